@@ -1,0 +1,118 @@
+"""What came of every row: staged units and written shards -> the manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import numpy as np
+
+from sftkit import __version__
+from sftkit.config.fields import plain
+from sftkit.mixing import Indices
+from sftkit.planning import Plan
+from sftkit.rows import BadRow
+from sftkit.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, length_histogram
+from sftkit.shards.staging import StagedUnit
+from sftkit.shards.writing import Layout
+
+REFERENCE_ENGINE = {"encoder": "tokenizers", "renderer": "jinja2"}
+_RECORDED_VERSIONS = ("datasets", "jinja2", "numpy", "pyarrow", "tokenizers", "transformers")
+_BAD_ROWS_SHOWN = 10
+
+
+def split_info(rows: Indices, sizes: Indices, shards: Sequence[ShardInfo], layout: Layout) -> SplitInfo:
+    """The account of one split: its rows by index into all staged rows, and the sizes of all staged rows."""
+    lengths = sizes[rows]
+    return SplitInfo(
+        rows=len(rows),
+        tokens=sum(shard.tokens for shard in shards),
+        trained_tokens=sum(shard.trained_tokens for shard in shards),
+        length_min=int(lengths.min()),
+        length_max=int(lengths.max()),
+        length_histogram=length_histogram(lengths) if layout.text_column is None else {},
+        shards=tuple(shards),
+    )
+
+
+def make_manifest(
+    plan: Plan,
+    staged: Sequence[StagedUnit],
+    orders: Mapping[str, Indices],
+    layout: Layout,
+    splits: Mapping[str, SplitInfo],
+    seconds: Mapping[str, float],
+) -> Manifest:
+    """The manifest of a finished run."""
+    written = np.concatenate([np.arange(0), *orders.values()])
+    distinct = len(np.unique(written))
+    kept = sum(unit.rows for unit in staged)
+    dropped: Counter[str] = Counter()
+    for unit in staged:
+        dropped.update(unit.dropped)
+    return Manifest(
+        columns=tuple(layout.schema.names),
+        text_column=layout.text_column,
+        splits=splits,
+        sources=_sources(plan, staged),
+        rows_read=sum(unit.read for unit in staged),
+        rows_written=len(written),
+        rows_left_out=kept - distinct,
+        rows_repeated=len(written) - distinct,
+        dropped=dict(sorted(dropped.items())),
+        quarantined=sum(len(unit.bad) for unit in staged),
+        tokenizer=plan.tokenizer,
+        engine=REFERENCE_ENGINE,
+        fingerprint=plan.fingerprint,
+        config={**plain(plan.config), "datasets": plain(plan.recipe.datasets)},
+        versions={"sftkit": __version__, **{name: version(name) for name in _RECORDED_VERSIONS}},
+        seconds={stage: round(value, 3) for stage, value in seconds.items()},
+    )
+
+
+def bad_rows_message(bad: Sequence[tuple[str, BadRow]], limit: int, quarantine: str) -> str:
+    """The error for too many bad rows: the first of them by `path:row`, and where all of them are."""
+    allowed = "" if limit == 0 else f", more than max_bad_rows={limit}"
+    lines = [f"{len(bad)} row{'s' if len(bad) > 1 else ''} cannot be used{allowed}:"]
+    lines += [f"  {path}:{row.number}: {row.reason}" for path, row in bad[:_BAD_ROWS_SHOWN]]
+    if len(bad) > _BAD_ROWS_SHOWN:
+        lines.append(f"  ... and {len(bad) - _BAD_ROWS_SHOWN} more")
+    lines.append(f"All of them are in {quarantine}; mend them, or let so many go with max_bad_rows={len(bad)}.")
+    return "\n".join(lines)
+
+
+def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
+    """The error for a data set of which no row is left."""
+    read = sum(unit.read for unit in staged)
+    if not read:
+        return f"{where}: holds no rows"
+    dropped: Counter[str] = Counter()
+    for unit in staged:
+        dropped.update(unit.dropped)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+    return f"{where}: no rows left of {read} read (dropped: {reasons or 'none'})"
+
+
+def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:
+    by_number = {unit.number: unit for unit in staged}
+    sources = []
+    for file in plan.files:
+        units = [by_number[unit.number] for unit in file.units]
+        dropped: Counter[str] = Counter()
+        for unit in units:
+            dropped.update(unit.dropped)
+        source = SourceInfo(
+            dataset=file.file.dataset,
+            path=file.file.path,
+            bytes=file.file.size,
+            sha256=file.sha256,
+            rows_read=sum(unit.read for unit in units),
+            rows_kept=sum(unit.rows for unit in units),
+            dropped=dict(sorted(dropped.items())),
+            quarantined=sum(len(unit.bad) for unit in units),
+        )
+        accounted = source.rows_kept + sum(dropped.values()) + source.quarantined
+        assert source.rows_read == accounted, f"{source.path}: {source.rows_read} rows read, {accounted} accounted for"
+        sources.append(source)
+    return tuple(sources)

@@ -1,0 +1,170 @@
+"""run(plan) -> Manifest: stage the units, order the rows, write the shards. Composition only; the rooms do the work."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from sftkit.accounting import bad_rows_message, empty_message, make_manifest, split_info
+from sftkit.config.schema import PreprocessConfig
+from sftkit.errors import DataError
+from sftkit.execution import run as run_tasks
+from sftkit.mixing import Indices, Part, order_splits
+from sftkit.pipeline import Pipeline, Recipe
+from sftkit.planning import Plan
+from sftkit.progress import Progress
+from sftkit.rows import BadRow
+from sftkit.shards.directory import QUARANTINE_NAME, OutputDirectory
+from sftkit.shards.manifest import Manifest, SplitInfo
+from sftkit.shards.staging import StagedUnit, unified
+from sftkit.shards.writing import Layout, ShardTask, shard_bounds, shard_name, write_shard
+from sftkit.sources.units import Unit
+from sftkit.splits import TRAIN, VALIDATION
+
+_BAD_ROWS_GATHERED = 1000
+"""So many bad rows over the limit are gathered before the run gives up."""
+
+Quarantined = list[tuple[str, BadRow]]
+
+
+def is_done(plan: Plan) -> Manifest | None:
+    """The manifest of the output directory when it holds exactly what the plan would make, else None."""
+    manifest = OutputDirectory(Path(plan.config.output_dir)).manifest()
+    return manifest if manifest is not None and manifest.fingerprint == plan.fingerprint else None
+
+
+def run(plan: Plan, progress: Progress) -> Manifest:
+    """Make the shards of a plan; the manifest is written last.
+
+    Raises:
+        DataError: too many bad rows, or no rows left.
+        OutputError: the output directory cannot be written.
+    """
+    seconds: dict[str, float] = {}
+    began = time.perf_counter()
+    with OutputDirectory(Path(plan.config.output_dir)).open(overwrite=plan.config.overwrite) as output:
+        staged, bad = _stage(plan, progress, output)
+        seconds["stage"] = time.perf_counter() - began
+        processor = plan.config.dataprocessor
+        orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
+        layout = _layout(staged)
+        splits = _write_splits(plan, staged, orders, layout, output, progress)
+        seconds["write"] = time.perf_counter() - began - seconds["stage"]
+        manifest = make_manifest(plan, staged, orders, layout, splits, seconds)
+        output.publish(manifest, bad)
+    return manifest
+
+
+@lru_cache(maxsize=1)
+def _pipeline(pickled: bytes) -> Pipeline:
+    """One pipeline a process: the tokenizer is loaded once, however many units the process works on."""
+    recipe: Recipe = pickle.loads(pickled)
+    return Pipeline(recipe)
+
+
+def _stage_unit(pickled: bytes, unit: Unit) -> StagedUnit:
+    return _pipeline(pickled).stage(unit)
+
+
+def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[list[StagedUnit], Quarantined]:
+    """Run all units, largest first so that no straggler is left at the end."""
+    units = sorted(plan.units, key=lambda unit: -unit.part.size)
+    staged: dict[int, StagedUnit] = {}
+    bad: dict[int, Quarantined] = {}
+    progress.begin("tokenizing", sum(unit.part.size for unit in units))
+    for unit, result in run_tasks(partial(_stage_unit, pickle.dumps(plan.recipe)), units, plan.workers):
+        staged[unit.number] = result
+        bad[unit.number] = [(unit.file.path, row) for row in result.bad]
+        progress.advance(unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
+        if sum(map(len, bad.values())) > plan.config.max_bad_rows + _BAD_ROWS_GATHERED:
+            break
+    progress.end()
+    in_order = [row for number in sorted(bad) for row in bad[number]]
+    limit = plan.config.max_bad_rows
+    if len(in_order) > limit:
+        output.keep_quarantine(in_order)
+        raise DataError(bad_rows_message(in_order, limit, str(output.path / QUARANTINE_NAME)))
+    return [staged[number] for number in sorted(staged)], in_order
+
+
+def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[Part]:
+    """The data sets as mixing sees them; none may be empty."""
+    by_number = {unit.number: unit for unit in staged}
+    parts = []
+    for dataset in plan.recipe.datasets:
+        files = [file for file in plan.files if file.file.dataset == dataset.name]
+        units = [by_number[unit.number] for file in files for unit in file.units]
+        rows = sum(unit.rows for unit in units)
+        if not rows:
+            raise DataError(empty_message(units, dataset.data_paths[0]))
+        parts.append(Part(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle))
+    return parts
+
+
+def _layout(staged: Sequence[StagedUnit]) -> Layout:
+    """The columns that all units have in common.
+
+    Raises:
+        DataError: some data sets end as tokens and others as text.
+    """
+    filled = [unit for unit in staged if unit.rows]
+    kinds = {unit.text_column for unit in filled}
+    if len(kinds) > 1:
+        texts = ", ".join(sorted(kind for kind in kinds if kind))
+        raise DataError(f"some data sets end as tokens and others as text ({texts}); all must end alike")
+    shared = set.intersection(*(set(unit.token_columns) for unit in filled))
+    order = [name for name in ("input_ids", "labels") if name in shared]
+    return Layout(
+        paths=tuple(unit.path for unit in staged),
+        rows=tuple(unit.rows for unit in staged),
+        token_columns=(*order, *sorted(shared - set(order))),
+        text_column=next(iter(kinds)),
+        extras=unified([unit.extras for unit in filled]),
+    )
+
+
+def _write_splits(
+    plan: Plan,
+    staged: Sequence[StagedUnit],
+    orders: Mapping[str, Indices],
+    layout: Layout,
+    output: OutputDirectory,
+    progress: Progress,
+) -> dict[str, SplitInfo]:
+    """Cut each split into shards and write them, in parallel where there is much to write."""
+    sizes = np.concatenate([unit.sizes for unit in staged])
+    trained = np.concatenate([unit.trained for unit in staged])
+    filled = {split: rows for split, rows in orders.items() if len(rows)}
+    tasks: list[ShardTask] = []
+    for split, rows in filled.items():
+        count = _shard_count(plan.config, split)
+        bounds = shard_bounds(sizes[rows], count)
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            part = rows[start:stop]
+            path = output.staging / shard_name(split, number, count)
+            tasks.append(ShardTask(path, part, sizes[part], trained[part]))
+    progress.begin("writing shards", sum(len(task.rows) for task in tasks))
+    written = {}
+    for task, shard in run_tasks(partial(write_shard, layout), tasks, plan.workers):
+        written[task.path.name] = shard
+        progress.advance(shard.rows, rows=shard.rows, tokens=shard.tokens)
+    progress.end()
+    return {
+        split: split_info(
+            rows,
+            sizes,
+            [written[task.path.name] for task in tasks if task.path.name.startswith(f"{split}-")],
+            layout,
+        )
+        for split, rows in filled.items()
+    }
+
+
+def _shard_count(config: PreprocessConfig, split: str) -> int:
+    return {TRAIN: config.num_dataset_shards, VALIDATION: config.num_eval_dataset_shards}[split]

@@ -1,0 +1,57 @@
+"""Other names that are accepted for ours: those of later versions of the seed's project, and of older transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# name -> ours, per section of a config. The key is the dotted section with list indices left out.
+KEY_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "": MappingProxyType(
+            {
+                "num_train_dataset_shards": "num_dataset_shards",
+                "tokenizer": "tokenizer_name_or_path",
+                "dtype": "torch_dtype",
+                "evaluation_strategy": "eval_strategy",
+            }
+        ),
+        "dataprocessor": MappingProxyType({"sampling_seed": "seed"}),
+        "datasets": MappingProxyType({"select_columns": "retain_columns"}),
+    }
+)
+
+# Options of the command line that stand for a key further in.
+PATH_ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "chat_template": "dataprocessor.chat_template",
+        "chat_template_path": "dataprocessor.chat_template_path",
+        "chat_template_base64": "dataprocessor.chat_template_base64",
+        "streaming": "dataprocessor.streaming",
+        "sampling_seed": "dataprocessor.seed",
+        "sampling_stopping_strategy": "dataprocessor.sampling_stopping_strategy",
+    }
+)
+
+HANDLER_ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "select_columns": "retain_columns",
+        "skip_samples_with_large_columns": "skip_large_text",
+        "duplicate_column": "duplicate_columns",
+    }
+)
+
+HANDLER_ARGUMENT_ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "input_column_name": "input_field_name",
+        "output_column_name": "output_field_name",
+        "text_column_name": "dataset_text_field",
+        "formatted_text_column_name": "dataset_text_field",
+        "conversation_column_name": "conversation_column",
+        "max_allowed_length": "max_length",
+        "existing_column_name": "old_column",
+        "new_column_name": "new_column",
+        "column_names": "columns",
+        "column_mapping": "columns",
+    }
+)

@@ -1,0 +1,163 @@
+"""argv -> overrides: `key=value`, `--key value`, `--key=value`, dashes or underscores, list indices.
+
+The options are the fields of the command's config dataclass and nothing else; nested keys are dotted
+(`--dataprocessor.seed 1`, `datasets[0].sampling=0.3`).
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from sftkit.config.aliases import PATH_ALIASES
+from sftkit.config.binding import Problem, aliases_of, field_types
+from sftkit.config.fields import nearest
+
+_BARE_OVERRIDE = re.compile(r"^([A-Za-z_][\w.\-\[\]]*)=(.*)$", re.DOTALL)
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_BOOLEAN_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0"})
+
+
+@dataclass(frozen=True)
+class Override:
+    """One setting of the command line: its dotted path, the annotation of the key, and the text as typed."""
+
+    path: str
+    annotation: Any
+    text: str
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command line says: settings in order, bare words, and what is wrong with it."""
+
+    overrides: tuple[Override, ...]
+    words: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def parse(argv: Sequence[str], schema: type[Any], extra_keys: Mapping[str, Any]) -> CommandLine:
+    """Read a command line against a config dataclass.
+
+    Args:
+        argv: the arguments after the command's name.
+        schema: the command's config dataclass.
+        extra_keys: further top-level keys and their annotations (`train` takes those of TrainingArguments).
+    """
+    overrides: list[Override] = []
+    words: list[str] = []
+    problems: list[Problem] = []
+    rest = _Lookahead(argv)
+    for token in rest:
+        bare = _BARE_OVERRIDE.match(token)
+        if token.startswith("--") and len(token) > 2:
+            key, equals, text = token[2:].partition("=")
+            given: str | None = text if equals else None
+        elif bare:
+            key, given = bare.groups()
+        else:
+            words.append(token)
+            continue
+        located = locate(key, schema, extra_keys)
+        if located is None:
+            problems.append(_unknown(token, key, schema, extra_keys))
+            if given is None and rest.next_is_value():
+                next(rest)
+            continue
+        path, annotation = located
+        if given is None:
+            given = _value_after(rest, annotation)
+        if given is None:
+            problems.append(Problem(path, f"--{key} needs a value"))
+        else:
+            overrides.append(Override(path, annotation, given))
+    return CommandLine(tuple(overrides), tuple(words), tuple(problems))
+
+
+def locate(key: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """The canonical dotted path of a key and its annotation, or None when there is no such key."""
+    head, *tail = _steps(PATH_ALIASES.get(key.replace("-", "_"), key))
+    name = str(head).replace("-", "_")
+    name = aliases_of("").get(name, name)
+    hints = field_types(schema)
+    if name in hints:
+        return _descend(name, hints[name], tail)
+    if name in extra_keys:
+        return ".".join([name, *map(str, tail)]), extra_keys[name] if not tail else Any
+    return None
+
+
+def option_names(schema: type[Any], extra_keys: Collection[str]) -> list[str]:
+    """Every name that may stand after `--`, apart from nested and alias ones."""
+    return [*field_types(schema), *extra_keys]
+
+
+def _unknown(token: str, key: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> Problem:
+    known = [*option_names(schema, extra_keys), *PATH_ALIASES, *aliases_of(""), "help"]
+    spelled = f"--{key}" if token.startswith("--") else key
+    return Problem(key, f"unknown option {spelled}{nearest(key.replace('-', '_'), known)}")
+
+
+def _steps(key: str) -> list[str | int]:
+    return [int(index) if index else name for name, index in _STEP.findall(key)] or [key]
+
+
+def _descend(path: str, annotation: Any, steps: list[str | int]) -> tuple[str, Any] | None:
+    """Follow names and list indices through nested annotations."""
+    if not steps:
+        return path, annotation
+    step, *rest = steps
+    inner = without_none(annotation)
+    origin = typing.get_origin(inner)
+    if inner is Any or (origin is not None and issubclass(origin, Mapping)):
+        return path + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps), Any
+    if origin is tuple and isinstance(step, int):
+        return _descend(f"{path}[{step}]", typing.get_args(inner)[0], rest)
+    if is_dataclass(inner) and isinstance(step, str):
+        hints = field_types(typing.cast(type[Any], inner))
+        name = step.replace("-", "_")
+        name = aliases_of(path).get(name, name)
+        if name in hints:
+            return _descend(f"{path}.{name}", hints[name], rest)
+    return None
+
+
+def without_none(annotation: Any) -> Any:
+    """`T` for `T | None`, anything else as it is."""
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        inner = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
+        return inner[0] if len(inner) == 1 else annotation
+    return annotation
+
+
+def _value_after(rest: _Lookahead, annotation: Any) -> str | None:
+    """The value of `--key value`; a boolean may stand alone and then means true."""
+    if without_none(annotation) is bool:
+        following = rest.peek()
+        return next(rest) if following is not None and following.lower() in _BOOLEAN_WORDS else "true"
+    return next(rest) if rest.next_is_value() else None
+
+
+class _Lookahead(Iterator[str]):
+    """An iterator over words that can show the next one without taking it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = list(words)
+        self._position = 0
+
+    def __next__(self) -> str:
+        if self._position >= len(self._words):
+            raise StopIteration
+        self._position += 1
+        return self._words[self._position - 1]
+
+    def peek(self) -> str | None:
+        return self._words[self._position] if self._position < len(self._words) else None
+
+    def next_is_value(self) -> bool:
+        following = self.peek()
+        return following is not None and not re.match(r"^--[A-Za-z]", following)

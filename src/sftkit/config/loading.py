@@ -1,0 +1,225 @@
+"""Defaults < data config < `--config` files < command line, merged by OmegaConf and bound to a dataclass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sftkit.config.aliases import PATH_ALIASES
+from sftkit.config.binding import Problem, aliases_of, bind, field_types
+from sftkit.config.commandline import Override, parse, without_none
+from sftkit.errors import ConfigError, UsageError
+
+T = TypeVar("T")
+
+# Keys whose text is a template: a `${` in them is text.
+_LITERAL_KEYS = frozenset(
+    {"chat_template", "template", "data_formatter_template", "response_template", "instruction_template"}
+)
+_EXTRA_KEYS_FIELD = "training_arguments"
+
+
+def load(
+    schema: type[T], argv: Sequence[str], *, first_word: str | None = None, extra_keys: Mapping[str, Any] | None = None
+) -> T:
+    """Load a command's configuration from its command line and the files that it names.
+
+    Args:
+        schema: the command's config dataclass.
+        argv: the arguments after the command's name.
+        first_word: the key a bare first argument stands for (`inspect-shards DIR`).
+        extra_keys: further top-level keys and their annotations; what is given of them ends in
+            `training_arguments`.
+
+    Raises:
+        UsageError: the command line is at fault (alone or with a file).
+        ConfigError: a file is at fault. Both hold every problem found, not the first.
+    """
+    extra_keys = extra_keys or {}
+    line = parse(argv, schema, extra_keys)
+    usage = [problem.message for problem in line.problems]
+    overrides = list(line.overrides)
+    for position, word in enumerate(line.words):
+        if position == 0 and first_word:
+            overrides.insert(0, Override(first_word, str, word))
+        else:
+            usage.append(f"unexpected argument {word!r}; options are written --key value or key=value")
+
+    merged = _merge_files(overrides)
+    usage += _apply(overrides, merged)
+    try:
+        data = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"a config refers to something that is not there: {_first_line(error)}") from None
+    assert isinstance(data, dict)
+    plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
+
+    problems: list[Problem] = []
+    config = bind(schema, plain, problems)
+    typed = {override.path for override in overrides}
+    messages = [*usage, *(problem.message for problem in problems)]
+    if usage or any(_is_from_command_line(problem, typed) for problem in problems):
+        raise UsageError(messages)
+    if config is None:
+        raise ConfigError(messages)
+    return config
+
+
+def read_config_file(path: str) -> dict[str, Any]:
+    """A YAML or JSON config file as plain data.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or not well-formed; then line and column are named.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
+    try:
+        # OmegaConf's own YAML loader: it refuses duplicate keys and reads 1e-6 as a number.
+        data = json.loads(text) if path.endswith(".json") else OmegaConf.to_container(OmegaConf.load(StringIO(text)))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"{path}:{_yaml_place(error)}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {_first_line(error)}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a config file must hold keys and values")
+    return {str(key): value for key, value in data.items()}
+
+
+def _merge_files(overrides: Sequence[Override]) -> DictConfig:
+    files = [(path, _unalias(read_config_file(path))) for path in _config_paths(overrides)]
+    merged: dict[str, Any] = {}
+    for _, data in files:
+        merged |= data
+    data_config = next(
+        (o.text for o in reversed(overrides) if o.path == "data_config_path"), merged.get("data_config_path")
+    )
+    if data_config is not None:
+        data = _unalias(read_config_file(str(data_config)))
+        twice = [path for path, other in files if "datasets" in other and "datasets" in data]
+        if twice:
+            raise ConfigError(f"`datasets` stands in {twice[0]} and in {data_config}; give the data config once")
+        files.insert(0, (str(data_config), data))
+    try:
+        result = OmegaConf.merge(*(OmegaConf.create(_escape(data)) for _, data in files), OmegaConf.create({}))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config files cannot be merged: {_first_line(error)}") from None
+    assert isinstance(result, DictConfig)
+    return result
+
+
+def _config_paths(overrides: Sequence[Override]) -> list[str]:
+    return [path for override in overrides if override.path == "config" for path in _words(override.text)]
+
+
+def _unalias(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Top-level other names -> ours, so that files and command line meet under one key."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key.replace("-", "_") if "-" in key else key
+        name = aliases_of("").get(name, name)
+        section, _, inner = PATH_ALIASES.get(name, "").partition(".")
+        if inner:
+            result.setdefault(section, {})
+            result[section] = {**result[section], inner: value}
+        elif isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+            result[name] = {**result[name], **value}
+        else:
+            result[name] = value
+    return result
+
+
+def _apply(overrides: Sequence[Override], merged: DictConfig) -> list[str]:
+    """Write the command line's settings into the merged config; what cannot be written is returned in words."""
+    problems: list[str] = []
+    repeated: dict[str, list[Any]] = {}
+    for override in overrides:
+        value = _value(override)
+        if isinstance(value, list):
+            repeated.setdefault(override.path, []).extend(value)
+            value = repeated[override.path]
+        try:
+            OmegaConf.update(merged, override.path, value, force_add=True)
+        except (OmegaConfBaseException, IndexError, AttributeError, TypeError, AssertionError):
+            problems.append(f"{override.path} cannot be set: the config has no such entry")
+    return problems
+
+
+def _value(override: Override) -> Any:
+    """The text of an option as a value; text stays text, and the binding turns "8" and "False" into what is meant."""
+    annotation = without_none(override.annotation)
+    if annotation == tuple[str, ...]:
+        return _words(override.text)
+    if annotation in (str, int, float, bool) or isinstance(annotation, str):
+        key = override.path.rsplit(".", 1)[-1]
+        return _escape({key: override.text})[key]
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={override.text}"]))
+    except (OmegaConfBaseException, yaml.YAMLError):
+        return override.text
+    assert isinstance(parsed, dict)
+    return parsed["value"]
+
+
+def _words(text: str) -> list[str]:
+    """`[a, b]` is a list, anything else one word (paths may hold commas and spaces)."""
+    if text.startswith("[") and text.endswith("]"):
+        parsed = yaml.safe_load(text)
+        return [str(item) for item in parsed]
+    return [text]
+
+
+def _escape(data: Any, *, literal: bool = False) -> Any:
+    """Protect `${` in template texts from interpolation."""
+    if isinstance(data, Mapping):
+        return {key: _escape(value, literal=key in _LITERAL_KEYS) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_escape(value, literal=literal) for value in data]
+    if literal and isinstance(data, str) and "${" in data:
+        # OmegaConf: n backslashes before `${` stand for n // 2 of them, an odd number for no interpolation.
+        head, *tail = data.split("${")
+        pieces = [head]
+        for piece in tail:
+            backslashes = len(pieces[-1]) - len(pieces[-1].rstrip("\\"))
+            pieces[-1] += "\\" * (backslashes + 1)
+            pieces.append(piece)
+        return "${".join(pieces)
+    return data
+
+
+def _gather_extra_keys(data: dict[str, Any], schema: type[Any], extra_keys: Mapping[str, Any]) -> dict[str, Any]:
+    fields = field_types(schema)
+    extra = {key: value for key, value in data.items() if key not in fields and key in extra_keys}
+    if not extra:
+        return data
+    rest = {key: value for key, value in data.items() if key not in extra}
+    return rest | {_EXTRA_KEYS_FIELD: {**(rest.get(_EXTRA_KEYS_FIELD) or {}), **extra}}
+
+
+def _is_from_command_line(problem: Problem, typed: set[str]) -> bool:
+    """Whether the command line is at fault: it gave the key, or left out one that must be given there."""
+    if problem.missing and "." not in problem.path:
+        return True
+    return any(problem.path == key or problem.path.startswith((f"{key}.", f"{key}[")) for key in typed)
+
+
+def _yaml_place(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f"{mark.line + 1}:{mark.column + 1}: " if mark else " "
+    return f"{place}not valid YAML: {error.problem or error.context or 'broken structure'}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

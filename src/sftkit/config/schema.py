@@ -1,0 +1,218 @@
+"""The configuration of every command, as frozen dataclasses: the one source of YAML keys, options, help and docs.
+
+Required keys have no default. A tuple-typed key takes a YAML list, or one bare value for a list of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sftkit.config.fields import option
+
+STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
+
+_DATA = "Data"
+_TOKENIZER = "Tokenizer"
+_ROWS = "Rows"
+_OUTPUT = "Output"
+_RUN = "Run"
+_MODEL = "Model"
+_TRACKING = "Tracking"
+_PREVIEW = "Preview"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandlerConfig:
+    """One entry of `data_handlers`."""
+
+    name: str = option(help="A handler's name, or `package.module:function` for your own row function.")
+    arguments: Mapping[str, Any] = option(
+        factory=dict,
+        help="`fn_kwargs` (the handler's own arguments), `remove_columns`, `batched`, `batch_size`, `num_proc`.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Which fractions of a data set go to training and to validation; what is in neither is left out."""
+
+    train: float | None = option(None, help="Fraction of the rows for training, 0 to 1.")
+    validation: float | None = option(None, help="Fraction of the rows for validation, 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """One entry of `datasets`."""
+
+    name: str = option(help="A name for the data set, used in reports.")
+    data_paths: tuple[str, ...] = option(help="Files, directories, globs, fsspec URLs or one Hub id.")
+    builder: str | None = option(
+        None, help="File format (json, parquet, arrow, csv) or `datasets` builder, where the name does not tell."
+    )
+    subset: str | None = option(None, help="Which subset (`config_name`) of a Hub data set that has several.")
+    sampling: float | None = option(None, help="Weight of this data set in the mix; all weights sum to 1.")
+    split: SplitConfig | None = option(None, help="Fractions for `train` and `validation`.")
+    dataset_split_name: str | None = option(None, help="Which split of a Hub data set or shard directory to read.")
+    shuffle: bool = option(False, help="Shuffle the rows (by `dataprocessor.seed`) before splitting and mixing.")
+    rename_columns: Mapping[str, str] = option(factory=dict, help="Columns renamed at load time, old: new.")
+    retain_columns: tuple[str, ...] = option((), help="Columns to keep besides the token columns.")
+    remove_columns: tuple[str, ...] = option((), help="Columns dropped at load time.")
+    data_handlers: tuple[HandlerConfig, ...] = option((), help="What is done to each row, in order.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessorConfig:
+    """The `dataprocessor` section."""
+
+    type: str = option("default", choices=("default",), help="Kind of processor; there is one.")
+    seed: int = option(42, help="Seed of splitting, shuffling and mixing.")
+    sampling_stopping_strategy: str = option(
+        "all_exhausted", choices=STOPPING_STRATEGIES, help="When a weighted mix ends."
+    )
+    streaming: bool = option(False, help="Refused by preprocess: shards are written from the whole data set.")
+    chat_template: str | None = option(None, literal=True, help="A Jinja chat template, instead of the tokenizer's.")
+    chat_template_path: str | None = option(None, help="A file that holds the chat template.")
+    chat_template_base64: str | None = option(None, help="The chat template, base64-encoded.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What `preprocess`, `inspect-shards` and `train` have in common: how rows become tokens."""
+
+    config: tuple[str, ...] = option(
+        (), panel=_RUN, help="YAML or JSON file with any of these keys; may be repeated, later ones win."
+    )
+    data_config_path: str | None = option(
+        None, panel=_DATA, help="A data config, YAML or JSON: `dataprocessor` and `datasets`."
+    )
+    training_data_path: tuple[str, ...] = option(
+        (), panel=_DATA, help="Training data, when there is no data config: files, directories, globs, a Hub id."
+    )
+    validation_data_path: tuple[str, ...] = option(
+        (), panel=_DATA, help="Validation data, when there is no data config."
+    )
+    dataset_text_field: str | None = option(None, panel=_DATA, help="Column that holds the text.")
+    dataset_conversation_field: str | None = option(
+        None, panel=_DATA, help="Column that holds the messages of a conversation."
+    )
+    input_field_name: str | None = option(None, panel=_DATA, help="Column that holds the input of a pair.")
+    output_field_name: str | None = option(None, panel=_DATA, help="Column that holds the output of a pair.")
+    data_formatter_template: str | None = option(
+        None, literal=True, panel=_DATA, help="`{{column}}` template that makes the text of a row; eos is appended."
+    )
+    response_template: str | None = option(
+        None, literal=True, panel=_DATA, help="Text that opens a response; only responses carry a loss."
+    )
+    instruction_template: str | None = option(
+        None, literal=True, panel=_DATA, help="Text that opens an instruction and so ends the response before it."
+    )
+    dataprocessor: ProcessorConfig = option(
+        factory=ProcessorConfig, panel=_DATA, help="The `dataprocessor` section of a data config."
+    )
+    datasets: tuple[DatasetConfig, ...] = option((), panel=_DATA, help="The `datasets` section of a data config.")
+
+    model_name_or_path: str | None = option(
+        None, panel=_TOKENIZER, help="Model directory or Hub id; its tokenizer is used."
+    )
+    tokenizer_name_or_path: str | None = option(
+        None, panel=_TOKENIZER, help="Tokenizer directory or Hub id, where it is not the model's."
+    )
+    trust_remote_code: bool = option(
+        False, panel=_TOKENIZER, help="Run tokenizer or model code that comes with the files."
+    )
+    add_special_tokens: tuple[str, ...] = option(
+        (), panel=_TOKENIZER, help="Tokens to add to the vocabulary as special tokens."
+    )
+
+    max_seq_length: int | None = option(None, panel=_ROWS, help="Longest row, in tokens. No limit when not given.")
+    overflow: str = option(
+        "truncate", choices=("truncate", "drop", "error"), panel=_ROWS, help="What happens to a longer row."
+    )
+    train_on: str = option(
+        "assistant",
+        choices=("assistant", "last_assistant", "all"),
+        panel=_ROWS,
+        help="Which tokens carry a loss: every assistant turn, the last one only, or all tokens.",
+    )
+    max_bad_rows: int = option(
+        0, panel=_ROWS, help="How many unreadable or unusable rows may be quarantined before the run fails."
+    )
+
+    num_workers: int | None = option(
+        None, panel=_RUN, help="Worker processes; by default the cores this process may use."
+    )
+    unit_size: int = option(8 << 20, panel=_RUN, help="Bytes of source one work unit covers.")
+    log_level: str = option("warning", choices=LOG_LEVELS, panel=_RUN, help="How much is logged.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig(DataOptions):
+    """`sftkit preprocess`."""
+
+    output_dir: str = option(panel=_OUTPUT, help="Directory the shards are written to.")
+    num_dataset_shards: int = option(1, panel=_OUTPUT, help="Number of training shards.")
+    num_eval_dataset_shards: int = option(1, panel=_OUTPUT, help="Number of validation shards.")
+    overwrite: bool = option(False, panel=_OUTPUT, help="Replace the data set that `output_dir` holds.")
+    dry_run: bool = option(False, panel=_RUN, help="Print the resolved config and the plan; write nothing.")
+    packing: str = option("none", choices=("none",), panel=_ROWS, help="How rows share a sequence; `false` means none.")
+    split_batches: bool = option(False, panel=_RUN, help="Of `train`; accepted here so that one command line serves.")
+    use_flash_attn: bool = option(False, panel=_RUN, help="Of `train`; accepted here so that one command line serves.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(DataOptions):
+    """`sftkit inspect-shards`."""
+
+    directory: str | None = option(
+        None, panel=_PREVIEW, help="Directory of shards, or one Parquet file; the first bare argument."
+    )
+    rows: int = option(1, panel=_PREVIEW, help="How many rows are shown.")
+    row: int | None = option(None, panel=_PREVIEW, help="Show this row of the split (the first is 0).")
+    shard: str | None = option(None, panel=_PREVIEW, help="Only this shard: its number or file name.")
+    split: str | None = option(None, panel=_PREVIEW, help="Only this split, train or validation.")
+    seed: int | None = option(None, panel=_PREVIEW, help="Show rows drawn at random with this seed.")
+    search: str | None = option(None, panel=_PREVIEW, help="Show rows whose decoded text contains this.")
+    show_whitespace: bool = option(False, panel=_PREVIEW, help="Make spaces, tabs and line ends visible.")
+    format: str = option("text", choices=("text", "json"), panel=_PREVIEW, help="How the report is printed.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataOptions):
+    """`sftkit train`; every `transformers.TrainingArguments` field is accepted besides."""
+
+    output_dir: str = option(panel=_OUTPUT, help="Directory for checkpoints, logs and the trained model.")
+    cache_dir: str = option(
+        "~/.cache/sftkit", panel=_OUTPUT, help="Where shards built from a data config are kept between runs."
+    )
+    init_from_config: bool = option(
+        False, panel=_MODEL, help="Initialise at random a model directory that has a config and no weights."
+    )
+    torch_dtype: str | None = option(
+        None,
+        choices=("auto", "float32", "bfloat16", "float16"),
+        panel=_MODEL,
+        help="Data type the model is loaded in; float32 when not given.",
+    )
+    attn_implementation: str | None = option(
+        None, panel=_MODEL, help="Attention of the model (eager, sdpa, flash_attention_2, ...)."
+    )
+    use_flash_attn: bool = option(
+        False, panel=_MODEL, help="Flash attention where it is installed and a GPU is there, else SDPA."
+    )
+    use_reentrant: bool | None = option(None, panel=_MODEL, help="Reentrant gradient checkpointing.")
+    allow_mismatch: bool = option(
+        False, panel=_MODEL, help="Train on shards made with another tokenizer or chat template."
+    )
+    packing: str = option("none", choices=("none",), panel=_ROWS, help="How rows share a sequence; `false` means none.")
+    split_batches: bool = option(
+        False, panel=_RUN, help="`per_device_train_batch_size` is then the batch of all devices together."
+    )
+    include_tokens_per_second: bool = option(False, panel=_TRACKING, help="Log tokens per second while training.")
+    aim_repo: str | None = option(None, panel=_TRACKING, help="Aim repository to log to (extra: aim).")
+    experiment: str | None = option(None, panel=_TRACKING, help="Aim experiment name.")
+    training_arguments: Mapping[str, Any] = option(
+        factory=dict, panel=_RUN, help="`transformers.TrainingArguments` fields, also as options of their own."
+    )

@@ -1,0 +1,114 @@
+"""What is wrong with a config that no single key shows, found before any data is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from sftkit.config.schema import DataOptions, DatasetConfig, PreprocessConfig
+from sftkit.errors import ConfigError
+
+WEIGHT_TOLERANCE = 1e-6
+
+_POSITIVE = ("max_seq_length", "num_workers", "unit_size", "num_dataset_shards", "num_eval_dataset_shards", "rows")
+_SIMPLE_KEYS = (
+    "dataset_text_field",
+    "dataset_conversation_field",
+    "input_field_name",
+    "output_field_name",
+    "data_formatter_template",
+)
+
+
+def validate(config: DataOptions) -> None:
+    """Check a config as a whole.
+
+    Raises:
+        ConfigError: with everything found.
+    """
+    problems = list(_problems(config))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _problems(config: DataOptions) -> Iterator[str]:
+    yield from _number_problems(config)
+    yield from _processor_problems(config)
+    if config.datasets and config.training_data_path:
+        yield "give either a data config (`datasets`) or training_data_path, not both"
+    if isinstance(config, PreprocessConfig):
+        if not config.datasets and not config.training_data_path and not config.validation_data_path:
+            yield "no data: give data_config_path, `datasets`, or training_data_path"
+        if config.dataprocessor.streaming:
+            yield (
+                "streaming: true cannot be preprocessed: shards are split, mixed and balanced over the whole data set; "
+                "leave streaming out, memory does not grow with the data"
+            )
+    if bool(config.input_field_name) != bool(config.output_field_name):
+        given = "input_field_name" if config.input_field_name else "output_field_name"
+        yield f"{given} is given alone; input_field_name and output_field_name go together"
+    if config.instruction_template is not None and config.response_template is None:
+        yield "instruction_template is given without response_template"
+    for key in ("response_template", "instruction_template", "data_formatter_template"):
+        if getattr(config, key) == "":
+            yield f"{key} is empty"
+    if config.datasets:
+        for key in _SIMPLE_KEYS[1:]:
+            if getattr(config, key) is not None:
+                yield f"{key} says how rows become text; with `datasets`, their data_handlers say it"
+    yield from _dataset_problems(config.datasets)
+
+
+def _number_problems(config: DataOptions) -> Iterator[str]:
+    for key in _POSITIVE:
+        value: Any = getattr(config, key, None)
+        if isinstance(value, int) and value < 1:
+            yield f"{key} must be 1 or more, not {value}"
+    if config.max_bad_rows < 0:
+        yield f"max_bad_rows must be 0 or more, not {config.max_bad_rows}"
+
+
+def _processor_problems(config: DataOptions) -> Iterator[str]:
+    keys = ("chat_template", "chat_template_path", "chat_template_base64")
+    given = [key for key in keys if getattr(config.dataprocessor, key) is not None]
+    if len(given) > 1:
+        yield f"dataprocessor has {' and '.join(given)}; give one chat template"
+    if config.dataprocessor.seed < 0:
+        yield f"dataprocessor.seed must be 0 or more, not {config.dataprocessor.seed}"
+
+
+def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
+    for name, count in Counter(dataset.name for dataset in datasets).items():
+        if count > 1:
+            yield f"datasets: the name {name!r} stands {count} times"
+    for index, dataset in enumerate(datasets):
+        where = f"datasets[{index}]"
+        if not dataset.data_paths:
+            yield f"{where}.data_paths is empty"
+        yield from _split_problems(where, dataset)
+        if dataset.sampling is not None and not 0 <= dataset.sampling <= 1:
+            yield f"{where}.sampling must lie between 0 and 1, not {dataset.sampling}"
+    training = [d for d in datasets if not (d.split and d.split.validation == 1)]
+    weights = [dataset.sampling for dataset in training]
+    if any(weight is not None for weight in weights):
+        without = [dataset.name for dataset in training if dataset.sampling is None]
+        if without:
+            yield f"datasets: sampling is given for some and not for {', '.join(without)}; give it for all or none"
+        elif abs(sum(weight or 0 for weight in weights) - 1) > WEIGHT_TOLERANCE:
+            total = sum(weight or 0 for weight in weights)
+            yield f"datasets: the sampling weights must sum to 1, not {total:g}"
+
+
+def _split_problems(where: str, dataset: DatasetConfig) -> Iterator[str]:
+    if dataset.split is None:
+        return
+    given = {"train": dataset.split.train, "validation": dataset.split.validation}
+    for name, fraction in given.items():
+        if fraction is not None and not 0 <= fraction <= 1:
+            yield f"{where}.split.{name} must lie between 0 and 1, not {fraction}"
+    total = sum(fraction or 0 for fraction in given.values())
+    if total > 1 + WEIGHT_TOLERANCE:
+        yield f"{where}.split: train and validation sum to {total:g}, which is more than 1"
+    if total == 0 and any(fraction is not None for fraction in given.values()):
+        yield f"{where}.split takes no rows at all"

@@ -1,0 +1,160 @@
+"""What rows end as: `input_ids` and `labels` within the length limit, or text for `train` to tokenize."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from sftkit.errors import DataError
+from sftkit.handlers.columns import keep_columns
+from sftkit.handlers.model import text_of, usable
+from sftkit.handlers.tokens import with_supervision
+from sftkit.rows import (
+    ATTENTION_MASK,
+    IGNORE_INDEX,
+    INPUT_IDS,
+    LABELS,
+    TOKEN_COLUMNS,
+    Batch,
+    Ragged,
+    Row,
+    RowError,
+    RowLog,
+)
+from sftkit.tokenization.toolbox import Toolbox
+
+_NO_RESPONSE = "no response found by response_template"
+_NO_TRAINED_TOKEN = "no trained token"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a data set's rows are finished.
+
+    text_fields: columns that may be the text; the first that the rows have is it. retained: columns that the config
+    asks for by name. max_seq_length: tokens. overflow: truncate, drop or error. train_on_all: every token of a text
+    or of bare ids carries a loss.
+    """
+
+    text_fields: tuple[str, ...]
+    retained: frozenset[str]
+    response_template: str | None
+    instruction_template: str | None
+    max_seq_length: int | None
+    overflow: str
+    train_on_all: bool
+
+    def finish(self, batch: Batch, log: RowLog, tools: Toolbox) -> tuple[Batch, str | None]:
+        """Rows as they go to disk: token columns and what the config retains, and no text column's name; or a text
+        column, its name, and what the config retains.
+
+        Raises:
+            DataError: rows end as neither tokens nor text, or as ids without labels and nothing says what to do.
+        """
+        batch = _absorb_tokens(batch, log)
+        if not len(batch):
+            return batch, None
+        text_field = next((name for name in self.text_fields if any(name in row for row in batch.rows)), None)
+        if LABELS not in batch.tokens or INPUT_IDS not in batch.tokens:
+            batch = self._supervise(batch, text_field, log, tools)
+        if INPUT_IDS not in batch.tokens:
+            assert text_field is not None
+            return keep_columns(batch, {text_field} | self.retained), text_field
+        batch = _without_misfits(batch, log)
+        batch = self._limited(batch, log)
+        batch = _without_untrained(batch, log)
+        return keep_columns(batch, {INPUT_IDS, LABELS} | self.retained), None
+
+    def _supervise(self, batch: Batch, text_field: str | None, log: RowLog, tools: Toolbox) -> Batch:
+        """Labels for rows that the handlers left without."""
+        if self.response_template is not None and text_field is not None:
+            batch, texts = usable(batch, log, lambda row: text_of(row, text_field))
+            return self._mask_responses(batch, texts, self.response_template, log, tools)
+        if INPUT_IDS in batch.tokens:
+            if self.train_on_all:
+                return batch.with_tokens(**{LABELS: batch.tokens[INPUT_IDS]})
+            raise DataError(
+                "rows end with input_ids and without labels: give a response_template, use a masking handler, "
+                "or say train_on=all for a loss on every token"
+            )
+        if text_field is None:
+            tried = " or ".join(repr(name) for name in self.text_fields)
+            raise DataError(
+                f"rows end with the columns {', '.join(batch.columns()) or 'none'}: there are no input_ids and no text "
+                f"column {tried}; add a handler that makes tokens, or give dataset_text_field"
+            )
+        batch, texts = usable(batch, log, lambda row: text_of(row, text_field))
+        if self.train_on_all:
+            return with_supervision(batch, tools.encode_spans(texts, [[] for _ in texts], add_special_tokens=True))
+        return batch
+
+    def _mask_responses(self, batch: Batch, texts: list[str], template: str, log: RowLog, tools: Toolbox) -> Batch:
+        spans = [tools.find_responses(text, template, self.instruction_template) for text in texts]
+        found = np.array([bool(row) for row in spans], np.bool_)
+        log.drop(_NO_RESPONSE, int((~found).sum()))
+        kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]
+        kept_spans = [row for row in spans if row]
+        made = tools.encode_spans(kept_texts, kept_spans, add_special_tokens=True)
+        return with_supervision(batch.keep(found), made)
+
+    def _limited(self, batch: Batch, log: RowLog) -> Batch:
+        if self.max_seq_length is None:
+            return batch
+        lengths = batch.tokens[INPUT_IDS].lengths
+        long = lengths > self.max_seq_length
+        if not long.any():
+            return batch
+        if self.overflow == "truncate":
+            limits = np.full(len(batch), self.max_seq_length, np.int64)
+            cut = {name: column.head(limits) for name, column in batch.tokens.items() if name in TOKEN_COLUMNS}
+            return batch.with_tokens(**cut)
+        if self.overflow == "drop":
+            log.drop(f"longer than max_seq_length={self.max_seq_length}", int(long.sum()))
+        else:
+            for index in np.flatnonzero(long):
+                reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
+                log.quarantine(int(batch.numbers[index]), reason, batch.rows[index])
+        return batch.keep(~long)
+
+
+def _absorb_tokens(batch: Batch, log: RowLog) -> Batch:
+    """Token columns that are still Python lists (already tokenized JSON rows) -> flat arrays."""
+    for name in TOKEN_COLUMNS:
+        if name in batch.tokens or not any(name in row for row in batch.rows):
+            continue
+        batch, lists = usable(batch, log, partial(_ids_of, name))
+        rows = [{key: value for key, value in row.items() if key != name} for row in batch.rows]
+        batch = batch.with_rows(rows).with_tokens(**{name: Ragged.from_lists(lists)})
+    return batch
+
+
+def _ids_of(name: str, row: Row) -> list[int]:
+    ids = row.get(name)
+    if not isinstance(ids, list) or not all(type(value) is int and -(2**31) <= value < 2**31 for value in ids):
+        raise RowError(f"column {name!r} must be a list of whole numbers (32 bits)")
+    return ids
+
+
+def _without_misfits(batch: Batch, log: RowLog) -> Batch:
+    """Rows whose token columns differ in length are quarantined."""
+    lengths = batch.tokens[INPUT_IDS].lengths
+    fits = np.ones(len(batch), np.bool_)
+    for name in (LABELS, ATTENTION_MASK):
+        if name in batch.tokens:
+            fits &= batch.tokens[name].lengths == lengths
+    for index in np.flatnonzero(~fits):
+        log.quarantine(int(batch.numbers[index]), "input_ids and labels differ in length", batch.rows[index])
+    return batch.keep(fits)
+
+
+def _without_untrained(batch: Batch, log: RowLog) -> Batch:
+    """Rows without a trained token are dropped. The first position counts for nothing: no token predicts it."""
+    labels = batch.tokens[LABELS]
+    trained = labels.values != IGNORE_INDEX
+    filled = labels.offsets[:-1][labels.lengths > 0]
+    trained[filled] = False
+    kept = labels.sums(trained) > 0
+    log.drop(_NO_TRAINED_TOKEN, int((~kept).sum()))
+    return batch.keep(kept)

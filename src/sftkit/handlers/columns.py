@@ -1,0 +1,157 @@
+"""Handlers that move columns about, and the one that leaves out large rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sftkit.config.fields import option
+from sftkit.handlers.model import Handler, Step, Tools, missing_column, usable
+from sftkit.rows import Batch, Row, RowError, RowLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateColumns(Handler):
+    """Copies a column under another name."""
+
+    old_column: str = option(help="Column that is copied.")
+    new_column: str = option(help="Name of the copy.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The old column."""
+        return (self.old_column,)
+
+    def writes(self) -> tuple[str, ...]:
+        """The new column."""
+        return (self.new_column,)
+
+    def bind(self, tools: Tools) -> Step:
+        """Copy, in rows or in token columns."""
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch = having(batch, log, (self.old_column,))
+            if self.old_column in batch.tokens:
+                return batch.with_tokens(**{self.new_column: batch.tokens[self.old_column]})
+            return batch.with_rows([{**row, self.new_column: row[self.old_column]} for row in batch.rows])
+
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenameColumns(Handler):
+    """Gives columns other names."""
+
+    columns: Mapping[str, str] = option(help="Old name: new name.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The old names."""
+        return tuple(self.columns)
+
+    def writes(self) -> tuple[str, ...]:
+        """The new names."""
+        return tuple(self.columns.values())
+
+    def bind(self, tools: Tools) -> Step:
+        """Rename, in rows or in token columns."""
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch = having(batch, log, self.reads())
+            rows = [{self.columns.get(name, name): value for name, value in row.items()} for row in batch.rows]
+            tokens = {self.columns.get(name, name): column for name, column in batch.tokens.items()}
+            return Batch(rows, batch.numbers, tokens)
+
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetainColumns(Handler):
+    """Keeps the named columns and no others."""
+
+    columns: tuple[str, ...] = option(help="Columns that stay.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The columns that stay."""
+        return self.columns
+
+    def bind(self, tools: Tools) -> Step:
+        """Drop all others."""
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            return keep_columns(having(batch, log, self.columns), frozenset(self.columns))
+
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveColumns(Handler):
+    """Drops the named columns."""
+
+    columns: tuple[str, ...] = option(help="Columns that go.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The columns that go: they must be there."""
+        return self.columns
+
+    def bind(self, tools: Tools) -> Step:
+        """Drop them."""
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch = having(batch, log, self.columns)
+            return keep_columns(batch, frozenset(batch.columns()) - frozenset(self.columns))
+
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipLargeText(Handler):
+    """Keeps rows whose column is strictly shorter than `max_length`."""
+
+    column_name: str = option(help="Column that is measured: tokens of `input_ids`, characters of text.")
+    max_length: int = option(help="Rows this long or longer are dropped.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The measured column."""
+        return (self.column_name,)
+
+    def bind(self, tools: Tools) -> Step:
+        """Measure and drop."""
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch = having(batch, log, (self.column_name,))
+            if self.column_name in batch.tokens:
+                lengths = batch.tokens[self.column_name].lengths
+            else:
+                batch, measured = usable(batch, log, lambda row: _length(row[self.column_name], self.column_name))
+                lengths = np.array(measured, np.int64)
+            kept = lengths < self.max_length
+            log.drop(f"skip_large_text: {self.column_name} has {self.max_length} or more", int((~kept).sum()))
+            return batch.keep(kept)
+
+        return step
+
+
+def having(batch: Batch, log: RowLog, columns: Collection[str]) -> Batch:
+    """The rows that have all these columns; others are quarantined."""
+    wanted = [column for column in columns if column not in batch.tokens]
+
+    def check(row: Row) -> None:
+        for column in wanted:
+            if column not in row:
+                raise RowError(missing_column(column, [*row, *batch.tokens]))
+
+    return usable(batch, log, check)[0]
+
+
+def keep_columns(batch: Batch, columns: Collection[str]) -> Batch:
+    """The same rows with these columns only."""
+    rows: list[Row] = [{name: value for name, value in row.items() if name in columns} for row in batch.rows]
+    return Batch(rows, batch.numbers, {name: column for name, column in batch.tokens.items() if name in columns})
+
+
+def _length(value: object, column: str) -> int:
+    if isinstance(value, (str, list, tuple)):
+        return len(value)
+    kind = "null" if value is None else type(value).__name__
+    raise RowError(f"column {column!r} must be text or a list to be measured, not {kind}")

@@ -1,0 +1,117 @@
+"""Handlers that make tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sftkit.config.fields import option
+from sftkit.handlers.model import Handler, Step, Tools, text_of, usable
+from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, RowLog, Supervised
+
+_SPACE = (" ", "\n", "\t")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenize(Handler):
+    """`input_ids` and `attention_mask` of a text column, as the tokenizer's call gives them."""
+
+    dataset_text_field: str = option(help="Column that holds the text.")
+    truncation: bool = option(False, help="Cut at `max_length` tokens (the tokenizer's own limit without it).")
+    max_length: int | None = option(None, help="Longest row in tokens, when `truncation` is on.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The text column."""
+        return (self.dataset_text_field,)
+
+    def writes(self) -> tuple[str, ...]:
+        """The token columns."""
+        return (INPUT_IDS, ATTENTION_MASK)
+
+    def bind(self, tools: Tools) -> Step:
+        """Encode a batch at once."""
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch, texts = usable(batch, log, lambda row: text_of(row, self.dataset_text_field))
+            ids = tools.encode(texts, truncation=self.truncation, max_length=self.max_length)
+            return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
+
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeAndApplyInputMasking(Handler):
+    """Input and output become one text; only the tokens after those of the input carry a loss."""
+
+    input_field_name: str = option(help="Column that holds the input.")
+    output_field_name: str = option(help="Column that holds the output.")
+    add_eos_token: bool = option(True, help="End the text with the eos token.")
+
+    def reads(self) -> tuple[str, ...]:
+        """Both columns."""
+        return (self.input_field_name, self.output_field_name)
+
+    def writes(self) -> tuple[str, ...]:
+        """The token columns."""
+        return (INPUT_IDS, LABELS, ATTENTION_MASK)
+
+    def bind(self, tools: Tools) -> Step:
+        """Encode texts and inputs of a batch at once."""
+        eos = tools.eos_token if self.add_eos_token else ""
+
+        def pair(row: Row) -> tuple[str, str]:
+            source, target = text_of(row, self.input_field_name), text_of(row, self.output_field_name)
+            return source, _joined(source, target) + eos
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch, pairs = usable(batch, log, pair)
+            return with_supervision(batch, tools.encode_pairs([p[0] for p in pairs], [p[1] for p in pairs]))
+
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeAndApplyChatTemplateWithMasking(Handler):
+    """Renders and tokenizes a conversation; only what the model has to produce carries a loss."""
+
+    conversation_column: str = option("messages", help="Column that holds the messages.")
+    max_seq_length: int | None = option(None, help="Cut rows at so many tokens.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The conversation column."""
+        return (self.conversation_column,)
+
+    def writes(self) -> tuple[str, ...]:
+        """The token columns."""
+        return (INPUT_IDS, LABELS, ATTENTION_MASK)
+
+    def bind(self, tools: Tools) -> Step:
+        """Render row by row, encode a batch at once."""
+        tools.check_chat_template()
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch, turns = usable(batch, log, lambda row: tools.find_turns(row, self.conversation_column))
+            made = tools.encode_spans([t[0] for t in turns], [t[1] for t in turns], add_special_tokens=False)
+            if self.max_seq_length is not None:
+                limits = np.full(len(batch), self.max_seq_length, np.int64)
+                made = Supervised(made.input_ids.head(limits), made.labels.head(limits))
+            return with_supervision(batch, made)
+
+        return step
+
+
+def with_supervision(batch: Batch, made: Supervised) -> Batch:
+    """A batch with `input_ids`, `labels` and an `attention_mask` of ones."""
+    columns = {INPUT_IDS: made.input_ids, LABELS: made.labels, ATTENTION_MASK: _ones(made.input_ids)}
+    return batch.with_tokens(**columns)
+
+
+def _joined(source: str, target: str) -> str:
+    """Input and output with a space between, unless either brings white space of its own."""
+    separator = "" if source.endswith(_SPACE) or target.startswith(_SPACE) else " "
+    return source + separator + target
+
+
+def _ones(ids: Ragged) -> Ragged:
+    return Ragged(np.ones_like(ids.values), ids.offsets)

@@ -1,0 +1,162 @@
+"""The pipeline of one work unit: read -> handlers -> finish -> one staged Arrow file. A pure function of the unit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.errors import DataError
+from sftkit.finishing import Ending
+from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns
+from sftkit.handlers.model import Step
+from sftkit.handlers.registry import Link, build_chain, text_column
+from sftkit.rows import RowLog
+from sftkit.shards.staging import StagedUnit, StagingWriter
+from sftkit.simple import DEFAULT_TEXT_FIELD
+from sftkit.sources.units import Unit, read_unit
+from sftkit.tokenization.loading import TokenizerSpec
+from sftkit.tokenization.toolbox import Toolbox
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what becomes of a row. Small, and safe to send to another process.
+
+    options holds the rules; datasets are the ones that the units' files belong to (by name).
+    """
+
+    options: DataOptions
+    datasets: tuple[DatasetConfig, ...]
+    tokenizer: TokenizerSpec | None
+    staging: Path
+
+
+class Pipeline:
+    """A recipe made ready to run: handlers built, the tokenizer loaded when something first needs it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self.tools = Toolbox(recipe.tokenizer, recipe.options.train_on)
+        self._lines = {
+            dataset.name: _Line(dataset, build_chain(dataset, index), recipe.options)
+            for index, dataset in enumerate(recipe.datasets)
+        }
+        self._steps: dict[str, list[Step]] = {}
+
+    def check(self) -> None:
+        """Bind every handler of every data set: what can be wrong with them shows before data is read."""
+        for name in self._lines:
+            self._bound(name)
+
+    def check_columns(self, dataset: str, columns: Collection[str]) -> None:
+        """Follow the columns of a data set's first rows through its handlers.
+
+        Raises:
+            DataError: a handler reads a column that no row has and no handler before it makes.
+        """
+        self._lines[dataset].check_columns(columns)
+
+    def stage(self, unit: Unit) -> StagedUnit:
+        """Run one unit and write its rows to the staging directory.
+
+        Raises:
+            SourceError: its file cannot be read.
+            DataError: its rows end as neither tokens nor text.
+        """
+        began = time.perf_counter()
+        unreadable, log = RowLog(), RowLog()
+        steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
+        read = 0
+        with StagingWriter(self._recipe.staging / f"unit-{unit.number:06d}.arrow") as writer:
+            for batch in read_unit(unit, unreadable):
+                read += len(batch)
+                for step in steps:
+                    batch = step(batch, log)
+                try:
+                    finished, text_field = ending.finish(batch, log, self.tools)
+                    if len(finished):
+                        writer.write(finished, text_field)
+                except DataError as error:
+                    raise DataError(f"{unit.file.path}:{batch.numbers[0]}: {error}") from None
+        log.bad.extend(unreadable.bad)
+        log.bad.sort(key=lambda row: row.number)
+        return writer.staged(unit.number, read + len(unreadable.bad), log, time.perf_counter() - began)
+
+    def _bound(self, dataset: str) -> list[Step]:
+        if dataset not in self._steps:
+            line = self._lines[dataset]
+            self._steps[dataset] = [*line.load_steps(self.tools), *(link.bind(self.tools) for link in line.links)]
+        return self._steps[dataset]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One data set's way through the pipeline."""
+
+    config: DatasetConfig
+    links: tuple[Link, ...]
+    options: DataOptions
+
+    @property
+    def retains_at_load(self) -> bool:
+        """Whether `retain_columns` speaks of the source's columns (dropped at load time) or of what handlers make."""
+        made = {column for link in self.links for column in link.handler.writes()}
+        knowable = all(":" not in link.name for link in self.links)
+        return bool(self.config.retain_columns) and knowable and not made & set(self.config.retain_columns)
+
+    @property
+    def ending(self) -> Ending:
+        """How this data set's rows are finished."""
+        options = self.options
+        kept_by_handlers = [link.handler.columns for link in self.links if isinstance(link.handler, RetainColumns)]
+        candidates = (options.dataset_text_field, text_column(self.links), DEFAULT_TEXT_FIELD)
+        return Ending(
+            text_fields=tuple(dict.fromkeys(name for name in candidates if name)),
+            retained=frozenset(self.config.retain_columns).union(*kept_by_handlers),
+            response_template=options.response_template,
+            instruction_template=options.instruction_template,
+            max_seq_length=options.max_seq_length,
+            overflow=options.overflow,
+            train_on_all=options.train_on == "all",
+        )
+
+    def load_steps(self, tools: Toolbox) -> list[Step]:
+        """The data set's own renaming and dropping of columns, before any handler."""
+        steps: list[Step] = []
+        if self.config.rename_columns:
+            steps.append(RenameColumns(columns=self.config.rename_columns).bind(tools))
+        if self.config.remove_columns:
+            steps.append(RemoveColumns(columns=self.config.remove_columns).bind(tools))
+        if self.retains_at_load:
+            steps.append(RetainColumns(columns=self.config.retain_columns).bind(tools))
+        return steps
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        """Raise `DataError` when a handler reads a column that cannot be there."""
+        self._require("rename_columns", self.config.rename_columns, columns)
+        at_hand = {self.config.rename_columns.get(name, name) for name in columns}
+        self._require("remove_columns", self.config.remove_columns, at_hand)
+        at_hand -= set(self.config.remove_columns)
+        if self.retains_at_load:
+            self._require("retain_columns", self.config.retain_columns, at_hand)
+            at_hand &= set(self.config.retain_columns)
+        seen = set(at_hand)
+        for link in self.links:
+            if ":" in link.name:
+                return  # what a function of the user's own makes of the columns, only running it tells
+            self._require(link.name, link.handler.reads(), at_hand)
+            at_hand = link.columns_after(at_hand)
+            seen |= at_hand
+        self._require("retain_columns", self.config.retain_columns, seen)
+
+    def _require(self, who: str, reads: Iterable[str], columns: Collection[str]) -> None:
+        missing = next((column for column in reads if column not in columns), None)
+        if missing is not None:
+            there = ", ".join(sorted(columns)) or "none"
+            raise DataError(
+                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {who} needs column {missing!r}, "
+                f"which no row has; columns there: {there}"
+            )

@@ -1,0 +1,179 @@
+"""plan(config) -> Plan: every input of a run found, checked and fingerprinted before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sftkit.config.fields import plain
+from sftkit.config.schema import DatasetConfig, PreprocessConfig
+from sftkit.config.validation import validate
+from sftkit.errors import ConfigError
+from sftkit.execution import available_cores
+from sftkit.handlers.registry import build_chain
+from sftkit.pipeline import Pipeline, Recipe
+from sftkit.rows import RowLog
+from sftkit.shards.directory import OutputDirectory
+from sftkit.shards.manifest import TokenizerInfo
+from sftkit.simple import datasets_of
+from sftkit.sources.finding import find_sources
+from sftkit.sources.units import ScannedFile, Unit, read_unit, scan_files
+from sftkit.tokenization.loading import chat_template_sha256, fingerprint, tokenizer_spec
+
+_log = logging.getLogger(__name__)
+
+ROW_SEMANTICS = 1
+"""Raised whenever the same input would give other rows than before."""
+
+_SMALL = 4 << 20
+"""Bytes of source below which starting worker processes costs more than it saves."""
+
+# The settings that decide what the shards hold, apart from sources, tokenizer and data sets.
+_CONTENT_KEYS = (
+    "dataprocessor",
+    "response_template",
+    "instruction_template",
+    "dataset_text_field",
+    "max_seq_length",
+    "overflow",
+    "train_on",
+    "max_bad_rows",
+    "num_dataset_shards",
+    "num_eval_dataset_shards",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, with every input known and checked, and nothing written yet.
+
+    files: every source file with its units, in the order of the rows. fingerprint: equal for plans that give the
+    same shards.
+    """
+
+    config: PreprocessConfig
+    recipe: Recipe
+    files: tuple[ScannedFile, ...]
+    tokenizer: TokenizerInfo | None
+    fingerprint: str
+
+    @property
+    def units(self) -> list[Unit]:
+        """All work units, in the order of the rows."""
+        return [unit for file in self.files for unit in file.units]
+
+    @property
+    def workers(self) -> int:
+        """Processes that the run will use."""
+        if any(file.file.path.startswith("memory:") for file in self.files):
+            return 1  # only this process can see its memory
+        if self.config.num_workers is None and sum(file.file.size for file in self.files) < _SMALL:
+            return 1
+        return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
+
+
+def check(config: PreprocessConfig) -> None:
+    """Find everything wrong with a config that shows without reading data.
+
+    Raises:
+        ConfigError: with all of it.
+    """
+    problems: list[str] = []
+    checks: list[Callable[[], object]] = [partial(validate, config), partial(tokenizer_spec, config)]
+    checks += [partial(build_chain, dataset, index) for index, dataset in enumerate(config.datasets)]
+    for each in checks:
+        try:
+            each()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def plan(config: PreprocessConfig) -> Plan:
+    """Find and check every input of a run. Reads sources (to hash them and see their columns), writes nothing.
+
+    Raises:
+        ConfigError, SourceError, DataError, TokenizerError: something cannot work as configured.
+    """
+    check(config)
+    found: dict[str, list[ScannedFile]] = {}
+
+    def columns_of(dataset: DatasetConfig) -> list[str]:
+        if dataset.name not in found:
+            found[dataset.name] = scan_files(find_sources(dataset), config.unit_size)
+        return _first_columns(found[dataset.name])
+
+    datasets = datasets_of(config, columns_of)
+    recipe = Recipe(config, datasets, tokenizer_spec(config), OutputDirectory(Path(config.output_dir)).staging)
+    pipeline = Pipeline(recipe)
+    pipeline.check()
+    for dataset in datasets:
+        columns = columns_of(dataset)
+        if columns:
+            pipeline.check_columns(dataset.name, columns)
+    files = _numbered([file for dataset in datasets for file in found[dataset.name]])
+    tokenizer = _tokenizer_info(pipeline, recipe)
+    if tokenizer is not None:
+        _warn_of_limits(pipeline, config)
+    return Plan(config, recipe, files, tokenizer, _fingerprint(recipe, files, tokenizer))
+
+
+def _first_columns(files: list[ScannedFile]) -> list[str]:
+    """Columns that any of the first rows has; none when the first rows cannot be read (staging will name them)."""
+    for unit in (unit for file in files for unit in file.units):
+        for batch in read_unit(unit, RowLog()):
+            return batch.columns()
+    return []
+
+
+def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
+    """The files with their units numbered through all data sets."""
+    numbered, number = [], 0
+    for file in files:
+        units = tuple(replace(unit, number=number + index) for index, unit in enumerate(file.units))
+        number += len(units)
+        numbered.append(replace(file, units=units))
+    return tuple(numbered)
+
+
+def _tokenizer_info(pipeline: Pipeline, recipe: Recipe) -> TokenizerInfo | None:
+    if recipe.tokenizer is None:
+        return None
+    tokenizer = pipeline.tools.tokenizer
+    return TokenizerInfo(
+        name=recipe.tokenizer.name,
+        vocabulary_size=len(tokenizer),
+        eos_token=tokenizer.eos_token if isinstance(tokenizer.eos_token, str) else None,
+        fingerprint=fingerprint(tokenizer),
+        chat_template_sha256=chat_template_sha256(tokenizer),
+        added_special_tokens=recipe.tokenizer.added_special_tokens,
+    )
+
+
+def _warn_of_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
+    limit = pipeline.tools.tokenizer.model_max_length
+    if config.max_seq_length is not None and limit < config.max_seq_length:
+        _log.warning(
+            "max_seq_length=%d is more than the tokenizer's model_max_length=%d; the rows follow max_seq_length",
+            config.max_seq_length,
+            limit,
+        )
+
+
+def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], tokenizer: TokenizerInfo | None) -> str:
+    """sha256 over everything that decides the bytes of the shards."""
+    content: dict[str, Any] = {
+        "row_semantics": ROW_SEMANTICS,
+        "options": {key: plain(getattr(recipe.options, key, None)) for key in _CONTENT_KEYS},
+        "datasets": plain(recipe.datasets),
+        "sources": [(file.file.dataset, file.file.format, file.sha256) for file in files],
+        "tokenizer": plain(tokenizer),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

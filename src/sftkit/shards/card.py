@@ -1,0 +1,24 @@
+"""The README.md beside the shards: a data set card, so that `datasets.load_dataset(output_dir)` gives the splits."""
+
+from __future__ import annotations
+
+from sftkit.shards.manifest import Manifest
+
+
+def dataset_card(manifest: Manifest) -> str:
+    """A card whose head names the files of each split, and whose text says what they hold."""
+    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
+    for name in manifest.splits:
+        lines += [f"  - split: {name}", f"    path: {name}-*.parquet"]
+    lines += ["---", "", "# Training-ready shards", ""]
+    if manifest.tokenizer is not None and manifest.text_column is None:
+        lines += [
+            f"Tokenized with `{manifest.tokenizer.name}`; `labels` are unshifted, -100 where there is no loss.",
+            "",
+        ]
+    lines += ["| split | shards | rows | tokens | trained tokens |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, split in manifest.splits.items():
+        lines.append(f"| {name} | {len(split.shards)} | {split.rows:,} | {split.tokens:,} | {split.trained_tokens:,} |")
+    lines += ["", f"Columns: {', '.join(f'`{column}`' for column in manifest.columns)}. "]
+    lines += ["How they were made, and from what, stands in `manifest.json`."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,143 @@
+"""manifest.json: what a data set is made of, and the sign that it is whole (it is written last)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sftkit.config.fields import plain
+from sftkit.errors import OutputError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One Parquet file: its name within the directory, and what it holds."""
+
+    file: str
+    rows: int
+    tokens: int
+    trained_tokens: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """The shards of one split together. `length_histogram` counts rows by tokens: bucket "64" holds 64 to 127."""
+
+    rows: int
+    tokens: int
+    trained_tokens: int
+    length_min: int
+    length_max: int
+    length_histogram: Mapping[str, int]
+    shards: tuple[ShardInfo, ...]
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """One file that was read, with the account of its rows: read = kept + dropped + quarantined."""
+
+    dataset: str
+    path: str
+    bytes: int
+    sha256: str
+    rows_read: int
+    rows_kept: int
+    dropped: Mapping[str, int]
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """Which tokenizer and chat template made the tokens."""
+
+    name: str
+    vocabulary_size: int
+    eos_token: str | None
+    fingerprint: str
+    chat_template_sha256: str | None
+    added_special_tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything needed to trust and to repeat a data set."""
+
+    columns: tuple[str, ...]
+    text_column: str | None
+    splits: Mapping[str, SplitInfo]
+    sources: tuple[SourceInfo, ...]
+    rows_read: int
+    rows_written: int
+    rows_left_out: int
+    rows_repeated: int
+    dropped: Mapping[str, int]
+    quarantined: int
+    tokenizer: TokenizerInfo | None
+    engine: Mapping[str, str]
+    fingerprint: str
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    format_version: int = FORMAT_VERSION
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON, keys in the order of the fields."""
+        return json.dumps(plain(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a directory, or None where there is none.
+
+    Raises:
+        OutputError: there is one, but it cannot be read as ours.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read: {error}") from None
+    try:
+        return _from_json(data)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise OutputError(f"{path}: not a manifest of sftkit ({error})") from None
+
+
+def length_histogram(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Row lengths (tokens, shape (rows,)) counted in buckets that double: lower bound -> rows."""
+    if not len(lengths):
+        return {}
+    exponents = np.frexp(np.maximum(lengths, 0).astype(np.float64))[1]  # 0 -> 0, 1 -> 1, 2..3 -> 2, 4..7 -> 3
+    counts = np.bincount(exponents)
+    return {str(0 if e == 0 else 1 << (e - 1)): int(n) for e, n in enumerate(counts) if n}
+
+
+def _from_json(data: dict[str, Any]) -> Manifest:
+    splits = {
+        name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
+        for name, split in data["splits"].items()
+    }
+    tokenizer = data["tokenizer"]
+    if tokenizer is not None:
+        tokenizer = TokenizerInfo(**{**tokenizer, "added_special_tokens": tuple(tokenizer["added_special_tokens"])})
+    return Manifest(
+        **{
+            **data,
+            "columns": tuple(data["columns"]),
+            "splits": splits,
+            "sources": tuple(SourceInfo(**source) for source in data["sources"]),
+            "tokenizer": tokenizer,
+        }
+    )

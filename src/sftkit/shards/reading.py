@@ -1,0 +1,82 @@
+"""Directories and files of shards -> where their rows are, read lazily. Works on any Parquet with `input_ids`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sftkit.errors import SourceError
+from sftkit.shards.manifest import Manifest, read_manifest
+from sftkit.splits import SPLITS, TRAIN, split_of_name
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The Parquet files of a data set by split, in order, and its manifest where it has one."""
+
+    root: Path
+    splits: dict[str, tuple[Path, ...]]
+    manifest: Manifest | None
+
+    def tables(self, split: str, columns: list[str] | None = None) -> Iterator[tuple[Path, pa.Table]]:
+        """Each shard's row groups as Arrow tables, one row group in memory at a time."""
+        for path in self.splits.get(split, ()):
+            with open_parquet(path) as file:
+                for group in range(file.num_row_groups):
+                    yield path, file.read_row_group(group, columns=columns)
+
+    def column_names(self, split: str) -> list[str]:
+        """Columns of the first shard of a split."""
+        paths = self.splits.get(split, ())
+        if not paths:
+            return []
+        with open_parquet(paths[0]) as file:
+            return list(file.schema_arrow.names)
+
+
+def open_shards(location: str) -> ShardSet:
+    """Find the shards of a directory, or take one Parquet file as the train split.
+
+    Raises:
+        SourceError: nothing is there, or nothing that is Parquet.
+    """
+    root = Path(location).expanduser()
+    if root.is_file():
+        return ShardSet(root, {TRAIN: (root,)}, None)
+    if not root.is_dir():
+        raise SourceError(f"{location}: no such directory or Parquet file")
+    manifest = read_manifest(root)
+    if manifest is not None:
+        splits = {name: tuple(root / shard.file for shard in split.shards) for name, split in manifest.splits.items()}
+        missing = [str(path) for paths in splits.values() for path in paths if not path.is_file()]
+        if missing:
+            raise SourceError(f"{missing[0]}: named in the manifest, but not there")
+        return ShardSet(root, splits, manifest)
+    files = sorted(path for path in root.rglob("*.parquet") if not _hidden(path, root))
+    if not files:
+        raise SourceError(f"{location}: no Parquet files in this directory")
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in files:
+        split = split_of_name(path.relative_to(root).as_posix()) or TRAIN
+        found[split] = (*found.get(split, ()), path)
+    return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None)
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file, opened for reading.
+
+    Raises:
+        SourceError: it cannot be opened, or is not Parquet.
+    """
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)

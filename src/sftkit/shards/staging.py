@@ -1,0 +1,203 @@
+"""Staged units: the finished rows of one work unit as an Arrow file that later steps map and copy from, once.
+
+Token columns are lists of int32. Retained columns are kept as JSON text until all units are known, because only then
+one type can be given to each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sftkit.errors import DataError
+from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, BadRow, Batch, Offsets, Ragged, RowLog
+
+NUMBER = "sftkit_row_number"
+
+Counts = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class StagedUnit:
+    """What staging one unit gave.
+
+    path: the Arrow file, which exists when rows > 0. sizes: of each row, tokens (characters for text rows), shape
+    (rows,). trained: trained tokens of each row. columns: token columns by name. extras: names and types of the
+    retained columns. text: the text column, for rows that are text. read: rows read, with those that did not pass.
+    """
+
+    number: int
+    path: Path
+    sizes: Counts
+    trained: Counts
+    token_columns: tuple[str, ...]
+    text_column: str | None
+    extras: pa.Schema
+    read: int
+    dropped: Mapping[str, int]
+    bad: tuple[BadRow, ...]
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Rows that passed."""
+        return len(self.sizes)
+
+
+class StagingWriter:
+    """Writes the batches of one unit to `path`; the file is complete when the `with` block is left without an error."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pa.RecordBatchFileWriter | None = None
+        self._sizes: list[Counts] = []
+        self._trained: list[Counts] = []
+        self._token_columns: tuple[str, ...] = ()
+        self._text_column: str | None = None
+        self._extras = pa.schema([])
+
+    def __enter__(self) -> StagingWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if error is not None:
+            self._path.unlink(missing_ok=True)
+
+    def write(self, batch: Batch, text_column: str | None) -> None:
+        """Append finished rows; `text_column` names the column that is text, for rows without tokens.
+
+        Raises:
+            DataError: the columns differ from those of earlier rows, or hold what Parquet cannot.
+        """
+        names = sorted({name for row in batch.rows for name in row} - {text_column})
+        columns: dict[str, pa.Array] = {NUMBER: pa.array(batch.numbers)}
+        for name in sorted(batch.tokens):
+            columns[name] = list_array(batch.tokens[name])
+        if text_column is not None:
+            columns[text_column] = pa.array([row[text_column] for row in batch.rows], pa.large_string())
+        self._extras = unified([self._extras, _inferred(batch.rows, names)])
+        columns[_EXTRAS] = pa.array([_as_json(row, names) for row in batch.rows], pa.large_string())
+        record = pa.RecordBatch.from_pydict(columns)
+        if self._writer is None:
+            self._token_columns = tuple(sorted(batch.tokens))
+            self._text_column = text_column
+            self._writer = pa.ipc.new_file(str(self._path), record.schema)
+        elif (tuple(sorted(batch.tokens)), text_column) != (self._token_columns, self._text_column):
+            raise DataError("some rows end as tokens and others as text; every row of a data set must end alike")
+        self._writer.write_batch(record)
+        self._count(batch, text_column)
+
+    def staged(self, number: int, read: int, log: RowLog, seconds: float) -> StagedUnit:
+        """The account of the unit, once the file is closed."""
+        empty = [np.zeros(0, np.int32)]
+        return StagedUnit(
+            number=number,
+            path=self._path,
+            sizes=np.concatenate(self._sizes or empty),
+            trained=np.concatenate(self._trained or empty),
+            token_columns=self._token_columns,
+            text_column=self._text_column,
+            extras=self._extras,
+            read=read,
+            dropped=Counter(log.dropped),
+            bad=tuple(log.bad),
+            seconds=seconds,
+        )
+
+    def _count(self, batch: Batch, text_column: str | None) -> None:
+        if text_column is not None:
+            self._sizes.append(np.array([len(row[text_column]) for row in batch.rows], np.int32))
+            self._trained.append(np.zeros(len(batch), np.int32))
+        else:
+            labels = batch.tokens[LABELS]
+            self._sizes.append(batch.tokens[INPUT_IDS].lengths.astype(np.int32))
+            self._trained.append(labels.sums(labels.values != IGNORE_INDEX).astype(np.int32))
+
+
+class StagedReader:
+    """The rows of one staged unit, mapped into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._source = pa.memory_map(str(path))
+        self._table = pa.ipc.open_file(self._source).read_all()
+        self._tokens: dict[str, Ragged] = {}
+
+    def tokens(self, name: str) -> Ragged:
+        """A token column as flat arrays over all rows of the unit."""
+        if name not in self._tokens:
+            chunks = [_ragged(chunk) for chunk in self._table.column(name).chunks]
+            if len(chunks) == 1:
+                self._tokens[name] = chunks[0]
+            else:
+                lengths = np.concatenate([chunk.lengths for chunk in chunks])
+                offsets = np.concatenate(([0], np.cumsum(lengths)))
+                self._tokens[name] = Ragged(np.concatenate([chunk.values for chunk in chunks]), offsets)
+        return self._tokens[name]
+
+    def texts(self, name: str, rows: Offsets) -> list[str]:
+        """Some rows of the text column."""
+        values: list[str] = self._table.column(name).take(pa.array(rows)).to_pylist()
+        return values
+
+    def extras(self, rows: Offsets) -> list[dict[str, Any]]:
+        """The retained columns of some rows."""
+        return [json.loads(text) for text in self.texts(_EXTRAS, rows)]
+
+    def close(self) -> None:
+        """Let go of the mapping."""
+        self._tokens.clear()
+        self._source.close()
+
+
+_EXTRAS = "sftkit_extras"
+
+
+def list_array(column: Ragged) -> pa.Array:
+    """A ragged column as an Arrow list<int32> array (at most 2^31 values)."""
+    return pa.ListArray.from_arrays(pa.array(column.offsets.astype(np.int32)), pa.array(column.values))
+
+
+def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One schema for retained columns that differ from part to part (null and text, whole and broken numbers).
+
+    Raises:
+        DataError: a column holds values that no one type can hold.
+    """
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"a retained column holds values of different kinds: {str(error).splitlines()[0]}") from None
+
+
+def _inferred(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
+    fields = []
+    for name in names:
+        try:
+            fields.append(pa.field(name, pa.array([row.get(name) for row in rows]).type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"retained column {name!r} holds values of different kinds: {reason}") from None
+    return pa.schema(fields)
+
+
+def _as_json(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    return json.dumps({name: row[name] for name in names if name in row}, ensure_ascii=False, default=str)
+
+
+def _ragged(chunk: pa.ListArray) -> Ragged:
+    offsets = chunk.offsets.to_numpy().astype(np.int64)
+    values = chunk.values.to_numpy(zero_copy_only=True)
+    return Ragged(values[offsets[0] : offsets[-1]], offsets - offsets[0])

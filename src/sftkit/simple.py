@@ -1,0 +1,117 @@
+"""The way without a data config: a few options -> the data sets that a data config would have listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, SplitConfig
+from sftkit.errors import ConfigError
+from sftkit.rows import INPUT_IDS, LABELS
+from sftkit.splits import VALIDATION
+
+ColumnsOf = Callable[[DatasetConfig], Collection[str]]
+"""The columns that the first rows of a data set have."""
+
+DEFAULT_TEXT_FIELD = "text"
+FORMATTED_TEXT_FIELD = "formatted_text"
+_CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
+
+
+def datasets_of(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetConfig, ...]:
+    """The data sets of a config: those listed, or those that `training_data_path` and its companions stand for.
+
+    Raises:
+        ConfigError: nothing tells how rows become tokens.
+    """
+    if options.datasets:
+        return options.datasets
+    parts: list[DatasetConfig] = []
+    if options.training_data_path:
+        parts.append(DatasetConfig(name="training_data", data_paths=options.training_data_path))
+    if options.validation_data_path:
+        whole = SplitConfig(validation=1.0)
+        parts.append(DatasetConfig(name="validation_data", data_paths=options.validation_data_path, split=whole))
+    elif any(_holds_validation_shards(path) for path in options.training_data_path):
+        parts.append(
+            DatasetConfig(
+                name="validation_data",
+                data_paths=options.training_data_path,
+                split=SplitConfig(validation=1.0),
+                dataset_split_name=VALIDATION,
+            )
+        )
+    return tuple(_with_handlers(part, options, columns_of(part)) for part in parts)
+
+
+def _with_handlers(dataset: DatasetConfig, options: DataOptions, columns: Collection[str]) -> DatasetConfig:
+    handlers = _handlers(options, columns, dataset)
+    return DatasetConfig(
+        name=dataset.name,
+        data_paths=dataset.data_paths,
+        split=dataset.split,
+        dataset_split_name=dataset.dataset_split_name,
+        data_handlers=tuple(handlers),
+    )
+
+
+def _handlers(options: DataOptions, columns: Collection[str], dataset: DatasetConfig) -> list[HandlerConfig]:
+    """What is said wins; where nothing is said, the columns tell."""
+    if {INPUT_IDS, LABELS} <= set(columns):
+        return []
+    if options.data_formatter_template is not None:
+        field = options.dataset_text_field or FORMATTED_TEXT_FIELD
+        return [
+            _handler(
+                "apply_custom_data_formatting_template",
+                dataset_text_field=field,
+                template=options.data_formatter_template,
+            )
+        ]
+    if options.dataset_conversation_field is not None:
+        return [_conversation_handler(options, options.dataset_conversation_field)]
+    if options.input_field_name is not None and options.output_field_name is not None:
+        return [_pair_handler(options.input_field_name, options.output_field_name)]
+    if options.dataset_text_field is not None:
+        return _text_handlers(options, options.dataset_text_field)
+    if INPUT_IDS in columns:
+        return []
+    for column in _CONVERSATION_COLUMNS:
+        if column in columns:
+            return [_conversation_handler(options, column)]
+    if {"input", "output"} <= set(columns):
+        return [_pair_handler("input", "output")]
+    if DEFAULT_TEXT_FIELD in columns:
+        return _text_handlers(options, DEFAULT_TEXT_FIELD)
+    raise ConfigError(
+        f"{dataset.data_paths[0]}: nothing tells how its rows become tokens (columns: {', '.join(columns) or 'none'}); "
+        "give dataset_text_field, data_formatter_template, dataset_conversation_field, "
+        "input_field_name and output_field_name, or a data config"
+    )
+
+
+def _text_handlers(options: DataOptions, column: str) -> list[HandlerConfig]:
+    """Text that will be tokenized gets an eos, so that the model learns to stop; text that stays text is left alone."""
+    if options.response_template is None and options.train_on != "all":
+        return []
+    return [_handler("add_tokenizer_eos_token", dataset_text_field=column, only_if_missing=True)]
+
+
+def _conversation_handler(options: DataOptions, column: str) -> HandlerConfig:
+    if options.response_template is not None:
+        field = options.dataset_text_field or FORMATTED_TEXT_FIELD
+        return _handler("apply_tokenizer_chat_template", dataset_text_field=field, conversation_column=column)
+    return _handler("tokenize_and_apply_chat_template_with_masking", conversation_column=column)
+
+
+def _pair_handler(source: str, target: str) -> HandlerConfig:
+    return _handler("tokenize_and_apply_input_masking", input_field_name=source, output_field_name=target)
+
+
+def _handler(name: str, **arguments: object) -> HandlerConfig:
+    return HandlerConfig(name=name, arguments={"fn_kwargs": arguments})
+
+
+def _holds_validation_shards(path: str) -> bool:
+    directory = Path(path).expanduser()
+    return (directory / "manifest.json").is_file() and any(directory.glob("validation-*.parquet"))

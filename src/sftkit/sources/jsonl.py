@@ -1,0 +1,84 @@
+"""JSON Lines: one object a line. Uncompressed files are cut at line ends into byte ranges."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import IO
+
+from sftkit.rows import Batch, Row, RowLog
+from sftkit.sources.batching import in_batches
+from sftkit.sources.model import Range, Scan, SourceFile
+from sftkit.sources.opening import open_bytes, open_raw, sha256_of
+
+_CHUNK = 4 << 20
+_BOM = b"\xef\xbb\xbf"
+
+
+class JsonLines:
+    """Ranges are bytes; row numbers are line numbers, blank lines included, so that an editor finds them."""
+
+    def scan(self, file: SourceFile, unit_size: int) -> Scan:
+        """One pass over the bytes: hash, line ends nearest after every `unit_size` bytes, and lines before each."""
+        if file.compression is not None:
+            return Scan(sha256_of(file), (Range(0, file.size, 1, file.size),))
+        digest = hashlib.sha256()
+        ranges: list[Range] = []
+        start, first_number, position, lines = 0, 1, 0, 0
+        with open_raw(file) as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+                searched = 0
+                while position + len(chunk) - start >= unit_size:
+                    cut = chunk.find(b"\n", max(start + unit_size - position - 1, searched))
+                    if cut < 0:
+                        break
+                    lines += chunk.count(b"\n", searched, cut + 1)
+                    searched = cut + 1
+                    ranges.append(Range(start, position + searched, first_number, position + searched - start))
+                    start, first_number = position + searched, lines + 1
+                lines += chunk.count(b"\n", searched)
+                position += len(chunk)
+        if position > start:
+            ranges.append(Range(start, position, first_number, position - start))
+        return Scan(digest.hexdigest(), tuple(ranges))
+
+    def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
+        """Parse the lines that begin inside the range."""
+        with open_bytes(file) as stream:
+            if file.compression is None and part.start:
+                stream.seek(part.start)
+            length = None if file.compression else part.stop - part.start
+            yield from in_batches(_rows(stream, length, part.first_number, log))
+
+
+def _rows(stream: IO[bytes], length: int | None, first_number: int, log: RowLog) -> Iterator[tuple[int, Row, int]]:
+    taken = 0
+    for number, line in enumerate(stream, first_number):
+        taken += len(line)
+        text = line.removeprefix(_BOM) if number == 1 else line
+        if not text.isspace() and text:
+            row = parse_row(text, number, log)
+            if row is not None:
+                yield number, row, len(line)
+        if length is not None and taken >= length:
+            return
+
+
+def parse_row(text: bytes, number: int, log: RowLog) -> Row | None:
+    """One line as a row; what is not a JSON object is logged with its reason and gives None."""
+    try:
+        row = json.loads(text)
+    except UnicodeDecodeError as error:
+        reason = f"invalid UTF-8 at byte {error.start}"
+    except json.JSONDecodeError as error:
+        reason = f"broken JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        reason = "JSON nested too deep"
+    else:
+        if isinstance(row, dict):
+            return row
+        reason = f"a row must be a JSON object, not {type(row).__name__}"
+    log.quarantine(number, reason, text.decode("utf-8", errors="replace").rstrip("\r\n"))
+    return None

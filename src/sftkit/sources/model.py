@@ -1,0 +1,62 @@
+"""What a source is: a file of some format, and the ranges of it that one unit of work covers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from sftkit.rows import Batch, RowLog
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a data set.
+
+    path: a local path or an fsspec URL. format: a key of the registry in `formats`. compression: gzip, zstd, bz2, xz
+    or None. size: bytes on disk.
+    """
+
+    dataset: str
+    path: str
+    format: str
+    compression: str | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Range:
+    """A part of a file: [start, stop) in the format's own measure (bytes, row groups, record batches).
+
+    first_number: number of its first row, counted from 1. size: bytes of source it covers.
+    """
+
+    start: int
+    stop: int
+    first_number: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one look at a file gave: its content hash and the ranges it falls into, in order."""
+
+    sha256: str
+    ranges: tuple[Range, ...]
+
+
+class Format(Protocol):
+    """How files of one format are cut into ranges and read. Adding a format is adding one of these."""
+
+    def scan(self, file: SourceFile, unit_size: int) -> Scan:
+        """Hash the file and cut it into ranges of about `unit_size` bytes of source."""
+        ...
+
+    def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
+        """The rows of a range in order, some at a time; unreadable rows go to the log."""
+        ...
+
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 4 << 20
+"""A batch ends at so many rows, or at the row that takes it past so many bytes of source."""

@@ -1,0 +1,1 @@
+"""Text -> tokens and their loss masks: chat rendering, encoding, spans. The only code that writes -100."""

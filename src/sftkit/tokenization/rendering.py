@@ -1,0 +1,128 @@
+"""Conversations -> text, exactly as `tokenizer.apply_chat_template` renders them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sftkit.errors import TokenizerError
+from sftkit.rows import RowError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = Mapping[str, Any]
+
+_WHOLE_ROW = "sftkit_row"
+_STAND_IN: list[Message] = [{"role": "user", "content": ""}]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a chat template is given: messages (or a whole row, for templates that take one), tools and documents."""
+
+    messages: Sequence[Message] | Mapping[str, Any]
+    tools: list[Any] | None = None
+    documents: list[Any] | None = None
+
+
+class ReferenceRenderer:
+    """Renders with Jinja2 as transformers sets it up: sandboxed, with its filters and globals."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def source(self, *, with_tools: bool) -> str:
+        """The template in force; tokenizers may have another one for conversations with tools.
+
+        Raises:
+            TokenizerError: there is none.
+        """
+        try:
+            return self._tokenizer.get_chat_template(None, tools=[{}] if with_tools else None)
+        except ValueError:
+            raise TokenizerError(
+                f"tokenizer {self._tokenizer.name_or_path!r} has no chat template; give `dataprocessor.chat_template`"
+            ) from None
+
+    def render(
+        self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
+    ) -> str:
+        """The text of a conversation.
+
+        Args:
+            conversation: its messages, tools and documents.
+            template: another template than the one in force.
+            add_generation_prompt: end with what opens an assistant turn.
+
+        Raises:
+            RowError: the template cannot render this conversation.
+        """
+        messages: Any = conversation.messages
+        values: dict[str, Any] = {}
+        if isinstance(messages, Mapping):
+            # apply_chat_template takes lists only; a template that wants the whole row gets it under another name.
+            template = template or self.source(with_tools=conversation.tools is not None)
+            template = f"{{% set messages = {_WHOLE_ROW} %}}\n{template}"
+            messages, values = _STAND_IN, {_WHOLE_ROW: conversation.messages}
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                list(messages),
+                tools=conversation.tools,
+                documents=conversation.documents,
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **values,
+            )
+        except Exception as error:  # a template may raise anything on data it was not written for
+            raise RowError(f"the chat template cannot render this row: {_reason(error)}") from None
+        return str(rendered)
+
+
+def conversation_of(row: Mapping[str, Any], column: str | None) -> Conversation:
+    """The conversation of a row: one column, or the whole row when `column` is None.
+
+    Raises:
+        RowError: the column is missing or is no list of messages; `tools` or `documents` are not lists.
+    """
+    tools, documents = _listed(row, "tools"), _listed(row, "documents")
+    if column is None:
+        return Conversation(row, tools, documents)
+    if column not in row:
+        raise RowError(f"column {column!r} not found; columns here: {', '.join(row)}")
+    messages = row[column]
+    if not isinstance(messages, list) or not messages:
+        raise RowError(f"column {column!r} must hold a list of messages, not {_kind(messages)}")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise RowError(f"message {index} of column {column!r} must be an object, not {_kind(message)}")
+    return Conversation(messages, tools, documents)
+
+
+def _listed(row: Mapping[str, Any], column: str) -> list[Any] | None:
+    """A column that holds a list, also as JSON text; None and "" mean that there is none."""
+    value = row.get(column)
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise RowError(f"column {column!r} holds text that is not JSON: {error.msg}") from None
+    if not value:
+        return None
+    if not isinstance(value, list):
+        raise RowError(f"column {column!r} must hold a list, not {_kind(value)}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    return "an empty list" if value == [] else type(value).__name__
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,176 @@
+"""Which characters of a rendered conversation the model has to produce: from the end of the generation prompt to the
+end of the stop token of every assistant turn. Proven for each row, or refused with a reason. See docs/masking.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from sftkit.rows import RowError
+from sftkit.tokenization.masks import Span
+from sftkit.tokenization.rendering import Conversation, Message, ReferenceRenderer
+from sftkit.tokenization.template_marks import Block, MarkedTemplate, holds_marks, mark_template, split_marks
+
+ASSISTANT_ROLES = frozenset({"assistant", "assistant_tool_call", "model", "gpt", "bot", "ai", "function_call"})
+
+_PROBE_CONTENT = "sftkitprobe"
+_PROBES: tuple[list[Message], ...] = (
+    [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE_CONTENT}],
+    [
+        {"role": "system", "content": "a"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": _PROBE_CONTENT},
+    ],
+)
+
+
+class TurnFinder:
+    """Renders conversations once, with marks, and finds the trained spans of their assistant turns.
+
+    Where marks cannot tell (a template that does not loop over the messages, a row that holds the mark characters),
+    each turn is found by rendering the conversation up to it.
+    """
+
+    def __init__(self, renderer: ReferenceRenderer) -> None:
+        self._renderer = renderer
+        self._marked = lru_cache(maxsize=8)(mark_template)
+        self._opening = lru_cache(maxsize=8)(self._find_opening)
+
+    def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
+        """The rendered text of a conversation and its trained spans: ordered, disjoint, in characters.
+
+        Raises:
+            RowError: the template cannot render it, or its spans cannot be proven.
+        """
+        if isinstance(conversation.messages, Mapping):
+            raise RowError("masking by turns needs a list of messages; give `conversation_column`")
+        source = self._renderer.source(with_tools=conversation.tools is not None)
+        marked = self._marked(source)
+        if marked is None or _any_text_holds_marks(conversation):
+            return self._by_prefixes(conversation)
+        text, blocks = split_marks(self._renderer.render(conversation, template=marked.source))
+        if marked.has_generation:
+            return text, [(block.start, block.end) for block in blocks if block.end > block.start]
+        turns = _assistant_turns(conversation.messages)
+        found = _blocks_of_turns(blocks, conversation.messages, turns)
+        opening = self._opening(marked, source) if found is not None else None
+        if found is None or opening is None:
+            return self._by_prefixes(conversation)
+        spans = []
+        for turn, (start, end) in zip(turns, found, strict=True):
+            if not text.startswith(opening, start, end):
+                return self._by_prefixes(conversation)
+            spans.append(_span(text, start + len(opening), end, conversation.messages[turn]))
+        return text, spans
+
+    def _find_opening(self, marked: MarkedTemplate, source: str) -> str | None:
+        """What stands in a turn before the part that the model produces: the generation prompt.
+
+        A template without one (it ignores `add_generation_prompt`) still writes a header: then what stands before the
+        content of a made-up turn. White space alone is no header, the model produces it. None: it cannot be told.
+        """
+        for probe in _PROBES:
+            before, whole = Conversation(probe[:-1]), Conversation(probe)
+            try:
+                asked = self._renderer.render(before, template=source, add_generation_prompt=True)
+                plain = self._renderer.render(before, template=source)
+                text, blocks = split_marks(self._renderer.render(whole, template=marked.source))
+            except RowError:
+                continue
+            if len(asked) > len(plain) and asked.startswith(plain):
+                return asked[len(plain) :]
+            found = _blocks_of_turns(blocks, probe, [len(probe) - 1])
+            if asked != plain or found is None:
+                return None
+            [(start, end)] = found
+            content = text.find(_PROBE_CONTENT, start, end)
+            if content < 0:
+                return None
+            header = text[start:content]
+            return header if header.strip() else ""
+        return None
+
+    def _by_prefixes(self, conversation: Conversation) -> tuple[str, list[Span]]:
+        """Find each turn between the rendering of what comes before it and the rendering that ends with it."""
+        messages = conversation.messages
+        assert not isinstance(messages, Mapping)
+        text = self._renderer.render(conversation)
+        spans: list[Span] = []
+        for turn in _assistant_turns(messages):
+            before = self._renderer.render(
+                Conversation(messages[:turn], conversation.tools, conversation.documents), add_generation_prompt=True
+            )
+            through = self._renderer.render(
+                Conversation(messages[: turn + 1], conversation.tools, conversation.documents)
+            )
+            if not text.startswith(before) or not text.startswith(through):
+                raise RowError(f"message {turn} is rendered differently when others follow; cannot prove its mask")
+            spans.append(_span(text, len(before), len(through), messages[turn]))
+        if any(later[0] < earlier[1] for earlier, later in pairwise(spans)):
+            raise RowError("assistant turns overlap in the rendered text; cannot prove their masks")
+        return text, spans
+
+
+def _assistant_turns(messages: Sequence[Message]) -> list[int]:
+    turns = [index for index, message in enumerate(messages) if message.get("role") in ASSISTANT_ROLES]
+    if not turns:
+        roles = ", ".join(dict.fromkeys(str(message.get("role")) for message in messages))
+        raise RowError(f"no assistant turn in this conversation (roles: {roles})")
+    return turns
+
+
+def _blocks_of_turns(blocks: Sequence[Block], messages: Sequence[Message], turns: Sequence[int]) -> list[Span] | None:
+    """The one stretch of text that each turn was rendered to, in order; None when that is not what happened."""
+    plain = [{name: value for name, value in message.items() if value is not None} for message in messages]
+    first_equal = [plain.index(message) for message in plain]
+    written = [block for block in blocks if block.end > block.start and block.message >= 0]
+    if len({block.loop for block in written}) != 1:
+        return None
+    spans: dict[int, Span] = {}
+    following = 0
+    for block in written:
+        try:  # marks name the first of several equal messages; the order of rendering tells which one it is
+            index = first_equal.index(block.message, following)
+        except ValueError:
+            return None
+        spans[index] = (block.start, block.end)
+        following = index + 1
+    return [spans[turn] for turn in turns] if all(turn in spans for turn in turns) else None
+
+
+def _span(text: str, start: int, end: int, message: Message) -> Span:
+    """The part of a turn's stretch that is trained: without the white space after the stop token."""
+    stop = start + len(text[start:end].rstrip())
+    for piece in _content_pieces(message):
+        if piece not in text[start:stop] and piece in text[stop:] + text[:start]:
+            # Not in the turn but elsewhere: either the template moved it, or the turn is not where we think.
+            raise RowError("an assistant turn's content lies outside of the turn's own text; cannot prove its mask")
+    return start, stop
+
+
+def _content_pieces(message: Message) -> Iterator[str]:
+    """What of a message must be found in its turn: the texts of its content, after any reasoning in it."""
+    content: Any = message.get("content")
+    parts = content if isinstance(content, list) else [content]
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else part
+        if isinstance(text, str):
+            answer = re.split(r"</think>|</reasoning>", text)[-1].strip()
+            if answer:
+                yield answer
+
+
+def _any_text_holds_marks(value: Any) -> bool:
+    if isinstance(value, str):
+        return holds_marks(value)
+    if isinstance(value, Conversation):
+        return any(_any_text_holds_marks(part) for part in (value.messages, value.tools, value.documents))
+    if isinstance(value, Mapping):
+        return any(_any_text_holds_marks(item) for pair in value.items() for item in pair)
+    if isinstance(value, (list, tuple)):
+        return any(_any_text_holds_marks(item) for item in value)
+    return False

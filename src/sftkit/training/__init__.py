@@ -1,0 +1,1 @@
+"""Supervised fine-tuning on shards: model, collation, Trainer wiring, logs."""

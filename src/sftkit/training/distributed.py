@@ -1,0 +1,119 @@
+"""One run, several processes: who speaks, who works first, and what the launcher asked for that cannot be had."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sftkit.errors import TrainingError
+
+_log = logging.getLogger(__name__)
+
+# Building a large data set takes hours; waiting for it is no sign of a fault.
+_PATIENCE = timedelta(days=30)
+
+_LAUNCHED_WITH_FSDP = "ACCELERATE_USE_FSDP"
+
+
+def is_main_process() -> bool:
+    """Whether this process is the first of those that a launcher started (true without a launcher)."""
+    return os.environ.get("RANK", "0") in ("", "0")
+
+
+def world_size() -> int:
+    """How many processes a launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def warn_once(logger: logging.Logger, message: str) -> None:
+    """Log a warning from the main process alone, so that eight processes do not say it eight times."""
+    if is_main_process():
+        logger.warning(message)
+
+
+def quiet_replicas() -> None:
+    """Keep every process but the main one from repeating Python's and the libraries' warnings."""
+    if not is_main_process():
+        warnings.simplefilter("ignore")
+        for name in ("accelerate", "torch", "transformers"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def accelerator_available() -> bool:
+    """Whether torch can compute on something other than the CPU."""
+    import torch
+
+    return bool(torch.accelerator.is_available())
+
+
+def without_fsdp_on_cpu() -> None:
+    """On the CPU, take back what `accelerate launch --use_fsdp` has asked for.
+
+    accelerate refuses to set up FSDP where there is no accelerator. Its other half would still be on: with
+    `fsdp_cpu_ram_efficient_loading` every process but the first loads empty weights, counting on FSDP to send them
+    the real ones. Both are turned off in this process, and the processes train data-parallel (DDP over gloo).
+    """
+    if os.environ.get(_LAUNCHED_WITH_FSDP, "false").lower() in ("true", "1"):
+        os.environ[_LAUNCHED_WITH_FSDP] = "false"
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+        warn_once(_log, "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead")
+
+
+@contextmanager
+def main_process_first() -> Iterator[bool]:
+    """The main process runs the block while the others wait, then they run it too; yields whether this is main.
+
+    A block that raises in the main process makes the others raise as well, so that no process waits for ever.
+
+    Raises:
+        TrainingError: in a process that waited, when the main process failed or was ended.
+    """
+    if world_size() == 1:
+        yield True
+        return
+    import torch.distributed as dist
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
+    if not dist.is_initialized():
+        PartialState()
+    # A group of its own: gloo is there on every machine, and the run's own timeout stays as it was asked for.
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        if is_main_process():
+            failed = True
+            try:
+                yield True
+                failed = False
+            finally:
+                _tell(failed, group)
+        else:
+            if _tell(False, group):
+                raise TrainingError("the main process failed while this one waited for it; its message says why")
+            yield False
+    finally:
+        dist.destroy_process_group(group)
+
+
+def _tell(failed: bool, group: object) -> bool:
+    """Meet the other processes; whether the main one failed."""
+    import torch
+    import torch.distributed as dist
+
+    outcome = torch.tensor([int(failed)])
+    try:
+        dist.all_reduce(outcome, group=group)
+    except RuntimeError:  # gloo: the other end of the connection has gone
+        return True
+    return bool(outcome.item())
+
+
+def leave_process_group() -> None:
+    """Close the connections between the processes, at the end of a run."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,156 @@
+"""The causal language model of a run: loaded or initialised, with an embedding for every token."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftkit.config.schema import TrainConfig
+from sftkit.errors import TrainingError
+from sftkit.sample import sample_path
+from sftkit.training.distributed import is_main_process, warn_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, TrainingArguments
+
+_log = logging.getLogger(__name__)
+
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "model*.safetensors.index.json")
+
+
+def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
+    """Load the model that `model_name_or_path` names, or initialise it where `init_from_config` says so.
+
+    Call it after the process group exists: with FSDP only the first process of a machine reads the weights.
+
+    Raises:
+        TrainingError: it is not there, has no weights, or transformers cannot load it.
+    """
+    if config.model_name_or_path is None:
+        raise TrainingError("model_name_or_path is missing: it names the model to train")
+    location = str(sample_path(config.model_name_or_path))
+    initialise = _has_config_only(location)
+    if initialise and not config.init_from_config:
+        raise TrainingError(
+            f"{location} holds a config.json and no weights; init_from_config=true starts from random ones"
+        )
+    if initialise:
+        warn_once(_log, f"{location} holds no weights: the model starts from random ones (seed {arguments.seed})")
+    make = _initialised if initialise else _loaded
+    try:
+        return make(location, config, _attention(config, arguments))
+    except TrainingError:
+        raise
+    except Exception as error:  # transformers raises whatever the files of a model provoke
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TrainingError(f"model {config.model_name_or_path!r} cannot be loaded: {reason}") from error
+
+
+def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> None:
+    """See to it that every token has an embedding, and that a new token starts as the mean of the known ones.
+
+    Args:
+        model: its input and output embeddings are changed in place; rows are only added, never removed.
+        tokens: length of the tokenizer.
+        known_tokens: how many of them the model was trained with; the rest is new.
+    """
+    import torch
+
+    rows = embedding_rows(model)
+    known = min(known_tokens, rows)
+    if tokens > rows:
+        model.resize_token_embeddings(tokens, mean_resizing=False)
+    if tokens <= known:
+        return
+    with torch.no_grad():
+        # Tied embeddings are one matrix: the second time the same rows get the same mean.
+        for values in _embeddings(model):
+            values[known:tokens] = values[:known].float().mean(0).to(values.dtype)
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many token ids the model knows."""
+    weight: Any = model.get_input_embeddings().weight
+    return int(weight.shape[0])
+
+
+def _embeddings(model: PreTrainedModel) -> list[Any]:
+    """What has one entry a token: the input embedding, the output embedding, and its bias where it has one."""
+    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    found = [model.get_input_embeddings().weight, getattr(output, "weight", None), getattr(output, "bias", None)]
+    return [values for values in found if values is not None]
+
+
+def _has_config_only(location: str) -> bool:
+    folder = Path(location).expanduser()
+    if not (folder / "config.json").is_file():
+        return False
+    return not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+
+
+def _loaded(location: str, config: TrainConfig, attention: str | None) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        location,
+        dtype=_dtype(config),
+        attn_implementation=attention,
+        trust_remote_code=config.trust_remote_code,
+        output_loading_info=True,
+    )
+    model: PreTrainedModel = loaded[0]
+    report: Mapping[str, Any] = loaded[1]
+    missing = sorted(report["missing_keys"])
+    if missing and is_main_process():  # under FSDP the other processes get theirs later
+        raise TrainingError(
+            f"the weights in {location} are not a whole {type(model).__name__}:"
+            f" {len(missing)} tensors are missing, {missing[0]} among them"
+        )
+    return model
+
+
+def _initialised(location: str, config: TrainConfig, attention: str | None) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
+    dtype = _dtype(config)
+    if dtype == "auto":
+        dtype = settings.dtype
+    make: Any = AutoModelForCausalLM.from_config
+    model: PreTrainedModel = make(
+        settings, dtype=dtype, attn_implementation=attention, trust_remote_code=config.trust_remote_code
+    )
+    return model
+
+
+def _dtype(config: TrainConfig) -> Any:
+    import torch
+
+    name = config.torch_dtype or "float32"
+    return name if name == "auto" else getattr(torch, name)
+
+
+def _attention(config: TrainConfig, arguments: TrainingArguments) -> str | None:
+    """The attention implementation to ask transformers for; None leaves the choice to it."""
+    if config.attn_implementation is not None or not config.use_flash_attn:
+        return config.attn_implementation
+    obstacle = _flash_obstacle(config, arguments)
+    if obstacle is None:
+        return "flash_attention_2"
+    warn_once(_log, f"use_flash_attn: {obstacle}; SDPA attention is used instead")
+    return "sdpa"
+
+
+def _flash_obstacle(config: TrainConfig, arguments: TrainingArguments) -> str | None:
+    import torch
+
+    if arguments.use_cpu or not torch.cuda.is_available():
+        return "there is no GPU"
+    if importlib.util.find_spec("flash_attn") is None:
+        return "flash-attn is not installed (pip install 'sftkit[flash-attn]')"
+    if config.torch_dtype in (None, "float32") and not (arguments.bf16 or arguments.fp16):
+        return "it computes in 16 bits only (torch_dtype=bfloat16 or bf16=true)"
+    return None

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import math
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from sftkit.errors import OutputError, TrainingError
+from sftkit.training.callbacks import JsonLinesLog, aim_log, ignore_event
+
+ARGUMENTS = TrainingArguments(output_dir="out", use_cpu=True)
+
+
+def state(step: int, *, main: bool = True) -> TrainerState:
+    return TrainerState(global_step=step, epoch=step / 10, is_world_process_zero=main)
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_each_event_is_one_line_and_one_call(tmp_path: Path) -> None:
+    heard: list[Any] = []
+    log = JsonLinesLog(tmp_path / "new" / "logs.jsonl", heard.append)
+    log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
+    log.on_log(ARGUMENTS, state(1), TrainerControl(), logs={"loss": 1 / 3, "epoch": 0.1})
+    log.on_log(ARGUMENTS, state(2), TrainerControl(), logs={"loss": math.nan, "grad_norm": math.inf})
+    assert events(log.path) == heard == [
+        {"step": 1, "epoch": 0.1, "loss": 0.3333333333333333},
+        {"step": 2, "epoch": 0.2, "loss": None, "grad_norm": None},
+    ]  # fmt: skip
+    assert list(heard[0]) == ["step", "epoch", "loss"]
+
+
+def test_a_new_run_replaces_the_file_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "logs.jsonl"
+    path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "loss": 1}\n{"step": 4, "lo')
+    resumed = JsonLinesLog(path, ignore_event)
+    resumed.on_train_begin(ARGUMENTS, state(2), TrainerControl())
+    resumed.on_log(ARGUMENTS, state(3), TrainerControl(), logs={"loss": 0.5})
+    assert [(event["step"], event["loss"]) for event in events(path)] == [(1, 3), (2, 2), (3, 0.5)]
+    JsonLinesLog(path, ignore_event).on_train_begin(ARGUMENTS, state(0), TrainerControl())
+    assert path.read_text() == ""
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    log = JsonLinesLog(tmp_path / "logs.jsonl", ignore_event)
+    log.on_train_begin(ARGUMENTS, state(0, main=False), TrainerControl())
+    log.on_log(ARGUMENTS, state(1, main=False), TrainerControl(), logs={"loss": 1.0})
+    assert not log.path.exists()
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    log = JsonLinesLog(tmp_path / "file" / "logs.jsonl", ignore_event)
+    with pytest.raises(OutputError, match=r"logs\.jsonl: cannot be written"):
+        log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
+
+
+class FakeRun(dict[str, Any]):
+    """Stands for aim.Run."""
+
+    def __init__(self, repo: str, experiment: str | None) -> None:
+        super().__init__()
+        if repo == "broken":
+            raise RuntimeError("cannot\nopen")
+        self.made_with = (repo, experiment)
+        self.tracked: list[Any] = []
+
+    def track(self, value: float, name: str, step: int, epoch: float, context: dict[str, str]) -> None:
+        self.tracked.append((name, value, step, context["subset"]))
+
+    def close(self) -> None:
+        self.tracked.append("closed")
+
+
+@pytest.fixture
+def fake_aim(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("aim")
+    module.Run = FakeRun  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "aim", module)
+
+
+@pytest.mark.usefixtures("fake_aim")
+def test_aim_gets_every_number() -> None:
+    log = aim_log("repo", "experiment")
+    assert log is not None
+    log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
+    log.on_log(ARGUMENTS, state(5), TrainerControl(), logs={"loss": 1.5, "eval_loss": 2.5, "note": "text"})
+    log.close()
+    assert log._run.made_with == ("repo", "experiment")
+    assert log._run["hparams"]["output_dir"] == "out"
+    assert log._run.tracked == [("loss", 1.5, 5, "train"), ("loss", 2.5, 5, "eval"), "closed"]
+
+
+@pytest.mark.usefixtures("fake_aim")
+def test_an_aim_repository_that_cannot_be_opened_is_named() -> None:
+    with pytest.raises(TrainingError, match="aim_repo: broken cannot be opened: cannot open"):
+        aim_log("broken", None)
+
+
+def test_aim_that_is_not_installed_is_said_and_an_empty_repo_asks_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "aim", None)
+    assert aim_log("", "experiment") is None
+    assert aim_log(None, None) is None
+    assert caplog.records == []
+    assert aim_log("repo", None) is None
+    assert [record.message for record in caplog.records] == [
+        "aim_repo is given, but Aim is not installed (pip install 'sftkit[aim]'): it gets no logs"
+    ]

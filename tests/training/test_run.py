@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from sftkit.config.loading import load
+from sftkit.config.schema import TrainConfig
+from sftkit.errors import TrainingError
+from sftkit.shards.manifest import Manifest, TokenizerInfo
+from sftkit.shards.reading import ShardSet, open_shards
+from sftkit.tokenization.loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
+from sftkit.training.arguments import extra_keys, make_training_arguments
+from sftkit.training.run import TrainingReport, train
+
+
+def run(model: Path, shards: Path | ShardSet, output: Path, *argv: str) -> TrainingReport:
+    found = shards if isinstance(shards, ShardSet) else open_shards(str(shards))
+    return train(*prepared(model, output, *argv), found)
+
+
+def prepared(model: Path, output: Path, *argv: str) -> Any:
+    line = [f"--model_name_or_path={model}", f"--output_dir={output}", "--use_cpu=true", "--logging_steps=1", *argv]
+    config = load(TrainConfig, line, extra_keys=extra_keys())
+    return config, make_training_arguments(config)
+
+
+def events(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "training_logs.jsonl").read_text().splitlines()]
+
+
+def losses(output: Path) -> list[float]:
+    return [event["loss"] for event in events(output) if "loss" in event]
+
+
+def manifest_of(tokenizer: Any, *, added: tuple[str, ...] = (), config: dict[str, Any] | None = None) -> Manifest:
+    made_with = TokenizerInfo(
+        name="made-with",
+        vocabulary_size=len(tokenizer),
+        eos_token=tokenizer.eos_token,
+        fingerprint=fingerprint(tokenizer),
+        chat_template_sha256=chat_template_sha256(tokenizer),
+        added_special_tokens=added,
+    )
+    return Manifest(
+        columns=("input_ids", "labels"), text_column=None, splits={}, sources=(), rows_read=0, rows_written=0,
+        rows_left_out=0, rows_repeated=0, dropped={}, quarantined=0, tokenizer=made_with, engine={}, fingerprint="",
+        config=config or {}, versions={},
+    )  # fmt: skip
+
+
+def test_the_loss_falls_and_everything_is_saved(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    report = run(
+        model_dir, shard_dir, tmp_path, "--max_steps=12", "--learning_rate=1e-2", "--per_device_train_batch_size=4",
+        "--eval_strategy=steps", "--eval_steps=5", "--save_strategy=no",
+    )  # fmt: skip
+    curve = losses(tmp_path)
+    assert len(curve) == 12
+    assert curve[-1] < curve[0] - 1
+    assert (report.steps, report.first_loss, report.last_loss) == (12, curve[0], curve[-1])
+    assert report.output_dir == tmp_path
+    # Evaluated at 5, 10 and, because the run ends there, at 12.
+    assert [event["step"] for event in events(tmp_path) if "eval_loss" in event] == [5, 10, 12]
+    assert report.eval_loss == [event["eval_loss"] for event in events(tmp_path) if "eval_loss" in event][-1]
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path)
+    before = AutoModelForCausalLM.from_pretrained(model_dir)
+    assert not torch.equal(saved.lm_head.weight, before.lm_head.weight)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert tokenizer.chat_template == PreTrainedTokenizerFast.from_pretrained(model_dir).chat_template
+    assert fingerprint(tokenizer) == fingerprint(load_tokenizer(TokenizerSpec(str(model_dir))))
+
+
+def test_the_logged_loss_is_the_mean_over_trained_tokens_unrounded(
+    tmp_path: Path, model_dir: Path, shard_dir: Path
+) -> None:
+    report = run(
+        model_dir, shard_dir, tmp_path, "--max_steps=1", "--per_device_train_batch_size=6",
+        "--train_sampling_strategy=sequential", "--save_strategy=no", "--include_tokens_per_second",
+    )  # fmt: skip
+    rows = pq.read_table(shard_dir / "train-00000-of-00001.parquet").slice(0, 6).to_pylist()
+    model = AutoModelForCausalLM.from_pretrained(model_dir).eval()
+    total, count = 0.0, 0
+    for row in rows:  # one row at a time: no padding, no batch
+        with torch.no_grad():
+            logits = model(torch.tensor([row["input_ids"]])).logits[0].double()
+        for position, label in enumerate(row["labels"][1:]):
+            if label != -100:
+                total -= float(logits[position].log_softmax(-1)[label])
+                count += 1
+    [event] = [event for event in events(tmp_path) if "loss" in event]
+    assert math.isclose(event["loss"], total / count, rel_tol=1e-5)
+    assert event["loss"] != round(event["loss"], 4)
+    assert event["tokens_per_second"] > 0
+    assert (report.tokens, report.trained_tokens) == (sum(len(row["input_ids"]) for row in rows), count)
+
+
+def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    flags = ["--max_steps=6", "--save_steps=3", "--per_device_train_batch_size=4", "--learning_rate=1e-2"]
+    run(model_dir, shard_dir, tmp_path / "whole", *flags)
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
+    (tmp_path / "resumed" / "checkpoint-5").mkdir()  # a checkpoint that a kill left unfinished
+    report = run(model_dir, shard_dir, tmp_path / "resumed", *flags, "--resume_from_checkpoint=true")
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+    assert report.steps == 6
+    weights = [AutoModelForCausalLM.from_pretrained(tmp_path / name).lm_head.weight for name in ("whole", "resumed")]
+    assert torch.equal(*weights)
+
+
+def test_resuming_where_there_is_nothing_starts_anew_or_says_what_is_wrong(
+    tmp_path: Path, model_dir: Path, shard_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(model_dir, shard_dir, tmp_path, "--max_steps=1", "--save_strategy=no", "--resume_from_checkpoint=last")
+    assert f"{tmp_path} holds no checkpoint to resume from: the run starts anew" in caplog.messages
+    with pytest.raises(TrainingError, match="resume_from_checkpoint: /no/such is not a checkpoint"):
+        run(model_dir, shard_dir, tmp_path, "--resume_from_checkpoint=/no/such")
+
+
+def test_shards_of_another_tokenizer_are_refused(
+    tmp_path: Path, model_dir: Path, shard_dir: Path, make_tokenizer: Callable[..., Path]
+) -> None:
+    other = load_tokenizer(TokenizerSpec(str(make_tokenizer(tmp_path / "other", ["quite other words, these"]))))
+    shards = replace(open_shards(str(shard_dir)), manifest=manifest_of(other))
+    with pytest.raises(TrainingError, match=r"made with another tokenizer than .*made-with.*vocabulary \d+ tokens"):
+        run(model_dir, shards, tmp_path / "out")
+    flags = ["--max_steps=1", "--save_strategy=no", "--allow_mismatch"]
+    assert run(model_dir, shards, tmp_path / "out", *flags).steps == 1
+
+
+def test_shards_of_another_chat_template_are_refused_unless_it_is_known(
+    tmp_path: Path, model_dir: Path, shard_dir: Path
+) -> None:
+    template = "{{ messages[0].content }}"
+    made_with = load_tokenizer(TokenizerSpec(str(model_dir), chat_template=template))
+    shards = replace(open_shards(str(shard_dir)), manifest=manifest_of(made_with))
+    with pytest.raises(TrainingError, match=r"chat template [0-9a-f]{12}\.\.\. there, [0-9a-f]{12}\.\.\. here"):
+        run(model_dir, shards, tmp_path / "out")
+    known = manifest_of(made_with, config={"dataprocessor": {"chat_template": template}})
+    run(model_dir, replace(shards, manifest=known), tmp_path / "out", "--max_steps=1", "--save_strategy=no")
+    assert PreTrainedTokenizerFast.from_pretrained(tmp_path / "out").chat_template == template
+
+
+def test_special_tokens_of_the_shards_are_added_to_model_and_tokenizer(
+    tmp_path: Path, model_dir: Path, shard_dir: Path
+) -> None:
+    made_with = load_tokenizer(TokenizerSpec(str(model_dir), added_special_tokens=("<tool>", "</tool>")))
+    manifest = manifest_of(made_with, added=("<tool>", "</tool>"))
+    shards = replace(open_shards(str(shard_dir)), manifest=manifest)
+    run(model_dir, shards, tmp_path, "--max_steps=1", "--save_strategy=no", "--learning_rate=0")
+    old = AutoModelForCausalLM.from_pretrained(model_dir).get_input_embeddings().weight
+    new = AutoModelForCausalLM.from_pretrained(tmp_path).get_input_embeddings().weight
+    assert len(new) == len(old) + 2
+    torch.testing.assert_close(new[-2:], old.mean(0).expand(2, -1))
+    # What was saved can be trained on with the same shards: its tokenizer is theirs.
+    run(tmp_path, shards, tmp_path / "next", "--max_steps=1", "--save_strategy=no")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--eval_strategy=epoch"], "there is no validation split"),
+        (["--report_to=wandb"], "the run cannot be set up: .*wandb"),
+    ],
+)
+def test_what_cannot_be_set_up_is_one_sentence(
+    tmp_path: Path, model_dir: Path, shard_dir: Path, flags: list[str], said: str
+) -> None:
+    found = open_shards(str(shard_dir))
+    shards = replace(found, splits={"train": found.splits["train"]})
+    with pytest.raises(TrainingError, match=said):
+        run(model_dir, shards, tmp_path, *flags)
+
+
+def test_nothing_is_printed_and_the_listener_hears_every_event(
+    tmp_path: Path, model_dir: Path, shard_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[Any] = []
+    config, arguments = prepared(model_dir, tmp_path, "--max_steps=2", "--report_to=tensorboard")
+    capsys.readouterr()
+    train(config, arguments, open_shards(str(shard_dir)), heard.append)
+    assert capsys.readouterr().out == ""
+    assert heard == events(tmp_path)
+    assert list((tmp_path / "runs").rglob("events.out.tfevents.*"))
+
+
+def test_two_processes_train_as_one_under_the_seeds_launch_flags(
+    tmp_path: Path, model_dir: Path, shard_dir: Path
+) -> None:
+    """The seed's launch flags, on the CPU: FSDP is set aside, and the curve is that of one process."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from sftkit.config.loading import load\n"
+        "from sftkit.config.schema import TrainConfig\n"
+        "from sftkit.shards.reading import open_shards\n"
+        "from sftkit.training.arguments import extra_keys, make_training_arguments\n"
+        "from sftkit.training.distributed import main_process_first\n"
+        "config = load(TrainConfig, sys.argv[1:], extra_keys=extra_keys())\n"
+        "arguments = make_training_arguments(config)\n"
+        "with main_process_first():\n"
+        "    shards = open_shards(config.training_data_path[0])\n"
+        "from sftkit.training.run import train\n"
+        "train(config, arguments, shards)\n"
+    )
+    launch = [
+        sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", "--dynamo_backend=no",
+        "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP", "--fsdp_cpu_ram_efficient_loading=true",
+        "--fsdp_forward_prefetch=false", "--fsdp_offload_params=false", "--fsdp_sharding_strategy=HYBRID_SHARD",
+        "--fsdp_state_dict_type=FULL_STATE_DICT", "--fsdp_sync_module_states=true", "--machine_rank=0",
+        "--main_process_ip=127.0.0.1", "--main_process_port=0", "--mixed_precision=no", "--num_machines=1",
+        "--rdzv_backend=static", "--same_network", "--use_fsdp",
+    ]  # fmt: skip
+    flags = ["--max_steps=4", "--logging_steps=1", "--learning_rate=1e-2", "--save_strategy=no", "--split_batches=true",
+             "--per_device_train_batch_size=4", "--dataloader_drop_last=true", "--use_cpu=true"]  # fmt: skip
+    place = [f"--model_name_or_path={model_dir}", f"--training_data_path={shard_dir}", f"--output_dir={tmp_path / 'two'}"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    done = subprocess.run(
+        [*launch, str(script), *place, *flags], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    run(model_dir, shard_dir, tmp_path / "one", *(flag for flag in flags if flag != "--split_batches=true"))
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "two")
