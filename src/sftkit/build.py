@@ -53,7 +53,7 @@ def run(plan: Plan, progress: Progress) -> Manifest:
         seconds["stage"] = time.perf_counter() - began
         processor = plan.config.dataprocessor
         orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
-        layout = _layout(staged)
+        layout = layout_of(staged)
         splits = _write_splits(plan, staged, orders, layout, output, progress)
         seconds["write"] = time.perf_counter() - began - seconds["stage"]
         manifest = make_manifest(plan, staged, orders, layout, splits, seconds)
@@ -78,7 +78,9 @@ def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[lis
     staged: dict[int, StagedUnit] = {}
     bad: dict[int, Quarantined] = {}
     progress.begin("tokenizing", sum(unit.part.size for unit in units))
-    for unit, result in run_tasks(partial(_stage_unit, pickle.dumps(plan.recipe)), units, plan.workers):
+    alone = plan.workers == 1
+    stage = plan.pipeline.stage if alone else partial(_stage_unit, pickle.dumps(plan.recipe))
+    for unit, result in run_tasks(stage, units, plan.workers):
         staged[unit.number] = result
         bad[unit.number] = [(unit.file.path, row) for row in result.bad]
         progress.advance(unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
@@ -107,7 +109,7 @@ def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[Part]:
     return parts
 
 
-def _layout(staged: Sequence[StagedUnit]) -> Layout:
+def layout_of(staged: Sequence[StagedUnit]) -> Layout:
     """The columns that all units have in common.
 
     Raises:

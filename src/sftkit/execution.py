@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sftkit.errors import SftkitError
@@ -42,21 +45,44 @@ def run(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterato
         for task in tasks:
             yield task, function(task)
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=import_transformers_without_torch)
     waiting = list(reversed(tasks))
     running: dict[Future[R], T] = {}
+    finished = False
     try:
         while waiting or running:
-            while waiting and len(running) < workers * _QUEUED_PER_WORKER:
-                task = waiting.pop()
-                running[pool.submit(function, task)] = task
+            with _interrupts_ignored_by_new_processes():
+                while waiting and len(running) < workers * _QUEUED_PER_WORKER:
+                    task = waiting.pop()
+                    running[pool.submit(function, task)] = task
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 yield running[future], future.result()
                 del running[future]
+        finished = True
     except BrokenProcessPool:
         held = ", ".join(str(task) for task in running.values())
         raise WorkerError(f"a worker process died (out of memory?) while it worked on one of: {held}") from None
     finally:
-        pool.shutdown(wait=not running, cancel_futures=True)
+        if not finished:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_ignored_by_new_processes() -> Iterator[None]:
+    """Ctrl-C in a terminal reaches every process; only this one is to answer, and then it ends the workers.
+
+    A process that is started while SIGINT is ignored goes on ignoring it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

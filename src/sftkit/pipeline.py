@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sftkit.finishing import Ending
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns
 from sftkit.handlers.model import Step
 from sftkit.handlers.registry import Link, build_chain, text_column
-from sftkit.rows import RowLog
+from sftkit.rows import Batch, RowLog
 from sftkit.shards.staging import StagedUnit, StagingWriter
 from sftkit.simple import DEFAULT_TEXT_FIELD
 from sftkit.sources.units import Unit, read_unit
@@ -67,23 +67,33 @@ class Pipeline:
             DataError: its rows end as neither tokens nor text.
         """
         began = time.perf_counter()
-        unreadable, log = RowLog(), RowLog()
-        steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
-        read = 0
+        log = RowLog()
         with StagingWriter(self._recipe.staging / f"unit-{unit.number:06d}.arrow") as writer:
-            for batch in read_unit(unit, unreadable):
-                read += len(batch)
-                for step in steps:
-                    batch = step(batch, log)
-                try:
-                    finished, text_field = ending.finish(batch, log, self.tools)
-                    if len(finished):
-                        writer.write(finished, text_field)
-                except DataError as error:
-                    raise DataError(f"{unit.file.path}:{batch.numbers[0]}: {error}") from None
+            for batch, text_field in self.finished(unit, log):
+                if len(batch):
+                    writer.write(batch, text_field)
+        return writer.staged(unit.number, log, time.perf_counter() - began)
+
+    def finished(self, unit: Unit, log: RowLog) -> Iterator[tuple[Batch, str | None]]:
+        """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
+
+        Raises:
+            SourceError, DataError: as `stage`.
+        """
+        steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
+        unreadable = RowLog()
+        for batch in read_unit(unit, unreadable):
+            log.read += len(batch)
+            place = f"{unit.file.path}:{batch.numbers[0]}"
+            for step in steps:
+                batch = step(batch, log)
+            try:
+                yield ending.finish(batch, log, self.tools)
+            except DataError as error:
+                raise DataError(f"{place}: {error}") from None
+        log.read += len(unreadable.bad)
         log.bad.extend(unreadable.bad)
         log.bad.sort(key=lambda row: row.number)
-        return writer.staged(unit.number, read + len(unreadable.bad), log, time.perf_counter() - began)
 
     def _bound(self, dataset: str) -> list[Step]:
         if dataset not in self._steps:

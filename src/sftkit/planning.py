@@ -14,7 +14,7 @@ from typing import Any
 from sftkit.config.fields import plain
 from sftkit.config.schema import DatasetConfig, PreprocessConfig
 from sftkit.config.validation import validate
-from sftkit.errors import ConfigError
+from sftkit.errors import ConfigError, DataError
 from sftkit.execution import available_cores
 from sftkit.handlers.registry import build_chain
 from sftkit.pipeline import Pipeline, Recipe
@@ -53,12 +53,13 @@ _CONTENT_KEYS = (
 class Plan:
     """What a run will do, with every input known and checked, and nothing written yet.
 
-    files: every source file with its units, in the order of the rows. fingerprint: equal for plans that give the
-    same shards.
+    recipe: what a worker process needs. pipeline: the recipe made ready, for this process. files: every source file
+    with its units, in the order of the rows. fingerprint: equal for plans that give the same shards.
     """
 
     config: PreprocessConfig
     recipe: Recipe
+    pipeline: Pipeline
     files: tuple[ScannedFile, ...]
     tokenizer: TokenizerInfo | None
     fingerprint: str
@@ -115,22 +116,27 @@ def plan(config: PreprocessConfig) -> Plan:
     pipeline = Pipeline(recipe)
     pipeline.check()
     for dataset in datasets:
-        columns = columns_of(dataset)
-        if columns:
-            pipeline.check_columns(dataset.name, columns)
+        pipeline.check_columns(dataset.name, columns_of(dataset))
     files = _numbered([file for dataset in datasets for file in found[dataset.name]])
     tokenizer = _tokenizer_info(pipeline, recipe)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
-    return Plan(config, recipe, files, tokenizer, _fingerprint(recipe, files, tokenizer))
+    return Plan(config, recipe, pipeline, files, tokenizer, _fingerprint(recipe, files, tokenizer))
 
 
 def _first_columns(files: list[ScannedFile]) -> list[str]:
-    """Columns that any of the first rows has; none when the first rows cannot be read (staging will name them)."""
+    """Columns that any of the first rows has.
+
+    Raises:
+        DataError: no row of any file can be read.
+    """
+    log = RowLog()
     for unit in (unit for file in files for unit in file.units):
-        for batch in read_unit(unit, RowLog()):
+        for batch in read_unit(unit, log):
             return batch.columns()
-    return []
+        if log.bad:
+            raise DataError(f"{unit.file.path}:{log.bad[0].number}: {log.bad[0].reason}; no row could be read")
+    raise DataError(f"{files[0].file.path}: holds no rows")
 
 
 def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:

@@ -17,9 +17,6 @@ class Progress(Protocol):
     def end(self) -> None:
         """The stage is done."""
 
-    def say(self, message: str) -> None:
-        """One line that the user should see."""
-
 
 class Silent:
     """Shows nothing."""
@@ -31,7 +28,4 @@ class Silent:
         """Nothing."""
 
     def end(self) -> None:
-        """Nothing."""
-
-    def say(self, message: str) -> None:
         """Nothing."""

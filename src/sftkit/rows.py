@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -146,8 +147,9 @@ class BadRow:
 
 @dataclass
 class RowLog:
-    """What happened to the rows that did not pass: dropped by a rule (counted), or unusable (kept whole)."""
+    """What happened to rows: how many were read, which a rule dropped (counted), which are unusable (kept)."""
 
+    read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     bad: list[BadRow] = field(default_factory=list)
 
@@ -158,5 +160,5 @@ class RowLog:
 
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Keep a row that cannot be used, with its reason; content is cut to 2,000 characters."""
-        text = content if isinstance(content, str) else repr(content)
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
         self.bad.append(BadRow(number, reason, text[:2000]))

@@ -223,7 +223,7 @@ def test_missing_trackers_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_batch_that_cannot_be_split_evenly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="a batch of 7 .* cannot be split evenly over 2 processes"):
+    with pytest.raises(ConfigError, match=r"a batch of 7 .* cannot be split evenly over 2 processes"):
         arguments("--split_batches", "--per_device_train_batch_size=7")
 
 

@@ -58,9 +58,7 @@ def test_rows_without_a_loss_are_left_out_and_counted(
     ]
 
 
-@pytest.mark.parametrize(
-    ("overflow", "kept"), [("truncate", [[1, 2, 3], [4, 5, 6]]), ("drop", [[1, 2, 3]])]
-)
+@pytest.mark.parametrize(("overflow", "kept"), [("truncate", [[1, 2, 3], [4, 5, 6]]), ("drop", [[1, 2, 3]])])
 def test_longer_rows_are_cut_or_dropped(tmp_path: Path, write_rows: Writer, overflow: str, kept: list[int]) -> None:
     write_rows(tmp_path / "a.parquet", [[1, 2, 3], [4, 5, 6, 7]], [[-100, 2, 3], [-100, 5, 6, 7]])
     rows = load_split(open_shards(str(tmp_path)), "train", 10, RowLimit(3, overflow))

@@ -74,7 +74,7 @@ def test_a_config_without_weights_is_initialised_only_when_asked(
     tmp_path: Path, model_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(model_dir / "config.json", tmp_path)
-    with pytest.raises(TrainingError, match="holds a config.json and no weights; init_from_config=true"):
+    with pytest.raises(TrainingError, match=r"holds a config\.json and no weights; init_from_config=true"):
         load_model(config(tmp_path), arguments())
     model = load_model(config(tmp_path, init_from_config=True), arguments())
     assert embedding_rows(model) == json.loads((tmp_path / "config.json").read_text())["vocab_size"]
@@ -88,9 +88,7 @@ def test_the_data_type_is_float32_unless_given(model_dir: Path) -> None:
     assert load_model(config(model_dir, torch_dtype="bfloat16"), arguments()).dtype == torch.bfloat16
 
 
-def test_flash_attention_without_a_gpu_is_sdpa_and_said_once(
-    model_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_flash_attention_without_a_gpu_is_sdpa_and_said_once(model_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = load_model(config(model_dir, use_flash_attn=True), arguments())
     assert model.config._attn_implementation == "sdpa"
     assert [record.message for record in caplog.records] == [

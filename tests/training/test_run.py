@@ -224,12 +224,32 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
     ]  # fmt: skip
     flags = ["--max_steps=4", "--logging_steps=1", "--learning_rate=1e-2", "--save_strategy=no", "--split_batches=true",
              "--per_device_train_batch_size=4", "--dataloader_drop_last=true", "--use_cpu=true"]  # fmt: skip
-    place = [f"--model_name_or_path={model_dir}", f"--training_data_path={shard_dir}", f"--output_dir={tmp_path / 'two'}"]
+    place = [
+        f"--model_name_or_path={model_dir}",
+        f"--training_data_path={shard_dir}",
+        f"--output_dir={tmp_path / 'two'}",
+    ]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     done = subprocess.run(
-        [*launch, str(script), *place, *flags], capture_output=True, text=True, env=environment, timeout=300, check=False
+        [*launch, str(script), *place, *flags],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     run(model_dir, shard_dir, tmp_path / "one", *(flag for flag in flags if flag != "--split_batches=true"))
     torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
     AutoModelForCausalLM.from_pretrained(tmp_path / "two")
+
+
+def test_rows_of_like_length_can_be_grouped(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    flags = ["--group_by_length=true", "--max_steps=1", "--save_strategy=no"]
+    assert run(model_dir, shard_dir, tmp_path, *flags).steps == 1
+
+
+def test_an_output_that_cannot_be_made_is_one_sentence(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"the run cannot be set up: .*file"):
+        run(model_dir, shard_dir, tmp_path / "file" / "out", "--max_steps=1")

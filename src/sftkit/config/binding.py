@@ -98,7 +98,7 @@ def _read(annotation: Any, field: dataclasses.Field[Any], value: Any, path: str,
         return None
     choices = choices_of(field)
     if choices and result is not None and result not in choices:
-        if "none" in choices and str(value).lower() in _FALSE:
+        if "none" in choices and str(value).lower() in _FALSE | _NULL:
             return "none"  # YAML and shells write `packing: False` for packing: none
         allowed = ", ".join(choices)
         problems.append(Problem(path, f"{path} must be one of {allowed}, not {value!r}"))

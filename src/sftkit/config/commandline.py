@@ -97,8 +97,14 @@ def option_names(schema: type[Any], extra_keys: Collection[str]) -> list[str]:
 
 
 def _unknown(token: str, key: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> Problem:
-    known = [*option_names(schema, extra_keys), *PATH_ALIASES, *aliases_of(""), "help"]
     spelled = f"--{key}" if token.startswith("--") else key
+    section, _, last = key.rpartition(".")
+    parent = locate(section, schema, extra_keys) if section else None
+    kind = without_none(parent[1]) if parent else None
+    if is_dataclass(kind):  # the section is right, the key in it is not
+        known = [f"{section}.{name}" for name in field_types(typing.cast(type[Any], kind))]
+        return Problem(key, f"unknown option {spelled}{nearest(f'{section}.{last}', known)}")
+    known = [*option_names(schema, extra_keys), *PATH_ALIASES, *aliases_of(""), "help"]
     return Problem(key, f"unknown option {spelled}{nearest(key.replace('-', '_'), known)}")
 
 

@@ -16,6 +16,7 @@ from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, aliases_of, bind, field_types
 from sftkit.config.commandline import Override, parse, without_none
 from sftkit.errors import ConfigError, UsageError
+from sftkit.sample import sample_path
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ def read_config_file(path: str) -> dict[str, Any]:
         ConfigError: the file is missing, unreadable, or not well-formed; then line and column are named.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(sample_path(path)).expanduser().read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -6,7 +6,7 @@ Required keys have no default. A tuple-typed key takes a YAML list, or one bare 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sftkit.config.fields import option
@@ -216,3 +216,9 @@ class TrainConfig(DataOptions):
     training_arguments: Mapping[str, Any] = option(
         factory=dict, panel=_RUN, help="`transformers.TrainingArguments` fields, also as options of their own."
     )
+
+
+def as_preprocess(options: DataOptions, output_dir: str) -> PreprocessConfig:
+    """The same data, tokenizer and rules as a config of `preprocess`, for the commands that build what they need."""
+    shared = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
+    return PreprocessConfig(**shared, output_dir=output_dir)

@@ -88,8 +88,9 @@ class StagingWriter:
             columns[name] = list_array(batch.tokens[name])
         if text_column is not None:
             columns[text_column] = pa.array([row[text_column] for row in batch.rows], pa.large_string())
-        self._extras = unified([self._extras, _inferred(batch.rows, names)])
-        columns[_EXTRAS] = pa.array([_as_json(row, names) for row in batch.rows], pa.large_string())
+        extras = [_as_json(row, names) for row in batch.rows]
+        self._extras = unified([self._extras, _inferred(extras, names)])
+        columns[_EXTRAS] = pa.array(extras, pa.large_string())
         record = pa.RecordBatch.from_pydict(columns)
         if self._writer is None:
             self._token_columns = tuple(sorted(batch.tokens))
@@ -100,7 +101,7 @@ class StagingWriter:
         self._writer.write_batch(record)
         self._count(batch, text_column)
 
-    def staged(self, number: int, read: int, log: RowLog, seconds: float) -> StagedUnit:
+    def staged(self, number: int, log: RowLog, seconds: float) -> StagedUnit:
         """The account of the unit, once the file is closed."""
         empty = [np.zeros(0, np.int32)]
         return StagedUnit(
@@ -111,7 +112,7 @@ class StagingWriter:
             token_columns=self._token_columns,
             text_column=self._text_column,
             extras=self._extras,
-            read=read,
+            read=log.read,
             dropped=Counter(log.dropped),
             bad=tuple(log.bad),
             seconds=seconds,
@@ -182,12 +183,14 @@ def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
         raise DataError(f"a retained column holds values of different kinds: {str(error).splitlines()[0]}") from None
 
 
-def _inferred(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
+def _inferred(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
+    """The types of retained columns, of what is left of them as JSON: a date has become text there."""
+    rows = [json.loads(text) for text in texts] if names else []
     fields = []
     for name in names:
         try:
             fields.append(pa.field(name, pa.array([row.get(name) for row in rows]).type))
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"retained column {name!r} holds values of different kinds: {reason}") from None
     return pa.schema(fields)

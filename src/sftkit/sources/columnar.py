@@ -149,3 +149,5 @@ def _understood(file: SourceFile) -> Iterator[None]:
     except pa.ArrowException as error:
         kind = "Parquet" if file.format == "parquet" else "Arrow"
         raise SourceError(f"{file.path}: cannot be read as {kind}: {str(error).splitlines()[0]}") from None
+    except UnicodeDecodeError:
+        raise SourceError(f"{file.path}: a text column holds invalid UTF-8") from None

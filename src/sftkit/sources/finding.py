@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sftkit.splits import TRAIN, split_of_name
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
 _MANIFEST = "manifest.json"
+_FORMATS_OF_BUILDERS = {name: {kind} for name, kind in BUILDERS.items()} | {"json": {JSON, "jsonl"}, "csv": {"csv", "tsv"}}
 
 
 def find_sources(dataset: DatasetConfig) -> list[SourceFile]:
@@ -70,20 +72,19 @@ def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
     kind, compression = format_of_name(path)
     if dataset.builder is not None and dataset.builder in BUILDERS:
         # `builder: json` says nothing against .jsonl, nor `csv` against .tsv: the ending knows better.
-        kind = kind if kind in (BUILDERS[dataset.builder], f"{dataset.builder}l") else BUILDERS[dataset.builder]
+        kind = kind if kind in _FORMATS_OF_BUILDERS[dataset.builder] else BUILDERS[dataset.builder]
     if kind is None:
         raise SourceError(f"{path}: unknown kind of file; known endings are {known_endings()} (or give `builder`)")
     return SourceFile(dataset.name, path, kind, compression, size)
 
 
 def _in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
-    if (directory / _MANIFEST).is_file() or _names_splits(directory):
-        files = [path for path in _data_files(directory, dataset) if _in_split(path, directory, dataset)]
+    files = _data_files(directory, dataset)
+    if (directory / _MANIFEST).is_file() or _names_splits(files, directory):
+        files = [path for path in files if _in_split(path, directory, dataset)]
     elif (state := directory / "state.json").is_file():  # datasets.save_to_disk
         names = json.loads(state.read_text(encoding="utf-8")).get("_data_files", [])
         files = [directory / entry["filename"] for entry in names]
-    else:
-        files = _data_files(directory, dataset)
     if not files:
         split = f" of split {dataset.dataset_split_name!r}" if dataset.dataset_split_name else ""
         raise SourceError(f"{directory}: no data files{split} in this directory; known endings are {known_endings()}")
@@ -95,7 +96,9 @@ def _data_files(directory: Path, dataset: DatasetConfig) -> list[Path]:
 
     def visible(path: Path) -> bool:
         parts = path.relative_to(directory).parts
-        return not any(part.startswith((".", "_")) for part in parts) and path.name not in _METADATA_FILES
+        if any(part.startswith((".", "_")) for part in parts):
+            return False
+        return path.name not in _METADATA_FILES and not path.match("cache-*.arrow")  # `datasets` keeps those
 
     known = (path for path in directory.rglob("*") if path.is_file() and visible(path))
     return sorted(path for path in known if dataset.builder or format_of_name(path.name)[0] is not None)
@@ -104,9 +107,9 @@ def _data_files(directory: Path, dataset: DatasetConfig) -> list[Path]:
 _METADATA_FILES = frozenset({_MANIFEST, "dataset_info.json", "dataset_dict.json", "state.json", "quarantine.jsonl"})
 
 
-def _names_splits(directory: Path) -> bool:
-    """Whether file names tell a training part from a validation part."""
-    splits = {split_of_name(path.relative_to(directory).as_posix()) for path in directory.rglob("*") if path.is_file()}
+def _names_splits(files: Iterable[Path], directory: Path) -> bool:
+    """Whether the names of data files tell a training part from a validation part."""
+    splits = {split_of_name(path.relative_to(directory).as_posix()) for path in files}
     return len(splits - {None}) > 1
 
 

@@ -10,6 +10,7 @@ from typing import IO
 from sftkit.errors import SourceError
 from sftkit.rows import Batch, Row, RowLog
 from sftkit.sources.batching import in_batches
+from sftkit.sources.jsonl import HALF_PAIR, holds_half_pairs
 from sftkit.sources.model import Range, Scan, SourceFile
 from sftkit.sources.opening import open_bytes, sha256_of
 
@@ -32,15 +33,17 @@ class JsonArray:
 
 
 def _objects(stream: IO[bytes], path: str, log: RowLog) -> Iterator[tuple[int, Row, int]]:
-    for number, (element, length) in enumerate(_elements(stream, path), 1):
-        if isinstance(element, dict):
-            yield number, element, length
-        else:
+    for number, (element, text) in enumerate(_elements(stream, path), 1):
+        if not isinstance(element, dict):
             log.quarantine(number, f"a row must be a JSON object, not {type(element).__name__}", element)
+        elif holds_half_pairs(element, text):
+            log.quarantine(number, HALF_PAIR, text)
+        else:
+            yield number, element, len(text)
 
 
-def _elements(stream: IO[bytes], path: str) -> Iterator[tuple[object, int]]:
-    """Decode (element, its length in characters) one after another."""
+def _elements(stream: IO[bytes], path: str) -> Iterator[tuple[object, str]]:
+    """Decode (element, its text) one after another."""
     text = _GrowingText(stream, path)
     decoder = json.JSONDecoder()
     if text.next_character(_SPACE) != "[":
@@ -54,12 +57,17 @@ def _elements(stream: IO[bytes], path: str) -> Iterator[tuple[object, int]]:
             continue
         except RecursionError:
             raise SourceError(f"{path}:{text.elements + 1}: JSON nested too deep") from None
+        except ValueError as error:  # a whole number of thousands of digits
+            raise SourceError(f"{path}:{text.elements + 1}: broken JSON: {error}") from None
         if end == len(text.buffer):
             text.grow_or_fail("the array does not end")  # a number at the buffer's end may go on
             continue
-        yield element, end - text.position
+        yield element, text.buffer[text.position : end]
         text.elements += 1
         text.position = end
+    text.position += 1
+    if not text.is_over():
+        raise SourceError(f"{path}: there is more after the end of the array; a file holds one")
 
 
 class _GrowingText:
@@ -84,21 +92,33 @@ class _GrowingText:
                 return self.buffer[self.position]
             self.grow_or_fail("the array does not end")
 
+    def is_over(self) -> bool:
+        """Whether nothing but white space is left."""
+        while not self.buffer[self.position :].strip():
+            if not self._grow():
+                return True
+        return False
+
     def grow_or_fail(self, problem: str) -> None:
         """Read on; at the end of the stream the problem is real.
 
         Raises:
             SourceError: nothing more comes, or it is not UTF-8.
         """
+        if not self._grow():
+            raise SourceError(f"{self._path}:{self.elements + 1}: {problem}")
+
+    def _grow(self) -> bool:
         # Doubling while one element goes on keeps the cost of starting over on it linear.
         self._wanted = self._wanted * 2 if self._at_element == self.elements else _CHUNK
         self._at_element = self.elements
         data = self._stream.read(self._wanted)
         if not data:
-            raise SourceError(f"{self._path}:{self.elements + 1}: {problem}")
+            return False
         try:
             piece = self._decode(data)
         except UnicodeDecodeError:
             raise SourceError(f"{self._path}:{self.elements + 1}: invalid UTF-8 in or after this element") from None
         self.buffer = self.buffer[self.position :] + piece
         self.position = 0
+        return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import IO
 
@@ -14,6 +15,8 @@ from sftkit.sources.opening import open_bytes, open_raw, sha256_of
 
 _CHUNK = 4 << 20
 _BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+HALF_PAIR = "text with half a surrogate pair, which is no character"
 
 
 class JsonLines:
@@ -69,16 +72,33 @@ def _rows(stream: IO[bytes], length: int | None, first_number: int, log: RowLog)
 def parse_row(text: bytes, number: int, log: RowLog) -> Row | None:
     """One line as a row; what is not a JSON object is logged with its reason and gives None."""
     try:
-        row = json.loads(text)
+        decoded = text.decode("utf-8-sig").rstrip("\r\n")  # else an error at the end is told as of another line
+        row = json.loads(decoded)
     except UnicodeDecodeError as error:
         reason = f"invalid UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:
         reason = f"broken JSON: {error.msg} at column {error.colno}"
     except RecursionError:
         reason = "JSON nested too deep"
+    except ValueError as error:  # a whole number of thousands of digits
+        reason = f"broken JSON: {error}"
     else:
-        if isinstance(row, dict):
+        if not isinstance(row, dict):
+            reason = f"a row must be a JSON object, not {type(row).__name__}"
+        elif holds_half_pairs(row, decoded):
+            reason = HALF_PAIR
+        else:
             return row
-        reason = f"a row must be a JSON object, not {type(row).__name__}"
     log.quarantine(number, reason, text.decode("utf-8", errors="replace").rstrip("\r\n"))
     return None
+
+
+def holds_half_pairs(value: object, text: str) -> bool:
+    """Whether a value, decoded from this JSON text, holds half a surrogate pair ("\\ud83d" alone): not a character."""
+    if not _SURROGATE.search(text):
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -7,15 +7,17 @@ import gzip
 import hashlib
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from sftkit.errors import SourceError
 from sftkit.sources.model import SourceFile
 
 _CHUNK = 4 << 20
+_ZSTD_CHUNK = 128 << 10  # compressed; what it holds is decompressed at once
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
@@ -34,7 +36,7 @@ def open_bytes(file: SourceFile) -> Iterator[IO[bytes]]:
     try:
         with open_raw(file) as raw:
             yield _decompressed(raw, file.compression)
-    except (gzip.BadGzipFile, EOFError, lzma.LZMAError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
         raise SourceError(f"{file.path}: broken {file.compression} data: {error}") from None
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
@@ -71,9 +73,46 @@ def _decompressed(raw: IO[bytes], compression: str | None) -> IO[bytes]:
         return cast(IO[bytes], bz2.BZ2File(raw))
     if compression == "xz":
         return cast(IO[bytes], lzma.LZMAFile(raw))
-    import zstandard
+    return io.BufferedReader(_ZstdFrames(raw), _CHUNK)
 
-    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), _CHUNK)
+
+class _ZstdFrames(io.RawIOBase):
+    """Zstandard frames one after another, decompressed. zstandard's own reader takes a file cut short for whole."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        import zstandard
+
+        self._raw = raw
+        self._new_frame = zstandard.ZstdDecompressor().decompressobj
+        self._frame: Any = None
+        self._compressed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as one piece of decompressed data goes; 0 at the end.
+
+        Raises:
+            EOFError: the last frame does not end.
+        """
+        while not self._ready:
+            self._compressed = self._compressed or self._raw.read(_ZSTD_CHUNK)
+            if not self._compressed:
+                if self._frame is not None:
+                    raise EOFError("the data ends in the middle of a frame")
+                return 0
+            self._frame = self._frame or self._new_frame()
+            self._ready = memoryview(self._frame.decompress(self._compressed))
+            self._compressed = b""
+            if self._frame.eof:
+                self._frame, self._compressed = None, self._frame.unused_data
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
 
 
 def sha256_of(file: SourceFile) -> str:

@@ -21,6 +21,9 @@ class Unit:
     file: SourceFile
     part: Range
 
+    def __str__(self) -> str:
+        return f"{self.file.path} (rows from {self.part.first_number})"
+
 
 @dataclass(frozen=True)
 class ScannedFile:

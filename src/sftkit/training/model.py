@@ -56,15 +56,20 @@ def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> No
         model: its input and output embeddings are changed in place; rows are only added, never removed.
         tokens: length of the tokenizer.
         known_tokens: how many of them the model was trained with; the rest is new.
+
+    Raises:
+        TrainingError: the embedding is spread over the processes and cannot be added to.
     """
     import torch
 
     rows = embedding_rows(model)
     known = min(known_tokens, rows)
-    if tokens > rows:
-        model.resize_token_embeddings(tokens, mean_resizing=False)
     if tokens <= known:
         return
+    if hasattr(model.get_input_embeddings().weight, "ds_shape"):
+        raise TrainingError("DeepSpeed ZeRO-3 cannot take new tokens; add them in a run without it, and train on that")
+    if tokens > rows:
+        model.resize_token_embeddings(tokens, mean_resizing=False)
     with torch.no_grad():
         # Tied embeddings are one matrix: the second time the same rows get the same mean.
         for values in _embeddings(model):
@@ -74,7 +79,8 @@ def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> No
 def embedding_rows(model: PreTrainedModel) -> int:
     """How many token ids the model knows."""
     weight: Any = model.get_input_embeddings().weight
-    return int(weight.shape[0])
+    # DeepSpeed's ZeRO-3 leaves an empty tensor in place and keeps the shape beside it.
+    return int(getattr(weight, "ds_shape", weight.shape)[0])
 
 
 def _embeddings(model: PreTrainedModel) -> list[Any]:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sftkit.config.schema import TrainConfig
-from sftkit.errors import TrainingError
+from sftkit.errors import OutputError, TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN, VALIDATION
 from sftkit.training.callbacks import LOG_NAME, AimLog, JsonLinesLog, LogEvent, aim_log, ignore_event
@@ -83,11 +83,7 @@ def train(
     aim = aim_log(config.aim_repo, config.experiment)
     trainer = _make_trainer(config, arguments, model, tokenizer, train_rows, eval_rows, aim, on_log)
     try:
-        result = _run(trainer, checkpoint)
-        if arguments.do_eval and not _evaluated_last(trainer):
-            trainer.evaluate()
-        trainer.save_model()
-        trainer.save_state()
+        seconds = _run(trainer, checkpoint)
     finally:
         if aim is not None:
             aim.close()
@@ -98,7 +94,7 @@ def train(
         first_loss=next(iter(_logged(trainer, "loss")), None),
         last_loss=next(reversed(_logged(trainer, "loss")), None),
         eval_loss=next(reversed(_logged(trainer, "eval_loss")), None),
-        seconds=float(result["train_runtime"]),
+        seconds=seconds,
         tokens=counts.tokens,
         trained_tokens=counts.trained_tokens,
         output_dir=Path(config.output_dir),
@@ -136,11 +132,28 @@ def _make_trainer(
         raise TrainingError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
 
 
-def _run(trainer: SftTrainer, checkpoint: str | None) -> dict[str, float]:
+def _run(trainer: SftTrainer, checkpoint: str | None) -> float:
+    """Train, evaluate and save; the seconds that training took."""
     try:
-        return dict(trainer.train(resume_from_checkpoint=checkpoint).metrics)
+        metrics: dict[str, float] = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        if trainer.args.do_eval and not _evaluated_last(trainer):
+            trainer.evaluate()
+        _save(trainer)
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
+    except OSError as error:
+        place = error.filename or trainer.args.output_dir
+        raise OutputError(f"{place}: cannot be written or read: {error.strerror or error}") from error
+    return metrics["train_runtime"]
+
+
+def _save(trainer: SftTrainer) -> None:
+    """Save the whole model; under FSDP every process has a part of it."""
+    if trainer.is_fsdp_enabled:
+        # Checkpoints may be sharded, as the launch asks; with that setting the Trainer would save no model at all.
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model()
+    trainer.save_state()
 
 
 def _out_of_memory() -> TrainingError:

@@ -54,7 +54,7 @@ class SftTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # who listens to the run prints what it wants
         self._counts = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         self._log_rate = log_rate
-        self._last_log = time.perf_counter()
+        self._last_log: float | None = None
         self._last_tokens = 0
 
     def training_step(
@@ -64,7 +64,7 @@ class SftTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """One forward and backward pass over a batch; counts its tokens."""
-        if self._log_rate and not self._counts.any():
+        if self._last_log is None:
             self._last_log = time.perf_counter()  # the first step begins here, not when the model was loaded
         # Position 0 is predicted from nothing, so its label carries no loss.
         trained = (inputs[LABELS][:, 1:] != IGNORE_INDEX).sum()
@@ -73,7 +73,7 @@ class SftTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log an event; those of training also with tokens per second since the last one."""
-        if self._log_rate and "loss" in logs:
+        if self._log_rate and self._last_log is not None and "loss" in logs:
             tokens = self.token_counts().tokens
             now = time.perf_counter()
             logs["tokens_per_second"] = (tokens - self._last_tokens) / max(now - self._last_log, 1e-9)

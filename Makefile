@@ -1,0 +1,40 @@
+# `make demo` and `make test` work on a fresh machine: each sets up what it needs first.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup demo test lint format clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## environment in .venv, with everything the tests need
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tensorboard]'
+	touch $@
+
+demo: $(READY) ## preprocess the bundled sample, look at it, train a tiny model on it
+	rm -rf demo
+	$(BIN)/sftkit preprocess --data_config_path sample:data_config.yaml --model_name_or_path sample:model --output_dir demo/shards
+	$(BIN)/sftkit inspect-shards demo/shards --rows 2
+	$(BIN)/sftkit train --config configs/train_sample.yaml --training_data_path demo/shards --output_dir demo/model
+
+test: $(READY) ## the whole suite
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the above made, but for the environment
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,170 @@
+"""The `sftkit` command: three sub-commands; each reads its config, calls one use case, and prints."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from sftkit import __version__
+from sftkit.config.schema import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, UsageError
+from sftkit.options import Option, config_command
+from sftkit.torchless import import_transformers_without_torch
+
+app = typer.Typer(
+    name="sftkit",
+    help="Raw fine-tuning data -> training-ready shards -> a trained model.",
+    epilog="Every option may also be written key=value, or stand in a YAML file given with --config.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _training_options() -> list[Option]:
+    from sftkit.training.arguments import training_argument_fields
+
+    own = set(TrainConfig.__dataclass_fields__)
+    return [
+        Option(field.name, field.help, "VALUE", str(field.default or ""), "transformers.TrainingArguments")
+        for field in training_argument_fields().values()
+        if field.name not in own
+    ]
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"sftkit {__version__}")
+        raise typer.Exit
+
+
+@app.command(cls=config_command(PreprocessConfig), options_metavar="[--KEY VALUE | KEY=VALUE]...")
+def preprocess(context: typer.Context) -> None:
+    """Turn raw data into tokenized, loss-masked, sharded Parquet.
+
+    sftkit preprocess --data_config_path data.yaml --model_name_or_path MODEL --output_dir shards
+    """
+    with _exit_codes():
+        from sftkit.config.loading import load
+
+        _preprocess(load(PreprocessConfig, context.args))
+
+
+@app.command(
+    "inspect-shards", cls=config_command(InspectConfig), options_metavar="[DIRECTORY] [--KEY VALUE | KEY=VALUE]..."
+)
+def inspect_shards(context: typer.Context) -> None:
+    """See what the model will see: counts, lengths, and rows token by token with their loss.
+
+    sftkit inspect-shards shards --rows 3
+    """
+    with _exit_codes():
+        from sftkit.config.loading import load
+
+        _inspect(load(InspectConfig, context.args, first_word="directory"))
+
+
+@app.command(cls=config_command(TrainConfig, _training_options), options_metavar="[--KEY VALUE | KEY=VALUE]...")
+def train(context: typer.Context) -> None:
+    """Fine-tune a model on shards, on tokenized Parquet, or on a data config.
+
+    sftkit train --training_data_path shards --model_name_or_path MODEL --output_dir out
+    """
+    with _exit_codes():
+        from sftkit.config.loading import load
+        from sftkit.training.arguments import extra_keys
+
+        _train(load(TrainConfig, context.args, extra_keys=extra_keys()))
+
+
+def _preprocess(config: PreprocessConfig) -> None:
+    from sftkit.build import is_done, run
+    from sftkit.console.plans import print_plan, print_result
+    from sftkit.console.progress import make_progress
+    from sftkit.console.streams import results, start_logging
+    from sftkit.planning import check, plan
+    from sftkit.shards.directory import OutputDirectory
+
+    start_logging(config.log_level)
+    check(config)
+    import_transformers_without_torch()
+    planned = plan(config)
+    if config.dry_run:
+        print_plan(planned, results())
+        return
+    done = is_done(planned)
+    if done is not None:
+        typer.echo(f"{config.output_dir}: complete and unchanged, nothing to do")
+        return
+    OutputDirectory(Path(config.output_dir)).check_free(overwrite=config.overwrite)
+    print_result(run(planned, make_progress()), config.output_dir, results())
+
+
+def _inspect(config: InspectConfig) -> None:
+    from sftkit.console.report import print_report, report_json
+    from sftkit.console.streams import results, start_logging
+    from sftkit.inspection.report import inspect_shards as inspect
+    from sftkit.preview import preview_shards
+    from sftkit.shards.reading import open_shards
+
+    start_logging(config.log_level)
+    import_transformers_without_torch()
+    raw = bool(config.datasets or config.training_data_path or config.validation_data_path)
+    if raw == bool(config.directory):
+        raise UsageError("give a directory of shards, or a data config (data_config_path) to preview")
+    with tempfile.TemporaryDirectory(prefix="sftkit-preview-") as scratch:
+        shards = preview_shards(config, Path(scratch)) if raw else open_shards(config.directory or "")
+        report = inspect(config, shards)
+        if config.format == "json":
+            sys.stdout.write(report_json(report) + "\n")
+        else:
+            print_report(report, config, results())
+
+
+def _train(config: TrainConfig) -> None:
+    from sftkit.console.streams import start_logging
+
+    start_logging(config.log_level)
+    raise NotImplementedError
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Errors as one short message and the right exit code; only a bug of ours shows a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)  # a terminated run clears up as an interrupted one does
+    try:
+        yield
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except SftkitError as error:
+        from sftkit.console.streams import show_error
+
+        show_error(error)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        from sftkit.console.streams import show_bug
+
+        show_bug(error)
+        raise typer.Exit(EXIT_BUG) from None
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

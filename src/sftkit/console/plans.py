@@ -1,0 +1,105 @@
+"""What `preprocess` prints: the plan of a dry run, and what a run made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sftkit.config.fields import plain
+from sftkit.mixing import fractions
+from sftkit.planning import Plan
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.writing import shard_name
+from sftkit.splits import TRAIN, VALIDATION
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """The resolved config (YAML) and the plan: sources, units, handlers, splits and the files that would be written."""
+    config = {**plain(plan.config), "datasets": plain(plan.recipe.datasets)}
+    console.print(Text("# resolved config", "dim"))
+    console.print(Text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).rstrip()))
+    console.print(Text("\n# plan", "dim"))
+    console.print(_sources(plan))
+    console.print(_handlers(plan))
+    console.print(f"work units: {len(plan.units)}, worker processes: {plan.workers}")
+    if plan.tokenizer is not None:
+        console.print(Text(f"tokenizer: {plan.tokenizer.name} ({plan.tokenizer.vocabulary_size:,} tokens)"))
+    console.print(Text("would write, to " + plan.config.output_dir + ":"))
+    for name in _expected_files(plan):
+        console.print(Text(f"  {name}"))
+    console.print("nothing was written (dry run)")
+
+
+def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
+    """What a run made, in a few lines."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("split", "shards", "rows", "tokens", "trained", "share"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, split in manifest.splits.items():
+        share = f"{split.trained_tokens / split.tokens:.1%}" if split.tokens else "-"
+        counts = (len(split.shards), split.rows, split.tokens, split.trained_tokens)
+        table.add_row(name, *(f"{count:,}" for count in counts), share)
+    console.print(table)
+    account = [f"{manifest.rows_read:,} rows read"]
+    account += [f"{count:,} dropped ({reason})" for reason, count in manifest.dropped.items()]
+    if manifest.quarantined:
+        account.append(f"{manifest.quarantined:,} quarantined (quarantine.jsonl)")
+    if manifest.rows_left_out:
+        account.append(f"{manifest.rows_left_out:,} left out by split or mix")
+    if manifest.rows_repeated:
+        account.append(f"{manifest.rows_repeated:,} written more than once by the mix")
+    account.append(f"{manifest.rows_written:,} written")
+    console.print(Text(", ".join(account)))
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in manifest.seconds.items())
+    console.print(Text(f"{output_dir} ({stages})"))
+    if manifest.text_column is not None:
+        console.print(
+            Text(
+                f"the shards hold text ({manifest.text_column!r}), no tokens: `train` will have to tokenize them, "
+                "given the same options",
+                "yellow",
+            )
+        )
+
+
+def _sources(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("dataset", "source", "format", "bytes", "units"):
+        table.add_column(heading, justify="right" if heading in ("bytes", "units") else "left", overflow="fold")
+    for file in plan.files:
+        source = file.file
+        kind = f"{source.format}+{source.compression}" if source.compression else source.format
+        table.add_row(source.dataset, Text(source.path), kind, f"{source.size:,}", f"{len(file.units):,}")
+    return table
+
+
+def _handlers(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("dataset", "handlers", "sampling", "train", "validation"):
+        table.add_column(heading, overflow="fold")
+    for dataset in plan.recipe.datasets:
+        train, validation = fractions(dataset.split)
+        steps = "\n".join(
+            f"{handler.name} {json.dumps(plain(handler.arguments), ensure_ascii=False)}"
+            for handler in dataset.data_handlers
+        )
+        weight = "-" if dataset.sampling is None else f"{dataset.sampling:g}"
+        table.add_row(dataset.name, Text(steps or "(none)"), weight, f"{train:g}", f"{validation:g}")
+    return table
+
+
+def _expected_files(plan: Plan) -> list[str]:
+    shares = [fractions(dataset.split) for dataset in plan.recipe.datasets]
+    names: list[str] = []
+    for split, count, wanted in (
+        (TRAIN, plan.config.num_dataset_shards, any(train for train, _ in shares)),
+        (VALIDATION, plan.config.num_eval_dataset_shards, any(validation for _, validation in shares)),
+    ):
+        if wanted:
+            names += [shard_name(split, number, count) for number in range(count)]
+    return [*names, Path("README.md").name, "manifest.json"]

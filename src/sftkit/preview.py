@@ -1,0 +1,74 @@
+"""The first rows of a data config as shards in a scratch directory, without running the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from sftkit.build import layout_of
+from sftkit.config.schema import InspectConfig, as_preprocess
+from sftkit.errors import DataError
+from sftkit.planning import Plan, plan
+from sftkit.rows import RowLog
+from sftkit.shards.reading import ShardSet
+from sftkit.shards.staging import StagedUnit, StagingWriter
+from sftkit.shards.writing import ShardTask, shard_name, write_shard
+from sftkit.splits import TRAIN
+
+_log = logging.getLogger(__name__)
+
+SAMPLE_ROWS = 100
+"""At least so many rows of each data set are made, so that there is something to search and to draw from."""
+
+
+def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
+    """Run the first rows of every data set through the pipeline and lay them out in turns, as one train split.
+
+    Raises:
+        ConfigError, SourceError, DataError, TokenizerError: as `preprocess` would.
+    """
+    planned = plan(as_preprocess(config, str(scratch)))
+    wanted = max(SAMPLE_ROWS, config.rows, (config.row or 0) + 1)
+    staged = [
+        _stage_sample(planned, dataset.name, number, scratch, wanted)
+        for number, dataset in enumerate(planned.recipe.datasets)
+    ]
+    filled = [unit for unit in staged if unit.rows]
+    if not filled:
+        raise DataError("no rows left to show; every row that was tried is dropped or unusable")
+    rows = _in_turns([unit.rows for unit in filled])
+    sizes, trained = (np.concatenate([getattr(unit, name) for unit in filled])[rows] for name in ("sizes", "trained"))
+    path = scratch / shard_name(TRAIN, 0, 1)
+    write_shard(layout_of(filled), ShardTask(path, rows, sizes, trained))
+    return ShardSet(scratch, {TRAIN: (path,)}, None)
+
+
+def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wanted: int) -> StagedUnit:
+    log = RowLog()
+    count = 0
+    units = [unit for file in planned.files if file.file.dataset == dataset for unit in file.units]
+    with StagingWriter(scratch / f"sample-{number}.arrow") as writer:
+        for unit in units:
+            for batch, text_field in planned.pipeline.finished(unit, log):
+                if len(batch):
+                    writer.write(batch, text_field)
+                count += len(batch)
+                if count >= wanted:
+                    break
+            for row in log.bad:
+                _log.warning("%s:%d: %s", unit.file.path, row.number, row.reason)
+            log.bad.clear()
+            if count >= wanted:
+                break
+    return writer.staged(number, log, 0.0)
+
+
+def _in_turns(counts: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Row indices that take one row of each data set after the other."""
+    bases = np.cumsum([0, *counts[:-1]])
+    columns = [range(base, base + count) for base, count in zip(bases, counts, strict=True)]
+    return np.array([row for turn in zip_longest(*columns) for row in turn if row is not None], np.int64)

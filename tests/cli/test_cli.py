@@ -1,0 +1,245 @@
+"""The program as a user types it: exit codes, messages, what is left on disk, what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
+TOKENIZER = "sample:model"
+
+
+def sftkit(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sftkit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, timeout=300)
+
+
+def write_pairs(path: Path, count: int = 6) -> Path:
+    rows = [{"input": f"What is {i} + 1?", "output": str(i + 1)} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    return write_pairs(tmp_path / "pairs.jsonl")
+
+
+IMPORTED = """
+import sys
+from sftkit.cli import main
+sys.argv = ["sftkit", *{arguments!r}]
+try:
+    main()
+except SystemExit as leaving:
+    code = leaving.code
+print("IMPORTED", code, [name for name in ("torch", "transformers", "datasets") if name in sys.modules])
+"""
+
+
+def imported_by(*arguments: str | Path) -> tuple[str, str]:
+    code = IMPORTED.format(arguments=[str(argument) for argument in arguments])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    _, exit_code, modules = done.stdout.strip().splitlines()[-1].split(" ", 2)
+    return exit_code, modules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["--help"], "0"),
+        (["preprocess", "--help"], "0"),
+        (["train", "--help"], "0"),
+        (["inspect-shards", "--help"], "0"),
+        (["preprocess", "--no_such_option", "1"], "2"),
+        (["train", "--learning_rat", "1", "--output_dir", "x"], "2"),
+        (["preprocess", "--output_dir", "x", "--training_data_path", "x", "--streaming", "true"], "1"),
+    ],
+)
+def test_help_and_config_errors_import_nothing_heavy(arguments: list[str], exit_code: str) -> None:
+    assert imported_by(*arguments) == (exit_code, "[]")
+
+
+def test_preprocess_never_imports_torch(pairs: Path, tmp_path: Path) -> None:
+    code, modules = imported_by(
+        "preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", tmp_path / "out"
+    )
+    assert (code, "torch" in modules) == ("0", False)
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_inspect_shards_never_imports_torch(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sftkit("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out)
+    code, modules = imported_by("inspect-shards", out)
+    assert (code, "torch" in modules) == ("0", False)
+
+
+def test_every_config_key_is_an_option_of_help() -> None:
+    import dataclasses
+
+    from sftkit.config.schema import PreprocessConfig, ProcessorConfig
+
+    shown = sftkit("preprocess", "--help").stdout
+    names = [field.name for field in dataclasses.fields(PreprocessConfig) if field.name != "dataprocessor"]
+    names += [f"dataprocessor.{field.name}" for field in dataclasses.fields(ProcessorConfig)]
+    assert [name for name in names if f"--{name} " not in shown] == []
+
+
+def test_train_help_shows_the_training_arguments_too() -> None:
+    shown = sftkit("train", "--help").stdout
+    assert [
+        name for name in ("learning_rate", "adam_beta1", "save_strategy", "aim_repo") if f"--{name} " not in shown
+    ] == []
+
+
+def test_preprocess_prints_its_account_and_writes_the_layout(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = sftkit(
+        "preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out,
+        "--num_dataset_shards", "2",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "6 rows read, 6 written" in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "manifest.json", "train-00000-of-00002.parquet", "train-00001-of-00002.parquet",
+    ]  # fmt: skip
+
+
+def test_the_same_command_again_finds_its_work_done(pairs: Path, tmp_path: Path) -> None:
+    command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir")
+    sftkit(*command, tmp_path / "out")
+    again = sftkit(*command, tmp_path / "out")
+    assert (again.returncode, again.stdout) == (0, f"{tmp_path / 'out'}: complete and unchanged, nothing to do\n")
+
+
+def test_dry_run_prints_config_and_plan_and_touches_nothing(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = sftkit(
+        "preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out, "--dry_run"
+    )
+    assert done.returncode == 0
+    assert "tokenize_and_apply_input_masking" in done.stdout
+    assert "train-00000-of-00001.parquet" in done.stdout
+    assert not out.exists()
+
+
+def test_bad_rows_are_named_with_path_and_row_and_kept_aside(pairs: Path, tmp_path: Path) -> None:
+    with pairs.open("a") as stream:
+        stream.write('{"input": "x", "output": null}\n{broken\n{"input": "y"}\n')
+    out = tmp_path / "out"
+    command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out)
+    done = sftkit(*command)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{pairs}:7: column 'output' is null where text should be" in done.stderr
+    assert f"{pairs}:8: broken JSON" in done.stderr
+    assert f"{pairs}:9: column 'output' not found; columns here: input" in done.stderr
+    assert [path.name for path in out.iterdir()] == ["quarantine.jsonl"]
+    assert sftkit(*command, "--max_bad_rows", "2").returncode == 1
+    assert sftkit(*command, "--max_bad_rows", "3").returncode == 0
+    entries = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [(entry["path"], entry["row"]) for entry in entries] == [(str(pairs), 7), (str(pairs), 8), (str(pairs), 9)]
+    assert pq.read_table(out / "train-00000-of-00001.parquet").num_rows == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["--training_data_path", "nowhere.jsonl"], "nowhere.jsonl: no such file or directory"),
+        (["--training_data_path", "empty.jsonl"], "empty.jsonl: the file is empty"),
+        (["--training_data_path", "blank.jsonl"], "blank.jsonl: holds no rows"),
+        (["--training_data_path", "pairs.jsonl", "--num_dataset_shards", "7"], "6 rows cannot fill 7 shards"),
+        (["--training_data_path", "pairs.jsonl", "--output_dir", "pairs.jsonl"], "is a file, not a directory"),
+        (["--training_data_path", "pairs.jsonl", "--output_dir", "pairs.jsonl/below"], "cannot be written"),
+        (
+            ["--training_data_path", "pairs.jsonl", "--output_dir", "other"],
+            "holds theirs.parquet, which is not of sftkit",
+        ),
+        (["--training_data_path", "pairs.jsonl", "--model_name_or_path", "not_there/at_all"], "cannot be loaded"),
+        (
+            ["--training_data_path", "pairs.jsonl", "--input_field_name", "input", "--output_field_name", "answer"],
+            "needs column 'answer', which no row has; columns there: input, output",
+        ),
+        (["--training_data_path", "ids.jsonl"], "train_on=all"),
+    ],
+)
+def test_each_mistake_is_one_sentence_and_leaves_nothing_behind(
+    pairs: Path, tmp_path: Path, changes: list[str], sentence: str
+) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    (tmp_path / "ids.jsonl").write_text('{"input_ids": [5, 6, 7]}\n')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "theirs.parquet").write_bytes(b"x")
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    done = sftkit("preprocess", "--model_name_or_path", TOKENIZER, "--output_dir", "out", *changes, cwd=tmp_path)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+def test_another_data_set_is_not_overwritten_unasked(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out)
+    sftkit(*command)
+    refused = sftkit(*command, "--num_dataset_shards", "3")
+    assert refused.returncode == 1
+    assert "holds another data set" in refused.stderr
+    assert sftkit(*command, "--num_dataset_shards", "3", "--overwrite", "true").returncode == 0
+    assert sorted(path.name for path in out.glob("*.parquet")) == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
+
+
+def test_a_handler_with_a_wrong_name_or_argument_is_reported_before_data_is_read(tmp_path: Path) -> None:
+    config = tmp_path / "data.yaml"
+    config.write_text(
+        "datasets:\n"
+        "  - name: one\n    data_paths: [nowhere.jsonl]\n    data_handlers:\n"
+        "      - name: tokenise\n"
+        "      - name: tokenize\n        arguments: {fn_kwargs: {dataset_text_feld: x}}\n"
+    )
+    done = sftkit("preprocess", "--data_config_path", config, "--model_name_or_path", TOKENIZER, "--output_dir", "o")
+    assert done.returncode == 1
+    assert (
+        "unknown handler 'tokenise' (did you mean 'tokenize'?); known handlers: add_tokenizer_eos_token" in done.stderr
+    )
+    assert "unknown key 'datasets[0].data_handlers[1].tokenize.dataset_text_feld'" in done.stderr
+    assert "nowhere.jsonl" not in done.stderr
+
+
+def test_a_data_config_is_previewed_without_writing(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.jsonl")
+    before = sorted(tmp_path.iterdir())
+    done = sftkit(
+        "inspect-shards", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--rows", "2", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "What is 1 + 1?" in done.stdout
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_interrupted_run_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    big = write_pairs(tmp_path / "big.jsonl", 200_000)
+    out = tmp_path / "out"
+    arguments = ["preprocess", "--training_data_path", big, "--model_name_or_path", TOKENIZER, "--output_dir", out]
+    arguments += ["--num_workers", "2"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sftkit", *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / ".staging").exists():
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, messages = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "Traceback" not in messages
+    assert not out.exists()

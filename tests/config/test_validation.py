@@ -1,0 +1,96 @@
+"""What no single key shows, said before any data is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from sftkit.config.schema import DatasetConfig, PreprocessConfig, ProcessorConfig, SplitConfig
+from sftkit.config.validation import validate
+from sftkit.errors import ConfigError
+
+
+def config(*datasets: DatasetConfig, **changes: Any) -> PreprocessConfig:
+    return dataclasses.replace(PreprocessConfig(output_dir="o", datasets=datasets), **changes)
+
+
+def dataset(name: str = "a", **changes: Any) -> DatasetConfig:
+    return dataclasses.replace(DatasetConfig(name=name, data_paths=("p",)), **changes)
+
+
+def problems(made: PreprocessConfig) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as error:
+        validate(made)
+    return error.value.problems
+
+
+@pytest.mark.parametrize("weights", [(0.7, 0.2, 0.1), (0.7, 0.3), (1.0,), (0.1,) * 10, (1 / 3, 1 / 3, 1 / 3)])
+def test_weights_that_sum_to_one_within_rounding_are_accepted(weights: tuple[float, ...]) -> None:
+    validate(config(*(dataset(str(i), sampling=w) for i, w in enumerate(weights))))
+
+
+def test_weights_that_do_not_sum_to_one_are_refused() -> None:
+    [problem] = problems(config(dataset("a", sampling=0.7), dataset("b", sampling=0.2)))
+    assert problem == "datasets: the sampling weights must sum to 1, not 0.9"
+
+
+def test_weights_for_some_data_sets_only_are_refused() -> None:
+    [problem] = problems(config(dataset("a", sampling=1.0), dataset("b")))
+    assert "sampling is given for some and not for b" in problem
+
+
+def test_a_validation_only_data_set_needs_no_weight() -> None:
+    held_out = dataset("v", split=SplitConfig(validation=1.0))
+    validate(config(dataset("a", sampling=0.5), dataset("b", sampling=0.5), held_out))
+
+
+def test_streaming_is_refused_with_the_reason() -> None:
+    [problem] = problems(config(dataset(), dataprocessor=ProcessorConfig(streaming=True)))
+    assert problem.startswith("streaming: true cannot be preprocessed: shards are split, mixed and balanced")
+
+
+def test_two_chat_templates_are_refused() -> None:
+    both = ProcessorConfig(chat_template="x", chat_template_base64="eA==")
+    [problem] = problems(config(dataset(), dataprocessor=both))
+    assert problem == "dataprocessor has chat_template and chat_template_base64; give one chat template"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_seq_length": 0}, "max_seq_length must be 1 or more, not 0"),
+        ({"num_dataset_shards": -3}, "num_dataset_shards must be 1 or more, not -3"),
+        ({"max_bad_rows": -1}, "max_bad_rows must be 0 or more, not -1"),
+        ({"instruction_template": "x"}, "instruction_template is given without response_template"),
+        ({"response_template": ""}, "response_template is empty"),
+        ({"training_data_path": ("x",)}, "give either a data config (`datasets`) or training_data_path, not both"),
+        ({"dataset_conversation_field": "m"}, "dataset_conversation_field says how rows become text"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(changes: dict[str, Any], expected: str) -> None:
+    assert any(problem.startswith(expected) for problem in problems(config(dataset(), **changes)))
+
+
+def test_no_data_at_all_is_said() -> None:
+    assert problems(config()) == ("no data: give data_config_path, `datasets`, or training_data_path",)
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        (
+            SplitConfig(train=0.9, validation=0.2),
+            "datasets[0].split: train and validation sum to 1.1, which is more than 1",
+        ),
+        (SplitConfig(train=1.5), "datasets[0].split.train must lie between 0 and 1, not 1.5"),
+        (SplitConfig(train=0.0, validation=0.0), "datasets[0].split takes no rows at all"),
+    ],
+)
+def test_impossible_splits_are_named(split: SplitConfig, expected: str) -> None:
+    assert expected in problems(config(dataset(split=split)))
+
+
+def test_equal_names_are_refused() -> None:
+    assert problems(config(dataset("a"), dataset("a"))) == ("datasets: the name 'a' stands 2 times",)

@@ -1,0 +1,149 @@
+"""Small tokenizers of every kind that masks must hold for, made on the spot, and the shared ones where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+TEXTS = [
+    "The cat sat on the mat and the dog ran in the park.",
+    "What is the capital of France? The capital of France is Paris.",
+    "### Instruction:\nAdd two numbers.\n\n### Response:\nThe sum is five.",
+    "user assistant system tool input output question answer complaint no complaint",
+    "def add(a, b):\n    return a + b\n\n\tindented   spaces",
+    "Grüße aus Köln! 你好，世界。 Ça va? 😀",
+]
+SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+
+OWN_TOKENIZERS = ("bpe", "bos", "bos_eos", "trim", "metaspace", "sample:model")
+SHARED_TOKENIZERS = ("granite", "qwen3", "tinyllama")
+ALL_TOKENIZERS = (*OWN_TOKENIZERS, *SHARED_TOKENIZERS)
+
+
+def _byte_level(folder: Path, *, trim_offsets: bool = False, template: str | None = None) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=420,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    steps: list[Any] = []
+    if trim_offsets:
+        steps.append(processors.ByteLevel(trim_offsets=True, add_prefix_space=False))
+    if template is not None:
+        specials = [(token, SPECIAL_TOKENS.index(token)) for token in ("<s>", "</s>") if token in template]
+        steps.append(processors.TemplateProcessing(single=template, special_tokens=specials))
+    if steps:
+        tokenizer.post_processor = processors.Sequence(steps)
+    _save(tokenizer, folder)
+
+
+def _metaspace(folder: Path) -> None:
+    """Llama's way: a space is prepended, spaces become U+2581, characters that are not known become bytes."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    specials = [*SPECIAL_TOKENS, *byte_tokens]
+    latin = [text for text in TEXTS if "你" not in text]
+    tokenizer.train_from_iterator(
+        latin, trainers.BpeTrainer(vocab_size=600, special_tokens=specials, show_progress=False, max_token_length=12)
+    )
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in byte_tokens]
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    _save(tokenizer, folder)
+
+
+def _save(tokenizer: Any, folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Where the tokenizer of this name lies: one of OWN_TOKENIZERS (made when first asked for) or SHARED_TOKENIZERS."""
+    makers: dict[str, Callable[[Path], None]] = {
+        "bpe": _byte_level,
+        "bos": lambda folder: _byte_level(folder, template="<s> $A"),
+        "bos_eos": lambda folder: _byte_level(folder, template="<s> $A </s>"),
+        "trim": lambda folder: _byte_level(folder, trim_offsets=True),
+        "metaspace": _metaspace,
+    }
+
+    @cache
+    def make(name: str) -> str:
+        folder = tmp_path_factory.mktemp(name)
+        makers[name](folder)
+        return str(folder)
+
+    def path(name: str) -> str:
+        if name in SHARED_TOKENIZERS:
+            folder = SHARED / "tokenizers" / name
+            if not folder.is_dir():
+                pytest.skip(f"{folder} is not there")
+            return str(folder)
+        return name if name.startswith("sample:") else make(name)
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
+    """The transformers tokenizer of this name as AutoTokenizer gives it, never handed to sftkit. Do not change it."""
+    from transformers import AutoTokenizer
+
+    from sftkit.sample import sample_path
+
+    return cache(lambda name: AutoTokenizer.from_pretrained(str(sample_path(tokenizer_path(name)))))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """A file of ../shared/data; the test is skipped where it is not there."""
+
+    def path(name: str) -> Path:
+        found = SHARED / "data" / name
+        if not found.is_file():
+            pytest.skip(f"{found} is not there")
+        return found
+
+    return path
+
+
+@pytest.fixture
+def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`datasets` prepares what it prepares below tmp_path."""
+    import datasets
+
+    folder = tmp_path / "datasets-cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+    return folder

@@ -1,0 +1,105 @@
+"""Data sets that `datasets` resolves: repository folders as on the Hub, and builders that are not ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import dataset, read, rows, write_jsonl
+
+from sftkit.errors import SourceError
+from sftkit.sources.finding import find_sources
+
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/part-*.{ending}
+  - split: test
+    path: data/held_out.{ending}
+- config_name: small
+  data_files: data/held_out.{ending}
+---
+
+# A data set
+"""
+TRAIN: list[dict[str, Any]] = [
+    {"id": 1, "tools": [{"name": "add", "parameters": {"a": "number"}}]},
+    {"id": 2, "tools": [{"name": "say", "parameters": {"text": "string", "loud": True}}]},
+    {"id": 3, "tools": []},
+]
+HELD_OUT: list[dict[str, Any]] = [{"id": 4, "tools": [{"name": "stop"}]}]
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+def repository(folder: Path, ending: str) -> Path:
+    parts = {"part-0": TRAIN[:2], "part-1": TRAIN[2:], "held_out": HELD_OUT}
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text(CARD.format(ending=ending))
+    for name, content in parts.items():
+        path = folder / "data" / f"{name}.{ending}"
+        if ending == "jsonl":
+            write_jsonl(path, content)
+        elif ending == "json":
+            path.write_text(json.dumps(content))
+        else:
+            schema = pa.Table.from_pylist(TRAIN).schema
+            pq.write_table(pa.Table.from_pylist(content, schema=schema), path)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_a_repository_folder_gives_each_split_with_no_null_keys_planted(tmp_path: Path, ending: str) -> None:
+    folder = repository(tmp_path / "repository", ending)
+    assert rows(folder) == TRAIN
+    assert rows(folder, dataset_split_name="test") == HELD_OUT
+    assert rows(folder, subset="small") == HELD_OUT
+
+
+def test_the_files_of_a_repository_folder_are_the_sources(tmp_path: Path) -> None:
+    folder = repository(tmp_path / "repository", "jsonl")
+    assert [Path(file.path) for file in find_sources(dataset(folder))] == [
+        folder / "data" / "part-0.jsonl",
+        folder / "data" / "part-1.jsonl",
+    ]
+
+
+def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_path: Path) -> None:
+    folder = repository(tmp_path / "repository", "jsonl")
+    with pytest.raises(SourceError, match=r"cannot load split 'dev' of it: it has the splits train, test"):
+        find_sources(dataset(folder, dataset_split_name="dev"))
+
+
+def test_a_hub_id_that_cannot_be_reached_is_an_error_that_names_it() -> None:
+    with pytest.raises(SourceError, match="^no-such/data-set: `datasets` cannot load split 'train' of it: "):
+        find_sources(dataset("no-such/data-set"))
+
+
+def test_a_builder_that_is_not_ours_is_run_by_datasets(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("first line\nsecond line\n\nfourth\n")
+    assert read(tmp_path / "a.txt", builder="text")[0] == [
+        (1, {"text": "first line"}),
+        (2, {"text": "second line"}),
+        (3, {"text": ""}),
+        (4, {"text": "fourth"}),
+    ]
+
+
+def test_an_unknown_builder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x\n")
+    with pytest.raises(SourceError, match=r"a\.txt: `datasets` cannot load split 'train' of it: "):
+        find_sources(dataset(tmp_path / "a.txt", builder="nosuchbuilder"))
+
+
+def test_a_json_field_of_a_repository_is_read_by_datasets(tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: all.json\n  field: data\n---\n")
+    (folder / "all.json").write_text(json.dumps({"version": 1, "data": [{"x": 1}, {"x": 2}]}))
+    assert rows(folder) == [{"x": 1}, {"x": 2}]

@@ -1,0 +1,82 @@
+"""What several tests say in the same words: small files, data set configs, whole runs, and reading back what they made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from sftkit.build import run
+from sftkit.config.schema import DatasetConfig, HandlerConfig, PreprocessConfig, ProcessorConfig
+from sftkit.planning import plan
+from sftkit.progress import Silent
+from sftkit.rows import Row, RowLog
+from sftkit.shards.manifest import Manifest
+from sftkit.sources.finding import find_sources
+from sftkit.sources.units import read_unit, scan_files
+
+UNIT_SIZE = 8 << 20
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def handler(name: str, **fn_kwargs: Any) -> HandlerConfig:
+    return HandlerConfig(name=name, arguments={"fn_kwargs": fn_kwargs})
+
+
+def dataset(*paths: object, **keys: Any) -> DatasetConfig:
+    keys.setdefault("name", "data")
+    if "data_handlers" in keys:
+        keys["data_handlers"] = tuple(keys["data_handlers"])
+    return DatasetConfig(data_paths=tuple(str(path) for path in paths), **keys)
+
+
+def read(*paths: object, unit_size: int = UNIT_SIZE, **keys: Any) -> tuple[list[tuple[int, Row]], RowLog]:
+    """(row number, row) of a data set in order, token columns as lists, and the log of what could not be read."""
+    log = RowLog()
+    found: list[tuple[int, Row]] = []
+    for file in scan_files(find_sources(dataset(*paths, **keys)), unit_size):
+        for unit in file.units:
+            for batch in read_unit(unit, log):
+                for index, (number, row) in enumerate(zip(batch.numbers.tolist(), batch.rows, strict=True)):
+                    tokens = {name: column[index].tolist() for name, column in batch.tokens.items()}
+                    found.append((number, {**row, **tokens}))
+    return found, log
+
+
+def rows(*paths: object, **keys: Any) -> list[Row]:
+    """The rows of a data set that can be read as a whole."""
+    found, log = read(*paths, **keys)
+    assert not log.bad
+    return [row for _, row in found]
+
+
+def preprocess(
+    output: Path, *datasets: DatasetConfig, processor: dict[str, Any] | None = None, **options: Any
+) -> Manifest:
+    options.setdefault("num_workers", 1)
+    config = PreprocessConfig(
+        output_dir=str(output), datasets=datasets, dataprocessor=ProcessorConfig(**(processor or {})), **options
+    )
+    return run(plan(config), Silent())
+
+
+def written(output: Path, split: str = "train") -> list[Row]:
+    """The rows of a split's shards in order, read by pyarrow itself."""
+    files = sorted(output.glob(f"{split}-*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def shard_bytes(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(output.glob("*.parquet"))}
+
+
+def trained_texts(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    return [text[start:stop] for start, stop in spans]
