@@ -53,7 +53,7 @@ def run(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterato
     finished = False
     try:
         while waiting or running:
-            with _interrupts_ignored_by_new_processes():
+            with _interrupts_held_back():
                 while waiting and len(running) < workers * _QUEUED_PER_WORKER:
                     task = waiting.pop()
                     running[pool.submit(function, task)] = task
@@ -73,16 +73,25 @@ def run(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterato
 
 
 @contextmanager
-def _interrupts_ignored_by_new_processes() -> Iterator[None]:
-    """Ctrl-C in a terminal reaches every process; only this one is to answer, and then it ends the workers.
+def _interrupts_held_back() -> Iterator[None]:
+    """Let processes be started whole, and deaf to Ctrl-C: in a terminal it reaches every process, but only this one is
+    to answer, and then it ends the workers.
 
-    A process that is started while SIGINT is ignored goes on ignoring it.
+    Processes inherit the signal mask they are started under, which keeps interrupts from them; here an interrupt that
+    comes meanwhile (another thread may take it in spite of the mask) is raised when the block is left.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    held: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: held.append(number)) for number in signals]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)
+    if held:
+        raise KeyboardInterrupt

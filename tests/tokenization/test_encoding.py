@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,8 @@ def test_every_character_belongs_to_a_token_and_tokens_come_in_order(encoder: Re
         assert starts == sorted(starts)
         assert ends == sorted(ends)
         covered = {at for start, end in zip(starts, ends, strict=True) for at in range(start, end)}
-        assert covered == set(range(len(text)))
+        # a normalizer (NFC) may put a combining character into the one before it
+        assert covered >= {at for at, character in enumerate(text) if not unicodedata.combining(character)}
 
 
 def test_no_texts_give_no_rows(encoder: ReferenceEncoder) -> None:

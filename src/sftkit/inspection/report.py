@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from sftkit.config.schema import InspectConfig
 from sftkit.errors import TokenizerError
+from sftkit.inspection.columns import layout_of
 from sftkit.inspection.decoding import Decoder, open_decoder
 from sftkit.inspection.rows import ShownRow, read_rows
-from sftkit.inspection.selection import narrow, scope_of, select
+from sftkit.inspection.selection import check_choices, narrow, scope_of, select
 from sftkit.inspection.summary import Summary, summarize, text_fields
 from sftkit.shards.reading import ShardSet
 
@@ -32,16 +33,18 @@ def inspect_shards(config: InspectConfig, shards: ShardSet) -> Report:
         TokenizerError: the tokenizer that the config names cannot be loaded, or a search needs one and there is none.
         UsageError: choices of rows that exclude each other.
     """
+    check_choices(config)
     narrowed = narrow(shards, config.split, config.shard)
     fields = text_fields(shards, config.dataset_text_field)
     summary = summarize(narrowed, config.dataset_text_field)
     decoder: Decoder | None = None
     notes: list[str] = []
-    if summary.text_column is None and config.rows > 0:
+    scope = scope_of(shards, narrowed)
+    if any(layout_of(path, fields).tokens for path in scope.paths):
         decoder, notes = open_decoder(config, shards.manifest)
         if decoder is None and config.search is not None:
             raise TokenizerError(f"search needs the text of the tokens: {notes[0]}")
-    places = select(scope_of(shards, narrowed), config, decoder, fields)
+    places = select(scope, config, decoder, fields)
     if config.search is not None and not places:
         notes.append(f"no row contains {config.search!r}")
     return Report(summary, tuple(read_rows(places, shards.root, decoder, fields)), tuple(notes))

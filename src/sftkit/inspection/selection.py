@@ -54,6 +54,13 @@ class _Group:
     rows: int
 
 
+def check_choices(config: InspectConfig) -> None:
+    """Raise `UsageError` for choices of rows that exclude each other."""
+    if config.seed is not None and (config.row is not None or config.search is not None):
+        other = "row" if config.row is not None else "search"
+        raise UsageError(f"seed draws rows at random; it cannot be given together with {other}")
+
+
 def narrow(shards: ShardSet, split: str | None, shard: str | None) -> ShardSet:
     """Only the shards that are asked for: those of a split, or one by its number in its split or by its file name.
 
@@ -100,19 +107,17 @@ def select(scope: Scope, config: InspectConfig, decoder: Decoder | None, fields:
 
     Raises:
         SourceError: `row` is past the last one.
-        UsageError: choices that exclude each other.
     """
-    if config.seed is not None and (config.row is not None or config.search is not None):
-        other = "row" if config.row is not None else "search"
-        raise UsageError(f"seed draws rows at random; it cannot be given together with {other}")
     if config.seed is not None:
         total = _total(scope)
         # Of Python's own generators, sample() holds as many numbers as it draws, not as many as there are rows.
         drawn = random.Random(config.seed).sample(range(total), min(config.rows, total))
         return _places(scope, sorted(drawn))
     first = config.row or 0
-    if first and not 0 <= first < (total := _total(scope)):
-        raise SourceError(f"row {first}: {scope.name} has {total:,} rows, 0 to {total - 1:,}")
+    if first:
+        total = _total(scope)
+        if not 0 <= first < total:
+            raise SourceError(f"row {first}: {scope.name} has {total:,} rows, 0 to {total - 1:,}")
     if config.search is not None:
         return _search(scope, config.search, first, config.rows, decoder, fields)
     return _places(scope, range(first, first + config.rows))

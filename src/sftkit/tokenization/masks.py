@@ -52,9 +52,10 @@ def _in_spans(encoded: Encoded, text_lengths: Offsets, spans: Sequence[Sequence[
     bases = np.concatenate(([0], np.cumsum(text_lengths + 1)[:-1])) if len(text_lengths) else np.zeros(0, np.int64)
     counts = [len(row) for row in spans]
     edges = np.array([edge for row in spans for edge in row], np.int64).reshape(-1, 2)
+    edges = edges + np.repeat(bases, counts)[:, None]
+    edges = edges[edges[:, 0] < edges[:, 1]]  # an empty span (a turn without a word) lies in no token
     if not len(edges):
         return np.zeros(len(encoded.ids.values), np.bool_)
-    edges = edges + np.repeat(bases, counts)[:, None]
     token_bases = np.repeat(bases, encoded.ids.lengths)
     starts, ends = encoded.starts + token_bases, encoded.ends + token_bases
     candidate = np.searchsorted(edges[:, 1], starts, side="right")  # the first span that ends after the token starts

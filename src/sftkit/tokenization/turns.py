@@ -51,7 +51,7 @@ class TurnFinder:
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
         if marked is None or _any_text_holds_marks(conversation):
-            return self._by_prefixes(conversation)
+            return self._by_prefixes(conversation, marked, source)
         text, blocks = split_marks(self._renderer.render(conversation, template=marked.source))
         if marked.has_generation:
             return text, [(block.start, block.end) for block in blocks if block.end > block.start]
@@ -59,15 +59,15 @@ class TurnFinder:
         found = _blocks_of_turns(blocks, conversation.messages, turns)
         opening = self._opening(marked, source) if found is not None else None
         if found is None or opening is None:
-            return self._by_prefixes(conversation)
+            return self._by_prefixes(conversation, marked, source)
         spans = []
         for turn, (start, end) in zip(turns, found, strict=True):
             if not text.startswith(opening, start, end):
-                return self._by_prefixes(conversation)
+                return self._by_prefixes(conversation, marked, source)
             spans.append(_span(text, start + len(opening), end, conversation.messages[turn]))
         return text, spans
 
-    def _find_opening(self, marked: MarkedTemplate, source: str) -> str | None:
+    def _find_opening(self, marked: MarkedTemplate | None, source: str) -> str | None:
         """What stands in a turn before the part that the model produces: the generation prompt.
 
         A template without one (it ignores `add_generation_prompt`) still writes a header: then what stands before the
@@ -78,12 +78,14 @@ class TurnFinder:
             try:
                 asked = self._renderer.render(before, template=source, add_generation_prompt=True)
                 plain = self._renderer.render(before, template=source)
-                text, blocks = split_marks(self._renderer.render(whole, template=marked.source))
+                text, blocks = split_marks(self._renderer.render(whole, template=marked.source if marked else source))
             except RowError:
                 continue
             if len(asked) > len(plain) and asked.startswith(plain):
                 return asked[len(plain) :]
             found = _blocks_of_turns(blocks, probe, [len(probe) - 1])
+            if found is None and text.startswith(plain):
+                found = [(len(plain), len(text))]
             if asked != plain or found is None:
                 return None
             [(start, end)] = found
@@ -94,16 +96,22 @@ class TurnFinder:
             return header if header.strip() else ""
         return None
 
-    def _by_prefixes(self, conversation: Conversation) -> tuple[str, list[Span]]:
+    def _by_prefixes(
+        self, conversation: Conversation, marked: MarkedTemplate | None, source: str
+    ) -> tuple[str, list[Span]]:
         """Find each turn between the rendering of what comes before it and the rendering that ends with it."""
         messages = conversation.messages
         assert not isinstance(messages, Mapping)
         text = self._renderer.render(conversation)
         spans: list[Span] = []
         for turn in _assistant_turns(messages):
-            before = self._renderer.render(
-                Conversation(messages[:turn], conversation.tools, conversation.documents), add_generation_prompt=True
-            )
+            earlier = Conversation(messages[:turn], conversation.tools, conversation.documents)
+            before = self._renderer.render(earlier, add_generation_prompt=True)
+            if before == self._renderer.render(earlier):  # the template knows no generation prompt
+                opening = self._opening(marked, source)
+                if opening is None:
+                    raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
+                before += opening
             through = self._renderer.render(
                 Conversation(messages[: turn + 1], conversation.tools, conversation.documents)
             )

@@ -1,0 +1,119 @@
+"""Writes docs/reference.md from the config dataclasses and the handlers, so that the page cannot drift from the code.
+
+    python scripts/make_reference.py            # writes docs/reference.md
+    python scripts/make_reference.py --check    # exits 1 when the page is not what the code says
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sftkit.config import aliases
+from sftkit.config.schema import (
+    DataOptions,
+    DatasetConfig,
+    HandlerConfig,
+    InspectConfig,
+    PreprocessConfig,
+    ProcessorConfig,
+    SplitConfig,
+    TrainConfig,
+)
+from sftkit.handlers.registry import HANDLERS
+from sftkit.options import Option, options_of
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
+
+
+def main() -> int:
+    """Write the page, or compare it with what would be written."""
+    text = "\n".join(_lines()) + "\n"
+    if "--check" in sys.argv[1:]:
+        return 0 if PAGE.read_text(encoding="utf-8") == text else 1
+    PAGE.write_text(text, encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+def _lines() -> Iterator[str]:
+    yield "# Reference"
+    yield ""
+    yield "Made by `python scripts/make_reference.py` from the code; change it there."
+    yield ""
+    yield "Every key may be given as `--key value`, `--key=value` or `key=value`, with dashes or underscores, nested ones"
+    yield "dotted and with list indices (`datasets[0].sampling=0.3`), or in a YAML or JSON file (`--config`, repeatable)."
+    yield "Defaults give way to the data config, that to `--config` files in order, those to the command line."
+    yield ""
+    yield "## Keys of all commands"
+    yield from _table(options_of(DataOptions))
+    shared = {option.name for option in options_of(DataOptions)}
+    for name, schema in (("preprocess", PreprocessConfig), ("inspect-shards", InspectConfig), ("train", TrainConfig)):
+        yield ""
+        yield f"## Keys of `sftkit {name}` besides"
+        if name == "train":
+            yield ""
+            yield "Every field of `transformers.TrainingArguments` is a key too; see [training](training.md)."
+        yield from _table([option for option in options_of(schema) if option.name not in shared])
+    for title, section in (
+        ("`dataprocessor`", ProcessorConfig),
+        ("an entry of `datasets`", DatasetConfig),
+        ("`split`", SplitConfig),
+        ("an entry of `data_handlers`", HandlerConfig),
+    ):
+        yield ""
+        yield f"## Keys of {title}"
+        yield from _table(options_of(section))
+    yield ""
+    yield "## Handlers"
+    yield ""
+    yield "Their arguments stand in `arguments.fn_kwargs` (or directly in `arguments`). Every handler also takes"
+    yield "`arguments.remove_columns`: `all` drops every column that the handler did not write, a list drops those named."
+    yield "`batched`, `batch_size` and `num_proc` are accepted and change nothing in the result."
+    for name, handler in HANDLERS.items():
+        yield ""
+        yield f"### `{name}`"
+        yield ""
+        yield " ".join((handler.__doc__ or "").split())
+        yield from _table(options_of(handler))
+    yield ""
+    yield "### `package.module:function`"
+    yield ""
+    yield "Your own function: `function(row, **fn_kwargs)` gets a row as a dict and returns a dict, or `None` to drop the"
+    yield "row. A parameter named `tokenizer` gets the tokenizer. Modules of the working directory are found."
+    yield ""
+    yield "## Other names that are accepted"
+    yield ""
+    yield "| name | is |"
+    yield "| --- | --- |"
+    for section_name, names in aliases.KEY_ALIASES.items():
+        prefix = f"{section_name}." if section_name else ""
+        yield from (f"| `{prefix}{other}` | `{prefix}{ours}` |" for other, ours in names.items())
+    yield from (f"| `--{other}` | `--{ours}` |" for other, ours in aliases.PATH_ALIASES.items())
+    yield from (f"| handler `{other}` | `{ours}` |" for other, ours in aliases.HANDLER_ALIASES.items())
+    yield from (f"| argument `{other}` | `{ours}` |" for other, ours in aliases.HANDLER_ARGUMENT_ALIASES.items())
+
+
+def _table(options: list[Option]) -> Iterator[str]:
+    if not options:
+        return
+    yield ""
+    yield "| key | | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for option in options:
+        kind = ", ".join(f"`{choice}`" for choice in option.choices) or option.kind.lower()
+        yield f"| `{option.name}` | {_cell(kind)} | {_code(option.default)} | {_cell(option.help)} |"
+
+
+def _cell(text: Any) -> str:
+    return str(text).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

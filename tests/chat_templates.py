@@ -1,0 +1,186 @@
+"""Chat templates of the kinds that are about: how they find their messages, what opens and ends a turn."""
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+CHATML_IN_LINES = """\
+{#- a comment -#}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+<|im_start|>assistant
+{{ message.content }}<|im_end|>
+    {%- else %}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+    {%- endif %}
+{% endfor %}
+{%- if add_generation_prompt %}
+<|im_start|>assistant
+{% endif %}
+"""
+
+GENERATION = """\
+{%- for message in messages %}
+{%- if message.role == 'assistant' %}
+{{- '<|im_start|>assistant\n' }}
+{%- generation %}
+{{- message.content + '<|im_end|>' }}
+{%- endgeneration %}
+{{- '\n' }}
+{%- else %}
+{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
+"""
+
+LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}"
+    "{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}"
+    "{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"
+    "{% for message in loop_messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+
+RESPONSE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}{{ '### Instruction:\n' + message.content + '\n\n' }}"
+    "{% elif message.role == 'assistant' %}{{ '### Response:\n' + message.content + eos_token + '\n\n' }}"
+    "{% else %}{{ message.content + '\n\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"
+)
+
+NO_PROMPT = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+)
+
+BY_INDEX = (
+    "{% for i in range(messages|length) %}"
+    "{% set message = messages[i] %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+BY_INDEX_NO_PROMPT = BY_INDEX.split("{% if add_generation_prompt")[0]
+
+QWEN3_LIKE = """\
+{%- set ns = namespace(last_query=messages|length - 1, found=false) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if not ns.found and message.role == 'user' %}
+        {%- set ns.found = true %}
+        {%- set ns.last_query = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\n' }}
+        {%- if loop.index0 > ns.last_query %}
+            {{- '<think>\n\n</think>\n\n' }}
+        {%- endif %}
+        {{- message.content + '<|im_end|>\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+
+MERGES_SYSTEM = """\
+{%- if messages[0].role == 'system' %}
+    {%- set first_user_prefix = messages[0].content + '\n\n' %}
+    {%- set loop_messages = messages[1:] %}
+{%- else %}
+    {%- set first_user_prefix = '' %}
+    {%- set loop_messages = messages %}
+{%- endif %}
+{%- for message in loop_messages %}
+    {%- set role = 'model' if message.role == 'assistant' else message.role %}
+    {{- '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else '') }}
+    {{- message.content | trim }}
+    {{- '<end_of_turn>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<start_of_turn>model\n' }}
+{%- endif %}
+"""
+
+PARTS = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\n' }}
+    {%- if message.content is string %}
+        {{- message.content }}
+    {%- else %}
+        {%- for part in message.content %}
+            {{- part.text }}
+        {%- endfor %}
+    {%- endif %}
+    {{- '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+
+TOOLS = """\
+{%- for tool in tools or [] %}
+    {{- tool | tojson + '\n' }}
+{%- endfor %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\n' + (message.content or '') }}
+    {%- for call in message.tool_calls or [] %}
+        {{- '<tool_call>' + call | tojson + '</tool_call>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+
+NO_STOP = (
+    "{% for message in messages %}"
+    "{{ ('### Response:\n' if message.role == 'assistant' else '### Instruction:\n') + message.content + '\n\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"
+)
+
+CAPTURED = (
+    "{% set body %}{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% endset %}{{ body }}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+ESCAPES = """\
+{% raw %}{{ not a variable }}{% endraw %}"quoted" \\n \\ \\" 'single' 你好 %} }}
+{% for message in messages -%}
+   {{ message.role }}:\t{{ message.content }}\\
+{%- if loop.last %} END{% else %} ... {% endif %}
+   {% for x in [] %}never{% else %}  empty {% endfor %}
+{% endfor %}
+ tail
+"""
+
+ALL = {
+    name.lower(): value
+    for name, value in dict(globals()).items()
+    if name.isupper() and isinstance(value, str) and name != "ALL"
+}

@@ -1,0 +1,136 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sftkit.config.schema import InspectConfig
+from sftkit.console.report import print_report, report_json
+from sftkit.inspection.report import inspect_shards
+from sftkit.inspection.visible import one_line, terminal_safe_json, visible
+from sftkit.shards.reading import open_shards
+
+from .conftest import ASK, Writer, byte_ids
+
+HOSTILE = "a\x1b[31m[red]b\u202ec\x07\r\x9b⟦d⟧ :smile:"
+
+
+def printed(
+    path: Path, tokenizer_dir: Path | None, *, colour: bool = False, width: int = 200, **options: object
+) -> str:
+    name = None if tokenizer_dir is None else str(tokenizer_dir)
+    config = InspectConfig(tokenizer_name_or_path=name, **options)  # type: ignore[arg-type]
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=colour, width=width, color_system="truecolor" if colour else None)
+    print_report(inspect_shards(config, open_shards(str(path))), config, console)
+    return stream.getvalue()
+
+
+def test_without_colour_marks_show_the_loss(shard_dir: Path, tokenizer_dir: Path) -> None:
+    text = printed(shard_dir, tokenizer_dir)
+    assert "<|ask|>00?⟦yes 0<|end|>⟧\n" in text
+    assert text.count("⟦trained⟧: these tokens carry a loss; everything else carries none") == 1
+    assert "train row 0 (train-00000-of-00002.parquet row 0): 10 tokens, 6 trained (60.0 %)" in text
+    assert "\x1b" not in text
+
+
+def test_with_colour_there_are_no_marks(shard_dir: Path, tokenizer_dir: Path) -> None:
+    text = printed(shard_dir, tokenizer_dir, colour=True)
+    assert "⟦" not in text
+    assert "\x1b[32myes 0\x1b[0m" in text
+    assert "\x1b[2m00?\x1b[0m" in text
+    assert "\x1b[1;7;32m<|end|>\x1b[0m" in text
+
+
+def test_no_color_brings_the_marks_to_a_terminal(
+    shard_dir: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "⟦" in printed(shard_dir, tokenizer_dir, colour=True)
+
+
+def test_whitespace_is_visible_on_request(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+    ids = byte_ids("a b\tc\nd")
+    path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[ids])
+    assert "⟦a·b→c⏎\nd⟧" in printed(path, tokenizer_dir, show_whitespace=True)
+    assert "⟦a b    c\nd⟧" in printed(path, tokenizer_dir)
+
+
+def test_nothing_in_the_data_reaches_the_terminal_raw(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+    path = write(tmp_path / "a.parquet", input_ids=[byte_ids(HOSTILE)], labels=[byte_ids(HOSTILE)])
+    expected = "a\\x1b[31m[red]b\\u202ec\\x07\\x0d\\x9b\\u27e6d\\u27e7 :smile:"
+    assert f"⟦{expected}⟧" in printed(path, tokenizer_dir)
+    text = write(tmp_path / "b.parquet", text=[HOSTILE])
+    coloured = printed(text, None, colour=True)
+    assert "\x1b[31m" not in coloured
+    assert not set("\x07\r\x9b\u202e") & set(coloured)
+
+
+def test_invisible_characters_are_escaped_and_emoji_stay_whole() -> None:
+    assert one_line("a\u200bb\ufeff\xad👩\u200d🚀\n\U000e0041") == "a\\u200bb\\ufeff\\xad👩\u200d🚀\\n\\U000e0041"
+    assert [(part.text, part.altered) for part in visible("a\x00b")] == [("a", False), ("\\x00", True), ("b", False)]
+
+
+def test_labels_of_another_id_are_marked(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+    path = write(tmp_path / "a.parquet", input_ids=[byte_ids("abc")], labels=[[-100, 98, 97]])
+    text = printed(path, tokenizer_dir)
+    assert "a⟦b≠c⟧" in text
+    assert "⟦≠...⟧: their label is another token" in text
+    assert "note: 1 trained tokens have a label that differs from their id" in text
+
+
+def test_packs_show_where_a_sequence_ends(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+    ids = byte_ids("abcde")
+    path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[ids], seq_lengths=[[2, 3]])
+    assert "⟦ab⟧\n--- sequence 2 of 2\n⟦cde⟧" in printed(path, tokenizer_dir)
+
+
+def test_ids_are_shown_as_numbers_where_there_is_no_text(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+    path = write(tmp_path / "a.parquet", input_ids=[[104, 99999, 105]], labels=[[-100, -100, 105]])
+    assert "h<99999>⟦i⟧" in printed(path, tokenizer_dir)
+    assert "104 99999⟦ 105⟧" in printed(path, None)
+
+
+def test_wide_characters_are_wrapped_on_a_terminal(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+    ids = byte_ids("你" * 50)
+    path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[[-100] * 150])
+    lines = printed(path, tokenizer_dir, colour=True, width=40).splitlines()
+    assert [line.count("你") for line in lines if "你" in line] == [20, 20, 10]
+    assert "你" * 50 in printed(path, tokenizer_dir, width=40)
+
+
+def test_json_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path) -> None:
+    document = json.loads(printed(shard_dir, tokenizer_dir, format="json", rows=2))
+    assert list(document) == ["summary", "rows", "notes"]
+    assert document["summary"]["splits"][0]["trained_tokens"] == 30
+    assert len(document["rows"]) == 2
+    assert document["rows"][0]["tokens"][0] == {
+        "id": ASK,
+        "text": "<|ask|>",
+        "trained": False,
+        "special": True,
+        "label": None,
+    }
+
+
+def test_json_holds_no_raw_control_characters(tmp_path: Path, write: Writer) -> None:
+    hostile = HOSTILE + "\U000e0041"
+    path = write(tmp_path / "a.parquet", text=[hostile])
+    text = report_json(inspect_shards(InspectConfig(), open_shards(str(path))))
+    assert json.loads(text)["rows"][0]["text"] == hostile
+    assert not set("\x1b\x07\r\x9b\u202e\U000e0041") & set(text)
+    assert terminal_safe_json('"\U000e0041"') == '"\\udb40\\udc41"'
+
+
+def test_a_summary_imports_neither_torch_nor_transformers(tmp_path: Path, write: Writer) -> None:
+    path = write(tmp_path / "a.parquet", input_ids=[[1, 2]], labels=[[1, 2]])
+    code = (
+        "import sys; from sftkit.config.schema import InspectConfig; from sftkit.shards.reading import open_shards; "
+        "from sftkit.inspection.report import inspect_shards; import sftkit.console.report; "
+        "inspect_shards(InspectConfig(), open_shards(sys.argv[1])); "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)

@@ -1,0 +1,310 @@
+"""Which characters of a conversation are trained, by their literal text, and which tokens that gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import chat_templates as templates
+import pytest
+from conftest import ALL_TOKENIZERS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import trained_texts
+
+from sftkit.rows import Row, RowError
+from sftkit.tokenization.loading import TokenizerSpec
+from sftkit.tokenization.template_marks import CLOSE, OPEN, holds_marks, mark_template, split_marks
+from sftkit.tokenization.toolbox import Toolbox
+
+MakeToolbox = Callable[..., Toolbox]
+
+
+def system(content: str) -> Row:
+    return {"role": "system", "content": content}
+
+
+def user(content: Any) -> Row:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: Any) -> Row:
+    return {"role": "assistant", "content": content}
+
+
+TWO_TURNS = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
+
+
+@pytest.fixture
+def toolbox(tokenizer_path: Callable[[str], str]) -> MakeToolbox:
+    def make(template: str | None, *, name: str = "bpe", train_on: str = "assistant") -> Toolbox:
+        return Toolbox(TokenizerSpec(tokenizer_path(name), chat_template=template), train_on)
+
+    return make
+
+
+def trained(tools: Toolbox, messages: list[Row], **row: Any) -> list[str]:
+    """The trained texts; the whole text is what the tokenizer itself renders."""
+    row = {**row, "messages": messages}
+    text, spans = tools.find_turns(row, "messages")
+    assert text == tools.tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
+    assert spans == sorted(spans)
+    return trained_texts(text, spans)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("CHATML", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("CHATML_IN_LINES", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("GENERATION", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("LLAMA2", [" hello </s>", " see you </s>"]),
+        ("RESPONSE", ["hello</s>", "see you</s>"]),
+        ("NO_PROMPT", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("BY_INDEX", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("BY_INDEX_NO_PROMPT", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("QWEN3_LIKE", ["hello<|im_end|>", "<think>\n\n</think>\n\nsee you<|im_end|>"]),
+        ("MERGES_SYSTEM", ["hello<end_of_turn>", "see you<end_of_turn>"]),
+        ("PARTS", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("TOOLS", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("CAPTURED", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("NO_STOP", ["hello", "see you"]),
+    ],
+)
+@pytest.mark.parametrize("with_system", [False, True])
+def test_what_the_model_has_to_produce_is_trained_and_nothing_else(
+    toolbox: MakeToolbox, template: str, expected: list[str], with_system: bool
+) -> None:
+    messages = [system("be kind"), *TWO_TURNS] if with_system else TWO_TURNS
+    assert trained(toolbox(getattr(templates, template)), messages) == expected
+
+
+LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
+    ("same text in both roles", [user("same"), assistant("same")] * 2, ["same<|im_end|>"] * 2),
+    ("turns that repeat", [user("a"), assistant("b")] * 3, ["b<|im_end|>"] * 3),
+    ("assistant turns in a row", [user("a"), assistant("b"), assistant("b")], ["b<|im_end|>"] * 2),
+    ("a turn without a word", [user("a"), assistant(""), user("c"), assistant("d")], ["<|im_end|>", "d<|im_end|>"]),
+    ("assistant first", [assistant("b"), user("c"), assistant("d")], ["b<|im_end|>", "d<|im_end|>"]),
+    ("user last", [user("a"), assistant("b"), user("c")], ["b<|im_end|>"]),
+    ("white space around", [user(" a "), assistant("  b \n")], ["  b \n<|im_end|>"]),
+    (
+        "the header in the content",
+        [user("<|im_start|>assistant\nfake<|im_end|>\n"), assistant("<|im_start|>assistant\nx"), user("y")],
+        ["<|im_start|>assistant\nx<|im_end|>"],
+    ),
+    (
+        "the stop token in the content",
+        [user("a"), assistant("b<|im_end|>\n<|im_start|>user\nc")],
+        ["b<|im_end|>\n<|im_start|>user\nc<|im_end|>"],
+    ),
+    (
+        "the characters that marks are made of",
+        [user(f"{OPEN}-1:0{CLOSE}"), assistant(f"{OPEN}0:1{CLOSE} b"), user(OPEN), assistant(CLOSE)],
+        [f"{OPEN}0:1{CLOSE} b<|im_end|>", f"{CLOSE}<|im_end|>"],
+    ),
+    ("null keys", [{**user("a"), "name": None}, assistant("b"), user("a"), assistant("b")], ["b<|im_end|>"] * 2),
+    ("thinking in the content", [user("a"), assistant("<think>no</think>b")], ["<think>no</think>b<|im_end|>"]),
+]
+
+
+@pytest.mark.parametrize("template", ["CHATML", "BY_INDEX", "NO_PROMPT", "BY_INDEX_NO_PROMPT", "GENERATION", "TOOLS"])
+@pytest.mark.parametrize(("messages", "expected"), [case[1:] for case in LOOKALIKES], ids=[c[0] for c in LOOKALIKES])
+def test_contents_that_look_like_something_else_change_nothing(
+    toolbox: MakeToolbox, template: str, messages: list[Row], expected: list[str]
+) -> None:
+    assert trained(toolbox(getattr(templates, template)), messages) == expected
+
+
+def test_only_the_last_turn_of_a_qwen3_like_template_thinks(toolbox: MakeToolbox) -> None:
+    tools = toolbox(templates.QWEN3_LIKE)
+    messages = [user("a"), assistant("b"), assistant("c"), user("a"), assistant("b")]
+    assert trained(tools, messages) == ["b<|im_end|>", "c<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
+
+
+def test_the_parts_of_a_content_are_trained_together(toolbox: MakeToolbox) -> None:
+    def parts(*texts: str) -> list[Row]:
+        return [{"type": "text", "text": text} for text in texts]
+
+    messages = [user(parts("a", "b")), assistant(parts("c", "d")), user(parts("a")), assistant(parts("d"))]
+    assert trained(toolbox(templates.PARTS), messages) == ["cd<|im_end|>", "d<|im_end|>"]
+
+
+def test_tool_calls_are_trained_and_what_tools_answer_is_not(toolbox: MakeToolbox) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "add", "arguments": {"a": 1}}]}
+    messages = [user("1+1?"), call, {"role": "tool", "content": "2"}, assistant("It is 2.")]
+    tools = toolbox(templates.TOOLS)
+    assert trained(tools, messages, tools=[{"name": "add"}]) == [
+        '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><|im_end|>',
+        "It is 2.<|im_end|>",
+    ]
+
+
+def test_train_on_chooses_among_the_spans(toolbox: MakeToolbox) -> None:
+    row = {"messages": TWO_TURNS}
+    text, spans = toolbox(templates.CHATML, train_on="last_assistant").find_turns(row, "messages")
+    assert trained_texts(text, spans) == ["see you<|im_end|>"]
+    text, spans = toolbox(templates.CHATML, train_on="all").find_turns(row, "messages")
+    assert trained_texts(text, spans) == [text]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [user("a")]}, r"no assistant turn in this conversation \(roles: user\)"),
+        ({"messages": []}, "column 'messages' must hold a list of messages, not an empty list"),
+        ({"messages": None}, "column 'messages' must hold a list of messages, not null"),
+        ({"messages": "hi"}, "column 'messages' must hold a list of messages, not str"),
+        ({"messages": ["hi"]}, "message 0 of column 'messages' must be an object, not str"),
+        ({"chat": [], "id": 1}, "column 'messages' not found; columns here: chat, id"),
+        ({"messages": [user("a"), {"role": "assistant"}]}, "the chat template cannot render this row: "),
+        ({"messages": TWO_TURNS, "tools": "{"}, "column 'tools' holds text that is not JSON"),
+        ({"messages": TWO_TURNS, "tools": {"a": 1}}, "column 'tools' must hold a list, not dict"),
+    ],
+)
+def test_a_row_without_a_usable_conversation_is_refused_with_its_reason(
+    toolbox: MakeToolbox, row: Row, reason: str
+) -> None:
+    with pytest.raises(RowError, match=reason):
+        toolbox(templates.CHATML).find_turns(row, "messages")
+
+
+def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot_tell(toolbox: MakeToolbox) -> None:
+    messages = [user(OPEN), assistant("b"), user("c"), assistant("d")]
+    with pytest.raises(RowError, match="message 1 is rendered differently when others follow; cannot prove its mask"):
+        toolbox(templates.QWEN3_LIKE).find_turns({"messages": messages}, "messages")
+
+
+def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(toolbox: MakeToolbox) -> None:
+    moves = (
+        "{{ 'The answer will be ' + messages[-1].content + '\n' }}"
+        "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+        "{{ message.content if message.role == 'user' else '...' }}{{ '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    with pytest.raises(RowError, match="content lies outside of the turn's own text; cannot prove its mask"):
+        toolbox(moves).find_turns({"messages": [user("a"), assistant("forty-two")]}, "messages")
+
+
+@pytest.mark.parametrize("name", ALL_TOKENIZERS)
+@pytest.mark.parametrize("messages", [TWO_TURNS, [user("a"), assistant("")], [user("Köln 你"), assistant(" 😀\n\n ü ")]])
+def test_generation_blocks_give_the_mask_that_transformers_gives(
+    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str, messages: list[Row]
+) -> None:
+    tools = toolbox(templates.GENERATION, name=name)
+    text, spans = tools.find_turns({"messages": messages}, "messages")
+    made = tools.encode_spans([text], [spans], add_special_tokens=False)
+    expected = reference(name).apply_chat_template(
+        messages,
+        chat_template=templates.GENERATION,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        add_special_tokens=False,
+    )
+    assert made.input_ids.values.tolist() == expected["input_ids"]
+    assert [int(label != -100) for label in made.labels.values] == expected["assistant_masks"]
+
+
+@pytest.mark.parametrize("name", ALL_TOKENIZERS)
+@pytest.mark.parametrize("template", ["CHATML", "RESPONSE", "LLAMA2", "QWEN3_LIKE"])
+def test_trained_tokens_decode_to_the_trained_text(
+    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str, template: str
+) -> None:
+    tokenizer = reference(name)
+    if template == "LLAMA2" and tokenizer.bos_token is None:
+        return
+    messages = [system("be kind"), *TWO_TURNS]
+    tools = toolbox(getattr(templates, template), name=name)
+    text, spans = tools.find_turns({"messages": messages}, "messages")
+    made = tools.encode_spans([text], [spans], add_special_tokens=False)
+    assert made.input_ids.values.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    runs: list[list[int]] = [[]]
+    for label in made.labels.values.tolist():
+        if label != -100:
+            runs[-1].append(label)
+        elif runs[-1]:
+            runs.append([])
+    decoded = [tokenizer.decode(run).strip() for run in runs if run]
+    assert decoded == [piece.strip() for piece in trained_texts(text, spans)]
+
+
+def test_the_real_qwen3_template_trains_what_it_asks_for(toolbox: MakeToolbox) -> None:
+    tools = toolbox(None, name="qwen3")
+    messages = [system("be kind"), *TWO_TURNS]
+    assert trained(tools, messages) == ["hello<|im_end|>", "<think>\n\n</think>\n\nsee you<|im_end|>"]
+    thought = {**assistant("four"), "reasoning_content": "two and two"}
+    assert trained(tools, [user("2+2?"), thought]) == ["<think>\ntwo and two\n</think>\n\nfour<|im_end|>"]
+
+
+@pytest.mark.parametrize("name", ["granite", "tinyllama", "sample:model"])
+def test_real_templates_train_the_answers(
+    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str
+) -> None:
+    tools = toolbox(None, name=name)
+    if reference(name).chat_template is None:
+        pytest.skip("this tokenizer has no chat template")
+    pieces = trained(tools, TWO_TURNS)
+    assert len(pieces) == 2
+    stop = {"granite": "<|end_of_text|>", "tinyllama": "</s>", "sample:model": "<|im_end|>"}[name]
+    assert pieces == [f"hello{stop}", f"see you{stop}"]
+
+
+def test_shared_conversations_train_every_answer_in_order(
+    toolbox: MakeToolbox, shared_data: Callable[[str], Any]
+) -> None:
+    lines = shared_data("multi_turn_chat.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+    tools = toolbox(templates.CHATML)
+    for messages in (json.loads(line)["messages"] for line in lines):
+        answers = [message["content"] for message in messages if message["role"] == "assistant"]
+        assert trained(tools, messages) == [f"{answer}<|im_end|>" for answer in answers]
+
+
+# --- Marks --------------------------------------------------------------------------------------------
+
+
+CONTENT = st.text(st.sampled_from(list("ab\n {}%\"'\\<|>:=你😀")), max_size=8)
+CONVERSATION = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), CONTENT), min_size=1, max_size=5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(template=st.sampled_from(sorted(templates.ALL)), turns=CONVERSATION)
+def test_a_marked_rendering_without_its_marks_is_the_plain_rendering(
+    template: str, turns: list[tuple[str, str]], reference: Callable[[str], Any]
+) -> None:
+    source = templates.ALL[template]
+    marked = mark_template(source)
+    if marked is None:
+        assert template == "captured"
+        return
+    tokenizer = reference("sample:model")
+    roles = ["user", "assistant"] * 3 if template in ("llama2", "merges_system") else [role for role, _ in turns]
+    messages = [{"role": role, "content": content} for role, (_, content) in zip(roles, turns, strict=False)]
+
+    def render(source: str) -> str:
+        return str(
+            tokenizer.apply_chat_template(messages, chat_template=source, tokenize=False, bos_token="<s>", eos_token="</s>")
+        )
+
+    text, blocks = split_marks(render(marked.source))
+    assert text == render(source)
+    assert holds_marks(render(marked.source))
+    assert all(0 <= block.start <= block.end <= len(text) for block in blocks)
+
+
+@pytest.mark.parametrize("name", ["granite", "qwen3", "tinyllama", "sample:model"])
+@pytest.mark.parametrize("with_tools", [False, True])
+def test_real_templates_render_the_same_without_their_marks(
+    reference: Callable[[str], Any], name: str, with_tools: bool
+) -> None:
+    tokenizer = reference(name)
+    if tokenizer.chat_template is None:
+        pytest.skip("this tokenizer has no chat template")
+    source = tokenizer.get_chat_template()
+    marked = mark_template(source)
+    assert marked is not None
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"a": "number"}}}] if with_tools else None
+    for messages in (TWO_TURNS, [system("s"), *TWO_TURNS], [user("a")]):
+        plain = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+        rendered = tokenizer.apply_chat_template(messages, tools=tools, chat_template=marked.source, tokenize=False)
+        assert split_marks(rendered)[0] == plain
