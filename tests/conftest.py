@@ -127,6 +127,19 @@ def reference(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
+def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
+    """Makes (once) the Toolbox of a chat template, a tokenizer by name, and `train_on`."""
+    from sftkit.tokenization.loading import TokenizerSpec
+    from sftkit.tokenization.toolbox import Toolbox
+
+    @cache
+    def make(template: str | None = None, *, name: str = "bpe", train_on: str = "assistant") -> Toolbox:
+        return Toolbox(TokenizerSpec(tokenizer_path(name), chat_template=template), train_on)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
     """A file of ../shared/data; the test is skipped where it is not there."""
 

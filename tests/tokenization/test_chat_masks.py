@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from support import trained_texts
 
 from sftkit.rows import Row, RowError
-from sftkit.tokenization.loading import TokenizerSpec
 from sftkit.tokenization.template_marks import CLOSE, OPEN, holds_marks, mark_template, split_marks
 from sftkit.tokenization.toolbox import Toolbox
 
@@ -36,19 +35,11 @@ def assistant(content: Any) -> Row:
 TWO_TURNS = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
 
 
-@pytest.fixture
-def toolbox(tokenizer_path: Callable[[str], str]) -> MakeToolbox:
-    def make(template: str | None, *, name: str = "bpe", train_on: str = "assistant") -> Toolbox:
-        return Toolbox(TokenizerSpec(tokenizer_path(name), chat_template=template), train_on)
-
-    return make
-
-
-def trained(tools: Toolbox, messages: list[Row], **row: Any) -> list[str]:
+def trained(box: Toolbox, messages: list[Row], **row: Any) -> list[str]:
     """The trained texts; the whole text is what the tokenizer itself renders."""
     row = {**row, "messages": messages}
-    text, spans = tools.find_turns(row, "messages")
-    assert text == tools.tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
+    text, spans = box.find_turns(row, "messages")
+    assert text == box.tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
     assert spans == sorted(spans)
     return trained_texts(text, spans)
 
@@ -85,7 +76,6 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
     ("turns that repeat", [user("a"), assistant("b")] * 3, ["b<|im_end|>"] * 3),
     ("assistant turns in a row", [user("a"), assistant("b"), assistant("b")], ["b<|im_end|>"] * 2),
     ("a turn without a word", [user("a"), assistant(""), user("c"), assistant("d")], ["<|im_end|>", "d<|im_end|>"]),
-    ("assistant first", [assistant("b"), user("c"), assistant("d")], ["b<|im_end|>", "d<|im_end|>"]),
     ("user last", [user("a"), assistant("b"), user("c")], ["b<|im_end|>"]),
     ("white space around", [user(" a "), assistant("  b \n")], ["  b \n<|im_end|>"]),
     (
@@ -114,6 +104,13 @@ def test_contents_that_look_like_something_else_change_nothing(
     toolbox: MakeToolbox, template: str, messages: list[Row], expected: list[str]
 ) -> None:
     assert trained(toolbox(getattr(templates, template)), messages) == expected
+
+
+def test_a_conversation_may_begin_with_the_assistant(toolbox: MakeToolbox) -> None:
+    messages = [assistant("b"), user("c"), assistant("d")]
+    assert trained(toolbox(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
+    with pytest.raises(RowError, match="Cannot apply chat template to an empty conversation"):  # what stands before it
+        trained(toolbox(templates.BY_INDEX), messages)
 
 
 def test_only_the_last_turn_of_a_qwen3_like_template_thinks(toolbox: MakeToolbox) -> None:
@@ -194,7 +191,8 @@ def test_generation_blocks_give_the_mask_that_transformers_gives(
     tools = toolbox(templates.GENERATION, name=name)
     text, spans = tools.find_turns({"messages": messages}, "messages")
     made = tools.encode_spans([text], [spans], add_special_tokens=False)
-    expected = reference(name).apply_chat_template(
+    # Trimmed offsets hide white space from transformers' own mask; `bpe` is the same tokenizer with whole ones.
+    expected = reference("bpe" if name == "trim" else name).apply_chat_template(
         messages,
         chat_template=templates.GENERATION,
         tokenize=True,
@@ -288,7 +286,7 @@ def test_a_marked_rendering_without_its_marks_is_the_plain_rendering(
 
     text, blocks = split_marks(render(marked.source))
     assert text == render(source)
-    assert holds_marks(render(marked.source))
+    assert holds_marks(marked.source)
     assert all(0 <= block.start <= block.end <= len(text) for block in blocks)
 
 

@@ -1,0 +1,101 @@
+"""The wheel, the docs and the example configs: what ships works outside of the checkout and says what is true."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
+EXAMPLES = sorted((ROOT / "configs").glob("*.yaml"))
+SEED_TEMPLATES = (
+    "--response_template", "<|start_of_role|>assistant<|end_of_role|>",
+    "--instruction_template", "<|start_of_role|>user<|end_of_role|>",
+)  # fmt: skip
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, cwd=cwd, env={**ENVIRONMENT, **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    built = run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        ROOT,
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--wheel-dir",
+        target,
+    )
+    assert built.returncode == 0, built.stderr
+    [path] = target.glob("sftkit-*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_sample_and_the_type_marker(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "sftkit/py.typed",
+        "sftkit/sample/conversations.jsonl",
+        "sftkit/sample/pairs.jsonl",
+        "sftkit/sample/validation.jsonl",
+        "sftkit/sample/data_config.yaml",
+        "sftkit/sample/model/config.json",
+        "sftkit/sample/model/tokenizer.json",
+    } <= names
+    assert not any(name.startswith(("tests/", "scripts/")) for name in names)
+
+
+def test_the_wheel_runs_outside_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    unpacked = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(unpacked)
+    done = run(
+        sys.executable, "-m", "sftkit", "preprocess", "--data_config_path", "sample:data_config.yaml",
+        "--model_name_or_path", "sample:model", "--output_dir", tmp_path / "out",
+        cwd=tmp_path, PYTHONPATH=str(unpacked),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    where = run(sys.executable, "-c", "import sftkit; print(sftkit.__file__)", cwd=tmp_path, PYTHONPATH=str(unpacked))
+    assert where.stdout.strip() == str(unpacked / "sftkit" / "__init__.py")
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert run(sys.executable, "scripts/make_reference.py", "--check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "example", [path for path in EXAMPLES if not path.name.startswith("train")], ids=lambda p: p.name
+)
+def test_every_example_config_of_preprocess_runs(example: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if example.name.startswith("seed"):
+        arguments = ["--data_config_path", str(example), "--model_name_or_path", "sample:model"]
+        arguments += SEED_TEMPLATES if "chat" in example.name else ()
+    else:
+        arguments = ["--config", str(example)]
+    done = run(sys.executable, "-m", "sftkit", "preprocess", *arguments, "--output_dir", out)
+    assert done.returncode == 0, done.stderr
+    assert (out / "manifest.json").is_file()
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    broken = []
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []

@@ -1,0 +1,131 @@
+"""Conversations as text, against transformers and against a plain Jinja environment set up like its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chat_templates as templates
+import jinja2
+import jinja2.sandbox
+import pytest
+from support import dataset, handler, preprocess, write_jsonl, written
+
+from sftkit.rows import Row
+from sftkit.tokenization.toolbox import Toolbox
+
+MakeToolbox = Callable[..., Toolbox]
+
+SEED = """\
+{%- for message in messages['messages'] %}
+ {%- if message['role'] == 'system' %}
+   {{ '<|start_of_role|>system<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'user' %}
+   {{ '<|start_of_role|>user<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'assistant' %}
+   {{ '<|start_of_role|>assistant<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'tools' %}
+   {{ '<|start_of_role|>tools<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'tool' %}
+   {{ '<|start_of_role|>tool<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'documents' %}
+   {{ '<|start_of_role|>documents<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- else %}
+   {{ '<|start_of_role|>unknown<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }} 
+ {%- endif %}
+{%- endfor %}
+"""
+CONVERSATIONS: list[Row] = [
+    {"messages": [{"role": role, "content": f"{role} says"} for role in ("system", "user", "assistant")]},
+    {"messages": [{"role": role, "content": "x\n y "} for role in ("tools", "tool", "documents", "else")], "id": 7},
+    {"messages": []},
+]
+TOOLS: list[list[Row]] = [
+    [{"name": "add", "parameters": {"a": {"type": "number"}, "b": {"type": "number"}}}],
+    [{"name": "say", "parameters": {"text": {"type": "string", "enum": ["hi", "ho"]}}, "strict": True}],
+    [],
+]
+
+
+def plain_rendering(source: str, **values: Any) -> str:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment.from_string(source).render(**values)
+
+
+@pytest.mark.parametrize("row", CONVERSATIONS, ids=range(len(CONVERSATIONS)))
+@pytest.mark.parametrize("source", [SEED, "\n\n  " + SEED, SEED.replace("{%-", "{%"), "a\n{{ messages['messages'] }}\n"])
+def test_a_template_that_wants_the_whole_row_gets_it_as_messages(toolbox: MakeToolbox, source: str, row: Row) -> None:
+    assert toolbox(source).render(row, None) == plain_rendering(source, messages=row, add_generation_prompt=False)
+
+
+def test_the_seeds_template_on_shared_conversations_is_what_jinja_renders(
+    toolbox: MakeToolbox, shared_data: Callable[[str], Path]
+) -> None:
+    rows = [json.loads(line) for line in shared_data("multi_turn_chat.jsonl").read_text(encoding="utf-8").splitlines()]
+    tools = toolbox(SEED)
+    assert [tools.render(row, None) for row in rows] == [plain_rendering(SEED, messages=row) for row in rows]
+
+
+@pytest.mark.parametrize("template", ["CHATML", "CHATML_IN_LINES", "GENERATION", "QWEN3_LIKE", "ESCAPES"])
+def test_a_conversation_column_is_rendered_as_transformers_renders_it(
+    toolbox: MakeToolbox, reference: Callable[[str], Any], template: str
+) -> None:
+    source = getattr(templates, template)
+    messages = CONVERSATIONS[0]["messages"]
+    rendered = toolbox(source).render({"chat": messages, "other": 1}, "chat")
+    assert rendered == reference("bpe").apply_chat_template(messages, chat_template=source, tokenize=False)
+
+
+def test_documents_and_tools_of_a_row_reach_the_template_also_as_json_text(toolbox: MakeToolbox) -> None:
+    source = "{{ tools | tojson }} {{ documents | tojson }}"
+    row = {"messages": [{"role": "user", "content": "a"}], "tools": TOOLS[0], "documents": [{"title": "t", "text": "x"}]}
+    as_text = {**row, "tools": json.dumps(TOOLS[0]), "documents": json.dumps(row["documents"])}
+    expected = f"{json.dumps(row['tools'])} {json.dumps(row['documents'])}"
+    assert toolbox(source).render(row, "messages") == expected
+    assert toolbox(source).render(as_text, "messages") == expected
+    for nothing in (None, "", []):
+        assert toolbox(source).render({**row, "tools": nothing, "documents": nothing}, "messages") == "null null"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "repository"])
+def test_tools_that_differ_from_row_to_row_reach_the_template_without_an_invented_key(
+    tmp_path: Path, tokenizer_path: Callable[[str], str], datasets_cache: Path, kind: str
+) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"call {i}"}, {"role": "assistant", "content": "ok"}], "tools": tools}
+        for i, tools in enumerate(TOOLS)
+    ]
+    if kind == "jsonl":
+        path = write_jsonl(tmp_path / "in.jsonl", rows)
+    elif kind == "json":
+        path = tmp_path / "in.json"
+        path.write_text(json.dumps(rows))
+    elif kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = tmp_path / "in.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path = tmp_path / "repository"
+        write_jsonl(path / "train.jsonl", rows)
+        (path / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: train.jsonl\n---\n")
+    render = handler("apply_tokenizer_chat_template", dataset_text_field="text", conversation_column="messages")
+    preprocess(
+        tmp_path / "out",
+        dataset(path, data_handlers=[render]),
+        processor={"chat_template": templates.TOOLS},
+        model_name_or_path=tokenizer_path("bpe"),
+    )
+    expected = [
+        "".join(json.dumps(tool, ensure_ascii=False) + "\n" for tool in tools)
+        + f"<|im_start|>user\ncall {i}<|im_end|>\n<|im_start|>assistant\nok<|im_end|>\n"
+        for i, tools in enumerate(TOOLS)
+    ]
+    assert [row["text"] for row in written(tmp_path / "out")] == expected
+    assert not any("null" in text for text in expected)
