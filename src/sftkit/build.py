@@ -68,8 +68,8 @@ def _pipeline(pickled: bytes) -> Pipeline:
     return Pipeline(recipe)
 
 
-def _stage_unit(pickled: bytes, unit: Unit) -> StagedUnit:
-    return _pipeline(pickled).stage(unit)
+def _stage_unit(pickled: bytes, staging: Path, unit: Unit) -> StagedUnit:
+    return _pipeline(pickled).stage(staging, unit)
 
 
 def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[list[StagedUnit], Quarantined]:
@@ -78,8 +78,10 @@ def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[lis
     staged: dict[int, StagedUnit] = {}
     bad: dict[int, Quarantined] = {}
     progress.begin("tokenizing", sum(unit.part.size for unit in units))
-    alone = plan.workers == 1
-    stage = plan.pipeline.stage if alone else partial(_stage_unit, pickle.dumps(plan.recipe))
+    if plan.workers == 1:
+        stage = partial(plan.pipeline.stage, output.staging)
+    else:
+        stage = partial(_stage_unit, pickle.dumps(plan.recipe), output.staging)
     for unit, result in run_tasks(stage, units, plan.workers):
         staged[unit.number] = result
         bad[unit.number] = [(unit.file.path, row) for row in result.bad]

@@ -17,6 +17,7 @@ from sftkit import __version__
 from sftkit.config.schema import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, UsageError
 from sftkit.options import Option, config_command
+from sftkit.progress import Silent
 from sftkit.torchless import import_transformers_without_torch
 
 app = typer.Typer(
@@ -137,10 +138,25 @@ def _inspect(config: InspectConfig) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    from sftkit.console.streams import start_logging
+    from sftkit.console.progress import make_progress
+    from sftkit.console.streams import results, start_logging
+    from sftkit.console.training import print_event, print_training
+    from sftkit.provision import check_data, shards_for
+    from sftkit.training.arguments import make_training_arguments
+    from sftkit.training.distributed import is_main_process, main_process_first, quiet_replicas, without_fsdp_on_cpu
 
     start_logging(config.log_level)
-    raise NotImplementedError
+    check_data(config)
+    without_fsdp_on_cpu()
+    quiet_replicas()
+    arguments = make_training_arguments(config)
+    with main_process_first() as main:
+        shards = shards_for(config, make_progress() if main else Silent())
+    from sftkit.training.run import train
+
+    report = train(config, arguments, shards, on_log=print_event)
+    if is_main_process():
+        print_training(report, results())
 
 
 @contextmanager

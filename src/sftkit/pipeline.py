@@ -31,14 +31,12 @@ class Recipe:
     options: DataOptions
     datasets: tuple[DatasetConfig, ...]
     tokenizer: TokenizerSpec | None
-    staging: Path
 
 
 class Pipeline:
     """A recipe made ready to run: handlers built, the tokenizer loaded when something first needs it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
         self.tools = Toolbox(recipe.tokenizer, recipe.options.train_on)
         self._lines = {
             dataset.name: _Line(dataset, build_chain(dataset, index), recipe.options)
@@ -59,8 +57,8 @@ class Pipeline:
         """
         self._lines[dataset].check_columns(columns)
 
-    def stage(self, unit: Unit) -> StagedUnit:
-        """Run one unit and write its rows to the staging directory.
+    def stage(self, staging: Path, unit: Unit) -> StagedUnit:
+        """Run one unit and write its rows to a file in the staging directory.
 
         Raises:
             SourceError: its file cannot be read.
@@ -68,7 +66,7 @@ class Pipeline:
         """
         began = time.perf_counter()
         log = RowLog()
-        with StagingWriter(self._recipe.staging / f"unit-{unit.number:06d}.arrow") as writer:
+        with StagingWriter(staging / f"unit-{unit.number:06d}.arrow") as writer:
             for batch, text_field in self.finished(unit, log):
                 if len(batch):
                     writer.write(batch, text_field)

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sftkit.config.fields import plain
@@ -19,7 +18,6 @@ from sftkit.execution import available_cores
 from sftkit.handlers.registry import build_chain
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.rows import RowLog
-from sftkit.shards.directory import OutputDirectory
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.simple import datasets_of
 from sftkit.sources.finding import find_sources
@@ -112,7 +110,7 @@ def plan(config: PreprocessConfig) -> Plan:
         return _first_columns(found[dataset.name])
 
     datasets = datasets_of(config, columns_of)
-    recipe = Recipe(config, datasets, tokenizer_spec(config), OutputDirectory(Path(config.output_dir)).staging)
+    recipe = Recipe(config, datasets, tokenizer_spec(config))
     pipeline = Pipeline(recipe)
     pipeline.check()
     for dataset in datasets:

@@ -1,0 +1,53 @@
+"""The shards of a training run: those that are there, or built from raw data into a cache by the shared core."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sftkit.build import is_done, run
+from sftkit.config.schema import TrainConfig, as_preprocess
+from sftkit.errors import SourceError
+from sftkit.planning import check, plan
+from sftkit.progress import Progress
+from sftkit.rows import INPUT_IDS, LABELS
+from sftkit.shards.reading import ShardSet, open_shards
+from sftkit.splits import TRAIN
+
+_KEY_LENGTH = 32  # characters of the fingerprint that name a cached data set
+
+
+def check_data(config: TrainConfig) -> None:
+    """Raise `ConfigError` for what is wrong with the data part of a config, before any data is read."""
+    check(as_preprocess(config, config.cache_dir))
+
+
+def shards_for(config: TrainConfig, progress: Progress) -> ShardSet:
+    """Tokenized shards to train on.
+
+    A directory or file of Parquet with `input_ids` and `labels` is used as it is. Anything else is built into
+    `cache_dir`, under a name made from everything that decides its content, and found there the next time.
+
+    Raises:
+        ConfigError, SourceError, DataError, TokenizerError, OutputError: as `preprocess` would.
+    """
+    given = _tokenized(config)
+    if given is not None:
+        return given
+    planned = plan(as_preprocess(config, config.cache_dir))
+    place = Path(config.cache_dir).expanduser() / planned.fingerprint[:_KEY_LENGTH]
+    planned = replace(planned, config=replace(planned.config, output_dir=str(place)))
+    if is_done(planned) is None:
+        run(planned, progress)
+    return open_shards(str(place))
+
+
+def _tokenized(config: TrainConfig) -> ShardSet | None:
+    """The shards at `training_data_path` when it is one place that holds tokens already."""
+    if config.datasets or config.validation_data_path or len(config.training_data_path) != 1:
+        return None
+    try:
+        shards = open_shards(config.training_data_path[0])
+    except SourceError:
+        return None  # raw data, or nothing: the core will say
+    return shards if {INPUT_IDS, LABELS} <= set(shards.column_names(TRAIN)) else None

@@ -1,0 +1,530 @@
+"""Every handler on a few rows: literal results, and those of the transformers tokenizer called row by row."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chat_templates as templates
+import numpy as np
+import pytest
+from conftest import ALL_TOKENIZERS
+from support import dataset
+
+from sftkit.config.schema import HandlerConfig
+from sftkit.errors import ConfigError, TokenizerError
+from sftkit.handlers.registry import HANDLERS, build_chain
+from sftkit.rows import Batch, Row, RowLog
+from sftkit.tokenization.toolbox import Toolbox
+
+MakeToolbox = Callable[..., Toolbox]
+Apply = Callable[..., tuple[list[Row], RowLog]]
+
+
+def config(name: str, arguments: dict[str, Any] | None = None, **fn_kwargs: Any) -> HandlerConfig:
+    return HandlerConfig(name=name, arguments={**(arguments or {}), "fn_kwargs": fn_kwargs})
+
+
+@pytest.fixture
+def apply(toolbox: MakeToolbox) -> Apply:
+    """Rows through handlers: those that are left, token columns as lists, and the log."""
+
+    def run(
+        rows: list[Row], *handlers: HandlerConfig, name: str = "bpe", template: str | None = None
+    ) -> tuple[list[Row], RowLog]:
+        batch, log = Batch(rows, np.arange(1, len(rows) + 1)), RowLog()
+        for link in build_chain(dataset("unused", data_handlers=handlers), 0):
+            batch = link.bind(toolbox(template, name=name))(batch, log)
+        tokens = {name: [column[i].tolist() for i in range(len(batch))] for name, column in batch.tokens.items()}
+        return [
+            {**row, **{name: values[i] for name, values in tokens.items()}} for i, row in enumerate(batch.rows)
+        ], log
+
+    return run
+
+
+# --- Columns ------------------------------------------------------------------------------------------
+
+
+def test_columns_are_duplicated_renamed_retained_and_removed(apply: Apply) -> None:
+    rows = [{"a": 1, "b": [2], "c": None}]
+    assert apply(rows, config("duplicate_columns", old_column="b", new_column="d"))[0] == [
+        {"a": 1, "b": [2], "c": None, "d": [2]}
+    ]
+    assert apply(rows, config("rename_columns", columns={"a": "x", "c": "y"}))[0] == [{"x": 1, "b": [2], "y": None}]
+    assert apply(rows, config("rename_columns", columns={"a": "b", "b": "a"}))[0] == [{"b": 1, "a": [2], "c": None}]
+    assert apply(rows, config("retain_columns", columns=["c", "a"]))[0] == [{"a": 1, "c": None}]
+    assert apply(rows, config("remove_columns", columns=["c", "a"]))[0] == [{"b": [2]}]
+
+
+def test_token_columns_are_moved_about_like_others(apply: Apply) -> None:
+    tokenized, _ = apply([{"text": "cat"}], config("tokenize", dataset_text_field="text"))
+    ids = tokenized[0]["input_ids"]
+    chain = [
+        config("tokenize", dataset_text_field="text"),
+        config("duplicate_columns", old_column="input_ids", new_column="copy"),
+        config("rename_columns", columns={"input_ids": "ids"}),
+        config("remove_columns", columns=["attention_mask", "text"]),
+    ]
+    assert apply([{"text": "cat"}], *chain)[0] == [{"copy": ids, "ids": ids}]
+    assert apply([{"text": "cat"}], *chain, config("retain_columns", columns=["ids"]))[0] == [{"ids": ids}]
+
+
+@pytest.mark.parametrize(
+    ("handler", "column"),
+    [
+        (config("duplicate_columns", old_column="nope", new_column="d"), "nope"),
+        (config("rename_columns", columns={"nope": "x"}), "nope"),
+        (config("retain_columns", columns=["a", "nope"]), "nope"),
+        (config("remove_columns", columns=["nope"]), "nope"),
+        (config("skip_large_text", column_name="nope", max_length=3), "nope"),
+        (config("add_tokenizer_eos_token", dataset_text_field="nope"), "nope"),
+        (config("tokenize", dataset_text_field="nope"), "nope"),
+        (config("tokenize_and_apply_input_masking", input_field_name="a", output_field_name="nope"), "nope"),
+        (config("tokenize_and_apply_chat_template_with_masking"), "messages"),
+        (config("apply_tokenizer_chat_template", dataset_text_field="t", conversation_column="nope"), "nope"),
+        (config("apply_custom_data_formatting_template", dataset_text_field="t", template="{{nope}}"), "nope"),
+    ],
+    ids=lambda value: value.name if isinstance(value, HandlerConfig) else "",
+)
+def test_a_row_without_the_column_is_quarantined_with_the_columns_it_has(
+    apply: Apply, handler: HandlerConfig, column: str
+) -> None:
+    rows, log = apply([{"a": "x", "b": "y"}], handler, template=templates.CHATML)
+    assert rows == []
+    assert [(bad.number, bad.reason) for bad in log.bad] == [(1, f"column {column!r} not found; columns here: a, b")]
+    assert log.bad[0].content == "{'a': 'x', 'b': 'y'}"
+
+
+TEXT_HANDLERS = [
+    config("add_tokenizer_eos_token", dataset_text_field="text"),
+    config("tokenize", dataset_text_field="text"),
+    config("tokenize_and_apply_input_masking", input_field_name="text", output_field_name="out"),
+    config("tokenize_and_apply_input_masking", input_field_name="out", output_field_name="text"),
+]
+
+
+@pytest.mark.parametrize("handler", TEXT_HANDLERS, ids=lambda handler: str(handler.name))
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "column 'text' is null where text should be"),
+        (5, "column 'text' must be text, not int"),
+        (["a"], "column 'text' must be text, not list"),
+        ({"a": 1}, "column 'text' must be text, not dict"),
+    ],
+)
+def test_what_is_no_text_is_quarantined_and_other_rows_pass(
+    apply: Apply, handler: HandlerConfig, value: Any, reason: str
+) -> None:
+    rows, log = apply([{"text": "a", "out": "b"}, {"text": value, "out": "b"}, {"text": "c", "out": "b"}], handler)
+    assert len(rows) == 2
+    assert [(bad.number, bad.reason) for bad in log.bad] == [(2, reason)]
+
+
+# --- skip_large_text ----------------------------------------------------------------------------------
+
+
+def test_text_is_measured_in_characters_and_must_be_strictly_shorter(apply: Apply) -> None:
+    rows, log = apply([{"t": "12"}, {"t": "你好吗"}, {"t": "1234"}], config("skip_large_text", column_name="t", max_length=3))
+    assert rows == [{"t": "12"}]
+    assert dict(log.dropped) == {"skip_large_text: t has 3 or more": 2}
+    assert log.bad == []
+
+
+def test_input_ids_are_measured_in_tokens(apply: Apply, reference: Callable[[str], Any]) -> None:
+    texts = ["cat", "the cat sat on", "the cat sat on the mat and the dog"]
+    count = len(reference("bpe")(texts[1])["input_ids"])
+    tokenize = config("tokenize", dataset_text_field="text")
+    rows = [{"text": text} for text in texts]
+    assert len(apply(rows, tokenize, config("skip_large_text", column_name="input_ids", max_length=count))[0]) == 1
+    assert len(apply(rows, tokenize, config("skip_large_text", column_name="input_ids", max_length=count + 1))[0]) == 2
+    lists = [{"input_ids": [1, 2]}, {"input_ids": [1, 2, 3]}]
+    assert apply(lists, config("skip_large_text", column_name="input_ids", max_length=3))[0] == [{"input_ids": [1, 2]}]
+
+
+def test_what_has_no_length_is_quarantined(apply: Apply) -> None:
+    rows, log = apply([{"t": None}, {"t": 7}], config("skip_large_text", column_name="t", max_length=3))
+    assert rows == []
+    assert [bad.reason for bad in log.bad] == [
+        "column 't' must be text or a list to be measured, not null",
+        "column 't' must be text or a list to be measured, not int",
+    ]
+
+
+# --- Text ---------------------------------------------------------------------------------------------
+
+
+def test_the_eos_token_is_appended(apply: Apply) -> None:
+    rows = [{"t": "a"}, {"t": "b</s>"}, {"t": ""}]
+    added = apply(rows, config("add_tokenizer_eos_token", dataset_text_field="t"))[0]
+    assert added == [{"t": "a</s>"}, {"t": "b</s></s>"}, {"t": "</s>"}]
+    only = apply(rows, config("add_tokenizer_eos_token", dataset_text_field="t", only_if_missing=True))[0]
+    assert only == [{"t": "a</s>"}, {"t": "b</s>"}, {"t": "</s>"}]
+
+
+def test_columns_are_put_into_a_formatting_template(apply: Apply) -> None:
+    row = {"a": "x", "b c": 3, "d-e.f_g": {"k": "ü"}, "list": [1, None], "flag": True}
+    template = "{{a}}|{{ a }}|{{b c}}|{{ d-e.f_g }}|{{list}}|{{flag}}|{a}|{{a!}}|{{{a}}}"
+    rows, _ = apply([row], config("apply_custom_data_formatting_template", dataset_text_field="t", template=template))
+    assert rows[0]["t"] == 'x|x|3|{"k": "ü"}|[1, null]|True|{a}|{{a!}}|{x}</s>'
+    assert {name: rows[0][name] for name in row} == row
+
+
+def test_values_are_not_looked_through_for_further_columns(apply: Apply) -> None:
+    row = {"a": "{{b}} \\1 \\g<0>", "b": "no"}
+    template = config("apply_custom_data_formatting_template", dataset_text_field="t", template="{{a}}", add_eos_token=False)
+    assert apply([row], template)[0][0]["t"] == "{{b}} \\1 \\g<0>"
+
+
+def test_a_null_in_a_formatting_template_is_quarantined(apply: Apply) -> None:
+    template = config("apply_custom_data_formatting_template", dataset_text_field="t", template="{{a}}")
+    rows, log = apply([{"a": None}], template)
+    assert rows == []
+    assert log.bad[0].reason == "column 'a' is null where text should be"
+
+
+def test_a_jinja_template_sees_the_columns_and_the_row(apply: Apply) -> None:
+    template = "{{ a | upper }} {% for x in b %}{{ x }},{% endfor %} {{ element['c d'] }}\n"
+    row = {"a": "x", "b": [1, 2], "c d": "e"}
+    jinja = config("apply_custom_jinja_template", dataset_text_field="t", template=template)
+    assert apply([row], jinja)[0][0]["t"] == "X 1,2, e\n</s>"
+    bare = config("apply_custom_jinja_template", dataset_text_field="a", template="{{ a }}!", add_eos_token=False)
+    assert apply([row], bare)[0] == [{"a": "x!", "b": [1, 2], "c d": "e"}]
+
+
+def test_an_unknown_column_in_a_jinja_template_is_quarantined(apply: Apply) -> None:
+    jinja = config("apply_custom_jinja_template", dataset_text_field="t", template="{{ nope }}")
+    rows, log = apply([{"a": 1}], jinja)
+    assert rows == []
+    assert log.bad[0].reason == "the template asks for what is not there: 'nope' is undefined; columns here: a"
+
+
+@pytest.mark.parametrize("template", ["{{ a.__class__.__mro__ }}", "{{ b.append(1) }}", "{{ a / 0 }}", "{{ range(10**9) }}"])
+def test_a_jinja_template_runs_in_a_sandbox_and_what_it_raises_is_quarantined(apply: Apply, template: str) -> None:
+    row: Row = {"a": 1, "b": []}
+    rows, log = apply([row], config("apply_custom_jinja_template", dataset_text_field="t", template=template))
+    assert rows == []
+    assert log.bad[0].reason.startswith("the template ")
+    assert row == {"a": 1, "b": []}
+
+
+def test_a_jinja_template_that_is_no_jinja_is_a_config_error(apply: Apply) -> None:
+    with pytest.raises(ConfigError, match="template is not valid Jinja: line 2: "):
+        apply([], config("apply_custom_jinja_template", dataset_text_field="t", template="ok\n{% if %}"))
+
+
+def test_a_chat_template_writes_a_text_column_from_a_column_or_from_the_row(apply: Apply) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    by_column = config("apply_tokenizer_chat_template", dataset_text_field="t", conversation_column="chat")
+    assert apply([{"chat": messages}], by_column, template=templates.CHATML)[0] == [
+        {"chat": messages, "t": "<|im_start|>user\nhi<|im_end|>\n"}
+    ]
+    by_row = config("apply_tokenizer_chat_template", dataset_text_field="t")
+    rows, _ = apply([{"chat": messages}], by_row, template="{{ messages['chat'][0].content }}")
+    assert rows[0]["t"] == "hi"
+
+
+@pytest.mark.parametrize("name", ["apply_tokenizer_chat_template", "tokenize_and_apply_chat_template_with_masking"])
+def test_a_tokenizer_without_a_chat_template_is_an_error_before_any_row(apply: Apply, name: str) -> None:
+    arguments = {"dataset_text_field": "t"} if name == "apply_tokenizer_chat_template" else {}
+    with pytest.raises(TokenizerError, match="has no chat template; give `dataprocessor.chat_template`"):
+        apply([], config(name, **arguments))
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        config("add_tokenizer_eos_token", dataset_text_field="t"),
+        config("tokenize_and_apply_input_masking", input_field_name="a", output_field_name="b"),
+        config("apply_custom_jinja_template", dataset_text_field="t", template="x"),
+        config("apply_custom_data_formatting_template", dataset_text_field="t", template="x"),
+    ],
+    ids=lambda handler: str(handler.name),
+)
+def test_a_tokenizer_without_eos_is_an_error_where_eos_is_asked_for(
+    tmp_path: Path, tokenizer_path: Callable[[str], str], handler: HandlerConfig
+) -> None:
+    from transformers import AutoTokenizer
+
+    from sftkit.tokenization.loading import TokenizerSpec
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path("bpe"))
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    tools = Toolbox(TokenizerSpec(str(tmp_path)), "assistant")
+    [link] = build_chain(dataset("unused", data_handlers=[handler]), 0)
+    with pytest.raises(TokenizerError, match="has no eos token, and one is asked for"):
+        link.bind(tools)
+
+
+# --- Tokens -------------------------------------------------------------------------------------------
+
+PAIRS = [
+    ("Tweet: I love it", "no complaint"),
+    ("ends with space ", "x"),
+    ("ends with newline\n", "x"),
+    ("ends with tab\t", "x"),
+    ("q", " starts with space"),
+    ("q", "\nstarts with newline"),
+    ("q", "\tstarts with tab"),
+    ("", "no input"),
+    ("no output", ""),
+    ("Köln 你好", "😀 ok"),
+    ("nbsp\u00a0", "x"),
+]
+
+
+@pytest.mark.parametrize("name", ALL_TOKENIZERS)
+@pytest.mark.parametrize("add_eos_token", [True, False])
+def test_input_masking_is_what_the_tokenizer_gives_row_by_row(
+    apply: Apply, reference: Callable[[str], Any], name: str, add_eos_token: bool
+) -> None:
+    tokenizer = reference(name)
+    masking = config(
+        "tokenize_and_apply_input_masking",
+        {"remove_columns": "all"},
+        input_field_name="in",
+        output_field_name="out",
+        add_eos_token=add_eos_token,
+    )
+    expected = []
+    for source, target in PAIRS:
+        space = "" if source[-1:] in (" ", "\n", "\t") and source or target[:1] in (" ", "\n", "\t") and target else " "
+        ids = tokenizer(source + space + target + (tokenizer.eos_token if add_eos_token else ""))["input_ids"]
+        masked = min(len(tokenizer(source)["input_ids"]), len(ids))
+        labels = [-100] * masked + ids[masked:]
+        expected.append({"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)})
+    assert apply([{"in": a, "out": b} for a, b in PAIRS], masking, name=name)[0] == expected
+
+
+def test_input_masking_in_literal_tokens(apply: Apply, reference: Callable[[str], Any]) -> None:
+    masking = config("tokenize_and_apply_input_masking", input_field_name="in", output_field_name="out")
+    [row], _ = apply([{"in": "input", "out": "complaint"}], masking)
+    tokens = reference("bpe").convert_ids_to_tokens(row["input_ids"])
+    assert "".join(tokens) == "inputĠcomplaint</s>"
+    trained = [token for token, label in zip(tokens, row["labels"], strict=True) if label != -100]
+    assert "".join(trained) == "Ġcomplaint</s>"
+
+
+@pytest.mark.parametrize("name", ALL_TOKENIZERS)
+def test_tokenize_gives_what_the_tokenizer_gives(apply: Apply, reference: Callable[[str], Any], name: str) -> None:
+    texts = ["the cat sat on the mat", "", "你好 </s> x"]
+    for arguments in ({}, {"truncation": True, "max_length": 3}, {"truncation": False, "max_length": 3}):
+        cut = {"truncation": True, "max_length": 3} if arguments.get("truncation") else {}
+        expected = [dict(reference(name)(text, **cut)) for text in texts]
+        rows, _ = apply(
+            [{"t": text} for text in texts], config("tokenize", dataset_text_field="t", **arguments), name=name
+        )
+        assert [(row["input_ids"], row["attention_mask"]) for row in rows] == [
+            (made["input_ids"], made["attention_mask"]) for made in expected
+        ]
+        assert [row["t"] for row in rows] == texts
+
+
+def test_chat_masking_trains_the_answers_and_cuts_at_max_seq_length(
+    apply: Apply, reference: Callable[[str], Any]
+) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n"
+    ids = reference("bos")(text, add_special_tokens=False)["input_ids"]
+    prompt = len(reference("bos")(text.split("hello")[0], add_special_tokens=False)["input_ids"])
+    newline = len(reference("bos")("\n", add_special_tokens=False)["input_ids"])
+    labels = [-100] * prompt + ids[prompt : len(ids) - newline] + [-100] * newline
+    masking = config("tokenize_and_apply_chat_template_with_masking", {"remove_columns": ["chat"]}, conversation_column="chat")
+    [row], _ = apply([{"chat": messages, "id": 1}], masking, name="bos", template=templates.CHATML)
+    assert row == {"id": 1, "input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
+    cut = config(
+        "tokenize_and_apply_chat_template_with_masking", conversation_column="chat", max_seq_length=prompt + 1
+    )
+    [row], _ = apply([{"chat": messages}], cut, name="bos", template=templates.CHATML)
+    assert (row["input_ids"], row["labels"]) == (ids[: prompt + 1], labels[: prompt + 1])
+
+
+# --- Names, aliases and arguments ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            config("tokenize_and_apply_input_masking", input_field_name="a", output_field_name="b"),
+            config("tokenize_and_apply_input_masking", input_column_name="a", output_column_name="b"),
+        ),
+        (config("tokenize", dataset_text_field="a"), config("tokenize", text_column_name="a")),
+        (
+            config("apply_custom_jinja_template", dataset_text_field="t", template="{{ a }}"),
+            config("apply_custom_jinja_template", formatted_text_column_name="t", template="{{ a }}"),
+        ),
+        (
+            config("apply_tokenizer_chat_template", dataset_text_field="t", conversation_column="m"),
+            config(
+                "apply_tokenizer_chat_template", formatted_text_column_name="t", conversation_column_name="m"
+            ),
+        ),
+        (
+            config("tokenize_and_apply_chat_template_with_masking", conversation_column="m"),
+            config("tokenize_and_apply_chat_template_with_masking", conversation_column_name="m"),
+        ),
+        (config("retain_columns", columns=["a"]), config("select_columns", column_names=["a"])),
+        (config("rename_columns", columns={"a": "c"}), config("rename_columns", column_mapping={"a": "c"})),
+        (
+            config("skip_large_text", column_name="a", max_length=4),
+            config("skip_samples_with_large_columns", column_name="a", max_allowed_length=4),
+        ),
+        (
+            config("duplicate_columns", old_column="a", new_column="c"),
+            config("duplicate_columns", existing_column_name="a", new_column_name="c"),
+        ),
+        (
+            config("retain_columns", columns=["a"]),
+            HandlerConfig(name="retain_columns", arguments={"columns": ["a"]}),  # as the seed writes it
+        ),
+        (
+            config("tokenize", dataset_text_field="a"),
+            config(
+                "tokenize", {"batched": True, "batch_size": 2, "num_proc": 4}, dataset_text_field="a"
+            ),
+        ),
+    ],
+    ids=lambda handler: str(handler.name),
+)
+def test_other_names_and_arguments_that_change_nothing_give_the_same_rows(
+    apply: Apply, ours: HandlerConfig, theirs: HandlerConfig
+) -> None:
+    rows = [{"a": text, "b": "out", "m": [{"role": "user", "content": text}, {"role": "assistant", "content": "y"}]}
+            for text in ("cat", "mouse")]
+    first, second = (apply(rows, handler, template=templates.CHATML) for handler in (ours, theirs))
+    assert first == second
+    assert first[0] != rows
+
+
+@pytest.mark.parametrize(
+    ("removed", "left"),
+    [
+        ("all", {"t"}),
+        (["all"], {"t"}),
+        (["a"], {"b", "t"}),
+        ("b", {"a", "t"}),
+        (["t"], {"a", "b", "t"}),
+        ([], {"a", "b", "t"}),
+        (None, {"a", "b", "t"}),
+    ],
+)
+def test_remove_columns_takes_what_the_handler_did_not_write(apply: Apply, removed: Any, left: set[str]) -> None:
+    handler = config(
+        "apply_custom_data_formatting_template", {"remove_columns": removed}, dataset_text_field="t", template="{{a}}"
+    )
+    assert set(apply([{"a": "1", "b": "2"}], handler)[0][0]) == left
+
+
+def problems(*handlers: HandlerConfig) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        build_chain(dataset("unused", data_handlers=handlers), 2)
+    return list(caught.value.problems)
+
+
+def test_an_unknown_handler_lists_the_known_ones() -> None:
+    [problem] = problems(config("tokenise"))
+    assert problem.startswith("datasets[2].data_handlers[0]: unknown handler 'tokenise' (did you mean 'tokenize'?)")
+    assert all(name in problem for name in HANDLERS)
+    assert problem.endswith("or package.module:function")
+
+
+def test_every_wrong_argument_of_every_handler_is_named_at_once() -> None:
+    found = problems(
+        config("tokenize", dataset_text_feild="a"),
+        config("skip_large_text", column_name="a", max_length="many"),
+        config("retain_columns", {"remove_columns": 5}, columns=["a"]),
+        HandlerConfig(name="tokenize", arguments={"fn_kwargs": ["a"]}),
+    )
+    at = "datasets[2].data_handlers"
+    assert found[0] == f"unknown key '{at}[0].tokenize.dataset_text_feild' (did you mean 'dataset_text_field'?)"
+    assert found[1].startswith(f"missing key '{at}[0].tokenize.dataset_text_field'")
+    assert found[2] == f"{at}[1].skip_large_text.max_length must be a whole number, not 'many'"
+    assert found[3] == f"{at}[2].arguments.remove_columns must be all or a list, not 5"
+    assert found[4] == f"{at}[3].arguments.fn_kwargs must hold keys and values"
+    assert found[5].startswith(f"missing key '{at}[3].tokenize.dataset_text_field'")
+
+
+# --- Functions of the user's own ----------------------------------------------------------------------
+
+MODULE = """
+def shout(row, mark="!"):
+    return {**row, "text": row["text"].upper() + mark}
+
+def only_long(row):
+    return row if len(row["text"]) > 3 else None
+
+def broken(row):
+    raise KeyError("text")
+
+def junk(row):
+    return [row]
+
+def count(row, tokenizer):
+    return {**row, "count": len(tokenizer(row["text"])["input_ids"])}
+
+def last_id(row):
+    return {**row, "input_ids": row["input_ids"][-1:]}
+
+constant = 5
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the working directory, under a name of its own."""
+    name = f"mine_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    return name
+
+
+def test_a_function_of_the_users_own_maps_rows_and_takes_arguments(apply: Apply, mine: str) -> None:
+    rows = [{"text": "a", "n": 1}]
+    assert apply(rows, config(f"{mine}:shout"))[0] == [{"text": "A!", "n": 1}]
+    assert apply(rows, config(f"{mine}:shout", mark="?"))[0] == [{"text": "A?", "n": 1}]
+
+
+def test_none_drops_the_row_and_is_counted(apply: Apply, mine: str) -> None:
+    rows, log = apply([{"text": "long enough"}, {"text": "no"}], config(f"{mine}:only_long"))
+    assert rows == [{"text": "long enough"}]
+    assert dict(log.dropped) == {f"{mine}:only_long returned None": 1}
+
+
+def test_what_a_function_raises_or_returns_wrongly_is_quarantined(apply: Apply, mine: str) -> None:
+    rows, log = apply([{"text": "a"}], config(f"{mine}:broken"))
+    assert rows == []
+    assert log.bad[0].reason == f"{mine}:broken raised KeyError: 'text'"
+    rows, log = apply([{"text": "a"}], config(f"{mine}:junk"))
+    assert rows == []
+    assert log.bad[0].reason == f"{mine}:junk must return a dict or None, not list"
+
+
+def test_a_parameter_named_tokenizer_gets_the_tokenizer(
+    apply: Apply, mine: str, reference: Callable[[str], Any]
+) -> None:
+    rows, _ = apply([{"text": "the cat sat"}], config(f"{mine}:count"))
+    assert rows[0]["count"] == len(reference("bpe")("the cat sat")["input_ids"])
+
+
+def test_a_function_sees_token_columns_as_lists(apply: Apply, mine: str, reference: Callable[[str], Any]) -> None:
+    rows, _ = apply([{"text": "the cat"}], config("tokenize", dataset_text_field="text"), config(f"{mine}:last_id"))
+    assert rows[0]["input_ids"] == reference("bpe")("the cat")["input_ids"][-1:]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("no_such_module:f", "handler 'no_such_module:f': cannot import no_such_module: "),
+        ("{mine}:nope", "module {mine} has no 'nope'"),
+        ("{mine}:constant", "constant is not a function"),
+    ],
+)
+def test_a_function_that_is_not_there_is_a_config_error(apply: Apply, mine: str, path: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason.format(mine=mine)):
+        apply([], config(path.format(mine=mine)))
