@@ -124,7 +124,6 @@ def _inspect(config: InspectConfig) -> None:
     from sftkit.shards.reading import open_shards
 
     start_logging(config.log_level)
-    import_transformers_without_torch()
     raw = bool(config.datasets or config.training_data_path or config.validation_data_path)
     if raw == bool(config.directory):
         raise UsageError("give a directory of shards, or a data config (data_config_path) to preview")

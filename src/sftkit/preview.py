@@ -18,6 +18,7 @@ from sftkit.shards.reading import ShardSet
 from sftkit.shards.staging import StagedUnit, StagingWriter
 from sftkit.shards.writing import ShardTask, shard_name, write_shard
 from sftkit.splits import TRAIN
+from sftkit.torchless import import_transformers_without_torch
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     Raises:
         ConfigError, SourceError, DataError, TokenizerError: as `preprocess` would.
     """
+    import_transformers_without_torch()
     planned = plan(as_preprocess(config, str(scratch)))
     wanted = max(SAMPLE_ROWS, config.rows, (config.row or 0) + 1)
     staged = [
@@ -44,7 +46,7 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     sizes, trained = (np.concatenate([getattr(unit, name) for unit in filled])[rows] for name in ("sizes", "trained"))
     path = scratch / shard_name(TRAIN, 0, 1)
     write_shard(layout_of(filled), ShardTask(path, rows, sizes, trained))
-    return ShardSet(scratch, {TRAIN: (path,)}, None)
+    return ShardSet(scratch, {TRAIN: (path,)}, None, f"the first rows of {_name(config)} (preview, nothing written)")
 
 
 def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wanted: int) -> StagedUnit:
@@ -65,6 +67,10 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
             if count >= wanted:
                 break
     return writer.staged(number, log, 0.0)
+
+
+def _name(config: InspectConfig) -> str:
+    return config.data_config_path or ", ".join(config.training_data_path) or "the data config"
 
 
 def _in_turns(counts: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -11,7 +11,8 @@ from sftkit.errors import ConfigError
 
 WEIGHT_TOLERANCE = 1e-6
 
-_POSITIVE = ("max_seq_length", "num_workers", "unit_size", "num_dataset_shards", "num_eval_dataset_shards", "rows")
+_POSITIVE = ("max_seq_length", "num_workers", "unit_size", "num_dataset_shards", "num_eval_dataset_shards")
+_NOT_NEGATIVE = ("max_bad_rows", "rows", "row")
 _SIMPLE_KEYS = (
     "dataset_text_field",
     "dataset_conversation_field",
@@ -65,8 +66,10 @@ def _number_problems(config: DataOptions) -> Iterator[str]:
         value: Any = getattr(config, key, None)
         if isinstance(value, int) and value < 1:
             yield f"{key} must be 1 or more, not {value}"
-    if config.max_bad_rows < 0:
-        yield f"max_bad_rows must be 0 or more, not {config.max_bad_rows}"
+    for key in _NOT_NEGATIVE:
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value < 0:
+            yield f"{key} must be 0 or more, not {value}"
 
 
 def _processor_problems(config: DataOptions) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
@@ -16,6 +17,8 @@ _LEVELS = {"passive": logging.WARNING}
 
 def results() -> Console:
     """Standard output; wide where it is no terminal, so that tables stay in one piece."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of another encoding still shows something
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 

@@ -16,6 +16,7 @@ from sftkit.errors import TokenizerError
 from sftkit.rows import Ids, Ragged
 from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.loading import TokenizerSpec, fingerprint, load_tokenizer, tokenizer_spec
+from sftkit.torchless import import_transformers_without_torch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -135,6 +136,7 @@ def open_decoder(config: InspectConfig, manifest: Manifest | None) -> tuple[Deco
     named = tokenizer_spec(config)
     if named is None and made_with is None:
         return None, ["no manifest tells which tokenizer made these ids: name it with tokenizer_name_or_path"]
+    import_transformers_without_torch()
     if named is not None:
         tokenizer = load_tokenizer(replace(named, added_special_tokens=named.added_special_tokens or added))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftkit.config.schema import InspectConfig
@@ -73,14 +73,14 @@ def narrow(shards: ShardSet, split: str | None, shard: str | None) -> ShardSet:
             raise SourceError(f"{shards.root}: has no split {split!r}; splits there: {', '.join(splits)}")
         splits = {split: splits[split]}
     if shard is None:
-        return ShardSet(shards.root, splits, shards.manifest)
+        return replace(shards, splits=splits)
     for name, paths in splits.items():
         for path in paths:
             if shard in (path.name, path.name.removesuffix(".parquet"), str(path.relative_to(shards.root))):
-                return ShardSet(shards.root, {name: (path,)}, shards.manifest)
+                return replace(shards, splits={name: (path,)})
     name, paths = next(iter(splits.items()))
     if shard.isdecimal() and int(shard) < len(paths):
-        return ShardSet(shards.root, {name: (paths[int(shard)],)}, shards.manifest)
+        return replace(shards, splits={name: (paths[int(shard)],)})
     known = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
     raise SourceError(f"{shards.root}: has no shard {shard!r} in {name}; shards 0 to {len(paths) - 1}: {known}")
 

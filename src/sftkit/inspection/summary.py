@@ -110,7 +110,7 @@ def summarize(shards: ShardSet, text_field: str | None = None) -> Summary:
     if not any(split.rows for split in splits):
         raise SourceError(f"{shards.root}: holds no rows; columns there: {', '.join(every[0].names) or 'none'}")
     return Summary(
-        location=str(shards.root),
+        location=shards.name or str(shards.root),
         columns=every[0].names,
         text_column=every[0].text,
         supervision=every[0].supervision,

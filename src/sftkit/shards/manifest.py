@@ -97,7 +97,7 @@ class Manifest:
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of a directory, or None where there is none.
+    """The manifest of a directory, or None where there is none of ours.
 
     Raises:
         OutputError: there is one, but it cannot be read as ours.
@@ -109,6 +109,8 @@ def read_manifest(directory: Path) -> Manifest | None:
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(data, dict) or "format_version" not in data or "fingerprint" not in data:
+        return None  # another tool's file of this name
     try:
         return _from_json(data)
     except (TypeError, KeyError, AttributeError) as error:

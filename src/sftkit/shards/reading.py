@@ -16,11 +16,15 @@ from sftkit.splits import SPLITS, TRAIN, split_of_name
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The Parquet files of a data set by split, in order, and its manifest where it has one."""
+    """The Parquet files of a data set by split, in order, and its manifest where it has one.
+
+    name: what to call it, where that is not its path.
+    """
 
     root: Path
     splits: dict[str, tuple[Path, ...]]
     manifest: Manifest | None
+    name: str = ""
 
     def tables(self, split: str, columns: list[str] | None = None) -> Iterator[tuple[Path, pa.Table]]:
         """Each shard's row groups as Arrow tables, one row group in memory at a time."""
@@ -39,14 +43,14 @@ class ShardSet:
 
 
 def open_shards(location: str) -> ShardSet:
-    """Find the shards of a directory, or take one Parquet file as the train split.
+    """Find the shards of a directory, or take one Parquet file alone.
 
     Raises:
         SourceError: nothing is there, or nothing that is Parquet.
     """
     root = Path(location).expanduser()
     if root.is_file():
-        return ShardSet(root, {TRAIN: (root,)}, None)
+        return _one_file(root, location)
     if not root.is_dir():
         raise SourceError(f"{location}: no such directory or Parquet file")
     manifest = read_manifest(root)
@@ -55,7 +59,7 @@ def open_shards(location: str) -> ShardSet:
         missing = [str(path) for paths in splits.values() for path in paths if not path.is_file()]
         if missing:
             raise SourceError(f"{missing[0]}: named in the manifest, but not there")
-        return ShardSet(root, splits, manifest)
+        return ShardSet(root, splits, manifest, location)
     files = sorted(path for path in root.rglob("*.parquet") if not _hidden(path, root))
     if not files:
         raise SourceError(f"{location}: no Parquet files in this directory")
@@ -63,7 +67,7 @@ def open_shards(location: str) -> ShardSet:
     for path in files:
         split = split_of_name(path.relative_to(root).as_posix()) or TRAIN
         found[split] = (*found.get(split, ()), path)
-    return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None)
+    return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None, location)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -76,6 +80,15 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, memory_map=True)
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _one_file(path: Path, location: str) -> ShardSet:
+    """A file on its own; when it is a shard of the data set it stands in, with that one's manifest."""
+    manifest = read_manifest(path.parent)
+    for split, info in manifest.splits.items() if manifest is not None else ():
+        if any(shard.file == path.name for shard in info.shards):
+            return ShardSet(path, {split: (path,)}, manifest, location)
+    return ShardSet(path, {TRAIN: (path,)}, None, location)
 
 
 def _hidden(path: Path, root: Path) -> bool:
