@@ -1,5 +1,13 @@
 """Chat templates of the kinds that are about: how they find their messages, what opens and ends a turn."""
 
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jinja2.ext
+import jinja2.sandbox
+
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -184,3 +192,32 @@ ALL = {
     for name, value in dict(globals()).items()
     if name.isupper() and isinstance(value, str) and name != "ALL"
 }
+
+SEED = """\
+{%- for message in messages['messages'] %}
+ {%- if message['role'] == 'system' %}
+   {{ '<|start_of_role|>system<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'user' %}
+   {{ '<|start_of_role|>user<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'assistant' %}
+   {{ '<|start_of_role|>assistant<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'tools' %}
+   {{ '<|start_of_role|>tools<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'tool' %}
+   {{ '<|start_of_role|>tool<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- elif message['role'] == 'documents' %}
+   {{ '<|start_of_role|>documents<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
+ {%- else %}
+   {{ '<|start_of_role|>unknown<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}\x20
+ {%- endif %}
+{%- endfor %}
+"""
+"""The template of the seed document's second config: `messages` is the whole row."""
+
+
+def plain_rendering(source: str, **values: Any) -> str:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    return environment.from_string(source).render(**values)

@@ -1,4 +1,4 @@
-"""What several tests say in the same words: small files, data set configs, whole runs, and reading back what they made."""
+"""What several tests say in the same words: small files, configs, whole runs, and reading back what they made."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from sftkit.shards.staging import StagedUnit, unified
 from sftkit.shards.writing import Layout, ShardTask, shard_bounds, shard_name, write_shard
 from sftkit.sources.units import Unit
 from sftkit.splits import TRAIN, VALIDATION
+
+_log = logging.getLogger(__name__)
 
 _BAD_ROWS_GATHERED = 1000
 """So many bad rows over the limit are gathered before the run gives up."""
@@ -83,6 +86,7 @@ def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[lis
     else:
         stage = partial(_stage_unit, pickle.dumps(plan.recipe), output.staging)
     for unit, result in run_tasks(stage, units, plan.workers):
+        _log.info("%s: %d rows of %d staged in %.1f s", unit, result.rows, result.read, result.seconds)
         staged[unit.number] = result
         bad[unit.number] = [(unit.file.path, row) for row in result.bad]
         progress.advance(unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))

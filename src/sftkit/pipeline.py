@@ -69,7 +69,7 @@ class Pipeline:
         with StagingWriter(staging / f"unit-{unit.number:06d}.arrow") as writer:
             for batch, text_field in self.finished(unit, log):
                 if len(batch):
-                    writer.write(batch, text_field)
+                    _write(writer, batch, text_field, unit)
         return writer.staged(unit.number, log, time.perf_counter() - began)
 
     def finished(self, unit: Unit, log: RowLog) -> Iterator[tuple[Batch, str | None]]:
@@ -98,6 +98,13 @@ class Pipeline:
             line = self._lines[dataset]
             self._steps[dataset] = [*line.load_steps(self.tools), *(link.bind(self.tools) for link in line.links)]
         return self._steps[dataset]
+
+
+def _write(writer: StagingWriter, batch: Batch, text_field: str | None, unit: Unit) -> None:
+    try:
+        writer.write(batch, text_field)
+    except DataError as error:
+        raise DataError(f"{unit.file.path}:{batch.numbers[0]}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,9 @@ def plan(config: PreprocessConfig) -> Plan:
     tokenizer = _tokenizer_info(pipeline, recipe)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
-    return Plan(config, recipe, pipeline, files, tokenizer, _fingerprint(recipe, files, tokenizer))
+    planned = Plan(config, recipe, pipeline, files, tokenizer, _fingerprint(recipe, files, tokenizer))
+    _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
+    return planned
 
 
 def _first_columns(files: list[ScannedFile]) -> list[str]:

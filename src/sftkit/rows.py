@@ -132,8 +132,24 @@ class Batch:
         return [*seen, *self.tokens]
 
 
+HALF_PAIR = "text with half a surrogate pair, which is no character"
+
+
 class RowError(Exception):
     """A row cannot be used. Raised inside the pipeline, ends in quarantine; the message is the reason."""
+
+
+def checked_text(text: str) -> str:
+    """The text itself, when all of it is characters (tokenizers take nothing else).
+
+    Raises:
+        RowError: it holds half a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RowError(HALF_PAIR) from None
+    return text
 
 
 @dataclass(frozen=True)

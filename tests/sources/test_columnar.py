@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import dataset, read, rows
 
 from sftkit.errors import SourceError
 from sftkit.rows import RowLog
 from sftkit.sources.finding import find_sources
 from sftkit.sources.units import read_unit, scan_files
+from support import dataset, read, rows
 
 TOOLS = [
     {"name": "add", "parameters": {"a": {"type": "number"}, "b": {"type": "number"}}},
@@ -140,7 +140,11 @@ def test_token_columns_that_are_no_lists_of_ids_are_left_as_they_are(tmp_path: P
 
 @pytest.mark.parametrize(
     ("name", "data", "kind"),
-    [("a.parquet", b"PAR1 nothing", "Parquet"), ("a.arrow", b"ARROW1\0\0 nothing", "Arrow"), ("b.arrow", b"x", "Arrow")],
+    [
+        ("a.parquet", b"PAR1 nothing", "Parquet"),
+        ("a.arrow", b"ARROW1\0\0 nothing", "Arrow"),
+        ("b.arrow", b"x", "Arrow"),
+    ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_an_error(tmp_path: Path, name: str, data: bytes, kind: str) -> None:
     (tmp_path / name).write_bytes(data)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from support import read, rows, write_jsonl
 
 from sftkit.errors import SourceError
+from support import read, rows, write_jsonl
 
 CONTENT = [{"text": f"line {i} {i * 7919 % 10007}"} for i in range(3000)]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import read, rows
 
 from sftkit.errors import SourceError
+from support import read, rows
 
 
 def test_every_value_is_text_under_its_header(tmp_path: Path) -> None:

@@ -7,21 +7,36 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import dataset, handler, preprocess, read, rows, write_jsonl
 
 from sftkit.config.schema import SplitConfig
 from sftkit.errors import SourceError
 from sftkit.sources.finding import find_sources
+from support import dataset, handler, preprocess, read, rows, write_jsonl
 
 
 def paths(*given: object, **keys: str) -> list[str]:
     return [file.path for file in find_sources(dataset(*given, **keys))]
 
 
+@pytest.fixture
+def shards(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> Path:
+    pairs = write_jsonl(tmp_path / "in.jsonl", [{"input": f"cat {i}", "output": "dog"} for i in range(10)])
+    masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
+    data = dataset(pairs, data_handlers=[masking], split=SplitConfig(train=0.8, validation=0.2))
+    preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"), num_dataset_shards=2)
+    return tmp_path / "out"
+
+
 def test_several_paths_are_read_in_the_order_in_which_they_are_given(tmp_path: Path) -> None:
     b = write_jsonl(tmp_path / "b.jsonl", [{"x": "b1"}, {"x": "b2"}])
     a = write_jsonl(tmp_path / "a.jsonl", [{"x": "a1"}])
-    assert read(b, a, b)[0] == [(1, {"x": "b1"}), (2, {"x": "b2"}), (1, {"x": "a1"}), (1, {"x": "b1"}), (2, {"x": "b2"})]
+    assert read(b, a, b)[0] == [
+        (1, {"x": "b1"}),
+        (2, {"x": "b2"}),
+        (1, {"x": "a1"}),
+        (1, {"x": "b1"}),
+        (2, {"x": "b2"}),
+    ]
 
 
 def test_files_of_one_data_set_may_differ_in_format_and_columns(tmp_path: Path) -> None:
@@ -106,7 +121,9 @@ def test_an_empty_file_is_an_error_where_nothing_else_is_given(tmp_path: Path) -
 
 def test_an_unknown_ending_is_an_error_and_a_builder_settles_it(tmp_path: Path) -> None:
     (tmp_path / "a.records").write_text('{"x": 1}\n')
-    with pytest.raises(SourceError, match=r"a\.records: unknown kind of file; known endings are .* \(or give `builder`\)"):
+    with pytest.raises(
+        SourceError, match=r"a\.records: unknown kind of file; known endings are .* \(or give `builder`\)"
+    ):
         find_sources(dataset(tmp_path / "a.records"))
     assert rows(tmp_path / "a.records", builder="json") == [{"x": 1}]
     assert rows(tmp_path, builder="json") == [{"x": 1}]
@@ -127,8 +144,22 @@ def test_fsspec_urls_are_read_like_local_paths(tmp_path: Path) -> None:
         memory.rm("/sftkit-test", recursive=True)
 
 
+def test_a_directory_behind_a_url_is_chosen_from_like_a_local_one(shards: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(shards), "/sftkit-shards", recursive=True)
+    try:
+        for split in ("train", "validation"):
+            wanted = {"dataset_split_name": split}
+            assert rows("memory://sftkit-shards", **wanted) == rows(shards, **wanted)
+        assert rows("memory://sftkit-shards") == rows(shards)
+        with pytest.raises(SourceError, match="no data files of split 'dev0' in this directory"):
+            find_sources(dataset("memory://sftkit-shards", dataset_split_name="dev0"))
+    finally:
+        memory.rm("/sftkit-shards", recursive=True)
+
+
 def test_urls_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="memory://nothing/a.jsonl: no such file or directory"):
+    with pytest.raises(SourceError, match=r"memory://nothing/a\.jsonl: no such file or directory"):
         find_sources(dataset("memory://nothing/a.jsonl"))
     with pytest.raises(SourceError, match=r"memory://nothing/\*\.jsonl: no data files there"):
         find_sources(dataset("memory://nothing/*.jsonl"))
@@ -139,15 +170,6 @@ def test_urls_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
 def test_bundled_files_are_reached_by_their_scheme() -> None:
     first = rows("sample:pairs.jsonl")[0]
     assert {"input", "output"} <= set(first)
-
-
-@pytest.fixture
-def shards(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> Path:
-    pairs = write_jsonl(tmp_path / "in.jsonl", [{"input": f"cat {i}", "output": "dog"} for i in range(10)])
-    masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
-    data = dataset(pairs, data_handlers=[masking], split=SplitConfig(train=0.8, validation=0.2))
-    preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"), num_dataset_shards=2)
-    return tmp_path / "out"
 
 
 def test_our_own_output_directory_gives_train_and_validation_when_asked_for(shards: Path) -> None:

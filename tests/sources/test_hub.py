@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import dataset, read, rows, write_jsonl
 
 from sftkit.errors import SourceError
 from sftkit.sources.finding import find_sources
+from support import dataset, read, rows, write_jsonl
 
 CARD = """---
 configs:
@@ -77,7 +77,7 @@ def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_pat
 
 
 def test_a_hub_id_that_cannot_be_reached_is_an_error_that_names_it() -> None:
-    with pytest.raises(SourceError, match="^no-such/data-set: `datasets` cannot load split 'train' of it: "):
+    with pytest.raises(SourceError, match=r"^no-such/data-set: `datasets` cannot load split 'train' of it: "):
         find_sources(dataset("no-such/data-set"))
 
 
@@ -100,6 +100,8 @@ def test_an_unknown_builder_is_an_error(tmp_path: Path) -> None:
 def test_a_json_field_of_a_repository_is_read_by_datasets(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     folder.mkdir()
-    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: all.json\n  field: data\n---\n")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files: all.json\n  field: data\n---\n"
+    )
     (folder / "all.json").write_text(json.dumps({"version": 1, "data": [{"x": 1}, {"x": 2}]}))
     assert rows(folder) == [{"x": 1}, {"x": 2}]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import read, rows
 
 from sftkit.errors import SourceError
+from support import read, rows
 
 NESTED: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": 'a ] } , [ { "quoted" \\ '}], "n": 1},
@@ -46,7 +46,9 @@ def test_elements_that_are_no_objects_are_quarantined_by_their_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sftkit.sources.json_array._CHUNK", 1)
-    found, log = read(array(tmp_path / "a.json", '[{"x": 1}, 123456, {"x": 2}, [7], null, "\\ud83d", {"y": "\\ud83d"}]'))
+    found, log = read(
+        array(tmp_path / "a.json", '[{"x": 1}, 123456, {"x": 2}, [7], null, "\\ud83d", {"y": "\\ud83d"}]')
+    )
     assert found == [(1, {"x": 1}), (3, {"x": 2})]
     assert [(bad.number, bad.reason) for bad in log.bad] == [
         (2, "a row must be a JSON object, not int"),
@@ -103,7 +105,9 @@ def test_the_shared_array_is_read_as_json_reads_it(shared_data: Any) -> None:
     content=st.lists(
         st.dictionaries(
             st.text(max_size=3),
-            st.recursive(st.none() | st.floats(allow_nan=False) | st.text(max_size=5), lambda s: st.lists(s, max_size=3)),
+            st.recursive(
+                st.none() | st.floats(allow_nan=False) | st.text(max_size=5), lambda s: st.lists(s, max_size=3)
+            ),
             max_size=3,
         ),
         max_size=6,

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import dataset, read, rows, write_jsonl
 
 from sftkit.sources.finding import find_sources
 from sftkit.sources.units import scan_files
+from support import dataset, read, rows, write_jsonl
 
 JSON_VALUES = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20)
 

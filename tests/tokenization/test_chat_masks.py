@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import chat_templates as templates
 import pytest
-from conftest import ALL_TOKENIZERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import trained_texts
 
+import chat_templates as templates
+from conftest import ALL_TOKENIZERS
 from sftkit.rows import Row, RowError
 from sftkit.tokenization.template_marks import CLOSE, OPEN, holds_marks, mark_template, split_marks
 from sftkit.tokenization.toolbox import Toolbox
+from support import trained_texts
 
 MakeToolbox = Callable[..., Toolbox]
 
@@ -184,7 +184,9 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(toolbox: Mak
 
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
-@pytest.mark.parametrize("messages", [TWO_TURNS, [user("a"), assistant("")], [user("Köln 你"), assistant(" 😀\n\n ü ")]])
+@pytest.mark.parametrize(
+    "messages", [TWO_TURNS, [user("a"), assistant("")], [user("Köln 你"), assistant(" 😀\n\n ü ")]]
+)
 def test_generation_blocks_give_the_mask_that_transformers_gives(
     toolbox: MakeToolbox, reference: Callable[[str], Any], name: str, messages: list[Row]
 ) -> None:
@@ -236,9 +238,7 @@ def test_the_real_qwen3_template_trains_what_it_asks_for(toolbox: MakeToolbox) -
 
 
 @pytest.mark.parametrize("name", ["granite", "tinyllama", "sample:model"])
-def test_real_templates_train_the_answers(
-    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str
-) -> None:
+def test_real_templates_train_the_answers(toolbox: MakeToolbox, reference: Callable[[str], Any], name: str) -> None:
     tools = toolbox(None, name=name)
     if reference(name).chat_template is None:
         pytest.skip("this tokenizer has no chat template")
@@ -281,7 +281,9 @@ def test_a_marked_rendering_without_its_marks_is_the_plain_rendering(
 
     def render(source: str) -> str:
         return str(
-            tokenizer.apply_chat_template(messages, chat_template=source, tokenize=False, bos_token="<s>", eos_token="</s>")
+            tokenizer.apply_chat_template(
+                messages, chat_template=source, tokenize=False, bos_token="<s>", eos_token="</s>"
+            )
         )
 
     text, blocks = split_marks(render(marked.source))

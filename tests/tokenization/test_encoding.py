@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ALL_TOKENIZERS, OWN_TOKENIZERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import ALL_TOKENIZERS, OWN_TOKENIZERS
 from sftkit.rows import Ragged
 from sftkit.tokenization.encoding import Encoded, ReferenceEncoder
 from sftkit.tokenization.loading import TokenizerSpec, fingerprint, load_tokenizer
@@ -65,9 +65,7 @@ def test_truncation_is_the_tokenizers_and_does_not_last(encoder: ReferenceEncode
 
 
 @pytest.mark.parametrize("add_special_tokens", [True, False])
-def test_ids_with_offsets_are_the_same_ids(
-    encoder: ReferenceEncoder, tokenizer: Any, add_special_tokens: bool
-) -> None:
+def test_ids_with_offsets_are_the_same_ids(encoder: ReferenceEncoder, tokenizer: Any, add_special_tokens: bool) -> None:
     encoded = encoder.encode_with_offsets(TEXTS, add_special_tokens=add_special_tokens)
     assert lists(encoded.ids) == [tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in TEXTS]
 
@@ -140,9 +138,7 @@ def test_labels_from_spans_are_those_of_a_loop_over_tokens(
     labels = labels_from_spans(
         Encoded(ids, edges[:, 0], edges[:, 1]), [length for length, _, _ in rows], [spans for _, _, spans in rows]
     )
-    assert lists(labels) == [
-        naive_labels(list(range(10, 10 + len(pairs))), pairs, spans) for _, pairs, spans in rows
-    ]
+    assert lists(labels) == [naive_labels(list(range(10, 10 + len(pairs))), pairs, spans) for _, pairs, spans in rows]
 
 
 @given(rows=st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=6), st.integers(0, 8)), max_size=6))

@@ -7,36 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import chat_templates as templates
-import jinja2
-import jinja2.sandbox
 import pytest
-from support import dataset, handler, preprocess, write_jsonl, written
 
+import chat_templates as templates
+from chat_templates import SEED, plain_rendering
 from sftkit.rows import Row
 from sftkit.tokenization.toolbox import Toolbox
+from support import dataset, handler, preprocess, write_jsonl, written
 
 MakeToolbox = Callable[..., Toolbox]
 
-SEED = """\
-{%- for message in messages['messages'] %}
- {%- if message['role'] == 'system' %}
-   {{ '<|start_of_role|>system<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
- {%- elif message['role'] == 'user' %}
-   {{ '<|start_of_role|>user<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
- {%- elif message['role'] == 'assistant' %}
-   {{ '<|start_of_role|>assistant<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
- {%- elif message['role'] == 'tools' %}
-   {{ '<|start_of_role|>tools<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
- {%- elif message['role'] == 'tool' %}
-   {{ '<|start_of_role|>tool<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
- {%- elif message['role'] == 'documents' %}
-   {{ '<|start_of_role|>documents<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}
- {%- else %}
-   {{ '<|start_of_role|>unknown<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }} 
- {%- endif %}
-{%- endfor %}
-"""
 CONVERSATIONS: list[Row] = [
     {"messages": [{"role": role, "content": f"{role} says"} for role in ("system", "user", "assistant")]},
     {"messages": [{"role": role, "content": "x\n y "} for role in ("tools", "tool", "documents", "else")], "id": 7},
@@ -49,16 +29,10 @@ TOOLS: list[list[Row]] = [
 ]
 
 
-def plain_rendering(source: str, **values: Any) -> str:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return environment.from_string(source).render(**values)
-
-
 @pytest.mark.parametrize("row", CONVERSATIONS, ids=range(len(CONVERSATIONS)))
-@pytest.mark.parametrize("source", [SEED, "\n\n  " + SEED, SEED.replace("{%-", "{%"), "a\n{{ messages['messages'] }}\n"])
+@pytest.mark.parametrize(
+    "source", [SEED, "\n\n  " + SEED, SEED.replace("{%-", "{%"), "a\n{{ messages['messages'] }}\n"]
+)
 def test_a_template_that_wants_the_whole_row_gets_it_as_messages(toolbox: MakeToolbox, source: str, row: Row) -> None:
     assert toolbox(source).render(row, None) == plain_rendering(source, messages=row, add_generation_prompt=False)
 
@@ -83,7 +57,11 @@ def test_a_conversation_column_is_rendered_as_transformers_renders_it(
 
 def test_documents_and_tools_of_a_row_reach_the_template_also_as_json_text(toolbox: MakeToolbox) -> None:
     source = "{{ tools | tojson }} {{ documents | tojson }}"
-    row = {"messages": [{"role": "user", "content": "a"}], "tools": TOOLS[0], "documents": [{"title": "t", "text": "x"}]}
+    row = {
+        "messages": [{"role": "user", "content": "a"}],
+        "tools": TOOLS[0],
+        "documents": [{"title": "t", "text": "x"}],
+    }
     as_text = {**row, "tools": json.dumps(TOOLS[0]), "documents": json.dumps(row["documents"])}
     expected = f"{json.dumps(row['tools'])} {json.dumps(row['documents'])}"
     assert toolbox(source).render(row, "messages") == expected

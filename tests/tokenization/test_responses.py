@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import ALL_TOKENIZERS
 
+from conftest import ALL_TOKENIZERS
 from sftkit.tokenization.responses import response_spans
 from sftkit.tokenization.toolbox import Toolbox
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.config.fields import option
-from sftkit.handlers.model import Handler, Step, Tools, missing_column, usable
+from sftkit.handlers.model import Handler, Step, Tools, check_limit, missing_column, usable
 from sftkit.rows import Batch, Row, RowError, RowLog
 
 
@@ -117,6 +117,7 @@ class SkipLargeText(Handler):
 
     def bind(self, tools: Tools) -> Step:
         """Measure and drop."""
+        check_limit("skip_large_text: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch = having(batch, log, (self.column_name,))

@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from sftkit.rows import Batch, Ragged, Row, RowError, RowLog, Supervised
+from sftkit.errors import ConfigError
+from sftkit.rows import Batch, Ragged, Row, RowError, RowLog, Supervised, checked_text
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Tools(Protocol):
         """The transformers tokenizer, for functions of the user's own."""
 
     def check_chat_template(self) -> None:
-        """Raise `TokenizerError` when there is no chat template."""
+        """Raise `TokenizerError` when there is no chat template, or one that is not valid Jinja."""
 
     def render(self, row: Row, column: str | None) -> str:
         """The conversation of a row as text."""
@@ -93,6 +94,12 @@ def each_row(function: Callable[[Row], Row]) -> Step:
     return step
 
 
+def check_limit(name: str, value: int | None) -> None:
+    """Raise `ConfigError` when a length that an argument gives is less than 1."""
+    if value is not None and value < 1:
+        raise ConfigError(f"{name} must be 1 or more, not {value}")
+
+
 def text_of(row: Row, column: str) -> str:
     """The text in a column.
 
@@ -104,7 +111,7 @@ def text_of(row: Row, column: str) -> str:
     except KeyError:
         raise RowError(missing_column(column, row)) from None
     if isinstance(value, str):
-        return value
+        return checked_text(value)
     if value is None:
         raise RowError(f"column {column!r} is null where text should be")
     raise RowError(f"column {column!r} must be text, not {type(value).__name__}")

@@ -131,10 +131,12 @@ def _build_link(config: HandlerConfig, where: str, problems: list[Problem]) -> L
         return None
     kind = HANDLERS[name]
     names = field_types(kind)
-    arguments = {
-        HANDLER_ARGUMENT_ALIASES[key] if key not in names and key in HANDLER_ARGUMENT_ALIASES else key: value
-        for key, value in own.items()
-    }
+    arguments: dict[str, Any] = {}
+    for key, value in own.items():
+        ours = key if key in names else HANDLER_ARGUMENT_ALIASES.get(key, key)
+        if ours in arguments:
+            problems.append(Problem(where, f"{where}.{config.name}: {ours!r} is given twice, once as {key!r}"))
+        arguments[ours] = value
     handler = bind(kind, arguments, problems, section=f"{where}.{config.name}")
     return Link(name, handler, removed) if handler is not None else None
 

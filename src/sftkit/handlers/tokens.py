@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.config.fields import option
-from sftkit.handlers.model import Handler, Step, Tools, text_of, usable
+from sftkit.handlers.model import Handler, Step, Tools, check_limit, text_of, usable
 from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, RowLog, Supervised
 
 _SPACE = (" ", "\n", "\t")
@@ -31,6 +31,7 @@ class Tokenize(Handler):
 
     def bind(self, tools: Tools) -> Step:
         """Encode a batch at once."""
+        check_limit("tokenize: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, texts = usable(batch, log, lambda row: text_of(row, self.dataset_text_field))
@@ -88,6 +89,7 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
 
     def bind(self, tools: Tools) -> Step:
         """Render row by row, encode a batch at once."""
+        check_limit("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
         tools.check_chat_template()
 
         def step(batch: Batch, log: RowLog) -> Batch:

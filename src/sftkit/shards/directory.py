@@ -85,7 +85,10 @@ class OutputDirectory:
         target.unlink(missing_ok=True)
         if not bad:
             return
-        with _replacing(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        with (
+            _replacing(target) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+        ):
             for path, row in bad:
                 entry = {"path": path, "row": row.number, "reason": row.reason, "content": row.content}
                 stream.write(json.dumps(entry, ensure_ascii=False) + "\n")

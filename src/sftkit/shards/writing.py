@@ -190,5 +190,20 @@ def _in_order(units: Offsets, places: Offsets, fetch: Callable[[int, Offsets], l
 
 
 def _concrete(field: pa.Field) -> pa.Field:
-    """A column that was null in every row still needs a type that other tools can read."""
+    """A column that was null in every row still needs a type that other tools can read.
+
+    Raises:
+        DataError: Parquet has no type for what it holds.
+    """
+    if _is_empty_struct(field.type):
+        raise DataError(
+            f"retained column {field.name!r} holds objects without a single key, which Parquet cannot hold; leave it out"
+        )
     return pa.field(field.name, pa.string()) if pa.types.is_null(field.type) else field
+
+
+def _is_empty_struct(kind: pa.DataType) -> bool:
+    """Whether a type is, or holds, a struct without fields."""
+    if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_is_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
+    return pa.types.is_list(kind) and _is_empty_struct(kind.value_type)

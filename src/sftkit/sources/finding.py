@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
@@ -20,7 +20,7 @@ from sftkit.splits import TRAIN, split_of_name
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
 _MANIFEST = "manifest.json"
-_FORMATS_OF_BUILDERS = {name: {kind} for name, kind in BUILDERS.items()} | {"json": {JSON, "jsonl"}, "csv": {"csv", "tsv"}}
+_ALSO = {"json": "jsonl", "csv": "tsv"}  # what a builder reads besides, where the ending says so
 
 
 def find_sources(dataset: DatasetConfig) -> list[SourceFile]:
@@ -72,51 +72,49 @@ def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
     kind, compression = format_of_name(path)
     if dataset.builder is not None and dataset.builder in BUILDERS:
         # `builder: json` says nothing against .jsonl, nor `csv` against .tsv: the ending knows better.
-        kind = kind if kind in _FORMATS_OF_BUILDERS[dataset.builder] else BUILDERS[dataset.builder]
+        own = BUILDERS[dataset.builder]
+        kind = kind if kind in (own, _ALSO.get(dataset.builder)) else own
     if kind is None:
         raise SourceError(f"{path}: unknown kind of file; known endings are {known_endings()} (or give `builder`)")
     return SourceFile(dataset.name, path, kind, compression, size)
 
 
 def _in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
-    files = _data_files(directory, dataset)
-    if (directory / _MANIFEST).is_file() or _names_splits(files, directory):
-        files = [path for path in files if _in_split(path, directory, dataset)]
-    elif (state := directory / "state.json").is_file():  # datasets.save_to_disk
-        names = json.loads(state.read_text(encoding="utf-8")).get("_data_files", [])
-        files = [directory / entry["filename"] for entry in names]
-    if not files:
-        split = f" of split {dataset.dataset_split_name!r}" if dataset.dataset_split_name else ""
-        raise SourceError(f"{directory}: no data files{split} in this directory; known endings are {known_endings()}")
-    return [_local_file(path, dataset) for path in files]
+    if (state := directory / "state.json").is_file():  # datasets.save_to_disk
+        names = [entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8")).get("_data_files", [])]
+    else:
+        inside = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
+        names = _chosen(inside, dataset)
+    if not names:
+        raise _nothing_in(str(directory), dataset)
+    return [_local_file(directory / name, dataset) for name in names]
 
 
-def _data_files(directory: Path, dataset: DatasetConfig) -> list[Path]:
-    """Data files below a directory by name; hidden ones, markers like _SUCCESS, and what is no data left aside."""
+def _nothing_in(directory: str, dataset: DatasetConfig) -> SourceError:
+    split = f" of split {dataset.dataset_split_name!r}" if dataset.dataset_split_name else ""
+    return SourceError(f"{directory}: no data files{split} in this directory; known endings are {known_endings()}")
 
-    def visible(path: Path) -> bool:
-        parts = path.relative_to(directory).parts
-        if any(part.startswith((".", "_")) for part in parts):
-            return False
-        return path.name not in _METADATA_FILES and not path.match("cache-*.arrow")  # `datasets` keeps those
 
-    known = (path for path in directory.rglob("*") if path.is_file() and visible(path))
-    return sorted(path for path in known if dataset.builder or format_of_name(path.name)[0] is not None)
+def _chosen(names: Sequence[str], dataset: DatasetConfig) -> list[str]:
+    """The data files among a directory's files, by name; where names tell splits, those of the split asked for."""
+    data = sorted((name for name in names if _is_data(name, dataset)), key=lambda name: name.split("/"))
+    if _MANIFEST in names or len({split_of_name(name) for name in data} - {None}) > 1:
+        wanted = dataset.dataset_split_name or TRAIN
+        return [name for name in data if split_of_name(name) == (split_of_name(wanted) or wanted)]
+    return data
+
+
+def _is_data(name: str, dataset: DatasetConfig) -> bool:
+    """Hidden files, markers like _SUCCESS, what describes data and what `datasets` caches beside it are no data."""
+    path = PurePosixPath(name)
+    if any(part.startswith((".", "_")) for part in path.parts):
+        return False
+    if path.name in _METADATA_FILES or path.match("cache-*.arrow"):
+        return False
+    return dataset.builder is not None or format_of_name(name)[0] is not None
 
 
 _METADATA_FILES = frozenset({_MANIFEST, "dataset_info.json", "dataset_dict.json", "state.json", "quarantine.jsonl"})
-
-
-def _names_splits(files: Iterable[Path], directory: Path) -> bool:
-    """Whether the names of data files tell a training part from a validation part."""
-    splits = {split_of_name(path.relative_to(directory).as_posix()) for path in files}
-    return len(splits - {None}) > 1
-
-
-def _in_split(path: Path, directory: Path, dataset: DatasetConfig) -> bool:
-    named = split_of_name(path.relative_to(directory).as_posix())
-    wanted = dataset.dataset_split_name or TRAIN
-    return named == (split_of_name(wanted) or wanted)
 
 
 def _is_repository(path: Path) -> bool:
@@ -139,7 +137,11 @@ def _find_url(path: str, dataset: DatasetConfig) -> list[SourceFile]:
         if glob.has_magic(inner):
             names = sorted(system.glob(inner))
         elif system.isdir(inner):
-            names = sorted(name for name in system.find(inner) if format_of_name(name)[0] is not None)
+            root = inner.rstrip("/") + "/"
+            chosen = _chosen([name.removeprefix(root) for name in system.find(inner)], dataset)
+            names = [root + name for name in chosen]
+            if not names:
+                raise _nothing_in(path, dataset)
         else:
             names = [inner]
         sizes = [(str(system.unstrip_protocol(name)), int(system.info(name)["size"] or 0)) for name in names]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import IO
 
 from sftkit.errors import SourceError
-from sftkit.rows import Batch, Row, RowLog
+from sftkit.rows import HALF_PAIR, Batch, Row, RowLog
 from sftkit.sources.batching import in_batches
-from sftkit.sources.jsonl import HALF_PAIR, holds_half_pairs
+from sftkit.sources.jsonl import holds_half_pairs
 from sftkit.sources.model import Range, Scan, SourceFile
 from sftkit.sources.opening import open_bytes, sha256_of
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from sftkit.rows import Batch, Row, RowLog
+from sftkit.rows import HALF_PAIR, Batch, Row, RowLog
 from sftkit.sources.batching import in_batches
 from sftkit.sources.model import Range, Scan, SourceFile
 from sftkit.sources.opening import open_bytes, open_raw, sha256_of
@@ -16,7 +16,6 @@ from sftkit.sources.opening import open_bytes, open_raw, sha256_of
 _CHUNK = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-HALF_PAIR = "text with half a surrogate pair, which is no character"
 
 
 class JsonLines:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TokenizerError
-from sftkit.rows import RowError
+from sftkit.rows import RowError, checked_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,6 +48,12 @@ class ReferenceRenderer:
                 f"tokenizer {self._tokenizer.name_or_path!r} has no chat template; give `dataprocessor.chat_template`"
             ) from None
 
+    def check(self) -> None:
+        """Raise `TokenizerError` when there is no template, or one that is not valid Jinja."""
+        template = self.source(with_tools=False)
+        with suppress(RowError):  # that it cannot render these messages says nothing against it
+            self.render(Conversation(_STAND_IN), template=template)
+
     def render(
         self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
     ) -> str:
@@ -59,7 +66,10 @@ class ReferenceRenderer:
 
         Raises:
             RowError: the template cannot render this conversation.
+            TokenizerError: the template is not valid Jinja.
         """
+        import jinja2
+
         messages: Any = conversation.messages
         values: dict[str, Any] = {}
         if isinstance(messages, Mapping):
@@ -77,9 +87,13 @@ class ReferenceRenderer:
                 tokenize=False,
                 **values,
             )
+        except jinja2.TemplateSyntaxError as error:
+            raise TokenizerError(
+                f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
+            ) from None
         except Exception as error:  # a template may raise anything on data it was not written for
             raise RowError(f"the chat template cannot render this row: {_reason(error)}") from None
-        return str(rendered)
+        return checked_text(str(rendered))
 
 
 def conversation_of(row: Mapping[str, Any], column: str | None) -> Conversation:

@@ -69,8 +69,8 @@ class Toolbox:
         return eos
 
     def check_chat_template(self) -> None:
-        """Raise `TokenizerError` when there is no chat template."""
-        self._renderer.source(with_tools=False)
+        """Raise `TokenizerError` when there is no chat template, or one that is not valid Jinja."""
+        self._renderer.check()
 
     def render(self, row: Row, column: str | None) -> str:
         """The conversation of a row (in `column`, or the whole row) as text.
