@@ -245,8 +245,26 @@ def test_retained_values_of_different_kinds_are_an_error(tmp_path: Path, tokeniz
         source = write_jsonl(tmp_path / "in.jsonl", [{**pair, "v": value} for value in values])
         data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
         for unit_size in (1, 8 << 20):
-            with pytest.raises(DataError, match="retained column"):
+            with pytest.raises(
+                DataError, match=r"retained column" if unit_size == 1 else r"in\.jsonl:1: retained column"
+            ):
                 preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"), unit_size=unit_size)
+
+
+def test_retained_objects_without_a_key_are_an_error(tmp_path: Path, tokenizer_path: Locate) -> None:
+    for value in ({}, [{}], {"a": {}}):
+        source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b", "v": value}])
+        data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
+        with pytest.raises(DataError, match="retained column 'v' holds objects without a single key"):
+            preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"))
+
+
+@pytest.mark.parametrize("value", [[], None, [None], [[]], {"a": None}])
+def test_retained_values_that_tell_no_type_are_written(tmp_path: Path, tokenizer_path: Locate, value: Any) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b", "v": value}])
+    data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
+    preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"))
+    assert written(tmp_path / "out")[0]["v"] == value
 
 
 # --- Length -------------------------------------------------------------------------------------------

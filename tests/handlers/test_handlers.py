@@ -455,6 +455,46 @@ def test_every_wrong_argument_of_every_handler_is_named_at_once() -> None:
     assert found[5].startswith(f"missing key '{at}[3].tokenize.dataset_text_field'")
 
 
+def test_an_argument_given_under_two_names_is_an_error() -> None:
+    [problem] = problems(
+        config("tokenize_and_apply_input_masking", input_field_name="a", input_column_name="b", output_field_name="c")
+    )
+    assert problem.endswith(": 'input_field_name' is given twice, once as 'input_column_name'")
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (config("skip_large_text", column_name="t", max_length=0), "skip_large_text: max_length"),
+        (config("tokenize", dataset_text_field="t", truncation=True, max_length=0), "tokenize: max_length"),
+        (config("tokenize_and_apply_chat_template_with_masking", max_seq_length=0), "with_masking: max_seq_length"),
+    ],
+    ids=lambda value: value.name if isinstance(value, HandlerConfig) else "",
+)
+def test_a_length_below_one_is_a_config_error(apply: Apply, handler: HandlerConfig, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"{reason} must be 1 or more, not 0"):
+        apply([], handler, template=templates.CHATML)
+
+
+@pytest.mark.parametrize("name", ["apply_tokenizer_chat_template", "tokenize_and_apply_chat_template_with_masking"])
+def test_a_chat_template_that_is_no_jinja_is_an_error_before_any_row(apply: Apply, name: str) -> None:
+    arguments = {"dataset_text_field": "t"} if name == "apply_tokenizer_chat_template" else {}
+    with pytest.raises(TokenizerError, match="the chat template is not valid Jinja: line 2: "):
+        apply([], config(name, **arguments), template="fine\n{% for %}")
+
+
+def test_half_a_surrogate_pair_that_comes_up_on_the_way_is_quarantined(apply: Apply) -> None:
+    rows, log = apply([{"text": "a\ud83d"}, {"text": "b"}], config("tokenize", dataset_text_field="text"))
+    assert [row["text"] for row in rows] == ["b"]
+    assert log.bad[0].reason == "text with half a surrogate pair, which is no character"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    row = {"messages": messages, "tools": '[{"name": "\\ud83d"}]'}
+    masking = config("tokenize_and_apply_chat_template_with_masking")
+    rows, log = apply([row], masking, template="{{ tools[0].name }}" + templates.CHATML)
+    assert rows == []
+    assert log.bad[0].reason == "text with half a surrogate pair, which is no character"
+
+
 # --- Functions of the user's own ----------------------------------------------------------------------
 
 MODULE = """

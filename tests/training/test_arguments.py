@@ -20,6 +20,7 @@ from sftkit.training.arguments import (
     training_argument_fields,
 )
 from sftkit.training.coercion import coerce
+from sftkit.training.distributed import without_fsdp_on_cpu
 from sftkit.training.removed_arguments import REMOVED_ARGUMENTS
 
 
@@ -244,3 +245,12 @@ def test_fsdp_of_the_launcher_is_taken_back_on_the_cpu(
     assert [record.message for record in caplog.records] == [
         "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead"
     ]
+
+
+def test_fsdp_of_the_launcher_stays_where_there_is_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr("sftkit.training.distributed.accelerator_available", lambda: True)
+    without_fsdp_on_cpu()
+    assert os.environ["ACCELERATE_USE_FSDP"] == "true"
+    without_fsdp_on_cpu(use_cpu=True)
+    assert os.environ["ACCELERATE_USE_FSDP"] == "false"

@@ -196,9 +196,7 @@ def _concrete(field: pa.Field) -> pa.Field:
         DataError: Parquet has no type for what it holds.
     """
     if _is_empty_struct(field.type):
-        raise DataError(
-            f"retained column {field.name!r} holds objects without a single key, which Parquet cannot hold; leave it out"
-        )
+        raise DataError(f"retained column {field.name!r} holds objects without a single key, which Parquet cannot hold")
     return pa.field(field.name, pa.string()) if pa.types.is_null(field.type) else field
 
 

@@ -86,7 +86,7 @@ def make_training_arguments(config: TrainConfig) -> TrainingArguments:
     values = translation.values
     if values.get("use_cpu") or not accelerator_available():
         values["use_cpu"] = True
-        without_fsdp_on_cpu()
+    without_fsdp_on_cpu(use_cpu=bool(values.get("use_cpu")))
     return _build(values)
 
 

@@ -50,14 +50,19 @@ def accelerator_available() -> bool:
     return bool(torch.accelerator.is_available())
 
 
-def without_fsdp_on_cpu() -> None:
-    """On the CPU, take back what `accelerate launch --use_fsdp` has asked for.
+def without_fsdp_on_cpu(use_cpu: bool = False) -> None:
+    """On the CPU, take back what `accelerate launch --use_fsdp` has asked for; on anything else, do nothing.
 
     accelerate refuses to set up FSDP where there is no accelerator. Its other half would still be on: with
-    `fsdp_cpu_ram_efficient_loading` every process but the first loads empty weights, counting on FSDP to send them
+    `fsdp_cpu_ram_efficient_loading` every process but the first may load empty weights, counting on FSDP to send them
     the real ones. Both are turned off in this process, and the processes train data-parallel (DDP over gloo).
+
+    Args:
+        use_cpu: the run computes on the CPU although there may be an accelerator.
     """
-    if os.environ.get(_LAUNCHED_WITH_FSDP, "false").lower() in ("true", "1"):
+    if os.environ.get(_LAUNCHED_WITH_FSDP, "false").lower() not in ("true", "1"):
+        return
+    if use_cpu or not accelerator_available():
         os.environ[_LAUNCHED_WITH_FSDP] = "false"
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         warn_once(_log, "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead")

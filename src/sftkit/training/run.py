@@ -19,7 +19,7 @@ from sftkit.splits import TRAIN, VALIDATION
 from sftkit.training.callbacks import LOG_NAME, AimLog, JsonLinesLog, LogEvent, aim_log, ignore_event
 from sftkit.training.checkpoints import checkpoint_to_resume
 from sftkit.training.data import PaddingCollator, RowLimit, TokenDataset, load_split
-from sftkit.training.distributed import is_main_process, leave_process_group, warn_once
+from sftkit.training.distributed import is_main_process, leave_process_group, warn_once, world_size
 from sftkit.training.model import embedding_rows, fit_embeddings, load_model
 from sftkit.training.provenance import RunTokenizer, run_tokenizer
 from sftkit.training.trainer import SftTrainer
@@ -79,6 +79,7 @@ def train(
     train_rows = load_split(shards, TRAIN, vocabulary_size, limit)
     eval_rows = load_split(shards, VALIDATION, vocabulary_size, limit) if arguments.do_eval else None
     _check_positions(model, train_rows)
+    _keep_one_batch(arguments, train_rows)
 
     aim = aim_log(config.aim_repo, config.experiment)
     trainer = _make_trainer(config, arguments, model, tokenizer, train_rows, eval_rows, aim, on_log)
@@ -177,6 +178,20 @@ def _check_positions(model: Any, rows: TokenDataset) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if isinstance(positions, int) and longest > positions:
         warn_once(_log, f"the longest row has {longest} tokens; the model was made for {positions} positions")
+
+
+def _keep_one_batch(arguments: TrainingArguments, rows: TokenDataset) -> None:
+    """`dataloader_drop_last` drops a batch that is not full; of rows that fill not even one, nothing would be left."""
+    rows_a_step = arguments.train_batch_size
+    if not arguments.accelerator_config.split_batches:
+        rows_a_step *= world_size()
+    if arguments.dataloader_drop_last and len(rows) < rows_a_step:
+        warn_once(
+            _log,
+            f"dataloader_drop_last would drop every row: there are {len(rows)} and a step takes {rows_a_step}; "
+            "the last batch is kept",
+        )
+        arguments.dataloader_drop_last = False
 
 
 def _evaluated_last(trainer: SftTrainer) -> bool:
