@@ -1,7 +1,7 @@
 """Writes docs/reference.md from the config dataclasses and the handlers, so that the page cannot drift from the code.
 
-    python scripts/make_reference.py            # writes docs/reference.md
-    python scripts/make_reference.py --check    # exits 1 when the page is not what the code says
+python scripts/make_reference.py            # writes docs/reference.md
+python scripts/make_reference.py --check    # exits 1 when the page is not what the code says
 """
 
 from __future__ import annotations

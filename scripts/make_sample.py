@@ -257,9 +257,7 @@ def arithmetic(rng: Random) -> Iterator[Exchange]:
     while True:
         kind = rng.randrange(7)
         if last is not None and last < 5000 and rng.random() < 0.25:
-            yield Exchange(
-                rng.choice(["Now double it.", "And twice that?"]), f"2 {TIMES} {last} = {2 * last}."
-            )
+            yield Exchange(rng.choice(["Now double it.", "And twice that?"]), f"2 {TIMES} {last} = {2 * last}.")
             last = 2 * last
         elif kind == 0:
             yield _story(rng)
@@ -298,9 +296,7 @@ def _story(rng: Random) -> Exchange:
 def _sum_in_steps(rng: Random) -> Exchange:
     numbers = [rng.randint(2, 50) for _ in range(rng.randint(3, 4))]
     totals = list(itertools.accumulate(numbers))
-    steps = [
-        f"{total} + {number} = {total + number}" for total, number in zip(totals, numbers[1:], strict=False)
-    ]
+    steps = [f"{total} + {number} = {total + number}" for total, number in zip(totals, numbers[1:], strict=False)]
     question = f"Add {_join(numbers)} step by step."
     return Exchange(question, "\n".join([*steps, f"The sum is {totals[-1]}."]))
 
@@ -333,9 +329,7 @@ def units(rng: Random) -> Iterator[Exchange]:
     while True:
         if rng.random() < 0.2:
             celsius = rng.randrange(-40, 205, 5)
-            asking = rng.choice(
-                ["What is {} °C in °F?", "Convert {} °C to Fahrenheit.", "How warm is {} °C in °F?"]
-            )
+            asking = rng.choice(["What is {} °C in °F?", "Convert {} °C to Fahrenheit.", "How warm is {} °C in °F?"])
             yield Exchange(asking.format(celsius), f"{celsius} °C is {celsius * 9 // 5 + 32} °F.")
             continue
         large, small, factor = rng.choice(UNITS)
@@ -350,9 +344,7 @@ def units(rng: Random) -> Iterator[Exchange]:
             ]
         )
         if rng.random() < 0.6:
-            yield Exchange(
-                asking.format(amount, large, small), f"{amount} {large} = {amount * factor} {small}, {why}"
-            )
+            yield Exchange(asking.format(amount, large, small), f"{amount} {large} = {amount * factor} {small}, {why}")
         else:
             yield Exchange(
                 asking.format(amount * factor, small, large),
@@ -457,20 +449,14 @@ def colours(rng: Random) -> Iterator[Exchange]:
             case 0:
                 first, second = rng.sample(pair := rng.choice(list(PAINTS)), 2)
                 asking = rng.choice(["What do I get if I mix {} and {}?", "Which colour do {} and {} make?"])
-                yield Exchange(
-                    asking.format(first, second), f"{first} and {second} make {PAINTS[pair]}.".capitalize()
-                )
+                yield Exchange(asking.format(first, second), f"{first} and {second} make {PAINTS[pair]}.".capitalize())
             case 1:
                 thing = rng.choice(list(COLOURED))
                 yield Exchange(f"Which colour is {thing}?", f"{thing} is {COLOURED[thing]}.".capitalize())
             case 2:
                 red, green, blue = (rng.randrange(256) for _ in range(3))
-                asking = rng.choice(
-                    ["Write rgb({}, {}, {}) as a hex code.", "What is rgb({}, {}, {}) in hex?"]
-                )
-                yield Exchange(
-                    asking.format(red, green, blue), f"The hex code is #{red:02X}{green:02X}{blue:02X}."
-                )
+                asking = rng.choice(["Write rgb({}, {}, {}) as a hex code.", "What is rgb({}, {}, {}) in hex?"])
+                yield Exchange(asking.format(red, green, blue), f"The hex code is #{red:02X}{green:02X}{blue:02X}.")
             case _:
                 red, green, blue = rng.sample(range(256), 3)
                 strongest = {red: "red", green: "green", blue: "blue"}[max(red, green, blue)]
@@ -487,9 +473,7 @@ def calendar(rng: Random) -> Iterator[Exchange]:
         match rng.randrange(4):
             case 0:
                 asking = rng.choice(["Which day of the week is {}?", "What weekday is {}?"])
-                yield Exchange(
-                    asking.format(_written(day)), f"{_written(day)} is a {WEEKDAYS[day.weekday()]}."
-                )
+                yield Exchange(asking.format(_written(day)), f"{_written(day)} is a {WEEKDAYS[day.weekday()]}.")
             case 1:
                 asking = rng.choice(["Which date comes after {}?", "What is the day after {}?"])
                 yield Exchange(
@@ -517,9 +501,7 @@ def shopping(rng: Random) -> Iterator[Exchange]:
     while True:
         if total and rng.random() < 0.5:
             note = next(note for note in (1000, 2000, 5000, 10000, 20000, 50000) if note >= total)
-            question = rng.choice(
-                [f"I pay with {_euros(note)}.", f"Here are {_euros(note)}. What is my change?"]
-            )
+            question = rng.choice([f"I pay with {_euros(note)}.", f"Here are {_euros(note)}. What is my change?"])
             yield Exchange(question, f"{_euros(note)} - {_euros(total)} = {_euros(note - total)} change.")
             total = 0
             continue
@@ -544,9 +526,7 @@ def small_talk(rng: Random) -> Iterator[Exchange]:
     name, city = rng.choice(NAMES), rng.choice(CITIES)
     greeting = rng.choice(["Hello", "Hi", "Good morning", "Good evening"])
     yield Exchange(
-        rng.choice(
-            [f"{greeting}, I am {name} from {city}.", f"{greeting}! My name is {name} and I live in {city}."]
-        ),
+        rng.choice([f"{greeting}, I am {name} from {city}.", f"{greeting}! My name is {name} and I live in {city}."]),
         f"{greeting}, {name}! How nice to hear from {city}. How can I help you? 😊",
     )
     while True:
@@ -702,9 +682,7 @@ def generate_pairs(count: int, seed: int, prefix: str = "pair") -> Iterator[Row]
     topics = [*(name for name in TOPICS if name != "small_talk"), "sentiment"]
     for number, topic in zip(range(count), _shuffled_rounds(rng, topics), strict=False):
         question, answer = sentiment(rng) if topic == "sentiment" else next(TOPICS[topic](rng))
-        form = rng.choice(
-            ["Question: {}\nAnswer:", "Question: {}\nAnswer:", "### Task\n{}\n\n### Response\n"]
-        )
+        form = rng.choice(["Question: {}\nAnswer:", "Question: {}\nAnswer:", "### Task\n{}\n\n### Response\n"])
         yield {
             "id": f"{prefix}-{number:05d}",
             "topic": topic,
@@ -744,12 +722,8 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
 
 def main() -> None:
     """Parses the command line, writes, says what was written."""
-    parser = argparse.ArgumentParser(
-        description="Write the bundled sample, or any number of conversations like it."
-    )
-    parser.add_argument(
-        "--conversations", type=int, help="how many conversations (default: the bundled files)"
-    )
+    parser = argparse.ArgumentParser(description="Write the bundled sample, or any number of conversations like it.")
+    parser.add_argument("--conversations", type=int, help="how many conversations (default: the bundled files)")
     parser.add_argument("--output", type=Path, help="the JSONL file for --conversations")
     parser.add_argument("--turns", type=int, nargs=2, default=TURNS, metavar=("FEWEST", "MOST"))
     parser.add_argument("--seed", type=int, default=SEED)

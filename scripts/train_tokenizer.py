@@ -167,9 +167,7 @@ def main() -> None:
     """Parses the command line, writes, says what was written."""
     parser = argparse.ArgumentParser(description="Train the bundled tokenizer on the bundled sample.")
     parser.add_argument("--sample", type=Path, default=SAMPLE_DIR, help="where the sample's JSONL files are")
-    parser.add_argument(
-        "--output", type=Path, default=SAMPLE_DIR / "model", help="the model directory to write"
-    )
+    parser.add_argument("--output", type=Path, default=SAMPLE_DIR / "model", help="the model directory to write")
     options = parser.parse_args()
     write_model_dir(options.sample, options.output)
     print(f"wrote {options.output}")

@@ -90,8 +90,10 @@ def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
     dropped: Counter[str] = Counter()
     for unit in staged:
         dropped.update(unit.dropped)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
-    return f"{where}: no rows left of {read} read (dropped: {reasons or 'none'})"
+    gone = [f"{count} dropped ({reason})" for reason, count in dropped.most_common()]
+    quarantined = sum(len(unit.bad) for unit in staged)
+    gone += [f"{quarantined} quarantined"] if quarantined else []
+    return f"{where}: no rows left of {read} read: {', '.join(gone)}"
 
 
 def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:

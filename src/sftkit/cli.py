@@ -142,11 +142,10 @@ def _train(config: TrainConfig) -> None:
     from sftkit.console.training import print_event, print_training
     from sftkit.provision import check_data, shards_for
     from sftkit.training.arguments import make_training_arguments
-    from sftkit.training.distributed import is_main_process, main_process_first, quiet_replicas, without_fsdp_on_cpu
+    from sftkit.training.distributed import is_main_process, main_process_first, quiet_replicas
 
     start_logging(config.log_level)
     check_data(config)
-    without_fsdp_on_cpu()
     quiet_replicas()
     arguments = make_training_arguments(config)
     with main_process_first() as main:
@@ -168,8 +167,10 @@ def _exit_codes() -> Iterator[None]:
         raise
     except SftkitError as error:
         from sftkit.console.streams import show_error
+        from sftkit.training.distributed import is_main_process
 
-        show_error(error)
+        if is_main_process():  # the processes of one launch make the same mistake; once is enough to read it
+            show_error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

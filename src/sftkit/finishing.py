@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 
-from sftkit.errors import DataError
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.model import text_of, usable
 from sftkit.handlers.tokens import with_supervision
@@ -27,6 +28,10 @@ from sftkit.tokenization.toolbox import Toolbox
 
 _NO_RESPONSE = "no response found by response_template"
 _NO_TRAINED_TOKEN = "no trained token"
+_NO_LABELS = (
+    "rows end with input_ids and without labels: give a response_template, use a masking handler, "
+    "or say train_on=all for a loss on every token"
+)
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,33 @@ class Ending:
     overflow: str
     train_on_all: bool
 
-    def finish(self, batch: Batch, log: RowLog, tools: Toolbox) -> tuple[Batch, str | None]:
-        """Rows as they go to disk: token columns and what the config retains, and no text column's name; or a text
-        column, its name, and what the config retains.
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """Runs of rows that have the same token columns and the same text column, in order.
 
-        Raises:
-            DataError: rows end as neither tokens nor text, or as ids without labels and nothing says what to do.
+        Rows are finished by what they have themselves, whichever rows stand beside them in a batch.
         """
-        batch = _absorb_tokens(batch, log)
+        if INPUT_IDS in batch.tokens and LABELS in batch.tokens:
+            yield batch
+            return
+        kinds = [(INPUT_IDS in row, LABELS in row, ATTENTION_MASK in row, self._text_field(row)) for row in batch.rows]
+        start = 0
+        for _, run in groupby(kinds):
+            stop = start + sum(1 for _ in run)
+            yield batch if stop - start == len(batch) else batch.slice(start, stop)
+            start = stop
+
+    def finish(self, part: Batch, log: RowLog, tools: Toolbox) -> tuple[Batch, str | None]:
+        """Rows as they go to disk: token columns and what the config retains, and no text column's name; or a text
+        column, its name, and what the config retains. Rows that are neither are quarantined.
+        """
+        batch = _absorb_tokens(part, log)
         if not len(batch):
             return batch, None
-        text_field = next((name for name in self.text_fields if any(name in row for row in batch.rows)), None)
+        text_field = self._text_field(batch.rows[0])
         if LABELS not in batch.tokens or INPUT_IDS not in batch.tokens:
             batch = self._supervise(batch, text_field, log, tools)
+        if not len(batch):
+            return batch, None
         if INPUT_IDS not in batch.tokens:
             assert text_field is not None
             return keep_columns(batch, {text_field} | self.retained), text_field
@@ -67,25 +86,36 @@ class Ending:
         batch = _without_untrained(batch, log)
         return keep_columns(batch, {INPUT_IDS, LABELS} | self.retained), None
 
+    def problem_of(self, columns: Collection[str]) -> str | None:
+        """Why rows with these columns cannot be finished, or None when they can."""
+        text_field = self._text_field(columns)
+        if INPUT_IDS in columns and LABELS not in columns and not self.train_on_all:
+            if text_field is None or self.response_template is None:
+                return _NO_LABELS
+        elif INPUT_IDS not in columns and text_field is None:
+            tried = " or ".join(repr(name) for name in self.text_fields)
+            return (
+                f"rows end with the columns {', '.join(columns) or 'none'}: there are no input_ids and no text column "
+                f"{tried}; add a handler that makes tokens, or give dataset_text_field"
+            )
+        return None
+
+    def _text_field(self, columns: Collection[str]) -> str | None:
+        return next((name for name in self.text_fields if name in columns), None)
+
     def _supervise(self, batch: Batch, text_field: str | None, log: RowLog, tools: Toolbox) -> Batch:
         """Labels for rows that the handlers left without."""
-        if self.response_template is not None and text_field is not None:
-            batch, texts = usable(batch, log, lambda row: text_of(row, text_field))
-            return self._mask_responses(batch, texts, self.response_template, log, tools)
-        if INPUT_IDS in batch.tokens:
-            if self.train_on_all:
-                return batch.with_tokens(**{LABELS: batch.tokens[INPUT_IDS]})
-            raise DataError(
-                "rows end with input_ids and without labels: give a response_template, use a masking handler, "
-                "or say train_on=all for a loss on every token"
-            )
-        if text_field is None:
-            tried = " or ".join(repr(name) for name in self.text_fields)
-            raise DataError(
-                f"rows end with the columns {', '.join(batch.columns()) or 'none'}: there are no input_ids and no text "
-                f"column {tried}; add a handler that makes tokens, or give dataset_text_field"
-            )
+        problem = self.problem_of(batch.columns())
+        if problem is not None:
+            for number, row in zip(batch.numbers, batch.rows, strict=True):
+                log.quarantine(int(number), problem, row)
+            return batch.slice(0, 0)
+        if INPUT_IDS in batch.tokens and (self.response_template is None or text_field is None):
+            return batch.with_tokens(**{LABELS: batch.tokens[INPUT_IDS]})
+        assert text_field is not None
         batch, texts = usable(batch, log, lambda row: text_of(row, text_field))
+        if self.response_template is not None:
+            return self._mask_responses(batch, texts, self.response_template, log, tools)
         if self.train_on_all:
             return with_supervision(batch, tools.encode_spans(texts, [[] for _ in texts], add_special_tokens=True))
         return batch

@@ -19,7 +19,7 @@ from sftkit.splits import TRAIN, VALIDATION
 
 Indices = Offsets
 
-_DRAWS_AT_ONCE = 1000  # `datasets` draws sources in blocks of this size; another size would give another mix
+_DRAWS_AT_ONCE = 1000  # as `datasets` does; the generator gives the same draws in blocks of any size
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ class Pipeline:
         """Follow the columns of a data set's first rows through its handlers.
 
         Raises:
-            DataError: a handler reads a column that no row has and no handler before it makes.
+            DataError: a handler reads a column that no row has and no handler before it makes, or rows would end as
+                neither tokens nor text.
         """
         self._lines[dataset].check_columns(columns)
 
@@ -62,7 +63,7 @@ class Pipeline:
 
         Raises:
             SourceError: its file cannot be read.
-            DataError: its rows end as neither tokens nor text.
+            DataError: its rows do not all end alike, or hold what Parquet cannot.
         """
         began = time.perf_counter()
         log = RowLog()
@@ -76,19 +77,16 @@ class Pipeline:
         """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
 
         Raises:
-            SourceError, DataError: as `stage`.
+            SourceError: as `stage`.
         """
         steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
         unreadable = RowLog()
         for batch in read_unit(unit, unreadable):
             log.read += len(batch)
-            place = f"{unit.file.path}:{batch.numbers[0]}"
             for step in steps:
                 batch = step(batch, log)
-            try:
-                yield ending.finish(batch, log, self.tools)
-            except DataError as error:
-                raise DataError(f"{place}: {error}") from None
+            for part in ending.parts(batch):
+                yield ending.finish(part, log, self.tools)
         log.read += len(unreadable.bad)
         log.bad.extend(unreadable.bad)
         log.bad.sort(key=lambda row: row.number)
@@ -150,7 +148,7 @@ class _Line:
         return steps
 
     def check_columns(self, columns: Collection[str]) -> None:
-        """Raise `DataError` when a handler reads a column that cannot be there."""
+        """Raise `DataError` when a handler reads a column that cannot be there, or the rows cannot be finished."""
         self._require("rename_columns", self.config.rename_columns, columns)
         at_hand = {self.config.rename_columns.get(name, name) for name in columns}
         self._require("remove_columns", self.config.remove_columns, at_hand)
@@ -162,10 +160,13 @@ class _Line:
         for link in self.links:
             if ":" in link.name:
                 return  # what a function of the user's own makes of the columns, only running it tells
-            self._require(link.name, link.handler.reads(), at_hand)
+            self._require(link.name, link.reads(), at_hand)
             at_hand = link.columns_after(at_hand)
             seen |= at_hand
         self._require("retain_columns", self.config.retain_columns, seen)
+        problem = self.ending.problem_of(sorted(at_hand))
+        if problem is not None:
+            raise DataError(f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {problem}")
 
     def _require(self, who: str, reads: Iterable[str], columns: Collection[str]) -> None:
         missing = next((column for column in reads if column not in columns), None)

@@ -116,6 +116,11 @@ class Batch:
         rows = [row for row, kept in zip(self.rows, keep, strict=True) if kept]
         return Batch(rows, self.numbers[keep], {name: column.take(keep) for name, column in self.tokens.items()})
 
+    def slice(self, start: int, stop: int) -> Batch:
+        """Rows start to stop, stop left out."""
+        places = np.arange(len(self))
+        return self.keep((places >= start) & (places < stop))
+
     def with_rows(self, rows: list[Row]) -> Batch:
         """The same rows with other Python columns."""
         return Batch(rows, self.numbers, self.tokens)

@@ -397,7 +397,16 @@ def test_rows_that_are_tokenized_already_are_written_as_they_are(tmp_path: Path,
         ({"input_ids": [1, 2**31], "labels": [1, 2]}, "column 'input_ids' must be a list of whole numbers (32 bits)"),
         ({"input_ids": [1, True], "labels": [1, 2]}, "column 'input_ids' must be a list of whole numbers (32 bits)"),
         ({"input_ids": [1, 2], "labels": None}, "column 'labels' must be a list of whole numbers (32 bits)"),
-        ({"input_ids": [1, 2]}, "column 'labels' must be a list of whole numbers (32 bits)"),
+        (
+            {"input_ids": [1, 2]},
+            "rows end with input_ids and without labels: give a response_template, use a masking handler, "
+            "or say train_on=all for a loss on every token",
+        ),
+        (
+            {"q": "x"},
+            "rows end with the columns q: there are no input_ids and no text column 'text'; "
+            "add a handler that makes tokens, or give dataset_text_field",
+        ),
     ],
 )
 def test_tokenized_rows_that_make_no_sense_are_quarantined(tmp_path: Path, row: Row, reason: str) -> None:
@@ -412,7 +421,7 @@ def test_input_ids_without_labels_is_an_error_that_names_the_choices_and_train_o
     tmp_path: Path,
 ) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"input_ids": [1, 2, 3]}])
-    with pytest.raises(DataError, match=r"in\.jsonl:1: .*response_template.*masking handler.*train_on=all"):
+    with pytest.raises(DataError, match=r"in\.jsonl\): .*response_template.*masking handler.*train_on=all"):
         preprocess(tmp_path / "out", dataset(path))
     assert not (tmp_path / "out").exists()
     preprocess(tmp_path / "out", dataset(path), train_on="all")
@@ -454,10 +463,27 @@ def test_a_text_without_a_response_is_dropped_and_counted(
         assert tokenizer.decode([label for label in row["labels"] if label != -100]) == text[-6:]
 
 
+@pytest.mark.parametrize("unit_size", [1, 40, 8 << 20])
+def test_each_row_is_finished_by_what_it_has_itself_wherever_units_are_cut(tmp_path: Path, unit_size: int) -> None:
+    rows: list[Row] = [
+        {"input_ids": [1, 2], "labels": [1, 2]},
+        {"input_ids": [3, 4]},
+        {"q": "neither"},
+        {"input_ids": [5, 6], "labels": [-100, 6]},
+    ]
+    path = write_jsonl(tmp_path / "in.jsonl", rows)
+    manifest = preprocess(tmp_path / "out", dataset(path), max_bad_rows=2, unit_size=unit_size)
+    assert written(tmp_path / "out") == [rows[0], rows[3]]
+    assert manifest.quarantined == 2
+    manifest = preprocess(tmp_path / "all", dataset(path), max_bad_rows=1, unit_size=unit_size, train_on="all")
+    assert written(tmp_path / "all") == [rows[0], {"input_ids": [3, 4], "labels": [3, 4]}, rows[3]]
+    assert manifest.quarantined == 1
+
+
 def test_neither_tokens_nor_text_is_an_error_that_names_the_columns(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"q": "a", "w": 1}])
     with pytest.raises(
-        DataError, match=r"in\.jsonl:1: rows end with the columns q, w: there are no input_ids and no text"
+        DataError, match=r"in\.jsonl\): rows end with the columns q, w: there are no input_ids and no text"
     ):
         preprocess(tmp_path / "out", dataset(path))
 
@@ -572,7 +598,7 @@ def test_a_source_without_rows_is_an_error(tmp_path: Path, tokenizer_path: Locat
         preprocess(tmp_path / "out", paired(path), model_name_or_path=tokenizer_path("bpe"))
     write_jsonl(path, [{"input": "cat", "output": "dog"}])
     all_large = dataset(path, data_handlers=[handler("skip_large_text", column_name="input", max_length=1), masking()])
-    with pytest.raises(DataError, match=r"no rows left of 1 read \(dropped: 1 skip_large_text: input has 1 or more\)"):
+    with pytest.raises(DataError, match=r"no rows left of 1 read: 1 dropped \(skip_large_text: input has 1 or more\)"):
         preprocess(tmp_path / "out", all_large, model_name_or_path=tokenizer_path("bpe"))
     assert not (tmp_path / "out").exists()
 

@@ -253,3 +253,12 @@ def test_an_output_that_cannot_be_made_is_one_sentence(tmp_path: Path, model_dir
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"the run cannot be set up: .*file"):
         run(model_dir, shard_dir, tmp_path / "file" / "out", "--max_steps=1")
+
+
+def test_dropping_the_last_batch_never_drops_every_row(
+    tmp_path: Path, model_dir: Path, shard_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    argv = ("--max_steps", "2", "--dataloader_drop_last", "true", "--per_device_train_batch_size", "1000")
+    report = run(model_dir, shard_dir, tmp_path / "out", *argv)
+    assert report.steps == 2
+    assert "dataloader_drop_last would drop every row" in caplog.text

@@ -58,11 +58,17 @@ class RenameColumns(Handler):
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch = having(batch, log, self.reads())
+            batch, _ = usable(batch, log, self._check_new_names)
             rows = [{self.columns.get(name, name): value for name, value in row.items()} for row in batch.rows]
             tokens = {self.columns.get(name, name): column for name, column in batch.tokens.items()}
             return Batch(rows, batch.numbers, tokens)
 
         return step
+
+    def _check_new_names(self, row: Row) -> None:
+        for old, new in self.columns.items():
+            if new in row and new not in self.columns and new != old:
+                raise RowError(f"column {old!r} cannot be renamed {new!r}: there is a column of that name")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,8 +64,8 @@ class Link:
     def bind(self, tools: Tools) -> Step:
         """The handler's step, then the removal of columns; `ConfigError` and `TokenizerError` as the handler's."""
         step = self.handler.bind(tools)
-        if not self.remove_columns:
-            return step
+        if not self.remove_columns or isinstance(self.handler, UserFunction):
+            return step  # what a function returns is what it wrote: there is nothing to remove
         written, removed = frozenset(self.handler.writes()), frozenset(self.remove_columns) - {ALL_COLUMNS}
         everything = ALL_COLUMNS in self.remove_columns
 
@@ -76,6 +76,10 @@ class Link:
             return keep_columns(after, frozenset(after.columns()) - gone)
 
         return step_and_remove
+
+    def reads(self) -> tuple[str, ...]:
+        """Columns that must be there: those the handler reads, and those that are removed by name."""
+        return (*self.handler.reads(), *(column for column in self.remove_columns if column != ALL_COLUMNS))
 
     def columns_after(self, columns: Collection[str]) -> set[str]:
         """Which columns rows with these columns have after this handler."""

@@ -40,6 +40,8 @@ class Delimited:
             header = next(reader, None)
             if header is None:
                 return
+            if len(set(header)) < len(header):
+                raise SourceError(f"{path}: the header names a column twice: {', '.join(header)}")
             for record in reader:
                 if not record:
                     continue

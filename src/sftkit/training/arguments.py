@@ -147,7 +147,7 @@ def _build(values: dict[str, Any]) -> TrainingArguments:
 
     try:
         if isinstance(values.get("parallelism_config"), dict):
-            from accelerate.parallelism_config import ParallelismConfig  # type: ignore[import-untyped]
+            from accelerate.parallelism_config import ParallelismConfig
 
             values = values | {"parallelism_config": ParallelismConfig(**values["parallelism_config"])}
         return TrainingArguments(**values)

@@ -81,7 +81,7 @@ def main_process_first() -> Iterator[bool]:
         yield True
         return
     import torch.distributed as dist
-    from accelerate import PartialState  # type: ignore[import-untyped]
+    from accelerate import PartialState
 
     if not dist.is_initialized():
         PartialState()

@@ -182,8 +182,9 @@ def _check_positions(model: Any, rows: TokenDataset) -> None:
 
 def _keep_one_batch(arguments: TrainingArguments, rows: TokenDataset) -> None:
     """`dataloader_drop_last` drops a batch that is not full; of rows that fill not even one, nothing would be left."""
+    settings: Any = arguments.accelerator_config  # an AcceleratorConfig, once TrainingArguments has made it
     rows_a_step = arguments.train_batch_size
-    if not arguments.accelerator_config.split_batches:
+    if not settings.split_batches:
         rows_a_step *= world_size()
     if arguments.dataloader_drop_last and len(rows) < rows_a_step:
         warn_once(
