@@ -88,9 +88,9 @@ def train(context: typer.Context) -> None:
     """
     with _exit_codes():
         from sftkit.config.loading import load
-        from sftkit.training.arguments import extra_keys
+        from sftkit.training.arguments import argument_problems, extra_keys
 
-        _train(load(TrainConfig, context.args, extra_keys=extra_keys()))
+        _train(load(TrainConfig, context.args, extra_keys=extra_keys(), check_extra=argument_problems))
 
 
 def _preprocess(config: PreprocessConfig) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from sftkit.build import is_done, run
 from sftkit.config.schema import TrainConfig, as_preprocess
 from sftkit.errors import SourceError
-from sftkit.planning import check, plan
+from sftkit.planning import Plan, check, plan
 from sftkit.progress import Progress
-from sftkit.rows import INPUT_IDS, LABELS
+from sftkit.rows import INPUT_IDS, LABELS, RowLog
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.splits import TRAIN
+
+_log = logging.getLogger(__name__)
 
 _KEY_LENGTH = 32  # characters of the fingerprint that name a cached data set
 
@@ -26,7 +29,8 @@ def shards_for(config: TrainConfig, progress: Progress) -> ShardSet:
     """Tokenized shards to train on.
 
     A directory or file of Parquet with `input_ids` and `labels` is used as it is. Anything else is built into
-    `cache_dir`, under a name made from everything that decides its content, and found there the next time.
+    `cache_dir`, under a name made from everything that decides its content, and found there the next time. Text for
+    which nothing says where the responses are is trained on as a whole.
 
     Raises:
         ConfigError, SourceError, DataError, TokenizerError, OutputError: as `preprocess` would.
@@ -35,11 +39,23 @@ def shards_for(config: TrainConfig, progress: Progress) -> ShardSet:
     if given is not None:
         return given
     planned = plan(as_preprocess(config, config.cache_dir))
+    if _ends_as_text(planned):
+        _log.warning("the rows are text and no response_template is given: every token of it carries a loss")
+        planned = plan(as_preprocess(replace(config, train_on="all"), config.cache_dir))
     place = Path(config.cache_dir).expanduser() / planned.fingerprint[:_KEY_LENGTH]
     planned = replace(planned, config=replace(planned.config, output_dir=str(place)))
     if is_done(planned) is None:
         run(planned, progress)
     return open_shards(str(place))
+
+
+def _ends_as_text(planned: Plan) -> bool:
+    """Whether the first rows come out of the pipeline as text."""
+    for unit in planned.units:
+        for batch, text_field in planned.pipeline.finished(unit, RowLog()):
+            if len(batch):
+                return text_field is not None
+    return False
 
 
 def _tokenized(config: TrainConfig) -> ShardSet | None:
@@ -48,6 +64,6 @@ def _tokenized(config: TrainConfig) -> ShardSet | None:
         return None
     try:
         shards = open_shards(config.training_data_path[0])
+        return shards if {INPUT_IDS, LABELS} <= set(shards.column_names(TRAIN)) else None
     except SourceError:
         return None  # raw data, or nothing: the core will say
-    return shards if {INPUT_IDS, LABELS} <= set(shards.column_names(TRAIN)) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,12 @@ _EXTRA_KEYS_FIELD = "training_arguments"
 
 
 def load(
-    schema: type[T], argv: Sequence[str], *, first_word: str | None = None, extra_keys: Mapping[str, Any] | None = None
+    schema: type[T],
+    argv: Sequence[str],
+    *,
+    first_word: str | None = None,
+    extra_keys: Mapping[str, Any] | None = None,
+    check_extra: Callable[[Mapping[str, Any]], list[str]] = lambda _: [],
 ) -> T:
     """Load a command's configuration from its command line and the files that it names.
 
@@ -38,6 +43,7 @@ def load(
         first_word: the key a bare first argument stands for (`inspect-shards DIR`).
         extra_keys: further top-level keys and their annotations; what is given of them ends in
             `training_arguments`.
+        check_extra: what is wrong with the values of those, one sentence each.
 
     Raises:
         UsageError: the command line is at fault (alone or with a file).
@@ -65,10 +71,13 @@ def load(
     problems: list[Problem] = []
     config = bind(schema, plain, problems)
     typed = {override.path for override in overrides}
+    extra_typed = {path.split(".")[0] for path in typed} & set(extra_keys)
+    blamed = next(iter(extra_typed), _EXTRA_KEYS_FIELD)
+    problems += [Problem(blamed, message) for message in check_extra(plain.get(_EXTRA_KEYS_FIELD) or {})]
     messages = [*usage, *(problem.message for problem in problems)]
     if usage or any(_is_from_command_line(problem, typed) for problem in problems):
         raise UsageError(messages)
-    if config is None:
+    if config is None or messages:
         raise ConfigError(messages)
     return config
 

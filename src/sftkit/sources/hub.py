@@ -39,7 +39,8 @@ def find(dataset: DatasetConfig, path: str, builder: str | None = None) -> list[
         loaded = made.as_dataset(split=wanted)
     except Exception as error:  # `datasets` raises whatever a repository, a network or a script provokes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SourceError(f"{path}: `datasets` cannot load split {wanted!r} of it: {reason}") from None
+        here = "" if Path(path).exists() or builder else "no such file or directory, and "
+        raise SourceError(f"{path}: {here}`datasets` cannot load split {wanted!r} of it: {reason}") from None
     if not loaded.cache_files:
         raise SourceError(f"{path}: split {wanted!r} has no rows (splits: {', '.join(splits) or 'unknown'})")
     return [_arrow_file(dataset.name, entry["filename"]) for entry in loaded.cache_files]

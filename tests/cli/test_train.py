@@ -1,0 +1,91 @@
+"""`sftkit train` as a user types it: on shards, on a data config, on text; what is cached and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
+TINY = (
+    "--model_name_or_path", "sample:model", "--init_from_config", "true", "--use_cpu", "true", "--max_steps", "2",
+    "--logging_steps", "1", "--per_device_train_batch_size", "4",
+)  # fmt: skip
+
+
+def sftkit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sftkit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+
+
+def losses(output: Path) -> list[float]:
+    events = [json.loads(line) for line in (output / "training_logs.jsonl").read_text().splitlines()]
+    return [event["loss"] for event in events if "loss" in event]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"Q: {i} + 1\nA: {i + 1}"}) + "\n" for i in range(8)))
+    return path
+
+
+def test_shards_and_the_data_config_that_made_them_train_alike(tmp_path: Path) -> None:
+    config = ("--data_config_path", "sample:data_config.yaml")
+    sftkit("preprocess", *config, "--model_name_or_path", "sample:model", "--output_dir", tmp_path / "shards")
+    on_shards = sftkit("train", "--training_data_path", tmp_path / "shards", "--output_dir", tmp_path / "one", *TINY)
+    on_config = sftkit("train", *config, "--output_dir", tmp_path / "two", "--cache_dir", tmp_path / "cache", *TINY)
+    assert (on_shards.returncode, on_config.returncode) == (0, 0), on_shards.stderr + on_config.stderr
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+    assert len(losses(tmp_path / "one")) == 2
+    [built] = (tmp_path / "cache").iterdir()
+    before = built.joinpath("manifest.json").stat().st_mtime_ns
+    again = sftkit("train", *config, "--output_dir", tmp_path / "three", "--cache_dir", tmp_path / "cache", *TINY)
+    assert again.returncode == 0
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [built.name]
+    assert built.joinpath("manifest.json").stat().st_mtime_ns == before
+
+
+def test_text_shards_are_tokenized_by_train_given_the_same_options(texts: Path, tmp_path: Path) -> None:
+    made = sftkit("preprocess", "--training_data_path", texts, "--output_dir", tmp_path / "shards")
+    assert "`train` will have to tokenize them" in made.stdout
+    common = ("--training_data_path", tmp_path / "shards", "--cache_dir", tmp_path / "cache", *TINY)
+    responses = sftkit("train", *common, "--response_template", "A:", "--output_dir", tmp_path / "responses")
+    whole = sftkit("train", *common, "--output_dir", tmp_path / "whole")
+    assert (responses.returncode, whole.returncode) == (0, 0), responses.stderr + whole.stderr
+    assert "every token of it carries a loss" in whole.stderr
+    counted = [int(done.stdout.split(" tokens (")[1].split(" trained")[0]) for done in (responses, whole)]
+    assert 0 < counted[0] < counted[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "exit_code", "sentence"),
+    [
+        (("--learning_rate", "fast"), 2, "learning_rate"),
+        (("--no_such_argument", "1"), 2, "unknown option --no_such_argument"),
+        (("--training_data_path", "nowhere"), 1, "nowhere: no such file or directory"),
+        (("--init_from_config", "false"), 1, "init_from_config"),
+        (("--streaming", "true"), 1, "streaming"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    texts: Path, tmp_path: Path, changes: tuple[str, ...], exit_code: int, sentence: str
+) -> None:
+    data = () if "--training_data_path" in changes else ("--training_data_path", texts)
+    done = sftkit(
+        "train",
+        *data,
+        "--output_dir",
+        tmp_path / "o",
+        "--cache_dir",
+        tmp_path / "c",
+        *TINY,
+        *changes,
+    )
+    assert done.returncode == exit_code, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
