@@ -77,7 +77,10 @@ def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_pat
 
 
 def test_a_hub_id_that_cannot_be_reached_is_an_error_that_names_it() -> None:
-    with pytest.raises(SourceError, match=r"^no-such/data-set: `datasets` cannot load split 'train' of it: "):
+    with pytest.raises(
+        SourceError,
+        match=r"^no-such/data-set: no such file or directory, and `datasets` cannot load split 'train' of it: ",
+    ):
         find_sources(dataset("no-such/data-set"))
 
 
