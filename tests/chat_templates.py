@@ -221,3 +221,17 @@ def plain_rendering(source: str, **values: Any) -> str:
     )
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     return environment.from_string(source).render(**values)
+
+OPENS_REASONING = """\
+{%- set ns = namespace(tool=false) %}
+{%- for message in messages %}
+{%- if message.role == 'user' %}{% set ns.tool = false %}{{ '<|User|>' + message.content }}{% endif %}
+{%- if message.role == 'tool' %}{% set ns.tool = true %}{{ '<|result|>' + message.content }}{% endif %}
+{%- if message.role == 'assistant' %}
+{%- if ns.tool %}{% set ns.tool = false %}{{ '<|results_end|>' }}{% else %}{{ '<|Assistant|>' }}{% endif %}
+{{- message.content.split('</think>')[-1] + '<|end|>' }}
+{%- endif %}
+{%- endfor %}
+{%- if ns.tool %}{{ '<|results_end|>' }}{% endif %}
+{%- if add_generation_prompt and not ns.tool %}{{ '<|Assistant|><think>\\n' }}{% endif %}
+"""

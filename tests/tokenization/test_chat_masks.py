@@ -106,6 +106,18 @@ def test_contents_that_look_like_something_else_change_nothing(
     assert trained(toolbox(getattr(templates, template)), messages) == expected
 
 
+def test_a_prompt_that_opens_the_reasoning_is_followed_where_turns_come_without_it(toolbox: MakeToolbox) -> None:
+    box = toolbox(templates.OPENS_REASONING)
+    messages = [user("a"), assistant("<think>hm</think>b"), user("c"), assistant("d")]
+    assert trained(box, messages) == ["b<|end|>", "d<|end|>"]
+
+
+def test_a_turn_after_a_tool_begins_where_its_own_prompt_ends(toolbox: MakeToolbox) -> None:
+    box = toolbox(templates.OPENS_REASONING)
+    messages = [user("a"), assistant("call"), {"role": "tool", "content": "r"}, assistant("d")]
+    assert trained(box, messages) == ["call<|end|>", "d<|end|>"]
+
+
 def test_a_conversation_may_begin_with_the_assistant(toolbox: MakeToolbox) -> None:
     messages = [assistant("b"), user("c"), assistant("d")]
     assert trained(toolbox(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]

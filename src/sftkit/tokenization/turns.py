@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -26,6 +27,32 @@ _PROBES: tuple[list[Message], ...] = (
         {"role": "assistant", "content": _PROBE_CONTENT},
     ],
 )
+
+
+# What a generation prompt may end with to open the model's reasoning: <think>, <|reasoning|>, ... and line ends.
+_REASONING_TAG = re.compile(r"<[^<>\s]*(?:think|reason|thought)[^<>\s]*>\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What stands in a turn before the part that the model produces.
+
+    prompted: it is the generation prompt; otherwise the header that a template without one writes.
+    """
+
+    text: str
+    prompted: bool
+
+    def end_in(self, text: str, start: int, end: int) -> int | None:
+        """Where the opening of the turn at [start, end) ends, None when the turn does not begin with it.
+
+        A prompt may open the reasoning too, which templates take out of earlier turns again: there the turn begins
+        with the rest of the prompt.
+        """
+        for opening in (self.text, _REASONING_TAG.sub("", self.text)):
+            if text.startswith(opening, start, end) and (opening or not self.text):
+                return start + len(opening)
+        return None
 
 
 class TurnFinder:
@@ -62,13 +89,16 @@ class TurnFinder:
             return self._by_prefixes(conversation, marked, source)
         spans = []
         for turn, (start, end) in zip(turns, found, strict=True):
-            if not text.startswith(opening, start, end):
-                return self._by_prefixes(conversation, marked, source)
-            spans.append(_span(text, start + len(opening), end, conversation.messages[turn]))
+            produced = opening.end_in(text, start, end)
+            if produced is None:
+                produced = self._end_of_prompt(conversation, turn, text, opening)
+                if not start <= produced <= end:
+                    raise RowError(f"message {turn} does not begin where its prompt ends; cannot prove its mask")
+            spans.append(_span(text, produced, end, conversation.messages[turn]))
         return text, spans
 
-    def _find_opening(self, marked: MarkedTemplate | None, source: str) -> str | None:
-        """What stands in a turn before the part that the model produces: the generation prompt.
+    def _find_opening(self, marked: MarkedTemplate | None, source: str) -> _Opening | None:
+        """The generation prompt of a template, as it stands after a small conversation.
 
         A template without one (it ignores `add_generation_prompt`) still writes a header: then what stands before the
         content of a made-up turn. White space alone is no header, the model produces it. None: it cannot be told.
@@ -82,7 +112,7 @@ class TurnFinder:
             except RowError:
                 continue
             if len(asked) > len(plain) and asked.startswith(plain):
-                return asked[len(plain) :]
+                return _Opening(asked[len(plain) :], prompted=True)
             found = _blocks_of_turns(blocks, probe, [len(probe) - 1])
             if found is None and text.startswith(plain):
                 found = [(len(plain), len(text))]
@@ -93,7 +123,7 @@ class TurnFinder:
             if content < 0:
                 return None
             header = text[start:content]
-            return header if header.strip() else ""
+            return _Opening(header if header.strip() else "", prompted=False)
         return None
 
     def _by_prefixes(
@@ -103,24 +133,41 @@ class TurnFinder:
         messages = conversation.messages
         assert not isinstance(messages, Mapping)
         text = self._renderer.render(conversation)
+        opening = self._opening(marked, source)
         spans: list[Span] = []
         for turn in _assistant_turns(messages):
-            earlier = Conversation(messages[:turn], conversation.tools, conversation.documents)
-            before = self._renderer.render(earlier, add_generation_prompt=True)
-            if before == self._renderer.render(earlier):  # the template knows no generation prompt
-                opening = self._opening(marked, source)
-                if opening is None:
-                    raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
-                before += opening
-            through = self._renderer.render(
-                Conversation(messages[: turn + 1], conversation.tools, conversation.documents)
-            )
-            if not text.startswith(before) or not text.startswith(through):
+            start = self._end_of_prompt(conversation, turn, text, opening)
+            through = self._renderer.render(_first(conversation, turn + 1))
+            if not text.startswith(through):
                 raise RowError(f"message {turn} is rendered differently when others follow; cannot prove its mask")
-            spans.append(_span(text, len(before), len(through), messages[turn]))
+            spans.append(_span(text, start, len(through), messages[turn]))
         if any(later[0] < earlier[1] for earlier, later in pairwise(spans)):
             raise RowError("assistant turns overlap in the rendered text; cannot prove their masks")
         return text, spans
+
+    def _end_of_prompt(self, conversation: Conversation, turn: int, text: str, opening: _Opening | None) -> int:
+        """Where the model would begin to write a turn: the end of what it would have been given.
+
+        Raises:
+            RowError: the text does not begin with what the model would have been given.
+        """
+        earlier = _first(conversation, turn)
+        prompt = self._renderer.render(earlier, add_generation_prompt=True)
+        if prompt == self._renderer.render(earlier):
+            if opening is None:
+                raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
+            # Either the template knows no prompt and writes a header, or it asks for none at this place.
+            prompt += "" if opening.prompted else opening.text
+        if not text.startswith(prompt):
+            raise RowError(f"message {turn} is rendered differently when others follow; cannot prove its mask")
+        return len(prompt)
+
+
+def _first(conversation: Conversation, count: int) -> Conversation:
+    """The conversation as it stood when it had `count` messages."""
+    messages = conversation.messages
+    assert not isinstance(messages, Mapping)
+    return Conversation(messages[:count], conversation.tools, conversation.documents)
 
 
 def _assistant_turns(messages: Sequence[Message]) -> list[int]:
