@@ -222,6 +222,7 @@ def plain_rendering(source: str, **values: Any) -> str:
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     return environment.from_string(source).render(**values)
 
+
 OPENS_REASONING = """\
 {%- set ns = namespace(tool=false) %}
 {%- for message in messages %}
