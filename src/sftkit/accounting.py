@@ -71,14 +71,22 @@ def make_manifest(
     )
 
 
-def bad_rows_message(bad: Sequence[tuple[str, BadRow]], limit: int, quarantine: str) -> str:
-    """The error for too many bad rows: the first of them by `path:row`, and where all of them are."""
+def bad_rows_message(bad: Sequence[tuple[str, BadRow]], kept: int, limit: int, quarantine: str) -> str:
+    """The error for too many bad rows: the first of them by `path:row`, and where all of them are.
+
+    Where no row was kept and all fail for one reason, the config is at fault, and one sentence says it.
+    """
+    reasons = {row.reason for _, row in bad}
+    if len(reasons) == 1 and len(bad) > _BAD_ROWS_SHOWN and not kept:
+        path, first = bad[0]
+        place = f"{path}:{first.number} is the first"
+        return f"no row can be used, all {len(bad)} of them for one reason: {first.reason} ({place})"
     allowed = "" if limit == 0 else f", more than max_bad_rows={limit}"
     lines = [f"{len(bad)} row{'s' if len(bad) > 1 else ''} cannot be used{allowed}:"]
     lines += [f"  {path}:{row.number}: {row.reason}" for path, row in bad[:_BAD_ROWS_SHOWN]]
     if len(bad) > _BAD_ROWS_SHOWN:
         lines.append(f"  ... and {len(bad) - _BAD_ROWS_SHOWN} more")
-    lines.append(f"All of them are in {quarantine}; mend them, or let so many go with max_bad_rows={len(bad)}.")
+    lines.append(f"All of them are in {quarantine}; mend them, or allow for them with max_bad_rows={len(bad)}.")
     return "\n".join(lines)
 
 

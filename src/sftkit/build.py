@@ -97,7 +97,8 @@ def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[lis
     limit = plan.config.max_bad_rows
     if len(in_order) > limit:
         output.keep_quarantine(in_order)
-        raise DataError(bad_rows_message(in_order, limit, str(output.path / QUARANTINE_NAME)))
+        kept = sum(unit.rows for unit in staged.values())
+        raise DataError(bad_rows_message(in_order, kept, limit, str(output.path / QUARANTINE_NAME)))
     return [staged[number] for number in sorted(staged)], in_order
 
 

@@ -126,7 +126,7 @@ def _inspect(config: InspectConfig) -> None:
     start_logging(config.log_level)
     raw = bool(config.datasets or config.training_data_path or config.validation_data_path)
     if raw == bool(config.directory):
-        raise UsageError("give a directory of shards, or a data config (data_config_path) to preview")
+        raise UsageError("give either a directory of shards, or a data config (data_config_path) to preview, not both")
     with tempfile.TemporaryDirectory(prefix="sftkit-preview-") as scratch:
         shards = preview_shards(config, Path(scratch)) if raw else open_shards(config.directory or "")
         report = inspect(config, shards)

@@ -82,6 +82,7 @@ class Ending:
             assert text_field is not None
             return keep_columns(batch, {text_field} | self.retained), text_field
         batch = _without_misfits(batch, log)
+        batch = _without_foreign_ids(batch, log, tools.vocabulary_size)
         batch = self._limited(batch, log)
         batch = _without_untrained(batch, log)
         return keep_columns(batch, {INPUT_IDS, LABELS} | self.retained), None
@@ -162,6 +163,10 @@ def _absorb_tokens(batch: Batch, log: RowLog) -> Batch:
 
 def _ids_of(name: str, row: Row) -> list[int]:
     ids = row.get(name)
+    if isinstance(ids, np.ndarray):
+        ids = ids.tolist()
+    if isinstance(ids, list):
+        ids = [int(value) if isinstance(value, np.integer) else value for value in ids]
     if not isinstance(ids, list) or not all(type(value) is int and -(2**31) <= value < 2**31 for value in ids):
         raise RowError(f"column {name!r} must be a list of whole numbers (32 bits)")
     return ids
@@ -177,6 +182,20 @@ def _without_misfits(batch: Batch, log: RowLog) -> Batch:
     for index in np.flatnonzero(~fits):
         log.quarantine(int(batch.numbers[index]), "input_ids and labels differ in length", batch.rows[index])
     return batch.keep(fits)
+
+
+def _without_foreign_ids(batch: Batch, log: RowLog, vocabulary_size: int | None) -> Batch:
+    """Rows with ids that stand for no token are quarantined; the tokenizer's own ids never are such."""
+    ids = batch.tokens[INPUT_IDS]
+    limit = np.iinfo(np.int32).max if vocabulary_size is None else vocabulary_size - 1
+    foreign = (ids.values < 0) | (ids.values > limit)
+    kept = ids.sums(foreign) == 0
+    for index in np.flatnonzero(~kept):
+        row_ids = ids[int(index)]
+        wrong = int(row_ids[(row_ids < 0) | (row_ids > limit)][0])
+        known = "no token" if vocabulary_size is None else f"none of the tokenizer's {vocabulary_size} tokens"
+        log.quarantine(int(batch.numbers[index]), f"id {wrong} is {known}", batch.rows[index])
+    return batch.keep(kept)
 
 
 def _without_untrained(batch: Batch, log: RowLog) -> Batch:

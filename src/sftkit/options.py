@@ -18,6 +18,8 @@ from typer.core import TyperCommand
 from sftkit.config.commandline import without_none
 from sftkit.config.fields import choices_of, default_of, help_of, is_required, panel_of
 
+_BOOLEAN = "BOOL"
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -78,7 +80,7 @@ def _options(schema: type[Any], prefix: str, panel: str) -> typing.Iterator[Opti
 
 def _kind(annotation: Any) -> str:
     if annotation is bool:
-        return "TRUE|FALSE"
+        return _BOOLEAN
     if annotation in (int, float, str):
         return {int: "INTEGER", float: "NUMBER", str: "TEXT"}[annotation]
     origin = typing.get_origin(annotation)
@@ -118,14 +120,23 @@ def _parameters(options: list[Option]) -> list[Any]:
     return list(typer.main.get_command(app).params)
 
 
+def _explained(option: Option) -> str:
+    parts = [option.help]
+    if option.choices and option.kind != _BOOLEAN:
+        parts.append(f"One of {', '.join(option.choices)}.")
+    if option.default:
+        parts.append(f"Default: {option.default}.")
+    return " ".join(parts)
+
+
 def _declared(option: Option) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in option.choices if choice.startswith(incomplete)]
 
     return typer.Option(
         f"--{option.name}",
-        help=f"{option.help} Default: {option.default}." if option.default else option.help,
-        metavar="|".join(option.choices).upper() if 0 < len(option.choices) <= 4 else option.kind,
+        help=_explained(option),
+        metavar=option.kind,
         show_default=False,
         rich_help_panel=option.panel,
         autocompletion=complete if option.choices else None,

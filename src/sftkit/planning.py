@@ -19,7 +19,7 @@ from sftkit.handlers.registry import build_chain
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.rows import RowLog
 from sftkit.shards.manifest import TokenizerInfo
-from sftkit.simple import datasets_of
+from sftkit.simple import as_text_shards, datasets_of
 from sftkit.sources.finding import find_sources
 from sftkit.sources.units import ScannedFile, Unit, read_unit, scan_files
 from sftkit.tokenization.loading import chat_template_sha256, fingerprint, tokenizer_spec
@@ -102,6 +102,7 @@ def plan(config: PreprocessConfig) -> Plan:
         ConfigError, SourceError, DataError, TokenizerError: something cannot work as configured.
     """
     check(config)
+    config = as_text_shards(config)
     found: dict[str, list[ScannedFile]] = {}
 
     def columns_of(dataset: DatasetConfig) -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
-from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, SplitConfig
+from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, PreprocessConfig, SplitConfig
 from sftkit.errors import ConfigError
 from sftkit.rows import INPUT_IDS, LABELS
+from sftkit.shards.manifest import Manifest, read_manifest
+from sftkit.sources.opening import is_url
 from sftkit.splits import VALIDATION
 
 ColumnsOf = Callable[[DatasetConfig], Collection[str]]
@@ -42,6 +45,26 @@ def datasets_of(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetCon
             )
         )
     return tuple(_with_handlers(part, options, columns_of(part)) for part in parts)
+
+
+def as_text_shards(options: PreprocessConfig) -> PreprocessConfig:
+    """The options as they apply to text shards that `preprocess` wrote: what made their text is done already.
+
+    So the command line that made the shards, or the one that would have tokenized the raw data, tokenizes them.
+    Options for anything else come back as they are.
+    """
+    manifests = [_manifest_of(path) for path in options.training_data_path]
+    columns = {manifest.text_column for manifest in manifests if manifest is not None}
+    if len(columns) != 1 or None in columns or None in manifests:
+        return options
+    return replace(
+        options,
+        dataset_text_field=columns.pop(),
+        data_formatter_template=None,
+        dataset_conversation_field=None,
+        input_field_name=None,
+        output_field_name=None,
+    )
 
 
 def _with_handlers(dataset: DatasetConfig, options: DataOptions, columns: Collection[str]) -> DatasetConfig:
@@ -113,5 +136,9 @@ def _handler(name: str, **arguments: object) -> HandlerConfig:
 
 
 def _holds_validation_shards(path: str) -> bool:
-    directory = Path(path).expanduser()
-    return (directory / "manifest.json").is_file() and any(directory.glob("validation-*.parquet"))
+    manifest = _manifest_of(path)
+    return manifest is not None and VALIDATION in manifest.splits
+
+
+def _manifest_of(path: str) -> Manifest | None:
+    return None if is_url(path) else read_manifest(Path(path).expanduser())

@@ -741,3 +741,12 @@ def test_our_own_shards_as_a_source_give_the_same_rows(tmp_path: Path, pairs: Pa
     preprocess(tmp_path / "two", dataset(tmp_path / "one"), held_out)
     for split in ("train", "validation"):
         assert written(tmp_path / "two", split) == written(tmp_path / "one", split)
+
+
+def test_ids_that_no_token_has_are_quarantined(tmp_path: Path, tokenizer_path: Locate) -> None:
+    rows: list[Row] = [{"input_ids": ids, "labels": ids} for ids in ([1, 2], [1, 999_999], [-3, 2])]
+    path = write_jsonl(tmp_path / "in.jsonl", rows)
+    preprocess(tmp_path / "out", dataset(path), max_bad_rows=2, model_name_or_path=tokenizer_path("bpe"))
+    assert written(tmp_path / "out") == rows[:1]
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [reason.split(" is none of")[0] for reason in reasons] == ["id 999999", "id -3"]

@@ -151,6 +151,37 @@ def test_bad_rows_are_named_with_path_and_row_and_kept_aside(pairs: Path, tmp_pa
     assert pq.read_table(out / "train-00000-of-00001.parquet").num_rows == 6
 
 
+def test_a_mistake_that_fails_every_row_is_one_sentence(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 40)
+    done = sftkit(
+        "preprocess", "--training_data_path", pairs, "--dataset_conversation_field", "input",
+        "--model_name_or_path", TOKENIZER, "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line == (
+        "error: no row can be used, all 40 of them for one reason: "
+        f"column 'input' must hold a list of messages, not str ({pairs}:1 is the first)"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/usr/bin/setpriv").exists(), reason="root may read everything")
+@pytest.mark.parametrize("below", ["", "/pairs.jsonl"])
+def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, below: str) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    write_pairs(closed / "pairs.jsonl")
+    closed.chmod(0)
+    powers = "-dac_override,-dac_read_search,-fowner"
+    dropped = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"] if os.geteuid() == 0 else []
+    command = [*dropped, sys.executable, "-m", "sftkit", "preprocess", "--training_data_path", f"{closed}{below}"]
+    command += ["--model_name_or_path", TOKENIZER, "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    closed.chmod(0o700)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "cannot be read: Permission denied" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -62,10 +62,48 @@ def test_text_shards_are_tokenized_by_train_given_the_same_options(texts: Path, 
     assert 0 < counted[0] < counted[1]
 
 
+def test_text_made_by_a_template_trains_with_the_options_that_made_it(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"q": f"{i} + 1", "a": str(i + 1)}) + "\n" for i in range(8)))
+    template = ("--data_formatter_template", "Q: {{q}} A: {{a}}")
+    sftkit(
+        "preprocess", "--training_data_path", rows, *template, "--model_name_or_path", "sample:model",
+        "--output_dir", tmp_path / "shards",
+    )  # fmt: skip
+    done = sftkit(
+        "train", "--training_data_path", tmp_path / "shards", *template, "--response_template", "A:",
+        "--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache", *TINY,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path / "out")) == 2
+
+
+def test_special_tokens_may_be_added_to_shards_made_without_them(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    sftkit(
+        "preprocess", "--data_config_path", "sample:data_config.yaml", "--model_name_or_path", "sample:model",
+        "--output_dir", shards,
+    )  # fmt: skip
+    done = sftkit(
+        "train",
+        "--training_data_path",
+        shards,
+        "--add_special_tokens",
+        "<a>",
+        "<b>",
+        "--output_dir",
+        tmp_path / "o",
+        *TINY,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "o" / "config.json").read_text())["vocab_size"] == 2050
+
+
 @pytest.mark.parametrize(
     ("changes", "exit_code", "sentence"),
     [
         (("--learning_rate", "fast"), 2, "learning_rate"),
+        (("--per_device_train_batch_size", "0"), 2, "per_device_train_batch_size must be 1 or more, not 0"),
         (("--no_such_argument", "1"), 2, "unknown option --no_such_argument"),
         (("--training_data_path", "nowhere"), 1, "nowhere: no such file or directory"),
         (("--init_from_config", "false"), 1, "init_from_config"),

@@ -136,6 +136,33 @@ def test_template_text_is_taken_as_it_stands_from_files(tmp_path: Path) -> None:
     assert config.datasets[0].data_handlers[0].arguments["fn_kwargs"]["template"] == "cost ${{price}}"
 
 
+def test_a_dollar_before_a_brace_is_text_unless_it_names_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text(
+        "datasets:\n - name: n\n   data_paths: ['a ${ b }.jsonl']\n   data_handlers:\n"
+        "    - name: apply_custom_jinja_template\n"
+        "      arguments: {fn_kwargs: {template: 'Price ${{ ID }} ${input}'}}\n"
+    )
+    [dataset] = preprocess("--data_config_path", str(path)).datasets
+    assert dataset.data_paths == ("a ${ b }.jsonl",)
+    assert dataset.data_handlers[0].arguments["fn_kwargs"]["template"] == "Price ${{ ID }} ${input}"
+
+
+def test_a_list_option_takes_all_the_words_that_follow() -> None:
+    config = preprocess("--training_data_path", "a.jsonl", "b c.csv", "max_seq_length=3", "--overwrite")
+    assert (config.training_data_path, config.max_seq_length, config.overwrite) == (("a.jsonl", "b c.csv"), 3, True)
+
+
+def test_numbers_dates_and_booleans_of_yaml_are_read_as_meant(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("learning_rate: 1e-3\nadam_epsilon: 1E-10\nrun_name: 2026-11-22\nsave_strategy: no\n")
+    extra = dict.fromkeys(("learning_rate", "adam_epsilon", "run_name", "save_strategy"), str)
+    config = load(TrainConfig, ["--config", str(path), "--output_dir", "o"], extra_keys=extra)
+    assert config.training_arguments == {
+        "learning_rate": 0.001, "adam_epsilon": 1e-10, "run_name": "2026-11-22", "save_strategy": False,
+    }  # fmt: skip
+
+
 def test_interpolation_works_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("model_name_or_path: m\ntokenizer_name_or_path: ${model_name_or_path}/tok\n")
@@ -206,7 +233,7 @@ def test_the_seeds_slip_is_an_error_with_line_and_column(tmp_path: Path) -> None
     [
         ("c.json", '{"a": }', r"c\.json:1:7: not valid JSON"),
         ("c.yaml", "- 1\n- 2\n", "must hold keys and values"),
-        ("c.yaml", "just text", "unknown key 'just text'"),
+        ("c.yaml", "just text", "must hold keys and values"),
         ("c.yaml", "a: 1\na: 2\n", "c.yaml:2:"),
         ("c.yaml", "model_name_or_path: ${nowhere}\n", "refers to something that is not there"),
     ],

@@ -93,4 +93,4 @@ def test_impossible_splits_are_named(split: SplitConfig, expected: str) -> None:
 
 
 def test_equal_names_are_refused() -> None:
-    assert problems(config(dataset("a"), dataset("a"))) == ("datasets: the name 'a' stands 2 times",)
+    assert problems(config(dataset("a"), dataset("a"))) == ("datasets: the name 'a' is used 2 times",)

@@ -16,6 +16,7 @@ from conftest import ALL_TOKENIZERS
 from sftkit.config.schema import HandlerConfig
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.registry import HANDLERS, build_chain
+from sftkit.handlers.user import UserFunction
 from sftkit.rows import Batch, Row, RowLog
 from sftkit.tokenization.toolbox import Toolbox
 from support import dataset
@@ -574,3 +575,18 @@ def test_a_function_sees_token_columns_as_lists(apply: Apply, mine: str, referen
 def test_a_function_that_is_not_there_is_a_config_error(apply: Apply, mine: str, path: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason.format(mine=mine)):
         apply([], config(path.format(mine=mine)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [({"c": 3}, "got an unexpected keyword argument 'c'"), ({}, "missing a required argument: 'need'")],
+)
+def test_arguments_that_a_function_does_not_take_are_named_before_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], problem: str
+) -> None:
+    (tmp_path / "own_functions.py").write_text("def f(row, *, need):\n    return row\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"handler 'own_functions:f' takes \(row, \*, need\): {problem}"):
+        UserFunction(path="own_functions:f", fn_kwargs=arguments | ({"need": 1} if arguments else {})).bind(
+            Toolbox(None, "assistant")
+        )

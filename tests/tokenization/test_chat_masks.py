@@ -121,8 +121,13 @@ def test_a_turn_after_a_tool_begins_where_its_own_prompt_ends(toolbox: MakeToolb
 def test_a_conversation_may_begin_with_the_assistant(toolbox: MakeToolbox) -> None:
     messages = [assistant("b"), user("c"), assistant("d")]
     assert trained(toolbox(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
-    with pytest.raises(RowError, match="Cannot apply chat template to an empty conversation"):  # what stands before it
+    with pytest.raises(RowError, match="begins with the assistant, and nothing tells where its prompt ends"):
         trained(toolbox(templates.BY_INDEX), messages)
+
+
+def test_a_turn_that_the_template_leaves_out_takes_no_part(toolbox: MakeToolbox) -> None:
+    messages = [{"role": "bot", "content": "ignored"}, user("a"), assistant("b")]
+    assert trained(toolbox(templates.OPENS_REASONING), messages) == ["b<|end|>"]
 
 
 def test_only_the_last_turn_of_a_qwen3_like_template_thinks(toolbox: MakeToolbox) -> None:

@@ -69,12 +69,10 @@ def parse(argv: Sequence[str], schema: type[Any], extra_keys: Mapping[str, Any])
                 next(rest)
             continue
         path, annotation = located
-        if given is None:
-            given = _value_after(rest, annotation)
-        if given is None:
+        values = [given] if given is not None else _values_after(rest, annotation, several=path != "config")
+        if not values:
             problems.append(Problem(path, f"--{key} needs a value"))
-        else:
-            overrides.append(Override(path, annotation, given))
+        overrides += [Override(path, annotation, value) for value in values]
     return CommandLine(tuple(overrides), tuple(words), tuple(problems))
 
 
@@ -140,12 +138,16 @@ def without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _value_after(rest: _Lookahead, annotation: Any) -> str | None:
-    """The value of `--key value`; a boolean may stand alone and then means true."""
+def _values_after(rest: _Lookahead, annotation: Any, *, several: bool) -> list[str]:
+    """The values of `--key value`: a boolean may stand alone and then means true, a list takes all that follow."""
     if without_none(annotation) is bool:
         following = rest.peek()
-        return next(rest) if following is not None and following.lower() in _BOOLEAN_WORDS else "true"
-    return next(rest) if rest.next_is_value() else None
+        return [next(rest)] if following is not None and following.lower() in _BOOLEAN_WORDS else ["true"]
+    values = [next(rest)] if rest.next_is_value() else []
+    several = several and annotation == tuple[str, ...]
+    while values and several and rest.next_is_value() and not _BARE_OVERRIDE.match(rest.peek() or ""):
+        values.append(next(rest))
+    return values
 
 
 class _Lookahead(Iterator[str]):

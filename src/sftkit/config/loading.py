@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, aliases_of, bind, field_types
 from sftkit.config.commandline import Override, parse, without_none
+from sftkit.config.yaml_reading import read_yaml
 from sftkit.errors import ConfigError, UsageError
 from sftkit.sample import sample_path
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 _LITERAL_KEYS = frozenset(
     {"chat_template", "template", "data_formatter_template", "response_template", "instruction_template"}
 )
+# What is an interpolation: `${other.key}`, or one of OmegaConf's own resolvers, `${oc.env:HOME}`.
+_REFERENCE = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
 _EXTRA_KEYS_FIELD = "training_arguments"
 
 
@@ -64,7 +67,8 @@ def load(
     try:
         data = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"a config refers to something that is not there: {_first_line(error)}") from None
+        key = getattr(error, "full_key", None) or "a config"
+        raise ConfigError(f"{key} refers to something that is not there: {_first_line(error)}") from None
     assert isinstance(data, dict)
     plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
 
@@ -95,14 +99,14 @@ def read_config_file(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
     try:
-        # OmegaConf's own YAML loader: it refuses duplicate keys and reads 1e-6 as a number.
-        data = json.loads(text) if path.endswith(".json") else OmegaConf.to_container(OmegaConf.load(StringIO(text)))
+        data = json.loads(text) if path.endswith(".json") else read_yaml(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{path}:{_yaml_place(error)}") from None
-    except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_first_line(error)}") from None
+    data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config file must hold keys and values")
     return {str(key): value for key, value in data.items()}
@@ -192,21 +196,21 @@ def _words(text: str) -> list[str]:
 
 
 def _escape(data: Any, *, literal: bool = False) -> Any:
-    """Protect `${` in template texts from interpolation."""
+    """Protect every `${` from interpolation that is template text, or no reference to another key."""
     if isinstance(data, Mapping):
         return {key: _escape(value, literal=key in _LITERAL_KEYS) for key, value in data.items()}
     if isinstance(data, list):
         return [_escape(value, literal=literal) for value in data]
-    if literal and isinstance(data, str) and "${" in data:
+    if not isinstance(data, str) or "${" not in data:
+        return data
+
+    def protected(match: re.Match[str]) -> str:
+        if not literal and _REFERENCE.match(data, match.end(1)):
+            return match[0]
         # OmegaConf: n backslashes before `${` stand for n // 2 of them, an odd number for no interpolation.
-        head, *tail = data.split("${")
-        pieces = [head]
-        for piece in tail:
-            backslashes = len(pieces[-1]) - len(pieces[-1].rstrip("\\"))
-            pieces[-1] += "\\" * (backslashes + 1)
-            pieces.append(piece)
-        return "${".join(pieces)
-    return data
+        return match[1] * 2 + "\\${"
+
+    return re.sub(r"(\\*)\$\{", protected, data)
 
 
 def _gather_extra_keys(data: dict[str, Any], schema: type[Any], extra_keys: Mapping[str, Any]) -> dict[str, Any]:

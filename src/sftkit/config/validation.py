@@ -84,7 +84,7 @@ def _processor_problems(config: DataOptions) -> Iterator[str]:
 def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
     for name, count in Counter(dataset.name for dataset in datasets).items():
         if count > 1:
-            yield f"datasets: the name {name!r} stands {count} times"
+            yield f"datasets: the name {name!r} is used {count} times"
     for index, dataset in enumerate(datasets):
         where = f"datasets[{index}]"
         if not dataset.data_paths:

@@ -29,8 +29,13 @@ class UserFunction(Handler):
         """Import the function and call it on each row, token columns included as lists."""
         function = import_function(self.path)
         keywords = dict(self.fn_kwargs)
-        if "tokenizer" in inspect.signature(function).parameters:
+        signature = inspect.signature(function)
+        if "tokenizer" in signature.parameters:
             keywords.setdefault("tokenizer", tools.tokenizer)
+        try:
+            signature.bind({}, **keywords)
+        except TypeError as error:
+            raise ConfigError(f"handler {self.path!r} takes {signature}: {error}") from None
 
         def step(batch: Batch, log: RowLog) -> Batch:
             results: list[Row] = []
@@ -44,8 +49,8 @@ class UserFunction(Handler):
                     kept[index] = False
                     log.quarantine(number, f"{self.path} raised {type(error).__name__}: {error}", row)
                     continue
-                if isinstance(result, dict):
-                    results.append(result)
+                if isinstance(result, Mapping):
+                    results.append(dict(result))
                     continue
                 kept[index] = False
                 if result is None:

@@ -56,6 +56,8 @@ class _Group:
 
 def check_choices(config: InspectConfig) -> None:
     """Raise `UsageError` for choices of rows that exclude each other."""
+    if config.rows < 0:
+        raise UsageError(f"rows must be 0 or more, not {config.rows}")
     if config.seed is not None and (config.row is not None or config.search is not None):
         other = "row" if config.row is not None else "search"
         raise UsageError(f"seed draws rows at random; it cannot be given together with {other}")

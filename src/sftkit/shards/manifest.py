@@ -107,6 +107,8 @@ def read_manifest(directory: Path) -> Manifest | None:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read: {error}") from None
     if not isinstance(data, dict) or "format_version" not in data or "fingerprint" not in data:

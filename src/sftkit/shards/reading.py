@@ -48,7 +48,13 @@ def open_shards(location: str) -> ShardSet:
     Raises:
         SourceError: nothing is there, or nothing that is Parquet.
     """
-    root = Path(location).expanduser()
+    try:
+        return _open_shards(Path(location).expanduser(), location)
+    except OSError as error:
+        raise SourceError(f"{location}: cannot be read: {error.strerror or error}") from None
+
+
+def _open_shards(root: Path, location: str) -> ShardSet:
     if root.is_file():
         return _one_file(root, location)
     if not root.is_dir():

@@ -29,11 +29,18 @@ def find_sources(dataset: DatasetConfig) -> list[SourceFile]:
     Raises:
         SourceError: a path leads to nothing, or to nothing that can be read as rows.
     """
-    files = [file for path in dataset.data_paths for file in _find(path, dataset)]
+    files = [file for path in dataset.data_paths for file in _find_readable(path, dataset)]
     filled = [file for file in files if file.size]
     if not filled:
         raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
     return [_with_json_kind(file) for file in filled]
+
+
+def _find_readable(path: str, dataset: DatasetConfig) -> list[SourceFile]:
+    try:
+        return _find(path, dataset)
+    except OSError as error:  # a folder on the way may not be looked into
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _find(path: str, dataset: DatasetConfig) -> list[SourceFile]:

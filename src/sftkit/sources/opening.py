@@ -60,7 +60,11 @@ def open_raw(file: SourceFile) -> Iterator[IO[bytes]]:
         with opened as stream:
             yield cast(IO[bytes], stream)
     else:
-        with Path(file.path).open("rb") as stream:
+        try:
+            stream = Path(file.path).open("rb")  # noqa: SIM115 - closed below; only opening is guarded here
+        except OSError as error:
+            raise SourceError(f"{file.path}: cannot be read: {error.strerror}") from None
+        with stream:
             yield stream
 
 

@@ -68,6 +68,11 @@ class Toolbox:
             raise TokenizerError(f"tokenizer {self.tokenizer.name_or_path!r} has no eos token, and one is asked for")
         return eos
 
+    @cached_property
+    def vocabulary_size(self) -> int | None:
+        """How many tokens the tokenizer knows; None when the config names no tokenizer."""
+        return None if self._spec is None else len(self.tokenizer)
+
     def check_chat_template(self) -> None:
         """Raise `TokenizerError` when there is no chat template, or one that is not valid Jinja."""
         self._renderer.check()

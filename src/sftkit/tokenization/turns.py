@@ -88,7 +88,7 @@ class TurnFinder:
         if found is None or opening is None:
             return self._by_prefixes(conversation, marked, source)
         spans = []
-        for turn, (start, end) in zip(turns, found, strict=True):
+        for turn, start, end in found:
             produced = opening.end_in(text, start, end)
             if produced is None:
                 produced = self._end_of_prompt(conversation, turn, text, opening)
@@ -115,10 +115,10 @@ class TurnFinder:
                 return _Opening(asked[len(plain) :], prompted=True)
             found = _blocks_of_turns(blocks, probe, [len(probe) - 1])
             if found is None and text.startswith(plain):
-                found = [(len(plain), len(text))]
+                found = [(len(probe) - 1, len(plain), len(text))]
             if asked != plain or found is None:
                 return None
-            [(start, end)] = found
+            [(_, start, end)] = found
             content = text.find(_PROBE_CONTENT, start, end)
             if content < 0:
                 return None
@@ -151,6 +151,8 @@ class TurnFinder:
         Raises:
             RowError: the text does not begin with what the model would have been given.
         """
+        if turn == 0:
+            raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
         earlier = _first(conversation, turn)
         prompt = self._renderer.render(earlier, add_generation_prompt=True)
         if prompt == self._renderer.render(earlier):
@@ -178,8 +180,13 @@ def _assistant_turns(messages: Sequence[Message]) -> list[int]:
     return turns
 
 
-def _blocks_of_turns(blocks: Sequence[Block], messages: Sequence[Message], turns: Sequence[int]) -> list[Span] | None:
-    """The one stretch of text that each turn was rendered to, in order; None when that is not what happened."""
+def _blocks_of_turns(
+    blocks: Sequence[Block], messages: Sequence[Message], turns: Sequence[int]
+) -> list[tuple[int, int, int]] | None:
+    """(turn, start, end) of the one stretch of text that each turn was rendered to, in order.
+
+    None when that is not what happened.
+    """
     plain = [{name: value for name, value in message.items() if value is not None} for message in messages]
     first_equal = [plain.index(message) for message in plain]
     written = [block for block in blocks if block.end > block.start and block.message >= 0]
@@ -194,7 +201,10 @@ def _blocks_of_turns(blocks: Sequence[Block], messages: Sequence[Message], turns
             return None
         spans[index] = (block.start, block.end)
         following = index + 1
-    return [spans[turn] for turn in turns] if all(turn in spans for turn in turns) else None
+    # Other names of the role than the field's own may be unknown to the template, which then leaves the turn out.
+    if any(turn not in spans for turn in turns if messages[turn].get("role") == "assistant"):
+        return None
+    return [(turn, *spans[turn]) for turn in turns if turn in spans]
 
 
 def _span(text: str, start: int, end: int, message: Message) -> Span:

@@ -38,6 +38,7 @@ _PREFERRED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
+_AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 _TENSORBOARD_MODULES = ("tensorboard", "tensorboardX")
 
 
@@ -62,7 +63,14 @@ def extra_keys() -> Mapping[str, Any]:
 
 def argument_problems(given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the keys and values given for the Trainer, one sentence each; [] when nothing is."""
-    return _translated(given).problems
+    translation = _translated(given)
+    return [*translation.problems, *_range_problems(translation.values)]
+
+
+def _range_problems(values: Mapping[str, Any]) -> list[str]:
+    """Counts of nothing, which the Trainer would only stumble over in the middle of its work."""
+    counts = [(name, values[name]) for name in _AT_LEAST_ONE if isinstance(values.get(name), int)]
+    return [f"{name} must be 1 or more, not {value}" for name, value in counts if value < 1]
 
 
 def make_training_arguments(config: TrainConfig) -> TrainingArguments:

@@ -68,7 +68,12 @@ def run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
     if spec.added_special_tokens:
         known = len(load_tokenizer(replace(spec, added_special_tokens=())))
     if shards.manifest is not None and shards.manifest.tokenizer is not None:
-        differences = _differences(shards.manifest.tokenizer, tokenizer, spec)
+        made_with = shards.manifest.tokenizer
+        differences = _differences(made_with, tokenizer, spec)
+        if differences and set(made_with.added_special_tokens) < set(spec.added_special_tokens):
+            # Tokens that are added now change no id of the shards: what counts is the tokenizer without them.
+            before = replace(spec, added_special_tokens=made_with.added_special_tokens)
+            differences = _differences(made_with, load_tokenizer(before), before)
         if differences:
             text = f"{shards.root} was made with another tokenizer than {spec.name}: {'; '.join(differences)}"
             if not config.allow_mismatch:
