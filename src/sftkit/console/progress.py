@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,16 +20,16 @@ def make_progress() -> ProgressLike:
     return Bar() if sys.stderr.isatty() else Lines()
 
 
+@dataclass
 class _Counter:
-    """What both displays count."""
+    """What both displays count in one stage."""
 
-    def __init__(self) -> None:
-        self.stage, self.total, self.done, self.rows, self.tokens = "", 0, 0, 0, 0
-        self.began = time.monotonic()
-
-    def begin(self, stage: str, total: int) -> None:
-        self.__init__()  # type: ignore[misc]  # a stage starts from nothing
-        self.stage, self.total = stage, total
+    stage: str = ""
+    total: int = 0
+    done: int = 0
+    rows: int = 0
+    tokens: int = 0
+    began: float = field(default_factory=time.monotonic)
 
     def add(self, steps: int, rows: int, tokens: int) -> None:
         self.done += steps
@@ -53,7 +54,7 @@ class Bar:
 
     def begin(self, stage: str, total: int) -> None:
         """Show a new bar."""
-        self._counter.begin(stage, total)
+        self._counter = _Counter(stage, total)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -86,7 +87,7 @@ class Lines:
 
     def begin(self, stage: str, total: int) -> None:
         """Start counting; short stages say nothing."""
-        self._counter.begin(stage, total)
+        self._counter = _Counter(stage, total)
         self._last = time.monotonic()
 
     def advance(self, steps: int, *, rows: int = 0, tokens: int = 0) -> None:

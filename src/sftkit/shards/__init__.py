@@ -1,1 +1,1 @@
-"""TODO"""
+"""What is on disk: staged units, Parquet shards, the manifest, the output directory; writing and reading them."""

@@ -85,7 +85,7 @@ def embedding_rows(model: PreTrainedModel) -> int:
 
 def _embeddings(model: PreTrainedModel) -> list[Any]:
     """What has one entry a token: the input embedding, the output embedding, and its bias where it has one."""
-    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     found = [model.get_input_embeddings().weight, getattr(output, "weight", None), getattr(output, "bias", None)]
     return [values for values in found if values is not None]
 

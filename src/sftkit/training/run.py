@@ -170,7 +170,7 @@ def _set_verbosity(config: TrainConfig, arguments: TrainingArguments) -> None:
     elif config.log_level != "passive":
         transformers_logging.set_verbosity(getattr(logging, config.log_level.upper()))
     if arguments.disable_tqdm or not is_main_process():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
 
 
 def _check_positions(model: Any, rows: TokenDataset) -> None:
