@@ -45,13 +45,19 @@ def _training_options() -> list[Option]:
     ]
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"sftkit {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What comes before a command."""
 
 
 @app.command(cls=config_command(PreprocessConfig), options_metavar="[--KEY VALUE | KEY=VALUE]...")

@@ -68,6 +68,13 @@ def test_help_and_config_errors_import_nothing_heavy(arguments: list[str], exit_
     assert imported_by(*arguments) == (exit_code, "[]")
 
 
+def test_the_version_is_told() -> None:
+    from sftkit import __version__
+
+    done = sftkit("--version")
+    assert (done.returncode, done.stdout) == (0, f"sftkit {__version__}\n")
+
+
 def test_preprocess_never_imports_torch(pairs: Path, tmp_path: Path) -> None:
     code, modules = imported_by(
         "preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", tmp_path / "out"
