@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from support import SHARED_TOKENIZERS
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -26,10 +28,6 @@ TEXTS = [
     "Grüße aus Köln! 你好，世界。 Ça va? 😀",
 ]
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-
-OWN_TOKENIZERS = ("bpe", "bos", "bos_eos", "trim", "metaspace", "sample:model")
-SHARED_TOKENIZERS = ("granite", "qwen3", "tinyllama")
-ALL_TOKENIZERS = (*OWN_TOKENIZERS, *SHARED_TOKENIZERS)
 
 
 def _byte_level(folder: Path, *, trim_offsets: bool = False, template: str | None = None) -> None:

@@ -18,6 +18,10 @@ from sftkit.shards.manifest import Manifest
 from sftkit.sources.finding import find_sources
 from sftkit.sources.units import read_unit, scan_files
 
+OWN_TOKENIZERS = ("bpe", "bos", "bos_eos", "trim", "metaspace", "sample:model")
+SHARED_TOKENIZERS = ("granite", "qwen3", "tinyllama")
+ALL_TOKENIZERS = (*OWN_TOKENIZERS, *SHARED_TOKENIZERS)
+
 UNIT_SIZE = 8 << 20
 
 

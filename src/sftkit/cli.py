@@ -105,7 +105,6 @@ def _preprocess(config: PreprocessConfig) -> None:
     from sftkit.console.progress import make_progress
     from sftkit.console.streams import results, start_logging
     from sftkit.planning import check, plan
-    from sftkit.shards.directory import OutputDirectory
 
     start_logging(config.log_level)
     check(config)
@@ -114,11 +113,9 @@ def _preprocess(config: PreprocessConfig) -> None:
     if config.dry_run:
         print_plan(planned, results())
         return
-    done = is_done(planned)
-    if done is not None:
+    if is_done(planned) is not None:
         typer.echo(f"{config.output_dir}: complete and unchanged, nothing to do")
         return
-    OutputDirectory(Path(config.output_dir)).check_free(overwrite=config.overwrite)
     print_result(run(planned, make_progress()), config.output_dir, results())
 
 

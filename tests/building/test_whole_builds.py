@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_templates import SEED, plain_rendering
-from conftest import ALL_TOKENIZERS
 from sftkit.build import is_done, run
 from sftkit.config.schema import DatasetConfig, HandlerConfig, PreprocessConfig, SplitConfig
 from sftkit.errors import ConfigError, DataError, OutputError, SourceError
@@ -28,7 +27,7 @@ from sftkit.progress import Silent
 from sftkit.rows import Row
 from sftkit.shards.manifest import read_manifest
 from sftkit.shards.reading import open_shards
-from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
+from support import ALL_TOKENIZERS, dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
 Locate = Callable[[str], str]
 

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 import chat_templates as templates
-from conftest import ALL_TOKENIZERS
 from sftkit.config.schema import HandlerConfig
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.registry import HANDLERS, build_chain
 from sftkit.handlers.user import UserFunction
 from sftkit.rows import Batch, Row, RowLog
 from sftkit.tokenization.toolbox import Toolbox
-from support import dataset
+from support import ALL_TOKENIZERS, dataset
 
 MakeToolbox = Callable[..., Toolbox]
 Apply = Callable[..., tuple[list[Row], RowLog]]

@@ -22,7 +22,7 @@ def printed(
     path: Path, tokenizer_dir: Path | None, *, colour: bool = False, width: int = 200, **options: object
 ) -> str:
     name = None if tokenizer_dir is None else str(tokenizer_dir)
-    config = InspectConfig(tokenizer_name_or_path=name, **options)  # type: ignore[arg-type]
+    config = InspectConfig(tokenizer_name_or_path=name, **options)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=colour, width=width, color_system="truecolor" if colour else None)
     print_report(inspect_shards(config, open_shards(str(path))), config, console)

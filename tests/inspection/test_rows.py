@@ -18,7 +18,7 @@ from .conftest import ASK, END, Writer, byte_ids, manifest_for
 
 def look(path: Path, tokenizer_dir: Path | None, **options: object) -> Report:
     name = None if tokenizer_dir is None else str(tokenizer_dir)
-    config = InspectConfig(tokenizer_name_or_path=name, **options)  # type: ignore[arg-type]
+    config = InspectConfig(tokenizer_name_or_path=name, **options)
     return inspect_shards(config, open_shards(str(path)))
 
 
@@ -75,7 +75,7 @@ def test_sentencepiece_bytes_and_spaces() -> None:
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    decoder = Decoder(PreTrainedTokenizerFast(tokenizer_object=backend))  # type: ignore[no-untyped-call]
+    decoder = Decoder(PreTrainedTokenizerFast(tokenizer_object=backend))
     ids = np.array([0, 1, 4, 5, 6, 7, 0, 4], np.int32)
     assert [piece.text for piece in decoder.pieces(ids)] == ["hi", " you", "", "", "", "😀", " hi", "\ufffd"]
 

@@ -11,7 +11,7 @@ from .conftest import Writer
 
 
 def look(shard_dir: Path, **options: object) -> Report:
-    return inspect_shards(InspectConfig(**options), open_shards(str(shard_dir)))  # type: ignore[arg-type]
+    return inspect_shards(InspectConfig(**options), open_shards(str(shard_dir)))
 
 
 def places(report: Report) -> list[tuple[str, int, str, int]]:

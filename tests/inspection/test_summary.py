@@ -45,7 +45,7 @@ def test_length_statistics() -> None:
 @pytest.mark.parametrize("element", [pa.int64(), pa.uint16(), pa.int32()])
 @pytest.mark.parametrize("make", [pa.list_, pa.large_list])
 def test_any_list_of_whole_numbers_is_read(tmp_path: Path, write: Writer, make: object, element: pa.DataType) -> None:
-    path = write(tmp_path / "a.parquet", make(element), 1, input_ids=[[1, 2, 3], [4], []])  # type: ignore[operator]
+    path = write(tmp_path / "a.parquet", make(element), 1, input_ids=[[1, 2, 3], [4], []])
     (train,) = summarize(open_shards(str(path))).splits
     assert (train.rows, train.tokens, train.trained_tokens) == (3, 4, None)
 

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chat_templates as templates
-from conftest import ALL_TOKENIZERS
 from sftkit.rows import Row, RowError
 from sftkit.tokenization.template_marks import CLOSE, OPEN, holds_marks, mark_template, split_marks
 from sftkit.tokenization.toolbox import Toolbox
-from support import trained_texts
+from support import ALL_TOKENIZERS, trained_texts
 
 MakeToolbox = Callable[..., Toolbox]
 

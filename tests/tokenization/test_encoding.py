@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import ALL_TOKENIZERS, OWN_TOKENIZERS
 from sftkit.rows import Ragged
 from sftkit.tokenization.encoding import Encoded, ReferenceEncoder
 from sftkit.tokenization.loading import TokenizerSpec, fingerprint, load_tokenizer
 from sftkit.tokenization.masks import labels_after_prefix, labels_from_spans
+from support import ALL_TOKENIZERS, OWN_TOKENIZERS
 
 TEXTS = [
     "The cat sat on the mat.",
@@ -133,7 +133,7 @@ def test_labels_from_spans_are_those_of_a_loop_over_tokens(
     rows: list[tuple[int, list[tuple[int, int]], list[tuple[int, int]]]],
 ) -> None:
     flat = [pair for _, pairs, _ in rows for pair in pairs]
-    ids = Ragged.from_lists([range(10, 10 + len(pairs)) for _, pairs, _ in rows])  # type: ignore[misc]
+    ids = Ragged.from_lists([range(10, 10 + len(pairs)) for _, pairs, _ in rows])
     edges = np.array(flat, np.int64).reshape(-1, 2)
     labels = labels_from_spans(
         Encoded(ids, edges[:, 0], edges[:, 1]), [length for length, _, _ in rows], [spans for _, _, spans in rows]

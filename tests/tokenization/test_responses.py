@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from conftest import ALL_TOKENIZERS
 from sftkit.tokenization.responses import response_spans
 from sftkit.tokenization.toolbox import Toolbox
+from support import ALL_TOKENIZERS
 
 MakeToolbox = Callable[..., Toolbox]
 

@@ -82,7 +82,7 @@ class FakeRun(dict[str, Any]):
 @pytest.fixture
 def fake_aim(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("aim")
-    module.Run = FakeRun  # type: ignore[attr-defined]
+    module.Run = FakeRun
     monkeypatch.setitem(sys.modules, "aim", module)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +38,10 @@ def test_other_tools_integer_lists_are_read(tmp_path: Path, kind: pa.DataType) -
 
 def test_a_batch_is_padded_to_a_multiple_of_eight() -> None:
     collate = PaddingCollator(pad_token_id=9)
-    item = lambda ids, labels: {"input_ids": np.array(ids, np.int32), "labels": np.array(labels, np.int32)}  # noqa: E731
+
+    def item(ids: list[int], labels: list[int]) -> dict[str, Any]:
+        return {"input_ids": np.array(ids, np.int32), "labels": np.array(labels, np.int32)}
+
     batch = collate([item([1, 2, 3], [-100, 2, 3]), item([4], [4])])
     assert batch["input_ids"].tolist() == [[1, 2, 3, 9, 9, 9, 9, 9], [4, 9, 9, 9, 9, 9, 9, 9]]
     assert batch["labels"].tolist() == [[-100, 2, 3] + [-100] * 5, [4] + [-100] * 7]

@@ -31,8 +31,8 @@ class StagedUnit:
     """What staging one unit gave.
 
     path: the Arrow file, which exists when rows > 0. sizes: of each row, tokens (characters for text rows), shape
-    (rows,). trained: trained tokens of each row. columns: token columns by name. extras: names and types of the
-    retained columns. text: the text column, for rows that are text. read: rows read, with those that did not pass.
+    (rows,). trained: trained tokens of each row, shape (rows,). extras: names and types of the retained columns.
+    text_column: for rows that are text. read: rows read, with those that did not pass.
     """
 
     number: int
