@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format bench clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,18 @@ lint: $(READY) ## ruff and mypy
 format: $(READY) ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+BENCH_ROWS ?= 88000
+BENCH_TOKENIZER ?= sample:model
+BENCH_FILE ?=
+BENCH_OPTIONS ?=
+
+bench: $(READY)-bench ## speed against peers and floors: BENCH_ROWS=, BENCH_TOKENIZER=, BENCH_FILE=, BENCH_OPTIONS=
+	$(BIN)/python -m benchmarks.run --rows $(BENCH_ROWS) --tokenizer $(BENCH_TOKENIZER) $(if $(BENCH_FILE),--file $(BENCH_FILE)) $(BENCH_OPTIONS)
+
+$(READY)-bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
 
 clean: ## remove what the above made, but for the environment
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import SHARED_TOKENIZERS
+from support import SHARED_TOKENIZERS, WATCHED
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -130,13 +130,16 @@ def reference(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
-    """Makes (once) the Toolbox of a chat template, a tokenizer by name, and `train_on`."""
+    """Makes (once) the Toolbox of a chat template, a tokenizer by name, and `train_on`.
+
+    Whatever its fast engines make is made again by the reference, and must be the same.
+    """
     from sftkit.tokenization.loading import TokenizerSpec
-    from sftkit.tokenization.toolbox import Toolbox
+    from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 
     @cache
     def make(template: str | None = None, *, name: str = "bpe", train_on: str = "assistant") -> Toolbox:
-        return Toolbox(TokenizerSpec(tokenizer_path(name), chat_template=template), train_on)
+        return Toolbox(ToolSpec(TokenizerSpec(tokenizer_path(name), chat_template=template), train_on, WATCHED))
 
     return make
 

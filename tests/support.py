@@ -17,12 +17,16 @@ from sftkit.rows import Row, RowLog
 from sftkit.shards.manifest import Manifest
 from sftkit.sources.finding import find_sources
 from sftkit.sources.units import read_unit, scan_files
+from sftkit.tokenization.engines import Engines
 
 OWN_TOKENIZERS = ("bpe", "bos", "bos_eos", "trim", "metaspace", "sample:model")
 SHARED_TOKENIZERS = ("granite", "qwen3", "tinyllama")
 ALL_TOKENIZERS = (*OWN_TOKENIZERS, *SHARED_TOKENIZERS)
 
 UNIT_SIZE = 8 << 20
+
+WATCHED = Engines(frozenset(), verify=1.0)
+"""The engines of `auto`, with every row made again by the reference."""
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:

@@ -17,8 +17,7 @@ from sftkit.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, l
 from sftkit.shards.staging import StagedUnit
 from sftkit.shards.writing import Layout
 
-REFERENCE_ENGINE = {"encoder": "tokenizers", "renderer": "jinja2"}
-_RECORDED_VERSIONS = ("datasets", "jinja2", "numpy", "pyarrow", "tokenizers", "transformers")
+_RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "minijinja", "numpy", "pyarrow", "tokenizers", "transformers")
 _BAD_ROWS_SHOWN = 10
 
 
@@ -63,7 +62,7 @@ def make_manifest(
         dropped=dict(sorted(dropped.items())),
         quarantined=sum(len(unit.bad) for unit in staged),
         tokenizer=plan.tokenizer,
-        engine=REFERENCE_ENGINE,
+        engine=_engines(staged),
         fingerprint=plan.fingerprint,
         config={**plain(plan.config), "datasets": plain(plan.recipe.datasets)},
         versions={"sftkit": __version__, **{name: version(name) for name in _RECORDED_VERSIONS}},
@@ -102,6 +101,11 @@ def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
     quarantined = sum(len(unit.bad) for unit in staged)
     gone += [f"{quarantined} quarantined"] if quarantined else []
     return f"{where}: no rows left of {read} read: {', '.join(gone)}"
+
+
+def _engines(staged: Sequence[StagedUnit]) -> dict[str, str]:
+    """Who did what, of the work there was: every unit was made by the same engines."""
+    return {engine: name for unit in staged for engine, name in sorted(unit.engines.items())}
 
 
 def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:

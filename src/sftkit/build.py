@@ -15,18 +15,19 @@ import numpy as np
 from sftkit.accounting import bad_rows_message, empty_message, make_manifest, split_info
 from sftkit.config.schema import PreprocessConfig
 from sftkit.errors import DataError
-from sftkit.execution import run as run_tasks
+from sftkit.execution import Workers
 from sftkit.mixing import Indices, Part, order_splits
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.planning import Plan
 from sftkit.progress import Progress
-from sftkit.rows import BadRow
+from sftkit.rows import BadRow, EngineDifferenceError
 from sftkit.shards.directory import QUARANTINE_NAME, OutputDirectory
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.staging import StagedUnit, unified
 from sftkit.shards.writing import Layout, ShardTask, shard_bounds, shard_name, write_shard
 from sftkit.sources.units import Unit
 from sftkit.splits import TRAIN, VALIDATION
+from sftkit.warming import tools_like
 
 _log = logging.getLogger(__name__)
 
@@ -51,13 +52,14 @@ def run(plan: Plan, progress: Progress) -> Manifest:
     """
     seconds: dict[str, float] = {}
     began = time.perf_counter()
-    with OutputDirectory(Path(plan.config.output_dir)).open(overwrite=plan.config.overwrite) as output:
-        staged, bad = _stage(plan, progress, output)
+    directory = OutputDirectory(Path(plan.config.output_dir))
+    with directory.open(overwrite=plan.config.overwrite) as output, Workers(plan.workers) as workers:
+        staged, bad = _stage(plan, workers, progress, output)
         seconds["stage"] = time.perf_counter() - began
         processor = plan.config.dataprocessor
         orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
         layout = layout_of(staged)
-        splits = _write_splits(plan, staged, orders, layout, output, progress)
+        splits = _write_splits(plan, staged, orders, layout, workers, output, progress)
         seconds["write"] = time.perf_counter() - began - seconds["stage"]
         manifest = make_manifest(plan, staged, orders, layout, splits, seconds)
         output.publish(manifest, bad)
@@ -65,17 +67,35 @@ def run(plan: Plan, progress: Progress) -> Manifest:
 
 
 @lru_cache(maxsize=1)
-def _pipeline(pickled: bytes) -> Pipeline:
-    """One pipeline a process: the tokenizer is loaded once, however many units the process works on."""
+def _pipeline(pickled: bytes, identity: tuple[str, str | None] | None) -> Pipeline:
+    """One pipeline a process: it is made ready once, however many units the process works on."""
     recipe: Recipe = pickle.loads(pickled)
-    return Pipeline(recipe)
+    return Pipeline(recipe, tools_like(recipe.tools, identity))
 
 
-def _stage_unit(pickled: bytes, staging: Path, unit: Unit) -> StagedUnit:
-    return _pipeline(pickled).stage(staging, unit)
+def _stage_unit(pickled: bytes, identity: tuple[str, str | None] | None, staging: Path, unit: Unit) -> StagedUnit:
+    return _pipeline(pickled, identity).stage(staging, unit)
 
 
-def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[list[StagedUnit], Quarantined]:
+def _stage(
+    plan: Plan, workers: Workers, progress: Progress, output: OutputDirectory
+) -> tuple[list[StagedUnit], Quarantined]:
+    """Run all units; where a fast engine differs from the reference anywhere, all of them again without it."""
+    try:
+        return _stage_all(plan, workers, progress, output)
+    except EngineDifferenceError as difference:
+        _log.warning(
+            "the fast %s differs from the reference at %s; the whole run goes to the reference: %r",
+            difference.engine,
+            difference.place,
+            difference.sample,
+        )
+        return _stage(plan.without(difference.engine), workers, progress, output)
+
+
+def _stage_all(
+    plan: Plan, workers: Workers, progress: Progress, output: OutputDirectory
+) -> tuple[list[StagedUnit], Quarantined]:
     """Run all units, largest first so that no straggler is left at the end."""
     units = sorted(plan.units, key=lambda unit: -unit.part.size)
     staged: dict[int, StagedUnit] = {}
@@ -84,8 +104,10 @@ def _stage(plan: Plan, progress: Progress, output: OutputDirectory) -> tuple[lis
     if plan.workers == 1:
         stage = partial(plan.pipeline.stage, output.staging)
     else:
-        stage = partial(_stage_unit, pickle.dumps(plan.recipe), output.staging)
-    for unit, result in run_tasks(stage, units, plan.workers):
+        made_with = plan.tokenizer
+        identity = (made_with.fingerprint, made_with.chat_template_sha256) if made_with is not None else None
+        stage = partial(_stage_unit, pickle.dumps(plan.recipe), identity, output.staging)
+    for unit, result in workers.run(stage, units):
         _log.info("%s: %d rows of %d staged in %.1f s", unit, result.rows, result.read, result.seconds)
         staged[unit.number] = result
         bad[unit.number] = [(unit.file.path, row) for row in result.bad]
@@ -143,6 +165,7 @@ def _write_splits(
     staged: Sequence[StagedUnit],
     orders: Mapping[str, Indices],
     layout: Layout,
+    workers: Workers,
     output: OutputDirectory,
     progress: Progress,
 ) -> dict[str, SplitInfo]:
@@ -160,7 +183,7 @@ def _write_splits(
             tasks.append(ShardTask(path, part, sizes[part], trained[part]))
     progress.begin("writing shards", sum(len(task.rows) for task in tasks))
     written = {}
-    for task, shard in run_tasks(partial(write_shard, layout), tasks, plan.workers):
+    for task, shard in workers.run(partial(write_shard, layout), tasks):
         written[task.path.name] = shard
         progress.advance(shard.rows, rows=shard.rows, tokens=shard.tokens)
     progress.end()

@@ -104,10 +104,11 @@ def _preprocess(config: PreprocessConfig) -> None:
     from sftkit.console.plans import print_plan, print_result
     from sftkit.console.progress import make_progress
     from sftkit.console.streams import results, start_logging
-    from sftkit.planning import check, plan
+    from sftkit.planning import check, plan, start_early
 
     start_logging(config.log_level)
     check(config)
+    start_early(config)
     import_transformers_without_torch()
     planned = plan(config)
     if config.dry_run:

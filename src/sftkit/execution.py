@@ -1,24 +1,43 @@
-"""How tasks are run: in this process, or in a pool of processes that start fresh (spawn)."""
+"""How tasks are run: in this process, or in a pool of processes.
+
+On Linux the processes are forked from a server (Python's `forkserver`) that imports and loads once what every worker
+needs, while this process still plans; elsewhere each starts fresh (`spawn`) and does so itself.
+"""
 
 from __future__ import annotations
 
+import base64
+import gc
 import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.connection import wait as wait_for_sentinels
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from sftkit.errors import SftkitError
-from sftkit.torchless import import_transformers_without_torch
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+WARM_UP = "SFTKIT_WARM_UP"
+"""Environment variable of the fork server: what `sftkit.warming` is to load, pickled, base64."""
+
 _QUEUED_PER_WORKER = 2
+_START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_TERMINATED = (None, 0, -signal.SIGTERM)
+_COLLECT_EVERY = 50_000  # allocations; rows are many small objects and hold no cycles
 
 
 class WorkerError(SftkitError):
@@ -30,46 +49,149 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
-    """Run every task and yield (task, result) as each is done, in no particular order.
+def start_workers_early(warm_up: bytes) -> None:
+    """Let the fork server start and load what `warm_up` says (see `sftkit.warming`), while this process goes on.
 
-    With one worker the tasks run here, in order. With more, `function` and the tasks must be picklable; only a few
-    tasks are handed out ahead of the workers.
-
-    Raises:
-        WorkerError: a worker died; the tasks that it may have held are named.
-        Exception: whatever `function` raises; the tasks that are still waiting are not begun.
+    Without this, or where it cannot be done, workers load what they need when they first need it.
     """
-    workers = min(workers, len(tasks))
-    if workers <= 1:
-        for task in tasks:
-            yield task, function(task)
+    if _START_METHOD != "forkserver":
         return
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=import_transformers_without_torch)
-    waiting = list(reversed(tasks))
-    running: dict[Future[R], T] = {}
-    finished = False
+    given = {WARM_UP: base64.b64encode(warm_up).decode(), "TOKENIZERS_PARALLELISM": "false"}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     try:
-        while waiting or running:
-            with _interrupts_held_back():
-                while waiting and len(running) < workers * _QUEUED_PER_WORKER:
-                    task = waiting.pop()
-                    running[pool.submit(function, task)] = task
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield running[future], future.result()
-                del running[future]
-        finished = True
-    except BrokenProcessPool:
-        held = ", ".join(str(task) for task in running.values())
-        raise WorkerError(f"a worker process died (out of memory?) while it worked on one of: {held}") from None
+        multiprocessing.get_context(_START_METHOD).set_forkserver_preload(["sftkit.warming"])
+        with _interrupts_held_back():
+            forkserver.ensure_running()
     finally:
-        if not finished:
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-        pool.shutdown(cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def calm_collector() -> Iterator[None]:
+    """Let the garbage collector look for cycles less often, and never among what is there already."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+class Workers:
+    """Some processes that run tasks; with a count of one there are none, and tasks run in this process.
+
+    To be used in a `with` block, at whose end the processes end too.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+        self._others = set(multiprocessing.active_children())
+        self._processes: set[BaseProcess] = set()
+        self._held = tempfile.TemporaryDirectory(prefix="sftkit-workers-")
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._held.cleanup()
+
+    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
+        """Run every task and yield (task, result) as each is done, in no particular order.
+
+        With one worker the tasks run here, in order. With more, `function` and the tasks must be picklable; only a
+        few tasks are handed out ahead of the workers.
+
+        Raises:
+            WorkerError: a worker died; the task that it held is named.
+            Exception: whatever `function` raises; tasks that are running are broken off, others not begun.
+        """
+        if self._count <= 1 or len(tasks) <= 1:
+            with calm_collector():
+                for task in tasks:
+                    yield task, function(task)
+            return
+        waiting = list(reversed(list(enumerate(tasks))))
+        running: dict[Future[R], T] = {}
+        finished = False
+        try:
+            while waiting or running:
+                with _interrupts_held_back():
+                    pool = self._started()
+                    while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
+                        number, task = waiting.pop()
+                        running[pool.submit(partial(_hold, self._held.name, number, function), task)] = task
+                    self._processes |= set(multiprocessing.active_children()) - self._others
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running[future], future.result()
+                    del running[future]
+            finished = True
+        except BrokenProcessPool:
+            held = self._held_by_the_dead(tasks) or f"one of: {', '.join(map(str, running.values()))}"
+            raise WorkerError(f"a worker process died (out of memory?) while it worked on {held}") from None
+        finally:
+            if not finished:
+                self._end_at_once()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context(_START_METHOD)
+            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin)
+        return self._pool
+
+    def _end_at_once(self) -> None:
+        for worker in self._processes:
+            worker.terminate()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+        self._processes.clear()
+
+    def _held_by_the_dead(self, tasks: Sequence[T]) -> str | None:
+        """The task of the worker that died by itself; the pool ends the others when it finds one dead."""
+        for worker in self._processes:
+            note = Path(self._held.name, str(worker.pid))
+            if worker.exitcode not in _TERMINATED and note.exists():
+                return str(tasks[int(note.read_text())])
+        return None
+
+
+def _hold(notes: str, number: int, function: Callable[[T], R], task: T) -> R:
+    """Run a task after noting down which one, so that it can be named if this process dies of it."""
+    note = Path(notes, str(os.getpid()))
+    note.write_text(str(number))
+    result = function(task)
+    note.unlink()
+    return result
+
+
+def _begin() -> None:
+    """What a worker does first: it will end with the process that started it, even if that one is killed."""
+    from sftkit.torchless import import_transformers_without_torch
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    import_transformers_without_torch()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY)
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for_sentinels([sentinel])
+    os._exit(1)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 
 from sftkit.handlers.columns import keep_columns
-from sftkit.handlers.model import text_of, usable
+from sftkit.handlers.model import naming_rows, text_of, usable
 from sftkit.handlers.tokens import with_supervision
 from sftkit.rows import (
     ATTENTION_MASK,
@@ -118,7 +118,8 @@ class Ending:
         if self.response_template is not None:
             return self._mask_responses(batch, texts, self.response_template, log, tools)
         if self.train_on_all:
-            return with_supervision(batch, tools.encode_spans(texts, [[] for _ in texts], add_special_tokens=True))
+            with naming_rows(batch):
+                return with_supervision(batch, tools.encode_spans(texts, [[] for _ in texts], add_special_tokens=True))
         return batch
 
     def _mask_responses(self, batch: Batch, texts: list[str], template: str, log: RowLog, tools: Toolbox) -> Batch:
@@ -127,8 +128,9 @@ class Ending:
         log.drop(_NO_RESPONSE, int((~found).sum()))
         kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]
         kept_spans = [row for row in spans if row]
-        made = tools.encode_spans(kept_texts, kept_spans, add_special_tokens=True)
-        return with_supervision(batch.keep(found), made)
+        batch = batch.keep(found)
+        with naming_rows(batch):
+            return with_supervision(batch, tools.encode_spans(kept_texts, kept_spans, add_special_tokens=True))
 
     def _limited(self, batch: Batch, log: RowLog) -> Batch:
         if self.max_seq_length is None:

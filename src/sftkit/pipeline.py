@@ -13,12 +13,11 @@ from sftkit.finishing import Ending
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns
 from sftkit.handlers.model import Step
 from sftkit.handlers.registry import Link, build_chain, text_column
-from sftkit.rows import Batch, RowLog
+from sftkit.rows import Batch, EngineDifferenceError, RowLog
 from sftkit.shards.staging import StagedUnit, StagingWriter
 from sftkit.simple import DEFAULT_TEXT_FIELD
 from sftkit.sources.units import Unit, read_unit
-from sftkit.tokenization.loading import TokenizerSpec
-from sftkit.tokenization.toolbox import Toolbox
+from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,14 @@ class Recipe:
 
     options: DataOptions
     datasets: tuple[DatasetConfig, ...]
-    tokenizer: TokenizerSpec | None
+    tools: ToolSpec
 
 
 class Pipeline:
     """A recipe made ready to run: handlers built, the tokenizer loaded when something first needs it."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.tools = Toolbox(recipe.tokenizer, recipe.options.train_on)
+    def __init__(self, recipe: Recipe, tools: Toolbox) -> None:
+        self.tools = tools
         self._lines = {
             dataset.name: _Line(dataset, build_chain(dataset, index), recipe.options)
             for index, dataset in enumerate(recipe.datasets)
@@ -64,6 +63,7 @@ class Pipeline:
         Raises:
             SourceError: its file cannot be read.
             DataError: its rows do not all end alike, or hold what Parquet cannot.
+            EngineDifferenceError: a fast engine made another row than the reference.
         """
         began = time.perf_counter()
         log = RowLog()
@@ -71,22 +71,26 @@ class Pipeline:
             for batch, text_field in self.finished(unit, log):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
-        return writer.staged(unit.number, log, time.perf_counter() - began)
+        return writer.staged(unit.number, log, self.tools.engines, time.perf_counter() - began)
 
     def finished(self, unit: Unit, log: RowLog) -> Iterator[tuple[Batch, str | None]]:
         """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
 
         Raises:
-            SourceError: as `stage`.
+            SourceError, EngineDifferenceError: as `stage`.
         """
         steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
         unreadable = RowLog()
-        for batch in read_unit(unit, unreadable):
-            log.read += len(batch)
-            for step in steps:
-                batch = step(batch, log)
-            for part in ending.parts(batch):
-                yield ending.finish(part, log, self.tools)
+        self.tools.begin_unit()
+        try:
+            for batch in read_unit(unit, unreadable):
+                log.read += len(batch)
+                for step in steps:
+                    batch = step(batch, log)
+                for part in ending.parts(batch):
+                    yield ending.finish(part, log, self.tools)
+        except EngineDifferenceError as difference:
+            raise difference.at(f"{unit.file.path}:{difference.place}") from None
         log.read += len(unreadable.bad)
         log.bad.extend(unreadable.bad)
         log.bad.sort(key=lambda row: row.number)

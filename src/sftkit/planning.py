@@ -5,24 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from sftkit.config.fields import plain
-from sftkit.config.schema import DatasetConfig, PreprocessConfig
+from sftkit.config.schema import DataOptions, DatasetConfig, PreprocessConfig
 from sftkit.config.validation import validate
 from sftkit.errors import ConfigError, DataError
-from sftkit.execution import available_cores
+from sftkit.execution import available_cores, start_workers_early
 from sftkit.handlers.registry import build_chain
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.rows import RowLog
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.simple import as_text_shards, datasets_of
-from sftkit.sources.finding import find_sources
+from sftkit.sources.finding import find_sources, local_size
 from sftkit.sources.units import ScannedFile, Unit, read_unit, scan_files
-from sftkit.tokenization.loading import chat_template_sha256, fingerprint, tokenizer_spec
+from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.loading import TokenizerSpec, tokenizer_spec
+from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +34,9 @@ ROW_SEMANTICS = 1
 
 _SMALL = 4 << 20
 """Bytes of source below which starting worker processes costs more than it saves."""
+
+_TINY = 64 << 10
+"""Bytes of source that `tokenizers` has encoded before a fast encoder would be loaded."""
 
 # The settings that decide what the shards hold, apart from sources, tokenizer and data sets.
 _CONTENT_KEYS = (
@@ -76,6 +82,11 @@ class Plan:
             return 1
         return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
 
+    def without(self, engine: str) -> Plan:
+        """The same plan with one fast engine given up. It gives the same shards."""
+        recipe = replace(self.recipe, tools=self.recipe.tools.without(engine))
+        return replace(self, recipe=recipe, pipeline=Pipeline(recipe, Toolbox(recipe.tools)))
+
 
 def check(config: PreprocessConfig) -> None:
     """Find everything wrong with a config that shows without reading data.
@@ -95,6 +106,14 @@ def check(config: PreprocessConfig) -> None:
         raise ConfigError(problems)
 
 
+def start_early(config: PreprocessConfig) -> None:
+    """Let worker processes get ready while this one plans, where a run will have any. Before `plan`, and optional."""
+    listed = [path for dataset in config.datasets for path in dataset.data_paths]
+    size = local_size([*listed, *config.training_data_path, *config.validation_data_path])
+    if size >= _SMALL and config.num_workers != 1 and available_cores() > 1:
+        start_workers_early(pickle.dumps(_tool_spec(config, size)))
+
+
 def plan(config: PreprocessConfig) -> Plan:
     """Find and check every input of a run. Reads sources (to hash them and see their columns), writes nothing.
 
@@ -105,19 +124,23 @@ def plan(config: PreprocessConfig) -> Plan:
     config = as_text_shards(config)
     found: dict[str, list[ScannedFile]] = {}
 
-    def columns_of(dataset: DatasetConfig) -> list[str]:
+    def found_of(dataset: DatasetConfig) -> list[ScannedFile]:
         if dataset.name not in found:
             found[dataset.name] = scan_files(find_sources(dataset), config.unit_size)
-        return _first_columns(found[dataset.name])
+        return found[dataset.name]
+
+    def columns_of(dataset: DatasetConfig) -> list[str]:
+        return _first_columns(found_of(dataset))
 
     datasets = datasets_of(config, columns_of)
-    recipe = Recipe(config, datasets, tokenizer_spec(config))
-    pipeline = Pipeline(recipe)
+    sizes = [file.file.size for dataset in datasets for file in found_of(dataset)]
+    recipe = Recipe(config, datasets, _tool_spec(config, sum(sizes)))
+    pipeline = Pipeline(recipe, Toolbox(recipe.tools))
     pipeline.check()
     for dataset in datasets:
         pipeline.check_columns(dataset.name, columns_of(dataset))
     files = _numbered([file for dataset in datasets for file in found[dataset.name]])
-    tokenizer = _tokenizer_info(pipeline, recipe)
+    tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
     planned = Plan(config, recipe, pipeline, files, tokenizer, _fingerprint(recipe, files, tokenizer))
@@ -150,17 +173,27 @@ def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
     return tuple(numbered)
 
 
-def _tokenizer_info(pipeline: Pipeline, recipe: Recipe) -> TokenizerInfo | None:
-    if recipe.tokenizer is None:
+def _tool_spec(config: DataOptions, size: int) -> ToolSpec:
+    """What tools a run over so many bytes of source works with."""
+    if config.engine == "reference":
+        reference = frozenset({ENCODER, RENDERER})
+    else:
+        reference = frozenset({ENCODER} if size < _TINY else ())
+    return ToolSpec(tokenizer_spec(config), config.train_on, Engines(reference, config.engine_verify))
+
+
+def _tokenizer_info(tools: Toolbox, spec: TokenizerSpec | None) -> TokenizerInfo | None:
+    if spec is None:
         return None
-    tokenizer = pipeline.tools.tokenizer
+    tokenizer = tools.tokenizer
+    fingerprint, chat_template_sha256 = tools.identity
     return TokenizerInfo(
-        name=recipe.tokenizer.name,
+        name=spec.name,
         vocabulary_size=len(tokenizer),
         eos_token=tokenizer.eos_token if isinstance(tokenizer.eos_token, str) else None,
-        fingerprint=fingerprint(tokenizer),
-        chat_template_sha256=chat_template_sha256(tokenizer),
-        added_special_tokens=recipe.tokenizer.added_special_tokens,
+        fingerprint=fingerprint,
+        chat_template_sha256=chat_template_sha256,
+        added_special_tokens=spec.added_special_tokens,
     )
 
 

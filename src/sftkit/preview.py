@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
         ConfigError, SourceError, DataError, TokenizerError: as `preprocess` would.
     """
     import_transformers_without_torch()
-    planned = plan(as_preprocess(config, str(scratch)))
+    # A few rows are made before a fast engine would be loaded.
+    planned = plan(replace(as_preprocess(config, str(scratch)), engine="reference"))
     wanted = max(SAMPLE_ROWS, config.rows, (config.row or 0) + 1)
     staged = [
         _stage_sample(planned, dataset.name, number, scratch, wanted)
@@ -66,7 +68,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
             log.bad.clear()
             if count >= wanted:
                 break
-    return writer.staged(number, log, 0.0)
+    return writer.staged(number, log, {}, 0.0)
 
 
 def _name(config: InspectConfig) -> str:

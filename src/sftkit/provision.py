@@ -14,6 +14,7 @@ from sftkit.progress import Progress
 from sftkit.rows import INPUT_IDS, LABELS, RowLog
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.splits import TRAIN
+from sftkit.tokenization.engines import ENCODER, RENDERER
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +52,9 @@ def shards_for(config: TrainConfig, progress: Progress) -> ShardSet:
 
 def _ends_as_text(planned: Plan) -> bool:
     """Whether the first rows come out of the pipeline as text."""
+    pipeline = planned.without(ENCODER).without(RENDERER).pipeline  # a fast engine is not worth loading for this
     for unit in planned.units:
-        for batch, text_field in planned.pipeline.finished(unit, RowLog()):
+        for batch, text_field in pipeline.finished(unit, RowLog()):
             if len(batch):
                 return text_field is not None
     return False

@@ -56,6 +56,11 @@ class Ragged:
             values[start : start + len(row)] = row
         return cls(values, offsets)
 
+    @classmethod
+    def of_lengths(cls, values: Ids, lengths: Offsets) -> Ragged:
+        """Values laid end to end and the length of each row, shape (rows,)."""
+        return cls(values, offsets_of(lengths))
+
     def take(self, keep: Mask) -> Ragged:
         """The rows where `keep` (bool, shape (rows,)) is true, in order."""
         if keep.all():
@@ -83,6 +88,16 @@ def offsets_of(lengths: Offsets) -> Offsets:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def put_together(first: Mask, ones: Ragged, others: Ragged) -> Ragged:
+    """Rows of two columns as one: those of `ones` where `first` (bool, shape (rows,)) is true, else of `others`."""
+    lengths = np.empty(len(first), np.int64)
+    lengths[first], lengths[~first] = ones.lengths, others.lengths
+    from_ones = np.repeat(first, lengths)
+    values = np.empty(len(from_ones), ones.values.dtype)
+    values[from_ones], values[~from_ones] = ones.values, others.values
+    return Ragged.of_lengths(values, lengths)
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,22 @@ HALF_PAIR = "text with half a surrogate pair, which is no character"
 
 class RowError(Exception):
     """A row cannot be used. Raised inside the pipeline, ends in quarantine; the message is the reason."""
+
+
+class EngineDifferenceError(Exception):
+    """A fast engine made something else of a row than the reference did. Ends in the run being made by the reference.
+
+    engine: `encoder` or `renderer`. sample: what it was given, cut. index: its place among the texts of the call,
+    None when there was one only. place: `path:row`, once it is known.
+    """
+
+    def __init__(self, engine: str, sample: str, index: int | None = None, place: str = "") -> None:
+        super().__init__(engine, sample, index, place)
+        self.engine, self.sample, self.index, self.place = engine, sample, index, place
+
+    def at(self, place: str) -> EngineDifferenceError:
+        """The same difference with its place known."""
+        return EngineDifferenceError(self.engine, self.sample, None, place)
 
 
 def checked_text(text: str) -> str:

@@ -17,8 +17,8 @@ from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.registry import HANDLERS, build_chain
 from sftkit.handlers.user import UserFunction
 from sftkit.rows import Batch, Row, RowLog
-from sftkit.tokenization.toolbox import Toolbox
-from support import ALL_TOKENIZERS, dataset
+from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+from support import ALL_TOKENIZERS, WATCHED, dataset
 
 MakeToolbox = Callable[..., Toolbox]
 Apply = Callable[..., tuple[list[Row], RowLog]]
@@ -261,7 +261,7 @@ def test_a_tokenizer_without_eos_is_an_error_where_eos_is_asked_for(
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_path("bpe"))
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
-    tools = Toolbox(TokenizerSpec(str(tmp_path)), "assistant")
+    tools = Toolbox(ToolSpec(TokenizerSpec(str(tmp_path)), "assistant", WATCHED))
     [link] = build_chain(dataset("unused", data_handlers=[handler]), 0)
     with pytest.raises(TokenizerError, match="has no eos token, and one is asked for"):
         link.bind(tools)
@@ -587,5 +587,5 @@ def test_arguments_that_a_function_does_not_take_are_named_before_data_is_read(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=rf"handler 'own_functions:f' takes \(row, \*, need\): {problem}"):
         UserFunction(path="own_functions:f", fn_kwargs=arguments | ({"need": 1} if arguments else {})).bind(
-            Toolbox(None, "assistant")
+            Toolbox(ToolSpec(None, "assistant", WATCHED))
         )

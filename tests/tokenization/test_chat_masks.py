@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import chat_templates as templates
 from sftkit.rows import Row, RowError
-from sftkit.tokenization.template_marks import CLOSE, OPEN, holds_marks, mark_template, split_marks
+from sftkit.tokenization.template_marks import CLOSE, INDEX_MACRO, OPEN, mark_template, plain_template, split_marks
 from sftkit.tokenization.toolbox import Toolbox
 from support import ALL_TOKENIZERS, trained_texts
 
@@ -89,8 +89,8 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
     ),
     (
         "the characters that marks are made of",
-        [user(f"{OPEN}-1:0{CLOSE}"), assistant(f"{OPEN}0:1{CLOSE} b"), user(OPEN), assistant(CLOSE)],
-        [f"{OPEN}0:1{CLOSE} b<|im_end|>", f"{CLOSE}<|im_end|>"],
+        [user(f"{OPEN[0]}g{CLOSE}"), assistant(f"{OPEN[:-1]}0:1{CLOSE} b"), user(OPEN[0]), assistant(CLOSE)],
+        [f"{OPEN[:-1]}0:1{CLOSE} b<|im_end|>", f"{CLOSE}<|im_end|>"],
     ),
     ("null keys", [{**user("a"), "name": None}, assistant("b"), user("a"), assistant("b")], ["b<|im_end|>"] * 2),
     ("thinking in the content", [user("a"), assistant("<think>no</think>b")], ["<think>no</think>b<|im_end|>"]),
@@ -183,9 +183,10 @@ def test_a_row_without_a_usable_conversation_is_refused_with_its_reason(
 
 
 def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot_tell(toolbox: MakeToolbox) -> None:
-    messages = [user(OPEN), assistant("b"), user("c"), assistant("d")]
+    messages = [user("a"), assistant("b"), user("c"), assistant("d")]
+    captured = "{% set body %}" + templates.QWEN3_LIKE + "{% endset %}{{ body }}"
     with pytest.raises(RowError, match="message 1 is rendered differently when others follow; cannot prove its mask"):
-        toolbox(templates.QWEN3_LIKE).find_turns({"messages": messages}, "messages")
+        toolbox(captured).find_turns({"messages": messages}, "messages")
 
 
 def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(toolbox: MakeToolbox) -> None:
@@ -302,9 +303,9 @@ def test_a_marked_rendering_without_its_marks_is_the_plain_rendering(
             )
         )
 
-    text, blocks = split_marks(render(marked.source))
-    assert text == render(source)
-    assert holds_marks(marked.source)
+    text, blocks = split_marks(render(INDEX_MACRO + marked.source))
+    assert text == render(source) == render(plain_template(source))
+    assert OPEN in marked.source
     assert all(0 <= block.start <= block.end <= len(text) for block in blocks)
 
 
@@ -322,5 +323,7 @@ def test_real_templates_render_the_same_without_their_marks(
     tools = [{"type": "function", "function": {"name": "add", "parameters": {"a": "number"}}}] if with_tools else None
     for messages in (TWO_TURNS, [system("s"), *TWO_TURNS], [user("a")]):
         plain = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
-        rendered = tokenizer.apply_chat_template(messages, tools=tools, chat_template=marked.source, tokenize=False)
+        rendered = tokenizer.apply_chat_template(
+            messages, tools=tools, chat_template=INDEX_MACRO + marked.source, tokenize=False
+        )
         assert split_marks(rendered)[0] == plain

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkit.rows import Ragged
-from sftkit.tokenization.encoding import Encoded, ReferenceEncoder
+from sftkit.tokenization.encoding import ReferenceEncoder
 from sftkit.tokenization.loading import TokenizerSpec, fingerprint, load_tokenizer
-from sftkit.tokenization.masks import labels_after_prefix, labels_from_spans
+from sftkit.tokenization.masks import Encoded, in_spans, labels_after_prefix, with_loss
 from support import ALL_TOKENIZERS, OWN_TOKENIZERS
 
 TEXTS = [
@@ -135,9 +135,9 @@ def test_labels_from_spans_are_those_of_a_loop_over_tokens(
     flat = [pair for _, pairs, _ in rows for pair in pairs]
     ids = Ragged.from_lists([range(10, 10 + len(pairs)) for _, pairs, _ in rows])
     edges = np.array(flat, np.int64).reshape(-1, 2)
-    labels = labels_from_spans(
-        Encoded(ids, edges[:, 0], edges[:, 1]), [length for length, _, _ in rows], [spans for _, _, spans in rows]
-    )
+    encoded = Encoded(ids, edges[:, 0], edges[:, 1])
+    inside = in_spans(encoded, [length for length, _, _ in rows], [spans for _, _, spans in rows])
+    labels = with_loss(ids, inside)
     assert lists(labels) == [naive_labels(list(range(10, 10 + len(pairs))), pairs, spans) for _, pairs, spans in rows]
 
 

@@ -141,6 +141,15 @@ class DataOptions:
         0, panel=_ROWS, help="How many unreadable or unusable rows may be quarantined before the run fails."
     )
 
+    engine: str = option(
+        "auto",
+        choices=("auto", "reference"),
+        panel=_RUN,
+        help="auto: fast engines wherever they prove equal to the reference; reference: tokenizers and Jinja2 only.",
+    )
+    engine_verify: float = option(
+        0.002, panel=_RUN, help="Fraction of rows that a fast engine makes and the reference makes again to compare."
+    )
     num_workers: int | None = option(
         None, panel=_RUN, help="Worker processes; by default the cores this process may use."
     )

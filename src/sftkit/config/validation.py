@@ -71,6 +71,9 @@ def _number_problems(config: DataOptions) -> Iterator[str]:
         if isinstance(value, int) and value < 0:
             yield f"{key} must be 0 or more, not {value}"
 
+    if not 0 <= config.engine_verify <= 1:
+        yield f"engine_verify must lie between 0 and 1, not {config.engine_verify:g}"
+
 
 def _processor_problems(config: DataOptions) -> Iterator[str]:
     keys = ("chat_template", "chat_template_path", "chat_template_base64")

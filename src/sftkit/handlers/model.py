@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from sftkit.errors import ConfigError
-from sftkit.rows import Batch, Ragged, Row, RowError, RowLog, Supervised, checked_text
+from sftkit.rows import Batch, EngineDifferenceError, Ragged, Row, RowError, RowLog, Supervised, checked_text
 
 T = TypeVar("T")
 
@@ -81,7 +82,18 @@ def usable(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Bat
         except RowError as error:
             kept[index] = False
             log.quarantine(int(batch.numbers[index]), str(error), row)
+        except EngineDifferenceError as error:
+            raise error.at(str(batch.numbers[index])) from None
     return batch.keep(kept), values
+
+
+@contextmanager
+def naming_rows(batch: Batch) -> Iterator[None]:
+    """Say of which row an `EngineDifferenceError` is, where the rows of a batch are encoded together."""
+    try:
+        yield
+    except EngineDifferenceError as error:
+        raise error.at(str(batch.numbers[error.index])) from None
 
 
 def each_row(function: Callable[[Row], Row]) -> Step:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.config.fields import option
-from sftkit.handlers.model import Handler, Step, Tools, check_limit, text_of, usable
+from sftkit.handlers.model import Handler, Step, Tools, check_limit, naming_rows, text_of, usable
 from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, RowLog, Supervised
 
 _SPACE = (" ", "\n", "\t")
@@ -35,7 +35,8 @@ class Tokenize(Handler):
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, texts = usable(batch, log, lambda row: text_of(row, self.dataset_text_field))
-            ids = tools.encode(texts, truncation=self.truncation, max_length=self.max_length)
+            with naming_rows(batch):
+                ids = tools.encode(texts, truncation=self.truncation, max_length=self.max_length)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
 
         return step
@@ -67,7 +68,8 @@ class TokenizeAndApplyInputMasking(Handler):
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, pairs = usable(batch, log, pair)
-            return with_supervision(batch, tools.encode_pairs([p[0] for p in pairs], [p[1] for p in pairs]))
+            with naming_rows(batch):
+                return with_supervision(batch, tools.encode_pairs([p[0] for p in pairs], [p[1] for p in pairs]))
 
         return step
 
@@ -94,7 +96,8 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, turns = usable(batch, log, lambda row: tools.find_turns(row, self.conversation_column))
-            made = tools.encode_spans([t[0] for t in turns], [t[1] for t in turns], add_special_tokens=False)
+            with naming_rows(batch):
+                made = tools.encode_spans([t[0] for t in turns], [t[1] for t in turns], add_special_tokens=False)
             if self.max_seq_length is not None:
                 limits = np.full(len(batch), self.max_seq_length, np.int64)
                 made = Supervised(made.input_ids.head(limits), made.labels.head(limits))

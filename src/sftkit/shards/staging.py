@@ -32,7 +32,8 @@ class StagedUnit:
 
     path: the Arrow file, which exists when rows > 0. sizes: of each row, tokens (characters for text rows), shape
     (rows,). trained: trained tokens of each row, shape (rows,). extras: names and types of the retained columns.
-    text_column: for rows that are text. read: rows read, with those that did not pass.
+    text_column: for rows that are text. read: rows read, with those that did not pass. engines: who encoded and
+    rendered them.
     """
 
     number: int
@@ -45,6 +46,7 @@ class StagedUnit:
     read: int
     dropped: Mapping[str, int]
     bad: tuple[BadRow, ...]
+    engines: Mapping[str, str]
     seconds: float
 
     @property
@@ -101,7 +103,7 @@ class StagingWriter:
         self._writer.write_batch(record)
         self._count(batch, text_column)
 
-    def staged(self, number: int, log: RowLog, seconds: float) -> StagedUnit:
+    def staged(self, number: int, log: RowLog, engines: Mapping[str, str], seconds: float) -> StagedUnit:
         """The account of the unit, once the file is closed."""
         empty = [np.zeros(0, np.int32)]
         return StagedUnit(
@@ -115,6 +117,7 @@ class StagingWriter:
             read=log.read,
             dropped=Counter(log.dropped),
             bad=tuple(log.bad),
+            engines=engines,
             seconds=seconds,
         )
 

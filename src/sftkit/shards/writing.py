@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -101,9 +102,10 @@ def write_shard(layout: Layout, task: ShardTask) -> ShardInfo:
     )
     try:
         with writer:
-            for start, stop in _row_groups(task.sizes, _BYTES_PER_TOKEN if layout.text_column is None else 1):
-                table = _gather(layout, task.rows[start:stop], bases, readers)
-                writer.write_table(table, row_group_size=stop - start)
+            groups = _row_groups(task.sizes, _BYTES_PER_TOKEN if layout.text_column is None else 1)
+            tables = (_gather(layout, task.rows[start:stop], bases, readers) for start, stop in groups)
+            for table in one_ahead(tables):
+                writer.write_table(table, row_group_size=table.num_rows)
     finally:
         readers.close()
     return ShardInfo(
@@ -114,6 +116,15 @@ def write_shard(layout: Layout, task: ShardTask) -> ShardInfo:
         bytes=task.path.stat().st_size,
         sha256=sha256_of_file(task.path),
     )
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made by a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
 
 
 def sha256_of_file(path: Path) -> str:

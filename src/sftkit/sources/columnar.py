@@ -1,75 +1,94 @@
-"""Parquet and Arrow files: record batches -> rows, token columns kept flat."""
+"""Parquet and Arrow files: where they are cut, and how little of them is in memory while they are read."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftkit.errors import SourceError
-from sftkit.rows import TOKEN_COLUMNS, Batch, Ragged, Row, RowLog, offsets_of
-from sftkit.sources.model import BATCH_ROWS, Range, Scan, SourceFile
-from sftkit.sources.opening import open_bytes, sha256_of
+from sftkit.rows import TOKEN_COLUMNS, Batch, RowLog
+from sftkit.sources.arrow_rows import PIECE_ROWS, batches_of, between, in_pieces
+from sftkit.sources.model import BATCH_BYTES, Range, Scan, SourceFile
+from sftkit.sources.opening import is_url, open_bytes, open_raw, sha256_of
 
 _ARROW_FILE_MAGIC = b"ARROW1"
+_BUFFER = 256 << 10
+_REMOTE_BUFFER = 8 << 20  # more than fsspec fetches for a small read
+
+_MOST_CUTS = 8
+"""Ranges that a Parquet row group is cut into at most: each decodes the rows before its own, too."""
 
 
 class Parquet:
-    """Ranges are row groups."""
+    """Ranges are row groups, or rows of one where it is large."""
 
     def scan(self, file: SourceFile, unit_size: int) -> Scan:
-        """Gather row groups until they hold `unit_size` uncompressed bytes."""
+        """Gather or cut row groups to `unit_size` uncompressed bytes."""
         with _understood(file), open_bytes(file) as stream:
-            metadata = pq.ParquetFile(stream).metadata
-            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+            opened = pq.ParquetFile(stream)
+            groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-        return Scan(sha256_of(file), _gather(sizes, unit_size))
+            # Rows that hold tokens already cost little but their decoding.
+            is_worth_cutting = _is_at_hand(file) and not set(TOKEN_COLUMNS) & set(opened.schema_arrow.names)
+        return Scan(sha256_of(file), _ranges(sizes, unit_size, _MOST_CUTS if is_worth_cutting else 1))
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Decode the row groups a few rows at a time."""
         with _understood(file), open_bytes(file) as stream:
+            opened = _open_parquet(file, stream)
             groups = list(range(part.start, part.stop))
-            batches = pq.ParquetFile(stream).iter_batches(BATCH_ROWS, row_groups=groups)
-            yield from _numbered(batches, part.first_number)
+            at_once = min((_rows_at_once(opened.metadata.row_group(index)) for index in groups), default=1)
+            decoded = between(opened.iter_batches(at_once, row_groups=groups, use_threads=False), part.skip, part.rows)
+            yield from batches_of((piece for batch in decoded for piece in in_pieces(batch)), part.first_number)
 
 
 class Arrow:
-    """Arrow IPC: ranges are record batches of the file format; the stream format, which has no index, is one range."""
+    """Arrow IPC: ranges are record batches of the file format, or rows of one; the stream format is one range."""
 
     def scan(self, file: SourceFile, unit_size: int) -> Scan:
-        """Gather record batches until they hold `unit_size` bytes."""
-        with _understood(file), open_bytes(file) as stream:
-            if not _is_file_format(stream):
+        """Gather or cut record batches to `unit_size` bytes."""
+        with _understood(file), _open_arrow(file) as opened:
+            if not _is_file_format(opened.stream):
                 ranges: tuple[Range, ...] = (Range(0, -1, 1, file.size),)
             else:
-                reader = pa.ipc.open_file(stream)
-                batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
-                ranges = _gather([(batch.num_rows, batch.nbytes) for batch in batches], unit_size)
+                sizes = [(batch.num_rows, batch.nbytes) for batch in opened.batches(0, None)]
+                # Batches that lie in the file as in memory can be cut at no cost; compressed ones are more than it.
+                is_in_place = opened.mapped is not None and sum(size for _, size in sizes) <= file.size
+                ranges = _ranges(sizes, unit_size, file.size if is_in_place else 1)
         return Scan(sha256_of(file), ranges)
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """The record batches, cut into pieces of bounded rows."""
-        with _understood(file), open_bytes(file) as stream:
-            if part.stop < 0:
-                batches = iter(pa.ipc.open_stream(stream))
-            else:
-                reader = pa.ipc.open_file(stream)
-                batches = (reader.get_batch(index) for index in range(part.start, part.stop))
-            pieces = (
-                batch.slice(start, BATCH_ROWS) for batch in batches for start in range(0, batch.num_rows, BATCH_ROWS)
-            )
-            yield from _numbered(pieces, part.first_number)
+        with _understood(file), _open_arrow(file) as opened:
+            batches = opened.streamed() if part.stop < 0 else opened.batches(part.start, part.stop)
+            pieces = (piece for batch in between(batches, part.skip, part.rows) for piece in in_pieces(batch))
+            for batch in batches_of(pieces, part.first_number):
+                yield batch
+                opened.let_go()
 
 
-def _gather(sizes: list[tuple[int, int]], unit_size: int) -> tuple[Range, ...]:
-    """(rows, bytes) of consecutive pieces -> ranges of at least `unit_size` bytes."""
+def _ranges(sizes: list[tuple[int, int]], unit_size: int, most_cuts: int) -> tuple[Range, ...]:
+    """(rows, bytes) of consecutive pieces -> ranges of about `unit_size` bytes: some pieces, or a part of one."""
     ranges: list[Range] = []
     start, first_number, rows, size = 0, 1, 0, 0
     for index, (piece_rows, piece_size) in enumerate(sizes):
+        cuts = min(piece_size // unit_size, piece_rows, most_cuts)
+        if cuts > 1 and start < index:
+            ranges.append(Range(start, index, first_number, size))
+            start, first_number, rows, size = index, first_number + rows, 0, 0
+        if cuts > 1:
+            for skip, stop in pairwise(piece_rows * cut // cuts for cut in range(cuts + 1)):
+                share = piece_size * (stop - skip) // piece_rows
+                ranges.append(Range(index, index + 1, first_number + skip, share, skip, stop - skip))
+            start, first_number = index + 1, first_number + piece_rows
+            continue
         rows += piece_rows
         size += piece_size
         if size >= unit_size or index == len(sizes) - 1:
@@ -78,65 +97,62 @@ def _gather(sizes: list[tuple[int, int]], unit_size: int) -> tuple[Range, ...]:
     return tuple(ranges)
 
 
-def _numbered(batches: Iterator[pa.RecordBatch], first_number: int) -> Iterator[Batch]:
-    number = first_number
-    for batch in batches:
-        yield _to_batch(batch, number)
-        number += batch.num_rows
+def _is_at_hand(file: SourceFile) -> bool:
+    """Whether any byte of the file can be had without those before it, and without a network."""
+    return file.compression is None and not is_url(file.path)
 
 
-def _to_batch(batch: pa.RecordBatch, first_number: int) -> Batch:
-    tokens: dict[str, Ragged] = {}
-    names = []
-    for name in batch.schema.names:
-        column = _as_ragged(batch.column(name)) if name in TOKEN_COLUMNS else None
-        if column is None:
-            names.append(name)
-        else:
-            tokens[name] = column
-    rows: list[Row] = [without_planted_nulls(row) for row in batch.select(names).to_pylist()] if names else []
-    if not names:
-        rows = [{} for _ in range(batch.num_rows)]
-    return Batch(rows, np.arange(first_number, first_number + batch.num_rows), tokens)
+def _open_parquet(file: SourceFile, stream: IO[bytes]) -> pq.ParquetFile:
+    """Without a buffer, or reading ahead, Arrow loads whole columns of a row group."""
+    if file.compression is not None:
+        return pq.ParquetFile(stream)  # seeking to and fro between columns would decompress it over and over
+    buffer_size = _REMOTE_BUFFER if is_url(file.path) else _BUFFER
+    return pq.ParquetFile(stream, pre_buffer=False, buffer_size=buffer_size)
 
 
-def _as_ragged(column: pa.Array) -> Ragged | None:
-    """A column of integer lists without nulls as flat arrays, or None when it is something else."""
-    kind = column.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not is_list or not pa.types.is_integer(kind.value_type) or column.null_count:
-        return None
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    values = column.flatten()
-    if values.null_count:
-        return None
-    try:
-        return Ragged(values.cast(pa.int32()).to_numpy(zero_copy_only=False), offsets_of(lengths))
-    except pa.ArrowInvalid:
-        return None  # ids beyond int32: left as Python lists, and refused as such further on
+def _rows_at_once(group: pq.RowGroupMetaData) -> int:
+    rows: int = BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)
+    return max(1, min(PIECE_ROWS, rows))
 
 
-def without_planted_nulls(row: Row) -> Row:
-    """Drop null fields of nested structs; the row's own null columns stay.
+@dataclass(frozen=True)
+class _ArrowSource:
+    """An opened Arrow file; `mapped` is its memory map where it has one."""
 
-    Arrow gives every struct of a column all the fields that any of them has, and null where one had none. A chat
-    template would print them.
-    """
-    return {name: _pruned(value) for name, value in row.items()}
+    stream: Any
+    mapped: mmap.mmap | None
+
+    def batches(self, start: int, stop: int | None) -> Iterator[pa.RecordBatch]:
+        """The record batches of the file format from start to stop (None: the last)."""
+        reader = pa.ipc.open_file(self.stream)
+        for index in range(start, reader.num_record_batches if stop is None else stop):
+            yield reader.get_batch(index)
+            self.let_go()
+
+    def streamed(self) -> Iterator[pa.RecordBatch]:
+        """The record batches of the stream format."""
+        yield from pa.ipc.open_stream(self.stream)
+
+    def let_go(self) -> None:
+        """Give pages back that were read: they count as this process's memory. Those used again are mapped again."""
+        if self.mapped is not None and hasattr(self.mapped, "madvise"):  # not on Windows
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _pruned(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _pruned(item) for name, item in value.items() if item is not None}
-    if isinstance(value, list):
-        if value and isinstance(value[0], tuple):  # an Arrow map is a list of pairs
-            return {str(name): _pruned(item) for name, item in value}
-        return [_pruned(item) for item in value]
-    return value
+@contextmanager
+def _open_arrow(file: SourceFile) -> Iterator[_ArrowSource]:
+    """Mapped where that is possible: Arrow reads a record batch as a whole from anything else."""
+    if _is_at_hand(file):
+        with open_raw(file) as raw:
+            mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+        yield _ArrowSource(pa.BufferReader(pa.py_buffer(mapped)), mapped)  # unmapped with the last array in it
+    else:
+        with open_bytes(file) as stream:
+            yield _ArrowSource(stream, None)
 
 
-def _is_file_format(stream: IO[bytes]) -> bool:
-    magic = stream.read(len(_ARROW_FILE_MAGIC))
+def _is_file_format(stream: Any) -> bool:
+    magic: bytes = stream.read(len(_ARROW_FILE_MAGIC))
     stream.seek(0)
     return magic == _ARROW_FILE_MAGIC
 

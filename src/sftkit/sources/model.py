@@ -29,12 +29,15 @@ class Range:
     """A part of a file: [start, stop) in the format's own measure (bytes, row groups, record batches).
 
     first_number: number of its first row, counted from 1. size: bytes of source it covers.
+    skip, rows: where it is a part of one row group or record batch, the rows before it there, and how many are its own.
     """
 
     start: int
     stop: int
     first_number: int
     size: int
+    skip: int = 0
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -16,7 +17,7 @@ from typing import IO, Any, cast
 from sftkit.errors import SourceError
 from sftkit.sources.model import SourceFile
 
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 _ZSTD_CHUNK = 128 << 10  # compressed; what it holds is decompressed at once
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
@@ -128,8 +129,19 @@ def sha256_of(file: SourceFile) -> str:
     digest = hashlib.sha256()
     try:
         with open_raw(file) as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+            for _ in hashed_chunks(stream, digest, _CHUNK):
+                pass
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
     return digest.hexdigest()
+
+
+def hashed_chunks(stream: IO[bytes], digest: hashlib._Hash, size: int) -> Iterator[bytes]:
+    """The bytes of a stream, so many at a time. Each chunk is hashed while it is looked at and the next is read."""
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(digest.update, b"")
+        while chunk := stream.read(size):
+            hashing.result()
+            hashing = pool.submit(digest.update, chunk)
+            yield chunk
+        hashing.result()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sftkit.rows import Batch, RowLog
 from sftkit.sources.formats import FORMATS
 from sftkit.sources.model import Range, SourceFile
+
+_AT_ONCE = 4  # files
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ def scan_files(files: list[SourceFile], unit_size: int) -> list[ScannedFile]:
     """
     scanned: list[ScannedFile] = []
     number = 0
-    for file in files:
-        scan = FORMATS[file.format].scan(file, unit_size)
-        units = tuple(Unit(number + index, file, part) for index, part in enumerate(scan.ranges))
-        number += len(units)
-        scanned.append(ScannedFile(file, scan.sha256, units))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # hashing and waiting for disks leave the interpreter free
+        scans = pool.map(lambda file: FORMATS[file.format].scan(file, unit_size), files)
+        for file, scan in zip(files, scans, strict=True):
+            units = tuple(Unit(number + index, file, part) for index, part in enumerate(scan.ranges))
+            number += len(units)
+            scanned.append(ScannedFile(file, scan.sha256, units))
     return scanned
 
 

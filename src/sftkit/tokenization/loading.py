@@ -17,6 +17,8 @@ from sftkit.sample import sample_path
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_PARTS = ("normalizer", "pre_tokenizer", "post_processor")
+
 
 @dataclass(frozen=True)
 class TokenizerSpec:
@@ -95,22 +97,70 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256 over everything that decides which ids a text gives: equal fingerprints, equal tokens.
+def backend_json(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The `tokenizers` backend as tokenizer.json would hold it, None for tokenizers written in Python.
 
     Padding, truncation and the trimming of offsets are left out: they are the caller's, and change no id.
     """
+    from tokenizers import Tokenizer
+
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    state: Any
-    if backend is not None:
-        state = json.loads(backend.to_str())
-        state.pop("truncation", None)
-        state.pop("padding", None)
-        _drop_key(state.get("post_processor"), "trim_offsets")
-    else:
-        state = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
-    text = json.dumps([state, tokenizer.special_tokens_map], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    if backend is None:
+        return None
+    text: str = backend.to_str()
+    if backend.truncation is None and backend.padding is None and not trims_offsets(backend):
+        return text
+    copy = Tokenizer.from_str(text)
+    copy.no_truncation()
+    copy.no_padding()
+    keep_whole_offsets(copy)
+    return str(copy.to_str())
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase, backend: str | None = None) -> str:
+    """sha256 over everything that decides which ids a text gives: equal fingerprints, equal tokens.
+
+    backend: what `backend_json` gives for it, where that is known already.
+    """
+    state = backend if backend is not None else backend_json(tokenizer)
+    if state is None:
+        state = json.dumps({"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}, sort_keys=True)
+    special_tokens = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
+    return hashlib.sha256(f"{state}\n{special_tokens}".encode()).hexdigest()
+
+
+def parts_of(backend: Any) -> dict[str, Any]:
+    """The normalizer, pre-tokenizer and post-processor of a `tokenizers` backend as JSON values, None where missing."""
+    from tokenizers import Tokenizer, models
+
+    # They have no JSON of their own; that of an otherwise empty tokenizer costs nothing.
+    empty = Tokenizer(models.BPE())
+    for part in _PARTS:
+        if getattr(backend, part) is not None:
+            setattr(empty, part, getattr(backend, part))
+    state = json.loads(empty.to_str())
+    return {part: state[part] for part in _PARTS}
+
+
+def trims_offsets(backend: Any) -> bool:
+    """Whether a byte-level post-processor leaves the white space of a token out of its offsets."""
+    return _untrim(parts_of(backend)["post_processor"])
+
+
+def keep_whole_offsets(backend: Any) -> None:
+    """Let offsets include the white space of a token.
+
+    Byte-level post-processors may trim it (`trim_offsets`): a token that is white space only would then cover
+    nothing, and could not be told to lie inside or outside of a span. The ids are not touched by this.
+    """
+    from tokenizers import Tokenizer, models
+
+    post_processor = parts_of(backend)["post_processor"]
+    if _untrim(post_processor):
+        state = json.loads(Tokenizer(models.BPE()).to_str())
+        backend.post_processor = Tokenizer.from_str(
+            json.dumps({**state, "post_processor": post_processor})
+        ).post_processor
 
 
 def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -121,9 +171,16 @@ def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
 
 
-def _drop_key(part: Any, key: str) -> None:
-    """Remove a key wherever it stands in nested dicts and lists."""
+def _untrim(part: Any) -> bool:
+    """Switch `trim_offsets` off wherever it stands in a serialised post-processor; True when it was on."""
+    found = False
     if isinstance(part, dict):
-        part.pop(key, None)
-    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        _drop_key(inner, key)
+        if part.get("trim_offsets"):
+            part["trim_offsets"] = False
+            found = True
+        for value in part.values():
+            found = _untrim(value) or found
+    elif isinstance(part, list):
+        for value in part:
+            found = _untrim(value) or found
+    return found

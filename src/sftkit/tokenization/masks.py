@@ -1,27 +1,29 @@
-"""Character spans -> labels. A token carries a loss when any of its characters lies in a span that does."""
+"""Character spans -> the tokens in them -> labels. A token carries a loss when any of its characters lies in a span."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sftkit.rows import IGNORE_INDEX, Ids, Mask, Offsets, Ragged
-from sftkit.tokenization.encoding import Encoded
 
 Span = tuple[int, int]
 """[start, end) in characters of one text."""
 
 
-def labels_from_spans(encoded: Encoded, text_lengths: Sequence[int], spans: Sequence[Sequence[Span]]) -> Ragged:
-    """Labels of a batch: ids inside the spans, -100 elsewhere.
+@dataclass(frozen=True)
+class Encoded:
+    """Ids of a batch of texts with the characters each token covers.
 
-    Args:
-        encoded: ids and offsets of the texts.
-        text_lengths: characters of each text, shape (rows,).
-        spans: for each row its trained spans, ordered and disjoint.
+    ids: the tokens, row by row. starts, ends: int64, shape (total tokens,): token t covers characters
+    [starts[t], ends[t]) of its row's text; tokens that stand for no text (an added BOS) cover [0, 0).
     """
-    return with_loss(encoded.ids, _in_spans(encoded, np.asarray(text_lengths, np.int64), spans))
+
+    ids: Ragged
+    starts: Offsets
+    ends: Offsets
 
 
 def labels_after_prefix(ids: Ragged, prefixes: Offsets) -> Ragged:
@@ -46,14 +48,37 @@ def trained_counts(labels: Ragged) -> Offsets:
     return labels.sums(labels.values != IGNORE_INDEX)
 
 
-def _in_spans(encoded: Encoded, text_lengths: Offsets, spans: Sequence[Sequence[Span]]) -> Mask:
-    """Which tokens overlap a span, found for the whole batch by one binary search."""
+def in_spans_by_size(ids: Ragged, sizes: Offsets, spans: Sequence[Sequence[Span]]) -> Mask:
+    """Which tokens overlap a span, when the tokens of each row lie end to end and cover its whole text.
+
+    Args:
+        ids: tokens, row by row, none that stands for no text.
+        sizes: what each token covers, int64, shape (total tokens,), 1 or more each.
+        spans: for each row its spans in the same measure, ordered and disjoint.
+    """
+    # All rows lie end to end as well, so one running sum places every token of the batch.
+    ends = np.cumsum(sizes)
+    bases = np.concatenate(([0], ends))[ids.offsets[:-1]]
+    edges = _edges(spans, bases)
+    bounds = np.zeros(len(ids.values) + 1, np.int32)
+    np.add.at(bounds, np.searchsorted(ends, edges[:, 0], side="right"), 1)
+    np.add.at(bounds, np.searchsorted(ends, edges[:, 1], side="left") + 1, -1)
+    inside: Mask = np.cumsum(bounds[:-1]) > 0
+    return inside
+
+
+def in_spans(encoded: Encoded, text_lengths: Sequence[int], spans: Sequence[Sequence[Span]]) -> Mask:
+    """Which tokens overlap a span, by the offsets of each token.
+
+    Args:
+        encoded: ids and offsets of the texts.
+        text_lengths: characters of each text, shape (rows,).
+        spans: for each row its spans in characters, ordered and disjoint.
+    """
     # All texts laid end to end, one position apart, so that spans of different rows never touch.
-    bases = np.concatenate(([0], np.cumsum(text_lengths + 1)[:-1])) if len(text_lengths) else np.zeros(0, np.int64)
-    counts = [len(row) for row in spans]
-    edges = np.array([edge for row in spans for edge in row], np.int64).reshape(-1, 2)
-    edges = edges + np.repeat(bases, counts)[:, None]
-    edges = edges[edges[:, 0] < edges[:, 1]]  # an empty span (a turn without a word) lies in no token
+    lengths = np.asarray(text_lengths, np.int64)
+    bases = np.concatenate(([0], np.cumsum(lengths + 1)[:-1])) if len(lengths) else np.zeros(0, np.int64)
+    edges = _edges(spans, bases)
     if not len(edges):
         return np.zeros(len(encoded.ids.values), np.bool_)
     token_bases = np.repeat(bases, encoded.ids.lengths)
@@ -61,6 +86,16 @@ def _in_spans(encoded: Encoded, text_lengths: Offsets, spans: Sequence[Sequence[
     candidate = np.searchsorted(edges[:, 1], starts, side="right")  # the first span that ends after the token starts
     inside: Mask = (edges[np.minimum(candidate, len(edges) - 1), 0] < ends) & (candidate < len(edges))
     return inside | _closing_tokens(encoded, inside)
+
+
+def _edges(spans: Sequence[Sequence[Span]], bases: Offsets) -> Offsets:
+    """Spans of all rows, each moved by its row's base, shape (spans, 2). An empty one (a turn without a word) lies in
+    no token and is left out.
+    """
+    counts = [len(row) for row in spans]
+    flat = np.fromiter((edge for row in spans for span in row for edge in span), np.int64, 2 * sum(counts))
+    edges = flat.reshape(-1, 2) + np.repeat(bases, counts)[:, None]
+    return edges[edges[:, 0] < edges[:, 1]]
 
 
 def _closing_tokens(encoded: Encoded, inside: Mask) -> Mask:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sftkit.errors import TokenizerError
 from sftkit.rows import RowError, checked_text
+from sftkit.tokenization.template_marks import INDEX_MACRO, MarkedTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,8 +30,29 @@ class Conversation:
     documents: list[Any] | None = None
 
 
+class Renderer(Protocol):
+    """An engine that renders conversations. Whichever it is, the text is the same."""
+
+    @property
+    def name(self) -> str:
+        """What the manifest calls it."""
+
+    def source(self, *, with_tools: bool) -> str:
+        """The template in force; `TokenizerError` when there is none."""
+
+    def render(
+        self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
+    ) -> str:
+        """The text of a conversation; `RowError` when it cannot be rendered."""
+
+    def render_marked(self, conversation: Conversation, marked: MarkedTemplate) -> str:
+        """The text of a conversation with the marks of a marked template in it."""
+
+
 class ReferenceRenderer:
     """Renders with Jinja2 as transformers sets it up: sandboxed, with its filters and globals."""
+
+    name = "jinja2"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -94,6 +116,25 @@ class ReferenceRenderer:
         except Exception as error:  # a template may raise anything on data it was not written for
             raise RowError(f"the chat template cannot render this row: {_reason(error)}") from None
         return checked_text(str(rendered))
+
+    def render_marked(self, conversation: Conversation, marked: MarkedTemplate) -> str:
+        """The text of a conversation with marks in it.
+
+        Raises:
+            RowError, TokenizerError: as `render`.
+        """
+        prelude = INDEX_MACRO if marked.calls_index else ""
+        return self.render(conversation, template=prelude + marked.source)
+
+    def seen(self, conversation: Conversation) -> Conversation:
+        """A conversation as templates see it: what transformers makes of it before it renders (null keys left out,
+        names of the reasoning unified, JSON types only).
+
+        Raises:
+            RowError: transformers refuses it.
+        """
+        shown = "{{ [messages, tools, documents] | tojson }}"
+        return Conversation(*json.loads(self.render(conversation, template=shown)))
 
 
 def conversation_of(row: Mapping[str, Any], column: str | None) -> Conversation:

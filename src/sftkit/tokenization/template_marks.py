@@ -11,41 +11,60 @@ piece losing or gaining white space.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sftkit.errors import TokenizerError
 
-OPEN, CLOSE = "\ue0f0", "\ue0f1"
-"""A mark is OPEN + text + CLOSE. Private-use characters: rows that hold them are never rendered with marks."""
+OPEN, CLOSE = f"\x0e{secrets.token_hex(8)}", "\x0f"
+"""A mark is OPEN + text + CLOSE. OPEN is drawn anew in every process, so that no data can hold it. ASCII, because text
+beyond it costs more to pass from engine to engine."""
 
-_MESSAGES = "sftkit_all_messages"
-_MARK = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
+INDEX = "sftkit_index"
+"""A marked template calls this with a message to learn its place; who renders it says what it is."""
+
+INDEX_MACRO = (
+    "{% set sftkit_messages = messages %}{% macro sftkit_index(message) %}"
+    "{{ sftkit_messages.index(message) if message is mapping and message in sftkit_messages else -1 }}{% endmacro %}"
+)
+"""`sftkit_index` in Jinja itself: the index of the first message that equals the one given, -1 for anything else."""
+
+_MARK_BEGINS_GENERATION, _MARK_ENDS_GENERATION = "g", "/g"
+_MESSAGES = "messages"
 # Inside these the output is captured and may be trimmed or repeated: marks there could change the text.
 _CAPTURING = frozenset({"set", "macro", "call", "filter"})
 _BLOCKS = _CAPTURING | {"for", "if", "generation", "with", "autoescape", "trans", "block", "raw"}
+_SILENT = frozenset({"for", "endfor", "if", "elif", "else", "endif", "set", "break", "continue", "do"})
+_LOOP = re.compile(r"\s*for\s+([A-Za-z_]\w*)\s+in\b\s*(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class MarkedTemplate:
-    """A rewritten template. `has_generation`: it marks `{% generation %}` blocks, otherwise loops over messages."""
+    """A rewritten template.
+
+    has_generation: it marks `{% generation %}` blocks, otherwise loops. calls_index: its marks call `sftkit_index`.
+    """
 
     source: str
     has_generation: bool
+    calls_index: bool
 
 
 class Block(NamedTuple):
     """A stretch [start, end) of the rendered text and what it was rendered from.
 
     message: index of the first message equal to the one rendered, -1 when the loop ran over something else, or a
-    `{% generation %}` block. loop: number of the loop, -1 for `{% generation %}`.
+    `{% generation %}` block. loop: name of the loop, `g` for `{% generation %}`. exact: the index is that of the
+    message itself, not only of one that equals it.
     """
 
     start: int
     end: int
     message: int
-    loop: int
+    loop: str
+    exact: bool
 
 
 class _Tag(NamedTuple):
@@ -68,74 +87,115 @@ def mark_template(source: str) -> MarkedTemplate | None:
         TokenizerError: the source is not valid Jinja.
     """
     tags = list(_tags(source))
-    if holds_marks(source):
-        return None
     if any(tag.kind == "block" and tag.word == "generation" for tag in tags):
-        return MarkedTemplate("".join(_with_generation_marks(tags)), has_generation=True)
-    marked = "".join(_with_loop_marks(tags))
+        return MarkedTemplate("".join(_with_generation_marks(tags)), has_generation=True, calls_index=False)
+    marked = "".join(_with_loop_marks(tags, runs_over_messages=not _binds_messages(source)))
     if OPEN not in marked:
         return None
-    return MarkedTemplate(f"{{% set {_MESSAGES} = messages %}}{marked}", has_generation=False)
+    return MarkedTemplate(marked, has_generation=False, calls_index=f"{INDEX}(" in marked)
+
+
+def plain_template(source: str) -> str:
+    """A template in the form that marked ones have, without marks and `{% generation %}` tags: it renders the same.
+
+    Raises:
+        TokenizerError: the source is not valid Jinja.
+    """
+    generation = ("generation", "endgeneration")
+    return "".join(_written(tag) for tag in _tags(source) if tag.kind != "block" or tag.word not in generation)
 
 
 def split_marks(rendered: str) -> tuple[str, list[Block]]:
     """A marked rendering -> the plain text and the blocks in the order in which they began."""
-    pieces: list[str] = []
-    length = position = 0
-    open_blocks: dict[int, tuple[int, int]] = {}
+    first, *marked = rendered.split(OPEN)
+    pieces = [first]
+    length = len(first)
+    turns: dict[str, int] = {}
+    open_blocks: dict[str, tuple[int, int, bool]] = {}
     blocks: list[Block] = []
-
-    def close(loop: int) -> None:
+    for piece in marked:
+        mark, _, text = piece.partition(CLOSE)
+        loop, _, index = mark.removeprefix("/").partition(":")
         if loop in open_blocks:
-            start, message = open_blocks.pop(loop)
-            blocks.append(Block(start, length, message, loop))
-
-    for mark in _MARK.finditer(rendered):
-        pieces.append(rendered[position : mark.start()])
-        length += len(pieces[-1])
-        position = mark.end()
-        loop, _, message = mark[1].partition(":")
-        close(int(loop))
-        if message:
-            open_blocks[int(loop)] = (length, int(message))
-    pieces.append(rendered[position:])
+            start, message, exact = open_blocks.pop(loop)
+            blocks.append(Block(start, length, message, loop, exact))
+        if mark.startswith("/"):
+            turns.pop(loop, None)
+        elif index:
+            open_blocks[loop] = (length, int(index), False)
+        else:
+            turn = turns.get(loop, 0)
+            turns[loop] = turn + 1
+            open_blocks[loop] = (length, turn, True)
+        pieces.append(text)
+        length += len(text)
     return "".join(pieces), sorted(blocks)
 
 
-def holds_marks(text: str) -> bool:
-    """Whether a text has one of the characters that marks are made of."""
-    return OPEN in text or CLOSE in text
+def _binds_messages(source: str) -> bool:
+    """Whether a template gives the name `messages` to anything of its own."""
+    import jinja2
+    from jinja2 import nodes
+
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
+    except jinja2.TemplateSyntaxError:
+        return True  # a tag of another extension: nothing is known
+    return any(name.name == _MESSAGES and name.ctx != "load" for name in tree.find_all(nodes.Name))
 
 
-def _with_generation_marks(tags: list[_Tag]) -> Iterator[str]:
+def _with_generation_marks(tags: Sequence[_Tag]) -> Iterator[str]:
     for tag in tags:
         if tag.kind == "block" and tag.word == "generation":
-            yield _literal(f"{OPEN}-1:-1{CLOSE}")
+            yield _mark(_MARK_BEGINS_GENERATION)
         elif tag.kind == "block" and tag.word == "endgeneration":
-            yield _literal(f"{OPEN}-1{CLOSE}")
+            yield _mark(_MARK_ENDS_GENERATION)
         else:
             yield _written(tag)
 
 
-def _with_loop_marks(tags: list[_Tag]) -> Iterator[str]:
-    """Write a mark at the beginning of every turn of a loop over one variable, and after the loop."""
-    stack: list[tuple[str, int]] = []
+def _with_loop_marks(tags: Sequence[_Tag], *, runs_over_messages: bool) -> Iterator[str]:
+    """Write a mark at the beginning of every turn of a loop over one variable, and after the loop.
+
+    A loop over `messages` itself, when that name means the conversation, needs no index: its turns are counted. Loops
+    inside of it need no marks.
+    """
+    stack: list[tuple[str, bool]] = []  # of each open block: its loop, if it is marked, and whether marks may be inside
     loops = 0
-    for tag in tags:
+    for place, tag in enumerate(tags):
         yield _written(tag)
         if tag.kind != "block":
             continue
         if tag.word.startswith("end") and stack:
-            _, loop = stack.pop()
-            if loop >= 0:
-                yield _literal(f"{OPEN}{loop}{CLOSE}")
+            loop, _ = stack.pop()
+            if loop:
+                yield _mark(f"/{loop}")
         elif _opens_block(tag):
-            loop = -1
-            variable = re.match(r"\s*for\s+([A-Za-z_]\w*)\s+in\b", tag.text)
-            if variable and not any(word in _CAPTURING for word, _ in stack):
-                loop, loops = loops, loops + 1
-                yield _begin_mark(variable[1], loop)
-            stack.append((tag.word, loop))
+            head = _LOOP.fullmatch(tag.text)
+            marked = head is not None and all(open_inside for _, open_inside in stack) and _writes(tags, place)
+            loop, loops = (str(loops), loops + 1) if marked else ("", loops)
+            counted = marked and head is not None and runs_over_messages and head[2].strip() == _MESSAGES
+            if counted:
+                yield _mark(loop)
+            elif marked and head is not None:
+                yield f'{{{{ "{OPEN}{loop}:" ~ {INDEX}({head[1]}) ~ "{CLOSE}" }}}}'
+            stack.append((loop, not counted and tag.word not in _CAPTURING))
+
+
+def _writes(tags: Sequence[_Tag], place: int) -> bool:
+    """Whether the loop that opens at `place` may write anything."""
+    depth = 0
+    for tag in tags[place:]:
+        if tag.kind != "block" or tag.word not in _SILENT:
+            return True
+        depth += (tag.word == "for") - (tag.word == "endfor")
+        if depth == 0:
+            return False
+    return True
+
+
+def _mark(text: str) -> str:
+    return _literal(f"{OPEN}{text}{CLOSE}")
 
 
 def _opens_block(tag: _Tag) -> bool:
@@ -143,11 +203,6 @@ def _opens_block(tag: _Tag) -> bool:
         # `{% set x %}...{% endset %}` captures output, `{% set x = ... %}` is no block.
         return "=" not in re.sub(r"==|!=|<=|>=", "", tag.text.split("|")[0])
     return tag.word in _BLOCKS
-
-
-def _begin_mark(variable: str, loop: int) -> str:
-    index = f"({_MESSAGES}.index({variable}) if {variable} is mapping and {variable} in {_MESSAGES} else -1)"
-    return f'{{{{ "{OPEN}{loop}:" ~ {index} ~ "{CLOSE}" }}}}'
 
 
 def _written(tag: _Tag) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
 from sftkit.rows import RowError
 from sftkit.tokenization.masks import Span
-from sftkit.tokenization.rendering import Conversation, Message, ReferenceRenderer
-from sftkit.tokenization.template_marks import Block, MarkedTemplate, holds_marks, mark_template, split_marks
+from sftkit.tokenization.rendering import Conversation, Message, Renderer
+from sftkit.tokenization.template_marks import Block, MarkedTemplate, mark_template, split_marks
 
 ASSISTANT_ROLES = frozenset({"assistant", "assistant_tool_call", "model", "gpt", "bot", "ai", "function_call"})
 
@@ -49,20 +49,25 @@ class _Opening:
         A prompt may open the reasoning too, which templates take out of earlier turns again: there the turn begins
         with the rest of the prompt.
         """
-        for opening in (self.text, _REASONING_TAG.sub("", self.text)):
-            if text.startswith(opening, start, end) and (opening or not self.text):
+        for opening in self._variants:
+            if text.startswith(opening, start, end):
                 return start + len(opening)
         return None
+
+    @cached_property
+    def _variants(self) -> tuple[str, ...]:
+        shorter = _REASONING_TAG.sub("", self.text)
+        return (self.text, shorter) if shorter and shorter != self.text else (self.text,)
 
 
 class TurnFinder:
     """Renders conversations once, with marks, and finds the trained spans of their assistant turns.
 
-    Where marks cannot tell (a template that does not loop over the messages, a row that holds the mark characters),
-    each turn is found by rendering the conversation up to it.
+    Where marks cannot tell (a template that does not loop over the messages), each turn is found by rendering the
+    conversation up to it.
     """
 
-    def __init__(self, renderer: ReferenceRenderer) -> None:
+    def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
         self._marked = lru_cache(maxsize=8)(mark_template)
         self._opening = lru_cache(maxsize=8)(self._find_opening)
@@ -77,9 +82,9 @@ class TurnFinder:
             raise RowError("masking by turns needs a list of messages; give `conversation_column`")
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
-        if marked is None or _any_text_holds_marks(conversation):
+        if marked is None:
             return self._by_prefixes(conversation, marked, source)
-        text, blocks = split_marks(self._renderer.render(conversation, template=marked.source))
+        text, blocks = split_marks(self._renderer.render_marked(conversation, marked))
         if marked.has_generation:
             return text, [(block.start, block.end) for block in blocks if block.end > block.start]
         turns = _assistant_turns(conversation.messages)
@@ -108,7 +113,8 @@ class TurnFinder:
             try:
                 asked = self._renderer.render(before, template=source, add_generation_prompt=True)
                 plain = self._renderer.render(before, template=source)
-                text, blocks = split_marks(self._renderer.render(whole, template=marked.source if marked else source))
+                marks = self._renderer.render_marked(whole, marked or MarkedTemplate(source, False, False))
+                text, blocks = split_marks(marks)
             except RowError:
                 continue
             if len(asked) > len(plain) and asked.startswith(plain):
@@ -187,29 +193,48 @@ def _blocks_of_turns(
 
     None when that is not what happened.
     """
-    plain = [{name: value for name, value in message.items() if value is not None} for message in messages]
-    first_equal = [plain.index(message) for message in plain]
     written = [block for block in blocks if block.end > block.start and block.message >= 0]
     if len({block.loop for block in written}) != 1:
         return None
-    spans: dict[int, Span] = {}
-    following = 0
-    for block in written:
-        try:  # marks name the first of several equal messages; the order of rendering tells which one it is
-            index = first_equal.index(block.message, following)
-        except ValueError:
+    if written[0].exact:
+        spans = {block.message: (block.start, block.end) for block in written}
+        if len(spans) < len(written):  # the loop ran more than once
             return None
-        spans[index] = (block.start, block.end)
-        following = index + 1
+    else:
+        found = _named_messages(written, messages)
+        if found is None:
+            return None
+        spans = found
     # Other names of the role than the field's own may be unknown to the template, which then leaves the turn out.
     if any(turn not in spans for turn in turns if messages[turn].get("role") == "assistant"):
         return None
     return [(turn, *spans[turn]) for turn in turns if turn in spans]
 
 
+def _named_messages(written: Sequence[Block], messages: Sequence[Message]) -> dict[int, Span] | None:
+    """The stretch of each message, where marks name the first of several equal ones: the order of rendering tells
+    which one it is.
+    """
+    plain = [{name: value for name, value in message.items() if value is not None} for message in messages]
+    first_equal = [plain.index(message) for message in plain]
+    spans: dict[int, Span] = {}
+    following = 0
+    for block in written:
+        try:
+            index = first_equal.index(block.message, following)
+        except ValueError:
+            return None
+        spans[index] = (block.start, block.end)
+        following = index + 1
+    return spans
+
+
 def _span(text: str, start: int, end: int, message: Message) -> Span:
     """The part of a turn's stretch that is trained: without the white space after the stop token."""
     stop = start + len(text[start:end].rstrip())
+    content = message.get("content")
+    if isinstance(content, str) and text.startswith(content, start, end):
+        return start, stop
     for piece in _content_pieces(message):
         if piece not in text[start:stop] and piece in text[stop:] + text[:start]:
             # Not in the turn but elsewhere: either the template moved it, or the turn is not where we think.
@@ -227,15 +252,3 @@ def _content_pieces(message: Message) -> Iterator[str]:
             answer = re.split(r"</think>|</reasoning>", text)[-1].strip()
             if answer:
                 yield answer
-
-
-def _any_text_holds_marks(value: Any) -> bool:
-    if isinstance(value, str):
-        return holds_marks(value)
-    if isinstance(value, Conversation):
-        return any(_any_text_holds_marks(part) for part in (value.messages, value.tools, value.documents))
-    if isinstance(value, Mapping):
-        return any(_any_text_holds_marks(item) for pair in value.items() for item in pair)
-    if isinstance(value, (list, tuple)):
-        return any(_any_text_holds_marks(item) for item in value)
-    return False

@@ -1,0 +1,180 @@
+"""The fast engine for rendering: minijinja. Where it may not be used, for a template or a row, the reference is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sftkit.rows import RowError
+from sftkit.tokenization.rendering import Conversation, Message, ReferenceRenderer
+from sftkit.tokenization.template_marks import INDEX, MarkedTemplate, plain_template
+from sftkit.tokenization.template_trust import check_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+
+_REASONING = frozenset({"reasoning_content", "thinking", "reasoning"})
+_SEPARATORS = "\x1c\x1d\x1e\x1f"  # white space to Python, not to Rust
+
+
+class MinijinjaRenderer:
+    """Renders with minijinja, set up as transformers sets up Jinja2.
+
+    Raises:
+        EngineRefusedError: the tokenizer's template is not one that minijinja is known to render alike.
+    """
+
+    name = "minijinja"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, reference: ReferenceRenderer) -> None:
+        import minijinja
+
+        check_template(plain_template(reference.source(with_tools=False)))
+        self._reference = reference
+        self._values = dict(tokenizer.special_tokens_map)
+        self._names: dict[str, str] = {}
+        self._environment = minijinja.Environment(
+            keep_trailing_newline=True,
+            auto_escape_callback=lambda name: None,
+            filters={"tojson": _tojson, "indent": _indent},
+            tests={"sequence": _is_sized, "iterable": _is_sized},
+            globals={"raise_exception": _raise_exception, "strftime_now": _strftime_now},
+            debug=False,
+        )
+
+    def source(self, *, with_tools: bool) -> str:
+        """The template in force; `TokenizerError` when there is none."""
+        return self._reference.source(with_tools=with_tools)
+
+    def render(
+        self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
+    ) -> str:
+        """The text of a conversation; `RowError` when it cannot be rendered."""
+        source = self.source(with_tools=conversation.tools is not None) if template is None else template
+        return self._rendered(source, plain_template, conversation, add_generation_prompt=add_generation_prompt)
+
+    def render_marked(self, conversation: Conversation, marked: MarkedTemplate) -> str:
+        """The text of a conversation with the marks of a marked template in it."""
+        return self._rendered(marked.source, str, conversation, add_generation_prompt=False)
+
+    def _rendered(
+        self, source: str, form: Callable[[str], str], conversation: Conversation, *, add_generation_prompt: bool
+    ) -> str:
+        name = self._template(source, form)
+        seen = conversation if _is_plain(conversation) else self._reference.seen(conversation)
+        if seen is not conversation and not _are_alike([seen.messages, seen.tools, seen.documents]):
+            raise RowError("it holds values that minijinja prints in another way")
+        messages = seen.messages
+        try:
+            text: str = self._environment.render_template(
+                name,
+                **{
+                    **self._values,
+                    "messages": messages,
+                    "tools": seen.tools,
+                    "documents": seen.documents,
+                    "add_generation_prompt": add_generation_prompt,
+                    INDEX: lambda message: _index(messages, message),
+                },
+            )
+        except Exception as error:
+            raise RowError(str(error)) from None
+        return text
+
+    def _template(self, source: str, form: Callable[[str], str]) -> str:
+        """The name under which a template was compiled; `RowError` where it is not one to be trusted."""
+        if source not in self._names:
+            name = f"template {len(self._names)}"
+            try:
+                written = form(source)
+                check_template(written)
+                self._environment.add_template(name, written)
+            except Exception as error:
+                name = ""
+                _log.info("minijinja cannot be used with a chat template: %s", error)
+            self._names[source] = name
+        if not self._names[source]:
+            raise RowError("minijinja cannot render this template")
+        return self._names[source]
+
+
+def _is_plain(conversation: Conversation) -> bool:
+    """Whether a conversation reaches its template as it is, and both engines read it alike: texts only."""
+    messages = conversation.messages
+    if conversation.tools is not None or conversation.documents is not None:
+        return False
+    if isinstance(messages, Mapping):
+        values = list(messages.values())
+    else:
+        values = [value for message in messages for value in message.values()]
+        if not all(map(_REASONING.isdisjoint, messages)):
+            return False
+    try:
+        return _is_alike("".join(values))
+    except TypeError:
+        return False
+
+
+def _are_alike(value: Any) -> bool:
+    """Whether both engines print, and strip, every value in JSON data alike."""
+    if isinstance(value, str):
+        return _is_alike(value)
+    if isinstance(value, dict):
+        return all(map(_are_alike, value.values())) and all(map(_are_alike, value))
+    if isinstance(value, list):
+        return all(map(_are_alike, value))
+    if isinstance(value, float):
+        return not value.is_integer() and 1e-4 <= abs(value) < 1e16  # false for nan
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def _is_alike(text: str) -> bool:
+    """White space to both engines, no half surrogate pair, which only one of them keeps."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return _SEPARATORS[0] not in text and not any(separator in text for separator in _SEPARATORS[1:])
+
+
+def _index(messages: Sequence[Message] | Mapping[str, Any], message: Any) -> int:
+    if isinstance(messages, Mapping) or not isinstance(message, dict):
+        return -1
+    try:
+        return messages.index(message)
+    except ValueError:
+        return -1
+
+
+def _tojson(value: Any, **options: Any) -> str:
+    if value is None:  # null or undefined, which Jinja2 tells apart
+        raise LookupError
+    return json.dumps(value, **{"ensure_ascii": False, **options})
+
+
+def _indent(value: Any, width: int = 4, first: bool = False, blank: bool = False) -> str:
+    from jinja2.filters import do_indent
+
+    if not isinstance(value, str):
+        raise LookupError
+    return str(do_indent(value, width, first, blank))
+
+
+def _is_sized(value: Any) -> bool:
+    if value is None:  # null or undefined, which Jinja2 tells apart
+        raise LookupError
+    return isinstance(value, (str, list, dict, tuple))
+
+
+def _raise_exception(message: str) -> None:
+    raise ValueError(message)
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format)
