@@ -25,9 +25,9 @@ from sftkit.shards.directory import QUARANTINE_NAME, OutputDirectory
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.staging import StagedUnit, unified
 from sftkit.shards.writing import Layout, ShardTask, shard_bounds, shard_name, write_shard
+from sftkit.shared_tools import tools_like
 from sftkit.sources.units import Unit
 from sftkit.splits import TRAIN, VALIDATION
-from sftkit.warming import tools_like
 
 _log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WARM_UP = "SFTKIT_WARM_UP"
-"""Environment variable of the fork server: what `sftkit.warming` is to load, pickled, base64."""
+"""Environment variable of the fork server: what `sftkit.preloading` is to load, pickled, base64."""
 
 _QUEUED_PER_WORKER = 2
 _START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -50,7 +50,7 @@ def available_cores() -> int:
 
 
 def start_workers_early(warm_up: bytes) -> None:
-    """Let the fork server start and load what `warm_up` says (see `sftkit.warming`), while this process goes on.
+    """Let the fork server start and load what `warm_up` says (see `sftkit.preloading`), while this process goes on.
 
     Without this, or where it cannot be done, workers load what they need when they first need it.
     """
@@ -60,7 +60,7 @@ def start_workers_early(warm_up: bytes) -> None:
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:
-        multiprocessing.get_context(_START_METHOD).set_forkserver_preload(["sftkit.warming"])
+        multiprocessing.get_context(_START_METHOD).set_forkserver_preload(["sftkit.preloading"])
         with _interrupts_held_back():
             forkserver.ensure_running()
     finally:

@@ -1,4 +1,4 @@
-"""Staged units: the finished rows of one work unit as an Arrow file that later steps map and copy from, once.
+"""Staged units: the finished rows of one work unit as an Arrow file that later steps copy from, once.
 
 Token columns are lists of int32. Retained columns are kept as JSON text until all units are known, because only then
 one type can be given to each.
@@ -19,9 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.errors import DataError
-from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, BadRow, Batch, Offsets, Ragged, RowLog
+from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, BadRow, Batch, RowLog
+from sftkit.shards.arrays import flat_array, list_array, text_array
 
 NUMBER = "sftkit_row_number"
+EXTRAS = "sftkit_extras"
 
 Counts = npt.NDArray[np.int32]
 
@@ -85,14 +87,14 @@ class StagingWriter:
             DataError: the columns differ from those of earlier rows, or hold what Parquet cannot.
         """
         names = sorted({name for row in batch.rows for name in row} - {text_column})
-        columns: dict[str, pa.Array] = {NUMBER: pa.array(batch.numbers)}
+        columns: dict[str, pa.Array] = {NUMBER: flat_array(batch.numbers)}
         for name in sorted(batch.tokens):
             columns[name] = list_array(batch.tokens[name])
         if text_column is not None:
-            columns[text_column] = pa.array([row[text_column] for row in batch.rows], pa.large_string())
-        extras = [_as_json(row, names) for row in batch.rows]
+            columns[text_column] = text_array([row[text_column] for row in batch.rows])
+        extras = [_as_json(row, names) for row in batch.rows] if names else ["{}"] * len(batch)
         self._extras = unified([self._extras, _inferred(extras, names)])
-        columns[_EXTRAS] = pa.array(extras, pa.large_string())
+        columns[EXTRAS] = text_array(extras)
         record = pa.RecordBatch.from_pydict(columns)
         if self._writer is None:
             self._token_columns = tuple(sorted(batch.tokens))
@@ -131,49 +133,6 @@ class StagingWriter:
             self._trained.append(labels.sums(labels.values != IGNORE_INDEX).astype(np.int32))
 
 
-class StagedReader:
-    """The rows of one staged unit, mapped into memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._source = pa.memory_map(str(path))
-        self._table = pa.ipc.open_file(self._source).read_all()
-        self._tokens: dict[str, Ragged] = {}
-
-    def tokens(self, name: str) -> Ragged:
-        """A token column as flat arrays over all rows of the unit."""
-        if name not in self._tokens:
-            chunks = [_ragged(chunk) for chunk in self._table.column(name).chunks]
-            if len(chunks) == 1:
-                self._tokens[name] = chunks[0]
-            else:
-                lengths = np.concatenate([chunk.lengths for chunk in chunks])
-                offsets = np.concatenate(([0], np.cumsum(lengths)))
-                self._tokens[name] = Ragged(np.concatenate([chunk.values for chunk in chunks]), offsets)
-        return self._tokens[name]
-
-    def texts(self, name: str, rows: Offsets) -> list[str]:
-        """Some rows of the text column."""
-        values: list[str] = self._table.column(name).take(pa.array(rows)).to_pylist()
-        return values
-
-    def extras(self, rows: Offsets) -> list[dict[str, Any]]:
-        """The retained columns of some rows."""
-        return [json.loads(text) for text in self.texts(_EXTRAS, rows)]
-
-    def close(self) -> None:
-        """Let go of the mapping."""
-        self._tokens.clear()
-        self._source.close()
-
-
-_EXTRAS = "sftkit_extras"
-
-
-def list_array(column: Ragged) -> pa.Array:
-    """A ragged column as an Arrow list<int32> array (at most 2^31 values)."""
-    return pa.ListArray.from_arrays(pa.array(column.offsets.astype(np.int32)), pa.array(column.values))
-
-
 def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
     """One schema for retained columns that differ from part to part (null and text, whole and broken numbers).
 
@@ -201,9 +160,3 @@ def _inferred(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
 
 def _as_json(row: Mapping[str, Any], names: Sequence[str]) -> str:
     return json.dumps({name: row[name] for name in names if name in row}, ensure_ascii=False, default=str)
-
-
-def _ragged(chunk: pa.ListArray) -> Ragged:
-    offsets = chunk.offsets.to_numpy().astype(np.int64)
-    values = chunk.values.to_numpy(zero_copy_only=True)
-    return Ragged(values[offsets[0] : offsets[-1]], offsets - offsets[0])

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 
 from sftkit.errors import DataError
 from sftkit.rows import Offsets, Ragged, offsets_of
+from sftkit.shards.arrays import list_array
 from sftkit.shards.manifest import ShardInfo
-from sftkit.shards.staging import Counts, StagedReader, list_array
+from sftkit.shards.staged_reading import StagedReader
+from sftkit.shards.staging import Counts
 
 T = TypeVar("T")
 
@@ -100,14 +102,11 @@ def write_shard(layout: Layout, task: ShardTask) -> ShardInfo:
     writer = pq.ParquetWriter(
         task.path, layout.schema, compression="zstd", use_dictionary=layout.extras.names, write_statistics=False
     )
-    try:
-        with writer:
-            groups = _row_groups(task.sizes, _BYTES_PER_TOKEN if layout.text_column is None else 1)
-            tables = (_gather(layout, task.rows[start:stop], bases, readers) for start, stop in groups)
-            for table in one_ahead(tables):
-                writer.write_table(table, row_group_size=table.num_rows)
-    finally:
-        readers.close()
+    with writer:
+        groups = _row_groups(task.sizes, _BYTES_PER_TOKEN if layout.text_column is None else 1)
+        tables = (_gather(layout, task.rows[start:stop], bases, readers) for start, stop in groups)
+        for table in one_ahead(tables):
+            writer.write_table(table, row_group_size=table.num_rows)
     return ShardInfo(
         file=task.path.name,
         rows=len(task.rows),
@@ -145,20 +144,16 @@ def _row_groups(sizes: Counts, bytes_per_unit: int) -> Iterator[tuple[int, int]]
 
 
 class _Readers:
-    """The staged units of a layout, opened when first read."""
+    """The staged units of a layout, each looked into when it is first needed."""
 
     def __init__(self, layout: Layout) -> None:
-        self._paths = layout.paths
-        self._open: dict[int, StagedReader] = {}
+        self._layout = layout
+        self._readers: dict[int, StagedReader] = {}
 
     def __getitem__(self, unit: int) -> StagedReader:
-        if unit not in self._open:
-            self._open[unit] = StagedReader(self._paths[unit])
-        return self._open[unit]
-
-    def close(self) -> None:
-        for reader in self._open.values():
-            reader.close()
+        if unit not in self._readers:
+            self._readers[unit] = StagedReader(self._layout.paths[unit], self._layout.token_columns)
+        return self._readers[unit]
 
 
 def _gather(layout: Layout, rows: Offsets, bases: Offsets, readers: _Readers) -> pa.Table:
@@ -175,19 +170,20 @@ def _gather(layout: Layout, rows: Offsets, bases: Offsets, readers: _Readers) ->
     return pa.Table.from_arrays(columns, schema=layout.schema)
 
 
-def _gather_tokens(name: str, units: Offsets, places: Offsets, readers: _Readers) -> Ragged:
-    """Copy rows out of their units; neighbours that were staged as neighbours are copied in one go."""
-    lengths = np.empty(len(units), np.int64)
+def _gather_tokens(name: str, units: Offsets, rows: Offsets, readers: _Readers) -> Ragged:
+    """Read rows out of their units, unit by unit; neighbours that were staged as neighbours are read in one go."""
+    places, lengths = np.empty(len(units), np.int64), np.empty(len(units), np.int64)
     for unit in np.unique(units):
         chosen = units == unit
-        lengths[chosen] = readers[int(unit)].tokens(name).lengths[places[chosen]]
+        places[chosen], lengths[chosen] = readers[int(unit)].places(name, rows[chosen])
     offsets = offsets_of(lengths)
     values = np.empty(int(offsets[-1]), np.int32)
-    breaks = np.flatnonzero((np.diff(units) != 0) | (np.diff(places) != 1)) + 1
-    for first, last in zip([0, *breaks], [*breaks, len(units)], strict=True):
-        column = readers[int(units[first])].tokens(name)
-        source = slice(column.offsets[places[first]], column.offsets[places[last - 1] + 1])
-        values[offsets[first] : offsets[last]] = column.values[source]
+    breaks = np.flatnonzero((np.diff(units) != 0) | (np.diff(places) != lengths[:-1] * values.itemsize)) + 1
+    runs = np.stack([np.append(0, breaks), np.append(breaks, len(units))], axis=1)
+    unit_of_run = units[runs[:, 0]]
+    for unit in np.unique(unit_of_run):
+        mine = runs[unit_of_run == unit].tolist()
+        readers[int(unit)].read_tokens((int(places[a]), values[offsets[a] : offsets[b]]) for a, b in mine)
     return Ragged(values, offsets)
 
 

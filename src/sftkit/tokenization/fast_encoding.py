@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unicodedata import is_normalized
 
 import numpy as np
+import numpy.typing as npt
 
 from sftkit.memory import resident_bytes
 from sftkit.rows import Ids, Mask, Offsets, Ragged, offsets_of, put_together
@@ -21,7 +22,7 @@ from sftkit.tokenization.encoding import ReferenceEncoder
 from sftkit.tokenization.engines import EngineRefusedError
 from sftkit.tokenization.loading import parts_of
 from sftkit.tokenization.masks import Span, in_spans_by_size
-from sftkit.tokenization.tokenizer_trust import check_tokenizer, safe_texts
+from sftkit.tokenization.tokenizer_trust import COMPOSABLE, UNSAFE, check_tokenizer, scrutinize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,7 +87,7 @@ class GigatokenEncoder:
 
         if truncation and not cut_here:
             return by_reference(texts)
-        safe = self._safe(texts)
+        safe = self._asked(texts) != UNSAFE
         if safe.all():
             return here(texts)
         return put_together(safe, here(_where(safe, texts)), by_reference(_where(~safe, texts)))
@@ -97,7 +98,7 @@ class GigatokenEncoder:
         """The same ids, and which tokens have a character in a span of their text: bool, shape (total tokens,)."""
         if self._sizes is None:
             return self._reference.encode_spans(texts, spans, add_special_tokens=add_special_tokens)
-        mine = self._safe(texts) & self._left_alone(texts)
+        mine = self._left_alone(texts)
         ids = self._ids(_where(mine, texts))
         sizes = self._sizes[ids.values]
         covered = np.add.reduceat(np.append(sizes, 0), ids.offsets[:-1]) * (ids.lengths > 0)
@@ -135,16 +136,18 @@ class GigatokenEncoder:
             self._engine = _load(self._json)
             self._grown = 0
 
-    def _safe(self, texts: Sequence[str]) -> Mask:
-        """Which texts hold only characters that both engines know alike."""
-        return safe_texts(texts) if self._sizes is not None else np.ones(len(texts), np.bool_)
+    def _asked(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:
+        """What the characters of each text ask for (see `scrutinize`)."""
+        return scrutinize(texts) if self._sizes is not None else np.zeros(len(texts), np.uint8)
 
     def _left_alone(self, texts: Sequence[str]) -> Mask:
-        """Which texts are in the composed form that the tokenizer brings them to."""
-        form = self._form
-        if form is None:
-            return np.ones(len(texts), np.bool_)
-        return np.fromiter((text.isascii() or is_normalized(form, text) for text in texts), np.bool_, len(texts))
+        """Which texts both engines know alike, and are in the composed form that the tokenizer brings them to."""
+        asked = self._asked(texts)
+        mine: Mask = asked != UNSAFE
+        if self._form is not None:
+            for index in np.flatnonzero(asked == COMPOSABLE).tolist():
+                mine[index] = is_normalized(self._form, texts[index])
+        return mine
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from sftkit.errors import TokenizerError
@@ -45,11 +46,13 @@ class MarkedTemplate:
     """A rewritten template.
 
     has_generation: it marks `{% generation %}` blocks, otherwise loops. calls_index: its marks call `sftkit_index`.
+    counted: name of its one loop over the messages themselves, "" when it has none or several.
     """
 
     source: str
-    has_generation: bool
-    calls_index: bool
+    has_generation: bool = False
+    calls_index: bool = False
+    counted: str = ""
 
 
 class Block(NamedTuple):
@@ -88,11 +91,13 @@ def mark_template(source: str) -> MarkedTemplate | None:
     """
     tags = list(_tags(source))
     if any(tag.kind == "block" and tag.word == "generation" for tag in tags):
-        return MarkedTemplate("".join(_with_generation_marks(tags)), has_generation=True, calls_index=False)
-    marked = "".join(_with_loop_marks(tags, runs_over_messages=not _binds_messages(source)))
+        return MarkedTemplate("".join(_with_generation_marks(tags)), has_generation=True)
+    counted: list[str] = []
+    marked = "".join(_with_loop_marks(tags, counted, runs_over_messages=not _binds_messages(source)))
     if OPEN not in marked:
         return None
-    return MarkedTemplate(marked, has_generation=False, calls_index=f"{INDEX}(" in marked)
+    only = counted[0] if len(counted) == 1 else ""
+    return MarkedTemplate(marked, calls_index=f"{INDEX}(" in marked, counted=only)
 
 
 def plain_template(source: str) -> str:
@@ -103,6 +108,19 @@ def plain_template(source: str) -> str:
     """
     generation = ("generation", "endgeneration")
     return "".join(_written(tag) for tag in _tags(source) if tag.kind != "block" or tag.word not in generation)
+
+
+def split_turns(rendered: str, loop: str) -> tuple[str, list[int]] | None:
+    """A marked rendering -> the plain text and where in it each turn of a counted loop begins, and the last one ends.
+
+    None when other loops wrote something, or this one not exactly once; then `split_marks` tells more.
+    """
+    before, *turns = rendered.split(f"{OPEN}{loop}{CLOSE}")
+    if not turns or rendered.count(OPEN) != len(turns) + 1:
+        return None
+    last, _, after = turns[-1].partition(f"{OPEN}/{loop}{CLOSE}")
+    turns[-1] = last
+    return "".join([before, *turns, after]), list(accumulate(map(len, turns), initial=len(before)))
 
 
 def split_marks(rendered: str) -> tuple[str, list[Block]]:
@@ -154,11 +172,11 @@ def _with_generation_marks(tags: Sequence[_Tag]) -> Iterator[str]:
             yield _written(tag)
 
 
-def _with_loop_marks(tags: Sequence[_Tag], *, runs_over_messages: bool) -> Iterator[str]:
+def _with_loop_marks(tags: Sequence[_Tag], counted: list[str], *, runs_over_messages: bool) -> Iterator[str]:
     """Write a mark at the beginning of every turn of a loop over one variable, and after the loop.
 
     A loop over `messages` itself, when that name means the conversation, needs no index: its turns are counted. Loops
-    inside of it need no marks.
+    inside of it need no marks. The names of such loops are added to `counted`.
     """
     stack: list[tuple[str, bool]] = []  # of each open block: its loop, if it is marked, and whether marks may be inside
     loops = 0
@@ -174,12 +192,13 @@ def _with_loop_marks(tags: Sequence[_Tag], *, runs_over_messages: bool) -> Itera
             head = _LOOP.fullmatch(tag.text)
             marked = head is not None and all(open_inside for _, open_inside in stack) and _writes(tags, place)
             loop, loops = (str(loops), loops + 1) if marked else ("", loops)
-            counted = marked and head is not None and runs_over_messages and head[2].strip() == _MESSAGES
-            if counted:
+            counts = marked and head is not None and runs_over_messages and head[2].strip() == _MESSAGES
+            if counts:
+                counted.append(loop)
                 yield _mark(loop)
             elif marked and head is not None:
                 yield f'{{{{ "{OPEN}{loop}:" ~ {INDEX}({head[1]}) ~ "{CLOSE}" }}}}'
-            stack.append((loop, not counted and tag.word not in _CAPTURING))
+            stack.append((loop, not counts and tag.word not in _CAPTURING))
 
 
 def _writes(tags: Sequence[_Tag], place: int) -> bool:

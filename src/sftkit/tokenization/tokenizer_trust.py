@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sftkit.rows import Mask
+from sftkit.rows import offsets_of
 from sftkit.tokenization.engines import EngineRefusedError
 from sftkit.tokenization.loading import parts_of
 
@@ -46,6 +46,17 @@ _DEEPSEEK = (
 )  # DeepSeek V3
 _UNUSUAL_SPLIT = "splits text in an unusual way"
 _POST_PROCESSORS = frozenset({"ByteLevel", "RobertaProcessing", "BertProcessing", "TemplateProcessing"})
+
+PLAIN, COMPOSABLE, UNSAFE = range(3)
+"""Characters that every form of Unicode leaves as they are; those that composing may change; those that the two engines
+do not know alike."""
+
+# Scripts and signs of which no character composes with another, or is ever replaced.
+_INERT = (
+    (0x00, 0x2FF), (0x400, 0x482), (0x48A, 0x52F), (0x5D0, 0x5EA), (0x2010, 0x2027), (0x2030, 0x205E),
+    (0x20A0, 0x20BF), (0x2190, 0x2328), (0x2460, 0x2ADB), (0x3001, 0x3029), (0x3041, 0x3096), (0x30A1, 0x30FA),
+    (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xFF01, 0xFF60), (0x1F300, 0x1FAFF),
+)  # fmt: skip
 
 # Characters that gigatoken's tables, which are newer, know as letters or numbers and those of `tokenizers` do not.
 _NEW_CHARACTERS = (
@@ -149,25 +160,26 @@ def _adds_around(post_processor: Mapping[str, Any] | None) -> bool:
     return post_processor["type"] in _POST_PROCESSORS
 
 
-def safe_texts(texts: Sequence[str]) -> Mask:
-    """Which texts hold only characters that both engines know alike, shape (texts,)."""
-    unsafe = _unsafe_characters()
-    safe = np.ones(len(texts), np.bool_)
+def scrutinize(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """What the characters of each text ask for: PLAIN, COMPOSABLE or UNSAFE, the most of them; shape (texts,)."""
+    asked = np.zeros(len(texts), np.uint8)
     others = [index for index, text in enumerate(texts) if not text.isascii()]
-    together = "".join([texts[index] for index in others])
-    if unsafe[np.frombuffer(together.encode("utf-32-le"), np.uint32)].any():
-        for index in others:
-            safe[index] = not unsafe[np.frombuffer(texts[index].encode("utf-32-le"), np.uint32)].any()
-    return safe
+    if others:
+        points = np.frombuffer("".join([texts[index] for index in others]).encode("utf-32-le"), np.uint32)
+        starts = offsets_of(np.fromiter((len(texts[index]) for index in others), np.int64, len(others)))[:-1]
+        asked[others] = np.maximum.reduceat(_scrutiny()[points], starts)
+    return asked
 
 
 @cache
-def _unsafe_characters() -> npt.NDArray[np.bool_]:
+def _scrutiny() -> npt.NDArray[np.uint8]:
     """By code point, shape (0x110000,)."""
-    unsafe = np.zeros(0x110000, np.bool_)
+    table = np.full(0x110000, COMPOSABLE, np.uint8)
+    for first, last in _INERT:
+        table[first : last + 1] = PLAIN
     for first, last in (*_NEW_CHARACTERS, *_NEW_MARKS):
-        unsafe[first : last + 1] = True
-    return unsafe
+        table[first : last + 1] = UNSAFE
+    return table
 
 
 def _byte_alphabet() -> frozenset[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from sftkit.rows import RowError
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.rendering import Conversation, Message, Renderer
-from sftkit.tokenization.template_marks import Block, MarkedTemplate, mark_template, split_marks
+from sftkit.tokenization.template_marks import Block, MarkedTemplate, mark_template, split_marks, split_turns
 
 ASSISTANT_ROLES = frozenset({"assistant", "assistant_tool_call", "model", "gpt", "bot", "ai", "function_call"})
 
@@ -84,11 +84,11 @@ class TurnFinder:
         marked = self._marked(source)
         if marked is None:
             return self._by_prefixes(conversation, marked, source)
-        text, blocks = split_marks(self._renderer.render_marked(conversation, marked))
+        rendered = self._renderer.render_marked(conversation, marked)
         if marked.has_generation:
+            text, blocks = split_marks(rendered)
             return text, [(block.start, block.end) for block in blocks if block.end > block.start]
-        turns = _assistant_turns(conversation.messages)
-        found = _blocks_of_turns(blocks, conversation.messages, turns)
+        text, found = _stretches(rendered, marked, conversation.messages)
         opening = self._opening(marked, source) if found is not None else None
         if found is None or opening is None:
             return self._by_prefixes(conversation, marked, source)
@@ -113,7 +113,7 @@ class TurnFinder:
             try:
                 asked = self._renderer.render(before, template=source, add_generation_prompt=True)
                 plain = self._renderer.render(before, template=source)
-                marks = self._renderer.render_marked(whole, marked or MarkedTemplate(source, False, False))
+                marks = self._renderer.render_marked(whole, marked or MarkedTemplate(source))
                 text, blocks = split_marks(marks)
             except RowError:
                 continue
@@ -184,6 +184,21 @@ def _assistant_turns(messages: Sequence[Message]) -> list[int]:
         roles = ", ".join(dict.fromkeys(str(message.get("role")) for message in messages))
         raise RowError(f"no assistant turn in this conversation (roles: {roles})")
     return turns
+
+
+def _stretches(
+    rendered: str, marked: MarkedTemplate, messages: Sequence[Message]
+) -> tuple[str, list[tuple[int, int, int]] | None]:
+    """The plain text of a rendering and (turn, start, end) of the stretch of each assistant turn, None when unknown."""
+    turns = _assistant_turns(messages)
+    split = split_turns(rendered, marked.counted) if marked.counted else None
+    if split is not None:
+        text, edges = split
+        found = [(turn, edges[turn], edges[turn + 1]) for turn in turns] if len(edges) == len(messages) + 1 else []
+        if found and all(start < end for _, start, end in found):
+            return text, found
+    text, blocks = split_marks(rendered)
+    return text, _blocks_of_turns(blocks, messages, turns)
 
 
 def _blocks_of_turns(
