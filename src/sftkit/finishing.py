@@ -190,6 +190,8 @@ def _without_foreign_ids(batch: Batch, log: RowLog, vocabulary_size: int | None)
     """Rows with ids that stand for no token are quarantined; the tokenizer's own ids never are such."""
     ids = batch.tokens[INPUT_IDS]
     limit = np.iinfo(np.int32).max if vocabulary_size is None else vocabulary_size - 1
+    if not len(ids.values) or (ids.values.min() >= 0 and ids.values.max() <= limit):
+        return batch
     foreign = (ids.values < 0) | (ids.values > limit)
     kept = ids.sums(foreign) == 0
     for index in np.flatnonzero(~kept):

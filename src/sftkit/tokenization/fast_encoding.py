@@ -1,9 +1,9 @@
 """The fast engine for encoding: gigatoken. Where it may not be used, for a tokenizer or a text, the reference is.
 
-Spans need no offsets where tokens are bytes (byte-level BPE): the tokens of a row lie end to end, so their sizes in
-bytes, summed up, say where each lies. That holds for a row when the sizes add up to the row's own, and it is checked
-for each: whatever a tokenizer may do to a text (composing characters, a token that swallows the space beside it), it
-only ever takes bytes away. A row that does not add up is encoded by the reference, offsets and all.
+Spans need no offsets where tokens are bytes (byte-level BPE): the tokens of a row lie end to end, so the characters
+that begin in each, summed up, say where each lies. That holds for a row when they add up to the row's own, and it is
+checked for each: whatever a tokenizer may do to a text (composing characters, a token that swallows the space beside
+it), it only ever takes characters away. A row that does not add up is encoded by the reference, offsets and all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sftkit.rows import Ids, Mask, Offsets, Ragged, offsets_of, put_together
 from sftkit.tokenization.encoding import ReferenceEncoder
 from sftkit.tokenization.engines import EngineRefusedError
 from sftkit.tokenization.loading import parts_of
-from sftkit.tokenization.masks import Span, in_spans_by_size
+from sftkit.tokenization.masks import CharacterCounts, Span, in_spans_by_count
 from sftkit.tokenization.tokenizer_trust import COMPOSABLE, UNSAFE, check_tokenizer, scrutinize
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class GigatokenEncoder:
         self._engine = _load(backend_json)
         self._grown = 0
         self._added = _Wrapping.of(reference)
-        self._sizes = _sizes_in_bytes(tokenizer, self._engine)
+        self._counts = _character_counts(tokenizer, self._engine)
         normalizer = parts_of(tokenizer.backend_tokenizer)["normalizer"]
         self._form = normalizer["type"] if normalizer is not None else None
 
@@ -96,17 +96,17 @@ class GigatokenEncoder:
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
     ) -> tuple[Ragged, Mask]:
         """The same ids, and which tokens have a character in a span of their text: bool, shape (total tokens,)."""
-        if self._sizes is None:
+        if self._counts is None:
             return self._reference.encode_spans(texts, spans, add_special_tokens=add_special_tokens)
         mine = self._left_alone(texts)
         ids = self._ids(_where(mine, texts))
-        sizes = self._sizes[ids.values]
-        covered = np.add.reduceat(np.append(sizes, 0), ids.offsets[:-1]) * (ids.lengths > 0)
-        exact = covered == np.fromiter(map(_size, _where(mine, texts)), np.int64, len(ids))
+        begun = np.append(self._counts.begun[ids.values], 0)
+        covered = np.add.reduceat(begun, ids.offsets[:-1]) * (ids.lengths > 0)
+        exact = covered == np.fromiter(map(len, _where(mine, texts)), np.int64, len(ids))
         if not exact.all():
-            ids, sizes = ids.take(exact), sizes[np.repeat(exact, ids.lengths)]
+            ids = ids.take(exact)
             mine[mine] = exact
-        inside = in_spans_by_size(ids, sizes, list(map(_in_bytes, _where(mine, texts), _where(mine, spans))))
+        inside = in_spans_by_count(ids, self._counts, _where(mine, spans))
         if add_special_tokens and self._added.count:
             ids, inside = self._added.ids(ids), self._added.mask(ids, inside)
         if mine.all():
@@ -138,7 +138,7 @@ class GigatokenEncoder:
 
     def _asked(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:
         """What the characters of each text ask for (see `scrutinize`)."""
-        return scrutinize(texts) if self._sizes is not None else np.zeros(len(texts), np.uint8)
+        return scrutinize(texts) if self._counts is not None else np.zeros(len(texts), np.uint8)
 
     def _left_alone(self, texts: Sequence[str]) -> Mask:
         """Which texts both engines know alike, and are in the composed form that the tokenizer brings them to."""
@@ -212,24 +212,6 @@ def _where(chosen: Mask, items: Sequence[T]) -> Sequence[T]:
     return items if chosen.all() else [item for item, taken in zip(items, chosen, strict=True) if taken]
 
 
-def _size(text: str) -> int:
-    """Bytes of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
-
-
-def _in_bytes(text: str, spans: Sequence[Span]) -> Sequence[Span]:
-    """Spans of characters as spans of bytes in UTF-8."""
-    if text.isascii():
-        return spans
-    sizes: dict[int, int] = {}
-    position = size = 0
-    for edge in sorted({edge for span in spans for edge in span}):
-        size += len(text[position:edge].encode())
-        position = edge
-        sizes[edge] = size
-    return [(sizes[start], sizes[end]) for start, end in spans]
-
-
 def _load(backend_json: str) -> Any:
     """gigatoken's engine for a tokenizer.
 
@@ -244,8 +226,8 @@ def _load(backend_json: str) -> Any:
         raise EngineRefusedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
-def _sizes_in_bytes(tokenizer: PreTrainedTokenizerBase, engine: Any) -> Offsets | None:
-    """Bytes of text that each token stands for, by id; None where tokens are not simply bytes."""
+def _character_counts(tokenizer: PreTrainedTokenizerBase, engine: Any) -> CharacterCounts | None:
+    """The characters in each token; None where tokens are not simply bytes."""
     parts = parts_of(tokenizer.backend_tokenizer)
     normalizer, pre_tokenizer = parts["normalizer"], parts["pre_tokenizer"]
     steps = pre_tokenizer["pretokenizers"] if pre_tokenizer and "pretokenizers" in pre_tokenizer else [pre_tokenizer]
@@ -257,7 +239,11 @@ def _sizes_in_bytes(tokenizer: PreTrainedTokenizerBase, engine: Any) -> Offsets 
     vocabulary: dict[int, bytes] = engine.vocab
     if len({token for token in vocabulary.values() if len(token) == 1}) < 256:
         return None
-    sizes = np.zeros(max(vocabulary) + 1, np.int64)
-    for token_id, token in vocabulary.items():
-        sizes[token_id] = len(token)
-    return sizes
+    lengths = np.zeros(max(vocabulary) + 1, np.int64)
+    lengths[list(vocabulary)] = np.fromiter(map(len, vocabulary.values()), np.int64, len(vocabulary))
+    order = sorted(vocabulary)
+    begins = (np.frombuffer(b"".join([vocabulary[token_id] for token_id in order]), np.uint8) & 0xC0) != 0x80
+    starts = offsets_of(lengths)
+    running = np.concatenate(([0], np.cumsum(begins)))
+    continues = (lengths > 0) & ~np.append(begins, True)[starts[:-1]]
+    return CharacterCounts(running[starts[1:]] - running[starts[:-1]], continues)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sftkit.rows import RowError
@@ -109,11 +110,11 @@ def _is_plain(conversation: Conversation) -> bool:
     if conversation.tools is not None or conversation.documents is not None:
         return False
     if isinstance(messages, Mapping):
-        values = list(messages.values())
+        values: Iterable[Any] = messages.values()
+    elif all(map(_REASONING.isdisjoint, messages)):
+        values = chain.from_iterable([message.values() for message in messages])
     else:
-        values = [value for message in messages for value in message.values()]
-        if not all(map(_REASONING.isdisjoint, messages)):
-            return False
+        return False
     try:
         return _is_alike("".join(values))
     except TypeError:

@@ -48,21 +48,38 @@ def trained_counts(labels: Ragged) -> Offsets:
     return labels.sums(labels.values != IGNORE_INDEX)
 
 
-def in_spans_by_size(ids: Ragged, sizes: Offsets, spans: Sequence[Sequence[Span]]) -> Mask:
+@dataclass(frozen=True)
+class CharacterCounts:
+    """What each token of a vocabulary of byte sequences (UTF-8) does to the count of characters, by token id.
+
+    begun: characters that begin in it, int64. continues: whether it begins in the middle of a character, bool.
+    """
+
+    begun: Offsets
+    continues: Mask
+
+
+def in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequence[Span]]) -> Mask:
     """Which tokens overlap a span, when the tokens of each row lie end to end and cover its whole text.
 
     Args:
         ids: tokens, row by row, none that stands for no text.
-        sizes: what each token covers, int64, shape (total tokens,), 1 or more each.
-        spans: for each row its spans in the same measure, ordered and disjoint.
+        counts: of the tokenizer's vocabulary.
+        spans: for each row its spans in characters, ordered and disjoint.
     """
     # All rows lie end to end as well, so one running sum places every token of the batch.
-    ends = np.cumsum(sizes)
+    begun = counts.begun[ids.values]
+    ends = np.cumsum(begun)
     bases = np.concatenate(([0], ends))[ids.offsets[:-1]]
     edges = _edges(spans, bases)
-    bounds = np.zeros(len(ids.values) + 1, np.int32)
-    np.add.at(bounds, np.searchsorted(ends, edges[:, 0], side="right"), 1)
-    np.add.at(bounds, np.searchsorted(ends, edges[:, 1], side="left") + 1, -1)
+    # The token that holds the first byte of the first character; and the one that holds that of the character after
+    # the span, which is inside too when it begins with what is left of the character before.
+    first, after = np.searchsorted(ends, edges[:, 0], side="right"), np.searchsorted(ends, edges[:, 1], side="right")
+    holder = np.minimum(after, len(ends) - 1)
+    begins_before = (ends[holder] - begun[holder] < edges[:, 1]) | counts.continues[ids.values[holder]]
+    bounds = np.zeros(len(ends) + 1, np.int32)
+    np.add.at(bounds, first, 1)
+    np.add.at(bounds, after + ((after < len(ends)) & begins_before), -1)
     inside: Mask = np.cumsum(bounds[:-1]) > 0
     return inside
 

@@ -167,5 +167,6 @@ def kind_of(conversation: Conversation) -> object:
     with_more = conversation.tools is not None, conversation.documents is not None
     if isinstance(messages, Mapping):
         return frozenset(messages), *with_more
-    shapes = frozenset([(message.get("role"), type(message.get("content")), len(message)) for message in messages])
-    return shapes, messages[0].get("role"), messages[-1].get("role"), *with_more
+    roles = [message.get("role") for message in messages]
+    contents = frozenset([type(message.get("content")) for message in messages])
+    return frozenset(zip(roles, map(len, messages), strict=True)), contents, roles[0], roles[-1], *with_more

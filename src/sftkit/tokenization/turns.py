@@ -54,6 +54,17 @@ class _Opening:
                 return start + len(opening)
         return None
 
+    def plain_span(self, text: str, start: int, end: int, content: Any) -> Span | None:
+        """The trained part of a turn at [start, end) that is the opening, the content and a stop token after it, as
+        most turns are; None for any other.
+        """
+        start += len(self.text)
+        if type(content) is not str or not text.startswith(self.text, start - len(self.text)):
+            return None
+        rest = start + len(content)
+        stop = text[rest:end].rstrip()
+        return (start, rest + len(stop)) if stop and text.startswith(content, start) else None
+
     @cached_property
     def _variants(self) -> tuple[str, ...]:
         shorter = _REASONING_TAG.sub("", self.text)
@@ -94,6 +105,10 @@ class TurnFinder:
             return self._by_prefixes(conversation, marked, source)
         spans = []
         for turn, start, end in found:
+            span = opening.plain_span(text, start, end, conversation.messages[turn].get("content"))
+            if span is not None:
+                spans.append(span)
+                continue
             produced = opening.end_in(text, start, end)
             if produced is None:
                 produced = self._end_of_prompt(conversation, turn, text, opening)
