@@ -16,6 +16,7 @@ from sftkit.rows import BadRow
 from sftkit.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, length_histogram
 from sftkit.shards.staging import StagedUnit
 from sftkit.shards.writing import Layout
+from sftkit.timing import summed
 
 _RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "minijinja", "numpy", "pyarrow", "tokenizers", "transformers")
 _BAD_ROWS_SHOWN = 10
@@ -66,7 +67,8 @@ def make_manifest(
         fingerprint=plan.fingerprint,
         config={**plain(plan.config), "datasets": plain(plan.recipe.datasets)},
         versions={"sftkit": __version__, **{name: version(name) for name in _RECORDED_VERSIONS}},
-        seconds={stage: round(value, 3) for stage, value in seconds.items()},
+        seconds=_rounded({"plan": plan.seconds, **seconds}),
+        worker_seconds=_rounded(summed(unit.seconds for unit in staged)),
     )
 
 
@@ -101,6 +103,10 @@ def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
     quarantined = sum(len(unit.bad) for unit in staged)
     gone += [f"{quarantined} quarantined"] if quarantined else []
     return f"{where}: no rows left of {read} read: {', '.join(gone)}"
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def _engines(staged: Sequence[StagedUnit]) -> dict[str, str]:

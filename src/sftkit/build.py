@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -28,6 +27,7 @@ from sftkit.shards.writing import Layout, ShardTask, shard_bounds, shard_name, w
 from sftkit.shared_tools import tools_like
 from sftkit.sources.units import Unit
 from sftkit.splits import TRAIN, VALIDATION
+from sftkit.timing import Stopwatch
 
 _log = logging.getLogger(__name__)
 
@@ -50,18 +50,18 @@ def run(plan: Plan, progress: Progress) -> Manifest:
         DataError: too many bad rows, or no rows left.
         OutputError: the output directory cannot be written.
     """
-    seconds: dict[str, float] = {}
-    began = time.perf_counter()
+    watch = Stopwatch()
     directory = OutputDirectory(Path(plan.config.output_dir))
     with directory.open(overwrite=plan.config.overwrite) as output, Workers(plan.workers) as workers:
         staged, bad = _stage(plan, workers, progress, output)
-        seconds["stage"] = time.perf_counter() - began
+        watch.lap("stage")
         processor = plan.config.dataprocessor
         orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
         layout = layout_of(staged)
+        watch.lap("order")
         splits = _write_splits(plan, staged, orders, layout, workers, output, progress)
-        seconds["write"] = time.perf_counter() - began - seconds["stage"]
-        manifest = make_manifest(plan, staged, orders, layout, splits, seconds)
+        watch.lap("write")
+        manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
         output.publish(manifest, bad)
     return manifest
 
@@ -108,7 +108,7 @@ def _stage_all(
         identity = (made_with.fingerprint, made_with.chat_template_sha256) if made_with is not None else None
         stage = partial(_stage_unit, pickle.dumps(plan.recipe), identity, output.staging)
     for unit, result in workers.run(stage, units):
-        _log.info("%s: %d rows of %d staged in %.1f s", unit, result.rows, result.read, result.seconds)
+        _log.info("%s: %d rows of %d staged in %.1f s", unit, result.rows, result.read, sum(result.seconds.values()))
         staged[unit.number] = result
         bad[unit.number] = [(unit.file.path, row) for row in result.bad]
         progress.advance(unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))

@@ -72,8 +72,11 @@ def preprocess(context: typer.Context) -> None:
     """
     with _exit_codes():
         from sftkit.config.loading import load
+        from sftkit.early import start_early
 
-        _preprocess(load(PreprocessConfig, context.args))
+        config = load(PreprocessConfig, context.args)
+        start_early(config)
+        _preprocess(config)
 
 
 @app.command(
@@ -108,11 +111,10 @@ def _preprocess(config: PreprocessConfig) -> None:
     from sftkit.console.plans import print_plan, print_result
     from sftkit.console.progress import make_progress
     from sftkit.console.streams import results, start_logging
-    from sftkit.planning import check, plan, start_early
+    from sftkit.planning import check, plan
 
     start_logging(config.log_level)
     check(config)
-    start_early(config)
     import_transformers_without_torch()
     planned = plan(config)
     if config.dry_run:

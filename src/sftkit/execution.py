@@ -6,12 +6,10 @@ needs, while this process still plans; elsewhere each starts fresh (`spawn`) and
 
 from __future__ import annotations
 
-import base64
 import gc
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,56 +17,25 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import forkserver
 from multiprocessing.connection import wait as wait_for_sentinels
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from sftkit.early import START_METHOD, interrupts_held_back
 from sftkit.errors import SftkitError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-WARM_UP = "SFTKIT_WARM_UP"
-"""Environment variable of the fork server: what `sftkit.preloading` is to load, pickled, base64."""
-
 _QUEUED_PER_WORKER = 2
-_START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 _TERMINATED = (None, 0, -signal.SIGTERM)
 _COLLECT_EVERY = 50_000  # allocations; rows are many small objects and hold no cycles
 
 
 class WorkerError(SftkitError):
     """A worker process died, by the system's hand or for lack of memory."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def start_workers_early(warm_up: bytes) -> None:
-    """Let the fork server start and load what `warm_up` says (see `sftkit.preloading`), while this process goes on.
-
-    Without this, or where it cannot be done, workers load what they need when they first need it.
-    """
-    if _START_METHOD != "forkserver":
-        return
-    given = {WARM_UP: base64.b64encode(warm_up).decode(), "TOKENIZERS_PARALLELISM": "false"}
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    try:
-        multiprocessing.get_context(_START_METHOD).set_forkserver_preload(["sftkit.preloading"])
-        with _interrupts_held_back():
-            forkserver.ensure_running()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -103,8 +70,7 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._end()
         self._held.cleanup()
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
@@ -127,7 +93,7 @@ class Workers:
         finished = False
         try:
             while waiting or running:
-                with _interrupts_held_back():
+                with interrupts_held_back():
                     pool = self._started()
                     while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
                         number, task = waiting.pop()
@@ -143,15 +109,16 @@ class Workers:
             raise WorkerError(f"a worker process died (out of memory?) while it worked on {held}") from None
         finally:
             if not finished:
-                self._end_at_once()
+                self._end()
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context(_START_METHOD)
+            context = multiprocessing.get_context(START_METHOD)
             self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin)
         return self._pool
 
-    def _end_at_once(self) -> None:
+    def _end(self) -> None:
+        """End the processes at once: what they work on is not wanted, or they are done and need no time to tidy up."""
         for worker in self._processes:
             worker.terminate()
         if self._pool is not None:
@@ -192,28 +159,3 @@ def _begin() -> None:
 def _end_with(sentinel: int) -> None:
     wait_for_sentinels([sentinel])
     os._exit(1)
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Let processes be started whole, and deaf to Ctrl-C: in a terminal it reaches every process, but only this one is
-    to answer, and then it ends the workers.
-
-    Processes inherit the signal mask they are started under, which keeps interrupts from them; here an interrupt that
-    comes meanwhile (another thread may take it in spite of the mask) is raised when the block is left.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: held.append(number)) for number in signals]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in zip(signals, handlers, strict=True):
-            signal.signal(number, handler)
-    if held:
-        raise KeyboardInterrupt

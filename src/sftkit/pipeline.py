@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from sftkit.rows import Batch, EngineDifferenceError, RowLog
 from sftkit.shards.staging import StagedUnit, StagingWriter
 from sftkit.simple import DEFAULT_TEXT_FIELD
 from sftkit.sources.units import Unit, read_unit
+from sftkit.timing import Stopwatch
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 
 
@@ -41,7 +41,7 @@ class Pipeline:
             dataset.name: _Line(dataset, build_chain(dataset, index), recipe.options)
             for index, dataset in enumerate(recipe.datasets)
         }
-        self._steps: dict[str, list[Step]] = {}
+        self._steps: dict[str, list[tuple[str, Step]]] = {}
 
     def check(self) -> None:
         """Bind every handler of every data set: what can be wrong with them shows before data is read."""
@@ -65,16 +65,18 @@ class Pipeline:
             DataError: its rows do not all end alike, or hold what Parquet cannot.
             EngineDifferenceError: a fast engine made another row than the reference.
         """
-        began = time.perf_counter()
-        log = RowLog()
+        log, watch = RowLog(), Stopwatch()
         with StagingWriter(staging / f"unit-{unit.number:06d}.arrow") as writer:
-            for batch, text_field in self.finished(unit, log):
+            for batch, text_field in self.finished(unit, log, watch):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
-        return writer.staged(unit.number, log, self.tools.engines, time.perf_counter() - began)
+                watch.lap("store")
+        return writer.staged(unit.number, log, self.tools.engines, watch.seconds)
 
-    def finished(self, unit: Unit, log: RowLog) -> Iterator[tuple[Batch, str | None]]:
+    def finished(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
         """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
+
+        What becomes of rows goes to the log, and the time that reading, each handler and finishing take to the watch.
 
         Raises:
             SourceError, EngineDifferenceError: as `stage`.
@@ -84,21 +86,26 @@ class Pipeline:
         self.tools.begin_unit()
         try:
             for batch in read_unit(unit, unreadable):
+                watch.lap("read")
                 log.read += len(batch)
-                for step in steps:
+                for name, step in steps:
                     batch = step(batch, log)
+                    watch.lap(name)
                 for part in ending.parts(batch):
-                    yield ending.finish(part, log, self.tools)
+                    finished = ending.finish(part, log, self.tools)
+                    watch.lap("finish")
+                    yield finished
         except EngineDifferenceError as difference:
             raise difference.at(f"{unit.file.path}:{difference.place}") from None
         log.read += len(unreadable.bad)
         log.bad.extend(unreadable.bad)
         log.bad.sort(key=lambda row: row.number)
 
-    def _bound(self, dataset: str) -> list[Step]:
+    def _bound(self, dataset: str) -> list[tuple[str, Step]]:
         if dataset not in self._steps:
             line = self._lines[dataset]
-            self._steps[dataset] = [*line.load_steps(self.tools), *(link.bind(self.tools) for link in line.links)]
+            handlers = [(link.name, link.bind(self.tools)) for link in line.links]
+            self._steps[dataset] = [*(("read", step) for step in line.load_steps(self.tools)), *handlers]
         return self._steps[dataset]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,15 +13,16 @@ from typing import Any
 from sftkit.config.fields import plain
 from sftkit.config.schema import DataOptions, DatasetConfig, PreprocessConfig
 from sftkit.config.validation import validate
+from sftkit.early import SMALL, available_cores
 from sftkit.errors import ConfigError, DataError
-from sftkit.execution import available_cores, start_workers_early
 from sftkit.handlers.registry import build_chain
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.rows import RowLog
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.simple import as_text_shards, datasets_of
-from sftkit.sources.finding import find_sources, local_size
+from sftkit.sources.finding import find_sources
 from sftkit.sources.units import ScannedFile, Unit, read_unit, scan_files
+from sftkit.timing import Stopwatch
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
 from sftkit.tokenization.loading import TokenizerSpec, tokenizer_spec
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
@@ -31,9 +31,6 @@ _log = logging.getLogger(__name__)
 
 ROW_SEMANTICS = 1
 """Raised whenever the same input would give other rows than before."""
-
-_SMALL = 4 << 20
-"""Bytes of source below which starting worker processes costs more than it saves."""
 
 _TINY = 64 << 10
 """Bytes of source that `tokenizers` has encoded before a fast encoder would be loaded."""
@@ -58,7 +55,8 @@ class Plan:
     """What a run will do, with every input known and checked, and nothing written yet.
 
     recipe: what a worker process needs. pipeline: the recipe made ready, for this process. files: every source file
-    with its units, in the order of the rows. fingerprint: equal for plans that give the same shards.
+    with its units, in the order of the rows. fingerprint: equal for plans that give the same shards. seconds: how long
+    planning took.
     """
 
     config: PreprocessConfig
@@ -67,6 +65,7 @@ class Plan:
     files: tuple[ScannedFile, ...]
     tokenizer: TokenizerInfo | None
     fingerprint: str
+    seconds: float
 
     @property
     def units(self) -> list[Unit]:
@@ -78,7 +77,7 @@ class Plan:
         """Processes that the run will use."""
         if any(file.file.path.startswith("memory:") for file in self.files):
             return 1  # only this process can see its memory
-        if self.config.num_workers is None and sum(file.file.size for file in self.files) < _SMALL:
+        if self.config.num_workers is None and sum(file.file.size for file in self.files) < SMALL:
             return 1
         return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
 
@@ -106,20 +105,13 @@ def check(config: PreprocessConfig) -> None:
         raise ConfigError(problems)
 
 
-def start_early(config: PreprocessConfig) -> None:
-    """Let worker processes get ready while this one plans, where a run will have any. Before `plan`, and optional."""
-    listed = [path for dataset in config.datasets for path in dataset.data_paths]
-    size = local_size([*listed, *config.training_data_path, *config.validation_data_path])
-    if size >= _SMALL and config.num_workers != 1 and available_cores() > 1:
-        start_workers_early(pickle.dumps(_tool_spec(config, size)))
-
-
 def plan(config: PreprocessConfig) -> Plan:
     """Find and check every input of a run. Reads sources (to hash them and see their columns), writes nothing.
 
     Raises:
         ConfigError, SourceError, DataError, TokenizerError: something cannot work as configured.
     """
+    watch = Stopwatch()
     check(config)
     config = as_text_shards(config)
     found: dict[str, list[ScannedFile]] = {}
@@ -134,7 +126,7 @@ def plan(config: PreprocessConfig) -> Plan:
 
     datasets = datasets_of(config, columns_of)
     sizes = [file.file.size for dataset in datasets for file in found_of(dataset)]
-    recipe = Recipe(config, datasets, _tool_spec(config, sum(sizes)))
+    recipe = Recipe(config, datasets, tool_spec(config, sum(sizes)))
     pipeline = Pipeline(recipe, Toolbox(recipe.tools))
     pipeline.check()
     for dataset in datasets:
@@ -143,7 +135,9 @@ def plan(config: PreprocessConfig) -> Plan:
     tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
-    planned = Plan(config, recipe, pipeline, files, tokenizer, _fingerprint(recipe, files, tokenizer))
+    content = _fingerprint(recipe, files, tokenizer)
+    watch.lap("plan")
+    planned = Plan(config, recipe, pipeline, files, tokenizer, content, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
     return planned
 
@@ -173,7 +167,7 @@ def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
     return tuple(numbered)
 
 
-def _tool_spec(config: DataOptions, size: int) -> ToolSpec:
+def tool_spec(config: DataOptions, size: int) -> ToolSpec:
     """What tools a run over so many bytes of source works with."""
     if config.engine == "reference":
         reference = frozenset({ENCODER, RENDERER})

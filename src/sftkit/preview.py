@@ -19,6 +19,7 @@ from sftkit.shards.reading import ShardSet
 from sftkit.shards.staging import StagedUnit, StagingWriter
 from sftkit.shards.writing import ShardTask, shard_name, write_shard
 from sftkit.splits import TRAIN
+from sftkit.timing import Stopwatch
 from sftkit.torchless import import_transformers_without_torch
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
     units = [unit for file in planned.files if file.file.dataset == dataset for unit in file.units]
     with StagingWriter(scratch / f"sample-{number}.arrow") as writer:
         for unit in units:
-            for batch, text_field in planned.pipeline.finished(unit, log):
+            for batch, text_field in planned.pipeline.finished(unit, log, Stopwatch()):
                 if len(batch):
                     writer.write(batch, text_field)
                 count += len(batch)
@@ -68,7 +69,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
             log.bad.clear()
             if count >= wanted:
                 break
-    return writer.staged(number, log, {}, 0.0)
+    return writer.staged(number, log, {}, {})
 
 
 def _name(config: InspectConfig) -> str:

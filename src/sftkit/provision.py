@@ -14,6 +14,7 @@ from sftkit.progress import Progress
 from sftkit.rows import INPUT_IDS, LABELS, RowLog
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.splits import TRAIN
+from sftkit.timing import Stopwatch
 from sftkit.tokenization.engines import ENCODER, RENDERER
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def _ends_as_text(planned: Plan) -> bool:
     """Whether the first rows come out of the pipeline as text."""
     pipeline = planned.without(ENCODER).without(RENDERER).pipeline  # a fast engine is not worth loading for this
     for unit in planned.units:
-        for batch, text_field in pipeline.finished(unit, RowLog()):
+        for batch, text_field in pipeline.finished(unit, RowLog(), Stopwatch()):
             if len(batch):
                 return text_field is not None
     return False

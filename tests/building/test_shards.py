@@ -29,7 +29,7 @@ def stage(folder: Path, number: int, *batches: Batch, text_column: str | None = 
     with StagingWriter(folder / f"{number}.arrow") as writer:
         for each in batches:
             writer.write(each, text_column)
-    return writer.staged(number, RowLog(), {}, 0.0)
+    return writer.staged(number, RowLog(), {}, {})
 
 
 def gather(folder: Path, units: list[StagedUnit], order: list[int]) -> list[Row]:

@@ -148,12 +148,12 @@ class DataOptions:
         help="auto: fast engines wherever they prove equal to the reference; reference: tokenizers and Jinja2 only.",
     )
     engine_verify: float = option(
-        0.002, panel=_RUN, help="Fraction of rows that a fast engine makes and the reference makes again to compare."
+        0.001, panel=_RUN, help="Fraction of rows that a fast engine makes and the reference makes again to compare."
     )
     num_workers: int | None = option(
         None, panel=_RUN, help="Worker processes; by default the cores this process may use."
     )
-    unit_size: int = option(8 << 20, panel=_RUN, help="Bytes of source one work unit covers.")
+    unit_size: int = option(4 << 20, panel=_RUN, help="Bytes of source one work unit covers.")
     log_level: str = option("warning", choices=LOG_LEVELS, panel=_RUN, help="How much is logged.")
 
 

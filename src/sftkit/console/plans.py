@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -55,8 +56,7 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
         account.append(f"{manifest.rows_repeated:,} written more than once by the mix")
     account.append(f"{manifest.rows_written:,} written")
     console.print(Text(", ".join(account)))
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in manifest.seconds.items())
-    console.print(Text(f"{output_dir} ({stages})"))
+    console.print(Text(f"{output_dir} ({_seconds(manifest.seconds)}; workers: {_seconds(manifest.worker_seconds)})"))
     if manifest.text_column is not None:
         console.print(
             Text(
@@ -65,6 +65,10 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
                 "yellow",
             )
         )
+
+
+def _seconds(spent: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())
 
 
 def _sources(plan: Plan) -> Table:

@@ -71,7 +71,10 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything needed to trust and to repeat a data set."""
+    """Everything needed to trust and to repeat a data set.
+
+    seconds: of each stage of the run, as time passed. worker_seconds: what staging was spent on, all workers together.
+    """
 
     columns: tuple[str, ...]
     text_column: str | None
@@ -90,6 +93,7 @@ class Manifest:
     versions: Mapping[str, str]
     format_version: int = FORMAT_VERSION
     seconds: Mapping[str, float] = field(default_factory=dict)
+    worker_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as indented JSON, keys in the order of the fields."""

@@ -35,7 +35,7 @@ class StagedUnit:
     path: the Arrow file, which exists when rows > 0. sizes: of each row, tokens (characters for text rows), shape
     (rows,). trained: trained tokens of each row, shape (rows,). extras: names and types of the retained columns.
     text_column: for rows that are text. read: rows read, with those that did not pass. engines: who encoded and
-    rendered them.
+    rendered them. seconds: what took how long.
     """
 
     number: int
@@ -49,7 +49,7 @@ class StagedUnit:
     dropped: Mapping[str, int]
     bad: tuple[BadRow, ...]
     engines: Mapping[str, str]
-    seconds: float
+    seconds: Mapping[str, float]
 
     @property
     def rows(self) -> int:
@@ -105,7 +105,7 @@ class StagingWriter:
         self._writer.write_batch(record)
         self._count(batch, text_column)
 
-    def staged(self, number: int, log: RowLog, engines: Mapping[str, str], seconds: float) -> StagedUnit:
+    def staged(self, number: int, log: RowLog, engines: Mapping[str, str], seconds: Mapping[str, float]) -> StagedUnit:
         """The account of the unit, once the file is closed."""
         empty = [np.zeros(0, np.int32)]
         return StagedUnit(

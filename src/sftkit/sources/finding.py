@@ -6,7 +6,6 @@ import glob
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -35,19 +34,6 @@ def find_sources(dataset: DatasetConfig) -> list[SourceFile]:
     if not filled:
         raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
     return [_with_json_kind(file) for file in filled]
-
-
-def local_size(paths: Sequence[str]) -> int:
-    """Bytes that lie at local paths, at a glance: 0 for what is not there, not local, or cannot be looked at."""
-    size = 0
-    for path in paths:
-        pattern = str(Path(sample_path(path)).expanduser())
-        for name in [] if is_url(path) else glob.glob(pattern, recursive=True) or [pattern]:  # noqa: PTH207 - as below
-            with suppress(OSError):
-                place = Path(name)
-                inside = place.rglob("*") if place.is_dir() else [place]
-                size += sum(file.stat().st_size for file in inside if file.is_file())
-    return size
 
 
 def _find_readable(path: str, dataset: DatasetConfig) -> list[SourceFile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -105,7 +106,6 @@ class ReferenceEncoder:
         )
         ids = Ragged.from_lists(called["input_ids"])
         total = len(ids.values)
-        pairs = np.fromiter(
-            (edge for row in called["offset_mapping"] for pair in row for edge in pair), np.int64, 2 * total
-        ).reshape(total, 2)
+        edges = chain.from_iterable(chain.from_iterable(called["offset_mapping"]))
+        pairs = np.fromiter(edges, np.int64, 2 * total).reshape(total, 2)
         return Encoded(ids, pairs[:, 0], pairs[:, 1])

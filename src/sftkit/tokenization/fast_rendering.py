@@ -111,7 +111,7 @@ def _is_plain(conversation: Conversation) -> bool:
         return False
     if isinstance(messages, Mapping):
         values: Iterable[Any] = messages.values()
-    elif all(map(_REASONING.isdisjoint, messages)):
+    elif _REASONING.isdisjoint(chain.from_iterable(messages)):
         values = chain.from_iterable([message.values() for message in messages])
     else:
         return False

@@ -17,7 +17,7 @@ from sftkit.tokenization.rendering import Conversation
 
 T = TypeVar("T")
 
-_FIRST = 16
+_FIRST = 8
 _KINDS = 512
 _SHOWN = 200
 
@@ -169,4 +169,4 @@ def kind_of(conversation: Conversation) -> object:
         return frozenset(messages), *with_more
     roles = [message.get("role") for message in messages]
     contents = frozenset([type(message.get("content")) for message in messages])
-    return frozenset(zip(roles, map(len, messages), strict=True)), contents, roles[0], roles[-1], *with_more
+    return frozenset(roles), contents, frozenset(map(len, messages)), roles[0], roles[-1], *with_more

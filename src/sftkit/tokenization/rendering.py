@@ -151,10 +151,10 @@ def conversation_of(row: Mapping[str, Any], column: str | None) -> Conversation:
     messages = row[column]
     if not isinstance(messages, list) or not messages:
         raise RowError(f"column {column!r} must hold a list of messages, not {_kind(messages)}")
-    if set(map(type, messages)) != {dict}:
-        index, message = next((i, message) for i, message in enumerate(messages) if type(message) is not dict)
-        if not isinstance(message, dict):
-            raise RowError(f"message {index} of column {column!r} must be an object, not {_kind(message)}")
+    if set(map(type, messages)) != {dict}:  # no loop in Python where all is well
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict):
+                raise RowError(f"message {index} of column {column!r} must be an object, not {_kind(message)}")
     return Conversation(messages, tools, documents)
 
 

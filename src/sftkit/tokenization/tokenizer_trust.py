@@ -125,7 +125,7 @@ def _check_byte_level(backend: Any, normalized: Collection[bool], parts: Mapping
     _require(len(normalized) <= 1 and not (normalizer and True in normalized), "looks for tokens in normalized text")
     _require(_splits_as_known(parts["pre_tokenizer"]), _UNUSUAL_SPLIT)
     vocabulary = backend.get_vocab(with_added_tokens=False)
-    odd = set("".join(vocabulary)) - _byte_alphabet()
+    odd = set("".join(vocabulary)).difference(byte_alphabet())
     if odd:
         contents = {token.content for token in backend.get_added_tokens_decoder().values()}
         keys = [key for key in vocabulary if not odd.isdisjoint(key) and key not in contents]
@@ -182,10 +182,11 @@ def _scrutiny() -> npt.NDArray[np.uint8]:
     return table
 
 
-def _byte_alphabet() -> frozenset[str]:
-    """The characters that stand for bytes in a byte-level vocabulary (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return frozenset(map(chr, [*printable, *range(256, 256 + 256 - len(printable))]))
+def byte_alphabet() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary (GPT-2's table), shape (256,)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.rows import Ragged, Row, Supervised
 from sftkit.tokenization import masks
+from sftkit.tokenization.bare_ids import BareIds, GigatokenIds, TokenizersIds
 from sftkit.tokenization.encoding import Encoder, ReferenceEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER, EngineRefusedError, Engines
-from sftkit.tokenization.fast_encoding import GigatokenEncoder
+from sftkit.tokenization.fast_encoding import FastEncoder
 from sftkit.tokenization.fast_rendering import MinijinjaRenderer
 from sftkit.tokenization.loading import TokenizerSpec, backend_json, chat_template_sha256, fingerprint, load_tokenizer
 from sftkit.tokenization.masks import Span
@@ -102,13 +103,21 @@ class Toolbox:
         return ReferenceEncoder(self.tokenizer)
 
     @cached_property
-    def _fast_encoder(self) -> GigatokenEncoder | None:
-        if ENCODER not in self._reference_only:
-            try:
-                return GigatokenEncoder(self.tokenizer, self._backend_json, self._reference_encoder)
-            except EngineRefusedError as reason:
-                _log.info("gigatoken cannot be used with this tokenizer: %s", reason)
+    def _fast_encoder(self) -> FastEncoder | None:
+        if ENCODER in self._reference_only or self._backend_json is None:
+            return None
+        try:
+            return FastEncoder(self.tokenizer, self._bare_ids(), self._reference_encoder)
+        except EngineRefusedError as reason:
+            _log.info("only the reference encodes with this tokenizer: %s", reason)
         return None
+
+    def _bare_ids(self) -> BareIds:
+        try:
+            return GigatokenIds(self.tokenizer, self._backend_json)
+        except EngineRefusedError as reason:
+            _log.info("gigatoken cannot be used with this tokenizer: %s", reason)
+        return TokenizersIds(self.tokenizer, self._reference_encoder)
 
     @cached_property
     def _encoder(self) -> Encoder:

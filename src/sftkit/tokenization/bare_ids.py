@@ -1,0 +1,111 @@
+"""Texts -> bare ids, without what a post-processor adds: by gigatoken, or by `tokenizers` where gigatoken may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sftkit.memory import resident_bytes
+from sftkit.rows import Ragged
+from sftkit.tokenization.encoding import ReferenceEncoder
+from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.tokenizer_trust import byte_alphabet, check_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MOST_GROWTH = 96 << 20
+"""Bytes that an engine may grow before it is made anew."""
+
+
+class BareIds(Protocol):
+    """Something that encodes texts as they are."""
+
+    @property
+    def name(self) -> str:
+        """What the manifest calls it."""
+
+    def ids(self, texts: Sequence[str]) -> Ragged:
+        """Ids of each text, nothing added."""
+
+    def vocabulary(self) -> dict[int, bytes]:
+        """The bytes of each token of a byte-level vocabulary, added tokens included, by id."""
+
+
+class GigatokenIds:
+    """By gigatoken, which gives the ids of the `tokenizers` backend it is made from.
+
+    Raises:
+        EngineRefusedError: gigatoken cannot take this tokenizer, or is not known to give the same ids with it.
+    """
+
+    name = "gigatoken"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, backend_json: str | None) -> None:
+        if backend_json is None:
+            raise EngineRefusedError("it is a Python tokenizer")
+        if getattr(tokenizer, "split_special_tokens", False):
+            raise EngineRefusedError("it splits special tokens")
+        check_tokenizer(tokenizer.backend_tokenizer)
+        self._json = backend_json
+        self._engine = _load(backend_json)
+        self._grown = 0
+
+    def ids(self, texts: Sequence[str]) -> Ragged:
+        """Ids of each text, nothing added."""
+        if not texts:
+            return Ragged.from_lists([])
+        before = resident_bytes()
+        encode = self._engine.encode  # ids, uint32, shape (tokens,)
+        rows = [encode(text) for text in texts]
+        self._renew_when_grown(resident_bytes() - before)
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        return Ragged.of_lengths(np.concatenate(rows).astype(np.int32), lengths)
+
+    def vocabulary(self) -> dict[int, bytes]:
+        """The bytes of each token, by id."""
+        vocabulary: dict[int, bytes] = self._engine.vocab
+        return vocabulary
+
+    def _renew_when_grown(self, grown: int) -> None:
+        """gigatoken remembers every word it met; now and then it has to forget, or memory would grow with the data."""
+        self._grown += max(grown, 0)
+        if self._grown > _MOST_GROWTH:
+            del self._engine
+            self._engine = _load(self._json)
+            self._grown = 0
+
+
+class TokenizersIds:
+    """By the reference encoder: its ids cost what they cost, but no offsets need be made of them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, reference: ReferenceEncoder) -> None:
+        self._tokenizer = tokenizer
+        self._reference = reference
+        self.name = reference.name
+
+    def ids(self, texts: Sequence[str]) -> Ragged:
+        """Ids of each text, nothing added."""
+        return self._reference.encode(texts, add_special_tokens=False)
+
+    def vocabulary(self) -> dict[int, bytes]:
+        """The bytes of each token, by id; what is written in no bytes is left as the text it is."""
+        backend = self._tokenizer.backend_tokenizer
+        value = {character: byte for byte, character in enumerate(byte_alphabet())}
+        vocabulary = {
+            token_id: bytes([value[c] for c in token]) if value.keys() >= set(token) else token.encode()
+            for token, token_id in backend.get_vocab(with_added_tokens=False).items()
+        }
+        added = backend.get_added_tokens_decoder().items()
+        return {**vocabulary, **{token_id: token.content.encode() for token_id, token in added}}
+
+
+def _load(backend_json: str) -> Any:
+    from gigatoken.gigatoken_rs import load_hf_json
+
+    try:
+        return load_hf_json(backend_json)
+    except Exception as error:
+        raise EngineRefusedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
