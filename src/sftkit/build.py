@@ -18,7 +18,7 @@ from sftkit.execution import Workers
 from sftkit.mixing import Indices, Part, order_splits
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.planning import Plan
-from sftkit.progress import Progress
+from sftkit.progress import Progress, shown
 from sftkit.rows import BadRow, EngineDifferenceError
 from sftkit.shards.directory import QUARANTINE_NAME, OutputDirectory
 from sftkit.shards.manifest import Manifest, SplitInfo
@@ -100,21 +100,22 @@ def _stage_all(
     units = sorted(plan.units, key=lambda unit: -unit.part.size)
     staged: dict[int, StagedUnit] = {}
     bad: dict[int, Quarantined] = {}
-    progress.begin("tokenizing", sum(unit.part.size for unit in units))
     if plan.workers == 1:
         stage = partial(plan.pipeline.stage, output.staging)
     else:
         made_with = plan.tokenizer
         identity = (made_with.fingerprint, made_with.chat_template_sha256) if made_with is not None else None
         stage = partial(_stage_unit, pickle.dumps(plan.recipe), identity, output.staging)
-    for unit, result in workers.run(stage, units):
-        _log.info("%s: %d rows of %d staged in %.1f s", unit, result.rows, result.read, sum(result.seconds.values()))
-        staged[unit.number] = result
-        bad[unit.number] = [(unit.file.path, row) for row in result.bad]
-        progress.advance(unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
-        if sum(map(len, bad.values())) > plan.config.max_bad_rows + _BAD_ROWS_GATHERED:
-            break
-    progress.end()
+    with shown(progress, "tokenizing", sum(unit.part.size for unit in units)):
+        for unit, result in workers.run(stage, units):
+            _log.info(
+                "%s: %d rows of %d staged in %.1f s", unit, result.rows, result.read, sum(result.seconds.values())
+            )
+            staged[unit.number] = result
+            bad[unit.number] = [(unit.file.path, row) for row in result.bad]
+            progress.advance(unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
+            if sum(map(len, bad.values())) > plan.config.max_bad_rows + _BAD_ROWS_GATHERED:
+                break
     in_order = [row for number in sorted(bad) for row in bad[number]]
     limit = plan.config.max_bad_rows
     if len(in_order) > limit:
@@ -181,12 +182,11 @@ def _write_splits(
             part = rows[start:stop]
             path = output.staging / shard_name(split, number, count)
             tasks.append(ShardTask(path, part, sizes[part], trained[part]))
-    progress.begin("writing shards", sum(len(task.rows) for task in tasks))
     written = {}
-    for task, shard in workers.run(partial(write_shard, layout), tasks):
-        written[task.path.name] = shard
-        progress.advance(shard.rows, rows=shard.rows, tokens=shard.tokens)
-    progress.end()
+    with shown(progress, "writing shards", sum(len(task.rows) for task in tasks)):
+        for task, shard in workers.run(partial(write_shard, layout), tasks):
+            written[task.path.name] = shard
+            progress.advance(shard.rows, rows=shard.rows, tokens=shard.tokens)
     return {
         split: split_info(
             rows,

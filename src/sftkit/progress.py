@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -16,6 +18,16 @@ class Progress(Protocol):
 
     def end(self) -> None:
         """The stage is done."""
+
+
+@contextmanager
+def shown(progress: Progress, stage: str, total: int) -> Iterator[None]:
+    """One stage, from its beginning to its end, whichever way it ends."""
+    progress.begin(stage, total)
+    try:
+        yield
+    finally:
+        progress.end()
 
 
 class Silent:

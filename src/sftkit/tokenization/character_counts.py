@@ -11,8 +11,6 @@ from sftkit.tokenization.bare_ids import BareIds
 from sftkit.tokenization.loading import parts_of
 from sftkit.tokenization.masks import CharacterCounts
 
-_COMPOSING = frozenset({"NFC", "NFD", "NFKC", "NFKD"})
-
 
 def character_counts(backend: Any, engine: BareIds) -> CharacterCounts | None:
     """The counts for a `tokenizers` backend, whose tokens `engine` knows; None where tokens are not simply bytes."""
@@ -22,10 +20,13 @@ def character_counts(backend: Any, engine: BareIds) -> CharacterCounts | None:
     byte_level = [step for step in steps if step and step["type"] == "ByteLevel"]
     if not byte_level or any(step["add_prefix_space"] for step in byte_level):
         return None
-    if normalizer is not None and normalizer["type"] not in _COMPOSING:
+    if normalizer not in (None, {"type": "NFC"}):  # others may add characters as well as take some away
+        return None
+    model = backend.model
+    if type(model).__name__ != "BPE" or model.continuing_subword_prefix or model.end_of_word_suffix:
         return None
     vocabulary = engine.vocabulary()
-    if backend.model.unk_token is not None and len({t for t in vocabulary.values() if len(t) == 1}) < 256:
+    if model.unk_token is not None and len({t for t in vocabulary.values() if len(t) == 1}) < 256:
         return None  # the unknown token could stand for anything; without one, an unknown byte is simply not there
     lengths = np.zeros(max(vocabulary) + 1, np.int64)
     lengths[list(vocabulary)] = np.fromiter(map(len, vocabulary.values()), np.int64, len(vocabulary))

@@ -39,12 +39,12 @@ class FastEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, engine: BareIds, reference: ReferenceEncoder) -> None:
         backend = tokenizer.backend_tokenizer
-        normalizer = parts_of(backend)["normalizer"]
         self.name = engine.name
         self._engine = engine
         self._reference = reference
         self._cuts_right = tokenizer.truncation_side == "right"
-        self._form = normalizer["type"] if normalizer is not None else None
+        self._composes = parts_of(backend)["normalizer"] is not None
+        self._is_byte_level = not getattr(backend.model, "byte_fallback", False)
         self._added = Wrapping.of(reference)
         self._counts = character_counts(backend, engine)
 
@@ -110,15 +110,15 @@ class FastEncoder:
 
     def _asked(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:
         """What the characters of each text ask for (see `scrutinize`)."""
-        return scrutinize(texts) if self._counts is not None else np.zeros(len(texts), np.uint8)
+        return scrutinize(texts) if self._is_byte_level else np.zeros(len(texts), np.uint8)
 
     def _left_alone(self, texts: Sequence[str]) -> Mask:
-        """Which texts both engines know alike, and are in the composed form that the tokenizer brings them to."""
+        """Which texts both engines know alike, and are composed already where the tokenizer composes."""
         asked = self._asked(texts)
         mine: Mask = asked != UNSAFE
-        if self._form is not None:
+        if self._composes:
             for index in np.flatnonzero(asked == COMPOSABLE).tolist():
-                mine[index] = is_normalized(self._form, texts[index])
+                mine[index] = is_normalized("NFC", texts[index])
         return mine
 
 

@@ -83,7 +83,9 @@ class MinijinjaRenderer:
                     INDEX: lambda message: _index(messages, message),
                 },
             )
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # what panics in Rust is no Exception
             raise RowError(str(error)) from None
         return text
 

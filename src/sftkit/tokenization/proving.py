@@ -169,4 +169,7 @@ def kind_of(conversation: Conversation) -> object:
         return frozenset(messages), *with_more
     roles = [message.get("role") for message in messages]
     contents = frozenset([type(message.get("content")) for message in messages])
-    return frozenset(roles), contents, frozenset(map(len, messages)), roles[0], roles[-1], *with_more
+    shapes: frozenset[object] = frozenset(map(len, messages))
+    if shapes != {2}:  # more than a role and a content
+        shapes = frozenset([(message.get("role"), *message, *map(type, message.values())) for message in messages])
+    return frozenset(roles), contents, shapes, roles[0], roles[-1], *with_more

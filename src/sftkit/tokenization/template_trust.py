@@ -36,6 +36,7 @@ _METHODS = {
     "find": (1, 1),
     "count": (1, 1),
 }
+_CASES = frozenset({"upper", "lower"})  # newer tables know cases of more letters; roles have none of those
 _VIEWS = frozenset({"items", "keys", "values"})
 _FILTERS = {
     "tojson": (0, 0),
@@ -63,7 +64,7 @@ _FILTERS = {
 _LAZY = frozenset({"items", "map", "select", "reject", "selectattr", "rejectattr"})
 """Filters that give a generator in Jinja2 and a list in minijinja: the same only where it is used up at once."""
 
-_MAPPED = frozenset({"trim", "upper", "lower", "length", "string"})
+_MAPPED = frozenset({"trim", "length", "string"})
 _CHOSEN_BY = frozenset({"equalto", "eq", "==", "ne", "!=", "defined", "undefined", "none", "string", "mapping"})
 _TESTS = frozenset({
     "string", "mapping", "iterable", "sequence", "defined", "undefined", "none", "true", "false", "number",
@@ -200,6 +201,10 @@ class _Check:
         n = self._nodes
         fewest, most = _METHODS.get(name, (1, 0))
         _require(fewest <= len(node.args) <= most and not node.kwargs, f"the method {name} called so")
+        if name == "split":
+            self._list(node, parent)
+        if name in _CASES:
+            _require(_key_of(node.node.node) == "role", f"{name} of something else than a role")
         if name in _VIEWS:
             looped = isinstance(parent, n.For) and parent.iter is node
             listed = isinstance(parent, n.Filter) and parent.name in ("list", "length")
@@ -213,6 +218,10 @@ class _Check:
         fewest, most = _FILTERS.get(node.name, (1, 0))
         _require(fewest <= len(node.args) <= most and node.node is not None, f"the filter {node.name} used so")
         _require(node.dyn_args is None and node.dyn_kwargs is None, "a filter with * or **")
+        if node.name == "list":
+            self._list(node, parent)
+        if node.name in _CASES:
+            _require(_key_of(node.node) == "role", f"{node.name} of something else than a role")
         options = {pair.key: pair.value for pair in node.kwargs}
         if node.name in _LAZY:
             looped = isinstance(parent, n.For) and parent.iter is node
@@ -246,7 +255,7 @@ class _Check:
 
     def _macro(self, node: Any, parent: Any) -> None:
         _require(parent is self._tree, "a macro inside of something")
-        _require(all(map(self._is_constant, node.defaults)), "a macro with a computed default")
+        _require(not node.defaults, "a macro with a default")
 
     def _for(self, node: Any, parent: Any) -> None:
         n: Any = self._nodes
@@ -257,21 +266,24 @@ class _Check:
             for inner in _walk(statement)
         )
         items = node.iter
-        key = getattr(items, "attr", None) or getattr(getattr(items, "arg", None), "value", None)
         surely_list = (
             isinstance(items, (n.Name, n.Call))
             or (isinstance(items, n.Getitem) and isinstance(items.arg, n.Slice))
             or (isinstance(items, n.Filter) and items.name in _LAZY)
-            or key in _LISTS
+            or _key_of(items) in _LISTS
         )
         _require(surely_list or not by_length, "the length of a loop over what may be a text")
 
+    def _mul(self, node: Any, parent: Any) -> None:
+        _require(self._is_constant(node.left) and self._is_constant(node.right), "a product")
+
     def _dict(self, node: Any, parent: Any) -> None:
+        self._list(node, parent)
         keys = (pair.key for pair in node.items)
         _require(all(isinstance(getattr(key, "value", None), str) for key in keys), "a dict with other keys than text")
 
     def _list(self, node: Any, parent: Any) -> None:
-        _require(not isinstance(parent, (self._nodes.Output, self._nodes.Concat)), "a list that is printed")
+        _require(not isinstance(parent, (self._nodes.Output, self._nodes.Concat)), "a list or dict that is printed")
 
     def _tuple(self, node: Any, parent: Any) -> None:
         self._list(node, parent)
@@ -302,6 +314,11 @@ def _walk(node: Any) -> list[Any]:
 
 def _is_loop(node: Any, nodes: Any) -> bool:
     return isinstance(node, nodes.Name) and node.name == "loop"
+
+
+def _key_of(node: Any) -> Any:
+    """The key that an attribute or an item is taken by, where it is written out."""
+    return getattr(node, "attr", None) or getattr(getattr(node, "arg", None), "value", None)
 
 
 def _is_namespace(node: Any, nodes: Any) -> bool:

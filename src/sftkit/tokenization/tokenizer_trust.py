@@ -48,8 +48,8 @@ _UNUSUAL_SPLIT = "splits text in an unusual way"
 _POST_PROCESSORS = frozenset({"ByteLevel", "RobertaProcessing", "BertProcessing", "TemplateProcessing"})
 
 PLAIN, COMPOSABLE, UNSAFE = range(3)
-"""Characters that every form of Unicode leaves as they are; those that composing may change; those that the two engines
-do not know alike."""
+"""Characters that composing (NFC) leaves as they are; those that it may change; those that the two engines do not know
+alike."""
 
 # Scripts and signs of which no character composes with another, or is ever replaced.
 _INERT = (
