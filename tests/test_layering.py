@@ -12,7 +12,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "sftkit"
 ROOMS = frozenset({"sources", "handlers", "tokenization", "shards", "mixing", "packing", "audit", "execution"})
-KNOWN_TO_ALL = frozenset({"config", "errors", "memory", "rows", "splits", "sample", "progress", "timing", "torchless"})
+KNOWN_TO_ALL = frozenset(
+    {"config", "errors", "memory", "rows", "splits", "sample", "processes", "progress", "timing", "torchless"}
+)
 COMMAND_LINE = frozenset({"cli", "options", "console", "__main__"})
 HEAVY = frozenset({"torch", "transformers", "datasets"})
 

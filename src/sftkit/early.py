@@ -11,29 +11,20 @@ import glob
 import multiprocessing
 import os
 import pickle
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
 from sftkit.config.schema import DataOptions
+from sftkit.processes import START_METHOD, available_cores, interrupts_held_back
 from sftkit.sample import sample_path
 
 SMALL = 4 << 20
 """Bytes of source below which starting worker processes costs more than it saves."""
 
-START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-
 WARM_UP = "SFTKIT_WARM_UP"
 """Environment variable of the fork server: the size of the sources and the options of the run, pickled, base64."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_early(config: DataOptions) -> None:
@@ -75,28 +66,3 @@ def _local_size(paths: Sequence[str]) -> int:
                 inside = place.rglob("*") if place.is_dir() else [place]
                 size += sum(file.stat().st_size for file in inside if file.is_file())
     return size
-
-
-@contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Let processes be started whole, and deaf to Ctrl-C: in a terminal it reaches every process, but only this one is
-    to answer, and then it ends the workers.
-
-    Processes inherit the signal mask they are started under, which keeps interrupts from them; here an interrupt that
-    comes meanwhile (another thread may take it in spite of the mask) is raised when the block is left.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: held.append(number)) for number in signals]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in zip(signals, handlers, strict=True):
-            signal.signal(number, handler)
-    if held:
-        raise KeyboardInterrupt

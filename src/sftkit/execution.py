@@ -23,8 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sftkit.early import START_METHOD, interrupts_held_back
 from sftkit.errors import SftkitError
+from sftkit.processes import START_METHOD, interrupts_held_back
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -13,10 +13,11 @@ from typing import Any
 from sftkit.config.fields import plain
 from sftkit.config.schema import DataOptions, DatasetConfig, PreprocessConfig
 from sftkit.config.validation import validate
-from sftkit.early import SMALL, available_cores
+from sftkit.early import SMALL
 from sftkit.errors import ConfigError, DataError
 from sftkit.handlers.registry import build_chain
 from sftkit.pipeline import Pipeline, Recipe
+from sftkit.processes import available_cores
 from sftkit.rows import RowLog
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.simple import as_text_shards, datasets_of
