@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sftkit.early import available_cores
+from sftkit.processes import available_cores
 from sftkit.rows import Batch, Ragged, Row, RowLog
 from sftkit.shards.manifest import read_manifest
 from sftkit.shards.staged_reading import StagedReader
