@@ -76,14 +76,14 @@ class Workers:
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
         """Run every task and yield (task, result) as each is done, in no particular order.
 
-        With one worker the tasks run here, in order. With more, `function` and the tasks must be picklable; only a
-        few tasks are handed out ahead of the workers.
+        With one worker, or one task and no process yet, tasks run here, in order. With more, `function` and the tasks
+        must be picklable; only a few tasks are handed out ahead of the workers.
 
         Raises:
             WorkerError: a worker died; the task that it held is named.
             Exception: whatever `function` raises; tasks that are running are broken off, others not begun.
         """
-        if self._count <= 1 or len(tasks) <= 1:
+        if self._count <= 1 or (len(tasks) <= 1 and self._pool is None):
             with calm_collector():
                 for task in tasks:
                     yield task, function(task)

@@ -103,9 +103,9 @@ class TokenizersIds:
 
 
 def _load(backend_json: str) -> Any:
-    from gigatoken.gigatoken_rs import load_hf_json
-
     try:
+        from gigatoken.gigatoken_rs import load_hf_json
+
         return load_hf_json(backend_json)
-    except Exception as error:
+    except Exception as error:  # also where it has no build for this machine
         raise EngineRefusedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sftkit.rows import RowError
+from sftkit.tokenization.engines import EngineRefusedError
 from sftkit.tokenization.rendering import Conversation, Message, ReferenceRenderer
 from sftkit.tokenization.template_marks import INDEX, MarkedTemplate, plain_template
 from sftkit.tokenization.template_trust import check_template
@@ -33,8 +34,10 @@ class MinijinjaRenderer:
     name = "minijinja"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, reference: ReferenceRenderer) -> None:
-        import minijinja
-
+        try:
+            import minijinja
+        except ImportError as error:  # it has no build for this machine
+            raise EngineRefusedError(str(error)) from None
         check_template(plain_template(reference.source(with_tools=False)))
         self._reference = reference
         self._values = dict(tokenizer.special_tokens_map)

@@ -107,10 +107,12 @@ class Toolbox:
         if ENCODER in self._reference_only or self._backend_json is None:
             return None
         try:
-            return FastEncoder(self.tokenizer, self._bare_ids(), self._reference_encoder)
+            engine = self._bare_ids()
+            fast = FastEncoder(self.tokenizer, engine, self._reference_encoder)
         except EngineRefusedError as reason:
             _log.info("only the reference encodes with this tokenizer: %s", reason)
-        return None
+            return None
+        return fast if isinstance(engine, GigatokenIds) or fast.needs_no_offsets else None
 
     def _bare_ids(self) -> BareIds:
         try:
