@@ -89,8 +89,9 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
     ),
     (
         "the characters that marks are made of",
-        [user(f"{OPEN[0]}g{CLOSE}"), assistant(f"{OPEN[:-1]}0:1{CLOSE} b"), user(OPEN[0]), assistant(CLOSE)],
-        [f"{OPEN[:-1]}0:1{CLOSE} b<|im_end|>", f"{CLOSE}<|im_end|>"],
+        # "x" is no hexadecimal digit: whatever this process drew, this is almost a mark and never one.
+        [user(f"{OPEN[0]}g{CLOSE}"), assistant(f"{OPEN[:-1]}x0:1{CLOSE} b"), user(OPEN[0]), assistant(CLOSE)],
+        [f"{OPEN[:-1]}x0:1{CLOSE} b<|im_end|>", f"{CLOSE}<|im_end|>"],
     ),
     ("null keys", [{**user("a"), "name": None}, assistant("b"), user("a"), assistant("b")], ["b<|im_end|>"] * 2),
     ("thinking in the content", [user("a"), assistant("<think>no</think>b")], ["<think>no</think>b<|im_end|>"]),
