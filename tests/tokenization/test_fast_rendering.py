@@ -323,7 +323,7 @@ def test_turns_are_counted_in_a_loop_over_the_messages_and_asked_for_in_any_othe
 
 @pytest.mark.parametrize(
     "text",
-    ["\x0e", CLOSE, f"\x0e0{CLOSE}", f"{OPEN[:-1]}0:1{CLOSE}", f"{OPEN[:-1]}/0{CLOSE}"],
+    ["\x0e", CLOSE, f"\x0e0{CLOSE}", f"{OPEN[:-1]}x0:1{CLOSE}", f"{OPEN[:-1]}/0{CLOSE}"],
     ids=["first", "last", "mark", "begin", "end"],  # marks hold a number that is drawn in each process
 )
 @pytest.mark.parametrize("source", [templates.CHATML, templates.BY_INDEX, templates.GENERATION, templates.PARTS])
