@@ -130,7 +130,9 @@ def reference(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
-    """Makes (once) the Toolbox of a chat template, a tokenizer by name, and `train_on`.
+    """Makes (once) the Toolbox of a chat template, a tokenizer by name, `train_on`, and other choices.
+
+    kwargs: `chat_template_kwargs` as JSON text.
 
     Whatever its fast engines make is made again by the reference, and must be the same.
     """
@@ -138,8 +140,16 @@ def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
     from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 
     @cache
-    def make(template: str | None = None, *, name: str = "bpe", train_on: str = "assistant") -> Toolbox:
-        return Toolbox(ToolSpec(TokenizerSpec(tokenizer_path(name), chat_template=template), train_on, WATCHED))
+    def make(
+        template: str | None = None,
+        *,
+        name: str = "bpe",
+        train_on: str = "assistant",
+        reasoning: str = "keep",
+        kwargs: str = "",
+    ) -> Toolbox:
+        tokenizer = TokenizerSpec(tokenizer_path(name), chat_template=template)
+        return Toolbox(ToolSpec(tokenizer, train_on, WATCHED, reasoning, kwargs))
 
     return make
 

@@ -9,12 +9,23 @@ from importlib.metadata import version
 import numpy as np
 
 from sftkit import __version__
+from sftkit.audit.duplicates import repeated
+from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES
+from sftkit.audit.tally import Count, findings_of, merged
 from sftkit.config.fields import plain
 from sftkit.mixing import Indices
 from sftkit.planning import Plan
 from sftkit.rows import BadRow
-from sftkit.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, length_histogram
-from sftkit.shards.staging import StagedUnit
+from sftkit.shards.manifest import (
+    AuditInfo,
+    FindingInfo,
+    Manifest,
+    ShardInfo,
+    SourceInfo,
+    SplitInfo,
+    length_histogram,
+)
+from sftkit.shards.staging import StagedUnit, row_numbers
 from sftkit.shards.writing import Layout
 from sftkit.timing import summed
 
@@ -69,6 +80,7 @@ def make_manifest(
         versions={"sftkit": __version__, **{name: version(name) for name in _RECORDED_VERSIONS}},
         seconds=_rounded({"plan": plan.seconds, **seconds}),
         worker_seconds=_rounded(summed(unit.seconds for unit in staged)),
+        audit=_audit(plan, staged),
     )
 
 
@@ -103,6 +115,32 @@ def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
     quarantined = sum(len(unit.bad) for unit in staged)
     gone += [f"{quarantined} quarantined"] if quarantined else []
     return f"{where}: no rows left of {read} read: {', '.join(gone)}"
+
+
+def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
+    """What the audit found in all units together; None where rows are text."""
+    checked = [(unit, unit.audit) for unit in staged if unit.audit is not None and unit.audit.rows]
+    if not checked:
+        return None
+    paths = {unit.number: file.file.path for file in plan.files for unit in file.units}
+    parts = [
+        {
+            rule: Count(rows, tuple(f"{paths[unit.number]}:{number}" for number in first))
+            for rule, (rows, first) in audit.faulty.items()
+        }
+        for unit, audit in checked
+    ]
+    copies = repeated(np.concatenate([audit.digests for _, audit in checked]))
+    ends = np.cumsum([audit.rows for _, audit in checked])
+    examples = []
+    for row in copies[:EXAMPLES].tolist():
+        place = int(np.searchsorted(ends, row, side="right"))
+        unit, audit = checked[place]
+        [number] = row_numbers(unit.path, [row - int(ends[place]) + audit.rows])
+        examples.append(f"{paths[unit.number]}:{number}")
+    parts.append({DUPLICATE_ROW: Count(len(copies), tuple(examples))})
+    findings = [FindingInfo(each.rule, each.level, each.rows, each.examples) for each in findings_of(merged(parts))]
+    return AuditInfo(sum(audit.rows for _, audit in checked), tuple(findings))
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -83,9 +83,13 @@ def preprocess(context: typer.Context) -> None:
     "inspect-shards", cls=config_command(InspectConfig), options_metavar="[DIRECTORY] [--KEY VALUE | KEY=VALUE]..."
 )
 def inspect_shards(context: typer.Context) -> None:
-    """See what the model will see: counts, lengths, and rows token by token with their loss.
+    """See what the model will see: counts, lengths, and rows token by token with their loss. Or check all rows.
 
     sftkit inspect-shards shards --rows 3
+
+    sftkit inspect-shards shards --audit --fail_on error
+
+    Exit code 0: done, whatever the audit finds; with --fail_on 1 when it finds anything of that level or worse.
     """
     with _exit_codes():
         from sftkit.config.loading import load
@@ -127,6 +131,8 @@ def _preprocess(config: PreprocessConfig) -> None:
 
 
 def _inspect(config: InspectConfig) -> None:
+    from sftkit.audit.findings import reaches
+    from sftkit.console.progress import make_progress
     from sftkit.console.report import print_report, report_json
     from sftkit.console.streams import results, start_logging
     from sftkit.inspection.report import inspect_shards as inspect
@@ -139,11 +145,13 @@ def _inspect(config: InspectConfig) -> None:
         raise UsageError("give either a directory of shards, or a data config (data_config_path) to preview, not both")
     with tempfile.TemporaryDirectory(prefix="sftkit-preview-") as scratch:
         shards = preview_shards(config, Path(scratch)) if raw else open_shards(config.directory or "")
-        report = inspect(config, shards)
+        report = inspect(config, shards, make_progress())
         if config.format == "json":
             sys.stdout.write(report_json(report) + "\n")
         else:
             print_report(report, config, results())
+    if config.fail_on is not None and report.audit is not None and reaches(report.audit.findings, config.fail_on):
+        raise typer.Exit(SftkitError.exit_code)
 
 
 def _train(config: TrainConfig) -> None:

@@ -119,7 +119,7 @@ class Ending:
             return self._mask_responses(batch, texts, self.response_template, log, tools)
         if self.train_on_all:
             with naming_rows(batch):
-                return with_supervision(batch, tools.encode_spans(texts, [[] for _ in texts], add_special_tokens=True))
+                return with_supervision(batch, tools.encode_spans(texts, [[] for _ in texts]))
         return batch
 
     def _mask_responses(self, batch: Batch, texts: list[str], template: str, log: RowLog, tools: Toolbox) -> Batch:
@@ -130,7 +130,7 @@ class Ending:
         kept_spans = [row for row in spans if row]
         batch = batch.keep(found)
         with naming_rows(batch):
-            return with_supervision(batch, tools.encode_spans(kept_texts, kept_spans, add_special_tokens=True))
+            return with_supervision(batch, tools.encode_spans(kept_texts, kept_spans))
 
     def _limited(self, batch: Batch, log: RowLog) -> Batch:
         if self.max_seq_length is None:

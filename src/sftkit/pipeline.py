@@ -6,14 +6,18 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftkit.audit.gathering import Gathered
+from sftkit.audit.learning import learn_norms
+from sftkit.audit.making import making_of
+from sftkit.audit.norms import Making, Norms
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.errors import DataError
 from sftkit.finishing import Ending
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns
 from sftkit.handlers.model import Step
 from sftkit.handlers.registry import Link, build_chain, text_column
-from sftkit.rows import Batch, EngineDifferenceError, RowLog
-from sftkit.shards.staging import StagedUnit, StagingWriter
+from sftkit.rows import INPUT_IDS, LABELS, Batch, EngineDifferenceError, RowLog
+from sftkit.shards.staging import StagedUnit, StagingWriter, UnitAudit
 from sftkit.simple import DEFAULT_TEXT_FIELD
 from sftkit.sources.units import Unit, read_unit
 from sftkit.timing import Stopwatch
@@ -42,6 +46,7 @@ class Pipeline:
             for index, dataset in enumerate(recipe.datasets)
         }
         self._steps: dict[str, list[tuple[str, Step]]] = {}
+        self._norms: dict[Making, Norms] = {}
 
     def check(self) -> None:
         """Bind every handler of every data set: what can be wrong with them shows before data is read."""
@@ -66,12 +71,19 @@ class Pipeline:
             EngineDifferenceError: a fast engine made another row than the reference.
         """
         log, watch = RowLog(), Stopwatch()
+        checked: Gathered | None = None
         with StagingWriter(staging / f"unit-{unit.number:06d}.arrow") as writer:
             for batch, text_field in self.finished(unit, log, watch):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
                 watch.lap("store")
-        return writer.staged(unit.number, log, self.tools.engines, watch.seconds)
+                if len(batch) and text_field is None:
+                    checked = checked or Gathered(self._norms_of(unit.file.dataset))
+                    checked.add(batch.tokens[INPUT_IDS], batch.tokens[LABELS], batch.numbers)
+                watch.lap("audit")
+        audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
+        watch.lap("audit")
+        return writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit)
 
     def finished(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
         """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
@@ -100,6 +112,17 @@ class Pipeline:
         log.read += len(unreadable.bad)
         log.bad.extend(unreadable.bad)
         log.bad.sort(key=lambda row: row.number)
+
+    def _norms_of(self, dataset: str) -> Norms:
+        """What right rows of a data set look like, learnt when its first rows of tokens are there."""
+        line = self._lines[dataset]
+        making = making_of(line.options, line.config)
+        if making not in self._norms:
+            known = self.tools.vocabulary_size is not None
+            self._norms[making] = (
+                learn_norms(self.tools.tokenizer, making, self.tools.stop_tokens) if known else Norms(making=making)
+            )
+        return self._norms[making]
 
     def _bound(self, dataset: str) -> list[tuple[str, Step]]:
         if dataset not in self._steps:

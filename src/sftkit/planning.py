@@ -30,7 +30,7 @@ from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 
 _log = logging.getLogger(__name__)
 
-ROW_SEMANTICS = 1
+ROW_SEMANTICS = 2
 """Raised whenever the same input would give other rows than before."""
 
 _TINY = 64 << 10
@@ -45,6 +45,9 @@ _CONTENT_KEYS = (
     "max_seq_length",
     "overflow",
     "train_on",
+    "reasoning",
+    "chat_template_kwargs",
+    "special_tokens_in_content",
     "max_bad_rows",
     "num_dataset_shards",
     "num_eval_dataset_shards",
@@ -136,7 +139,7 @@ def plan(config: PreprocessConfig) -> Plan:
     tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
-    content = _fingerprint(recipe, files, tokenizer)
+    content = _fingerprint(recipe, files, tokenizer, pipeline.tools)
     watch.lap("plan")
     planned = Plan(config, recipe, pipeline, files, tokenizer, content, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
@@ -174,7 +177,14 @@ def tool_spec(config: DataOptions, size: int) -> ToolSpec:
         reference = frozenset({ENCODER, RENDERER})
     else:
         reference = frozenset({ENCODER} if size < _TINY else ())
-    return ToolSpec(tokenizer_spec(config), config.train_on, Engines(reference, config.engine_verify))
+    return ToolSpec(
+        tokenizer=tokenizer_spec(config),
+        train_on=config.train_on,
+        engines=Engines(reference, config.engine_verify),
+        reasoning=config.reasoning,
+        special_tokens_in_content=config.special_tokens_in_content,
+        chat_template_kwargs=json.dumps(plain(config.chat_template_kwargs), sort_keys=True),
+    )
 
 
 def _tokenizer_info(tools: Toolbox, spec: TokenizerSpec | None) -> TokenizerInfo | None:
@@ -202,7 +212,9 @@ def _warn_of_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
         )
 
 
-def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], tokenizer: TokenizerInfo | None) -> str:
+def _fingerprint(
+    recipe: Recipe, files: tuple[ScannedFile, ...], tokenizer: TokenizerInfo | None, tools: Toolbox
+) -> str:
     """sha256 over everything that decides the bytes of the shards."""
     content: dict[str, Any] = {
         "row_semantics": ROW_SEMANTICS,
@@ -210,5 +222,6 @@ def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], tokenizer: Toke
         "datasets": plain(recipe.datasets),
         "sources": [(file.file.dataset, file.file.format, file.sha256) for file in files],
         "tokenizer": plain(tokenizer),
+        "stop_tokens": tools.stop_tokens,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -152,11 +152,18 @@ class Batch:
         return [*seen, *self.tokens]
 
 
+SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
+"""Rules of the audit that only the one who makes the tokens can see broken (`RowLog.note`)."""
+
 HALF_PAIR = "text with half a surrogate pair, which is no character"
 
 
 class RowError(Exception):
     """A row cannot be used. Raised inside the pipeline, ends in quarantine; the message is the reason."""
+
+
+class RowDroppedError(Exception):
+    """A rule of the config takes a row out. Raised inside the pipeline, ends in a count; the message is the reason."""
 
 
 class EngineDifferenceError(Exception):
@@ -199,16 +206,25 @@ class BadRow:
 
 @dataclass
 class RowLog:
-    """What happened to rows: how many were read, which a rule dropped (counted), which are unusable (kept)."""
+    """What happened to rows: how many were read, which a rule dropped (counted), which are unusable (kept), which the
+    audit is to name.
+
+    noted: numbers of rows by the name of a rule of the audit; of rows that do not pass after all, too.
+    """
 
     read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     bad: list[BadRow] = field(default_factory=list)
+    noted: dict[str, set[int]] = field(default_factory=dict)
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count rows that a rule of the config takes out."""
         if count:
             self.dropped[reason] += count
+
+    def note(self, rule: str, number: int) -> None:
+        """Have the audit name a row under one of its rules, for what only the one who makes its tokens can see."""
+        self.noted.setdefault(rule, set()).add(number)
 
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Keep a row that cannot be used, with its reason; content is cut to 2,000 characters."""

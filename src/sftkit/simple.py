@@ -92,7 +92,7 @@ def _handlers(options: DataOptions, columns: Collection[str], dataset: DatasetCo
             )
         ]
     if options.dataset_conversation_field is not None:
-        return [_conversation_handler(options, options.dataset_conversation_field)]
+        return _conversation_handlers(options, options.dataset_conversation_field)
     if options.input_field_name is not None and options.output_field_name is not None:
         return [_pair_handler(options.input_field_name, options.output_field_name)]
     if options.dataset_text_field is not None:
@@ -101,7 +101,7 @@ def _handlers(options: DataOptions, columns: Collection[str], dataset: DatasetCo
         return []
     for column in _CONVERSATION_COLUMNS:
         if column in columns:
-            return [_conversation_handler(options, column)]
+            return _conversation_handlers(options, column)
     if {"input", "output"} <= set(columns):
         return [_pair_handler("input", "output")]
     if DEFAULT_TEXT_FIELD in columns:
@@ -120,11 +120,16 @@ def _text_handlers(options: DataOptions, column: str) -> list[HandlerConfig]:
     return [_handler("add_tokenizer_eos_token", dataset_text_field=column, only_if_missing=True)]
 
 
-def _conversation_handler(options: DataOptions, column: str) -> HandlerConfig:
+def _conversation_handlers(options: DataOptions, column: str) -> list[HandlerConfig]:
+    """Forms that chat templates do not know are converted in place; columns do not tell which rows have them."""
+    convert = _handler("convert_to_messages", conversation_column=column, messages_column=column, only_if_needed=True)
     if options.response_template is not None:
         field = options.dataset_text_field or FORMATTED_TEXT_FIELD
-        return _handler("apply_tokenizer_chat_template", dataset_text_field=field, conversation_column=column)
-    return _handler("tokenize_and_apply_chat_template_with_masking", conversation_column=column)
+        return [
+            convert,
+            _handler("apply_tokenizer_chat_template", dataset_text_field=field, conversation_column=column),
+        ]
+    return [convert, _handler("tokenize_and_apply_chat_template_with_masking", conversation_column=column)]
 
 
 def _pair_handler(source: str, target: str) -> HandlerConfig:

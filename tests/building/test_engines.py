@@ -199,8 +199,8 @@ def wrong_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
     """minijinja with the marker in capitals."""
     right = MinijinjaRenderer.render_marked
 
-    def render_marked(*arguments: Any) -> str:
-        return right(*arguments).replace(MARKER, MARKER.upper())
+    def render_marked(*arguments: Any, **keywords: Any) -> str:
+        return right(*arguments, **keywords).replace(MARKER, MARKER.upper())
 
     monkeypatch.setattr(MinijinjaRenderer, "render_marked", render_marked)
 
@@ -267,14 +267,14 @@ def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> 
     manifest, _ = made(tmp_path / "out", chats(write_jsonl(tmp_path / "in.jsonl", conversations(20))))
     name = "tokenize_and_apply_chat_template_with_masking"
     assert list(manifest.seconds) == ["plan", "stage", "order", "write"]
-    assert set(manifest.worker_seconds) == {"read", name, "finish", "store"}
+    assert set(manifest.worker_seconds) == {"read", name, "finish", "store", "audit"}
     assert all(seconds >= 0 for seconds in (*manifest.seconds.values(), *manifest.worker_seconds.values()))
     assert read_manifest(tmp_path / "out") == manifest
     screen = io.StringIO()
     print_result(manifest, "somewhere", Console(file=screen, width=300))
     assert re.search(
         rf"^somewhere \(plan \d+\.\d s, stage \d+\.\d s, order \d+\.\d s, write \d+\.\d s; "
-        rf"workers: read \d+\.\d s, {name} \d+\.\d s, finish \d+\.\d s, store \d+\.\d s\)$",
+        rf"workers: read \d+\.\d s, {name} \d+\.\d s, finish \d+\.\d s, store \d+\.\d s, audit \d+\.\d s\)$",
         screen.getvalue(),
         re.MULTILINE,
     )

@@ -45,11 +45,23 @@ def test_tokens_and_pairs_are_known_by_their_columns(
     ]
 
 
-@pytest.mark.parametrize("column", ["messages", "conversations"])
-def test_conversations_are_masked_by_turns_or_by_responses(column: str) -> None:
-    assert chosen([column]) == [("tokenize_and_apply_chat_template_with_masking", {"conversation_column": column})]
+@pytest.mark.parametrize("column", ["messages", "conversations", "conversation"])
+def test_conversations_are_converted_where_needed_and_masked_by_turns_or_by_responses(column: str) -> None:
+    convert = (
+        "convert_to_messages",
+        {"conversation_column": column, "messages_column": column, "only_if_needed": True},
+    )
+    assert chosen([column]) == [
+        convert,
+        ("tokenize_and_apply_chat_template_with_masking", {"conversation_column": column}),
+    ]
     assert chosen([column], response_template="A:") == [
-        ("apply_tokenizer_chat_template", {"dataset_text_field": "formatted_text", "conversation_column": column})
+        convert,
+        ("apply_tokenizer_chat_template", {"dataset_text_field": "formatted_text", "conversation_column": column}),
+    ]
+    assert chosen(["x", column], dataset_conversation_field="x") == [
+        ("convert_to_messages", {"conversation_column": "x", "messages_column": "x", "only_if_needed": True}),
+        ("tokenize_and_apply_chat_template_with_masking", {"conversation_column": "x"}),
     ]
 
 

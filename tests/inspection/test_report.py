@@ -104,7 +104,8 @@ def test_wide_characters_are_wrapped_on_a_terminal(tmp_path: Path, tokenizer_dir
 
 def test_json_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path) -> None:
     document = json.loads(printed(shard_dir, tokenizer_dir, format="json", rows=2))
-    assert list(document) == ["summary", "rows", "notes"]
+    assert list(document) == ["summary", "rows", "notes", "audit"]
+    assert document["audit"] is None
     assert document["summary"]["splits"][0]["trained_tokens"] == 30
     assert len(document["rows"]) == 2
     assert document["rows"][0]["tokens"][0] == {

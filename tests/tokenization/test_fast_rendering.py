@@ -18,8 +18,10 @@ from sftkit.tokenization.engines import RENDERER, EngineRefusedError, Engines
 from sftkit.tokenization.fast_rendering import MinijinjaRenderer
 from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.proving import ProvenFunction, Sampler, kind_of
-from sftkit.tokenization.rendering import Conversation, ReferenceRenderer, Renderer
-from sftkit.tokenization.template_marks import CLOSE, INDEX, OPEN, mark_template, plain_template, split_marks
+from sftkit.tokenization.rendering import ReferenceRenderer, Renderer
+from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.template_lexing import plain_template
+from sftkit.tokenization.template_marks import CLOSE, INDEX, OPEN, mark_template, split_marks
 from sftkit.tokenization.template_trust import check_template
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 from sftkit.tokenization.turns import TurnFinder
@@ -303,7 +305,7 @@ LOOP = "{% for m in messages %}{{ m.content }}{% endfor %}"
         (templates.PARTS, "0", False, 2),  # the loop within has none either
         (templates.TOOLS, "1", True, 4),
         (templates.LLAMA2, "", True, 2),
-        (templates.BY_INDEX, "", True, 2),
+        (templates.BY_INDEX, "", False, 2),
         (LOOP.replace("messages", "messages[1:]"), "", True, 2),
         (LOOP + LOOP, "", False, 4),
         ("{% set messages = messages[1:] %}" + LOOP, "", True, 2),

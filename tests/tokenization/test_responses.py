@@ -73,7 +73,7 @@ def test_labels_are_the_ids_of_the_responses_and_nothing_else(
     text = "".join(a + b for a, b in zip(before, trained, strict=True)) + after
     spans = tools.find_responses(text, RESPONSE, None)
     assert [text[start:stop] for start, stop in spans] == trained
-    made = tools.encode_spans([text], [spans], add_special_tokens=True)
+    made = tools.encode_spans([text], [spans])
     ids, labels = made.input_ids.values.tolist(), made.labels.values.tolist()
     assert ids == tokenizer(text)["input_ids"]
     offsets = reference("bpe" if name == "trim" else name)(text, return_offsets_mapping=True)["offset_mapping"]
@@ -87,7 +87,7 @@ def test_labels_are_the_ids_of_the_responses_and_nothing_else(
 def test_a_tokenizer_that_appends_eos_trains_it_after_a_response_and_not_after_other_text(toolbox: MakeToolbox) -> None:
     tools = toolbox(name="bos_eos")
     for text, last in ((f"{RESPONSE}cat", 2), (f"{RESPONSE}cat</s>\n{INSTRUCTION}dog", -100)):
-        made = tools.encode_spans([text], [tools.find_responses(text, RESPONSE, None)], add_special_tokens=True)
+        made = tools.encode_spans([text], [tools.find_responses(text, RESPONSE, None)])
         assert made.input_ids.values[-1] == 2
         assert made.labels.values[-1] == last
         assert (made.input_ids.values[0], made.labels.values[0]) == (1, -100)

@@ -1,4 +1,4 @@
-"""Other names that are accepted for ours: those of later versions of the seed's project, and of older transformers."""
+"""Other names that are accepted for ours: those of later versions of the seed's project, and of other tools."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ HANDLER_ALIASES: Mapping[str, str] = MappingProxyType(
         "select_columns": "retain_columns",
         "skip_samples_with_large_columns": "skip_large_text",
         "duplicate_column": "duplicate_columns",
+        "convert_sharegpt": "convert_to_messages",
+        "sharegpt_to_messages": "convert_to_messages",
     }
 )
 

@@ -14,6 +14,13 @@ from sftkit.config.fields import option
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
 
+RESERVED_VARIABLES = frozenset(
+    {"messages", "conversation", "conversations", "tools", "documents", "chat_template", "add_generation_prompt"}
+    | {"continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"}
+    | {"return_assistant_tokens_mask", "tokenizer_kwargs"}
+)
+"""What `chat_template_kwargs` may not hold: transformers' `apply_chat_template` takes these for itself."""
+
 _DATA = "Data"
 _TOKENIZER = "Tokenizer"
 _ROWS = "Rows"
@@ -137,6 +144,22 @@ class DataOptions:
         panel=_ROWS,
         help="Which tokens carry a loss: every assistant turn, the last one only, or all tokens.",
     )
+    reasoning: str = option(
+        "keep",
+        choices=("keep", "mask"),
+        panel=_ROWS,
+        help="Whether reasoning carries a loss; mask leaves it out, up to where the answer begins.",
+    )
+    chat_template_kwargs: Mapping[str, Any] = option(
+        factory=dict, panel=_ROWS, help="What the chat template is given besides, such as `{enable_thinking: false}`."
+    )
+    special_tokens_in_content: str = option(
+        "keep",
+        choices=("keep", "escape", "drop", "error"),
+        panel=_ROWS,
+        help="A message that holds the text of a special token is kept (and reported), escaped so that it stays text, "
+        "or its row is dropped, or quarantined.",
+    )
     max_bad_rows: int = option(
         0, panel=_ROWS, help="How many unreadable or unusable rows may be quarantined before the run fails."
     )
@@ -186,6 +209,15 @@ class InspectConfig(DataOptions):
     search: str | None = option(None, panel=_PREVIEW, help="Show rows whose decoded text contains this.")
     show_whitespace: bool = option(False, panel=_PREVIEW, help="Make spaces, tabs and line ends visible.")
     format: str = option("text", choices=("text", "json"), panel=_PREVIEW, help="How the report is printed.")
+    audit: bool = option(
+        False, panel=_PREVIEW, help="Check every row instead of showing some: masks, special tokens, cuts, duplicates."
+    )
+    fail_on: str | None = option(
+        None,
+        choices=("error", "warning"),
+        panel=_PREVIEW,
+        help="Audit, and exit with 1 when there are findings of this level or worse; without it, findings exit with 0.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

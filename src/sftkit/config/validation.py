@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from sftkit.config.schema import DataOptions, DatasetConfig, PreprocessConfig
+from sftkit.config.fields import plain
+from sftkit.config.schema import RESERVED_VARIABLES, DataOptions, DatasetConfig, PreprocessConfig
 from sftkit.errors import ConfigError
 
 WEIGHT_TOLERANCE = 1e-6
@@ -36,6 +38,7 @@ def validate(config: DataOptions) -> None:
 def _problems(config: DataOptions) -> Iterator[str]:
     yield from _number_problems(config)
     yield from _processor_problems(config)
+    yield from _template_problems(config)
     if config.datasets and config.training_data_path:
         yield "give either a data config (`datasets`) or training_data_path, not both"
     if isinstance(config, PreprocessConfig):
@@ -59,6 +62,15 @@ def _problems(config: DataOptions) -> Iterator[str]:
             if getattr(config, key) is not None:
                 yield f"{key} says how rows become text; with `datasets`, their data_handlers say it"
     yield from _dataset_problems(config.datasets)
+
+
+def _template_problems(config: DataOptions) -> Iterator[str]:
+    for name in sorted(RESERVED_VARIABLES & set(config.chat_template_kwargs)):
+        yield f"chat_template_kwargs may not hold {name!r}: apply_chat_template takes it for itself"
+    try:
+        json.dumps(plain(config.chat_template_kwargs))
+    except TypeError as error:
+        yield f"chat_template_kwargs must hold what JSON can: {error}"
 
 
 def _number_problems(config: DataOptions) -> Iterator[str]:

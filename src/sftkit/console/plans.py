@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.config.fields import plain
+from sftkit.console.findings import print_findings
 from sftkit.mixing import fractions
 from sftkit.planning import Plan
 from sftkit.shards.manifest import Manifest
@@ -57,6 +58,8 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
     account.append(f"{manifest.rows_written:,} written")
     console.print(Text(", ".join(account)))
     console.print(Text(f"{output_dir} ({_seconds(manifest.seconds)}; workers: {_seconds(manifest.worker_seconds)})"))
+    if manifest.audit is not None:
+        print_findings(manifest.audit.rows, manifest.audit.findings, console)
     if manifest.text_column is not None:
         console.print(
             Text(

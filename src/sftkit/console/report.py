@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sftkit.config.fields import plain
 from sftkit.config.schema import InspectConfig
+from sftkit.console.findings import print_findings
 from sftkit.inspection.report import Report
 from sftkit.inspection.rows import Segment, ShownRow, segments
 from sftkit.inspection.summary import Origin, SplitSummary, Summary
@@ -37,7 +38,7 @@ _BAR = 30
 
 
 def report_json(report: Report) -> str:
-    """The report as one JSON document: `summary`, `rows` (with all their tokens) and `notes`."""
+    """The report as one JSON document: `summary`, `rows` (with all their tokens), `notes` and `audit`."""
     return terminal_safe_json(json.dumps(plain(report), indent=2, ensure_ascii=False))
 
 
@@ -52,6 +53,10 @@ def print_report(report: Report, config: InspectConfig, console: Console) -> Non
     _print_summary(report.summary, console)
     for note in report.notes:
         _print(console, _note(note))
+    if report.audit is not None:
+        for note in report.audit.notes:
+            _print(console, _note(note))
+        print_findings(report.audit.rows, report.audit.findings, console)
     if not report.rows:
         return
     marks = console.no_color or console.color_system is None

@@ -10,7 +10,17 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from sftkit.errors import ConfigError
-from sftkit.rows import Batch, EngineDifferenceError, Ragged, Row, RowError, RowLog, Supervised, checked_text
+from sftkit.rows import (
+    Batch,
+    EngineDifferenceError,
+    Ragged,
+    Row,
+    RowDroppedError,
+    RowError,
+    RowLog,
+    Supervised,
+    checked_text,
+)
 
 T = TypeVar("T")
 
@@ -35,16 +45,24 @@ class Tools(Protocol):
     def render(self, row: Row, column: str | None) -> str:
         """The conversation of a row as text."""
 
-    def find_turns(self, row: Row, column: str) -> tuple[str, list[tuple[int, int]]]:
+    def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
+        """A row whose conversation was looked through for special tokens, and whether any are left in it."""
+
+    def screen_text(self, text: str) -> str:
+        """A text that was looked through for special tokens."""
+
+    def prompts_differ(self, row: Row, column: str | None) -> bool:
+        """Whether, in a row that is chosen as a sample, what comes before a trained turn is not what the model would
+        be given at inference."""
+
+    def find_turns(self, row: Row, column: str | None) -> tuple[str, list[tuple[int, int]]]:
         """The conversation of a row as text, and its trained spans in characters."""
 
     def encode(self, texts: Sequence[str], *, truncation: bool = False, max_length: int | None = None) -> Ragged:
         """Ids of each text as the tokenizer's call gives them."""
 
-    def encode_spans(
-        self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]], *, add_special_tokens: bool
-    ) -> Supervised:
-        """Ids of each text and labels inside its spans."""
+    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> Supervised:
+        """Ids of rendered conversations and labels inside their spans."""
 
     def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> Supervised:
         """Ids of each text and labels after its input."""
@@ -73,7 +91,9 @@ class Handler:
 
 
 def usable(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Batch, list[T]]:
-    """`function` of every row, and the batch without the rows on which it raised `RowError` (quarantined)."""
+    """`function` of every row, and the batch without the rows on which it raised `RowError` (quarantined) or
+    `RowDroppedError` (counted).
+    """
     values: list[T] = []
     kept = np.ones(len(batch), np.bool_)
     for index, row in enumerate(batch.rows):
@@ -82,6 +102,9 @@ def usable(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Bat
         except RowError as error:
             kept[index] = False
             log.quarantine(int(batch.numbers[index]), str(error), row)
+        except RowDroppedError as reason:
+            kept[index] = False
+            log.drop(str(reason))
         except EngineDifferenceError as error:
             raise error.at(str(batch.numbers[index])) from None
     return batch.keep(kept), values

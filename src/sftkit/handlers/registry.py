@@ -20,6 +20,7 @@ from sftkit.handlers.columns import (
     SkipLargeText,
     keep_columns,
 )
+from sftkit.handlers.conversations import ConvertToMessages
 from sftkit.handlers.model import Handler, Step, Tools
 from sftkit.handlers.text import (
     AddTokenizerEosToken,
@@ -37,6 +38,7 @@ HANDLERS: Mapping[str, type[Handler]] = MappingProxyType(
         "apply_custom_data_formatting_template": ApplyCustomDataFormattingTemplate,
         "apply_custom_jinja_template": ApplyCustomJinjaTemplate,
         "apply_tokenizer_chat_template": ApplyTokenizerChatTemplate,
+        "convert_to_messages": ConvertToMessages,
         "duplicate_columns": DuplicateColumns,
         "remove_columns": RemoveColumns,
         "rename_columns": RenameColumns,

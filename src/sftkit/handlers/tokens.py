@@ -8,7 +8,18 @@ import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.handlers.model import Handler, Step, Tools, check_limit, naming_rows, text_of, usable
-from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, RowLog, Supervised
+from sftkit.rows import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    LABELS,
+    PROMPT_MISMATCH,
+    SPECIAL_TOKEN_IN_CONTENT,
+    Batch,
+    Ragged,
+    Row,
+    RowLog,
+    Supervised,
+)
 
 _SPACE = (" ", "\n", "\t")
 
@@ -63,7 +74,8 @@ class TokenizeAndApplyInputMasking(Handler):
         eos = tools.eos_token if self.add_eos_token else ""
 
         def pair(row: Row) -> tuple[str, str]:
-            source, target = text_of(row, self.input_field_name), text_of(row, self.output_field_name)
+            source = tools.screen_text(text_of(row, self.input_field_name))
+            target = tools.screen_text(text_of(row, self.output_field_name))
             return source, _joined(source, target) + eos
 
         def step(batch: Batch, log: RowLog) -> Batch:
@@ -78,12 +90,14 @@ class TokenizeAndApplyInputMasking(Handler):
 class TokenizeAndApplyChatTemplateWithMasking(Handler):
     """Renders and tokenizes a conversation; only what the model has to produce carries a loss."""
 
-    conversation_column: str = option("messages", help="Column that holds the messages.")
+    conversation_column: str | None = option(
+        "messages", help="Column that holds the messages; null gives the template the whole row."
+    )
     max_seq_length: int | None = option(None, help="Cut rows at so many tokens.")
 
     def reads(self) -> tuple[str, ...]:
-        """The conversation column."""
-        return (self.conversation_column,)
+        """The conversation column, when there is one."""
+        return (self.conversation_column,) if self.conversation_column is not None else ()
 
     def writes(self) -> tuple[str, ...]:
         """The token columns."""
@@ -94,10 +108,21 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
         check_limit("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
         tools.check_chat_template()
 
+        column = self.conversation_column
+
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, turns = usable(batch, log, lambda row: tools.find_turns(row, self.conversation_column))
+            batch, screened = usable(batch, log, lambda row: tools.screen(row, column))
+            for number, (_, holds_tokens) in zip(batch.numbers, screened, strict=True):
+                if holds_tokens:
+                    log.note(SPECIAL_TOKEN_IN_CONTENT, int(number))
+            batch, turns = usable(
+                batch.with_rows([row for row, _ in screened]), log, lambda row: tools.find_turns(row, column)
+            )
+            for number, row in zip(batch.numbers, batch.rows, strict=True):
+                if tools.prompts_differ(row, column):
+                    log.note(PROMPT_MISMATCH, int(number))
             with naming_rows(batch):
-                made = tools.encode_spans([t[0] for t in turns], [t[1] for t in turns], add_special_tokens=False)
+                made = tools.encode_conversations([t[0] for t in turns], [t[1] for t in turns])
             if self.max_seq_length is not None:
                 limits = np.full(len(batch), self.max_seq_length, np.int64)
                 made = Supervised(made.input_ids.head(limits), made.labels.head(limits))

@@ -15,7 +15,13 @@ from sftkit.config.schema import InspectConfig
 from sftkit.errors import TokenizerError
 from sftkit.rows import Ids, Ragged
 from sftkit.shards.manifest import Manifest
-from sftkit.tokenization.loading import TokenizerSpec, fingerprint, load_tokenizer, tokenizer_spec
+from sftkit.tokenization.loading import (
+    TokenizerSpec,
+    fingerprint,
+    load_tokenizer,
+    read_chat_template,
+    tokenizer_spec,
+)
 from sftkit.torchless import import_transformers_without_torch
 
 if TYPE_CHECKING:
@@ -131,6 +137,20 @@ def open_decoder(config: InspectConfig, manifest: Manifest | None) -> tuple[Deco
     Raises:
         TokenizerError: the config names a tokenizer that cannot be loaded.
     """
+    tokenizer, notes = open_tokenizer(config, manifest, None)
+    return (Decoder(tokenizer) if tokenizer is not None else None), notes
+
+
+def open_tokenizer(
+    config: InspectConfig, manifest: Manifest | None, chat_template: str | None
+) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
+    """The tokenizer for some shards as `open_decoder` finds it, and notes.
+
+    chat_template: the one that made the shards, where it was not the tokenizer's own; one that the config gives wins.
+
+    Raises:
+        TokenizerError, ConfigError: the config names a tokenizer or a template that cannot be loaded.
+    """
     made_with = manifest.tokenizer if manifest is not None else None
     added = made_with.added_special_tokens if made_with is not None else ()
     named = tokenizer_spec(config)
@@ -138,12 +158,19 @@ def open_decoder(config: InspectConfig, manifest: Manifest | None) -> tuple[Deco
         return None, ["no manifest tells which tokenizer made these ids: name it with tokenizer_name_or_path"]
     import_transformers_without_torch()
     if named is not None:
-        tokenizer = load_tokenizer(replace(named, added_special_tokens=named.added_special_tokens or added))
+        tokenizer = load_tokenizer(
+            replace(
+                named,
+                added_special_tokens=named.added_special_tokens or added,
+                chat_template=named.chat_template if named.chat_template is not None else chat_template,
+            )
+        )
     else:
         assert made_with is not None
+        given = read_chat_template(config.dataprocessor)
+        template = given if given is not None else chat_template
         try:
-            spec = TokenizerSpec(made_with.name, None, added, config.trust_remote_code)
-            tokenizer = load_tokenizer(spec)
+            tokenizer = load_tokenizer(TokenizerSpec(made_with.name, template, added, config.trust_remote_code))
         except TokenizerError as error:
             return None, [f"{error}; name another place of it with tokenizer_name_or_path"]
     notes = []
@@ -152,7 +179,7 @@ def open_decoder(config: InspectConfig, manifest: Manifest | None) -> tuple[Deco
             f"the tokenizer differs from the one that made the shards ({made_with.name}, fingerprint "
             f"{made_with.fingerprint[:12]}): the text below may not be what was tokenized"
         )
-    return Decoder(tokenizer), notes
+    return tokenizer, notes
 
 
 def _bytes_of(surface: str) -> bytes | None:

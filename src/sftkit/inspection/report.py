@@ -6,27 +6,38 @@ from dataclasses import dataclass
 
 from sftkit.config.schema import InspectConfig
 from sftkit.errors import TokenizerError
+from sftkit.inspection.auditing import Audit, audit_shards
 from sftkit.inspection.columns import layout_of
 from sftkit.inspection.decoding import Decoder, open_decoder
 from sftkit.inspection.rows import ShownRow, read_rows
 from sftkit.inspection.selection import check_choices, narrow, scope_of, select
 from sftkit.inspection.summary import Summary, summarize, text_fields
+from sftkit.progress import Progress, Silent
 from sftkit.shards.reading import ShardSet
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a set of shards holds, some of its rows, and what the reader should know about how they are shown."""
+    """What a set of shards holds, some of its rows, and what the reader should know about how they are shown.
+
+    audit: what is wrong with the rows, all of which were checked then, and none is shown; None when not asked for.
+    """
 
     summary: Summary
     rows: tuple[ShownRow, ...]
     notes: tuple[str, ...]
+    audit: Audit | None = None
 
 
-def inspect_shards(config: InspectConfig, shards: ShardSet) -> Report:
-    """Look into shards as a config asks: the whole of them counted, and the rows it chooses.
+def is_audited(config: InspectConfig) -> bool:
+    """Whether a config asks for the audit."""
+    return config.audit or config.fail_on is not None
 
-    Loads a tokenizer (and so transformers) only when rows of tokens are shown.
+
+def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress | None = None) -> Report:
+    """Look into shards as a config asks: the whole of them counted, and the rows it chooses, or an audit of all.
+
+    Loads a tokenizer (and so transformers) only when rows of tokens are shown or audited.
 
     Raises:
         SourceError: a file cannot be read, has no columns that we know, or what is asked for is not there.
@@ -37,6 +48,9 @@ def inspect_shards(config: InspectConfig, shards: ShardSet) -> Report:
     narrowed = narrow(shards, config.split, config.shard)
     fields = text_fields(shards, config.dataset_text_field)
     summary = summarize(narrowed, config.dataset_text_field)
+    if is_audited(config):
+        audit = audit_shards(config, narrowed, fields, progress or Silent())
+        return Report(summary, (), (), audit)
     decoder: Decoder | None = None
     notes: list[str] = []
     scope = scope_of(shards, narrowed)

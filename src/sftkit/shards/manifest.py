@@ -70,10 +70,29 @@ class TokenizerInfo:
 
 
 @dataclass(frozen=True)
+class FindingInfo:
+    """A rule of the audit that rows break: how many do, and the first of them by `path:row` of their source."""
+
+    rule: str
+    level: str
+    rows: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AuditInfo:
+    """What the audit found in the rows that passed, before they were split and mixed."""
+
+    rows: int
+    findings: tuple[FindingInfo, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything needed to trust and to repeat a data set.
 
     seconds: of each stage of the run, as time passed. worker_seconds: what staging was spent on, all workers together.
+    audit: None for text, and for shards of a time before the audit.
     """
 
     columns: tuple[str, ...]
@@ -94,6 +113,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     seconds: Mapping[str, float] = field(default_factory=dict)
     worker_seconds: Mapping[str, float] = field(default_factory=dict)
+    audit: AuditInfo | None = None
 
     def to_json(self) -> str:
         """The manifest as indented JSON, keys in the order of the fields."""
@@ -147,5 +167,13 @@ def _from_json(data: dict[str, Any]) -> Manifest:
             "splits": splits,
             "sources": tuple(SourceInfo(**source) for source in data["sources"]),
             "tokenizer": tokenizer,
+            "audit": _audit(data.get("audit")),
         }
     )
+
+
+def _audit(data: dict[str, Any] | None) -> AuditInfo | None:
+    if data is None:
+        return None
+    findings = [FindingInfo(**{**finding, "examples": tuple(finding["examples"])}) for finding in data["findings"]]
+    return AuditInfo(data["rows"], tuple(findings))

@@ -29,13 +29,26 @@ Counts = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
+class UnitAudit:
+    """What the audit found in the rows of a unit.
+
+    rows: how many were checked. faulty: by rule, how many rows break it and the numbers of the first of them within
+    the source. digests: of each row's ids, uint64, shape (rows,); equal for equal rows.
+    """
+
+    rows: int
+    faulty: Mapping[str, tuple[int, tuple[int, ...]]]
+    digests: npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
 class StagedUnit:
     """What staging one unit gave.
 
     path: the Arrow file, which exists when rows > 0. sizes: of each row, tokens (characters for text rows), shape
     (rows,). trained: trained tokens of each row, shape (rows,). extras: names and types of the retained columns.
     text_column: for rows that are text. read: rows read, with those that did not pass. engines: who encoded and
-    rendered them. seconds: what took how long.
+    rendered them. seconds: what took how long. audit: None where rows were not checked.
     """
 
     number: int
@@ -50,6 +63,7 @@ class StagedUnit:
     bad: tuple[BadRow, ...]
     engines: Mapping[str, str]
     seconds: Mapping[str, float]
+    audit: UnitAudit | None = None
 
     @property
     def rows(self) -> int:
@@ -105,7 +119,14 @@ class StagingWriter:
         self._writer.write_batch(record)
         self._count(batch, text_column)
 
-    def staged(self, number: int, log: RowLog, engines: Mapping[str, str], seconds: Mapping[str, float]) -> StagedUnit:
+    def staged(
+        self,
+        number: int,
+        log: RowLog,
+        engines: Mapping[str, str],
+        seconds: Mapping[str, float],
+        audit: UnitAudit | None = None,
+    ) -> StagedUnit:
         """The account of the unit, once the file is closed."""
         empty = [np.zeros(0, np.int32)]
         return StagedUnit(
@@ -121,6 +142,7 @@ class StagingWriter:
             bad=tuple(log.bad),
             engines=engines,
             seconds=seconds,
+            audit=audit,
         )
 
     def _count(self, batch: Batch, text_column: str | None) -> None:
@@ -131,6 +153,15 @@ class StagingWriter:
             labels = batch.tokens[LABELS]
             self._sizes.append(batch.tokens[INPUT_IDS].lengths.astype(np.int32))
             self._trained.append(labels.sums(labels.values != IGNORE_INDEX).astype(np.int32))
+
+
+def row_numbers(path: Path, rows: Sequence[int]) -> list[int]:
+    """Numbers, within their source, of some rows of a staged unit."""
+    with pa.memory_map(str(path)) as source:
+        file = pa.ipc.open_file(source)
+        numbers = [file.get_batch(place).column(NUMBER) for place in range(file.num_record_batches)]
+        chosen: list[int] = pa.chunked_array(numbers).take(list(rows)).to_pylist()
+    return chosen
 
 
 def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sftkit.rows import RowError
+from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import EngineRefusedError
-from sftkit.tokenization.rendering import Conversation, Message, ReferenceRenderer
-from sftkit.tokenization.template_marks import INDEX, MarkedTemplate, plain_template
+from sftkit.tokenization.rendering import ReferenceRenderer
+from sftkit.tokenization.template_lexing import plain_template
+from sftkit.tokenization.template_marks import INDEX, MarkedTemplate
 from sftkit.tokenization.template_trust import check_template
 
 if TYPE_CHECKING:
@@ -62,14 +64,18 @@ class MinijinjaRenderer:
         source = self.source(with_tools=conversation.tools is not None) if template is None else template
         return self._rendered(source, plain_template, conversation, add_generation_prompt=add_generation_prompt)
 
-    def render_marked(self, conversation: Conversation, marked: MarkedTemplate) -> str:
+    def render_marked(
+        self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
+    ) -> str:
         """The text of a conversation with the marks of a marked template in it."""
-        return self._rendered(marked.source, str, conversation, add_generation_prompt=False)
+        return self._rendered(marked.source, str, conversation, add_generation_prompt=add_generation_prompt)
 
     def _rendered(
         self, source: str, form: Callable[[str], str], conversation: Conversation, *, add_generation_prompt: bool
     ) -> str:
         name = self._template(source, form)
+        if conversation.variables and not _are_alike(dict(conversation.variables)):
+            raise RowError("chat_template_kwargs hold values that minijinja prints in another way")
         seen = conversation if _is_plain(conversation) else self._reference.seen(conversation)
         if seen is not conversation and not _are_alike([seen.messages, seen.tools, seen.documents]):
             raise RowError("it holds values that minijinja prints in another way")
@@ -79,11 +85,12 @@ class MinijinjaRenderer:
                 name,
                 **{
                     **self._values,
+                    **seen.variables,
                     "messages": messages,
                     "tools": seen.tools,
                     "documents": seen.documents,
                     "add_generation_prompt": add_generation_prompt,
-                    INDEX: lambda message: _index(messages, message),
+                    INDEX: lambda message: _index(seen, message),
                 },
             )
         except (KeyboardInterrupt, SystemExit):
@@ -149,12 +156,12 @@ def _is_alike(text: str) -> bool:
     return _SEPARATORS[0] not in text and not any(separator in text for separator in _SEPARATORS[1:])
 
 
-def _index(messages: Sequence[Message] | Mapping[str, Any], message: Any) -> int:
-    if isinstance(messages, Mapping) or not isinstance(message, dict):
+def _index(conversation: Conversation, message: Any) -> int:
+    if not isinstance(message, dict):
         return -1
     try:
-        return messages.index(message)
-    except ValueError:
+        return conversation.turns.index(message)
+    except (ValueError, RowError):
         return -1
 
 

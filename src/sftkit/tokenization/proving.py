@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from sftkit.rows import EngineDifferenceError, Mask, Ragged, RowError
+from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding import Encoder, ReferenceEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER
 from sftkit.tokenization.masks import Span
-from sftkit.tokenization.rendering import Conversation
 
 T = TypeVar("T")
 

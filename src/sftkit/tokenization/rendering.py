@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sftkit.errors import TokenizerError
 from sftkit.rows import RowError, checked_text
-from sftkit.tokenization.template_marks import INDEX_MACRO, MarkedTemplate
+from sftkit.tokenization.conversations import Conversation, Message
+from sftkit.tokenization.template_marks import MarkedTemplate, index_macro
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, Any]
-
 _WHOLE_ROW = "sftkit_row"
 _STAND_IN: list[Message] = [{"role": "user", "content": ""}]
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """What a chat template is given: messages (or a whole row, for templates that take one), tools and documents."""
-
-    messages: Sequence[Message] | Mapping[str, Any]
-    tools: list[Any] | None = None
-    documents: list[Any] | None = None
 
 
 class Renderer(Protocol):
@@ -45,7 +34,9 @@ class Renderer(Protocol):
     ) -> str:
         """The text of a conversation; `RowError` when it cannot be rendered."""
 
-    def render_marked(self, conversation: Conversation, marked: MarkedTemplate) -> str:
+    def render_marked(
+        self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
+    ) -> str:
         """The text of a conversation with the marks of a marked template in it."""
 
 
@@ -107,7 +98,7 @@ class ReferenceRenderer:
                 chat_template=template,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
-                **values,
+                **{**conversation.variables, **values},
             )
         except jinja2.TemplateSyntaxError as error:
             raise TokenizerError(
@@ -117,14 +108,16 @@ class ReferenceRenderer:
             raise RowError(f"the chat template cannot render this row: {_reason(error)}") from None
         return checked_text(str(rendered))
 
-    def render_marked(self, conversation: Conversation, marked: MarkedTemplate) -> str:
+    def render_marked(
+        self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
+    ) -> str:
         """The text of a conversation with marks in it.
 
         Raises:
             RowError, TokenizerError: as `render`.
         """
-        prelude = INDEX_MACRO if marked.calls_index else ""
-        return self.render(conversation, template=prelude + marked.source)
+        prelude = index_macro(conversation.column) if marked.calls_index else ""
+        return self.render(conversation, template=prelude + marked.source, add_generation_prompt=add_generation_prompt)
 
     def seen(self, conversation: Conversation) -> Conversation:
         """A conversation as templates see it: what transformers makes of it before it renders (null keys left out,
@@ -134,49 +127,8 @@ class ReferenceRenderer:
             RowError: transformers refuses it.
         """
         shown = "{{ [messages, tools, documents] | tojson }}"
-        return Conversation(*json.loads(self.render(conversation, template=shown)))
-
-
-def conversation_of(row: Mapping[str, Any], column: str | None) -> Conversation:
-    """The conversation of a row: one column, or the whole row when `column` is None.
-
-    Raises:
-        RowError: the column is missing or is no list of messages; `tools` or `documents` are not lists.
-    """
-    tools, documents = _listed(row, "tools"), _listed(row, "documents")
-    if column is None:
-        return Conversation(row, tools, documents)
-    if column not in row:
-        raise RowError(f"column {column!r} not found; columns here: {', '.join(row)}")
-    messages = row[column]
-    if not isinstance(messages, list) or not messages:
-        raise RowError(f"column {column!r} must hold a list of messages, not {_kind(messages)}")
-    if set(map(type, messages)) != {dict}:  # no loop in Python where all is well
-        for index, message in enumerate(messages):
-            if not isinstance(message, dict):
-                raise RowError(f"message {index} of column {column!r} must be an object, not {_kind(message)}")
-    return Conversation(messages, tools, documents)
-
-
-def _listed(row: Mapping[str, Any], column: str) -> list[Any] | None:
-    """A column that holds a list, also as JSON text; None and "" mean that there is none."""
-    value = row.get(column)
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise RowError(f"column {column!r} holds text that is not JSON: {error.msg}") from None
-    if not value:
-        return None
-    if not isinstance(value, list):
-        raise RowError(f"column {column!r} must hold a list, not {_kind(value)}")
-    return value
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    return "an empty list" if value == [] else type(value).__name__
+        messages, tools, documents = json.loads(self.render(conversation, template=shown))
+        return Conversation(messages, tools, documents, conversation.variables)
 
 
 def _reason(error: Exception) -> str:

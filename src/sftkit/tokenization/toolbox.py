@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.rows import Ragged, Row, Supervised
 from sftkit.tokenization import masks
 from sftkit.tokenization.bare_ids import BareIds, GigatokenIds, TokenizersIds
+from sftkit.tokenization.choices import ALL, LAST_ASSISTANT, Supervision
+from sftkit.tokenization.content_form import ContentForms
+from sftkit.tokenization.content_tokens import SpecialTokens
+from sftkit.tokenization.conversations import Conversation, conversation_of
 from sftkit.tokenization.encoding import Encoder, ReferenceEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER, EngineRefusedError, Engines
 from sftkit.tokenization.fast_encoding import FastEncoder
@@ -19,15 +26,18 @@ from sftkit.tokenization.fast_rendering import MinijinjaRenderer
 from sftkit.tokenization.loading import TokenizerSpec, backend_json, chat_template_sha256, fingerprint, load_tokenizer
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.proving import ProvenEncoder, ProvenFunction, Sampler
-from sftkit.tokenization.rendering import Conversation, ReferenceRenderer, Renderer, conversation_of
+from sftkit.tokenization.rendering import ReferenceRenderer, Renderer
 from sftkit.tokenization.responses import response_spans
-from sftkit.tokenization.turns import TurnFinder
+from sftkit.tokenization.screening import KEEP, Screen
+from sftkit.tokenization.stops import special_tokens, stop_tokens
+from sftkit.tokenization.template_reading import wants_whole_row
+from sftkit.tokenization.turns import TurnFinder, prompts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
-ALL, LAST_ASSISTANT = "all", "last_assistant"
+MASK_REASONING = "mask"
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +46,17 @@ _log = logging.getLogger(__name__)
 class ToolSpec:
     """What a toolbox is made from, in any process.
 
-    train_on: `assistant`, `last_assistant` or `all`; which of the spans that were found carry a loss.
+    train_on: `assistant`, `last_assistant` or `all`; which of the spans that were found carry a loss. reasoning: `keep`
+    or `mask`. chat_template_kwargs: what templates are given besides, as JSON text (a spec can be hashed), "" for
+    nothing. special_tokens_in_content: `keep`, `escape`, `drop` or `error`.
     """
 
     tokenizer: TokenizerSpec | None
     train_on: str
     engines: Engines
+    reasoning: str = "keep"
+    chat_template_kwargs: str = ""
+    special_tokens_in_content: str = KEEP
 
     def without(self, engine: str) -> ToolSpec:
         """The same with one fast engine given up."""
@@ -54,6 +69,11 @@ class Toolbox:
     def __init__(self, spec: ToolSpec) -> None:
         self._spec = spec.tokenizer
         self._train_on = spec.train_on
+        self._supervision = Supervision(spec.train_on, spec.reasoning == MASK_REASONING)
+        self._variables: Mapping[str, Any] = json.loads(spec.chat_template_kwargs or "{}")
+        self._whole_row: dict[str, bool] = {}
+        self._policy = spec.special_tokens_in_content
+        self._audited = Sampler(spec.engines.verify)
         self._reference_only = spec.engines.reference
         self._samplers = {engine: Sampler(spec.engines.verify) for engine in (ENCODER, RENDERER)}
 
@@ -83,7 +103,7 @@ class Toolbox:
 
     def begin_unit(self) -> None:
         """Rows of another unit follow."""
-        for sampler in self._samplers.values():
+        for sampler in (*self._samplers.values(), self._audited):
             sampler.begin_unit()
 
     @cached_property
@@ -149,11 +169,39 @@ class Toolbox:
 
     @cached_property
     def _find_turns(self) -> Callable[[Conversation], tuple[str, list[Span]]]:
-        return self._proven(lambda renderer: TurnFinder(renderer).find)
+        stops, specials = self.stop_tokens, special_tokens(self.tokenizer)
+        return self._proven(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
 
     @cached_property
     def _render(self) -> Callable[[Conversation], str]:
         return self._proven(lambda renderer: renderer.render)
+
+    @cached_property
+    def _screen(self) -> Screen:
+        added = self.tokenizer.added_tokens_decoder.values()
+        return Screen(SpecialTokens([token.content for token in added if token.special]), self._policy)
+
+    def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
+        """A row as the policy for special tokens in content lets it go on, and whether such tokens are left in it.
+
+        Raises:
+            RowDroppedError: the row is to be dropped.
+            RowError: the row is to be quarantined, or holds no conversation.
+        """
+        return self._screen.row(row, column)
+
+    def screen_text(self, text: str) -> str:
+        """A text as the policy for special tokens in content lets it go on; raises as `screen`."""
+        return self._screen.text(text)
+
+    @cached_property
+    def _content_forms(self) -> ContentForms:
+        return ContentForms(self._reference_renderer)
+
+    @cached_property
+    def stop_tokens(self) -> tuple[str, ...]:
+        """The tokens by which the model stops, as text, as far as its files name them."""
+        return () if self._spec is None else stop_tokens(self.tokenizer, self._spec.name)
 
     @property
     def eos_token(self) -> str:
@@ -182,18 +230,41 @@ class Toolbox:
         Raises:
             RowError: the row holds none, or the template cannot render it.
         """
-        return self._render(conversation_of(row, column))
+        return self._render(self._content_forms.adapted(conversation_of(row, column, self._variables)))
 
-    def find_turns(self, row: Row, column: str) -> tuple[str, list[Span]]:
+    def find_turns(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
         """The conversation of a row as text, and the spans of it that are trained.
+
+        A template that takes a whole row as `messages` gets it, `column` or not.
 
         Raises:
             RowError: the row holds none, the template cannot render it, or the spans cannot be proven.
         """
-        text, spans = self._find_turns(conversation_of(row, column))
-        if self._train_on == ALL:
-            return text, [(0, len(text))]
-        return text, spans[-1:] if self._train_on == LAST_ASSISTANT else spans
+        return self._find_turns(self._conversation(row, column))
+
+    def prompts_differ(self, row: Row, column: str | None) -> bool:
+        """Whether anything before an assistant turn is other text, or other tokens, than the model is given at that
+        place at inference. Only a sample of rows is looked at: the first of each unit, and as many as are verified.
+        """
+        if self._train_on == ALL or not self._audited.takes_next():
+            return False
+        conversation = self._conversation(row, column)
+        text, prompts = prompts_of(self._reference_renderer, conversation)
+        ids = self._reference_encoder.encode([text, *prompts], add_special_tokens=False)
+        whole = ids[0]
+        return any(not np.array_equal(whole[: len(ids[place])], ids[place]) for place in range(1, len(ids)))
+
+    def _conversation(self, row: Row, column: str | None) -> Conversation:
+        conversation = conversation_of(row, column, self._variables)
+        if column is not None and self._wants_whole_row(conversation):
+            conversation = conversation_of(row, None, self._variables)
+        return self._content_forms.adapted(conversation)
+
+    def _wants_whole_row(self, conversation: Conversation) -> bool:
+        source = self._reference_renderer.source(with_tools=conversation.tools is not None)
+        if source not in self._whole_row:
+            self._whole_row[source] = wants_whole_row(source)
+        return self._whole_row[source]
 
     def find_responses(self, text: str, response_template: str, instruction_template: str | None) -> list[Span]:
         """The spans of the responses in a text; none when it has no response."""
@@ -205,13 +276,16 @@ class Toolbox:
         """`tokenizer(text)["input_ids"]` of each text; `max_length` in tokens."""
         return self._encoder.encode(texts, truncation=truncation, max_length=max_length)
 
-    def encode_spans(
-        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
-    ) -> Supervised:
-        """Ids of each text, with a loss on the tokens of its spans."""
-        ids, inside = self._encoder.encode_spans(texts, spans, add_special_tokens=add_special_tokens)
+    def encode_spans(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Supervised:
+        """Ids of each text as the tokenizer's call gives them, with a loss on the tokens of its spans."""
+        ids, inside = self._encoder.encode_spans(texts, spans, add_special_tokens=True)
         if self._train_on == ALL:
             return Supervised(ids, masks.labels_everywhere(ids))
+        return Supervised(ids, masks.with_loss(ids, inside))
+
+    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Supervised:
+        """Ids of rendered conversations, which bring their special tokens, with a loss on the tokens of their spans."""
+        ids, inside = self._encoder.encode_spans(texts, spans, add_special_tokens=False)
         return Supervised(ids, masks.with_loss(ids, inside))
 
     def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> Supervised:

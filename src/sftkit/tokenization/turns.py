@@ -4,71 +4,31 @@ end of the stop token of every assistant turn. Proven for each row, or refused w
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from sftkit.rows import RowError
-from sftkit.tokenization.masks import Span
-from sftkit.tokenization.rendering import Conversation, Message, Renderer
-from sftkit.tokenization.template_marks import Block, MarkedTemplate, mark_template, split_marks, split_turns
-
-ASSISTANT_ROLES = frozenset({"assistant", "assistant_tool_call", "model", "gpt", "bot", "ai", "function_call"})
-
-_PROBE_CONTENT = "sftkitprobe"
-_PROBES: tuple[list[Message], ...] = (
-    [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE_CONTENT}],
-    [
-        {"role": "system", "content": "a"},
-        {"role": "user", "content": "b"},
-        {"role": "assistant", "content": _PROBE_CONTENT},
-    ],
+from sftkit.tokenization.choices import ALL, Supervision, Turn, are_flagged, is_trained
+from sftkit.tokenization.closings import Closing
+from sftkit.tokenization.conversations import (
+    Conversation,
+    Message,
+    answer_in,
+    assistant_turns,
+    content_of,
+    is_assistant,
 )
-
-
-# What a generation prompt may end with to open the model's reasoning: <think>, <|reasoning|>, ... and line ends.
-_REASONING_TAG = re.compile(r"<[^<>\s]*(?:think|reason|thought)[^<>\s]*>\s*$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Opening:
-    """What stands in a turn before the part that the model produces.
-
-    prompted: it is the generation prompt; otherwise the header that a template without one writes.
-    """
-
-    text: str
-    prompted: bool
-
-    def end_in(self, text: str, start: int, end: int) -> int | None:
-        """Where the opening of the turn at [start, end) ends, None when the turn does not begin with it.
-
-        A prompt may open the reasoning too, which templates take out of earlier turns again: there the turn begins
-        with the rest of the prompt.
-        """
-        for opening in self._variants:
-            if text.startswith(opening, start, end):
-                return start + len(opening)
-        return None
-
-    def plain_span(self, text: str, start: int, end: int, content: Any) -> Span | None:
-        """The trained part of a turn at [start, end) that is the opening, the content and a stop token after it, as
-        most turns are; None for any other.
-        """
-        start += len(self.text)
-        if type(content) is not str or not text.startswith(self.text, start - len(self.text)):
-            return None
-        rest = start + len(content)
-        stop = text[rest:end].rstrip()
-        return (start, rest + len(stop)) if stop and text.startswith(content, start) else None
-
-    @cached_property
-    def _variants(self) -> tuple[str, ...]:
-        shorter = _REASONING_TAG.sub("", self.text)
-        return (self.text, shorter) if shorter and shorter != self.text else (self.text,)
+from sftkit.tokenization.masks import Span
+from sftkit.tokenization.openings import Opening, begins_reasoning, opening_of
+from sftkit.tokenization.probing import manners_of, prompts_after
+from sftkit.tokenization.rendering import Renderer
+from sftkit.tokenization.stretches import Stretches, stretches_of
+from sftkit.tokenization.template_lexing import plain_template
+from sftkit.tokenization.template_marks import MarkedTemplate, mark_template, split_marks
+from sftkit.tokenization.template_reading import prompt_depends_on_messages
 
 
 class TurnFinder:
@@ -76,12 +36,26 @@ class TurnFinder:
 
     Where marks cannot tell (a template that does not loop over the messages), each turn is found by rendering the
     conversation up to it.
+
+    Args:
+        renderer: the engine.
+        supervision: which turns carry a loss; every assistant turn when not given.
+        stops: stop tokens as text, besides those that the template shows.
+        specials: special tokens of the tokenizer as text.
     """
 
-    def __init__(self, renderer: Renderer) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        supervision: Supervision | None = None,
+        stops: Sequence[str] = (),
+        specials: Sequence[str] = (),
+    ) -> None:
         self._renderer = renderer
+        self._supervision = supervision or Supervision()
+        self._stops, self._specials = stops, specials
         self._marked = lru_cache(maxsize=8)(mark_template)
-        self._opening = lru_cache(maxsize=8)(self._find_opening)
+        self._learnt: dict[tuple[str, str], tuple[Opening | None, Closing]] = {}
 
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
         """The rendered text of a conversation and its trained spans: ordered, disjoint, in characters.
@@ -89,196 +63,245 @@ class TurnFinder:
         Raises:
             RowError: the template cannot render it, or its spans cannot be proven.
         """
-        if isinstance(conversation.messages, Mapping):
-            raise RowError("masking by turns needs a list of messages; give `conversation_column`")
+        messages = conversation.turns
+        if self._supervision.train_on == ALL:
+            return self._everything(conversation, messages)
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
         if marked is None:
-            return self._by_prefixes(conversation, marked, source)
-        rendered = self._renderer.render_marked(conversation, marked)
-        if marked.has_generation:
-            text, blocks = split_marks(rendered)
-            return text, [(block.start, block.end) for block in blocks if block.end > block.start]
-        text, found = _stretches(rendered, marked, conversation.messages)
-        opening = self._opening(marked, source) if found is not None else None
-        if found is None or opening is None:
-            return self._by_prefixes(conversation, marked, source)
-        spans = []
-        for turn, start, end in found:
-            span = opening.plain_span(text, start, end, conversation.messages[turn].get("content"))
-            if span is not None:
-                spans.append(span)
-                continue
-            produced = opening.end_in(text, start, end)
-            if produced is None:
-                produced = self._end_of_prompt(conversation, turn, text, opening)
-                if not start <= produced <= end:
-                    raise RowError(f"message {turn} does not begin where its prompt ends; cannot prove its mask")
-            spans.append(_span(text, produced, end, conversation.messages[turn]))
-        return text, spans
+            text, turns = self._by_prefixes(conversation, source)
+        elif marked.has_generation:
+            text, turns = self._by_generation(conversation, marked, source)
+        else:
+            text, turns = self._by_marks(conversation, marked, source)
+        return text, self._supervision.spans(text, turns, messages)
 
-    def _find_opening(self, marked: MarkedTemplate | None, source: str) -> _Opening | None:
-        """The generation prompt of a template, as it stands after a small conversation.
+    def _everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+        """The whole text, without the messages that say they are not trained."""
+        if not are_flagged(messages):
+            text = self._renderer.render(conversation)
+            return text, [(0, len(text))]
+        left_out = [place for place, message in enumerate(messages) if not is_trained(message, place)]
+        text, stretches = self._stretches(conversation, left_out)
+        edges = [0, *(edge for place in left_out for edge in stretches.get(place, ())), len(text)]
+        return text, [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
 
-        A template without one (it ignores `add_generation_prompt`) still writes a header: then what stands before the
-        content of a made-up turn. White space alone is no header, the model produces it. None: it cannot be told.
+    def _stretches(self, conversation: Conversation, places: Sequence[int]) -> tuple[str, Stretches]:
+        """The text of a conversation, and where in it some of its messages are.
+
+        Raises:
+            RowError: the template does not show it.
         """
-        for probe in _PROBES:
-            before, whole = Conversation(probe[:-1]), Conversation(probe)
-            try:
-                asked = self._renderer.render(before, template=source, add_generation_prompt=True)
-                plain = self._renderer.render(before, template=source)
-                marks = self._renderer.render_marked(whole, marked or MarkedTemplate(source))
-                text, blocks = split_marks(marks)
-            except RowError:
-                continue
-            if len(asked) > len(plain) and asked.startswith(plain):
-                return _Opening(asked[len(plain) :], prompted=True)
-            found = _blocks_of_turns(blocks, probe, [len(probe) - 1])
-            if found is None and text.startswith(plain):
-                found = [(len(probe) - 1, len(plain), len(text))]
-            if asked != plain or found is None:
-                return None
-            [(_, start, end)] = found
-            content = text.find(_PROBE_CONTENT, start, end)
-            if content < 0:
-                return None
-            header = text[start:content]
-            return _Opening(header if header.strip() else "", prompted=False)
-        return None
+        source = self._renderer.source(with_tools=conversation.tools is not None)
+        marked = self._marked(plain_template(source))
+        if marked is not None:
+            rendered = self._renderer.render_marked(conversation, marked)
+            text, stretches = stretches_of(rendered, marked, conversation.turns, places)
+            if stretches is not None:
+                return text, stretches
+        raise RowError("the template does not show which text each message was rendered to; cannot tell them apart")
 
-    def _by_prefixes(
-        self, conversation: Conversation, marked: MarkedTemplate | None, source: str
-    ) -> tuple[str, list[Span]]:
+    def _by_generation(self, conversation: Conversation, marked: MarkedTemplate, source: str) -> tuple[str, list[Turn]]:
+        """The template's own `{% generation %}` blocks, each with the message it belongs to where that matters."""
+        text, blocks = split_marks(self._renderer.render_marked(conversation, marked))
+        spans = [(block.start, block.end) for block in blocks if block.end > block.start]
+        if not self._supervision.tells_messages_apart and not are_flagged(conversation.turns):
+            return text, [(0, start, end) for start, end in spans]
+        places = assistant_turns(conversation.turns)
+        if len(spans) == len(places):
+            return text, [(place, *span) for place, span in zip(places, spans, strict=True)]
+        _, stretches = self._stretches(conversation, places)
+        owners = [
+            (place, start, end)
+            for start, end in spans
+            for place, (first, last) in stretches.items()
+            if first <= start and end <= last
+        ]
+        if len(owners) != len(spans):
+            raise RowError("a {% generation %} block spans several messages; cannot tell them apart")
+        return text, owners
+
+    def _by_marks(self, conversation: Conversation, marked: MarkedTemplate, source: str) -> tuple[str, list[Turn]]:
+        """Find each turn by the marks of the template's own loop over the messages."""
+        messages = conversation.turns
+        places = assistant_turns(messages)
+        rendered = self._renderer.render_marked(conversation, marked)
+        text, stretches = stretches_of(rendered, marked, messages, places)
+        opening, closing = self._learn(marked, source, conversation)
+        if stretches is None or opening is None:
+            return self._by_prefixes(conversation, source)
+        turns: list[Turn] = []
+        prompt, (tail, stop) = opening.text, closing.plain
+        as_most = bool(prompt) and not opening.depends and len(stretches) == len(messages)
+        for place in places:
+            message = messages[place]
+            start, end = stretches.get(place, (0, 0))
+            content = message.get("content")
+            produced = start + len(prompt)
+            if (
+                text.startswith(prompt, start, end)
+                and text.endswith(f"{content}{tail}", produced, end)
+                and as_most
+                and type(content) is str
+            ):  # the opening, perhaps reasoning, the content, a stop token
+                turns.append((place, produced, end - len(tail) + stop))
+            elif place not in stretches:  # the template wrote nothing for it: so there is nothing to learn
+                _check_content(text, 0, 0, message)
+            else:
+                if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
+                    end = start + self._own_end(conversation, marked, place, text[start:end])
+                produced = self._produced(conversation, marked, opening, place, text, start, end)
+                _check_content(text, produced, end, message)
+                turns.append((place, produced, closing.end(text, produced, end, message)))
+        return text, turns
+
+    def _produced(
+        self,
+        conversation: Conversation,
+        marked: MarkedTemplate,
+        opening: Opening,
+        place: int,
+        text: str,
+        start: int,
+        end: int,
+    ) -> int:
+        """Where the part of a turn at [start, end) begins that the model produces.
+
+        That is after the opening that turns have, and where they may have several, or a turn has none of them, after
+        the prompt that the template writes at this very place.
+
+        Raises:
+            RowError: the turn does not begin with it, or nothing comes before the turn.
+        """
+        produced = opening.end_in(text, start, end)
+        if produced is not None and not (place == 0 and produced == start):
+            if place == 0 or not opening.depends or not begins_reasoning(text, produced):
+                return produced
+        elif place == 0:
+            raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
+        for prompt in prompts_after(self._renderer, marked, conversation.first(place)):
+            if text.startswith(prompt, start, end) and (prompt or produced is None):
+                return start + len(prompt)
+        if produced is not None:
+            return produced
+        raise RowError(f"message {place} does not begin with its generation prompt; cannot prove its mask")
+
+    def _own_end(self, conversation: Conversation, marked: MarkedTemplate, place: int, written: str) -> int:
+        """How much of what was written for a turn is its own, where it may hold the results that follow it: as much as
+        is written for it when nothing follows.
+
+        Raises:
+            RowError: that is not what the turn begins with.
+        """
+        alone = conversation.first(place + 1)
+        text, stretches = stretches_of(self._renderer.render_marked(alone, marked), marked, alone.turns, [place])
+        start, end = stretches.get(place, (0, 0)) if stretches is not None else (0, 0)
+        own = text[start:end]
+        if not own or not written.startswith(own):
+            raise RowError(f"message {place} is rendered together with those that follow it; cannot prove its mask")
+        return len(own)
+
+    def _learn(
+        self, marked: MarkedTemplate | None, source: str, conversation: Conversation
+    ) -> tuple[Opening | None, Closing]:
+        """What opens and closes the assistant turns of a template, with the variables that the conversation has."""
+        key = source, _key_of(conversation.variables)
+        if key not in self._learnt:
+            manners = manners_of(self._renderer, marked or MarkedTemplate(plain_template(source)), conversation)
+            closing = Closing(
+                self._stops,
+                self._specials,
+                manners.tails if manners is not None else (),
+                keeps_space=manners is not None and manners.keeps_space,
+            )
+            depends = prompt_depends_on_messages(source)
+            self._learnt[key] = (opening_of(manners, depends=depends) if manners is not None else None), closing
+        return self._learnt[key]
+
+    def _by_prefixes(self, conversation: Conversation, source: str) -> tuple[str, list[Turn]]:
         """Find each turn between the rendering of what comes before it and the rendering that ends with it."""
-        messages = conversation.messages
-        assert not isinstance(messages, Mapping)
+        messages = conversation.turns
         text = self._renderer.render(conversation)
-        opening = self._opening(marked, source)
-        spans: list[Span] = []
-        for turn in _assistant_turns(messages):
-            start = self._end_of_prompt(conversation, turn, text, opening)
-            through = self._renderer.render(_first(conversation, turn + 1))
+        opening, closing = self._learn(self._marked(source), source, conversation)
+        turns: list[Turn] = []
+        for place in assistant_turns(messages):
+            start = self._end_of_prompt(conversation, place, text, opening)
+            through = self._renderer.render(conversation.first(place + 1))
             if not text.startswith(through):
-                raise RowError(f"message {turn} is rendered differently when others follow; cannot prove its mask")
-            spans.append(_span(text, start, len(through), messages[turn]))
-        if any(later[0] < earlier[1] for earlier, later in pairwise(spans)):
+                raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
+            _check_content(text, start, len(through), messages[place])
+            turns.append((place, start, closing.end(text, start, len(through), messages[place])))
+        if any(start < end for (_, _, end), (_, start, _) in pairwise(turns)):
             raise RowError("assistant turns overlap in the rendered text; cannot prove their masks")
-        return text, spans
+        return text, turns
 
-    def _end_of_prompt(self, conversation: Conversation, turn: int, text: str, opening: _Opening | None) -> int:
+    def _end_of_prompt(self, conversation: Conversation, place: int, text: str, opening: Opening | None) -> int:
         """Where the model would begin to write a turn: the end of what it would have been given.
 
         Raises:
             RowError: the text does not begin with what the model would have been given.
         """
-        if turn == 0:
+        if place == 0:
             raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
-        earlier = _first(conversation, turn)
+        earlier = conversation.first(place)
+        before = self._renderer.render(earlier)
         prompt = self._renderer.render(earlier, add_generation_prompt=True)
-        if prompt == self._renderer.render(earlier):
-            if opening is None:
-                raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
-            # Either the template knows no prompt and writes a header, or it asks for none at this place.
-            prompt += "" if opening.prompted else opening.text
-        if not text.startswith(prompt):
-            raise RowError(f"message {turn} is rendered differently when others follow; cannot prove its mask")
-        return len(prompt)
+        if prompt != before and text.startswith(prompt):
+            return len(prompt)
+        if not text.startswith(before):
+            raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
+        if opening is None:
+            raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
+        produced = opening.end_in(text, len(before), len(text))
+        if produced is None and prompt != before:
+            raise RowError(f"message {place} does not begin with its generation prompt; cannot prove its mask")
+        return len(before) if produced is None else produced
 
 
-def _first(conversation: Conversation, count: int) -> Conversation:
-    """The conversation as it stood when it had `count` messages."""
-    messages = conversation.messages
-    assert not isinstance(messages, Mapping)
-    return Conversation(messages[:count], conversation.tools, conversation.documents)
+def prompts_of(renderer: Renderer, conversation: Conversation) -> tuple[str, list[str]]:
+    """The text of a conversation, and what the model would have been given for each of its assistant turns but a
+    first one.
 
-
-def _assistant_turns(messages: Sequence[Message]) -> list[int]:
-    turns = [index for index, message in enumerate(messages) if message.get("role") in ASSISTANT_ROLES]
-    if not turns:
-        roles = ", ".join(dict.fromkeys(str(message.get("role")) for message in messages))
-        raise RowError(f"no assistant turn in this conversation (roles: {roles})")
-    return turns
-
-
-def _stretches(
-    rendered: str, marked: MarkedTemplate, messages: Sequence[Message]
-) -> tuple[str, list[tuple[int, int, int]] | None]:
-    """The plain text of a rendering and (turn, start, end) of the stretch of each assistant turn, None when unknown."""
-    turns = _assistant_turns(messages)
-    split = split_turns(rendered, marked.counted) if marked.counted else None
-    if split is not None:
-        text, edges = split
-        found = [(turn, edges[turn], edges[turn + 1]) for turn in turns] if len(edges) == len(messages) + 1 else []
-        if found and all(start < end for _, start, end in found):
-            return text, found
-    text, blocks = split_marks(rendered)
-    return text, _blocks_of_turns(blocks, messages, turns)
-
-
-def _blocks_of_turns(
-    blocks: Sequence[Block], messages: Sequence[Message], turns: Sequence[int]
-) -> list[tuple[int, int, int]] | None:
-    """(turn, start, end) of the one stretch of text that each turn was rendered to, in order.
-
-    None when that is not what happened.
+    Raises:
+        RowError: the template cannot render it, as a whole or up to a turn.
     """
-    written = [block for block in blocks if block.end > block.start and block.message >= 0]
-    if len({block.loop for block in written}) != 1:
-        return None
-    if written[0].exact:
-        spans = {block.message: (block.start, block.end) for block in written}
-        if len(spans) < len(written):  # the loop ran more than once
-            return None
-    else:
-        found = _named_messages(written, messages)
-        if found is None:
-            return None
-        spans = found
-    # Other names of the role than the field's own may be unknown to the template, which then leaves the turn out.
-    if any(turn not in spans for turn in turns if messages[turn].get("role") == "assistant"):
-        return None
-    return [(turn, *spans[turn]) for turn in turns if turn in spans]
+    places = [place for place in assistant_turns(conversation.turns) if place]
+    prompts = [renderer.render(conversation.first(place), add_generation_prompt=True) for place in places]
+    return renderer.render(conversation), prompts
 
 
-def _named_messages(written: Sequence[Block], messages: Sequence[Message]) -> dict[int, Span] | None:
-    """The stretch of each message, where marks name the first of several equal ones: the order of rendering tells
-    which one it is.
+def _key_of(variables: Mapping[str, Any]) -> str:
+    return json.dumps(variables, sort_keys=True, default=str) if variables else ""
+
+
+def _may_hold_others(messages: Sequence[Message], stretches: Stretches, place: int) -> bool:
+    """Whether a message that follows a turn, up to the next turn, was not written by itself."""
+    for following in range(place + 1, len(messages)):
+        if is_assistant(messages[following]):
+            return False
+        if following not in stretches and content_of(messages[following]):
+            return True
+    return False
+
+
+def _check_content(text: str, start: int, end: int, message: Message) -> None:
+    """Raise `RowError` when a turn's content stands outside of the turn's text at [start, end), and not in it.
+
+    Then either the template moved it, or the turn is not where we think. What stands nowhere was reformatted or left
+    out by the template: that is its right.
     """
-    plain = [{name: value for name, value in message.items() if value is not None} for message in messages]
-    first_equal = [plain.index(message) for message in plain]
-    spans: dict[int, Span] = {}
-    following = 0
-    for block in written:
-        try:
-            index = first_equal.index(block.message, following)
-        except ValueError:
-            return None
-        spans[index] = (block.start, block.end)
-        following = index + 1
-    return spans
-
-
-def _span(text: str, start: int, end: int, message: Message) -> Span:
-    """The part of a turn's stretch that is trained: without the white space after the stop token."""
-    stop = start + len(text[start:end].rstrip())
-    content = message.get("content")
-    if isinstance(content, str) and text.startswith(content, start, end):
-        return start, stop
     for piece in _content_pieces(message):
-        if piece not in text[start:stop] and piece in text[stop:] + text[:start]:
-            # Not in the turn but elsewhere: either the template moved it, or the turn is not where we think.
+        if text.find(piece, start, end) < 0 and piece in text[end:] + text[:start]:
             raise RowError("an assistant turn's content lies outside of the turn's own text; cannot prove its mask")
-    return start, stop
 
 
 def _content_pieces(message: Message) -> Iterator[str]:
     """What of a message must be found in its turn: the texts of its content, after any reasoning in it."""
-    content: Any = message.get("content")
+    content: Any = content_of(message)
     parts = content if isinstance(content, list) else [content]
     for part in parts:
         text = part.get("text") if isinstance(part, dict) else part
         if isinstance(text, str):
-            answer = re.split(r"</think>|</reasoning>", text)[-1].strip()
+            answer = answer_in(text)
             if answer:
                 yield answer

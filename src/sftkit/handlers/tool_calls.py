@@ -1,0 +1,142 @@
+"""Tool calls and tools as data sets write them down -> as chat templates of transformers take them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from sftkit.rows import RowError
+
+Call = dict[str, Any]
+"""`{"type": "function", "function": {"name": ..., "arguments": {...}}}`, with an `id` where the data has one."""
+
+_CALL_START = re.compile(r"\[\s*\{|\{\s*\"")
+
+
+def calls_of(value: Any) -> tuple[Call, ...]:
+    """One call or a list of them, each as `{"name", "arguments"}`, bare or below `function`.
+
+    Raises:
+        RowError: it is no call, or its arguments are no object.
+    """
+    if isinstance(value, list) and value:
+        return tuple(_call(each) for each in value)
+    return (_call(value),)
+
+
+def text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
+    """What a text says first, and the calls that it ends with: JSON of one, of a list, or of one after the other.
+
+    Raises:
+        RowError: it does not end with a call, or there is a call that other text follows.
+    """
+    try:
+        return "", calls_of(parsed(text, "its call"))
+    except RowError as error:
+        for start in _CALL_START.finditer(text):
+            calls, end = _calls_from(text, start.start())
+            if calls and end == len(text):
+                return text[: start.start()].strip(), calls
+            if calls:
+                break
+        raise error
+
+
+def calls_beside(message: Mapping[str, Any]) -> tuple[Call, ...]:
+    """The calls that a message has under a key of their own: `tool_calls`, or the older `function_call`.
+
+    Raises:
+        RowError: what is there is no call.
+    """
+    calls, single = message.get("tool_calls"), message.get("function_call")
+    if isinstance(calls, str) and calls.strip():
+        calls = parsed(calls, "its tool_calls")
+    return (*(calls_of(calls) if calls else ()), *(calls_of(single) if single else ()))
+
+
+def tools_of(value: Any) -> list[Any] | None:
+    """The tools of a row, a list or JSON text of one, with bare functions wrapped; None where there are none.
+
+    Raises:
+        RowError: it is not a list of tools.
+    """
+    if isinstance(value, str):
+        value = parsed(value, "it") if value.strip() else None
+    if not value:
+        return None
+    tools = [value] if isinstance(value, dict) else value
+    if not isinstance(tools, list):
+        raise RowError(f"it must be a list of tools, not {kind_of(tools)}")
+    return [_tool(tool, index) for index, tool in enumerate(tools)]
+
+
+def parsed(text: Any, what: str) -> Any:
+    """JSON text as the value it stands for; anything else is that value already.
+
+    Raises:
+        RowError: the text is not JSON. It begins with `what`.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError of its own
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise RowError(f"{what} is not JSON: {reason}") from None
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for a sentence about it."""
+    if value is None:
+        return "null"
+    return "an empty list" if value == [] else type(value).__name__
+
+
+def _call(value: Any) -> Call:
+    if not isinstance(value, dict):
+        raise RowError(f"a call must be an object with a name, not {kind_of(value)}")
+    function = value.get("function")
+    if isinstance(function, dict):
+        around = {key: each for key, each in value.items() if key != "function"}
+    else:
+        function = {key: each for key, each in value.items() if key not in ("id", "type")}
+        around = {"id": value["id"]} if value.get("id") is not None else {}
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        raise RowError(f"a call has no name (keys: {', '.join(function) or 'none'})")
+    key = "parameters" if "arguments" not in function and "parameters" in function else "arguments"
+    if key not in function and len(function) > 1:
+        raise RowError(f"the call of {name!r} has no arguments (keys: {', '.join(function)})")
+    arguments = function.get(key)
+    if isinstance(arguments, str):
+        arguments = parsed(arguments, f"the arguments of {name!r}") if arguments.strip() else None
+    if arguments is not None and not isinstance(arguments, dict):
+        raise RowError(f"the arguments of {name!r} must be an object, not {kind_of(arguments)}")
+    others = {other: each for other, each in function.items() if other not in ("name", key)}
+    return {"type": "function", **around, "function": {"name": name, "arguments": arguments or {}, **others}}
+
+
+def _calls_from(text: str, start: int) -> tuple[tuple[Call, ...], int]:
+    """The calls that stand one after the other from `start` on, and where they and the white space after them end."""
+    decoder, calls = json.JSONDecoder(), list[Call]()
+    with suppress(ValueError, RecursionError, RowError):
+        while start < len(text):
+            value, end = decoder.raw_decode(text, start)
+            calls += calls_of(value)
+            start = len(text) - len(text[end:].lstrip())
+    return tuple(calls), start
+
+
+def _tool(tool: Any, index: int) -> dict[str, Any]:
+    if not isinstance(tool, dict):
+        raise RowError(f"tool {index} must be an object, not {kind_of(tool)}")
+    if isinstance(tool.get("function"), dict):
+        return tool if "type" in tool else {"type": "function", **tool}
+    if tool.get("type") not in (None, "function"):
+        return tool  # one that the model brings along, such as a search
+    if not isinstance(tool.get("name"), str):
+        raise RowError(f"tool {index} has no name (keys: {', '.join(tool) or 'none'})")
+    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}

@@ -1,0 +1,116 @@
+"""Special tokens in what data says: a user text that holds `<|im_end|>` would end its own turn when it is tokenized.
+
+Roles are not content: templates write them, and few names are allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+_BREAKS = ("\u200b", "\u200c", "\u2060", *map(chr, range(0xE000, 0xF900)))
+"""What may break a special token in two: U+200B, unless a special token holds it."""
+
+
+class SpecialTokens:
+    """The special tokens of a tokenizer, looked for in content and broken there.
+
+    texts: what the tokenizer reads as a special token wherever it stands.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        tokens = sorted({text for text in texts if text}, key=lambda text: (-len(text), text))
+        self._firsts = tuple(sorted({text[0] for text in tokens}))  # every row is searched; this tells most apart
+        self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+        self._break = next(mark for mark in _BREAKS if not any(mark in text for text in tokens))
+
+    def found_in(
+        self, messages: Sequence[Mapping[str, Any]] | Mapping[str, Any], tools: Any = None, documents: Any = None
+    ) -> tuple[int | None, str] | None:
+        """The first special token in any text of a conversation but its roles, None where there is none.
+
+        Args:
+            messages: the messages, or a whole row for templates that take one.
+            tools: the tools, None for none.
+            documents: the documents, None for none.
+
+        Returns:
+            The index of the message (None for a whole row, tools and documents), and the token's text.
+        """
+        if isinstance(messages, Mapping):
+            tools, messages = [dict(messages), tools], ()
+        elif tools is None and documents is None and not self._may_be_in(messages):
+            return None
+        for index, message in enumerate(messages):
+            found = self._in_message(message)
+            if found is not None:
+                return index, found
+        found = self._in(tools) or self._in(documents)
+        return None if found is None else (None, found)
+
+    def escaped(self, value: Any) -> Any:
+        """The same value, a text or any structure of them, with no special token left in any text or key.
+
+        A special token gets U+200B after its first character; one that is a single character becomes U+200B.
+        """
+        if isinstance(value, str):
+            while self._in(value) is not None:  # broken tokens may leave others that overlapped them
+                value = self._pattern.sub(self._broken, value)
+            return value
+        if isinstance(value, dict):
+            return {self.escaped(key): self.escaped(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.escaped(each) for each in value]
+        return value
+
+    def escaped_messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The same messages with no special token left in anything but their roles."""
+        return [
+            {key: value if key == "role" else self.escaped(value) for key, value in message.items()}
+            for message in messages
+        ]
+
+    def _broken(self, match: re.Match[str]) -> str:
+        token = match[0]
+        return token[0] + self._break + token[1:] if len(token) > 1 else self._break
+
+    def _may_be_in(self, messages: Sequence[Mapping[str, Any]]) -> bool:
+        """False where plain messages hold no character that a special token begins with: a quick look at most rows."""
+        try:
+            text = "".join(chain.from_iterable([message.values() for message in messages]))
+        except TypeError:  # they hold more than texts
+            return True
+        return any(first in text for first in self._firsts)
+
+    def _in_message(self, message: Mapping[str, Any]) -> str | None:
+        for key, value in message.items():
+            if key != "role":
+                found = self._in_text(value) if type(value) is str else self._in(value)
+                if found is not None:
+                    return found
+        return None
+
+    def _in(self, value: Any) -> str | None:
+        """The first special token in a value and all that it holds, keys included."""
+        if isinstance(value, str):
+            return self._in_text(value)
+        if isinstance(value, dict):
+            for key, each in value.items():
+                found = self._in(key) or (self._in_text(each) if type(each) is str else self._in(each))
+                if found is not None:
+                    return found
+        elif isinstance(value, (list, tuple)):
+            for each in value:
+                found = self._in(each)
+                if found is not None:
+                    return found
+        return None
+
+    def _in_text(self, text: str) -> str | None:
+        for first in self._firsts:
+            if first in text:
+                match = self._pattern.search(text)
+                return None if match is None else match[0]
+        return None

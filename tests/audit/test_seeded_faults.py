@@ -1,0 +1,296 @@
+"""Every fault that the audit knows, put into clean rows: those rows are named under its rule, and no other row is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+import chat_templates
+from sftkit.audit.duplicates import digests_of, repeated
+from sftkit.audit.learning import learn_norms
+from sftkit.audit.norms import CONVERSATIONS, UNKNOWN, Making, Norms
+from sftkit.rows import Ragged
+
+from .material import IGNORED, MASKED_CHAT, Row, built, conversation, named, row_of, with_tools
+
+ROWS = 60
+SEEDED = (0, 7, 8, 31, 59)
+"""Which rows are spoilt: the first, the last, neighbours, and some in the middle."""
+
+TEMPLATES: dict[str, str | None] = {
+    "own": None,
+    "chatml": chat_templates.CHATML,
+    "llama2": chat_templates.LLAMA2,
+    "response": chat_templates.RESPONSE,
+    "gemma": "{{ bos_token }}" + chat_templates.MERGES_SYSTEM,
+    "generation": chat_templates.GENERATION,
+    "qwen3 like": chat_templates.QWEN3_LIKE,
+}
+CASES = [
+    ("sample:model", "own"),
+    ("bpe", "chatml"),
+    ("bpe", "generation"),
+    ("bpe", "qwen3 like"),
+    ("bpe", "llama2"),
+    ("bpe", "response"),
+    ("metaspace", "chatml"),
+    ("metaspace", "llama2"),
+    ("bos", "gemma"),
+    ("qwen3", "own"),
+    ("granite", "own"),
+    ("tinyllama", "llama2"),
+    ("tinyllama", "response"),
+]
+ADDED = {"gemma": ("<start_of_turn>", "<end_of_turn>")}
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Rows without a fault, the norms of their kind, and the tokenizer."""
+
+    rows: tuple[Row, ...]
+    norms: Norms
+    tokenizer: Any
+
+
+@pytest.fixture(scope="module")
+def clean(
+    tokenizer_path: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Clean]:
+    """Clean conversations of a tokenizer and a template."""
+
+    @cache
+    def make(name: str, style: str) -> Clean:
+        template, added = TEMPLATES[style], ADDED.get(style, ())
+        draw = random.Random(f"{name} {style}")
+        rows: list[dict[str, Any]] = [{"messages": conversation(draw, system=style != "gemma")} for _ in range(ROWS)]
+        if style == "own":
+            rows[::6] = [with_tools(draw) for _ in rows[::6]] if name != "granite" else rows[::6]
+        made = built(
+            tmp_path_factory.mktemp("clean"),
+            rows,
+            MASKED_CHAT,
+            processor={"chat_template": template},
+            tokenizer_name_or_path=tokenizer_path(name),
+            add_special_tokens=added,
+        )
+        tokenizer = loaded(tokenizer_path(name), template, added)
+        return Clean(tuple(made), norms_of(tokenizer, CONVERSATIONS), tokenizer)
+
+    return make
+
+
+def loaded(path: str, template: str | None, added: Sequence[str] = ()) -> Any:
+    from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer
+
+    return load_tokenizer(TokenizerSpec(path, template, tuple(added)))
+
+
+def norms_of(tokenizer: Any, kind: str) -> Norms:
+    making = Making(kind, trains_all=False if kind != UNKNOWN else None, variables={} if kind != UNKNOWN else None)
+    return learn_norms(tokenizer, making, [tokenizer.eos_token])
+
+
+# --- faults
+
+
+def without_loss(row: Row, _: Clean) -> Row:
+    return row_of(row.ids, [IGNORED] * len(row.ids))
+
+
+def loss_on_the_first_only(row: Row, _: Clean) -> Row:
+    return row_of(row.ids, [row.ids[0]] + [IGNORED] * (len(row.ids) - 1))
+
+
+def stop_without_loss(row: Row, _: Clean) -> Row:
+    labels = list(row.labels)
+    labels[row.trained_runs()[0][1] - 1] = IGNORED
+    return row_of(row.ids, labels)
+
+
+def prompt_with_loss(row: Row, clean: Clean) -> Row:
+    start = row.trained_runs()[-1][0]
+    prompt = next(prompt for prompt in clean.norms.prompts if row.ids[start - len(prompt) : start] == prompt)
+    labels = list(row.labels)
+    labels[start - len(prompt) : start] = prompt
+    return row_of(row.ids, labels)
+
+
+def end_of_prompt_with_loss(row: Row, _: Clean) -> Row:
+    start = row.trained_runs()[0][0]
+    labels = list(row.labels)
+    labels[start - 1] = row.ids[start - 1]
+    return row_of(row.ids, labels)
+
+
+def shifted_labels(row: Row, _: Clean) -> Row:
+    return row_of(row.ids, [*row.labels[1:], IGNORED])
+
+
+def one_other_label(row: Row, _: Clean) -> Row:
+    start, stop = row.trained_runs()[-1]
+    labels = list(row.labels)
+    labels[(start + stop) // 2] += 1
+    return row_of(row.ids, labels)
+
+
+def with_token(row: Row, place: int, token: int) -> Row:
+    ids, labels = list(row.ids), list(row.labels)
+    label = token if labels[place] != IGNORED and labels[place - 1] != IGNORED else IGNORED
+    ids.insert(place, token)
+    labels.insert(place, label)
+    return row_of(ids, labels)
+
+
+def id_beyond(row: Row, clean: Clean) -> Row:
+    return with_token(row, row.trained_runs()[0][0] + 1, clean.norms.vocabulary_size or 0)
+
+
+def id_below(row: Row, _: Clean) -> Row:
+    return with_token(row, row.trained_runs()[0][0] + 1, -7)
+
+
+def cut_in_the_answer(row: Row, _: Clean) -> Row:
+    start, stop = row.trained_runs()[-1]
+    end = max(start + 1, (start + stop) // 2)
+    return row_of(row.ids[:end], row.labels[:end])
+
+
+def cut_before_the_stop(row: Row, _: Clean) -> Row:
+    end = row.trained_runs()[-1][1] - 1
+    return row_of(row.ids[:end], row.labels[:end])
+
+
+def stop_in_the_question(row: Row, clean: Clean) -> Row:
+    """In the middle of the longest stretch before the first answer that holds no special token."""
+    special = set(clean.norms.special)
+    edges = [-1, *(i for i, value in enumerate(row.ids) if value in special), row.trained_runs()[0][0]]
+    edges = [edge for edge in edges if edge <= row.trained_runs()[0][0]]
+    _, left, right = max((right - left, left, right) for left, right in pairwise(edges))
+    place, eos = (left + right) // 2 + 1, clean.tokenizer.eos_token_id
+    written = dict(clean.norms.after).get(eos, ())
+    while any(row.ids[place : place + len(sequence)] == sequence for sequence in written):
+        place -= 1  # where the template writes one too, nobody could tell
+    return with_token(row, place, eos)
+
+
+def stop_in_the_answer(row: Row, clean: Clean) -> Row:
+    start, stop = row.trained_runs()[0]
+    return with_token(row, start + 2 if stop - start > 3 else start + 1, clean.tokenizer.eos_token_id)
+
+
+def opener_in_the_answer(row: Row, clean: Clean) -> Row:
+    return with_token(row, row.trained_runs()[-1][0] + 2, bound(clean)[0])
+
+
+def foreign_in_the_answer(row: Row, clean: Clean) -> Row:
+    return with_token(row, row.trained_runs()[-1][0] + 2, clean.norms.foreign[-1])
+
+
+def bos_twice(row: Row, clean: Clean) -> Row:
+    assert clean.norms.bos is not None
+    return row_of([clean.norms.bos, *row.ids], [IGNORED, *row.labels])
+
+
+def bos_away(row: Row, _: Clean) -> Row:
+    return row_of(row.ids[1:], row.labels[1:])
+
+
+def first_token_of_answer_untrained(row: Row, _: Clean) -> Row:
+    labels = list(row.labels)
+    labels[row.trained_runs()[0][0]] = IGNORED
+    return row_of(row.ids, labels)
+
+
+def other_prompt(row: Row, clean: Clean) -> Row:
+    """The prompt ends in another token than at inference."""
+    start = row.trained_runs()[-1][0]
+    ids = list(row.ids)
+    ids[start - 1] = clean.tokenizer.encode("x", add_special_tokens=False)[-1]
+    return row_of(ids, row.labels)
+
+
+def question_with_loss(row: Row, _: Clean) -> Row:
+    start = row.trained_runs()[0][0]
+    labels = list(row.labels)
+    place = max(2, start // 2)
+    labels[place] = row.ids[place]
+    return row_of(row.ids, labels)
+
+
+def bound(clean: Clean) -> list[int]:
+    """Openers that may not stand just anywhere."""
+    return [token for token, _ in clean.norms.before if token in clean.norms.openers]
+
+
+def begins_with_bos(clean: Clean) -> bool:
+    return clean.norms.bos_in_chats
+
+
+def stops_bind(clean: Clean) -> bool:
+    """Whether what follows a stop token tells anything (in one template contents may follow it)."""
+    return (
+        clean.tokenizer.eos_token_id in dict(clean.norms.after) or clean.tokenizer.eos_token_id in clean.norms.foreign
+    )
+
+
+def always(_: Clean) -> bool:
+    return True
+
+
+Fault = Callable[[Row, Clean], Row]
+FAULTS: list[tuple[str, Fault, Callable[[Clean], Any]]] = [
+    ("no_trained_token", without_loss, always),
+    ("no_trained_token", loss_on_the_first_only, always),
+    ("stop_token_untrained", stop_without_loss, always),
+    ("header_trained", prompt_with_loss, always),
+    ("header_trained", end_of_prompt_with_loss, always),
+    ("labels_differ", one_other_label, always),
+    ("ids_outside_vocabulary", id_beyond, always),
+    ("ids_outside_vocabulary", id_below, always),
+    ("answer_cut", cut_in_the_answer, always),
+    ("answer_cut", cut_before_the_stop, always),
+    ("special_token_in_content", stop_in_the_question, stops_bind),
+    ("special_token_in_content", stop_in_the_answer, stops_bind),
+    ("special_token_in_content", opener_in_the_answer, bound),
+    ("special_token_in_content", foreign_in_the_answer, lambda clean: clean.norms.foreign),
+    ("bos_doubled", bos_twice, begins_with_bos),
+    ("bos_missing", bos_away, begins_with_bos),
+    ("prompt_mismatch", first_token_of_answer_untrained, always),
+    ("prompt_mismatch", other_prompt, always),
+]
+
+
+@pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
+def test_clean_conversations_give_no_finding(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
+    made = clean(name, style)
+    assert made.norms.prompts
+    assert named(made.rows, made.norms) == {}
+    assert named(made.rows, norms_of(made.tokenizer, UNKNOWN)) == {}
+
+
+@pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
+def test_every_seeded_row_is_found_and_no_other(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
+    made = clean(name, style)
+    tried = 0
+    for rule, spoil, applies in FAULTS:
+        if not applies(made):
+            continue
+        rows = [spoil(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
+        assert named(rows, made.norms) == {rule: list(SEEDED)}, spoil.__name__
+        tried += 1
+    assert tried >= (12 if (name, style) == ("bpe", "response") else 14)
+
+
+@pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
+def test_repeated_rows_are_found(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
+    rows = list(clean(name, style).rows)
+    for place in SEEDED[1:]:
+        rows[place] = rows[place - 3]
+    assert repeated(digests_of(Ragged.from_lists([row.ids for row in rows]))).tolist() == list(SEEDED[1:])

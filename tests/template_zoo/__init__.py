@@ -1,0 +1,24 @@
+"""Chat templates in the styles that are about, one module a family, with the texts that must be trained."""
+
+from template_zoo import (
+    chatml,
+    cohere_granite,
+    deepseek,
+    gemma_phi,
+    glm_kimi,
+    llama,
+    marked,
+    messages_in_turns,
+    mistral,
+    peculiar,
+    plain,
+    qwen,
+    reasoning,
+    shapes,
+)
+
+_FAMILIES = (
+    *(chatml, qwen, marked, llama, mistral, gemma_phi, deepseek),
+    *(reasoning, glm_kimi, cohere_granite, messages_in_turns, plain, shapes, peculiar),
+)
+CASES = [case for family in _FAMILIES for case in family.CASES]
