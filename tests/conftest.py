@@ -132,7 +132,7 @@ def reference(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
 def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
     """Makes (once) the Toolbox of a chat template, a tokenizer by name, `train_on`, and other choices.
 
-    kwargs: `chat_template_kwargs` as JSON text.
+    kwargs: `chat_template_kwargs` as JSON text. policy: `special_tokens_in_content`. special: tokens added as special.
 
     Whatever its fast engines make is made again by the reference, and must be the same.
     """
@@ -147,9 +147,11 @@ def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
         train_on: str = "assistant",
         reasoning: str = "keep",
         kwargs: str = "",
+        policy: str = "keep",
+        special: tuple[str, ...] = (),
     ) -> Toolbox:
-        tokenizer = TokenizerSpec(tokenizer_path(name), chat_template=template)
-        return Toolbox(ToolSpec(tokenizer, train_on, WATCHED, reasoning, kwargs))
+        tokenizer = TokenizerSpec(tokenizer_path(name), template, special)
+        return Toolbox(ToolSpec(tokenizer, train_on, WATCHED, reasoning, kwargs, policy))
 
     return make
 

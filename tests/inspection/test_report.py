@@ -31,7 +31,7 @@ def printed(
 
 def test_without_colour_marks_show_the_loss(shard_dir: Path, tokenizer_dir: Path) -> None:
     text = printed(shard_dir, tokenizer_dir)
-    assert "<|ask|>00?⟦yes 0<|end|>⟧\n" in text
+    assert "[1] 4 tokens\n    <|ask|>00?\n[2] 6 tokens, 6 trained\n    ⟦yes 0<|end|>⟧\n" in text
     assert text.count("⟦trained⟧: these tokens carry a loss; everything else carries none") == 1
     assert "train row 0 (train-00000-of-00002.parquet row 0): 10 tokens, 6 trained (60.0 %)" in text
     assert "\x1b" not in text
@@ -55,8 +55,8 @@ def test_no_color_brings_the_marks_to_a_terminal(
 def test_whitespace_is_visible_on_request(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     ids = byte_ids("a b\tc\nd")
     path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[ids])
-    assert "⟦a·b→c⏎\nd⟧" in printed(path, tokenizer_dir, show_whitespace=True)
-    assert "⟦a b    c\nd⟧" in printed(path, tokenizer_dir)
+    assert "    ⟦a·b→c⏎\n    d⟧\n" in printed(path, tokenizer_dir, show_whitespace=True)
+    assert "    ⟦a b    c\n    d⟧\n" in printed(path, tokenizer_dir)
 
 
 def test_nothing_in_the_data_reaches_the_terminal_raw(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
@@ -77,7 +77,7 @@ def test_invisible_characters_are_escaped_and_emoji_stay_whole() -> None:
 def test_labels_of_another_id_are_marked(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[byte_ids("abc")], labels=[[-100, 98, 97]])
     text = printed(path, tokenizer_dir)
-    assert "a⟦b≠c⟧" in text
+    assert "[1] 1 token\n    a\n[2] 2 tokens, 2 trained\n    ⟦b≠c⟧\n" in text
     assert "⟦≠...⟧: their label is another token" in text
     assert "note: 1 trained tokens have a label that differs from their id" in text
 
@@ -85,12 +85,17 @@ def test_labels_of_another_id_are_marked(tmp_path: Path, tokenizer_dir: Path, wr
 def test_packs_show_where_a_sequence_ends(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     ids = byte_ids("abcde")
     path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[ids], seq_lengths=[[2, 3]])
-    assert "⟦ab⟧\n--- sequence 2 of 2\n⟦cde⟧" in printed(path, tokenizer_dir)
+    text = printed(path, tokenizer_dir)
+    assert "\n--- sequence 1 of 2\n[1] 2 tokens, 2 trained\n    ⟦ab⟧\n" in text
+    assert "\n--- sequence 2 of 2\n[2] 3 tokens, 3 trained\n    ⟦cde⟧\n" in text
+    assert "97 98⟧\n--- sequence 2 of 2\n⟦ 99 100 101⟧\n" in printed(path, None)
 
 
 def test_ids_are_shown_as_numbers_where_there_is_no_text(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[104, 99999, 105]], labels=[[-100, -100, 105]])
-    assert "h<99999>⟦i⟧" in printed(path, tokenizer_dir)
+    text = printed(path, tokenizer_dir)
+    assert "[1] 2 tokens\n    h<99999>\n  error: ids_outside_vocabulary, token 1 (id 99999): " in text
+    assert "\n[2] 1 token, 1 trained\n    ⟦i⟧\n" in text
     assert "104 99999⟦ 105⟧" in printed(path, None)
 
 
@@ -98,7 +103,7 @@ def test_wide_characters_are_wrapped_on_a_terminal(tmp_path: Path, tokenizer_dir
     ids = byte_ids("你" * 50)
     path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[[-100] * 150])
     lines = printed(path, tokenizer_dir, colour=True, width=40).splitlines()
-    assert [line.count("你") for line in lines if "你" in line] == [20, 20, 10]
+    assert [line.count("你") for line in lines if "你" in line] == [18, 18, 14]
     assert "你" * 50 in printed(path, tokenizer_dir, width=40)
 
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 import chat_templates as templates
 from chat_templates import plain_rendering
 from sftkit.rows import EngineDifferenceError, Row, RowError
+from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import RENDERER, EngineRefusedError, Engines
 from sftkit.tokenization.fast_rendering import MinijinjaRenderer
 from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.proving import ProvenFunction, Sampler, kind_of
 from sftkit.tokenization.rendering import ReferenceRenderer, Renderer
-from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.template_lexing import plain_template
 from sftkit.tokenization.template_marks import CLOSE, INDEX, OPEN, mark_template, split_marks
 from sftkit.tokenization.template_trust import check_template

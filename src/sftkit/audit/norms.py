@@ -40,10 +40,10 @@ class Norms:
     vocabulary_size: ids are below it, and none of `holes`. pad: may stand around a row. bos_in_chats, bos_in_text:
     rows begin with `bos`. stops: what answers end with. prompts: how a right row goes on before an answer, one of
     these (the generation prompt, or what stands before the answer where a template has none). headers: what opens
-    messages of any role. openers: the special tokens in prompts and headers. foreign: special tokens that the
-    template never writes. after: what may follow a special token, one of these. before: what may precede it. tails:
-    what may follow the last stop token of a conversation. chats_end: conversations end with a stop token (and a tail).
-    special: all special tokens.
+    messages of other roles. roles: whose, for each of the headers. openers: the special tokens in prompts and headers.
+    foreign: special tokens that the template never writes. after: what may follow a special token, one of these.
+    before: what may precede it. tails: what may follow the last stop token of a conversation. chats_end: conversations
+    end with a stop token (and a tail). special: all special tokens.
     """
 
     making: Making = Making()
@@ -56,6 +56,7 @@ class Norms:
     stops: Ids = ()
     prompts: tuple[Ids, ...] = ()
     headers: tuple[Ids, ...] = ()
+    roles: tuple[str, ...] = ()
     openers: Ids = ()
     foreign: Ids = ()
     after: tuple[tuple[int, tuple[Ids, ...]], ...] = ()

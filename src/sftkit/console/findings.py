@@ -8,7 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.text import Text
 
-from sftkit.audit.findings import ERROR, RULES
+from sftkit.audit.findings import RULES
+from sftkit.console.lines import level_style, print_text
 from sftkit.inspection.visible import one_line
 
 
@@ -35,22 +36,17 @@ class Found(Protocol):
 def print_findings(rows: int, findings: Sequence[Found], console: Console) -> None:
     """Each finding: how many rows, what is wrong, which ones, what to do."""
     if not findings:
-        _print(Text(f"audit: {rows:,} rows checked, nothing found"), console)
+        print_text(console, Text(f"audit: {rows:,} rows checked, nothing found"))
         return
-    _print(Text(f"audit: {rows:,} rows checked"), console)
+    print_text(console, Text(f"audit: {rows:,} rows checked"))
     for found in findings:
         rule = RULES.get(found.rule)
-        style = "red" if found.level == ERROR else "yellow"
-        title = Text(f"  {found.level}: {found.rule}, {found.rows:,} row{'s' if found.rows > 1 else ''}", style)
+        rows_named = f"{found.rows:,} row{'s' if found.rows > 1 else ''}"
+        title = Text(f"{found.level}: {found.rule}, {rows_named}", level_style(found.level))
         if rule is not None:
             title.append(f": {rule.what}")
-        _print(title, console)
+        print_text(console, title, indent=2)
         more = ", ..." if found.rows > len(found.examples) else ""
-        _print(Text(f"    in {', '.join(map(one_line, found.examples))}{more}", "dim"), console)
+        print_text(console, Text(f"in {', '.join(map(one_line, found.examples))}{more}", "dim"), indent=4)
         if rule is not None:
-            _print(Text(f"    {rule.advice}"), console)
-
-
-def _print(text: Text, console: Console) -> None:
-    """One line in a pipe, wrapped on a terminal."""
-    console.print(text, soft_wrap=not console.is_terminal, highlight=False)
+            print_text(console, Text(rule.advice), indent=4)

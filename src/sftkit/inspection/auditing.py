@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sftkit.audit.checks import check
 from sftkit.audit.duplicates import Digests, digests_of, repeated
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, Finding
-from sftkit.audit.learning import learn_norms
-from sftkit.audit.making import making_in
-from sftkit.audit.norms import Making, Norms
+from sftkit.audit.norms import Norms
 from sftkit.audit.tally import Count, findings_of, merged
 from sftkit.config.schema import InspectConfig
 from sftkit.inspection.columns import Layout, layout_of, row_groups, tokens_of
-from sftkit.inspection.decoding import open_tokenizer
+from sftkit.inspection.norms import source_of
 from sftkit.inspection.summary import shard_label
 from sftkit.progress import Progress, shown
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_parquet
-from sftkit.tokenization.loading import chat_template_sha256
-from sftkit.tokenization.stops import stop_tokens
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _THREADS = min(8, os.cpu_count() or 1)
 _TOKENS_AT_ONCE = 1 << 18  # what a processor's cache holds, with what is made of it
@@ -75,7 +66,11 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
         return Audit(0, (), tuple(notes))
     if any(not layout.supervision for layout in tokens):
         notes.append("there are no labels: what depends on the loss was not checked")
-    norms, more = _norms(config, shards.manifest)
+    source = source_of(config, shards.manifest)
+    norms = source.norms()
+    notes += [*source.notes, *source.differing_template()]
+    if source.tokenizer is None:
+        notes.append("without a tokenizer neither special tokens nor prompts, ids and stop tokens could be checked")
     rows = [_rows_of(layout.path) for layout in tokens]
     lock = threading.Lock()
 
@@ -88,42 +83,7 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
     names = [shard_label(layout.path, shards.root) for layout in tokens]
     copies, note = _copies(names, [digests for _, digests in parts], _repeated_on_purpose(shards.manifest))
     findings = findings_of({**counts, DUPLICATE_ROW: copies})
-    return Audit(sum(rows), findings, (*notes, *more, *note))
-
-
-def _norms(config: InspectConfig, manifest: Manifest | None) -> tuple[Norms, list[str]]:
-    """What right rows look like, as far as config and manifest tell, and what they do not tell."""
-    made_by: Mapping[str, Any] = manifest.config if manifest is not None else {}
-    making = making_in(made_by) if manifest is not None else Making()
-    template, notes = _template(made_by.get("dataprocessor") or {})
-    tokenizer, more = open_tokenizer(config, manifest, template)
-    notes += more
-    if tokenizer is None:
-        notes.append("without a tokenizer neither special tokens nor prompts, ids and stop tokens could be checked")
-        return Norms(making=making), notes
-    made_with = manifest.tokenizer if manifest is not None else None
-    if made_with is not None and made_with.chat_template_sha256 != chat_template_sha256(tokenizer):
-        notes.append("the chat template differs from the one that made the shards: rows are measured by this one")
-    return learn_norms(tokenizer, making, _stops(tokenizer)), notes
-
-
-def _stops(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    return stop_tokens(tokenizer, str(tokenizer.name_or_path))
-
-
-def _template(processor: Mapping[str, Any]) -> tuple[str | None, list[str]]:
-    """The chat template that a manifest's config gives, None where it gives none."""
-    if processor.get("chat_template") is not None:
-        return str(processor["chat_template"]), []
-    if processor.get("chat_template_base64") is not None:
-        return base64.b64decode(processor["chat_template_base64"]).decode("utf-8", "replace"), []
-    path = processor.get("chat_template_path")
-    if path is None:
-        return None, []
-    try:
-        return Path(path).read_text(encoding="utf-8"), []
-    except (OSError, UnicodeDecodeError):
-        return None, [f"{path}: the chat template that made the shards cannot be read; give chat_template_path"]
+    return Audit(sum(rows), findings, (*notes, *note))
 
 
 def _shard(

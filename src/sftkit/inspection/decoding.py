@@ -128,25 +128,18 @@ def join_bytes(parts: Sequence[str | bytes | None]) -> list[str | None]:
     return texts
 
 
-def open_decoder(config: InspectConfig, manifest: Manifest | None) -> tuple[Decoder | None, list[str]]:
-    """The decoder for some shards, and what the reader should know about it.
-
-    The tokenizer is the one that the config names, else the one that made the shards. That one may be gone: then
-    there is no decoder, and the reason is a note.
-
-    Raises:
-        TokenizerError: the config names a tokenizer that cannot be loaded.
-    """
-    tokenizer, notes = open_tokenizer(config, manifest, None)
-    return (Decoder(tokenizer) if tokenizer is not None else None), notes
-
-
 def open_tokenizer(
     config: InspectConfig, manifest: Manifest | None, chat_template: str | None
 ) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
-    """The tokenizer for some shards as `open_decoder` finds it, and notes.
+    """The tokenizer for some shards, and what the reader should know about it.
 
-    chat_template: the one that made the shards, where it was not the tokenizer's own; one that the config gives wins.
+    It is the one that the config names, else the one that made the shards. That one may be gone: then there is none,
+    and the reason is a note.
+
+    Args:
+        config: names a tokenizer and a chat template, or neither.
+        manifest: knows the tokenizer that made the shards.
+        chat_template: the one that made the shards, where it was not the tokenizer's own; the config's wins.
 
     Raises:
         TokenizerError, ConfigError: the config names a tokenizer or a template that cannot be loaded.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sftkit.audit.norms import Norms
 from sftkit.config.schema import InspectConfig
 from sftkit.errors import TokenizerError
 from sftkit.inspection.auditing import Audit, audit_shards
 from sftkit.inspection.columns import layout_of
-from sftkit.inspection.decoding import Decoder, open_decoder
+from sftkit.inspection.decoding import Decoder
+from sftkit.inspection.norms import Source, source_of
 from sftkit.inspection.rows import ShownRow, read_rows
 from sftkit.inspection.selection import check_choices, narrow, scope_of, select
 from sftkit.inspection.summary import Summary, summarize, text_fields
@@ -37,7 +39,8 @@ def is_audited(config: InspectConfig) -> bool:
 def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress | None = None) -> Report:
     """Look into shards as a config asks: the whole of them counted, and the rows it chooses, or an audit of all.
 
-    Loads a tokenizer (and so transformers) only when rows of tokens are shown or audited.
+    Loads a tokenizer (and so transformers), and learns what right rows look like, only when rows of tokens are shown
+    or audited.
 
     Raises:
         SourceError: a file cannot be read, has no columns that we know, or what is asked for is not there.
@@ -51,14 +54,22 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     if is_audited(config):
         audit = audit_shards(config, narrowed, fields, progress or Silent())
         return Report(summary, (), (), audit)
-    decoder: Decoder | None = None
-    notes: list[str] = []
     scope = scope_of(shards, narrowed)
+    if not config.rows:
+        select(scope, replace(config, search=None), None, fields)  # a row that is not there is an error all the same
+        return Report(summary, (), ())
+    source: Source | None = None
     if any(layout_of(path, fields).tokens for path in scope.paths):
-        decoder, notes = open_decoder(config, shards.manifest)
-        if decoder is None and config.search is not None:
-            raise TokenizerError(f"search needs the text of the tokens: {notes[0]}")
+        source = source_of(config, shards.manifest)
+        if source.tokenizer is None and config.search is not None:
+            raise TokenizerError(f"search needs the text of the tokens: {source.notes[-1]}")
+    decoder = Decoder(source.tokenizer) if source is not None and source.tokenizer is not None else None
+    notes = list(source.notes) if source is not None else []
     places = select(scope, config, decoder, fields)
     if config.search is not None and not places:
         notes.append(f"no row contains {config.search!r}")
-    return Report(summary, tuple(read_rows(places, shards.root, decoder, fields)), tuple(notes))
+    norms: Norms | None = None
+    if places and source is not None and decoder is not None:
+        norms = source.norms()
+        notes += source.differing_template()
+    return Report(summary, tuple(read_rows(places, shards.root, decoder, norms, fields)), tuple(notes))

@@ -1,19 +1,23 @@
-"""Rows as the model sees them: every token with its text, its loss, and what kind of token it is."""
+"""Rows as the model sees them: every token with its text, its loss and its kind; turns, and what is wrong with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from sftkit.audit.findings import SPECIAL_TOKEN_IN_CONTENT
+from sftkit.audit.norms import Norms
 from sftkit.inspection.columns import Layout, Tokens, layout_of, row_groups, texts_of, tokens_of
 from sftkit.inspection.decoding import Decoder, Piece
+from sftkit.inspection.row_findings import RowFinding, findings_in, placed
 from sftkit.inspection.selection import Place
 from sftkit.inspection.summary import shard_label, share
+from sftkit.inspection.turns import Turn, Written, turns_of
 from sftkit.rows import Offsets
 
 
@@ -37,7 +41,8 @@ class ShownRow:
     """One row. row: within its split, shard_row: within its file, both from 0.
 
     length: in tokens (characters for text). trained_share: of all its tokens, 0 to 1. seq_lengths: tokens of the
-    sequences that share it, for a pack. text: of a row that is text; it has no tokens then.
+    sequences that share it, for a pack. text: of a row that is text; it has no tokens then. turns, findings: () where
+    there is no tokenizer to tell them.
     """
 
     split: str
@@ -51,6 +56,8 @@ class ShownRow:
     notes: tuple[str, ...]
     text: str | None
     tokens: tuple[Token, ...]
+    turns: tuple[Turn, ...]
+    findings: tuple[RowFinding, ...]
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,16 @@ class Segment:
 
 
 def read_rows(
-    places: Sequence[Place], root: Path, decoder: Decoder | None, text_fields: Sequence[str]
+    places: Sequence[Place], root: Path, decoder: Decoder | None, norms: Norms | None, text_fields: Sequence[str]
 ) -> list[ShownRow]:
     """Read the rows at some places, one row group in memory at a time.
+
+    Args:
+        places: where they are.
+        root: of the set of shards.
+        decoder: what makes text of tokens, where there is a tokenizer.
+        norms: what right rows look like, where that is known.
+        text_fields: names that a text column may have.
 
     Raises:
         SourceError: a file cannot be read.
@@ -83,15 +97,15 @@ def read_rows(
     for (path, group), some in groupby(places, key=lambda place: (place.path, place.group)):
         layout = layout_of(path, text_fields)
         table = next(row_groups(layout, group))
-        rows += [_row(table.slice(place.group_row, 1), layout, place, root, decoder) for place in some]
+        rows += [_row(table.slice(place.group_row, 1), layout, place, root, decoder, norms) for place in some]
     return rows
 
 
-def segments(row: ShownRow) -> Iterator[Segment]:
-    """Group neighbouring tokens of a row that are trained or not, special or not, alike."""
+def segments(row: ShownRow, start: int = 0, stop: int | None = None) -> Iterator[Segment]:
+    """Group neighbouring tokens of a row, or of [start, stop) of it, that are trained or not, special or not, alike."""
     ends = np.cumsum(row.seq_lengths, dtype=np.int64)
-    start = 0
-    for kind, some in groupby(enumerate(row.tokens), key=lambda item: _kind(item[1], item[0], ends)):
+    chosen = enumerate(row.tokens[start:stop], start=start)
+    for kind, some in groupby(chosen, key=lambda item: _kind(item[1], item[0], ends)):
         tokens = [token for _, token in some]
         trained, special, wrong, known, sequence = kind
         text = "".join(token.text or "" for token in tokens) if known else " ".join(str(t.id) for t in tokens)
@@ -104,15 +118,18 @@ def _kind(token: Token, position: int, ends: Offsets) -> tuple[bool | None, bool
     return token.trained, token.special, token.label is not None, token.text is not None, sequence
 
 
-def _row(table: pa.Table, layout: Layout, place: Place, root: Path, decoder: Decoder | None) -> ShownRow:
+def _row(
+    table: pa.Table, layout: Layout, place: Place, root: Path, decoder: Decoder | None, norms: Norms | None
+) -> ShownRow:
     shard = shard_label(place.path, root)
     if not layout.tokens:
         text = texts_of(table, layout)[0]
-        return ShownRow(place.split, place.row, shard, place.shard_row, len(text), None, None, (), (), text, ())
+        return ShownRow(place.split, place.row, shard, place.shard_row, len(text), None, None, (), (), text, (), (), ())
     read = tokens_of(table, layout)
     tokens = _tokens(read, decoder)
     trained = None if read.trained is None else int(np.count_nonzero(read.trained))
     packs = () if read.seq_lengths is None else tuple(read.seq_lengths.values.tolist())
+    turns, findings = _measured(read, tokens, packs, norms) if norms is not None else ((), ())
     return ShownRow(
         split=place.split,
         row=place.row,
@@ -125,7 +142,31 @@ def _row(table: pa.Table, layout: Layout, place: Place, root: Path, decoder: Dec
         notes=tuple(_notes(read, tokens, packs, decoded=decoder is not None)),
         text=None,
         tokens=tokens,
+        turns=turns,
+        findings=findings,
     )
+
+
+def _measured(
+    read: Tokens, tokens: Sequence[Token], packs: Sequence[int], norms: Norms
+) -> tuple[tuple[Turn, ...], tuple[RowFinding, ...]]:
+    """The turns of a row, and what is wrong in them."""
+    ids = read.ids.values
+    sequences = _sequences(packs, len(tokens))
+    findings = findings_in(ids, read.labels, read.trained, sequences, norms)
+    written = Written(
+        ids.tolist(), [token.text for token in tokens], [token.special for token in tokens], read.trained, sequences
+    )
+    in_content = [finding.start for finding in findings if finding.rule == SPECIAL_TOKEN_IN_CONTENT]
+    turns = turns_of(written, norms, in_content)
+    return turns, placed(findings, turns, packed=len(sequences) > 1)
+
+
+def _sequences(packs: Sequence[int], tokens: int) -> list[tuple[int, int]]:
+    """[start, stop) of the sequences that share a row; lengths that do not sum up to it say nothing."""
+    if not packs or sum(packs) != tokens or min(packs) < 0:
+        return [(0, tokens)]
+    return list(pairwise([0, *np.cumsum(packs, dtype=np.int64).tolist()]))
 
 
 def _tokens(read: Tokens, decoder: Decoder | None) -> tuple[Token, ...]:

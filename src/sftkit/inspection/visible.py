@@ -46,9 +46,9 @@ def visible(text: str, *, whitespace: bool = False, reserved: str = "") -> Itera
         yield Part(text[start:], False)
 
 
-def one_line(text: str) -> str:
-    """A name or path from data, escaped, on one line."""
-    return "".join(part.text for part in visible(text)).replace("\n", "\\n").replace("\t", "\\t")
+def one_line(text: str, *, reserved: str = "") -> str:
+    """A name or path from data, escaped, on one line; `reserved` characters are escaped too."""
+    return "".join(part.text for part in visible(text, reserved=reserved)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def terminal_safe_json(document: str) -> str:

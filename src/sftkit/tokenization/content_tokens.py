@@ -26,6 +26,22 @@ class SpecialTokens:
         self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
         self._break = next(mark for mark in _BREAKS if not any(mark in text for text in tokens))
 
+    def may_be_in(self, parts: Sequence[Any]) -> bool:
+        """A quick look that tells most rows apart: False where plain messages, beside which there is nothing else, hold
+        no character that a special token begins with.
+
+        Args:
+            parts: the messages, then what may stand beside them.
+        """
+        messages, *others = parts
+        if any(others):
+            return True
+        try:
+            text = "".join(chain.from_iterable([message.values() for message in messages]))
+        except (TypeError, AttributeError):  # they hold more than texts, or are none
+            return True
+        return any(first in text for first in self._firsts)
+
     def found_in(
         self, messages: Sequence[Mapping[str, Any]] | Mapping[str, Any], tools: Any = None, documents: Any = None
     ) -> tuple[int | None, str] | None:
@@ -41,8 +57,6 @@ class SpecialTokens:
         """
         if isinstance(messages, Mapping):
             tools, messages = [dict(messages), tools], ()
-        elif tools is None and documents is None and not self._may_be_in(messages):
-            return None
         for index, message in enumerate(messages):
             found = self._in_message(message)
             if found is not None:
@@ -62,7 +76,7 @@ class SpecialTokens:
         if isinstance(value, dict):
             return {self.escaped(key): self.escaped(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.escaped(each) for each in value]
+            return self._apart([self.escaped(each) for each in value])
         return value
 
     def escaped_messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -72,17 +86,23 @@ class SpecialTokens:
             for message in messages
         ]
 
+    def _apart(self, values: list[Any]) -> list[Any]:
+        """Values of a list, those that are parts of a content kept from making a special token together."""
+        texts = _texts_of(values)
+        if texts is None or self._in_text("".join(texts)) is None:
+            return values
+        *held, last = zip(values, texts, strict=True)
+        return [
+            *(
+                text + self._break if isinstance(part, str) else {**part, "text": text + self._break}
+                for part, text in held
+            ),
+            last[0],
+        ]
+
     def _broken(self, match: re.Match[str]) -> str:
         token = match[0]
         return token[0] + self._break + token[1:] if len(token) > 1 else self._break
-
-    def _may_be_in(self, messages: Sequence[Mapping[str, Any]]) -> bool:
-        """False where plain messages hold no character that a special token begins with: a quick look at most rows."""
-        try:
-            text = "".join(chain.from_iterable([message.values() for message in messages]))
-        except TypeError:  # they hold more than texts
-            return True
-        return any(first in text for first in self._firsts)
 
     def _in_message(self, message: Mapping[str, Any]) -> str | None:
         for key, value in message.items():
@@ -106,6 +126,8 @@ class SpecialTokens:
                 found = self._in(each)
                 if found is not None:
                     return found
+            texts = _texts_of(value)
+            return self._in_text("".join(texts)) if texts is not None else None
         return None
 
     def _in_text(self, text: str) -> str | None:
@@ -114,3 +136,9 @@ class SpecialTokens:
                 match = self._pattern.search(text)
                 return None if match is None else match[0]
         return None
+
+
+def _texts_of(values: Sequence[Any]) -> list[str] | None:
+    """The texts of the parts of a content, which templates write end to end; None where these are no such parts."""
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in values]
+    return [text for text in texts if isinstance(text, str)] if all(isinstance(text, str) for text in texts) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from sftkit.rows import Row, RowDroppedError, RowError
 from sftkit.tokenization.content_tokens import SpecialTokens
-from sftkit.tokenization.conversations import conversation_of
+from sftkit.tokenization.conversations import Conversation, conversation_of
 
 KEEP, ESCAPE, DROP = "keep", "escape", "drop"
 
@@ -32,6 +32,8 @@ class Screen:
             RowDroppedError: the row is to be dropped.
             RowError: the row is to be quarantined, or holds no conversation.
         """
+        if column is not None and not self._tokens.may_be_in([row.get(column), row.get("tools"), row.get("documents")]):
+            return row, False
         conversation = conversation_of(row, column)
         found = self._tokens.found_in(conversation.messages, conversation.tools, conversation.documents)
         if found is None:
@@ -39,7 +41,7 @@ class Screen:
         if self._policy == KEEP:
             return row, True
         if self._policy == ESCAPE:
-            return self._escaped(row, column), False
+            return self._escaped(row, column, conversation), False
         if self._policy == DROP:
             raise RowDroppedError(_DROPPED)
         place, token = found
@@ -63,9 +65,14 @@ class Screen:
             raise RowDroppedError(_DROPPED)
         raise RowError(f"it holds the special token {found[1]!r} (special_tokens_in_content=error)")
 
-    def _escaped(self, row: Row, column: str | None) -> Row:
+    def _escaped(self, row: Row, column: str | None, conversation: Conversation) -> Row:
         columns = set(row) if column is None else {column, *_TEMPLATE_COLUMNS} & set(row)
-        return {name: self._escaped_value(value) if name in columns else value for name, value in row.items()}
+        made = {name: self._escaped_value(value) if name in columns else value for name, value in row.items()}
+        for name, parsed in zip(_TEMPLATE_COLUMNS, (conversation.tools, conversation.documents), strict=True):
+            escaped = self._tokens.escaped(parsed)
+            if escaped != parsed:
+                made[name] = escaped  # JSON text may write a token so that it is one only when it is parsed
+        return made
 
     def _escaped_value(self, value: Any) -> Any:
         if isinstance(value, list) and value and all(isinstance(item, Mapping) and "role" in item for item in value):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from sftkit.errors import ConfigError, TokenizerError
-from sftkit.rows import Ragged, Row, Supervised
+from sftkit.rows import Ragged, Row, RowError, Supervised
 from sftkit.tokenization import masks
 from sftkit.tokenization.bare_ids import BareIds, GigatokenIds, TokenizersIds
-from sftkit.tokenization.choices import ALL, LAST_ASSISTANT, Supervision
+from sftkit.tokenization.choices import ALL, LAST_ASSISTANT, Supervision, are_flagged, untrained
 from sftkit.tokenization.content_form import ContentForms
 from sftkit.tokenization.content_tokens import SpecialTokens
-from sftkit.tokenization.conversations import Conversation, conversation_of
+from sftkit.tokenization.conversations import Conversation, conversation_of, is_assistant
 from sftkit.tokenization.encoding import Encoder, ReferenceEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER, EngineRefusedError, Engines
 from sftkit.tokenization.fast_encoding import FastEncoder
@@ -26,6 +27,7 @@ from sftkit.tokenization.fast_rendering import MinijinjaRenderer
 from sftkit.tokenization.loading import TokenizerSpec, backend_json, chat_template_sha256, fingerprint, load_tokenizer
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.proving import ProvenEncoder, ProvenFunction, Sampler
+from sftkit.tokenization.reasoning import answer_start
 from sftkit.tokenization.rendering import ReferenceRenderer, Renderer
 from sftkit.tokenization.responses import response_spans
 from sftkit.tokenization.screening import KEEP, Screen
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MASK_REASONING = "mask"
+
+_FLAG_IN_TEXT = (
+    "a message says that it is not trained, which rows of text cannot hold; "
+    "use tokenize_and_apply_chat_template_with_masking"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -228,9 +235,16 @@ class Toolbox:
         """The conversation of a row (in `column`, or the whole row) as text.
 
         Raises:
-            RowError: the row holds none, or the template cannot render it.
+            RowDroppedError, RowError: as `screen`; the template cannot render it, or a message says that it is not
+                trained, which a text cannot hold.
         """
-        return self._render(self._content_forms.adapted(conversation_of(row, column, self._variables)))
+        if self._policy != KEEP:
+            row, _ = self._screen.row(row, column)
+        conversation = conversation_of(row, column, self._variables)
+        messages = conversation.messages
+        if not isinstance(messages, Mapping) and are_flagged(messages) and untrained(messages):
+            raise RowError(_FLAG_IN_TEXT)
+        return self._render(self._content_forms.adapted(conversation))
 
     def find_turns(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
         """The conversation of a row as text, and the spans of it that are trained.
@@ -243,13 +257,16 @@ class Toolbox:
         return self._find_turns(self._conversation(row, column))
 
     def prompts_differ(self, row: Row, column: str | None) -> bool:
-        """Whether anything before an assistant turn is other text, or other tokens, than the model is given at that
-        place at inference. Only a sample of rows is looked at: the first of each unit, and as many as are verified.
+        """Whether anything before a trained turn is other text, or other tokens, than the model is given at that place
+        at inference. Only a sample of rows is looked at: the first of each unit, and as many as are verified.
         """
         if self._train_on == ALL or not self._audited.takes_next():
             return False
         conversation = self._conversation(row, column)
-        text, prompts = prompts_of(self._reference_renderer, conversation)
+        if not any(map(is_assistant, conversation.turns)):
+            return False  # the template marked something else
+        trained = self._supervision.trained_turns(conversation.turns)
+        text, prompts = prompts_of(self._reference_renderer, conversation, trained)
         ids = self._reference_encoder.encode([text, *prompts], add_special_tokens=False)
         whole = ids[0]
         return any(not np.array_equal(whole[: len(ids[place])], ids[place]) for place in range(1, len(ids)))
@@ -270,7 +287,18 @@ class Toolbox:
         """The spans of the responses in a text; none when it has no response."""
         eos = self.tokenizer.eos_token
         spans = response_spans(text, response_template, instruction_template, eos if isinstance(eos, str) else None)
-        return spans[-1:] if self._train_on == LAST_ASSISTANT else spans
+        if self._train_on == LAST_ASSISTANT:
+            spans = spans[-1:]
+        if self._supervision.reasoning_masked:
+            return list(self._answers(text, spans))
+        return spans
+
+    def _answers(self, text: str, spans: Sequence[Span]) -> Iterator[Span]:
+        """What of responses follows their reasoning; one whose reasoning is not closed could hold anything, and is left
+        out."""
+        for start, end in spans:
+            with suppress(RowError):
+                yield answer_start(text, start, end, {}), end
 
     def encode(self, texts: Sequence[str], *, truncation: bool = False, max_length: int | None = None) -> Ragged:
         """`tokenizer(text)["input_ids"]` of each text; `max_length` in tokens."""

@@ -5,24 +5,24 @@ end of the stop token of every assistant turn. Proven for each row, or refused w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 from sftkit.rows import RowError
-from sftkit.tokenization.choices import ALL, Supervision, Turn, are_flagged, is_trained
+from sftkit.tokenization.choices import ALL, Supervision, Turn, are_flagged, outside, reasoning_span, untrained
 from sftkit.tokenization.closings import Closing
 from sftkit.tokenization.conversations import (
     Conversation,
     Message,
-    answer_in,
     assistant_turns,
     content_of,
     is_assistant,
 )
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.openings import Opening, begins_reasoning, opening_of
+from sftkit.tokenization.prefixes import by_prefixes, check_content
 from sftkit.tokenization.probing import manners_of, prompts_after
 from sftkit.tokenization.rendering import Renderer
 from sftkit.tokenization.stretches import Stretches, stretches_of
@@ -66,25 +66,34 @@ class TurnFinder:
         messages = conversation.turns
         if self._supervision.train_on == ALL:
             return self._everything(conversation, messages)
+        text, turns = self._turns(conversation)
+        return text, self._supervision.spans(text, turns, messages)
+
+    def _turns(self, conversation: Conversation) -> tuple[str, list[Turn]]:
+        """The text of a conversation, and what the model produces of it."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
         if marked is None:
-            text, turns = self._by_prefixes(conversation, source)
-        elif marked.has_generation:
-            text, turns = self._by_generation(conversation, marked, source)
-        else:
-            text, turns = self._by_marks(conversation, marked, source)
-        return text, self._supervision.spans(text, turns, messages)
+            return by_prefixes(self._renderer, conversation, *self._learn(marked, source, conversation))
+        if marked.has_generation:
+            return self._by_generation(conversation, marked, source)
+        return self._by_marks(conversation, marked, source)
 
     def _everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[Span]]:
-        """The whole text, without the messages that say they are not trained."""
-        if not are_flagged(messages):
+        """The whole text, without the messages that say they are not trained, and without reasoning where that is
+        masked.
+        """
+        text, left_out = None, []
+        places = sorted(untrained(messages)) if are_flagged(messages) else ()
+        if places:
+            text, stretches = self._stretches(conversation, places)
+            left_out += [stretches[place] for place in places if place in stretches]
+        if self._supervision.reasoning_masked and any(map(is_assistant, messages)):
+            text, turns = self._turns(conversation)
+            left_out += [reasoning_span(text, turn, messages) for turn in turns]
+        if text is None:
             text = self._renderer.render(conversation)
-            return text, [(0, len(text))]
-        left_out = [place for place, message in enumerate(messages) if not is_trained(message, place)]
-        text, stretches = self._stretches(conversation, left_out)
-        edges = [0, *(edge for place in left_out for edge in stretches.get(place, ())), len(text)]
-        return text, [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+        return text, outside(left_out, len(text))
 
     def _stretches(self, conversation: Conversation, places: Sequence[int]) -> tuple[str, Stretches]:
         """The text of a conversation, and where in it some of its messages are.
@@ -108,16 +117,19 @@ class TurnFinder:
         if not self._supervision.tells_messages_apart and not are_flagged(conversation.turns):
             return text, [(0, start, end) for start, end in spans]
         places = assistant_turns(conversation.turns)
-        if len(spans) == len(places):
-            return text, [(place, *span) for place, span in zip(places, spans, strict=True)]
-        _, stretches = self._stretches(conversation, places)
+        try:
+            _, stretches = self._stretches(conversation, places)
+        except RowError:
+            if len(blocks) != len(places):
+                raise
+            return text, [(place, block.start, block.end) for place, block in zip(places, blocks, strict=True)]
         owners = [
             (place, start, end)
-            for start, end in spans
+            for start, end in ((block.start, block.end) for block in blocks)
             for place, (first, last) in stretches.items()
             if first <= start and end <= last
         ]
-        if len(owners) != len(spans):
+        if len(owners) != len(blocks):
             raise RowError("a {% generation %} block spans several messages; cannot tell them apart")
         return text, owners
 
@@ -129,7 +141,7 @@ class TurnFinder:
         text, stretches = stretches_of(rendered, marked, messages, places)
         opening, closing = self._learn(marked, source, conversation)
         if stretches is None or opening is None:
-            return self._by_prefixes(conversation, source)
+            return by_prefixes(self._renderer, conversation, opening, closing)
         turns: list[Turn] = []
         prompt, (tail, stop) = opening.text, closing.plain
         as_most = bool(prompt) and not opening.depends and len(stretches) == len(messages)
@@ -146,12 +158,12 @@ class TurnFinder:
             ):  # the opening, perhaps reasoning, the content, a stop token
                 turns.append((place, produced, end - len(tail) + stop))
             elif place not in stretches:  # the template wrote nothing for it: so there is nothing to learn
-                _check_content(text, 0, 0, message)
+                check_content(text, 0, 0, message)
             else:
                 if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
                     end = start + self._own_end(conversation, marked, place, text[start:end])
                 produced = self._produced(conversation, marked, opening, place, text, start, end)
-                _check_content(text, produced, end, message)
+                check_content(text, produced, end, message)
                 turns.append((place, produced, closing.end(text, produced, end, message)))
         return text, turns
 
@@ -218,55 +230,18 @@ class TurnFinder:
             self._learnt[key] = (opening_of(manners, depends=depends) if manners is not None else None), closing
         return self._learnt[key]
 
-    def _by_prefixes(self, conversation: Conversation, source: str) -> tuple[str, list[Turn]]:
-        """Find each turn between the rendering of what comes before it and the rendering that ends with it."""
-        messages = conversation.turns
-        text = self._renderer.render(conversation)
-        opening, closing = self._learn(self._marked(source), source, conversation)
-        turns: list[Turn] = []
-        for place in assistant_turns(messages):
-            start = self._end_of_prompt(conversation, place, text, opening)
-            through = self._renderer.render(conversation.first(place + 1))
-            if not text.startswith(through):
-                raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
-            _check_content(text, start, len(through), messages[place])
-            turns.append((place, start, closing.end(text, start, len(through), messages[place])))
-        if any(start < end for (_, _, end), (_, start, _) in pairwise(turns)):
-            raise RowError("assistant turns overlap in the rendered text; cannot prove their masks")
-        return text, turns
 
-    def _end_of_prompt(self, conversation: Conversation, place: int, text: str, opening: Opening | None) -> int:
-        """Where the model would begin to write a turn: the end of what it would have been given.
-
-        Raises:
-            RowError: the text does not begin with what the model would have been given.
-        """
-        if place == 0:
-            raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
-        earlier = conversation.first(place)
-        before = self._renderer.render(earlier)
-        prompt = self._renderer.render(earlier, add_generation_prompt=True)
-        if prompt != before and text.startswith(prompt):
-            return len(prompt)
-        if not text.startswith(before):
-            raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
-        if opening is None:
-            raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
-        produced = opening.end_in(text, len(before), len(text))
-        if produced is None and prompt != before:
-            raise RowError(f"message {place} does not begin with its generation prompt; cannot prove its mask")
-        return len(before) if produced is None else produced
-
-
-def prompts_of(renderer: Renderer, conversation: Conversation) -> tuple[str, list[str]]:
-    """The text of a conversation, and what the model would have been given for each of its assistant turns but a
-    first one.
+def prompts_of(renderer: Renderer, conversation: Conversation, places: Sequence[int]) -> tuple[str, list[str]]:
+    """The text of a conversation, and what the model would have been given for the turns at some places. What the
+    template refuses to render is left out, as is a turn that nothing comes before.
 
     Raises:
-        RowError: the template cannot render it, as a whole or up to a turn.
+        RowError: the template cannot render the conversation as a whole.
     """
-    places = [place for place in assistant_turns(conversation.turns) if place]
-    prompts = [renderer.render(conversation.first(place), add_generation_prompt=True) for place in places]
+    prompts = []
+    for place in filter(None, places):
+        with suppress(RowError):
+            prompts.append(renderer.render(conversation.first(place), add_generation_prompt=True))
     return renderer.render(conversation), prompts
 
 
@@ -282,26 +257,3 @@ def _may_hold_others(messages: Sequence[Message], stretches: Stretches, place: i
         if following not in stretches and content_of(messages[following]):
             return True
     return False
-
-
-def _check_content(text: str, start: int, end: int, message: Message) -> None:
-    """Raise `RowError` when a turn's content stands outside of the turn's text at [start, end), and not in it.
-
-    Then either the template moved it, or the turn is not where we think. What stands nowhere was reformatted or left
-    out by the template: that is its right.
-    """
-    for piece in _content_pieces(message):
-        if text.find(piece, start, end) < 0 and piece in text[end:] + text[:start]:
-            raise RowError("an assistant turn's content lies outside of the turn's own text; cannot prove its mask")
-
-
-def _content_pieces(message: Message) -> Iterator[str]:
-    """What of a message must be found in its turn: the texts of its content, after any reasoning in it."""
-    content: Any = content_of(message)
-    parts = content if isinstance(content, list) else [content]
-    for part in parts:
-        text = part.get("text") if isinstance(part, dict) else part
-        if isinstance(text, str):
-            answer = answer_in(text)
-            if answer:
-                yield answer

@@ -1,0 +1,107 @@
+"""What a mask costs on top of rendering and encoding, on one core: `python -m benchmarks.masking [TOKENIZER ...]`.
+
+Conversations of four to ten exchanges. The same engines render and encode with marks and spans (`find_turns`,
+`encode_conversations`) and without (`render`, `encode`); nothing is made a second time. Batches alternate, and the
+median of the ratios of rounds counts, so that a busy machine slows both alike. The promise is 15 % at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.corpora import conversations, first_rows
+from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.loading import TokenizerSpec
+from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+from sftkit.torchless import import_transformers_without_torch
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared" / "tokenizers" / "qwen3"
+_ENGINES = {"auto": frozenset[str](), "reference": frozenset({ENCODER, RENDERER})}
+_BATCH = 256  # rows, about as many as a pipeline has at once
+_PROMISE = 0.15
+
+Rows = list[dict[str, Any]]
+Work = Callable[[Rows], object]
+
+
+def main() -> None:
+    """Print a table: microseconds a row, and what is extra."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tokenizers", nargs="*", default=["sample:model", *([str(_SHARED)] * _SHARED.is_dir())])
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/sftkit-benchmarks"))
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import_transformers_without_torch()
+    rows = first_rows(conversations(options.work, options.rows).path, options.rows)
+    _print("tokenizer", "engine", "what", "plain", "masked", "extra", "promise")
+    for name in options.tokenizers:
+        for engine, given_up in _ENGINES.items():
+            box = Toolbox(ToolSpec(TokenizerSpec(name), "assistant", Engines(given_up, verify=0.0)))
+            for what, (plain, masked) in _works(box).items():
+                seconds = [_both(plain, masked, rows) for _ in range(options.rounds + 1)][1:]  # the first one warms up
+                extra = median(masked / plain for plain, masked in seconds) - 1
+                times = [f"{median(each) / len(rows) * 1e6:.0f} us" for each in zip(*seconds, strict=True)]
+                kept = ("kept" if extra <= _PROMISE else "BROKEN") if what == "whole" else ""
+                _print(Path(name).name, engine, what, *times, f"{extra:+.1%}", kept)
+
+
+def _works(box: Toolbox) -> dict[str, tuple[Work, Work]]:
+    """Each step without and with a mask, by name; `screened` adds what the handler does besides."""
+
+    def render(rows: Rows) -> list[str]:
+        return [box.render(row, "messages") for row in rows]
+
+    def find(rows: Rows) -> list[tuple[str, list[tuple[int, int]]]]:
+        return [box.find_turns(row, "messages") for row in rows]
+
+    def encode_masked(turns: list[tuple[str, list[tuple[int, int]]]]) -> object:
+        return box.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
+
+    def screened(rows: Rows) -> object:
+        turns = find([box.screen(row, "messages")[0] for row in rows])
+        for row in rows:
+            box.prompts_differ(row, "messages")
+        return encode_masked(turns)
+
+    def plain(rows: Rows) -> object:
+        return box.encode(render(rows))
+
+    return {
+        "rendering": (render, find),
+        "whole": (plain, lambda rows: encode_masked(find(rows))),
+        "screened": (plain, screened),
+    }
+
+
+def _both(plain: Work, masked: Work, rows: Rows) -> tuple[float, float]:
+    """Seconds of each, batch by batch in turn."""
+    seconds = [0.0, 0.0]
+    gc.collect()
+    for place in range(0, len(rows), _BATCH):
+        batch = rows[place : place + _BATCH]
+        for index, work in enumerate((plain, masked)):
+            began = time.perf_counter()
+            work(batch)
+            seconds[index] += time.perf_counter() - began
+    return seconds[0], seconds[1]
+
+
+def _print(*cells: str) -> None:
+    widths = (14, 11, 11, 9, 9, 8, 8)
+    sys.stdout.write("".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

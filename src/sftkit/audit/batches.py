@@ -1,0 +1,146 @@
+"""Rows of tokens side by side, with what each token is, for checks that look at many rows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from sftkit.audit.matching import Stretch
+from sftkit.audit.norms import Norms
+from sftkit.rows import Ids, Mask, Offsets, Ragged, offsets_of
+
+STOP, OPENER, FOREIGN, SPECIAL, AFTER, BEFORE, HOLE = (1 << bit for bit in range(7))
+"""What a token is, as flags."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Stretches of trained tokens, [starts, ends) of all tokens, ascending; no run goes on from one row to the next.
+
+    rows: of each run. whole: rows of which everything is trained, bool, shape (rows,).
+    """
+
+    starts: Offsets
+    ends: Offsets
+    rows: Offsets
+    whole: Mask
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows (or packed sequences), what their tokens are, and which of them carry a loss.
+
+    flags: of each token, uint8, shape (tokens,). marked, marks, marked_rows: positions of the tokens that have flags,
+    these flags, and their rows; all that is looked for among special tokens is looked for there.
+    """
+
+    norms: Norms
+    text: Stretch
+    flags: npt.NDArray[np.uint8]
+    marked: Offsets
+    marks: npt.NDArray[np.uint8]
+    marked_rows: Offsets
+    trained: Mask | None
+    runs: Runs | None
+
+    def having(self, flag: int) -> Offsets:
+        """The positions of tokens that have one of some flags, ascending."""
+        return self.marked[(self.marks & flag) > 0]
+
+
+def batch_of(values: Ids, offsets: Offsets, trained: Mask | None, norms: Norms) -> Batch:
+    """Find what each token is, and the trained runs.
+
+    Args:
+        values: ids, row by row, int32, shape (tokens,).
+        offsets: where rows (or packed sequences) begin, shape (rows + 1,).
+        trained: which tokens carry a loss, shape (tokens,); None when unknown.
+        norms: what right rows look like.
+    """
+    table = _table(norms)
+    size = len(table)
+    if not len(values):
+        flags = np.zeros(0, np.uint8)
+    elif norms.vocabulary_size is None:
+        flags = np.zeros(len(values), np.uint8)
+    elif values.min() < 0 or values.max() >= size:
+        foreign = (values < 0) | (values >= size)
+        flags = table[np.where(foreign, 0, values)]
+        flags[foreign] = HOLE
+    else:
+        flags = table.take(values, mode="clip")  # faster than to have each of them looked at again
+    text = Stretch(values, offsets, *_bounds(values, offsets, norms))
+    runs = None
+    if trained is not None:
+        trained, runs = _runs(trained, text)
+    marked = np.flatnonzero(flags != 0)
+    return Batch(norms, text, flags, marked, flags[marked], text.rows_of_many(marked), trained, runs)
+
+
+@lru_cache(maxsize=8)
+def _table(norms: Norms) -> npt.NDArray[np.uint8]:
+    """What each id is, by id."""
+    table = np.zeros(norms.vocabulary_size or 1, np.uint8)
+    for flag, ids in (
+        (STOP, norms.stops),
+        (OPENER, norms.openers),
+        (FOREIGN, norms.foreign),
+        (SPECIAL, norms.special),
+        (AFTER, [token for token, _ in norms.after]),
+        (BEFORE, [token for token, _ in norms.before]),
+        (HOLE, norms.holes),
+    ):
+        known = [value for value in ids if 0 <= value < len(table)]
+        table[known] |= flag
+    return table
+
+
+def sequences_of(ids: Ragged, sequences: Ragged) -> Offsets:
+    """Offsets of the sequences of packs; a row whose lengths do not sum up to its own is one sequence."""
+    running = np.concatenate(([0], np.cumsum(sequences.values, dtype=np.int64)))
+    totals = running[sequences.offsets[1:]] - running[sequences.offsets[:-1]]
+    odd = sequences.sums(sequences.values < 0) > 0
+    if np.array_equal(totals, ids.lengths) and not odd.any():
+        return offsets_of(sequences.values.astype(np.int64))
+    fits = (totals == ids.lengths) & ~odd
+    parts = [
+        sequences[row].astype(np.int64) if fits[row] else np.array([length], np.int64)
+        for row, length in enumerate(ids.lengths.tolist())
+    ]
+    return offsets_of(np.concatenate([np.zeros(0, np.int64), *parts]))
+
+
+def _bounds(values: Ids, offsets: Offsets, norms: Norms) -> tuple[Offsets, Offsets]:
+    """Where each row begins and ends, padding left out. Padding with a stop token or a BOS cannot be told from it."""
+    first, last = offsets[:-1], offsets[1:]
+    pad = norms.pad
+    filled = last > first
+    if pad is None or pad in norms.stops or pad == norms.bos or not filled.any():
+        return first, last
+    if not (values[first[filled]] == pad).any() and not (values[last[filled] - 1] == pad).any():
+        return first, last
+    content = np.flatnonzero(values != pad)
+    begin, end = np.searchsorted(content, first), np.searchsorted(content, last)
+    held = end > begin
+    content = np.append(content, 0)
+    return np.where(held, content[np.minimum(begin, len(content) - 1)], first), np.where(
+        held, content[end - 1] + 1, first
+    )
+
+
+def _runs(trained: Mask, text: Stretch) -> tuple[Mask, Runs]:
+    """Trained stretches. The first position of a row counts for nothing: no token predicts it."""
+    trained = trained.copy()
+    filled = text.offsets[:-1][np.diff(text.offsets) > 0]
+    trained[filled] = False
+    edges = np.flatnonzero(trained[1:] != trained[:-1]) + 1  # the first token of all is not trained
+    if len(edges) % 2:
+        edges = np.append(edges, len(trained))
+    starts, ends = edges[0::2], edges[1::2]
+    rows = text.rows_of_many(starts)
+    whole = np.zeros(len(text.first), np.bool_)
+    whole[rows[(starts == text.first[rows] + 1) & (ends == text.last[rows])]] = True
+    return trained, Runs(starts, ends, rows, whole)

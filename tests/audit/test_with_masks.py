@@ -1,0 +1,109 @@
+"""What the audit learns of a template and where the masks begin: they never disagree on rows that sftkit made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sftkit.audit.checks import check_row
+from sftkit.audit.learning import learn_norms
+from sftkit.audit.norms import CONVERSATIONS, Making, Norms
+from sftkit.rows import RowError
+from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.loading import TokenizerSpec
+from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+from template_zoo import CASES
+from template_zoo.model import Case, Style
+
+EVERY_PROMPT_LOOKED_AT = Engines(frozenset({ENCODER, RENDERER}), verify=1.0)
+STYLES = {
+    case.style.name: case.style
+    for case in CASES
+    if case.style.name
+    in {
+        *("command-r", "command-r7b", "jamba", "gpt-oss", "glm4.5", "kimi-k2", "granite4", "gemma3", "llama3", "qwq"),
+        *("deepseek-v3", "deepseek-r1", "deepseek-v3.1", "deepseek-v3.2"),
+        *("mistral-v3", "mistral-v13", "nemotron-nano", "smollm3-unmarked", "qwen-thinking", "zephyr"),
+    }
+}
+CONTENTS_LIKE_TURNS = {"lookalike", "mimic", "trailing stop", "thought and stop", "stop in reasoning"}
+
+
+def box_of(path: str, style: Style) -> Toolbox:
+    return Toolbox(ToolSpec(TokenizerSpec(path, style.source, style.special), "assistant", EVERY_PROMPT_LOOKED_AT))
+
+
+def norms_of(box: Toolbox, variables: dict[str, Any]) -> Norms:
+    return learn_norms(
+        box.tokenizer, Making(CONVERSATIONS, trains_all=False, variables=variables), list(box.stop_tokens)
+    )
+
+
+def rules_of(box: Toolbox, case: Case, norms: Norms) -> set[str] | None:
+    """The rules that a masked row breaks, None where it is refused."""
+    try:
+        text, spans = box.find_turns(case.talk.row, "messages")
+    except RowError:
+        return None
+    made = box.encode_conversations([text], [spans])
+    labels = made.labels.values
+    return {rule for rule, _, _ in check_row(made.input_ids.values, labels, labels != -100, norms)}
+
+
+@pytest.mark.parametrize("name", sorted(STYLES))
+def test_masked_rows_have_no_trained_header_and_other_prompts_only_where_inference_has_others(
+    tokenizer_path: Callable[[str], str], name: str
+) -> None:
+    style = STYLES[name]
+    box = box_of(tokenizer_path("bpe"), style)
+    norms = norms_of(box, {})
+    assert norms.prompts
+    checked = 0
+    for case in CASES:
+        begun = case.talk.messages[0].get("role") != "assistant"  # nothing is asked for the first of them
+        if case.style != style or case.name in CONTENTS_LIKE_TURNS or case.talk.variables or not begun:
+            continue
+        rules = rules_of(box, case, norms)
+        if rules is None:
+            continue
+        checked += 1
+        assert "header_trained" not in rules, case.name
+        if "prompt_mismatch" in rules:
+            assert box.prompts_differ(case.talk.row, "messages"), case.name
+    assert checked > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts"),
+    [
+        # Written at the end, asked for or not.
+        ("command-r7b", {"<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"}),
+        # In the user's turn; the last answer goes on with </think>, or with what it thinks.
+        ("deepseek-v3.2", {"<think>"}),
+        ("deepseek-r1", {"<｜Assistant｜><think>\n", "<｜tool▁outputs▁end｜>"}),
+        # Calls have ids, which are no part of what follows a result.
+        ("mistral-v3", {"[/INST]", '"}[/TOOL_RESULTS]'}),
+        # A word in the first message switches to the other one.
+        ("nemotron-nano", {"<SPECIAL_11>Assistant\n<think>\n\n", "<SPECIAL_11>Assistant\n<think></think>"}),
+    ],
+)
+def test_prompts_of_templates_that_write_them_in_their_own_way(
+    tokenizer_path: Callable[[str], str], name: str, prompts: set[str]
+) -> None:
+    box = box_of(tokenizer_path("bpe"), STYLES[name])
+    assert {box.tokenizer.decode(list(prompt)) for prompt in norms_of(box, {}).prompts} == prompts
+
+
+def test_a_prompt_that_is_always_written_is_named_when_it_is_trained(tokenizer_path: Callable[[str], str]) -> None:
+    box = box_of(tokenizer_path("bpe"), STYLES["command-r7b"])
+    norms = norms_of(box, {})
+    case = next(case for case in CASES if case.style.name == "command-r7b" and case.name == "multi")
+    text, spans = box.find_turns(case.talk.row, "messages")
+    header = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
+    wider = [(start - len(header), end) for start, end in spans]
+    made = box.encode_conversations([text], [wider])
+    labels = made.labels.values
+    found = check_row(made.input_ids.values, labels, labels != -100, norms)
+    assert {rule for rule, _, _ in found} == {"header_trained"}
