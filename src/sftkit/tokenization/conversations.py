@@ -21,7 +21,7 @@ ASSISTANT_ROLES = frozenset(
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning", "thought")
 _REASONING_PARTS = frozenset({"thinking", "reasoning", "think"})
 _REASONING_ENDS = re.compile(r"</think>|</reasoning>|</thought>|</seed:think>|\[/THINK\]")
-_USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
+USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def assistant_turns(messages: Sequence[Message]) -> list[int]:
         RowError: there is none.
     """
     try:
-        usual = _USUAL_ROLES.issuperset([message.get("role") for message in messages])
+        usual = USUAL_ROLES.issuperset([message.get("role") for message in messages])
     except TypeError:  # a role that is no text, and cannot be one of these
         usual = False
     if usual:

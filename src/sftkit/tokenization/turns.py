@@ -22,6 +22,7 @@ from sftkit.tokenization.conversations import (
 )
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.openings import Opening, begins_reasoning, opening_of
+from sftkit.tokenization.plain_turns import plain_turns
 from sftkit.tokenization.prefixes import by_prefixes, check_content
 from sftkit.tokenization.probing import manners_of, prompts_after
 from sftkit.tokenization.rendering import Renderer
@@ -136,35 +137,28 @@ class TurnFinder:
     def _by_marks(self, conversation: Conversation, marked: MarkedTemplate, source: str) -> tuple[str, list[Turn]]:
         """Find each turn by the marks of the template's own loop over the messages."""
         messages = conversation.turns
-        places = assistant_turns(messages)
-        rendered = self._renderer.render_marked(conversation, marked)
-        text, stretches = stretches_of(rendered, marked, messages, places)
         opening, closing = self._learn(marked, source, conversation)
+        rendered = self._renderer.render_marked(conversation, marked)
+        if marked.counted and opening is not None and opening.text and not opening.depends:
+            plain = plain_turns(rendered, marked.counted, messages, opening, closing)
+            if plain is not None:
+                return plain
+        places = assistant_turns(messages)
+        text, stretches = stretches_of(rendered, marked, messages, places)
         if stretches is None or opening is None:
             return by_prefixes(self._renderer, conversation, opening, closing)
         turns: list[Turn] = []
-        prompt, (tail, stop) = opening.text, closing.plain
-        as_most = bool(prompt) and not opening.depends and len(stretches) == len(messages)
         for place in places:
             message = messages[place]
-            start, end = stretches.get(place, (0, 0))
-            content = message.get("content")
-            produced = start + len(prompt)
-            if (
-                text.startswith(prompt, start, end)
-                and text.endswith(f"{content}{tail}", produced, end)
-                and as_most
-                and type(content) is str
-            ):  # the opening, perhaps reasoning, the content, a stop token
-                turns.append((place, produced, end - len(tail) + stop))
-            elif place not in stretches:  # the template wrote nothing for it: so there is nothing to learn
+            if place not in stretches:  # the template wrote nothing for it: so there is nothing to learn
                 check_content(text, 0, 0, message)
-            else:
-                if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
-                    end = start + self._own_end(conversation, marked, place, text[start:end])
-                produced = self._produced(conversation, marked, opening, place, text, start, end)
-                check_content(text, produced, end, message)
-                turns.append((place, produced, closing.end(text, produced, end, message)))
+                continue
+            start, end = stretches[place]
+            if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
+                end = start + self._own_end(conversation, marked, place, text[start:end])
+            produced = self._produced(conversation, marked, opening, place, text, start, end)
+            check_content(text, produced, end, message)
+            turns.append((place, produced, closing.end(text, produced, end, message)))
         return text, turns
 
     def _produced(
