@@ -112,8 +112,8 @@ def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
     for unit in staged:
         dropped.update(unit.dropped)
     gone = [f"{count} dropped ({reason})" for reason, count in dropped.most_common()]
-    quarantined = sum(len(unit.bad) for unit in staged)
-    gone += [f"{quarantined} quarantined"] if quarantined else []
+    bad = [row for unit in staged for row in unit.bad]
+    gone += [f"{len(bad)} quarantined (the first is row {bad[0].number}: {bad[0].reason})"] if bad else []
     return f"{where}: no rows left of {read} read: {', '.join(gone)}"
 
 

@@ -329,3 +329,50 @@ def test_real_templates_render_the_same_without_their_marks(
             messages, tools=tools, chat_template=index_macro(None) + marked.source, tokenize=False
         )
         assert split_marks(rendered)[0] == plain
+
+
+SYSTEM_IN_THE_FIRST_TURN = (
+    "{% set text = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.first and text %}{{ text }}\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NAMED_HEADER = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + (' name=' + m.name if m.name else '') + '\n' }}"
+    "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+)
+LAST_HEADER_DIFFERS = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ 'User: ' + m.content + '\n' }}"
+    "{% elif loop.last %}{{ 'Assistant (final): ' + m.content + eos_token }}"
+    "{% else %}{{ 'Assistant: ' + m.content + eos_token + '\n' }}{% endif %}{% endfor %}"
+)
+QUOTES_THE_QUESTION = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% if m.role == 'assistant' %} (re: {{ messages[loop.index0 - 1].content }}){% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages"),
+    [
+        (SYSTEM_IN_THE_FIRST_TURN, [system("You are a pirate."), assistant("Arr!"), user("x"), assistant("z")]),
+        (NAMED_HEADER, [user("Hi"), {**assistant("A"), "name": "bot"}]),
+        (QUOTES_THE_QUESTION, [user("What is up with the sky?"), assistant("blue")]),
+    ],
+    ids=["the system text in the assistant's turn", "a header of its own", "the question quoted behind the answer"],
+)
+def test_a_turn_that_holds_what_the_model_does_not_produce_is_refused(
+    toolbox: MakeToolbox, template: str, messages: list[Row]
+) -> None:
+    with pytest.raises(RowError, match="cannot prove its mask"):
+        toolbox(template).find_turns({"messages": messages}, "messages")
+
+
+def test_the_header_of_a_last_turn_may_differ(toolbox: MakeToolbox) -> None:
+    assert trained(toolbox(LAST_HEADER_DIFFERS), TWO_TURNS) == ["hello</s>", "see you</s>"]
+
+
+def test_a_turn_that_carries_no_loss_needs_no_proof(toolbox: MakeToolbox) -> None:
+    messages = [user("Hi"), {**assistant("A"), "name": "bot", "train": False}, user("x"), assistant("B")]
+    assert trained(toolbox(NAMED_HEADER), messages) == ["B<|im_end|>"]

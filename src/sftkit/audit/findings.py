@@ -15,6 +15,7 @@ STOP_TOKEN_UNTRAINED = "stop_token_untrained"
 BOS_DOUBLED = "bos_doubled"
 BOS_MISSING = "bos_missing"
 HEADER_TRAINED = "header_trained"
+COLUMNS_MISFIT = "columns_misfit"
 LABELS_DIFFER = "labels_differ"
 IDS_OUTSIDE_VOCABULARY = "ids_outside_vocabulary"
 ANSWER_CUT = "answer_cut"
@@ -69,6 +70,12 @@ _TABLE = (
         "mask again with sftkit, or begin the {% generation %} marks of the chat template after the header",
     ),
     Rule(
+        COLUMNS_MISFIT,
+        ERROR,
+        "labels (or masks) and input_ids differ in length, or seq_lengths do not sum to it",
+        "write all columns of a row from the same tokens",
+    ),
+    Rule(
         LABELS_DIFFER,
         ERROR,
         "labels differ from input_ids where they are not -100",
@@ -95,7 +102,8 @@ _TABLE = (
     Rule(
         PROMPT_MISMATCH,
         WARNING,
-        "what stands before an answer is, as tokens, not what the model is given at inference",
+        "what stands before an answer is, as tokens, not what the model is given at inference (preprocess renders this "
+        "for a sample of rows: there may be more)",
         "compare with add_generation_prompt=True: strip white space from the content, give the chat_template_kwargs "
         "of inference, or train on the last answer only (train_on: last_assistant)",
     ),

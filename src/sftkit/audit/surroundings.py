@@ -59,8 +59,21 @@ class Surroundings:
         return token in self._before and () not in self._before[token]
 
     def after(self, tokens: Collection[int]) -> Bound:
-        """What may follow some tokens, for those that no content follows."""
-        return _sorted({token: kept for token, kept in self._after.items() if () not in kept and token in tokens})
+        """What may follow some tokens, for those that no content follows: any white space seen behind them, and
+        whatever was seen after that. No probe has every turn before every other.
+        """
+        return _sorted(
+            {
+                token: {(*blank, *rest) for blank, _ in map(self._parted, kept) for _, rest in map(self._parted, kept)}
+                for token, kept in self._after.items()
+                if () not in kept and token in tokens
+            }
+        )
+
+    def _parted(self, sequence: Ids) -> tuple[Ids, Ids]:
+        """The white space that a sequence begins with, and the rest."""
+        blank = tuple(takewhile(lambda value: value >= 0 and self._prober.is_blank((value,)), sequence))
+        return blank, sequence[len(blank) :]
 
     def before(self, tokens: Collection[int]) -> Bound:
         """What may precede some tokens, for those that were seen often and follow no content."""

@@ -36,9 +36,9 @@ class Found(Protocol):
 def print_findings(rows: int, findings: Sequence[Found], console: Console) -> None:
     """Each finding: how many rows, what is wrong, which ones, what to do."""
     if not findings:
-        print_text(console, Text(f"audit: {rows:,} rows checked, nothing found"))
+        print_text(console, Text(f"audit: {_rows(rows)} checked, nothing found"))
         return
-    print_text(console, Text(f"audit: {rows:,} rows checked"))
+    print_text(console, Text(f"audit: {_rows(rows)} checked"))
     for found in findings:
         rule = RULES.get(found.rule)
         rows_named = f"{found.rows:,} row{'s' if found.rows > 1 else ''}"
@@ -50,3 +50,7 @@ def print_findings(rows: int, findings: Sequence[Found], console: Console) -> No
         print_text(console, Text(f"in {', '.join(map(one_line, found.examples))}{more}", "dim"), indent=4)
         if rule is not None:
             print_text(console, Text(rule.advice), indent=4)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"

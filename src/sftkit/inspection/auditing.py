@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ import numpy as np
 
 from sftkit.audit.checks import check
 from sftkit.audit.duplicates import Digests, digests_of, repeated
-from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, Finding
+from sftkit.audit.findings import COLUMNS_MISFIT, DUPLICATE_ROW, EXAMPLES, PROMPT_MISMATCH, Finding
 from sftkit.audit.norms import Norms
 from sftkit.audit.tally import Count, findings_of, merged
 from sftkit.config.schema import InspectConfig
-from sftkit.inspection.columns import Layout, layout_of, row_groups, tokens_of
+from sftkit.inspection.columns import Layout, layout_of, misfit_rows, row_groups, tokens_of
 from sftkit.inspection.norms import source_of
 from sftkit.inspection.summary import shard_label
 from sftkit.progress import Progress, shown
@@ -82,8 +82,18 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
     counts = merged([part for part, _ in parts])
     names = [shard_label(layout.path, shards.root) for layout in tokens]
     copies, note = _copies(names, [digests for _, digests in parts], _repeated_on_purpose(shards.manifest))
-    findings = findings_of({**counts, DUPLICATE_ROW: copies})
+    findings = findings_of({**counts, **_found_by_rendering(shards.manifest, counts), DUPLICATE_ROW: copies})
     return Audit(sum(rows), findings, (*notes, *note))
+
+
+def _found_by_rendering(manifest: Manifest | None, counts: Mapping[str, Count]) -> dict[str, Count]:
+    """Prompts that `preprocess` found to differ by rendering them, which tokens alone may not show."""
+    made = manifest.audit.findings if manifest is not None and manifest.audit is not None else ()
+    return {
+        each.rule: Count(each.rows, each.examples)
+        for each in made
+        if each.rule == PROMPT_MISMATCH and (each.rule not in counts or counts[each.rule].rows < each.rows)
+    }
 
 
 def _shard(
@@ -98,9 +108,10 @@ def _shard(
         for start, stop in _cuts(np.cumsum(lengths)):
             tokens = tokens_of(group.slice(start, stop - start), layout)
             found = check(tokens.ids, tokens.labels, tokens.trained, norms, tokens.seq_lengths)
+            faulty = {rule: np.unique(fault.rows) for rule, fault in found.items()}
+            faulty[COLUMNS_MISFIT] = np.flatnonzero(misfit_rows(tokens))
             counted = {}
-            for rule, fault in found.items():
-                rows = np.unique(fault.rows)
+            for rule, rows in faulty.items():
                 first = (rows[:EXAMPLES] + done).tolist()
                 counted[rule] = Count(len(rows), tuple(f"{name}:{row}" for row in first))
             parts.append(counted)

@@ -127,6 +127,16 @@ def tokens_of(table: pa.Table, layout: Layout) -> Tokens:
     return Tokens(ids, labels, trained, misfit, packs)
 
 
+def misfit_rows(tokens: Tokens) -> Mask:
+    """Rows whose columns do not fit `input_ids`, bool, shape (rows,)."""
+    if tokens.seq_lengths is None:
+        return tokens.misfit
+    packs = tokens.seq_lengths
+    sums = np.add.reduceat(np.append(packs.values, 0).astype(np.int64), packs.offsets[:-1]) * (packs.lengths > 0)
+    wrong: Mask = tokens.misfit | (sums != tokens.ids.lengths)
+    return wrong
+
+
 def text_lengths(table: pa.Table, layout: Layout) -> Offsets:
     """Characters of each row of the text column, shape (rows,); a null has none."""
     lengths = pc.fill_null(pc.utf8_length(_plain_text(table, layout)), 0)

@@ -13,8 +13,8 @@ from sftkit.tokenization.reasoning import answer_start
 
 ALL, LAST_ASSISTANT = "all", "last_assistant"
 
-_TRAIN, _WEIGHT = "train", "weight"
-_FLAGS = frozenset({_TRAIN, _WEIGHT})
+_TRAIN, _WEIGHTS = "train", ("weight", "loss_weight")
+_FLAGS = frozenset({_TRAIN, *_WEIGHTS})
 
 
 Turn = tuple[int, int, int]
@@ -110,14 +110,14 @@ def untrained(messages: Sequence[Message]) -> frozenset[int]:
 
 
 def is_trained(message: Message, place: int) -> bool:
-    """What a message says of itself with `train: false` or `weight: 0`; null says nothing.
+    """What a message says of itself with `train: false`, `weight: 0` or `loss_weight: 0`; null says nothing.
 
     Raises:
-        RowError: `train` is not true or false, `weight` not 0 or 1.
+        RowError: `train` is not true or false, a weight not 0 or 1.
     """
-    train, weight = message.get(_TRAIN), message.get(_WEIGHT)
-    for key, value in ((_TRAIN, train), (_WEIGHT, weight)):
-        if value is not None and value not in (0, 1):
+    flags = {key: message[key] for key in (_TRAIN, *_WEIGHTS) if message.get(key) is not None}
+    for key, value in flags.items():
+        if value not in (0, 1):
             wanted = "true or false" if key == _TRAIN else "0 or 1"
             raise RowError(f"{key!r} of message {place} must be {wanted}, not {value!r}")
-    return train not in (False, 0) and weight != 0 if train is not None or weight is not None else True
+    return all(flags.values())

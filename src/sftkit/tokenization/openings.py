@@ -26,12 +26,13 @@ class Opening:
 
     text: the generation prompt, or the header that a template without one writes; may be empty. variants: what turns
     may begin with, the text itself first, then the prompts with thinking switched the other way; where a prompt opens
-    (or leaves out) the reasoning, and the turn was rendered without it, what the two have in common. depends: the
-    prompt may differ from conversation to conversation.
+    (or leaves out) the reasoning, and the turn was rendered without it, what the two have in common. prompted: it is a
+    generation prompt. depends: the prompt may differ from conversation to conversation.
     """
 
     text: str
     variants: tuple[str, ...]
+    prompted: bool
     depends: bool
 
     def end_in(self, text: str, start: int, end: int) -> int | None:
@@ -61,12 +62,15 @@ def opening_of(manners: Manners, *, depends: bool) -> Opening | None:
         shared += [_shared(whole, turn) for whole in wholes for turn in manners.turns]
         others = sorted(manners.other_prompts, key=len, reverse=True)
         shorter = sorted((text for text in shared if text.strip()), key=len, reverse=True)
-        return Opening(prompt, tuple(dict.fromkeys([prompt, *others, *shorter])), depends)
+        variants = tuple(dict.fromkeys([prompt, *others, *shorter]))
+        return Opening(prompt, variants, prompted=True, depends=depends)
     if manners.prompt is None or not manners.headers:
         return None
-    header = _REASONING_TAGS.sub("", _common(manners.headers))
-    header = header if header.strip() else ""
-    return Opening(header, (header,), depends)
+    stripped = [_REASONING_TAGS.sub("", header) for header in manners.headers]
+    headers = list(dict.fromkeys(header if header.strip() else "" for header in stripped))
+    if "" in headers and len(headers) > 1:
+        return None  # a header in one turn and none in another: nothing tells which a turn has
+    return Opening(headers[0], tuple(sorted(headers, key=len, reverse=True)), prompted=False, depends=depends)
 
 
 def _common(texts: Sequence[str]) -> str:

@@ -39,6 +39,8 @@ def plain_turns(
         piece, role = pieces[place], message.get("role")
         end = position + len(piece)
         if role == "assistant":
+            if place and position == len(before):
+                return None  # messages before it were not written: this turn may hold them
             content = message.get("content")
             if (
                 type(content) is not str

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from sftkit.rows import RowError
 from sftkit.tokenization.choices import Turn
 from sftkit.tokenization.closings import Closing
-from sftkit.tokenization.conversations import Conversation, Message, answer_in, assistant_turns, content_of
+from sftkit.tokenization.conversations import Conversation, Message, answer_in, assistant_turns, content_of, text_of
 from sftkit.tokenization.openings import Opening
 from sftkit.tokenization.rendering import Renderer
+from sftkit.tokenization.stretches import Stretches
+
+# Characters of a text that is not in a turn by chance; fewer do where the text was not written elsewhere.
+_TELLING, _TELLING_UNWRITTEN = 12, 4
+_TAG = re.compile(r"<[^<>]*>")  # templates write these themselves
 
 
 def by_prefixes(
@@ -47,6 +53,20 @@ def check_content(text: str, start: int, end: int, message: Message) -> None:
     for piece in _content_pieces(message):
         if text.find(piece, start, end) < 0 and piece in text[end:] + text[:start]:
             raise RowError("an assistant turn's content lies outside of the turn's own text; cannot prove its mask")
+
+
+def check_alone(produced: str, messages: Sequence[Message], place: int, stretches: Stretches) -> None:
+    """Raise `RowError` when what a turn is to produce holds the text of another message, which the turn's own message
+    does not hold: a system text that was not written by itself, or a question that is quoted.
+    """
+    own = str(messages[place])
+    for other, message in enumerate(messages):
+        said = text_of(message).strip()
+        least = _TELLING if other in stretches else _TELLING_UNWRITTEN
+        if other == place or len(_TAG.sub("", said)) < least or said not in produced:
+            continue
+        if said not in own and repr(said)[1:-1] not in own:
+            raise RowError(f"message {place} is rendered with the text of message {other} in it; cannot prove its mask")
 
 
 def _end_of_prompt(

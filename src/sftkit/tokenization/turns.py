@@ -23,7 +23,7 @@ from sftkit.tokenization.conversations import (
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.openings import Opening, begins_reasoning, opening_of
 from sftkit.tokenization.plain_turns import plain_turns
-from sftkit.tokenization.prefixes import by_prefixes, check_content
+from sftkit.tokenization.prefixes import by_prefixes, check_alone, check_content
 from sftkit.tokenization.probing import manners_of, prompts_after
 from sftkit.tokenization.rendering import Renderer
 from sftkit.tokenization.stretches import Stretches, stretches_of
@@ -154,11 +154,18 @@ class TurnFinder:
                 check_content(text, 0, 0, message)
                 continue
             start, end = stretches[place]
-            if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
-                end = start + self._own_end(conversation, marked, place, text[start:end])
-            produced = self._produced(conversation, marked, opening, place, text, start, end)
-            check_content(text, produced, end, message)
-            turns.append((place, produced, closing.end(text, produced, end, message)))
+            try:
+                if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
+                    end = start + self._own_end(conversation, marked, place, text[start:end])
+                produced = self._produced(conversation, marked, opening, place, text, start, end)
+                check_content(text, produced, end, message)
+                stop = closing.end(text, produced, end, message)
+                check_alone(text[produced:stop], messages, place, stretches)
+            except RowError:
+                if place in self._supervision.trained_turns(messages):
+                    raise
+                continue  # it carries no loss, so nothing need be proven
+            turns.append((place, produced, stop))
         return text, turns
 
     def _produced(
@@ -185,6 +192,8 @@ class TurnFinder:
                 return produced
         elif place == 0:
             raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
+        elif not opening.prompted:
+            raise RowError(f"message {place} does not begin with the header that turns have; cannot prove its mask")
         for prompt in prompts_after(self._renderer, marked, conversation.first(place)):
             if text.startswith(prompt, start, end) and (prompt or produced is None):
                 return start + len(prompt)
@@ -227,16 +236,21 @@ class TurnFinder:
 
 def prompts_of(renderer: Renderer, conversation: Conversation, places: Sequence[int]) -> tuple[str, list[str]]:
     """The text of a conversation, and what the model would have been given for the turns at some places. What the
-    template refuses to render is left out, as is a turn that nothing comes before.
+    template refuses to render is left out, as is a turn that nothing comes before; and where no generation prompt is
+    written, the text up to the turn, when it is the conversation's own: it may end in the middle of a token.
 
     Raises:
         RowError: the template cannot render the conversation as a whole.
     """
+    text = renderer.render(conversation)
     prompts = []
     for place in filter(None, places):
+        earlier = conversation.first(place)
         with suppress(RowError):
-            prompts.append(renderer.render(conversation.first(place), add_generation_prompt=True))
-    return renderer.render(conversation), prompts
+            prompt = renderer.render(earlier, add_generation_prompt=True)
+            if not text.startswith(prompt) or prompt != renderer.render(earlier):
+                prompts.append(prompt)
+    return text, prompts
 
 
 def _key_of(variables: Mapping[str, Any]) -> str:
