@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, PreprocessConfig, SplitConfig
 from sftkit.errors import ConfigError
+from sftkit.handlers.conversations import CONVERSATION_COLUMNS
 from sftkit.rows import INPUT_IDS, LABELS
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.sources.opening import is_url
@@ -18,7 +19,6 @@ ColumnsOf = Callable[[DatasetConfig], Collection[str]]
 
 DEFAULT_TEXT_FIELD = "text"
 FORMATTED_TEXT_FIELD = "formatted_text"
-_CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
 
 
 def datasets_of(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetConfig, ...]:
@@ -99,7 +99,7 @@ def _handlers(options: DataOptions, columns: Collection[str], dataset: DatasetCo
         return _text_handlers(options, options.dataset_text_field)
     if INPUT_IDS in columns:
         return []
-    for column in _CONVERSATION_COLUMNS:
+    for column in CONVERSATION_COLUMNS:
         if column in columns:
             return _conversation_handlers(options, column)
     if {"input", "output"} <= set(columns):

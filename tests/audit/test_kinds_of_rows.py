@@ -58,7 +58,10 @@ def test_pairs_are_clean(tmp_path: Path, tokenizer_path: Callable[[str], str], n
 def test_special_tokens_inside_of_pairs_are_found(tokenizer_path: Callable[[str], str], name: str) -> None:
     path = tokenizer_path(name)
     tokenizer = loaded(path)
-    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
     begin = [tokenizer.bos_token_id] if norms(path).bos_in_text else []
     eos = tokenizer.eos_token_id
     clean = [*begin, *encode("What is it?"), *encode(" It is that."), eos]

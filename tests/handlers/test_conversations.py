@@ -356,7 +356,7 @@ def test_a_conversation_that_is_none_says_why(convert: Convert) -> None:
     rows, reasons = convert({"a": 1}, {"messages": []}, {"conversation": "hi"})
     assert rows == []
     assert reasons == [
-        "column 'conversations' not found; columns here: a",
+        "column 'messages' not found; columns here: a",
         "column 'messages' must hold a list of messages, not an empty list",
         "column 'conversation' must hold a list of messages, not str",
     ]

@@ -12,7 +12,7 @@ GEMMA1 = Style(
     r"""{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '
 ' + message['content'] | trim + '<end_of_turn>
 ' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model
-'}}{% endif %}""",  # noqa: E501
+'}}{% endif %}""",
     _TURNS,
     "<start_of_turn>model\n",
     "<end_of_turn>",
@@ -165,7 +165,7 @@ GEMMA_TOOLS = Style(
 {%- if add_generation_prompt and messages[-1]['role'] != 'tool' -%}
     {{- '<|turn>model\n' -}}
 {%- endif -%}
-""",  # noqa: E501
+""",
     ("<|turn>", "<turn|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>"),
     "<|turn>model\n",
     "<turn|>",
@@ -214,7 +214,7 @@ PHI4_MINI = Style(
     {{- '<|assistant|>' -}}
 {%- else -%}
     {{- eos_token -}}
-{%- endif -%}""",  # noqa: E501
+{%- endif -%}""",
     ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
     "<|assistant|>",
     "<|end|>",
@@ -224,7 +224,7 @@ PHI4_MINI = Style(
 # Phi 4: a separator between role and content.
 PHI4 = Style(
     "phi4",
-    r"""{% for message in messages %}{% if (message['role'] == 'system') %}{{'<|im_start|>system<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'user') %}{{'<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'assistant') %}{{'<|im_start|>assistant<|im_sep|>' + message['content'] + '<|im_end|>'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}""",  # noqa: E501
+    r"""{% for message in messages %}{% if (message['role'] == 'system') %}{{'<|im_start|>system<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'user') %}{{'<|im_start|>user<|im_sep|>' + message['content'] + '<|im_end|>'}}{% elif (message['role'] == 'assistant') %}{{'<|im_start|>assistant<|im_sep|>' + message['content'] + '<|im_end|>'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}""",
     ("<|im_start|>", "<|im_end|>", "<|im_sep|>"),
     "<|im_start|>assistant<|im_sep|>",
     "<|im_end|>",

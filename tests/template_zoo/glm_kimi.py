@@ -10,7 +10,7 @@ GLM4 = Style(
     "glm4",
     r"""[gMASK]<sop>{% for item in messages %}{% if item['tools'] is defined %}<|system|>
 {% for tool in item['tools'] %}{{ tool | tojson }}{% endfor %}{% endif %}{% if item['content'] %}<|{{ item['role'] }}|>{{ item['metadata'] }}
-{{ item['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}""",  # noqa: E501
+{{ item['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}""",
     ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
     "<|assistant|>\n",
     "<|user|>\n",
@@ -103,7 +103,7 @@ GLM45 = Style(
 {%- if add_generation_prompt -%}
     <|assistant|>{{- '\n<think></think>' if (enable_thinking is defined and not enable_thinking) else '' -}}
 {%- endif -%}
-""",  # noqa: E501
+""",
     ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<tool_call>", "</tool_call>"),
     "<|assistant|>\n<think></think>\n",
     "<|user|>\n",
@@ -271,7 +271,7 @@ KIMI_THINKING = Style(
 {%- if add_generation_prompt -%}
   <|im_assistant|>assistant<|im_middle|>
 {%- endif -%}
-""",  # noqa: E501
+""",
     ("<|im_end|>", "<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>", "<|tool_calls_section_end|>"),
     "<|im_assistant|>assistant<|im_middle|>",
     "<|im_end|>",

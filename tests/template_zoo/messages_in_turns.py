@@ -324,7 +324,7 @@ _ADD_2 = '{"name": "add", "arguments": {"a": 3, "b": 4}}'
 _TO_TOOL = f" -> tool/function_call\n[{_ADD}]<|im_end|><|stop|>"
 _RESPONSE = "<|close|>think<|sep|><|open|>response<|sep|>"
 _DONE = "<|close|>response<|sep|><|close|>message<|sep|><|end_of_msg|>"
-_ARGUMENTS = '<|open|>argument key="a" type="number"<|sep|>{}<|close|>argument<|sep|><|open|>argument key="b" type="number"<|sep|>{}<|close|>argument<|sep|>'.format  # noqa: E501
+_ARGUMENTS = '<|open|>argument key="a" type="number"<|sep|>{}<|close|>argument<|sep|><|open|>argument key="b" type="number"<|sep|>{}<|close|>argument<|sep|>'.format
 _K3_CALL = f'<|open|>call tool="add" index="1"<|sep|>{_ARGUMENTS(1, 2)}<|close|>call<|sep|>'
 _K3_CALL_2 = f'<|open|>call tool="add" index="2"<|sep|>{_ARGUMENTS(3, 4)}<|close|>call<|sep|>'
 _K3_TOOLS = (

@@ -10,7 +10,7 @@ _TOKENS = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABL
 # v1 (7B-Instruct v0.1 and v0.2): roles alternate, a system role is refused.
 MISTRAL1 = Style(
     "mistral-v1",
-    r"""{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}""",  # noqa: E501
+    r"""{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}""",
     header="[INST] a [/INST]",
     stop="</s>",
 )
@@ -102,7 +102,7 @@ MISTRAL3 = Style(
         {{- raise_exception("Only user and assistant roles are supported, with the exception of an initial optional system message!") }}
     {%- endif %}
 {%- endfor %}
-""",  # noqa: E501
+""",
     _TOKENS,
     "[INST] a[/INST]",
     "</s>",
@@ -247,7 +247,7 @@ MISTRAL13 = Style(
         {{- raise_exception('Only user, assistant and tool roles are supported, got ' + message['role'] + '.') }}
     {%- endif %}
 {%- endfor %}
-""",  # noqa: E501
+""",
     (*_TOKENS, "[/TOOL_RESULTS]", "[ARGS]", "[THINK]", "[/THINK]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
     "[INST]a[/INST]",
     "</s>",

@@ -13,7 +13,7 @@ _PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endi
 # OpenChat: roles in title case as words, the stop token of a tokenizer that has another eos.
 OPENCHAT = Style(
     "openchat",
-    r"""{{ bos_token }}{% for message in messages %}{{ 'GPT4 Correct ' + message['role'].title() + ': ' + message['content'] + '<|end_of_turn|>'}}{% endfor %}{% if add_generation_prompt %}{{ 'GPT4 Correct Assistant:' }}{% endif %}""",  # noqa: E501
+    r"""{{ bos_token }}{% for message in messages %}{{ 'GPT4 Correct ' + message['role'].title() + ': ' + message['content'] + '<|end_of_turn|>'}}{% endfor %}{% if add_generation_prompt %}{{ 'GPT4 Correct Assistant:' }}{% endif %}""",
     ("<|end_of_turn|>",),
     "GPT4 Correct Assistant: ",
     "<|end_of_turn|>",
@@ -142,7 +142,7 @@ NUMBERED = Style(
     r"""{%- for message in messages -%}
 {{- '[' ~ loop.index ~ ' of ' ~ messages | length ~ '] ' ~ message.role ~ ': ' ~ message.content ~ eos_token ~ '\n' -}}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ '[' ~ (messages | length + 1) ~ ' of ' ~ (messages | length + 1) ~ '] assistant: ' }}{%- endif -%}""",  # noqa: E501
+{%- if add_generation_prompt -%}{{ '[' ~ (messages | length + 1) ~ ' of ' ~ (messages | length + 1) ~ '] assistant: ' }}{%- endif -%}""",
     header="[2 of 2] assistant: ",
     stop="</s>\n",
 )
@@ -166,7 +166,7 @@ NAMES = Style(
     r"""{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + (' name=' + message.name if message.name is defined else '') + '\n' + message.content + '<|im_end|>\n' -}}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}""",  # noqa: E501
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}""",
     _TOKENS,
     _OPEN,
     _STOP,
@@ -196,7 +196,7 @@ REMINDER = Style(
 {%- endif -%}
 {{- '<|im_end|>\n' -}}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}""",  # noqa: E501
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}""",
     _TOKENS,
     _OPEN,
     _STOP,

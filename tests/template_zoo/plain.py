@@ -8,7 +8,7 @@ from template_zoo.model import Case, OrRefused, Refused, Style, cases
 # Vicuna: the question writes the header of the answer.
 VICUNA = Style(
     "vicuna",
-    r"""{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] | trim + ' ' %}{% else %}{% set loop_messages = messages %}{% set system_message = '' %}{% endif %}{{ bos_token + system_message }}{% for message in loop_messages %}{% if message['role'] == 'user' %}{{ 'USER: ' + message['content'] | trim + ' ASSISTANT:' }}{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] | trim + eos_token }}{% endif %}{% endfor %}""",  # noqa: E501
+    r"""{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] | trim + ' ' %}{% else %}{% set loop_messages = messages %}{% set system_message = '' %}{% endif %}{{ bos_token + system_message }}{% for message in loop_messages %}{% if message['role'] == 'user' %}{{ 'USER: ' + message['content'] | trim + ' ASSISTANT:' }}{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] | trim + eos_token }}{% endif %}{% endfor %}""",
     header="USER: a ASSISTANT:",
     stop="</s>",
 )
@@ -76,7 +76,7 @@ ALPACA = Style(
 {% endfor %}
 {% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}
 ### Response:
-{% endif %}""",  # noqa: E501
+{% endif %}""",
     header="### Response:\n",
     stop="\n\n### Instruction:\n",
 )
@@ -101,7 +101,7 @@ ALPACA_EOS = Style(
 # Alpaca for one turn, without a loop: the messages by their places.
 ALPACA_SINGLE = Style(
     "alpaca-single",
-    r"""{{ '### Instruction:\n' + messages[0]['content'] + '\n\n### Response:\n' }}{% if messages | length > 1 %}{{ messages[1]['content'] + eos_token }}{% endif %}""",  # noqa: E501
+    r"""{{ '### Instruction:\n' + messages[0]['content'] + '\n\n### Response:\n' }}{% if messages | length > 1 %}{{ messages[1]['content'] + eos_token }}{% endif %}""",
     header="### Response:\n",
     stop="</s>",
 )
@@ -127,7 +127,7 @@ SOLAR = Style(
 # Orion: the question writes the header, and an eos behind it.
 ORION = Style(
     "orion",
-    r"""{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{% if message['role'] == 'user' %}{{ 'Human: ' + message['content'] + '\n\nAssistant: ' + eos_token }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}""",  # noqa: E501
+    r"""{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{% if message['role'] == 'user' %}{{ 'Human: ' + message['content'] + '\n\nAssistant: ' + eos_token }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}""",
     header="Human: a\n\nAssistant: </s>",
     stop="</s>",
 )
@@ -147,7 +147,7 @@ BAICHUAN = Style(
 
 {%- if add_generation_prompt and messages[-1]['role'] != 'assistant' -%}
     {{- '<reserved_107>' -}}
-{% endif %}""",  # noqa: E501
+{% endif %}""",
     ("<reserved_106>", "<reserved_107>"),
     "<reserved_107>",
     "<reserved_106>",
@@ -270,7 +270,7 @@ If none of the functions are relevant, please say so.
 # Nothing but role and content.
 COLON = Style(
     "colon",
-    r"""{% for message in messages %}{{ message.role ~ ': ' ~ message.content ~ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}""",  # noqa: E501
+    r"""{% for message in messages %}{{ message.role ~ ': ' ~ message.content ~ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}""",
     header="assistant: ",
     stop="\nuser: ",
 )
@@ -278,7 +278,7 @@ COLON = Style(
 # The eos once, after the loop, right behind the last content, or with a line end between.
 EOS_AFTER_LOOP = Style(
     "eos-after-loop",
-    r"""{% for message in messages %}{{ '### ' + message.role | title + ':\n' + message.content }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\n### Assistant:\n' }}{% elif messages[-1].role == 'assistant' %}{{ eos_token }}{% endif %}""",  # noqa: E501
+    r"""{% for message in messages %}{{ '### ' + message.role | title + ':\n' + message.content }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\n### Assistant:\n' }}{% elif messages[-1].role == 'assistant' %}{{ eos_token }}{% endif %}""",
     header="### Assistant:\n",
     stop="\n### User:\n",
 )
@@ -300,7 +300,7 @@ EOS_ON_ITS_LINE = Style(
 # A stop token of the template and the eos right behind it, in every turn.
 TWO_STOPS = Style(
     "two-stops",
-    r"""{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|eot|>' }}{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}""",  # noqa: E501
+    r"""{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|eot|>' }}{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}""",
     ("<|user|>", "<|assistant|>", "<|system|>", "<|eot|>"),
     "<|assistant|>",
     "<|eot|></s>",

@@ -65,7 +65,7 @@ QWEN25 = Style(
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\n' }}
 {%- endif %}
-""",  # noqa: E501
+""",
     (*_TOKENS, "<tool_call>", "</tool_call>"),
     _OPEN,
     _STOP,
@@ -272,7 +272,7 @@ QWEN_CODER = Style(
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\n' }}
 {%- endif %}
-""",  # noqa: E501
+""",
     (*_TOKENS, "<tool_call>", "</tool_call>"),
     _OPEN,
     _STOP,
@@ -303,8 +303,8 @@ QWQ = Style(
 
 _CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
 _CALL_2 = '<tool_call>\n{"name": "add", "arguments": {"a": 3, "b": 4}}\n</tool_call>'
-_XML = "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>"  # noqa: E501
-_XML_2 = "<tool_call>\n<function=add>\n<parameter=a>\n3\n</parameter>\n<parameter=b>\n4\n</parameter>\n</function>\n</tool_call>"  # noqa: E501
+_XML = "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>"
+_XML_2 = "<tool_call>\n<function=add>\n<parameter=a>\n3\n</parameter>\n<parameter=b>\n4\n</parameter>\n</function>\n</tool_call>"
 
 _PLAIN = {
     "trailing stop": ["x<|im_end|> \n <|im_end|>", "\n<|im_end|><|im_end|>"],

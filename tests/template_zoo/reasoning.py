@@ -204,7 +204,7 @@ def {{ item.function.name }}(
 {%- if thinking_budget == 0 %}
 {{ think_begin_token }}
 {%- endif %}
-{%- endif %}""",  # noqa: E501
+{%- endif %}""",
     ("<seed:bos>", "<seed:eos>", "<seed:tool_call>", "</seed:tool_call>", "<seed:think>", "</seed:think>"),
     "<seed:bos>assistant\n",
     "<seed:eos>",
@@ -298,8 +298,8 @@ HUNYUAN = Style(
 
 _FINAL = "<|channel|>final<|message|>"
 _TO_ADD = ' to=functions.add<|channel|>commentary json<|message|>{"a": 1, "b": 2}<|call|>'
-_SEED_CALL = "<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n<parameter=b>2</parameter>\n</function>\n</seed:tool_call>"  # noqa: E501
-_SEED_CALL_2 = "<seed:tool_call>\n<function=add>\n<parameter=a>3</parameter>\n<parameter=b>4</parameter>\n</function>\n</seed:tool_call>"  # noqa: E501
+_SEED_CALL = "<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n<parameter=b>2</parameter>\n</function>\n</seed:tool_call>"
+_SEED_CALL_2 = "<seed:tool_call>\n<function=add>\n<parameter=a>3</parameter>\n<parameter=b>4</parameter>\n</function>\n</seed:tool_call>"
 _THINKING_ON = Talk(
     [user("a"), assistant("b", reasoning_content="hm"), user("c"), assistant("d", reasoning_content="ho")],
     variables={"enable_thinking": True},

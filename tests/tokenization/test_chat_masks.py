@@ -232,7 +232,7 @@ def test_trained_tokens_decode_to_the_trained_text(
 ) -> None:
     tokenizer = reference(name)
     if template == "LLAMA2" and tokenizer.bos_token is None:
-        return
+        pytest.skip("the template writes a BOS, and this tokenizer has none")
     messages = [system("be kind"), *TWO_TURNS]
     tools = toolbox(getattr(templates, template), name=name)
     text, spans = tools.find_turns({"messages": messages}, "messages")

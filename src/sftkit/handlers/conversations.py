@@ -16,7 +16,7 @@ from sftkit.handlers.model import Handler, Step, Tools, each_row, missing_column
 from sftkit.handlers.tool_calls import Call, calls_beside, calls_of, kind_of, parsed, text_and_calls, tools_of
 from sftkit.rows import Row, RowError
 
-CONVERSATION_COLUMNS = ("conversations", "messages", "conversation")
+CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
 """Where a conversation is looked for, in this order, when nothing names its column."""
 
 MESSAGES = "messages"
@@ -30,7 +30,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
         _SYSTEM: _SYSTEM,
         _DEVELOPER: _DEVELOPER,
         **dict.fromkeys((_USER, "human"), _USER),
-        **dict.fromkeys((_ASSISTANT, "gpt", "model", "bot", "chatgpt", "ai"), _ASSISTANT),
+        **dict.fromkeys((_ASSISTANT, "gpt", "model", "bot", "chatbot", "chatgpt", "ai"), _ASSISTANT),
         **dict.fromkeys((_CALL, "tool_call"), _CALL),
         **dict.fromkeys((_TOOL, "observation", "function_response", "tool_response", "function"), _TOOL),
     }
@@ -54,7 +54,7 @@ class ConvertToMessages(Handler):
     """
 
     conversation_column: str | None = option(
-        None, help="Column that holds the conversation; by default `conversations`, `messages` or `conversation`."
+        None, help="Column that holds the conversation; by default `messages`, `conversations` or `conversation`."
     )
     messages_column: str = option(MESSAGES, help="Column the messages are written to.")
     system_column: str = option("system", help="Column whose text becomes the system turn, where there is none.")

@@ -17,7 +17,7 @@ from sftkit.audit.findings import COLUMNS_MISFIT, DUPLICATE_ROW, EXAMPLES, PROMP
 from sftkit.audit.norms import Norms
 from sftkit.audit.tally import Count, findings_of, merged
 from sftkit.config.schema import InspectConfig
-from sftkit.inspection.columns import Layout, layout_of, misfit_rows, row_groups, tokens_of
+from sftkit.inspection.columns import Layout, layout_of, row_groups, row_lengths, tokens_of
 from sftkit.inspection.norms import source_of
 from sftkit.inspection.summary import shard_label
 from sftkit.progress import Progress, shown
@@ -104,12 +104,12 @@ def _shard(
     digests: list[Digests] = [np.zeros(0, np.uint64)]
     done = 0
     for group in row_groups(layout):
-        lengths = tokens_of(group, layout).ids.lengths if group.num_rows else np.zeros(0, np.int64)
+        lengths = row_lengths(group, layout)
         for start, stop in _cuts(np.cumsum(lengths)):
             tokens = tokens_of(group.slice(start, stop - start), layout)
             found = check(tokens.ids, tokens.labels, tokens.trained, norms, tokens.seq_lengths)
             faulty = {rule: np.unique(fault.rows) for rule, fault in found.items()}
-            faulty[COLUMNS_MISFIT] = np.flatnonzero(misfit_rows(tokens))
+            faulty[COLUMNS_MISFIT] = np.flatnonzero(tokens.misfits)
             counted = {}
             for rule, rows in faulty.items():
                 first = (rows[:EXAMPLES] + done).tolist()

@@ -66,6 +66,16 @@ class Tokens:
         different: Mask = self.labels != self.ids.values
         return np.logical_and(different, self.trained, out=different)
 
+    @property
+    def misfits(self) -> Mask:
+        """Rows whose columns, or whose packs, do not fit `input_ids`, bool, shape (rows,)."""
+        packs = self.seq_lengths
+        if packs is None:
+            return self.misfit
+        sums = np.add.reduceat(np.append(packs.values, 0).astype(np.int64), packs.offsets[:-1]) * (packs.lengths > 0)
+        wrong: Mask = self.misfit | (sums != self.ids.lengths)
+        return wrong
+
 
 def layout_of(path: Path, text_fields: Sequence[str]) -> Layout:
     """Find the columns of a Parquet file; `text_fields` are names that a text column may have, the likeliest first.
@@ -127,14 +137,9 @@ def tokens_of(table: pa.Table, layout: Layout) -> Tokens:
     return Tokens(ids, labels, trained, misfit, packs)
 
 
-def misfit_rows(tokens: Tokens) -> Mask:
-    """Rows whose columns do not fit `input_ids`, bool, shape (rows,)."""
-    if tokens.seq_lengths is None:
-        return tokens.misfit
-    packs = tokens.seq_lengths
-    sums = np.add.reduceat(np.append(packs.values, 0).astype(np.int64), packs.offsets[:-1]) * (packs.lengths > 0)
-    wrong: Mask = tokens.misfit | (sums != tokens.ids.lengths)
-    return wrong
+def row_lengths(table: pa.Table, layout: Layout) -> Offsets:
+    """Tokens of each row, shape (rows,); `SourceError` as `tokens_of`."""
+    return _ragged(table.column(INPUT_IDS), INPUT_IDS, layout.path).lengths
 
 
 def text_lengths(table: pa.Table, layout: Layout) -> Offsets:

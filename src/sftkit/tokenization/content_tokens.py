@@ -26,15 +26,11 @@ class SpecialTokens:
         self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
         self._break = next(mark for mark in _BREAKS if not any(mark in text for text in tokens))
 
-    def may_be_in(self, parts: Sequence[Any]) -> bool:
+    def may_be_in(self, messages: Any, tools: Any = None, documents: Any = None) -> bool:
         """A quick look that tells most rows apart: False where plain messages, beside which there is nothing else, hold
         no character that a special token begins with.
-
-        Args:
-            parts: the messages, then what may stand beside them.
         """
-        messages, *others = parts
-        if any(others):
+        if tools or documents:
             return True
         try:
             text = "".join(chain.from_iterable([message.values() for message in messages]))

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sftkit.tokenization.probing import Manners
+from sftkit.tokenization.tags import REASONING_TAG, REASONING_TAGS_AT_END, TAGS_ONLY
 
-# What a generation prompt may end with to open, or to leave out, the model's reasoning: <think>, </think>,
-# <think>\n\n</think>, <|START_THINKING|>, [THINK], ... and the white space between.
-_REASONING_TAGS = re.compile(
-    r"(?:(?:<[^<>\s]*(?:think|reason|thought)[^<>\s]*>|\[/?(?:THINK|REASONING)\])\s*)+\Z", re.IGNORECASE
-)
-_REASONING_TAG = re.compile(
-    r"\s*(?:</?[^<>\s]*(?:think|reason|thought)[^<>\s]*>|\[/?(?:THINK|REASONING)\])", re.IGNORECASE
-)
 _UNFINISHED_TAG = re.compile(r"[<\[{(][^<>\[\]{}()\s]*\Z")
-_TAGS_ONLY = re.compile(r"(?:\s|<[^<>\s]*>|\[[^\[\]\s]*\]|(?<=\|>)\w+(?=<\|))*")
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Opening:
 
 def begins_reasoning(text: str, start: int) -> bool:
     """Whether a text goes on with a tag of reasoning at a place."""
-    return _REASONING_TAG.match(text, start) is not None
+    return REASONING_TAG.match(text, start) is not None
 
 
 def opening_of(manners: Manners, *, depends: bool) -> Opening | None:
@@ -58,7 +50,7 @@ def opening_of(manners: Manners, *, depends: bool) -> Opening | None:
         prompt = manners.prompt
         # A line end before the header may be part of the prompt, and of the message before where a turn follows.
         wholes = [prompt, prompt.lstrip()]
-        shared = [_REASONING_TAGS.sub("", prompt), prompt.lstrip()]
+        shared = [REASONING_TAGS_AT_END.sub("", prompt), prompt.lstrip()]
         shared += [_shared(whole, turn) for whole in wholes for turn in manners.turns]
         others = sorted(manners.other_prompts, key=len, reverse=True)
         shorter = sorted((text for text in shared if text.strip()), key=len, reverse=True)
@@ -66,7 +58,7 @@ def opening_of(manners: Manners, *, depends: bool) -> Opening | None:
         return Opening(prompt, variants, prompted=True, depends=depends)
     if manners.prompt is None or not manners.headers:
         return None
-    stripped = [_REASONING_TAGS.sub("", header) for header in manners.headers]
+    stripped = [REASONING_TAGS_AT_END.sub("", header) for header in manners.headers]
     headers = list(dict.fromkeys(header if header.strip() else "" for header in stripped))
     if "" in headers and len(headers) > 1:
         return None  # a header in one turn and none in another: nothing tells which a turn has
@@ -87,4 +79,4 @@ def _shared(prompt: str, turn: str) -> str:
     shared = _common([prompt, turn])
     if shared != prompt:
         shared = _UNFINISHED_TAG.sub("", shared)
-    return shared if _TAGS_ONLY.fullmatch(prompt, len(shared)) else ""
+    return shared if TAGS_ONLY.fullmatch(prompt, len(shared)) else ""

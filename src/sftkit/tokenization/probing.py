@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -63,30 +63,43 @@ def manners_of(renderer: Renderer, marked: MarkedTemplate, like: Conversation) -
     for probe in _probes(like):
         try:
             before = probe.first(len(probe.turns) - 1)
-            prompt = prompt_after(renderer, marked, before)
+            after = _after(renderer, marked, before)
+            prompt = after.prompt
             others = tuple(_other_prompts(renderer, marked, before)) if prompt else ()
             turns = tuple(_turns_in(renderer, marked, probe))
             spaced = _text(renderer, marked, _with_answer(probe, _SPACED))
-            if prompt == "" and turns:
-                prompt = _always_written(renderer, marked, before, turns)
+            if prompt == "" and turns and after.written.strip() and all(t.startswith(after.written) for t in turns):
+                prompt = after.written  # the template writes it whether it is asked to or not
         except RowError:
             continue
         return Manners(prompt, others, turns, keeps_space=_SPACED in spaced)
     return None
 
 
-def prompt_after(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> str | None:
-    """The generation prompt that a template writes after some messages, "" for none; None where that cannot be told.
+@dataclass(frozen=True)
+class _After:
+    """Some messages rendered with a generation prompt and without.
 
-    Raises:
-        RowError: the template cannot render the messages.
+    edge: where in the first the messages end; None where the marks do not tell.
     """
-    asked, plain, edge = _asked_and_plain(renderer, marked, before)
-    if asked == plain:
-        return ""
-    if edge is not None:
-        return asked[edge:]
-    return asked[len(plain) :] if asked.startswith(plain) else None
+
+    asked: str
+    plain: str
+    edge: int | None
+
+    @property
+    def prompt(self) -> str | None:
+        """The generation prompt, "" for none; None where it cannot be told."""
+        if self.asked == self.plain:
+            return ""
+        if self.edge is not None:
+            return self.asked[self.edge :]
+        return self.asked[len(self.plain) :] if self.asked.startswith(self.plain) else None
+
+    @property
+    def written(self) -> str:
+        """All that is written after the messages, be it a prompt or what the template always writes."""
+        return "" if self.edge is None else self.asked[self.edge :]
 
 
 def prompts_after(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> tuple[str, ...]:
@@ -97,19 +110,17 @@ def prompts_after(renderer: Renderer, marked: MarkedTemplate, before: Conversati
     Raises:
         RowError: the template cannot render the messages.
     """
-    asked, plain, edge = _asked_and_plain(renderer, marked, before)
-    after = (asked[edge:],) if edge is not None else ()
-    return (*after, "") if asked == plain else after
+    after = _after(renderer, marked, before)
+    written = (after.written,) if after.edge is not None else ()
+    return (*written, "") if after.prompt == "" else written
 
 
-def _asked_and_plain(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> tuple[str, str, int | None]:
-    """A rendering with a generation prompt and one without, and where in the first the messages end; None where the
-    marks do not tell."""
+def _after(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> _After:
     asked, edge = _text_and_edge(renderer, marked, before, add_generation_prompt=True)
     plain, plain_edge = _text_and_edge(renderer, marked, before, add_generation_prompt=False)
     if plain_edge is not None and asked.startswith(plain[:plain_edge]):
         edge = plain_edge  # the prompt may be written in the last turn of the loop, or behind it
-    return asked, plain, edge
+    return _After(asked, plain, edge)
 
 
 def _other_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> Iterator[str]:
@@ -119,18 +130,9 @@ def _other_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversat
         for value in (True, False):
             switched = replace(before, variables={**before.variables, name: value})
             with suppress(RowError):
-                prompt = prompt_after(renderer, marked, switched)
+                prompt = _after(renderer, marked, switched).prompt
                 if prompt:
                     yield prompt
-
-
-def _always_written(renderer: Renderer, marked: MarkedTemplate, before: Conversation, turns: Sequence[str]) -> str:
-    """What a template writes after some messages whether it is asked for a generation prompt or not, when turns begin
-    with it: then it is the prompt.
-    """
-    asked, _, edge = _asked_and_plain(renderer, marked, before)
-    after = asked[edge:] if edge is not None else ""
-    return after if after.strip() and all(turn.startswith(after) for turn in turns) else ""
 
 
 def _text(renderer: Renderer, marked: MarkedTemplate, conversation: Conversation) -> str:

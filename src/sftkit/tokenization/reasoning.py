@@ -8,19 +8,17 @@ from typing import Any
 
 from sftkit.rows import RowError
 from sftkit.tokenization.conversations import Message, content_of, reasoning_of
+from sftkit.tokenization.tags import REASONING_WORDS, TAGS_ONLY
 
-_WORDS = "think|reason|thought"
-_OPENING = rf"(?:<(?!/|\|?/?end)[^<>\s]*(?:{_WORDS})[^<>\s]*>|\[(?:THINK|REASONING)\])(?<!/>)"
+_OPENING = rf"(?:<(?!/|\|?/?end)[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>|\[(?:THINK|REASONING)\])(?<!/>)"
 _OPENS = re.compile(rf"\s*{_OPENING}", re.IGNORECASE)
 _OPENED_BEFORE = re.compile(rf"{_OPENING}\s*\Z", re.IGNORECASE)
 _CLOSES = re.compile(
-    rf"(?:</[^<>\s]*(?:{_WORDS})[^<>\s]*>|<\|?/?end[^<>\s]*(?:{_WORDS})[^<>\s]*>|<\|/[^<>\s]*(?:{_WORDS})[^<>\s]*>"
+    rf"(?:</[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>|<\|?/?end[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>|<\|/[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>"
     r"|\[/(?:THINK|REASONING)\])\s*",
     re.IGNORECASE,
 )
 _STOPS_ONLY = re.compile(r"(?:\s|<[^<>\s]*>|\[[^\[\]\s]*\])*")
-# Tags, and words between them (`<|start|>assistant<|channel|>final<|message|>`).
-_TAGS_ONLY = re.compile(r"(?:\s|<[^<>\s]*>|\[[^\[\]\s]*\]|(?<=\|>)\w+(?=<\|))*")
 _LONGEST_OPENING = 64  # characters, with the white space behind it
 
 
@@ -67,7 +65,7 @@ def _end_of_known_reasoning(text: str, start: int, end: int, message: Message) -
     for piece in pieces:
         places = _places_of(piece, text, reasoned, end)
         # Words of the reasoning may stand in the tag that opens it.
-        behind_tags = (place for place in places if _TAGS_ONLY.fullmatch(text, reasoned, place))
+        behind_tags = (place for place in places if TAGS_ONLY.fullmatch(text, reasoned, place))
         found = next(behind_tags, places[0] if places else None)
         reasoned = reasoned if found is None else found + len(piece)
     return reasoned if reasoned > start else None
@@ -80,7 +78,7 @@ def _start_of_answer(text: str, reasoned: int, end: int, answer: str) -> int:
         RowError: nowhere, or in several places.
     """
     places = _places_of(answer, text, reasoned, end) if answer else []
-    led = [place for place in places if _TAGS_ONLY.fullmatch(text, reasoned, place)]
+    led = [place for place in places if TAGS_ONLY.fullmatch(text, reasoned, place)]
     last = [place for place in places if _STOPS_ONLY.fullmatch(text, place + len(answer), end)]
     found = [place for place in led if place in last] or led or last
     if len(found) != 1:

@@ -32,7 +32,7 @@ class Screen:
             RowDroppedError: the row is to be dropped.
             RowError: the row is to be quarantined, or holds no conversation.
         """
-        if column is not None and not self._tokens.may_be_in([row.get(column), row.get("tools"), row.get("documents")]):
+        if column is not None and not self._tokens.may_be_in(row.get(column), row.get("tools"), row.get("documents")):
             return row, False
         conversation = conversation_of(row, column)
         found = self._tokens.found_in(conversation.messages, conversation.tools, conversation.documents)

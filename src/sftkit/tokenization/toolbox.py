@@ -185,8 +185,7 @@ class Toolbox:
 
     @cached_property
     def _screen(self) -> Screen:
-        added = self.tokenizer.added_tokens_decoder.values()
-        return Screen(SpecialTokens([token.content for token in added if token.special]), self._policy)
+        return Screen(SpecialTokens(special_tokens(self.tokenizer)), self._policy)
 
     def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
         """A row as the policy for special tokens in content lets it go on, and whether such tokens are left in it.
