@@ -86,8 +86,13 @@ def first_rows(path: Path, count: int) -> list[Row]:
         return [json.loads(line) for line in itertools.islice(file, count)]
 
 
+def conversations_of(count: int, turns: tuple[int, int]) -> Iterator[Row]:
+    """Conversations of so many exchanges, fewest and most."""
+    return make_sample.generate_conversations(count, make_sample.SEED, turns)
+
+
 def _conversations(count: int) -> Iterator[Row]:
-    return make_sample.generate_conversations(count, make_sample.SEED, TURNS)
+    return conversations_of(count, TURNS)
 
 
 def _joined(rows: Iterator[Row]) -> Iterator[Row]:

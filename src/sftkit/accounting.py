@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -16,6 +17,7 @@ from sftkit.config.fields import plain
 from sftkit.mixing import Indices
 from sftkit.planning import Plan
 from sftkit.rows import BadRow
+from sftkit.shards.layout import Layout
 from sftkit.shards.manifest import (
     AuditInfo,
     FindingInfo,
@@ -25,19 +27,19 @@ from sftkit.shards.manifest import (
     SplitInfo,
     length_histogram,
 )
+from sftkit.shards.sequences import Sequences
 from sftkit.shards.staging import StagedUnit, row_numbers
-from sftkit.shards.writing import Layout
 from sftkit.timing import summed
 
 _RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "minijinja", "numpy", "pyarrow", "tokenizers", "transformers")
 _BAD_ROWS_SHOWN = 10
 
 
-def split_info(rows: Indices, sizes: Indices, shards: Sequence[ShardInfo], layout: Layout) -> SplitInfo:
-    """The account of one split: its rows by index into all staged rows, and the sizes of all staged rows."""
-    lengths = sizes[rows]
-    return SplitInfo(
-        rows=len(rows),
+def split_info(sequences: Sequences, shards: Sequence[ShardInfo], layout: Layout, pack_length: int | None) -> SplitInfo:
+    """The account of one split: what it holds, and the shards that were written of it."""
+    lengths = sequences.sizes.astype(np.int64)
+    info = SplitInfo(
+        rows=sum(shard.rows for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
         trained_tokens=sum(shard.trained_tokens for shard in shards),
         length_min=int(lengths.min()),
@@ -45,6 +47,10 @@ def split_info(rows: Indices, sizes: Indices, shards: Sequence[ShardInfo], layou
         length_histogram=length_histogram(lengths) if layout.text_column is None else {},
         shards=tuple(shards),
     )
+    if pack_length is None:
+        return info
+    fill_rate = round(info.tokens / (info.rows * pack_length), 4)
+    return replace(info, sequences=len(sequences), pack_length=pack_length, fill_rate=fill_rate)
 
 
 def make_manifest(
@@ -58,7 +64,7 @@ def make_manifest(
     """The manifest of a finished run."""
     written = np.concatenate([np.arange(0), *orders.values()])
     distinct = len(np.unique(written))
-    kept = sum(unit.rows for unit in staged)
+    kept = sum(unit.kept for unit in staged)
     dropped: Counter[str] = Counter()
     for unit in staged:
         dropped.update(unit.dropped)
@@ -79,8 +85,10 @@ def make_manifest(
         config={**plain(plan.config), "datasets": plain(plan.recipe.datasets)},
         versions={"sftkit": __version__, **{name: version(name) for name in _RECORDED_VERSIONS}},
         seconds=_rounded({"plan": plan.seconds, **seconds}),
-        worker_seconds=_rounded(summed(unit.seconds for unit in staged)),
+        worker_seconds=_rounded(summed(unit.seconds for unit in staged if not unit.found)),
         audit=_audit(plan, staged),
+        units=len(staged),
+        units_found=sum(unit.found for unit in staged),
     )
 
 
@@ -148,8 +156,9 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def _engines(staged: Sequence[StagedUnit]) -> dict[str, str]:
-    """Who did what, of the work there was: every unit was made by the same engines."""
-    return {engine: name for unit in staged for engine, name in sorted(unit.engines.items())}
+    """Who did what, of the work there was. Units that were found may have been made by others."""
+    made = sorted({pair for unit in staged for pair in unit.engines.items()})
+    return {engine: ", ".join(name for each, name in made if each == engine) for engine, _ in made}
 
 
 def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:
@@ -166,7 +175,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
             bytes=file.file.size,
             sha256=file.sha256,
             rows_read=sum(unit.read for unit in units),
-            rows_kept=sum(unit.rows for unit in units),
+            rows_kept=sum(unit.kept for unit in units),
             dropped=dict(sorted(dropped.items())),
             quarantined=sum(len(unit.bad) for unit in units),
         )

@@ -157,7 +157,7 @@ def _inspect(config: InspectConfig) -> None:
 def _train(config: TrainConfig) -> None:
     from sftkit.console.progress import make_progress
     from sftkit.console.streams import results, start_logging
-    from sftkit.console.training import print_event, print_training
+    from sftkit.console.training import print_training, show_training
     from sftkit.provision import check_data, shards_for
     from sftkit.training.arguments import make_training_arguments
     from sftkit.training.distributed import is_main_process, main_process_first, quiet_replicas
@@ -170,7 +170,8 @@ def _train(config: TrainConfig) -> None:
         shards = shards_for(config, make_progress() if main else Silent())
     from sftkit.training.run import train
 
-    report = train(config, arguments, shards, on_log=print_event)
+    with show_training() as listener:
+        report = train(config, arguments, shards, listener)
     if is_main_process():
         print_training(report, results())
 

@@ -26,8 +26,10 @@ from sftkit.rows import (
 )
 from sftkit.tokenization.toolbox import Toolbox
 
+NO_TRAINED_TOKEN = "no trained token"
+"""Why a row without a loss is dropped."""
+
 _NO_RESPONSE = "no response found by response_template"
-_NO_TRAINED_TOKEN = "no trained token"
 _NO_LABELS = (
     "rows end with input_ids and without labels: give a response_template, use a masking handler, "
     "or say train_on=all for a loss on every token"
@@ -209,5 +211,5 @@ def _without_untrained(batch: Batch, log: RowLog) -> Batch:
     filled = labels.offsets[:-1][labels.lengths > 0]
     trained[filled] = False
     kept = labels.sums(trained) > 0
-    log.drop(_NO_TRAINED_TOKEN, int((~kept).sum()))
+    log.drop(NO_TRAINED_TOKEN, int((~kept).sum()))
     return batch.keep(kept)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from sftkit.audit.gathering import Gathered
 from sftkit.audit.learning import learn_norms
@@ -18,6 +17,7 @@ from sftkit.handlers.model import Step
 from sftkit.handlers.registry import Link, build_chain, text_column
 from sftkit.rows import INPUT_IDS, LABELS, Batch, EngineDifferenceError, RowLog
 from sftkit.shards.staging import StagedUnit, StagingWriter, UnitAudit
+from sftkit.shards.unit_store import UnitStore
 from sftkit.simple import DEFAULT_TEXT_FIELD
 from sftkit.sources.units import Unit, read_unit
 from sftkit.timing import Stopwatch
@@ -34,6 +34,17 @@ class Recipe:
     options: DataOptions
     datasets: tuple[DatasetConfig, ...]
     tools: ToolSpec
+
+
+@dataclass(frozen=True)
+class StagingTask:
+    """A unit to run, and the key that its rows are kept under."""
+
+    unit: Unit
+    key: str
+
+    def __str__(self) -> str:
+        return str(self.unit)
 
 
 class Pipeline:
@@ -62,17 +73,17 @@ class Pipeline:
         """
         self._lines[dataset].check_columns(columns)
 
-    def stage(self, staging: Path, unit: Unit) -> StagedUnit:
-        """Run one unit and write its rows to a file in the staging directory.
+    def stage(self, store: UnitStore, task: StagingTask) -> StagedUnit:
+        """Run one unit and keep its rows among the staged units.
 
         Raises:
             SourceError: its file cannot be read.
             DataError: its rows do not all end alike, or hold what Parquet cannot.
             EngineDifferenceError: a fast engine made another row than the reference.
         """
-        log, watch = RowLog(), Stopwatch()
+        unit, log, watch = task.unit, RowLog(), Stopwatch()
         checked: Gathered | None = None
-        with StagingWriter(staging / f"unit-{unit.number:06d}.arrow") as writer:
+        with store.writer(task.key) as writer:
             for batch, text_field in self.finished(unit, log, watch):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
@@ -83,7 +94,9 @@ class Pipeline:
                 watch.lap("audit")
         audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
         watch.lap("audit")
-        return writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit)
+        staged = writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit)
+        store.keep(task.key, staged)
+        return staged
 
     def finished(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
         """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.

@@ -16,9 +16,10 @@ from sftkit.config.validation import validate
 from sftkit.early import SMALL
 from sftkit.errors import ConfigError, DataError
 from sftkit.handlers.registry import build_chain
+from sftkit.packing import NONE, pack_length_of
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.processes import available_cores
-from sftkit.rows import RowLog
+from sftkit.rows import INPUT_IDS, SEQ_LENGTHS, RowLog
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.simple import as_text_shards, datasets_of
 from sftkit.sources.finding import find_sources
@@ -27,11 +28,9 @@ from sftkit.timing import Stopwatch
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
 from sftkit.tokenization.loading import TokenizerSpec, tokenizer_spec
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+from sftkit.unit_keys import ROW_SEMANTICS, unit_keys
 
 _log = logging.getLogger(__name__)
-
-ROW_SEMANTICS = 2
-"""Raised whenever the same input would give other rows than before."""
 
 _TINY = 64 << 10
 """Bytes of source that `tokenizers` has encoded before a fast encoder would be loaded."""
@@ -59,14 +58,15 @@ class Plan:
     """What a run will do, with every input known and checked, and nothing written yet.
 
     recipe: what a worker process needs. pipeline: the recipe made ready, for this process. files: every source file
-    with its units, in the order of the rows. fingerprint: equal for plans that give the same shards. seconds: how long
-    planning took.
+    with its units, in the order of the rows. keys: what the units are kept under, in their order. fingerprint: equal
+    for plans that give the same shards. seconds: how long planning took.
     """
 
     config: PreprocessConfig
     recipe: Recipe
     pipeline: Pipeline
     files: tuple[ScannedFile, ...]
+    keys: tuple[str, ...]
     tokenizer: TokenizerInfo | None
     fingerprint: str
     seconds: float
@@ -134,14 +134,17 @@ def plan(config: PreprocessConfig) -> Plan:
     pipeline = Pipeline(recipe, Toolbox(recipe.tools))
     pipeline.check()
     for dataset in datasets:
+        _check_unpacked(dataset, columns_of(dataset))
         pipeline.check_columns(dataset.name, columns_of(dataset))
     files = _numbered([file for dataset in datasets for file in found[dataset.name]])
     tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
     content = _fingerprint(recipe, files, tokenizer, pipeline.tools)
+    identity = [*pipeline.tools.identity, pipeline.tools.stop_tokens] if tokenizer is not None else None
+    keys = unit_keys(files, datasets, config, identity)
     watch.lap("plan")
-    planned = Plan(config, recipe, pipeline, files, tokenizer, content, watch.seconds["plan"])
+    planned = Plan(config, recipe, pipeline, files, keys, tokenizer, content, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
     return planned
 
@@ -159,6 +162,19 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
         if log.bad:
             raise DataError(f"{unit.file.path}:{log.bad[0].number}: {log.bad[0].reason}; no row could be read")
     raise DataError(f"{files[0].file.path}: holds no rows")
+
+
+def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:
+    """Packs would be taken for rows, and their sequences would run into each other.
+
+    Raises:
+        DataError: the rows are packs.
+    """
+    if {INPUT_IDS, SEQ_LENGTHS} <= set(columns):
+        raise DataError(
+            f"dataset {dataset.name!r} ({dataset.data_paths[0]}): its rows are packs (they have {SEQ_LENGTHS}), which "
+            "cannot be processed or packed again; give the data that they were made from"
+        )
 
 
 def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
@@ -224,4 +240,6 @@ def _fingerprint(
         "tokenizer": plain(tokenizer),
         "stop_tokens": tools.stop_tokens,
     }
+    if recipe.options.packing != NONE:
+        content["packing"] = [recipe.options.packing, pack_length_of(recipe.options)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

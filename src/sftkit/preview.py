@@ -13,9 +13,11 @@ import numpy as np
 from sftkit.build import layout_of
 from sftkit.config.schema import InspectConfig, as_preprocess
 from sftkit.errors import DataError
+from sftkit.packing import NONE
 from sftkit.planning import Plan, plan
 from sftkit.rows import RowLog
 from sftkit.shards.reading import ShardSet
+from sftkit.shards.sequences import Sequences
 from sftkit.shards.staging import StagedUnit, StagingWriter
 from sftkit.shards.writing import ShardTask, shard_name, write_shard
 from sftkit.splits import TRAIN
@@ -29,7 +31,8 @@ SAMPLE_ROWS = 100
 
 
 def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
-    """Run the first rows of every data set through the pipeline and lay them out in turns, as one train split.
+    """Run the first rows of every data set through the pipeline and lay them out in turns, as one train split. They
+    are not packed: which rows share a pack is known when all of them are there.
 
     Raises:
         ConfigError, SourceError, DataError, TokenizerError: as `preprocess` would.
@@ -46,10 +49,12 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     if not filled:
         raise DataError("no rows left to show; every row that was tried is dropped or unusable")
     rows = _in_turns([unit.rows for unit in filled])
-    sizes, trained = (np.concatenate([getattr(unit, name) for unit in filled])[rows] for name in ("sizes", "trained"))
+    sizes = np.concatenate([unit.sizes for unit in filled])[rows]
     path = scratch / shard_name(TRAIN, 0, 1)
-    write_shard(layout_of(filled), ShardTask(path, rows, sizes, trained))
-    return ShardSet(scratch, {TRAIN: (path,)}, None, f"the first rows of {_name(config)} (preview, nothing written)")
+    write_shard(layout_of(filled), ShardTask(path, Sequences(rows, sizes)))
+    unpacked = "" if config.packing == NONE else ", before they are packed"
+    name = f"the first rows of {_name(config)}{unpacked} (preview, nothing written)"
+    return ShardSet(scratch, {TRAIN: (path,)}, None, name)
 
 
 def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wanted: int) -> StagedUnit:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from sftkit.build import is_done, run
 from sftkit.config.schema import TrainConfig, as_preprocess
-from sftkit.errors import SourceError
+from sftkit.errors import ConfigError, SourceError
+from sftkit.packing import NONE, pack_length_of
 from sftkit.planning import Plan, check, plan
 from sftkit.progress import Progress
-from sftkit.rows import INPUT_IDS, LABELS, RowLog
+from sftkit.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, RowLog
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.splits import TRAIN
 from sftkit.timing import Stopwatch
@@ -30,16 +31,50 @@ def check_data(config: TrainConfig) -> None:
 def shards_for(config: TrainConfig, progress: Progress) -> ShardSet:
     """Tokenized shards to train on.
 
-    A directory or file of Parquet with `input_ids` and `labels` is used as it is. Anything else is built into
-    `cache_dir`, under a name made from everything that decides its content, and found there the next time. Text for
-    which nothing says where the responses are is trained on as a whole.
+    A directory or file of Parquet with `input_ids` and `labels` is used as it is, unless its rows are to be packed and
+    are not. Anything else is built into `cache_dir`, under a name made from everything that decides its content, and
+    found there the next time. Text for which nothing says where the responses are is trained on as a whole.
 
     Raises:
+        ConfigError: shards are packed already, in another way than is asked for.
         ConfigError, SourceError, DataError, TokenizerError, OutputError: as `preprocess` would.
     """
     given = _tokenized(config)
-    if given is not None:
+    if given is None:
+        return _built(config, progress)
+    if SEQ_LENGTHS in given.column_names(TRAIN):
+        _check_packs(config, given)
         return given
+    return given if config.packing == NONE else _repacked(config, given, progress)
+
+
+def _repacked(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
+    """The rows of shards in packs. They remain the work of the tokenizer and the chat template that made them."""
+    made_by = given.manifest
+    if made_by is None or made_by.tokenizer is None:
+        return _built(config, progress)
+    tokens = config.add_special_tokens or made_by.tokenizer.added_special_tokens
+    built = _built(replace(config, add_special_tokens=tokens), progress)
+    assert built.manifest is not None
+    settings = {**built.manifest.config, "dataprocessor": made_by.config.get("dataprocessor")}
+    return replace(built, manifest=replace(built.manifest, tokenizer=made_by.tokenizer, config=settings))
+
+
+def _check_packs(config: TrainConfig, given: ShardSet) -> None:
+    """Raise `ConfigError` when packs are asked for that are others than those of the shards."""
+    if config.packing == NONE or given.manifest is None:
+        return
+    there = (given.manifest.config.get("packing"), given.manifest.splits[TRAIN].pack_length)
+    wanted = (config.packing, pack_length_of(config))
+    if there != wanted:
+        raise ConfigError(
+            f"{given.name or given.root}: its rows are packed already (packing={there[0]}, pack_length={there[1]}) and "
+            f"cannot be packed again (packing={wanted[0]}, pack_length={wanted[1]}); leave packing out, or give the "
+            "data that they were made from"
+        )
+
+
+def _built(config: TrainConfig, progress: Progress) -> ShardSet:
     planned = plan(as_preprocess(config, config.cache_dir))
     if _ends_as_text(planned):
         _log.warning("the rows are text and no response_template is given: every token of it carries a loss")

@@ -19,6 +19,9 @@ Mask = npt.NDArray[np.bool_]
 INPUT_IDS = "input_ids"
 LABELS = "labels"
 ATTENTION_MASK = "attention_mask"
+SEQ_LENGTHS = "seq_lengths"
+"""Tokens of each sequence in a pack, in order; they sum to the tokens of the row."""
+
 TOKEN_COLUMNS = (INPUT_IDS, LABELS, ATTENTION_MASK)
 
 IGNORE_INDEX = -100

@@ -173,20 +173,6 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return built(tmp_path_factory.mktemp("chats"), rows, MASKED_CHAT, tokenizer_name_or_path="sample:model")
 
 
-def test_packs_are_checked_sequence_by_sequence(chats: list[Row]) -> None:
-    right = norms("sample:model")
-    spoilt = row_of(chats[7].ids, [IGNORED] * len(chats[7].ids))
-    rows = [*chats[:7], spoilt, *chats[8:]]
-    packs = [rows[start : start + 4] for start in range(0, 24, 4)]
-    ids = Ragged.from_lists([[value for row in pack for value in row.ids] for pack in packs])
-    labels = np.array([value for row in rows for value in row.labels], np.int32)
-    sequences = Ragged.from_lists([[len(row.ids) for row in pack] for pack in packs])
-    found = check(ids, labels, labels != IGNORED, right, sequences)
-    assert {rule: fault.rows.tolist() for rule, fault in found.items()} == {"no_trained_token": [1]}
-    other = Ragged.from_lists([[1, 2, 3], [-4, len(ids[1]) + 4], *([len(ids[pack])] for pack in range(2, 6))])
-    assert set(check(ids, labels, labels != IGNORED, right, other)) <= {"no_trained_token"}
-
-
 def test_padding_around_rows_is_no_part_of_them(chats: list[Row]) -> None:
     right = norms("sample:model")
     assert right.pad is not None

@@ -15,9 +15,11 @@ import chat_templates
 from sftkit.audit.duplicates import digests_of, repeated
 from sftkit.audit.learning import learn_norms
 from sftkit.audit.norms import CONVERSATIONS, UNKNOWN, Making, Norms
+from sftkit.audit.packs import Packing
 from sftkit.rows import Ragged
 
 from .material import IGNORED, MASKED_CHAT, Row, built, conversation, named, row_of, with_tools
+from .packed import packed, sequences_named, wrapped
 
 ROWS = 60
 SEEDED = (0, 7, 8, 31, 59)
@@ -294,3 +296,63 @@ def test_repeated_rows_are_found(clean: Callable[[str, str], Clean], name: str, 
     for place in SEEDED[1:]:
         rows[place] = rows[place - 3]
     assert repeated(digests_of(Ragged.from_lists([row.ids for row in rows]))).tolist() == list(SEEDED[1:])
+
+
+# --- the same rows in packs
+
+
+@pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
+def test_every_seeded_row_is_found_in_its_pack(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
+    made = clean(name, style)
+    assert sequences_named(packed(made.rows, 1000), made.norms) == {}
+    assert sequences_named(packed(made.rows, 1000), norms_of(made.tokenizer, UNKNOWN)) == {}
+    for rule, spoil, applies in FAULTS:
+        if applies(made):
+            rows = [spoil(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
+            assert sequences_named(packed(rows, 1000), made.norms) == {rule: list(SEEDED)}, spoil.__name__
+
+
+@pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
+def test_nothing_is_wrong_with_edges_that_wrapping_cut(
+    clean: Callable[[str, str], Clean], name: str, style: str
+) -> None:
+    made = clean(name, style)
+    whole = [row_of(row.ids, row.ids) for row in made.rows]
+    making = Making(CONVERSATIONS, trains_all=True, variables={})
+    everything = learn_norms(made.tokenizer, making, [made.tokenizer.eos_token])
+    unknown = norms_of(made.tokenizer, UNKNOWN)
+    for capacity in (1, 2, 5, 11, 23, 37, 61, 97, 331):
+        packing = Packing(capacity, wrapped=True)
+        for rows, of_rows in ((made.rows[:24], (made.norms, unknown)), (whole[:24], (everything, unknown))):
+            packs = wrapped(rows, capacity).packs
+            for norms in of_rows:
+                assert sequences_named(packs, norms, packing) == {}, capacity
+
+
+@pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
+def test_seeded_rows_are_found_in_wrapped_packs_where_they_are_whole(
+    clean: Callable[[str, str], Clean], name: str, style: str
+) -> None:
+    made = clean(name, style)
+    seen = 0
+    for rule, spoil, applies in FAULTS:
+        if not applies(made):
+            continue
+        rows = [spoil(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
+        for capacity in (531, 1009):
+            packs = wrapped(rows, capacity)
+            found = sequences_named(packs.packs, made.norms, Packing(capacity, wrapped=True))
+            named_rows = {packs.owners[sequence] for sequence in found.get(rule, [])}
+            assert set(found) <= {rule}, (spoil.__name__, capacity)
+            assert packs.inner & set(SEEDED) <= named_rows <= set(SEEDED), (spoil.__name__, capacity)
+            seen += len(packs.inner & set(SEEDED))
+    assert seen
+
+
+def test_a_special_token_of_the_content_is_no_header_next_to_a_cut(clean: Callable[[str, str], Clean]) -> None:
+    made = clean("sample:model", "own")
+    rows = [opener_in_the_answer(row, made) for row in made.rows[:12]]
+    for capacity in range(2, 90):
+        packs = wrapped(rows, capacity).packs
+        found = sequences_named(packs, made.norms, Packing(capacity, wrapped=True))
+        assert set(found) <= {"special_token_in_content"}, capacity

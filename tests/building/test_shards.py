@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from sftkit.errors import DataError, SourceError
 from sftkit.rows import Batch, Ragged, Row, RowLog
+from sftkit.shards.layout import Layout
 from sftkit.shards.manifest import length_histogram
 from sftkit.shards.reading import open_shards
+from sftkit.shards.sequences import Sequences
 from sftkit.shards.staging import StagedUnit, StagingWriter, unified
-from sftkit.shards.writing import Layout, ShardTask, write_shard
+from sftkit.shards.writing import ShardTask, write_shard
 
 
 def batch(ids: list[list[int]], extras: list[Row]) -> Batch:
@@ -41,9 +43,8 @@ def gather(folder: Path, units: list[StagedUnit], order: list[int]) -> list[Row]
         extras=unified([unit.extras for unit in units]),
     )
     sizes = np.concatenate([unit.sizes for unit in units])[order]
-    trained = np.concatenate([unit.trained for unit in units])[order]
     path = folder / "shard.parquet"
-    info = write_shard(layout, ShardTask(path, np.array(order, np.int64), sizes, trained))
+    info = write_shard(layout, ShardTask(path, Sequences(np.array(order, np.int64), sizes)))
     rows: list[Row] = pq.read_table(path).to_pylist()
     assert (info.rows, info.bytes) == (len(rows), path.stat().st_size)
     if units[0].text_column is None:

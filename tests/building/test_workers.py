@@ -231,8 +231,10 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from sftkit.rows import Batch, Ragged, RowLog
+from sftkit.shards.layout import Layout
+from sftkit.shards.sequences import Sequences
 from sftkit.shards.staging import StagingWriter
-from sftkit.shards.writing import Layout, ShardTask, write_shard
+from sftkit.shards.writing import ShardTask, write_shard
 
 folder = Path(sys.argv[1])
 with StagingWriter(folder / "unit.arrow") as writer:
@@ -241,7 +243,7 @@ with StagingWriter(folder / "unit.arrow") as writer:
 unit = writer.staged(0, RowLog(), {}, {})
 layout = Layout((unit.path,), (3,), ("input_ids", "labels"), None, unit.extras)
 rows = np.array([2, 0, 1])
-made = write_shard(layout, ShardTask(folder / "shard.parquet", rows, unit.sizes[rows], unit.trained[rows]))
+made = write_shard(layout, ShardTask(folder / "shard.parquet", Sequences(rows, unit.sizes[rows])))
 print(json.dumps([made.rows, made.tokens, "pandas" in sys.modules]))
 """
 

@@ -37,11 +37,22 @@ def texts(tmp_path: Path) -> Path:
 def test_shards_and_the_data_config_that_made_them_train_alike(tmp_path: Path) -> None:
     config = ("--data_config_path", "sample:data_config.yaml")
     sftkit("preprocess", *config, "--model_name_or_path", "sample:model", "--output_dir", tmp_path / "shards")
-    on_shards = sftkit("train", "--training_data_path", tmp_path / "shards", "--output_dir", tmp_path / "one", *TINY)
+    samples = ("--sample_prompts", "What is 2 + 3?", "--sample_steps", "2", "--sample_max_new_tokens", "4")
+    on_shards = sftkit(
+        "train", "--training_data_path", tmp_path / "shards", "--output_dir", tmp_path / "one", *TINY, *samples,
+        "--eval_strategy", "epoch",
+    )  # fmt: skip
     on_config = sftkit("train", *config, "--output_dir", tmp_path / "two", "--cache_dir", tmp_path / "cache", *TINY)
     assert (on_shards.returncode, on_config.returncode) == (0, 0), on_shards.stderr + on_config.stderr
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
     assert len(losses(tmp_path / "one")) == 2
+    assert ": loss " in on_shards.stderr
+    assert ", perplexity " in on_shards.stderr
+    assert on_shards.stderr.count("prompt: What is 2 + 3?") == 2  # before the first step and at the end
+    for line in ("steps            2 (", "training loss    ", "validation loss  ", "peak memory      "):
+        assert line in on_shards.stdout
+    assert (tmp_path / "one" / "training_curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert len((tmp_path / "one" / "samples.jsonl").read_text().splitlines()) == 2
     [built] = (tmp_path / "cache").iterdir()
     before = built.joinpath("manifest.json").stat().st_mtime_ns
     again = sftkit("train", *config, "--output_dir", tmp_path / "three", "--cache_dir", tmp_path / "cache", *TINY)
@@ -107,6 +118,7 @@ def test_special_tokens_may_be_added_to_shards_made_without_them(tmp_path: Path)
         (("--no_such_argument", "1"), 2, "unknown option --no_such_argument"),
         (("--training_data_path", "nowhere"), 1, "nowhere: no such file or directory"),
         (("--init_from_config", "false"), 1, "init_from_config"),
+        (("--report_to", "tensorbord"), 1, "report_to: 'tensorbord' is no tracker; did you mean tensorboard?"),
         (("--streaming", "true"), 1, "streaming"),
     ],
 )

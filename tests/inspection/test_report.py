@@ -82,15 +82,6 @@ def test_labels_of_another_id_are_marked(tmp_path: Path, tokenizer_dir: Path, wr
     assert "note: 1 trained tokens have a label that differs from their id" in text
 
 
-def test_packs_show_where_a_sequence_ends(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
-    ids = byte_ids("abcde")
-    path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[ids], seq_lengths=[[2, 3]])
-    text = printed(path, tokenizer_dir)
-    assert "\n--- sequence 1 of 2\n[1] 2 tokens, 2 trained\n    ⟦ab⟧\n" in text
-    assert "\n--- sequence 2 of 2\n[2] 3 tokens, 3 trained\n    ⟦cde⟧\n" in text
-    assert "97 98⟧\n--- sequence 2 of 2\n⟦ 99 100 101⟧\n" in printed(path, None)
-
-
 def test_ids_are_shown_as_numbers_where_there_is_no_text(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[104, 99999, 105]], labels=[[-100, -100, 105]])
     text = printed(path, tokenizer_dir)

@@ -9,7 +9,7 @@ from sftkit.config.schema import InspectConfig
 from sftkit.errors import TokenizerError
 from sftkit.inspection.decoding import Decoder, join_bytes
 from sftkit.inspection.report import Report, inspect_shards
-from sftkit.inspection.rows import segments
+from sftkit.inspection.shown import segments
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.loading import fingerprint
 
@@ -95,13 +95,6 @@ def test_a_label_that_is_another_id_is_flagged(tmp_path: Path, tokenizer_dir: Pa
     assert row.notes == (
         "1 trained tokens have a label that differs from their id, the first at position 2: id 99, label 97",
     )
-
-
-def test_packs_fall_into_their_sequences(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
-    ids = byte_ids("abcde")
-    path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[ids], seq_lengths=[[2, 3]])
-    (row,) = look(path, tokenizer_dir).rows
-    assert [(s.text, s.sequence) for s in segments(row)] == [("ab", 0), ("cde", 1)]
 
 
 def test_without_a_tokenizer_there_are_ids_and_a_note(shard_dir: Path) -> None:

@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkit.errors import SourceError
+from sftkit.inspection.counting import summarize
 from sftkit.inspection.lengths import LengthCounter
-from sftkit.inspection.summary import ShardSummary, summarize
+from sftkit.inspection.summary import ShardSummary
 from sftkit.shards.reading import ShardSet, open_shards
 
 from .conftest import Writer, manifest_for
@@ -90,11 +91,6 @@ def test_what_is_wrong_with_labels_is_counted(tmp_path: Path, write: Writer) -> 
         "train: 1 tokens carry a label that differs from their id",
         "train: in 1 rows labels and input_ids differ in length",
     )
-
-
-def test_packs_count_their_sequences(tmp_path: Path, write: Writer) -> None:
-    path = write(tmp_path / "a.parquet", input_ids=[[1, 2, 3], [4]], labels=[[1, 2, 3], [4]], seq_lengths=[[2, 1], [1]])
-    assert summarize(open_shards(str(path))).splits[0].sequences == 3
 
 
 def test_text_is_counted_in_characters(tmp_path: Path, write: Writer) -> None:

@@ -19,7 +19,7 @@ from sftkit.audit.norms import Norms
 from sftkit.config.schema import InspectConfig
 from sftkit.console.report import print_report, report_json
 from sftkit.inspection.report import Report, inspect_shards
-from sftkit.inspection.rows import ShownRow
+from sftkit.inspection.shown import ShownRow
 from sftkit.inspection.turns import Written, turns_of
 from sftkit.preview import preview_shards
 from sftkit.shards.reading import open_shards
@@ -222,28 +222,6 @@ def test_what_findings_quote_is_short_and_harmless(tmp_path: Path, tokenizer_dir
     assert f'tokens 1 to {len(ids) - 1} "[31m\\u27e6ab\\n' in line
     assert " ... " + "c" * 20 + '": the last answer' in line
     assert len(line) < 250
-
-
-def test_packs_are_measured_sequence_by_sequence(tmp_path: Path) -> None:
-    path = shards(tmp_path, TALK, TALK[1:3], TALK[3:])
-    table = pq.read_table(path / "train-00000-of-00001.parquet")
-    ids, labels = table.column("input_ids").to_pylist(), table.column("labels").to_pylist()
-    labels[1] = [-100] * len(labels[1])
-    packed = {
-        "input_ids": [[value for row in ids for value in row]],
-        "labels": [[value for row in labels for value in row]],
-        "seq_lengths": [[len(row) for row in ids]],
-    }
-    pq.write_table(pa.table(packed), tmp_path / "packs.parquet")
-    report = look(tmp_path / "packs.parquet", tokenizer_name_or_path=MODEL)
-    (row,) = report.rows
-    assert [(turn.sequence, turn.role) for turn in row.turns] == [
-        *((0, role) for role in ("system", "user", "assistant", "user", "assistant")),
-        *((sequence, role) for sequence in (1, 2) for role in ("user", "assistant")),
-    ]
-    # What is about a sequence stands in its first turn.
-    assert [(found.rule, found.turn, found.start) for found in row.findings] == [("no_trained_token", 5, len(ids[0]))]
-    assert "--- sequence 3 of 3\n[8] user: 11 tokens\n" in page(report)
 
 
 def test_without_headers_a_row_is_cut_where_the_loss_begins_and_ends(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_what_transformers_refuses_is_a_config_error(flags: list[str], said: str
 
 def test_missing_trackers_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"TensorBoard is not installed; pip install 'sftkit\[tensorboard\]'"):
+    with pytest.raises(ConfigError, match=r"tensorboard is not installed; pip install 'sftkit\[tensorboard\]'"):
         arguments("--report_to=tensorboard")
 
 

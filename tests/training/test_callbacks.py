@@ -11,7 +11,9 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sftkit.errors import OutputError, TrainingError
-from sftkit.training.callbacks import JsonLinesLog, aim_log, ignore_event
+from sftkit.training.callbacks import JsonLinesLog, StepReport, aim_log
+from sftkit.training.json_lines import JsonLines
+from sftkit.training.listening import SilentListener
 
 ARGUMENTS = TrainingArguments(output_dir="out", use_cpu=True)
 
@@ -30,7 +32,7 @@ def test_each_event_is_one_line_and_one_call(tmp_path: Path) -> None:
     log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
     log.on_log(ARGUMENTS, state(1), TrainerControl(), logs={"loss": 1 / 3, "epoch": 0.1})
     log.on_log(ARGUMENTS, state(2), TrainerControl(), logs={"loss": math.nan, "grad_norm": math.inf})
-    assert events(log.path) == heard == [
+    assert events(tmp_path / "new" / "logs.jsonl") == heard == [
         {"step": 1, "epoch": 0.1, "loss": 0.3333333333333333},
         {"step": 2, "epoch": 0.2, "loss": None, "grad_norm": None},
     ]  # fmt: skip
@@ -40,26 +42,54 @@ def test_each_event_is_one_line_and_one_call(tmp_path: Path) -> None:
 def test_a_new_run_replaces_the_file_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "logs.jsonl"
     path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "loss": 1}\n{"step": 4, "lo')
-    resumed = JsonLinesLog(path, ignore_event)
+    resumed = JsonLinesLog(path, SilentListener().on_log)
     resumed.on_train_begin(ARGUMENTS, state(2), TrainerControl())
     resumed.on_log(ARGUMENTS, state(3), TrainerControl(), logs={"loss": 0.5})
     assert [(event["step"], event["loss"]) for event in events(path)] == [(1, 3), (2, 2), (3, 0.5)]
-    JsonLinesLog(path, ignore_event).on_train_begin(ARGUMENTS, state(0), TrainerControl())
+    JsonLinesLog(path, SilentListener().on_log).on_train_begin(ARGUMENTS, state(0), TrainerControl())
     assert path.read_text() == ""
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    log = JsonLinesLog(tmp_path / "logs.jsonl", ignore_event)
+    log = JsonLinesLog(tmp_path / "logs.jsonl", SilentListener().on_log)
     log.on_train_begin(ARGUMENTS, state(0, main=False), TrainerControl())
     log.on_log(ARGUMENTS, state(1, main=False), TrainerControl(), logs={"loss": 1.0})
-    assert not log.path.exists()
+    assert not (tmp_path / "logs.jsonl").exists()
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    log = JsonLinesLog(tmp_path / "file" / "logs.jsonl", ignore_event)
+    log = JsonLinesLog(tmp_path / "file" / "logs.jsonl", SilentListener().on_log)
     with pytest.raises(OutputError, match=r"logs\.jsonl: cannot be written"):
         log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
+
+
+def test_lines_hold_what_other_programs_take_for_line_ends(tmp_path: Path) -> None:
+    file = JsonLines(tmp_path / "samples.jsonl")
+    file.begin(0)
+    kept = [{"step": step, "answer": "a\u2028b\x85c\nd\x1b[2J ä"} for step in (1, 2)]
+    for event in (*kept, {"step": 3}):
+        file.append(event)
+    file.begin(2)
+    assert [json.loads(line) for line in file.path.read_text(encoding="utf-8").split("\n")[:-1]] == kept
+    assert "ä" in file.path.read_text(encoding="utf-8")
+    assert "\x1b" not in file.path.read_text(encoding="utf-8")
+
+
+def test_a_listener_hears_of_each_step_from_where_the_run_begins() -> None:
+    class Steps(SilentListener):
+        def __init__(self) -> None:
+            self.heard: list[tuple[int, int]] = []
+
+        def on_step(self, step: int, max_steps: int) -> None:
+            self.heard.append((step, max_steps))
+
+    steps = Steps()
+    report = StepReport(steps)
+    report.on_train_begin(ARGUMENTS, TrainerState(global_step=7, max_steps=9), TrainerControl())
+    report.on_step_end(ARGUMENTS, TrainerState(global_step=8, max_steps=9), TrainerControl())
+    report.on_step_end(ARGUMENTS, state(8, main=False), TrainerControl())
+    assert steps.heard == [(7, 9), (8, 9)]
 
 
 class FakeRun(dict[str, Any]):

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Training
 
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import TrainingError
+from sftkit.training.attention import Surroundings, attention_in, flash_obstacle
 from sftkit.training.model import embedding_rows, fit_embeddings, load_model
 
 
@@ -99,6 +100,54 @@ def test_flash_attention_without_a_gpu_is_sdpa_and_said_once(model_dir: Path, ca
 def test_the_attention_that_is_named_is_used(model_dir: Path) -> None:
     model = load_model(config(model_dir, attn_implementation="eager", use_flash_attn=True), arguments())
     assert model.config._attn_implementation == "eager"
+
+
+HOPPER, AMPERE, TURING, BLACKWELL = (9, 0), (8, 6), (7, 5), (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("around", "expected"),
+    [
+        (Surroundings(HOPPER, half=True, flash_2=True, flash_3=True), None),
+        (Surroundings(HOPPER, half=True, flash_2=False, flash_3=True), None),
+        (Surroundings(AMPERE, half=True, flash_2=True, flash_3=False), None),
+        (Surroundings(None, half=True, flash_2=True, flash_3=True), "there is no GPU"),
+        (Surroundings(TURING, half=True, flash_2=True, flash_3=True), "the GPU is older than Ampere"),
+        (Surroundings(AMPERE, half=True, flash_2=False, flash_3=True), "flash-attn is not installed"),
+        (Surroundings(BLACKWELL, half=True, flash_2=False, flash_3=True), "flash-attn is not installed"),
+        (Surroundings(HOPPER, half=True, flash_2=False, flash_3=False), "flash-attn is not installed"),
+        (Surroundings(AMPERE, half=False, flash_2=True, flash_3=True), "it computes in 16 bits only"),
+    ],
+)
+def test_flash_attention_needs_a_gpu_that_can_a_package_and_16_bits(around: Surroundings, expected: str | None) -> None:
+    found = flash_obstacle(around)
+    assert found is None if expected is None else found is not None and found.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("around", "asked", "supported", "expected"),
+    [
+        (Surroundings(HOPPER, half=True, flash_2=True, flash_3=True), False, True, "flash_attention_3"),
+        (Surroundings(AMPERE, half=True, flash_2=True, flash_3=True), False, True, "flash_attention_2"),
+        (Surroundings(AMPERE, half=True, flash_2=True, flash_3=False), False, False, None),
+        (Surroundings(AMPERE, half=True, flash_2=True, flash_3=False), True, False, "sdpa"),
+        (Surroundings(AMPERE, half=False, flash_2=True, flash_3=False), False, True, None),
+        (Surroundings(AMPERE, half=True, flash_2=True, flash_3=False), False, None, None),
+        (Surroundings(AMPERE, half=True, flash_2=True, flash_3=False), True, None, "flash_attention_2"),
+    ],
+)
+def test_attention_is_chosen_by_what_is_there_and_what_the_model_can(
+    around: Surroundings, asked: bool, supported: bool | None, expected: str | None
+) -> None:
+    known = None if supported is None else type("Model", (), {"_supports_flash_attn": supported})
+    assert attention_in(around, known, asked=asked) == expected
+
+
+def test_nothing_is_said_about_attention_that_nobody_asked_for(
+    model_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_model(config(model_dir), arguments()).config._attn_implementation == "sdpa"
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "no-such/model-anywhere"])

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from sftkit.audit.matching import Stretch
 from sftkit.audit.norms import Norms
-from sftkit.rows import Ids, Mask, Offsets, Ragged, offsets_of
+from sftkit.audit.packs import Packs
+from sftkit.rows import Ids, Mask, Offsets
 
 STOP, OPENER, FOREIGN, SPECIAL, AFTER, BEFORE, HOLE = (1 << bit for bit in range(7))
 """What a token is, as flags."""
@@ -34,7 +35,8 @@ class Batch:
     """Rows (or packed sequences), what their tokens are, and which of them carry a loss.
 
     flags: of each token, uint8, shape (tokens,). marked, marks, marked_rows: positions of the tokens that have flags,
-    these flags, and their rows; all that is looked for among special tokens is looked for there.
+    these flags, and their rows; all that is looked for among special tokens is looked for there. torn_begin, torn_end:
+    rows that may have been cut from something longer (pieces of wrapped packs): what is missing is no fault.
     """
 
     norms: Norms
@@ -45,13 +47,22 @@ class Batch:
     marked_rows: Offsets
     trained: Mask | None
     runs: Runs | None
+    torn_begin: Mask
+    torn_end: Mask
 
     def having(self, flag: int) -> Offsets:
         """The positions of tokens that have one of some flags, ascending."""
         return self.marked[(self.marks & flag) > 0]
 
+    def near_tear(self, positions: Offsets, rows: Offsets, tokens: int) -> Mask:
+        """Which positions stand among the first tokens of a row whose beginning may be missing."""
+        if not self.torn_begin.any():
+            return np.zeros(len(positions), np.bool_)
+        near: Mask = self.torn_begin[rows] & (positions < self.text.first[rows] + tokens)
+        return near
 
-def batch_of(values: Ids, offsets: Offsets, trained: Mask | None, norms: Norms) -> Batch:
+
+def batch_of(values: Ids, offsets: Offsets, trained: Mask | None, norms: Norms, packs: Packs | None = None) -> Batch:
     """Find what each token is, and the trained runs.
 
     Args:
@@ -59,6 +70,7 @@ def batch_of(values: Ids, offsets: Offsets, trained: Mask | None, norms: Norms) 
         offsets: where rows (or packed sequences) begin, shape (rows + 1,).
         trained: which tokens carry a loss, shape (tokens,); None when unknown.
         norms: what right rows look like.
+        packs: the packs that sequences were taken from.
     """
     table = _table(norms)
     size = len(table)
@@ -77,7 +89,9 @@ def batch_of(values: Ids, offsets: Offsets, trained: Mask | None, norms: Norms) 
     if trained is not None:
         trained, runs = _runs(trained, text)
     marked = np.flatnonzero(flags != 0)
-    return Batch(norms, text, flags, marked, flags[marked], text.rows_of_many(marked), trained, runs)
+    whole = np.zeros(len(text.first), np.bool_)
+    torn = (packs.torn_begin, packs.torn_end) if packs is not None else (whole, whole)
+    return Batch(norms, text, flags, marked, flags[marked], text.rows_of_many(marked), trained, runs, *torn)
 
 
 @lru_cache(maxsize=8)
@@ -96,21 +110,6 @@ def _table(norms: Norms) -> npt.NDArray[np.uint8]:
         known = [value for value in ids if 0 <= value < len(table)]
         table[known] |= flag
     return table
-
-
-def sequences_of(ids: Ragged, sequences: Ragged) -> Offsets:
-    """Offsets of the sequences of packs; a row whose lengths do not sum up to its own is one sequence."""
-    running = np.concatenate(([0], np.cumsum(sequences.values, dtype=np.int64)))
-    totals = running[sequences.offsets[1:]] - running[sequences.offsets[:-1]]
-    odd = sequences.sums(sequences.values < 0) > 0
-    if np.array_equal(totals, ids.lengths) and not odd.any():
-        return offsets_of(sequences.values.astype(np.int64))
-    fits = (totals == ids.lengths) & ~odd
-    parts = [
-        sequences[row].astype(np.int64) if fits[row] else np.array([length], np.int64)
-        for row, length in enumerate(ids.lengths.tolist())
-    ]
-    return offsets_of(np.concatenate([np.zeros(0, np.int64), *parts]))
 
 
 def _bounds(values: Ids, offsets: Offsets, norms: Norms) -> tuple[Offsets, Offsets]:

@@ -16,8 +16,11 @@ BOS_DOUBLED = "bos_doubled"
 BOS_MISSING = "bos_missing"
 HEADER_TRAINED = "header_trained"
 COLUMNS_MISFIT = "columns_misfit"
+SEQ_LENGTHS_MISFIT = "seq_lengths_misfit"
+PACK_TOO_LONG = "pack_too_long"
 LABELS_DIFFER = "labels_differ"
 IDS_OUTSIDE_VOCABULARY = "ids_outside_vocabulary"
+FIRST_TOKEN_TRAINED = "first_token_trained"
 ANSWER_CUT = "answer_cut"
 SPECIAL_TOKEN_IN_CONTENT = "special_token_in_content"
 PROMPT_MISMATCH = "prompt_mismatch"
@@ -28,7 +31,7 @@ DUPLICATE_ROW = "duplicate_row"
 class Rule:
     """One thing that may be wrong with a row.
 
-    level: error or warning. what: what is wrong, of "rows". advice: what to do about it.
+    level: error or warning. what: what is wrong, of "rows" (in packs: sequences). advice: what to do about it.
     """
 
     name: str
@@ -72,8 +75,21 @@ _TABLE = (
     Rule(
         COLUMNS_MISFIT,
         ERROR,
-        "labels (or masks) and input_ids differ in length, or seq_lengths do not sum to it",
+        "labels (or masks) and input_ids differ in length",
         "write all columns of a row from the same tokens",
+    ),
+    Rule(
+        SEQ_LENGTHS_MISFIT,
+        ERROR,
+        "seq_lengths do not sum to the tokens of the pack, or hold a length below 1: nobody can tell where its "
+        "sequences begin",
+        "pack again with sftkit, or write seq_lengths from the sequences that were laid together",
+    ),
+    Rule(
+        PACK_TOO_LONG,
+        ERROR,
+        "the pack has more tokens than the manifest's pack_length",
+        "pack again with sftkit; whatever changed these shards has to write a new data set, not change this one",
     ),
     Rule(
         LABELS_DIFFER,
@@ -86,6 +102,12 @@ _TABLE = (
         ERROR,
         "input_ids hold numbers that stand for no token of the tokenizer",
         "tokenize again with this tokenizer, or name the one (with its added tokens) that made the ids",
+    ),
+    Rule(
+        FIRST_TOKEN_TRAINED,
+        WARNING,
+        "the first token of a sequence in a pack carries a loss, though it is the sequence before it that predicts it",
+        "set the first label of every sequence to -100, unless whatever trains on the packs leaves it out",
     ),
     Rule(
         ANSWER_CUT,
@@ -118,12 +140,22 @@ _TABLE = (
 RULES = {rule.name: rule for rule in _TABLE}
 """Every rule by its name, in the order of reports."""
 
+OF_PACKS = frozenset({COLUMNS_MISFIT, SEQ_LENGTHS_MISFIT, PACK_TOO_LONG})
+"""Rules that packs break as a whole; the others are broken by their sequences."""
+
+OF_LABELS = frozenset(
+    {NO_TRAINED_TOKEN, STOP_TOKEN_UNTRAINED, HEADER_TRAINED, LABELS_DIFFER}
+    | {FIRST_TOKEN_TRAINED, ANSWER_CUT, PROMPT_MISMATCH}
+)
+"""Rules that cannot be judged in a row whose labels (or masks) do not fit its tokens."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """A rule that rows break.
 
-    rows: how many. examples: the first of them, at most `EXAMPLES`, by `path:row` or `shard:row`.
+    rows: how many; of packed rows sequences, but for the rules `OF_PACKS`. examples: the first of them, at most
+    `EXAMPLES`, by `path:row`, `shard:row` or `shard:row (sequence n)`.
     """
 
     rule: str

@@ -10,13 +10,11 @@ from sftkit.audit.norms import Norms
 from sftkit.rows import Mask, Offsets
 
 
-def untrained_rows(row_offsets: Offsets, offsets: Offsets, runs: Runs) -> Offsets:
-    """Rows in which a sequence (of any length, none too) has no trained token."""
-    without = np.ones(len(offsets) - 1, np.bool_)
+def untrained_rows(batch: Batch, runs: Runs) -> Offsets:
+    """Rows (of any length, none too) without a trained token."""
+    without = ~(batch.torn_begin | batch.torn_end)
     without[runs.rows] = False
-    if len(offsets) == len(row_offsets):
-        return np.flatnonzero(without)
-    return np.unique(np.searchsorted(row_offsets, offsets[:-1][without], side="right") - 1)
+    return np.flatnonzero(without)
 
 
 def untrained_stops(batch: Batch, runs: Runs) -> Offsets:
@@ -36,7 +34,10 @@ def cut_answers(batch: Batch, runs: Runs, chats: Mask) -> tuple[Offsets, Offsets
         return nothing, nothing
     final = np.append(np.flatnonzero(runs.rows[1:] != runs.rows[:-1]), len(runs.rows) - 1)
     starts, ends, rows = runs.starts[final], runs.ends[final], runs.rows[final]
-    ending = np.where(chats, norms.chats_end, norms.making.ends)
+    ending = np.where(chats, norms.chats_end, norms.making.ends) & ~batch.torn_end
+    if batch.torn_begin.any():  # what is left may be no more than what follows a stop token, or not look like a chat
+        longest = max(map(len, norms.tails), default=0)
+        ending &= ~batch.torn_begin | ((chats | norms.chats_end) & (text.last - text.first > longest))
     open_ = ending[rows] & (ends == text.last[rows]) & ((flags[ends - 1] & STOP) == 0)
     for tail in norms.tails:  # where everything is trained, so is what follows the last stop token
         before = ends - len(tail) - 1
@@ -50,16 +51,19 @@ def trained_headers(batch: Batch, runs: Runs, chats: Mask, misplaced: Offsets) -
     norms, text, flags = batch.norms, batch.text, batch.flags
     if norms.making.trains_all or batch.trained is None or not norms.prompts:
         return np.zeros(0, np.int64)
-    measured = chats & ~runs.whole if norms.making.trains_all is None else chats
+    measured = _measured(runs, chats, norms)
     opening = batch.having(OPENER)
     opening = opening[batch.trained[opening]]
-    opening = opening[measured[text.rows_of(opening)]]
-    opening = opening[~np.isin(opening, misplaced)]  # those came from the content
+    rows = text.rows_of(opening)
+    # Some came from the content; next to a cut nobody can tell.
+    longest = max((len(sequence) for _, sequences in norms.before for sequence in sequences), default=0)
+    near_cut = batch.near_tear(opening, rows, longest) | (batch.torn_end[rows] & (opening == text.last[rows] - 1))
+    opening = opening[measured[rows] & ~near_cut & ~np.isin(opening, misplaced)]
     # Models that stop by the header of the next message have to produce it.
     following = np.minimum(opening + 1, len(flags) - 1)
     goes_on = (opening + 1 < text.last[text.rows_of(opening)]) & batch.trained[following]
     opening = opening[((flags[opening] & STOP) == 0) | goes_on]
-    starts = runs.starts[measured[runs.rows]]
+    starts = runs.starts[measured[runs.rows] & ~_torn(batch, runs)]
     starts = starts[~_prompted(text, starts, text.rows_of(starts), norms)]
     begun = np.zeros(len(starts), np.bool_)
     for header in (*norms.prompts, *norms.headers):
@@ -72,8 +76,8 @@ def mismatched_prompts(batch: Batch, runs: Runs, chats: Mask, headed: Offsets) -
     norms, text = batch.norms, batch.text
     if norms.making.trains_all or not norms.prompts:
         return np.zeros(0, np.int64)
-    measured = chats & ~runs.whole if norms.making.trains_all is None else chats
-    right = _prompted(text, runs.starts, runs.rows, norms) | ~measured[runs.rows]
+    measured = _measured(runs, chats, norms)
+    right = _prompted(text, runs.starts, runs.rows, norms) | ~measured[runs.rows] | _torn(batch, runs)
     holds_header = np.searchsorted(headed, runs.ends) > np.searchsorted(headed, runs.starts)
     suspects = np.flatnonzero(~right & ~holds_header)
     if not len(suspects):
@@ -95,6 +99,24 @@ def mismatched_prompts(batch: Batch, runs: Runs, chats: Mask, headed: Offsets) -
             right |= inside & (np.searchsorted(stops, starts) == np.searchsorted(stops, prompt))
     wrong: Offsets = starts[~right]
     return wrong
+
+
+def _measured(runs: Runs, chats: Mask, norms: Norms) -> Mask:
+    """Rows whose loss is measured by prompts and headers."""
+    return chats & ~runs.whole if norms.making.trains_all is None else chats
+
+
+def _torn(batch: Batch, runs: Runs) -> Mask:
+    """Runs whose prompt may have been cut off: those before the first stop token that stands so far from the beginning
+    of a torn row that no prompt reaches from there to the beginning.
+    """
+    if not batch.torn_begin.any():
+        return np.zeros(len(runs.rows), np.bool_)
+    longest = max(map(len, batch.norms.prompts), default=0)
+    stops = batch.having(STOP)
+    begin = np.minimum(batch.text.first[runs.rows] + longest, runs.starts)
+    torn: Mask = batch.torn_begin[runs.rows] & (np.searchsorted(stops, runs.starts) == np.searchsorted(stops, begin))
+    return torn
 
 
 def _prompted(text: Stretch, positions: Offsets, rows: Offsets, norms: Norms) -> Mask:

@@ -30,7 +30,7 @@ def doubled_bos(batch: Batch) -> tuple[Offsets, Offsets]:
     nothing = np.zeros(0, np.int64)
     if norms.bos is None or norms.bos == norms.pad or norms.bos in norms.stops:
         return nothing, nothing
-    first = text.first[text.last - text.first > 1]
+    first = text.first[(text.last - text.first > 1) & ~batch.torn_begin]
     doubled = first[(text.values[first] == norms.bos) & (text.values[first + 1] == norms.bos)]
     return doubled, doubled + 2
 
@@ -39,7 +39,9 @@ def missing_bos(batch: Batch, chats: Mask) -> tuple[Offsets, Offsets]:
     """Where rows begin without the BOS that template or tokenizer writes: their first tokens."""
     norms, text = batch.norms, batch.text
     by_template = chats if norms.making.kind in (CONVERSATIONS, UNKNOWN) else np.zeros_like(chats)
-    wanted = np.where(by_template, norms.bos_in_chats, norms.bos_in_text)
+    wanted = np.where(by_template, norms.bos_in_chats, norms.bos_in_text) & ~batch.torn_begin
+    if norms.making.kind == UNKNOWN and not norms.bos_in_chats:
+        wanted &= chats | ~batch.torn_end  # what would tell a conversation may have been cut off
     first = text.first[(text.last > text.first) & wanted]
     missing = first[text.values[first] != norms.bos] if norms.bos is not None else first[:0]
     return missing, missing + 1
@@ -51,8 +53,9 @@ def misplaced_specials(batch: Batch, chats: Mask) -> Offsets:
     positions, kinds, rows = batch.marked, batch.marks, batch.marked_rows
     chat, tokens = chats[rows], text.values[positions]
     wrong = chat & ((kinds & FOREIGN) > 0)
-    if norms.making.kind == PAIRS:
-        wrong |= ~chat & ((kinds & SPECIAL) > 0)
+    if norms.making.kind == PAIRS:  # of a torn one nobody knows whether the template wrote it
+        whole = ~(batch.torn_begin | batch.torn_end)
+        wrong |= (~chat & whole[rows]) & ((kinds & SPECIAL) > 0)
     for token, sequences in norms.after:
         suspects = np.flatnonzero(chat & (tokens == token))
         for sequence in sequences:
@@ -65,6 +68,8 @@ def misplaced_specials(batch: Batch, chats: Mask) -> Offsets:
         suspects = np.flatnonzero(chat & (tokens == token))
         for sequence in sequences:
             suspects = suspects[~text.precedes(positions[suspects], rows[suspects], sequence)]
+        torn = batch.near_tear(positions[suspects], rows[suspects], max(map(len, sequences)))
+        suspects = suspects[~torn]
         first = text.first[rows[suspects]]
         begun = (positions[suspects] == first + 1) & (text.values[first] == norms.bos)
         wrong[suspects[~begun]] = True

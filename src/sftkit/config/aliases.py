@@ -14,6 +14,10 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "tokenizer": "tokenizer_name_or_path",
                 "dtype": "torch_dtype",
                 "evaluation_strategy": "eval_strategy",
+                "use_lora": "use_peft",
+                "lora_rank": "lora_r",
+                "target_modules": "lora_target_modules",
+                "modules_to_save": "lora_modules_to_save",
             }
         ),
         "dataprocessor": MappingProxyType({"sampling_seed": "seed"}),

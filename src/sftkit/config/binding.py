@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sftkit.config.aliases import KEY_ALIASES
-from sftkit.config.fields import choices_of, help_of, is_required, nearest
+from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, choices_of, help_of, is_required, nearest, words_of
 
 T = TypeVar("T")
 
-_TRUE = frozenset({"true", "yes", "on", "1"})
-_FALSE = frozenset({"false", "no", "off", "0"})
+_TRUE = frozenset(TRUE_WORDS)
+_FALSE = frozenset(FALSE_WORDS)
 _NULL = frozenset({"null", "none", "~", ""})
 
 
@@ -98,8 +98,10 @@ def _read(annotation: Any, field: dataclasses.Field[Any], value: Any, path: str,
         return None
     choices = choices_of(field)
     if choices and result is not None and result not in choices:
-        if "none" in choices and str(value).lower() in _FALSE | _NULL:
-            return "none"  # YAML and shells write `packing: False` for packing: none
+        # YAML and shells write `packing: False` for packing: none
+        word = words_of(field).get(str(value).lower(), str(value).lower())
+        if word in choices:
+            return word
         allowed = ", ".join(choices)
         problems.append(Problem(path, f"{path} must be one of {allowed}, not {value!r}"))
     return result

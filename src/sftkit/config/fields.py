@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
+
+TRUE_WORDS = ("true", "yes", "on", "1")
+FALSE_WORDS = ("false", "no", "off", "0")
+"""How YAML files and shells say true and false, in lower case."""
 
 _HELP = "help"
 _CHOICES = "choices"
 _LITERAL = "literal"
 _PANEL = "panel"
 _REQUIRED = "required"
+_WORDS = "words"
 
 
 def option(
@@ -20,6 +26,7 @@ def option(
     help: str,
     factory: Any = dataclasses.MISSING,
     choices: Sequence[str] = (),
+    words: Mapping[str, str] = MappingProxyType({}),
     literal: bool = False,
     panel: str = "Options",
 ) -> Any:
@@ -30,10 +37,17 @@ def option(
         help: one sentence for `--help` and the docs.
         factory: makes the default, for containers.
         choices: the allowed values of a string field.
+        words: other words, in lower case, for some of them (`false` for none).
         literal: the text is a template; `${...}` in it is text, not an OmegaConf interpolation.
         panel: heading under which `--help` lists the option.
     """
-    metadata: dict[str, Any] = {_HELP: help, _CHOICES: tuple(choices), _LITERAL: literal, _PANEL: panel}
+    metadata: dict[str, Any] = {
+        _HELP: help,
+        _CHOICES: tuple(choices),
+        _WORDS: words,
+        _LITERAL: literal,
+        _PANEL: panel,
+    }
     if factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     if default is not dataclasses.MISSING:
@@ -50,6 +64,12 @@ def help_of(field: dataclasses.Field[Any]) -> str:
 def choices_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
     """The allowed values of a field, () when it is free."""
     return tuple(field.metadata.get(_CHOICES, ()))
+
+
+def words_of(field: dataclasses.Field[Any]) -> Mapping[str, str]:
+    """Other words for the allowed values of a field, in lower case."""
+    words: Mapping[str, str] = field.metadata.get(_WORDS, {})
+    return words
 
 
 def panel_of(field: dataclasses.Field[Any]) -> str:

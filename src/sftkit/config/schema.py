@@ -6,10 +6,10 @@ Required keys have no default. A tuple-typed key takes a YAML list, or one bare 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sftkit.config.fields import option
+from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, option
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
@@ -29,6 +29,8 @@ _RUN = "Run"
 _MODEL = "Model"
 _TRACKING = "Tracking"
 _PREVIEW = "Preview"
+_BATCHES = "Batches"
+_ADAPTERS = "Adapters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,11 @@ class ProcessorConfig:
     sampling_stopping_strategy: str = option(
         "all_exhausted", choices=STOPPING_STRATEGIES, help="When a weighted mix ends."
     )
-    streaming: bool = option(False, help="Refused by preprocess: shards are written from the whole data set.")
+    streaming: bool = option(
+        False,
+        help="Of `train`: shards are read file by file as they are reached, without an end (give max_steps). Refused "
+        "by preprocess, which needs the whole data set.",
+    )
     chat_template: str | None = option(None, literal=True, help="A Jinja chat template, instead of the tokenizer's.")
     chat_template_path: str | None = option(None, help="A file that holds the chat template.")
     chat_template_base64: str | None = option(None, help="The chat template, base64-encoded.")
@@ -160,6 +166,17 @@ class DataOptions:
         help="A message that holds the text of a special token is kept (and reported), escaped so that it stays text, "
         "or its row is dropped, or quarantined.",
     )
+    packing: str = option(
+        "none",
+        choices=("none", "bfd", "wrapped"),
+        words={**dict.fromkeys(FALSE_WORDS, "none"), **dict.fromkeys(TRUE_WORDS, "bfd")},
+        panel=_ROWS,
+        help="How rows share a sequence: bfd fills packs with whole rows (best-fit decreasing), wrapped lays rows end "
+        "to end and cuts; `false` means none, `true` bfd.",
+    )
+    pack_length: int | None = option(
+        None, panel=_ROWS, help="Longest pack, in tokens; max_seq_length when not given. Longer rows follow overflow."
+    )
     max_bad_rows: int = option(
         0, panel=_ROWS, help="How many unreadable or unusable rows may be quarantined before the run fails."
     )
@@ -188,8 +205,17 @@ class PreprocessConfig(DataOptions):
     num_dataset_shards: int = option(1, panel=_OUTPUT, help="Number of training shards.")
     num_eval_dataset_shards: int = option(1, panel=_OUTPUT, help="Number of validation shards.")
     overwrite: bool = option(False, panel=_OUTPUT, help="Replace the data set that `output_dir` holds.")
+    staging_dir: str | None = option(
+        None,
+        panel=_OUTPUT,
+        help="Where tokenized units are kept, for other runs to find; by default `.staging` in output_dir.",
+    )
+    keep_staging: bool = option(
+        False,
+        panel=_OUTPUT,
+        help="Keep the tokenized units in output_dir, so that packing, mixing or sharding anew takes seconds.",
+    )
     dry_run: bool = option(False, panel=_RUN, help="Print the resolved config and the plan; write nothing.")
-    packing: str = option("none", choices=("none",), panel=_ROWS, help="How rows share a sequence; `false` means none.")
     split_batches: bool = option(False, panel=_RUN, help="Of `train`; accepted here so that one command line serves.")
     use_flash_attn: bool = option(False, panel=_RUN, help="Of `train`; accepted here so that one command line serves.")
 
@@ -247,11 +273,53 @@ class TrainConfig(DataOptions):
     allow_mismatch: bool = option(
         False, panel=_MODEL, help="Train on shards made with another tokenizer or chat template."
     )
-    packing: str = option("none", choices=("none",), panel=_ROWS, help="How rows share a sequence; `false` means none.")
-    split_batches: bool = option(
-        False, panel=_RUN, help="`per_device_train_batch_size` is then the batch of all devices together."
+    padding_free: str = option(
+        "auto",
+        choices=("auto", "true", "false"),
+        words={**dict.fromkeys(FALSE_WORDS, "false"), **dict.fromkeys(TRUE_WORDS, "true")},
+        panel=_BATCHES,
+        help="Rows of a batch laid end to end without padding; auto does so wherever the model keeps them apart.",
     )
-    include_tokens_per_second: bool = option(False, panel=_TRACKING, help="Log tokens per second while training.")
+    tokens_per_device_batch: int | None = option(
+        None,
+        panel=_BATCHES,
+        help="Tokens in a batch of one device at most, instead of per_device_train_batch_size rows.",
+    )
+    shuffle_window: int = option(
+        64 << 20,
+        panel=_BATCHES,
+        help="Tokens that are shuffled together, and held in memory (8 bytes each), at a time.",
+    )
+    split_batches: bool = option(
+        False, panel=_BATCHES, help="`per_device_train_batch_size` is then the batch of all devices together."
+    )
+    freeze: tuple[str, ...] = option(
+        (), panel=_MODEL, help="Parameters that are not trained: names, parts of names, or patterns with `*`."
+    )
+    use_peft: bool = option(False, panel=_ADAPTERS, help="Train LoRA adapters instead of the model (extra: peft).")
+    load_in_4bit: bool = option(
+        False, panel=_ADAPTERS, help="QLoRA: hold the frozen model in 4 bits (extra: qlora); implies use_peft."
+    )
+    lora_r: int = option(16, panel=_ADAPTERS, help="Rank of the adapters.")
+    lora_alpha: int = option(32, panel=_ADAPTERS, help="Scale of the adapters, over their rank.")
+    lora_dropout: float = option(0.0, panel=_ADAPTERS, help="Dropout in front of the adapters.")
+    lora_target_modules: tuple[str, ...] = option(
+        ("all-linear",), panel=_ADAPTERS, help="Modules that get an adapter; all-linear: every linear one but the head."
+    )
+    lora_modules_to_save: tuple[str, ...] = option(
+        (), panel=_ADAPTERS, help="Modules that are trained as a whole and saved with the adapters."
+    )
+    merge_lora: bool = option(
+        False, panel=_ADAPTERS, help="Save the model with its adapters merged into it, besides the adapters."
+    )
+    sample_prompts: tuple[str, ...] = option(
+        (), panel=_TRACKING, help="Prompts that the model answers while it trains, to be looked at."
+    )
+    sample_steps: int = option(100, panel=_TRACKING, help="The model answers sample_prompts every so many steps.")
+    sample_max_new_tokens: int = option(64, panel=_TRACKING, help="Longest answer to a sample prompt, in tokens.")
+    include_tokens_per_second: bool = option(
+        False, panel=_TRACKING, help="Accepted for older command lines: tokens per second are always logged."
+    )
     aim_repo: str | None = option(None, panel=_TRACKING, help="Aim repository to log to (extra: aim).")
     experiment: str | None = option(None, panel=_TRACKING, help="Aim experiment name.")
     training_arguments: Mapping[str, Any] = option(
@@ -260,6 +328,10 @@ class TrainConfig(DataOptions):
 
 
 def as_preprocess(options: DataOptions, output_dir: str) -> PreprocessConfig:
-    """The same data, tokenizer and rules as a config of `preprocess`, for the commands that build what they need."""
+    """The same data, tokenizer and rules as a config of `preprocess`, for the commands that build what they need.
+
+    Training may stream shards; they are made of the whole data set all the same.
+    """
     shared = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
+    shared["dataprocessor"] = replace(options.dataprocessor, streaming=False)
     return PreprocessConfig(**shared, output_dir=output_dir)

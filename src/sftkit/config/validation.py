@@ -13,7 +13,10 @@ from sftkit.errors import ConfigError
 
 WEIGHT_TOLERANCE = 1e-6
 
-_POSITIVE = ("max_seq_length", "num_workers", "unit_size", "num_dataset_shards", "num_eval_dataset_shards")
+_POSITIVE = (
+    *("max_seq_length", "pack_length", "num_workers", "unit_size", "num_dataset_shards", "num_eval_dataset_shards"),
+    *("tokens_per_device_batch", "shuffle_window", "lora_r", "lora_alpha", "sample_steps", "sample_max_new_tokens"),
+)
 _NOT_NEGATIVE = ("max_bad_rows", "rows", "row")
 _SIMPLE_KEYS = (
     "dataset_text_field",
@@ -39,6 +42,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from _number_problems(config)
     yield from _processor_problems(config)
     yield from _template_problems(config)
+    yield from _packing_problems(config)
     if config.datasets and config.training_data_path:
         yield "give either a data config (`datasets`) or training_data_path, not both"
     if isinstance(config, PreprocessConfig):
@@ -71,6 +75,13 @@ def _template_problems(config: DataOptions) -> Iterator[str]:
         json.dumps(plain(config.chat_template_kwargs))
     except TypeError as error:
         yield f"chat_template_kwargs must hold what JSON can: {error}"
+
+
+def _packing_problems(config: DataOptions) -> Iterator[str]:
+    if config.packing == "none" and config.pack_length is not None:
+        yield "pack_length is given without packing; say packing=bfd, or packing=wrapped"
+    if config.packing != "none" and config.pack_length is None and config.max_seq_length is None:
+        yield f"packing={config.packing} needs a length: give pack_length, or max_seq_length"
 
 
 def _number_problems(config: DataOptions) -> Iterator[str]:

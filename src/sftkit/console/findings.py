@@ -8,7 +8,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.text import Text
 
-from sftkit.audit.findings import RULES
+from sftkit.audit.findings import OF_PACKS, RULES
 from sftkit.console.lines import level_style, print_text
 from sftkit.inspection.visible import one_line
 
@@ -33,16 +33,24 @@ class Found(Protocol):
         """The first of them."""
 
 
-def print_findings(rows: int, findings: Sequence[Found], console: Console) -> None:
-    """Each finding: how many rows, what is wrong, which ones, what to do."""
+def print_findings(rows: int, findings: Sequence[Found], console: Console, sequences: int | None = None) -> None:
+    """Each finding: how many rows, what is wrong, which ones, what to do.
+
+    Args:
+        rows: how many were checked.
+        findings: what was found.
+        console: where.
+        sequences: how many share the rows, where these are packs; findings then count sequences.
+    """
+    checked = _count(rows, "row") if sequences is None else f"{_count(sequences, 'sequence')} in {_count(rows, 'pack')}"
     if not findings:
-        print_text(console, Text(f"audit: {_rows(rows)} checked, nothing found"))
+        print_text(console, Text(f"audit: {checked} checked, nothing found"))
         return
-    print_text(console, Text(f"audit: {_rows(rows)} checked"))
+    print_text(console, Text(f"audit: {checked} checked"))
     for found in findings:
         rule = RULES.get(found.rule)
-        rows_named = f"{found.rows:,} row{'s' if found.rows > 1 else ''}"
-        title = Text(f"{found.level}: {found.rule}, {rows_named}", level_style(found.level))
+        unit = "row" if sequences is None else "pack" if found.rule in OF_PACKS else "sequence"
+        title = Text(f"{found.level}: {found.rule}, {_count(found.rows, unit)}", level_style(found.level))
         if rule is not None:
             title.append(f": {rule.what}")
         print_text(console, title, indent=2)
@@ -52,5 +60,5 @@ def print_findings(rows: int, findings: Sequence[Found], console: Console) -> No
             print_text(console, Text(rule.advice), indent=4)
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+def _count(count: int, unit: str) -> str:
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"

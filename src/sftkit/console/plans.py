@@ -14,6 +14,7 @@ from rich.text import Text
 from sftkit.config.fields import plain
 from sftkit.console.findings import print_findings
 from sftkit.mixing import fractions
+from sftkit.packing import pack_length_of
 from sftkit.planning import Plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.writing import shard_name
@@ -29,6 +30,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(_sources(plan))
     console.print(_handlers(plan))
     console.print(f"work units: {len(plan.units)}, worker processes: {plan.workers}")
+    length = pack_length_of(plan.config)
+    if length is not None:
+        console.print(f"packing: {plan.config.packing}, at most {length:,} tokens to a pack")
     if plan.tokenizer is not None:
         console.print(Text(f"tokenizer: {plan.tokenizer.name} ({plan.tokenizer.vocabulary_size:,} tokens)"))
     console.print(Text("would write, to " + plan.config.output_dir + ":"))
@@ -47,6 +51,15 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
         counts = (len(split.shards), split.rows, split.tokens, split.trained_tokens)
         table.add_row(name, *(f"{count:,}" for count in counts), share)
     console.print(table)
+    for name, split in manifest.splits.items():
+        if split.pack_length is not None and split.sequences is not None and split.fill_rate is not None:
+            each = split.sequences / split.rows
+            console.print(
+                Text(
+                    f"{name}: {split.rows:,} packs of {split.pack_length:,} tokens, {split.fill_rate:.1%} full, "
+                    f"{split.sequences:,} sequences ({each:.1f} a pack)"
+                )
+            )
     account = [f"{manifest.rows_read:,} rows read"]
     account += [f"{count:,} dropped ({reason})" for reason, count in manifest.dropped.items()]
     if manifest.quarantined:
@@ -57,6 +70,11 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
         account.append(f"{manifest.rows_repeated:,} written more than once by the mix")
     account.append(f"{manifest.rows_written:,} written")
     console.print(Text(", ".join(account)))
+    if manifest.units_found:
+        run = manifest.units - manifest.units_found
+        console.print(
+            Text(f"{run:,} of {manifest.units:,} work units tokenized, {manifest.units_found:,} found staged")
+        )
     console.print(Text(f"{output_dir} ({_seconds(manifest.seconds)}; workers: {_seconds(manifest.worker_seconds)})"))
     if manifest.audit is not None:
         print_findings(manifest.audit.rows, manifest.audit.findings, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.style import Style
@@ -16,7 +16,7 @@ from sftkit.console.findings import print_findings
 from sftkit.console.lines import note_of, percent, print_text
 from sftkit.console.rows import print_rows
 from sftkit.inspection.report import Report
-from sftkit.inspection.summary import Origin, SplitSummary, Summary
+from sftkit.inspection.summary import Origin, PackSummary, SplitSummary, Summary
 from sftkit.inspection.visible import one_line, terminal_safe_json
 from sftkit.shards.manifest import SourceInfo
 
@@ -47,7 +47,7 @@ def print_report(report: Report, config: InspectConfig, console: Console) -> Non
     if report.audit is not None:
         for note in report.audit.notes:
             print_text(console, note_of(note))
-        print_findings(report.audit.rows, report.audit.findings, console)
+        print_findings(report.audit.rows, report.audit.findings, console, report.audit.sequences)
     if report.rows:
         print_rows(report.rows, console, whitespace=config.show_whitespace)
 
@@ -57,7 +57,9 @@ def _print_summary(summary: Summary, console: Console) -> None:
     console.print(_splits(summary), highlight=False)
     shards = [shard for split in summary.splits for shard in split.shards]
     if len(shards) > len(summary.splits):
-        table = _table("shard", "rows", "tokens", "trained")
+        table = _table(
+            "shard", "packs" if all(split.packs for split in summary.splits) else "rows", "tokens", "trained"
+        )
         for shard in shards[:_LISTED]:
             size = shard.tokens if shard.tokens is not None else shard.characters
             table.add_row(*_cells(shard.file, shard.rows, size, shard.trained_tokens))
@@ -85,24 +87,37 @@ def _splits(summary: Summary) -> Table:
 
     splits = summary.splits
     line("shards", (f"{len(split.shards):,}" for split in splits))
-    line("rows", (f"{split.rows:,}" for split in splits))
-    if any(split.sequences is not None for split in splits):
-        line("sequences", (_number(split.sequences) for split in splits))
+    line(_unit(splits), (f"{split.rows:,}" for split in splits))
+    packs = [split.packs for split in splits]
+    if any(packs):
+        line("pack length", (_number(each.pack_length if each else None) for each in packs))
+        line("fill rate", (f"{100 * each.fill_rate:.1f} %" if each else "-" for each in packs))
+        line("sequences", (_number(each.sequences if each else None) for each in packs))
+        line("sequences a pack", (_mean_and_most(each) if each else "-" for each in packs))
     if any(split.tokens is not None for split in splits):
         line("tokens", (_number(split.tokens) for split in splits))
         line("trained tokens", (f"{_number(s.trained_tokens)}{percent(s.trained_share)}" for s in splits))
     if any(split.characters is not None for split in splits):
         line("characters", (_number(split.characters) for split in splits))
+    of = "sequence " if all(packs) else ""
     for name in ("min", "median", "mean", "p95", "max"):
-        line(f"length {name}", (_number(getattr(split.lengths, name, None)) for split in splits))
+        line(f"{of}length {name}", (_number(getattr(split.lengths, name, None)) for split in splits))
     return table
+
+
+def _unit(splits: Sequence[SplitSummary]) -> str:
+    return "packs" if all(split.packs is not None for split in splits) else "rows"
+
+
+def _mean_and_most(packs: PackSummary) -> str:
+    return f"{packs.sequences_mean:,.1f}, at most {packs.sequences_max:,}"
 
 
 def _print_histogram(split: SplitSummary, console: Console) -> None:
     if split.lengths is None:
         return
     unit = "tokens" if split.tokens is not None else "characters"
-    table = _table(f"{split.name}: {unit}", "rows", "")
+    table = _table(f"{split.name}: {unit}", "rows" if split.packs is None else "sequences", "")
     table.columns[2].justify = "left"
     most = max(split.lengths.histogram.values())
     for bucket, rows in split.lengths.histogram.items():

@@ -1,13 +1,13 @@
 """Rows of inspect-shards on the screen: turn by turn, coloured or marked, with every finding where it is.
 
-What comes from data is never markup: it is escaped (see `inspection.visible`) and put into Text objects. Text of turns
-is moved in, so that no line of the data can pass for one of ours.
+Text of turns is moved in, so that no line of the data can pass for one of ours.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
 from rich.console import Console
 from rich.style import Style
@@ -15,20 +15,16 @@ from rich.text import Text
 
 from sftkit.audit.findings import RULES
 from sftkit.console.lines import level_style, note_of, percent, print_text
+from sftkit.console.row_text import CLOSE, OPEN, SPECIAL, TRAINED, UNTRAINED, WRONG, WRONG_MARK, running_text, turn_text
+from sftkit.inspection.abridging import faulty_sequences
 from sftkit.inspection.row_findings import WHOLE, RowFinding
-from sftkit.inspection.rows import Segment, ShownRow, segments
+from sftkit.inspection.shown import ShownRow
 from sftkit.inspection.turns import Turn
-from sftkit.inspection.visible import one_line, visible
+from sftkit.inspection.visible import one_line
 
-_TRAINED = Style(color="green")
-_UNTRAINED = Style(dim=True)
-_SPECIAL = Style(bold=True, reverse=True)
-_WRONG = Style(color="red", bold=True, underline=True)
-_ALTERED = Style(color="magenta")
 _HEADING = Style(bold=True)
 _PLAIN = Style(bold=False)
 
-_OPEN, _CLOSE, _WRONG_MARK = "⟦", "⟧", "≠"
 _TEXT, _FINDING = 4, 2
 """Columns from the left."""
 
@@ -54,26 +50,49 @@ def print_rows(rows: Sequence[ShownRow], console: Console, *, whitespace: bool) 
         print_text(console, Text("\n"), _legend(rows, marks=marks))
     for row in rows:
         _print_head(row, console)
-        if not row.turns:
-            print_text(console, _running_text(row, marks=marks, whitespace=whitespace))
-        for number, turn in enumerate(row.turns):
-            if row.seq_lengths and (not number or row.turns[number - 1].sequence != turn.sequence):
-                print_text(console, _sequence_line(turn.sequence, row))
-            print_text(console, _turn_line(number, turn))
-            print_text(console, _turn_text(row, turn, marks=marks, whitespace=whitespace), indent=_TEXT)
-            _print_findings([found for found in row.findings if found.turn == number], row, console)
+        if row.seq_lengths:
+            _print_pack(row, console, marks=marks, whitespace=whitespace)
+        else:
+            _print_part(row, 0, row.length, console, marks=marks, whitespace=whitespace)
+
+
+def _print_pack(row: ShownRow, console: Console, *, marks: bool, whitespace: bool) -> None:
+    """The sequences of a pack that are shown, and what is left out between them."""
+    bounds = [0, *accumulate(row.seq_lengths)]
+    done = 0
+    for number in row.on_page:
+        if number > done:
+            print_text(console, _gap_line(row, done, number, bounds), Text("\n"))
+        print_text(console, _sequence_line(row, number, bounds))
+        _print_part(row, bounds[number], bounds[number + 1], console, marks=marks, whitespace=whitespace)
+        done = number + 1
+        if done < len(bounds) - 1:
+            print_text(console, Text(""))
+    if done < len(bounds) - 1:
+        hint = Text("; --row shows all of a pack", style=UNTRAINED)
+        print_text(console, _gap_line(row, done, len(bounds) - 1, bounds), hint)
+
+
+def _print_part(row: ShownRow, start: int, stop: int, console: Console, *, marks: bool, whitespace: bool) -> None:
+    """The tokens [start, stop) of a row, turn by turn where these are known; turns are counted from there."""
+    if not row.turns:
+        print_text(console, running_text(row, start, stop, marks=marks, whitespace=whitespace))
+        return
+    inside = (number for number, turn in enumerate(row.turns) if start <= turn.start < stop)
+    for shown, number in enumerate(inside, start=1):
+        turn = row.turns[number]
+        print_text(console, _turn_line(shown, turn))
+        print_text(console, turn_text(row, turn, marks=marks, whitespace=whitespace), indent=_TEXT)
+        _print_findings([found for found in row.findings if found.turn == number], row, console)
 
 
 def _legend(rows: Sequence[ShownRow], *, marks: bool) -> Text:
     wrong = any(token.label is not None for row in rows for token in row.tokens)
     if marks:
-        text = f"{_OPEN}trained{_CLOSE}: these tokens carry a loss; everything else carries none"
-        return Text(text + (f"; {_OPEN}{_WRONG_MARK}...{_CLOSE}: their label is another token" if wrong else ""))
-    legend = Text.assemble(("trained", _TRAINED), " ", ("not trained", _UNTRAINED), " ", ("special token", _SPECIAL))
-    return Text.assemble(legend, " ", ("label is another token", _WRONG)) if wrong else legend
-
-
-# --- lines of ours
+        text = f"{OPEN}trained{CLOSE}: these tokens carry a loss; everything else carries none"
+        return Text(text + (f"; {OPEN}{WRONG_MARK}...{CLOSE}: their label is another token" if wrong else ""))
+    legend = Text.assemble(("trained", TRAINED), " ", ("not trained", UNTRAINED), " ", ("special token", SPECIAL))
+    return Text.assemble(legend, " ", ("label is another token", WRONG)) if wrong else legend
 
 
 def _print_head(row: ShownRow, console: Console) -> None:
@@ -92,19 +111,38 @@ def _title(row: ShownRow) -> Text:
     if row.trained_tokens is not None:
         title.append(f", {row.trained_tokens:,} trained{percent(row.trained_share)}", style=_PLAIN)
     if row.seq_lengths:
-        title.append(f", {len(row.seq_lengths):,} sequences", style=_PLAIN)
+        count = len(row.seq_lengths)
+        title.append(f", {count:,} sequence{'' if count == 1 else 's'}", style=_PLAIN)
     return title
 
 
-def _sequence_line(sequence: int, row: ShownRow) -> Text:
-    return Text(f"--- sequence {sequence + 1} of {len(row.seq_lengths)}", style=_HEADING)
+def _sequence_line(row: ShownRow, number: int, bounds: Sequence[int]) -> Text:
+    size = row.seq_lengths[number]
+    tokens = row.tokens[bounds[number] : bounds[number + 1]]
+    line = Text(f"--- sequence {number + 1:,} of {len(row.seq_lengths):,}:", style=_HEADING)
+    line.append(f" {_tokens(size)}", style=_PLAIN)
+    if row.trained_tokens is not None:
+        line.append(f", {sum(bool(token.trained) for token in tokens):,} trained", style=_PLAIN)
+    return line
+
+
+def _gap_line(row: ShownRow, first: int, after: int, bounds: Sequence[int]) -> Text:
+    """Sequences [first, after) that are not shown."""
+    name = f"sequence {after:,}" if after == first + 1 else f"sequences {first + 1:,} to {after:,}"
+    line = Text(f"... {name}: {_tokens(bounds[after] - bounds[first])}", style=UNTRAINED)
+    faulty = sum(first <= number < after for number in faulty_sequences(row))
+    line.append(f", {faulty:,} with findings" if faulty else "")
+    return line
+
+
+def _tokens(count: int) -> str:
+    return f"{count:,} token{'' if count == 1 else 's'}"
 
 
 def _turn_line(number: int, turn: Turn) -> Text:
-    size = turn.stop - turn.start
-    line = Text(f"[{number + 1}]", style=_HEADING)
+    line = Text(f"[{number}]", style=_HEADING)
     line.append(f" {one_line(turn.role)}:" if turn.role is not None else "", style=_HEADING)
-    line.append(f" {size:,} token{'s' if size > 1 else ''}", style=_PLAIN)
+    line.append(f" {_tokens(turn.stop - turn.start)}", style=_PLAIN)
     line.append(f", {turn.trained_tokens:,} trained" if turn.trained_tokens else "", style=_PLAIN)
     return line
 
@@ -145,69 +183,4 @@ def _where(found: RowFinding, row: ShownRow) -> str:
 def _quoted(text: str) -> str:
     if len(text) > _QUOTED:
         text = f"{text[: _QUOTED // 2]} ... {text[-_QUOTED // 2 :]}"
-    return f'"{one_line(text, reserved=_OPEN + _CLOSE)}"'
-
-
-# --- text of the data
-
-
-def _running_text(row: ShownRow, *, marks: bool, whitespace: bool) -> Text:
-    """A row whose turns nobody can tell."""
-    if row.text is not None:
-        body = Text()
-        _append(body, row.text, Style(), whitespace=whitespace, reserved="")
-        return body
-    body = Text()
-    parts: list[list[Segment]] = []
-    for segment in segments(row):
-        if not parts or parts[-1][-1].sequence != segment.sequence:
-            parts.append([])
-        parts[-1].append(segment)
-    for number, part in enumerate(parts):
-        if number:
-            body.append_text(Text.assemble("\n", _sequence_line(part[0].sequence, row), "\n"))
-        body.append_text(_marked(part, row, marks=marks, whitespace=whitespace))
-    return body
-
-
-def _turn_text(row: ShownRow, turn: Turn, *, marks: bool, whitespace: bool) -> Text:
-    """The text of a turn; the line end that it may end with is the one before the next turn's line."""
-    body = _marked(list(segments(row, turn.start, turn.stop)), row, marks=marks, whitespace=whitespace)
-    if body.plain.endswith("\n"):
-        body.right_crop(1)
-    return body
-
-
-def _marked(part: Sequence[Segment], row: ShownRow, *, marks: bool, whitespace: bool) -> Text:
-    """Some segments of a row, with marks around what is trained where colours cannot tell."""
-    body = Text()
-    decoded = any(token.text is not None for token in row.tokens)
-    inside = False
-    for segment in part:
-        if marks and inside != bool(segment.trained):
-            inside = bool(segment.trained)
-            body.append(_OPEN if inside else _CLOSE)
-        if marks and segment.wrong:
-            body.append(_WRONG_MARK)
-        _append_segment(body, segment, decoded=decoded, marks=marks, whitespace=whitespace)
-    body.append(_CLOSE if inside else "")
-    return body
-
-
-def _append_segment(body: Text, segment: Segment, *, decoded: bool, marks: bool, whitespace: bool) -> None:
-    style = Style() if segment.trained is None else _TRAINED if segment.trained else _UNTRAINED
-    if segment.special:
-        style += _SPECIAL
-    if segment.wrong:
-        style += _WRONG
-    if segment.known:
-        _append(body, segment.text, style, whitespace=whitespace, reserved=_OPEN + _CLOSE if marks else "")
-    elif decoded:
-        body.append(f"<{segment.text}>", style)  # ids that the tokenizer does not have
-    else:
-        body.append(f" {segment.text}" if segment.start else segment.text, style)
-
-
-def _append(body: Text, text: str, style: Style, *, whitespace: bool, reserved: str) -> None:
-    for part in visible(text, whitespace=whitespace, reserved=reserved):
-        body.append(part.text, style + _ALTERED if part.altered else style)
+    return f'"{one_line(text, reserved=OPEN + CLOSE)}"'

@@ -46,9 +46,19 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class _Lines(logging.Handler):
+    """Writes to what standard error is at the moment: while a progress bar is shown, that is above the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except Exception:  # as logging does: a line that cannot be written is no reason to stop
+            self.handleError(record)
+
+
 def start_logging(level: str) -> None:
     """Log lines of sftkit go to standard error."""
-    handler = logging.StreamHandler()
+    handler = _Lines()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("sftkit")
     logger.handlers[:] = [handler]

@@ -11,14 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from sftkit.audit.checks import check
-from sftkit.audit.duplicates import Digests, digests_of, repeated
-from sftkit.audit.findings import COLUMNS_MISFIT, DUPLICATE_ROW, EXAMPLES, PROMPT_MISMATCH, Finding
+from sftkit.audit.checks import Fault, Faults, check
+from sftkit.audit.findings import (
+    COLUMNS_MISFIT,
+    DUPLICATE_ROW,
+    EXAMPLES,
+    OF_LABELS,
+    OF_PACKS,
+    PROMPT_MISMATCH,
+    Finding,
+)
 from sftkit.audit.norms import Norms
+from sftkit.audit.packs import Packing, Packs
 from sftkit.audit.tally import Count, findings_of, merged
 from sftkit.config.schema import InspectConfig
-from sftkit.inspection.columns import Layout, layout_of, row_groups, row_lengths, tokens_of
+from sftkit.inspection.columns import Layout, Tokens, layout_of, row_groups, row_lengths, tokens_of
+from sftkit.inspection.copies import Digested, Digesting, copies_in
 from sftkit.inspection.norms import source_of
+from sftkit.inspection.packing import packing_of, place_name
 from sftkit.inspection.summary import shard_label
 from sftkit.progress import Progress, shown
 from sftkit.shards.manifest import Manifest
@@ -32,13 +42,24 @@ _TOKENS_AT_ONCE = 1 << 18  # what a processor's cache holds, with what is made o
 class Audit:
     """What is wrong with the rows of some shards.
 
-    rows: how many were checked. findings: examples are `shard:row`, the row counted within the file, from 0. notes:
-    what could not be checked, and why.
+    rows: how many were checked. sequences: how many share them, one by one checked, where rows are packed; None where
+    they are not. findings: examples are `shard:row`, the row counted within the file, from 0, and in packs
+    `shard:row (sequence n)`, counted from 1. notes: what could not be checked, and why.
     """
 
     rows: int
+    sequences: int | None
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """One shard. sequences: those of its packs, None where it has none."""
+
+    sequences: int | None
+    counts: dict[str, Count]
+    digested: Digested
 
 
 def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str], progress: Progress) -> Audit:
@@ -57,33 +78,40 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
         SourceError: a file cannot be read.
         TokenizerError: the tokenizer that the config names cannot be loaded.
     """
-    layouts = [layout_of(path, fields) for paths in shards.splits.values() for path in paths]
-    tokens = [layout for layout in layouts if layout.tokens]
+    layouts = [(split, layout_of(path, fields)) for split, paths in shards.splits.items() for path in paths]
+    tokens = [(split, layout) for split, layout in layouts if layout.tokens]
     notes = []
     if len(tokens) < len(layouts):
         notes.append("rows of text hold no tokens yet: they are not audited")
     if not tokens:
-        return Audit(0, (), tuple(notes))
-    if any(not layout.supervision for layout in tokens):
+        return Audit(0, None, (), tuple(notes))
+    if any(not layout.supervision for _, layout in tokens):
         notes.append("there are no labels: what depends on the loss was not checked")
     source = source_of(config, shards.manifest)
     norms = source.norms()
     notes += [*source.notes, *source.differing_template()]
     if source.tokenizer is None:
         notes.append("without a tokenizer neither special tokens nor prompts, ids and stop tokens could be checked")
-    rows = [_rows_of(layout.path) for layout in tokens]
+    packings = {split: packing_of(shards.manifest, split) for split in shards.splits}
+    if any(packings[split].wrapped for split, _ in tokens):
+        notes.append("rows are wrapped: what is cut at the edges of packs is no finding, nor are copies there")
+    on_purpose = _repeated_on_purpose(shards.manifest)
+    if on_purpose:
+        notes.append(f"the mix repeats {on_purpose:,} rows on purpose: so many copies are no finding")
+    rows = sum(_rows_of(layout.path) for _, layout in tokens)
     lock = threading.Lock()
 
-    def checked(layout: Layout) -> tuple[dict[str, Count], Digests]:
-        return _shard(layout, shard_label(layout.path, shards.root), norms, progress, lock)
+    def checked(part: tuple[str, Layout]) -> _Checked:
+        split, layout = part
+        return _shard(layout, shard_label(layout.path, shards.root), norms, packings[split], progress, lock)
 
-    with shown(progress, "auditing", sum(rows)), ThreadPoolExecutor(_THREADS) as pool:
+    with shown(progress, "auditing", rows), ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(checked, tokens))
-    counts = merged([part for part, _ in parts])
-    names = [shard_label(layout.path, shards.root) for layout in tokens]
-    copies, note = _copies(names, [digests for _, digests in parts], _repeated_on_purpose(shards.manifest))
+    counts = merged([part.counts for part in parts])
+    copies = copies_in([part.digested for part in parts], on_purpose)
     findings = findings_of({**counts, **_found_by_rendering(shards.manifest, counts), DUPLICATE_ROW: copies})
-    return Audit(sum(rows), findings, (*notes, *note))
+    sequences = [part.sequences for part in parts if part.sequences is not None]
+    return Audit(rows, sum(sequences) if sequences else None, findings, tuple(notes))
 
 
 def _found_by_rendering(manifest: Manifest | None, counts: Mapping[str, Count]) -> dict[str, Count]:
@@ -97,29 +125,49 @@ def _found_by_rendering(manifest: Manifest | None, counts: Mapping[str, Count]) 
 
 
 def _shard(
-    layout: Layout, name: str, norms: Norms, progress: Progress, lock: threading.Lock
-) -> tuple[dict[str, Count], Digests]:
+    layout: Layout, name: str, norms: Norms, packing: Packing, progress: Progress, lock: threading.Lock
+) -> _Checked:
     """What is wrong with the rows of one file, and a digest of each."""
     parts: list[dict[str, Count]] = []
-    digests: list[Digests] = [np.zeros(0, np.uint64)]
-    done = 0
+    digesting = Digesting(name)
+    done, sequences = 0, 0
     for group in row_groups(layout):
         lengths = row_lengths(group, layout)
         for start, stop in _cuts(np.cumsum(lengths)):
             tokens = tokens_of(group.slice(start, stop - start), layout)
-            found = check(tokens.ids, tokens.labels, tokens.trained, norms, tokens.seq_lengths)
-            faulty = {rule: np.unique(fault.rows) for rule, fault in found.items()}
-            faulty[COLUMNS_MISFIT] = np.flatnonzero(tokens.misfits)
-            counted = {}
-            for rule, rows in faulty.items():
-                first = (rows[:EXAMPLES] + done).tolist()
-                counted[rule] = Count(len(rows), tuple(f"{name}:{row}" for row in first))
-            parts.append(counted)
-            digests.append(digests_of(tokens.ids))
+            packs = tokens.packs(packing)
+            found = _judged(check(tokens.ids, tokens.labels, tokens.trained, norms, packs), tokens)
+            parts.append({rule: _count(rule, fault, packs, name, done) for rule, fault in found.items()})
+            digesting.add(tokens.ids, packs, done)
             done += stop - start
+            sequences += len(packs) if packs is not None else 0
             with lock:
                 progress.advance(stop - start, rows=stop - start, tokens=len(tokens.ids.values))
-    return merged(parts), np.concatenate(digests)
+    return _Checked(sequences if layout.packed else None, merged(parts), digesting.result())
+
+
+def _judged(found: Faults, tokens: Tokens) -> Faults:
+    """Faults of some rows, those of columns that do not fit in the place of what these would seem to break."""
+    if not tokens.misfit.any():
+        return found
+    rows = np.flatnonzero(tokens.misfit)
+    nothing = np.zeros(len(rows), np.int64)
+    kept = {rule: each.keep(~tokens.misfit[each.rows]) if rule in OF_LABELS else each for rule, each in found.items()}
+    return {**kept, COLUMNS_MISFIT: Fault(rows, rows, nothing, tokens.ids.lengths[rows])}
+
+
+def _count(rule: str, fault: Fault, packs: Packs | None, shard: str, first: int) -> Count:
+    """Rows (of packs: sequences) that break a rule; `first` is the number of the first row within its file."""
+    if packs is None or rule in OF_PACKS:
+        rows = np.unique(fault.rows)
+        return Count(len(rows), tuple(place_name(shard, first + row) for row in rows[:EXAMPLES].tolist()))
+    broken = np.unique(fault.sequences)
+    names = []
+    for sequence in broken[:EXAMPLES].tolist():
+        row = int(packs.rows[sequence])
+        number = None if packs.misfit[row] else int(packs.numbers[sequence])
+        names.append(place_name(shard, first + row, number))
+    return Count(len(broken), tuple(names))
 
 
 def _cuts(ends: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[tuple[int, int]]:
@@ -131,22 +179,6 @@ def _cuts(ends: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[tuple[int, i
         cuts.append((start, stop))
         start = stop
     return cuts
-
-
-def _copies(names: Sequence[str], digests: Sequence[Digests], on_purpose: int) -> tuple[Count, list[str]]:
-    """Rows that an earlier one equals, but for those that a mix repeats on purpose."""
-    copies = repeated(np.concatenate(digests))
-    if on_purpose:
-        note = [f"the mix repeats {on_purpose:,} rows on purpose: so many copies are no finding"]
-        copies = copies[: max(0, len(copies) - on_purpose)]
-    else:
-        note = []
-    ends = np.cumsum([len(each) for each in digests])
-    examples = []
-    for row in copies[:EXAMPLES].tolist():
-        place = int(np.searchsorted(ends, row, side="right"))
-        examples.append(f"{names[place]}:{row - int(ends[place]) + len(digests[place])}")
-    return Count(len(copies), tuple(examples)), note
 
 
 def _repeated_on_purpose(manifest: Manifest | None) -> int:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sftkit.audit.packs import Packing, Packs, packs_of
 from sftkit.errors import SourceError
-from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Ids, Mask, Offsets, Ragged, offsets_of
+from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Ids, Mask, Offsets, Ragged, offsets_of
 from sftkit.shards.reading import open_parquet
 
-SEQ_LENGTHS = "seq_lengths"
 TEXT = "text"
 _MASKS = ("completion_mask", "assistant_masks")  # TRL's: 1 where there is a loss, in every mask that is there
 
@@ -66,15 +66,9 @@ class Tokens:
         different: Mask = self.labels != self.ids.values
         return np.logical_and(different, self.trained, out=different)
 
-    @property
-    def misfits(self) -> Mask:
-        """Rows whose columns, or whose packs, do not fit `input_ids`, bool, shape (rows,)."""
-        packs = self.seq_lengths
-        if packs is None:
-            return self.misfit
-        sums = np.add.reduceat(np.append(packs.values, 0).astype(np.int64), packs.offsets[:-1]) * (packs.lengths > 0)
-        wrong: Mask = self.misfit | (sums != self.ids.lengths)
-        return wrong
+    def packs(self, packing: Packing) -> Packs | None:
+        """The sequences that share the rows, None where rows are not packed."""
+        return packs_of(self.ids, self.seq_lengths, packing) if self.seq_lengths is not None else None
 
 
 def layout_of(path: Path, text_fields: Sequence[str]) -> Layout:

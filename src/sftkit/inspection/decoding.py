@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -59,11 +59,11 @@ class Decoder:
         """An ordinary token to decode others behind: what stands first in a text may lose its leading space."""
         return list(self._tokenizer("a", add_special_tokens=False)["input_ids"])
 
-    def texts(self, rows: Ragged) -> list[str]:
-        """The whole text of each row, special tokens included."""
+    def texts(self, rows: Ragged) -> Iterator[str]:
+        """The whole text of each row, special tokens included, one by one."""
         known = np.where(rows.values < 0, _BEYOND_ANY_VOCABULARY, rows.values).astype(np.int32)
         safe = Ragged(known, rows.offsets)
-        return [self._decode(safe[row].tolist()) for row in range(len(safe))]
+        return (self._decode(safe[row].tolist()) for row in range(len(safe)))
 
     def pieces(self, ids: Ids) -> list[Piece]:
         """What each token of a row adds; together they are the text.

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from sftkit.audit.norms import Norms
 from sftkit.config.schema import InspectConfig
 from sftkit.errors import TokenizerError
+from sftkit.inspection.abridging import abridged
 from sftkit.inspection.auditing import Audit, audit_shards
 from sftkit.inspection.columns import layout_of
+from sftkit.inspection.counting import summarize, text_fields
 from sftkit.inspection.decoding import Decoder
 from sftkit.inspection.norms import Source, source_of
-from sftkit.inspection.rows import ShownRow, read_rows
+from sftkit.inspection.packing import packing_of
+from sftkit.inspection.rows import read_rows
 from sftkit.inspection.selection import check_choices, narrow, scope_of, select
-from sftkit.inspection.summary import Summary, summarize, text_fields
+from sftkit.inspection.shown import ShownRow
+from sftkit.inspection.summary import Summary
 from sftkit.progress import Progress, Silent
 from sftkit.shards.reading import ShardSet
 
@@ -72,4 +76,8 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     if places and source is not None and decoder is not None:
         norms = source.norms()
         notes += source.differing_template()
-    return Report(summary, tuple(read_rows(places, shards.root, decoder, norms, fields)), tuple(notes))
+    if packing_of(shards.manifest, scope.split).wrapped:
+        notes.append("rows are wrapped: the first and the last sequence of a pack may be pieces of longer ones")
+    rows = zip(read_rows(places, shards, decoder, norms, fields), places, strict=True)
+    shown = (abridged(row, place, asked_for=config.row is not None) for row, place in rows)
+    return Report(summary, tuple(shown), tuple(notes))

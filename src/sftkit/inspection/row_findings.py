@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sftkit.audit.checks import check_row
-from sftkit.audit.findings import ANSWER_CUT, BOS_MISSING, NO_TRAINED_TOKEN, RULES
+from sftkit.audit.findings import ANSWER_CUT, BOS_MISSING, NO_TRAINED_TOKEN, OF_PACKS, RULES
 from sftkit.audit.norms import Norms
+from sftkit.audit.packs import Packs
 from sftkit.inspection.turns import Turn
 from sftkit.rows import Ids, Mask
 
-WHOLE = frozenset({NO_TRAINED_TOKEN, BOS_MISSING})
-"""Rules that say something about a row (or a sequence of a pack), not about tokens that are there."""
+_OF_SEQUENCES = frozenset({NO_TRAINED_TOKEN, BOS_MISSING})
+
+WHOLE = _OF_SEQUENCES | OF_PACKS
+"""Rules that say something about a row (a pack, a sequence of a pack), not about tokens that are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +34,19 @@ class RowFinding:
 
 
 def findings_in(
-    ids: Ids, labels: Ids | None, trained: Mask | None, sequences: Sequence[tuple[int, int]], norms: Norms
+    ids: Ids, labels: Ids | None, trained: Mask | None, packs: Packs | None, norms: Norms
 ) -> list[RowFinding]:
-    """What is wrong with a row, by the sequences [start, stop) that share it, in the order of the tokens.
+    """What is wrong with a row, in the order of the tokens.
 
     Args:
         ids: its tokens.
         labels: shape (tokens,); None where masks say what carries a loss, or nothing.
         trained: which tokens carry a loss, shape (tokens,); None when unknown.
-        sequences: each is checked like a row of its own.
+        packs: the sequences that share it, where it is a pack.
         norms: what right rows look like.
     """
-    found = []
-    for start, stop in sequences:
-        part = slice(start, stop)
-        own_labels = None if labels is None else labels[part]
-        own_trained = None if trained is None else trained[part]
-        for rule, begin, end in check_row(ids[part], own_labels, own_trained, norms):
-            found.append(RowFinding(rule, RULES[rule].level, start + begin, start + end))
-    return found
+    broken = check_row(ids, labels, trained, norms, packs)
+    return [RowFinding(rule, RULES[rule].level, start, stop) for rule, start, stop in broken]
 
 
 def placed(findings: Sequence[RowFinding], turns: Sequence[Turn], *, packed: bool) -> tuple[RowFinding, ...]:
@@ -61,7 +58,7 @@ def placed(findings: Sequence[RowFinding], turns: Sequence[Turn], *, packed: boo
 
 
 def _placed(finding: RowFinding, turns: Sequence[Turn], *, packed: bool) -> RowFinding:
-    if finding.rule in WHOLE and not packed:
+    if finding.rule in OF_PACKS or (finding.rule in _OF_SEQUENCES and not packed):
         return finding
     # What is cut is the end of an answer.
     token = finding.stop - 1 if finding.rule == ANSWER_CUT else finding.start

@@ -9,17 +9,16 @@ from pathlib import Path
 
 from sftkit.config.schema import InspectConfig
 from sftkit.errors import SourceError, UsageError
-from sftkit.inspection.columns import Layout, layout_of, row_groups, texts_of, tokens_of
+from sftkit.inspection.columns import layout_of
 from sftkit.inspection.decoding import Decoder
+from sftkit.inspection.searching import hits_in
 from sftkit.shards.reading import ShardSet, open_parquet
-
-_SEARCHED_AT_ONCE = 256  # rows whose text is in memory
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a row is. row: within its split. shard_row: within its file. group, group_row: its row group, and where
-    in it. All count from 0.
+    in it. hits: in a pack that was searched for, the sequences that contain what is wanted. All count from 0.
     """
 
     split: str
@@ -28,6 +27,7 @@ class Place:
     shard_row: int
     group: int
     group_row: int
+    hits: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -177,22 +177,8 @@ def _search(
         skipped = max(0, first - group.first)
         if skipped >= group.rows:
             continue
-        texts = _texts(layout_of(group.path, fields), group.number, skipped, decoder)
-        for row, text in enumerate(texts, start=skipped):
-            if wanted in text:
-                found.append(_place(scope, group, row))
-                if len(found) == limit:
-                    return found
+        for row, hits in hits_in(layout_of(group.path, fields), group.number, skipped, wanted, decoder):
+            found.append(replace(_place(scope, group, row), hits=hits))
+            if len(found) == limit:
+                return found
     return found
-
-
-def _texts(layout: Layout, group: int, first: int, decoder: Decoder | None) -> Iterator[str]:
-    """The text of a row group's rows from `first` on."""
-    table = next(row_groups(layout, group))
-    for start in range(first, table.num_rows, _SEARCHED_AT_ONCE):
-        rows = table.slice(start, _SEARCHED_AT_ONCE)
-        if layout.tokens:
-            assert decoder is not None, "a search in tokens needs a tokenizer"
-            yield from decoder.texts(tokens_of(rows, layout).ids)
-        else:
-            yield from texts_of(rows, layout)

@@ -45,6 +45,7 @@ class Written:
 
     ids: its tokens. texts: what each of them adds to the text, None where nothing tells. special: whether each is a
     special token. trained: bool, shape (tokens,), or None. sequences: [start, stop) of those that share the row.
+    packed: it is a pack, whose sequences never have a loss on their first tokens.
     """
 
     ids: Sequence[int]
@@ -52,6 +53,7 @@ class Written:
     special: Sequence[bool]
     trained: Mask | None
     sequences: Sequence[tuple[int, int]]
+    packed: bool = False
 
 
 def turns_of(row: Written, norms: Norms, in_content: Collection[int]) -> tuple[Turn, ...]:
@@ -66,7 +68,7 @@ def turns_of(row: Written, norms: Norms, in_content: Collection[int]) -> tuple[T
     for number, (start, stop) in enumerate(row.sequences):
         if start == stop:
             continue
-        openings = _openings(row, start, stop, norms, frozenset(in_content)) or list(_runs(row.trained, start, stop))
+        openings = _openings(row, start, stop, norms, frozenset(in_content)) or list(_runs(row, start, stop))
         if not openings or openings[0][0] > start:
             if openings and _is_blank(row, start, openings[0][0]):  # a BOS, or padding
                 openings[0] = (start, openings[0][1])
@@ -132,11 +134,13 @@ def _name(row: Written, start: int, stop: int) -> str | None:
     return found[1] if found is not None else None
 
 
-def _runs(trained: Mask | None, start: int, stop: int) -> Iterator[_Opening]:
-    if trained is None or stop - start < 2:
+def _runs(row: Written, start: int, stop: int) -> Iterator[_Opening]:
+    # That the first token of a sequence in a pack carries no loss says nothing about what it is.
+    first = start + row.packed
+    if row.trained is None or stop - first < 2:
         return
-    for edge in np.flatnonzero(trained[start + 1 : stop] != trained[start : stop - 1]).tolist():
-        yield start + edge + 1, None
+    for edge in np.flatnonzero(row.trained[first + 1 : stop] != row.trained[first : stop - 1]).tolist():
+        yield first + edge + 1, None
 
 
 def _is_blank(row: Written, start: int, stop: int) -> bool:

@@ -16,9 +16,18 @@ def dataset_card(manifest: Manifest) -> str:
             f"Tokenized with `{manifest.tokenizer.name}`; `labels` are unshifted, -100 where there is no loss.",
             "",
         ]
+    if any(split.pack_length is not None for split in manifest.splits.values()):
+        lines += [
+            "Rows are packs: sequences laid end to end, `seq_lengths` tokens each. A sequence must not attend to the "
+            "ones before it, and its positions begin at 0.",
+            "",
+        ]
     lines += ["| split | shards | rows | tokens | trained tokens |", "| --- | ---: | ---: | ---: | ---: |"]
     for name, split in manifest.splits.items():
-        lines.append(f"| {name} | {len(split.shards)} | {split.rows:,} | {split.tokens:,} | {split.trained_tokens:,} |")
+        rows = f"{split.rows:,}"
+        if split.pack_length is not None and split.sequences is not None and split.fill_rate is not None:
+            rows += f" packs of {split.pack_length:,}, {split.fill_rate:.1%} full, with {split.sequences:,} sequences"
+        lines.append(f"| {name} | {len(split.shards)} | {rows} | {split.tokens:,} | {split.trained_tokens:,} |")
     lines += ["", f"Columns: {', '.join(f'`{column}`' for column in manifest.columns)}. "]
     lines += ["How they were made, and from what, stands in `manifest.json`."]
     return "\n".join(lines) + "\n"

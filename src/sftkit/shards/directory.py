@@ -1,6 +1,7 @@
 """An output directory: what it may hold before a run, what stands in it meanwhile, and how it becomes a data set.
 
-Everything is written below `.staging` and moved into place when it is whole; the manifest comes last.
+Everything is written below `.staging` and moved into place when it is whole; the manifest comes last. Staged units may
+stand elsewhere, in a directory of the user's own, which other output directories share.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,9 @@ from pathlib import Path
 from sftkit.errors import OutputError
 from sftkit.rows import BadRow
 from sftkit.shards.card import dataset_card
+from sftkit.shards.files import replacing
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
+from sftkit.shards.unit_store import UnitStore
 
 STAGING_NAME = ".staging"
 QUARANTINE_NAME = "quarantine.jsonl"
@@ -23,14 +27,20 @@ CARD_NAME = "README.md"
 
 
 class OutputDirectory:
-    """The directory that a run writes its data set to."""
+    """The directory that a run writes its data set to.
 
-    def __init__(self, path: Path) -> None:
+    staging_dir: where staged units stand; nothing of what is whole there is ever removed. Without it they stand in
+    `.staging`, where keep_staging keeps them after a run.
+    """
+
+    def __init__(self, path: Path, staging_dir: Path | None = None, *, keep_staging: bool = False) -> None:
         self.path = path
+        self.units = UnitStore(staging_dir or self.staging, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        self._keep_staging = keep_staging or (staging_dir is not None and _is_below(staging_dir, self.staging))
 
     @property
     def staging(self) -> Path:
-        """Where staged units and unfinished shards stand."""
+        """Where unfinished shards stand."""
         return self.path / STAGING_NAME
 
     def manifest(self) -> Manifest | None:
@@ -55,29 +65,52 @@ class OutputDirectory:
 
     @contextmanager
     def open(self, *, overwrite: bool) -> Iterator[OutputDirectory]:
-        """Prepare the directory for a run; unfinished work is cleared away, however the run ends.
+        """Prepare the directory for a run. Unfinished work is cleared away, however the run ends; so are staged units
+        that are not to be kept, unless the run fails and they were there before.
 
         Raises:
             OutputError: it holds another data set, or cannot be written.
         """
         self.check_free(overwrite=overwrite)
         existed = self.path.is_dir()
+        if not _is_below(self.units.path, self.staging):
+            with self._writing("staging_dir", self.units.path):
+                self.units.path.mkdir(parents=True, exist_ok=True)
+        with self._writing("output_dir", self.path):
+            self.staging.mkdir(parents=True, exist_ok=True)
+            self._clear_unfinished()
+            had_units = any(self.staging.iterdir())
+            self.units.path.mkdir(parents=True, exist_ok=True)
+        finished = False
         try:
-            if self.staging.exists():
-                shutil.rmtree(self.staging)
-            self.staging.mkdir(parents=True)
-        except OSError as error:
-            raise OutputError(f"output_dir {self.path}: cannot be written: {error.strerror}") from None
-        try:
-            yield self
-        except OSError as error:
-            if error.filename is not None and not str(error.filename).startswith(str(self.path)):
-                raise
-            raise OutputError(f"output_dir {self.path}: cannot be written: {error.strerror or error}") from None
+            with self._writing("staging_dir", self.units.path), self._writing("output_dir", self.path):
+                yield self
+            finished = True
         finally:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            if not existed and self.path.is_dir() and not any(self.path.iterdir()):
-                self.path.rmdir()
+            self.units.sweep()
+            if self._keep_staging or (had_units and not finished):
+                self._clear_unfinished()
+            else:
+                shutil.rmtree(self.staging, ignore_errors=True)
+            for folder in (self.staging, *(() if existed else (self.path,))):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+    @contextmanager
+    def _writing(self, key: str, path: Path) -> Iterator[None]:
+        """What the system says of a file below a path, as one sentence that names the key the path was given by."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is not None and not str(error.filename).startswith(str(path)):
+                raise
+            raise OutputError(f"{key} {path}: cannot be written: {error.strerror or error}") from None
+
+    def _clear_unfinished(self) -> None:
+        """Leave nothing but staged units in `.staging`."""
+        for path in list(self.staging.iterdir()):
+            if not _is_staged(path) and not _is_below(self.units.path, path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def keep_quarantine(self, bad: Sequence[tuple[str, BadRow]]) -> None:
         """Write the quarantined rows, (path, row) each, one JSON object a line."""
@@ -86,7 +119,7 @@ class OutputDirectory:
         if not bad:
             return
         with (
-            _replacing(target) as temporary,
+            replacing(target) as temporary,
             temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
         ):
             for path, row in bad:
@@ -100,9 +133,9 @@ class OutputDirectory:
             for shard in split.shards:
                 (self.staging / shard.file).replace(self.path / shard.file)
         self.keep_quarantine(bad)
-        with _replacing(self.path / CARD_NAME) as temporary:
+        with replacing(self.path / CARD_NAME) as temporary:
             temporary.write_text(dataset_card(manifest), encoding="utf-8")
-        with _replacing(self.path / MANIFEST_NAME) as temporary:
+        with replacing(self.path / MANIFEST_NAME) as temporary:
             temporary.write_text(manifest.to_json(), encoding="utf-8")
 
     def _withdraw(self) -> None:
@@ -122,17 +155,12 @@ class OutputDirectory:
             raise OutputError(f"output_dir {self.path}: cannot be read: {error.strerror}") from None
 
 
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside the target that takes its place, complete and on disk, when the block is left."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _is_staged(path: Path) -> bool:
+    return path.name.startswith("unit-") and path.suffix == ".arrow"
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_in_the_way(path: Path) -> bool:

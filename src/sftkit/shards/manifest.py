@@ -32,7 +32,12 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """The shards of one split together. `length_histogram` counts rows by tokens: bucket "64" holds 64 to 127."""
+    """The shards of one split together.
+
+    rows: of the shards; packs, where rows are packed. length_min, length_max: tokens of the shortest and the longest
+    sequence (a row, or a part of a pack). length_histogram: sequences by tokens; bucket "64" holds 64 to 127.
+    sequences, pack_length, fill_rate: of packs only; fill_rate is tokens over rows * pack_length.
+    """
 
     rows: int
     tokens: int
@@ -41,6 +46,9 @@ class SplitInfo:
     length_max: int
     length_histogram: Mapping[str, int]
     shards: tuple[ShardInfo, ...]
+    sequences: int | None = None
+    pack_length: int | None = None
+    fill_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,8 @@ class Manifest:
     """Everything needed to trust and to repeat a data set.
 
     seconds: of each stage of the run, as time passed. worker_seconds: what staging was spent on, all workers together.
-    audit: None for text, and for shards of a time before the audit.
+    audit: None for text, and for shards of a time before the audit. units, units_found: work units of the run, and how
+    many of them an earlier run had staged already.
     """
 
     columns: tuple[str, ...]
@@ -114,6 +123,8 @@ class Manifest:
     seconds: Mapping[str, float] = field(default_factory=dict)
     worker_seconds: Mapping[str, float] = field(default_factory=dict)
     audit: AuditInfo | None = None
+    units: int = 0
+    units_found: int = 0
 
     def to_json(self) -> str:
         """The manifest as indented JSON, keys in the order of the fields."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +20,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.errors import DataError
-from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, BadRow, Batch, RowLog
+from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, BadRow, Batch, Offsets, RowLog
 from sftkit.shards.arrays import flat_array, list_array, text_array
+from sftkit.shards.files import replacing
 
 NUMBER = "sftkit_row_number"
 EXTRAS = "sftkit_extras"
@@ -48,7 +50,8 @@ class StagedUnit:
     path: the Arrow file, which exists when rows > 0. sizes: of each row, tokens (characters for text rows), shape
     (rows,). trained: trained tokens of each row, shape (rows,). extras: names and types of the retained columns.
     text_column: for rows that are text. read: rows read, with those that did not pass. engines: who encoded and
-    rendered them. seconds: what took how long. audit: None where rows were not checked.
+    rendered them. seconds: what took how long. audit: None where rows were not checked. found: an earlier run staged
+    it, or it is the same as another unit. unfit: rows of the file that are not used, because they fit no pack.
     """
 
     number: int
@@ -64,18 +67,30 @@ class StagedUnit:
     engines: Mapping[str, str]
     seconds: Mapping[str, float]
     audit: UnitAudit | None = None
+    found: bool = False
+    unfit: Offsets = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def rows(self) -> int:
-        """Rows that passed."""
+        """Rows of the file."""
         return len(self.sizes)
+
+    @property
+    def kept(self) -> int:
+        """Rows that passed."""
+        return self.rows - len(self.unfit)
 
 
 class StagingWriter:
-    """Writes the batches of one unit to `path`; the file is complete when the `with` block is left without an error."""
+    """Writes the batches of one unit to `path`; the file is there when the `with` block is left without an error.
 
-    def __init__(self, path: Path) -> None:
+    run: what sets the name of the unfinished file apart from those of other runs.
+    """
+
+    def __init__(self, path: Path, run: str = "") -> None:
         self._path = path
+        self._run = run
+        self._aside = ExitStack()
         self._writer: pa.RecordBatchFileWriter | None = None
         self._sizes: list[Counts] = []
         self._trained: list[Counts] = []
@@ -89,10 +104,11 @@ class StagingWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if error is not None:
-            self._path.unlink(missing_ok=True)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._aside.__exit__(kind, error, trace)
 
     def write(self, batch: Batch, text_column: str | None) -> None:
         """Append finished rows; `text_column` names the column that is text, for rows without tokens.
@@ -113,7 +129,8 @@ class StagingWriter:
         if self._writer is None:
             self._token_columns = tuple(sorted(batch.tokens))
             self._text_column = text_column
-            self._writer = pa.ipc.new_file(str(self._path), record.schema)
+            aside = self._aside.enter_context(replacing(self._path, self._run))
+            self._writer = pa.ipc.new_file(str(aside), record.schema)
         elif (tuple(sorted(batch.tokens)), text_column) != (self._token_columns, self._text_column):
             raise DataError("some rows end as tokens and others as text; every row of a data set must end alike")
         self._writer.write_batch(record)

@@ -5,7 +5,6 @@ Neither transformers nor torch is imported before every value has been read and 
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from sftkit.config.schema import TrainConfig
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.argument_source import TrainingArgument, source_fields
 from sftkit.training.coercion import coerce
+from sftkit.training.combinations import check_combinations
 from sftkit.training.distributed import (
     accelerator_available,
     quiet_replicas,
@@ -25,6 +25,7 @@ from sftkit.training.distributed import (
     world_size,
 )
 from sftkit.training.removed_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
+from sftkit.training.trackers import tracker_problems
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -39,7 +40,6 @@ _PREFERRED = {
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
 _AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-_TENSORBOARD_MODULES = ("tensorboard", "tensorboardX")
 
 
 @cache
@@ -84,7 +84,7 @@ def make_training_arguments(config: TrainConfig) -> TrainingArguments:
     """
     translation = _translated(config.training_arguments)
     _add_settings(config, translation)
-    _check_trackers(translation)
+    translation.problems += tracker_problems(translation.values["report_to"])
     if translation.problems:
         raise ConfigError(translation.problems)
     for warning in translation.warnings:
@@ -95,7 +95,9 @@ def make_training_arguments(config: TrainConfig) -> TrainingArguments:
     if values.get("use_cpu") or not accelerator_available():
         values["use_cpu"] = True
     without_fsdp_on_cpu(use_cpu=bool(values.get("use_cpu")))
-    return _build(values)
+    arguments = _build(values)
+    check_combinations(config, arguments)
+    return arguments
 
 
 @cache
@@ -139,15 +141,6 @@ def _add_settings(config: TrainConfig, translation: Translation) -> None:
     values.setdefault("disable_tqdm", True)
     if config.experiment:
         values.setdefault("run_name", config.experiment)
-
-
-def _check_trackers(translation: Translation) -> None:
-    asked = translation.values["report_to"]
-    trackers = [asked] if isinstance(asked, str) else asked or []
-    if "tensorboard" in trackers and not any(importlib.util.find_spec(name) for name in _TENSORBOARD_MODULES):
-        translation.problems.append("report_to: TensorBoard is not installed; pip install 'sftkit[tensorboard]'")
-    if "aim" in trackers:
-        translation.problems.append("report_to: Aim is asked for with aim_repo")
 
 
 def _build(values: dict[str, Any]) -> TrainingArguments:

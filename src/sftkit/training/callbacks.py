@@ -1,8 +1,7 @@
-"""Where the numbers of a run go: `training_logs.jsonl` always, Aim when asked for."""
+"""Where the numbers of a run go: `training_logs.jsonl` always, whoever listens, Aim when asked for."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -11,19 +10,14 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftkit.errors import OutputError, TrainingError
+from sftkit.errors import TrainingError
 from sftkit.training.distributed import is_main_process, warn_once
+from sftkit.training.json_lines import JsonLines
+from sftkit.training.listening import LogEvent, RunListener
 
 _log = logging.getLogger(__name__)
 
 LOG_NAME = "training_logs.jsonl"
-
-LogEvent = Mapping[str, Any]
-"""`step`, `epoch` and what was measured: `loss`, `grad_norm`, `learning_rate`, `eval_loss`, ..."""
-
-
-def ignore_event(event: LogEvent) -> None:
-    """The listener of a run to which nobody listens."""
 
 
 def event_of(state: TrainerState, logs: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,28 +26,18 @@ def event_of(state: TrainerState, logs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class JsonLinesLog(TrainerCallback):
-    """Writes each log event as one JSON object to a line of a file, from the main process alone.
-
-    A run that starts anew replaces the file. A run that resumes from a checkpoint keeps the lines up to its step
-    and goes on from there.
-    """
+    """Writes each log event to a file of JSON lines, and tells it to a listener, in the main process alone."""
 
     def __init__(self, path: Path, on_log: Callable[[LogEvent], None]) -> None:
-        self.path = path
+        self._file = JsonLines(path)
         self._on_log = on_log
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep what is before the first step of this run."""
-        if not state.is_world_process_zero:
-            return
-        kept = [line for line in self._lines() if _step_of(line) <= state.global_step] if state.global_step else []
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        if state.is_world_process_zero:
+            self._file.begin(state.global_step)
 
     def on_log(
         self,
@@ -63,19 +47,33 @@ class JsonLinesLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write one line; it is on its way to the disk when this returns."""
+        """Write one line and tell the listener."""
         if not state.is_world_process_zero or logs is None:
             return
         event = event_of(state, logs)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        self._file.append(event)
         self._on_log(event)
 
-    def _lines(self) -> list[str]:
-        try:
-            return self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
+
+class StepReport(TrainerCallback):
+    """Tells a listener how many steps are done, in the main process alone."""
+
+    def __init__(self, listener: RunListener) -> None:
+        self._listener = listener
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Where the run begins, which is not at 0 when it resumes."""
+        self._tell(state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One more."""
+        self._tell(state)
+
+    def _tell(self, state: TrainerState) -> None:
+        if state.is_world_process_zero:
+            self._listener.on_step(state.global_step, state.max_steps)
 
 
 class AimLog(TrainerCallback):
@@ -136,11 +134,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _step_of(line: str) -> float:
-    """The step of a written event; a line that was cut short by a kill comes after all."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

@@ -1,48 +1,212 @@
-"""Which checkpoint a run goes on from."""
+"""Checkpoints: when one is whole, which one a run goes on from, and which are kept.
+
+The Trainer writes a checkpoint file by file. A seal is written when all processes are done with it and everything is on
+disk: a checkpoint without a seal, or with a file that is not as long as its seal says, was cut short by a kill and
+counts for nothing. Older checkpoints are deleted only after that.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
 from sftkit.training.distributed import warn_once
+from sftkit.training.progress import Progress
+from sftkit.training.work import WorkCounts
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 _log = logging.getLogger(__name__)
 
+SEAL_NAME = "sftkit_checkpoint.json"
+
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
-_STATE = "trainer_state.json"  # the Trainer writes it last: a checkpoint without it is not whole
-_NONE = ("", "false", "no", "none")
+_STATE = "trainer_state.json"
+_NONE = ("false", "no", "none")
 _LAST = ("true", "yes", "last", "latest")
 
 
-def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` asks for: a path, or the last whole one of `output_dir`.
+@dataclass(frozen=True)
+class Seal:
+    """What makes a checkpoint whole, and says what it is of.
+
+    files: every other file below it, with its bytes. identity: see `identity.run_identity`. progress: of the run.
+    """
+
+    files: Mapping[str, int]
+    identity: Mapping[str, Any]
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """The checkpoint that a run goes on from, and what was kept with it (None for one of another tool)."""
+
+    checkpoint: Path
+    progress: Progress | None
+
+
+def seal(folder: Path, identity: Mapping[str, Any], progress: Progress) -> None:
+    """Declare a checkpoint whole: bring every file to disk, then write the seal.
 
     Raises:
-        TrainingError: the path is no checkpoint.
+        OSError: it cannot be written.
     """
-    asked = str(arguments.resume_from_checkpoint or "")
+    files = {}
+    for path in _files(folder):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        files[path.relative_to(folder).as_posix()] = path.stat().st_size
+    content = {
+        "files": files,
+        "identity": identity,
+        "progress": {"loss": progress.loss, "logged": progress.logged, "work": astuple(progress.work)},
+    }
+    temporary = folder / f".{SEAL_NAME}.tmp"
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(folder / SEAL_NAME)
+    _sync_directory(folder)
+
+
+def read_seal(folder: Path) -> Seal | None:
+    """The seal of a checkpoint that is whole, else None."""
+    try:
+        content = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
+        kept = content["progress"]
+        progress = Progress(float(kept["loss"]), int(kept["logged"]), WorkCounts(*map(int, kept["work"])))
+        sealed = Seal({str(name): int(size) for name, size in content["files"].items()}, content["identity"], progress)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return sealed if all(_size(folder / name) == size for name, size in sealed.files.items()) else None
+
+
+def resumption(arguments: TrainingArguments, identity: Mapping[str, Any]) -> Resumption | None:
+    """The checkpoint to go on from, by `resume_from_checkpoint`; None to start anew.
+
+    Not given: the newest whole checkpoint of this very run in `output_dir`, so that the command of a run that was
+    killed continues it. True or `last`: the newest whole one, of whatever run. A path: that one. False: none.
+
+    Raises:
+        TrainingError: the path is no checkpoint, or none that is whole.
+    """
+    asked = str(arguments.resume_from_checkpoint or ("" if arguments.resume_from_checkpoint is None else "false"))
     if asked.lower() in _NONE:
         return None
+    folder = Path(str(arguments.output_dir))
     if asked.lower() in _LAST:
-        found = _last_whole(Path(str(arguments.output_dir)))
-        if found is None:
-            warn_once(_log, f"{arguments.output_dir} holds no checkpoint to resume from: the run starts anew")
-        return found
-    path = Path(asked).expanduser()
+        newest = next(_whole(folder), None)
+        if newest is None:
+            warn_once(_log, f"{folder} holds no checkpoint to resume from: the run starts anew")
+            return None
+        _warn_of_differences(newest[0], newest[1].identity, identity)
+        return Resumption(newest[0], newest[1].progress)
+    if asked:
+        return _given(Path(asked).expanduser(), asked, identity)
+    return _own(folder, identity)
+
+
+def rotate(folder: Path, limit: int | None, identity: Mapping[str, Any], best: str | None) -> None:
+    """Delete all but the newest `limit` whole checkpoints of a run, and the best; broken older ones go too."""
+    if not limit or limit < 1:
+        return
+    whole = [path for path, sealed in _whole(folder) if _differences(sealed.identity, identity) == []]
+    for path in whole[limit:]:
+        if best is None or path.resolve() != Path(best).resolve():
+            (path / SEAL_NAME).unlink(missing_ok=True)  # from here on it is not whole, however far deleting it comes
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _own(folder: Path, identity: Mapping[str, Any]) -> Resumption | None:
+    others: list[tuple[Path, list[str]]] = []
+    for path, sealed in _whole(folder):
+        differences = _differences(sealed.identity, identity)
+        if not differences:
+            warn_once(_log, f"the run goes on from {path} (resume_from_checkpoint=false would start anew)")
+            return Resumption(path, sealed.progress)
+        others.append((path, differences))
+    if others:
+        path, differences = others[0]
+        warn_once(
+            _log,
+            f"{path} is of another run ({', '.join(differences)}): this run starts anew; "
+            "resume_from_checkpoint=true would go on from it all the same",
+        )
+    return None
+
+
+def _given(path: Path, asked: str, identity: Mapping[str, Any]) -> Resumption:
     if not (path / _STATE).is_file():
         raise TrainingError(f"resume_from_checkpoint: {asked} is not a checkpoint (it has no {_STATE})")
-    return str(path)
+    sealed = read_seal(path)
+    if sealed is not None:
+        _warn_of_differences(path, sealed.identity, identity)
+        return Resumption(path, sealed.progress)
+    if (path / SEAL_NAME).exists():
+        raise TrainingError(f"resume_from_checkpoint: {asked} is not whole: files are missing or cut short")
+    return Resumption(path, None)  # another tool's, which has no seal
 
 
-def _last_whole(folder: Path) -> str | None:
+def _warn_of_differences(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    differences = _differences(theirs, ours)
+    if differences:
+        warn_once(
+            _log, f"{path} is of a run with other settings ({', '.join(differences)}); it is gone on from as asked"
+        )
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """What two runs differ in, in words."""
+    plain = json.loads(json.dumps(ours))  # as it is read back
+    names = sorted({*theirs, *plain})
+    return [
+        f"{name}: {_short(theirs.get(name))}, now {_short(plain.get(name))}"
+        for name in names
+        if theirs.get(name) != plain.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _whole(folder: Path) -> Iterator[tuple[Path, Seal]]:
+    """The whole checkpoints of a directory, newest step first."""
     if not folder.is_dir():
-        return None
+        return
     steps = [(int(match[1]), path) for path in folder.iterdir() if (match := _CHECKPOINT.match(path.name))]
-    return next((str(path) for _, path in sorted(steps, reverse=True) if (path / _STATE).is_file()), None)
+    for _, path in sorted(steps, reverse=True):
+        sealed = read_seal(path)
+        if sealed is not None:
+            yield path, sealed
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL_NAME)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,8 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sftkit.errors import TrainingError
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 _log = logging.getLogger(__name__)
 
@@ -17,6 +21,7 @@ _log = logging.getLogger(__name__)
 _PATIENCE = timedelta(days=30)
 
 _LAUNCHED_WITH_FSDP = "ACCELERATE_USE_FSDP"
+_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
 
 def is_main_process() -> bool:
@@ -131,3 +136,9 @@ def leave_process_group() -> None:
     dist.barrier()
     if dist.get_backend() != dist.Backend.GLOO:
         dist.destroy_process_group()
+
+
+def weights_are_spread(arguments: TrainingArguments) -> bool:
+    """Whether each process holds a part of the model only (FSDP, DeepSpeed)."""
+    launched = (os.environ.get(name, "false").lower() in ("true", "1") for name in (_LAUNCHED_WITH_FSDP, _DEEPSPEED))
+    return any(launched) or bool(getattr(arguments, "fsdp", None)) or bool(getattr(arguments, "deepspeed", None))

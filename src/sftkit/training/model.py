@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.sample import sample_path
+from sftkit.training.attention import choose_attention
 from sftkit.training.distributed import is_main_process, warn_once
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
         warn_once(_log, f"{location} holds no weights: the model starts from random ones (seed {arguments.seed})")
     make = _initialised if initialise else _loaded
     try:
-        return make(location, config, _attention(config, arguments))
+        return make(location, config, arguments)
     except TrainingError:
         raise
     except Exception as error:  # transformers raises whatever the files of a model provoke
@@ -97,15 +97,20 @@ def _has_config_only(location: str) -> bool:
     return not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
 
 
-def _loaded(location: str, config: TrainConfig, attention: str | None) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
+def _loaded(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    settings = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
+    quantized: dict[str, Any] = {}
+    if config.load_in_4bit:
+        quantized = {"quantization_config": _four_bits(config, arguments), "device_map": {"": arguments.device}}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         location,
         dtype=_dtype(config),
-        attn_implementation=attention,
+        attn_implementation=choose_attention(config, arguments, _class_of(settings)),
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
+        **quantized,
     )
     model: PreTrainedModel = loaded[0]
     report: Mapping[str, Any] = loaded[1]
@@ -118,7 +123,29 @@ def _loaded(location: str, config: TrainConfig, attention: str | None) -> PreTra
     return model
 
 
-def _initialised(location: str, config: TrainConfig, attention: str | None) -> PreTrainedModel:
+def _four_bits(config: TrainConfig, arguments: TrainingArguments) -> Any:
+    """QLoRA's way to hold the weights: NF4, the scales quantised as well (https://arxiv.org/abs/2305.14314)."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    mixed = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    given = _dtype(config)
+    computed = mixed or (torch.bfloat16 if given == "auto" else given)
+    make: Any = BitsAndBytesConfig
+    return make(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=computed
+    )
+
+
+def _class_of(settings: Any) -> Any:
+    """The class that transformers makes of a configuration; None for code that comes with the files."""
+    from transformers import AutoModelForCausalLM
+
+    mapping: Any = AutoModelForCausalLM._model_mapping
+    return mapping.get(type(settings), None)
+
+
+def _initialised(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
@@ -127,7 +154,10 @@ def _initialised(location: str, config: TrainConfig, attention: str | None) -> P
         dtype = settings.dtype
     make: Any = AutoModelForCausalLM.from_config
     model: PreTrainedModel = make(
-        settings, dtype=dtype, attn_implementation=attention, trust_remote_code=config.trust_remote_code
+        settings,
+        dtype=dtype,
+        attn_implementation=choose_attention(config, arguments, _class_of(settings)),
+        trust_remote_code=config.trust_remote_code,
     )
     return model
 
@@ -137,26 +167,3 @@ def _dtype(config: TrainConfig) -> Any:
 
     name = config.torch_dtype or "float32"
     return name if name == "auto" else getattr(torch, name)
-
-
-def _attention(config: TrainConfig, arguments: TrainingArguments) -> str | None:
-    """The attention implementation to ask transformers for; None leaves the choice to it."""
-    if config.attn_implementation is not None or not config.use_flash_attn:
-        return config.attn_implementation
-    obstacle = _flash_obstacle(config, arguments)
-    if obstacle is None:
-        return "flash_attention_2"
-    warn_once(_log, f"use_flash_attn: {obstacle}; SDPA attention is used instead")
-    return "sdpa"
-
-
-def _flash_obstacle(config: TrainConfig, arguments: TrainingArguments) -> str | None:
-    import torch
-
-    if arguments.use_cpu or not torch.cuda.is_available():
-        return "there is no GPU"
-    if importlib.util.find_spec("flash_attn") is None:
-        return "flash-attn is not installed (pip install 'sftkit[flash-attn]')"
-    if config.torch_dtype in (None, "float32") and not (arguments.bf16 or arguments.fp16):
-        return "it computes in 16 bits only (torch_dtype=bfloat16 or bf16=true)"
-    return None

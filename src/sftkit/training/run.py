@@ -3,128 +3,104 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sftkit.config.schema import TrainConfig
-from sftkit.errors import OutputError, TrainingError
+from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
-from sftkit.splits import TRAIN, VALIDATION
-from sftkit.training.callbacks import LOG_NAME, AimLog, JsonLinesLog, LogEvent, aim_log, ignore_event
-from sftkit.training.checkpoints import checkpoint_to_resume
-from sftkit.training.data import PaddingCollator, RowLimit, TokenDataset, load_split
-from sftkit.training.distributed import is_main_process, leave_process_group, warn_once, world_size
-from sftkit.training.model import embedding_rows, fit_embeddings, load_model
-from sftkit.training.provenance import RunTokenizer, run_tokenizer
+from sftkit.training.adapters import save_merged
+from sftkit.training.callbacks import LOG_NAME, JsonLinesLog, StepReport, aim_log
+from sftkit.training.checkpoints import resumption
+from sftkit.training.combinations import use_one_gpu
+from sftkit.training.curve import CURVE_NAME, draw_curve
+from sftkit.training.distributed import is_main_process, leave_process_group
+from sftkit.training.feeding import Feed
+from sftkit.training.identity import run_identity
+from sftkit.training.keeping import CheckpointKeeper
+from sftkit.training.listening import RunListener, SilentListener
+from sftkit.training.preparing import make_feed, rows_a_step
+from sftkit.training.ready_model import ReadyModel, ready_model
+from sftkit.training.report import TrainingReport, report_of
+from sftkit.training.samples import sample_answers
+from sftkit.training.trackers import tracker_failure
 from sftkit.training.trainer import SftTrainer
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a run did.
-
-    steps: optimizer steps, those before a resumed checkpoint included.
-    first_loss, last_loss, eval_loss: as logged; None where none was.
-    seconds: time in the training loop. tokens, trained_tokens: over all processes and epochs, of this run alone.
-    """
-
-    steps: int
-    first_loss: float | None
-    last_loss: float | None
-    eval_loss: float | None
-    seconds: float
-    tokens: int
-    trained_tokens: int
-    output_dir: Path
 
 
 def train(
     config: TrainConfig,
     arguments: TrainingArguments,
     shards: ShardSet,
-    on_log: Callable[[LogEvent], None] = ignore_event,
+    listener: RunListener | None = None,
 ) -> TrainingReport:
     """Train a model on shards and save model, tokenizer and chat template to `output_dir`.
 
-    Every process of a launch calls it.
+    Every process of a launch calls it. Where `output_dir` holds a checkpoint of this very run, the run goes on from it.
 
     Args:
         config: the run.
         arguments: made from `config` by `make_training_arguments`.
         shards: `input_ids` and `labels`, in a `train` split and, for evaluation, a `validation` split.
-        on_log: gets each log event as it is written to `training_logs.jsonl`, in the main process alone.
+        listener: hears what happens, in the main process alone.
 
     Raises:
+        ConfigError: settings that do not go together.
         TrainingError: model, arguments and shards do not go together, or memory runs out.
         DataError: a row cannot be used; it is named as `path:row`.
         TokenizerError: the tokenizer cannot be loaded.
         OutputError: `output_dir` cannot be written.
     """
+    listener = listener or SilentListener()
     _set_verbosity(config, arguments)
-    checkpoint = checkpoint_to_resume(arguments)
-    tokenizer = run_tokenizer(config, shards)
+    use_one_gpu(arguments)
+    identity = run_identity(config, arguments, shards, rows_a_step(config, arguments))
+    resumed = resumption(arguments, identity)
     set_seed(arguments.seed)
-    model = load_model(config, arguments)
-    fit_embeddings(model, len(tokenizer.tokenizer), tokenizer.known_tokens)
-    vocabulary_size = embedding_rows(model)
-    limit = None if config.max_seq_length is None else RowLimit(config.max_seq_length, config.overflow)
-    train_rows = load_split(shards, TRAIN, vocabulary_size, limit)
-    eval_rows = load_split(shards, VALIDATION, vocabulary_size, limit) if arguments.do_eval else None
-    _check_positions(model, train_rows)
-    _keep_one_batch(arguments, train_rows)
-
+    ready = ready_model(config, arguments, shards, listener)
+    feed = make_feed(config, arguments, shards, ready.model, ready.abilities, ready.tokenizer.pad_token_id)
+    keeper = CheckpointKeeper(identity, arguments.save_total_limit, resumed.progress if resumed else None)
+    arguments.save_total_limit = None  # the Trainer would delete older checkpoints before the new one is sealed
     aim = aim_log(config.aim_repo, config.experiment)
-    trainer = _make_trainer(config, arguments, model, tokenizer, train_rows, eval_rows, aim, on_log)
+    samples = sample_answers(config, ready.tokenizer.tokenizer, listener)
+    log = Path(config.output_dir) / LOG_NAME
+    logs = JsonLinesLog(log, listener.on_log)
+    callbacks: list[TrainerCallback] = [
+        keeper,
+        logs,
+        StepReport(listener),
+        *(extra for extra in (aim, samples) if extra is not None),
+    ]
+    trainer = _make_trainer(arguments, ready, feed, callbacks)
+    keeper.watch(trainer)
     try:
-        seconds = _run(trainer, checkpoint)
+        seconds = _run(trainer, str(resumed.checkpoint) if resumed else None)
     finally:
         if aim is not None:
             aim.close()
-    counts = trainer.token_counts()
+    report = report_of(trainer, seconds)
+    if is_main_process():
+        if config.merge_lora:
+            save_merged(config, arguments, ready.tokenizer.tokenizer, ready.tokenizer.known_tokens)
+        draw_curve(log, Path(config.output_dir) / CURVE_NAME)
     leave_process_group()
-    return TrainingReport(
-        steps=trainer.state.global_step,
-        first_loss=next(iter(_logged(trainer, "loss")), None),
-        last_loss=next(reversed(_logged(trainer, "loss")), None),
-        eval_loss=next(reversed(_logged(trainer, "eval_loss")), None),
-        seconds=seconds,
-        tokens=counts.tokens,
-        trained_tokens=counts.trained_tokens,
-        output_dir=Path(config.output_dir),
-    )
+    return report
 
 
 def _make_trainer(
-    config: TrainConfig,
-    arguments: TrainingArguments,
-    model: Any,
-    tokenizer: RunTokenizer,
-    train_rows: TokenDataset,
-    eval_rows: TokenDataset | None,
-    aim: AimLog | None,
-    on_log: Callable[[LogEvent], None],
+    arguments: TrainingArguments, ready: ReadyModel, feed: Feed, callbacks: list[TrainerCallback]
 ) -> SftTrainer:
-    callbacks: list[TrainerCallback] = [JsonLinesLog(Path(config.output_dir) / LOG_NAME, on_log)]
-    if aim is not None:
-        callbacks.append(aim)
     try:
         return SftTrainer(
-            model=model,
+            model=ready.model,
             arguments=arguments,
-            collate=PaddingCollator(tokenizer.pad_token_id),
-            train_dataset=train_rows,
-            eval_dataset=eval_rows,
-            tokenizer=tokenizer.tokenizer,
+            feed=feed,
+            sums_loss=ready.abilities.sums_loss,
+            tokenizer=ready.tokenizer.tokenizer,
             callbacks=callbacks,
-            log_rate=config.include_tokens_per_second,
+            meter=ready.meter,
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
@@ -145,6 +121,13 @@ def _run(trainer: SftTrainer, checkpoint: str | None) -> float:
     except OSError as error:
         place = error.filename or trainer.args.output_dir
         raise OutputError(f"{place}: cannot be written or read: {error.strerror or error}") from error
+    except SftkitError as error:
+        raise _as_it_was_raised(error) from error
+    except Exception as error:
+        failure = tracker_failure(error)
+        if failure is None:
+            raise
+        raise failure from error
     return metrics["train_runtime"]
 
 
@@ -155,6 +138,13 @@ def _save(trainer: SftTrainer) -> None:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
     trainer.save_state()
+
+
+def _as_it_was_raised(error: SftkitError) -> SftkitError:
+    """An error of a loader's worker process comes with the traceback of that process in its text: without it."""
+    kind = type(error)
+    text = str(error)
+    return kind(text.rpartition(f"{kind.__name__}: ")[2].strip()) if text.startswith("Caught ") else error
 
 
 def _out_of_memory() -> TrainingError:
@@ -173,32 +163,6 @@ def _set_verbosity(config: TrainConfig, arguments: TrainingArguments) -> None:
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
 
 
-def _check_positions(model: Any, rows: TokenDataset) -> None:
-    longest = int(rows.input_ids.lengths.max())
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and longest > positions:
-        warn_once(_log, f"the longest row has {longest} tokens; the model was made for {positions} positions")
-
-
-def _keep_one_batch(arguments: TrainingArguments, rows: TokenDataset) -> None:
-    """`dataloader_drop_last` drops a batch that is not full; of rows that fill not even one, nothing would be left."""
-    settings: Any = arguments.accelerator_config  # an AcceleratorConfig, once TrainingArguments has made it
-    rows_a_step = arguments.train_batch_size
-    if not settings.split_batches:
-        rows_a_step *= world_size()
-    if arguments.dataloader_drop_last and len(rows) < rows_a_step:
-        warn_once(
-            _log,
-            f"dataloader_drop_last would drop every row: there are {len(rows)} and a step takes {rows_a_step}; "
-            "the last batch is kept",
-        )
-        arguments.dataloader_drop_last = False
-
-
 def _evaluated_last(trainer: SftTrainer) -> bool:
     return any("eval_loss" in entry and entry["step"] == trainer.state.global_step
                for entry in trainer.state.log_history)  # fmt: skip
-
-
-def _logged(trainer: SftTrainer, key: str) -> list[float]:
-    return [float(entry[key]) for entry in trainer.state.log_history if key in entry]

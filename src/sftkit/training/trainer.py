@@ -1,61 +1,67 @@
-"""The transformers Trainer with a count of the tokens it has seen."""
+"""The transformers Trainer, fed by `Feed`: the mean over the trained tokens of the global batch, and counts of work."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
-from sftkit.rows import ATTENTION_MASK, IGNORE_INDEX, LABELS
+from sftkit.rows import IGNORE_INDEX, LABELS
+from sftkit.training.collation import SHIFT_LABELS, CollatedBatch
+from sftkit.training.feeding import Feed, rows_a_part
+from sftkit.training.loading import Loader
+from sftkit.training.losses import summed_cross_entropy
+from sftkit.training.progress import Progress
+from sftkit.training.throughput import Meter
+from sftkit.training.work import WorkCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
-    from sftkit.training.data import Item, TokenDataset
-
-
-@dataclass(frozen=True)
-class TokenCounts:
-    """Tokens that went through the model in training, padding left out, and those among them with a loss."""
-
-    tokens: int
-    trained_tokens: int
-
 
 class SftTrainer(Trainer):
-    """Counts tokens on the device (no waiting for it), and logs their rate where asked to."""
+    """Trains on micro-batches of a `Feed`; `work` counts those of this process, in this run."""
+
+    loss_is_scaled_for_ga = True  # read by the Trainer: every loss here is over the whole global batch
 
     def __init__(
         self,
         *,
         model: PreTrainedModel,
         arguments: TrainingArguments,
-        collate: Callable[[list[Item]], dict[str, torch.Tensor]],
-        train_dataset: TokenDataset,
-        eval_dataset: TokenDataset | None,
+        feed: Feed,
+        sums_loss: bool,
         tokenizer: PreTrainedTokenizerBase,
         callbacks: list[TrainerCallback],
-        log_rate: bool,
+        meter: Meter,
     ) -> None:
         super().__init__(
             model=model,
             args=arguments,
-            data_collator=collate,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=feed.train,
+            eval_dataset=feed.evaluation,
             processing_class=tokenizer,
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)  # who listens to the run prints what it wants
-        self._counts = torch.zeros(2, dtype=torch.int64, device=self.args.device)
-        self._log_rate = log_rate
+        self._feed = feed
+        self.meter = meter
+        self._sums_loss = sums_loss
+        self._work = WorkCounts()
+        self._before = WorkCounts()
         self._last_log: float | None = None
-        self._last_tokens = 0
+        self._last_work = WorkCounts()
+
+    def get_train_dataloader(self) -> Loader:
+        """Micro-batches of the training split, for this process."""
+        return self._feed.train_loader(rows_a_part(self.args, self._train_batch_size))
 
     def training_step(
         self,
@@ -63,25 +69,117 @@ class SftTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """One forward and backward pass over a batch; counts its tokens."""
+        """One forward and backward pass over a micro-batch; counts its work."""
         if self._last_log is None:
             self._last_log = time.perf_counter()  # the first step begins here, not when the model was loaded
-        # Position 0 is predicted from nothing, so its label carries no loss.
-        trained = (inputs[LABELS][:, 1:] != IGNORE_INDEX).sum()
-        self._counts += torch.stack([inputs[ATTENTION_MASK].sum(), trained]).to(self._counts.device)
+        assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
+        self._work += inputs.counts
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The share of a micro-batch in the mean over the trained tokens of the global batch.
+
+        Gradients are averaged over the processes, so it is multiplied by their number.
+        """
+        items = torch.as_tensor(1 if num_items_in_batch is None else num_items_in_batch)
+        loss = self._loss(model, inputs, items, self.args.label_smoothing_factor)
+        if self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
+        return (loss, None) if return_outputs else loss
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The mean loss over all trained tokens of the validation split, and its exponential, the perplexity."""
+        start = time.perf_counter()
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        assert isinstance(model, torch.nn.Module)
+        training = model.training
+        model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        one = torch.ones((), device=self.args.device)
+        with torch.no_grad():
+            for batch in self._feed.evaluation_loader(rows_a_part(self.args, self.args.eval_batch_size)):
+                trained = batch.counts.trained_tokens
+                loss = self._loss(model, self._prepare_inputs(batch), one, 0.0)
+                sums += torch.tensor([float(loss) if trained else 0.0, trained], device=sums.device)
+        model.train(training)
+        total, trained_tokens = self.accelerator.reduce(sums, "sum").tolist()
+        mean = total / max(trained_tokens, 1)
+        seconds = time.perf_counter() - start
+        metrics = {
+            f"{metric_key_prefix}_loss": mean,
+            f"{metric_key_prefix}_perplexity": math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf,
+            f"{metric_key_prefix}_runtime": seconds,
+            f"{metric_key_prefix}_trained_tokens_per_second": trained_tokens / max(seconds, 1e-9),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log an event; those of training also with tokens per second since the last one."""
-        if self._log_rate and self._last_log is not None and "loss" in logs:
-            tokens = self.token_counts().tokens
-            now = time.perf_counter()
-            logs["tokens_per_second"] = (tokens - self._last_tokens) / max(now - self._last_log, 1e-9)
-            self._last_tokens, self._last_log = tokens, now
+        """Log an event; those of training also with the work of a second since the last one."""
+        if self._last_log is not None and "loss" in logs:
+            work, now = self.work(), time.perf_counter()
+            logs |= self.meter.measure(work - self._last_work, now - self._last_log).logged()
+            self._last_work, self._last_log = work, now
         super().log(logs, start_time)
 
-    def token_counts(self) -> TokenCounts:
-        """The counts of all processes together; every process must call it."""
-        total = self.accelerator.reduce(self._counts.clone(), "sum")
-        tokens, trained = total.tolist()
-        return TokenCounts(tokens, trained)
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """Operations that a micro-batch needs; the Trainer adds them up to `total_flos`."""
+        if self.meter.cost is None or not isinstance(inputs, CollatedBatch):
+            return 0
+        counts = inputs.counts
+        return int(self.meter.cost.of(counts.tokens, counts.head_positions, counts.squared_lengths))
+
+    def work(self) -> WorkCounts:
+        """The work of all processes together in this run; every process must call it."""
+        counts = torch.tensor(astuple(self._work), dtype=torch.int64, device=self.args.device)
+        return WorkCounts(*self.accelerator.reduce(counts, "sum").tolist())
+
+    def progress(self) -> Progress:
+        """What is to be kept with a checkpoint; every process must call it."""
+        loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
+        return Progress(float(loss), self._globalstep_last_logged, self._before + self.work())
+
+    def go_on_from(self, progress: Progress) -> None:
+        """Take up what was kept with the checkpoint that the run resumes from."""
+        self._tr_loss += progress.loss
+        self._globalstep_last_logged = progress.logged
+        self._before = progress.work
+
+    def _loss(
+        self, model: torch.nn.Module, inputs: Mapping[str, Any], items: torch.Tensor, smoothing: float
+    ) -> torch.Tensor:
+        """Sum of the losses of a batch over `items`: by the model itself, so that its own (fused) loss is used."""
+        items = items.to(self.args.device)
+        if self._sums_loss and not smoothing:
+            outputs = model(**inputs, num_items_in_batch=items)
+            loss: torch.Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
+            return loss
+        rest = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
+        labels = inputs.get(SHIFT_LABELS)
+        if labels is None:
+            labels = functional.pad(inputs[LABELS], (0, 1), value=IGNORE_INDEX)[..., 1:]
+        outputs = model(**rest)
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        return summed_cross_entropy(logits, labels, items, smoothing)
+
+    def _get_num_items_in_batch(self, batch_samples: list[CollatedBatch], device: torch.device) -> torch.Tensor:
+        """Trained tokens of the global batch; the Trainer asks for it before each step.
+
+        At least 1: a step may consist of rows that were left out, and has then a loss of 0.
+        """
+        items = torch.tensor(sum(batch.counts.trained_tokens for batch in batch_samples), device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            items = self.accelerator.reduce(items, "sum")
+        return items.clamp(min=1)
+
+
+_LARGEST_EXPONENT = math.log(1.7e308)

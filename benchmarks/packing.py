@@ -1,0 +1,78 @@
+"""How long packing takes, and how full the packs are: `python -m benchmarks.packing [ROWS]`, on one core.
+
+Lengths are log-normal, as conversations have them, and, for the longest packs, all different as far as whole numbers
+allow, where few rows can be dealt with at once. The floor is numpy sorting the same lengths, which any best-fit
+decreasing must do first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from sftkit.packing import Packs, pack_bfd, pack_wrapped
+from sftkit.rows import Ids
+
+T = TypeVar("T")
+
+_ROWS = 10_000_000
+_CASES = (
+    ("log-normal", 2048),
+    ("log-normal", 4096),
+    ("log-normal", 32_768),
+    ("log-normal", 131_072),
+    ("even", 131_072),
+)
+_MEDIAN, _SPREAD = 450, 0.9
+_SEED = 7
+
+
+def main() -> None:
+    """Print a line a case: seconds, rows a second, fill, and how the time compares with the floor."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="?", type=int, default=_ROWS)
+    rows = parser.parse_args().rows
+    sys.stdout.write(f"{rows:,} rows; floor: np.argsort(kind='stable') of their lengths\n")
+    for kind, capacity in _CASES:
+        lengths = _lengths(kind, rows, capacity)
+        floor, _ = _timed(lambda column: np.argsort(column, kind="stable"), lengths)
+        for name, pack in (("bfd", pack_bfd), ("wrapped", pack_wrapped)):
+            seconds, packs = _timed(partial(_packed, pack, capacity), lengths)
+            sys.stdout.write(
+                f"{name:8}{capacity:8,} {kind:11}{seconds:7.2f} s {rows / seconds / 1e6:6.1f} M rows/s "
+                f"{_fill(packs, lengths, capacity):8.2%} full, floor {floor:.2f} s ({seconds / floor:.1f} times)\n"
+            )
+    sys.stdout.write(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB\n")
+
+
+def _packed(pack: Callable[[Ids, int], Packs], capacity: int, lengths: Ids) -> Packs:
+    return pack(lengths, capacity)
+
+
+def _lengths(kind: str, rows: int, capacity: int) -> Ids:
+    chance = np.random.default_rng(_SEED)
+    if kind == "even":
+        return chance.integers(1, capacity + 1, rows).astype(np.int32)
+    median = _MEDIAN if capacity < 1 << 15 else 4 * _MEDIAN
+    return np.clip(chance.lognormal(np.log(median), _SPREAD, rows), 8, capacity).astype(np.int32)
+
+
+def _timed(work: Callable[[Ids], T], lengths: Ids) -> tuple[float, T]:
+    began = time.process_time()
+    result = work(lengths)
+    return time.process_time() - began, result
+
+
+def _fill(packs: Packs, lengths: Ids, capacity: int) -> float:
+    return float(lengths.sum(dtype=np.int64)) / (len(packs) * capacity)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Files that are there as a whole or not at all, and what they hold in one number."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNFINISHED = ".tmp"
+"""What the name of a file ends with that is still being written."""
+
+
+@contextmanager
+def replacing(target: Path, run: str = "") -> Iterator[Path]:
+    """A path beside the target whose file takes the target's place, complete and on disk, when the block is left.
+
+    run: what sets its name apart from that of others who may write the same file at the same time.
+    """
+    temporary = target.with_name(f".{target.name}{run and '.'}{run}{UNFINISHED}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_of_file(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,115 @@
+"""Plan -> staged units: those that an earlier run has left are found, the others are run."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import numpy as np
+
+from sftkit.errors import DataError
+from sftkit.execution import Workers
+from sftkit.packing import NONE
+from sftkit.pipeline import Pipeline, Recipe, StagingTask
+from sftkit.planning import Plan
+from sftkit.progress import Progress, shown
+from sftkit.rows import EngineDifferenceError
+from sftkit.shards.staging import StagedUnit
+from sftkit.shards.unit_store import UnitStore
+from sftkit.shared_tools import tools_like
+from sftkit.sources.units import Unit
+
+_log = logging.getLogger(__name__)
+
+BAD_ROWS_GATHERED = 1000
+"""So many bad rows over the limit are gathered before a run gives up."""
+
+
+def stage_units(plan: Plan, workers: Workers, progress: Progress, store: UnitStore) -> list[StagedUnit]:
+    """Find or run all units of a plan; where a fast engine differs from the reference anywhere, run all without it.
+
+    Returns:
+        The units in their order; not all of them when there are far too many bad rows.
+
+    Raises:
+        DataError: rows are to be packed and end as text, or a unit's rows cannot be staged.
+        SourceError: a source cannot be read.
+    """
+    found = store.find(plan.keys)
+    _log.info("%d of %d units found in %s", sum(key in found for key in plan.keys), len(plan.keys), store.path)
+    try:
+        return _stage(plan, workers, progress, store, found)
+    except EngineDifferenceError as difference:
+        _log.warning(
+            "the fast %s differs from the reference at %s; the whole run goes to the reference: %r",
+            difference.engine,
+            difference.place,
+            difference.sample,
+        )
+        store.forget(plan.keys)  # what the engine has made before cannot be trusted either
+        return stage_units(plan.without(difference.engine), workers, progress, store)
+
+
+def _stage(
+    plan: Plan, workers: Workers, progress: Progress, store: UnitStore, found: Mapping[str, StagedUnit]
+) -> list[StagedUnit]:
+    """Run what was not found, largest first so that no straggler is left at the end; equal units are run once."""
+    for unit, key in zip(plan.units, plan.keys, strict=True):
+        if key in found:
+            _check_packable(plan, unit, found[key])
+    staged = dict(found)
+    wanted = Counter(plan.keys)
+    missing = {key: unit for unit, key in reversed(list(zip(plan.units, plan.keys, strict=True))) if key not in found}
+    tasks = [StagingTask(unit, key) for key, unit in missing.items()]
+    tasks.sort(key=lambda task: (-task.unit.part.size, task.unit.number))
+    bad = sum(len(unit.bad) * wanted[key] for key, unit in staged.items())
+    with shown(progress, "tokenizing", sum(task.unit.part.size for task in tasks)):
+        for task, result in workers.run(_stage_function(plan, store), tasks):
+            _check_packable(plan, task.unit, result)
+            _log.info(
+                "%s: %d rows of %d staged in %.1f s", task, result.rows, result.read, sum(result.seconds.values())
+            )
+            staged[task.key] = result
+            bad += len(result.bad) * wanted[task.key]
+            progress.advance(task.unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
+            if bad > plan.config.max_bad_rows + BAD_ROWS_GATHERED:
+                break
+    return [
+        replace(staged[key], number=unit.number, found=key not in missing or missing[key] is not unit)
+        for unit, key in zip(plan.units, plan.keys, strict=True)
+        if key in staged
+    ]
+
+
+def _check_packable(plan: Plan, unit: Unit, staged: StagedUnit) -> None:
+    if plan.config.packing != NONE and staged.text_column is not None:
+        raise DataError(
+            f"{unit.file.path}: its rows end as text ({staged.text_column!r}), which cannot be packed; "
+            "give a response_template, or say train_on=all for a loss on every token"
+        )
+
+
+@lru_cache(maxsize=1)
+def _pipeline(pickled: bytes, identity: tuple[str, str | None] | None) -> Pipeline:
+    """One pipeline a process: it is made ready once, however many units the process works on."""
+    recipe: Recipe = pickle.loads(pickled)
+    return Pipeline(recipe, tools_like(recipe.tools, identity))
+
+
+def _stage_unit(
+    pickled: bytes, identity: tuple[str, str | None] | None, store: UnitStore, task: StagingTask
+) -> StagedUnit:
+    return _pipeline(pickled, identity).stage(store, task)
+
+
+def _stage_function(plan: Plan, store: UnitStore) -> partial[StagedUnit]:
+    """What runs a unit: the plan's own pipeline, or that of a worker process."""
+    if plan.workers == 1:
+        return partial(plan.pipeline.stage, store)
+    made_with = plan.tokenizer
+    identity = (made_with.fingerprint, made_with.chat_template_sha256) if made_with is not None else None
+    return partial(_stage_unit, pickle.dumps(plan.recipe), identity, store)

@@ -1,0 +1,215 @@
+"""Rows in order -> the micro-batches of every process, the same rows a step however many processes there are.
+
+A step takes the next rows of the order. How they fall into micro-batches changes nothing but speed, since the loss is
+the mean over the trained tokens of the whole step; so they are dealt such that the work is spread evenly.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from sftkit.rows import Offsets
+from sftkit.training.order import EpochOrder, Order, Refs, Shuffling, StreamOrder
+from sftkit.training.split_rows import SplitRows
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a step is shared out.
+
+    accumulation: micro-batches of one process in a step. processes: that train together. padded: rows of a
+    micro-batch are padded to the longest, so that similar lengths should share one.
+    """
+
+    accumulation: int
+    processes: int
+    padded: bool
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches of a full step."""
+        return self.accumulation * self.processes
+
+
+class Batches(Protocol):
+    """The micro-batches of every epoch."""
+
+    @property
+    def per_epoch(self) -> int | None:
+        """Micro-batches of one process in an epoch; None where there is no end."""
+
+    def rows(self, epoch: int, number: int) -> list[Refs]:
+        """The rows of micro-batch `number` of an epoch for each process; they may be none."""
+
+
+class RowBatches:
+    """So many rows a micro-batch. A step at the end of an epoch takes what is left, or is dropped."""
+
+    def __init__(
+        self, rows: SplitRows, shuffling: Shuffling, sharing: Sharing, rows_per_part: int, *, drop_last: bool
+    ) -> None:
+        self._rows = rows
+        self._shuffling = shuffling
+        self._sharing = sharing
+        self._rows_per_part = rows_per_part
+        self._step_rows = rows_per_part * sharing.parts
+        self._count = len(rows) - (len(rows) % self._step_rows if drop_last else 0)
+        self._order: tuple[int, Order] | None = None
+        self._dealt: tuple[tuple[int, int], list[list[Refs]]] | None = None
+
+    @property
+    def per_epoch(self) -> int | None:
+        """Micro-batches of one process in an epoch."""
+        steps, rest = divmod(self._count, self._step_rows)
+        return steps * self._sharing.accumulation + -(-rest // (self._rows_per_part * self._sharing.processes))
+
+    def rows(self, epoch: int, number: int) -> list[Refs]:
+        """The rows of micro-batch `number` of an epoch for each process."""
+        step, part = divmod(number, self._sharing.accumulation)
+        if self._dealt is None or self._dealt[0] != (epoch, step):
+            if self._order is None or self._order[0] != epoch:
+                self._order = epoch, EpochOrder(self._rows, self._shuffling, epoch)
+            stop = min((step + 1) * self._step_rows, self._count)
+            refs = self._order[1].rows(step * self._step_rows, stop)
+            self._dealt = (epoch, step), _shared_out(refs, self._rows, self._sharing, self._rows_per_part)
+        return self._dealt[1][part]
+
+
+class StreamBatches:
+    """So many rows a micro-batch, for ever."""
+
+    def __init__(self, rows: SplitRows, shuffling: Shuffling, sharing: Sharing, rows_per_part: int) -> None:
+        self._rows = rows
+        self._order = StreamOrder(rows, shuffling)
+        self._sharing = sharing
+        self._rows_per_part = rows_per_part
+        self._dealt: tuple[int, list[list[Refs]]] | None = None
+
+    @property
+    def per_epoch(self) -> int | None:
+        """There is no end."""
+        return None
+
+    def rows(self, epoch: int, number: int) -> list[Refs]:
+        """The rows of micro-batch `number` for each process; there is only the epoch 0."""
+        step, part = divmod(number, self._sharing.accumulation)
+        if self._dealt is None or self._dealt[0] != step:
+            count = self._rows_per_part * self._sharing.parts
+            refs = self._order.rows(step * count, (step + 1) * count)
+            self._dealt = step, _shared_out(refs, self._rows, self._sharing, self._rows_per_part)
+        return self._dealt[1][part]
+
+
+class TokenBatches:
+    """At most so many tokens a micro-batch (with `padded`, those of padding count); a longer row is alone in one.
+
+    Which rows share a micro-batch is decided once, as for packs; the order of micro-batches is drawn every epoch,
+    within the windows of the first epoch and among them. The lengths of all rows are read at the start.
+    """
+
+    def __init__(
+        self, rows: SplitRows, shuffling: Shuffling, sharing: Sharing, tokens: int, *, drop_last: bool
+    ) -> None:
+        self._shuffling = shuffling
+        self._sharing = sharing
+        self._order = EpochOrder(rows, shuffling, 0)
+        self._windows: list[list[tuple[int, int]]] = []
+        for start, stop in pairwise(self._order.starts.tolist()):
+            sizes = rows.sizes(self._order.rows(start, stop))
+            cuts = _cuts(sizes, tokens, padded=sharing.padded)
+            self._windows.append([(start + a, start + b) for a, b in pairwise(cuts)])
+        count = sum(map(len, self._windows))
+        self._count = count - (count % sharing.parts if drop_last and count >= sharing.parts else 0)
+        self._drawn: tuple[int, list[tuple[int, int]]] | None = None
+
+    @property
+    def per_epoch(self) -> int | None:
+        """Micro-batches of one process in an epoch."""
+        return -(-self._count // self._sharing.processes)
+
+    def rows(self, epoch: int, number: int) -> list[Refs]:
+        """The rows of micro-batch `number` of an epoch for each process."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, self._draw(epoch)[: self._count]
+        first = number * self._sharing.processes
+        mine = self._drawn[1][first : first + self._sharing.processes]
+        found = [self._order.rows(start, stop) for start, stop in mine]
+        return [*found, *([_NO_ROWS] * (self._sharing.processes - len(found)))]
+
+    def _draw(self, epoch: int) -> list[tuple[int, int]]:
+        if not self._shuffling.shuffled:
+            return [batch for window in self._windows for batch in window]
+        generator = np.random.default_rng([self._shuffling.seed, epoch])
+        drawn: list[tuple[int, int]] = []
+        for number in generator.permutation(len(self._windows)).tolist():
+            window = self._windows[number]
+            drawn += [window[place] for place in generator.permutation(len(window)).tolist()]
+        return drawn
+
+
+_NO_ROWS: Refs = np.empty((0, 2), np.int64)
+
+
+def _shared_out(refs: Refs, rows: SplitRows, sharing: Sharing, most: int) -> list[list[Refs]]:
+    """The rows of a step by micro-batch and process; no micro-batch has more than `most` rows."""
+    rounds = -(-len(refs) // (most * sharing.processes))
+    parts = rounds * sharing.processes
+    if parts == 1:
+        return [[refs]]
+    sizes = rows.sizes(refs)
+    dealt = cut_by_length(sizes, parts) if sharing.padded else deal(sizes, parts, most)
+    # The processes wait for each other after every micro-batch: those of one round should be equally large.
+    dealt.sort(key=lambda part: -int(sizes[part].sum()))
+    return [
+        [refs[part] for part in dealt[start : start + sharing.processes]]
+        for start in range(0, parts, sharing.processes)
+    ]
+
+
+def deal(sizes: Offsets, parts: int, most: int) -> list[list[int]]:
+    """Deal rows into parts of nearly equal size, largest first to the smallest part (Graham's LPT rule, 1969).
+
+    Args:
+        sizes: tokens of each row, shape (rows,), at most parts * most rows.
+        parts: how many parts.
+        most: rows that a part may have.
+
+    Returns:
+        the rows of each part by index, in order.
+    """
+    heap = [(0, part) for part in range(parts)]
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for row in np.argsort(-sizes, kind="stable").tolist():
+        weight, part = heapq.heappop(heap)
+        dealt[part].append(row)
+        if len(dealt[part]) < most:
+            heapq.heappush(heap, (weight + int(sizes[row]), part))
+    return [sorted(part) for part in dealt]
+
+
+def cut_by_length(sizes: Offsets, parts: int) -> list[list[int]]:
+    """Rows by index in parts of (nearly) equally many, each with rows of similar length."""
+    return [sorted(part.tolist()) for part in np.array_split(np.argsort(-sizes, kind="stable"), parts)]
+
+
+def _cuts(sizes: Offsets, tokens: int, *, padded: bool) -> list[int]:
+    """Where rows in order are cut so that no part has more tokens than allowed (next-fit)."""
+    cuts = [0]
+    if not padded:
+        ends = np.cumsum(sizes)
+        while cuts[-1] < len(sizes):
+            begun = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
+            cuts.append(max(int(np.searchsorted(ends, begun + tokens, side="right")), cuts[-1] + 1))
+        return cuts
+    longest = 0
+    for row, size in enumerate(sizes.tolist()):
+        longest = max(longest, size)
+        if row > cuts[-1] and longest * (row + 1 - cuts[-1]) > tokens:
+            cuts.append(row)
+            longest = size
+    return [*cuts, len(sizes)]

@@ -1,0 +1,85 @@
+"""The loss of a run as a picture, drawn from its log."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CURVE_NAME = "training_curve.png"
+
+_TRAIN, _EVAL = "#2a6f97", "#c8553d"
+_LOSSES = (("loss", "training loss", _TRAIN), ("eval_loss", "validation loss", _EVAL))
+_INCHES = (8.0, 4.5)
+_DOTS_PER_INCH = 120
+_FEW = 40
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of the picture: its name, and a loss for each step that has one."""
+
+    name: str
+    colour: str
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+def draw_curve(log: Path, picture: Path) -> bool:
+    """Draw training and validation loss over the steps; whether there was anything to draw.
+
+    Args:
+        log: a `training_logs.jsonl`, whole or cut short.
+        picture: PNG file to write, next to the log as a rule.
+    """
+    curves = [curve for curve in read_curves(log) if curve.steps]
+    if not curves:
+        return False
+    # Only here: it takes a second to import. Drawn without pyplot, which would keep the figure and look for a screen.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for curve in curves:
+        marker = "o" if curve.name != _LOSSES[0][1] or len(curve.steps) < _FEW else None
+        label = f"{curve.name}, {curve.losses[-1]:.4g} at the end"
+        axes.plot(curve.steps, curve.losses, label=label, color=curve.colour, marker=marker, markersize=3.5, lw=1.4)
+    axes.legend(frameon=False)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats a token)")
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=_DOTS_PER_INCH, metadata={"Software": None})  # the same log makes the same bytes
+    return True
+
+
+def read_curves(log: Path) -> list[Curve]:
+    """The losses in a log; lines that are no events, and losses that are not finite, are passed over."""
+    events = [event for line in _lines(log) if isinstance(event := _event(line), dict)]
+    curves = []
+    for key, name, colour in _LOSSES:
+        points = [(_number(event.get("step")), _number(event.get(key))) for event in events]
+        found = [(int(step), loss) for step, loss in points if step is not None and loss is not None]
+        curves.append(Curve(name, colour, tuple(step for step, _ in found), tuple(loss for _, loss in found)))
+    return curves
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(encoding="utf-8").split("\n") if log.is_file() else []
+
+
+def _event(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None

@@ -1,0 +1,171 @@
+"""A loaded model and shards -> what the run is fed with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+
+from sftkit.config.schema import TrainConfig
+from sftkit.errors import ConfigError, TrainingError
+from sftkit.shards.reading import ShardSet
+from sftkit.splits import TRAIN, VALIDATION
+from sftkit.training.abilities import Abilities, by_its_class, try_out
+from sftkit.training.boundaries import Boundaries, by_positions, by_sequence, for_flash
+from sftkit.training.by_sequence import NAME as BY_SEQUENCE_ATTENTION
+from sftkit.training.by_sequence import attend_at_once, attend_by_sequence, can_attend_by_sequence
+from sftkit.training.collation import Collator, FlatCollator, PaddingCollator
+from sftkit.training.distributed import warn_once, weights_are_spread
+from sftkit.training.feeding import Feed, rows_a_part
+from sftkit.training.model import embedding_rows
+from sftkit.training.order import EpochOrder, Shuffling
+from sftkit.training.split_rows import RowLimit, SplitRows, open_split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, TrainingArguments
+
+_log = logging.getLogger(__name__)
+
+
+def rows_a_step(config: TrainConfig, arguments: TrainingArguments) -> int:
+    """Rows that all processes take in a step; micro-batches, where tokens decide how many rows one has."""
+    parts: int = arguments.gradient_accumulation_steps * arguments.world_size
+    return parts * (rows_a_part(arguments, arguments.train_batch_size) if config.tokens_per_device_batch is None else 1)
+
+
+def abilities_of(model: PreTrainedModel, config: TrainConfig, arguments: TrainingArguments) -> Abilities:
+    """What the model can do, tried out on the device that it will train on where it is whole.
+
+    Where it attends by SDPA and nothing else was asked for, it is made to do so sequence by sequence, if it can.
+    """
+    if weights_are_spread(arguments):
+        return by_its_class(model)
+    if getattr(model, "quantization_method", None) is None:
+        model.to(arguments.device)  # type: ignore[arg-type]  # transformers types it as if it took no device
+    precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    free = config.attn_implementation is None and config.padding_free != "false" and not arguments.torch_compile
+    if free and can_attend_by_sequence(model):
+        attend_by_sequence(model)
+        abilities = try_out(model, boundaries_of(model), precision)
+        if abilities.keeps_apart:
+            return abilities
+        attend_at_once(model)
+    return try_out(model, boundaries_of(model), precision)
+
+
+def boundaries_of(model: PreTrainedModel) -> Boundaries:
+    """How the model's attention is told where sequences end."""
+    attention = str(getattr(model.config, "_attn_implementation", ""))
+    if attention == BY_SEQUENCE_ATTENTION:
+        return by_sequence
+    return for_flash if attention.startswith("flash") else by_positions
+
+
+def make_feed(
+    config: TrainConfig,
+    arguments: TrainingArguments,
+    shards: ShardSet,
+    model: PreTrainedModel,
+    abilities: Abilities,
+    pad_token_id: int,
+) -> Feed:
+    """Open the splits of a run and decide how their rows are batched. The rows that come first are read and checked.
+
+    Raises:
+        ConfigError: settings that do not go together.
+        TrainingError: no row carries a loss, or the model cannot train without padding as was asked for.
+        DataError: a row cannot be used; it is named as `path:row`.
+    """
+    streaming = config.dataprocessor.streaming
+    _check_streaming(config, arguments)
+    vocabulary_size = embedding_rows(model)
+    limit = None if config.max_seq_length is None else RowLimit(config.max_seq_length, config.overflow)
+    window = config.shuffle_window
+    train = open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming)
+    evaluation = open_split(shards, VALIDATION, vocabulary_size, limit, window) if arguments.do_eval else None
+    flat = _is_flat(config, abilities)
+    feed = Feed(
+        train=train,
+        evaluation=evaluation,
+        collate=_collator(model, abilities, pad_token_id, flat=flat),
+        padded=not flat,
+        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+        window=window,
+        shuffled=arguments.train_sampling_strategy != "sequential",
+        by_length=arguments.train_sampling_strategy == "group_by_length",
+        tokens=config.tokens_per_device_batch,
+        drop_last=arguments.dataloader_drop_last and _has_full_step(config, arguments, train),
+        streaming=streaming,
+        accumulation=arguments.gradient_accumulation_steps,
+        processes=arguments.world_size,
+        process=arguments.process_index,
+        workers=arguments.dataloader_num_workers,
+        prefetch=arguments.dataloader_prefetch_factor,
+    )
+    _read_ahead(train, _first_windows(feed), TRAIN)
+    if evaluation is not None:
+        _read_ahead(evaluation, ([group] for group in range(len(evaluation.places))), VALIDATION)
+    return feed
+
+
+def _is_flat(config: TrainConfig, abilities: Abilities) -> bool:
+    """Whether batches are laid end to end."""
+    if config.padding_free == "false":
+        return False
+    if abilities.keeps_apart:
+        return True
+    obstacle = "the model does not keep sequences apart that are laid end to end"
+    if config.padding_free == "true":
+        raise TrainingError(f"padding_free: {obstacle}; padding_free=auto pads them")
+    warn_once(_log, f"{obstacle}: batches are padded instead")
+    return False
+
+
+def _collator(model: PreTrainedModel, abilities: Abilities, pad_token_id: int, *, flat: bool) -> Collator:
+    if flat:
+        return FlatCollator(abilities.trims_head, boundaries_of(model))
+    return PaddingCollator(abilities.trims_head, pad_token_id)
+
+
+def _check_streaming(config: TrainConfig, arguments: TrainingArguments) -> None:
+    if not config.dataprocessor.streaming:
+        return
+    problems = []
+    if arguments.max_steps <= 0:
+        problems.append("streaming has no end: give max_steps")
+    if config.tokens_per_device_batch is not None:
+        problems.append("tokens_per_device_batch needs the lengths of all rows beforehand; leave out streaming")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _has_full_step(config: TrainConfig, arguments: TrainingArguments, rows: SplitRows) -> bool:
+    """Whether rows fill one step: `dataloader_drop_last` would drop a step that is not full, and leave nothing."""
+    step = rows_a_step(config, arguments)
+    if config.tokens_per_device_batch is not None or config.dataprocessor.streaming or len(rows) >= step:
+        return True
+    if arguments.dataloader_drop_last:
+        warn_once(
+            _log,
+            f"dataloader_drop_last would drop every row: there are {len(rows)} and a step takes {step}; "
+            "the last batch is kept",
+        )
+    return False
+
+
+def _first_windows(feed: Feed) -> Iterable[list[int]]:
+    """Row groups in the order in which training comes to them."""
+    if feed.streaming:
+        return ([group] for file in range(feed.train.files) for group in feed.train.groups_of(file))
+    return EpochOrder(feed.train, Shuffling(feed.window, feed.seed, feed.shuffled), 0).windows
+
+
+def _read_ahead(rows: SplitRows, windows: Iterable[list[int]], split: str) -> None:
+    """Read until there is something to train on: what is wrong with the first rows shows before the first step."""
+    for window in windows:
+        if sum(len(rows.group(group).input_ids) for group in window):
+            rows.warn()
+            return
+    raise TrainingError(f"{rows.name}: no row of the {split} split has a token that carries a loss")

@@ -1,0 +1,19 @@
+"""What a run knows of itself besides the Trainer's own state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sftkit.training.work import WorkCounts
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is kept with a checkpoint, so that a resumed run logs what the run would have logged.
+
+    loss: sum of the losses of the steps since the last log event. logged: step of that event. work: done so far.
+    """
+
+    loss: float
+    logged: int
+    work: WorkCounts

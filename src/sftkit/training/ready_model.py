@@ -1,0 +1,79 @@
+"""The model and the tokenizer of a run, made ready: new tokens, adapters, what is frozen, and what the model can do."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sftkit.config.schema import TrainConfig
+from sftkit.shards.reading import ShardSet
+from sftkit.splits import TRAIN
+from sftkit.training.abilities import Abilities
+from sftkit.training.adapters import wants_adapters, with_adapters
+from sftkit.training.devices import device_peak
+from sftkit.training.distributed import is_main_process, warn_once
+from sftkit.training.flops import training_cost
+from sftkit.training.freezing import freeze, parameter_counts
+from sftkit.training.listening import RunListener
+from sftkit.training.model import fit_embeddings, load_model
+from sftkit.training.preparing import abilities_of
+from sftkit.training.provenance import RunTokenizer, run_tokenizer
+from sftkit.training.throughput import Meter
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """A model that can be trained. model: a PreTrainedModel, or a PeftModel around one. meter: of what it costs."""
+
+    model: Any
+    tokenizer: RunTokenizer
+    abilities: Abilities
+    meter: Meter
+
+
+def ready_model(
+    config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, listener: RunListener
+) -> ReadyModel:
+    """Load model and tokenizer and change them as the run asks.
+
+    Raises:
+        TrainingError: they cannot be loaded, do not go together with the shards, or have not what is named.
+        TokenizerError: the tokenizer cannot be loaded.
+    """
+    tokenizer = run_tokenizer(config, shards)
+    model: Any = load_model(config, arguments)
+    tokens = len(tokenizer.tokenizer)
+    fit_embeddings(model, tokens, tokenizer.known_tokens)
+    abilities = abilities_of(model, config, arguments)  # before there are adapters around it, which hide what it takes
+    if wants_adapters(config):
+        model = with_adapters(model, config, range(tokenizer.known_tokens, tokens))
+        if arguments.ddp_find_unused_parameters is None:
+            arguments.ddp_find_unused_parameters = False  # the Trainer would have DDP look for some in every step
+    freeze(model, config.freeze)
+    _check_positions(model, shards, config.max_seq_length)
+    if is_main_process():
+        listener.on_note(f"{parameter_counts(model)}; attention: {model.config._attn_implementation}")
+    return ReadyModel(model, tokenizer, abilities, _meter(model, arguments))
+
+
+def _meter(model: Any, arguments: TrainingArguments) -> Meter:
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else model.dtype
+    peak = device_peak(arguments.device, dtype)
+    return Meter(training_cost(model), None if peak is None else peak * arguments.world_size)
+
+
+def _check_positions(model: Any, shards: ShardSet, limit: int | None) -> None:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    known = shards.manifest.splits.get(TRAIN) if shards.manifest is not None else None
+    longest = min(known.length_max if known is not None else 0, limit or sys.maxsize)
+    if isinstance(positions, int) and longest > positions:
+        warn_once(_log, f"the longest row has {longest} tokens; the model was made for {positions} positions")

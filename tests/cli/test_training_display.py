@@ -1,0 +1,131 @@
+"""What `train` shows while it runs and at the end."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sftkit.console.training import Bar, Lines, event_line, print_training, sample_text
+from sftkit.training.listening import Sample
+from sftkit.training.report import TrainingReport
+
+TRAINED = {
+    "step": 30, "epoch": 0.789, "loss": 3.14159, "grad_norm": 1.234, "learning_rate": 1.5e-3,
+    "tokens_per_second": 12345.6, "trained_tokens_per_second": 99.0, "padding_share": 0.5, "mfu": 0.412,
+}  # fmt: skip
+EVALUATED = {"step": 30, "epoch": 0.789, "eval_loss": 2.5, "eval_perplexity": math.exp(2.5), "eval_runtime": 1.0}
+
+
+def terminal() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            TRAINED,
+            "step 30, epoch 0.79: loss 3.1416, learning rate 1.50e-03, gradient norm 1.23, 12,346 tokens/s, MFU 41.2%",
+        ),
+        (EVALUATED, "step 30, epoch 0.79: eval loss 2.5000, perplexity 12.18"),
+        (
+            {"step": 1, "epoch": None, "eval_loss": 900.0, "eval_perplexity": None},
+            "step 1, epoch 0.00: eval loss 900.0000",
+        ),
+    ],
+)
+def test_an_event_is_a_line(event: dict[str, Any], line: str) -> None:
+    assert event_line(event).plain == line
+
+
+def test_without_a_terminal_every_event_is_a_line_and_the_last_one_of_all_is_none() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    lines = Lines(console)
+    lines.on_note("trains 1.0 k of 1.0 k parameters (100.00%)")
+    lines.on_step(30, 60)
+    for event in (TRAINED, EVALUATED, {"step": 60, "epoch": 1.0, "train_runtime": 3.0, "train_loss": 1.0}):
+        lines.on_log(event)
+    assert [line.split(":")[0] for line in written(console).splitlines()] == [
+        "trains 1.0 k of 1.0 k parameters (100.00%)",
+        "step 30, epoch 0.79",
+        "step 30, epoch 0.79",
+    ]
+
+
+def test_on_a_terminal_a_bar_has_the_numbers_and_evaluations_pass_by() -> None:
+    console = terminal()
+    bar = Bar(console)
+    bar.on_step(20, 60)
+    bar.on_step(30, 60)
+    bar.on_log(TRAINED)
+    bar.on_log(EVALUATED)
+    bar.close()
+    shown = written(console)
+    assert "step 30, epoch 0.79: eval loss 2.5000, perplexity 12.18\n" in shown
+    assert "learning rate" not in shown  # training's numbers are on the bar alone
+    last = shown[shown.rindex("step") :]
+    assert "30/60" in last
+    assert "loss 3.1416, 12,346 tokens/s" in last
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_bar() -> None:
+    console = terminal()
+    Bar(console).close()
+    assert "0/" not in written(console)
+
+
+def test_nothing_in_a_sample_reaches_the_terminal_as_a_command() -> None:
+    shown = sample_text(Sample(4, "two\nlines", "red \x1b[31m \u202e back\x07 [bold]no markup[/bold]")).plain
+    assert shown == (
+        "sample at step 4\n"
+        "  prompt: two\n          lines\n"
+        "  answer: red \\x1b[31m \\u202e back\\x07 [bold]no markup[/bold]"
+    )
+    console = terminal()
+    Lines(console).on_sample(Sample(4, "a", "\x1b[2J"))
+    assert "\x1b[2J" not in written(console)
+
+
+def summary(**changes: Any) -> dict[str, str]:
+    """The summary of a run with something in every place, but for the changes."""
+    report = {
+        "steps": 60, "epochs": 1.579, "first_loss": 5.9509, "last_loss": 2.16989, "eval_loss": 2.5, "seconds": 10.0,
+        "tokens": 63_258, "trained_tokens": 28_122, "padding_share": 0.125, "mfu": 0.4121, "peak_memory": 3 << 29,
+        "on_gpu": True, "output_dir": Path("out"),
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=160)
+    print_training(TrainingReport(**{**report, **changes}), console)
+    rows = [line.split("  ", 1) for line in written(console).splitlines()]
+    return {name: value.strip() for name, value in rows}
+
+
+def test_the_summary_says_what_the_run_did() -> None:
+    assert summary() == {
+        "steps": "60 (1.58 epochs)",
+        "time": "10.0 s",
+        "tokens": "63,258 tokens (28,122 trained)",
+        "speed": "6,326 tokens/s (2,812 trained)",
+        "padding": "12.5%",
+        "MFU": "41.2%",
+        "training loss": "5.9509 -> 2.1699",
+        "validation loss": "2.5000 (perplexity 12.18)",
+        "peak memory": "1.50 GiB (GPU)",
+        "written to": "out",
+    }
+
+
+def test_the_summary_leaves_out_what_is_not_known() -> None:
+    nothing = {"first_loss": None, "last_loss": None, "eval_loss": None, "padding_share": None, "mfu": None}
+    assert set(summary(**nothing, peak_memory=0)) == {"steps", "time", "tokens", "speed", "written to"}
+    assert summary(on_gpu=False)["peak memory"] == "1.50 GiB (main memory)"
+    assert summary(eval_loss=2000.0)["validation loss"] == "2000.0000 (perplexity inf)"

@@ -1,0 +1,31 @@
+"""Rows in memory for the tests of batching: what `SplitRows` knows of rows, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sftkit.shards.reading import open_shards
+from sftkit.training.split_rows import SplitRows, open_split
+
+
+def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int = 12, held: int = 10_000) -> SplitRows:
+    """Rows of these lengths; every token of row i is i, and every one but the first is trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = [[number] * length for number, length in enumerate(lengths)]
+    for start in range(0, len(ids), file):
+        part = ids[start : start + file]
+        table = pa.table(
+            {"input_ids": pa.array(part, pa.list_(pa.int32())), "labels": pa.array(part, pa.list_(pa.int32()))}
+        )
+        pq.write_table(table, folder / f"train-{start:05d}.parquet", row_group_size=group)
+    return open_split(open_shards(str(folder)), "train", max(len(ids), 1), None, held)
+
+
+def numbers(rows: SplitRows, refs: np.ndarray) -> list[int]:
+    """The numbers of the rows that refs stand for."""
+    return [int(rows.group(group).row(row).input_ids.values[0]) for group, row in refs.tolist()]

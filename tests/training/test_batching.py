@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftkit.training.batching import Batches, RowBatches, Sharing, StreamBatches, TokenBatches, cut_by_length, deal
+from sftkit.training.order import EpochOrder, Shuffling, StreamOrder
+from sftkit.training.split_rows import SplitRows
+
+from .material import numbers, written
+
+SHUFFLED = Shuffling(window=10_000, seed=3, shuffled=True)
+LENGTHS = st.lists(st.integers(2, 30), min_size=1, max_size=60)
+
+
+@pytest.fixture(scope="module")
+def fifty(tmp_path_factory: pytest.TempPathFactory) -> SplitRows:
+    lengths = np.random.default_rng(0).integers(2, 40, 50).tolist()
+    return written(tmp_path_factory.mktemp("fifty"), lengths)
+
+
+def epoch_of(batches: Batches, rows: SplitRows, processes: int, epoch: int) -> list[list[list[int]]]:
+    """The rows of each micro-batch of each process."""
+    assert batches.per_epoch is not None
+    made = [batches.rows(epoch, number) for number in range(batches.per_epoch)]
+    assert all(len(parts) == processes for parts in made)
+    return [[numbers(rows, part) for part in parts] for parts in made]
+
+
+@given(LENGTHS, st.integers(0, 3), st.sampled_from([10_000, 40]), st.booleans(), st.sampled_from([None, 8]))
+@settings(max_examples=40, deadline=None)
+def test_every_row_comes_once_an_epoch_from_whatever_position(
+    lengths: list[int], epoch: int, window: int, shuffled: bool, block: int | None
+) -> None:
+    with TemporaryDirectory() as folder:
+        rows = written(Path(folder), lengths)
+        shuffling = Shuffling(window, 5, shuffled, block)
+        whole = EpochOrder(rows, shuffling, epoch).rows(0, len(lengths))
+        assert sorted(numbers(rows, whole)) == list(range(len(lengths)))
+        if not shuffled and block is None:
+            assert numbers(rows, whole) == list(range(len(lengths)))
+        cut = len(lengths) // 3
+        fresh = EpochOrder(rows, shuffling, epoch)
+        assert fresh.rows(cut, len(lengths)).tolist() == whole[cut:].tolist()
+        assert fresh.rows(0, cut).tolist() == whole[:cut].tolist()
+
+
+def test_epochs_and_seeds_differ_and_repeat(fifty: SplitRows) -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return numbers(fifty, EpochOrder(fifty, Shuffling(10_000, seed, True), epoch).rows(0, 50))
+
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1, 2)}) == 6
+
+
+def test_rows_are_shuffled_within_a_window_and_no_more_is_read_than_it_holds(tmp_path: Path) -> None:
+    rows = written(tmp_path, [10] * 48, group=4)  # row groups of 40 tokens
+    order = EpochOrder(rows, Shuffling(100, 1, True), 0)
+    assert [len(window) for window in order.windows] == [2] * 6
+    for start in range(0, 48, 8):
+        groups = {number // 4 for number in numbers(rows, order.rows(start, start + 8))}
+        assert len(groups) == 2
+
+
+def test_a_stream_goes_through_every_file_again_and_again(tmp_path: Path) -> None:
+    rows = written(tmp_path, [3] * 24, file=6)
+    order = StreamOrder(rows, Shuffling(10_000, 1, True))
+    turns = [numbers(rows, order.rows(start, start + 24)) for start in (0, 24, 48)]
+    assert all(sorted(turn) == list(range(24)) for turn in turns)
+    assert turns[0] != turns[1] != turns[2]
+    assert numbers(rows, StreamOrder(rows, Shuffling(10_000, 1, True)).rows(30, 40)) == turns[1][6:16]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("processes", "accumulation", "rows_a_part"), [(1, 1, 8), (2, 1, 4), (1, 4, 2), (4, 2, 1)])
+def test_a_step_has_the_same_rows_however_it_is_shared_out(
+    fifty: SplitRows, processes: int, accumulation: int, rows_a_part: int, padded: bool
+) -> None:
+    sharing = Sharing(accumulation, processes, padded)
+    batches = RowBatches(fifty, SHUFFLED, sharing, rows_a_part, drop_last=False)
+    for epoch in (0, 1):
+        made = epoch_of(batches, fifty, processes, epoch)
+        assert all(len(part) <= rows_a_part for parts in made for part in parts)
+        order = numbers(fifty, EpochOrder(fifty, SHUFFLED, epoch).rows(0, 50))
+        for step in range(7):  # 50 rows, 8 a step: the last has 2
+            parts = made[step * accumulation : (step + 1) * accumulation]
+            rows = sorted(row for micro in parts for part in micro for row in part)
+            assert rows == sorted(order[step * 8 : step * 8 + 8])
+
+
+@given(LENGTHS, st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.booleans(), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_trained_on_once_an_epoch_unless_the_last_step_is_dropped(
+    lengths: list[int], processes: int, accumulation: int, rows_a_part: int, padded: bool, drop_last: bool
+) -> None:
+    with TemporaryDirectory() as folder:
+        rows = written(Path(folder), lengths)
+        sharing = Sharing(accumulation, processes, padded)
+        batches = RowBatches(rows, SHUFFLED, sharing, rows_a_part, drop_last=drop_last)
+        made = sorted(row for parts in epoch_of(batches, rows, processes, 1) for part in parts for row in part)
+    step = rows_a_part * processes * accumulation
+    assert len(made) == len(set(made)) == (len(lengths) // step * step if drop_last else len(lengths))
+
+
+@given(LENGTHS, st.integers(1, 3), st.integers(1, 2), st.integers(20, 90), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_token_batches_hold_every_row_once_and_no_more_tokens_than_allowed(
+    lengths: list[int], processes: int, accumulation: int, tokens: int, padded: bool
+) -> None:
+    with TemporaryDirectory() as folder:
+        rows = written(Path(folder), lengths)
+        sharing = Sharing(accumulation, processes, padded)
+        batches = TokenBatches(rows, SHUFFLED, sharing, tokens, drop_last=False)
+        epochs = [epoch_of(batches, rows, processes, epoch) for epoch in (0, 1)]
+    for made in epochs:
+        assert sorted(row for parts in made for part in parts for row in part) == list(range(len(lengths)))
+        for part in (part for parts in made for part in parts if len(part) > 1):
+            sizes = [lengths[row] for row in part]
+            assert (max(sizes) * len(sizes) if padded else sum(sizes)) <= tokens
+    shared = [sorted(sorted(part) for parts in made for part in parts if part) for made in epochs]
+    assert shared[0] == shared[1]  # who shares a batch stays, the order of batches does not
+
+
+def test_token_batches_are_the_same_for_any_number_of_processes(fifty: SplitRows) -> None:
+    def steps(processes: int, accumulation: int) -> list[list[int]]:
+        batches = TokenBatches(fifty, SHUFFLED, Sharing(accumulation, processes, False), 100, drop_last=True)
+        made = epoch_of(batches, fifty, processes, 2)
+        parts = [part for micro in made for part in micro]
+        return [sorted(chain(*parts[start : start + 4])) for start in range(0, len(parts), 4)]
+
+    assert steps(1, 4) == steps(2, 2) == steps(4, 1)
+
+
+def test_a_stream_of_batches_has_no_end(tmp_path: Path) -> None:
+    rows = written(tmp_path, [3] * 10)
+    batches = StreamBatches(rows, SHUFFLED, Sharing(2, 2, False), 2)
+    assert batches.per_epoch is None
+    found = [number for micro in range(10) for part in batches.rows(0, micro) for number in numbers(rows, part)]
+    assert sorted(found[:40]) == sorted(list(range(10)) * 4)
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=60), st.integers(1, 8))
+def test_rows_are_dealt_evenly(sizes: list[int], parts: int) -> None:
+    most = -(-len(sizes) // parts)
+    for dealt in (deal(np.array(sizes), parts, most), cut_by_length(np.array(sizes), parts)):
+        assert sorted(row for part in dealt for row in part) == list(range(len(sizes)))
+        assert max(len(part) for part in dealt) <= most
+    assert deal(np.array([9, 1, 1, 9]), 2, 2) == [[0, 1], [2, 3]]
+    assert cut_by_length(np.array([9, 1, 1, 9]), 2) == [[0, 3], [1, 2]]
+
+
+def test_rows_of_like_length_share_a_step_when_asked(fifty: SplitRows) -> None:
+    grouped = RowBatches(fifty, Shuffling(10_000, 3, True, 10), Sharing(1, 1, True), 10, drop_last=False)
+    plain = RowBatches(fifty, SHUFFLED, Sharing(1, 1, True), 10, drop_last=False)
+
+    def spread(batches: RowBatches) -> int:
+        sizes = [fifty.sizes(batches.rows(0, number)[0]) for number in range(5)]
+        return int(sum(part.max() - part.min() for part in sizes))
+
+    assert spread(grouped) * 3 < spread(plain)

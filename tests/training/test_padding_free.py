@@ -1,0 +1,277 @@
+"""Sequences laid end to end give the loss and the gradients that they give one by one, and do not see each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    set_seed,
+)
+
+from sftkit.rows import Ragged
+from sftkit.training.abilities import Abilities, by_its_class, try_out
+from sftkit.training.boundaries import by_positions, by_sequence, for_flash
+from sftkit.training.by_sequence import attend_by_sequence, can_attend_by_sequence
+from sftkit.training.collation import CollatedBatch, FlatCollator, PaddingCollator
+from sftkit.training.losses import summed_cross_entropy
+from sftkit.training.split_rows import Sequences
+
+VOCABULARY = 97
+LENGTHS = (11, 1, 2, 23, 7)
+SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+FAMILIES = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {"intermediate_size": 48, "num_key_value_heads": 2}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8}),
+}
+
+
+SLIDING = (MistralForCausalLM, MistralConfig, {"intermediate_size": 48, "num_key_value_heads": 2, "sliding_window": 4})
+
+
+def model_of(family: str, attention: str = "sdpa") -> PreTrainedModel:
+    model_class, config_class, more = {**FAMILIES, "sliding": SLIDING}[family]
+    set_seed(1)
+    model = model_class(config_class(**SHAPE, **more, attn_implementation=attention, tie_word_embeddings=False))
+    assert model.config._attn_implementation == attention
+    return model.train()
+
+
+def sequences(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> list[Sequences]:
+    generator = np.random.default_rng(seed)
+    made = []
+    for length in lengths:
+        ids = generator.integers(0, VOCABULARY, length, np.int32)
+        labels = np.where(generator.random(length) < 0.5, ids, np.int32(-100))
+        labels[-1] = ids[-1]
+        labels[0] = ids[0]  # carries no loss all the same: nothing comes before it
+        made.append(Sequences(Ragged.from_lists([ids]), Ragged.from_lists([labels])))
+    return made
+
+
+def one_by_one(model: PreTrainedModel, rows: list[Sequences]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Mean over the trained tokens of the loss, and its gradients, with nothing of ours involved."""
+    model.zero_grad()
+    trained = sum(int((row.labels.values[1:] != -100).sum()) for row in rows)
+    total = 0.0
+    for row in rows:
+        ids = torch.from_numpy(row.input_ids.values.astype(np.int64))[None]
+        labels = torch.from_numpy(row.labels.values.astype(np.int64))[None]
+        logits = model(input_ids=ids, use_cache=False).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits[0, :-1].double(), labels[0, 1:], ignore_index=-100, reduction="sum"
+        )
+        (losses / trained).backward()
+        total += float(losses.detach())
+    return total / trained, {name: values.grad.clone() for name, values in model.named_parameters()}
+
+
+def together(model: PreTrainedModel, batch: CollatedBatch) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = model(**batch, num_items_in_batch=torch.tensor(batch.counts.trained_tokens)).loss
+    loss.backward()
+    return float(loss), {name: values.grad.clone() for name, values in model.named_parameters()}
+
+
+def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert float((found[name] - values).norm()) <= 1e-5 * float(values.norm()), name
+
+
+COLLATORS = {
+    "flat": FlatCollator(trims_head=True),
+    "flat, whole head": FlatCollator(trims_head=False),
+    "padded": PaddingCollator(trims_head=True, pad_token_id=3),
+    "padded, whole head": PaddingCollator(trims_head=False, pad_token_id=3),
+}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_loss_and_gradients_are_those_of_the_sequences_one_by_one(
+    family: str, attention: str, checkpointing: bool
+) -> None:
+    model, rows = model_of(family, attention), sequences()
+    loss, gradients = one_by_one(model, rows)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    for collate in COLLATORS.values():
+        found, its_gradients = together(model, collate(rows))
+        assert found == pytest.approx(loss, rel=1e-5)
+        assert_same_gradients(its_gradients, gradients)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
+@pytest.mark.parametrize("family", [*FAMILIES, "sliding"])
+def test_so_they_are_when_attention_goes_sequence_by_sequence(family: str, checkpointing: bool) -> None:
+    rows = sequences()
+    loss, gradients = one_by_one(model_of(family, "eager"), rows)
+    model = model_of(family)
+    assert can_attend_by_sequence(model)
+    assert not can_attend_by_sequence(model_of(family, "eager"))
+    attend_by_sequence(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    # The same model also takes batches that do not say where sequences end.
+    for boundaries in (by_sequence, by_positions):
+        found, its_gradients = together(model, FlatCollator(trims_head=True, boundaries=boundaries)(rows))
+        assert found == pytest.approx(loss, rel=1e-5)
+        assert_same_gradients(its_gradients, gradients)
+    assert try_out(model, by_sequence) == Abilities(True, True, True)
+    prompt = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    expected = model_of(family, "eager").eval().generate(prompt, **settings)
+    assert model.eval().generate(prompt, **settings).equal(expected)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_no_sequence_sees_another(family: str, attention: str) -> None:
+    model = model_of(family, attention).eval()
+    collate = FlatCollator(trims_head=False)
+
+    def logits(rows: list[Sequences]) -> torch.Tensor:
+        batch = {name: values for name, values in collate(rows).items() if name != "labels"}
+        with torch.no_grad():
+            return model(**batch).logits[0]
+
+    rows, others = sequences(), sequences(seed=10)
+    ends = np.cumsum(LENGTHS)
+    before = logits(rows)
+    for changed in range(len(rows)):
+        after = logits([others[i] if i == changed else row for i, row in enumerate(rows)])
+        for number, (start, stop) in enumerate(zip(ends - LENGTHS, ends, strict=True)):
+            same = torch.equal(before[start:stop], after[start:stop])
+            assert same == (number != changed)
+
+
+def test_the_head_runs_on_positions_that_predict_a_trained_token_alone() -> None:
+    model, rows = model_of("llama"), sequences()
+    seen: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    batch = COLLATORS["flat"](rows)
+    together(model, batch)
+    trained = sum(int((row.labels.values[1:] != -100).sum()) for row in rows)
+    assert seen == [trained] == [batch.counts.trained_tokens] == [batch.counts.head_positions]
+    assert trained < sum(LENGTHS)
+
+
+def test_what_flash_attention_takes() -> None:
+    batch = FlatCollator(trims_head=True, boundaries=for_flash)(sequences(lengths=(3, 1, 4)))
+    assert batch["cu_seq_lens_q"].tolist() == batch["cu_seq_lens_k"].tolist() == [0, 3, 4, 8]
+    assert str(batch["cu_seq_lens_q"].dtype) == "torch.int32"
+    assert (batch["max_length_q"], batch["max_length_k"]) == (4, 4)
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1, 2, 3]]
+    assert "attention_mask" not in batch
+
+
+def item(ids: list[int], labels: list[int]) -> Sequences:
+    return Sequences(Ragged.from_lists([ids]), Ragged.from_lists([labels]))
+
+
+def test_a_flat_batch() -> None:
+    rows = [item([1, 2, 3], [1, 2, 3]), item([4], [4]), item([5, 6, 7], [-100, -100, 7])]
+    batch = FlatCollator(trims_head=False)(rows)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7]]
+    assert batch["labels"].tolist() == [[-100, 2, 3, -100, -100, -100, 7]]
+    trimmed = FlatCollator(trims_head=True)(rows)
+    assert trimmed["logits_to_keep"].tolist() == [0, 1, 5]
+    assert trimmed["shift_labels"].tolist() == trimmed["labels"].tolist() == [[2, 3, 7]]
+    counts = trimmed.counts
+    assert (counts.tokens, counts.trained_tokens, counts.slots, counts.squared_lengths) == (7, 3, 7, 19)
+
+
+def test_a_padded_batch() -> None:
+    rows = [item([1, 2, 3], [-100, 2, 3]), item([4, 5], [4, 5])]
+    batch = PaddingCollator(trims_head=False, pad_token_id=9)(rows)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 9, 9, 9, 9, 9], [4, 5, 9, 9, 9, 9, 9, 9]]
+    assert batch["labels"].tolist() == [[-100, 2, 3] + [-100] * 5, [-100, 5] + [-100] * 6]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]]
+    trimmed = PaddingCollator(trims_head=True, pad_token_id=9)(rows)
+    assert trimmed["logits_to_keep"].tolist() == [0, 1]
+    assert trimmed["shift_labels"].tolist() == [[2, 3], [5, -100]]
+    assert (trimmed.counts.tokens, trimmed.counts.trained_tokens, trimmed.counts.slots) == (5, 3, 16)
+    assert PaddingCollator(False, 9)([item(list(range(9)), list(range(9)))])["input_ids"].shape == (1, 16)
+
+
+@pytest.mark.parametrize("name", list(COLLATORS))
+def test_a_process_without_rows_keeps_step_and_adds_nothing(name: str) -> None:
+    model = model_of("llama")
+    batch = COLLATORS[name]([])
+    loss = model(**batch, num_items_in_batch=torch.tensor(5)).loss
+    loss.backward()
+    assert float(loss) == 0
+    assert all(values.grad is not None and not values.grad.any() for values in model.parameters())
+    assert (batch.counts.tokens, batch.counts.trained_tokens) == (0, 0)
+
+
+def test_abilities_are_found_out() -> None:
+    able = Abilities(keeps_apart=True, trims_head=True, sums_loss=True)
+    for family in FAMILIES:
+        assert try_out(model_of(family)) == by_its_class(model_of(family)) == able
+        assert try_out(model_of(family).to(torch.bfloat16)) == able
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64))
+    assert try_out(gpt2).keeps_apart
+    experts = Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            **SHAPE,
+            moe_intermediate_size=16,
+            num_experts=4,
+            num_experts_per_tok=2,
+            head_dim=8,
+            output_router_logits=True,
+        )
+    )
+    assert try_out(experts) == able
+    state_space = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2))
+    assert not try_out(state_space).keeps_apart
+    assert not by_its_class(state_space).keeps_apart
+
+
+def test_trying_out_leaves_the_model_and_the_random_numbers_alone() -> None:
+    model = model_of("llama")
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    try_out(model)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert model.training
+    assert all(torch.equal(before[name], values) for name, values in model.state_dict().items())
+    assert all(values.grad is None for values in model.parameters())
+
+
+class _Careless(LlamaForCausalLM):
+    """Its loss is a mean over the batch, whatever it is given."""
+
+    def forward(self, *args: Any, num_items_in_batch: Any = None, labels: Any = None, **kwargs: Any) -> Any:
+        return super().forward(*args, labels=labels, **kwargs)
+
+
+def test_a_model_whose_loss_cannot_be_relied_on_is_found_out() -> None:
+    config = LlamaConfig(**SHAPE, intermediate_size=48)
+    found = try_out(_Careless(config))
+    assert (found.keeps_apart, found.sums_loss) == (True, False)
+
+
+def test_the_loss_of_our_own_is_a_sum_over_a_number_of_items() -> None:
+    logits = torch.randn(2, 3, VOCABULARY)
+    labels = torch.tensor([[1, -100, 2], [-100, -100, 5]])
+    chosen = labels != -100
+    expected = -logits[chosen].log_softmax(-1)[torch.arange(3), labels[chosen]].sum() / 7
+    torch.testing.assert_close(summed_cross_entropy(logits, labels, torch.tensor(7), 0.0), expected)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from sftkit.config.schema import TrainConfig
+from sftkit.errors import TrainingError
+from sftkit.training.listening import Sample, SilentListener
+from sftkit.training.prompts import encode_prompt, stop_ids
+from sftkit.training.samples import Answerer, sample_answers
+
+
+class Heard(SilentListener):
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    def on_sample(self, sample: Sample) -> None:
+        self.samples.append(sample)
+
+
+@pytest.fixture
+def tokenizer(model_dir: Path) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(model_dir)
+
+
+def config(model: Path, output: Path, *prompts: str, **given: Any) -> TrainConfig:
+    given = {"sample_steps": 2, "sample_max_new_tokens": 5, **given}
+    return TrainConfig(output_dir=str(output), model_name_or_path=str(model), sample_prompts=prompts, **given)
+
+
+def losses_of_a_run(
+    model_dir: Path, output: Path, prompts: tuple[str, ...], checkpoint: str | None = None, **given: Any
+) -> tuple[list[float], list[Sample]]:
+    """The losses, step by step, of a model with dropout, and the samples that were heard."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
+    set_seed(5)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, attention_dropout=0.2)
+    generator = torch.manual_seed(0)
+    rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, len(tokenizer), (20, 8), generator=generator)]
+    arguments = TrainingArguments(
+        output_dir=str(output), use_cpu=True, report_to="none", disable_tqdm=True, max_steps=5, logging_steps=1,
+        learning_rate=1e-2, per_device_train_batch_size=4, save_steps=2, **given,
+    )  # fmt: skip
+    heard = Heard()
+    samples = sample_answers(config(model_dir, output, *prompts), tokenizer, heard)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        callbacks=[samples] if samples else [],  # type: ignore[arg-type]
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    assert model.training
+    return [event["loss"] for event in trainer.state.log_history if "loss" in event], heard.samples
+
+
+@pytest.mark.parametrize("given", [{}, {"gradient_checkpointing": True}, {"neftune_noise_alpha": 5.0}])
+def test_a_run_learns_the_same_with_and_without_samples(tmp_path: Path, model_dir: Path, given: dict[str, Any]) -> None:
+    without, none = losses_of_a_run(model_dir, tmp_path / "without", (), **given)
+    losses, heard = losses_of_a_run(model_dir, tmp_path / "with", ("the cat", "a dog\nran"), **given)
+    assert losses == without
+    assert none == []
+    assert [(sample.step, sample.prompt) for sample in heard] == [
+        (step, prompt) for step in (0, 2, 4, 5) for prompt in ("the cat", "a dog\nran")
+    ]
+    lines = (tmp_path / "with" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [vars(sample) for sample in heard]
+    assert not (tmp_path / "without" / "samples.jsonl").exists()
+
+
+def test_a_run_that_resumes_goes_on_with_its_samples(tmp_path: Path, model_dir: Path) -> None:
+    whole, heard = losses_of_a_run(model_dir, tmp_path / "out", ("the cat",))
+    assert [sample.step for sample in heard] == [0, 2, 4, 5]
+    again, later = losses_of_a_run(model_dir, tmp_path / "out", ("the cat",), str(tmp_path / "out" / "checkpoint-2"))
+    assert again == whole
+    assert later == heard[2:]
+    lines = (tmp_path / "out" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [vars(sample) for sample in heard]
+
+
+def likeliest(model: Any, ids: list[int], count: int) -> list[int]:
+    """The reference: the whole sequence anew for every token, no cache."""
+    with torch.no_grad():
+        for _ in range(count):
+            ids = [*ids, int(model(torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids[-count:]
+
+
+def test_an_answer_is_the_likeliest_tokens_up_to_a_stop_whatever_the_model_would_sample(
+    model_dir: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_dir).train()
+    own = GenerationConfig(do_sample=True, temperature=9.0, repetition_penalty=50.0, max_new_tokens=1)
+    model.generation_config = own
+    prompt = encode_prompt("the cat", tokenizer, {})
+    expected = likeliest(model, list(prompt.ids), 8)
+    assert Answerer(tokenizer, (), 8).answer(model, prompt) == tokenizer.decode(expected)
+    stop = next(token for token in expected if token != expected[0])
+    until = expected[: expected.index(stop)]
+    assert Answerer(tokenizer, (stop,), 8).answer(model, prompt) == tokenizer.decode(until)
+    assert model.training
+    assert model.generation_config is own
+
+
+def test_a_model_with_adapters_answers_with_them(model_dir: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    peft = pytest.importorskip("peft")
+    base = AutoModelForCausalLM.from_pretrained(model_dir)
+    prompt = encode_prompt("the cat", tokenizer, {})
+    alone = Answerer(tokenizer, (), 8).answer(base, prompt)
+    set_seed(0)
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", init_lora_weights=False)
+    model = peft.get_peft_model(base, settings)
+    answer = Answerer(tokenizer, (), 8).answer(model, prompt)
+    assert answer == tokenizer.decode(likeliest(model, list(prompt.ids), 8))
+    assert answer != alone
+
+
+def test_a_prompt_goes_through_the_chat_template_where_there_is_one(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<s>{{ name }}\n{% endif %}"
+    )
+    prompt = encode_prompt("the cat", tokenizer, {"name": "assistant"})
+    assert tokenizer.decode(list(prompt.ids)) == "<s>user\nthe cat</s><s>assistant\n"
+    tokenizer.chat_template = None
+    assert tokenizer.decode(list(encode_prompt("the cat", tokenizer, {}).ids)) == "the cat"
+
+
+def test_prompts_that_cannot_be_asked_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = "{{ raise_exception('no system message') }}"
+    with pytest.raises(TrainingError, match="takes no conversation of one user message: no system message"):
+        encode_prompt("the cat", tokenizer, {})
+    tokenizer.chat_template = None
+    with pytest.raises(TrainingError, match="sample_prompts: '' has no tokens"):
+        encode_prompt("", tokenizer, {})
+
+
+def test_answers_stop_by_the_files_of_the_model_and_by_the_template(
+    tmp_path: Path, make_tokenizer: Callable[..., Path]
+) -> None:
+    folder = make_tokenizer(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end>", "<other>"]})
+    end, other = tokenizer.convert_tokens_to_ids(["<end>", "<other>"])
+    tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content }} \n<end>\n{% endfor %}"
+    assert stop_ids(tokenizer, str(folder), {}) == (tokenizer.eos_token_id, end)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [other, tokenizer.eos_token_id]}))
+    assert stop_ids(tokenizer, str(folder), {}) == (tokenizer.eos_token_id, other, end)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} and so on <end>{% endfor %}"
+    assert stop_ids(tokenizer, str(folder), {}) == (tokenizer.eos_token_id, other)
+
+
+def test_nothing_is_asked_without_prompts(tmp_path: Path, model_dir: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    assert sample_answers(config(model_dir, tmp_path), tokenizer, SilentListener()) is None
+
+
+def test_only_the_main_process_answers_and_none_where_the_weights_are_spread(
+    tmp_path: Path, model_dir: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    heard = Heard()
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    samples = sample_answers(config(model_dir, tmp_path, "the cat"), tokenizer, heard)
+    assert samples is not None
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    other = TrainerState(is_world_process_zero=False)
+    samples.on_train_begin(arguments, other, TrainerControl(), model=model)
+    assert heard.samples == []
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    samples.on_train_begin(arguments, TrainerState(), TrainerControl(), model=model)
+    samples.on_train_end(arguments, TrainerState(global_step=9), TrainerControl(), model=model)
+    assert heard.samples == []
+    assert not (tmp_path / "samples.jsonl").exists()
+    assert caplog.messages == ["sample_prompts: the weights are spread over the processes; there will be no samples"]

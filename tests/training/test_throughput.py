@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+
+from sftkit.training.devices import device_peak, peak_flops, peak_memory
+from sftkit.training.flops import Cost, training_cost
+from sftkit.training.freezing import freeze
+from sftkit.training.throughput import Meter, Throughput
+from sftkit.training.work import WorkCounts
+
+LENGTH = 64
+
+
+def llama(**changes: Any) -> LlamaForCausalLM:
+    settings = LlamaConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=False, attn_implementation="eager", **changes,
+    )  # fmt: skip
+    return LlamaForCausalLM(settings)
+
+
+def counted(model: torch.nn.Module) -> tuple[int, int]:
+    """What torch itself counts in one step on one sequence: weights times activations, and attention (not causal)."""
+    inputs = torch.arange(LENGTH)[None] % 500
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=inputs, labels=inputs, use_cache=False).loss.backward()
+    found = counter.get_flop_counts()["Global"]
+    return found[torch.ops.aten.mm], found[torch.ops.aten.bmm]
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        (),
+        ("embed_tokens",),
+        ("lm_head",),
+        ("embed_tokens", "layers.0", "layers.1"),
+        ("embed_tokens", "mlp", "lm_head"),
+        ("model.*",),
+    ],
+)
+def test_operations_are_those_that_torch_counts(patterns: tuple[str, ...]) -> None:
+    model = llama()
+    freeze(model, patterns)
+    cost = training_cost(model)
+    weights, attention = counted(model)
+    assert cost is not None
+    # Weights of norms are counted as weights here (6N), and make no product; they are under 1% of these models. The
+    # first trained layer has an input that needs no gradient, of which three of seven products are counted too many.
+    assert cost.of(LENGTH, LENGTH, 0) == pytest.approx(weights, rel=0.04)
+    assert cost.of(0, 0, LENGTH**2) == pytest.approx(attention / 2, rel=0.03)  # rotary positions are a product too
+
+
+def test_adapters_cost_no_gradients_of_frozen_weights() -> None:
+    peft = pytest.importorskip("peft")
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear")
+    model = peft.get_peft_model(llama(), settings)
+    cost = training_cost(model)
+    weights, _ = counted(model)
+    assert cost is not None
+    assert cost.of(LENGTH, LENGTH, 0) == pytest.approx(weights, rel=0.04)
+    whole = training_cost(llama())
+    assert whole is not None
+    assert cost.token < 0.8 * whole.token
+
+
+def test_the_cost_of_a_model_in_numbers() -> None:
+    cost = training_cost(llama())
+    body = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 160 + 2 * 64) + 64
+    assert cost == Cost(token=6.0 * body, head=6.0 * 64 * 500, square=3 * 12 * 64 / 2)
+    tied = llama().config
+    tied.tie_word_embeddings = True
+    assert training_cost(LlamaForCausalLM(tied)) == cost
+
+
+def test_experts_that_a_token_is_not_sent_to_cost_nothing() -> None:
+    sizes = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "num_local_experts": 8,
+    }  # fmt: skip
+    one, two = (training_cost(MixtralForCausalLM(MixtralConfig(**sizes, num_experts_per_tok=n))) for n in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert two.token - one.token == 6 * 3 * 16 * 32
+
+
+def test_attention_over_a_window_is_left_out() -> None:
+    model = llama()
+    whole = training_cost(model)
+    model.config.layer_types = ["full_attention", "sliding_attention", "sliding_attention"]
+    part = training_cost(model)
+    assert whole is not None
+    assert part is not None
+    assert part.square == whole.square / 3
+
+
+def test_a_module_that_is_no_language_model_has_no_cost() -> None:
+    assert training_cost(torch.nn.Linear(2, 2)) is None
+
+
+def test_rates_are_counts_over_seconds() -> None:
+    work = WorkCounts(tokens=600, trained_tokens=150, slots=800, squared_lengths=10_000, head_positions=200)
+    meter = Meter(Cost(token=100.0, head=10.0, square=1.0), peak=100_000.0)
+    # 600 * 100 + 200 * 10 + 10,000 operations in 3 s, of 300,000 that were possible
+    found = meter.measure(work, 3.0)
+    assert found == Throughput(200.0, 50.0, 0.25, pytest.approx(0.24))
+    rates = {"tokens_per_second": 200.0, "trained_tokens_per_second": 50.0, "padding_share": 0.25}
+    assert found.logged() == {**rates, "mfu": pytest.approx(0.24)}
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    work = WorkCounts(tokens=10, trained_tokens=5, slots=10, squared_lengths=100, head_positions=5)
+    assert Meter().measure(work, 1.0).logged() == {
+        "tokens_per_second": 10.0, "trained_tokens_per_second": 5.0, "padding_share": 0.0,
+    }  # fmt: skip
+    assert Meter(Cost(1, 1, 1), None).measure(work, 1.0).mfu is None
+    assert Meter().measure(WorkCounts(), 0.0) == Throughput(0.0, 0.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835.5),
+        ("NVIDIA H200", 989.4),
+        ("NVIDIA GH200 480GB", 989.4),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A100-PCIE-40GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA A10", 125),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("NVIDIA GeForce RTX 5090", 209.5),
+        ("NVIDIA B200", 2250),
+        ("AMD Instinct MI300X", 1307.4),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA T1000", None),
+        ("Some accelerator", None),
+    ],
+)
+def test_peaks_are_those_of_the_data_sheets(name: str, teraflops: float | None) -> None:
+    found = peak_flops(name, torch.bfloat16)
+    assert (None if found is None else found / 1e12) == (None if teraflops is None else pytest.approx(teraflops))
+
+
+def test_the_peak_depends_on_the_data_type() -> None:
+    name = "NVIDIA A100-SXM4-80GB"
+    assert peak_flops(name, torch.float16) == 312e12
+    assert peak_flops(name, torch.float32) == 19.5e12
+    assert peak_flops(name, torch.float32, tf32=True) == 156e12
+    assert peak_flops(name, torch.float64) is None
+
+
+def test_the_cpu_has_no_peak_and_its_memory_is_that_of_the_process() -> None:
+    assert device_peak(torch.device("cpu"), torch.float32) is None
+    held = torch.ones(30_000_000)  # 120 MB
+    assert peak_memory(torch.device("cpu")) > held.nbytes
