@@ -20,7 +20,8 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## preprocess the bundled sample, look at it, train a tiny model on it
 	rm -rf demo
-	$(BIN)/sftkit preprocess --data_config_path sample:data_config.yaml --model_name_or_path sample:model --output_dir demo/shards
+	$(BIN)/sftkit preprocess --data_config_path sample:data_config.yaml --model_name_or_path sample:model \
+	    --packing bfd --pack_length 512 --output_dir demo/shards
 	$(BIN)/sftkit inspect-shards demo/shards --rows 2
 	$(BIN)/sftkit train --config configs/train_sample.yaml --training_data_path demo/shards --output_dir demo/model
 

@@ -1,0 +1,310 @@
+"""`configs/accelerate`: accelerate reads every key, and what the files ask for trains, on the CPU where it must."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import FullyShardedDataParallelPlugin, ParallelismConfig
+from accelerate.utils.dataclasses import DeepSpeedPlugin
+from accelerate.utils.launch import (
+    prepare_deepspeed_cmd_env,
+    prepare_multi_gpu_env,
+    prepare_simple_launcher_cmd_env,
+)
+from safetensors.torch import load_file
+
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
+PROCESSES = {
+    "cpu_2_processes": 2,
+    "ddp_8_gpus": 8,
+    "deepspeed_zero2": 8,
+    "deepspeed_zero3": 8,
+    "fsdp2_8_gpus": 8,
+    "multi_node": 16,
+    "one_gpu": 1,
+}
+SPREAD = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    "FSDP_ACTIVATION_CHECKPOINTING": "true",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+}
+ENVIRONMENT = {
+    "cpu_2_processes": {"ACCELERATE_MIXED_PRECISION": "no"},
+    "ddp_8_gpus": {"ACCELERATE_MIXED_PRECISION": "bf16"},
+    "deepspeed_zero2": {
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
+        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+    },
+    "deepspeed_zero3": {
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true",
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+    },
+    "fsdp2_8_gpus": {"ACCELERATE_MIXED_PRECISION": "bf16", **SPREAD},
+    "multi_node": {
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        **SPREAD,
+        "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
+        "PARALLELISM_CONFIG_DP_REPLICATE_SIZE": "2",
+        "PARALLELISM_CONFIG_DP_SHARD_SIZE": "8",
+    },
+    "one_gpu": {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_CPU": "False"},
+}
+VARIABLES = {"$NODE_RANK": "1", "$MASTER_ADDR": "10.0.0.1", "$MASTER_PORT": "29511"}
+
+every_file = pytest.mark.parametrize("name", sorted(PROCESSES))
+
+
+@pytest.fixture(autouse=True)
+def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a launch in the environment, and free ports: machines that test may be under one themselves."""
+    for name in [*os.environ]:
+        if name.startswith(("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")) or name in ("RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("accelerate.utils.launch.is_port_in_use", lambda port: False)
+
+
+def launch_line(name: str) -> list[str]:
+    """The words of the launch line in a file's opening comment, after `accelerate launch`."""
+    comment = [line for line in (FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#   ")]
+    words = shlex.split(" ".join(line.removeprefix("#").strip().removesuffix("\\") for line in comment))
+    assert words[:2] == ["accelerate", "launch"]
+    return [VARIABLES.get(word, word) for word in words[2:]]
+
+
+def launched(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[argparse.Namespace, dict[str, str]]:
+    """What accelerate makes of a launch line: its settings, and the environment of the processes it starts."""
+    monkeypatch.chdir(FOLDER.parents[1])  # launch lines are given there
+    args, defaults, precision = _validate_launch_command(launch_command_parser().parse_args([*words]))
+    if args.use_deepspeed:
+        fields = [*defaults.deepspeed_config, *(["mixed_precision"] if precision else [])]  # as launch_command does
+        args.deepspeed_fields_from_accelerate_config = ",".join(fields)
+        return args, prepare_deepspeed_cmd_env(args)[1]
+    if args.use_fsdp or args.multi_gpu:
+        return args, prepare_multi_gpu_env(args)
+    return args, prepare_simple_launcher_cmd_env(args)[1]
+
+
+def test_all_files_are_looked_at() -> None:
+    assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(PROCESSES)
+
+
+@every_file
+def test_accelerate_knows_every_key(name: str) -> None:
+    load_config_from_file(str(FOLDER / f"{name}.yaml"))  # raises for unknown keys of the first level
+    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert {key for section in content.values() if isinstance(section, dict) for key in section} <= known
+    # What the parser has a default for it takes from the command line alone.
+    assert not {"rdzv_backend", "same_network", "enable_cpu_affinity", "downcast_bf16"} & set(content)
+
+
+@every_file
+def test_the_launch_line_of_the_file_asks_for_what_the_file_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    args, environment = launched(launch_line(name), monkeypatch)
+    assert (args.module, args.training_script, args.training_script_args[0]) == (True, "sftkit", "train")
+    assert args.config_file == f"configs/accelerate/{name}.yaml"
+    assert int(args.num_processes) == PROCESSES[name]
+    assert {key: environment.get(key) for key in ENVIRONMENT[name]} == ENVIRONMENT[name]
+
+
+def test_machines_find_each_other_by_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    args, _ = launched(launch_line("multi_node"), monkeypatch)
+    assert (args.nnodes, args.node_rank, args.nproc_per_node) == ("2", 1, "8")
+    assert args.rdzv_endpoint == "10.0.0.1:29511"
+
+
+@pytest.mark.parametrize("name", ["fsdp2_8_gpus", "multi_node"])
+def test_what_fsdp_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in launched(launch_line(name), monkeypatch)[1].items():
+        monkeypatch.setenv(key, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is True
+    assert plugin.activation_checkpointing is True
+    assert plugin.cpu_ram_efficient_loading is True
+    assert plugin.auto_wrap_policy is not None
+    assert plugin.state_dict_type is not None
+    assert plugin.state_dict_type.name == "SHARDED_STATE_DICT"
+    if name == "multi_node":
+        sizes = ParallelismConfig()
+        assert (sizes.dp_replicate_size, sizes.dp_shard_size, sizes.total_size) == (2, 8, 16)
+
+
+@pytest.mark.parametrize(("name", "stage"), [("deepspeed_zero2", 2), ("deepspeed_zero3", 3)])
+def test_what_deepspeed_is_told(name: str, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in launched(launch_line(name), monkeypatch)[1].items():
+        monkeypatch.setenv(key, value)
+    plugin = DeepSpeedPlugin()
+    assert plugin.deepspeed_config["zero_optimization"]["stage"] == stage
+    assert plugin.deepspeed_config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is (stage == 3)
+    assert plugin.zero3_init_flag is (stage == 3)
+    # The Trainer fills these in from its own arguments.
+    assert [plugin.deepspeed_config[key] for key in ("gradient_accumulation_steps", "gradient_clipping")] == [
+        "auto"
+    ] * 2
+
+
+# Imports once; the processes of each launch are forked from one that never computes. accelerate sets up FSDP only where
+# the processes have a GPU each, although torch's FSDP2 computes on the CPU too: it is told that they have.
+DRIVER = """
+import json, os, shutil, sys
+from dataclasses import asdict
+from pathlib import Path
+import accelerate.state
+from accelerate.utils import DistributedType
+import sftkit.training.arguments
+from sftkit.config.loading import load
+from sftkit.config.schema import TrainConfig
+from sftkit.shards.reading import open_shards
+from sftkit.training.arguments import extra_keys, make_training_arguments
+from sftkit.training.run import train
+
+make_state = accelerate.state.PartialState.__init__
+
+def with_gpus(self, *args, **kwargs):
+    first = not self._shared_state
+    make_state(self, *args, **kwargs)
+    if first:
+        self.distributed_type = DistributedType.MULTI_GPU
+
+def run(rank, launch):
+    os.environ.update(launch["environment"], RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE=str(launch["processes"]), LOCAL_WORLD_SIZE=str(launch["processes"]))
+    if "ACCELERATE_USE_FSDP" in os.environ:
+        accelerate.state.PartialState.__init__ = with_gpus
+        sftkit.training.arguments.without_fsdp_on_cpu = lambda use_cpu: None
+    config = load(TrainConfig, launch["argv"], extra_keys=extra_keys())
+    report = train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
+    if rank == 0:
+        Path(config.output_dir, "report.json").write_text(json.dumps(asdict(report), default=str))
+
+for launch in json.loads(sys.argv[1]):
+    for path in launch["remove"]:
+        shutil.rmtree(path)
+    children = []
+    for rank in range(launch["processes"]):
+        child = os.fork()
+        if not child:
+            try:
+                run(rank, launch)
+            except BaseException as error:
+                print(launch["argv"], repr(error), file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert not any([os.waitpid(child, 0)[1] for child in children]), launch["argv"]
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def common(model_dir: Path) -> list[str]:
+    return [
+        f"--model_name_or_path={model_dir}", "--use_cpu=true", "--learning_rate=1e-3", "--logging_steps=1",
+        "--save_strategy=no", "--log_level=error",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory, common: list[str], shard_dir: Path) -> Path:
+    """A directory with the output of launches with and without FSDP; `fsdp` went on from its middle."""
+    place = tmp_path_factory.mktemp("spread")
+    launches: list[dict[str, Any]] = []
+
+    def add(name: str, processes: int, words: Sequence[str], *argv: str, remove: Sequence[Path] = ()) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("accelerate.utils.launch.is_port_in_use", lambda port: False)
+            made = launched([*words, "-m", "sftkit", "train"], patch)[1] if words else {}
+        environment = {key: value for key, value in made.items() if os.environ.get(key) != value}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+        given = [*common, f"--training_data_path={shard_dir}", "--max_steps=6", f"--output_dir={place / name}", *argv]
+        launches.append(
+            {"processes": processes, "argv": given, "environment": environment, "remove": [*map(str, remove)]}
+        )
+
+    one = ["--config_file", "configs/accelerate/fsdp2_8_gpus.yaml", "--num_processes", "2", "--mixed_precision", "no"]
+    two = ["--config_file", "configs/accelerate/multi_node.yaml", "--num_processes", "4", "--mixed_precision", "no"]
+    two += ["--machine_rank", "0", "--main_process_ip", "127.0.0.1", "--parallelism_config_dp_shard_size", "2"]
+    add("alone", 1, [], "--per_device_train_batch_size=4", "--gradient_accumulation_steps=2")
+    saving = ("--per_device_train_batch_size=4", "--save_strategy=steps", "--save_steps=3")
+    add("fsdp", 2, one, *saving)
+    add("fsdp", 2, one, *saving, remove=[place / "fsdp" / "checkpoint-6"])
+    add("hybrid", 4, two, "--per_device_train_batch_size=2")
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(launches)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place
+
+
+def losses(place: Path) -> list[float]:
+    events = [json.loads(line) for line in (place / "training_logs.jsonl").read_text().splitlines()]
+    return [event["loss"] for event in events if "loss" in event]
+
+
+@pytest.mark.parametrize("name", ["fsdp", "hybrid"])
+def test_a_model_that_is_spread_trains_as_one_that_is_not(spread: Path, name: str) -> None:
+    assert len(losses(spread / "alone")) == 6
+    assert losses(spread / name) == pytest.approx(losses(spread / "alone"), rel=1e-5)
+    expected, found = (load_file(spread / each / "model.safetensors") for each in ("alone", name))
+    assert set(found) == set(expected)
+    assert all(found[key].sub(expected[key]).abs().max() < 1e-5 for key in expected)
+
+
+def test_a_spread_run_goes_on_from_its_checkpoint(spread: Path) -> None:
+    assert {path.name for path in (spread / "fsdp").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+    assert not (spread / "fsdp" / "checkpoint-3" / "model.safetensors").exists()
+    resumed, whole = (json.loads((spread / name / "report.json").read_text()) for name in ("fsdp", "alone"))
+    assert resumed["steps"] == whole["steps"] == 6
+    assert 0 < resumed["tokens"] < whole["tokens"]
+
+
+def test_the_cpu_file_trains_in_two_processes(
+    tmp_path: Path, common: list[str], write_rows: Callable[..., None]
+) -> None:
+    rows = [[2 + number, *range(10, 12 + number)] for number in range(11)]  # three steps of four rows, but for one row
+    write_rows(tmp_path / "shards" / "train-0.parquet", rows, rows)
+    words = ["--config_file", str(FOLDER / "cpu_2_processes.yaml"), "--main_process_port", "0", "-m", "sftkit", "train"]
+    argv = ["--per_device_train_batch_size=2", "--num_train_epochs=1"]
+    argv += [f"--training_data_path={tmp_path / 'shards'}", f"--output_dir={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *words, *common, *argv],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(tmp_path / "out")) == 3
+    assert f"{sum(map(len, rows))} tokens" in " ".join(done.stdout.split())
+    assert (tmp_path / "out" / "model.safetensors").is_file()
