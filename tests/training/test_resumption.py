@@ -14,9 +14,9 @@ import pytest
 from safetensors.torch import load_file
 
 from sftkit.errors import TrainingError
-from sftkit.training.checkpoints import SEAL_NAME, read_seal, resumption, rotate, seal
-from sftkit.training.progress import Progress
-from sftkit.training.work import WorkCounts
+from sftkit.training.keeping.checkpoints import SEAL_NAME, read_seal, resumption, rotate, seal
+from sftkit.training.keeping.progress import Progress
+from sftkit.training.measuring.work import WorkCounts
 
 KILLS = 10
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from sftkit.config.loading import load
 from sftkit.config.schema import TrainConfig
 from sftkit.shards.reading import open_shards
-from sftkit.training.arguments import extra_keys, make_training_arguments
+from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train
 
 kills, logs, argv = int(sys.argv[1]), Path(sys.argv[2], "training_logs.jsonl"), sys.argv[3:]

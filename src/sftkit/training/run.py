@@ -12,21 +12,21 @@ from transformers.utils import logging as transformers_logging
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
-from sftkit.training.adapters import save_merged
-from sftkit.training.callbacks import LOG_NAME, JsonLinesLog, StepReport, aim_log
-from sftkit.training.checkpoints import resumption
-from sftkit.training.combinations import use_one_gpu
-from sftkit.training.curve import CURVE_NAME, draw_curve
+from sftkit.training.callbacks.logs import LOG_NAME, JsonLinesLog, StepReport, aim_log
+from sftkit.training.callbacks.samples import sample_answers
 from sftkit.training.distributed import is_main_process, leave_process_group
-from sftkit.training.feeding import Feed
-from sftkit.training.identity import run_identity
-from sftkit.training.keeping import CheckpointKeeper
+from sftkit.training.feeding.feed import Feed
+from sftkit.training.feeding.preparing import make_feed, rows_a_step
+from sftkit.training.keeping.checkpoints import resumption
+from sftkit.training.keeping.identity import run_identity
+from sftkit.training.keeping.keeper import CheckpointKeeper
 from sftkit.training.listening import RunListener, SilentListener
-from sftkit.training.preparing import make_feed, rows_a_step
-from sftkit.training.ready_model import ReadyModel, ready_model
-from sftkit.training.report import TrainingReport, report_of
-from sftkit.training.samples import sample_answers
-from sftkit.training.trackers import tracker_failure
+from sftkit.training.measuring.curve import CURVE_NAME, draw_curve
+from sftkit.training.measuring.report import TrainingReport, report_of
+from sftkit.training.models.adapters import save_merged
+from sftkit.training.models.ready_model import ReadyModel, ready_model
+from sftkit.training.settings.combinations import use_one_gpu
+from sftkit.training.settings.trackers import tracker_failure
 from sftkit.training.trainer import SftTrainer
 
 

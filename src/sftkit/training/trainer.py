@@ -14,13 +14,13 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from sftkit.rows import IGNORE_INDEX, LABELS
-from sftkit.training.collation import SHIFT_LABELS, CollatedBatch
-from sftkit.training.feeding import Feed, rows_a_part
-from sftkit.training.loading import Loader
+from sftkit.training.feeding.collation import SHIFT_LABELS, CollatedBatch
+from sftkit.training.feeding.feed import Feed, rows_a_part
+from sftkit.training.feeding.loader import Loader
+from sftkit.training.keeping.progress import Progress
 from sftkit.training.losses import summed_cross_entropy
-from sftkit.training.progress import Progress
-from sftkit.training.throughput import Meter
-from sftkit.training.work import WorkCounts
+from sftkit.training.measuring.throughput import Meter
+from sftkit.training.measuring.work import WorkCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sftkit.training.work import WorkCounts
+from sftkit.training.measuring.work import WorkCounts
 
 
 @dataclass(frozen=True)

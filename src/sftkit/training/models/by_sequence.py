@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sftkit.training.boundaries import BY_SEQUENCE
+from sftkit.training.feeding.boundaries import BY_SEQUENCE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

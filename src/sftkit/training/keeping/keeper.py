@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftkit.training.checkpoints import rotate, seal
-from sftkit.training.progress import Progress
+from sftkit.training.keeping.checkpoints import rotate, seal
+from sftkit.training.keeping.progress import Progress
 
 if TYPE_CHECKING:
     from sftkit.training.trainer import SftTrainer

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.rows import Offsets
-from sftkit.training.split_rows import SplitRows
+from sftkit.training.feeding.split_rows import SplitRows
 
 Refs = npt.NDArray[np.int64]
 """Rows by (number of their row group, number within it), shape (rows, 2)."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
 from sftkit.training.distributed import warn_once
-from sftkit.training.progress import Progress
-from sftkit.training.work import WorkCounts
+from sftkit.training.keeping.progress import Progress
+from sftkit.training.measuring.work import WorkCounts
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

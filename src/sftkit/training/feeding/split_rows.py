@@ -17,7 +17,7 @@ from sftkit.errors import DataError, TrainingError
 from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Mask, Offsets, Ragged
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.training.distributed import warn_once
-from sftkit.training.token_columns import checked_ids, read_lists
+from sftkit.training.feeding.token_columns import checked_ids, read_lists
 
 _log = logging.getLogger(__name__)
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from sftkit.config.schema import TrainConfig
-from sftkit.errors import ConfigError, TrainingError
+from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN, VALIDATION
-from sftkit.training.abilities import Abilities, by_its_class, try_out
-from sftkit.training.boundaries import Boundaries, by_positions, by_sequence, for_flash
-from sftkit.training.by_sequence import NAME as BY_SEQUENCE_ATTENTION
-from sftkit.training.by_sequence import attend_at_once, attend_by_sequence, can_attend_by_sequence
-from sftkit.training.collation import Collator, FlatCollator, PaddingCollator
 from sftkit.training.distributed import warn_once, weights_are_spread
-from sftkit.training.feeding import Feed, rows_a_part
-from sftkit.training.model import embedding_rows
-from sftkit.training.order import EpochOrder, Shuffling
-from sftkit.training.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.feeding.boundaries import Boundaries, by_positions, by_sequence, for_flash
+from sftkit.training.feeding.collation import Collator, FlatCollator, PaddingCollator
+from sftkit.training.feeding.feed import Feed, rows_a_part
+from sftkit.training.feeding.order import EpochOrder, Shuffling
+from sftkit.training.feeding.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.models.abilities import Abilities, by_its_class, try_out
+from sftkit.training.models.by_sequence import NAME as BY_SEQUENCE_ATTENTION
+from sftkit.training.models.by_sequence import attend_at_once, attend_by_sequence, can_attend_by_sequence
+from sftkit.training.models.loading import embedding_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -74,12 +74,10 @@ def make_feed(
     """Open the splits of a run and decide how their rows are batched. The rows that come first are read and checked.
 
     Raises:
-        ConfigError: settings that do not go together.
         TrainingError: no row carries a loss, or the model cannot train without padding as was asked for.
         DataError: a row cannot be used; it is named as `path:row`.
     """
     streaming = config.dataprocessor.streaming
-    _check_streaming(config, arguments)
     vocabulary_size = embedding_rows(model)
     limit = None if config.max_seq_length is None else RowLimit(config.max_seq_length, config.overflow)
     window = config.shuffle_window
@@ -127,18 +125,6 @@ def _collator(model: PreTrainedModel, abilities: Abilities, pad_token_id: int, *
     if flat:
         return FlatCollator(abilities.trims_head, boundaries_of(model))
     return PaddingCollator(abilities.trims_head, pad_token_id)
-
-
-def _check_streaming(config: TrainConfig, arguments: TrainingArguments) -> None:
-    if not config.dataprocessor.streaming:
-        return
-    problems = []
-    if arguments.max_steps <= 0:
-        problems.append("streaming has no end: give max_steps")
-    if config.tokens_per_device_batch is not None:
-        problems.append("tokens_per_device_batch needs the lengths of all rows beforehand; leave out streaming")
-    if problems:
-        raise ConfigError(problems)
 
 
 def _has_full_step(config: TrainConfig, arguments: TrainingArguments, rows: SplitRows) -> bool:
