@@ -121,6 +121,17 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path, model_
     assert torch.equal(*weights)
 
 
+def test_a_run_that_is_done_is_left_as_it_is(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    flags = ["--max_steps=4", "--save_steps=2", "--learning_rate=1e-2", "--lr_scheduler_type=constant"]
+    run(model_dir, shard_dir, tmp_path, *flags)
+    before, done = (tmp_path / "model.safetensors").read_bytes(), events(tmp_path)[-1]
+    report = run(model_dir, shard_dir, tmp_path, *flags)
+    assert report.steps == 4
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert not (tmp_path / "checkpoint-5").exists()
+    assert events(tmp_path)[-1]["train_loss"] == pytest.approx(done["train_loss"])
+
+
 def test_resuming_where_there_is_nothing_starts_anew_or_says_what_is_wrong(
     tmp_path: Path, model_dir: Path, shard_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

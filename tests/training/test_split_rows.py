@@ -108,6 +108,16 @@ def test_rows_without_a_loss_are_left_out_and_counted(
     assert caplog.messages == [f"{tmp_path} (train): 2 of 3 rows carry no loss and are left out"]
 
 
+def test_rows_left_out_take_no_place_once_they_are_known(tmp_path: Path, write_rows: Writer) -> None:
+    write_rows(tmp_path / "a.parquet", [[1, 2], [3, 4], [5, 6]], [[-100, -100], [3, 4], [5, 6]])
+    found = opened(tmp_path)
+    assert len(found) == 3
+    found.group(0)
+    assert len(found) == 3
+    found.leave_out()
+    assert (len(found), found.rows_in(0).tolist()) == (2, [1, 2])
+
+
 def test_a_sequence_without_a_loss_is_left_out_of_its_pack(tmp_path: Path) -> None:
     write_packs(tmp_path / "a.parquet", [[1, 2, 3, 4]], [[-100, -100, -100, 4]], [[2, 2]])
     assert rows_of(opened(tmp_path)) == [([[3, 4]], [[-100, 4]])]

@@ -56,11 +56,11 @@ def train(
     listener = listener or SilentListener()
     _set_verbosity(config, arguments)
     use_one_gpu(arguments)
-    identity = run_identity(config, arguments, shards, rows_a_step(config, arguments))
-    resumed = resumption(arguments, identity)
     set_seed(arguments.seed)
     ready = ready_model(config, arguments, shards, listener)
     feed = make_feed(config, arguments, shards, ready.model, ready.abilities, ready.tokenizer.pad_token_id)
+    identity = run_identity(config, arguments, shards, rows_a_step(config, arguments), padded=feed.padded)
+    resumed = resumption(arguments, identity)
     keeper = CheckpointKeeper(identity, arguments.save_total_limit, resumed.progress if resumed else None)
     arguments.save_total_limit = None  # the Trainer would delete older checkpoints before the new one is sealed
     aim = aim_log(config.aim_repo, config.experiment)

@@ -44,7 +44,9 @@ class CheckpointKeeper(TrainerCallback):
             dist.barrier()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir))
-            seal(folder / f"checkpoint-{state.global_step}", self._identity, progress)
+            seal(
+                folder / f"checkpoint-{state.global_step}", self._identity, progress, resumable=not args.save_only_model
+            )
             rotate(folder, self._limit, self._identity, state.best_model_checkpoint)
         if dist.is_initialized():
             dist.barrier()

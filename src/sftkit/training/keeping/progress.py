@@ -11,9 +11,11 @@ from sftkit.training.measuring.work import WorkCounts
 class Progress:
     """What is kept with a checkpoint, so that a resumed run logs what the run would have logged.
 
-    loss: sum of the losses of the steps since the last log event. logged: step of that event. work: done so far.
+    loss: sum of the losses of the steps since the last log event. logged: step of that event. total: sum of the losses
+    of all steps before it. work: done so far.
     """
 
     loss: float
     logged: int
+    total: float
     work: WorkCounts
