@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _training_options() -> list[Option]:
-    from sftkit.training.arguments import training_argument_fields
+    from sftkit.training.settings.arguments import training_argument_fields
 
     own = set(TrainConfig.__dataclass_fields__)
     return [
@@ -105,7 +105,7 @@ def train(context: typer.Context) -> None:
     """
     with _exit_codes():
         from sftkit.config.loading import load
-        from sftkit.training.arguments import argument_problems, extra_keys
+        from sftkit.training.settings.arguments import argument_problems, extra_keys
 
         _train(load(TrainConfig, context.args, extra_keys=extra_keys(), check_extra=argument_problems))
 
@@ -159,8 +159,8 @@ def _train(config: TrainConfig) -> None:
     from sftkit.console.streams import results, start_logging
     from sftkit.console.training import print_training, show_training
     from sftkit.provision import check_data, shards_for
-    from sftkit.training.arguments import make_training_arguments
     from sftkit.training.distributed import is_main_process, main_process_first, quiet_replicas
+    from sftkit.training.settings.arguments import make_training_arguments
 
     start_logging(config.log_level)
     check_data(config)

@@ -12,10 +12,10 @@ from sftkit.audit.norms import Making, Norms
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.errors import DataError
 from sftkit.finishing import Ending
-from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns
+from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns, having, keep_columns
 from sftkit.handlers.model import Step
 from sftkit.handlers.registry import Link, build_chain, text_column
-from sftkit.rows import INPUT_IDS, LABELS, Batch, EngineDifferenceError, RowLog
+from sftkit.rows import INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch, EngineDifferenceError, RowLog
 from sftkit.shards.staging import StagedUnit, StagingWriter, UnitAudit
 from sftkit.shards.unit_store import UnitStore
 from sftkit.simple import DEFAULT_TEXT_FIELD
@@ -191,8 +191,13 @@ class _Line:
         if self.config.remove_columns:
             steps.append(RemoveColumns(columns=self.config.remove_columns).bind(tools))
         if self.retains_at_load:
-            steps.append(RetainColumns(columns=self.config.retain_columns).bind(tools))
+            steps.append(self._retain)
         return steps
+
+    def _retain(self, batch: Batch, log: RowLog) -> Batch:
+        """Token columns stay besides those that are named."""
+        named = self.config.retain_columns
+        return keep_columns(having(batch, log, named), {*named, *TOKEN_COLUMNS})
 
     def check_columns(self, columns: Collection[str]) -> None:
         """Raise `DataError` when a handler reads a column that cannot be there, or the rows cannot be finished."""
@@ -202,7 +207,7 @@ class _Line:
         at_hand -= set(self.config.remove_columns)
         if self.retains_at_load:
             self._require("retain_columns", self.config.retain_columns, at_hand)
-            at_hand &= set(self.config.retain_columns)
+            at_hand &= {*self.config.retain_columns, *TOKEN_COLUMNS}
         seen = set(at_hand)
         for link in self.links:
             if ":" in link.name:

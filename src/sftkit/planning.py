@@ -28,7 +28,7 @@ from sftkit.timing import Stopwatch
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
 from sftkit.tokenization.loading import TokenizerSpec, tokenizer_spec
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
-from sftkit.unit_keys import ROW_SEMANTICS, unit_keys
+from sftkit.unit_keys import ROW_SEMANTICS, recipe_key, unit_keys
 
 _log = logging.getLogger(__name__)
 
@@ -140,9 +140,9 @@ def plan(config: PreprocessConfig) -> Plan:
     tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
-    content = _fingerprint(recipe, files, tokenizer, pipeline.tools)
     identity = [*pipeline.tools.identity, pipeline.tools.stop_tokens] if tokenizer is not None else None
     keys = unit_keys(files, datasets, config, identity)
+    content = _fingerprint(recipe, files, tokenizer, identity)
     watch.lap("plan")
     planned = Plan(config, recipe, pipeline, files, keys, tokenizer, content, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
@@ -229,7 +229,7 @@ def _warn_of_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
 
 
 def _fingerprint(
-    recipe: Recipe, files: tuple[ScannedFile, ...], tokenizer: TokenizerInfo | None, tools: Toolbox
+    recipe: Recipe, files: tuple[ScannedFile, ...], tokenizer: TokenizerInfo | None, identity: list[Any] | None
 ) -> str:
     """sha256 over everything that decides the bytes of the shards."""
     content: dict[str, Any] = {
@@ -238,7 +238,7 @@ def _fingerprint(
         "datasets": plain(recipe.datasets),
         "sources": [(file.file.dataset, file.file.format, file.sha256) for file in files],
         "tokenizer": plain(tokenizer),
-        "stop_tokens": tools.stop_tokens,
+        "recipes": [recipe_key(dataset, recipe.options, identity) for dataset in recipe.datasets],
     }
     if recipe.options.packing != NONE:
         content["packing"] = [recipe.options.packing, pack_length_of(recipe.options)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sftkit.build import is_done, run
 from sftkit.config.schema import TrainConfig, as_preprocess
+from sftkit.config.validation import validate
 from sftkit.errors import ConfigError, SourceError
 from sftkit.packing import NONE, pack_length_of
 from sftkit.planning import Plan, check, plan
@@ -24,7 +25,8 @@ _KEY_LENGTH = 32  # characters of the fingerprint that name a cached data set
 
 
 def check_data(config: TrainConfig) -> None:
-    """Raise `ConfigError` for what is wrong with the data part of a config, before any data is read."""
+    """Raise `ConfigError` for what is wrong with a config, before any data is read."""
+    validate(config)
     check(as_preprocess(config, config.cache_dir))
 
 

@@ -54,7 +54,7 @@ def unit_keys(
 
     tokenizer: what tells tokenizers apart, as JSON can hold it.
     """
-    recipes = {dataset.name: _recipe(dataset, options, tokenizer) for dataset in datasets}
+    recipes = {dataset.name: recipe_key(dataset, options, tokenizer) for dataset in datasets}
     return tuple(
         _sha256([recipes[file.file.dataset], file.sha256, *_range(unit)]) for file in files for unit in file.units
     )
@@ -65,7 +65,8 @@ def _range(unit: Unit) -> list[Any]:
     return [unit.file.format, unit.file.compression, part.start, part.stop, part.skip, part.rows, part.first_number]
 
 
-def _recipe(dataset: DatasetConfig, options: DataOptions, tokenizer: Any) -> str:
+def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Any) -> str:
+    """What is made of the rows of a data set, as a name: the part of its units' keys that is not their bytes."""
     handlers = [
         [link.name, plain(link.handler), sorted(link.remove_columns), _source_of(link.name)]
         for link in build_chain(dataset, 0)

@@ -119,7 +119,7 @@ def test_special_tokens_may_be_added_to_shards_made_without_them(tmp_path: Path)
         (("--training_data_path", "nowhere"), 1, "nowhere: no such file or directory"),
         (("--init_from_config", "false"), 1, "init_from_config"),
         (("--report_to", "tensorbord"), 1, "report_to: 'tensorbord' is no tracker; did you mean tensorboard?"),
-        (("--streaming", "true"), 1, "streaming"),
+        (("--streaming", "true", "--max_steps", "-1"), 1, "streaming has no end: give max_steps"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sftkit.console.training import Bar, Lines, event_line, print_training, sample_text
 from sftkit.training.listening import Sample
-from sftkit.training.report import TrainingReport
+from sftkit.training.measuring.report import TrainingReport
 
 TRAINED = {
     "step": 30, "epoch": 0.789, "loss": 3.14159, "grad_norm": 1.234, "learning_rate": 1.5e-3,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftkit.shards.reading import open_shards
-from sftkit.training.split_rows import SplitRows, open_split
+from sftkit.training.feeding.split_rows import SplitRows, open_split
 
 
 def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int = 12, held: int = 10_000) -> SplitRows:

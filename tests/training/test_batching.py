@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.training.batching import Batches, RowBatches, Sharing, StreamBatches, TokenBatches, cut_by_length, deal
-from sftkit.training.order import EpochOrder, Shuffling, StreamOrder
-from sftkit.training.split_rows import SplitRows
+from sftkit.training.feeding.batching import (
+    Batches,
+    RowBatches,
+    Sharing,
+    StreamBatches,
+    TokenBatches,
+    cut_by_length,
+    deal,
+)
+from sftkit.training.feeding.order import EpochOrder, Shuffling, StreamOrder
+from sftkit.training.feeding.split_rows import SplitRows
 
 from .material import numbers, written
 

@@ -11,8 +11,8 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sftkit.errors import OutputError, TrainingError
-from sftkit.training.callbacks import JsonLinesLog, StepReport, aim_log
-from sftkit.training.json_lines import JsonLines
+from sftkit.training.callbacks.json_lines import JsonLines
+from sftkit.training.callbacks.logs import JsonLinesLog, StepReport, aim_log
 from sftkit.training.listening import SilentListener
 
 ARGUMENTS = TrainingArguments(output_dir="out", use_cpu=True)

@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import ConfigError
-from sftkit.training.combinations import check_combinations, use_one_gpu
+from sftkit.training.settings.combinations import check_combinations, use_one_gpu
 
 
 def arguments(**given: Any) -> TrainingArguments:

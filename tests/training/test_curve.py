@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sftkit.training.curve import Curve, draw_curve, read_curves
+from sftkit.training.measuring.curve import Curve, draw_curve, read_curves
 
 EVENTS = [
     {"step": 10, "epoch": 0.1, "loss": 3.0, "learning_rate": 1e-5},

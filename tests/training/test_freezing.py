@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sftkit.errors import TrainingError
-from sftkit.training.freezing import ParameterCounts, freeze, parameter_counts
+from sftkit.training.models.freezing import ParameterCounts, freeze, parameter_counts
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Training
 
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import TrainingError
-from sftkit.training.attention import Surroundings, attention_in, flash_obstacle
-from sftkit.training.model import embedding_rows, fit_embeddings, load_model
+from sftkit.training.models.attention import Surroundings, attention_in, flash_obstacle
+from sftkit.training.models.loading import embedding_rows, fit_embeddings, load_model
 
 
 def arguments(**given: Any) -> TrainingArguments:

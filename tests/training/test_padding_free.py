@@ -17,6 +17,8 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
@@ -25,12 +27,12 @@ from transformers import (
 )
 
 from sftkit.rows import Ragged
-from sftkit.training.abilities import Abilities, by_its_class, try_out
-from sftkit.training.boundaries import by_positions, by_sequence, for_flash
-from sftkit.training.by_sequence import attend_by_sequence, can_attend_by_sequence
-from sftkit.training.collation import CollatedBatch, FlatCollator, PaddingCollator
+from sftkit.training.feeding.boundaries import by_positions, by_sequence, for_flash
+from sftkit.training.feeding.collation import CollatedBatch, FlatCollator, PaddingCollator
+from sftkit.training.feeding.split_rows import Sequences
 from sftkit.training.losses import summed_cross_entropy
-from sftkit.training.split_rows import Sequences
+from sftkit.training.models.abilities import Abilities, by_its_class, try_out
+from sftkit.training.models.by_sequence import attend_by_sequence, can_attend_by_sequence, passes_its_windows
 
 VOCABULARY = 97
 LENGTHS = (11, 1, 2, 23, 7)
@@ -243,6 +245,21 @@ def test_abilities_are_found_out() -> None:
     state_space = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2))
     assert not try_out(state_space).keeps_apart
     assert not by_its_class(state_space).keeps_apart
+
+
+def test_a_window_that_stands_in_the_mask_alone_is_found_out() -> None:
+    assert passes_its_windows(model_of("llama"))
+    assert passes_its_windows(model_of("sliding"))
+    settings = {
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+        "num_experts": 4,
+        "num_key_value_heads": 2,
+    }
+    windowed = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
+    model = Qwen2MoeForCausalLM(Qwen2MoeConfig(**SHAPE, **settings, **windowed, num_experts_per_tok=2))
+    assert not passes_its_windows(model)
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_trying_out_leaves_the_model_and_the_random_numbers_alone() -> None:

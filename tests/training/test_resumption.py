@@ -14,9 +14,9 @@ import pytest
 from safetensors.torch import load_file
 
 from sftkit.errors import TrainingError
-from sftkit.training.checkpoints import SEAL_NAME, read_seal, resumption, rotate, seal
-from sftkit.training.progress import Progress
-from sftkit.training.work import WorkCounts
+from sftkit.training.keeping.checkpoints import SEAL_NAME, clear_for, read_seal, resumption, rotate, seal
+from sftkit.training.keeping.progress import Progress
+from sftkit.training.measuring.work import WorkCounts
 
 KILLS = 10
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from sftkit.config.loading import load
 from sftkit.config.schema import TrainConfig
 from sftkit.shards.reading import open_shards
-from sftkit.training.arguments import extra_keys, make_training_arguments
+from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train
 
 kills, logs, argv = int(sys.argv[1]), Path(sys.argv[2], "training_logs.jsonl"), sys.argv[3:]
@@ -106,16 +106,16 @@ def test_a_run_killed_ten_times_sees_the_losses_of_one_that_was_not(
 
 
 IDENTITY = {"learning_rate": 0.1, "data": "abc"}
-PROGRESS = Progress(1.5, 4, WorkCounts(10, 5, 12, 100, 5))
+PROGRESS = Progress(1.5, 4, 20.0, WorkCounts(10, 5, 12, 100, 5))
 
 
-def checkpoint(folder: Path, step: int, identity: dict[str, Any] | None = IDENTITY) -> Path:
+def checkpoint(folder: Path, step: int, identity: dict[str, Any] | None = IDENTITY, *, resumable: bool = True) -> Path:
     place = folder / f"checkpoint-{step}"
     (place / "sub").mkdir(parents=True)
     (place / "trainer_state.json").write_text("{}")
     (place / "sub" / "weights").write_bytes(b"12345")
     if identity is not None:
-        seal(place, identity, PROGRESS)
+        seal(place, identity, PROGRESS, resumable=resumable)
     return place
 
 
@@ -152,9 +152,10 @@ def test_the_same_command_goes_on_from_the_newest_whole_checkpoint_of_its_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert resumed(tmp_path / "nothing", None) is None
-    checkpoint(tmp_path, 3)
-    checkpoint(tmp_path, 20)
-    checkpoint(tmp_path, 30, None)
+    checkpoint(tmp_path, 30)
+    checkpoint(tmp_path, 20)  # of a run that was started anew after the one that came to 30
+    checkpoint(tmp_path, 40, None)
+    checkpoint(tmp_path, 50, resumable=False)
     assert resumed(tmp_path, None) == "checkpoint-20"
     assert "goes on from" in caplog.text
     assert resumed(tmp_path, False) is None
@@ -187,7 +188,25 @@ def test_older_checkpoints_of_the_run_are_deleted_and_no_others(tmp_path: Path) 
     for step in (1, 2, 3, 4):
         checkpoint(tmp_path, step)
     checkpoint(tmp_path, 9, {**IDENTITY, "data": "other"})
+    clear_for(tmp_path / "checkpoint-5")  # and then a kill
     rotate(tmp_path, None, IDENTITY, None)
-    assert len(list(tmp_path.iterdir())) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in (1, 2, 3, 4, 9)]
     rotate(tmp_path, 2, IDENTITY, str(tmp_path / "checkpoint-1"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in (1, 3, 4, 9)]
+
+
+def test_a_checkpoint_is_whole_no_more_once_it_is_written_again(tmp_path: Path) -> None:
+    place = checkpoint(tmp_path, 4)
+    clear_for(place)
+    (place / "trainer_state.json").write_text("{}")
+    assert read_seal(place) is None
+    seal(place, IDENTITY, PROGRESS, resumable=True)
+    assert read_seal(place) is not None
+    assert sorted(path.name for path in place.iterdir()) == [SEAL_NAME, "trainer_state.json"]
+
+
+def test_a_checkpoint_without_the_optimizer_is_refused_by_name(tmp_path: Path) -> None:
+    place = checkpoint(tmp_path, 4, resumable=False)
+    with pytest.raises(TrainingError, match=r"checkpoint-4 holds the model alone \(save_only_model=true\)"):
+        resumed(tmp_path, str(place))
+    assert resumed(tmp_path, None) is resumed(tmp_path, True) is None

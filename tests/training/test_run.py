@@ -22,10 +22,10 @@ from sftkit.errors import TrainingError
 from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
-from sftkit.training.arguments import extra_keys, make_training_arguments
 from sftkit.training.listening import LogEvent, SilentListener
-from sftkit.training.report import TrainingReport
+from sftkit.training.measuring.report import TrainingReport
 from sftkit.training.run import train
+from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 
 
 def run(model: Path, shards: Path | ShardSet, output: Path, *argv: str) -> TrainingReport:
@@ -119,6 +119,17 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path, model_
     assert report.steps == 6
     weights = [AutoModelForCausalLM.from_pretrained(tmp_path / name).lm_head.weight for name in ("whole", "resumed")]
     assert torch.equal(*weights)
+
+
+def test_a_run_that_is_done_is_left_as_it_is(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    flags = ["--max_steps=4", "--save_steps=2", "--learning_rate=1e-2", "--lr_scheduler_type=constant"]
+    run(model_dir, shard_dir, tmp_path, *flags)
+    before, done = (tmp_path / "model.safetensors").read_bytes(), events(tmp_path)[-1]
+    report = run(model_dir, shard_dir, tmp_path, *flags)
+    assert report.steps == 4
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert not (tmp_path / "checkpoint-5").exists()
+    assert events(tmp_path)[-1]["train_loss"] == pytest.approx(done["train_loss"])
 
 
 def test_resuming_where_there_is_nothing_starts_anew_or_says_what_is_wrong(
@@ -216,7 +227,7 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
         "from sftkit.config.loading import load\n"
         "from sftkit.config.schema import TrainConfig\n"
         "from sftkit.shards.reading import open_shards\n"
-        "from sftkit.training.arguments import extra_keys, make_training_arguments\n"
+        "from sftkit.training.settings.arguments import extra_keys, make_training_arguments\n"
         "from sftkit.training.distributed import main_process_first\n"
         "config = load(TrainConfig, sys.argv[1:], extra_keys=extra_keys())\n"
         "arguments = make_training_arguments(config)\n"

@@ -20,9 +20,9 @@ from transformers import (
 
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import TrainingError
+from sftkit.training.callbacks.prompts import encode_prompt, stop_ids
+from sftkit.training.callbacks.samples import Answerer, sample_answers
 from sftkit.training.listening import Sample, SilentListener
-from sftkit.training.prompts import encode_prompt, stop_ids
-from sftkit.training.samples import Answerer, sample_answers
 
 
 class Heard(SilentListener):

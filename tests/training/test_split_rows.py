@@ -10,7 +10,7 @@ import pytest
 
 from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.shards.reading import open_shards
-from sftkit.training.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.feeding.split_rows import RowLimit, SplitRows, open_split
 
 Writer = Callable[..., None]
 Row = tuple[list[list[int]], list[list[int]]]
@@ -106,6 +106,16 @@ def test_rows_without_a_loss_are_left_out_and_counted(
     assert rows_of(found) == [([[1, 2]], [[-100, 2]]), ([], []), ([], [])]
     found.warn()
     assert caplog.messages == [f"{tmp_path} (train): 2 of 3 rows carry no loss and are left out"]
+
+
+def test_rows_left_out_take_no_place_once_they_are_known(tmp_path: Path, write_rows: Writer) -> None:
+    write_rows(tmp_path / "a.parquet", [[1, 2], [3, 4], [5, 6]], [[-100, -100], [3, 4], [5, 6]])
+    found = opened(tmp_path)
+    assert len(found) == 3
+    found.group(0)
+    assert len(found) == 3
+    found.leave_out()
+    assert (len(found), found.rows_in(0).tolist()) == (2, [1, 2])
 
 
 def test_a_sequence_without_a_loss_is_left_out_of_its_pack(tmp_path: Path) -> None:

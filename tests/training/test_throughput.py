@@ -7,11 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from sftkit.training.devices import device_peak, peak_flops, peak_memory
-from sftkit.training.flops import Cost, training_cost
-from sftkit.training.freezing import freeze
-from sftkit.training.throughput import Meter, Throughput
-from sftkit.training.work import WorkCounts
+from sftkit.training.measuring.devices import device_peak, peak_flops, peak_memory
+from sftkit.training.measuring.flops import Cost, training_cost
+from sftkit.training.measuring.throughput import Meter, Throughput
+from sftkit.training.measuring.work import WorkCounts
+from sftkit.training.models.freezing import freeze
 
 LENGTH = 64
 

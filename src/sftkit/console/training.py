@@ -16,7 +16,7 @@ from rich.text import Text
 from sftkit.console.streams import messages
 from sftkit.inspection.visible import visible
 from sftkit.training.listening import LogEvent, RunListener, Sample
-from sftkit.training.report import TrainingReport
+from sftkit.training.measuring.report import TrainingReport
 
 _SHOWN = {
     "loss": "loss {:.4f}",

@@ -12,21 +12,21 @@ from transformers.utils import logging as transformers_logging
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
-from sftkit.training.adapters import save_merged
-from sftkit.training.callbacks import LOG_NAME, JsonLinesLog, StepReport, aim_log
-from sftkit.training.checkpoints import resumption
-from sftkit.training.combinations import use_one_gpu
-from sftkit.training.curve import CURVE_NAME, draw_curve
+from sftkit.training.callbacks.logs import LOG_NAME, JsonLinesLog, StepReport, aim_log
+from sftkit.training.callbacks.samples import sample_answers
 from sftkit.training.distributed import is_main_process, leave_process_group
-from sftkit.training.feeding import Feed
-from sftkit.training.identity import run_identity
-from sftkit.training.keeping import CheckpointKeeper
+from sftkit.training.feeding.feed import Feed
+from sftkit.training.feeding.preparing import make_feed, rows_a_step
+from sftkit.training.keeping.checkpoints import resumption
+from sftkit.training.keeping.identity import run_identity
+from sftkit.training.keeping.keeper import CheckpointKeeper
 from sftkit.training.listening import RunListener, SilentListener
-from sftkit.training.preparing import make_feed, rows_a_step
-from sftkit.training.ready_model import ReadyModel, ready_model
-from sftkit.training.report import TrainingReport, report_of
-from sftkit.training.samples import sample_answers
-from sftkit.training.trackers import tracker_failure
+from sftkit.training.measuring.curve import CURVE_NAME, draw_curve
+from sftkit.training.measuring.report import TrainingReport, report_of
+from sftkit.training.models.adapters import save_merged
+from sftkit.training.models.ready_model import ReadyModel, ready_model
+from sftkit.training.settings.combinations import use_one_gpu
+from sftkit.training.settings.trackers import tracker_failure
 from sftkit.training.trainer import SftTrainer
 
 
@@ -56,11 +56,11 @@ def train(
     listener = listener or SilentListener()
     _set_verbosity(config, arguments)
     use_one_gpu(arguments)
-    identity = run_identity(config, arguments, shards, rows_a_step(config, arguments))
-    resumed = resumption(arguments, identity)
     set_seed(arguments.seed)
     ready = ready_model(config, arguments, shards, listener)
     feed = make_feed(config, arguments, shards, ready.model, ready.abilities, ready.tokenizer.pad_token_id)
+    identity = run_identity(config, arguments, shards, rows_a_step(config, arguments), padded=feed.padded)
+    resumed = resumption(arguments, identity)
     keeper = CheckpointKeeper(identity, arguments.save_total_limit, resumed.progress if resumed else None)
     arguments.save_total_limit = None  # the Trainer would delete older checkpoints before the new one is sealed
     aim = aim_log(config.aim_repo, config.experiment)

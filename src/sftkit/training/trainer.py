@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import astuple
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,13 +15,14 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from sftkit.rows import IGNORE_INDEX, LABELS
-from sftkit.training.collation import SHIFT_LABELS, CollatedBatch
-from sftkit.training.feeding import Feed, rows_a_part
-from sftkit.training.loading import Loader
+from sftkit.training.feeding.collation import SHIFT_LABELS, CollatedBatch
+from sftkit.training.feeding.feed import Feed, rows_a_part
+from sftkit.training.feeding.loader import Loader
+from sftkit.training.keeping.checkpoints import clear_for
+from sftkit.training.keeping.progress import Progress
 from sftkit.training.losses import summed_cross_entropy
-from sftkit.training.progress import Progress
-from sftkit.training.throughput import Meter
-from sftkit.training.work import WorkCounts
+from sftkit.training.measuring.throughput import Meter
+from sftkit.training.measuring.work import WorkCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
@@ -56,6 +58,7 @@ class SftTrainer(Trainer):
         self._sums_loss = sums_loss
         self._work = WorkCounts()
         self._before = WorkCounts()
+        self._total_before = 0.0
         self._last_log: float | None = None
         self._last_work = WorkCounts()
 
@@ -129,6 +132,9 @@ class SftTrainer(Trainer):
             work, now = self.work(), time.perf_counter()
             logs |= self.meter.measure(work - self._last_work, now - self._last_log).logged()
             self._last_work, self._last_log = work, now
+        if "train_loss" in logs:  # the Trainer's is of the steps since the run was resumed
+            steps = self.state.global_step - self._initial_global_step
+            logs["train_loss"] = (self._total_before + logs["train_loss"] * steps) / max(self.state.global_step, 1)
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
@@ -146,12 +152,14 @@ class SftTrainer(Trainer):
     def progress(self) -> Progress:
         """What is to be kept with a checkpoint; every process must call it."""
         loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
-        return Progress(float(loss), self._globalstep_last_logged, self._before + self.work())
+        total = self._total_before + self._total_loss_scalar
+        return Progress(float(loss), self._globalstep_last_logged, total, self._before + self.work())
 
     def go_on_from(self, progress: Progress) -> None:
         """Take up what was kept with the checkpoint that the run resumes from."""
         self._tr_loss += progress.loss
         self._globalstep_last_logged = progress.logged
+        self._total_before = progress.total
         self._before = progress.work
 
     def _loss(
@@ -170,6 +178,20 @@ class SftTrainer(Trainer):
         outputs = model(**rest)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return summed_cross_entropy(logits, labels, items, smoothing)
+
+    def _run_epoch(self, *arguments: Any, **settings: Any) -> None:
+        """Nothing, for a run that was resumed at its end: the Trainer looks only after a step whether it is done."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **settings)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+
+    def _save_checkpoint(self, *arguments: Any) -> None:
+        """Write a checkpoint into a directory of its own, which stays unsealed until `CheckpointKeeper` seals it."""
+        if self.is_world_process_zero():
+            clear_for(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(*arguments)
 
     def _get_num_items_in_batch(self, batch_samples: list[CollatedBatch], device: torch.device) -> torch.Tensor:
         """Trained tokens of the global batch; the Trainer asks for it before each step.

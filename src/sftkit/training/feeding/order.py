@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.rows import Offsets
-from sftkit.training.split_rows import SplitRows
+from sftkit.training.feeding.split_rows import SplitRows
 
 Refs = npt.NDArray[np.int64]
 """Rows by (number of their row group, number within it), shape (rows, 2)."""
@@ -88,9 +88,9 @@ class Order(ABC):
         return self._kept[number]
 
     def _drawn(self, number: int, groups: list[int]) -> Refs:
-        counts = np.array([self._rows.places[group].rows for group in groups], np.int64)
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        refs = np.stack([np.repeat(np.array(groups, np.int64), counts), within], axis=1)
+        numbers = [self._rows.rows_in(group) for group in groups]
+        counts = np.array([len(within) for within in numbers], np.int64)
+        refs = np.stack([np.repeat(np.array(groups, np.int64), counts), np.concatenate(numbers)], axis=1)
         if self._shuffling.shuffled:
             refs = refs[self._generator(number).permutation(len(refs))]
         block = self._shuffling.sorted_block
@@ -121,7 +121,7 @@ class EpochOrder(Order):
         if shuffling.shuffled:
             groups = np.random.default_rng([shuffling.seed, epoch]).permutation(groups)
         self.windows = list(self._windows_of(groups.tolist()))
-        counts = [sum(rows.places[group].rows for group in window) for window in self.windows]
+        counts = [sum(rows.count_in(group) for group in window) for window in self.windows]
         self.starts: Offsets = np.cumsum([0, *counts])
 
     def _window_at(self, number: int) -> tuple[int, list[int]] | None:
@@ -152,7 +152,7 @@ class StreamOrder(Order):
         while number >= len(self._windows):
             window = next(self._coming)
             self._windows.append(window)
-            self._starts.append(self._starts[-1] + sum(self._rows.places[group].rows for group in window))
+            self._starts.append(self._starts[-1] + sum(self._rows.count_in(group) for group in window))
         return self._starts[number], self._windows[number]
 
     def _first_window(self, position: int) -> int:

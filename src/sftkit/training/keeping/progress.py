@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sftkit.training.work import WorkCounts
+from sftkit.training.measuring.work import WorkCounts
 
 
 @dataclass(frozen=True)
 class Progress:
     """What is kept with a checkpoint, so that a resumed run logs what the run would have logged.
 
-    loss: sum of the losses of the steps since the last log event. logged: step of that event. work: done so far.
+    loss: sum of the losses of the steps since the last log event. logged: step of that event. total: sum of the losses
+    of all steps before it. work: done so far.
     """
 
     loss: float
     logged: int
+    total: float
     work: WorkCounts

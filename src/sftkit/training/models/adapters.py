@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import TrainingError
-from sftkit.training.freezing import near_names
-from sftkit.training.model import fit_embeddings, load_model
+from sftkit.training.models.freezing import near_names
+from sftkit.training.models.loading import fit_embeddings, load_model
 
 if TYPE_CHECKING:
     from peft import PeftModel

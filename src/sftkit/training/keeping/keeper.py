@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftkit.training.checkpoints import rotate, seal
-from sftkit.training.progress import Progress
+from sftkit.training.keeping.checkpoints import rotate, seal
+from sftkit.training.keeping.progress import Progress
 
 if TYPE_CHECKING:
     from sftkit.training.trainer import SftTrainer
@@ -44,7 +44,9 @@ class CheckpointKeeper(TrainerCallback):
             dist.barrier()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir))
-            seal(folder / f"checkpoint-{state.global_step}", self._identity, progress)
+            seal(
+                folder / f"checkpoint-{state.global_step}", self._identity, progress, resumable=not args.save_only_model
+            )
             rotate(folder, self._limit, self._identity, state.best_model_checkpoint)
         if dist.is_initialized():
             dist.barrier()

@@ -12,15 +12,16 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
 from sftkit.training.distributed import warn_once
-from sftkit.training.progress import Progress
-from sftkit.training.work import WorkCounts
+from sftkit.training.keeping.progress import Progress
+from sftkit.training.measuring.work import WorkCounts
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 SEAL_NAME = "sftkit_checkpoint.json"
+UNFINISHED_NAME = "sftkit_unfinished"
+"""Stands in a checkpoint from before its first file is written until its seal is."""
 
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 _STATE = "trainer_state.json"
@@ -40,11 +43,14 @@ class Seal:
     """What makes a checkpoint whole, and says what it is of.
 
     files: every other file below it, with its bytes. identity: see `identity.run_identity`. progress: of the run.
+    resumable: whether it has the state of the optimizer. sealed_at: when, in nanoseconds.
     """
 
     files: Mapping[str, int]
     identity: Mapping[str, Any]
     progress: Progress
+    resumable: bool
+    sealed_at: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,20 @@ class Resumption:
     progress: Progress | None
 
 
-def seal(folder: Path, identity: Mapping[str, Any], progress: Progress) -> None:
+def clear_for(folder: Path) -> None:
+    """Make room for a checkpoint that is about to be written: what stood there under its name is whole no more.
+
+    Raises:
+        OSError: it cannot be removed, or the directory not be made.
+    """
+    if folder.is_dir():
+        (folder / SEAL_NAME).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / UNFINISHED_NAME).touch()
+
+
+def seal(folder: Path, identity: Mapping[str, Any], progress: Progress, *, resumable: bool) -> None:
     """Declare a checkpoint whole: bring every file to disk, then write the seal.
 
     Raises:
@@ -69,7 +88,9 @@ def seal(folder: Path, identity: Mapping[str, Any], progress: Progress) -> None:
     content = {
         "files": files,
         "identity": identity,
-        "progress": {"loss": progress.loss, "logged": progress.logged, "work": astuple(progress.work)},
+        "progress": asdict(progress),
+        "resumable": resumable,
+        "sealed_at": time.time_ns(),
     }
     temporary = folder / f".{SEAL_NAME}.tmp"
     with temporary.open("w", encoding="utf-8") as stream:
@@ -78,6 +99,7 @@ def seal(folder: Path, identity: Mapping[str, Any], progress: Progress) -> None:
         os.fsync(stream.fileno())
     temporary.replace(folder / SEAL_NAME)
     _sync_directory(folder)
+    (folder / UNFINISHED_NAME).unlink(missing_ok=True)
 
 
 def read_seal(folder: Path) -> Seal | None:
@@ -85,8 +107,13 @@ def read_seal(folder: Path) -> Seal | None:
     try:
         content = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
         kept = content["progress"]
-        progress = Progress(float(kept["loss"]), int(kept["logged"]), WorkCounts(*map(int, kept["work"])))
-        sealed = Seal({str(name): int(size) for name, size in content["files"].items()}, content["identity"], progress)
+        sealed = Seal(
+            files={str(name): int(size) for name, size in content["files"].items()},
+            identity=content["identity"],
+            progress=Progress(**{**kept, "work": WorkCounts(**kept["work"])}),
+            resumable=bool(content["resumable"]),
+            sealed_at=int(content["sealed_at"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return sealed if all(_size(folder / name) == size for name, size in sealed.files.items()) else None
@@ -95,6 +122,7 @@ def read_seal(folder: Path) -> Seal | None:
 def resumption(arguments: TrainingArguments, identity: Mapping[str, Any]) -> Resumption | None:
     """The checkpoint to go on from, by `resume_from_checkpoint`; None to start anew.
 
+    One without the state of the optimizer (`save_only_model`) is never gone on from: its losses would be others.
     Not given: the newest whole checkpoint of this very run in `output_dir`, so that the command of a run that was
     killed continues it. True or `last`: the newest whole one, of whatever run. A path: that one. False: none.
 
@@ -106,7 +134,7 @@ def resumption(arguments: TrainingArguments, identity: Mapping[str, Any]) -> Res
         return None
     folder = Path(str(arguments.output_dir))
     if asked.lower() in _LAST:
-        newest = next(_whole(folder), None)
+        newest = next(_resumable(folder), None)
         if newest is None:
             warn_once(_log, f"{folder} holds no checkpoint to resume from: the run starts anew")
             return None
@@ -118,7 +146,10 @@ def resumption(arguments: TrainingArguments, identity: Mapping[str, Any]) -> Res
 
 
 def rotate(folder: Path, limit: int | None, identity: Mapping[str, Any], best: str | None) -> None:
-    """Delete all but the newest `limit` whole checkpoints of a run, and the best; broken older ones go too."""
+    """Delete what kills left unfinished, and all but the newest `limit` whole checkpoints of a run, and the best."""
+    for path in folder.glob(f"checkpoint-*/{UNFINISHED_NAME}"):
+        if not (path.parent / SEAL_NAME).exists():
+            shutil.rmtree(path.parent, ignore_errors=True)
     if not limit or limit < 1:
         return
     whole = [path for path, sealed in _whole(folder) if _differences(sealed.identity, identity) == []]
@@ -130,7 +161,7 @@ def rotate(folder: Path, limit: int | None, identity: Mapping[str, Any], best: s
 
 def _own(folder: Path, identity: Mapping[str, Any]) -> Resumption | None:
     others: list[tuple[Path, list[str]]] = []
-    for path, sealed in _whole(folder):
+    for path, sealed in _resumable(folder):
         differences = _differences(sealed.identity, identity)
         if not differences:
             warn_once(_log, f"the run goes on from {path} (resume_from_checkpoint=false would start anew)")
@@ -151,6 +182,11 @@ def _given(path: Path, asked: str, identity: Mapping[str, Any]) -> Resumption:
         raise TrainingError(f"resume_from_checkpoint: {asked} is not a checkpoint (it has no {_STATE})")
     sealed = read_seal(path)
     if sealed is not None:
+        if not sealed.resumable:
+            raise TrainingError(
+                f"resume_from_checkpoint: {asked} holds the model alone (save_only_model=true); "
+                "give it as model_name_or_path to start a run from its weights"
+            )
         _warn_of_differences(path, sealed.identity, identity)
         return Resumption(path, sealed.progress)
     if (path / SEAL_NAME).exists():
@@ -182,19 +218,30 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _whole(folder: Path) -> Iterator[tuple[Path, Seal]]:
-    """The whole checkpoints of a directory, newest step first."""
-    if not folder.is_dir():
-        return
-    steps = [(int(match[1]), path) for path in folder.iterdir() if (match := _CHECKPOINT.match(path.name))]
-    for _, path in sorted(steps, reverse=True):
-        sealed = read_seal(path)
-        if sealed is not None:
+def _resumable(folder: Path) -> Iterator[tuple[Path, Seal]]:
+    """The whole checkpoints of a directory that can be gone on from, newest first."""
+    without = False
+    for path, sealed in _whole(folder):
+        if sealed.resumable:
             yield path, sealed
+        elif not without:
+            without = True
+            warn_once(_log, f"{path} holds the model alone (save_only_model=true): no run can go on from it")
+
+
+def _whole(folder: Path) -> list[tuple[Path, Seal]]:
+    """The whole checkpoints of a directory, the one that was sealed last first."""
+    if not folder.is_dir():
+        return []
+    places = [path for path in folder.iterdir() if _CHECKPOINT.match(path.name)]
+    found = [(path, sealed) for path in places if (sealed := read_seal(path)) is not None]
+    return sorted(found, key=lambda each: -each[1].sealed_at)
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL_NAME)
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL_NAME, UNFINISHED_NAME)
+    )
 
 
 def _size(path: Path) -> int:

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from sftkit.config.schema import TrainConfig
+from sftkit.training.callbacks.json_lines import JsonLines
+from sftkit.training.callbacks.prompts import Prompt, encode_prompt, stop_ids
 from sftkit.training.distributed import warn_once, weights_are_spread
-from sftkit.training.json_lines import JsonLines
 from sftkit.training.listening import RunListener, Sample
-from sftkit.training.prompts import Prompt, encode_prompt, stop_ids
 
 _log = logging.getLogger(__name__)
 

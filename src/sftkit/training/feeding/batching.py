@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from sftkit.rows import Offsets
-from sftkit.training.order import EpochOrder, Order, Refs, Shuffling, StreamOrder
-from sftkit.training.split_rows import SplitRows
+from sftkit.training.feeding.order import EpochOrder, Order, Refs, Shuffling, StreamOrder
+from sftkit.training.feeding.split_rows import SplitRows
 
 
 @dataclass(frozen=True)

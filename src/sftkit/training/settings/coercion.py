@@ -11,7 +11,7 @@ import yaml
 
 from sftkit.config.binding import describe
 from sftkit.config.fields import nearest
-from sftkit.training.argument_source import TrainingArgument, alternatives
+from sftkit.training.settings.argument_source import TrainingArgument, alternatives
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})

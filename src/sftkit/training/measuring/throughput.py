@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sftkit.training.flops import Cost
-from sftkit.training.work import WorkCounts
+from sftkit.training.measuring.flops import Cost
+from sftkit.training.measuring.work import WorkCounts
 
 
 @dataclass(frozen=True)

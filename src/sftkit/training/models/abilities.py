@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional
 
 from sftkit.rows import IGNORE_INDEX, LABELS, Ragged
-from sftkit.training.boundaries import Boundaries, by_positions
-from sftkit.training.collation import LOGITS_TO_KEEP, SHIFT_LABELS, FlatCollator
-from sftkit.training.split_rows import Sequences
+from sftkit.training.feeding.boundaries import Boundaries, by_positions
+from sftkit.training.feeding.collation import LOGITS_TO_KEEP, SHIFT_LABELS, FlatCollator
+from sftkit.training.feeding.split_rows import Sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,11 +52,10 @@ def try_out(
         boundaries: how it is told where sequences end, besides by positions.
         precision: of mixed-precision training; None for the model's own.
     """
-    mixed = torch.autocast(model.device.type, precision) if precision is not None else nullcontext()
-    with _at_rest(model), mixed:
-        keeps_apart = _tried("laying sequences end to end", lambda: _keeps_apart(model, boundaries))
-        trims = _takes(model, LOGITS_TO_KEEP) and _tried("choosing positions of the head", lambda: _trims(model))
-        sums = _takes(model, LABELS) and _tried("the loss", lambda: _sums(model, trims))
+    with at_rest(model, precision):
+        keeps_apart = tried("laying sequences end to end", lambda: _keeps_apart(model, boundaries))
+        trims = _takes(model, LOGITS_TO_KEEP) and tried("choosing positions of the head", lambda: _trims(model))
+        sums = _takes(model, LABELS) and tried("the loss", lambda: _sums(model, trims))
     return Abilities(keeps_apart, trims, sums)
 
 
@@ -133,7 +132,8 @@ def _takes(model: PreTrainedModel, name: str) -> bool:
     return name in inspect.signature(model.forward).parameters
 
 
-def _tried(what: str, trial: Any) -> bool:
+def tried(what: str, trial: Callable[[], bool]) -> bool:
+    """What a trial finds; nothing good, where it fails."""
     try:
         return bool(trial())
     except Exception as error:  # a model fails in its own way at what it was not made for
@@ -142,12 +142,13 @@ def _tried(what: str, trial: Any) -> bool:
 
 
 @contextmanager
-def _at_rest(model: PreTrainedModel) -> Iterator[None]:
-    """Without dropout and gradients; the model and the random numbers are left as they were."""
+def at_rest(model: PreTrainedModel, precision: torch.dtype | None) -> Iterator[None]:
+    """Without dropout and gradients, in mixed precision if asked; model and random numbers are left as they were."""
+    mixed = torch.autocast(model.device.type, precision) if precision is not None else nullcontext()
     training = model.training
     model.train(False)
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(), mixed:
             yield
     finally:
         model.train(training)

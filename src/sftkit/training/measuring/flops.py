@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sftkit.training.freezing import true_size
+from sftkit.training.models.freezing import true_size
 
 _PASS = 2
 """A multiplication and an addition: of a weight and a token in each pass, forward, gradient of the input, of itself."""

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sftkit.training.boundaries import BY_SEQUENCE
+from sftkit.training.feeding.boundaries import BY_SEQUENCE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "sftkit_by_sequence"
 
+_LISTENING = "sftkit_listening"
+_WINDOW = "sliding_window"
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
@@ -37,6 +39,40 @@ def attend_by_sequence(model: PreTrainedModel) -> None:
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
+
+
+def passes_its_windows(model: PreTrainedModel) -> bool:
+    """Whether a model with a sliding window tells attention of it; some have it in the mask alone, which is not made.
+
+    It is run on a few tokens to see; what it computes with is left at SDPA.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    settings: Any = model.config.get_text_config()
+    if getattr(settings, "sliding_window", None) is None and "sliding_attention" not in (
+        getattr(settings, "layer_types", None) or ()
+    ):
+        return True
+    told: list[bool] = []
+
+    def listening(
+        module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **given: Any
+    ) -> tuple[torch.Tensor, None]:
+        told.append(_WINDOW in given)
+        done: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **given)
+        return done
+
+    AttentionInterface.register(_LISTENING, listening)
+    AttentionMaskInterface.register(_LISTENING, sdpa_mask)
+    model.set_attn_implementation(_LISTENING)
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.ones((1, 2), dtype=torch.int64, device=model.device), use_cache=False)
+    finally:
+        attend_at_once(model)
+    return bool(told) and all(told)
 
 
 def attend_at_once(model: PreTrainedModel) -> None:
@@ -61,7 +97,7 @@ def _attention(
         return done
     if settings.get("position_bias") is not None:
         raise NotImplementedError("a position bias cannot be cut into sequences")
-    window = settings.get("sliding_window")
+    window = settings.get(_WINDOW)
     parts = []
     pieces = [torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)]
     for length, queries, keys, values in zip(lengths, *pieces, strict=True):

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 
 from sftkit.rows import ATTENTION_MASK, IGNORE_INDEX, INPUT_IDS, LABELS, Offsets, Ragged, offsets_of
-from sftkit.training.boundaries import Boundaries, by_positions
-from sftkit.training.split_rows import Sequences
-from sftkit.training.work import WorkCounts
+from sftkit.training.feeding.boundaries import Boundaries, by_positions
+from sftkit.training.feeding.split_rows import Sequences
+from sftkit.training.measuring.work import WorkCounts
 
 SHIFT_LABELS = "shift_labels"
 LOGITS_TO_KEEP = "logits_to_keep"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.sample import sample_path
-from sftkit.training.attention import choose_attention
 from sftkit.training.distributed import is_main_process, warn_once
+from sftkit.training.models.attention import choose_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments

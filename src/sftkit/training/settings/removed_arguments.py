@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from sftkit.training.argument_source import TrainingArgument
+from sftkit.training.settings.argument_source import TrainingArgument
 
 
 @dataclass

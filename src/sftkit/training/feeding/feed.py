@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftkit.training.batching import Batches, RowBatches, Sharing, StreamBatches, TokenBatches
-from sftkit.training.collation import Collator
-from sftkit.training.loading import Loader, make_loader
-from sftkit.training.order import Shuffling
-from sftkit.training.split_rows import SplitRows
+from sftkit.training.feeding.batching import Batches, RowBatches, Sharing, StreamBatches, TokenBatches
+from sftkit.training.feeding.collation import Collator
+from sftkit.training.feeding.loader import Loader, make_loader
+from sftkit.training.feeding.order import Shuffling
+from sftkit.training.feeding.split_rows import SplitRows
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

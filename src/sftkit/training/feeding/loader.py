@@ -7,9 +7,9 @@ from itertools import count
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sftkit.training.batching import Batches
-from sftkit.training.collation import CollatedBatch, Collator
-from sftkit.training.split_rows import Sequences, SplitRows
+from sftkit.training.feeding.batching import Batches
+from sftkit.training.feeding.collation import CollatedBatch, Collator
+from sftkit.training.feeding.split_rows import Sequences, SplitRows
 
 Place = tuple[int, int]
 """(epoch, number of the micro-batch within it)."""

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.schema import TrainConfig
 from sftkit.errors import ConfigError, TrainingError
-from sftkit.training.argument_source import TrainingArgument, source_fields
-from sftkit.training.coercion import coerce
-from sftkit.training.combinations import check_combinations
 from sftkit.training.distributed import (
     accelerator_available,
     quiet_replicas,
@@ -24,8 +21,11 @@ from sftkit.training.distributed import (
     without_fsdp_on_cpu,
     world_size,
 )
-from sftkit.training.removed_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
-from sftkit.training.trackers import tracker_problems
+from sftkit.training.settings.argument_source import TrainingArgument, source_fields
+from sftkit.training.settings.coercion import coerce
+from sftkit.training.settings.combinations import check_combinations
+from sftkit.training.settings.removed_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
+from sftkit.training.settings.trackers import tracker_problems
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

@@ -12,17 +12,17 @@ import torch
 from sftkit.config.schema import TrainConfig
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN
-from sftkit.training.abilities import Abilities
-from sftkit.training.adapters import wants_adapters, with_adapters
-from sftkit.training.devices import device_peak
 from sftkit.training.distributed import is_main_process, warn_once
-from sftkit.training.flops import training_cost
-from sftkit.training.freezing import freeze, parameter_counts
+from sftkit.training.feeding.preparing import abilities_of
 from sftkit.training.listening import RunListener
-from sftkit.training.model import fit_embeddings, load_model
-from sftkit.training.preparing import abilities_of
-from sftkit.training.provenance import RunTokenizer, run_tokenizer
-from sftkit.training.throughput import Meter
+from sftkit.training.measuring.devices import device_peak
+from sftkit.training.measuring.flops import training_cost
+from sftkit.training.measuring.throughput import Meter
+from sftkit.training.models.abilities import Abilities
+from sftkit.training.models.adapters import wants_adapters, with_adapters
+from sftkit.training.models.freezing import freeze, parameter_counts
+from sftkit.training.models.loading import fit_embeddings, load_model
+from sftkit.training.models.provenance import RunTokenizer, run_tokenizer
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

@@ -11,8 +11,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sftkit.errors import TrainingError
+from sftkit.training.callbacks.json_lines import JsonLines
 from sftkit.training.distributed import is_main_process, warn_once
-from sftkit.training.json_lines import JsonLines
 from sftkit.training.listening import LogEvent, RunListener
 
 _log = logging.getLogger(__name__)

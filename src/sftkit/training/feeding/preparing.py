@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING
 import torch
 
 from sftkit.config.schema import TrainConfig
-from sftkit.errors import ConfigError, TrainingError
+from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN, VALIDATION
-from sftkit.training.abilities import Abilities, by_its_class, try_out
-from sftkit.training.boundaries import Boundaries, by_positions, by_sequence, for_flash
-from sftkit.training.by_sequence import NAME as BY_SEQUENCE_ATTENTION
-from sftkit.training.by_sequence import attend_at_once, attend_by_sequence, can_attend_by_sequence
-from sftkit.training.collation import Collator, FlatCollator, PaddingCollator
 from sftkit.training.distributed import warn_once, weights_are_spread
-from sftkit.training.feeding import Feed, rows_a_part
-from sftkit.training.model import embedding_rows
-from sftkit.training.order import EpochOrder, Shuffling
-from sftkit.training.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.feeding.boundaries import Boundaries, by_positions, by_sequence, for_flash
+from sftkit.training.feeding.collation import Collator, FlatCollator, PaddingCollator
+from sftkit.training.feeding.feed import Feed, rows_a_part
+from sftkit.training.feeding.order import EpochOrder, Shuffling
+from sftkit.training.feeding.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.models.abilities import Abilities, at_rest, by_its_class, tried, try_out
+from sftkit.training.models.by_sequence import NAME as BY_SEQUENCE_ATTENTION
+from sftkit.training.models.by_sequence import (
+    attend_at_once,
+    attend_by_sequence,
+    can_attend_by_sequence,
+    passes_its_windows,
+)
+from sftkit.training.models.loading import embedding_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -46,13 +51,18 @@ def abilities_of(model: PreTrainedModel, config: TrainConfig, arguments: Trainin
         model.to(arguments.device)  # type: ignore[arg-type]  # transformers types it as if it took no device
     precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
     free = config.attn_implementation is None and config.padding_free != "false" and not arguments.torch_compile
-    if free and can_attend_by_sequence(model):
+    if free and can_attend_by_sequence(model) and _passes_its_windows(model, precision):
         attend_by_sequence(model)
         abilities = try_out(model, boundaries_of(model), precision)
         if abilities.keeps_apart:
             return abilities
         attend_at_once(model)
     return try_out(model, boundaries_of(model), precision)
+
+
+def _passes_its_windows(model: PreTrainedModel, precision: torch.dtype | None) -> bool:
+    with at_rest(model, precision):
+        return tried("sliding windows", lambda: passes_its_windows(model))
 
 
 def boundaries_of(model: PreTrainedModel) -> Boundaries:
@@ -74,26 +84,33 @@ def make_feed(
     """Open the splits of a run and decide how their rows are batched. The rows that come first are read and checked.
 
     Raises:
-        ConfigError: settings that do not go together.
         TrainingError: no row carries a loss, or the model cannot train without padding as was asked for.
         DataError: a row cannot be used; it is named as `path:row`.
     """
     streaming = config.dataprocessor.streaming
-    _check_streaming(config, arguments)
     vocabulary_size = embedding_rows(model)
     limit = None if config.max_seq_length is None else RowLimit(config.max_seq_length, config.overflow)
     window = config.shuffle_window
     train = open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming)
     evaluation = open_split(shards, VALIDATION, vocabulary_size, limit, window) if arguments.do_eval else None
     flat = _is_flat(config, abilities)
-    feed = Feed(
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+    shuffled = arguments.train_sampling_strategy != "sequential"
+    if streaming:
+        _read_ahead(train, ([group] for file in range(train.files) for group in train.groups_of(file)), TRAIN)
+    else:
+        _read_ahead(train, EpochOrder(train, Shuffling(window, seed, shuffled), 0).windows, TRAIN)
+        train.leave_out()
+    if evaluation is not None:
+        _read_ahead(evaluation, ([group] for group in range(len(evaluation.places))), VALIDATION)
+    return Feed(
         train=train,
         evaluation=evaluation,
         collate=_collator(model, abilities, pad_token_id, flat=flat),
         padded=not flat,
-        seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+        seed=seed,
         window=window,
-        shuffled=arguments.train_sampling_strategy != "sequential",
+        shuffled=shuffled,
         by_length=arguments.train_sampling_strategy == "group_by_length",
         tokens=config.tokens_per_device_batch,
         drop_last=arguments.dataloader_drop_last and _has_full_step(config, arguments, train),
@@ -104,10 +121,6 @@ def make_feed(
         workers=arguments.dataloader_num_workers,
         prefetch=arguments.dataloader_prefetch_factor,
     )
-    _read_ahead(train, _first_windows(feed), TRAIN)
-    if evaluation is not None:
-        _read_ahead(evaluation, ([group] for group in range(len(evaluation.places))), VALIDATION)
-    return feed
 
 
 def _is_flat(config: TrainConfig, abilities: Abilities) -> bool:
@@ -129,18 +142,6 @@ def _collator(model: PreTrainedModel, abilities: Abilities, pad_token_id: int, *
     return PaddingCollator(abilities.trims_head, pad_token_id)
 
 
-def _check_streaming(config: TrainConfig, arguments: TrainingArguments) -> None:
-    if not config.dataprocessor.streaming:
-        return
-    problems = []
-    if arguments.max_steps <= 0:
-        problems.append("streaming has no end: give max_steps")
-    if config.tokens_per_device_batch is not None:
-        problems.append("tokens_per_device_batch needs the lengths of all rows beforehand; leave out streaming")
-    if problems:
-        raise ConfigError(problems)
-
-
 def _has_full_step(config: TrainConfig, arguments: TrainingArguments, rows: SplitRows) -> bool:
     """Whether rows fill one step: `dataloader_drop_last` would drop a step that is not full, and leave nothing."""
     step = rows_a_step(config, arguments)
@@ -153,13 +154,6 @@ def _has_full_step(config: TrainConfig, arguments: TrainingArguments, rows: Spli
             "the last batch is kept",
         )
     return False
-
-
-def _first_windows(feed: Feed) -> Iterable[list[int]]:
-    """Row groups in the order in which training comes to them."""
-    if feed.streaming:
-        return ([group] for file in range(feed.train.files) for group in feed.train.groups_of(file))
-    return EpochOrder(feed.train, Shuffling(feed.window, feed.seed, feed.shuffled), 0).windows
 
 
 def _read_ahead(rows: SplitRows, windows: Iterable[list[int]], split: str) -> None:

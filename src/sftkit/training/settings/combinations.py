@@ -26,7 +26,12 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
     Raises:
         ConfigError: with everything found.
     """
-    problems = [*_adapter_problems(config), *_precision_problems(config, arguments), *_kernel_problems(arguments)]
+    problems = [
+        *_stream_problems(config, arguments),
+        *_adapter_problems(config),
+        *_precision_problems(config, arguments),
+        *_kernel_problems(arguments),
+    ]
     if problems:
         raise ConfigError(problems)
 
@@ -44,6 +49,15 @@ def use_one_gpu(arguments: TrainingArguments) -> None:
             " sftkit train ...` uses all of them",
         )
         arguments._n_gpu = 1  # the Trainer itself sets it so, for models that are spread over the GPUs
+
+
+def _stream_problems(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:
+    if not config.dataprocessor.streaming:
+        return
+    if arguments.max_steps <= 0:
+        yield "streaming has no end: give max_steps"
+    if config.tokens_per_device_batch is not None:
+        yield "tokens_per_device_batch needs the lengths of all rows beforehand; leave out streaming"
 
 
 def _adapter_problems(config: TrainConfig) -> Iterator[str]:

@@ -17,7 +17,7 @@ from sftkit.errors import DataError, TrainingError
 from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Mask, Offsets, Ragged
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.training.distributed import warn_once
-from sftkit.training.token_columns import checked_ids, read_lists
+from sftkit.training.feeding.token_columns import checked_ids, read_lists
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ class SplitRows:
         self._held_tokens = held_tokens
         self._held: OrderedDict[int, RowGroup] = OrderedDict()
         self._counted: set[int] = set()
+        self._found_usable: dict[int, Offsets] = {}
+        self._usable: dict[int, Offsets] = {}
 
     @property
     def files(self) -> int:
@@ -144,7 +146,23 @@ class SplitRows:
                     self._add(file, places)
 
     def __len__(self) -> int:
-        return sum(place.rows for place in self.places)
+        """Rows; those known to be left out are not counted."""
+        return sum(self.count_in(group) for group in range(len(self.places)))
+
+    def count_in(self, group: int) -> int:
+        """Rows of a row group; those known to be left out are not counted."""
+        return len(self._usable[group]) if group in self._usable else self.places[group].rows
+
+    def rows_in(self, group: int) -> Offsets:
+        """Numbers, within a row group, of its rows; those known to be left out are not among them."""
+        return self._usable[group] if group in self._usable else np.arange(self.places[group].rows)
+
+    def leave_out(self) -> None:
+        """From now on, rows that were read and found to be left out take no place in the order of rows.
+
+        To be called once, when all processes have read the same row groups: the order must be the same in all.
+        """
+        self._usable = dict(self._found_usable)
 
     def __getstate__(self) -> dict[str, object]:
         """A loader's worker process reads for itself."""
@@ -217,7 +235,11 @@ class SplitRows:
             self.account.seen += account.seen
             self.account.long += account.long
             self.account.untrained += account.untrained
-        return _kept(group, keep)
+        kept = _kept(group, keep)
+        usable = np.flatnonzero(kept.sizes)
+        if len(usable) < place.rows:
+            self._found_usable[number] = usable
+        return kept
 
     def _within(self, limit: RowLimit, group: RowGroup, place: GroupPlace, account: RowAccount) -> RowGroup:
         fits = group.input_ids.lengths <= limit.tokens

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftkit.training.devices import peak_memory
+from sftkit.training.measuring.devices import peak_memory
 
 if TYPE_CHECKING:
     from sftkit.training.trainer import SftTrainer

@@ -1,0 +1,1 @@
+"""Shards -> the micro-batches of each process."""

@@ -1,0 +1,1 @@
+"""What a run does, in numbers: work, rates, operations, the report and the curve."""

@@ -1,0 +1,1 @@
+"""A run's settings -> transformers' TrainingArguments, checked before anything is loaded."""
