@@ -159,7 +159,12 @@ def _train(config: TrainConfig) -> None:
     from sftkit.console.streams import results, start_logging
     from sftkit.console.training import print_training, show_training
     from sftkit.provision import check_data, shards_for
-    from sftkit.training.distributed import is_main_process, main_process_first, quiet_replicas
+    from sftkit.training.distributed import (
+        is_main_process,
+        lost_processes_named,
+        main_process_first,
+        quiet_replicas,
+    )
     from sftkit.training.settings.arguments import make_training_arguments
 
     start_logging(config.log_level)
@@ -170,7 +175,7 @@ def _train(config: TrainConfig) -> None:
         shards = shards_for(config, make_progress() if main else Silent())
     from sftkit.training.run import train
 
-    with show_training() as listener:
+    with show_training() as listener, lost_processes_named():
         report = train(config, arguments, shards, listener)
     if is_main_process():
         print_training(report, results())
@@ -186,19 +191,24 @@ def _exit_codes() -> Iterator[None]:
         raise
     except SftkitError as error:
         from sftkit.console.streams import show_error
-        from sftkit.training.distributed import is_main_process
+        from sftkit.training.distributed import told_by_main_process
 
-        if is_main_process():  # the processes of one launch make the same mistake; once is enough to read it
+        if not told_by_main_process():
             show_error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        from sftkit.training.distributed import is_main_process
+
+        if is_main_process():
+            sys.stderr.write("interrupted\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         from sftkit.console.streams import show_bug
 
         show_bug(error)
         raise typer.Exit(EXIT_BUG) from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an interrupt while Python ends would only print a traceback
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from sftkit.training.distributed import is_main_process, main_process_first, warn_once, world_size
+from sftkit.config.schema import TrainConfig
+from sftkit.errors import TrainingError
+from sftkit.training import distributed
+from sftkit.training.distributed import (
+    is_main_process,
+    lost_processes_named,
+    main_process_first,
+    told_by_main_process,
+    warn_once,
+    world_size,
+)
+from sftkit.training.settings.arguments import make_training_arguments
 
 SCRIPT = """
 import os, sys, time
@@ -81,3 +94,37 @@ def test_only_the_main_process_warns(monkeypatch: pytest.MonkeyPatch, caplog: py
     warn_once(logger, "from another")
     assert caplog.messages == ["from main"]
     assert (is_main_process(), world_size()) == (False, 2)
+
+
+def test_a_process_that_fails_gives_the_main_one_time_to_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not told_by_main_process()  # this is the main one
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(distributed, "_GRACE", 0.01)
+    assert not told_by_main_process()  # nobody ended it: it failed alone
+    monkeypatch.setattr(distributed, "_GRACE", 30)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        assert told_by_main_process()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_a_process_that_has_gone_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:20")
+    with pytest.raises(RuntimeError, match="Connection closed"), lost_processes_named():
+        raise lost
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="another process of this run has ended"), lost_processes_named():
+        raise lost
+    with pytest.raises(RuntimeError, match="shapes"), lost_processes_named():
+        raise RuntimeError("shapes do not fit")
+
+
+@pytest.mark.parametrize("asked", ["bf16", "no"])
+def test_the_precision_that_accelerate_asks_for_is_known(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    config = TrainConfig(output_dir=str(tmp_path), training_arguments={"use_cpu": "true"})
+    assert make_training_arguments(config).bf16 is (asked == "bf16")

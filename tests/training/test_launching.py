@@ -258,6 +258,7 @@ def spread(tmp_path_factory: pytest.TempPathFactory, common: list[str], shard_di
     saving = ("--per_device_train_batch_size=4", "--save_strategy=steps", "--save_steps=3")
     add("fsdp", 2, one, *saving)
     add("fsdp", 2, one, *saving, remove=[place / "fsdp" / "checkpoint-6"])
+    add("best", 2, one, *saving, "--eval_strategy=steps", "--eval_steps=3", "--load_best_model_at_end=true")
     add("hybrid", 4, two, "--per_device_train_batch_size=2")
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(launches)], capture_output=True, text=True, timeout=300, check=False
@@ -286,6 +287,15 @@ def test_a_spread_run_goes_on_from_its_checkpoint(spread: Path) -> None:
     resumed, whole = (json.loads((spread / name / "report.json").read_text()) for name in ("fsdp", "alone"))
     assert resumed["steps"] == whole["steps"] == 6
     assert 0 < resumed["tokens"] < whole["tokens"]
+
+
+def test_all_processes_of_a_spread_run_know_its_best_checkpoint(spread: Path) -> None:
+    assert losses(spread / "best") == pytest.approx(losses(spread / "alone"), rel=1e-5)  # and it did not wait for ever
+    lines = [json.loads(line) for line in (spread / "best" / "training_logs.jsonl").read_text().splitlines()]
+    evaluated = {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
+    assert set(evaluated) == {3, 6}
+    best = json.loads((spread / "best" / "trainer_state.json").read_text())["best_model_checkpoint"]
+    assert Path(best).name == f"checkpoint-{min(evaluated, key=evaluated.__getitem__)}"
 
 
 def test_the_cpu_file_trains_in_two_processes(

@@ -257,7 +257,7 @@ def test_a_window_that_stands_in_the_mask_alone_is_found_out() -> None:
         "num_key_value_heads": 2,
     }
     windowed = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
-    model = Qwen2MoeForCausalLM(Qwen2MoeConfig(**SHAPE, **settings, **windowed, num_experts=4, num_experts_per_tok=2))
+    model = Qwen2MoeForCausalLM(Qwen2MoeConfig(**SHAPE, **settings, **windowed, num_experts_per_tok=2))
     assert not passes_its_windows(model)
     assert model.config._attn_implementation == "sdpa"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ _log = logging.getLogger(__name__)
 
 # Building a large data set takes hours; waiting for it is no sign of a fault.
 _PATIENCE = timedelta(days=30)
+
+# Launchers end the other processes within a second of the first failure.
+_GRACE = 5.0  # seconds
 
 _LAUNCHED_WITH_FSDP = "ACCELERATE_USE_FSDP"
 _DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
@@ -70,6 +74,7 @@ def without_fsdp_on_cpu(use_cpu: bool = False) -> None:
     if use_cpu or not accelerator_available():
         os.environ[_LAUNCHED_WITH_FSDP] = "false"
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+        os.environ["ACCELERATE_USE_PARALLELISM_CONFIG"] = "false"  # which of them share a copy of the model
         warn_once(_log, "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead")
 
 
@@ -136,6 +141,42 @@ def leave_process_group() -> None:
     dist.barrier()
     if dist.get_backend() != dist.Backend.GLOO:
         dist.destroy_process_group()
+
+
+def told_by_main_process() -> bool:
+    """Whether the main process has failed as well, and so has said why; returns at once in the main process (False).
+
+    The processes of a launch mostly make the same mistake, and one message is enough. But a launcher ends them all as
+    soon as the first has failed: if that were another than the main one, nobody would say anything. So the others give
+    it some seconds to fail first. Who is not ended by then has failed alone, and must say so itself.
+    """
+    if is_main_process():
+        return False
+    try:
+        time.sleep(_GRACE)
+    except KeyboardInterrupt:  # what the launcher's signal becomes
+        return True
+    return False
+
+
+@contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """Say in a sentence that another process of the run has gone, where gloo and NCCL tell of their connections.
+
+    Raises:
+        TrainingError: instead of what they raise.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        import torch.distributed as dist
+
+        if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo/transport" in str(error)):
+            raise
+        raise TrainingError(
+            "another process of this run has ended, and this one cannot go on alone; what the other said, or the "
+            "launcher's summary, tells why"
+        ) from error
 
 
 def weights_are_spread(arguments: TrainingArguments) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class SftTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)  # who listens to the run prints what it wants
+        if self.is_fsdp_enabled:
+            _keep_losses_whole(self.accelerator.state.fsdp_plugin)
         self._feed = feed
         self.meter = meter
         self._sums_loss = sums_loss
@@ -202,6 +204,14 @@ class SftTrainer(Trainer):
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             items = self.accelerator.reduce(items, "sum")
         return items.clamp(min=1)
+
+
+def _keep_losses_whole(plugin: Any) -> None:
+    """With FSDP2, accelerate rounds what the model returns, losses included, to 16 bits, and sums gradients in them."""
+    if plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, output_dtype=None, reduce_dtype=torch.float32
+        )
 
 
 _LARGEST_EXPONENT = math.log(1.7e308)

@@ -56,8 +56,6 @@ def ready_model(
     abilities = abilities_of(model, config, arguments)  # before there are adapters around it, which hide what it takes
     if wants_adapters(config):
         model = with_adapters(model, config, range(tokenizer.known_tokens, tokens))
-        if arguments.ddp_find_unused_parameters is None:
-            arguments.ddp_find_unused_parameters = False  # the Trainer would have DDP look for some in every step
     freeze(model, config.freeze)
     _check_positions(model, shards, config.max_seq_length)
     if is_main_process():

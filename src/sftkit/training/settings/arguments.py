@@ -139,6 +139,8 @@ def _add_settings(config: TrainConfig, translation: Translation) -> None:
     values.setdefault("logging_steps", 10)
     values.setdefault("report_to", "none")
     values.setdefault("disable_tqdm", True)
+    # Every parameter takes part in every micro-batch, so DDP need not look for those that do not, which costs time.
+    values.setdefault("ddp_find_unused_parameters", False)
     if config.experiment:
         values.setdefault("run_name", config.experiment)
 
@@ -151,11 +153,15 @@ def _build(values: dict[str, Any]) -> TrainingArguments:
             from accelerate.parallelism_config import ParallelismConfig
 
             values = values | {"parallelism_config": ParallelismConfig(**values["parallelism_config"])}
-        return TrainingArguments(**values)
+        arguments = TrainingArguments(**values)
     except (ValueError, TypeError, KeyError, ImportError, NotImplementedError) as error:
         raise ConfigError(_sentence(error, values)) from error
     except (RuntimeError, OSError) as error:
         raise TrainingError(f"the run cannot be set up: {_one_line(error)}") from error
+    # `accelerate launch` may ask for it, too, and says so to the Trainer alone.
+    arguments.bf16 = arguments.mixed_precision == "bf16"
+    arguments.fp16 = arguments.mixed_precision == "fp16"
+    return arguments
 
 
 def _sentence(error: Exception, values: Mapping[str, Any]) -> str:

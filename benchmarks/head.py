@@ -1,0 +1,82 @@
+"""What it saves to run the output head only where there is a loss: `python -m benchmarks.head [--tokens N]`.
+
+One flat batch of 4,096 tokens, a share of which carries a loss, through a Llama of four layers of width 256 with a
+vocabulary of 49,152, forward and backward, in float32 on the CPU; each way in a process of its own, for its peak
+memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .processes import run_module
+
+_SHARES = (0.25, 0.5, 1.0)
+_ROUNDS = 3
+_LENGTH = 256  # of a sequence
+
+
+def main() -> None:
+    """Print seconds a batch and peak memory, with the whole head and with the positions that are trained."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--result", type=Path, help="for one way alone: where to write what it took")
+    parser.add_argument("way", nargs="?", choices=("whole", "trimmed"))
+    parser.add_argument("share", nargs="?", type=float)
+    options = parser.parse_args()
+    if options.result is not None:
+        options.result.write_text(json.dumps(_measured(options.way, options.share, options.tokens)), encoding="utf-8")
+        return
+    for share in _SHARES:
+        whole, trimmed = (run_module("head", "--tokens", options.tokens, way, share) for way in ("whole", "trimmed"))
+        sys.stdout.write(
+            f"{share:4.0%} trained: {whole['seconds']:.2f} s -> {trimmed['seconds']:.2f} s "
+            f"({whole['seconds'] / trimmed['seconds']:.2f} times), "
+            f"{whole['mebibytes']:,.0f} MiB -> {trimmed['mebibytes']:,.0f} MiB, "
+            f"loss differs by {abs(whole['loss'] / trimmed['loss'] - 1):.0e}\n"
+        )
+
+
+def _measured(way: str, share: float, tokens: int) -> dict[str, float]:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+    from sftkit.rows import IGNORE_INDEX, Ragged
+    from sftkit.training.feeding.collation import FlatCollator
+    from sftkit.training.feeding.split_rows import Sequences
+
+    set_seed(0)
+    generator = np.random.default_rng(0)
+    ids = [generator.integers(0, 49_152, _LENGTH, np.int32) for _ in range(tokens // _LENGTH)]
+    labels = [np.where(generator.random(_LENGTH) < share, row, np.int32(IGNORE_INDEX)) for row in ids]
+    batch = FlatCollator(way == "trimmed")([Sequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
+    settings = LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+    )
+    model = LlamaForCausalLM(settings)
+    items = torch.tensor(batch.counts.trained_tokens)
+    seconds = []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        loss = model(**batch, num_items_in_batch=items).loss
+        loss.backward()
+        model.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": min(seconds), "mebibytes": peak, "loss": loss.item()}
+
+
+if __name__ == "__main__":
+    main()
