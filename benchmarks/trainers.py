@@ -64,7 +64,7 @@ def _trl(contestant: str, shards: Path, model: Path, scratch: Path, *, bf16: boo
     from trl import SFTConfig, SFTTrainer
 
     packed = contestant == "trl-packed"
-    rows = pq.read_table(shards, columns=["input_ids", "labels"])
+    rows = pq.read_table(sorted(shards.glob("train-*.parquet")), columns=["input_ids", "labels"])
     settings: dict[str, Any] = {} if contestant == "trl" else {"gradient_checkpointing": False}
     if packed:
         settings |= {"packing": True, "packing_strategy": "bfd"}

@@ -131,3 +131,10 @@ def test_of_several_gpus_without_a_launcher_one_is_used_and_said_once(caplog: py
     assert caplog.messages == [
         "4 GPUs are visible and one is used; `torchrun --nproc_per_node 4 -m sftkit train ...` uses all of them"
     ]
+
+
+def test_rows_are_not_spread_over_processes() -> None:
+    sizes = SimpleNamespace(dp_shard_size=2, tp_size=2, cp_size=1)
+    [said] = problems(config(), on("cpu", parallelism_config=sizes))
+    assert said.startswith("parallelism_config: tp_size spreads one row over processes")
+    assert problems(config(), on("cpu", parallelism_config=SimpleNamespace(dp_shard_size=2))) == []

@@ -60,6 +60,13 @@ def _stream_problems(config: TrainConfig, arguments: TrainingArguments) -> Itera
         yield "tokens_per_device_batch needs the lengths of all rows beforehand; leave out streaming"
 
 
+def _parallelism_problems(arguments: TrainingArguments) -> Iterator[str]:
+    sizes = getattr(arguments, "parallelism_config", None)
+    for name in ("tp_size", "cp_size", "sp_size"):
+        if getattr(sizes, name, 1) > 1:
+            yield f"parallelism_config: {name} spreads one row over processes, which sftkit does not; use dp_* sizes"
+
+
 def _adapter_problems(config: TrainConfig) -> Iterator[str]:
     adapters = config.use_peft or config.load_in_4bit
     if config.merge_lora and not adapters:
