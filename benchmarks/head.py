@@ -50,7 +50,7 @@ def _measured(way: str, share: float, tokens: int) -> dict[str, float]:
 
     from sftkit.rows import IGNORE_INDEX, Ragged
     from sftkit.training.feeding.collation import FlatCollator
-    from sftkit.training.feeding.split_rows import Sequences
+    from sftkit.training.feeding.row_groups import Sequences
 
     set_seed(0)
     generator = np.random.default_rng(0)

@@ -29,7 +29,7 @@ from transformers import (
 from sftkit.rows import Ragged
 from sftkit.training.feeding.boundaries import by_positions, by_sequence, for_flash
 from sftkit.training.feeding.collation import CollatedBatch, FlatCollator, PaddingCollator
-from sftkit.training.feeding.split_rows import Sequences
+from sftkit.training.feeding.row_groups import Sequences
 from sftkit.training.losses import summed_cross_entropy
 from sftkit.training.models.abilities import Abilities, by_its_class, try_out
 from sftkit.training.models.by_sequence import attend_by_sequence, can_attend_by_sequence, passes_its_windows

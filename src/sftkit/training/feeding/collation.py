@@ -16,7 +16,7 @@ import torch
 
 from sftkit.rows import ATTENTION_MASK, IGNORE_INDEX, INPUT_IDS, LABELS, Offsets, Ragged, offsets_of
 from sftkit.training.feeding.boundaries import Boundaries, by_positions
-from sftkit.training.feeding.split_rows import Sequences
+from sftkit.training.feeding.row_groups import Sequences
 from sftkit.training.measuring.work import WorkCounts
 
 SHIFT_LABELS = "shift_labels"

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sftkit.training.feeding.batching import Batches
 from sftkit.training.feeding.collation import CollatedBatch, Collator
-from sftkit.training.feeding.split_rows import Sequences, SplitRows
+from sftkit.training.feeding.row_groups import Sequences
+from sftkit.training.feeding.split_rows import SplitRows
 
 Place = tuple[int, int]
 """(epoch, number of the micro-batch within it)."""

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.errors import DataError, TrainingError
-from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Mask, Offsets, Ragged
+from sftkit.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.training.distributed import warn_once
-from sftkit.training.feeding.token_columns import checked_ids, read_lists
+from sftkit.training.feeding.row_groups import GroupPlace, RowGroup, kept, places_of, predicted, sequences_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,53 +31,6 @@ class RowLimit:
 
     tokens: int
     overflow: str
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Some sequences, in order: ids and labels (unshifted, -100 for no loss) of each."""
-
-    input_ids: Ragged
-    labels: Ragged
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """The rows of one Parquet row group that can be trained on, as they came or as packs.
-
-    input_ids, labels: of every sequence. firsts: which sequences are of which row: row i has the sequences
-    `firsts[i]` to `firsts[i + 1]`, int64, shape (rows + 1,); a row that is left out has none. sizes: tokens of each
-    row, int64, shape (rows,).
-    """
-
-    input_ids: Ragged
-    labels: Ragged
-    firsts: Offsets
-
-    @property
-    def sizes(self) -> Offsets:
-        """Tokens of each row, shape (rows,)."""
-        ends = self.input_ids.offsets[self.firsts]
-        return np.diff(ends)
-
-    def row(self, number: int) -> Sequences:
-        """The sequences of one row."""
-        first, last = self.firsts[number], self.firsts[number + 1]
-        return Sequences(_part(self.input_ids, first, last), _part(self.labels, first, last))
-
-
-@dataclass(frozen=True)
-class GroupPlace:
-    """Where a row group is: its number in its file, the number of its first row there (the first is 1), what it holds.
-
-    tokens: values in its `input_ids`, as the footer says.
-    """
-
-    path: Path
-    number: int
-    first_row: int
-    rows: int
-    tokens: int
 
 
 @dataclass
@@ -131,7 +84,7 @@ class SplitRows:
             SourceError, DataError: it cannot be read.
         """
         if file not in self._groups:
-            self._add(file, _places_of(self._paths[file]))
+            self._add(file, places_of(self._paths[file]))
         return self._groups[file]
 
     def find_all(self) -> None:
@@ -141,7 +94,7 @@ class SplitRows:
             SourceError, DataError: one cannot be read.
         """
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            for file, places in enumerate(pool.map(_places_of, self._paths)):
+            for file, places in enumerate(pool.map(places_of, self._paths)):
                 if file not in self._groups:
                     self._add(file, places)
 
@@ -223,11 +176,11 @@ class SplitRows:
                 table = file.read_row_group(place.number, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{place.path}: cannot be read: {' '.join(str(error).split())}") from None
-        group = _sequences(place, table, self._vocabulary_size)
+        group = sequences_of(place, table, self._vocabulary_size)
         account = RowAccount(seen=len(group.input_ids))
         if self._limit is not None:
             group = self._within(self._limit, group, place, account)
-        trained = _predicted(group.labels)
+        trained = predicted(group.labels)
         keep = group.labels.sums(trained) > 0
         account.untrained = int((~keep).sum())
         if number not in self._counted:
@@ -235,11 +188,11 @@ class SplitRows:
             self.account.seen += account.seen
             self.account.long += account.long
             self.account.untrained += account.untrained
-        kept = _kept(group, keep)
-        usable = np.flatnonzero(kept.sizes)
+        left = kept(group, keep)
+        usable = np.flatnonzero(left.sizes)
         if len(usable) < place.rows:
             self._found_usable[number] = usable
-        return kept
+        return left
 
     def _within(self, limit: RowLimit, group: RowGroup, place: GroupPlace, account: RowAccount) -> RowGroup:
         fits = group.input_ids.lengths <= limit.tokens
@@ -255,7 +208,7 @@ class SplitRows:
                 "overflow=truncate or drop would use the rest"
             )
         if limit.overflow == "drop":
-            return _kept(group, fits)
+            return kept(group, fits)
         limits: Offsets = np.full(len(fits), limit.tokens, np.int64)
         return RowGroup(group.input_ids.head(limits), group.labels.head(limits), group.firsts)
 
@@ -295,22 +248,6 @@ def open_split(
     return rows
 
 
-def _places_of(path: Path) -> list[GroupPlace]:
-    with open_parquet(path) as file:
-        footer = file.metadata
-        names = [footer.schema.column(place).path.split(".")[0] for place in range(footer.num_columns)]
-        if INPUT_IDS not in names:
-            raise DataError(f"{path}: no column {INPUT_IDS}")
-        column = names.index(INPUT_IDS)
-        places, first = [], 1
-        for number in range(footer.num_row_groups):
-            group = footer.row_group(number)
-            if group.num_rows:
-                places.append(GroupPlace(path, number, first, group.num_rows, group.column(column).num_values))
-            first += group.num_rows
-    return places
-
-
 def _check_columns(shards: ShardSet, split: str) -> None:
     if not shards.splits.get(split):
         there = ", ".join(shards.splits) or "none"
@@ -322,55 +259,3 @@ def _check_columns(shards: ShardSet, split: str) -> None:
             f"{shards.splits[split][0]}: no column {' and no column '.join(missing)} (there is: {', '.join(names)});"
             " `sftkit preprocess` makes shards with both"
         )
-
-
-def _sequences(place: GroupPlace, table: pa.Table, vocabulary_size: int) -> RowGroup:
-    """A table as it is in its file, checked, with its rows cut into sequences."""
-    for name in (INPUT_IDS, LABELS):
-        if name not in table.column_names:
-            raise DataError(f"{place.path}: no column {name}")
-    input_ids = read_lists(place.path, table, INPUT_IDS, place.first_row)
-    labels = read_lists(place.path, table, LABELS, place.first_row)
-    _same(place, input_ids, labels, LABELS)
-    checked_ids(place.path, input_ids, place.first_row, vocabulary_size, ignored=None)
-    checked_ids(place.path, labels, place.first_row, vocabulary_size, ignored=IGNORE_INDEX)
-    if SEQ_LENGTHS not in table.column_names:
-        return RowGroup(input_ids, labels, np.arange(len(input_ids) + 1))
-    lengths = read_lists(place.path, table, SEQ_LENGTHS, place.first_row)
-    ends = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
-    right = (lengths.sums(lengths.values < 1) == 0) & (np.diff(ends[lengths.offsets]) == input_ids.lengths)
-    if not right.all():
-        row = int(right.argmin())
-        raise DataError(
-            f"{place.path}:{place.first_row + row}: {SEQ_LENGTHS} sum to {int(lengths[row].sum())}, "
-            f"the row has {input_ids.lengths[row]} tokens"
-        )
-    return RowGroup(Ragged(input_ids.values, ends), Ragged(labels.values, ends), lengths.offsets)
-
-
-def _same(place: GroupPlace, input_ids: Ragged, labels: Ragged, name: str) -> None:
-    bad = input_ids.lengths != labels.lengths
-    if bad.any():
-        row = int(bad.argmax())
-        number = place.first_row + row
-        raise DataError(f"{place.path}:{number}: {input_ids.lengths[row]} input_ids but {labels.lengths[row]} {name}")
-
-
-def _predicted(labels: Ragged) -> Mask:
-    """Which labels carry a loss: nothing comes before the first token of a sequence to predict it from."""
-    trained: Mask = labels.values != IGNORE_INDEX
-    trained[labels.offsets[:-1][labels.lengths > 0]] = False
-    return trained
-
-
-def _kept(group: RowGroup, keep: Mask) -> RowGroup:
-    """The sequences that are kept; rows stay, if only as rows without sequences."""
-    if keep.all():
-        return group
-    firsts = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))[group.firsts]
-    return RowGroup(group.input_ids.take(keep), group.labels.take(keep), firsts)
-
-
-def _part(column: Ragged, first: int, last: int) -> Ragged:
-    offsets = column.offsets[first : last + 1]
-    return Ragged(column.values[offsets[0] : offsets[-1]], offsets - offsets[0])

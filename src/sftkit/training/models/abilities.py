@@ -16,7 +16,7 @@ from torch.nn import functional
 from sftkit.rows import IGNORE_INDEX, LABELS, Ragged
 from sftkit.training.feeding.boundaries import Boundaries, by_positions
 from sftkit.training.feeding.collation import LOGITS_TO_KEEP, SHIFT_LABELS, FlatCollator
-from sftkit.training.feeding.split_rows import Sequences
+from sftkit.training.feeding.row_groups import Sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
