@@ -28,6 +28,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
     """
     problems = [
         *_stream_problems(config, arguments),
+        *_parallelism_problems(arguments),
         *_adapter_problems(config),
         *_precision_problems(config, arguments),
         *_kernel_problems(arguments),
