@@ -46,25 +46,20 @@ def main() -> None:
 
 def _measured(way: str, share: float, tokens: int) -> dict[str, float]:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+    from transformers import LlamaForCausalLM, set_seed
 
     from sftkit.rows import IGNORE_INDEX, Ragged
     from sftkit.training.feeding.collation import FlatCollator
     from sftkit.training.feeding.row_groups import Sequences
 
+    from .models import small_llama
+
     set_seed(0)
+    settings = small_llama()
     generator = np.random.default_rng(0)
-    ids = [generator.integers(0, 49_152, _LENGTH, np.int32) for _ in range(tokens // _LENGTH)]
+    ids = [generator.integers(0, settings.vocab_size, _LENGTH, np.int32) for _ in range(tokens // _LENGTH)]
     labels = [np.where(generator.random(_LENGTH) < share, row, np.int32(IGNORE_INDEX)) for row in ids]
     batch = FlatCollator(way == "trimmed")([Sequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
-    settings = LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-    )
     model = LlamaForCausalLM(settings)
     items = torch.tensor(batch.counts.trained_tokens)
     seconds = []

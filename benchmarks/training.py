@@ -20,7 +20,6 @@ from .processes import run_module
 from .trainers import PACK_LENGTH
 
 _TURNS = (1, 12)
-_VOCABULARY = 49_152
 
 _CONTESTANTS = {
     "sftkit, packed": ("sftkit", "packed", ()),
@@ -69,20 +68,14 @@ def _told(result: dict[str, Any]) -> str:
 
 def _model(work: Path) -> Path:
     """The configuration of the model, without weights, and the bundled tokenizer."""
-    from transformers import AutoTokenizer, LlamaConfig
+    from transformers import AutoTokenizer
 
     from sftkit.sample import sample_path
 
+    from .models import small_llama
+
     place = work / "model"
-    LlamaConfig(
-        vocab_size=_VOCABULARY,
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=4096,
-    ).save_pretrained(place)
+    small_llama().save_pretrained(place)
     AutoTokenizer.from_pretrained(sample_path("sample:model")).save_pretrained(place)
     return place
 

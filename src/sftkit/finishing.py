@@ -14,7 +14,6 @@ from sftkit.handlers.model import naming_rows, text_of, usable
 from sftkit.handlers.tokens import with_supervision
 from sftkit.rows import (
     ATTENTION_MASK,
-    IGNORE_INDEX,
     INPUT_IDS,
     LABELS,
     TOKEN_COLUMNS,
@@ -23,6 +22,7 @@ from sftkit.rows import (
     Row,
     RowError,
     RowLog,
+    predicted,
 )
 from sftkit.tokenization.toolbox import Toolbox
 
@@ -205,11 +205,8 @@ def _without_foreign_ids(batch: Batch, log: RowLog, vocabulary_size: int | None)
 
 
 def _without_untrained(batch: Batch, log: RowLog) -> Batch:
-    """Rows without a trained token are dropped. The first position counts for nothing: no token predicts it."""
+    """Rows without a trained token are dropped."""
     labels = batch.tokens[LABELS]
-    trained = labels.values != IGNORE_INDEX
-    filled = labels.offsets[:-1][labels.lengths > 0]
-    trained[filled] = False
-    kept = labels.sums(trained) > 0
+    kept = labels.sums(predicted(labels)) > 0
     log.drop(NO_TRAINED_TOKEN, int((~kept).sum()))
     return batch.keep(kept)

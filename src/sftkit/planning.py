@@ -28,29 +28,15 @@ from sftkit.timing import Stopwatch
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
 from sftkit.tokenization.loading import TokenizerSpec, tokenizer_spec
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
-from sftkit.unit_keys import ROW_SEMANTICS, recipe_key, unit_keys
+from sftkit.unit_keys import recipe_key, unit_keys
 
 _log = logging.getLogger(__name__)
 
 _TINY = 64 << 10
 """Bytes of source that `tokenizers` has encoded before a fast encoder would be loaded."""
 
-# The settings that decide what the shards hold, apart from sources, tokenizer and data sets.
-_CONTENT_KEYS = (
-    "dataprocessor",
-    "response_template",
-    "instruction_template",
-    "dataset_text_field",
-    "max_seq_length",
-    "overflow",
-    "train_on",
-    "reasoning",
-    "chat_template_kwargs",
-    "special_tokens_in_content",
-    "max_bad_rows",
-    "num_dataset_shards",
-    "num_eval_dataset_shards",
-)
+# The settings that decide what becomes of rows, apart from those that make them (`unit_keys.recipe_key`).
+_CONTENT_KEYS = ("dataprocessor", "overflow", "max_bad_rows", "num_dataset_shards", "num_eval_dataset_shards")
 
 
 @dataclass(frozen=True)
@@ -233,7 +219,6 @@ def _fingerprint(
 ) -> str:
     """sha256 over everything that decides the bytes of the shards."""
     content: dict[str, Any] = {
-        "row_semantics": ROW_SEMANTICS,
         "options": {key: plain(getattr(recipe.options, key, None)) for key in _CONTENT_KEYS},
         "datasets": plain(recipe.datasets),
         "sources": [(file.file.dataset, file.file.format, file.sha256) for file in files],

@@ -86,6 +86,13 @@ class Ragged:
         return running[self.offsets[1:]] - running[self.offsets[:-1]]
 
 
+def predicted(labels: Ragged) -> Mask:
+    """Which labels carry a loss, shape (total,): nothing comes before the first token of a row to predict it from."""
+    trained: Mask = labels.values != IGNORE_INDEX
+    trained[labels.offsets[:-1][labels.lengths > 0]] = False
+    return trained
+
+
 def offsets_of(lengths: Offsets) -> Offsets:
     """Lengths of rows -> offsets of a `Ragged`."""
     offsets = np.zeros(len(lengths) + 1, np.int64)

@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from sftkit.build import is_done
 from sftkit.config.schema import DatasetConfig, PreprocessConfig, ProcessorConfig, SplitConfig
 from sftkit.errors import DataError, OutputError
 from sftkit.planning import plan
@@ -200,13 +201,16 @@ def test_a_function_of_the_users_own_is_known_by_its_source(
     module.write_text("def keep(row):\n    return row\n")
     data = paired(source)
     data = replace(data, data_handlers=(handler(f"{module.stem}:keep"), *data.data_handlers))
-    found = []
+    config = PreprocessConfig(output_dir=str(tmp_path / "a"), datasets=(data,), **OPTIONS)
+    found, done = [], []
     for name, text in (("a", None), ("b", None), ("c", "# other\ndef keep(row):\n    return row\n")):
         if text is not None:
             module.write_text(text)
         manifest = made(tmp_path / name, data, staging_dir=str(tmp_path / "units"))
         found.append(manifest.units_found / manifest.units)
+        done.append(is_done(plan(config)) is not None)
     assert found == [0, 1, 0]
+    assert done == [True, True, False], "what is there is not taken for what the new function would make"
 
 
 def test_a_file_of_the_same_path_is_not_the_same_file(tmp_path: Path) -> None:

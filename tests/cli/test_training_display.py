@@ -99,7 +99,8 @@ def test_nothing_in_a_sample_reaches_the_terminal_as_a_command() -> None:
 def summary(**changes: Any) -> dict[str, str]:
     """The summary of a run with something in every place, but for the changes."""
     report = {
-        "steps": 60, "epochs": 1.579, "first_loss": 5.9509, "last_loss": 2.16989, "eval_loss": 2.5, "seconds": 10.0,
+        "steps": 60, "epochs": 1.579, "first_loss": 5.9509, "last_loss": 2.16989, "eval_loss": 2.5,
+        "eval_perplexity": math.exp(2.5), "seconds": 10.0,
         "tokens": 63_258, "trained_tokens": 28_122, "padding_share": 0.125, "mfu": 0.4121, "peak_memory": 3 << 29,
         "on_gpu": True, "output_dir": Path("out"),
     }  # fmt: skip
@@ -128,4 +129,4 @@ def test_the_summary_leaves_out_what_is_not_known() -> None:
     nothing = {"first_loss": None, "last_loss": None, "eval_loss": None, "padding_share": None, "mfu": None}
     assert set(summary(**nothing, peak_memory=0)) == {"steps", "time", "tokens", "speed", "written to"}
     assert summary(on_gpu=False)["peak memory"] == "1.50 GiB (main memory)"
-    assert summary(eval_loss=2000.0)["validation loss"] == "2000.0000 (perplexity inf)"
+    assert summary(eval_loss=2000.0, eval_perplexity=math.inf)["validation loss"] == "2000.0000 (perplexity inf)"

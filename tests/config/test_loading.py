@@ -122,6 +122,11 @@ def test_template_text_is_taken_as_it_stands_from_the_command_line(text: str) ->
     assert preprocess(f"--response_template={text}").response_template == text
 
 
+def test_sample_prompts_are_taken_as_they_stand() -> None:
+    config = load(TrainConfig, ["--output_dir=o", "--sample_prompts", "What is ${x}?"])
+    assert config.sample_prompts == ("What is ${x}?",)
+
+
 def test_template_text_is_taken_as_it_stands_from_files(tmp_path: Path) -> None:
     template = "{{ messages }} ${x} \\${y} {% if true %}1{% endif %}"
     handler = {"name": "apply_custom_jinja_template", "arguments": {"fn_kwargs": {"template": "cost ${{price}}"}}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,16 @@ def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int =
         )
         pq.write_table(table, folder / f"train-{start:05d}.parquet", row_group_size=group)
     return open_split(open_shards(str(folder)), "train", max(len(ids), 1), None, held)
+
+
+def events(output: Path) -> list[dict[str, Any]]:
+    """The log events of a run."""
+    return [json.loads(line) for line in (output / "training_logs.jsonl").read_text().splitlines()]
+
+
+def logged(output: Path, key: str) -> list[float]:
+    """What a run logged under a key, event by event."""
+    return [event[key] for event in events(output) if key in event]
 
 
 def numbers(rows: SplitRows, refs: np.ndarray) -> list[int]:

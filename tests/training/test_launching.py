@@ -26,6 +26,8 @@ from accelerate.utils.launch import (
 )
 from safetensors.torch import load_file
 
+from .material import events, logged
+
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
 PROCESSES = {
     "cpu_2_processes": 2,
@@ -267,15 +269,10 @@ def spread(tmp_path_factory: pytest.TempPathFactory, common: list[str], shard_di
     return place
 
 
-def losses(place: Path) -> list[float]:
-    events = [json.loads(line) for line in (place / "training_logs.jsonl").read_text().splitlines()]
-    return [event["loss"] for event in events if "loss" in event]
-
-
 @pytest.mark.parametrize("name", ["fsdp", "hybrid"])
 def test_a_model_that_is_spread_trains_as_one_that_is_not(spread: Path, name: str) -> None:
-    assert len(losses(spread / "alone")) == 6
-    assert losses(spread / name) == pytest.approx(losses(spread / "alone"), rel=1e-5)
+    assert len(logged(spread / "alone", "loss")) == 6
+    assert logged(spread / name, "loss") == pytest.approx(logged(spread / "alone", "loss"), rel=1e-5)
     expected, found = (load_file(spread / each / "model.safetensors") for each in ("alone", name))
     assert set(found) == set(expected)
     assert all(found[key].sub(expected[key]).abs().max() < 1e-5 for key in expected)
@@ -290,9 +287,9 @@ def test_a_spread_run_goes_on_from_its_checkpoint(spread: Path) -> None:
 
 
 def test_all_processes_of_a_spread_run_know_its_best_checkpoint(spread: Path) -> None:
-    assert losses(spread / "best") == pytest.approx(losses(spread / "alone"), rel=1e-5)  # and it did not wait for ever
-    lines = [json.loads(line) for line in (spread / "best" / "training_logs.jsonl").read_text().splitlines()]
-    evaluated = {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
+    # It did not wait for ever, either.
+    assert logged(spread / "best", "loss") == pytest.approx(logged(spread / "alone", "loss"), rel=1e-5)
+    evaluated = {event["step"]: event["eval_loss"] for event in events(spread / "best") if "eval_loss" in event}
     assert set(evaluated) == {3, 6}
     best = json.loads((spread / "best" / "trainer_state.json").read_text())["best_model_checkpoint"]
     assert Path(best).name == f"checkpoint-{min(evaluated, key=evaluated.__getitem__)}"
@@ -315,6 +312,6 @@ def test_the_cpu_file_trains_in_two_processes(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(losses(tmp_path / "out")) == 3
+    assert len(logged(tmp_path / "out", "loss")) == 3
     assert f"{sum(map(len, rows))} tokens" in " ".join(done.stdout.split())
     assert (tmp_path / "out" / "model.safetensors").is_file()

@@ -18,6 +18,8 @@ from sftkit.training.keeping.checkpoints import SEAL_NAME, clear_for, read_seal,
 from sftkit.training.keeping.progress import Progress
 from sftkit.training.measuring.work import WorkCounts
 
+from .material import events
+
 KILLS = 10
 
 # Imports once, then trains in forked processes, which start at once; the parent never computes, so forking is safe.
@@ -74,8 +76,7 @@ def driven(kills: int, output: Path, *argv: str) -> str:
 
 
 def losses(output: Path) -> list[tuple[int, float]]:
-    events = [json.loads(line) for line in (output / "training_logs.jsonl").read_text().splitlines()]
-    return [(event["step"], event["loss"]) for event in events if "loss" in event]
+    return [(event["step"], event["loss"]) for event in events(output) if "loss" in event]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -27,6 +26,8 @@ from sftkit.training.measuring.report import TrainingReport
 from sftkit.training.run import train
 from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 
+from .material import events, logged
+
 
 def run(model: Path, shards: Path | ShardSet, output: Path, *argv: str) -> TrainingReport:
     found = shards if isinstance(shards, ShardSet) else open_shards(str(shards))
@@ -37,14 +38,6 @@ def prepared(model: Path, output: Path, *argv: str) -> Any:
     line = [f"--model_name_or_path={model}", f"--output_dir={output}", "--use_cpu=true", "--logging_steps=1", *argv]
     config = load(TrainConfig, line, extra_keys=extra_keys())
     return config, make_training_arguments(config)
-
-
-def events(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "training_logs.jsonl").read_text().splitlines()]
-
-
-def losses(output: Path) -> list[float]:
-    return [event["loss"] for event in events(output) if "loss" in event]
 
 
 def manifest_of(tokenizer: Any, *, added: tuple[str, ...] = (), config: dict[str, Any] | None = None) -> Manifest:
@@ -68,7 +61,7 @@ def test_the_loss_falls_and_everything_is_saved(tmp_path: Path, model_dir: Path,
         model_dir, shard_dir, tmp_path, "--max_steps=12", "--learning_rate=1e-2", "--per_device_train_batch_size=4",
         "--eval_strategy=steps", "--eval_steps=5", "--save_strategy=no",
     )  # fmt: skip
-    curve = losses(tmp_path)
+    curve = logged(tmp_path, "loss")
     assert len(curve) == 12
     assert curve[-1] < curve[0] - 1
     assert (report.steps, report.first_loss, report.last_loss) == (12, curve[0], curve[-1])
@@ -115,7 +108,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path, model_
     shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
     (tmp_path / "resumed" / "checkpoint-5").mkdir()  # a checkpoint that a kill left unfinished
     report = run(model_dir, shard_dir, tmp_path / "resumed", *flags, "--resume_from_checkpoint=true")
-    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+    assert logged(tmp_path / "resumed", "loss") == logged(tmp_path / "whole", "loss")
     assert report.steps == 6
     weights = [AutoModelForCausalLM.from_pretrained(tmp_path / name).lm_head.weight for name in ("whole", "resumed")]
     assert torch.equal(*weights)
@@ -262,7 +255,7 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     run(model_dir, shard_dir, tmp_path / "one", *(flag for flag in flags if flag != "--split_batches=true"))
-    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
+    torch.testing.assert_close(logged(tmp_path / "two", "loss"), logged(tmp_path / "one", "loss"), rtol=1e-5, atol=0)
     AutoModelForCausalLM.from_pretrained(tmp_path / "two")
 
 

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from .material import logged
+
 EPOCHS = 2
 ROWS = 29  # three steps of eight rows and one of five
 
@@ -120,11 +122,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return place
-
-
-def logged(place: Path, key: str) -> list[float]:
-    events = [json.loads(line) for line in (place / "training_logs.jsonl").read_text().splitlines()]
-    return [event[key] for event in events if key in event]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +16,18 @@ from omegaconf.errors import OmegaConfBaseException
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, aliases_of, bind, field_types
 from sftkit.config.commandline import Override, parse, without_none
+from sftkit.config.fields import is_literal
+from sftkit.config.schema import ProcessorConfig, TrainConfig
 from sftkit.config.yaml_reading import read_yaml
 from sftkit.errors import ConfigError, UsageError
 from sftkit.sample import sample_path
 
 T = TypeVar("T")
 
-# Keys whose text is a template: a `${` in them is text.
+# Keys whose text is a template: a `${` in them is text. `template` is an argument of handlers.
 _LITERAL_KEYS = frozenset(
-    {"chat_template", "template", "data_formatter_template", "response_template", "instruction_template"}
-)
+    field.name for schema in (ProcessorConfig, TrainConfig) for field in dataclasses.fields(schema) if is_literal(field)
+) | {"template"}
 # What is an interpolation: `${other.key}`, or one of OmegaConf's own resolvers, `${oc.env:HOME}`.
 _REFERENCE = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
 _EXTRA_KEYS_FIELD = "training_arguments"
@@ -174,10 +177,10 @@ def _apply(overrides: Sequence[Override], merged: DictConfig) -> list[str]:
 def _value(override: Override) -> Any:
     """The text of an option as a value; text stays text, and the binding turns "8" and "False" into what is meant."""
     annotation = without_none(override.annotation)
+    key = override.path.rsplit(".", 1)[-1]
     if annotation == tuple[str, ...]:
-        return _words(override.text)
+        return _escape({key: _words(override.text)})[key]
     if annotation in (str, int, float, bool) or isinstance(annotation, str):
-        key = override.path.rsplit(".", 1)[-1]
         return _escape({key: override.text})[key]
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={override.text}"]))

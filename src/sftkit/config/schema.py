@@ -313,7 +313,7 @@ class TrainConfig(DataOptions):
         False, panel=_ADAPTERS, help="Save the model with its adapters merged into it, besides the adapters."
     )
     sample_prompts: tuple[str, ...] = option(
-        (), panel=_TRACKING, help="Prompts that the model answers while it trains, to be looked at."
+        (), literal=True, panel=_TRACKING, help="Prompts that the model answers while it trains, to be looked at."
     )
     sample_steps: int = option(100, panel=_TRACKING, help="The model answers sample_prompts every so many steps.")
     sample_max_new_tokens: int = option(64, panel=_TRACKING, help="Longest answer to a sample prompt, in tokens.")

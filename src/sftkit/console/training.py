@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -141,8 +140,7 @@ def _summary(report: TrainingReport) -> Iterator[tuple[str, str]]:
     if report.first_loss is not None and report.last_loss is not None:
         yield "training loss", f"{report.first_loss:.4f} -> {report.last_loss:.4f}"
     if report.eval_loss is not None:
-        perplexity = math.exp(report.eval_loss) if report.eval_loss < math.log(sys.float_info.max) else math.inf
-        yield "validation loss", f"{report.eval_loss:.4f} (perplexity {perplexity:,.4g})"
+        yield "validation loss", f"{report.eval_loss:.4f} (perplexity {report.eval_perplexity:,.4g})"
     if report.peak_memory:
         yield "peak memory", f"{report.peak_memory / 2**30:,.2f} GiB ({'GPU' if report.on_gpu else 'main memory'})"
     yield "written to", str(report.output_dir)

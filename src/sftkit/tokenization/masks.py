@@ -43,11 +43,6 @@ def with_loss(ids: Ragged, trained: Mask) -> Ragged:
     return Ragged(values, ids.offsets)
 
 
-def trained_counts(labels: Ragged) -> Offsets:
-    """How many tokens of each row carry a loss, shape (rows,)."""
-    return labels.sums(labels.values != IGNORE_INDEX)
-
-
 @dataclass(frozen=True)
 class CharacterCounts:
     """What each token of a vocabulary of byte sequences (UTF-8) does to the count of characters, by token id.

@@ -61,20 +61,18 @@ def train(
     feed = make_feed(config, arguments, shards, ready.model, ready.abilities, ready.tokenizer.pad_token_id)
     identity = run_identity(config, arguments, shards, rows_a_step(config, arguments), padded=feed.padded)
     resumed = resumption(arguments, identity)
-    keeper = CheckpointKeeper(identity, arguments.save_total_limit, resumed.progress if resumed else None)
-    arguments.save_total_limit = None  # the Trainer would delete older checkpoints before the new one is sealed
+    # The Trainer would delete older checkpoints before the new one is sealed; the keeper does it after.
+    kept, arguments.save_total_limit = arguments.save_total_limit, None
     aim = aim_log(config.aim_repo, config.experiment)
     samples = sample_answers(config, ready.tokenizer.tokenizer, listener)
     log = Path(config.output_dir) / LOG_NAME
-    logs = JsonLinesLog(log, listener.on_log)
     callbacks: list[TrainerCallback] = [
-        keeper,
-        logs,
+        JsonLinesLog(log, listener.on_log),
         StepReport(listener),
         *(extra for extra in (aim, samples) if extra is not None),
     ]
     trainer = _make_trainer(arguments, ready, feed, callbacks)
-    keeper.watch(trainer)
+    trainer.add_callback(CheckpointKeeper(trainer, identity, kept, resumed.progress if resumed else None))
     try:
         seconds = _run(trainer, str(resumed.checkpoint) if resumed else None)
     finally:

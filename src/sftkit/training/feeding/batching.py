@@ -7,6 +7,7 @@ the mean over the trained tokens of the whole step; so they are dealt such that 
 from __future__ import annotations
 
 import heapq
+import logging
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -14,8 +15,11 @@ from typing import Protocol
 import numpy as np
 
 from sftkit.rows import Offsets
+from sftkit.training.distributed import warn_once
 from sftkit.training.feeding.order import EpochOrder, Order, Refs, Shuffling, StreamOrder
 from sftkit.training.feeding.split_rows import SplitRows
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class RowBatches:
         self._sharing = sharing
         self._rows_per_part = rows_per_part
         self._step_rows = rows_per_part * sharing.parts
-        self._count = len(rows) - (len(rows) % self._step_rows if drop_last else 0)
+        self._count = _whole_steps(len(rows), self._step_rows) if drop_last else len(rows)
         self._order: tuple[int, Order] | None = None
         self._dealt: tuple[tuple[int, int], list[list[Refs]]] | None = None
 
@@ -73,36 +77,28 @@ class RowBatches:
         step, part = divmod(number, self._sharing.accumulation)
         if self._dealt is None or self._dealt[0] != (epoch, step):
             if self._order is None or self._order[0] != epoch:
-                self._order = epoch, EpochOrder(self._rows, self._shuffling, epoch)
-            stop = min((step + 1) * self._step_rows, self._count)
-            refs = self._order[1].rows(step * self._step_rows, stop)
+                self._order = epoch, self._order_of(epoch)
+            refs = self._order[1].rows(step * self._step_rows, (step + 1) * self._step_rows)
             self._dealt = (epoch, step), _shared_out(refs, self._rows, self._sharing, self._rows_per_part)
         return self._dealt[1][part]
 
+    def _order_of(self, epoch: int) -> Order:
+        return EpochOrder(self._rows, self._shuffling, epoch)
 
-class StreamBatches:
-    """So many rows a micro-batch, for ever."""
+
+class StreamBatches(RowBatches):
+    """So many rows a micro-batch, for ever; there is only the epoch 0."""
 
     def __init__(self, rows: SplitRows, shuffling: Shuffling, sharing: Sharing, rows_per_part: int) -> None:
-        self._rows = rows
-        self._order = StreamOrder(rows, shuffling)
-        self._sharing = sharing
-        self._rows_per_part = rows_per_part
-        self._dealt: tuple[int, list[list[Refs]]] | None = None
+        super().__init__(rows, shuffling, sharing, rows_per_part, drop_last=False)
 
     @property
     def per_epoch(self) -> int | None:
         """There is no end."""
         return None
 
-    def rows(self, epoch: int, number: int) -> list[Refs]:
-        """The rows of micro-batch `number` for each process; there is only the epoch 0."""
-        step, part = divmod(number, self._sharing.accumulation)
-        if self._dealt is None or self._dealt[0] != step:
-            count = self._rows_per_part * self._sharing.parts
-            refs = self._order.rows(step * count, (step + 1) * count)
-            self._dealt = step, _shared_out(refs, self._rows, self._sharing, self._rows_per_part)
-        return self._dealt[1][part]
+    def _order_of(self, epoch: int) -> Order:
+        return StreamOrder(self._rows, self._shuffling)
 
 
 class TokenBatches:
@@ -124,7 +120,7 @@ class TokenBatches:
             cuts = _cuts(sizes, tokens, padded=sharing.padded)
             self._windows.append([(start + a, start + b) for a, b in pairwise(cuts)])
         count = sum(map(len, self._windows))
-        self._count = count - (count % sharing.parts if drop_last and count >= sharing.parts else 0)
+        self._count = _whole_steps(count, sharing.parts) if drop_last else count
         self._drawn: tuple[int, list[tuple[int, int]]] | None = None
 
     @property
@@ -150,6 +146,18 @@ class TokenBatches:
             window = self._windows[number]
             drawn += [window[place] for place in generator.permutation(len(window)).tolist()]
         return drawn
+
+
+def _whole_steps(count: int, step: int) -> int:
+    """So many of some rows (or batches) fill whole steps; all of them, where they do not fill one."""
+    if count < step:
+        warn_once(
+            _log,
+            f"dataloader_drop_last would drop every row: there are {count} and a step takes {step}; "
+            "the last batch is kept",
+        )
+        return count
+    return count - count % step
 
 
 _NO_ROWS: Refs = np.empty((0, 2), np.int64)

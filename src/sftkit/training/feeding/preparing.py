@@ -113,7 +113,7 @@ def make_feed(
         shuffled=shuffled,
         by_length=arguments.train_sampling_strategy == "group_by_length",
         tokens=config.tokens_per_device_batch,
-        drop_last=arguments.dataloader_drop_last and _has_full_step(config, arguments, train),
+        drop_last=arguments.dataloader_drop_last,
         streaming=streaming,
         accumulation=arguments.gradient_accumulation_steps,
         processes=arguments.world_size,
@@ -140,20 +140,6 @@ def _collator(model: PreTrainedModel, abilities: Abilities, pad_token_id: int, *
     if flat:
         return FlatCollator(abilities.trims_head, boundaries_of(model))
     return PaddingCollator(abilities.trims_head, pad_token_id)
-
-
-def _has_full_step(config: TrainConfig, arguments: TrainingArguments, rows: SplitRows) -> bool:
-    """Whether rows fill one step: `dataloader_drop_last` would drop a step that is not full, and leave nothing."""
-    step = rows_a_step(config, arguments)
-    if config.tokens_per_device_batch is not None or config.dataprocessor.streaming or len(rows) >= step:
-        return True
-    if arguments.dataloader_drop_last:
-        warn_once(
-            _log,
-            f"dataloader_drop_last would drop every row: there are {len(rows)} and a step takes {step}; "
-            "the last batch is kept",
-        )
-    return False
 
 
 def _read_ahead(rows: SplitRows, windows: Iterable[list[int]], split: str) -> None:

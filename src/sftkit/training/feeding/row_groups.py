@@ -94,7 +94,11 @@ def sequences_of(place: GroupPlace, table: pa.Table, vocabulary_size: int) -> Ro
             raise DataError(f"{place.path}: no column {name}")
     input_ids = read_lists(place.path, table, INPUT_IDS, place.first_row)
     labels = read_lists(place.path, table, LABELS, place.first_row)
-    _same(place, input_ids, labels, LABELS)
+    misfit = input_ids.lengths != labels.lengths
+    if misfit.any():
+        row = int(misfit.argmax())
+        counts = f"{input_ids.lengths[row]} input_ids but {labels.lengths[row]} labels"
+        raise DataError(f"{place.path}:{place.first_row + row}: {counts}")
     checked_ids(place.path, input_ids, place.first_row, vocabulary_size, ignored=None)
     checked_ids(place.path, labels, place.first_row, vocabulary_size, ignored=IGNORE_INDEX)
     if SEQ_LENGTHS not in table.column_names:
@@ -109,21 +113,6 @@ def sequences_of(place: GroupPlace, table: pa.Table, vocabulary_size: int) -> Ro
             f"the row has {input_ids.lengths[row]} tokens"
         )
     return RowGroup(Ragged(input_ids.values, ends), Ragged(labels.values, ends), lengths.offsets)
-
-
-def _same(place: GroupPlace, input_ids: Ragged, labels: Ragged, name: str) -> None:
-    bad = input_ids.lengths != labels.lengths
-    if bad.any():
-        row = int(bad.argmax())
-        number = place.first_row + row
-        raise DataError(f"{place.path}:{number}: {input_ids.lengths[row]} input_ids but {labels.lengths[row]} {name}")
-
-
-def predicted(labels: Ragged) -> Mask:
-    """Which labels carry a loss: nothing comes before the first token of a sequence to predict it from."""
-    trained: Mask = labels.values != IGNORE_INDEX
-    trained[labels.offsets[:-1][labels.lengths > 0]] = False
-    return trained
 
 
 def kept(group: RowGroup, keep: Mask) -> RowGroup:

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.errors import DataError, TrainingError
-from sftkit.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets
+from sftkit.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets, predicted
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.training.distributed import warn_once
-from sftkit.training.feeding.row_groups import GroupPlace, RowGroup, kept, places_of, predicted, sequences_of
+from sftkit.training.feeding.row_groups import GroupPlace, RowGroup, kept, places_of, sequences_of
 
 _log = logging.getLogger(__name__)
 
@@ -121,11 +121,6 @@ class SplitRows:
         """A loader's worker process reads for itself."""
         return {**self.__dict__, "_held": OrderedDict()}
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all rows of the files looked into, before any is cut or left out."""
-        return sum(place.tokens for place in self.places)
-
     def sizes(self, refs: npt.NDArray[np.int64]) -> Offsets:
         """Tokens of some rows, by (row group, number within it), shape (rows, 2), as they are used: 0 if left out."""
         sizes: Offsets = np.empty(len(refs), np.int64)
@@ -180,8 +175,7 @@ class SplitRows:
         account = RowAccount(seen=len(group.input_ids))
         if self._limit is not None:
             group = self._within(self._limit, group, place, account)
-        trained = predicted(group.labels)
-        keep = group.labels.sums(trained) > 0
+        keep = group.labels.sums(predicted(group.labels)) > 0
         account.untrained = int((~keep).sum())
         if number not in self._counted:
             self._counted.add(number)
@@ -236,8 +230,7 @@ def open_split(
         TrainingError: there are no token columns, or no rows.
         SourceError: a file cannot be read, or is not Parquet.
     """
-    _check_columns(shards, split)
-    packed = SEQ_LENGTHS in shards.column_names(split)
+    packed = SEQ_LENGTHS in _columns(shards, split)
     rows = SplitRows(
         f"{shards.root} ({split})", shards.splits[split], vocabulary_size, limit, held_tokens, packed=packed
     )
@@ -248,7 +241,8 @@ def open_split(
     return rows
 
 
-def _check_columns(shards: ShardSet, split: str) -> None:
+def _columns(shards: ShardSet, split: str) -> list[str]:
+    """The columns of a split, token columns among them."""
     if not shards.splits.get(split):
         there = ", ".join(shards.splits) or "none"
         raise TrainingError(f"{shards.root}: there is no {split} split (there is: {there})")
@@ -259,3 +253,4 @@ def _check_columns(shards: ShardSet, split: str) -> None:
             f"{shards.splits[split][0]}: no column {' and no column '.join(missing)} (there is: {', '.join(names)});"
             " `sftkit preprocess` makes shards with both"
         )
+    return names

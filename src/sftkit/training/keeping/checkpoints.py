@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
+from sftkit.shards.files import replacing
 from sftkit.training.distributed import warn_once
 from sftkit.training.keeping.progress import Progress
 from sftkit.training.measuring.work import WorkCounts
@@ -92,13 +93,8 @@ def seal(folder: Path, identity: Mapping[str, Any], progress: Progress, *, resum
         "resumable": resumable,
         "sealed_at": time.time_ns(),
     }
-    temporary = folder / f".{SEAL_NAME}.tmp"
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(folder / SEAL_NAME)
-    _sync_directory(folder)
+    with replacing(folder / SEAL_NAME) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     (folder / UNFINISHED_NAME).unlink(missing_ok=True)
 
 
@@ -249,11 +245,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,26 +19,23 @@ if TYPE_CHECKING:
 class CheckpointKeeper(TrainerCallback):
     """Seals every checkpoint when all processes have written their part, then deletes what is over the limit."""
 
-    def __init__(self, identity: Mapping[str, Any], limit: int | None, resumed: Progress | None) -> None:
+    def __init__(
+        self, trainer: SftTrainer, identity: Mapping[str, Any], limit: int | None, resumed: Progress | None
+    ) -> None:
+        self._trainer = trainer
         self._identity = identity
         self._limit = limit
         self._resumed = resumed
-        self._trainer: SftTrainer | None = None
-
-    def watch(self, trainer: SftTrainer) -> None:
-        """The trainer whose progress is kept."""
-        self._trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take up the progress of the run that is resumed."""
-        if self._resumed is not None and self._trainer is not None:
+        if self._resumed is not None:
             self._trainer.go_on_from(self._resumed)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint that the Trainer has just written; every process calls it."""
-        assert self._trainer is not None
         progress = self._trainer.progress()
         if dist.is_initialized():
             dist.barrier()

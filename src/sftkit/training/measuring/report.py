@@ -17,7 +17,7 @@ class TrainingReport:
     """What a run did.
 
     steps: optimizer steps, those before a resumed checkpoint included. epochs: likewise.
-    first_loss, last_loss, eval_loss: as logged; None where none was.
+    first_loss, last_loss, eval_loss, eval_perplexity: as logged; None where none was.
     seconds: time in the training loop. tokens, trained_tokens: over all processes and epochs, of this run alone.
     padding_share, mfu: see `throughput.Throughput`. peak_memory: bytes, of the GPU's memory when `on_gpu`.
     """
@@ -27,6 +27,7 @@ class TrainingReport:
     first_loss: float | None
     last_loss: float | None
     eval_loss: float | None
+    eval_perplexity: float | None
     seconds: float
     tokens: int
     trained_tokens: int
@@ -48,6 +49,7 @@ def report_of(trainer: SftTrainer, seconds: float) -> TrainingReport:
         first_loss=next(iter(_logged(trainer, "loss")), None),
         last_loss=next(reversed(_logged(trainer, "loss")), None),
         eval_loss=next(reversed(_logged(trainer, "eval_loss")), None),
+        eval_perplexity=next(reversed(_logged(trainer, "eval_perplexity")), None),
         seconds=seconds,
         tokens=work.tokens,
         trained_tokens=work.trained_tokens,

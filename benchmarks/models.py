@@ -1,0 +1,18 @@
+"""The model that training is measured with."""
+
+from __future__ import annotations
+
+from transformers import LlamaConfig
+
+
+def small_llama() -> LlamaConfig:
+    """Four layers of width 256 under a vocabulary of 49,152, as that of many a real model: most of it is the head."""
+    return LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+    )
