@@ -35,7 +35,13 @@ _log = logging.getLogger(__name__)
 
 def is_done(plan: Plan) -> Manifest | None:
     """The manifest of the output directory when it holds exactly what the plan would make, else None."""
-    manifest = output_of(plan.config).manifest()
+    directory = output_of(plan.config)
+    manifest = _of_this_plan(plan, directory)
+    return manifest if manifest is not None and directory.holds(manifest) else None
+
+
+def _of_this_plan(plan: Plan, directory: OutputDirectory) -> Manifest | None:
+    manifest = directory.manifest()
     return manifest if manifest is not None and manifest.fingerprint == plan.fingerprint else None
 
 
@@ -49,10 +55,11 @@ def run(plan: Plan, progress: Progress) -> Manifest:
     watch = Stopwatch()
     config = plan.config
     directory = output_of(config)
-    with directory.open(overwrite=config.overwrite) as output, Workers(plan.workers) as workers:
+    damaged = _of_this_plan(plan, directory) is not None  # shards are missing: made again, nothing else is lost
+    with directory.open(overwrite=config.overwrite or damaged) as output, Workers(plan.workers) as workers:
         staged = stage_units(plan, workers, progress, output.units)
         bad = _quarantined(plan, staged, output)
-        staged = fitted(staged, plan.units, config, config.max_bad_rows - len(bad) + BAD_ROWS_GATHERED)
+        staged = fitted(staged, plan.units, config, int(config.max_bad_rows) - len(bad) + BAD_ROWS_GATHERED)
         bad = _quarantined(plan, staged, output)
         watch.lap("stage")
         processor = config.dataprocessor
@@ -82,7 +89,7 @@ def _quarantined(plan: Plan, staged: Sequence[StagedUnit], output: OutputDirecto
     """
     units = plan.units
     bad = [(units[unit.number].file.path, row) for unit in staged for row in unit.bad]
-    limit = plan.config.max_bad_rows
+    limit = int(plan.config.max_bad_rows)
     if len(bad) > limit:
         output.keep_quarantine(bad)
         kept = sum(unit.kept for unit in staged)

@@ -298,12 +298,12 @@ def test_units_are_gone_after_a_run_unless_they_are_to_be_kept(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_run_that_fails_keeps_its_units_where_they_are_to_be_kept(tmp_path: Path, source: Path, keep: bool) -> None:
+def test_a_run_that_fails_leaves_its_units_for_the_next(tmp_path: Path, source: Path, keep: bool) -> None:
     with pytest.raises(DataError, match="cannot fill 99 shards"):
         made(tmp_path / "out", paired(source), num_dataset_shards=99, keep_staging=keep)
-    assert (tmp_path / "out").exists() == keep
-    after = made(tmp_path / "out", paired(source))
-    assert after.units_found == (after.units if keep else 0)
+    after = made(tmp_path / "out", paired(source), keep_staging=keep)
+    assert after.units_found == after.units
+    assert (tmp_path / "out" / ".staging").exists() == keep
 
 
 def test_a_directory_of_the_users_own_holds_whole_units_only_and_is_never_emptied(
@@ -318,7 +318,7 @@ def test_a_directory_of_the_users_own_holds_whole_units_only_and_is_never_emptie
 
     def broken(*_: object) -> None:
         assert units(shared) == sorted([*whole, "mine.txt"]), "shards are made elsewhere"
-        assert units(tmp_path / "two" / ".staging") == ["train-00000-of-00001.parquet"]
+        assert units(tmp_path / "two" / ".staging") == ["lock", "train-00000-of-00001.parquet"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sftkit.build.make_manifest", broken)

@@ -155,12 +155,18 @@ def test_shards_are_contiguous_balanced_and_keep_the_order(tmp_path: Path, pairs
     assert pq.ParquetFile(files[0]).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-def test_fewer_rows_than_shards_is_an_error_and_leaves_nothing(
+def test_fewer_rows_than_shards_is_an_error_and_leaves_no_data_set(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     with pytest.raises(DataError, match="50 rows cannot fill 51 shards; ask for at most 50"):
         preprocess(tmp_path / "out", paired(pairs), model_name_or_path=tokenizer_path("bpe"), num_dataset_shards=51)
-    assert not (tmp_path / "out").exists()
+    assert_staged_only(tmp_path / "out")
+
+
+def assert_staged_only(out: Path, *others: str) -> None:
+    """A run that failed left whole units for the next one to go on from, and nothing else but these."""
+    assert sorted(path.name for path in out.iterdir()) == sorted([".staging", *others])
+    assert all(path.name.startswith("unit-") and path.suffix == ".arrow" for path in (out / ".staging").iterdir())
 
 
 def test_load_dataset_gives_train_and_validation(
@@ -585,9 +591,9 @@ def test_bad_rows_past_the_limit_end_the_run_and_are_kept_for_reading(tmp_path: 
     assert f"  {path}:2: broken JSON: " in message
     assert f"  {path}:4: column 'input' is null where text should be" in message
     assert "max_bad_rows=2" in message
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["quarantine.jsonl"]
+    assert_staged_only(tmp_path / "out", "quarantine.jsonl")
     manifest = preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"), max_bad_rows=2)
-    assert (manifest.rows_written, manifest.quarantined) == (3, 2)
+    assert (manifest.rows_written, manifest.quarantined, manifest.units_found) == (3, 2, manifest.units)
 
 
 def test_a_source_without_rows_is_an_error(tmp_path: Path, tokenizer_path: Locate) -> None:
@@ -599,7 +605,7 @@ def test_a_source_without_rows_is_an_error(tmp_path: Path, tokenizer_path: Locat
     all_large = dataset(path, data_handlers=[handler("skip_large_text", column_name="input", max_length=1), masking()])
     with pytest.raises(DataError, match=r"no rows left of 1 read: 1 dropped \(skip_large_text: input has 1 or more\)"):
         preprocess(tmp_path / "out", all_large, model_name_or_path=tokenizer_path("bpe"))
-    assert not (tmp_path / "out").exists()
+    assert_staged_only(tmp_path / "out")
 
 
 def test_a_column_that_no_row_has_is_an_error_before_anything_is_written(
@@ -645,7 +651,8 @@ def test_a_failing_run_leaves_the_data_set_that_is_there_alone(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(DataError):
         preprocess(out, paired(pairs), num_dataset_shards=99, overwrite=True, **options)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert_staged_only(out, *before)
+    assert {name: (out / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.parametrize("name", ["mine.parquet", "README.md"])
@@ -669,7 +676,7 @@ def test_an_output_dir_that_is_a_file_or_below_one_is_refused(
         preprocess(pairs / "out", paired(pairs), model_name_or_path=tokenizer_path("bpe"))
 
 
-def test_a_run_that_breaks_leaves_nothing(
+def test_a_run_that_breaks_leaves_no_data_set(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan(
@@ -684,7 +691,7 @@ def test_a_run_that_breaks_leaves_nothing(
     monkeypatch.setattr("sftkit.build.make_manifest", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(made, Silent())
-    assert not (tmp_path / "out").exists()
+    assert_staged_only(tmp_path / "out")
 
 
 def test_a_finished_plan_is_known_as_done_and_a_changed_one_is_not(

@@ -150,7 +150,7 @@ def test_bad_rows_are_named_with_path_and_row_and_kept_aside(pairs: Path, tmp_pa
     assert f"{pairs}:7: column 'output' is null where text should be" in done.stderr
     assert f"{pairs}:8: broken JSON" in done.stderr
     assert f"{pairs}:9: column 'output' not found; columns here: input" in done.stderr
-    assert [path.name for path in out.iterdir()] == ["quarantine.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == [".staging", "quarantine.jsonl"]
     assert sftkit(*command, "--max_bad_rows", "2").returncode == 1
     assert sftkit(*command, "--max_bad_rows", "3").returncode == 0
     entries = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
@@ -265,7 +265,7 @@ def test_a_data_config_is_previewed_without_writing(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_interrupted_run_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_with_130_and_leaves_no_data_set(tmp_path: Path) -> None:
     big = write_pairs(tmp_path / "big.jsonl", 200_000)
     out = tmp_path / "out"
     arguments = ["preprocess", "--training_data_path", big, "--model_name_or_path", TOKENIZER, "--output_dir", out]
@@ -280,4 +280,5 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(tmp_path: Path) -> 
     _, messages = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "Traceback" not in messages, messages
-    assert not out.exists()
+    left = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
+    assert all(path.parent.name == ".staging" and path.name.startswith("unit-") for path in left)

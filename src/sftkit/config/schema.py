@@ -177,8 +177,17 @@ class DataOptions:
     pack_length: int | None = option(
         None, panel=_ROWS, help="Longest pack, in tokens; max_seq_length when not given. Longer rows follow overflow."
     )
-    max_bad_rows: int = option(
-        0, panel=_ROWS, help="How many unreadable or unusable rows may be quarantined before the run fails."
+    max_bad_rows: float = option(
+        0,
+        panel=_ROWS,
+        help="How many unreadable or unusable rows may be quarantined before the run fails: a count, or below 1 a "
+        "fraction of the rows read.",
+    )
+    max_row_bytes: int = option(
+        256 << 20, panel=_ROWS, help="Longest row, in bytes of source as read; a longer one is quarantined."
+    )
+    max_expansion: float = option(
+        1000, panel=_ROWS, help="Most bytes that a byte of a compressed source may become; against decompression bombs."
     )
 
     engine: str = option(
@@ -232,6 +241,11 @@ class InspectConfig(DataOptions):
     shard: str | None = option(None, panel=_PREVIEW, help="Only this shard: its number or file name.")
     split: str | None = option(None, panel=_PREVIEW, help="Only this split, train or validation.")
     seed: int | None = option(None, panel=_PREVIEW, help="Show rows drawn at random with this seed.")
+    verify: bool = option(
+        False,
+        panel=_PREVIEW,
+        help="Check everything that the manifest says, and name what differs; exit code 1 if any.",
+    )
     search: str | None = option(None, panel=_PREVIEW, help="Show rows whose decoded text contains this.")
     show_whitespace: bool = option(False, panel=_PREVIEW, help="Make spaces, tabs and line ends visible.")
     format: str = option("text", choices=("text", "json"), panel=_PREVIEW, help="How the report is printed.")

@@ -15,6 +15,7 @@ WEIGHT_TOLERANCE = 1e-6
 
 _POSITIVE = (
     *("max_seq_length", "pack_length", "num_workers", "unit_size", "num_dataset_shards", "num_eval_dataset_shards"),
+    *("max_row_bytes", "max_expansion"),
     *("tokens_per_device_batch", "shuffle_window", "lora_r", "lora_alpha", "sample_steps", "sample_max_new_tokens"),
 )
 _NOT_NEGATIVE = ("max_bad_rows", "rows", "row")
@@ -87,11 +88,11 @@ def _packing_problems(config: DataOptions) -> Iterator[str]:
 def _number_problems(config: DataOptions) -> Iterator[str]:
     for key in _POSITIVE:
         value: Any = getattr(config, key, None)
-        if isinstance(value, int) and value < 1:
+        if isinstance(value, int | float) and value < 1:
             yield f"{key} must be 1 or more, not {value}"
     for key in _NOT_NEGATIVE:
         value = getattr(config, key, None)
-        if isinstance(value, int) and value < 0:
+        if isinstance(value, int | float) and value < 0:
             yield f"{key} must be 0 or more, not {value}"
 
     if not 0 <= config.engine_verify <= 1:

@@ -17,13 +17,16 @@ from pathlib import Path
 from sftkit.errors import OutputError
 from sftkit.rows import BadRow
 from sftkit.shards.card import dataset_card
-from sftkit.shards.files import replacing
+from sftkit.shards.files import replacing, size_of, sync_file
+from sftkit.shards.locking import locked
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftkit.shards.unit_store import UnitStore
 
 STAGING_NAME = ".staging"
 QUARANTINE_NAME = "quarantine.jsonl"
 CARD_NAME = "README.md"
+JOURNAL_NAME = "publishing.json"
+LOCK_NAME = "lock"
 
 
 class OutputDirectory:
@@ -47,6 +50,11 @@ class OutputDirectory:
         """The manifest of the data set that the directory holds, or None."""
         return read_manifest(self.path)
 
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether every shard of a manifest is there, as long as it should be."""
+        shards = [shard for split in manifest.splits.values() for shard in split.shards]
+        return all(size_of(self.path / Path(shard.file).name) == shard.bytes for shard in shards)
+
     def check_free(self, *, overwrite: bool) -> None:
         """Raise `OutputError` when writing here would mix with, or take the place of, what is here already."""
         if self.path.exists() and not self.path.is_dir():
@@ -57,7 +65,8 @@ class OutputDirectory:
                     f"output_dir {self.path}: holds another data set; choose another directory, or say overwrite=true"
                 )
             return
-        foreign = next((path for path in self._listing() if _is_in_the_way(path)), None)
+        ours = self._half_published()
+        foreign = next((path for path in self._listing() if _is_in_the_way(path) and path.name not in ours), None)
         if foreign is not None:
             raise OutputError(
                 f"output_dir {self.path}: holds {foreign.name}, which is not of sftkit; choose an empty directory"
@@ -65,36 +74,38 @@ class OutputDirectory:
 
     @contextmanager
     def open(self, *, overwrite: bool) -> Iterator[OutputDirectory]:
-        """Prepare the directory for a run. Unfinished work is cleared away, however the run ends; so are staged units
-        that are not to be kept, unless the run fails and they were there before.
+        """Prepare the directory for a run, and keep other runs out of it.
+
+        What a run leaves unfinished is cleared away. Staged units go once the run is done; if it fails, or is ended,
+        they stay for the next one, which goes on from them.
 
         Raises:
-            OutputError: it holds another data set, or cannot be written.
+            OutputError: it holds another data set, another run is writing there, or it cannot be written.
         """
         self.check_free(overwrite=overwrite)
         existed = self.path.is_dir()
         if not _is_below(self.units.path, self.staging):
             with self._writing("staging_dir", self.units.path):
                 self.units.path.mkdir(parents=True, exist_ok=True)
-        with self._writing("output_dir", self.path):
-            self.staging.mkdir(parents=True, exist_ok=True)
+        with self._writing("output_dir", self.path), locked(self.staging / LOCK_NAME, self.path):
+            self.check_free(overwrite=overwrite)  # another run may have ended meanwhile
             self._clear_unfinished()
-            had_units = any(self.staging.iterdir())
             self.units.path.mkdir(parents=True, exist_ok=True)
-        finished = False
-        try:
-            with self._writing("staging_dir", self.units.path), self._writing("output_dir", self.path):
-                yield self
-            finished = True
-        finally:
-            self.units.sweep()
-            if self._keep_staging or (had_units and not finished):
+            finished = False
+            try:
+                with self._writing("staging_dir", self.units.path):
+                    yield self
+                finished = True
+            finally:
+                self.units.sweep()
                 self._clear_unfinished()
-            else:
-                shutil.rmtree(self.staging, ignore_errors=True)
-            for folder in (self.staging, *(() if existed else (self.path,))):
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+                if finished and not self._keep_staging:
+                    shutil.rmtree(self.staging, ignore_errors=True)
+                else:
+                    (self.staging / LOCK_NAME).unlink(missing_ok=True)
+                for folder in (self.staging, *(() if existed else (self.path,))):
+                    if folder.is_dir() and not any(folder.iterdir()):
+                        folder.rmdir()
 
     @contextmanager
     def _writing(self, key: str, path: Path) -> Iterator[None]:
@@ -109,7 +120,8 @@ class OutputDirectory:
     def _clear_unfinished(self) -> None:
         """Leave nothing but staged units in `.staging`."""
         for path in list(self.staging.iterdir()):
-            if not _is_staged(path) and not _is_below(self.units.path, path):
+            kept = path.name in (LOCK_NAME, JOURNAL_NAME) or _is_staged(path) or _is_below(self.units.path, path)
+            if not kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def keep_quarantine(self, bad: Sequence[tuple[str, BadRow]]) -> None:
@@ -127,26 +139,42 @@ class OutputDirectory:
                 stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def publish(self, manifest: Manifest, bad: Sequence[tuple[str, BadRow]]) -> None:
-        """Move the finished shards into place and write the manifest, which makes them a data set."""
-        self._withdraw()
-        for split in manifest.splits.values():
-            for shard in split.shards:
-                (self.staging / shard.file).replace(self.path / shard.file)
+        """Move the finished shards into place and write the manifest, which makes them a data set.
+
+        The names are written down before the first is moved: a run that is killed between leaves files that the next
+        run knows as its own.
+        """
+        names = [shard.file for split in manifest.splits.values() for shard in split.shards]
+        for name in names:
+            sync_file(self.staging / name)
+        journal = [*names, *self._half_published(), *self._withdrawn()]
+        with replacing(self.staging / JOURNAL_NAME) as temporary:
+            temporary.write_text(json.dumps(journal), encoding="utf-8")
+        (self.path / MANIFEST_NAME).unlink(missing_ok=True)
+        for name in journal:
+            (self.path / name).unlink(missing_ok=True)
+        for name in names:
+            (self.staging / name).replace(self.path / name)
         self.keep_quarantine(bad)
         with replacing(self.path / CARD_NAME) as temporary:
             temporary.write_text(dataset_card(manifest), encoding="utf-8")
         with replacing(self.path / MANIFEST_NAME) as temporary:
             temporary.write_text(manifest.to_json(), encoding="utf-8")
+        (self.staging / JOURNAL_NAME).unlink()
 
-    def _withdraw(self) -> None:
-        """Take away the data set that is here: its manifest first, so that it is never half a data set."""
+    def _withdrawn(self) -> list[str]:
+        """Names of the files of the data set that is here and gives way."""
         old = self.manifest()
-        if old is None:
-            return
-        (self.path / MANIFEST_NAME).unlink()
-        for split in old.splits.values():
-            for shard in split.shards:
-                (self.path / Path(shard.file).name).unlink(missing_ok=True)
+        shards = [shard for split in old.splits.values() for shard in split.shards] if old is not None else []
+        return [Path(shard.file).name for shard in shards]
+
+    def _half_published(self) -> list[str]:
+        """Names of the files that a run was moving into place when it was killed."""
+        try:
+            names = json.loads((self.staging / JOURNAL_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [Path(str(name)).name for name in names] + [CARD_NAME]
 
     def _listing(self) -> list[Path]:
         try:

@@ -21,21 +21,34 @@ def replacing(target: Path, run: str = "") -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}{run and '.'}{run}{UNFINISHED}")
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync_file(temporary)
         temporary.replace(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_directory(path: Path) -> None:
-    """Bring the names in a directory to disk: what was moved there stays there."""
+def sync_file(path: Path) -> None:
+    """Bring what was written to a file to disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to disk: a file that was moved there stays there."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; -1 where there is none that can be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def sha256_of_file(path: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
-from sftkit.shards.files import replacing
+from sftkit.shards.files import replacing, size_of, sync_file
 from sftkit.training.distributed import warn_once
 from sftkit.training.keeping.progress import Progress
 from sftkit.training.measuring.work import WorkCounts
@@ -83,8 +82,7 @@ def seal(folder: Path, identity: Mapping[str, Any], progress: Progress, *, resum
     """
     files = {}
     for path in _files(folder):
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync_file(path)
         files[path.relative_to(folder).as_posix()] = path.stat().st_size
     content = {
         "files": files,
@@ -112,7 +110,7 @@ def read_seal(folder: Path) -> Seal | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return sealed if all(_size(folder / name) == size for name, size in sealed.files.items()) else None
+    return sealed if all(size_of(folder / name) == size for name, size in sealed.files.items()) else None
 
 
 def resumption(arguments: TrainingArguments, identity: Mapping[str, Any]) -> Resumption | None:
@@ -238,10 +236,3 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL_NAME, UNFINISHED_NAME)
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
