@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sftkit.audit.contents import EDGES, WORDS, content_of, marker
@@ -21,6 +22,9 @@ from sftkit.audit.probes import (
     Probe,
     Shown,
 )
+from sftkit.errors import TokenizerError
+from sftkit.template_limits import limited
+from sftkit.template_steps import refuse_endless
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -175,19 +179,22 @@ class Prober:
             messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
         tools = self._tools(variant) if probe.tools else None
         try:
+            own = self.tokenizer.get_chat_template(None, tools=tools)
+            refuse_endless(own)
             if form == "row":
-                own = self.tokenizer.get_chat_template(None, tools=tools)
                 template = f'{{% set messages = {{"messages": messages}} %}}\n{own}'
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages,
-                    tools=tools,
-                    chat_template=template,
-                    add_generation_prompt=probe.asks,
-                    tokenize=False,
-                    **{**self._variables, **more},
-                )
+            render = partial(
+                self.tokenizer.apply_chat_template,
+                messages,
+                tools=tools,
+                chat_template=template,
+                add_generation_prompt=probe.asks,
+                tokenize=False,
+                **{**self._variables, **more},
             )
+            return str(limited(render, messages))
+        except TokenizerError:
+            raise
         except Exception:  # a template may raise anything on conversations that it was not written for
             return None
 

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _REASONING = frozenset({"reasoning_content", "thinking", "reasoning"})
+_MOST_STEPS = 1_000_000
+"""Steps of one rendering, of which a turn of a loop takes some four. Templates in use take a few hundred a message."""
+
+_STEPS_TIMES_CHARACTERS = 8 << 30
+"""Steps are fewer where rows are long: each may write a text of the row."""
+
 _SEPARATORS = "\x1c\x1d\x1e\x1f"  # white space to Python, not to Rust
 
 
@@ -44,6 +50,7 @@ class MinijinjaRenderer:
         self._reference = reference
         self._values = dict(tokenizer.special_tokens_map)
         self._names: dict[str, str] = {}
+        self._steps = 0
         self._environment = minijinja.Environment(
             keep_trailing_newline=True,
             auto_escape_callback=lambda name: None,
@@ -76,10 +83,16 @@ class MinijinjaRenderer:
         name = self._template(source, form)
         if conversation.variables and not _are_alike(dict(conversation.variables)):
             raise RowError("chat_template_kwargs hold values that minijinja prints in another way")
-        seen = conversation if _is_plain(conversation) else self._reference.seen(conversation)
+        length = _plain_length(conversation)
+        seen = conversation
+        if length is None:
+            seen, length = self._reference.seen(conversation)
         if seen is not conversation and not _are_alike([seen.messages, seen.tools, seen.documents]):
             raise RowError("it holds values that minijinja prints in another way")
         messages = seen.messages
+        steps = min(_MOST_STEPS, _STEPS_TIMES_CHARACTERS // (length + len(source)))
+        if steps != self._steps:
+            self._environment.fuel = self._steps = steps
         try:
             text: str = self._environment.render_template(
                 name,
@@ -116,21 +129,24 @@ class MinijinjaRenderer:
         return self._names[source]
 
 
-def _is_plain(conversation: Conversation) -> bool:
-    """Whether a conversation reaches its template as it is, and both engines read it alike: texts only."""
+def _plain_length(conversation: Conversation) -> int | None:
+    """Characters of a conversation that reaches its template as it is, and that both engines read alike: texts only.
+    None for others.
+    """
     messages = conversation.messages
     if conversation.tools is not None or conversation.documents is not None:
-        return False
+        return None
     if isinstance(messages, Mapping):
         values: Iterable[Any] = messages.values()
     elif _REASONING.isdisjoint(chain.from_iterable(messages)):
         values = chain.from_iterable([message.values() for message in messages])
     else:
-        return False
+        return None
     try:
-        return _is_alike("".join(values))
+        text = "".join(values)
     except TypeError:
-        return False
+        return None
+    return len(text) if _is_alike(text) else None
 
 
 def _are_alike(value: Any) -> bool:

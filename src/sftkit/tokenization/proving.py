@@ -139,17 +139,30 @@ class ProvenFunction(Generic[T]):
             EngineDifferenceError: the reference makes something else of it.
             RowError: the reference cannot render it either.
         """
+        if self._sampler.takes_next() or self._is_new(conversation):
+            return self._compared(conversation)
+        try:
+            return self._fast(conversation)
+        except RowError:
+            return self._reference(conversation)
+
+    def _compared(self, conversation: Conversation) -> T:
+        """By both. The reference comes first: what a template takes can be limited there as it cannot elsewhere."""
+        refusal: RowError | None = None
+        expected: T | None = None
+        try:
+            expected = self._reference(conversation)
+        except RowError as error:
+            refusal = error
         try:
             made = self._fast(conversation)
         except RowError:
-            return self._reference(conversation)
-        if self._sampler.takes_next() or self._is_new(conversation):
-            try:
-                same = self._reference(conversation) == made
-            except RowError:
-                same = False
-            if not same:
-                raise EngineDifferenceError(RENDERER, repr(conversation.messages)[:_SHOWN])
+            if refusal is not None:
+                raise refusal from None
+            assert expected is not None
+            return expected
+        if refusal is not None or expected != made:
+            raise EngineDifferenceError(RENDERER, repr(conversation.messages)[:_SHOWN])
         return made
 
     def _is_new(self, conversation: Conversation) -> bool:

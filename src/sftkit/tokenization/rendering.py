@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sftkit.errors import TokenizerError
 from sftkit.rows import RowError, checked_text
+from sftkit.template_limits import TemplateLimitError, limited
+from sftkit.template_steps import refuse_endless
 from sftkit.tokenization.conversations import Conversation, Message
 from sftkit.tokenization.template_marks import MarkedTemplate, index_macro
 
@@ -79,7 +81,7 @@ class ReferenceRenderer:
 
         Raises:
             RowError: the template cannot render this conversation.
-            TokenizerError: the template is not valid Jinja.
+            TokenizerError: the template is not valid Jinja, or takes too much (`TemplateLimitError`).
         """
         import jinja2
 
@@ -90,23 +92,32 @@ class ReferenceRenderer:
             template = template or self.source(with_tools=conversation.tools is not None)
             template = f"{{% set messages = {_WHOLE_ROW} %}}\n{template}"
             messages, values = _STAND_IN, {_WHOLE_ROW: conversation.messages}
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                list(messages),
-                tools=conversation.tools,
-                documents=conversation.documents,
-                chat_template=template,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-                **{**conversation.variables, **values},
+
+        def rendered() -> str:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages),
+                    tools=conversation.tools,
+                    documents=conversation.documents,
+                    chat_template=template,
+                    add_generation_prompt=add_generation_prompt,
+                    tokenize=False,
+                    **{**conversation.variables, **values},
+                )
             )
+
+        refuse_endless(template or self.source(with_tools=conversation.tools is not None))
+        try:
+            text = limited(rendered, [conversation.messages, conversation.tools, conversation.documents])
+        except TemplateLimitError:
+            raise
         except jinja2.TemplateSyntaxError as error:
             raise TokenizerError(
                 f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
             ) from None
         except Exception as error:  # a template may raise anything on data it was not written for
             raise RowError(f"the chat template cannot render this row: {_reason(error)}") from None
-        return checked_text(str(rendered))
+        return checked_text(text)
 
     def render_marked(
         self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
@@ -119,16 +130,16 @@ class ReferenceRenderer:
         prelude = index_macro(conversation.column) if marked.calls_index else ""
         return self.render(conversation, template=prelude + marked.source, add_generation_prompt=add_generation_prompt)
 
-    def seen(self, conversation: Conversation) -> Conversation:
+    def seen(self, conversation: Conversation) -> tuple[Conversation, int]:
         """A conversation as templates see it: what transformers makes of it before it renders (null keys left out,
-        names of the reasoning unified, JSON types only).
+        names of the reasoning unified, JSON types only). And its length as JSON, in characters.
 
         Raises:
             RowError: transformers refuses it.
         """
-        shown = "{{ [messages, tools, documents] | tojson }}"
-        messages, tools, documents = json.loads(self.render(conversation, template=shown))
-        return Conversation(messages, tools, documents, conversation.variables)
+        text = self.render(conversation, template="{{ [messages, tools, documents] | tojson }}")
+        messages, tools, documents = json.loads(text)
+        return Conversation(messages, tools, documents, conversation.variables), len(text)
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.template_growth import growth_in
 from sftkit.tokenization.template_marks import INDEX
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ def check_template(source: str) -> None:
         literals = list(environment.lex(source))
     except jinja2.TemplateSyntaxError as error:
         raise EngineRefusedError(f"line {error.lineno}: {error.message}") from None
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
+        raise EngineRefusedError(f"it cannot be read: {error}") from None
+    growth = growth_in(tree)
+    _require(not growth, growth)
     _require(not _ODD_SPACE.search(source), "a separator control character")
     for _, kind, text in literals:
         escapes = text.replace("\\\\", "") if kind == "string" else ""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftkit.errors import TrainingError
+from sftkit.errors import TokenizerError, TrainingError
+from sftkit.template_limits import limited
+from sftkit.template_steps import refuse_endless
 from sftkit.tokenization.stops import special_tokens, stop_tokens
 
 if TYPE_CHECKING:
@@ -78,7 +80,11 @@ def _rendered(
 ) -> str:
     render: Any = tokenizer.apply_chat_template
     try:
-        return str(render([dict(message) for message in messages], tokenize=False, **template_kwargs))
+        refuse_endless(tokenizer.get_chat_template())
+        copies = [dict(message) for message in messages]
+        return str(limited(lambda: render(copies, tokenize=False, **template_kwargs), copies))
+    except TokenizerError:
+        raise
     except Exception as error:  # templates raise what they like
         reason = " ".join(str(error).split())
         raise TrainingError(

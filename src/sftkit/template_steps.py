@@ -1,0 +1,79 @@
+"""Steps of a template that no limit could end, for each is one step of the interpreter: found when it is read."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sftkit.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+
+_LARGEST_PRECISION = 20
+_LARGEST_OF_POWER = 1000
+
+
+@lru_cache(maxsize=32)
+def refuse_endless(source: str) -> None:
+    """Refuse a template with a step that no limit could end. One that is not valid Jinja is left to who renders it.
+
+    Raises:
+        TokenizerError: it has one, or is nested too deep to be read.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols", _generation_tag()])
+    try:
+        problem = _endless_step(environment.parse(source))
+    except jinja2.TemplateSyntaxError:
+        return
+    except RecursionError:
+        raise TokenizerError("the template is nested too deep; write it with fewer brackets and blocks") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise TokenizerError(f"the template cannot be read: {error}") from None
+    if problem:
+        raise TokenizerError(f"the template has {problem}, which may never end; leave it out")
+
+
+def _generation_tag() -> type[Extension]:
+    """Reads `{% generation %}` blocks, which transformers adds to Jinja, as what is in them."""
+    from jinja2.ext import Extension
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            body: list[nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return body
+
+    return Generation
+
+
+def _endless_step(tree: nodes.Template) -> str:
+    """What a template holds that one step of the interpreter may take for ever, "" for nothing."""
+    from jinja2 import nodes
+
+    for power in tree.find_all(nodes.Pow):
+        sides = [side.value if isinstance(side, nodes.Const) else None for side in (power.left, power.right)]
+        if not all(isinstance(side, (int, float)) and abs(side) <= _LARGEST_OF_POWER for side in sides):
+            return f"the operator ** with something computed or large (line {power.lineno})"
+    for each in tree.find_all(nodes.Filter):
+        options: dict[Any, Any] = {pair.key: pair.value for pair in each.kwargs}
+        precision: Any = None
+        if each.name == "round":
+            precision = next(iter(each.args), options.get("precision"))
+        elif each.name == "map" and each.args:
+            if not isinstance(each.args[0], nodes.Const):
+                return f"a filter that it computes (line {each.lineno})"
+            if each.args[0].value == "round":
+                precision = next(iter(each.args[1:]), options.get("precision"))
+        with suppress(nodes.Impossible, TypeError):
+            if precision is None or abs(precision.as_const()) <= _LARGEST_PRECISION:
+                continue
+        return f"a precision of round() that is computed or large (line {each.lineno})"
+    return ""
