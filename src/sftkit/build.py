@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from sftkit.accounting import bad_rows_message, empty_message, make_manifest, split_info
+from sftkit.accounting import empty_message, make_manifest, split_info
+from sftkit.balance import Account, check_balance
 from sftkit.config.schema import PreprocessConfig
 from sftkit.errors import DataError
 from sftkit.execution import Workers
@@ -19,25 +19,39 @@ from sftkit.mixing import Indices, Part, order_splits
 from sftkit.packing import BFD, NONE, pack_length_of, packed
 from sftkit.planning import Plan
 from sftkit.progress import Progress, shown
-from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS, BadRow
+from sftkit.quarantine import Quarantine, bad_rows_message
+from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.shards.directory import QUARANTINE_NAME, OutputDirectory
 from sftkit.shards.layout import Layout
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.sequences import Sequences
 from sftkit.shards.staging import Counts, StagedUnit, unified
-from sftkit.shards.writing import ShardTask, shard_bounds, shard_name, write_shard
+from sftkit.shards.writing import ShardTask, ShardWriter, shard_bounds, shard_name
 from sftkit.splits import TRAIN, VALIDATION
 from sftkit.staging import BAD_ROWS_GATHERED, stage_units
 from sftkit.timing import Stopwatch
+from sftkit.tolerance import Tolerance
 
 _log = logging.getLogger(__name__)
 
 
 def is_done(plan: Plan) -> Manifest | None:
-    """The manifest of the output directory when it holds exactly what the plan would make, else None."""
+    """The manifest of the output directory when it holds exactly what the plan would make, else None.
+
+    Raises:
+        DataError: it does, but with more bad rows than the plan allows.
+    """
     directory = output_of(plan.config)
     manifest = _of_this_plan(plan, directory)
-    return manifest if manifest is not None and directory.holds(manifest) else None
+    if manifest is None or not directory.holds(manifest):
+        return None
+    tolerance = Tolerance(plan.config.max_bad_rows)
+    if manifest.quarantined > tolerance.allowed(manifest.rows_read):
+        raise DataError(
+            f"output_dir {directory.path}: holds this data set, but {manifest.quarantined} rows could not be used"
+            f"{tolerance.exceeded(manifest.rows_read)}; they are in {directory.path / QUARANTINE_NAME}"
+        )
+    return manifest
 
 
 def _of_this_plan(plan: Plan, directory: OutputDirectory) -> Manifest | None:
@@ -51,6 +65,7 @@ def run(plan: Plan, progress: Progress) -> Manifest:
     Raises:
         DataError: too many bad rows, no rows left, or rows that cannot be packed.
         OutputError: the output directory, or the staging directory, cannot be written.
+        UnbalancedError: a row was lost on the way; nothing is published.
     """
     watch = Stopwatch()
     config = plan.config
@@ -58,9 +73,9 @@ def run(plan: Plan, progress: Progress) -> Manifest:
     damaged = _of_this_plan(plan, directory) is not None  # shards are missing: made again, nothing else is lost
     with directory.open(overwrite=config.overwrite or damaged) as output, Workers(plan.workers) as workers:
         staged = stage_units(plan, workers, progress, output.units)
-        bad = _quarantined(plan, staged, output)
-        staged = fitted(staged, plan.units, config, int(config.max_bad_rows) - len(bad) + BAD_ROWS_GATHERED)
-        bad = _quarantined(plan, staged, output)
+        _check_bad_rows(plan, staged, output)
+        staged = fitted(staged, config)
+        _check_bad_rows(plan, staged, output)
         watch.lap("stage")
         processor = config.dataprocessor
         orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
@@ -71,7 +86,8 @@ def run(plan: Plan, progress: Progress) -> Manifest:
         splits = _write_splits(plan, staged, orders, layout, workers, output, progress)
         watch.lap("write")
         manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
-        output.publish(manifest, bad)
+        check_balance(manifest)
+        output.publish(manifest, Quarantine(plan, staged))
     return manifest
 
 
@@ -81,20 +97,19 @@ def output_of(config: PreprocessConfig) -> OutputDirectory:
     return OutputDirectory(Path(config.output_dir), staging, keep_staging=config.keep_staging)
 
 
-def _quarantined(plan: Plan, staged: Sequence[StagedUnit], output: OutputDirectory) -> list[tuple[str, BadRow]]:
-    """The (path, row) of all bad rows, in order.
+def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: OutputDirectory) -> None:
+    """Go on when there are not too many bad rows.
 
     Raises:
-        DataError: they are too many; they are left in the output directory.
+        DataError: they are too many; the first of them (as many as are gathered) are left in the output directory.
     """
-    units = plan.units
-    bad = [(units[unit.number].file.path, row) for unit in staged for row in unit.bad]
-    limit = int(plan.config.max_bad_rows)
-    if len(bad) > limit:
+    account, tolerance = Account.of(staged), Tolerance(plan.config.max_bad_rows)
+    allowed = tolerance.allowed(account.read)
+    if account.quarantined > allowed:
+        bad = Quarantine(plan, staged, int(allowed) + BAD_ROWS_GATHERED)
         output.keep_quarantine(bad)
-        kept = sum(unit.kept for unit in staged)
-        raise DataError(bad_rows_message(bad, kept, limit, str(output.path / QUARANTINE_NAME)))
-    return bad
+        is_whole, where = len(staged) == len(plan.units), str(output.path / QUARANTINE_NAME)
+        raise DataError(bad_rows_message(bad, account, tolerance, is_whole=is_whole, where=where))
 
 
 def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[Part]:
@@ -128,7 +143,10 @@ def layout_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> Layou
     kinds = {unit.text_column for unit in filled}
     if len(kinds) > 1:
         texts = ", ".join(sorted(kind for kind in kinds if kind))
-        raise DataError(f"some data sets end as tokens and others as text ({texts}); all must end alike")
+        raise DataError(
+            f"some data sets end as tokens and others as text ({texts}); all must end alike: give each of `datasets` "
+            "handlers that make tokens, or none"
+        )
     shared = set.intersection(*(set(unit.token_columns) for unit in filled))
     if is_packed and ATTENTION_MASK in shared:
         _log.warning("packs have no attention_mask: where sequences begin is told by %s", SEQ_LENGTHS)
@@ -157,13 +175,13 @@ def _write_splits(
     sizes = np.concatenate([unit.sizes for unit in staged])
     sequences = {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
     tasks = {
-        split: list(_shard_tasks(each, output.staging, split, _shard_count(plan.config, split)))
+        split: list(_shard_tasks(each, output.unfinished, split, _shard_count(plan.config, split)))
         for split, each in sequences.items()
     }
     every = [task for split in tasks.values() for task in split]
     written = {}
     with shown(progress, "writing shards", sum(len(task.sequences) for task in every)):
-        for task, shard in workers.run(partial(write_shard, layout), every):
+        for task, shard in workers.run(ShardWriter(layout), every):
             written[task.path] = shard
             progress.advance(len(task.sequences), rows=shard.rows, tokens=shard.tokens)
     return {

@@ -83,13 +83,16 @@ def preprocess(context: typer.Context) -> None:
     "inspect-shards", cls=config_command(InspectConfig), options_metavar="[DIRECTORY] [--KEY VALUE | KEY=VALUE]..."
 )
 def inspect_shards(context: typer.Context) -> None:
-    """See what the model will see: counts, lengths, and rows token by token with their loss. Or check all rows.
+    """See what the model will see: counts, lengths, and rows token by token with their loss. Or check all of it.
 
     sftkit inspect-shards shards --rows 3
 
     sftkit inspect-shards shards --audit --fail_on error
 
-    Exit code 0: done, whatever the audit finds; with --fail_on 1 when it finds anything of that level or worse.
+    sftkit inspect-shards shards --verify
+
+    Exit code 0: done, whatever the audit finds; with --fail_on 1 when it finds anything of that level or worse; with
+    --verify 1 when anything is not as the manifest says.
     """
     with _exit_codes():
         from sftkit.config.loading import load
@@ -111,10 +114,10 @@ def train(context: typer.Context) -> None:
 
 
 def _preprocess(config: PreprocessConfig) -> None:
-    from sftkit.build import is_done, run
+    from sftkit.build import is_done, output_of, run
     from sftkit.console.plans import print_plan, print_result
     from sftkit.console.progress import make_progress
-    from sftkit.console.streams import results, start_logging
+    from sftkit.console.streams import printable, results, start_logging
     from sftkit.planning import check, plan
 
     start_logging(config.log_level)
@@ -125,7 +128,8 @@ def _preprocess(config: PreprocessConfig) -> None:
         print_plan(planned, results())
         return
     if is_done(planned) is not None:
-        typer.echo(f"{config.output_dir}: complete and unchanged, nothing to do")
+        output_of(planned.config).tidy()
+        typer.echo(printable(f"{config.output_dir}: complete and unchanged, nothing to do"))
         return
     print_result(run(planned, make_progress()), config.output_dir, results())
 
@@ -140,6 +144,9 @@ def _inspect(config: InspectConfig) -> None:
     from sftkit.shards.reading import open_shards
 
     start_logging(config.log_level)
+    if config.verify:
+        _verify(config)
+        return
     raw = bool(config.datasets or config.training_data_path or config.validation_data_path)
     if raw == bool(config.directory):
         raise UsageError("give either a directory of shards, or a data config (data_config_path) to preview, not both")
@@ -151,6 +158,21 @@ def _inspect(config: InspectConfig) -> None:
         else:
             print_report(report, config, results())
     if config.fail_on is not None and report.audit is not None and reaches(report.audit.findings, config.fail_on):
+        raise typer.Exit(SftkitError.exit_code)
+
+
+def _verify(config: InspectConfig) -> None:
+    from sftkit.console.progress import make_progress
+    from sftkit.console.streams import results
+    from sftkit.console.verifying import print_verification, verification_json
+    from sftkit.inspection.verifying import verify
+
+    found = verify(config, make_progress())
+    if config.format == "json":
+        sys.stdout.write(verification_json(found) + "\n")
+    else:
+        print_verification(found, results())
+    if found.differences:
         raise typer.Exit(SftkitError.exit_code)
 
 

@@ -106,7 +106,10 @@ class Workers:
             finished = True
         except BrokenProcessPool:
             held = self._held_by_the_dead(tasks) or f"one of: {', '.join(map(str, running.values()))}"
-            raise WorkerError(f"a worker process died (out of memory?) while it worked on {held}") from None
+            raise WorkerError(
+                f"a worker process died (out of memory?) while it worked on {held}; run it again, with a smaller "
+                "num_workers if memory is short"
+            ) from None
         finally:
             if not finished:
                 self._end()

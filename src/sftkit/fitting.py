@@ -7,8 +7,7 @@ without regard to the length of packs, so that another length needs no tokenizin
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,46 +15,37 @@ import numpy as np
 from sftkit.config.schema import PreprocessConfig
 from sftkit.finishing import NO_TRAINED_TOKEN
 from sftkit.packing import BFD, pack_length_of
-from sftkit.rows import IGNORE_INDEX, LABELS, BadRow, Offsets, Row, RowLog
+from sftkit.rows import IGNORE_INDEX, LABELS, UNREAD, BadRow, Offsets, Row, RowLog
 from sftkit.shards.staged_reading import StagedReader
-from sftkit.shards.staging import StagedUnit, row_numbers
+from sftkit.shards.staging import StagedUnit
 from sftkit.sources.units import Unit, read_unit
 
 _log = logging.getLogger(__name__)
 
 _TOKENS_AT_ONCE = 4 << 20
 
+PACKING = "packing"
+"""Who drops rows that fit no pack, in the account."""
 
-def fitted(
-    staged: Sequence[StagedUnit], units: Sequence[Unit], config: PreprocessConfig, most_bad: int
-) -> list[StagedUnit]:
+
+def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig) -> list[StagedUnit]:
     """The same units, with the rows that fit no pack counted as dropped or quarantined, and marked as not to be used.
 
     A row that is cut loses what is past the pack when it is gathered; one that has no trained token left is dropped.
-
-    Args:
-        staged: in the order of their numbers.
-        units: where they come from, in the same order.
-        config: of the run.
-        most_bad: so many rows are read again from their sources to be quarantined; one more unit with any is not.
-
-    Raises:
-        SourceError: a source can no longer be read.
     """
     length = pack_length_of(config)
     if length is None or config.packing != BFD:
         return list(staged)
     made: list[StagedUnit] = []
-    cut = bad = 0
-    for each, unit in zip(staged, units, strict=True):
+    cut = 0
+    for each in staged:
         long = np.flatnonzero(each.sizes > length)
-        if not len(long) or bad > most_bad:
+        if not len(long):
             made.append(each)
         elif config.overflow == "drop":
             made.append(_without(each, long, f"longer than pack_length={length}"))
         elif config.overflow == "error":
-            made.append(_quarantined(each, long, unit, length))
-            bad += len(long)
+            made.append(replace(each, unfit=long, unfit_reasons={f"more tokens than pack_length={length}": len(long)}))
         else:
             untrained = long[~_keep_a_loss(each, long, length)]
             made.append(_without(each, untrained, NO_TRAINED_TOKEN))
@@ -65,35 +55,39 @@ def fitted(
     return made
 
 
+def misfits(staged: StagedUnit, unit: Unit, length: int) -> Iterator[BadRow]:
+    """The rows of a unit that are quarantined because they fit no pack, in order, with what they are in their source:
+    staged rows are tokens, and a person wants to see what they were. The source is read again, as far as rows are asked
+    for.
+
+    Raises:
+        SourceError: the source can no longer be read.
+    """
+    if not staged.unfit_reasons:
+        return
+    numbers = staged.numbers(staged.unfit.tolist())
+    found = _contents(unit, frozenset(numbers))
+    place, content = next(found, (0, None))
+    for number, size in zip(numbers, staged.sizes[staged.unfit].tolist(), strict=True):
+        log = RowLog()
+        log.quarantine(number, f"{size} tokens, more than pack_length={length}", content if place == number else None)
+        yield from log.bad
+        if place == number:
+            place, content = next(found, (0, None))
+
+
 def _without(staged: StagedUnit, rows: Offsets, reason: str) -> StagedUnit:
-    dropped = Counter(staged.dropped)
-    if len(rows):
-        dropped[reason] += len(rows)
-    return replace(staged, unfit=rows, dropped=dropped)
+    if not len(rows):
+        return staged
+    return replace(staged, unfit=rows, drops={**staged.drops, PACKING: {reason: len(rows)}})
 
 
-def _quarantined(staged: StagedUnit, rows: Offsets, unit: Unit, length: int) -> StagedUnit:
-    numbers = row_numbers(staged.path, rows.tolist())
-    contents = _contents(unit, frozenset(numbers))
-    log = RowLog(bad=list(staged.bad))
-    for number, size in zip(numbers, staged.sizes[rows].tolist(), strict=True):
-        log.quarantine(number, f"{size} tokens, more than pack_length={length}", contents.get(number))
-    log.bad.sort(key=_number)
-    return replace(staged, unfit=rows, bad=tuple(log.bad))
-
-
-def _number(row: BadRow) -> int:
-    return row.number
-
-
-def _contents(unit: Unit, numbers: Collection[int]) -> dict[int, Row]:
-    """Rows of a source by their numbers: staged rows are tokens, and a person wants to see what they were."""
-    found: dict[int, Row] = {}
-    for batch in read_unit(unit, RowLog()):
+def _contents(unit: Unit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
+    """Rows of a source by their numbers, in order."""
+    for batch in read_unit(unit, RowLog(kind=UNREAD, put_aside=lambda *_: None)):
         for number, row in zip(batch.numbers.tolist(), batch.rows, strict=True):
             if number in numbers:
-                found[number] = row
-    return found
+                yield number, row
 
 
 def _keep_a_loss(staged: StagedUnit, rows: Offsets, length: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -46,15 +46,14 @@ def order_splits(parts: Sequence[Part], seed: int, stopping_strategy: str) -> di
     validations: list[Indices] = []
     base = 0
     for part in parts:
-        rows = np.arange(base, base + part.rows)
+        rows = np.random.default_rng(seed).permutation(part.rows) if part.shuffle else np.arange(part.rows)
+        rows += base
         base += part.rows
-        if part.shuffle:
-            rows = rows[np.random.default_rng(seed).permutation(part.rows)]
         train, validation = _split(rows, part, seed)
         if not _is_validation_only(part.split):
             trains.append((part, train))
         validations.append(validation)
-    return {TRAIN: _mix(trains, seed, stopping_strategy), VALIDATION: np.concatenate([*validations, np.arange(0)])}
+    return {TRAIN: _mix(trains, seed, stopping_strategy), VALIDATION: _joined(validations)}
 
 
 def fractions(split: SplitConfig | None) -> tuple[float, float]:
@@ -90,7 +89,8 @@ def _split(rows: Indices, part: Part, seed: int) -> tuple[Indices, Indices]:
         n_train = math.floor(train * count) if given_both else count - n_validation
     if (train and not n_train) or (validation and not n_validation) or n_train + n_validation > count:
         raise DataError(
-            f"dataset {part.name!r}: {count} rows cannot be split into train {train} and validation {validation}"
+            f"dataset {part.name!r}: {count} rows cannot be split into train {train} and validation {validation}; "
+            "give fractions that leave each part a row"
         )
     permutation = rows[np.random.default_rng(seed).permutation(count)]
     return permutation[n_validation : n_validation + n_train], permutation[:n_validation]
@@ -99,7 +99,7 @@ def _split(rows: Indices, part: Part, seed: int) -> tuple[Indices, Indices]:
 def _mix(trains: Sequence[tuple[Part, Indices]], seed: int, stopping_strategy: str) -> Indices:
     weights = [part.sampling for part, _ in trains]
     if all(weight is None for weight in weights):
-        return np.concatenate([*(rows for _, rows in trains), np.arange(0)])
+        return _joined([rows for _, rows in trains])
     given = [0.0 if weight is None else weight for weight in weights]
     for (part, rows), weight in zip(trains, given, strict=True):
         if weight > 0 and not len(rows):
@@ -107,6 +107,12 @@ def _mix(trains: Sequence[tuple[Part, Indices]], seed: int, stopping_strategy: s
     lengths = [len(rows) for _, rows in trains]
     drawn = interleave(lengths, given, seed, stopping_strategy)
     return np.concatenate([rows for _, rows in trains])[drawn]
+
+
+def _joined(parts: Sequence[Indices]) -> Indices:
+    """Parts laid end to end; one alone is not copied."""
+    filled = [part for part in parts if len(part)]
+    return filled[0] if len(filled) == 1 else np.concatenate([*filled, np.arange(0)])
 
 
 def interleave(lengths: Sequence[int], weights: Sequence[float], seed: int, stopping_strategy: str) -> Indices:
@@ -121,7 +127,10 @@ def interleave(lengths: Sequence[int], weights: Sequence[float], seed: int, stop
     sizes = np.asarray(lengths, np.int64)
     drawable = np.asarray(weights, np.float64) > 0
     if stopping_strategy != "first_exhausted" and not drawable.all():
-        raise DataError(f"{stopping_strategy} cannot exhaust a dataset whose sampling weight is 0")
+        raise DataError(
+            f"sampling_stopping_strategy={stopping_strategy} cannot exhaust a data set whose sampling weight is 0; "
+            "leave it out, or say first_exhausted"
+        )
     draws = _draws(sizes, np.asarray(weights, np.float64), drawable, seed, first=stopping_strategy == "first_exhausted")
     bases = np.concatenate(([0], np.cumsum(sizes)[:-1]))
     result = np.empty(len(draws), np.int64)

@@ -48,7 +48,8 @@ class Packs:
         """These packs, in this order."""
         counts = np.diff(self.offsets)[packs]
         offsets = offsets_of(counts)
-        pieces = np.arange(offsets[-1]) + np.repeat(self.offsets[packs] - offsets[:-1], counts)
+        pieces = np.arange(offsets[-1])
+        pieces += np.repeat(self.offsets[packs] - offsets[:-1], counts)
         return Packs(self.rows[pieces], self.starts[pieces], self.lengths[pieces], offsets)
 
 

@@ -20,8 +20,12 @@ from sftkit.shards.staging import StagedUnit, StagingWriter, UnitAudit
 from sftkit.shards.unit_store import UnitStore
 from sftkit.simple import DEFAULT_TEXT_FIELD
 from sftkit.sources.units import Unit, read_unit
+from sftkit.template_limits import TemplateLimitError
 from sftkit.timing import Stopwatch
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+
+FINISHING = "finish"
+"""Who has the rows after all handlers, in accounts and measurements."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,10 @@ class Pipeline:
             DataError: its rows do not all end alike, or hold what Parquet cannot.
             EngineDifferenceError: a fast engine made another row than the reference.
         """
-        unit, log, watch = task.unit, RowLog(), Stopwatch()
+        unit, watch = task.unit, Stopwatch()
         checked: Gathered | None = None
         with store.writer(task.key) as writer:
+            log = RowLog(put_aside=writer.put_aside)
             for batch, text_field in self.finished(unit, log, watch):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
@@ -94,7 +99,7 @@ class Pipeline:
                 watch.lap("audit")
         audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
         watch.lap("audit")
-        staged = writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit)
+        staged = writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit, unit.part.first_number)
         store.keep(task.key, staged)
         return staged
 
@@ -107,24 +112,25 @@ class Pipeline:
             SourceError, EngineDifferenceError: as `stage`.
         """
         steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
-        unreadable = RowLog()
+        unreadable = log.beside()
         self.tools.begin_unit()
         try:
             for batch in read_unit(unit, unreadable):
                 watch.lap("read")
                 log.read += len(batch)
                 for name, step in steps:
+                    log.handler = name
                     batch = step(batch, log)
                     watch.lap(name)
+                log.handler = FINISHING
                 for part in ending.parts(batch):
                     finished = ending.finish(part, log, self.tools)
-                    watch.lap("finish")
+                    watch.lap(FINISHING)
                     yield finished
-        except EngineDifferenceError as difference:
-            raise difference.at(f"{unit.file.path}:{difference.place}") from None
-        log.read += len(unreadable.bad)
-        log.bad.extend(unreadable.bad)
-        log.bad.sort(key=lambda row: row.number)
+                log.settle()
+        except (EngineDifferenceError, TemplateLimitError) as error:
+            raise error.at(f"{unit.file.path}:{error.place}") from None
+        log.join(unreadable)
 
     def _norms_of(self, dataset: str) -> Norms:
         """What right rows of a data set look like, learnt when its first rows of tokens are there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,27 +16,27 @@ from sftkit.config.validation import validate
 from sftkit.early import SMALL
 from sftkit.errors import ConfigError, DataError
 from sftkit.handlers.registry import build_chain
+from sftkit.handlers.user import check_trusted
 from sftkit.packing import NONE, pack_length_of
 from sftkit.pipeline import Pipeline, Recipe
 from sftkit.processes import available_cores
-from sftkit.rows import INPUT_IDS, SEQ_LENGTHS, RowLog
+from sftkit.rows import INPUT_IDS, SEQ_LENGTHS, UNREAD, BadRow, RowLog
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.simple import as_text_shards, datasets_of
 from sftkit.sources.finding import find_sources
+from sftkit.sources.model import Limits
 from sftkit.sources.units import ScannedFile, Unit, read_unit, scan_files
 from sftkit.timing import Stopwatch
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.files import tokenizer_files
 from sftkit.tokenization.loading import TokenizerSpec, tokenizer_spec
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
-from sftkit.unit_keys import recipe_key, unit_keys
+from sftkit.unit_keys import LIMITS, recipe_key, unit_keys
 
 _log = logging.getLogger(__name__)
 
 _TINY = 64 << 10
 """Bytes of source that `tokenizers` has encoded before a fast encoder would be loaded."""
-
-# The settings that decide what becomes of rows, apart from those that make them (`unit_keys.recipe_key`).
-_CONTENT_KEYS = ("dataprocessor", "overflow", "max_bad_rows", "num_dataset_shards", "num_eval_dataset_shards")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def check(config: PreprocessConfig) -> None:
     problems: list[str] = []
     checks: list[Callable[[], object]] = [partial(validate, config), partial(tokenizer_spec, config)]
     checks += [partial(build_chain, dataset, index) for index, dataset in enumerate(config.datasets)]
+    checks += [partial(check_trusted, name, config.trust_packages) for name in _functions(config.datasets)]
     for each in checks:
         try:
             each()
@@ -93,6 +94,12 @@ def check(config: PreprocessConfig) -> None:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
+
+
+def _functions(datasets: Sequence[DatasetConfig]) -> list[str]:
+    """The functions that data handlers name."""
+    names = (handler.name for dataset in datasets for handler in dataset.data_handlers)
+    return sorted({name for name in names if ":" in name})
 
 
 def plan(config: PreprocessConfig) -> Plan:
@@ -104,11 +111,12 @@ def plan(config: PreprocessConfig) -> Plan:
     watch = Stopwatch()
     check(config)
     config = as_text_shards(config)
+    limits = Limits(config.max_row_bytes, config.max_expansion)
     found: dict[str, list[ScannedFile]] = {}
 
     def found_of(dataset: DatasetConfig) -> list[ScannedFile]:
         if dataset.name not in found:
-            found[dataset.name] = scan_files(find_sources(dataset), config.unit_size)
+            found[dataset.name] = scan_files(find_sources(dataset, limits), config.unit_size)
         return found[dataset.name]
 
     def columns_of(dataset: DatasetConfig) -> list[str]:
@@ -126,9 +134,9 @@ def plan(config: PreprocessConfig) -> Plan:
     tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
-    identity = [*pipeline.tools.identity, pipeline.tools.stop_tokens] if tokenizer is not None else None
+    identity = _identity(pipeline.tools, tokenizer) if tokenizer is not None else {}
     keys = unit_keys(files, datasets, config, identity)
-    content = _fingerprint(recipe, files, tokenizer, identity)
+    content = _fingerprint(recipe, files, identity)
     watch.lap("plan")
     planned = Plan(config, recipe, pipeline, files, keys, tokenizer, content, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
@@ -141,13 +149,18 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
     Raises:
         DataError: no row of any file can be read.
     """
-    log = RowLog()
+    bad: list[str] = []
     for unit in (unit for file in files for unit in file.units):
+
+        def keep_first(_: str, rows: Sequence[BadRow], path: str = unit.file.path) -> None:
+            if not bad:  # there may be millions of them
+                bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read")
+
+        log = RowLog(kind=UNREAD, put_aside=keep_first)
         for batch in read_unit(unit, log):
             return batch.columns()
-        if log.bad:
-            raise DataError(f"{unit.file.path}:{log.bad[0].number}: {log.bad[0].reason}; no row could be read")
-    raise DataError(f"{files[0].file.path}: holds no rows")
+        log.settle()
+    raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows")
 
 
 def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:
@@ -194,6 +207,7 @@ def _tokenizer_info(tools: Toolbox, spec: TokenizerSpec | None) -> TokenizerInfo
         return None
     tokenizer = tools.tokenizer
     fingerprint, chat_template_sha256 = tools.identity
+    template = tokenizer.chat_template
     return TokenizerInfo(
         name=spec.name,
         vocabulary_size=len(tokenizer),
@@ -201,6 +215,10 @@ def _tokenizer_info(tools: Toolbox, spec: TokenizerSpec | None) -> TokenizerInfo
         fingerprint=fingerprint,
         chat_template_sha256=chat_template_sha256,
         added_special_tokens=spec.added_special_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        chat_template=json.dumps(template, sort_keys=True, indent=1) if isinstance(template, dict) else template,
+        files=tokenizer_files(spec.name),
     )
 
 
@@ -214,17 +232,30 @@ def _warn_of_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
         )
 
 
-def _fingerprint(
-    recipe: Recipe, files: tuple[ScannedFile, ...], tokenizer: TokenizerInfo | None, identity: list[Any] | None
-) -> str:
-    """sha256 over everything that decides the bytes of the shards."""
-    content: dict[str, Any] = {
-        "options": {key: plain(getattr(recipe.options, key, None)) for key in _CONTENT_KEYS},
-        "datasets": plain(recipe.datasets),
-        "sources": [(file.file.dataset, file.file.format, file.sha256) for file in files],
-        "tokenizer": plain(tokenizer),
-        "recipes": [recipe_key(dataset, recipe.options, identity) for dataset in recipe.datasets],
+def _identity(tools: Toolbox, info: TokenizerInfo) -> dict[str, Any]:
+    """Everything that tells apart tokenizers which make other rows, as JSON can hold it."""
+    tokenizer = tools.tokenizer
+    return {
+        "fingerprint": info.fingerprint,
+        "chat_template": info.chat_template_sha256,
+        "stop_tokens": tools.stop_tokens,
+        "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
+        LIMITS: [tokenizer.model_max_length, tokenizer.truncation_side],
+        "files": {} if tokenizer.is_fast else info.files,  # one written in Python is what its files make it
     }
-    if recipe.options.packing != NONE:
-        content["packing"] = [recipe.options.packing, pack_length_of(recipe.options)]
+
+
+def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: Mapping[str, Any]) -> str:
+    """sha256 over everything that decides the bytes of the shards; names and paths do not."""
+    config, datasets = recipe.options, recipe.datasets
+    numbers = {dataset.name: number for number, dataset in enumerate(datasets)}
+    content: dict[str, Any] = {
+        "sources": [(numbers[f.file.dataset], f.file.format, f.file.compression, f.sha256) for f in files],
+        "recipes": [recipe_key(dataset, config, identity) for dataset in datasets],
+        "mixing": [[plain(dataset.split), dataset.sampling, dataset.shuffle] for dataset in datasets],
+        "order": [config.dataprocessor.seed, config.dataprocessor.sampling_stopping_strategy],
+        "shards": [getattr(config, key, None) for key in ("num_dataset_shards", "num_eval_dataset_shards")],
+    }
+    if config.packing != NONE:
+        content["packing"] = [config.packing, pack_length_of(config), config.overflow]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

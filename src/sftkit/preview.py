@@ -47,7 +47,10 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     ]
     filled = [unit for unit in staged if unit.rows]
     if not filled:
-        raise DataError("no rows left to show; every row that was tried is dropped or unusable")
+        raise DataError(
+            "no rows left to show: every row of the data config that was tried is dropped or cannot be used; "
+            "preprocess says why"
+        )
     rows = _in_turns([unit.rows for unit in filled])
     sizes = np.concatenate([unit.sizes for unit in filled])[rows]
     path = scratch / shard_name(TRAIN, 0, 1)

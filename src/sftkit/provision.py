@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from sftkit.build import is_done, run
+from sftkit.build import is_done, output_of, run
 from sftkit.config.schema import TrainConfig, as_preprocess
 from sftkit.config.validation import validate
 from sftkit.errors import ConfigError, SourceError
@@ -85,6 +85,8 @@ def _built(config: TrainConfig, progress: Progress) -> ShardSet:
     planned = replace(planned, config=replace(planned.config, output_dir=str(place)))
     if is_done(planned) is None:
         run(planned, progress)
+    else:
+        output_of(planned.config).tidy()
     return open_shards(str(place))
 
 

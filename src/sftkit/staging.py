@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -22,6 +22,7 @@ from sftkit.shards.staging import StagedUnit
 from sftkit.shards.unit_store import UnitStore
 from sftkit.shared_tools import tools_like
 from sftkit.sources.units import Unit
+from sftkit.tolerance import Tolerance, most_rows
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +63,10 @@ def _stage(
         if key in found:
             _check_packable(plan, unit, found[key])
     staged = dict(found)
-    wanted = Counter(plan.keys)
     missing = {key: unit for unit, key in reversed(list(zip(plan.units, plan.keys, strict=True))) if key not in found}
     tasks = [StagingTask(unit, key) for key, unit in missing.items()]
     tasks.sort(key=lambda task: (-task.unit.part.size, task.unit.number))
-    bad = sum(len(unit.bad) * wanted[key] for key, unit in staged.items())
+    account = _Account(plan, staged)
     with shown(progress, "tokenizing", sum(task.unit.part.size for task in tasks)):
         for task, result in workers.run(_stage_function(plan, store), tasks):
             _check_packable(plan, task.unit, result)
@@ -74,15 +74,47 @@ def _stage(
                 "%s: %d rows of %d staged in %.1f s", task, result.rows, result.read, sum(result.seconds.values())
             )
             staged[task.key] = result
-            bad += len(result.bad) * wanted[task.key]
+            account.add(task.key, result)
             progress.advance(task.unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
-            if bad > plan.config.max_bad_rows + BAD_ROWS_GATHERED:
+            if account.is_hopeless():
                 break
     return [
-        replace(staged[key], number=unit.number, found=key not in missing or missing[key] is not unit)
+        staged[key].standing(unit.number, unit.part.first_number, found=key not in missing or missing[key] is not unit)
         for unit, key in zip(plan.units, plan.keys, strict=True)
         if key in staged
     ]
+
+
+class _Account:
+    """Rows read, and bad rows among them, while units are run; equal units count as often as they are there."""
+
+    def __init__(self, plan: Plan, staged: Mapping[str, StagedUnit]) -> None:
+        self._tolerance = Tolerance(plan.config.max_bad_rows)
+        self._units = Counter(plan.keys)
+        self._bad = self._read = 0
+        most = most_rows(plan.files)
+        self._to_come: Counter[str] = Counter()
+        self._unknown: set[str] = set()
+        for unit, key in zip(plan.units, plan.keys, strict=True):
+            if most[unit.number] < math.inf:
+                self._to_come[key] += int(most[unit.number])
+            else:
+                self._unknown.add(key)
+        self._all_to_come = self._to_come.total()
+        for key, result in staged.items():
+            self.add(key, result)
+
+    def add(self, key: str, unit: StagedUnit) -> None:
+        """Count a unit that is staged."""
+        self._bad += unit.quarantined * self._units[key]
+        self._read += unit.read * self._units[key]
+        self._all_to_come -= self._to_come.pop(key, 0)
+        self._unknown.discard(key)
+
+    def is_hopeless(self) -> bool:
+        """Whether bad rows are far too many, however many good ones may still come."""
+        most = math.inf if self._unknown else self._read + self._all_to_come
+        return self._bad > self._tolerance.allowed(most) + BAD_ROWS_GATHERED
 
 
 def _check_packable(plan: Plan, unit: Unit, staged: StagedUnit) -> None:

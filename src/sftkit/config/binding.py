@@ -67,7 +67,7 @@ def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Prob
         name = _canonical(str(given), fields, aliases)
         path = f"{section}.{given}" if section else str(given)
         if name not in fields:
-            known = [*fields, *aliases]
+            known = [*fields, *(alias for alias, ours in aliases.items() if ours in fields)]
             problems.append(Problem(path, f"unknown key {path!r}{nearest(str(given), known)}"))
         elif name in values:
             problems.append(Problem(path, f"{path!r} and {name!r} are the same key; give it once"))

@@ -102,7 +102,9 @@ def _unknown(token: str, key: str, schema: type[Any], extra_keys: Mapping[str, A
     if is_dataclass(kind):  # the section is right, the key in it is not
         known = [f"{section}.{name}" for name in field_types(typing.cast(type[Any], kind))]
         return Problem(key, f"unknown option {spelled}{nearest(f'{section}.{last}', known)}")
-    known = [*option_names(schema, extra_keys), *PATH_ALIASES, *aliases_of(""), "help"]
+    names = option_names(schema, extra_keys)
+    aliases = [alias for alias, ours in aliases_of("").items() if ours in names]
+    known = [*names, *PATH_ALIASES, *aliases, "help"]
     return Problem(key, f"unknown option {spelled}{nearest(key.replace('-', '_'), known)}")
 
 

@@ -16,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, aliases_of, bind, field_types
 from sftkit.config.commandline import Override, parse, without_none
-from sftkit.config.fields import is_literal
-from sftkit.config.schema import ProcessorConfig, TrainConfig
-from sftkit.config.yaml_reading import read_yaml
+from sftkit.config.fields import is_literal, panel_of
+from sftkit.config.resolved import resolved_config
+from sftkit.config.schema import InspectConfig, PreprocessConfig, ProcessorConfig, TrainConfig
+from sftkit.config.yaml_reading import read_json, read_yaml
 from sftkit.errors import ConfigError, UsageError
 from sftkit.sample import sample_path
 
@@ -30,6 +31,13 @@ _LITERAL_KEYS = frozenset(
 ) | {"template"}
 # What is an interpolation: `${other.key}`, or one of OmegaConf's own resolvers, `${oc.env:HOME}`.
 _REFERENCE = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
+_OF_THE_ROWS = ("Data", "Rows")
+_OF_THE_RUN = frozenset(
+    field.name
+    for schema in (PreprocessConfig, InspectConfig, TrainConfig)
+    for field in dataclasses.fields(schema)
+    if panel_of(field) not in _OF_THE_ROWS
+) - {"model_name_or_path", "tokenizer_name_or_path", "add_special_tokens"}
 _EXTRA_KEYS_FIELD = "training_arguments"
 
 
@@ -102,13 +110,14 @@ def read_config_file(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
     try:
-        data = json.loads(text) if path.endswith(".json") else read_yaml(text)
+        data = read_json(text) if path.endswith(".json") else read_yaml(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{path}:{_yaml_place(error)}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {_first_line(error)}") from None
+        kind = "JSON" if path.endswith(".json") else "YAML"
+        raise ConfigError(f"{path}: not valid {kind}: {_first_line(error)}") from None
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config file must hold keys and values")
@@ -116,25 +125,41 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 
 def _merge_files(overrides: Sequence[Override]) -> DictConfig:
-    files = [(path, _unalias(read_config_file(path))) for path in _config_paths(overrides)]
+    files: list[tuple[str, dict[str, Any]]] = []
+    resolved: set[str] = set()
     merged: dict[str, Any] = {}
-    for _, data in files:
-        merged |= data
+    for path in _config_paths(overrides):
+        written = read_config_file(path)
+        data = resolved_config(written)
+        resolved |= set() if data is None else {path}
+        files.append((path, _unalias(written) if data is None else data))
+        merged |= files[-1][1]
     data_config = next(
         (o.text for o in reversed(overrides) if o.path == "data_config_path"), merged.get("data_config_path")
     )
     if data_config is not None:
         data = _unalias(read_config_file(str(data_config)))
+        _check_data_config(str(data_config), data)
         twice = [path for path, other in files if "datasets" in other and "datasets" in data]
         if twice:
             raise ConfigError(f"`datasets` stands in {twice[0]} and in {data_config}; give the data config once")
         files.insert(0, (str(data_config), data))
     try:
-        result = OmegaConf.merge(*(OmegaConf.create(_escape(data)) for _, data in files), OmegaConf.create({}))
+        escaped = (_escape(data, literal=path in resolved) for path, data in files)
+        result = OmegaConf.merge(*map(OmegaConf.create, escaped), OmegaConf.create({}))
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config files cannot be merged: {_first_line(error)}") from None
     assert isinstance(result, DictConfig)
     return result
+
+
+def _check_data_config(path: str, data: Mapping[str, Any]) -> None:
+    """A data config may come from a stranger: it says what the rows are, not where and how a run writes."""
+    foreign = next((key for key in data if key in _OF_THE_RUN), None)
+    if foreign is not None:
+        raise ConfigError(
+            f"{path}: a data config cannot say {foreign}; give it as an option, or in a file for --config"
+        )
 
 
 def _config_paths(overrides: Sequence[Override]) -> list[str]:
@@ -167,7 +192,10 @@ def _apply(overrides: Sequence[Override], merged: DictConfig) -> list[str]:
         if isinstance(value, list):
             repeated.setdefault(override.path, []).extend(value)
             value = repeated[override.path]
+        head = override.path.split("[")[0]
         try:
+            if head != override.path and OmegaConf.select(merged, head) is None:
+                raise IndexError  # OmegaConf would make keys and values of it
             OmegaConf.update(merged, override.path, value, force_add=True)
         except (OmegaConfBaseException, IndexError, AttributeError, TypeError, AssertionError):
             problems.append(f"{override.path} cannot be set: the config has no such entry")
@@ -201,7 +229,7 @@ def _words(text: str) -> list[str]:
 def _escape(data: Any, *, literal: bool = False) -> Any:
     """Protect every `${` from interpolation that is template text, or no reference to another key."""
     if isinstance(data, Mapping):
-        return {key: _escape(value, literal=key in _LITERAL_KEYS) for key, value in data.items()}
+        return {key: _escape(value, literal=literal or key in _LITERAL_KEYS) for key, value in data.items()}
     if isinstance(data, list):
         return [_escape(value, literal=literal) for value in data]
     if not isinstance(data, str) or "${" not in data:

@@ -96,7 +96,10 @@ class DataOptions:
     """What `preprocess`, `inspect-shards` and `train` have in common: how rows become tokens."""
 
     config: tuple[str, ...] = option(
-        (), panel=_RUN, help="YAML or JSON file with any of these keys; may be repeated, later ones win."
+        (),
+        panel=_RUN,
+        help="YAML or JSON file with any of these keys, or a manifest, whose run is then repeated; may be repeated, "
+        "later ones win.",
     )
     data_config_path: str | None = option(
         None, panel=_DATA, help="A data config, YAML or JSON: `dataprocessor` and `datasets`."
@@ -135,6 +138,12 @@ class DataOptions:
     )
     trust_remote_code: bool = option(
         False, panel=_TOKENIZER, help="Run tokenizer or model code that comes with the files."
+    )
+    trust_packages: tuple[str, ...] = option(
+        (),
+        panel=_RUN,
+        help="Installed packages whose functions `data_handlers` may name; those in modules of your own, which are not "
+        "installed, need no leave.",
     )
     add_special_tokens: tuple[str, ...] = option(
         (), panel=_TOKENIZER, help="Tokens to add to the vocabulary as special tokens."

@@ -93,8 +93,10 @@ def _number_problems(config: DataOptions) -> Iterator[str]:
     for key in _NOT_NEGATIVE:
         value = getattr(config, key, None)
         if isinstance(value, int | float) and value < 0:
-            yield f"{key} must be 0 or more, not {value}"
-
+            yield f"{key} must be 0 or more, not {value:g}"
+    bad: Any = getattr(config, "max_bad_rows", 0)
+    if bad > 1 and bad != int(bad):
+        yield f"max_bad_rows must be a whole number of rows, or a fraction below 1, not {bad:g}"
     if not 0 <= config.engine_verify <= 1:
         yield f"engine_verify must lie between 0 and 1, not {config.engine_verify:g}"
 

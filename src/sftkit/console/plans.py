@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.config.fields import plain
+from sftkit.console.accounts import print_account
 from sftkit.console.findings import print_findings
 from sftkit.mixing import fractions
 from sftkit.packing import pack_length_of
@@ -60,16 +61,7 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
                     f"{split.sequences:,} sequences ({each:.1f} a pack)"
                 )
             )
-    account = [f"{manifest.rows_read:,} rows read"]
-    account += [f"{count:,} dropped ({reason})" for reason, count in manifest.dropped.items()]
-    if manifest.quarantined:
-        account.append(f"{manifest.quarantined:,} quarantined (quarantine.jsonl)")
-    if manifest.rows_left_out:
-        account.append(f"{manifest.rows_left_out:,} left out by split or mix")
-    if manifest.rows_repeated:
-        account.append(f"{manifest.rows_repeated:,} written more than once by the mix")
-    account.append(f"{manifest.rows_written:,} written")
-    console.print(Text(", ".join(account)))
+    print_account(manifest, console)
     if manifest.units_found:
         run = manifest.units - manifest.units_found
         console.print(

@@ -21,6 +21,7 @@ from sftkit.rows import (
     Supervised,
     checked_text,
 )
+from sftkit.template_limits import TemplateLimitError
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ def usable(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Bat
         except RowDroppedError as reason:
             kept[index] = False
             log.drop(str(reason))
-        except EngineDifferenceError as error:
+        except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(str(batch.numbers[index])) from None
     return batch.keep(kept), values
 

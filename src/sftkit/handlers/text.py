@@ -11,6 +11,8 @@ from sftkit.config.fields import option
 from sftkit.errors import ConfigError
 from sftkit.handlers.model import Handler, Step, Tools, each_row, missing_column, text_of
 from sftkit.rows import Row, RowError
+from sftkit.template_limits import TemplateLimitError, limited
+from sftkit.template_steps import refuse_endless
 
 _PLACEHOLDER = re.compile(r"\{\{([\s0-9A-Za-z_\-.]+)\}\}")
 
@@ -51,20 +53,28 @@ class ApplyCustomJinjaTemplate(Handler):
         return (self.dataset_text_field,)
 
     def bind(self, tools: Tools) -> Step:
-        """Compile the template once, render each row."""
+        """Compile the template once, render each row.
+
+        Raises:
+            ConfigError: it is not valid Jinja.
+            TokenizerError: it takes too much (of a row: `TemplateLimitError`, from the step).
+        """
         from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         eos = tools.eos_token if self.add_eos_token else ""
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        refuse_endless(self.template)
         try:
-            template = environment.from_string(self.template)
+            template = limited(lambda: environment.from_string(self.template), self.template)
         except TemplateSyntaxError as error:
             raise ConfigError(f"template is not valid Jinja: line {error.lineno}: {error.message}") from None
 
         def render(row: Row) -> Row:
             try:
-                text = template.render({"element": row, **row})
+                text = limited(lambda: template.render({"element": row, **row}), row)
+            except TemplateLimitError:
+                raise
             except UndefinedError as error:
                 raise RowError(f"the template asks for what is not there: {error}; {_columns(row)}") from None
             except Exception as error:  # a template may raise anything on data it was not written for

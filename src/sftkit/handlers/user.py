@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+import sysconfig
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +30,7 @@ class UserFunction(Handler):
         """Import the function and call it on each row, token columns included as lists."""
         function = import_function(self.path)
         keywords = dict(self.fn_kwargs)
-        signature = inspect.signature(function)
+        signature = _signature(self.path, function)
         if "tokenizer" in signature.parameters:
             keywords.setdefault("tokenizer", tools.tokenizer)
         try:
@@ -72,12 +73,58 @@ def import_function(path: str) -> Callable[..., Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # a console script's path lacks it, `python -m` has it
+    if not all(each.isidentifier() for each in (*module_name.split("."), name)):
+        raise ConfigError(f"handler {path!r}: write it package.module:function")
     try:
-        function = getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        raise ConfigError(f"handler {path!r}: cannot import {module_name}: {error}") from None
-    except AttributeError:
-        raise ConfigError(f"handler {path!r}: module {module_name} has no {name!r}") from None
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the user's code may raise anything
+        kind = "" if isinstance(error, ImportError) else f"it raised {type(error).__name__}: "
+        raise ConfigError(f"handler {path!r}: cannot import {module_name}: {kind}{_one_line(error)}") from None
+    function = getattr(module, name, None)
+    if function is None:
+        raise ConfigError(f"handler {path!r}: module {module_name} has no {name!r}")
     if not callable(function):
         raise ConfigError(f"handler {path!r}: {name} is not a function")
     return cast(Callable[..., Any], function)
+
+
+def check_trusted(path: str, packages: Collection[str]) -> None:
+    """Let a data config, which may come from a stranger, call nothing but what is the user's own.
+
+    A module of Python's library, or of a package that was installed, is not: most can write anywhere. What a module of
+    the user's own has imported from there is not, either.
+
+    Raises:
+        ConfigError: the function is of no module of the user's own, nor of one of these packages.
+    """
+    function = import_function(path)
+    names = {path.partition(":")[0], getattr(inspect.unwrap(function), "__module__", None) or "builtins"}
+    for name in sorted(names):
+        package = name.partition(".")[0]
+        if package not in packages and _is_installed(package):
+            raise ConfigError(
+                f"handler {path!r}: {package} is an installed package, not a module of your own; if its function is to "
+                f"be called, say trust_packages={package}"
+            )
+
+
+def _is_installed(package: str) -> bool:
+    if package in sys.stdlib_module_names or package in sys.builtin_module_names:
+        return True
+    places = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    file = getattr(sys.modules.get(package), "__file__", None)
+    inside = (
+        [Path(file)] if file is not None else [Path(each) for each in getattr(sys.modules.get(package), "__path__", ())]
+    )
+    return any(each.resolve().is_relative_to(place) for each in inside for place in places)
+
+
+def _signature(path: str, function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # of what is not written in Python
+        raise ConfigError(f"handler {path!r}: its parameters cannot be told; give a function of Python") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

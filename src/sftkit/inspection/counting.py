@@ -61,7 +61,7 @@ def summarize(shards: ShardSet, text_field: str | None = None) -> Summary:
 
 
 @dataclass
-class _Counts:
+class Counts:
     """Running counts of a shard that only its split tells of. longest, sequences, most, misfit_packs: of packs, in
     tokens and sequences.
     """
@@ -85,7 +85,7 @@ class _Counts:
         self.most = max(self.most, int(packs.numbers.max(initial=-1)) + 1)
         self.misfit_packs += int(np.count_nonzero(packs.misfit))
 
-    def merge(self, other: _Counts) -> None:
+    def merge(self, other: Counts) -> None:
         """Count another shard too."""
         self.lengths.merge(other.lengths)
         for name in ("wrong", "misfit", "packed_rows", "packed_tokens", "sequences", "misfit_packs"):
@@ -96,9 +96,9 @@ class _Counts:
 def _split(name: str, files: Sequence[Layout], root: Path, packing: Packing) -> SplitSummary:
     # Arrow and numpy let go of the interpreter while they work; each thread holds one row group.
     with ThreadPoolExecutor(_THREADS) as pool:
-        counted = list(pool.map(partial(_shard, root=root, packing=packing), files))
+        counted = list(pool.map(partial(count_shard, root=root, packing=packing), files))
     shards = tuple(shard for shard, _ in counted)
-    counts = _Counts()
+    counts = Counts()
     for _, part in counted:
         counts.merge(part)
     tokens, trained = _sum([s.tokens for s in shards]), _sum([s.trained_tokens for s in shards])
@@ -117,7 +117,7 @@ def _split(name: str, files: Sequence[Layout], root: Path, packing: Packing) -> 
     )
 
 
-def _packs(counts: _Counts, packing: Packing) -> PackSummary:
+def _packs(counts: Counts, packing: Packing) -> PackSummary:
     length = packing.length or counts.longest
     rows = max(1, counts.packed_rows)
     return PackSummary(
@@ -130,8 +130,13 @@ def _packs(counts: _Counts, packing: Packing) -> PackSummary:
     )
 
 
-def _shard(layout: Layout, root: Path, packing: Packing) -> tuple[ShardSummary, _Counts]:
-    counts = _Counts()
+def count_shard(layout: Layout, root: Path, packing: Packing) -> tuple[ShardSummary, Counts]:
+    """Count one file: what it holds, and what only its split tells of.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    counts = Counts()
     known = layout.tokens and bool(layout.supervision)
     total = ShardSummary(
         file=shard_label(layout.path, root),

@@ -21,6 +21,8 @@ from sftkit.tokenization.stops import stop_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_TEMPLATE_KEYS = ("chat_template", "chat_template_path", "chat_template_base64")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -60,13 +62,17 @@ def source_of(config: InspectConfig, manifest: Manifest | None) -> Source:
     made_by: Mapping[str, Any] = manifest.config if manifest is not None else {}
     if manifest is None and config.datasets:
         made_by = plain(config)
-    template, notes = _template(made_by.get("dataprocessor") or {}) if manifest is not None else (None, [])
+    template, notes = recorded_template(manifest) if manifest is not None else (None, [])
     tokenizer, more = open_tokenizer(config, manifest, template)
     return Source(tokenizer, making_in(made_by), manifest, (*notes, *more))
 
 
-def _template(processor: Mapping[str, Any]) -> tuple[str | None, list[str]]:
-    """The chat template that a manifest's config gives, None where it gives none."""
+def recorded_template(manifest: Manifest) -> tuple[str | None, list[str]]:
+    """The chat template that a manifest's config gave, None where it gave none, or it is gone, as a note then says."""
+    processor = manifest.config.get("dataprocessor") or {}
+    made_with = manifest.tokenizer
+    if any(processor.get(key) is not None for key in _TEMPLATE_KEYS) and made_with and made_with.chat_template:
+        return made_with.chat_template, []  # whatever has become of the file it came from
     if processor.get("chat_template") is not None:
         return str(processor["chat_template"]), []
     if processor.get("chat_template_base64") is not None:

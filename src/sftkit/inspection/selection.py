@@ -119,7 +119,7 @@ def select(scope: Scope, config: InspectConfig, decoder: Decoder | None, fields:
     if first:
         total = _total(scope)
         if not 0 <= first < total:
-            raise SourceError(f"row {first}: {scope.name} has {total:,} rows, 0 to {total - 1:,}")
+            raise SourceError(f"row={first}: {scope.name} has {total:,} rows, 0 to {total - 1:,}")
     if config.search is not None:
         return _search(scope, config.search, first, config.rows, decoder, fields)
     return _places(scope, range(first, first + config.rows))

@@ -1,21 +1,25 @@
-"""The account of a staged unit as a file: everything but its rows. Arrow IPC: a line a row, the rest as JSON beside."""
+"""The account of a staged unit as a file: everything but its rows. Arrow IPC: a line a row, the rest as JSON beside.
+
+Quarantined rows stand in a file of their own (`bad_rows`), of which the account has size and sha256.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sftkit.rows import BadRow
 from sftkit.shards.arrays import flat_array, numbers_of
+from sftkit.shards.bad_rows import BadRows, bad_rows_path
 from sftkit.shards.files import replacing, sha256_of_file
 from sftkit.shards.staging import StagedUnit, UnitAudit
 
-_VERSION = 1
+_VERSION = 3
 _KEY = b"sftkit"
 
 
@@ -32,21 +36,25 @@ def write_account(path: Path, unit: StagedUnit, run: str) -> None:
         columns["digests"] = flat_array(unit.audit.digests)
     told = {
         "version": _VERSION,
-        "bytes": unit.path.stat().st_size if unit.rows else 0,
-        "sha256": sha256_of_file(unit.path) if unit.rows else None,
+        **_seal(unit.path, unit.rows),
         "token_columns": unit.token_columns,
         "text_column": unit.text_column,
         "extras": base64.b64encode(unit.extras.serialize().to_pybytes()).decode(),
+        "first_number": unit.first_number,
         "read": unit.read,
-        "dropped": unit.dropped,
-        "bad": [[row.number, row.reason, row.content] for row in unit.bad],
+        "drops": unit.drops,
+        "bad": {"count": unit.bad.count, "reasons": unit.bad.reasons, **_seal(unit.bad.path, unit.bad.count)},
         "engines": unit.engines,
         "seconds": unit.seconds,
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.faulty if unit.audit is not None else None,
     }
-    table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(told)})  # ASCII: rows may hold half characters
-    with replacing(path, run) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
+    table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(told)})
+    with (
+        replacing(path, run) as aside,
+        pa.OSFile(os.fsencode(aside), "w") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table, max_chunksize=max(1, unit.rows))
 
 
@@ -55,17 +63,23 @@ def read_account(path: Path, rows: Path) -> StagedUnit | None:
     try:
         table = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all()
         told = json.loads(table.schema.metadata[_KEY])
-        if told["version"] != _VERSION or not _is_whole(rows, told):
+        whole = told["version"] == _VERSION and _is_whole(rows, told) and _is_whole(bad_rows_path(rows), told["bad"])
+        if not whole:
             return None
         return _unit(table, told, rows)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None  # no account, or none that we wrote: the unit will be made anew
 
 
-def _is_whole(rows: Path, told: dict[str, Any]) -> bool:
+def _seal(path: Path, rows: int) -> dict[str, Any]:
+    """What tells that a file is the one that was written; it exists when it has rows."""
+    return {"bytes": path.stat().st_size if rows else 0, "sha256": sha256_of_file(path) if rows else None}
+
+
+def _is_whole(path: Path, told: dict[str, Any]) -> bool:
     if told["sha256"] is None:
         return True
-    return bool(rows.stat().st_size == told["bytes"]) and bool(sha256_of_file(rows) == told["sha256"])
+    return bool(path.stat().st_size == told["bytes"]) and bool(sha256_of_file(path) == told["sha256"])
 
 
 def _unit(table: pa.Table, told: dict[str, Any], rows: Path) -> StagedUnit:
@@ -81,9 +95,10 @@ def _unit(table: pa.Table, told: dict[str, Any], rows: Path) -> StagedUnit:
         token_columns=tuple(told["token_columns"]),
         text_column=told["text_column"],
         extras=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told["extras"]))),
+        first_number=told["first_number"],
         read=told["read"],
-        dropped=told["dropped"],
-        bad=tuple(BadRow(number, reason, content) for number, reason, content in told["bad"]),
+        drops=told["drops"],
+        bad=BadRows(bad_rows_path(rows), told["bad"]["count"], told["bad"]["reasons"]),
         engines=told["engines"],
         seconds=told["seconds"],
         audit=audit,

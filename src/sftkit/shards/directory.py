@@ -1,27 +1,33 @@
 """An output directory: what it may hold before a run, what stands in it meanwhile, and how it becomes a data set.
 
-Everything is written below `.staging` and moved into place when it is whole; the manifest comes last. Staged units may
-stand elsewhere, in a directory of the user's own, which other output directories share.
+Everything is written below `.staging` and moved into place when it is whole; the manifest comes last. What is being
+moved is written down first, so that after a kill in the middle the next run knows these files as its own. Staged units
+may stand elsewhere, in a directory of the user's own, which other output directories share.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from sftkit.errors import OutputError
 from sftkit.rows import BadRow
 from sftkit.shards.card import dataset_card
-from sftkit.shards.files import replacing, size_of, sync_file
+from sftkit.shards.files import aside, replacing, size_of, sync_file
 from sftkit.shards.locking import locked
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftkit.shards.unit_store import UnitStore
 
+_log = logging.getLogger(__name__)
+
+_ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")
 STAGING_NAME = ".staging"
 QUARANTINE_NAME = "quarantine.jsonl"
 CARD_NAME = "README.md"
@@ -33,17 +39,20 @@ class OutputDirectory:
     """The directory that a run writes its data set to.
 
     staging_dir: where staged units stand; nothing of what is whole there is ever removed. Without it they stand in
-    `.staging`, where keep_staging keeps them after a run.
+    `.staging`, where keep_staging keeps them after a run. unfinished: where the shards of a run stand until all are
+    written; each run has its own, for a worker may outlive for a moment the run that it worked for.
     """
 
     def __init__(self, path: Path, staging_dir: Path | None = None, *, keep_staging: bool = False) -> None:
         self.path = path
-        self.units = UnitStore(staging_dir or self.staging, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        run = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.units = UnitStore(staging_dir or self.staging, run)
+        self.unfinished = self.staging / f"run-{run}"
         self._keep_staging = keep_staging or (staging_dir is not None and _is_below(staging_dir, self.staging))
 
     @property
     def staging(self) -> Path:
-        """Where unfinished shards stand."""
+        """Where all stands that is no part of a data set."""
         return self.path / STAGING_NAME
 
     def manifest(self) -> Manifest | None:
@@ -90,22 +99,49 @@ class OutputDirectory:
         with self._writing("output_dir", self.path), locked(self.staging / LOCK_NAME, self.path):
             self.check_free(overwrite=overwrite)  # another run may have ended meanwhile
             self._clear_unfinished()
+            self.unfinished.mkdir(parents=True)
             self.units.path.mkdir(parents=True, exist_ok=True)
-            finished = False
+            elsewhere = not _is_below(self.units.path, self.staging)
             try:
-                with self._writing("staging_dir", self.units.path):
+                with self._writing("staging_dir", self.units.path) if elsewhere else nullcontext():
                     yield self
-                finished = True
+            except BaseException:
+                self._tell_what_stays()
+                raise
+            else:
+                self._clear_finished()
             finally:
                 self.units.sweep()
                 self._clear_unfinished()
-                if finished and not self._keep_staging:
-                    shutil.rmtree(self.staging, ignore_errors=True)
-                else:
-                    (self.staging / LOCK_NAME).unlink(missing_ok=True)
+                (self.staging / LOCK_NAME).unlink(missing_ok=True)
                 for folder in (self.staging, *(() if existed else (self.path,))):
                     if folder.is_dir() and not any(folder.iterdir()):
                         folder.rmdir()
+
+    def tidy(self) -> None:
+        """Finish what a run left to do that was killed when its data set was complete."""
+        if not self.staging.is_dir() or (self.units.count() and not (self.staging / JOURNAL_NAME).exists()):
+            return  # nothing there, or units that were to be kept
+        with self._writing("output_dir", self.path), locked(self.staging / LOCK_NAME, self.path):
+            self._clear_unfinished()
+            self._clear_finished()
+            (self.staging / LOCK_NAME).unlink(missing_ok=True)
+            if not any(self.staging.iterdir()):
+                self.staging.rmdir()
+
+    def _clear_finished(self) -> None:
+        """Remove the staged units that are not to be kept; the journal last, which says that this is to be done."""
+        for path in [] if self._keep_staging else list(self.staging.iterdir()):
+            if path.name not in (LOCK_NAME, JOURNAL_NAME):
+                _remove(path)
+        (self.staging / JOURNAL_NAME).unlink(missing_ok=True)
+
+    def _tell_what_stays(self) -> None:
+        staged = self.units.count() if _is_below(self.units.path, self.staging) else 0
+        if staged:
+            what, them = ("unit stays", "it") if staged == 1 else ("units stay", "them")
+            place = self.units.path
+            _log.warning("%d tokenized %s in %s: the same command goes on from %s", staged, what, place, them)
 
     @contextmanager
     def _writing(self, key: str, path: Path) -> Iterator[None]:
@@ -115,16 +151,18 @@ class OutputDirectory:
         except OSError as error:
             if error.filename is not None and not str(error.filename).startswith(str(path)):
                 raise
-            raise OutputError(f"{key} {path}: cannot be written: {error.strerror or error}") from None
+            raise OutputError(f"{key} {path}: cannot be written: {_reason(error)}") from None
 
     def _clear_unfinished(self) -> None:
-        """Leave nothing but staged units in `.staging`."""
+        """Leave nothing but staged units in `.staging`, and nothing beside the data set that was to be part of it."""
+        for name in (QUARANTINE_NAME, CARD_NAME, MANIFEST_NAME):
+            aside(self.path / name).unlink(missing_ok=True)
         for path in list(self.staging.iterdir()):
             kept = path.name in (LOCK_NAME, JOURNAL_NAME) or _is_staged(path) or _is_below(self.units.path, path)
             if not kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)
 
-    def keep_quarantine(self, bad: Sequence[tuple[str, BadRow]]) -> None:
+    def keep_quarantine(self, bad: Collection[tuple[str, BadRow]]) -> None:
         """Write the quarantined rows, (path, row) each, one JSON object a line."""
         target = self.path / QUARANTINE_NAME
         target.unlink(missing_ok=True)
@@ -138,7 +176,7 @@ class OutputDirectory:
                 entry = {"path": path, "row": row.number, "reason": row.reason, "content": row.content}
                 stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-    def publish(self, manifest: Manifest, bad: Sequence[tuple[str, BadRow]]) -> None:
+    def publish(self, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> None:
         """Move the finished shards into place and write the manifest, which makes them a data set.
 
         The names are written down before the first is moved: a run that is killed between leaves files that the next
@@ -146,7 +184,7 @@ class OutputDirectory:
         """
         names = [shard.file for split in manifest.splits.values() for shard in split.shards]
         for name in names:
-            sync_file(self.staging / name)
+            sync_file(self.unfinished / name)
         journal = [*names, *self._half_published(), *self._withdrawn()]
         with replacing(self.staging / JOURNAL_NAME) as temporary:
             temporary.write_text(json.dumps(journal), encoding="utf-8")
@@ -154,13 +192,12 @@ class OutputDirectory:
         for name in journal:
             (self.path / name).unlink(missing_ok=True)
         for name in names:
-            (self.staging / name).replace(self.path / name)
+            (self.unfinished / name).replace(self.path / name)
         self.keep_quarantine(bad)
         with replacing(self.path / CARD_NAME) as temporary:
-            temporary.write_text(dataset_card(manifest), encoding="utf-8")
+            temporary.write_text(dataset_card(manifest), encoding="utf-8", errors="backslashreplace")
         with replacing(self.path / MANIFEST_NAME) as temporary:
-            temporary.write_text(manifest.to_json(), encoding="utf-8")
-        (self.staging / JOURNAL_NAME).unlink()
+            temporary.write_text(manifest.to_json(), encoding="utf-8", errors="backslashreplace")
 
     def _withdrawn(self) -> list[str]:
         """Names of the files of the data set that is here and gives way."""
@@ -181,6 +218,20 @@ class OutputDirectory:
             return sorted(self.path.iterdir()) if self.path.is_dir() else []
         except OSError as error:
             raise OutputError(f"output_dir {self.path}: cannot be read: {error.strerror}") from None
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, even while a worker of a run that was killed still moves about in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, in its own words; Arrow puts others around them."""
+    number = _ARROW_ERROR.search(str(error))
+    return os.strerror(int(number[1])) if number else error.strerror or str(error)
 
 
 def _is_staged(path: Path) -> bool:

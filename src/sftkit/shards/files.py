@@ -18,7 +18,7 @@ def replacing(target: Path, run: str = "") -> Iterator[Path]:
 
     run: what sets its name apart from that of others who may write the same file at the same time.
     """
-    temporary = target.with_name(f".{target.name}{run and '.'}{run}{UNFINISHED}")
+    temporary = aside(target, run)
     try:
         yield temporary
         sync_file(temporary)
@@ -26,6 +26,11 @@ def replacing(target: Path, run: str = "") -> Iterator[Path]:
         sync_directory(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def aside(target: Path, run: str = "") -> Path:
+    """Where a file stands while it is written; `run` as in `replacing`."""
+    return target.with_name(f".{target.name}{run and '.'}{run}{UNFINISHED}")
 
 
 def sync_file(path: Path) -> None:

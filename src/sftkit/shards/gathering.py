@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ class Gathered:
 
 
 class Gatherer:
-    """Reads the staged units of a layout, each looked into when it is first needed."""
+    """Reads the staged units of a layout, each looked into when it is first needed, once. No file is held open."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -75,9 +75,8 @@ class Gatherer:
     def _tokens(self, name: str, units: Offsets, rows: Offsets, sequences: Sequences) -> Ragged:
         """Read sequences out of their units; neighbours that were staged as neighbours are read in one go."""
         places, lengths = np.empty(len(units), np.int64), np.empty(len(units), np.int64)
-        for unit in np.unique(units):
-            chosen = units == unit
-            places[chosen], lengths[chosen] = self._reader(int(unit)).places(name, rows[chosen])
+        for unit, chosen in _by_unit(units):
+            places[chosen], lengths[chosen] = self._reader(unit).places(name, rows[chosen])
         if sequences.packs is not None:
             lengths = sequences.sizes.astype(np.int64)
         if sequences.starts is not None:
@@ -86,10 +85,9 @@ class Gatherer:
         values = np.empty(int(offsets[-1]), np.int32)
         breaks = np.flatnonzero((np.diff(units) != 0) | (np.diff(places) != lengths[:-1] * values.itemsize)) + 1
         runs = np.stack([np.append(0, breaks), np.append(breaks, len(units))], axis=1)
-        unit_of_run = units[runs[:, 0]]
-        for unit in np.unique(unit_of_run):
-            mine = runs[unit_of_run == unit].tolist()
-            self._reader(int(unit)).read_tokens((int(places[a]), values[offsets[a] : offsets[b]]) for a, b in mine)
+        for unit, chosen in _by_unit(units[runs[:, 0]]):
+            mine = runs[chosen].tolist()
+            self._reader(unit).read_tokens((int(places[a]), values[offsets[a] : offsets[b]]) for a, b in mine)
         return Ragged(values, offsets)
 
 
@@ -97,10 +95,18 @@ def _lists(values: pa.Array, packs: Offsets) -> pa.Array:
     return pa.ListArray.from_arrays(flat_array(packs.astype(np.int32)), values)
 
 
+def _by_unit(units: Offsets) -> Iterator[tuple[int, Offsets]]:
+    """Each unit among these and where it stands there, ascending. One pass, however many units there are."""
+    order = np.argsort(units, kind="stable")
+    ordered = units[order]
+    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    for places in np.split(order, begins[1:]) if len(units) else ():
+        yield int(units[places[0]]), places
+
+
 def _in_order(units: Offsets, places: Offsets, fetch: Callable[[int, Offsets], list[T]]) -> list[T]:
     """Fetch rows unit by unit and put them back in order."""
     result: dict[int, T] = {}
-    for unit in np.unique(units):
-        positions = np.flatnonzero(units == unit)
-        result.update(zip(positions.tolist(), fetch(int(unit), places[positions]), strict=True))
+    for unit, positions in _by_unit(units):
+        result.update(zip(positions.tolist(), fetch(unit, places[positions]), strict=True))
     return [result[position] for position in range(len(units))]

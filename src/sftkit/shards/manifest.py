@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sftkit.config.binding import Problem, bind
 from sftkit.config.fields import plain
 from sftkit.errors import OutputError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
+
+_TIMES = ("seconds", "worker_seconds")
+_TOLD = ("units_found", "digest")
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,10 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """One file that was read, with the account of its rows: read = kept + dropped + quarantined."""
+    """One file that was read, with the account of its rows: read = kept + dropped + quarantined.
+
+    dropped, dropped_by_handler, quarantined_by_reason: as in `Manifest`.
+    """
 
     dataset: str
     path: str
@@ -63,11 +71,16 @@ class SourceInfo:
     rows_kept: int
     dropped: Mapping[str, int]
     quarantined: int
+    dropped_by_handler: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """Which tokenizer and chat template made the tokens."""
+    """Which tokenizer and chat template made the tokens.
+
+    chat_template: its text; of several named ones, JSON of them. files: sha256 by name, of what it was loaded from.
+    """
 
     name: str
     vocabulary_size: int
@@ -75,6 +88,10 @@ class TokenizerInfo:
     fingerprint: str
     chat_template_sha256: str | None
     added_special_tokens: tuple[str, ...] = ()
+    eos_token_id: int | None = None
+    pad_token_id: int | None = None
+    chat_template: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,9 +116,13 @@ class AuditInfo:
 class Manifest:
     """Everything needed to trust and to repeat a data set.
 
+    rows_read = rows_written - rows_repeated + rows_left_out + the sum of `dropped` + quarantined. dropped: by reason.
+    dropped_by_handler: the same, by the handler that did it (`finish` and `packing` are what comes after handlers).
+    quarantined_by_reason: numbers that differ from row to row are N in a reason.
     seconds: of each stage of the run, as time passed. worker_seconds: what staging was spent on, all workers together.
-    audit: None for text, and for shards of a time before the audit. units, units_found: work units of the run, and how
-    many of them an earlier run had staged already.
+    audit: None for text, and for shards of a time before the audit. units: work units of the run. units_found: how many
+    of them an earlier run had staged already; told by the run, and not kept on disk. digest: of all that is kept, but
+    for times: it tells a manifest that was edited.
     """
 
     columns: tuple[str, ...]
@@ -124,11 +145,21 @@ class Manifest:
     worker_seconds: Mapping[str, float] = field(default_factory=dict)
     audit: AuditInfo | None = None
     units: int = 0
-    units_found: int = 0
+    units_found: int = field(default=0, compare=False)
+    dropped_by_handler: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
+    digest: str = field(default="", compare=False)
 
     def to_json(self) -> str:
         """The manifest as indented JSON, keys in the order of the fields."""
-        return json.dumps(plain(self), indent=2, ensure_ascii=False) + "\n"
+        kept = {key: value for key, value in plain(self).items() if key not in _TOLD}
+        return json.dumps({**kept, "digest": digest_of(kept)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def digest_of(data: Mapping[str, Any]) -> str:
+    """sha256 over the JSON values of a manifest, without those that two runs with the same outcome may differ in."""
+    content = {key: value for key, value in data.items() if key not in (*_TOLD, *_TIMES)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(directory: Path) -> Manifest | None:
@@ -144,14 +175,15 @@ def read_manifest(directory: Path) -> Manifest | None:
         return None
     except PermissionError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path}: cannot be read: {error}") from None
     if not isinstance(data, dict) or "format_version" not in data or "fingerprint" not in data:
         return None  # another tool's file of this name
-    try:
-        return _from_json(data)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise OutputError(f"{path}: not a manifest of sftkit ({error})") from None
+    problems: list[Problem] = []
+    manifest = bind(Manifest, data, problems)
+    if manifest is None:
+        raise OutputError(f"{path}: not a manifest of sftkit: {problems[0].message.rstrip(': ')}")
+    return manifest
 
 
 def length_histogram(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
@@ -161,30 +193,3 @@ def length_histogram(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
     exponents = np.frexp(np.maximum(lengths, 0).astype(np.float64))[1]  # 0 -> 0, 1 -> 1, 2..3 -> 2, 4..7 -> 3
     counts = np.bincount(exponents)
     return {str(0 if e == 0 else 1 << (e - 1)): int(n) for e, n in enumerate(counts) if n}
-
-
-def _from_json(data: dict[str, Any]) -> Manifest:
-    splits = {
-        name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
-        for name, split in data["splits"].items()
-    }
-    tokenizer = data["tokenizer"]
-    if tokenizer is not None:
-        tokenizer = TokenizerInfo(**{**tokenizer, "added_special_tokens": tuple(tokenizer["added_special_tokens"])})
-    return Manifest(
-        **{
-            **data,
-            "columns": tuple(data["columns"]),
-            "splits": splits,
-            "sources": tuple(SourceInfo(**source) for source in data["sources"]),
-            "tokenizer": tokenizer,
-            "audit": _audit(data.get("audit")),
-        }
-    )
-
-
-def _audit(data: dict[str, Any] | None) -> AuditInfo | None:
-    if data is None:
-        return None
-    findings = [FindingInfo(**{**finding, "examples": tuple(finding["examples"])}) for finding in data["findings"]]
-    return AuditInfo(data["rows"], tuple(findings))

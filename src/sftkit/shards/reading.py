@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftkit.errors import SourceError
-from sftkit.shards.manifest import Manifest, read_manifest
+from sftkit.errors import DataError, SourceError
+from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftkit.splits import SPLITS, TRAIN, split_of_name
 
 
@@ -47,6 +49,8 @@ def open_shards(location: str) -> ShardSet:
 
     Raises:
         SourceError: nothing is there, or nothing that is Parquet.
+        DataError: shards that the manifest names are missing; the others alone are another data set.
+        OutputError: there is a manifest that cannot be read.
     """
     try:
         return _open_shards(Path(location).expanduser(), location)
@@ -62,9 +66,9 @@ def _open_shards(root: Path, location: str) -> ShardSet:
     manifest = read_manifest(root)
     if manifest is not None:
         splits = {name: tuple(root / shard.file for shard in split.shards) for name, split in manifest.splits.items()}
-        missing = [str(path) for paths in splits.values() for path in paths if not path.is_file()]
-        if missing:
-            raise SourceError(f"{missing[0]}: named in the manifest, but not there")
+        if not any(splits.values()):
+            raise SourceError(f"{location}: the manifest names no shards; make the data set anew")
+        _check_names(root, [path for paths in splits.values() for path in paths])
         return ShardSet(root, splits, manifest, location)
     files = sorted(path for path in root.rglob("*.parquet") if not _hidden(path, root))
     if not files:
@@ -83,9 +87,27 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         SourceError: it cannot be opened, or is not Parquet.
     """
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(pa.memory_map(os.fsencode(path)))  # as bytes, for a name need not be UTF-8
+        names = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise SourceError(f"{path}: has two columns {twice!r}; a column's name may stand once")
+    return file
+
+
+def _check_names(root: Path, paths: list[Path]) -> None:
+    """Raise `DataError` where files that a manifest names are not there, or not beside it."""
+    outside = next((path for path in paths if path != root / path.name), None)
+    if outside is not None:
+        raise DataError(f"{root / MANIFEST_NAME}: names {outside}, which is no file beside it")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        more = f", and {len(missing) - 1} more shards are missing" if len(missing) > 1 else ""
+        raise DataError(
+            f"{missing[0]}: named in the manifest, but not there{more}; copy the data set again, or make it anew"
+        )
 
 
 def _one_file(path: Path, location: str) -> ShardSet:

@@ -28,10 +28,10 @@ class Sequences:
         return len(self.rows)
 
     @property
-    def row_sizes(self) -> Offsets:
+    def row_sizes(self) -> Counts | Offsets:
         """Tokens of each row of the shards: of each pack, where sequences are packed."""
         if self.packs is None:
-            return self.sizes.astype(np.int64)
+            return self.sizes
         return np.diff(offsets_of(self.sizes.astype(np.int64))[self.packs])
 
     def part(self, start: int, stop: int) -> Sequences:

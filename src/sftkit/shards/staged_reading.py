@@ -21,32 +21,44 @@ _TOKEN_BYTES = 4
 class StagedReader:
     """The rows of one staged unit.
 
-    Of the tokens only their places in the file are held (16 bytes a row and column); they are read from there when
-    they are asked for. What is mapped into memory would count as memory of this process, page by page.
+    Of the tokens only the offsets of the rows are held (4 bytes a row, where the token columns have the same lengths);
+    they are read from the file when they are asked for. What is mapped into memory would count as memory of this
+    process, page by page.
     """
 
     def __init__(self, path: Path, token_columns: tuple[str, ...]) -> None:
         self._path = path
-        places: dict[str, list[Offsets]] = {name: [] for name in token_columns}
-        lengths: dict[str, list[Offsets]] = {name: [] for name in token_columns}
-        with pa.memory_map(str(path)) as source:
+        offsets: dict[str, list[Ids]] = {name: [] for name in token_columns}
+        begins: dict[str, list[int]] = {name: [] for name in token_columns}
+        counts = []
+        with pa.memory_map(os.fsencode(path)) as source:
             base = source.read_buffer().address
             source.seek(0)
             file = pa.ipc.open_file(source)
             for number in range(file.num_record_batches):
                 batch = file.get_batch(number)
+                if not batch.num_rows:
+                    continue
+                counts.append(batch.num_rows)
                 for name in token_columns:
-                    offsets = numbers_of(batch.column(name).offsets, np.int32).astype(np.int64)
                     values = batch.column(name).values
                     start = values.buffers()[1].address - base if len(values) else 0
-                    places[name].append(start + (values.offset + offsets[:-1]) * _TOKEN_BYTES)
-                    lengths[name].append(np.diff(offsets))
-        self._places = {name: np.concatenate(parts) for name, parts in places.items()}
-        self._lengths = {name: np.concatenate(parts) for name, parts in lengths.items()}
+                    begins[name].append(start + values.offset * _TOKEN_BYTES)
+                    offsets[name].append(numbers_of(batch.column(name).offsets, np.int32).copy())
+        self._ends = np.cumsum(counts, dtype=np.int64)  # of the record batches, in rows
+        self._begins = {name: np.array(parts, np.int64) for name, parts in begins.items()}  # in bytes of the file
+        self._offsets: dict[str, Ids] = {}  # within each record batch, in tokens: one more of them than it has rows
+        for name, parts in offsets.items():
+            own = np.concatenate([np.zeros(0, np.int32), *parts])
+            same = (each for each in self._offsets.values() if np.array_equal(each, own))
+            self._offsets[name] = next(same, own)
 
     def places(self, name: str, rows: Offsets) -> tuple[Offsets, Offsets]:
         """(byte in the file, tokens) of a token column in some rows, shape (rows,) each."""
-        return self._places[name][rows], self._lengths[name][rows]
+        batches = np.searchsorted(self._ends, rows, side="right")
+        offsets, entries = self._offsets[name], rows + batches
+        starts = offsets[entries].astype(np.int64)
+        return self._begins[name][batches] + starts * _TOKEN_BYTES, offsets[entries + 1] - starts
 
     def read_tokens(self, runs: Iterable[tuple[int, Ids]]) -> None:
         """Fill arrays with the tokens that lie at a byte of the file, one after the other.
@@ -68,7 +80,7 @@ class StagedReader:
 
     def texts(self, name: str, rows: Offsets) -> list[str]:
         """Some rows of the text column."""
-        with pa.memory_map(str(self._path)) as source:
+        with pa.memory_map(os.fsencode(self._path)) as source:
             column = pa.ipc.open_file(source).read_all().column(name)
             values: list[str] = column.take(flat_array(rows)).to_pylist()
         return values

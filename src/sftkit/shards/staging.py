@@ -7,10 +7,10 @@ one type can be given to each.
 from __future__ import annotations
 
 import json
-from collections import Counter
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,7 @@ import pyarrow as pa
 from sftkit.errors import DataError
 from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, BadRow, Batch, Offsets, RowLog
 from sftkit.shards.arrays import flat_array, list_array, text_array
+from sftkit.shards.bad_rows import BadRows, BadRowsWriter, bad_rows_path
 from sftkit.shards.files import replacing
 
 NUMBER = "sftkit_row_number"
@@ -49,9 +50,12 @@ class StagedUnit:
 
     path: the Arrow file, which exists when rows > 0. sizes: of each row, tokens (characters for text rows), shape
     (rows,). trained: trained tokens of each row, shape (rows,). extras: names and types of the retained columns.
-    text_column: for rows that are text. read: rows read, with those that did not pass. engines: who encoded and
-    rendered them. seconds: what took how long. audit: None where rows were not checked. found: an earlier run staged
-    it, or it is the same as another unit. unfit: rows of the file that are not used, because they fit no pack.
+    text_column: for rows that are text. read: rows read, with those that did not pass. drops: how many were dropped, by
+    handler and reason. bad: those that were quarantined, on disk. engines: who encoded and rendered them. seconds: what
+    took how long. audit: None where rows were not checked. found: an earlier run staged it, or it is the same as
+    another unit. unfit: rows of the file that are not used, because they fit no pack. unfit_reasons: where that
+    quarantines them, how many, by reason. first_number: of the unit, when it was staged. moved: how much higher the
+    numbers of its rows are now.
     """
 
     number: int
@@ -62,13 +66,31 @@ class StagedUnit:
     text_column: str | None
     extras: pa.Schema
     read: int
-    dropped: Mapping[str, int]
-    bad: tuple[BadRow, ...]
+    drops: Mapping[str, Mapping[str, int]]
+    bad: BadRows
     engines: Mapping[str, str]
     seconds: Mapping[str, float]
     audit: UnitAudit | None = None
     found: bool = False
     unfit: Offsets = field(default_factory=lambda: np.zeros(0, np.int64))
+    unfit_reasons: Mapping[str, int] = field(default_factory=dict)
+    first_number: int = 1
+    moved: int = 0
+
+    def standing(self, number: int, first_number: int, *, found: bool) -> StagedUnit:
+        """The same rows as those of a unit of a plan, whose first row may have another number than when they were
+        staged: rows were added before it, or these are the same in another file.
+        """
+        moved = first_number - self.first_number
+        return replace(self, number=number, found=found, moved=moved, bad=replace(self.bad, moved=moved))
+
+    def numbers(self, rows: Sequence[int]) -> list[int]:
+        """Numbers, within their source, of some rows of the file."""
+        with pa.memory_map(os.fsencode(self.path)) as source:
+            file = pa.ipc.open_file(source)
+            numbers = [file.get_batch(place).column(NUMBER) for place in range(file.num_record_batches)]
+            chosen: list[int] = pa.chunked_array(numbers).take(list(rows)).to_pylist()
+        return [number + self.moved for number in chosen]
 
     @property
     def rows(self) -> int:
@@ -79,6 +101,11 @@ class StagedUnit:
     def kept(self) -> int:
         """Rows that passed."""
         return self.rows - len(self.unfit)
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that are quarantined."""
+        return self.bad.count + sum(self.unfit_reasons.values())
 
 
 class StagingWriter:
@@ -97,6 +124,7 @@ class StagingWriter:
         self._token_columns: tuple[str, ...] = ()
         self._text_column: str | None = None
         self._extras = pa.schema([])
+        self._bad = BadRowsWriter(bad_rows_path(path), run)
 
     def __enter__(self) -> StagingWriter:
         return self
@@ -109,6 +137,8 @@ class StagingWriter:
                 self._writer.close()
         finally:
             self._aside.__exit__(kind, error, trace)
+            if error is not None:
+                self._bad.abandon(error)
 
     def write(self, batch: Batch, text_column: str | None) -> None:
         """Append finished rows; `text_column` names the column that is text, for rows without tokens.
@@ -130,11 +160,16 @@ class StagingWriter:
             self._token_columns = tuple(sorted(batch.tokens))
             self._text_column = text_column
             aside = self._aside.enter_context(replacing(self._path, self._run))
-            self._writer = pa.ipc.new_file(str(aside), record.schema)
+            sink = self._aside.enter_context(pa.OSFile(os.fsencode(aside), "w"))
+            self._writer = pa.ipc.new_file(sink, record.schema)
         elif (tuple(sorted(batch.tokens)), text_column) != (self._token_columns, self._text_column):
             raise DataError("some rows end as tokens and others as text; every row of a data set must end alike")
         self._writer.write_batch(record)
         self._count(batch, text_column)
+
+    def put_aside(self, kind: str, rows: Sequence[BadRow]) -> None:
+        """Append bad rows of a kind (as `RowLog.put_aside`)."""
+        self._bad.write(kind, rows)
 
     def staged(
         self,
@@ -143,11 +178,15 @@ class StagingWriter:
         engines: Mapping[str, str],
         seconds: Mapping[str, float],
         audit: UnitAudit | None = None,
+        first_number: int = 1,
     ) -> StagedUnit:
         """The account of the unit, once the file is closed."""
+        if log.bad:
+            self.put_aside(log.kind, log.bad)
         empty = [np.zeros(0, np.int32)]
         return StagedUnit(
             number=number,
+            first_number=first_number,
             path=self._path,
             sizes=np.concatenate(self._sizes or empty),
             trained=np.concatenate(self._trained or empty),
@@ -155,8 +194,8 @@ class StagingWriter:
             text_column=self._text_column,
             extras=self._extras,
             read=log.read,
-            dropped=Counter(log.dropped),
-            bad=tuple(log.bad),
+            drops=_by_handler(log.drops),
+            bad=self._bad.finish(),
             engines=engines,
             seconds=seconds,
             audit=audit,
@@ -172,13 +211,11 @@ class StagingWriter:
             self._trained.append(labels.sums(labels.values != IGNORE_INDEX).astype(np.int32))
 
 
-def row_numbers(path: Path, rows: Sequence[int]) -> list[int]:
-    """Numbers, within their source, of some rows of a staged unit."""
-    with pa.memory_map(str(path)) as source:
-        file = pa.ipc.open_file(source)
-        numbers = [file.get_batch(place).column(NUMBER) for place in range(file.num_record_batches)]
-        chosen: list[int] = pa.chunked_array(numbers).take(list(rows)).to_pylist()
-    return chosen
+def _by_handler(drops: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (handler, reason), count in drops.items():
+        nested.setdefault(handler, {})[reason] = count
+    return nested
 
 
 def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
@@ -190,7 +227,8 @@ def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"a retained column holds values of different kinds: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise DataError(f"retain_columns: a column holds values of different kinds: {reason}") from None
 
 
 def _inferred(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
@@ -202,7 +240,7 @@ def _inferred(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
             fields.append(pa.field(name, pa.array([row.get(name) for row in rows]).type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"retained column {name!r} holds values of different kinds: {reason}") from None
+            raise DataError(f"retain_columns: column {name!r} holds values of different kinds: {reason}") from None
     return pa.schema(fields)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftkit.errors import DataError
@@ -18,6 +22,7 @@ from sftkit.shards.gathering import Gatherer
 from sftkit.shards.layout import Layout
 from sftkit.shards.manifest import ShardInfo
 from sftkit.shards.sequences import Sequences
+from sftkit.shards.staging import Counts
 
 T = TypeVar("T")
 
@@ -36,7 +41,7 @@ class ShardTask:
         return self.path.name
 
 
-def shard_bounds(sizes: Offsets, count: int, what: str = "rows") -> list[int]:
+def shard_bounds(sizes: Counts | Offsets, count: int, what: str = "rows") -> list[int]:
     """Cut rows into contiguous shards of nearly equal size.
 
     Args:
@@ -52,7 +57,10 @@ def shard_bounds(sizes: Offsets, count: int, what: str = "rows") -> list[int]:
     """
     rows = len(sizes)
     if rows < count:
-        raise DataError(f"{rows} {what} cannot fill {count} shards; ask for at most {rows}")
+        raise DataError(
+            f"{rows} {what} cannot fill {count} shards; ask for at most {rows} "
+            "(num_dataset_shards, num_eval_dataset_shards)"
+        )
     ends = np.cumsum(sizes, dtype=np.float64)
     bounds = [0]
     for shard in range(1, count):
@@ -69,32 +77,57 @@ def shard_name(split: str, number: int, count: int) -> str:
     return f"{split}-{number:05d}-of-{count:05d}.parquet"
 
 
-def write_shard(layout: Layout, task: ShardTask) -> ShardInfo:
-    """Gather sequences into one Parquet file.
-
-    Raises:
-        OSError: the file cannot be written.
+class ShardWriter:
+    """Writes shards of a layout, one after the other. Sent to another process it is the same one for all its shards
+    there, so that each process looks into a staged unit once.
     """
-    gatherer = Gatherer(layout)
-    rows = tokens = trained = 0
-    # Ids hardly repeat within a page: a dictionary of them would only cost time.
-    writer = pq.ParquetWriter(
-        task.path, layout.schema, compression="zstd", use_dictionary=layout.repetitive_columns, write_statistics=False
-    )
-    with writer:
-        groups = _row_groups(task.sequences.row_sizes, 1 if layout.text_column is not None else _BYTES_PER_TOKEN)
-        gathered = (gatherer.gather(task.sequences.part(start, stop)) for start, stop in groups)
-        for part in one_ahead(gathered):
-            writer.write_table(part.table, row_group_size=part.table.num_rows)
-            rows, tokens, trained = rows + part.table.num_rows, tokens + part.tokens, trained + part.trained_tokens
-    return ShardInfo(
-        file=task.path.name,
-        rows=rows,
-        tokens=tokens,
-        trained_tokens=trained,
-        bytes=task.path.stat().st_size,
-        sha256=sha256_of_file(task.path),
-    )
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._gatherer = Gatherer(layout)
+        self._pickled: bytes | None = None
+
+    def __reduce__(self) -> tuple[Callable[[bytes], ShardWriter], tuple[bytes]]:
+        self._pickled = self._pickled or pickle.dumps(self._layout)
+        return _shard_writer, (self._pickled,)
+
+    def __call__(self, task: ShardTask) -> ShardInfo:
+        """Gather sequences into one Parquet file.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        layout, rows, tokens, trained = self._layout, 0, 0, 0
+        # Ids hardly repeat within a page: a dictionary of them would only cost time.
+        options = {"compression": "zstd", "use_dictionary": layout.repetitive_columns, "write_statistics": False}
+        with (
+            pa.OSFile(os.fsencode(task.path), "w") as sink,
+            pq.ParquetWriter(sink, layout.schema, **options) as writer,
+        ):
+            groups = _row_groups(task.sequences.row_sizes, 1 if layout.text_column is not None else _BYTES_PER_TOKEN)
+            gathered = (self._gatherer.gather(task.sequences.part(start, stop)) for start, stop in groups)
+            for part in one_ahead(gathered):
+                writer.write_table(part.table, row_group_size=part.table.num_rows)
+                rows, tokens, trained = rows + part.table.num_rows, tokens + part.tokens, trained + part.trained_tokens
+        return ShardInfo(
+            file=task.path.name,
+            rows=rows,
+            tokens=tokens,
+            trained_tokens=trained,
+            bytes=task.path.stat().st_size,
+            sha256=sha256_of_file(task.path),
+        )
+
+
+@lru_cache(maxsize=1)
+def _shard_writer(pickled: bytes) -> ShardWriter:
+    """The one of this process, which works for one run."""
+    return ShardWriter(pickle.loads(pickled))
+
+
+def write_shard(layout: Layout, task: ShardTask) -> ShardInfo:
+    """Gather sequences into one Parquet file, as a `ShardWriter` does."""
+    return ShardWriter(layout)(task)
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -106,7 +139,7 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _row_groups(sizes: Offsets, bytes_per_unit: int) -> Iterator[tuple[int, int]]:
+def _row_groups(sizes: Counts | Offsets, bytes_per_unit: int) -> Iterator[tuple[int, int]]:
     """Row positions of groups that hold about ROW_GROUP_BYTES each."""
     ends = np.cumsum(sizes, dtype=np.int64) * bytes_per_unit
     start = 0

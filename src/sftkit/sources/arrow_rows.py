@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sftkit.rows import TOKEN_COLUMNS, Batch, Ragged, Row, offsets_of
-from sftkit.sources.model import BATCH_BYTES, BATCH_ROWS
+from sftkit.memory import within
+from sftkit.rows import TOKEN_COLUMNS, Batch, Ragged, Row, RowLog, offsets_of
+from sftkit.sources.model import BATCH_BYTES, BATCH_ROWS, Limits
+
+_SHOWN_BYTES = 2000  # of a text that is none
+_MEMORY, _MEMORY_PER_BYTE = 1 << 30, 64  # for the values of a batch; nulls and truths take a bit each, or nothing
 
 PIECE_ROWS = 256
 """Rows that are decoded at once: what memory takes where rows are long. Fewer would cost time where they are short."""
 
 
-def in_pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """A record batch as views of at most `PIECE_ROWS` rows and, unless it is one row, `BATCH_BYTES`."""
+def in_pieces(batch: pa.RecordBatch, most: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
+    """A record batch as views of at most `PIECE_ROWS` rows and, unless it is one row, `BATCH_BYTES` or `most`."""
     for start in range(0, batch.num_rows, PIECE_ROWS):
-        yield from _halved(batch.slice(start, PIECE_ROWS))
+        yield from _halved(batch.slice(start, PIECE_ROWS), min(BATCH_BYTES, most))
 
 
-def _halved(piece: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _halved(piece: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
     half = piece.num_rows // 2
-    if half and piece.nbytes > BATCH_BYTES:
-        yield from _halved(piece.slice(0, half))
-        yield from _halved(piece.slice(half))
+    if half and piece.nbytes > most:
+        yield from _halved(piece.slice(0, half), most)
+        yield from _halved(piece.slice(half), most)
     else:
         yield piece
 
@@ -43,20 +48,57 @@ def between(pieces: Iterable[pa.RecordBatch], start: int, rows: int | None) -> I
             return
 
 
-def batches_of(pieces: Iterable[pa.RecordBatch], first_number: int) -> Iterator[Batch]:
-    """Gather small record batches of one schema into batches of bounded rows and bytes, numbered on from the first."""
+def batches_of(pieces: Iterable[pa.RecordBatch], first_number: int, limits: Limits, log: RowLog) -> Iterator[Batch]:
+    """Gather small record batches of one schema into batches of bounded rows and bytes, numbered on from the first.
+
+    Rows that are too long, or hold text that is no UTF-8, go to the log.
+    """
     pending: list[pa.RecordBatch] = []
     number, rows, size = first_number, 0, 0
     for piece in pieces:
-        if pending and (rows + piece.num_rows > BATCH_ROWS or size + piece.nbytes > BATCH_BYTES):
-            yield _to_batch(pa.Table.from_batches(pending), number)
+        is_too_long = piece.num_rows == 1 and piece.nbytes > limits.row_bytes
+        full = rows + piece.num_rows > BATCH_ROWS or size + piece.nbytes > BATCH_BYTES
+        if pending and (full or is_too_long):
+            yield from _to_batches(pending, number, log)
             number, rows, size = number + rows, 0, 0
             pending.clear()
+        if is_too_long:
+            log.quarantine(number, limits.too_long(f"{piece.nbytes:,} bytes"), _sizes(piece))
+            number += 1
+            continue
         pending.append(piece)
         rows += piece.num_rows
         size += piece.nbytes
     if rows:
-        yield _to_batch(pa.Table.from_batches(pending), number)
+        yield from _to_batches(pending, number, log)
+
+
+def _sizes(row: pa.RecordBatch) -> dict[str, str]:
+    return {name: f"{column.nbytes:,} bytes" for name, column in zip(row.schema.names, row.columns, strict=True)}
+
+
+def _to_batches(pieces: list[pa.RecordBatch], first_number: int, log: RowLog) -> Iterator[Batch]:
+    """Pieces as one batch; where a text is no UTF-8, or a value none of Python's, row by row."""
+    try:
+        yield _within_bounds(pieces, first_number)
+        return
+    except (ValueError, OverflowError, MemoryError):
+        rows = (piece.slice(place, 1) for piece in pieces for place in range(piece.num_rows))
+    for number, row in enumerate(rows, first_number):
+        try:
+            yield _within_bounds([row], number)
+        except UnicodeDecodeError as error:
+            log.quarantine(number, "invalid UTF-8", error.object[:_SHOWN_BYTES].decode("utf-8", errors="replace"))
+        except (ValueError, OverflowError) as error:  # a date beyond the calendar
+            log.quarantine(number, f"a value that cannot be read: {error}", _sizes(row))
+        except MemoryError:
+            log.quarantine(number, "the row becomes more values than memory is allowed for it", _sizes(row))
+
+
+def _within_bounds(pieces: list[pa.RecordBatch], first_number: int) -> Batch:
+    size = sum(piece.nbytes for piece in pieces)
+    table = pa.Table.from_batches(pieces)
+    return within(_MEMORY + _MEMORY_PER_BYTE * size, partial(_to_batch, table, first_number))
 
 
 def _to_batch(table: pa.Table, first_number: int) -> Batch:

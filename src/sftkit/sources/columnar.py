@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from sftkit.errors import SourceError
 from sftkit.rows import TOKEN_COLUMNS, Batch, RowLog
 from sftkit.sources.arrow_rows import PIECE_ROWS, batches_of, between, in_pieces
+from sftkit.sources.bounds import each_within, honest, refuse_bomb, refuse_twice, within
 from sftkit.sources.model import BATCH_BYTES, Range, Scan, SourceFile
 from sftkit.sources.opening import is_url, open_bytes, open_raw, sha256_of
 
@@ -32,7 +33,9 @@ class Parquet:
     def scan(self, file: SourceFile, unit_size: int) -> Scan:
         """Gather or cut row groups to `unit_size` uncompressed bytes."""
         with _understood(file), open_bytes(file) as stream:
-            opened = pq.ParquetFile(stream)
+            opened = within(file, lambda: pq.ParquetFile(stream))
+            refuse_twice(file, opened.schema_arrow)
+            refuse_bomb(file, opened.metadata)
             groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
             # Rows that hold tokens already cost little but their decoding.
@@ -45,8 +48,10 @@ class Parquet:
             opened = _open_parquet(file, stream)
             groups = list(range(part.start, part.stop))
             at_once = min((_rows_at_once(opened.metadata.row_group(index)) for index in groups), default=1)
-            decoded = between(opened.iter_batches(at_once, row_groups=groups, use_threads=False), part.skip, part.rows)
-            yield from batches_of((piece for batch in decoded for piece in in_pieces(batch)), part.first_number)
+            read = each_within(file, opened.iter_batches(at_once, row_groups=groups, use_threads=False))
+            decoded = between(read, part.skip, part.rows)
+            pieces = (piece for batch in decoded for piece in in_pieces(batch, file.limits.row_bytes))
+            yield from batches_of(pieces, part.first_number, file.limits, log)
 
 
 class Arrow:
@@ -58,7 +63,8 @@ class Arrow:
             if not _is_file_format(opened.stream):
                 ranges: tuple[Range, ...] = (Range(0, -1, 1, file.size),)
             else:
-                sizes = [(batch.num_rows, batch.nbytes) for batch in opened.batches(0, None)]
+                batches = honest(file, each_within(file, opened.batches(0, None)))
+                sizes = [(batch.num_rows, batch.nbytes) for batch in batches]
                 # Batches that lie in the file as in memory can be cut at no cost; compressed ones are more than it.
                 is_in_place = opened.mapped is not None and sum(size for _, size in sizes) <= file.size
                 ranges = _ranges(sizes, unit_size, file.size if is_in_place else 1)
@@ -68,8 +74,9 @@ class Arrow:
         """The record batches, cut into pieces of bounded rows."""
         with _understood(file), _open_arrow(file) as opened:
             batches = opened.streamed() if part.stop < 0 else opened.batches(part.start, part.stop)
-            pieces = (piece for batch in between(batches, part.skip, part.rows) for piece in in_pieces(batch))
-            for batch in batches_of(pieces, part.first_number):
+            decoded = between(honest(file, each_within(file, batches)), part.skip, part.rows)
+            pieces = (piece for batch in decoded for piece in in_pieces(batch, file.limits.row_bytes))
+            for batch in batches_of(pieces, part.first_number, file.limits, log):
                 yield batch
                 opened.let_go()
 
@@ -164,6 +171,10 @@ def _understood(file: SourceFile) -> Iterator[None]:
         yield
     except pa.ArrowException as error:
         kind = "Parquet" if file.format == "parquet" else "Arrow"
-        raise SourceError(f"{file.path}: cannot be read as {kind}: {str(error).splitlines()[0]}") from None
+        raise SourceError(f"{file.path}: cannot be read as {kind}: {_reason(error)}") from None
     except UnicodeDecodeError:
         raise SourceError(f"{file.path}: a text column holds invalid UTF-8") from None
+
+
+def _reason(error: pa.ArrowException) -> str:
+    return str(error).splitlines()[0].partition(": TProtocolException")[0]

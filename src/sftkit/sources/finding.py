@@ -5,16 +5,17 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
 from sftkit.sources import hub
 from sftkit.sources.formats import BUILDERS, JSON, JSON_ARRAY, format_of_name, known_endings
-from sftkit.sources.model import SourceFile
+from sftkit.sources.model import Limits, SourceFile
 from sftkit.sources.opening import is_url, open_bytes
 from sftkit.splits import TRAIN, split_of_name
 
@@ -23,8 +24,12 @@ _MANIFEST = "manifest.json"
 _ALSO = {"json": "jsonl", "csv": "tsv"}  # what a builder reads besides, where the ending says so
 
 
-def find_sources(dataset: DatasetConfig) -> list[SourceFile]:
+def find_sources(dataset: DatasetConfig, limits: Limits | None = None) -> list[SourceFile]:
     """The files of a data set, in the order of its `data_paths` (a directory's or glob's by name).
+
+    Args:
+        dataset: what is looked for.
+        limits: what may be read of each file.
 
     Raises:
         SourceError: a path leads to nothing, or to nothing that can be read as rows.
@@ -33,7 +38,7 @@ def find_sources(dataset: DatasetConfig) -> list[SourceFile]:
     filled = [file for file in files if file.size]
     if not filled:
         raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
-    return [_with_json_kind(file) for file in filled]
+    return [_with_json_kind(replace(file, limits=limits or Limits())) for file in filled]
 
 
 def _find_readable(path: str, dataset: DatasetConfig) -> list[SourceFile]:
@@ -88,13 +93,36 @@ def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
 
 def _in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
     if (state := directory / "state.json").is_file():  # datasets.save_to_disk
-        names = [entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8")).get("_data_files", [])]
+        names = _listed(state, lambda content: [entry["filename"] for entry in content["_data_files"]])
+    elif _is_ours(directory):
+        wanted = split_of_name(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
+        names = _listed(
+            directory / _MANIFEST,
+            lambda content: [shard["file"] for shard in content["splits"].get(wanted, {}).get("shards", [])],
+        )
+        missing = next((name for name in names if not (directory / name).is_file()), None)
+        if missing is not None:
+            raise SourceError(f"{directory / missing}: named in {directory / _MANIFEST}, but not there; make it anew")
     else:
         inside = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
         names = _chosen(inside, dataset)
     if not names:
         raise _nothing_in(str(directory), dataset)
     return [_local_file(directory / name, dataset) for name in names]
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a directory holds a data set that `preprocess` wrote."""
+    path = directory / _MANIFEST
+    return path.is_file() and b'"fingerprint"' in path.read_bytes()
+
+
+def _listed(path: Path, names_in: Callable[[Any], list[str]]) -> list[str]:
+    """Names of files beside a file of JSON that lists them; only beside it, whatever they say."""
+    try:
+        return [PurePosixPath(name).name for name in names_in(json.loads(path.read_text(encoding="utf-8")))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise SourceError(f"{path}: does not list the files of the data set as it should") from None
 
 
 def _nothing_in(directory: str, dataset: DatasetConfig) -> SourceError:

@@ -7,11 +7,11 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from sftkit.sources.columnar import Arrow, Parquet
+from sftkit.sources.decompression import COMPRESSIONS
 from sftkit.sources.delimited import Delimited
 from sftkit.sources.json_array import JsonArray
 from sftkit.sources.jsonl import JsonLines
 from sftkit.sources.model import Format
-from sftkit.sources.opening import COMPRESSIONS
 
 JSON = "json"
 JSON_ARRAY = "json_array"

@@ -15,6 +15,8 @@ from sftkit.sources.formats import BUILDERS, format_of_name
 from sftkit.sources.model import SourceFile
 from sftkit.sources.opening import is_url
 
+_UNSAFE_BUILDERS = frozenset({"pandas"})
+
 
 def find(dataset: DatasetConfig, path: str, builder: str | None = None) -> list[SourceFile]:
     """The files that hold one split of a Hub data set, repository folder or builder.
@@ -24,6 +26,8 @@ def find(dataset: DatasetConfig, path: str, builder: str | None = None) -> list[
     """
     import datasets
 
+    if builder in _UNSAFE_BUILDERS:
+        raise SourceError(f"{path}: builder {builder!r} reads pickles, which run code; give the data as Parquet")
     datasets.disable_progress_bars()
     wanted = dataset.dataset_split_name or "train"
     try:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
 
+from sftkit.memory import within
 from sftkit.rows import HALF_PAIR, Batch, Row, RowLog
 from sftkit.sources.batching import in_batches
-from sftkit.sources.model import Range, Scan, SourceFile
-from sftkit.sources.opening import hashed_chunks, open_bytes, open_raw, sha256_of
+from sftkit.sources.model import Limits, Range, Scan, SourceFile
+from sftkit.sources.opening import hashed_chunks, in_bounded_lines, open_bytes, open_raw, sha256_of
 from sftkit.sources.quick_json import quick_object
 
 _CHUNK = 1 << 20
+_SHOWN_BYTES = 2000  # of a line that is too long
+_LONG = 4 << 20
+_MEMORY, _MEMORY_PER_BYTE = 1 << 30, 16  # for the values of a long row, which may be some 30 bytes for each of its own
+_KINDS = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 _LINE_END = ord("\n")
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -26,11 +31,15 @@ class JsonLines:
     """Ranges are bytes; row numbers are line numbers, blank lines included, so that an editor finds them."""
 
     def scan(self, file: SourceFile, unit_size: int) -> Scan:
-        """One pass over the bytes: hash, line ends nearest after every `unit_size` bytes, and lines before each."""
+        """One pass over the bytes: hashes, line ends nearest after every `unit_size` bytes, and lines before each."""
         if file.compression is not None:
             return Scan(sha256_of(file), (Range(0, file.size, 1, file.size),))
-        digest = hashlib.sha256()
+        digest, part = hashlib.sha256(), hashlib.sha256()
         ranges: list[Range] = []
+
+        def add_range(stop: int) -> None:
+            ranges.append(Range(start, stop, first_number, stop - start, sha256=part.hexdigest()))
+
         start, first_number, position, lines = 0, 1, 0, 0
         with open_raw(file) as stream:
             for chunk in hashed_chunks(stream, digest, _CHUNK):
@@ -39,14 +48,16 @@ class JsonLines:
                     cut = chunk.find(b"\n", max(start + unit_size - position - 1, searched))
                     if cut < 0:
                         break
-                    lines += _line_ends(chunk[searched : cut + 1])
-                    searched = cut + 1
-                    ranges.append(Range(start, position + searched, first_number, position + searched - start))
-                    start, first_number = position + searched, lines + 1
+                    piece, searched = chunk[searched : cut + 1], cut + 1
+                    part.update(piece)
+                    lines += _line_ends(piece)
+                    add_range(position + searched)
+                    start, first_number, part = position + searched, lines + 1, hashlib.sha256()
+                part.update(chunk[searched:])
                 lines += _line_ends(chunk[searched:])
                 position += len(chunk)
         if position > start:
-            ranges.append(Range(start, position, first_number, position - start))
+            add_range(position)
         return Scan(digest.hexdigest(), tuple(ranges))
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
@@ -55,26 +66,57 @@ class JsonLines:
             if file.compression is None and part.start:
                 stream.seek(part.start)
             length = None if file.compression else part.stop - part.start
-            yield from in_batches(_rows(stream, length, part.first_number, log))
+            yield from in_batches(_rows(stream, length, part.first_number, file.limits, log))
 
 
 def _line_ends(data: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(data, np.uint8) == _LINE_END))  # three times as fast as bytes.count
 
 
-def _rows(stream: IO[bytes], length: int | None, first_number: int, log: RowLog) -> Iterator[tuple[int, Row, int]]:
+def _rows(
+    stream: IO[bytes], length: int | None, first_number: int, limits: Limits, log: RowLog
+) -> Iterator[tuple[int, Row, int]]:
     taken = 0
-    for number, line in enumerate(stream, first_number):
+    usual = min(_LONG, limits.row_bytes)
+    bounded = in_bounded_lines(stream, limits.row_bytes + 1)
+    for number, line in enumerate(iter(bounded, b""), first_number):
         taken += len(line)
-        row = quick_object(line)
-        if row is None:
-            text = line.removeprefix(_BOM) if number == 1 else line
-            if text and not text.isspace():
-                row = parse_row(text, number, log)
+        row = quick_object(line) if len(line) <= usual else None
+        if row is None and len(line) > limits.row_bytes:
+            rest = 0 if line.endswith(b"\n") else _skipped_line(bounded)
+            taken += rest
+            start = line[:_SHOWN_BYTES].decode("utf-8", errors="replace")
+            log.quarantine(number, limits.too_long(f"{len(line) + rest:,} bytes"), start)
+        elif row is None:
+            row = _parsed(line, number, log)
         if row is not None:
             yield number, row, len(line)
         if length is not None and taken >= length:
             return
+
+
+def _parsed(line: bytes, number: int, log: RowLog) -> Row | None:
+    """A line that is long, or not known to be an object yet, as a row; None where it is none."""
+    text = line.removeprefix(_BOM) if number == 1 else line
+    if not text or text.isspace():
+        return None
+    try:
+        return within(
+            _MEMORY + _MEMORY_PER_BYTE * len(line), lambda: quick_object(line) or parse_row(text, number, log)
+        )
+    except MemoryError:
+        log.quarantine(number, "the row becomes more values than memory is allowed for it", "")
+    return None
+
+
+def _skipped_line(bounded: Callable[[], bytes]) -> int:
+    """Read to the end of a line, holding a part of it at a time; how many bytes that were."""
+    skipped = 0
+    while piece := bounded():
+        skipped += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return skipped
 
 
 def parse_row(text: bytes, number: int, log: RowLog) -> Row | None:
@@ -92,7 +134,7 @@ def parse_row(text: bytes, number: int, log: RowLog) -> Row | None:
         reason = f"broken JSON: {error}"
     else:
         if not isinstance(row, dict):
-            reason = f"a row must be a JSON object, not {type(row).__name__}"
+            reason = f"a row must be a JSON object, not {_KINDS.get(type(row), 'a number')}"
         elif holds_half_pairs(row, decoded):
             reason = HALF_PAIR
         else:

@@ -10,11 +10,28 @@ from sftkit.rows import Batch, RowLog
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What is too much to be read, for it is a fault, or meant to do harm.
+
+    row_bytes: of the longest row, as its source has it, decompressed (`max_row_bytes`). expansion: decompressed bytes
+    for each compressed one (`max_expansion`).
+    """
+
+    row_bytes: int = 256 << 20
+    expansion: float = 1000
+
+    def too_long(self, size: str) -> str:
+        """Why a row of this size is put aside."""
+        return f"the row has {size}, more than max_row_bytes={self.row_bytes} allows; raise it if this is right"
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """One file of a data set.
 
     path: a local path or an fsspec URL. format: a key of the registry in `formats`. compression: gzip, zstd, bz2, xz
-    or None. size: bytes on disk.
+    or None. size: bytes on disk. limits: what may be read of it. stamp: size and time (ns) of a local file when it was
+    scanned.
     """
 
     dataset: str
@@ -22,6 +39,8 @@ class SourceFile:
     format: str
     compression: str | None
     size: int
+    limits: Limits = Limits()
+    stamp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,7 @@ class Range:
 
     first_number: number of its first row, counted from 1. size: bytes of source it covers.
     skip, rows: where it is a part of one row group or record batch, the rows before it there, and how many are its own.
+    sha256: of its bytes, where it is a range of them.
     """
 
     start: int
@@ -38,6 +58,7 @@ class Range:
     size: int
     skip: int = 0
     rows: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

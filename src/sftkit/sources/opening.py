@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import hashlib
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from sftkit.errors import SourceError
+from sftkit.sources.decompression import decompressed
 from sftkit.sources.model import SourceFile
 
 _CHUNK = 1 << 20
-_ZSTD_CHUNK = 128 << 10  # compressed; what it holds is decompressed at once
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
 def is_url(path: str) -> bool:
@@ -32,11 +31,12 @@ def open_bytes(file: SourceFile) -> Iterator[IO[bytes]]:
     """A source as decompressed bytes.
 
     Raises:
-        SourceError: it cannot be opened, or its compressed data is broken (also while it is read).
+        SourceError: it cannot be opened, its compressed data is broken, or becomes more than `max_expansion` allows
+            (also while it is read).
     """
     try:
         with open_raw(file) as raw:
-            yield _decompressed(raw, file.compression)
+            yield raw if file.compression is None else decompressed(raw, file)
     except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
         raise SourceError(f"{file.path}: broken {file.compression} data: {error}") from None
     except OSError as error:
@@ -69,55 +69,28 @@ def open_raw(file: SourceFile) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _decompressed(raw: IO[bytes], compression: str | None) -> IO[bytes]:
-    if compression is None:
-        return raw
-    if compression == "gzip":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if compression == "bz2":
-        return cast(IO[bytes], bz2.BZ2File(raw))
-    if compression == "xz":
-        return cast(IO[bytes], lzma.LZMAFile(raw))
-    return io.BufferedReader(_ZstdFrames(raw), _CHUNK)
+def in_bounded_lines(stream: IO[bytes], most: int) -> Callable[[], bytes]:
+    """A function that gives the next line of a stream, or so many bytes of a longer one; b"" at the end."""
+    if not isinstance(stream, io.BufferedIOBase):  # files of fsspec read lines whole
+        stream = cast(IO[bytes], io.BufferedReader(_Raw(stream), _CHUNK))
+    return partial(stream.readline, most)
 
 
-class _ZstdFrames(io.RawIOBase):
-    """Zstandard frames one after another, decompressed. zstandard's own reader takes a file cut short for whole."""
+class _Raw(io.RawIOBase):
+    """A stream that has only `read`, as one that can be buffered."""
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        import zstandard
-
-        self._raw = raw
-        self._new_frame = zstandard.ZstdDecompressor().decompressobj
-        self._frame: Any = None
-        self._compressed = b""
-        self._ready = memoryview(b"")
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
 
     def readable(self) -> bool:
         """It is."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as one piece of decompressed data goes; 0 at the end.
-
-        Raises:
-            EOFError: the last frame does not end.
-        """
-        while not self._ready:
-            self._compressed = self._compressed or self._raw.read(_ZSTD_CHUNK)
-            if not self._compressed:
-                if self._frame is not None:
-                    raise EOFError("the data ends in the middle of a frame")
-                return 0
-            self._frame = self._frame or self._new_frame()
-            self._ready = memoryview(self._frame.decompress(self._compressed))
-            self._compressed = b""
-            if self._frame.eof:
-                self._frame, self._compressed = None, self._frame.unused_data
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
+        """Fill the buffer as far as one read goes; 0 at the end."""
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def sha256_of(file: SourceFile) -> str:

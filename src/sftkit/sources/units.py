@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from sftkit.errors import SourceError
 from sftkit.rows import Batch, RowLog
 from sftkit.sources.formats import FORMATS
-from sftkit.sources.model import Range, SourceFile
+from sftkit.sources.model import Range, Scan, SourceFile
+from sftkit.sources.opening import is_url
 
 _AT_ONCE = 4  # files
 
@@ -46,8 +50,7 @@ def scan_files(files: list[SourceFile], unit_size: int) -> list[ScannedFile]:
     scanned: list[ScannedFile] = []
     number = 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # hashing and waiting for disks leave the interpreter free
-        scans = pool.map(lambda file: FORMATS[file.format].scan(file, unit_size), files)
-        for file, scan in zip(files, scans, strict=True):
+        for file, scan in pool.map(lambda file: _scanned(file, unit_size), files):
             units = tuple(Unit(number + index, file, part) for index, part in enumerate(scan.ranges))
             number += len(units)
             scanned.append(ScannedFile(file, scan.sha256, units))
@@ -58,6 +61,32 @@ def read_unit(unit: Unit, log: RowLog) -> Iterator[Batch]:
     """The rows of a unit in order, in batches; unreadable rows go to the log.
 
     Raises:
-        SourceError: the file as a whole cannot be read any further.
+        SourceError: the file as a whole cannot be read any further, or is not any more what was scanned.
     """
-    yield from FORMATS[unit.file.format].read(unit.file, unit.part, log)
+    file = unit.file
+    with _named(file):
+        yield from FORMATS[file.format].read(file, unit.part, log)
+        if file.stamp is not None and file.stamp != _stamp(file):
+            raise SourceError(f"{file.path}: changed while it was read; leave it alone, and run the same command again")
+
+
+def _scanned(file: SourceFile, unit_size: int) -> tuple[SourceFile, Scan]:
+    with _named(file):
+        stamped = replace(file, stamp=_stamp(file))
+        return stamped, FORMATS[file.format].scan(stamped, unit_size)
+
+
+def _stamp(file: SourceFile) -> tuple[int, int] | None:
+    if is_url(file.path):
+        return None
+    found = Path(file.path).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _named(file: SourceFile) -> Iterator[None]:
+    """What the system says while a file is read, as one sentence that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None

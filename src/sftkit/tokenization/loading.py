@@ -81,6 +81,8 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
     location = str(sample_path(spec.name))
+    if _is_path(location) and not Path(location).exists():
+        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no such directory")
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # transformers raises whatever its files provoke
@@ -95,6 +97,11 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     if spec.chat_template is not None:
         tokenizer.chat_template = spec.chat_template
     return tokenizer
+
+
+def _is_path(location: str) -> bool:
+    """Whether a name can only be that of a directory: Hub ids are `name` or `owner/name`."""
+    return location.startswith(("/", ".", "~")) or location.count("/") > 1
 
 
 def backend_json(tokenizer: PreTrainedTokenizerBase) -> str | None:

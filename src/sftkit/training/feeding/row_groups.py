@@ -97,7 +97,7 @@ def sequences_of(place: GroupPlace, table: pa.Table, vocabulary_size: int) -> Ro
     misfit = input_ids.lengths != labels.lengths
     if misfit.any():
         row = int(misfit.argmax())
-        counts = f"{input_ids.lengths[row]} input_ids but {labels.lengths[row]} labels"
+        counts = f"{input_ids.lengths[row]} input_ids and {labels.lengths[row]} labels; there must be as many"
         raise DataError(f"{place.path}:{place.first_row + row}: {counts}")
     checked_ids(place.path, input_ids, place.first_row, vocabulary_size, ignored=None)
     checked_ids(place.path, labels, place.first_row, vocabulary_size, ignored=IGNORE_INDEX)
