@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sftkit.config.schema import ProcessorConfig, TrainConfig
 from sftkit.errors import ConfigError, TrainingError
-from sftkit.shards.manifest import Manifest, TokenizerInfo
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
-from sftkit.tokenization.loading import (
-    TokenizerSpec,
-    chat_template_sha256,
-    fingerprint,
-    load_tokenizer,
-    read_chat_template,
-    tokenizer_spec,
-)
+from sftkit.shards.soundness import sound_footers
+from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer, read_chat_template, tokenizer_spec
+from sftkit.tokenizer_match import Mismatch, mismatches
 from sftkit.training.distributed import warn_once
+from sftkit.training.models.known_tokens import check_stops, check_vocabulary, token_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,15 +44,19 @@ class RunTokenizer:
 
 
 def run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
-    """Load the tokenizer of a run and compare it with the one that made the shards.
+    """Load the tokenizer of a run, and see to it that shards, tokenizer and model belong together.
 
     Special tokens and a chat template that were given when the shards were made, and are not given now, are taken
-    from the manifest: what is saved with the model is what its data was made with.
+    from the manifest: what is saved with the model is what its data was made with. Of the model only the config is
+    read.
 
     Raises:
-        TrainingError: they differ (and `allow_mismatch` is off), or no tokenizer is named.
+        DataError: shards are missing, cut short or exchanged, or hold an id that the model does not have.
+        TrainingError: the tokenizer is not the one that made the shards, or larger than the model's embedding (and
+            `allow_mismatch` is off), or no tokenizer is named.
         TokenizerError: the tokenizer cannot be loaded.
     """
+    footers = sound_footers(shards)
     spec = tokenizer_spec(config)
     if spec is None:
         raise TrainingError("model_name_or_path is missing: it names the model to train")
@@ -67,35 +66,54 @@ def run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
     known = len(tokenizer)
     if spec.added_special_tokens:
         known = len(load_tokenizer(replace(spec, added_special_tokens=())))
-    if shards.manifest is not None and shards.manifest.tokenizer is not None:
-        made_with = shards.manifest.tokenizer
-        differences = _differences(made_with, tokenizer, spec)
-        if differences and set(made_with.added_special_tokens) < set(spec.added_special_tokens):
-            # Tokens that are added now change no id of the shards: what counts is the tokenizer without them.
-            before = replace(spec, added_special_tokens=made_with.added_special_tokens)
-            differences = _differences(made_with, load_tokenizer(before), before)
-        if differences:
-            text = f"{shards.root} was made with another tokenizer than {spec.name}: {'; '.join(differences)}"
-            if not config.allow_mismatch:
-                raise TrainingError(f"{text} (allow_mismatch=true trains all the same)")
-            warn_once(_log, text)
+    _check_origin(config, shards, tokenizer, spec)
+    facts = token_facts(config)
+    check_vocabulary(facts, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
+    check_stops(facts, tokenizer, shards)
     return RunTokenizer(tokenizer, known)
+
+
+def _check_origin(
+    config: TrainConfig, shards: ShardSet, tokenizer: PreTrainedTokenizerBase, spec: TokenizerSpec
+) -> None:
+    """Refuse a tokenizer, or a chat template, that is not the one that made the shards; show what differs."""
+    made_with = shards.manifest.tokenizer if shards.manifest is not None else None
+    if made_with is None:
+        return
+    found = mismatches(made_with, tokenizer, spec)
+    if found and set(made_with.added_special_tokens) < set(spec.added_special_tokens):
+        # Tokens that are added now change no id of the shards: what counts is the tokenizer without them.
+        before = replace(spec, added_special_tokens=made_with.added_special_tokens)
+        found = mismatches(made_with, load_tokenizer(before), before)
+    if not found:
+        return
+    text = f"{shards.root} was made with another tokenizer than {spec.name}: {'; '.join(each.clause for each in found)}"
+    if not config.allow_mismatch:
+        remedy = "take the one that made them, or make them anew; allow_mismatch=true trains all the same"
+        raise TrainingError(_with_details(f"{text} ({remedy})", found))
+    warn_once(_log, _with_details(text, found))
+
+
+def _with_details(text: str, found: tuple[Mismatch, ...]) -> str:
+    return "\n  ".join([text, *(line for each in found for line in each.details)])
 
 
 def _as_recorded(spec: TokenizerSpec, manifest: Manifest) -> TokenizerSpec:
     if manifest.tokenizer is not None and not spec.added_special_tokens:
         spec = replace(spec, added_special_tokens=manifest.tokenizer.added_special_tokens)
     if spec.chat_template is None:
-        spec = replace(spec, chat_template=_recorded_template(manifest.config))
+        spec = replace(spec, chat_template=_recorded_template(manifest))
     return spec
 
 
-def _recorded_template(config: Mapping[str, Any]) -> str | None:
+def _recorded_template(manifest: Manifest) -> str | None:
     """The chat template that the config of the shards gave, None where it gave none or it is no longer there."""
-    section = config.get("dataprocessor")
-    if not isinstance(section, Mapping):
+    section = manifest.config.get("dataprocessor")
+    if not isinstance(section, dict):
         return None
     given = {key: str(section[key]) for key in _TEMPLATE_KEYS if section.get(key) is not None}
+    if given and manifest.tokenizer is not None and manifest.tokenizer.chat_template is not None:
+        return manifest.tokenizer.chat_template  # whatever has become of the file it came from
     try:
         return read_chat_template(
             ProcessorConfig(
@@ -106,26 +124,3 @@ def _recorded_template(config: Mapping[str, Any]) -> str | None:
         )
     except ConfigError:
         return None  # a template file that has gone; the comparison that follows says what that means
-
-
-def _differences(made_with: TokenizerInfo, tokenizer: PreTrainedTokenizerBase, spec: TokenizerSpec) -> list[str]:
-    """What sets the shards' tokenizer apart from this one, in words; [] when they are the same."""
-    found: list[str] = []
-    if fingerprint(tokenizer) != made_with.fingerprint:
-        pairs = [
-            ("vocabulary", f"{made_with.vocabulary_size} tokens", f"{len(tokenizer)} tokens"),
-            ("eos token", repr(made_with.eos_token), repr(tokenizer.eos_token)),
-            ("added special tokens", str(list(made_with.added_special_tokens)), str(list(spec.added_special_tokens))),
-        ]
-        found += [f"{what} {theirs} there, {ours} here" for what, theirs, ours in pairs if theirs != ours]
-        if not found:
-            found.append("same size, but they do not tokenize alike (their fingerprints differ)")
-        found[0] = f"(made with {made_with.name}) {found[0]}"
-    if chat_template_sha256(tokenizer) != made_with.chat_template_sha256:
-        theirs, ours = made_with.chat_template_sha256, chat_template_sha256(tokenizer)
-        found.append(f"chat template {_short(theirs)} there, {_short(ours)} here")
-    return found
-
-
-def _short(sha256: str | None) -> str:
-    return "none" if sha256 is None else f"{sha256[:12]}..."

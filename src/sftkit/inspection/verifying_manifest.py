@@ -1,0 +1,79 @@
+"""A manifest by itself: as it was written, complete, and adding up."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from sftkit.inspection.verified import Difference, Verified, number
+from sftkit.shards.directory import QUARANTINE_NAME
+from sftkit.shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, digest_of
+
+_WRAPPED = "wrapped"
+
+
+def verify_manifest(root: Path, manifest: Manifest) -> Verified:
+    """Whether a manifest is as it was written, and its counts agree with each other and with the quarantine.
+
+    Args:
+        root: the directory it stands in.
+        manifest: as read from there.
+    """
+    right, differences, notes = [], [], []
+    written = json.loads((root / MANIFEST_NAME).read_text(encoding="utf-8"))
+    if not manifest.digest:
+        notes.append("the manifest holds no digest of itself: whether it was edited cannot be told")
+    elif digest_of(written) == manifest.digest:
+        right.append(f"{MANIFEST_NAME}: as it was written")
+    else:
+        differences.append(Difference(MANIFEST_NAME, "was edited: its digest is not that of what it says"))
+    if manifest.format_version != FORMAT_VERSION:
+        said = f"format_version {manifest.format_version}, this sftkit writes {FORMAT_VERSION}"
+        notes.append(f"{MANIFEST_NAME}: {said}")
+    sums = list(_sums(manifest))
+    differences += [
+        Difference(MANIFEST_NAME, f"{what} is {number(said)}, its parts make {number(summed)}")
+        for what, said, summed in sums
+        if said != summed
+    ]
+    files = Counter(shard.file for split in manifest.splits.values() for shard in split.shards)
+    differences += [Difference(MANIFEST_NAME, f"names {name} {n} times") for name, n in files.items() if n > 1]
+    if all(said == summed for _, said, summed in sums):
+        right.append(f"accounts: {number(manifest.rows_read)} rows read, {number(manifest.rows_written)} written")
+    kept = _lines(root / QUARANTINE_NAME)
+    if kept != manifest.quarantined:
+        what = f"{number(kept)} rows, the manifest says {number(manifest.quarantined)}"
+        differences.append(Difference(QUARANTINE_NAME, what))
+    return Verified(tuple(right), tuple(differences), tuple(notes))
+
+
+def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
+    """Everything that is said once as a whole and once in parts: its name, the whole, and the sum of the parts."""
+    for name, split in manifest.splits.items():
+        for key in ("rows", "tokens", "trained_tokens"):
+            yield f"splits.{name}.{key}", getattr(split, key), sum(getattr(shard, key) for shard in split.shards)
+        if split.length_histogram:
+            sequences = split.rows if split.sequences is None else split.sequences
+            yield f"splits.{name}.length_histogram", sequences, sum(split.length_histogram.values())
+    for source in manifest.sources:
+        parts = source.rows_kept + sum(source.dropped.values()) + source.quarantined
+        yield f"rows_read of {source.path}", source.rows_read, parts
+    yield "rows_read", manifest.rows_read, sum(source.rows_read for source in manifest.sources)
+    yield "quarantined", manifest.quarantined, sum(source.quarantined for source in manifest.sources)
+    yield "dropped", sum(manifest.dropped.values()), sum(sum(source.dropped.values()) for source in manifest.sources)
+    distinct = manifest.rows_written - manifest.rows_repeated + manifest.rows_left_out
+    yield "rows_written", distinct, sum(source.rows_kept for source in manifest.sources)
+    if manifest.config.get("packing") != _WRAPPED:  # which cuts rows
+        there = sum(split.rows if split.sequences is None else split.sequences for split in manifest.splits.values())
+        yield "rows_written", manifest.rows_written, there
+
+
+def _lines(path: Path) -> int:
+    """Lines of a file; 0 where there is none."""
+    try:
+        with path.open("rb") as stream:
+            return sum(1 for _ in stream)
+    except FileNotFoundError:
+        return 0
