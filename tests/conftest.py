@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reliability.error_rules import faults_of, faults_of_reason
+from sftkit.errors import SftkitError
+from sftkit.rows import RowLog
 from support import SHARED_TOKENIZERS, WATCHED
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
@@ -89,6 +92,30 @@ def _save(tokenizer: Any, folder: Path) -> None:
         unk_token="<unk>",
         clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """A test fails where a message to the user, or the reason for which a row is quarantined, breaks our rules.
+
+    Asked of every error that is made while any test runs, whatever the test is about.
+    """
+    faults: list[str] = []
+    made, quarantine = SftkitError.__init__, RowLog.quarantine
+
+    def make(error: SftkitError, *arguments: object) -> None:
+        made(error, *arguments)
+        faults.extend(f"{fault}: {error}" for fault in faults_of(str(error)))
+
+    def tell(log: RowLog, number: int, reason: str, content: Any) -> None:
+        faults.extend(f"{fault}: {reason}" for fault in faults_of_reason(reason))
+        quarantine(log, number, reason, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SftkitError, "__init__", make)
+        patch.setattr(RowLog, "quarantine", tell)
+        yield
+    assert not faults
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_several_workers_run_every_task_once() -> None:
 
 
 def test_a_worker_that_dies_is_an_error_that_names_what_it_held() -> None:
-    with pytest.raises(WorkerError, match=r"a worker process died \(out of memory\?\) while it worked on 7$"):
+    with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on 7; run it again"):
         list(run(die_of_seven, [1, 2, 7, 3], 2))
 
 

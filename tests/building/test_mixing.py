@@ -62,7 +62,7 @@ def test_a_weight_of_zero_takes_no_row_and_cannot_be_exhausted() -> None:
         as_datasets([20, 10, 15]), probabilities=[0.5, 0.0, 0.5], seed=1, stopping_strategy="first_exhausted"
     )
     assert interleave([20, 10, 15], [0.5, 0.0, 0.5], 1, "first_exhausted").tolist() == expected["row"]
-    with pytest.raises(DataError, match="all_exhausted cannot exhaust a dataset whose sampling weight is 0"):
+    with pytest.raises(DataError, match="all_exhausted cannot exhaust a data set whose sampling weight is 0"):
         interleave([20, 10], [1.0, 0.0], 1, "all_exhausted")
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
-from sftkit.build import is_done
-from sftkit.config.schema import DatasetConfig, PreprocessConfig, ProcessorConfig, SplitConfig
-from sftkit.errors import DataError, OutputError
+from sftkit.build import run
+from sftkit.config.schema import DatasetConfig, PreprocessConfig, ProcessorConfig
+from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.planning import plan
-from sftkit.rows import Ragged, Row
+from sftkit.progress import Silent
+from sftkit.rows import Ragged
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging import StagingWriter
 from sftkit.tokenization.bare_ids import GigatokenIds
@@ -71,104 +70,56 @@ def test_what_is_found_gives_the_bytes_and_the_account_of_what_is_run(tmp_path: 
     assert quarantines[0] == quarantines[1]
 
 
-CHANGES: dict[str, tuple[Callable[[DatasetConfig], DatasetConfig], dict[str, Any]]] = {
-    "another length of packs": (lambda data: data, {"packing": "bfd", "pack_length": 128}),
-    "wrapped packs, and longer rows": (lambda data: data, {"packing": "wrapped", "pack_length": 32}),
-    "packs, and what becomes of longer rows": (
-        lambda data: data,
-        {"packing": "bfd", "pack_length": 30, "overflow": "drop"},
-    ),
-    "shards": (lambda data: data, {"num_dataset_shards": 4}),
-    "the seed": (lambda data: replace(data, shuffle=True), {"dataprocessor": ProcessorConfig(seed=5)}),
-    "the split": (lambda data: replace(data, split=SplitConfig(validation=0.3)), {"num_eval_dataset_shards": 2}),
-    "a weight and a name": (lambda data: replace(data, sampling=1.0, name="other"), {}),
-    "the engine": (lambda data: data, {"engine": "reference", "engine_verify": 0.5}),
-    "what is allowed to be bad": (lambda data: data, {"max_bad_rows": 7}),
-    "another name for the handler": (
-        lambda data: replace(
-            data,
-            data_handlers=(
-                handler("tokenize_and_apply_input_masking", input_column_name="input", output_column_name="output"),
-            ),
-        ),
-        {},
-    ),
+ROWS = [json.dumps(row) for row in PAIRS]
+EDITS: dict[str, tuple[Callable[[list[str]], list[str]], int]] = {
+    "a byte": (lambda rows: [*rows[:30], rows[30].replace("cat", "cut"), *rows[31:]], 1),
+    "a longer row": (lambda rows: [*rows[:30], rows[30].replace("question", "the question"), *rows[31:]], 1),
+    "rows at the end": (lambda rows: [*rows, *rows[:3]], 2),  # the last unit, and one more
+    "the last rows taken away": (lambda rows: rows[:-2], 1),
+    "a blank line": (lambda rows: [*rows[:7], "", *rows[7:]], 1),
+    "nothing": (lambda rows: rows, 0),
 }
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_source_that_is_edited_is_run_where_it_was_edited(tmp_path: Path, edit: str) -> None:
+    """And the rows of the other units stand under the numbers that they have now."""
+    change, most = EDITS[edit]
+    rows = [*ROWS[:5], "{broken", *ROWS[5:50], "[]", ROWS[49], *ROWS[50:]]  # bad rows before and behind, a duplicate
+    source = tmp_path / "pairs.jsonl"
+    options: dict[str, Any] = {**OPTIONS, "unit_size": 600, "max_bad_rows": 2, "staging_dir": str(tmp_path / "units")}
+    source.write_text("".join(f"{row}\n" for row in rows))
+    preprocess(tmp_path / "first", paired(source), **options)
+    source.write_text("".join(f"{row}\n" for row in change(rows)))
+    after = preprocess(tmp_path / "after", paired(source), **options)
+    fresh = preprocess(tmp_path / "fresh", paired(source), **{**options, "staging_dir": None})
+    assert after.units - after.units_found == most
+    assert after.units > 5
+    assert shard_bytes(tmp_path / "after") == shard_bytes(tmp_path / "fresh")
+    assert timeless(after) == timeless(fresh)
+    quarantines = [(tmp_path / name / "quarantine.jsonl").read_text() for name in ("after", "fresh")]
+    assert quarantines[0] == quarantines[1]
+    assert after.audit is not None
+    [finding] = [finding for finding in after.audit.findings if finding.rule == "duplicate_row"]
+    [place] = [text for text in finding.examples if text.endswith((":53", ":54"))] or finding.examples[:1]
+    assert source.read_text().splitlines()[int(place.rsplit(":", 1)[1]) - 1] == ROWS[49]
+
+
+def test_a_source_that_changes_under_a_run_ends_it_and_none_of_its_rows_are_kept(tmp_path: Path, source: Path) -> None:
+    config = PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(paired(source),), num_workers=1, **OPTIONS)
+    planned = plan(config)
+    source.write_text(source.read_text().replace("cat", "cow"))
+    with pytest.raises(SourceError, match=r"pairs\.jsonl: changed while it was read; .* run the same command again"):
+        run(planned, Silent())
+    again = run(plan(config), Silent())
+    assert again.units_found == 0
+    preprocess(tmp_path / "fresh", paired(source), **OPTIONS)
+    assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "fresh")
 
 
 def made(output: Path, data: DatasetConfig, **options: Any) -> Manifest:
     processor = options.pop("dataprocessor", ProcessorConfig())
     return preprocess(output, data, processor={"seed": processor.seed}, **{**OPTIONS, **options})
-
-
-@pytest.mark.parametrize("what", sorted(CHANGES))
-def test_nothing_is_run_for_a_change_of_what_comes_after_staging(tmp_path: Path, source: Path, what: str) -> None:
-    change, options = CHANGES[what]
-    shared = {"staging_dir": str(tmp_path / "units")}
-    before = made(tmp_path / "one", paired(source), **shared)
-    after = made(tmp_path / "two", change(paired(source)), **shared, **options)
-    assert (after.units, after.units_found) == (before.units, before.units)
-    made(tmp_path / "three", change(paired(source)), **options)
-    assert shard_bytes(tmp_path / "two") == shard_bytes(tmp_path / "three")
-
-
-ROW_CHANGES: dict[str, tuple[Callable[[DatasetConfig], DatasetConfig], dict[str, Any]]] = {
-    "a retained column": (lambda data: replace(data, retain_columns=("id", "input", "output")), {}),
-    "an argument": (
-        lambda data: replace(
-            data,
-            data_handlers=(
-                handler(
-                    "tokenize_and_apply_input_masking",
-                    input_field_name="input",
-                    output_field_name="output",
-                    add_eos_token=False,
-                ),
-            ),
-        ),
-        {},
-    ),
-    "the longest row": (lambda data: data, {"max_seq_length": 25}),
-    "where the loss is": (lambda data: data, {"train_on": "all"}),
-    "a special token": (lambda data: data, {"add_special_tokens": ("<|new|>",)}),
-    "the cuts": (lambda data: data, {"unit_size": 1500}),
-}
-
-
-@pytest.mark.parametrize("what", sorted(ROW_CHANGES))
-def test_everything_is_run_for_a_change_of_rows(tmp_path: Path, source: Path, what: str) -> None:
-    change, options = ROW_CHANGES[what]
-    shared = {"staging_dir": str(tmp_path / "units")}
-    made(tmp_path / "one", paired(source), **shared)
-    after = made(tmp_path / "two", change(paired(source)), **shared, **options)
-    assert (after.units > 2, after.units_found) == (True, 0)
-    made(tmp_path / "three", change(paired(source)), **options)
-    assert shard_bytes(tmp_path / "two") == shard_bytes(tmp_path / "three")
-
-
-def test_overflow_changes_rows_only_where_there_is_a_limit(tmp_path: Path, source: Path) -> None:
-    shared = {"staging_dir": str(tmp_path / "units")}
-    for name, options, found in (
-        ("one", {}, False),
-        ("two", {"overflow": "drop"}, True),
-        ("three", {"max_seq_length": 30, "overflow": "drop"}, False),
-        ("four", {"max_seq_length": 30}, False),
-    ):
-        manifest = made(tmp_path / name, paired(source), **shared, **options)
-        assert manifest.units_found == (manifest.units if found else 0), name
-
-
-def test_of_several_files_the_one_that_changed_is_run(tmp_path: Path) -> None:
-    files = [write_jsonl(tmp_path / f"{name}.jsonl", PAIRS[at : at + 20]) for at, name in enumerate("abc")]
-    shared = {"staging_dir": str(tmp_path / "units"), "unit_size": 1 << 20}
-    assert made(tmp_path / "one", paired(*files), **shared).units_found == 0
-    write_jsonl(files[1], PAIRS[30:50])
-    moved = shutil.move(files[2], tmp_path / "moved.jsonl")
-    after = made(tmp_path / "two", paired(moved, files[1], files[0]), **shared)
-    assert (after.units, after.units_found) == (3, 2)
-    made(tmp_path / "three", paired(moved, files[1], files[0]))
-    assert shard_bytes(tmp_path / "two") == shard_bytes(tmp_path / "three")
-    assert [source.path for source in after.sources] == [str(moved), str(files[1]), str(files[0])]
 
 
 def test_equal_units_of_one_run_are_run_once(tmp_path: Path, source: Path) -> None:
@@ -191,38 +142,6 @@ def test_units_without_a_row_are_found_too(tmp_path: Path) -> None:
         manifest = preprocess(tmp_path / name, dataset(source), staging_dir=str(tmp_path / "units"), **options)
         assert (manifest.units > 2, manifest.units_found) == (True, manifest.units * found)
         assert manifest.dropped == {"no response found by response_template": 20}
-
-
-def test_a_function_of_the_users_own_is_known_by_its_source(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    module = tmp_path / f"own_{os.getpid()}.py"
-    module.write_text("def keep(row):\n    return row\n")
-    data = paired(source)
-    data = replace(data, data_handlers=(handler(f"{module.stem}:keep"), *data.data_handlers))
-    config = PreprocessConfig(output_dir=str(tmp_path / "a"), datasets=(data,), **OPTIONS)
-    found, done = [], []
-    for name, text in (("a", None), ("b", None), ("c", "# other\ndef keep(row):\n    return row\n")):
-        if text is not None:
-            module.write_text(text)
-        manifest = made(tmp_path / name, data, staging_dir=str(tmp_path / "units"))
-        found.append(manifest.units_found / manifest.units)
-        done.append(is_done(plan(config)) is not None)
-    assert found == [0, 1, 0]
-    assert done == [True, True, False], "what is there is not taken for what the new function would make"
-
-
-def test_a_file_of_the_same_path_is_not_the_same_file(tmp_path: Path) -> None:
-    path = "memory://sftkit-staging/in.jsonl"
-    counts = []
-    for name, rows in (("a", PAIRS[:20]), ("b", PAIRS[20:40]), ("c", PAIRS[:20])):
-        with fsspec.open(path, "w") as stream:
-            stream.write("".join(json.dumps(row) + "\n" for row in rows))
-        manifest = made(tmp_path / name, paired(path), staging_dir=str(tmp_path / "units"))  # type: ignore[arg-type]
-        counts.append(manifest.units_found / manifest.units)
-    assert counts == [0, 0, 1]
-    assert shard_bytes(tmp_path / "a") == shard_bytes(tmp_path / "c") != shard_bytes(tmp_path / "b")
 
 
 # --- What is not whole --------------------------------------------------------------------------------
@@ -318,7 +237,8 @@ def test_a_directory_of_the_users_own_holds_whole_units_only_and_is_never_emptie
 
     def broken(*_: object) -> None:
         assert units(shared) == sorted([*whole, "mine.txt"]), "shards are made elsewhere"
-        assert units(tmp_path / "two" / ".staging") == ["lock", "train-00000-of-00001.parquet"]
+        lock, run = sorted((tmp_path / "two" / ".staging").iterdir())
+        assert (lock.name, units(run)) == ("lock", ["train-00000-of-00001.parquet"])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sftkit.build.make_manifest", broken)
@@ -348,19 +268,3 @@ def test_a_staging_dir_that_cannot_be_written_is_one_sentence(tmp_path: Path, so
     with pytest.raises(OutputError, match=r"^staging_dir .*pairs\.jsonl/units: cannot be written: Not a directory$"):
         made(tmp_path / "out", paired(source), staging_dir=str(source / "units"))
     assert not (tmp_path / "out").exists()
-
-
-def test_equal_rows_have_equal_keys_whatever_they_are_called(tmp_path: Path, source: Path) -> None:
-    copy = Path(shutil.copy(source, tmp_path / "copy.jsonl"))
-
-    def keys(data: DatasetConfig, **options: Any) -> tuple[str, ...]:
-        config = PreprocessConfig(output_dir="o", datasets=(data,), **{**OPTIONS, **options})
-        return plan(config).keys
-
-    first = keys(paired(source))
-    assert len(set(first)) == len(first) > 3
-    assert keys(paired(copy, name="other"), packing="bfd", pack_length=9) == first
-    both = keys(dataset(source, copy, data_handlers=paired(source).data_handlers))
-    assert both == first * 2
-    rows: list[Row] = [*PAIRS[1:], PAIRS[0]]
-    assert not set(keys(paired(write_jsonl(tmp_path / "turned.jsonl", rows)))) & set(first)

@@ -251,7 +251,7 @@ def test_retained_values_of_different_kinds_are_an_error(tmp_path: Path, tokeniz
         data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
         for unit_size in (1, 8 << 20):
             with pytest.raises(
-                DataError, match=r"retained column" if unit_size == 1 else r"in\.jsonl:1: retained column"
+                DataError, match=r"retain_columns" if unit_size == 1 else r"in\.jsonl:1: retain_columns"
             ):
                 preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"), unit_size=unit_size)
 

@@ -195,7 +195,6 @@ def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, below: str) -> Non
         (["--training_data_path", "nowhere.jsonl"], "nowhere.jsonl: no such file or directory"),
         (["--training_data_path", "empty.jsonl"], "empty.jsonl: the file is empty"),
         (["--training_data_path", "blank.jsonl"], "blank.jsonl: holds no rows"),
-        (["--training_data_path", "pairs.jsonl", "--num_dataset_shards", "7"], "6 rows cannot fill 7 shards"),
         (["--training_data_path", "pairs.jsonl", "--output_dir", "pairs.jsonl"], "is a file, not a directory"),
         (["--training_data_path", "pairs.jsonl", "--output_dir", "pairs.jsonl/below"], "cannot be written"),
         (
@@ -224,6 +223,18 @@ def test_each_mistake_is_one_sentence_and_leaves_nothing_behind(
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+def test_more_shards_than_rows_leave_what_is_tokenized_for_the_next_run(pairs: Path, tmp_path: Path) -> None:
+    command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", "out")
+    refused = sftkit(*command, "--num_dataset_shards", "7", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "error: 6 rows cannot fill 7 shards; ask for at most 6 (num_dataset_shards," in refused.stderr
+    assert "WARNING: 1 tokenized unit stays in out/.staging: the same command goes on from it" in refused.stderr
+    done = sftkit(*command, "--num_dataset_shards", "6", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "0 of 1 work units tokenized, 1 found staged" in done.stdout
+    assert not (tmp_path / "out" / ".staging").exists()
 
 
 def test_another_data_set_is_not_overwritten_unasked(pairs: Path, tmp_path: Path) -> None:
@@ -281,4 +292,4 @@ def test_an_interrupted_run_ends_with_130_and_leaves_no_data_set(tmp_path: Path)
     assert running.returncode == 130
     assert "Traceback" not in messages, messages
     left = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
-    assert all(path.parent.name == ".staging" and path.name.startswith("unit-") for path in left)
+    assert all(path.parent.name == ".staging" and path.name.startswith("unit-") for path in left), left

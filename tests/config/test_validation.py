@@ -70,6 +70,8 @@ def test_two_chat_templates_are_refused() -> None:
         ({"max_seq_length": 0}, "max_seq_length must be 1 or more, not 0"),
         ({"num_dataset_shards": -3}, "num_dataset_shards must be 1 or more, not -3"),
         ({"max_bad_rows": -1}, "max_bad_rows must be 0 or more, not -1"),
+        ({"max_bad_rows": -0.25}, "max_bad_rows must be 0 or more, not -0.25"),
+        ({"max_bad_rows": 1.5}, "max_bad_rows must be a whole number of rows, or a fraction below 1, not 1.5"),
         ({"instruction_template": "x"}, "instruction_template is given without response_template"),
         ({"response_template": ""}, "response_template is empty"),
         ({"training_data_path": ("x",)}, "give either a data config (`datasets`) or training_data_path, not both"),

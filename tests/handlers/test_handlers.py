@@ -15,7 +15,7 @@ import chat_templates as templates
 from sftkit.config.schema import HandlerConfig
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.registry import HANDLERS, build_chain
-from sftkit.handlers.user import UserFunction
+from sftkit.handlers.user import UserFunction, check_trusted
 from sftkit.rows import Batch, Row, RowLog
 from sftkit.tokenization.toolbox import Toolbox, ToolSpec
 from support import ALL_TOKENIZERS, WATCHED, dataset
@@ -589,3 +589,22 @@ def test_arguments_that_a_function_does_not_take_are_named_before_data_is_read(
         UserFunction(path="own_functions:f", fn_kwargs=arguments | ({"need": 1} if arguments else {})).bind(
             Toolbox(ToolSpec(None, "assistant", WATCHED))
         )
+
+
+@pytest.mark.parametrize("path", ["os:system", "builtins:print", "numpy:save", "shutil:rmtree", "borrowing:rmtree"])
+def test_a_function_of_a_library_is_not_called_unasked(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "borrowing.py").write_text("from shutil import rmtree\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"is an installed package, not a module of your own; .* trust_packages="):
+        check_trusted(path, ())
+
+
+def test_a_function_of_the_users_own_is_called_and_a_librarys_when_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_own_rows.py").write_text("def keep(row):\n    return row\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_trusted("my_own_rows:keep", ())
+    check_trusted("numpy:copy", ("numpy",))

@@ -76,9 +76,9 @@ def test_a_search_needs_a_tokenizer_unless_rows_are_text(shard_dir: Path, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"row": 5}, "row 5: train has 5 rows, 0 to 4"),
-        ({"row": -1}, "row -1: train has 5 rows, 0 to 4"),
-        ({"row": 2, "shard": "1"}, "row 2: train-00001-of-00002.parquet has 2 rows, 0 to 1"),
+        ({"row": 5}, "row=5: train has 5 rows, 0 to 4"),
+        ({"row": -1}, "row=-1: train has 5 rows, 0 to 4"),
+        ({"row": 2, "shard": "1"}, "row=2: train-00001-of-00002.parquet has 2 rows, 0 to 1"),
         ({"split": "test"}, "DIR: has no split 'test'; splits there: train, validation"),
         (
             {"shard": "2"},

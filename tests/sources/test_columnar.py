@@ -18,7 +18,7 @@ from sftkit.errors import SourceError
 from sftkit.rows import RowLog
 from sftkit.sources.arrow_rows import batches_of
 from sftkit.sources.finding import find_sources
-from sftkit.sources.model import BATCH_BYTES
+from sftkit.sources.model import BATCH_BYTES, Limits
 from sftkit.sources.units import read_unit, scan_files
 from support import dataset, read, rows
 
@@ -252,7 +252,7 @@ def test_values_are_those_of_arrow_without_the_null_fields_of_structs(
     column = pa.array(values, kind)
     start = data.draw(st.integers(0, len(values) - 1))
     batch = pa.record_batch({"x": column, "n": list(range(len(values)))}).slice(start)
-    [found] = batches_of([batch], 1)
+    [found] = batches_of([batch], 1, Limits(), RowLog())
     assert repr(found.rows) == repr([{"x": pruned(row["x"]), "n": row["n"]} for row in batch.to_pylist()])
 
 
@@ -365,12 +365,13 @@ def test_a_parquet_file_with_broken_pages_is_an_error(tmp_path: Path) -> None:
         read(path)
 
 
-def test_text_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
-    broken = pa.array([b"fine", b"\xff\xfe"])
-    text = pa.Array.from_buffers(pa.string(), 2, broken.buffers())
+def test_rows_with_text_that_is_not_utf8_are_quarantined(tmp_path: Path) -> None:
+    broken = pa.array([b"fine", b"\xff\xfe", b"well"])
+    text = pa.Array.from_buffers(pa.string(), 3, broken.buffers())
     pq.write_table(pa.table({"x": text}), tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=r"a\.parquet: a text column holds invalid UTF-8"):
-        read(tmp_path / "a.parquet")
+    found, log = read(tmp_path / "a.parquet")
+    assert found == [(1, {"x": "fine"}), (3, {"x": "well"})]
+    assert [(row.number, row.reason, row.content) for row in log.bad] == [(2, "invalid UTF-8", "\ufffd\ufffd")]
 
 
 def test_a_table_without_rows_holds_none(tmp_path: Path) -> None:

@@ -56,13 +56,19 @@ def test_a_header_alone_holds_no_rows(tmp_path: Path) -> None:
     [
         (b'a,b\n1,2\n3,"four', r"a\.csv:2: broken CSV: unexpected end of data"),
         (b'a,b\n1,2\n"x"y,2\n', r"a\.csv:2: broken CSV: ',' expected after '\"'"),
-        (b"a,b\n1,2\n3,\xff\n", r"a\.csv:\d: invalid UTF-8 in or after this row"),
     ],
 )
 def test_broken_csv_is_an_error_that_names_the_row(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "a.csv").write_bytes(data)
     with pytest.raises(SourceError, match=reason):
         read(tmp_path / "a.csv")
+
+
+def test_a_record_that_is_not_utf8_is_quarantined(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n3,\xff\n5,6\n")
+    found, log = read(tmp_path / "a.csv")
+    assert found == [(1, {"a": "1", "b": "2"}), (3, {"a": "5", "b": "6"})]
+    assert [(row.number, row.reason, row.content) for row in log.bad] == [(2, "invalid UTF-8", '["3", "\ufffd"]')]
 
 
 def test_a_field_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path) -> None:

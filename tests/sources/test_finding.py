@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,7 +180,24 @@ def test_our_own_output_directory_gives_train_and_validation_when_asked_for(shar
 
 
 def test_a_split_that_our_own_output_directory_lacks_is_an_error(shards: Path) -> None:
+    with pytest.raises(SourceError, match="no data files of split 'other' in this directory"):
+        find_sources(dataset(shards, dataset_split_name="other"))
+
+
+def test_a_shard_that_our_own_output_directory_lacks_is_an_error(shards: Path) -> None:
     for path in shards.glob("validation-*"):
         path.unlink()
-    with pytest.raises(SourceError, match="no data files of split 'validation' in this directory"):
+    with pytest.raises(SourceError, match=r"validation-.*: named in .*/manifest\.json, but not there"):
         find_sources(dataset(shards, dataset_split_name="validation"))
+
+
+def test_a_folder_that_lists_files_elsewhere_is_read_from_itself_alone(tmp_path: Path) -> None:
+    secret = write_jsonl(tmp_path / "secret.jsonl", [{"text": "secret"}])
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": f"../{secret.name}"}]}))
+    with pytest.raises(SourceError, match=r"saved/secret\.jsonl: cannot be read: No such file"):
+        find_sources(dataset(folder))
+    (folder / "state.json").write_text('{"_data_files": 5}')
+    with pytest.raises(SourceError, match=r"state\.json: does not list the files"):
+        find_sources(dataset(folder))

@@ -65,9 +65,9 @@ def test_a_carriage_return_alone_does_not_end_a_line(tmp_path: Path) -> None:
     [
         (b'{"x": "a\xff"}', "invalid UTF-8 at byte 8"),
         (b'{"x": "\xed\xa0\x80"}', "invalid UTF-8 at byte 7"),
-        (b"[1, 2]", "a row must be a JSON object, not list"),
-        (b'"text"', "a row must be a JSON object, not str"),
-        (b"null", "a row must be a JSON object, not NoneType"),
+        (b"[1, 2]", "a row must be a JSON object, not a list"),
+        (b'"text"', "a row must be a JSON object, not a text"),
+        (b"null", "a row must be a JSON object, not null"),
         (b'{"x": 1', "broken JSON: Expecting ',' delimiter at column 8"),
         (b'{"x": 1} {"x": 2}', "broken JSON: Extra data at column 10"),
         (b'{"x": "\\ud83d"}', "text with half a surrogate pair, which is no character"),

@@ -1,0 +1,292 @@
+"""A folder to run things in: three source files, a tokenizer, a chat template, and functions of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from sftkit.build import run
+from sftkit.cli import app
+from sftkit.config.binding import Problem, bind
+from sftkit.config.schema import PreprocessConfig
+from sftkit.planning import Plan, plan
+from sftkit.progress import Silent
+from sftkit.sample import sample_path
+from sftkit.shards.manifest import Manifest
+from support import write_jsonl
+
+FILES = ("a.jsonl", "b.jsonl", "c.jsonl")
+BAD = "bad.jsonl"
+"""A file that some rows of cannot be used."""
+OWN_MODULE = "own_functions_of_the_user"
+TOKENIZER = "tokenizer"
+TEMPLATE = "template.jinja"
+
+CHAT_TEMPLATE = """\
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.reasoning_content %}{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n' }}{% endif %}
+{{- (message.content | upper) if shout else message.content }}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}
+"""
+
+OWN_FUNCTIONS = '''\
+def keep(row, mark=""):
+    """The row as it is, marked."""
+    return {**row, "own": mark}
+
+
+def other(row, mark=""):
+    return {**row, "own": mark}
+'''
+
+
+def row_of(number: int) -> dict[str, Any]:
+    """A row that every way of making tokens can use."""
+    said = f"answer {number} " + "and more " * (number % 5)
+    question = f"question {number}?" if number % 4 else f"what does <|im_end|> mean, {number}?"
+    first = {"role": "assistant", "content": f"first {number}", "reasoning_content": f"thought {number}"}
+    return {
+        "id": number,
+        "topic": "even" if number % 2 == 0 else "odd",
+        "input": question,
+        "output": said,
+        "text": f"### Question: {question}\n### Answer: {said}",
+        "messages": [
+            {"role": "user", "content": question},
+            first,
+            {"role": "user", "content": "and?"},
+            {"role": "assistant", "content": said},
+        ],
+    }
+
+
+def copy_tokenizer(folder: Path) -> None:
+    """The bundled tokenizer with a chat template that has reasoning and a variable."""
+    shutil.copytree(sample_path("sample:model"), folder)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+
+
+def make_folder(folder: Path) -> None:
+    """Everything that the configs below speak of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for at, name in enumerate(FILES):
+        write_jsonl(folder / name, [row_of(8 * at + each) for each in range(8)])
+    lines = [json.dumps(row_of(number)) for number in range(40, 48)]
+    lines[4], lines[6] = '{"input": "no answer"}' + " " * 400, '{"input": 5' + " " * 400
+    (folder / BAD).write_text("".join(f"{line}\n" for line in lines))
+    copy_tokenizer(folder / TOKENIZER)
+    (folder / TEMPLATE).write_text(CHAT_TEMPLATE)
+    (folder / f"{OWN_MODULE}.py").write_text(OWN_FUNCTIONS)
+
+
+RETAINED = ["id", "input", "output", "text", "messages"]
+_COMMON = {
+    "tokenizer_name_or_path": TOKENIZER,
+    "output_dir": "out",
+    "staging_dir": "units",
+    "num_workers": 1,
+}
+
+
+def _with_handlers(*handlers: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **_COMMON,
+        "datasets": [
+            {"name": "data", "data_paths": list(FILES), "retain_columns": RETAINED, "data_handlers": [*handlers]}
+        ],
+    }
+
+
+_PAIR: dict[str, Any] = {
+    "name": "tokenize_and_apply_input_masking",
+    "arguments": {"fn_kwargs": {"input_field_name": "input", "output_field_name": "output"}},
+}
+_TOKENIZE = {"name": "tokenize", "arguments": {"fn_kwargs": {"dataset_text_field": "text"}}}
+_TRUNCATE = {"name": "tokenize", "arguments": {"fn_kwargs": {"dataset_text_field": "text", "truncation": True}}}
+
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "pairs": _with_handlers(_PAIR),
+    "cut": {
+        **_COMMON,
+        "unit_size": 1000,
+        "max_bad_rows": 2,
+        "datasets": [{"name": "data", "data_paths": [*FILES, BAD], "data_handlers": [_PAIR]}],
+    },
+    "chats": _with_handlers(
+        {"name": f"{OWN_MODULE}:keep", "arguments": {"fn_kwargs": {"mark": "x"}}},
+        {
+            "name": "tokenize_and_apply_chat_template_with_masking",
+            "arguments": {"remove_columns": ["topic"], "fn_kwargs": {"conversation_column": "messages"}},
+        },
+    ),
+    "texts": {
+        **_with_handlers(),
+        "response_template": "### Answer:",
+        "instruction_template": "### Question:",
+        "dataset_text_field": "text",
+    },
+    "tokenized": {**_with_handlers(_TOKENIZE), "train_on": "all"},
+    "truncated": {**_with_handlers(_TRUNCATE), "train_on": "all"},
+    "simple": {
+        **_COMMON,
+        "training_data_path": list(FILES),
+        "input_field_name": "input",
+        "output_field_name": "output",
+    },
+    "columns": {**_COMMON, "training_data_path": list(FILES)},
+    "mixed": {
+        **_COMMON,
+        "datasets": [
+            {"name": "most", "data_paths": ["a.jsonl", "b.jsonl"], "sampling": 0.7, "data_handlers": [_PAIR]},
+            {"name": "rest", "data_paths": ["c.jsonl"], "sampling": 0.3, "data_handlers": [_PAIR]},
+        ],
+    },
+    "packed": {**_with_handlers(_PAIR), "packing": "wrapped", "pack_length": 64},
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder, which is the working directory, and a config of `preprocess` as a data config would say it."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path, kind: str) -> World:
+        return cls(folder, deepcopy(dict(CONFIGS[kind])))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The one data set."""
+        found: dict[str, Any] = self.config["datasets"][0]
+        return found
+
+    def arguments(self, handler: int = -1) -> dict[str, Any]:
+        """A handler's own arguments."""
+        found: dict[str, Any] = self.data["data_handlers"][handler]["arguments"]["fn_kwargs"]
+        return found
+
+    def plan(self, **keys: Any) -> Plan:
+        """What a new process would plan: modules are imported anew."""
+        sys.modules.pop(OWN_MODULE, None)
+        importlib.invalidate_caches()
+        problems: list[Problem] = []
+        config = bind(PreprocessConfig, {**self.config, **keys}, problems)
+        assert config is not None, problems
+        return plan(config)
+
+    def preprocess(self, **keys: Any) -> Manifest:
+        return run(self.plan(**keys), Silent())
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Write something else in a file, where it stood first."""
+        path = self.folder / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def edit_json(self, name: str, **keys: Any) -> None:
+        """Set keys of a JSON file."""
+        path = self.folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **keys}), encoding="utf-8")
+
+
+# --- Commands in this process, and fuzzing ----------------------------------------------------------------------------
+
+FUZZ = "SFTKIT_FUZZ"
+"""Environment variable: how many times as many examples the fuzzers try, drawn at random; without it they try the same
+few each time."""
+
+
+def budget(examples: int) -> Callable[[Any], Any]:
+    """The settings of a fuzzer that tries so many examples."""
+    times = os.environ.get(FUZZ)
+    return settings(
+        max_examples=examples * int(times or 1),
+        derandomize=times is None,
+        database=None,
+        deadline=None,  # `within` ends what hangs
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+
+
+class Hang(BaseException):
+    """Something took far longer than it ever should."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """End what is still going on after so long."""
+
+    def end(*_: object) -> None:
+        raise Hang(f"still going on after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is a success, or an error of the user's that is told as such."""
+        if self.code == 0:
+            return "Traceback" not in self.err
+        return self.code in (1, 2) and "Traceback" not in self.err and "error: " in self.err
+
+
+def sftkit(*arguments: object, seconds: float = 60) -> Outcome:
+    """Run a command in this process."""
+    import transformers  # else `preprocess` would import it, for all tests to come, as if torch were not installed
+
+    assert transformers is not None
+    logger = logging.getLogger("sftkit")
+    before = logger.handlers[:], logger.propagate, logger.level
+    try:
+        with within(seconds):
+            done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    finally:
+        logger.handlers[:], logger.propagate = before[0], before[1]
+        logger.setLevel(before[2])
+    return Outcome(done.exit_code, done.stdout, done.stderr)
+
+
+def changed_bytes(draw: st.DrawFn, data: bytes) -> bytes:
+    """Some of the bytes are others, are gone, or stand twice."""
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, max(0, len(data) - 1)))
+        length = draw(st.integers(0, 40))
+        put = draw(st.one_of(st.binary(max_size=8), st.just(data[start : start + length] * 2)))
+        data = data[:start] + put + data[start + length :]
+    return data

@@ -1,0 +1,372 @@
+"""Whatever a data set's manifest says and its Parquet files hold: each command that is given it works, or says in its
+own words what is wrong. `train` is taken to where the model would be loaded, and all rows are read.
+
+With SFTKIT_FUZZ=100 in the environment a hundred times as many examples are tried, other ones each time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from reliability.error_rules import faults_of
+from reliability.material import Outcome, budget, changed_bytes, copy_tokenizer, row_of, sftkit, within
+from sftkit.config.binding import Problem, bind
+from sftkit.config.schema import TrainConfig
+from sftkit.errors import SftkitError
+from sftkit.progress import Silent
+from sftkit.provision import check_data, shards_for
+from sftkit.sample import sample_path
+from support import write_jsonl
+
+PACKED = ("--packing", "bfd", "--pack_length", "96")
+
+
+def preprocess(folder: Path, *options: object, out: str) -> Outcome:
+    if "--training_data_path" not in options:
+        options = ("--training_data_path", folder / "pairs.jsonl", *options)
+    tokenizer = folder / "tokenizer"
+    return sftkit("preprocess", "--tokenizer_name_or_path", tokenizer, *options, "--output_dir", folder / out)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two data sets, of rows and of packs, with a validation split, and a tokenizer; copies of them are changed."""
+    made = tmp_path_factory.mktemp("shards")
+    copy_tokenizer(made / "tokenizer")
+    write_jsonl(made / "pairs.jsonl", [{key: row_of(n)[key] for key in ("input", "output")} for n in range(24)])
+    validation = ("--validation_data_path", made / "pairs.jsonl")
+    assert preprocess(made, *validation, "--num_dataset_shards", 2, out="rows").code == 0
+    assert preprocess(made, *validation, *PACKED, out="packs").code == 0
+    (made / "canary").write_text("untouched")
+    return made
+
+
+# --- What is done with them -------------------------------------------------------------------------------------------
+
+
+def inspected(place: Path, *options: object) -> Outcome:
+    return sftkit("inspect-shards", place, "--tokenizer_name_or_path", place.parent / "tokenizer", *options)
+
+
+def read_as_source(place: Path) -> Outcome:
+    return preprocess(place.parent, "--training_data_path", place, out="anew")
+
+
+def written_into(place: Path, *options: object) -> Outcome:
+    return preprocess(place.parent, *options, out=place.name)
+
+
+def fed(place: Path, *options: object) -> Outcome:
+    """What `train` does with shards before it loads the model, and as it goes on: every row is read."""
+    from sftkit.training.feeding.split_rows import open_split
+    from sftkit.training.models.provenance import run_tokenizer
+
+    values = {
+        "training_data_path": [str(place)],
+        "tokenizer_name_or_path": str(place.parent / "tokenizer"),
+        "model_name_or_path": str(sample_path("sample:model")),
+        "output_dir": str(place.parent / "trained"),
+        "cache_dir": str(place.parent / "cache"),
+        **dict(zip(options[::2], options[1::2], strict=True)),
+    }
+    problems: list[Problem] = []
+    config = bind(TrainConfig, values, problems)
+    assert config is not None, problems
+    try:
+        with within(60):
+            check_data(config)
+            shards = shards_for(config, Silent())
+            run_tokenizer(config, shards)
+            for split in shards.splits:
+                rows = open_split(shards, split, 4096, None, 1 << 20)
+                for group in range(len(rows.places)):
+                    rows.group(group)
+    except SftkitError as error:
+        return Outcome(error.exit_code, "", f"error: {error}")
+    return Outcome(0, "", "")
+
+
+COMMANDS: dict[str, tuple[Callable[..., Outcome], tuple[object, ...]]] = {
+    "inspect": (inspected, ("--rows", 3)),
+    "inspect the last row": (inspected, ("--row", 5, "--format", "json", "--show_whitespace", "true")),
+    "search": (inspected, ("--search", "answer", "--rows", 2)),
+    "audit": (inspected, ("--audit", "true", "--fail_on", "error")),
+    "verify": (inspected, ("--verify", "true")),
+    "verify as json": (inspected, ("--verify", "true", "--format", "json")),
+    "preprocess from": (read_as_source, ()),
+    "preprocess into": (written_into, ()),
+    "preprocess over": (written_into, ("--overwrite", "true", "--num_dataset_shards", 3)),
+    "train": (fed, ()),
+    "train on packs": (fed, ("packing", "bfd", "pack_length", 64)),
+    "train all the same": (fed, ("allow_mismatch", True)),
+}
+SAYS_WHAT_IT_FOUND = ("audit", "verify", "verify as json")  # exit code 1 without an error
+
+
+def done(name: str, place: Path) -> Outcome:
+    function, options = COMMANDS[name]
+    return function(place, *options)
+
+
+def check(name: str, outcome: Outcome) -> None:
+    found = outcome.code == 1 and name in SAYS_WHAT_IT_FOUND and "Traceback" not in outcome.err
+    assert outcome.clear or found, f"{name}: {outcome.err[-2000:]}"
+    _, _, told = outcome.err.partition("error: ")
+    assert outcome.clear is False or outcome.code == 0 or faults_of(told.strip()) == []
+
+
+def copied(folder: Path, kind: str) -> Path:
+    """A data set to change, in a folder of its own; what was there before is gone."""
+    place = folder.parent / f"{folder.name}-changed"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name in ("tokenizer", "pairs.jsonl", "canary"):
+        (place / name).symlink_to(folder / name)
+    shutil.copytree(folder / kind, place / kind)
+    return place / kind
+
+
+def all_is_well_elsewhere(place: Path, folder: Path) -> None:
+    assert (folder / "canary").read_text() == "untouched"
+    ours = {place.name, "tokenizer", "pairs.jsonl", "canary", "anew", "cache"}
+    assert {path.name for path in place.parent.iterdir()} <= ours
+
+
+@pytest.mark.parametrize("kind", ["rows", "packs"])
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_what_is_right_is_used(folder: Path, name: str, kind: str) -> None:
+    outcome = done(name, copied(folder, kind))
+    check(name, outcome)
+    refused = {
+        "inspect the last row": "row=5: train has" if kind == "packs" else "",
+        "preprocess from": "its rows are packs" if kind == "packs" else "",
+        "train on packs": "cannot be packed again" if kind == "packs" else "",
+        "preprocess into": "holds another data set",
+    }.get(name, "")
+    assert (outcome.code == 0) == (not refused), outcome
+    assert refused in outcome.err
+
+
+# --- Manifests --------------------------------------------------------------------------------------------------------
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 40), st.integers(), st.floats(), st.text(max_size=5),
+    st.sampled_from([10**30, -1, 0, math.nan, "", "../canary", "/etc/passwd", "canary", "pairs.jsonl", "tokenizer", ".",
+                     "train-00000-of-00002.parquet", "bfd", "none", "a\nb", "\x1b[31m", "0" * 64, "sample:model"]),
+)  # fmt: skip
+trees = st.recursive(
+    leaves,
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=4), inner, max_size=2)),
+    max_leaves=4,
+)
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> list[tuple[list[int], str, Any]]:
+    """What is done to a manifest: the way to a place in it (by which key at each level), what, and a value."""
+    way = st.lists(st.integers(0, 40), min_size=1, max_size=6)
+    what = st.sampled_from(["set", "set", "set", "delete", "add", "swap"])
+    return draw(st.lists(st.tuples(way, what, trees), min_size=1, max_size=3))
+
+
+def changed(manifest: Any, way: list[int], what: str, value: Any) -> None:
+    place = manifest
+    for step in way:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            break
+        key = keys[step % len(keys)]
+        if isinstance(place[key], (dict, list)) and step != way[-1]:
+            place = place[key]
+            continue
+        if what == "delete":
+            del place[key]
+        elif what == "swap":
+            other = keys[(step + 1) % len(keys)]
+            place[key], place[other] = place[other], place[key]
+        elif what == "add" and isinstance(place, dict):
+            place["another"] = value
+        elif what == "add":
+            place.append(value)
+        else:
+            place[key] = value
+        return
+
+
+@budget(150)
+@given(changes(), st.sampled_from(["rows", "packs"]), st.sampled_from(sorted(COMMANDS)), st.booleans())
+def test_any_manifest_is_used_or_told_what_is_wrong_with_it(
+    folder: Path, how: list[tuple[list[int], str, Any]], kind: str, name: str, sealed: bool
+) -> None:
+    place = copied(folder, kind)
+    path = place / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for way, what, value in how:
+        changed(manifest, way, what, value)
+    if sealed:  # as someone would who knows how it is made
+        manifest.pop("digest", None)
+    path.write_text(json.dumps(manifest))
+    check(name, done(name, place))
+    all_is_well_elsewhere(place, folder)
+
+
+@budget(60)
+@given(st.data(), st.sampled_from(sorted(COMMANDS)))
+def test_any_bytes_of_a_manifest_are_told_what_they_are(folder: Path, data: st.DataObject, name: str) -> None:
+    place = copied(folder, "rows")
+    path = place / "manifest.json"
+    deep = st.sampled_from(
+        [b"", b"{", b"[" * 3000, b"null", b"[]", b"{}", b"\xff", b'{"format_version": 1}', b"1" * 5000]
+    )
+    content = data.draw(st.one_of(deep, st.just(None)))
+    path.write_bytes(changed_bytes(data.draw, path.read_bytes()) if content is None else content)
+    check(name, done(name, place))
+    all_is_well_elsewhere(place, folder)
+
+
+# --- Parquet ----------------------------------------------------------------------------------------------------------
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (32 << 30, 32 << 30))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ProcessPoolExecutor]:
+    """Another process, for what could end a process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), limited) as pool:
+        yield pool
+
+
+@budget(100)
+@given(st.data(), st.sampled_from(["rows", "packs"]), st.sampled_from(sorted(COMMANDS)))
+def test_any_bytes_of_a_shard_are_told_what_they_are(
+    folder: Path, process: ProcessPoolExecutor, data: st.DataObject, kind: str, name: str
+) -> None:
+    place = copied(folder, kind)
+    path = sorted(place.glob("*.parquet"))[0]
+    content = path.read_bytes()
+    if data.draw(st.booleans()):  # the footer says where everything is
+        cut = len(content) - data.draw(st.integers(8, 2500))
+        content = content[: max(4, cut)] + changed_bytes(data.draw, content[max(4, cut) : -8]) + content[-8:]
+    else:
+        content = changed_bytes(data.draw, content)
+    path.write_bytes(content)
+    if data.draw(st.booleans()):
+        (place / "manifest.json").unlink()
+    check(name, process.submit(done, name, place).result(timeout=120))
+    all_is_well_elsewhere(place, folder)
+
+
+def columns(count: int) -> st.SearchStrategy[pa.Array]:
+    """A column of so many rows, of a type that could stand there."""
+    numbers = st.one_of(st.integers(0, 400), st.integers(-100, 5000), st.sampled_from([2**31, -(2**31), 2**62, -1]))
+    lists = st.lists(st.one_of(st.none(), st.lists(st.one_of(numbers, numbers, st.none()), max_size=5)), min_size=count,
+                     max_size=count)  # fmt: skip
+    kinds = [pa.list_(pa.int32()), pa.list_(pa.int64()), pa.large_list(pa.int64()), pa.list_(pa.uint8()),
+             pa.list_(pa.float32()), pa.list_(pa.string()), pa.list_(pa.list_(pa.int64())), pa.list_(pa.int64(), 3),
+             pa.list_view(pa.int64())]  # fmt: skip
+
+    def made(rows: list[Any], kind: pa.DataType) -> pa.Array:
+        if pa.types.is_fixed_size_list(kind):
+            rows = [None if row is None else [*row, 1, 2, 3][:3] for row in rows]
+        if kind == pa.list_(pa.list_(pa.int64())):
+            rows = [None if row is None else [[each] for each in row] for row in rows]
+        if kind == pa.list_(pa.string()):
+            rows = [None if row is None else [str(each) for each in row] for row in rows]
+        try:
+            return pa.array(rows, kind)
+        except (pa.ArrowException, OverflowError):
+            return pa.array([str(row) for row in rows])
+
+    flat = [pa.array([value] * count, kind) for value, kind in (
+        (1, pa.int64()), ("x", pa.string()), (b"\xff", pa.binary()), (None, pa.null()), (1.5, pa.float64()),
+        ({"a": 1}, pa.struct([("a", pa.int64())])), ([("a", 1)], pa.map_(pa.string(), pa.int64())))]  # fmt: skip
+    flat.append(pa.array(["x"] * count).dictionary_encode())
+    return st.one_of(st.builds(made, lists, st.sampled_from(kinds)), st.builds(made, lists, st.just(kinds[0])),
+                     st.sampled_from(flat))  # fmt: skip
+
+
+COLUMNS = ["input_ids", "labels", "attention_mask", "seq_lengths", "text", "x", "\x07"]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    count = draw(st.integers(0, 4))
+    names = draw(st.lists(st.sampled_from(COLUMNS),
+                          min_size=1, max_size=4, unique=draw(st.booleans())))  # fmt: skip
+    if draw(st.booleans()):
+        names = [*{"input_ids": 0, "labels": 0}, *(name for name in names if name not in ("input_ids", "labels"))]
+    arrays = [draw(columns(count)) for _ in names]
+    if draw(st.booleans()) and len(names) > 1:
+        arrays[1] = arrays[0]  # labels as long as ids
+    return pa.table(arrays, names=names)
+
+
+@budget(150)
+@given(tables(), st.sampled_from(sorted(COMMANDS)), st.booleans(), st.booleans())
+def test_any_table_is_used_or_told_what_is_wrong_with_it(
+    folder: Path, table: pa.Table, name: str, with_manifest: bool, whole: bool
+) -> None:
+    place = copied(folder, "rows")
+    if not with_manifest:
+        (place / "manifest.json").unlink()
+    try:
+        for path in sorted(place.glob("*.parquet"))[: 3 if whole else 1]:
+            pq.write_table(table, path, row_group_size=2)
+    except pa.ArrowException:
+        assume(False)
+    check(name, done(name, place))
+    all_is_well_elsewhere(place, folder)
+
+
+# --- What was found ---------------------------------------------------------------------------------------------------
+
+TWO_OF_A_NAME = pa.table([pa.array([[1, 2]])] * 3, names=["input_ids", "labels", "input_ids"])
+TWO_TEXTS = pa.table([pa.array(["a"])] * 2, names=["text", "text"])
+
+
+@pytest.mark.parametrize("name", ["inspect", "audit", "train", "preprocess from"])
+@pytest.mark.parametrize("table", [TWO_OF_A_NAME, TWO_TEXTS], ids=["ids", "texts"])
+def test_two_columns_of_one_name_are_an_error(folder: Path, table: pa.Table, name: str) -> None:
+    place = copied(folder, "rows")
+    (place / "manifest.json").unlink()
+    pq.write_table(table, place / "train-00000-of-00002.parquet")
+    outcome = done(name, place)
+    assert outcome.code == 1, outcome.err
+    assert "error: " in outcome.err
+
+
+@pytest.mark.parametrize("name", ["inspect", "audit", "verify", "train", "preprocess from", "preprocess into"])
+@pytest.mark.parametrize("change", [{"splits": {}}, {"splits": {"train": {}}}, {"tokenizer": 5}], ids=str)
+def test_a_manifest_that_says_too_little_is_an_error(folder: Path, name: str, change: dict[str, Any]) -> None:
+    place = copied(folder, "rows")
+    path = place / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    outcome = done(name, place)
+    check(name, outcome)
+    assert outcome.code == 1, outcome.err
+
+
+@pytest.mark.parametrize("name", ["inspect", "verify", "train", "preprocess from", "preprocess into"])
+def test_a_manifest_nested_without_end_is_an_error(folder: Path, name: str) -> None:
+    place = copied(folder, "rows")
+    (place / "manifest.json").write_text("[" * 100_000)
+    outcome = done(name, place)
+    assert outcome.code == 1, outcome.err
+    assert "manifest.json" in outcome.err

@@ -1,0 +1,579 @@
+"""For each input of `preprocess`: which units are run again when it changes, and whether the data set counts as done.
+
+Each case changes one thing in a folder whose units are all staged. Asserted are the units that are run; that the shards
+are, byte for byte, those of a run that found nothing staged; and what `is_done` says of the data set made before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reliability.material import BAD, FILES, OWN_MODULE, RETAINED, TEMPLATE, TOKENIZER, World, make_folder, row_of
+from sftkit.build import is_done
+from sftkit.config.fields import is_required
+from sftkit.config.schema import DatasetConfig, HandlerConfig, PreprocessConfig, ProcessorConfig
+from sftkit.handlers.registry import HANDLERS as EVERY_HANDLER
+from sftkit.shards.manifest import Manifest
+from sftkit.unit_keys import recipe_key
+from support import shard_bytes
+
+NONE, ALL = 0, -1
+"""Units that are run; of three files with one unit each."""
+
+Change = Callable[[World], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One thing that changes.
+
+    keys: the config's keys that it is about. kind: of `CONFIGS`. run: how many units are run. done: whether the data
+    set that was there counts as this one. same: whether the shards are those that were there.
+    """
+
+    name: str
+    change: Change
+    run: int
+    done: bool = False
+    same: bool = False
+    kind: str = "pairs"
+    keys: tuple[str, ...] = ()
+
+
+def option(key: str, value: Any, run: int, **rest: Any) -> Case:
+    """A key at the top of the config."""
+    name = rest.pop("name", f"{key}={value}")
+
+    def change(world: World) -> None:
+        world.config[key] = value
+
+    return Case(name, change, run, keys=(key,), **rest)
+
+
+def processor(key: str, value: Any, run: int, **rest: Any) -> Case:
+    def change(world: World) -> None:
+        world.config.setdefault("dataprocessor", {})[key] = value
+
+    return Case(rest.pop("name", f"dataprocessor.{key}"), change, run, keys=(f"dataprocessor.{key}",), **rest)
+
+
+def data(key: str, value: Any, run: int, **rest: Any) -> Case:
+    """A key of the data set."""
+
+    def change(world: World) -> None:
+        world.data[key] = value
+
+    return Case(rest.pop("name", f"datasets.{key}={value}"), change, run, keys=(f"datasets.{key}",), **rest)
+
+
+def argument(key: str, value: Any, run: int, handler: int = -1, **rest: Any) -> Case:
+    """An argument of a handler."""
+    return Case(
+        rest.pop("name", f"{key}={value} of a handler"),
+        lambda world: world.arguments(handler).update({key: value}),
+        run,
+        keys=("datasets.data_handlers.arguments",),
+        **rest,
+    )
+
+
+def setting(key: str, value: Any, run: int = ALL, **rest: Any) -> Case:
+    """A key of tokenizer_config.json."""
+    file = f"{TOKENIZER}/tokenizer_config.json"
+    return Case(f"tokenizer_config.json: {key}", lambda world: world.edit_json(file, **{key: value}), run, **rest)
+
+
+# --- What changes -----------------------------------------------------------------------------------------------------
+
+
+def nothing(_: World) -> None:
+    """Not a thing."""
+
+
+def touch(world: World) -> None:
+    for path in world.folder.rglob("*"):
+        os.utime(path, (1, 1))
+
+
+def one_byte(world: World) -> None:
+    world.edit("b.jsonl", "answer 12", "answer 92")
+
+
+def append_rows(world: World) -> None:
+    with (world.folder / "b.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(row_of(number)) + "\n" for number in (70, 71, 72))
+
+
+def put_in_front(world: World, count: int) -> None:
+    """Rows in front of all others: those that follow have other numbers."""
+    path = world.folder / BAD
+    rows = [json.dumps(row_of(number)) + "\n" for number in range(50, 50 + count)]
+    path.write_text("".join(rows) + path.read_text())
+
+
+def take_last_out(world: World) -> None:
+    path = world.folder / "b.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def rename_file(world: World) -> None:
+    (world.folder / "b.jsonl").rename(world.folder / "z.jsonl")
+    world.data["data_paths"] = ["a.jsonl", "z.jsonl", "c.jsonl"]
+
+
+def add_copy(world: World) -> None:
+    shutil.copy(world.folder / "b.jsonl", world.folder / "copy.jsonl")
+    world.data["data_paths"].append("copy.jsonl")
+
+
+def swap_contents(world: World) -> None:
+    """What was `a.jsonl` is now `b.jsonl`, and the other way round."""
+    a, b, aside = (world.folder / name for name in ("a.jsonl", "b.jsonl", "aside"))
+    a.rename(aside)
+    b.rename(a)
+    aside.rename(b)
+
+
+def compress(world: World) -> None:
+    path = world.folder / "b.jsonl"
+    (world.folder / "b.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    world.data["data_paths"] = ["a.jsonl", "b.jsonl.gz", "c.jsonl"]
+
+
+def as_array(world: World) -> None:
+    """The same rows in another format."""
+    rows = [json.loads(line) for line in (world.folder / "b.jsonl").read_text().splitlines()]
+    (world.folder / "b.json").write_text(json.dumps(rows))
+    world.data["data_paths"] = ["a.jsonl", "b.json", "c.jsonl"]
+
+
+def elsewhere(world: World) -> None:
+    """The same run, started in another directory."""
+    away = world.folder / "away"
+    away.mkdir()
+    os.chdir(away)
+    world.data["data_paths"] = [f"../{name}" for name in FILES]
+    world.config.update(tokenizer_name_or_path=f"../{TOKENIZER}", output_dir="../out", staging_dir="../units")
+
+
+def paths(*spelled: str) -> Change:
+    def change(world: World) -> None:
+        world.data["data_paths"] = [each.format(here=world.folder) for each in spelled]
+
+    return change
+
+
+def split_in_two(world: World) -> None:
+    """The same files and handlers, as two data sets."""
+    other = {**world.data, "name": "other", "data_paths": ["c.jsonl"]}
+    world.data["data_paths"] = ["a.jsonl", "b.jsonl"]
+    world.config["datasets"].append(other)
+
+
+def as_data_config(world: World) -> None:
+    for key in ("input_field_name", "output_field_name"):
+        del world.config[key]
+    files = world.config.pop("training_data_path")
+    pair = {"input_field_name": "input", "output_field_name": "output"}
+    world.config["datasets"] = [
+        {"name": "data", "data_paths": files,
+         "data_handlers": [{"name": "tokenize_and_apply_input_masking", "arguments": pair}]}
+    ]  # fmt: skip
+
+
+def validation_set(world: World) -> None:
+    world.config.update(training_data_path=["a.jsonl", "b.jsonl"], validation_data_path=["c.jsonl"])
+
+
+def handlers(*change: dict[str, Any]) -> Change:
+    def add(world: World) -> None:
+        world.data["data_handlers"] = [*change, *world.data["data_handlers"]]
+
+    return add
+
+
+def a_synonym(world: World) -> None:
+    world.data["data_handlers"][-1]["arguments"] = {
+        "fn_kwargs": {"input_column_name": "input", "output_column_name": "output"},
+        "batched": True, "batch_size": 7, "num_proc": 3,
+    }  # fmt: skip
+
+
+def said_beside(world: World) -> None:
+    """Arguments beside `fn_kwargs`, and one that says what goes without saying."""
+    world.data["data_handlers"][-1]["arguments"] = {
+        "output_field_name": "output", "input_field_name": "input", "add_eos_token": "True",
+    }  # fmt: skip
+
+
+def own_source(old: str, new: str) -> Change:
+    return lambda world: world.edit(f"{OWN_MODULE}.py", old, new)
+
+
+def moved_function(world: World) -> None:
+    """The function comes from a module of another name, which says the same."""
+    own = world.folder / f"{OWN_MODULE}.py"
+    shutil.copy(own, world.folder / "own_functions_copied.py")
+    world.data["data_handlers"][0]["name"] = "own_functions_copied:keep"
+
+
+def template_changed(text: str) -> str:
+    return text.replace("'<|im_end|>\\n'", "'<|im_end|>\\n\\n'")
+
+
+def template_in_tokenizer(world: World) -> None:
+    path = world.folder / TOKENIZER / "chat_template.jinja"
+    path.write_text(template_changed(path.read_text()))
+
+
+def template_path(world: World, *, changed: bool) -> None:
+    if changed:
+        path = world.folder / TEMPLATE
+        path.write_text(template_changed(path.read_text()))
+    world.config["dataprocessor"] = {"chat_template_path": TEMPLATE}
+
+
+def template_text(world: World, *, changed: bool, key: str = "chat_template") -> None:
+    import base64
+
+    text = (world.folder / TEMPLATE).read_text()
+    text = template_changed(text) if changed else text
+    if key == "chat_template_base64":
+        text = base64.b64encode(text.encode()).decode()
+    world.config["dataprocessor"] = {key: text}
+
+
+def vocabulary(world: World) -> None:
+    """A piece of text that no row holds stands for another token."""
+    path = world.folder / TOKENIZER / "tokenizer.json"
+    state = json.loads(path.read_text())
+    state["model"]["merges"].pop()
+    path.write_text(json.dumps(state))
+
+
+def reformatted(world: World) -> None:
+    """tokenizer.json says the same with other spaces."""
+    path = world.folder / TOKENIZER / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3))
+
+
+def copied_tokenizer(world: World) -> None:
+    shutil.copytree(world.folder / TOKENIZER, world.folder / "another")
+    world.config["tokenizer_name_or_path"] = "another"
+
+
+def as_the_model(world: World) -> None:
+    world.config["model_name_or_path"] = world.config.pop("tokenizer_name_or_path")
+
+
+def other_stop_token(world: World) -> None:
+    """A token that ends a turn besides eos, as generation_config.json says."""
+    (world.folder / TOKENIZER / "generation_config.json").write_text('{"eos_token_id": [0, 3]}')
+
+
+def no_stop_token_more(world: World) -> None:
+    (world.folder / TOKENIZER / "generation_config.json").write_text('{"temperature": 0.5}')
+
+
+def beside_tokenizer(world: World) -> None:
+    """A file of the model that says nothing of tokens."""
+    (world.folder / TOKENIZER / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 3}')
+
+
+SOURCES = [
+    Case("nothing", nothing, NONE, done=True, same=True),
+    Case("nothing, of conversations", nothing, NONE, done=True, same=True, kind="chats"),
+    Case("nothing, of texts", nothing, NONE, done=True, same=True, kind="texts"),
+    Case("the times of all files", touch, NONE, done=True, same=True, kind="chats"),
+    Case("one byte of one file", one_byte, 1),
+    Case("a file's name", rename_file, NONE, done=True, same=True),
+    Case("a copy of a file besides", add_copy, NONE),
+    Case("the order of files", paths("c.jsonl", "b.jsonl", "a.jsonl"), NONE),
+    Case("the contents of two files swapped", swap_contents, NONE),
+    Case("a file left out", paths("a.jsonl", "c.jsonl"), NONE),
+    Case("a file compressed", compress, 1, same=True),
+    Case("a file in another format", as_array, 1, same=True),
+    Case("the working directory", elsewhere, NONE, done=True, same=True),
+    Case("paths spelled otherwise", paths("./a.jsonl", "{here}/b.jsonl", "{here}/../{here.name}/c.jsonl"), NONE,
+         done=True, same=True, keys=("datasets.data_paths",)),
+    Case("paths by a pattern", paths("[a-c].jsonl"), NONE, done=True, same=True),
+    Case("two data sets of one", split_in_two, NONE, same=True),
+]  # fmt: skip
+
+CUT = [
+    Case("nothing, of files in units", nothing, NONE, done=True, same=True, kind="cut"),
+    Case("one byte in the middle of a file", one_byte, 1, kind="cut"),
+    Case("rows at the end of a file", append_rows, 2, kind="cut"),
+    Case("a row less at the end of a file", take_last_out, 1, kind="cut"),
+    # What was first in its file is not any more: a byte order mark would now be text.
+    Case("a unit of rows in front of a file", lambda world: put_in_front(world, 3), 2, kind="cut"),
+    Case("a row in front of a file", lambda world: put_in_front(world, 1), 3, kind="cut"),
+]
+
+HANDLERS = [
+    Case("a handler that drops nothing", handlers({"name": "skip_large_text", "arguments":
+         {"column_name": "input", "max_length": 999}}), ALL, same=True, keys=("datasets.data_handlers",)),
+    argument("add_eos_token", False, ALL),
+    argument("input_field_name", "text", ALL),
+    argument("output_field_name", "text", ALL),
+    argument("max_seq_length", 30, ALL, kind="chats"),
+    argument("mark", "y", ALL, handler=0, kind="chats", same=True),
+    Case("columns a handler removes", lambda world: world.data["data_handlers"][-1]["arguments"].update(
+         {"remove_columns": ["output"]}), ALL, kind="chats"),
+    Case("a synonym", a_synonym, NONE, done=True, same=True),
+    Case("arguments in another place", said_beside, NONE, done=True, same=True),
+    Case("a user function's source", own_source('"own": mark', '"own": mark, "id": row["id"] + 1'), ALL, kind="chats"),
+    Case("a comment in a user function's source", own_source("def other", "# another\ndef other"), ALL, kind="chats",
+         same=True),
+    Case("another user function", lambda world: world.data["data_handlers"][0].update(name=f"{OWN_MODULE}:other"), ALL,
+         kind="chats", same=True, keys=("datasets.data_handlers.name",)),
+    Case("a user function's module", moved_function, ALL, kind="chats", same=True),
+]  # fmt: skip
+
+TOKENIZERS = [
+    Case("a merge in tokenizer.json", vocabulary, ALL, same=True),
+    Case("spaces in tokenizer.json", reformatted, NONE, done=True, same=True),
+    Case("a tokenizer's place", copied_tokenizer, NONE, done=True, same=True, keys=("tokenizer_name_or_path",)),
+    Case("a tokenizer named as the model's", as_the_model, NONE, done=True, same=True, keys=("model_name_or_path",)),
+    Case("a file of the model's", beside_tokenizer, NONE, done=True, same=True),
+    setting("eos_token", "<|endoftext|>"),
+    setting("pad_token", "<|im_start|>", same=True),
+    setting("additional_special_tokens", ["<|im_start|>", "<|new|>"], same=True),
+    setting("split_special_tokens", True, kind="chats"),
+    setting("model_max_length", 12, kind="truncated"),
+    setting("truncation_side", "left", kind="truncated", same=True),
+    setting("clean_up_tokenization_spaces", True, NONE, done=True, same=True),
+    Case("the stop tokens", other_stop_token, ALL, kind="chats", same=True),
+    Case("the stop tokens' file", no_stop_token_more, NONE, done=True, same=True, kind="chats"),
+    option("add_special_tokens", ["question"], ALL),
+    option("trust_remote_code", True, NONE, done=True, same=True),
+    option("trust_packages", ["json"], NONE, done=True, same=True),
+    Case("the tokenizer's chat template", template_in_tokenizer, ALL, kind="chats"),
+    Case("a chat template in the config", lambda world: template_text(world, changed=True), ALL, kind="chats",
+         keys=("dataprocessor.chat_template",)),
+    Case("a chat template by path", lambda world: template_path(world, changed=True), ALL, kind="chats",
+         keys=("dataprocessor.chat_template_path",)),
+    Case("a chat template in base64", lambda world: template_text(world, changed=True, key="chat_template_base64"), ALL,
+         kind="chats", keys=("dataprocessor.chat_template_base64",)),
+    Case("the same chat template in the config", lambda world: template_text(world, changed=False), NONE, kind="chats",
+         done=True, same=True),
+    Case("the same chat template by path", lambda world: template_path(world, changed=False), NONE, kind="chats",
+         done=True, same=True),
+]  # fmt: skip
+
+ROWS = [
+    option("max_seq_length", 20, ALL),
+    option("max_seq_length", 5000, ALL, same=True, name="a max_seq_length that no row reaches"),
+    Case("the longest row, in bytes", lambda world: world.config.update(max_row_bytes=400, max_bad_rows=24), ALL,
+         keys=("max_row_bytes",)),
+    option("max_row_bytes", 1 << 20, ALL, same=True),
+    option("overflow", "drop", NONE, done=True, same=True, name="overflow without a limit"),
+    Case("overflow with a limit", lambda world: world.config.update(max_seq_length=20, overflow="drop"), ALL,
+         kind="pairs"),
+    option("train_on", "all", ALL),
+    option("train_on", "last_assistant", ALL, kind="chats"),
+    option("reasoning", "mask", ALL, kind="chats"),
+    option("special_tokens_in_content", "escape", ALL, kind="chats"),
+    option("special_tokens_in_content", "drop", ALL, kind="chats"),
+    option("chat_template_kwargs", {"shout": True}, ALL, kind="chats"),
+    option("response_template", "### Question:", ALL, kind="texts"),
+    option("instruction_template", "and more", ALL, kind="texts"),
+    option("dataset_text_field", "output", ALL, kind="tokenized", same=True),
+    data("retain_columns", [*RETAINED, "topic"], ALL, name="another column retained"),
+    data("retain_columns", [], ALL, name="nothing retained"),
+    data("retain_columns", RETAINED[::-1], NONE, done=True, same=True, name="the order of retained columns"),
+    data("rename_columns", {"topic": "subject"}, ALL, same=True),
+    data("remove_columns", ["topic"], ALL, same=True),
+    Case("the cuts", lambda world: world.config.update(unit_size=700), ALL, done=True, same=True, keys=("unit_size",)),
+]  # fmt: skip
+
+WITHOUT_DATA_CONFIG = [
+    Case("a data config that says the same", as_data_config, NONE, kind="simple", done=True, same=True),
+    Case("a validation set", validation_set, NONE, kind="simple", keys=("training_data_path", "validation_data_path")),
+    Case("the fields of pairs", lambda world: world.config.update(input_field_name="text", output_field_name="output"),
+         ALL, kind="simple", keys=("input_field_name", "output_field_name")),
+    Case("a formatting template", lambda world: world.config.update(data_formatter_template="{{input}}\n{{output}}",
+         response_template="\nanswer"), ALL, kind="simple", keys=("data_formatter_template",)),
+    option("dataset_conversation_field", "messages", ALL, kind="simple"),
+]  # fmt: skip
+
+AFTER_STAGING = [
+    option("engine", "reference", NONE, done=True, same=True),
+    option("engine_verify", 1.0, NONE, done=True, same=True),
+    option("num_workers", 2, NONE, done=True, same=True),
+    option("log_level", "error", NONE, done=True, same=True),
+    option("max_bad_rows", 7, NONE, done=True, same=True),
+    option("packing", "bfd", NONE, name="packing", kind="packed"),
+    option("pack_length", 300, NONE, name="the length of packs", kind="packed"),
+    Case("packs where there were none", lambda world: world.config.update(packing="bfd", pack_length=64), NONE),
+    Case("packs and what becomes of longer rows",
+         lambda world: world.config.update(packing="bfd", pack_length=20, overflow="drop"), NONE, kind="packed"),
+    option("num_dataset_shards", 3, NONE),
+    option("num_eval_dataset_shards", 2, NONE, same=True),
+    processor("seed", 7, NONE, kind="mixed"),
+    processor("sampling_stopping_strategy", "first_exhausted", NONE, kind="mixed"),
+    processor("type", "default", NONE, done=True, same=True),
+    data("shuffle", True, NONE),
+    data("split", {"validation": 0.25}, NONE),
+    data("sampling", 1.0, NONE, same=True),
+    Case("the weights", lambda world: [each.update(sampling=0.5) for each in world.config["datasets"]], NONE,
+         kind="mixed"),
+    data("name", "other", NONE, done=True, same=True),
+    data("builder", "json", NONE, done=True, same=True),
+    data("dataset_split_name", "train", NONE, done=True, same=True),
+    data("subset", "default", NONE, done=True, same=True),
+    option("output_dir", "elsewhere", NONE, done=True, same=True),
+    option("overwrite", True, NONE, done=True, same=True),
+    option("keep_staging", True, NONE, done=True, same=True),
+    option("split_batches", True, NONE, done=True, same=True),
+    option("use_flash_attn", True, NONE, done=True, same=True),
+]  # fmt: skip
+
+CASES = [*SOURCES, *CUT, *HANDLERS, *TOKENIZERS, *ROWS, *WITHOUT_DATA_CONFIG, *AFTER_STAGING]
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder of one kind in which everything is staged, and the data set made; not to be changed."""
+
+    @cache
+    def make(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        make_folder(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            enter(folder, patch)
+            manifest = World.of(folder, kind).preprocess()
+        assert (manifest.units, manifest.units_found) == (12 if kind == "cut" else 3, 0)
+        return folder
+
+    return make
+
+
+def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Work there, as a process that was started there would."""
+    patch.chdir(folder)
+    patch.setattr(sys, "path", [*sys.path])
+    patch.setattr(sys, "dont_write_bytecode", True)
+
+
+def quarantined(output: Path) -> str | None:
+    path = output / "quarantine.jsonl"
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def told(manifest: Manifest) -> Manifest:
+    """What a manifest says of the data set: its account, its findings by `path:row`, its shards."""
+    return dataclasses.replace(manifest, seconds={}, worker_seconds={}, units_found=0, config={})
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_exactly_what_a_change_concerns_is_run_again(
+    case: Case, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "world"
+    shutil.copytree(made(case.kind), folder)
+    enter(folder, monkeypatch)
+    before = shard_bytes(folder / "out")
+    world = World.of(folder, case.kind)
+    case.change(world)
+    done = is_done(world.plan(output_dir=str(folder / "out"))) is not None
+    after = world.preprocess(output_dir=str(folder / "again"))
+    fresh = world.preprocess(output_dir=str(folder / "fresh"), staging_dir=None)
+    run = after.units - after.units_found
+    assert run == (after.units if case.run == ALL else case.run)
+    assert fresh.units_found == 0 or "copy" in case.name
+    assert shard_bytes(folder / "again") == shard_bytes(folder / "fresh"), "stale rows"
+    assert quarantined(folder / "again") == quarantined(folder / "fresh")
+    assert told(after) == told(fresh)
+    assert done == case.done
+    assert (shard_bytes(folder / "again") == before) == case.same
+    assert not (done and not case.same)
+
+
+# --- Nothing left out of the table ------------------------------------------------------------------------------------
+
+ABOUT_THE_RUN = {
+    *("config", "data_config_path", "dry_run"),  # where a config comes from; a dry run makes nothing
+    *("datasets", "dataprocessor", "staging_dir"),  # what is in them; what all cases are about
+    "max_expansion",  # ends a run, and changes no row
+}
+
+
+def test_every_key_of_a_config_has_a_case() -> None:
+    sections = {"": PreprocessConfig, "dataprocessor.": ProcessorConfig, "datasets.": DatasetConfig,
+                "datasets.data_handlers.": HandlerConfig}  # fmt: skip
+    every = {prefix + field.name for prefix, schema in sections.items() for field in dataclasses.fields(schema)}
+    told = {key for case in CASES for key in case.keys}
+    assert sorted(every - told - ABOUT_THE_RUN) == ["dataprocessor.streaming"]  # of `train`
+    assert sorted(told - every) == []
+
+
+def values_of(kind: str) -> list[Any]:
+    """Three values of a type as it is written in a dataclass."""
+    return {
+        "str": ["one", "two", "three"], "bool": [True, False], "int": [7, 8, 9], "str | None": ["one", "two", None],
+        "int | None": [7, 8, None], "tuple[str, ...]": [["one"], ["two"], ["one", "two"]],
+        "Mapping[str, str]": [{"one": "user"}, {"one": "system"}, {"two": "user"}],
+    }[kind]  # fmt: skip
+
+
+ARGUMENTS = [(name, field) for name, kind in sorted(EVERY_HANDLER.items()) for field in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(("name", "field"), ARGUMENTS, ids=[f"{name}.{field.name}" for name, field in ARGUMENTS])
+def test_every_argument_of_every_handler_makes_another_recipe(name: str, field: dataclasses.Field[Any]) -> None:
+    needed = {
+        each.name: values_of(str(each.type))[0] for each in dataclasses.fields(EVERY_HANDLER[name]) if is_required(each)
+    }
+    config = PreprocessConfig(output_dir="out")
+    recipes = []
+    for value in values_of(str(field.type)):
+        arguments = {"fn_kwargs": {**needed, field.name: value}}
+        handler = HandlerConfig(name=name, arguments=arguments)
+        data = DatasetConfig(name="data", data_paths=("x",), data_handlers=(handler,))
+        recipes.append(recipe_key(data, config, {}))
+    assert len(set(recipes)) == len(recipes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [({"a": 1, "b": 2}, {"b": 2, "a": 1}), ({1: "x"}, {"1": "x"}), ([1], ["1"]), (1, True), (1, 1.0)],
+    ids=["order", "keys", "items", "truth", "numbers"],
+)
+def test_what_a_user_function_can_tell_apart_is_told_apart(
+    one: Any, other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(tmp_path, monkeypatch)
+    (tmp_path / "own_functions_told_apart.py").write_text("def keep(row, mark):\n    return row\n")
+    keys = []
+    for value in (one, other, other):
+        own = HandlerConfig(name="own_functions_told_apart:keep", arguments={"fn_kwargs": {"mark": value}})
+        data = DatasetConfig(name="data", data_paths=("x",), data_handlers=(own,))
+        keys.append(recipe_key(data, PreprocessConfig(output_dir="out"), {}))
+    assert keys[0] != keys[1] == keys[2]
+
+
+@pytest.mark.parametrize("name", ["ROW_SEMANTICS", "version"])
+def test_rows_of_other_semantics_or_libraries_are_not_used(
+    name: str, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "world"
+    shutil.copytree(made("pairs"), folder)
+    enter(folder, monkeypatch)
+    monkeypatch.setattr(f"sftkit.unit_keys.{name}", {"ROW_SEMANTICS": -1, "version": lambda _: "0.0"}[name])
+    after = World.of(folder, "pairs").preprocess(output_dir="again")
+    assert (after.units, after.units_found) == (3, 0)

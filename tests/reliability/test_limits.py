@@ -1,0 +1,392 @@
+"""Sources that are, or become, more than a run may hold: absurdly long rows, bombs, values without end."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftkit.errors import SourceError
+from sftkit.memory import within, within_often
+from sftkit.rows import MOST_CONTENT, Row, RowLog
+from sftkit.sources import decompression
+from sftkit.sources.finding import find_sources
+from sftkit.sources.model import Limits
+from sftkit.sources.units import read_unit, scan_files
+from support import dataset, handler, preprocess, write_jsonl, written
+
+MOST = 2000
+LONG = "x" * 10_000
+ROWS = [{"text": "a"}, {"text": LONG}, {"text": "b"}, {"text": LONG}, {"text": LONG}, {"text": "c"}]
+KEPT = [(1, {"text": "a"}), (3, {"text": "b"}), (6, {"text": "c"})]
+TOO_LONG = (
+    r"the row has (?:at least )?[\d,]+ (bytes|characters), more than max_row_bytes=2000 allows; "
+    r"raise it if this is right"
+)
+
+
+def read(path: object, limits: Limits, unit_size: int = 8 << 20) -> tuple[list[tuple[int, Row]], RowLog]:
+    """(row number, row) of a source, and the log of what could not be read."""
+    log = RowLog()
+    found: list[tuple[int, Row]] = []
+    for file in scan_files(find_sources(dataset(path), limits), unit_size):
+        for unit in file.units:
+            for batch in read_unit(unit, log):
+                found += zip(batch.numbers.tolist(), batch.rows, strict=True)
+    return found, log
+
+
+def as_jsonl(folder: Path) -> Path:
+    return write_jsonl(folder / "a.jsonl", ROWS)
+
+
+def as_gzip(folder: Path) -> Path:
+    path = folder / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(as_jsonl(folder).read_bytes()))
+    return path
+
+
+def as_array(folder: Path) -> Path:
+    (folder / "a.json").write_text(json.dumps(ROWS))
+    return folder / "a.json"
+
+
+def as_csv(folder: Path) -> Path:
+    path = folder / "a.csv"
+    path.write_text("text\n" + "".join(f"{row['text']}\n" for row in ROWS))
+    return path
+
+
+def as_parquet(folder: Path) -> Path:
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "a.parquet", row_group_size=4)
+    return folder / "a.parquet"
+
+
+def as_arrow(folder: Path) -> Path:
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_file(str(folder / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=4)
+    return folder / "a.arrow"
+
+
+def as_url(folder: Path) -> str:
+    """What fsspec opens has no lines of a bounded length."""
+    return f"file://{as_jsonl(folder)}"
+
+
+@pytest.mark.parametrize("unit_size", [500, 1 << 20])
+@pytest.mark.parametrize("make", [as_jsonl, as_gzip, as_array, as_csv, as_parquet, as_arrow, as_url])
+def test_rows_that_are_too_long_are_quarantined_and_the_others_keep_their_numbers(
+    tmp_path: Path, make: Callable[[Path], Path | str], unit_size: int
+) -> None:
+    path = make(tmp_path)
+    found, log = read(path, Limits(row_bytes=MOST), unit_size)
+    assert found == KEPT
+    assert [row.number for row in log.bad] == [2, 4, 5]
+    assert all(re.fullmatch(TOO_LONG, row.reason) for row in log.bad), log.bad[0]
+    assert all(len(row.content) <= MOST_CONTENT for row in log.bad)
+    assert [row for _, row in read(path, Limits())[0]] == ROWS
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 60), max_size=12),
+    most=st.integers(15, 60),
+    unit_size=st.integers(1, 300),
+    ends=st.booleans(),
+)
+def test_exactly_the_longer_lines_are_left_out_wherever_units_are_cut(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], most: int, unit_size: int, ends: bool
+) -> None:
+    lines = [json.dumps({"t": "x" * length}) for length in lengths]
+    data = ("\n".join(lines) + ("\n" if ends and lines else "")).encode()
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_bytes(data)
+    if not data:
+        return
+    sizes = [len(line) for line in data.splitlines(keepends=True)]
+    found, log = read(path, Limits(row_bytes=most), unit_size)
+    assert [number for number, _ in found] == [i for i, size in enumerate(sizes, 1) if size <= most]
+    assert [row.number for row in log.bad] == [i for i, size in enumerate(sizes, 1) if size > most]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    records=st.lists(
+        st.lists(st.text(st.sampled_from('ab",\n\r é'), max_size=30), min_size=2, max_size=2), min_size=1, max_size=8
+    ),
+    most=st.integers(20, 80),
+    quote_all=st.booleans(),
+)
+def test_records_that_are_too_long_end_where_csv_ends_them(
+    tmp_path_factory: pytest.TempPathFactory, records: list[list[str]], most: int, quote_all: bool
+) -> None:
+    """Quotes, doubled quotes and line ends inside of them."""
+    path = tmp_path_factory.mktemp("records") / "a.csv"
+    sizes = []
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        stream.write("p,q\r\n")
+        for record in records:
+            buffer = io.StringIO()
+            quoting = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
+            csv.writer(buffer, quoting=quoting).writerow(record)
+            sizes.append(len(buffer.getvalue()))
+            stream.write(buffer.getvalue())
+    found, log = read(path, Limits(row_bytes=most))
+    short = [i for i, size in enumerate(sizes) if size <= most]
+    assert [row for _, row in found] == [dict(zip("pq", records[i], strict=True)) for i in short]
+    assert [number for number, _ in found] == [i + 1 for i in short]
+    assert [row.number for row in log.bad] == [i + 1 for i, size in enumerate(sizes) if size > most]
+
+
+def test_a_run_keeps_such_rows_apart_under_its_own_key(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
+    rows = [{"text": f"{row['text']} and so on"} for row in ROWS]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    data = dataset(path, data_handlers=[handler("tokenize", dataset_text_field="text")])
+    options: dict[str, Any] = {"tokenizer_name_or_path": tokenizer_path("bpe"), "train_on": "all"}
+    preprocess(tmp_path / "out", data, max_row_bytes=MOST, max_bad_rows=3, **options)
+    assert len(written(tmp_path / "out")) == 3
+    bad = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(row["path"], row["row"]) for row in bad] == [(str(path), 2), (str(path), 4), (str(path), 5)]
+    preprocess(tmp_path / "out", data, overwrite=True, **options)
+    assert len(written(tmp_path / "out")) == 6
+
+
+ZEROS = bytes(1 << 20)
+PACKERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    "gz": lambda stream: gzip.GzipFile(fileobj=stream, mode="wb"),  # type: ignore[dict-item,return-value]
+    "bz2": lambda stream: bz2.BZ2File(stream, "wb"),  # type: ignore[dict-item,return-value]
+    "xz": lambda stream: lzma.LZMAFile(stream, "wb"),  # type: ignore[dict-item,return-value]  # noqa: SIM115
+    "zst": lambda stream: zstandard.ZstdCompressor().stream_writer(stream, closefd=False),
+}
+
+
+def bomb(path: Path, ending: str, megabytes: int) -> Path:
+    with path.open("wb") as stream, PACKERS[ending](stream) as packed:
+        for _ in range(megabytes):
+            packed.write(ZEROS)
+    return path
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_a_compressed_source_that_becomes_too_much_ends_the_run_and_names_the_key(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decompression, "FREE_BYTES", 4 << 20)
+    path = bomb(tmp_path / f"a.jsonl.{ending}", ending, 40)
+    told = rf"a\.jsonl\.{ending}: [\d,]+ bytes of \w+ data become more than [\d,]+ bytes, .*max_expansion=100 allows"
+    with pytest.raises(SourceError, match=told):
+        read(path, Limits(expansion=100))
+    found, log = read(path, Limits(expansion=1e9))
+    assert (found, len(log.bad)) == ([], 1)
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_little_may_become_anything(tmp_path: Path, ending: str) -> None:
+    """A small file of the same line over and over is no bomb."""
+    path = tmp_path / f"a.jsonl.{ending}"
+    with path.open("wb") as stream, PACKERS[ending](stream) as packed:
+        packed.write(b'{"text": "the same"}\n' * 50_000)
+    assert len(read(path, Limits(expansion=1))[0]) == 50_000
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_compressed_columns_are_searched_as_far_as_is_allowed(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet is read from its end: all of it is decompressed before anything is known."""
+    plain = as_parquet(tmp_path).read_bytes()
+    path = tmp_path / f"b.parquet.{ending}"
+    with path.open("wb") as stream, PACKERS[ending](stream) as packed:
+        packed.write(plain)
+    assert [row for _, row in read(path, Limits())[0]] == ROWS
+    monkeypatch.setattr(decompression, "FREE_BYTES", 4 << 20)
+    with pytest.raises(SourceError, match="max_expansion=100 allows"):
+        read(bomb(tmp_path / f"c.parquet.{ending}", ending, 40), Limits(expansion=100))
+
+
+def test_a_frame_that_wants_a_huge_window_is_refused(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=False)
+    path = tmp_path / "a.jsonl.zst"
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    path.write_bytes(packer.compress(b'{"text": "a"}\n') + packer.flush())
+    with pytest.raises(SourceError, match=r"a\.jsonl\.zst: broken zstd data: .*too much memory"):
+        read(path, Limits())
+
+
+def test_a_parquet_footer_that_promises_too_much_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    text = pa.array(["y" * 1_000_000]).take(pa.array([0] * 200))
+    pq.write_table(pa.table({"text": text}), path, compression="zstd", use_dictionary=False)
+    told = r"a\.parquet: [\d,]+ bytes become 200,[\d,]+ bytes or more, which is more than max_expansion=1000 allows"
+    with pytest.raises(SourceError, match=told):
+        read(path, Limits())
+    assert len(read(path, Limits(expansion=1e6))[0]) == 200
+
+
+def test_growth_of_memory_is_bounded_while_a_function_runs() -> None:
+    soft = resource.getrlimit(resource.RLIMIT_AS)
+    assert len(within(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
+    with pytest.raises(MemoryError):
+        within(400 << 20, lambda: bytes(800 << 20))
+    assert resource.getrlimit(resource.RLIMIT_AS) == soft
+    assert len(bytes(800 << 20)) == 800 << 20
+
+
+def test_several_threads_may_take_what_each_is_allowed() -> None:
+    """And leave no limit behind."""
+    soft = resource.getrlimit(resource.RLIMIT_AS)
+    barrier = threading.Barrier(3)
+
+    def take(_: int) -> int:
+        barrier.wait()
+        held = [within(300 << 20, lambda: bytes(100 << 20)) for _ in range(3)]
+        barrier.wait()
+        return sum(map(len, held))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(take, range(3))) == [300 << 20] * 3
+    assert resource.getrlimit(resource.RLIMIT_AS) == soft
+
+
+def test_what_grew_since_it_was_measured_counts_for_no_one() -> None:
+    assert within_often(400 << 20, lambda: 1) == 1
+    held = bytes(600 << 20)
+    assert len(within_often(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
+    with pytest.raises(MemoryError):
+        within_often(400 << 20, lambda: bytes(800 << 20))
+    del held
+
+
+RESIDENT = """
+import re, sys
+from pathlib import Path
+from sftkit.config.schema import DatasetConfig
+from sftkit.errors import SourceError
+from sftkit.rows import RowLog
+from sftkit.sources import bounds
+from sftkit.sources.finding import find_sources
+from sftkit.sources.model import Limits
+from sftkit.sources.units import read_unit, scan_files
+import pyarrow.parquet
+
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
+
+bounds._DECODED_AT_ONCE = 256 << 20
+before, log, rows, said = most(), RowLog(), 0, ""
+try:
+    limits = Limits(int(sys.argv[2]), float(sys.argv[3]))
+    files = find_sources(DatasetConfig(name="a", data_paths=(sys.argv[1],)), limits)
+    for file in scan_files(files, 4 << 20):
+        for unit in file.units:
+            for batch in read_unit(unit, log):
+                rows += len(batch)
+except SourceError as error:
+    said = str(error)
+print(most() - before, rows, len(log.bad), said)
+"""
+
+
+def resident(path: Path, expansion: float = 1000) -> tuple[int, int, int, str]:
+    """What reading a source takes at most in MiB, its rows, bad rows, and what ended it; in a process of its own."""
+    command = [sys.executable, "-c", RESIDENT, str(path), str(10 << 20), str(expansion)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    grown, rows, bad, said = done.stdout.rstrip("\n").split(" ", 3)
+    return int(grown), int(rows), int(bad), said
+
+
+def long_line(folder: Path) -> Path:
+    """Three lines, the second of 200 MB (as a hole in the file, which takes no disk)."""
+    path = folder / "a.jsonl"
+    with path.open("wb") as stream:
+        stream.write(b'{"text": "a"}\n')
+        stream.seek(200 << 20)
+        stream.write(b'\n{"text": "b"}\n')
+    return path
+
+
+def long_record(folder: Path) -> Path:
+    path = folder / "a.csv"
+    with path.open("wb") as stream:
+        stream.write(b'text\na\n"')
+        for _ in range(120):
+            stream.write(b"x" * (1 << 20))
+        stream.write(b'"\nb\n')
+    return path
+
+
+def dictionary_bomb(folder: Path) -> Path:
+    """One text of 9 MB, and 100,000 rows that say so."""
+    path = folder / "a.parquet"
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["y" * 9_000_000]))
+    pq.write_table(pa.table({"text": text}), path, store_schema=False, dictionary_pagesize_limit=1 << 30)
+    return path
+
+
+def list_bomb(folder: Path) -> Path:
+    """A row of 40 million zeros, in some kilobytes."""
+    path = folder / "a.parquet"
+    values = pa.array(np.zeros(40_000_000, np.int64))
+    lists = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    pq.write_table(pa.table({"text": lists}), path, compression="zstd")
+    return path
+
+
+def compressed_batch(folder: Path) -> Path:
+    path = folder / "a.arrow"
+    text = pa.array(["y" * 1_000_000]).take(pa.array([0] * 500))
+    table = pa.table({"text": text})
+    with pa.ipc.new_file(str(path), table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("make", [long_line, long_record])
+def test_a_row_that_is_too_long_is_never_held(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    """Its 10 MiB that are allowed are, and what reading itself takes."""
+    grown, rows, bad, said = resident(make(tmp_path))
+    assert (rows, bad, said) == (2, 1, "")
+    assert grown < 90
+
+
+@pytest.mark.parametrize("make", [dictionary_bomb, list_bomb, compressed_batch])
+def test_what_columns_become_is_bounded(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    """By what may be decoded at once, though the file's own numbers do not tell; nothing has been allowed for here."""
+    path = make(tmp_path)
+    grown, rows, bad, said = resident(path, 1e9)
+    assert re.search(r"a\.\w+: [\d,]+ bytes become more than [\d,]+ bytes of memory at once; .*max_row_bytes", said)
+    assert (rows, bad) == (0, 0)
+    assert grown < 420
+
+
+def test_record_batches_that_become_too_much_name_the_key(tmp_path: Path) -> None:
+    text = pa.array(["y" * 1_000_000]).take(pa.array([0] * 100))
+    table = pa.table({"text": text})
+    for name, new in (("a.arrow", pa.ipc.new_file), ("b.arrow", pa.ipc.new_stream)):
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with new(str(tmp_path / name), table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=10)
+        with pytest.raises(SourceError, match=r"\.arrow: [\d,]+ bytes become .*max_expansion=1000 allows"):
+            read(tmp_path / name, Limits())
+        assert len(read(tmp_path / name, Limits(expansion=1e6))[0]) == 100
