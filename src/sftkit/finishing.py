@@ -116,7 +116,9 @@ class Ending:
         if INPUT_IDS in batch.tokens and (self.response_template is None or text_field is None):
             return batch.with_tokens(**{LABELS: batch.tokens[INPUT_IDS]})
         assert text_field is not None
-        batch, texts = usable(batch, log, lambda row: text_of(row, text_field))
+        make_tokens = self.response_template is not None or self.train_on_all
+        check = tools.encodable if make_tokens else str
+        batch, texts = usable(batch, log, lambda row: check(text_of(row, text_field)))
         if self.response_template is not None:
             return self._mask_responses(batch, texts, self.response_template, log, tools)
         if self.train_on_all:

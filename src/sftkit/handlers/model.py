@@ -59,6 +59,9 @@ class Tools(Protocol):
     def find_turns(self, row: Row, column: str | None) -> tuple[str, list[tuple[int, int]]]:
         """The conversation of a row as text, and its trained spans in characters."""
 
+    def encodable(self, text: str) -> str:
+        """A text that is not too long to be encoded; `RowError` for another."""
+
     def encode(self, texts: Sequence[str], *, truncation: bool = False, max_length: int | None = None) -> Ragged:
         """Ids of each text as the tokenizer's call gives them."""
 

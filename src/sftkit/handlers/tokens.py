@@ -45,7 +45,7 @@ class Tokenize(Handler):
         check_limit("tokenize: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, texts = usable(batch, log, lambda row: text_of(row, self.dataset_text_field))
+            batch, texts = usable(batch, log, lambda row: tools.encodable(text_of(row, self.dataset_text_field)))
             with naming_rows(batch):
                 ids = tools.encode(texts, truncation=self.truncation, max_length=self.max_length)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
@@ -76,7 +76,7 @@ class TokenizeAndApplyInputMasking(Handler):
         def pair(row: Row) -> tuple[str, str]:
             source = tools.screen_text(text_of(row, self.input_field_name))
             target = tools.screen_text(text_of(row, self.output_field_name))
-            return source, _joined(source, target) + eos
+            return source, tools.encodable(_joined(source, target) + eos)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, pairs = usable(batch, log, pair)

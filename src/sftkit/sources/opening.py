@@ -111,10 +111,18 @@ def sha256_of(file: SourceFile) -> str:
 
 def hashed_chunks(stream: IO[bytes], digest: hashlib._Hash, size: int) -> Iterator[bytes]:
     """The bytes of a stream, so many at a time. Each chunk is hashed while it is looked at and the next is read."""
+    first = stream.read(size)
+    chunk = stream.read(size) if first else b""
+    if not chunk:  # a thread costs more than to hash a small file
+        digest.update(first)
+        yield from [first] if first else []
+        return
     with ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(digest.update, b"")
-        while chunk := stream.read(size):
+        hashing = pool.submit(digest.update, first)
+        yield first
+        while chunk:
             hashing.result()
             hashing = pool.submit(digest.update, chunk)
             yield chunk
+            chunk = stream.read(size)
         hashing.result()

@@ -9,7 +9,7 @@ import numpy as np
 
 from sftkit.memory import resident_bytes
 from sftkit.rows import Ragged
-from sftkit.tokenization.encoding import ReferenceEncoder
+from sftkit.tokenization.encoding import Encoder
 from sftkit.tokenization.engines import EngineRefusedError
 from sftkit.tokenization.tokenizer_trust import byte_alphabet, check_tokenizer
 
@@ -81,7 +81,7 @@ class GigatokenIds:
 class TokenizersIds:
     """By the reference encoder: its ids cost what they cost, but no offsets need be made of them."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, reference: ReferenceEncoder) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, reference: Encoder) -> None:
         self._tokenizer = tokenizer
         self._reference = reference
         self.name = reference.name

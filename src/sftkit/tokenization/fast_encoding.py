@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sftkit.rows import Mask, Ragged, put_together
 from sftkit.tokenization.bare_ids import BareIds
 from sftkit.tokenization.character_counts import character_counts
-from sftkit.tokenization.encoding import ReferenceEncoder
+from sftkit.tokenization.encoding import Encoder
 from sftkit.tokenization.loading import parts_of
 from sftkit.tokenization.masks import Span, in_spans_by_count
 from sftkit.tokenization.tokenizer_trust import COMPOSABLE, UNSAFE, scrutinize
@@ -37,7 +37,7 @@ class FastEncoder:
         EngineRefusedError: the tokenizer does more around the ids than put tokens before and after them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, engine: BareIds, reference: ReferenceEncoder) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, engine: BareIds, reference: Encoder) -> None:
         backend = tokenizer.backend_tokenizer
         self.name = engine.name
         self._engine = engine

@@ -19,6 +19,22 @@ from sftkit.tokenization.stretches import Stretches
 _TELLING, _TELLING_UNWRITTEN = 12, 4
 _TAG = re.compile(r"<[^<>]*>")  # templates write these themselves
 
+_MANY_MESSAGES = 500
+_MOST_STEPS = 20_000_000  # a minute's worth
+
+
+def check_size(messages: Sequence[Message]) -> None:
+    """Raise `RowError` for a conversation that would take too long where each turn is held against all messages."""
+    if len(messages) < _MANY_MESSAGES:
+        return
+    turns = len(assistant_turns(messages))
+    thousands = sum(len(text_of(message)) for message in messages) // 1000
+    if turns * (len(messages) + thousands) > _MOST_STEPS:
+        raise RowError(
+            f"a conversation of {len(messages):,} messages is too long for this template, of which each turn has to be "
+            "proven against all the others; split it"
+        )
+
 
 def by_prefixes(
     renderer: Renderer, conversation: Conversation, opening: Opening | None, closing: Closing

@@ -11,8 +11,9 @@ import numpy as np
 
 from sftkit.rows import EngineDifferenceError, Mask, Ragged, RowError
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.encoding import Encoder, ReferenceEncoder
+from sftkit.tokenization.encoding import Encoder
 from sftkit.tokenization.engines import ENCODER, RENDERER
+from sftkit.tokenization.long_texts import PIECE
 from sftkit.tokenization.masks import Span
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Sampler:
 
     def __init__(self, fraction: float) -> None:
         self._fraction = fraction
+        self.takes_all = fraction >= 1
         self._left = _FIRST
         self._owed = 0.0
 
@@ -50,9 +52,11 @@ class Sampler:
 
 
 class ProvenEncoder:
-    """A fast encoder whose ids, and tokens in spans, are compared with the reference's on a sample of texts."""
+    """A fast encoder whose ids, and tokens in spans, are compared with the reference's on a sample of texts. Of a long
+    text, a million characters are compared, unless all rows are.
+    """
 
-    def __init__(self, fast: Encoder, reference: ReferenceEncoder, sampler: Sampler) -> None:
+    def __init__(self, fast: Encoder, reference: Encoder, sampler: Sampler) -> None:
         self._fast, self._reference, self._sampler = fast, reference, sampler
         self.name = fast.name
 
@@ -70,15 +74,13 @@ class ProvenEncoder:
             EngineDifferenceError: the reference gives other ids.
         """
 
-        def encode(engine: Encoder, texts: Sequence[str]) -> tuple[Ragged, Mask]:
+        def encode(engine: Encoder, some: Sequence[str], numbers: Sequence[int]) -> tuple[Ragged, Mask]:
             ids = engine.encode(
-                texts, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length
+                some, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length
             )
             return ids, np.zeros(len(ids.values), np.bool_)
 
-        made = encode(self._fast, texts)
-        self._compare(texts, made, self._sample(texts), lambda some: encode(self._reference, [texts[i] for i in some]))
-        return made[0]
+        return self._proven(texts, encode)[0]
 
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
@@ -89,35 +91,55 @@ class ProvenEncoder:
             EngineDifferenceError: the reference gives other ids, or sees other tokens in the spans.
         """
 
-        def expected(some: Sequence[int]) -> tuple[Ragged, Mask]:
-            return self._reference.encode_spans(
-                [texts[i] for i in some], [spans[i] for i in some], add_special_tokens=add_special_tokens
-            )
+        def encode(engine: Encoder, some: Sequence[str], numbers: Sequence[int]) -> tuple[Ragged, Mask]:
+            within = [_within(spans[number], len(text)) for number, text in zip(numbers, some, strict=True)]
+            return engine.encode_spans(some, within, add_special_tokens=add_special_tokens)
 
-        made = self._fast.encode_spans(texts, spans, add_special_tokens=add_special_tokens)
-        self._compare(texts, made, self._sample(texts), expected)
-        return made
+        return self._proven(texts, encode)
 
-    def _sample(self, texts: Sequence[str]) -> list[int]:
-        return [index for index in range(len(texts)) if self._sampler.takes_next()]
-
-    def _compare(
+    def _proven(
         self,
         texts: Sequence[str],
-        made: tuple[Ragged, Mask],
-        sample: Sequence[int],
-        expected_of: Callable[[Sequence[int]], tuple[Ragged, Mask]],
-    ) -> None:
-        if not sample:
-            return
-        ids, inside = made
-        expected_ids, expected_inside = expected_of(sample)
-        for place, index in enumerate(sample):
-            here = slice(ids.offsets[index], ids.offsets[index + 1])
-            there = slice(expected_ids.offsets[place], expected_ids.offsets[place + 1])
-            same_ids = np.array_equal(ids.values[here], expected_ids.values[there])
-            if not same_ids or not np.array_equal(inside[here], expected_inside[there]):
-                raise EngineDifferenceError(ENCODER, texts[index][:_SHOWN], index)
+        encode: Callable[[Encoder, Sequence[str], Sequence[int]], tuple[Ragged, Mask]],
+    ) -> tuple[Ragged, Mask]:
+        """What `encode` makes of all texts with the fast engine.
+
+        encode: encodes some texts, or their beginnings, with an engine; their places among all texts are given, too.
+        """
+        made = encode(self._fast, texts, range(len(texts)))
+        sample = [index for index in range(len(texts)) if self._sampler.takes_next()]
+        whole = [index for index in sample if self._sampler.takes_all or len(texts[index]) <= PIECE]
+        if whole:
+            expected = encode(self._reference, [texts[index] for index in whole], whole)
+            _compare(texts, whole, [_row(made, index) for index in whole], expected)
+        for index in sorted({*sample} - {*whole}):
+            beginning = [texts[index][:PIECE]]
+            expected = encode(self._reference, beginning, [index])
+            _compare(texts, [index], [encode(self._fast, beginning, [index])], expected)
+        return made
+
+
+def _compare(
+    texts: Sequence[str], numbers: Sequence[int], made: Sequence[tuple[Ragged, Mask]], expected: tuple[Ragged, Mask]
+) -> None:
+    """Raise `EngineDifferenceError` where a text, by its number, became other tokens than expected."""
+    for place, (number, (ids, inside)) in enumerate(zip(numbers, made, strict=True)):
+        expected_ids, expected_inside = _row(expected, place)
+        if not np.array_equal(ids.values, expected_ids.values) or not np.array_equal(inside, expected_inside):
+            raise EngineDifferenceError(ENCODER, texts[number][:_SHOWN], number)
+
+
+def _row(made: tuple[Ragged, Mask], place: int) -> tuple[Ragged, Mask]:
+    ids, inside = made
+    here = slice(ids.offsets[place], ids.offsets[place + 1])
+    return Ragged(ids.values[here], ids.offsets[place : place + 2] - ids.offsets[place]), inside[here]
+
+
+def _within(spans: Sequence[Span], length: int) -> Sequence[Span]:
+    """The spans of a text that are in its first characters."""
+    if not spans or spans[-1][1] <= length:
+        return spans
+    return [(start, min(end, length)) for start, end in spans if start < length]
 
 
 class ProvenFunction(Generic[T]):

@@ -132,6 +132,27 @@ def _check_byte_level(backend: Any, normalized: Collection[bool], parts: Mapping
         _require(not keys, f"has {len(keys)} tokens that are no sequences of bytes, like {keys[:1]}")
 
 
+def check_words(backend: Any) -> None:
+    """Accept a tokenizer of bytes that sees a word at a time, by a split pattern that is known.
+
+    Args:
+        backend: the `tokenizers.Tokenizer`.
+
+    Raises:
+        EngineRefusedError: it may see more, or in another way.
+    """
+    model, tokens, parts = backend.model, backend.get_added_tokens_decoder().values(), parts_of(backend)
+    _require(type(model).__name__ == "BPE" and not model.byte_fallback, "is no byte-level BPE")
+    _require(not model.dropout, "has dropout")
+    _require(parts["normalizer"] in (None, {"type": "NFC"}), "normalizes text in an unusual way")
+    _require(all(token.content.isascii() or not token.normalized for token in tokens), "looks for tokens that compose")
+    pre_tokenizer = parts["pre_tokenizer"]
+    if pre_tokenizer is not None and pre_tokenizer["type"] == "Sequence":
+        steps = [step for step in pre_tokenizer["pretokenizers"] if step["type"] != "Digits"]
+        pre_tokenizer = steps[0] if len(steps) == 1 else {**pre_tokenizer, "pretokenizers": steps}
+    _require(_splits_as_known(pre_tokenizer), _UNUSUAL_SPLIT)
+
+
 def _splits_as_known(pre_tokenizer: Mapping[str, Any] | None) -> bool:
     if pre_tokenizer is None:
         return False

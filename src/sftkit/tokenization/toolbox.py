@@ -19,12 +19,13 @@ from sftkit.tokenization.bare_ids import BareIds, GigatokenIds, TokenizersIds
 from sftkit.tokenization.choices import ALL, LAST_ASSISTANT, Supervision, are_flagged, untrained
 from sftkit.tokenization.content_form import ContentForms
 from sftkit.tokenization.content_tokens import SpecialTokens
-from sftkit.tokenization.conversations import Conversation, conversation_of, is_assistant
+from sftkit.tokenization.conversations import Conversation, conversation_of, is_assistant, text_of
 from sftkit.tokenization.encoding import Encoder, ReferenceEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER, EngineRefusedError, Engines
 from sftkit.tokenization.fast_encoding import FastEncoder
 from sftkit.tokenization.fast_rendering import MinijinjaRenderer
 from sftkit.tokenization.loading import TokenizerSpec, backend_json, chat_template_sha256, fingerprint, load_tokenizer
+from sftkit.tokenization.long_texts import LONGEST_WHOLE, PIECE, PiecewiseEncoder
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.proving import ProvenEncoder, ProvenFunction, Sampler
 from sftkit.tokenization.reasoning import answer_start
@@ -126,8 +127,13 @@ class Toolbox:
         return load_tokenizer(self._spec)
 
     @cached_property
-    def _reference_encoder(self) -> ReferenceEncoder:
-        return ReferenceEncoder(self.tokenizer)
+    def _reference_encoder(self) -> Encoder:
+        whole = ReferenceEncoder(self.tokenizer)
+        try:
+            return PiecewiseEncoder(self.tokenizer, whole)
+        except EngineRefusedError as reason:
+            _log.info("long texts are not cut for this tokenizer: %s", reason)
+        return whole
 
     @cached_property
     def _fast_encoder(self) -> FastEncoder | None:
@@ -253,15 +259,35 @@ class Toolbox:
         Raises:
             RowError: the row holds none, the template cannot render it, or the spans cannot be proven.
         """
-        return self._find_turns(self._conversation(row, column))
+        text, spans = self._find_turns(self._conversation(row, column))
+        return self.encodable(text), spans
+
+    def encodable(self, text: str) -> str:
+        """A text that is to be encoded.
+
+        Raises:
+            RowError: it is too long for the memory that this would take.
+        """
+        if len(text) > LONGEST_WHOLE:
+            encoder = self._reference_encoder
+            longest = encoder.longest_piece(text) if isinstance(encoder, PiecewiseEncoder) else len(text)
+            if longest > LONGEST_WHOLE:
+                raise RowError(
+                    f"a text of {len(text):,} characters, of which {longest:,} must be encoded at once; "
+                    f"the limit is {LONGEST_WHOLE:,}: split the row"
+                )
+        return text
 
     def prompts_differ(self, row: Row, column: str | None) -> bool:
         """Whether anything before a trained turn is other text, or other tokens, than the model is given at that place
-        at inference. Only a sample of rows is looked at: the first of each unit, and as many as are verified.
+        at inference. Only a sample of rows is looked at: the first of each unit, and as many as are verified; long
+        ones are not, for every prompt of theirs is as long.
         """
         if self._train_on == ALL or not self._audited.takes_next():
             return False
         conversation = self._conversation(row, column)
+        if sum(len(text_of(turn)) for turn in conversation.turns) > PIECE:
+            return False
         if not any(map(is_assistant, conversation.turns)):
             return False  # the template marked something else
         trained = self._supervision.trained_turns(conversation.turns)

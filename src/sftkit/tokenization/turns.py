@@ -5,6 +5,7 @@ end of the stop token of every assistant turn. Proven for each row, or refused w
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -23,13 +24,15 @@ from sftkit.tokenization.conversations import (
 from sftkit.tokenization.masks import Span
 from sftkit.tokenization.openings import Opening, begins_reasoning, opening_of
 from sftkit.tokenization.plain_turns import plain_turns
-from sftkit.tokenization.prefixes import by_prefixes, check_alone, check_content
+from sftkit.tokenization.prefixes import by_prefixes, check_alone, check_content, check_size
 from sftkit.tokenization.probing import manners_of, prompts_after
 from sftkit.tokenization.rendering import Renderer
 from sftkit.tokenization.stretches import Stretches, stretches_of
 from sftkit.tokenization.template_lexing import plain_template
 from sftkit.tokenization.template_marks import MarkedTemplate, mark_template, split_marks
 from sftkit.tokenization.template_reading import prompt_depends_on_messages
+
+_PROMPTED_CHARACTERS = 32_000_000
 
 
 class TurnFinder:
@@ -74,6 +77,8 @@ class TurnFinder:
         """The text of a conversation, and what the model produces of it."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
+        if marked is None or not marked.counted:
+            check_size(conversation.turns)
         if marked is None:
             return by_prefixes(self._renderer, conversation, *self._learn(marked, source, conversation))
         if marked.has_generation:
@@ -143,6 +148,7 @@ class TurnFinder:
             plain = plain_turns(rendered, marked.counted, messages, opening, closing)
             if plain is not None:
                 return plain
+        check_size(messages)
         places = assistant_turns(messages)
         text, stretches = stretches_of(rendered, marked, messages, places)
         if stretches is None or opening is None:
@@ -235,16 +241,19 @@ class TurnFinder:
 
 
 def prompts_of(renderer: Renderer, conversation: Conversation, places: Sequence[int]) -> tuple[str, list[str]]:
-    """The text of a conversation, and what the model would have been given for the turns at some places. What the
-    template refuses to render is left out, as is a turn that nothing comes before; and where no generation prompt is
-    written, the text up to the turn, when it is the conversation's own: it may end in the middle of a token.
+    """The text of a conversation, and what the model would have been given for the turns at some places; of a long
+    conversation for a few of them. What the template refuses to render is left out, as is a turn that nothing comes
+    before; and where no generation prompt is written, the text up to the turn, when it is the conversation's own: it
+    may end in the middle of a token.
 
     Raises:
         RowError: the template cannot render the conversation as a whole.
     """
     text = renderer.render(conversation)
     prompts = []
-    for place in filter(None, places):
+    after_others = [place for place in places if place]
+    step = math.ceil(len(after_others) * len(text) / _PROMPTED_CHARACTERS)
+    for place in after_others[:: -max(step, 1)]:
         earlier = conversation.first(place)
         with suppress(RowError):
             prompt = renderer.render(earlier, add_generation_prompt=True)

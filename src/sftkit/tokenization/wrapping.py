@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sftkit.rows import Ids, Mask, Offsets, Ragged, offsets_of
-from sftkit.tokenization.encoding import ReferenceEncoder
+from sftkit.tokenization.encoding import Encoder
 from sftkit.tokenization.engines import EngineRefusedError
 
 _PROBES = ("", "a", "b c")
@@ -22,7 +22,7 @@ class Wrapping:
     suffix: Ids
 
     @classmethod
-    def of(cls, reference: ReferenceEncoder) -> Wrapping:
+    def of(cls, reference: Encoder) -> Wrapping:
         """As the reference shows it on a few texts.
 
         Raises:
