@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sftkit.config.schema import InspectConfig
 from sftkit.console.report import print_report, report_json
+from sftkit.inspection import rows as inspection_rows
 from sftkit.inspection.counting import summarize
 from sftkit.inspection.report import Report, inspect_shards
 from sftkit.inspection.summary import PackSummary
@@ -278,3 +279,16 @@ def test_empty_packs_and_packs_of_one_sequence(tmp_path: Path, write: Writer, to
     assert nothing.notes == ("this row has no tokens",)
     assert [(found.rule, found.turn) for found in nothing.findings] == [("no_trained_token", None)]
     assert ", 1 sequence\n" in page(look(path, tokenizer_dir))
+
+
+def test_of_a_very_long_row_the_beginning_is_shown_and_all_of_it_is_judged(
+    tmp_path: Path, write: Writer, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection_rows, "MOST_TOKENS", 7)
+    (ids, labels), length = talk(0), len(talk(0)[0])
+    [row] = look(write(tmp_path / "a.parquet", input_ids=[ids], labels=[labels]), tokenizer_dir).rows
+    assert (row.length, len(row.tokens), row.trained_tokens) == (length, 7, sum(label >= 0 for label in labels))
+    assert row.notes[0] == "only the first 7 of its tokens are shown"
+    assert row.findings == ()
+    short = packs(write, tmp_path / "b.parquet", [(ids[:4], labels[:4]), talk(1), talk(2)])
+    assert look(short, tokenizer_dir).rows[0].seq_lengths == (4, 3)

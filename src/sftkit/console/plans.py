@@ -21,6 +21,8 @@ from sftkit.shards.manifest import Manifest
 from sftkit.shards.writing import shard_name
 from sftkit.splits import TRAIN, VALIDATION
 
+_MOST_LINES = 50  # of sources, or of files
+
 
 def print_plan(plan: Plan, console: Console) -> None:
     """The resolved config (YAML) and the plan: sources, units, handlers, splits and the files that would be written."""
@@ -29,6 +31,10 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(Text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).rstrip()))
     console.print(Text("\n# plan", "dim"))
     console.print(_sources(plan))
+    others = plan.files[_MOST_LINES:]
+    if others:
+        size = sum(file.file.size for file in others)
+        console.print(f"and {len(others):,} more sources, {size:,} bytes")
     console.print(_handlers(plan))
     console.print(f"work units: {len(plan.units)}, worker processes: {plan.workers}")
     length = pack_length_of(plan.config)
@@ -37,7 +43,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     if plan.tokenizer is not None:
         console.print(Text(f"tokenizer: {plan.tokenizer.name} ({plan.tokenizer.vocabulary_size:,} tokens)"))
     console.print(Text("would write, to " + plan.config.output_dir + ":"))
-    for name in _expected_files(plan):
+    for name in _shortened(_expected_files(plan)):
         console.print(Text(f"  {name}"))
     console.print("nothing was written (dry run)")
 
@@ -88,7 +94,7 @@ def _sources(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("dataset", "source", "format", "bytes", "units"):
         table.add_column(heading, justify="right" if heading in ("bytes", "units") else "left", overflow="fold")
-    for file in plan.files:
+    for file in plan.files[:_MOST_LINES]:
         source = file.file
         kind = f"{source.format}+{source.compression}" if source.compression else source.format
         table.add_row(source.dataset, Text(source.path), kind, f"{source.size:,}", f"{len(file.units):,}")
@@ -120,3 +126,10 @@ def _expected_files(plan: Plan) -> list[str]:
         if wanted:
             names += [shard_name(split, number, count) for number in range(count)]
     return [*names, Path("README.md").name, "manifest.json"]
+
+
+def _shortened(names: list[str]) -> list[str]:
+    if len(names) <= _MOST_LINES:
+        return names
+    half = _MOST_LINES // 2
+    return [*names[:half], f"... and {len(names) - 2 * half:,} more ...", *names[-half:]]

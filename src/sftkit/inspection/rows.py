@@ -14,12 +14,16 @@ from sftkit.audit.packs import Packs
 from sftkit.inspection.columns import Layout, Tokens, layout_of, row_groups, texts_of, tokens_of
 from sftkit.inspection.decoding import Decoder, Piece
 from sftkit.inspection.packing import packing_of
-from sftkit.inspection.row_findings import RowFinding, findings_in, placed
+from sftkit.inspection.row_findings import WHOLE, RowFinding, findings_in, placed
 from sftkit.inspection.selection import Place
 from sftkit.inspection.shown import ShownRow, Token
 from sftkit.inspection.summary import shard_label, share
 from sftkit.inspection.turns import Turn, Written, turns_of
+from sftkit.rows import Ragged
 from sftkit.shards.reading import ShardSet
+
+MOST_TOKENS = 1 << 18
+"""Tokens that are shown of one row: what a screen, and memory, take."""
 
 
 def read_rows(
@@ -56,26 +60,53 @@ def _row(
     if not layout.tokens:
         text = texts_of(table, layout)[0]
         return ShownRow(place.split, place.row, shard, place.shard_row, len(text), None, None, (), (), text, (), (), ())
-    read = tokens_of(table, layout)
-    packs = read.packs(packing_of(shards.manifest, place.split))
+    whole = tokens_of(table, layout)
+    read = _beginning(whole)
+    packing = packing_of(shards.manifest, place.split)
+    packs = read.packs(packing)
     sequences = [(0, len(read.ids.values))] if packs is None else list(pairwise(packs.offsets.tolist()))
     tokens = _tokens(read, sequences, decoder)
-    trained = None if read.trained is None else int(np.count_nonzero(read.trained))
-    turns, findings = _measured(read, tokens, packs, sequences, norms) if norms is not None else ((), ())
+    length = len(whole.ids.values)
+    trained = None if whole.trained is None else int(np.count_nonzero(whole.trained))
+    notes = [f"only the first {MOST_TOKENS:,} of its tokens are shown"] if length > MOST_TOKENS else []
+    turns: tuple[Turn, ...] = ()
+    findings: tuple[RowFinding, ...] = ()
+    if norms is not None:
+        found = _findings(whole, whole.packs(packing), norms)
+        turns, findings = _measured(read, tokens, found, sequences, norms, packed=packs is not None)
     return ShownRow(
         split=place.split,
         row=place.row,
         shard=shard,
         shard_row=place.shard_row,
-        length=len(tokens),
+        length=length,
         trained_tokens=trained,
-        trained_share=share(trained, len(tokens)),
+        trained_share=share(trained, length),
         seq_lengths=_told_lengths(packs),
-        notes=tuple(_notes(read, tokens, packs, decoded=decoder is not None)),
+        notes=(*notes, *_notes(read, tokens, packs, decoded=decoder is not None)),
         text=None,
         tokens=tokens,
         turns=turns,
         findings=findings,
+    )
+
+
+def _beginning(read: Tokens) -> Tokens:
+    """One row, as far as it is shown."""
+    if len(read.ids.values) <= MOST_TOKENS:
+        return read
+    lengths = None
+    if read.seq_lengths is not None:
+        told = read.seq_lengths.values
+        ends = np.minimum(np.cumsum(told, dtype=np.int64), MOST_TOKENS)
+        kept = np.diff(ends, prepend=0).astype(told.dtype)
+        lengths = Ragged.of_lengths(kept[kept > 0], np.array([np.count_nonzero(kept > 0)]))
+    return Tokens(
+        ids=read.ids.head(np.array([MOST_TOKENS])),
+        labels=None if read.labels is None else read.labels[:MOST_TOKENS],
+        trained=None if read.trained is None else read.trained[:MOST_TOKENS],
+        misfit=read.misfit,
+        seq_lengths=lengths,
     )
 
 
@@ -85,25 +116,35 @@ def _told_lengths(packs: Packs | None) -> tuple[int, ...]:
     return tuple(np.diff(packs.offsets).tolist())
 
 
+def _findings(row: Tokens, packs: Packs | None, norms: Norms) -> list[RowFinding]:
+    """What is wrong with a row, as far as it is shown."""
+    # Of labels that do not fit nobody knows which token they belong to.
+    labels, trained = (None, None) if row.misfit.any() else (row.labels, row.trained)
+    found = findings_in(row.ids.values, labels, trained, packs, norms)
+    return [finding for finding in found if finding.start < MOST_TOKENS or finding.rule in WHOLE]
+
+
 def _measured(
-    read: Tokens, tokens: Sequence[Token], packs: Packs | None, sequences: Sequence[tuple[int, int]], norms: Norms
+    read: Tokens,
+    tokens: Sequence[Token],
+    findings: Sequence[RowFinding],
+    sequences: Sequence[tuple[int, int]],
+    norms: Norms,
+    *,
+    packed: bool,
 ) -> tuple[tuple[Turn, ...], tuple[RowFinding, ...]]:
     """The turns of a row, and what is wrong in them."""
-    ids = read.ids.values
-    # Of labels that do not fit nobody knows which token they belong to.
-    labels, trained = (None, None) if read.misfit.any() else (read.labels, read.trained)
-    findings = findings_in(ids, labels, trained, packs, norms)
     written = Written(
-        ids.tolist(),
+        read.ids.values.tolist(),
         [token.text for token in tokens],
         [token.special for token in tokens],
         read.trained,
         sequences,
-        packs is not None,
+        packed,
     )
     in_content = [finding.start for finding in findings if finding.rule == SPECIAL_TOKEN_IN_CONTENT]
     turns = turns_of(written, norms, in_content)
-    return turns, placed(findings, turns, packed=packs is not None)
+    return turns, placed(findings, turns, packed=packed)
 
 
 def _tokens(read: Tokens, sequences: Sequence[tuple[int, int]], decoder: Decoder | None) -> tuple[Token, ...]:

@@ -32,7 +32,7 @@ from sftkit.tokenization.template_lexing import plain_template
 from sftkit.tokenization.template_marks import MarkedTemplate, mark_template, split_marks
 from sftkit.tokenization.template_reading import prompt_depends_on_messages
 
-_PROMPTED_CHARACTERS = 32_000_000
+_PROMPTED_CHARACTERS, _CHARACTERS_PER_MESSAGE = 16_000_000, 200  # what a message costs a template, in characters
 
 
 class TurnFinder:
@@ -252,7 +252,8 @@ def prompts_of(renderer: Renderer, conversation: Conversation, places: Sequence[
     text = renderer.render(conversation)
     prompts = []
     after_others = [place for place in places if place]
-    step = math.ceil(len(after_others) * len(text) / _PROMPTED_CHARACTERS)
+    cost = len(text) + _CHARACTERS_PER_MESSAGE * len(conversation.turns)
+    step = math.ceil(len(after_others) * cost / _PROMPTED_CHARACTERS)
     for place in after_others[:: -max(step, 1)]:
         earlier = conversation.first(place)
         with suppress(RowError):
