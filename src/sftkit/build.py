@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sftkit.accounting import empty_message, make_manifest, split_info
-from sftkit.balance import Account, check_balance
+from sftkit.accounting.balance import Account, check_balance
+from sftkit.accounting.quarantine import Quarantine, bad_rows_message
+from sftkit.accounting.results import empty_message, make_manifest, split_info
+from sftkit.accounting.tolerance import Tolerance
 from sftkit.config.schema import PreprocessConfig
 from sftkit.errors import DataError
 from sftkit.execution import Workers
@@ -19,7 +21,6 @@ from sftkit.mixing import Indices, Part, order_splits
 from sftkit.packing import BFD, NONE, pack_length_of, packed
 from sftkit.planning import Plan
 from sftkit.progress import Progress, shown
-from sftkit.quarantine import Quarantine, bad_rows_message
 from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.shards.directory import QUARANTINE_NAME, OutputDirectory
 from sftkit.shards.layout import Layout
@@ -30,7 +31,6 @@ from sftkit.shards.writing import ShardTask, ShardWriter, shard_bounds, shard_na
 from sftkit.splits import TRAIN, VALIDATION
 from sftkit.staging import BAD_ROWS_GATHERED, stage_units
 from sftkit.timing import Stopwatch
-from sftkit.tolerance import Tolerance
 
 _log = logging.getLogger(__name__)
 

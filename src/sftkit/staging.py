@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from sftkit.accounting.tolerance import Tolerance, most_rows
 from sftkit.errors import DataError
 from sftkit.execution import Workers
 from sftkit.packing import NONE
@@ -22,7 +23,6 @@ from sftkit.shards.staging import StagedUnit
 from sftkit.shards.unit_store import UnitStore
 from sftkit.shared_tools import tools_like
 from sftkit.sources.units import Unit
-from sftkit.tolerance import Tolerance, most_rows
 
 _log = logging.getLogger(__name__)
 

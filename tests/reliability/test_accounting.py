@@ -27,7 +27,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sftkit.balance import UnbalancedError
+from sftkit.accounting.balance import UnbalancedError
+from sftkit.accounting.tolerance import Tolerance, most_rows
 from sftkit.build import is_done
 from sftkit.config.schema import PreprocessConfig
 from sftkit.console.plans import print_result
@@ -40,7 +41,6 @@ from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.unit_store import UnitStore
 from sftkit.sources.finding import find_sources
 from sftkit.sources.units import read_unit, scan_files
-from sftkit.tolerance import Tolerance, most_rows
 from support import dataset, handler, preprocess, write_jsonl, written
 
 ROWS = 60

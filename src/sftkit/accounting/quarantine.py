@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
-from sftkit.balance import Account, UnbalancedError
+from sftkit.accounting.balance import Account, UnbalancedError
+from sftkit.accounting.tolerance import Tolerance
 from sftkit.fitting import misfits
 from sftkit.packing import pack_length_of
 from sftkit.planning import Plan
 from sftkit.rows import BadRow
 from sftkit.shards.staging import StagedUnit
-from sftkit.tolerance import Tolerance
 
 _SHOWN = 10
 

@@ -10,10 +10,10 @@ from importlib.metadata import version
 import numpy as np
 
 from sftkit import __version__
+from sftkit.accounting.balance import Account
 from sftkit.audit.duplicates import repeated
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES
 from sftkit.audit.tally import Count, findings_of, merged
-from sftkit.balance import Account
 from sftkit.config.fields import plain
 from sftkit.mixing import Indices
 from sftkit.planning import Plan
@@ -61,18 +61,20 @@ def make_manifest(
     seconds: Mapping[str, float],
 ) -> Manifest:
     """The manifest of a finished run."""
-    written = np.concatenate([np.arange(0), *orders.values()])
-    distinct = len(np.unique(written))
     account = Account.of(staged)
+    is_written = np.zeros(account.kept, np.bool_)
+    for rows in orders.values():
+        is_written[rows] = True
+    written, distinct = sum(map(len, orders.values())), int(np.count_nonzero(is_written))
     return Manifest(
         columns=tuple(layout.schema.names),
         text_column=layout.text_column,
         splits=splits,
         sources=_sources(plan, staged),
         rows_read=account.read,
-        rows_written=len(written),
+        rows_written=written,
         rows_left_out=account.kept - distinct,
-        rows_repeated=len(written) - distinct,
+        rows_repeated=written - distinct,
         dropped=account.dropped,
         quarantined=account.quarantined,
         tokenizer=plan.tokenizer,
