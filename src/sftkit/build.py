@@ -87,8 +87,7 @@ def run(plan: Plan, progress: Progress) -> Manifest:
         watch.lap("write")
         manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
         check_balance(manifest)
-        output.publish(manifest, Quarantine(plan, staged))
-    return manifest
+        return output.publish(manifest, Quarantine(plan, staged))
 
 
 def output_of(config: PreprocessConfig) -> OutputDirectory:
@@ -107,8 +106,7 @@ def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: OutputDire
     allowed = tolerance.allowed(account.read)
     if account.quarantined > allowed:
         bad = Quarantine(plan, staged, int(allowed) + BAD_ROWS_GATHERED)
-        output.keep_quarantine(bad)
-        is_whole, where = len(staged) == len(plan.units), str(output.path / QUARANTINE_NAME)
+        is_whole, where = len(staged) == len(plan.units), str(output.tell_bad_rows(bad))
         raise DataError(bad_rows_message(bad, account, tolerance, is_whole=is_whole, where=where))
 
 

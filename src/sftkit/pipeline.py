@@ -16,7 +16,7 @@ from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns,
 from sftkit.handlers.model import Step
 from sftkit.handlers.registry import Link, build_chain, text_column
 from sftkit.rows import INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch, EngineDifferenceError, RowLog
-from sftkit.shards.staging import StagedUnit, StagingWriter, UnitAudit
+from sftkit.shards.staging import RetainedError, StagedUnit, StagingWriter, UnitAudit
 from sftkit.shards.unit_store import UnitStore
 from sftkit.simple import DEFAULT_TEXT_FIELD
 from sftkit.sources.units import Unit, read_unit
@@ -155,7 +155,8 @@ def _write(writer: StagingWriter, batch: Batch, text_field: str | None, unit: Un
     try:
         writer.write(batch, text_field)
     except DataError as error:
-        raise DataError(f"{unit.file.path}:{batch.numbers[0]}: {error}") from None
+        place = error.place if isinstance(error, RetainedError) else 0
+        raise DataError(f"{unit.file.path}:{batch.numbers[place]}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class TemplateLimitError(TokenizerError):
         super().__init__(problem, place)
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.problem}" if self.place else self.problem
+        return f"{self.place}: {self.problem}, or leave this row out" if self.place else self.problem
 
     def at(self, place: str) -> TemplateLimitError:
         """The same error with its place known."""
@@ -121,8 +121,8 @@ def _within(allowed: _Allowance, render: Callable[[], T]) -> T:
 
 def _refuse(what: str, limit: str) -> NoReturn:
     raise TemplateLimitError(
-        f"the template {what} for one row, which is the limit (sftkit.template_limits.{limit}); "
-        "it loops or explodes: correct it, or leave this row out"
+        f"the template {what} at one rendering, which is the limit (sftkit.template_limits.{limit}); "
+        "it loops or explodes: correct it"
     ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sftkit.build import run
+from sftkit.build import is_done, run
 from sftkit.config.schema import DatasetConfig, PreprocessConfig, ProcessorConfig
 from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.planning import plan
@@ -68,6 +69,60 @@ def test_what_is_found_gives_the_bytes_and_the_account_of_what_is_run(tmp_path: 
     assert again.audit.findings
     quarantines = [(tmp_path / name / "quarantine.jsonl").read_text() for name in ("fresh", "again")]
     assert quarantines[0] == quarantines[1]
+
+
+def test_a_damaged_account_or_another_units_is_not_believed(tmp_path: Path, source: Path) -> None:
+    """Wherever a bit is flipped in an account; and when the files of one unit stand under the name of another."""
+    store, data = tmp_path / "units", paired(source, retain_columns=("id", "input", "output"))
+    options: dict[str, Any] = {**OPTIONS, "packing": "bfd", "pack_length": 64, "staging_dir": str(store)}
+    made = preprocess(tmp_path / "first", data, **options)
+    accounts = sorted(store.glob("*.account.arrow"))
+    first, second = accounts[:2]
+    whole = first.read_bytes()
+    chance = random.Random(1)
+    for number, place in enumerate(sorted(chance.sample(range(len(whole)), 40))):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << chance.randrange(8)
+        first.write_bytes(damaged)
+        again = preprocess(tmp_path / f"again{number}", data, **options)
+        assert again.units - again.units_found in (0, 1)  # Arrow pads: some bits say nothing
+        assert timeless(again) == timeless(made)
+        assert shard_bytes(tmp_path / f"again{number}") == shard_bytes(tmp_path / "first")
+        first.write_bytes(whole)
+    for suffix in (".account.arrow", ".arrow"):
+        names = [Path(str(account).replace(".account.arrow", suffix)) for account in (first, second)]
+        shutil.copyfile(*names)
+    swapped = preprocess(tmp_path / "swapped", data, **options)
+    assert swapped.units - swapped.units_found == 1
+    assert shard_bytes(tmp_path / "swapped") == shard_bytes(tmp_path / "first")
+
+
+def test_a_run_that_fails_leaves_the_data_set_it_was_to_replace_alone(tmp_path: Path, source: Path) -> None:
+    source.write_text(source.read_text() + "[1]\n")
+    worse = write_jsonl(tmp_path / "worse.jsonl", [*PAIRS[:3], 1, 2])
+    options: dict[str, Any] = {**OPTIONS, "max_bad_rows": 1}
+    preprocess(tmp_path / "out", paired(source), **options)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    with pytest.raises(DataError, match=r"out/\.staging/quarantine\.jsonl; mend them"):
+        preprocess(tmp_path / "out", paired(worse), overwrite=True, **options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+    assert len((tmp_path / "out" / ".staging" / "quarantine.jsonl").read_text().splitlines()) == 2
+    config = PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(paired(source),), num_workers=1, **options)
+    assert is_done(plan(config)) is not None
+    (tmp_path / "out" / "quarantine.jsonl").write_text("another\n")
+    assert is_done(plan(config)) is None
+
+
+def test_values_that_one_type_cannot_hold_are_told_the_same_in_units_of_any_size(tmp_path: Path) -> None:
+    values = [1, 2, 2.5, 9007199254740993, 3]
+    source = write_jsonl(tmp_path / "a.jsonl", [{**PAIRS[n], "n": value} for n, value in enumerate(values)])
+    data = paired(source, retain_columns=("n", "input", "output"))
+    for size, place in (
+        (30, "retain_columns: column 'n' is double in all, but"),
+        (1 << 20, "a.jsonl:4: retain_columns"),
+    ):
+        with pytest.raises(DataError, match=place):
+            preprocess(tmp_path / f"out{size}", data, **{**OPTIONS, "unit_size": size})
 
 
 ROWS = [json.dumps(row) for row in PAIRS]

@@ -510,6 +510,13 @@ def broken(row):
 def junk(row):
     return [row]
 
+def spoilt(row):
+    row["text"] = row["list"][0] = "spoilt"
+    raise ValueError
+
+def leaving(row):
+    raise SystemExit(3)
+
 def count(row, tokenizer):
     return {**row, "count": len(tokenizer(row["text"])["input_ids"])}
 
@@ -549,6 +556,16 @@ def test_what_a_function_raises_or_returns_wrongly_is_quarantined(apply: Apply, 
     rows, log = apply([{"text": "a"}], config(f"{mine}:junk"))
     assert rows == []
     assert log.bad[0].reason == f"{mine}:junk must return a dict or None, not list"
+
+
+def test_what_is_told_of_a_row_is_what_was_read(apply: Apply, mine: str) -> None:
+    _, log = apply([{"text": "a", "list": [1]}], config(f"{mine}:spoilt"))
+    assert log.bad[0].content == '{"text": "a", "list": [1]}'
+
+
+def test_a_function_that_leaves_ends_its_row_and_not_the_run(apply: Apply, mine: str) -> None:
+    rows, log = apply([{"text": "a"}], config(f"{mine}:leaving"))
+    assert (rows, log.bad[0].reason) == ([], f"{mine}:leaving raised SystemExit: 3")
 
 
 def test_a_parameter_named_tokenizer_gets_the_tokenizer(
@@ -591,7 +608,9 @@ def test_arguments_that_a_function_does_not_take_are_named_before_data_is_read(
         )
 
 
-@pytest.mark.parametrize("path", ["os:system", "builtins:print", "numpy:save", "shutil:rmtree", "borrowing:rmtree"])
+@pytest.mark.parametrize(
+    "path", ["os:system", "builtins:print", "numpy:save", "borrowing:rmtree", "unittest.__main__:main"]
+)
 def test_a_function_of_a_library_is_not_called_unasked(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,9 +55,10 @@ def of(command: str, name: str, code: int, arguments: str, *says: str, leaves: t
     return Mistake(name, code, (command, *arguments.split()), says, leaves)
 
 
-def of_config(name: str, code: int, file: str, *says: str) -> Mistake:
+def of_config(name: str, code: int, file: str, *says: str, trusts: str | None = None) -> Mistake:
     """A mistake in a data config, made by `CONFIGS`."""
-    arguments = ("preprocess", "--data_config_path", file, *TOKENIZER, *OUT)
+    trust = () if trusts is None else ("--trust_packages", trusts)
+    arguments = ("preprocess", "--data_config_path", file, *TOKENIZER, *OUT, *trust)
     return Mistake(name, code, arguments, says)
 
 
@@ -91,6 +92,7 @@ CONFIGS = {
     "module.yaml": with_handler("no_such_module:f"),
     "function.yaml": with_handler("json:nothing"),
     "constant.yaml": with_handler("math:pi"),
+    "library.yaml": with_handler("venv.__main__:main"),
     "no_function.yaml": with_handler("package.module:"),
     "broken_module.yaml": with_handler("module_that_breaks:f"),
     "columns.yaml": with_data(retain_columns=["input", "output", "topic"]),
@@ -177,8 +179,9 @@ MISTAKES = [
     of_config("seed", 1, "seed.yaml", "dataprocessor.seed must be 0 or more, not -1"),
     # --- functions of the user's own, and templates
     of_config("module", 1, "module.yaml", "handler 'no_such_module:f': cannot import no_such_module"),
-    of_config("function", 1, "function.yaml", "handler 'json:nothing': module json has no 'nothing'"),
-    of_config("constant", 1, "constant.yaml", "handler 'math:pi': pi is not a function"),
+    of_config("function", 1, "function.yaml", "handler 'json:nothing': module json has no 'nothing'", trusts="json"),
+    of_config("constant", 1, "constant.yaml", "handler 'math:pi': pi is not a function", trusts="math"),
+    of_config("library", 1, "library.yaml", "venv is an installed package", "say trust_packages=venv"),
     of_config("no function", 1, "no_function.yaml", "handler 'package.module:'", "write it package.module:function"),
     of_config(
         "a module that breaks", 1, "broken_module.yaml", "handler 'module_that_breaks:f'", "it raised ZeroDivisionError"

@@ -539,7 +539,7 @@ def test_names_on_the_card_are_no_markup(tmp_path: Path, pairs: Path, tokenizer_
 def test_the_place_is_kept_on_the_way_between_processes() -> None:
     told = TemplateLimitError("the template takes more than it may").at("7").at("a.jsonl:7")
     error = pickle.loads(pickle.dumps(told))
-    assert (str(error), error.exit_code) == ("a.jsonl:7: the template takes more than it may", 1)
+    assert (str(error), error.exit_code) == ("a.jsonl:7: the template takes more than it may, or leave this row out", 1)
 
 
 def test_the_timer_ends_before_the_interpreter_does() -> None:

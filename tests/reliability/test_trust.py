@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -597,3 +598,69 @@ def test_the_digest_of_a_manifest_leaves_times_out_and_nothing_else(folder: Path
     found = open_shards(str(folder / "shards")).manifest
     assert found is not None
     assert json.loads(replace(found, seconds={}).to_json())["digest"] == data["digest"]
+
+
+def test_files_beside_the_shards_are_verified_too(folder: Path) -> None:
+    shards = folder / "shards"
+    (shards / "README.md").write_text("---\n")
+    (shards / "more.PARQUET").write_bytes(b"")
+    assert differences(shards) == [
+        "README.md: was edited",
+        "more.PARQUET: a Parquet file that the manifest does not name",
+    ]
+    (shards / "README.md").unlink()
+    assert "README.md: is not there" in differences(shards)
+
+
+def test_an_edited_quarantine_is_found(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"input": "a", "output": "b"}, 1])
+    masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
+    data = dataset(source, data_handlers=[masking])
+    preprocess(tmp_path / "out", data, model_name_or_path="sample:model", max_bad_rows=1)
+    assert differences(tmp_path / "out") == []
+    (tmp_path / "out" / "quarantine.jsonl").write_text("{}\n")
+    assert differences(tmp_path / "out") == ["quarantine.jsonl: its bytes changed"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "..", "", "/dev/zero"])
+def test_no_name_in_a_manifest_is_taken_for_more_than_a_name(folder: Path, name: str) -> None:
+    """By what verifies, and by what makes the data set anew."""
+    shards = folder / "shards"
+    edit(shards / "manifest.json", splits__train__shards__0__file=name)
+    told = ("no file beside it", "is not there", "is no file that can be read")
+    assert any(each.endswith(told) for each in differences(shards))
+    data = dataset(folder / "chats.jsonl", data_handlers=[handler(CHATS)])
+    preprocess(shards, data, model_name_or_path=str(folder / "model"), overwrite=True)
+    assert differences(shards) == [f"{FIRST}: a Parquet file that the manifest does not name"]
+
+
+def test_only_files_are_read(folder: Path) -> None:
+    """A pipe, or a device without an end, would be read for ever."""
+    shards = folder / "shards"
+    (shards / FIRST).unlink()
+    os.mkfifo(shards / FIRST)
+    edit(shards / "manifest.json", sources__0__path="/dev/zero", sources__0__bytes=0)
+    assert f"{FIRST}: is no file that can be read" in differences(shards)
+    assert any("/dev/zero" in note and "gone" in note for note in verified(shards).notes)
+
+
+@pytest.mark.parametrize("journal", ["5", "null", '["a\\u0000b", 7, "..", ""]', "[" * 100_000])
+def test_a_damaged_journal_is_nobodys(folder: Path, journal: str) -> None:
+    staging = folder / "shards" / ".staging"
+    staging.mkdir()
+    (staging / "publishing.json").write_text(journal)
+    data = dataset(folder / "chats.jsonl", data_handlers=[handler(CHATS)])
+    preprocess(folder / "shards", data, model_name_or_path=str(folder / "model"), overwrite=True)
+    assert not staging.exists()
+    assert (folder / "model").is_dir()
+
+
+def test_what_stands_where_a_unit_belongs_is_named(folder: Path) -> None:
+    data = dataset(folder / "chats.jsonl", data_handlers=[handler(CHATS)])
+    options = {"model_name_or_path": str(folder / "model"), "staging_dir": str(folder / "units")}
+    preprocess(folder / "one", data, **options)
+    [account] = (folder / "units").glob("*.account.arrow")
+    account.unlink()
+    account.mkdir()
+    with pytest.raises(OutputError, match=r"Is a directory .*account.arrow is in the way; move it\)"):
+        preprocess(folder / "two", data, **options)

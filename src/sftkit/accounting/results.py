@@ -62,7 +62,7 @@ def make_manifest(
 ) -> Manifest:
     """The manifest of a finished run."""
     account = Account.of(staged)
-    is_written = np.zeros(account.kept, np.bool_)
+    is_written = np.zeros(sum(unit.rows for unit in staged), np.bool_)
     for rows in orders.values():
         is_written[rows] = True
     written, distinct = sum(map(len, orders.values())), int(np.count_nonzero(is_written))

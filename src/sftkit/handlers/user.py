@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import sys
 import sysconfig
@@ -45,8 +46,8 @@ class UserFunction(Handler):
                 tokens = {name: column[index].tolist() for name, column in batch.tokens.items()}
                 number = int(batch.numbers[index])
                 try:
-                    result = function({**row, **tokens}, **keywords)
-                except Exception as error:  # the user's code may raise anything
+                    result = function({**_own(row), **tokens}, **keywords)
+                except (Exception, SystemExit, GeneratorExit) as error:  # the user's code may raise anything
                     kept[index] = False
                     log.quarantine(number, f"{self.path} raised {type(error).__name__}: {error}", row)
                     continue
@@ -77,7 +78,7 @@ def import_function(path: str) -> Callable[..., Any]:
         raise ConfigError(f"handler {path!r}: write it package.module:function")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         kind = "" if isinstance(error, ImportError) else f"it raised {type(error).__name__}: "
         raise ConfigError(f"handler {path!r}: cannot import {module_name}: {kind}{_one_line(error)}") from None
     function = getattr(module, name, None)
@@ -97,26 +98,39 @@ def check_trusted(path: str, packages: Collection[str]) -> None:
     Raises:
         ConfigError: the function is of no module of the user's own, nor of one of these packages.
     """
+    _check_package(path, path.partition(":")[0], packages)  # before anything of it runs
     function = import_function(path)
     names = {path.partition(":")[0], getattr(inspect.unwrap(function), "__module__", None) or "builtins"}
     for name in sorted(names):
-        package = name.partition(".")[0]
-        if package not in packages and _is_installed(package):
-            raise ConfigError(
-                f"handler {path!r}: {package} is an installed package, not a module of your own; if its function is to "
-                f"be called, say trust_packages={package}"
-            )
+        _check_package(path, name, packages)
+
+
+def _check_package(path: str, module: str, packages: Collection[str]) -> None:
+    package = module.partition(".")[0]
+    if package not in packages and _is_installed(package):
+        raise ConfigError(
+            f"handler {path!r}: {package} is an installed package, not a module of your own; if its function is to "
+            f"be called, say trust_packages={package}"
+        )
 
 
 def _is_installed(package: str) -> bool:
     if package in sys.stdlib_module_names or package in sys.builtin_module_names:
         return True
     places = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
-    file = getattr(sys.modules.get(package), "__file__", None)
-    inside = (
-        [Path(file)] if file is not None else [Path(each) for each in getattr(sys.modules.get(package), "__path__", ())]
-    )
-    return any(each.resolve().is_relative_to(place) for each in inside for place in places)
+    try:
+        spec = importlib.util.find_spec(package)  # imports nothing, for a package that is in no other
+    except (ImportError, ValueError):
+        return False
+    inside = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    return any(Path(each).resolve().is_relative_to(place) for each in inside if each for place in places)
+
+
+def _own(value: Any) -> Any:
+    """A copy of a row, for a function that may change what it is given: what is told of a bad row is the row."""
+    if type(value) is dict:
+        return {key: _own(each) for key, each in value.items()}
+    return [_own(each) for each in value] if type(value) is list else value
 
 
 def _signature(path: str, function: Callable[..., Any]) -> inspect.Signature:
@@ -126,5 +140,5 @@ def _signature(path: str, function: Callable[..., Any]) -> inspect.Signature:
         raise ConfigError(f"handler {path!r}: its parameters cannot be told; give a function of Python") from None
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

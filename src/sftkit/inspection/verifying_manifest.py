@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sftkit.inspection.verified import Difference, Verified, number
-from sftkit.shards.directory import QUARANTINE_NAME
+from sftkit.shards.directory import CARD_NAME, QUARANTINE_NAME
+from sftkit.shards.files import sha256_of_file
 from sftkit.shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, digest_of
 
 _WRAPPED = "wrapped"
@@ -42,10 +43,7 @@ def verify_manifest(root: Path, manifest: Manifest) -> Verified:
     differences += [Difference(MANIFEST_NAME, f"names {name} {n} times") for name, n in files.items() if n > 1]
     if all(said == summed for _, said, summed in sums):
         right.append(f"accounts: {number(manifest.rows_read)} rows read, {number(manifest.rows_written)} written")
-    kept = _lines(root / QUARANTINE_NAME)
-    if kept != manifest.quarantined:
-        what = f"{number(kept)} rows, the manifest says {number(manifest.quarantined)}"
-        differences.append(Difference(QUARANTINE_NAME, what))
+    differences += _beside(root, manifest)
     return Verified(tuple(right), tuple(differences), tuple(notes))
 
 
@@ -70,8 +68,26 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
         yield "rows_written", manifest.rows_written, there
 
 
+def _beside(root: Path, manifest: Manifest) -> Iterator[Difference]:
+    """How the files beside the shards differ."""
+    kept = _lines(root / QUARANTINE_NAME)
+    if kept != manifest.quarantined:
+        what = f"{number(kept)} rows, the manifest says {number(manifest.quarantined)}"
+        yield Difference(QUARANTINE_NAME, what)
+    elif kept and manifest.files and sha256_of_file(root / QUARANTINE_NAME) != manifest.files.get(QUARANTINE_NAME):
+        yield Difference(QUARANTINE_NAME, "its bytes changed")
+    if CARD_NAME in manifest.files:
+        card = root / CARD_NAME
+        if not card.is_file():
+            yield Difference(CARD_NAME, "is not there")
+        elif sha256_of_file(card) != manifest.files[CARD_NAME]:
+            yield Difference(CARD_NAME, "was edited")
+
+
 def _lines(path: Path) -> int:
     """Lines of a file; 0 where there is none."""
+    if not path.is_file():
+        return 0
     try:
         with path.open("rb") as stream:
             return sum(1 for _ in stream)

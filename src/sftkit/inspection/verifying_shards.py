@@ -79,6 +79,8 @@ def _other_bytes(root: Path, info: ShardInfo, owners: Mapping[str, str], told: T
     path = root / info.file
     if path.name != info.file:
         return Difference(info.file, "named in the manifest, and no file beside it")
+    if size_of(path) < 0:
+        return Difference(info.file, "is not there" if not os.path.lexists(path) else "is no file that can be read")
     try:
         digest, size = _sha256(path, told)
     except FileNotFoundError:
@@ -152,7 +154,7 @@ def _split_differs(split: str, info: SplitInfo, parts: Sequence[Counts]) -> list
 
 def _extra(root: Path, named: set[str]) -> list[str]:
     """Parquet files of the directory, at any depth, that are not among those named; hidden ones do not count."""
-    found = (path.relative_to(root) for path in root.rglob("*.parquet"))
+    found = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() == ".parquet")
     return sorted(
         path.as_posix()
         for path in found

@@ -6,8 +6,10 @@ Quarantined rows stand in a file of their own (`bad_rows`), of which the account
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,23 @@ from sftkit.shards.bad_rows import BadRows, bad_rows_path
 from sftkit.shards.files import replacing, sha256_of_file
 from sftkit.shards.staging import StagedUnit, UnitAudit
 
-_VERSION = 3
+_VERSION = 4
 _KEY = b"sftkit"
 
 
-def write_account(path: Path, unit: StagedUnit, run: str) -> None:
+def write_account(path: Path, key: str, unit: StagedUnit, run: str) -> None:
     """Write the account of a unit whose rows are on disk.
 
     Args:
         path: where it is to stand.
+        key: of the unit.
         unit: fresh from staging.
         run: part of the name of the unfinished file.
     """
     columns = {"sizes": flat_array(unit.sizes), "trained": flat_array(unit.trained)}
     if unit.audit is not None:
         columns["digests"] = flat_array(unit.audit.digests)
+    table = pa.table(columns)
     told = {
         "version": _VERSION,
         **_seal(unit.path, unit.rows),
@@ -49,7 +53,7 @@ def write_account(path: Path, unit: StagedUnit, run: str) -> None:
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.faulty if unit.audit is not None else None,
     }
-    table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(told)})
+    table = table.replace_schema_metadata({_KEY: json.dumps({**told, "digest": _digest(key, told, table)})})
     with (
         replacing(path, run) as aside,
         pa.OSFile(os.fsencode(aside), "w") as sink,
@@ -58,17 +62,30 @@ def write_account(path: Path, unit: StagedUnit, run: str) -> None:
         writer.write_table(table, max_chunksize=max(1, unit.rows))
 
 
-def read_account(path: Path, rows: Path) -> StagedUnit | None:
-    """The unit that an account tells of; None where there is none, or the file with its rows is another one."""
+def read_account(path: Path, key: str, rows: Path) -> StagedUnit | None:
+    """The unit of a key, by its account; None where there is no account, it is damaged or that of another key, or the
+    file with the rows is another one.
+    """
     try:
         table = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all()
         told = json.loads(table.schema.metadata[_KEY])
-        whole = told["version"] == _VERSION and _is_whole(rows, told) and _is_whole(bad_rows_path(rows), told["bad"])
-        if not whole:
+        digest = told.pop("digest")
+        whole = told["version"] == _VERSION and digest == _digest(key, told, table)
+        if not whole or not _is_whole(rows, told) or not _is_whole(bad_rows_path(rows), told["bad"]):
             return None
         return _unit(table, told, rows)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None  # no account, or none that we wrote: the unit will be made anew
+
+
+def _digest(key: str, told: Mapping[str, Any], table: pa.Table) -> str:
+    """sha256 over all that an account says, and whose it is."""
+    digest = hashlib.sha256(json.dumps([key, told], sort_keys=True).encode())
+    for name in sorted(table.column_names):
+        digest.update(f"{name} {table.num_rows}".encode())
+        for chunk in table.column(name).chunks:
+            digest.update(numbers_of(chunk, chunk.type.to_pandas_dtype()).tobytes())
+    return digest.hexdigest()
 
 
 def _seal(path: Path, rows: int) -> dict[str, Any]:

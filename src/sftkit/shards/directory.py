@@ -7,26 +7,29 @@ may stand elsewhere, in a directory of the user's own, which other output direct
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from sftkit.errors import OutputError
 from sftkit.rows import BadRow
 from sftkit.shards.card import dataset_card
-from sftkit.shards.files import aside, replacing, size_of, sync_file
+from sftkit.shards.files import aside, replacing, sha256_of_file, size_of, sync_file
 from sftkit.shards.locking import locked
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftkit.shards.unit_store import UnitStore
 
 _log = logging.getLogger(__name__)
 
+_IN_THE_WAY = (errno.EISDIR, errno.EEXIST)
 _ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")
 STAGING_NAME = ".staging"
 QUARANTINE_NAME = "quarantine.jsonl"
@@ -60,9 +63,10 @@ class OutputDirectory:
         return read_manifest(self.path)
 
     def holds(self, manifest: Manifest) -> bool:
-        """Whether every shard of a manifest is there, as long as it should be."""
+        """Whether every shard of a manifest is there, as long as it should be, and its quarantine."""
         shards = [shard for split in manifest.splits.values() for shard in split.shards]
-        return all(size_of(self.path / Path(shard.file).name) == shard.bytes for shard in shards)
+        whole = all(size_of(self.path / Path(shard.file).name) == shard.bytes for shard in shards)
+        return whole and self._quarantine_sha256() == manifest.files.get(QUARANTINE_NAME)
 
     def check_free(self, *, overwrite: bool) -> None:
         """Raise `OutputError` when writing here would mix with, or take the place of, what is here already."""
@@ -151,20 +155,29 @@ class OutputDirectory:
         except OSError as error:
             if error.filename is not None and not str(error.filename).startswith(str(path)):
                 raise
-            raise OutputError(f"{key} {path}: cannot be written: {_reason(error)}") from None
+            place = error.filename2 or error.filename  # of two names, where something was to be moved
+            there = f" ({place} is in the way; move it)" if error.errno in _IN_THE_WAY else ""
+            raise OutputError(f"{key} {path}: cannot be written: {_reason(error)}{there}") from None
 
     def _clear_unfinished(self) -> None:
         """Leave nothing but staged units in `.staging`, and nothing beside the data set that was to be part of it."""
         for name in (QUARANTINE_NAME, CARD_NAME, MANIFEST_NAME):
             aside(self.path / name).unlink(missing_ok=True)
         for path in list(self.staging.iterdir()):
-            kept = path.name in (LOCK_NAME, JOURNAL_NAME) or _is_staged(path) or _is_below(self.units.path, path)
-            if not kept:
+            told = path.name in (LOCK_NAME, JOURNAL_NAME, QUARANTINE_NAME)
+            if not told and not _is_staged(path) and not _is_below(self.units.path, path):
                 _remove(path)
 
-    def keep_quarantine(self, bad: Collection[tuple[str, BadRow]]) -> None:
-        """Write the quarantined rows, (path, row) each, one JSON object a line."""
-        target = self.path / QUARANTINE_NAME
+    def tell_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> Path:
+        """Write the quarantined rows of a run that fails to a file, whose path is given back; the quarantine of a data
+        set that is here is left alone.
+        """
+        folder = self.path if self.manifest() is None else self.staging
+        self._write_quarantine(folder / QUARANTINE_NAME, bad)
+        return folder / QUARANTINE_NAME
+
+    def _write_quarantine(self, target: Path, bad: Collection[tuple[str, BadRow]]) -> None:
+        """Quarantined rows, (path, row) each, one JSON object a line; no file where there are none."""
         target.unlink(missing_ok=True)
         if not bad:
             return
@@ -176,8 +189,9 @@ class OutputDirectory:
                 entry = {"path": path, "row": row.number, "reason": row.reason, "content": row.content}
                 stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-    def publish(self, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> None:
-        """Move the finished shards into place and write the manifest, which makes them a data set.
+    def publish(self, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> Manifest:
+        """Move the finished shards into place and write the manifest, which makes them a data set. The manifest that
+        was written is given back: it names the files beside the shards, too.
 
         The names are written down before the first is moved: a run that is killed between leaves files that the next
         run knows as its own.
@@ -193,25 +207,37 @@ class OutputDirectory:
             (self.path / name).unlink(missing_ok=True)
         for name in names:
             (self.unfinished / name).replace(self.path / name)
-        self.keep_quarantine(bad)
+        self._write_quarantine(self.path / QUARANTINE_NAME, bad)
         with replacing(self.path / CARD_NAME) as temporary:
             temporary.write_text(dataset_card(manifest), encoding="utf-8", errors="backslashreplace")
+        beside = {CARD_NAME: sha256_of_file(self.path / CARD_NAME), QUARANTINE_NAME: self._quarantine_sha256()}
+        complete = replace(manifest, files={name: sha256 for name, sha256 in beside.items() if sha256 is not None})
         with replacing(self.path / MANIFEST_NAME) as temporary:
-            temporary.write_text(manifest.to_json(), encoding="utf-8", errors="backslashreplace")
+            temporary.write_text(complete.to_json(), encoding="utf-8", errors="backslashreplace")
+        return complete
+
+    def _quarantine_sha256(self) -> str | None:
+        path = self.path / QUARANTINE_NAME
+        return sha256_of_file(path) if path.is_file() else None
 
     def _withdrawn(self) -> list[str]:
         """Names of the files of the data set that is here and gives way."""
         old = self.manifest()
         shards = [shard for split in old.splits.values() for shard in split.shards] if old is not None else []
-        return [Path(shard.file).name for shard in shards]
+        return self._files_here([shard.file for shard in shards])
 
     def _half_published(self) -> list[str]:
-        """Names of the files that a run was moving into place when it was killed."""
+        """Names of the files here that a run was moving into place when it was killed."""
         try:
             names = json.loads((self.staging / JOURNAL_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
-        return [Path(str(name)).name for name in names] + [CARD_NAME]
+        return self._files_here([*names, CARD_NAME]) if isinstance(names, list) else []
+
+    def _files_here(self, names: Sequence[object]) -> list[str]:
+        """Those among some names, which may be anybody's, that files in this directory have."""
+        plain = (Path(name).name for name in names if isinstance(name, str))
+        return [name for name in plain if (self.path / name).is_file()]
 
     def _listing(self) -> list[Path]:
         try:

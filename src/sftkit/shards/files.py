@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,12 @@ def sync_directory(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; -1 where there is none that can be looked at."""
+    """Bytes of a regular file; -1 where there is none that can be looked at, or could be (names may be anybody's)."""
     try:
-        return path.stat().st_size
-    except OSError:
+        status = path.stat()
+    except (OSError, ValueError):
         return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def sha256_of_file(path: Path) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from sftkit.errors import DataError
 from sftkit.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, offsets_of
 from sftkit.shards.arrays import flat_array, list_array
 from sftkit.shards.layout import Layout
@@ -63,7 +64,7 @@ class Gatherer:
         if len(layout.extras):
             extras = _in_order(units, places, lambda unit, some: self._reader(unit).extras(some))
             for field in layout.concrete_extras:
-                values = pa.array([row.get(field.name) for row in extras], field.type)
+                values = _retained([row.get(field.name) for row in extras], field)
                 columns.append(values if packs is None else _lists(values, packs))
         return Gathered(pa.Table.from_arrays(columns, schema=layout.schema), tokens, trained)
 
@@ -89,6 +90,16 @@ class Gatherer:
             mine = runs[chosen].tolist()
             self._reader(unit).read_tokens((int(places[a]), values[offsets[a] : offsets[b]]) for a, b in mine)
         return Ragged(values, offsets)
+
+
+def _retained(values: list[Any], field: pa.Field) -> pa.Array:
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"retain_columns: column {field.name!r} is {field.type} in all, but: {reason}; make it text"
+        ) from None
 
 
 def _lists(values: pa.Array, packs: Offsets) -> pa.Array:

@@ -121,7 +121,8 @@ class Manifest:
     quarantined_by_reason: numbers that differ from row to row are N in a reason.
     seconds: of each stage of the run, as time passed. worker_seconds: what staging was spent on, all workers together.
     audit: None for text, and for shards of a time before the audit. units: work units of the run. units_found: how many
-    of them an earlier run had staged already; told by the run, and not kept on disk. digest: of all that is kept, but
+    of them an earlier run had staged already; told by the run, and not kept on disk. files: sha256 by name, of what
+    stands beside the shards. digest: of all that is kept, but
     for times: it tells a manifest that was edited.
     """
 
@@ -148,6 +149,7 @@ class Manifest:
     units_found: int = field(default=0, compare=False)
     dropped_by_handler: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     digest: str = field(default="", compare=False)
 
     def to_json(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -218,6 +219,9 @@ def _by_handler(drops: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int
     return nested
 
 
+_NO_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+
+
 def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
     """One schema for retained columns that differ from part to part (null and text, whole and broken numbers).
 
@@ -231,17 +235,44 @@ def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
         raise DataError(f"retain_columns: a column holds values of different kinds: {reason}") from None
 
 
+class RetainedError(DataError):
+    """Values of a retained column have no type together. place: of the first row, in its batch, with which they do."""
+
+    def __init__(self, message: str, place: int) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def _inferred(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
-    """The types of retained columns, of what is left of them as JSON: a date has become text there."""
+    """The types of retained columns, of what is left of them as JSON: a date has become text there.
+
+    Raises:
+        RetainedError: values of one column are of different kinds.
+    """
     rows = [json.loads(text) for text in texts] if names else []
     fields = []
     for name in names:
+        values = [row.get(name) for row in rows]
         try:
-            fields.append(pa.field(name, pa.array([row.get(name) for row in rows]).type))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            fields.append(pa.field(name, pa.array(values).type))
+        except _NO_TYPE as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"retain_columns: column {name!r} holds values of different kinds: {reason}") from None
+            message = f"retain_columns: column {name!r} holds values of different kinds: {reason}"
+            raise RetainedError(message, _first_misfit(values)) from None
     return pa.schema(fields)
+
+
+def _first_misfit(values: Sequence[Any]) -> int:
+    """The place of the first value that has no type together with those before it; there is one."""
+    return bisect_left(range(len(values)), True, key=lambda place: not _have_type(values[: place + 1]))
+
+
+def _have_type(values: Sequence[Any]) -> bool:
+    try:
+        pa.array(values)
+    except _NO_TYPE:
+        return False
+    return True
 
 
 def _as_json(row: Mapping[str, Any], names: Sequence[str]) -> str:

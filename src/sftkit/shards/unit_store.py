@@ -1,7 +1,7 @@
 """Staged units in a directory, each named by a key that says what it holds, so that any run can find and use them.
 
 `unit-KEY.arrow` holds the rows. Beside it stands `unit-KEY.account.arrow`, which comes last: a unit is whole when its
-account is there and names the size and the sha256 of its rows.
+account is there, is that of its key, and names the size and the sha256 of its rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class UnitStore:
 
     def keep(self, key: str, unit: StagedUnit) -> None:
         """Let a unit whose rows are written be found from now on."""
-        write_account(self._account(key), unit, self.run)
+        write_account(self._account(key), key, unit, self.run)
 
     def find(self, keys: Collection[str]) -> dict[str, StagedUnit]:
         """The units that are here and whole, by key."""
@@ -58,7 +58,7 @@ class UnitStore:
             path.unlink(missing_ok=True)
 
     def _find(self, key: str) -> StagedUnit | None:
-        return read_account(self._account(key), self.path / f"unit-{key}.arrow")
+        return read_account(self._account(key), key, self.path / f"unit-{key}.arrow")
 
     def _account(self, key: str) -> Path:
         return self.path / f"unit-{key}.account.arrow"

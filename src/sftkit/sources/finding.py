@@ -58,6 +58,8 @@ def _find(path: str, dataset: DatasetConfig) -> list[SourceFile]:
         return hub.find(dataset, str(local))
     if local.is_dir():
         return _in_directory(local, dataset)
+    if local.exists() and not local.is_file():
+        raise SourceError(f"{path}: is neither a file nor a directory")
     if local.exists():
         return [_local_file(local, dataset)]
     if glob.has_magic(path):

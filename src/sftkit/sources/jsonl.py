@@ -130,8 +130,8 @@ def parse_row(text: bytes, number: int, log: RowLog) -> Row | None:
         reason = f"broken JSON: {error.msg} at column {error.colno}"
     except RecursionError:
         reason = "JSON nested too deep"
-    except ValueError as error:  # a whole number of thousands of digits
-        reason = f"broken JSON: {error}"
+    except ValueError:
+        reason = "holds a whole number of more than 4,300 digits"
     else:
         if not isinstance(row, dict):
             reason = f"a row must be a JSON object, not {_KINDS.get(type(row), 'a number')}"
