@@ -118,7 +118,7 @@ def test_values_that_one_type_cannot_hold_are_told_the_same_in_units_of_any_size
     source = write_jsonl(tmp_path / "a.jsonl", [{**PAIRS[n], "n": value} for n, value in enumerate(values)])
     data = paired(source, retain_columns=("n", "input", "output"))
     for size, place in (
-        (30, "retain_columns: column 'n' is double in all, but"),
+        (30, "retain_columns: column 'n' is double as a whole, but"),
         (1 << 20, "a.jsonl:4: retain_columns"),
     ):
         with pytest.raises(DataError, match=place):

@@ -246,13 +246,12 @@ def test_retained_dates_numbers_and_bytes_of_parquet_become_what_json_can_hold(
 
 def test_retained_values_of_different_kinds_are_an_error(tmp_path: Path, tokenizer_path: Locate) -> None:
     pair = {"input": "a", "output": "b"}
-    for values in ([1, "one"], [2**70, 1], [{"a": 1}, [1]]):
+    for values, row in (([1, "one"], 2), ([2**70, 1], 1), ([{"a": 1}, [1]], 2)):
         source = write_jsonl(tmp_path / "in.jsonl", [{**pair, "v": value} for value in values])
         data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
         for unit_size in (1, 8 << 20):
-            with pytest.raises(
-                DataError, match=r"retain_columns" if unit_size == 1 else r"in\.jsonl:1: retain_columns"
-            ):
+            place = "retain_columns" if unit_size == 1 else rf"in\.jsonl:{row}: retain_columns"
+            with pytest.raises(DataError, match=place):
                 preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"), unit_size=unit_size)
 
 

@@ -85,7 +85,7 @@ def test_an_unusable_line_is_quarantined_and_the_others_are_read(tmp_path: Path,
 def test_a_number_of_thousands_of_digits_is_quarantined(tmp_path: Path) -> None:
     found, log = read(lines(tmp_path / "a.jsonl", b'{"x": ' + b"1" * 5000 + b'}\n{"x": 2}\n'))
     assert found == [(2, {"x": 2})]
-    assert log.bad[0].reason.startswith("broken JSON: Exceeds the limit (4300 digits)")
+    assert log.bad[0].reason.startswith("holds a whole number of more than 4,300 digi")
 
 
 def test_json_nested_too_deep_is_quarantined(tmp_path: Path) -> None:

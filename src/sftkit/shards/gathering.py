@@ -97,9 +97,8 @@ def _retained(values: list[Any], field: pa.Field) -> pa.Array:
         return pa.array(values, field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(
-            f"retain_columns: column {field.name!r} is {field.type} in all, but: {reason}; make it text"
-        ) from None
+        kind = f"column {field.name!r} is {field.type} as a whole"
+        raise DataError(f"retain_columns: {kind}, but: {reason}; give it as text") from None
 
 
 def _lists(values: pa.Array, packs: Offsets) -> pa.Array:
