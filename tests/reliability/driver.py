@@ -17,11 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sftkit.build
+import sftkit.config.loading
 import sftkit.console.plans
 import sftkit.console.progress
 import sftkit.console.streams
@@ -188,6 +190,8 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     sftkit.early.START_METHOD = sftkit.execution.START_METHOD = "fork"
     import_transformers_without_torch()
+    with suppress(SystemExit):
+        app(["preprocess", "--help"])  # what the command line imports when it is first used
     if fault is out_of_space:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PLENTY}", "tmpfs", str(place)], check=True)
     chance = random.Random(1)

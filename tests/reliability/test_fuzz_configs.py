@@ -175,7 +175,7 @@ def textual(config: Any) -> Any:
     return [textual(each) for each in config] if isinstance(config, list) else config
 
 
-@budget(200)
+@budget(120)
 @given(st.one_of(configs, near_a_good_one()), st.sampled_from(["yaml", "json"]), st.sampled_from(COMMANDS))
 def test_any_config_runs_or_is_told_what_is_wrong_with_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, config: Any, form: str, command: tuple[str, ...]
@@ -213,7 +213,7 @@ def yaml_bytes(draw: st.DrawFn) -> bytes:
     return b"".join(draw(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=4)), max_size=14)))
 
 
-@budget(150)
+@budget(100)
 @given(yaml_bytes(), st.sampled_from(["yaml", "json"]))
 @example(b"a: &a [*a]\n", "yaml")
 @example(

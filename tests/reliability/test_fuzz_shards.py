@@ -207,7 +207,7 @@ def changed(manifest: Any, way: list[int], what: str, value: Any) -> None:
         return
 
 
-@budget(150)
+@budget(100)
 @given(changes(), st.sampled_from(["rows", "packs"]), st.sampled_from(sorted(COMMANDS)), st.booleans())
 def test_any_manifest_is_used_or_told_what_is_wrong_with_it(
     folder: Path, how: list[tuple[list[int], str, Any]], kind: str, name: str, sealed: bool
@@ -224,7 +224,7 @@ def test_any_manifest_is_used_or_told_what_is_wrong_with_it(
     all_is_well_elsewhere(place, folder)
 
 
-@budget(60)
+@budget(40)
 @given(st.data(), st.sampled_from(sorted(COMMANDS)))
 def test_any_bytes_of_a_manifest_are_told_what_they_are(folder: Path, data: st.DataObject, name: str) -> None:
     place = copied(folder, "rows")
@@ -253,7 +253,7 @@ def process() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-@budget(100)
+@budget(60)
 @given(st.data(), st.sampled_from(["rows", "packs"]), st.sampled_from(sorted(COMMANDS)))
 def test_any_bytes_of_a_shard_are_told_what_they_are(
     folder: Path, process: ProcessPoolExecutor, data: st.DataObject, kind: str, name: str
@@ -318,7 +318,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.table(arrays, names=names)
 
 
-@budget(150)
+@budget(80)
 @given(tables(), st.sampled_from(sorted(COMMANDS)), st.booleans(), st.booleans())
 def test_any_table_is_used_or_told_what_is_wrong_with_it(
     folder: Path, table: pa.Table, name: str, with_manifest: bool, whole: bool

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sftkit.tokenization import long_texts, toolbox
 from support import dataset, handler, preprocess, write_jsonl
 
 OPEN_FILES = 64
@@ -93,13 +94,15 @@ def test_long_rows_and_long_conversations_take_memory_and_time_in_proportion(tmp
     assert kilobytes < 1_200_000, f"for a row of {len(message):,} characters"
 
 
-def test_a_text_too_long_to_be_encoded_is_quarantined(tmp_path: Path) -> None:
-    word = "x" * ((1 << 23) + 1)
+def test_a_text_too_long_to_be_encoded_is_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_texts, "PIECE", 1000)
+    monkeypatch.setattr(toolbox, "LONGEST_WHOLE", 8000)
+    word = "x" * 8001
     source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b"}, {"input": word, "output": "b"}])
     masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
     data = dataset(source, data_handlers=[masking])
     preprocess(tmp_path / "out", data, model_name_or_path="sample:model", max_bad_rows=1)
     [line] = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     bad = json.loads(line)
-    assert (bad["row"], bad["reason"][:30]) == (2, "a text of 8,388,621 characters")
-    assert bad["reason"].endswith("the limit is 8,388,608: split the row")
+    assert (bad["row"], bad["reason"][:26]) == (2, "a text of 8,013 characters")
+    assert bad["reason"].endswith("the limit is 8,000: split the row")
