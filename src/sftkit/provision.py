@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def shards_for(config: TrainConfig, progress: Progress) -> ShardSet:
     given = _tokenized(config)
     if given is None:
         return _built(config, progress)
-    if SEQ_LENGTHS in given.column_names(TRAIN):
+    if SEQ_LENGTHS in _columns(given):
         _check_packs(config, given)
         return given
     return given if config.packing == NONE else _repacked(config, given, progress)
@@ -106,6 +107,15 @@ def _tokenized(config: TrainConfig) -> ShardSet | None:
         return None
     try:
         shards = open_shards(config.training_data_path[0])
-        return shards if {INPUT_IDS, LABELS} <= set(shards.column_names(TRAIN)) else None
+        return shards if {INPUT_IDS, LABELS} <= set(_columns(shards)) else None
     except SourceError:
         return None  # raw data, or nothing: the core will say
+
+
+def _columns(shards: ShardSet) -> Collection[str]:
+    """The columns of the training split; of shards of ours no file is opened, for it may be damaged, which is for
+    `sound_footers` to say.
+    """
+    if shards.manifest is not None and shards.splits.get(TRAIN):
+        return shards.manifest.columns
+    return shards.column_names(TRAIN)

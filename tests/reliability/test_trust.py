@@ -436,6 +436,8 @@ def test_train_names_shards_that_are_missing_cut_short_exchanged_or_broken(folde
     put(**{HELD_OUT: whole[HELD_OUT][:-9]})
     sizes = f"has {len(whole[HELD_OUT]) - 9} bytes where the manifest says {len(whole[HELD_OUT])}: it is cut short"
     assert f"{shards / HELD_OUT}: {sizes}" in said()
+    put(**{FIRST: whole[FIRST][:-9]})
+    assert f"{shards / FIRST}: has {len(whole[FIRST]) - 9} bytes" in said()
     put(**{FIRST: whole[SECOND], SECOND: whole[FIRST]})
     assert f"{shards / FIRST}: has {len(whole[SECOND])} bytes" in said()
     assert f"{shards / SECOND}: has {len(whole[FIRST])} bytes" in said()
