@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,21 +16,27 @@ from sftkit.accounting.results import empty_message, make_manifest, split_info
 from sftkit.accounting.tolerance import Tolerance
 from sftkit.config.schema import PreprocessConfig
 from sftkit.errors import DataError
-from sftkit.execution import Workers
+from sftkit.execution.cluster import Cluster
+from sftkit.execution.runner import Runner
+from sftkit.execution.workers import Workers
 from sftkit.fitting import fitted
 from sftkit.mixing import Indices, Part, order_splits
 from sftkit.packing import BFD, NONE, pack_length_of, packed
 from sftkit.planning import Plan
 from sftkit.progress import Progress, shown
 from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
-from sftkit.shards.directory import QUARANTINE_NAME, OutputDirectory
+from sftkit.shards.beside import QUARANTINE_NAME
+from sftkit.shards.directory import OutputDirectory
 from sftkit.shards.layout import Layout
 from sftkit.shards.manifest import Manifest, SplitInfo
+from sftkit.shards.output import Output
+from sftkit.shards.remote_directory import RemoteDirectory
 from sftkit.shards.sequences import Sequences
 from sftkit.shards.staging import Counts, StagedUnit, unified
 from sftkit.shards.writing import ShardTask, ShardWriter, shard_bounds, shard_name
 from sftkit.splits import TRAIN, VALIDATION
 from sftkit.staging import BAD_ROWS_GATHERED, stage_units
+from sftkit.storage.paths import RemotePath, is_url, options_for, path_of
 from sftkit.timing import Stopwatch
 
 _log = logging.getLogger(__name__)
@@ -54,13 +61,18 @@ def is_done(plan: Plan) -> Manifest | None:
     return manifest
 
 
-def _of_this_plan(plan: Plan, directory: OutputDirectory) -> Manifest | None:
+def _of_this_plan(plan: Plan, directory: Output) -> Manifest | None:
     manifest = directory.manifest()
     return manifest if manifest is not None and manifest.fingerprint == plan.fingerprint else None
 
 
-def run(plan: Plan, progress: Progress) -> Manifest:
+def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifest:
     """Make the shards of a plan; the manifest is written last.
+
+    Args:
+        plan: what to do.
+        progress: is told how far it is.
+        runner: runs the tasks; without it, as many processes of this machine as the plan says.
 
     Raises:
         DataError: too many bad rows, no rows left, or rows that cannot be packed.
@@ -71,10 +83,13 @@ def run(plan: Plan, progress: Progress) -> Manifest:
     config = plan.config
     directory = output_of(config)
     damaged = _of_this_plan(plan, directory) is not None  # shards are missing: made again, nothing else is lost
-    with directory.open(overwrite=config.overwrite or damaged) as output, Workers(plan.workers) as workers:
+    with (
+        directory.open(overwrite=config.overwrite or damaged) as output,
+        nullcontext(runner) if runner is not None else Workers(plan.workers) as workers,
+    ):
         staged = stage_units(plan, workers, progress, output.units)
         _check_bad_rows(plan, staged, output)
-        staged = fitted(staged, config)
+        staged = fitted(staged, config, workers)
         _check_bad_rows(plan, staged, output)
         watch.lap("stage")
         processor = config.dataprocessor
@@ -90,13 +105,26 @@ def run(plan: Plan, progress: Progress) -> Manifest:
         return output.publish(manifest, Quarantine(plan, staged))
 
 
-def output_of(config: PreprocessConfig) -> OutputDirectory:
-    """The directory that a config writes to."""
-    staging = None if config.staging_dir is None else Path(config.staging_dir).expanduser()
+def cluster_of(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
+    """Who runs the tasks of a config elsewhere; None where this machine does.
+
+    Raises:
+        ConfigError: when it is entered, where there is no such cluster.
+    """
+    return nullcontext() if config.executor == "local" else Cluster(config.ray_address, config.num_workers)
+
+
+def output_of(config: PreprocessConfig) -> Output:
+    """The place that a config writes to."""
+    options = config.storage_options
+    staging = None if config.staging_dir is None else path_of(config.staging_dir, options)
+    if is_url(config.output_dir):
+        place = RemotePath(config.output_dir.rstrip("/"), options_for(config.output_dir, options))
+        return RemoteDirectory(place, staging, keep_staging=config.keep_staging)
     return OutputDirectory(Path(config.output_dir), staging, keep_staging=config.keep_staging)
 
 
-def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: OutputDirectory) -> None:
+def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output) -> None:
     """Go on when there are not too many bad rows.
 
     Raises:
@@ -165,15 +193,21 @@ def _write_splits(
     staged: Sequence[StagedUnit],
     orders: Mapping[str, Indices],
     layout: Layout,
-    workers: Workers,
-    output: OutputDirectory,
+    workers: Runner,
+    output: Output,
     progress: Progress,
 ) -> dict[str, SplitInfo]:
     """Pack each split where that is wanted, cut it into shards and write them, in parallel where there is much."""
     sizes = np.concatenate([unit.sizes for unit in staged])
     sequences = {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
+    names = {split: _shard_names(plan.config, split) for split in sequences}
+    bounds = {split: shard_bounds(each.row_sizes, len(names[split]), _what(each)) for split, each in sequences.items()}
+    folder = output.shard_folder([name for split in names.values() for name in split])
     tasks = {
-        split: list(_shard_tasks(each, output.unfinished, split, _shard_count(plan.config, split)))
+        split: [
+            ShardTask(folder / name, each.part(*part))
+            for name, part in zip(names[split], pairwise(bounds[split]), strict=True)
+        ]
         for split, each in sequences.items()
     }
     every = [task for split in tasks.values() for task in split]
@@ -203,11 +237,10 @@ def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Count
     return Sequences(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
 
 
-def _shard_tasks(sequences: Sequences, folder: Path, split: str, count: int) -> Iterator[ShardTask]:
-    bounds = shard_bounds(sequences.row_sizes, count, "rows" if sequences.packs is None else "packs")
-    for number, (start, stop) in enumerate(pairwise(bounds)):
-        yield ShardTask(folder / shard_name(split, number, count), sequences.part(start, stop))
+def _shard_names(config: PreprocessConfig, split: str) -> list[str]:
+    count = {TRAIN: config.num_dataset_shards, VALIDATION: config.num_eval_dataset_shards}[split]
+    return [shard_name(split, number, count) for number in range(count)]
 
 
-def _shard_count(config: PreprocessConfig, split: str) -> int:
-    return {TRAIN: config.num_dataset_shards, VALIDATION: config.num_eval_dataset_shards}[split]
+def _what(sequences: Sequences) -> str:
+    return "rows" if sequences.packs is None else "packs"

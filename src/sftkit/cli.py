@@ -75,7 +75,8 @@ def preprocess(context: typer.Context) -> None:
         from sftkit.early import start_early
 
         config = load(PreprocessConfig, context.args)
-        start_early(config)
+        if config.executor == "local":
+            start_early(config)
         _preprocess(config)
 
 
@@ -114,7 +115,7 @@ def train(context: typer.Context) -> None:
 
 
 def _preprocess(config: PreprocessConfig) -> None:
-    from sftkit.build import is_done, output_of, run
+    from sftkit.build import cluster_of, is_done, output_of, run
     from sftkit.console.plans import print_plan, print_result
     from sftkit.console.progress import make_progress
     from sftkit.console.streams import printable, results, start_logging
@@ -123,15 +124,15 @@ def _preprocess(config: PreprocessConfig) -> None:
     start_logging(config.log_level)
     check(config)
     import_transformers_without_torch()
-    planned = plan(config)
-    if config.dry_run:
-        print_plan(planned, results())
-        return
-    if is_done(planned) is not None:
-        output_of(planned.config).tidy()
-        typer.echo(printable(f"{config.output_dir}: complete and unchanged, nothing to do"))
-        return
-    print_result(run(planned, make_progress()), config.output_dir, results())
+    with cluster_of(config) as cluster:
+        planned = plan(config, cluster)
+        if config.dry_run:
+            print_plan(planned, results())
+        elif is_done(planned) is not None:
+            output_of(planned.config).tidy()
+            typer.echo(printable(f"{config.output_dir}: complete and unchanged, nothing to do"))
+        else:
+            print_result(run(planned, make_progress(), cluster), config.output_dir, results())
 
 
 def _inspect(config: InspectConfig) -> None:
@@ -151,7 +152,11 @@ def _inspect(config: InspectConfig) -> None:
     if raw == bool(config.directory):
         raise UsageError("give either a directory of shards, or a data config (data_config_path) to preview, not both")
     with tempfile.TemporaryDirectory(prefix="sftkit-preview-") as scratch:
-        shards = preview_shards(config, Path(scratch)) if raw else open_shards(config.directory or "")
+        shards = (
+            preview_shards(config, Path(scratch))
+            if raw
+            else open_shards(config.directory or "", config.storage_options)
+        )
         report = inspect(config, shards, make_progress())
         if config.format == "json":
             sys.stdout.write(report_json(report) + "\n")

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from sftkit.config.schema import PreprocessConfig
+from sftkit.execution.runner import Runner
 from sftkit.finishing import NO_TRAINED_TOKEN
 from sftkit.packing import BFD, pack_length_of
 from sftkit.rows import IGNORE_INDEX, LABELS, UNREAD, BadRow, Offsets, Row, RowLog
-from sftkit.shards.staged_reading import StagedReader
+from sftkit.shards.gathering import reader_of
 from sftkit.shards.staging import StagedUnit
 from sftkit.sources.units import Unit, read_unit
+from sftkit.storage.paths import AnyPath
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ PACKING = "packing"
 """Who drops rows that fit no pack, in the account."""
 
 
-def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig) -> list[StagedUnit]:
+def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig, runner: Runner) -> list[StagedUnit]:
     """The same units, with the rows that fit no pack counted as dropped or quarantined, and marked as not to be used.
 
     A row that is cut loses what is past the pack when it is gathered; one that has no trained token left is dropped.
@@ -38,6 +41,7 @@ def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig) -> list[Stage
         return list(staged)
     made: list[StagedUnit] = []
     cut = 0
+    untrained = _untrained(staged, length, runner) if config.overflow == "truncate" else {}
     for each in staged:
         long = np.flatnonzero(each.sizes > length)
         if not len(long):
@@ -47,9 +51,9 @@ def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig) -> list[Stage
         elif config.overflow == "error":
             made.append(replace(each, unfit=long, unfit_reasons={f"more tokens than pack_length={length}": len(long)}))
         else:
-            untrained = long[~_keep_a_loss(each, long, length)]
-            made.append(_without(each, untrained, NO_TRAINED_TOKEN))
-            cut += len(long) - len(untrained)
+            lost = untrained[each.number]
+            made.append(_without(each, lost, NO_TRAINED_TOKEN))
+            cut += len(long) - len(lost)
     if cut:
         _log.warning("%d rows are longer than pack_length=%d and are cut there (overflow=truncate)", cut, length)
     return made
@@ -90,15 +94,35 @@ def _contents(unit: Unit, numbers: Collection[int]) -> Iterator[tuple[int, Row |
                 yield number, row
 
 
-def _keep_a_loss(staged: StagedUnit, rows: Offsets, length: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which rows, cut to a length, have a trained token behind their first, bool, shape (rows,)."""
-    reader = StagedReader(staged.path, (LABELS,))
+@dataclass(frozen=True)
+class _LongRows:
+    """The rows of a staged unit that are longer than a pack."""
+
+    number: int
+    path: AnyPath
+    rows: Offsets
+
+    def __str__(self) -> str:
+        return f"{self.path} ({len(self.rows)} long rows)"
+
+
+def _untrained(staged: Sequence[StagedUnit], length: int, runner: Runner) -> dict[int, Offsets]:
+    """By unit, those of its long rows that are without a trained token once they are cut."""
+    tasks = [_LongRows(each.number, each.path, np.flatnonzero(each.sizes > length)) for each in staged]
+    found = runner.run(partial(_without_loss, length), [task for task in tasks if len(task.rows)])
+    return {task.number: rows for task, rows in found}
+
+
+def _without_loss(length: int, long: _LongRows) -> Offsets:
+    """Those of some rows that have no trained token behind their first when they are cut to a length."""
+    rows = long.rows
+    reader = reader_of(long.path, (LABELS,))
     places, _ = reader.places(LABELS, rows)
     kept = np.zeros(len(rows), np.bool_)
     at_once = max(1, _TOKENS_AT_ONCE // length)
     labels = np.empty((min(at_once, len(rows)), length), np.int32)
     for start in range(0, len(rows), at_once):
         some = places[start : start + at_once].tolist()
-        reader.read_tokens(zip(some, labels, strict=False))
+        reader.read(zip(some, labels, strict=False))
         kept[start : start + len(some)] = (labels[: len(some), 1:] != IGNORE_INDEX).any(axis=1)
-    return kept
+    return rows[~kept]

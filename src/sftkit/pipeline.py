@@ -100,7 +100,7 @@ class Pipeline:
         audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
         watch.lap("audit")
         staged = writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit, unit.part.first_number)
-        store.keep(task.key, staged)
+        store.keep(task.key, staged, writer.written)
         return staged
 
     def finished(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:

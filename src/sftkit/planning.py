@@ -15,6 +15,7 @@ from sftkit.config.schema import DataOptions, DatasetConfig, PreprocessConfig
 from sftkit.config.validation import validate
 from sftkit.early import SMALL
 from sftkit.errors import ConfigError, DataError
+from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_chain
 from sftkit.handlers.user import check_trusted
 from sftkit.packing import NONE, pack_length_of
@@ -24,8 +25,8 @@ from sftkit.rows import INPUT_IDS, SEQ_LENGTHS, UNREAD, BadRow, RowLog
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.simple import as_text_shards, datasets_of
 from sftkit.sources.finding import find_sources
-from sftkit.sources.model import Limits
-from sftkit.sources.units import ScannedFile, Unit, read_unit, scan_files
+from sftkit.sources.model import Limits, SourceFile
+from sftkit.sources.units import ScanAll, ScannedFile, Unit, in_threads, read_unit, scan_files
 from sftkit.timing import Stopwatch
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
 from sftkit.tokenization.files import tokenizer_files
@@ -102,8 +103,12 @@ def _functions(datasets: Sequence[DatasetConfig]) -> list[str]:
     return sorted({name for name in names if ":" in name})
 
 
-def plan(config: PreprocessConfig) -> Plan:
+def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     """Find and check every input of a run. Reads sources (to hash them and see their columns), writes nothing.
+
+    Args:
+        config: of the run.
+        runner: hashes sources elsewhere; without it this process does.
 
     Raises:
         ConfigError, SourceError, DataError, TokenizerError: something cannot work as configured.
@@ -113,10 +118,12 @@ def plan(config: PreprocessConfig) -> Plan:
     config = as_text_shards(config)
     limits = Limits(config.max_row_bytes, config.max_expansion)
     found: dict[str, list[ScannedFile]] = {}
+    scan_all: ScanAll[ScannedFile] = in_threads if runner is None else partial(_by_runner, runner)
 
     def found_of(dataset: DatasetConfig) -> list[ScannedFile]:
         if dataset.name not in found:
-            found[dataset.name] = scan_files(find_sources(dataset, limits), config.unit_size)
+            sources = find_sources(dataset, limits, config.storage_options)
+            found[dataset.name] = scan_files(sources, config.unit_size, scan_all)
         return found[dataset.name]
 
     def columns_of(dataset: DatasetConfig) -> list[str]:
@@ -141,6 +148,13 @@ def plan(config: PreprocessConfig) -> Plan:
     planned = Plan(config, recipe, pipeline, files, keys, tokenizer, content, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
     return planned
+
+
+def _by_runner(
+    runner: Runner, scan: Callable[[SourceFile], ScannedFile], files: Sequence[SourceFile]
+) -> list[ScannedFile]:
+    done = {id(file): scanned for file, scanned in runner.run(scan, files)}
+    return [done[id(file)] for file in files]
 
 
 def _first_columns(files: list[ScannedFile]) -> list[str]:

@@ -88,7 +88,7 @@ def _built(config: TrainConfig, progress: Progress) -> ShardSet:
         run(planned, progress)
     else:
         output_of(planned.config).tidy()
-    return open_shards(str(place))
+    return open_shards(str(place), config.storage_options)
 
 
 def _ends_as_text(planned: Plan) -> bool:
@@ -106,7 +106,7 @@ def _tokenized(config: TrainConfig) -> ShardSet | None:
     if config.datasets or config.validation_data_path or len(config.training_data_path) != 1:
         return None
     try:
-        shards = open_shards(config.training_data_path[0])
+        shards = open_shards(config.training_data_path[0], config.storage_options)
         return shards if {INPUT_IDS, LABELS} <= set(_columns(shards)) else None
     except SourceError:
         return None  # raw data, or nothing: the core will say

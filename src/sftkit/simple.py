@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, PreprocessConfig, SplitConfig
 from sftkit.errors import ConfigError
 from sftkit.handlers.conversations import CONVERSATION_COLUMNS
 from sftkit.rows import INPUT_IDS, LABELS
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.sources.opening import is_url
 from sftkit.splits import VALIDATION
+from sftkit.storage.paths import is_url, path_of
 
 ColumnsOf = Callable[[DatasetConfig], Collection[str]]
 """The columns that the first rows of a data set have."""
@@ -35,7 +35,7 @@ def datasets_of(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetCon
     if options.validation_data_path:
         whole = SplitConfig(validation=1.0)
         parts.append(DatasetConfig(name="validation_data", data_paths=options.validation_data_path, split=whole))
-    elif any(_holds_validation_shards(path) for path in options.training_data_path):
+    elif any(_holds_validation_shards(path, options) for path in options.training_data_path):
         parts.append(
             DatasetConfig(
                 name="validation_data",
@@ -53,7 +53,7 @@ def as_text_shards(options: PreprocessConfig) -> PreprocessConfig:
     So the command line that made the shards, or the one that would have tokenized the raw data, tokenizes them.
     Options for anything else come back as they are.
     """
-    manifests = [_manifest_of(path) for path in options.training_data_path]
+    manifests = [_manifest_of(path, options) for path in options.training_data_path]
     columns = {manifest.text_column for manifest in manifests if manifest is not None}
     if len(columns) != 1 or None in columns or None in manifests:
         return options
@@ -140,10 +140,11 @@ def _handler(name: str, **arguments: object) -> HandlerConfig:
     return HandlerConfig(name=name, arguments={"fn_kwargs": arguments})
 
 
-def _holds_validation_shards(path: str) -> bool:
-    manifest = _manifest_of(path)
+def _holds_validation_shards(path: str, options: DataOptions) -> bool:
+    manifest = _manifest_of(path, options)
     return manifest is not None and VALIDATION in manifest.splits
 
 
-def _manifest_of(path: str) -> Manifest | None:
-    return None if is_url(path) else read_manifest(Path(path).expanduser())
+def _manifest_of(path: str, options: DataOptions) -> Manifest | None:
+    is_remote_file = is_url(path) and PurePosixPath(path).suffix  # a server may answer anything for what is below it
+    return None if is_remote_file else read_manifest(path_of(path, options.storage_options))

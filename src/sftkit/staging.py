@@ -13,9 +13,10 @@ import numpy as np
 
 from sftkit.accounting.tolerance import Tolerance, most_rows
 from sftkit.errors import DataError
-from sftkit.execution import Workers
+from sftkit.execution.runner import Runner
+from sftkit.luggage import Luggage, packed, unpacked
 from sftkit.packing import NONE
-from sftkit.pipeline import Pipeline, Recipe, StagingTask
+from sftkit.pipeline import Pipeline, StagingTask
 from sftkit.planning import Plan
 from sftkit.progress import Progress, shown
 from sftkit.rows import EngineDifferenceError
@@ -26,11 +27,13 @@ from sftkit.sources.units import Unit
 
 _log = logging.getLogger(__name__)
 
+_FOUND_AT_ONCE = 64  # units
+
 BAD_ROWS_GATHERED = 1000
 """So many bad rows over the limit are gathered before a run gives up."""
 
 
-def stage_units(plan: Plan, workers: Workers, progress: Progress, store: UnitStore) -> list[StagedUnit]:
+def stage_units(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> list[StagedUnit]:
     """Find or run all units of a plan; where a fast engine differs from the reference anywhere, run all without it.
 
     Returns:
@@ -40,7 +43,7 @@ def stage_units(plan: Plan, workers: Workers, progress: Progress, store: UnitSto
         DataError: rows are to be packed and end as text, or a unit's rows cannot be staged.
         SourceError: a source cannot be read.
     """
-    found = store.find(plan.keys)
+    found = _find(plan, workers, progress, store)
     _log.info("%d of %d units found in %s", sum(key in found for key in plan.keys), len(plan.keys), store.path)
     try:
         return _stage(plan, workers, progress, store, found)
@@ -55,8 +58,24 @@ def stage_units(plan: Plan, workers: Workers, progress: Progress, store: UnitSto
         return stage_units(plan.without(difference.engine), workers, progress, store)
 
 
+def _find(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> dict[str, StagedUnit]:
+    """The units of a plan that an earlier run has staged. They are hashed where tasks run, some of them a task."""
+    present = store.present(plan.keys)
+    parts = [tuple(present[start : start + _FOUND_AT_ONCE]) for start in range(0, len(present), _FOUND_AT_ONCE)]
+    found: dict[str, StagedUnit] = {}
+    if workers.sees_our_files:
+        for part in parts:
+            found |= store.whole(part)
+        return found
+    with shown(progress, "checking what is staged", len(present)):
+        for part, units in workers.run(store.whole, parts):
+            found |= units
+            progress.advance(len(part))
+    return found
+
+
 def _stage(
-    plan: Plan, workers: Workers, progress: Progress, store: UnitStore, found: Mapping[str, StagedUnit]
+    plan: Plan, workers: Runner, progress: Progress, store: UnitStore, found: Mapping[str, StagedUnit]
 ) -> list[StagedUnit]:
     """Run what was not found, largest first so that no straggler is left at the end; equal units are run once."""
     for unit, key in zip(plan.units, plan.keys, strict=True):
@@ -68,7 +87,7 @@ def _stage(
     tasks.sort(key=lambda task: (-task.unit.part.size, task.unit.number))
     account = _Account(plan, staged)
     with shown(progress, "tokenizing", sum(task.unit.part.size for task in tasks)):
-        for task, result in workers.run(_stage_function(plan, store), tasks):
+        for task, result in workers.run(_stage_function(plan, store, workers), tasks):
             _check_packable(plan, task.unit, result)
             _log.info(
                 "%s: %d rows of %d staged in %.1f s", task, result.rows, result.read, sum(result.seconds.values())
@@ -128,7 +147,8 @@ def _check_packable(plan: Plan, unit: Unit, staged: StagedUnit) -> None:
 @lru_cache(maxsize=1)
 def _pipeline(pickled: bytes, identity: tuple[str, str | None] | None) -> Pipeline:
     """One pipeline a process: it is made ready once, however many units the process works on."""
-    recipe: Recipe = pickle.loads(pickled)
+    luggage: Luggage = pickle.loads(pickled)
+    recipe = unpacked(luggage)
     return Pipeline(recipe, tools_like(recipe.tools, identity))
 
 
@@ -138,10 +158,11 @@ def _stage_unit(
     return _pipeline(pickled, identity).stage(store, task)
 
 
-def _stage_function(plan: Plan, store: UnitStore) -> partial[StagedUnit]:
+def _stage_function(plan: Plan, store: UnitStore, workers: Runner) -> partial[StagedUnit]:
     """What runs a unit: the plan's own pipeline, or that of a worker process."""
-    if plan.workers == 1:
+    if workers.is_here:
         return partial(plan.pipeline.stage, store)
     made_with = plan.tokenizer
     identity = (made_with.fingerprint, made_with.chat_template_sha256) if made_with is not None else None
-    return partial(_stage_unit, pickle.dumps(plan.recipe), identity, store)
+    luggage = Luggage(plan.recipe, {}) if workers.sees_our_files else packed(plan.recipe)
+    return partial(_stage_unit, pickle.dumps(luggage), identity, store)

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import pytest
 
-from sftkit.execution import WorkerError, Workers
+from sftkit.execution.runner import WorkerError
+from sftkit.execution.workers import Workers
 from sftkit.rows import EngineDifferenceError
 
 T = TypeVar("T")

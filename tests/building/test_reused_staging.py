@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from sftkit.progress import Silent
 from sftkit.rows import Ragged
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging import StagingWriter
+from sftkit.shards.unit_store import UnitStore
 from sftkit.tokenization.bare_ids import GigatokenIds
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
@@ -303,12 +306,17 @@ def test_a_directory_of_the_users_own_holds_whole_units_only_and_is_never_emptie
     assert units(shared) == sorted([*whole, "mine.txt"])
 
 
+def broken(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_a_broken_run_leaves_nothing_unfinished_in_a_directory_of_the_users_own(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = tmp_path / "units"
     monkeypatch.setattr(StagingWriter, "__exit__", lambda *_: None)  # as if killed: nothing is closed or renamed
-    with pytest.raises(OutputError, match=r"staging_dir .*units: cannot be written: No such file or directory"):
+    monkeypatch.setattr(UnitStore, "keep", broken)
+    with pytest.raises(OutputError, match=r"staging_dir .*units: cannot be written: Input/output error"):
         made(tmp_path / "one", paired(source), staging_dir=str(shared))
     assert units(shared) == []
 

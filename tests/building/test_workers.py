@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from sftkit.processes import available_cores
 from sftkit.rows import Batch, Ragged, Row, RowLog
+from sftkit.shards.gathering import reader_of
 from sftkit.shards.manifest import read_manifest
 from sftkit.shards.staged_reading import StagedReader
 from sftkit.shards.staging import StagingWriter
@@ -72,7 +73,7 @@ def printed_by(code: str, *arguments: str | Path) -> list[str]:
 SLEEPERS = """
 import sys, time
 from pathlib import Path
-from sftkit.execution import Workers
+from sftkit.execution.workers import Workers
 
 def sleep(path):
     Path(path).touch()
@@ -180,13 +181,13 @@ def staged(path: Path, batches: list[list[list[int]]]) -> StagedReader:
             tokens = {"input_ids": Ragged.from_lists(ids), "labels": Ragged.from_lists([[-100] * len(i) for i in ids])}
             writer.write(Batch([{} for _ in ids], np.arange(1, len(ids) + 1), tokens), None)
     assert writer.staged(0, RowLog(), {}, {}).rows == sum(map(len, batches))
-    return StagedReader(path, ("input_ids", "labels"))
+    return reader_of(path, ("input_ids", "labels"))
 
 
 def read_rows(reader: StagedReader, name: str, rows: list[int]) -> list[list[int]]:
     places, lengths = reader.places(name, np.array(rows, np.int64))
     made = [np.full(length, 77, np.int32) for length in lengths]
-    reader.read_tokens(zip(places.tolist(), made, strict=True))
+    reader.read(zip(places.tolist(), made, strict=True))
     return [row.tolist() for row in made]
 
 
@@ -214,7 +215,7 @@ def test_rows_of_a_batch_lie_end_to_end_and_are_read_in_one_go(tmp_path: Path) -
     assert np.diff(places[:3]).tolist() == [8, 0]
     assert places[6] - places[5] == 4
     first, last = np.empty(5, np.int32), np.empty(3, np.int32)
-    reader.read_tokens([(int(places[5]), last), (int(places[0]), first)])
+    reader.read([(int(places[5]), last), (int(places[0]), first)])
     assert (first.tolist(), last.tolist()) == ([1, 2, 3, 4, 5], [6, 7, 8])
 
 

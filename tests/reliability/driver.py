@@ -28,7 +28,7 @@ import sftkit.console.plans
 import sftkit.console.progress
 import sftkit.console.streams
 import sftkit.early
-import sftkit.execution
+import sftkit.execution.workers
 import sftkit.planning
 from sftkit.cli import app
 from sftkit.torchless import import_transformers_without_torch
@@ -188,7 +188,7 @@ def main() -> None:
     """argv: one of FAULTS, how many times, a directory, and the command line. Writes JSON."""
     fault, times, place, argv = FAULTS[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    sftkit.early.START_METHOD = sftkit.execution.START_METHOD = "fork"
+    sftkit.early.START_METHOD = sftkit.execution.workers.START_METHOD = "fork"
     import_transformers_without_torch()
     with suppress(SystemExit):
         app(["preprocess", "--help"])  # what the command line imports when it is first used

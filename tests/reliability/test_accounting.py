@@ -486,7 +486,7 @@ def test_bad_rows_are_held_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch
     assert sum(len(row.content) for row in unit.bad) == 8_000_000
     assert peak < 6 << 20
     assert len(pickle.dumps(unit)) < 2000
-    found = store.find(["0"])["0"]
+    found = store.whole(["0"])["0"]
     assert (found.bad.reasons, list(found.bad)) == (unit.bad.reasons, list(unit.bad))
 
 

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from sftkit.audit.duplicates import repeated
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES
 from sftkit.audit.tally import Count, findings_of, merged
 from sftkit.config.fields import plain
+from sftkit.config.schema import SECRET_KEYS
 from sftkit.mixing import Indices
 from sftkit.planning import Plan
 from sftkit.shards.layout import Layout
@@ -80,7 +82,7 @@ def make_manifest(
         tokenizer=plan.tokenizer,
         engine=_engines(staged),
         fingerprint=plan.fingerprint,
-        config={**plain(plan.config), "datasets": plain(plan.recipe.datasets)},
+        config=_resolved(plan),
         versions={
             "sftkit": __version__,
             "python": platform.python_version(),
@@ -94,6 +96,12 @@ def make_manifest(
         dropped_by_handler=account.drops,
         quarantined_by_reason=account.reasons,
     )
+
+
+def _resolved(plan: Plan) -> dict[str, Any]:
+    """The config of a run as everyone may see it."""
+    config = {**plain(plan.config), "datasets": plain(plan.recipe.datasets)}
+    return {key: value for key, value in config.items() if key not in SECRET_KEYS}
 
 
 def empty_message(staged: Sequence[StagedUnit], where: str) -> str:

@@ -21,6 +21,9 @@ RESERVED_VARIABLES = frozenset(
 )
 """What `chat_template_kwargs` may not hold: transformers' `apply_chat_template` takes these for itself."""
 
+SECRET_KEYS = frozenset({"storage_options"})
+"""Keys that may hold passwords: they are used, and neither shown nor written down."""
+
 _DATA = "Data"
 _TOKENIZER = "Tokenizer"
 _ROWS = "Rows"
@@ -83,8 +86,8 @@ class ProcessorConfig:
     )
     streaming: bool = option(
         False,
-        help="Of `train`: shards are read file by file as they are reached, without an end (give max_steps). Refused "
-        "by preprocess, which needs the whole data set.",
+        help="Of `train`: each process reads its own part of the shards alone, file by file, and `shuffle_window` "
+        "counts over all processes together. Refused by preprocess, which needs the whole data set.",
     )
     chat_template: str | None = option(None, literal=True, help="A Jinja chat template, instead of the tokenizer's.")
     chat_template_path: str | None = option(None, help="A file that holds the chat template.")
@@ -129,6 +132,12 @@ class DataOptions:
         factory=ProcessorConfig, panel=_DATA, help="The `dataprocessor` section of a data config."
     )
     datasets: tuple[DatasetConfig, ...] = option((), panel=_DATA, help="The `datasets` section of a data config.")
+    storage_options: Mapping[str, Any] = option(
+        factory=dict,
+        panel=_DATA,
+        help="Options of the file systems behind URLs (fsspec), such as `{endpoint_url: ...}`; those of one protocol "
+        "may stand under its name, as in `{s3: {...}}`. They are neither shown nor written down.",
+    )
 
     model_name_or_path: str | None = option(
         None, panel=_TOKENIZER, help="Model directory or Hub id; its tokenizer is used."
@@ -209,7 +218,7 @@ class DataOptions:
         0.001, panel=_RUN, help="Fraction of rows that a fast engine makes and the reference makes again to compare."
     )
     num_workers: int | None = option(
-        None, panel=_RUN, help="Worker processes; by default the cores this process may use."
+        None, panel=_RUN, help="Worker processes; by default the cores this process may use (of Ray: the cluster's)."
     )
     unit_size: int = option(4 << 20, panel=_RUN, help="Bytes of source one work unit covers.")
     log_level: str = option("warning", choices=LOG_LEVELS, panel=_RUN, help="How much is logged.")
@@ -232,6 +241,18 @@ class PreprocessConfig(DataOptions):
         False,
         panel=_OUTPUT,
         help="Keep the tokenized units in output_dir, so that packing, mixing or sharding anew takes seconds.",
+    )
+    executor: str = option(
+        "local",
+        choices=("local", "ray"),
+        panel=_RUN,
+        help="Who runs the work units: worker processes of this machine, or a Ray cluster (extra: ray).",
+    )
+    ray_address: str | None = option(
+        None,
+        panel=_RUN,
+        help="The Ray cluster of executor=ray: auto for the one that this machine is part of, HOST:PORT, or null for "
+        "one of this machine alone, for this run.",
     )
     dry_run: bool = option(False, panel=_RUN, help="Print the resolved config and the plan; write nothing.")
     split_batches: bool = option(False, panel=_RUN, help="Of `train`; accepted here so that one command line serves.")

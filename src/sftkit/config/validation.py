@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
     if config.datasets and config.training_data_path:
         yield "give either a data config (`datasets`) or training_data_path, not both"
     if isinstance(config, PreprocessConfig):
+        yield from _executor_problems(config)
         if not config.datasets and not config.training_data_path and not config.validation_data_path:
             yield "no data: give data_config_path, `datasets`, or training_data_path"
         if config.dataprocessor.streaming:
@@ -67,6 +69,13 @@ def _problems(config: DataOptions) -> Iterator[str]:
             if getattr(config, key) is not None:
                 yield f"{key} says how rows become text; with `datasets`, their data_handlers say it"
     yield from _dataset_problems(config.datasets)
+
+
+def _executor_problems(config: PreprocessConfig) -> Iterator[str]:
+    if config.executor == "local" and config.ray_address is not None:
+        yield f"ray_address={config.ray_address} is given, and executor is local; say executor=ray"
+    if config.executor == "ray" and importlib.util.find_spec("ray") is None:
+        yield "executor: ray needs Ray, which is not installed; pip install 'sftkit[ray]'"
 
 
 def _template_problems(config: DataOptions) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.config.fields import plain
+from sftkit.config.schema import SECRET_KEYS
 from sftkit.console.accounts import print_account
 from sftkit.console.findings import print_findings
 from sftkit.mixing import fractions
@@ -27,6 +29,7 @@ _MOST_LINES = 50  # of sources, or of files
 def print_plan(plan: Plan, console: Console) -> None:
     """The resolved config (YAML) and the plan: sources, units, handlers, splits and the files that would be written."""
     config = {**plain(plan.config), "datasets": plain(plan.recipe.datasets)}
+    config |= {key: _hidden(config[key]) for key in SECRET_KEYS}
     console.print(Text("# resolved config", "dim"))
     console.print(Text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).rstrip()))
     console.print(Text("\n# plan", "dim"))
@@ -36,7 +39,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         size = sum(file.file.size for file in others)
         console.print(f"and {len(others):,} more sources, {size:,} bytes")
     console.print(_handlers(plan))
-    console.print(f"work units: {len(plan.units)}, worker processes: {plan.workers}")
+    who = f"worker processes: {plan.workers}" if plan.config.executor == "local" else "run by Ray"
+    console.print(f"work units: {len(plan.units)}, {who}")
     length = pack_length_of(plan.config)
     if length is not None:
         console.print(f"packing: {plan.config.packing}, at most {length:,} tokens to a pack")
@@ -88,6 +92,11 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
 
 def _seconds(spent: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())
+
+
+def _hidden(value: Any) -> Any:
+    """The keys of a value, without what they hold."""
+    return {key: _hidden(each) for key, each in value.items()} if isinstance(value, Mapping) else "***"
 
 
 def _sources(plan: Plan) -> Table:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -87,6 +87,34 @@ def import_function(path: str) -> Callable[..., Any]:
     if not callable(function):
         raise ConfigError(f"handler {path!r}: {name} is not a function")
     return cast(Callable[..., Any], function)
+
+
+def own_modules(paths: Iterable[str]) -> list[tuple[str, Path]]:
+    """The files of the modules that functions are in, and of all that these have imported, which are of the user's own:
+    name below the directory that they are imported from, and where they are.
+
+    Args:
+        paths: of functions, `package.module:function`.
+
+    Raises:
+        ConfigError: there is no such module or function.
+    """
+    roots: set[Path] = set()
+    for path in paths:
+        import_function(path)
+        name = path.partition(":")[0]
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and not _is_installed(name.partition(".")[0]):
+            depth = name.count(".") + (Path(file).name == "__init__.py")
+            roots.add(Path(file).resolve().parents[depth])
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())} if roots else set()
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib")]
+    found: dict[str, Path] = {}
+    for file in (Path(each).resolve() for each in files if isinstance(each, str) and each.endswith(".py")):
+        root = next((each for each in roots if file.is_relative_to(each)), None)
+        if root is not None and not any(file.is_relative_to(place) for place in installed):
+            found[file.relative_to(root).as_posix()] = file
+    return sorted(found.items())
 
 
 def check_trusted(path: str, packages: Collection[str]) -> None:

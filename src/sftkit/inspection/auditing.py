@@ -7,7 +7,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -29,10 +28,10 @@ from sftkit.inspection.columns import Layout, Tokens, layout_of, row_groups, row
 from sftkit.inspection.copies import Digested, Digesting, copies_in
 from sftkit.inspection.norms import source_of
 from sftkit.inspection.packing import packing_of, place_name
-from sftkit.inspection.summary import shard_label
 from sftkit.progress import Progress, shown
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.storage.paths import AnyPath, relative_name
 
 _THREADS = min(8, os.cpu_count() or 1)
 _TOKENS_AT_ONCE = 1 << 18  # what a processor's cache holds, with what is made of it
@@ -103,7 +102,7 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
 
     def checked(part: tuple[str, Layout]) -> _Checked:
         split, layout = part
-        return _shard(layout, shard_label(layout.path, shards.root), norms, packings[split], progress, lock)
+        return _shard(layout, relative_name(layout.path, shards.root), norms, packings[split], progress, lock)
 
     with shown(progress, "auditing", rows), ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(checked, tokens))
@@ -185,6 +184,6 @@ def _repeated_on_purpose(manifest: Manifest | None) -> int:
     return manifest.rows_repeated if manifest is not None else 0
 
 
-def _rows_of(path: Path) -> int:
+def _rows_of(path: AnyPath) -> int:
     with open_parquet(path) as file:
         return int(file.metadata.num_rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from sftkit.audit.packs import Packing, Packs, packs_of
 from sftkit.errors import SourceError
 from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Ids, Mask, Offsets, Ragged, offsets_of
 from sftkit.shards.reading import open_parquet
+from sftkit.storage.paths import AnyPath
 
 TEXT = "text"
 _MASKS = ("completion_mask", "assistant_masks")  # TRL's: 1 where there is a loss, in every mask that is there
@@ -27,7 +27,7 @@ class Layout:
     tokens carry a loss, in full `labels`, or masks of 0 and 1; () when there are none.
     """
 
-    path: Path
+    path: AnyPath
     names: tuple[str, ...]
     tokens: bool
     supervision: tuple[str, ...]
@@ -71,7 +71,7 @@ class Tokens:
         return packs_of(self.ids, self.seq_lengths, packing) if self.seq_lengths is not None else None
 
 
-def layout_of(path: Path, text_fields: Sequence[str]) -> Layout:
+def layout_of(path: AnyPath, text_fields: Sequence[str]) -> Layout:
     """Find the columns of a Parquet file; `text_fields` are names that a text column may have, the likeliest first.
 
     Raises:
@@ -157,7 +157,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _ragged(column: pa.ChunkedArray, name: str, path: Path) -> Ragged:
+def _ragged(column: pa.ChunkedArray, name: str, path: AnyPath) -> Ragged:
     """A column of lists, of any list and whole-number type, as a `Ragged`; a null row is empty."""
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -172,7 +172,7 @@ def _ragged(column: pa.ChunkedArray, name: str, path: Path) -> Ragged:
     return Ragged(np.concatenate([empty, *values]), offsets_of(joined))
 
 
-def _values(chunk: pa.Array, name: str, path: Path) -> Ids:
+def _values(chunk: pa.Array, name: str, path: AnyPath) -> Ids:
     values = chunk.flatten()  # leaves out what null rows may hide
     if values.type != pa.int32():
         try:

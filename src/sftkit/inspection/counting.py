@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -17,10 +16,11 @@ from sftkit.inspection.columns import TEXT, Layout, layout_of, row_groups, text_
 from sftkit.inspection.doubts import contradictions, doubts
 from sftkit.inspection.lengths import LengthCounter
 from sftkit.inspection.packing import packing_of
-from sftkit.inspection.summary import Origin, PackSummary, ShardSummary, SplitSummary, Summary, shard_label, share
+from sftkit.inspection.summary import Origin, PackSummary, ShardSummary, SplitSummary, Summary, share
 from sftkit.rows import Ragged
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
+from sftkit.storage.paths import AnyPath, relative_name
 
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -93,7 +93,7 @@ class Counts:
         self.longest, self.most = max(self.longest, other.longest), max(self.most, other.most)
 
 
-def _split(name: str, files: Sequence[Layout], root: Path, packing: Packing) -> SplitSummary:
+def _split(name: str, files: Sequence[Layout], root: AnyPath, packing: Packing) -> SplitSummary:
     # Arrow and numpy let go of the interpreter while they work; each thread holds one row group.
     with ThreadPoolExecutor(_THREADS) as pool:
         counted = list(pool.map(partial(count_shard, root=root, packing=packing), files))
@@ -130,7 +130,7 @@ def _packs(counts: Counts, packing: Packing) -> PackSummary:
     )
 
 
-def count_shard(layout: Layout, root: Path, packing: Packing) -> tuple[ShardSummary, Counts]:
+def count_shard(layout: Layout, root: AnyPath, packing: Packing) -> tuple[ShardSummary, Counts]:
     """Count one file: what it holds, and what only its split tells of.
 
     Raises:
@@ -139,7 +139,7 @@ def count_shard(layout: Layout, root: Path, packing: Packing) -> tuple[ShardSumm
     counts = Counts()
     known = layout.tokens and bool(layout.supervision)
     total = ShardSummary(
-        file=shard_label(layout.path, root),
+        file=relative_name(layout.path, root),
         rows=0,
         tokens=0 if layout.tokens else None,
         trained_tokens=0 if known else None,

@@ -17,10 +17,11 @@ from sftkit.inspection.packing import packing_of
 from sftkit.inspection.row_findings import WHOLE, RowFinding, findings_in, placed
 from sftkit.inspection.selection import Place
 from sftkit.inspection.shown import ShownRow, Token
-from sftkit.inspection.summary import shard_label, share
+from sftkit.inspection.summary import share
 from sftkit.inspection.turns import Turn, Written, turns_of
 from sftkit.rows import Ragged
 from sftkit.shards.reading import ShardSet
+from sftkit.storage.paths import relative_name
 
 MOST_TOKENS = 1 << 18
 """Tokens that are shown of one row: what a screen, and memory, take."""
@@ -56,7 +57,7 @@ def read_rows(
 def _row(
     table: pa.Table, layout: Layout, place: Place, shards: ShardSet, decoder: Decoder | None, norms: Norms | None
 ) -> ShownRow:
-    shard = shard_label(place.path, shards.root)
+    shard = relative_name(place.path, shards.root)
     if not layout.tokens:
         text = texts_of(table, layout)[0]
         return ShownRow(place.split, place.row, shard, place.shard_row, len(text), None, None, (), (), text, (), (), ())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from sftkit.config.schema import InspectConfig
 from sftkit.errors import SourceError, UsageError
@@ -13,6 +12,7 @@ from sftkit.inspection.columns import layout_of
 from sftkit.inspection.decoding import Decoder
 from sftkit.inspection.searching import hits_in
 from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.storage.paths import AnyPath, relative_name
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Place:
     """
 
     split: str
-    path: Path
+    path: AnyPath
     row: int
     shard_row: int
     group: int
@@ -38,7 +38,7 @@ class Scope:
     """
 
     split: str
-    paths: tuple[Path, ...]
+    paths: tuple[AnyPath, ...]
     before: int
     name: str
 
@@ -47,7 +47,7 @@ class Scope:
 class _Group:
     """A row group: its first row, counted within the scope and within its file, and how many it has."""
 
-    path: Path
+    path: AnyPath
     number: int
     first: int
     first_in_shard: int
@@ -78,7 +78,7 @@ def narrow(shards: ShardSet, split: str | None, shard: str | None) -> ShardSet:
         return replace(shards, splits=splits)
     for name, paths in splits.items():
         for path in paths:
-            if shard in (path.name, path.name.removesuffix(".parquet"), str(path.relative_to(shards.root))):
+            if shard in (path.name, path.name.removesuffix(".parquet"), relative_name(path, shards.root)):
                 return replace(shards, splits={name: (path,)})
     name, paths = next(iter(splits.items()))
     if shard.isdecimal() and int(shard) < len(paths):
@@ -137,7 +137,7 @@ def _groups(scope: Scope) -> Iterator[_Group]:
             first, in_shard = first + rows, in_shard + rows
 
 
-def _rows_of(path: Path) -> int:
+def _rows_of(path: AnyPath) -> int:
     with open_parquet(path) as file:
         return int(file.metadata.num_rows)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from sftkit.inspection.lengths import Lengths
 from sftkit.shards.manifest import SourceInfo, TokenizerInfo
@@ -97,8 +96,3 @@ class Summary:
 def share(part: int | None, whole: int | None) -> float | None:
     """A part of a whole, 0 to 1, rounded to four places; None where there is none."""
     return round(part / whole, 4) if part is not None and whole else None
-
-
-def shard_label(path: Path, root: Path) -> str:
-    """A shard's path within its set; its name where the set is that one file."""
-    return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name

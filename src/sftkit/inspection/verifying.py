@@ -13,6 +13,8 @@ from sftkit.inspection.verifying_origin import verify_sources, verify_tokenizer,
 from sftkit.inspection.verifying_shards import verify_shards
 from sftkit.progress import Progress, Silent
 from sftkit.shards.manifest import MANIFEST_NAME, read_manifest
+from sftkit.storage.files import size_of
+from sftkit.storage.paths import path_of
 
 _OTHER_QUESTIONS = ("audit", "fail_on", "split", "shard", "row", "seed", "search")
 
@@ -48,10 +50,11 @@ def verify(config: InspectConfig, progress: Progress | None = None) -> Verificat
         raise UsageError(f"verify checks a whole data set by its manifest: leave out {' and '.join(besides)}")
     if config.directory is None:
         raise UsageError("verify needs a directory of shards, with their manifest")
-    root = Path(config.directory).expanduser()
-    if not root.is_dir():
-        what = "a file; verify takes the directory of its manifest" if root.exists() else "no such directory"
-        raise SourceError(f"{config.directory}: {what}")
+    root = path_of(config.directory, config.storage_options)
+    if size_of(root) >= 0:
+        raise SourceError(f"{config.directory}: a file; verify takes the directory of its manifest")
+    if isinstance(root, Path) and not root.is_dir():
+        raise SourceError(f"{config.directory}: no such directory")
     manifest = read_manifest(root)
     if manifest is None:
         raise SourceError(f"{config.directory}: holds no {MANIFEST_NAME} of sftkit, so there is nothing to verify by")

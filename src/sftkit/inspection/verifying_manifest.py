@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from sftkit.inspection.verified import Difference, Verified, number
-from sftkit.shards.directory import CARD_NAME, QUARANTINE_NAME
-from sftkit.shards.files import sha256_of_file
+from sftkit.shards.beside import CARD_NAME, QUARANTINE_NAME
 from sftkit.shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, digest_of
+from sftkit.storage.files import read_bytes, sha256_of_file, size_of
+from sftkit.storage.paths import AnyPath
+from sftkit.storage.streams import open_to_read
 
 _WRAPPED = "wrapped"
 
 
-def verify_manifest(root: Path, manifest: Manifest) -> Verified:
+def verify_manifest(root: AnyPath, manifest: Manifest) -> Verified:
     """Whether a manifest is as it was written, and its counts agree with each other and with the quarantine.
 
     Args:
@@ -23,7 +24,7 @@ def verify_manifest(root: Path, manifest: Manifest) -> Verified:
         manifest: as read from there.
     """
     right, differences, notes = [], [], []
-    written = json.loads((root / MANIFEST_NAME).read_text(encoding="utf-8"))
+    written = json.loads(read_bytes(root / MANIFEST_NAME))
     if not manifest.digest:
         notes.append("the manifest holds no digest of itself: whether it was edited cannot be told")
     elif digest_of(written) == manifest.digest:
@@ -68,7 +69,7 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
         yield "rows_written", manifest.rows_written, there
 
 
-def _beside(root: Path, manifest: Manifest) -> Iterator[Difference]:
+def _beside(root: AnyPath, manifest: Manifest) -> Iterator[Difference]:
     """How the files beside the shards differ."""
     kept = _lines(root / QUARANTINE_NAME)
     if kept != manifest.quarantined:
@@ -78,18 +79,18 @@ def _beside(root: Path, manifest: Manifest) -> Iterator[Difference]:
         yield Difference(QUARANTINE_NAME, "its bytes changed")
     if CARD_NAME in manifest.files:
         card = root / CARD_NAME
-        if not card.is_file():
+        if size_of(card) < 0:
             yield Difference(CARD_NAME, "is not there")
         elif sha256_of_file(card) != manifest.files[CARD_NAME]:
             yield Difference(CARD_NAME, "was edited")
 
 
-def _lines(path: Path) -> int:
+def _lines(path: AnyPath) -> int:
     """Lines of a file; 0 where there is none."""
-    if not path.is_file():
+    if size_of(path) < 0:
         return 0
     try:
-        with path.open("rb") as stream:
+        with open_to_read(path) as stream:
             return sum(1 for _ in stream)
     except FileNotFoundError:
         return 0

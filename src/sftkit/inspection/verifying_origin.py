@@ -14,8 +14,9 @@ from sftkit.inspection.decoding import open_tokenizer
 from sftkit.inspection.norms import recorded_template
 from sftkit.inspection.verified import Difference, Verified, number
 from sftkit.progress import Progress, shown
-from sftkit.shards.files import sha256_of_file, size_of
 from sftkit.shards.manifest import Manifest, SourceInfo, TokenizerInfo
+from sftkit.storage.files import sha256_of_file, size_of
+from sftkit.storage.paths import is_url
 from sftkit.tokenization.files import tokenizer_files
 from sftkit.tokenization.loading import TokenizerSpec, read_chat_template
 from sftkit.tokenizer_match import changed_files, mismatches
@@ -26,7 +27,7 @@ _NAMED = 20
 
 def verify_sources(manifest: Manifest, progress: Progress) -> Verified:
     """Sources that can be reached, by size and sha256. What changed is a note: shards may outlive their sources."""
-    local = {source.path: source for source in manifest.sources if _is_local(source)}
+    local = {source.path: source for source in manifest.sources if not is_url(source.path)}
     with shown(progress, "verifying sources", len(local)), ThreadPoolExecutor(_AT_ONCE) as pool:
         states = []
         for state in pool.map(_state, local.values()):
@@ -81,10 +82,6 @@ def verify_versions(manifest: Manifest) -> Verified:
     if other:
         return Verified(notes=(f"made with other versions than are installed: {', '.join(other)}",))
     return Verified((f"versions of {', '.join(manifest.versions)}: as installed",) if manifest.versions else ())
-
-
-def _is_local(source: SourceInfo) -> bool:
-    return "://" not in source.path and not source.path.startswith("memory:")
 
 
 def _state(source: SourceInfo) -> str | None:

@@ -17,8 +17,10 @@ from sftkit.inspection.packing import packing_of
 from sftkit.inspection.summary import ShardSummary
 from sftkit.inspection.verified import Difference, Verified, number
 from sftkit.progress import Progress, shown
-from sftkit.shards.files import size_of
 from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
+from sftkit.storage.files import size_of, sizes_below
+from sftkit.storage.paths import AnyPath, RemotePath
+from sftkit.storage.streams import open_to_read
 
 _THREADS = min(4, os.cpu_count() or 1)  # each holds one row group
 _CHUNK = 4 << 20
@@ -38,7 +40,7 @@ class _Shard:
     counts: Counts | None = None
 
 
-def verify_shards(root: Path, manifest: Manifest, progress: Progress) -> Verified:
+def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> Verified:
     """Hash and count every shard, some at a time, and look for Parquet files that are none of them.
 
     A shard whose bytes are not the manifest's is not read any further: nobody knows what is in it.
@@ -74,13 +76,14 @@ def verify_shards(root: Path, manifest: Manifest, progress: Progress) -> Verifie
     return Verified(tuple(right if good else right[1:]), (*differences, *others))
 
 
-def _other_bytes(root: Path, info: ShardInfo, owners: Mapping[str, str], told: Told) -> Difference | None:
+def _other_bytes(root: AnyPath, info: ShardInfo, owners: Mapping[str, str], told: Told) -> Difference | None:
     """How a file differs from the one that the manifest names, as a whole; None when it is that one."""
     path = root / info.file
     if path.name != info.file:
         return Difference(info.file, "named in the manifest, and no file beside it")
     if size_of(path) < 0:
-        return Difference(info.file, "is not there" if not os.path.lexists(path) else "is no file that can be read")
+        is_there = isinstance(path, Path) and os.path.lexists(path)
+        return Difference(info.file, "is no file that can be read" if is_there else "is not there")
     try:
         digest, size = _sha256(path, told)
     except FileNotFoundError:
@@ -99,7 +102,7 @@ def _other_bytes(root: Path, info: ShardInfo, owners: Mapping[str, str], told: T
     return Difference(info.file, f"sha256 {digest[:12]}, the manifest says {str(info.sha256)[:12]}: its bytes changed")
 
 
-def _counted(root: Path, manifest: Manifest, split: str, info: ShardInfo, told: Told) -> _Shard:
+def _counted(root: AnyPath, manifest: Manifest, split: str, info: ShardInfo, told: Told) -> _Shard:
     """A shard of the right bytes, with what the manifest says of them compared to what they hold."""
     names = tuple(name for name in (manifest.text_column, TEXT) if name)
     try:
@@ -152,20 +155,20 @@ def _split_differs(split: str, info: SplitInfo, parts: Sequence[Counts]) -> list
     ]
 
 
-def _extra(root: Path, named: set[str]) -> list[str]:
+def _extra(root: AnyPath, named: set[str]) -> list[str]:
     """Parquet files of the directory, at any depth, that are not among those named; hidden ones do not count."""
-    found = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() == ".parquet")
-    return sorted(
-        path.as_posix()
-        for path in found
-        if path.as_posix() not in named and not any(part.startswith(".") for part in path.parts)
-    )
+    if isinstance(root, RemotePath):
+        names = list(sizes_below(root))
+    else:
+        names = [path.relative_to(root).as_posix() for path in root.rglob("*")]
+    found = (name for name in names if name.lower().endswith(".parquet") and name not in named)
+    return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
 
 
-def _sha256(path: Path, told: Told) -> tuple[str, int]:
+def _sha256(path: AnyPath, told: Told) -> tuple[str, int]:
     """sha256 of a file, and how many bytes it has."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as stream:
+    with open_to_read(path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)  # leaves the interpreter free
             size += len(chunk)

@@ -15,13 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from sftkit.rows import UNREAD, UNUSABLE, BadRow
 from sftkit.shards.arrays import flat_array, text_array
-from sftkit.shards.files import replacing
+from sftkit.storage.files import replacing, sha256_of_file
+from sftkit.storage.paths import AnyPath, RemotePath
+from sftkit.storage.streams import open_arrow
 
 OTHER_REASONS = "other reasons"
 
@@ -36,13 +39,15 @@ class BadRows:
     """Quarantined rows in a file, in the order of their numbers.
 
     path: the file, which exists when count > 0. reasons: how many rows there are for each kind of reason. moved: how
-    much higher their numbers are now than in the file.
+    much higher their numbers are now than in the file. bytes, sha256: of the file.
     """
 
-    path: Path
+    path: AnyPath
     count: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     moved: int = 0
+    bytes: int = 0
+    sha256: str | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -53,7 +58,7 @@ class BadRows:
             yield from heapq.merge(*(self._of_kind(kind) for kind in range(len(_KINDS))), key=lambda row: row.number)
 
     def _of_kind(self, kind: int) -> Iterator[BadRow]:
-        with pa.OSFile(os.fsencode(self.path)) as source:
+        with open_rows(self.path) as source:
             file = pa.ipc.open_file(source)
             for place in range(file.num_record_batches):
                 batch = file.get_batch(place)
@@ -63,7 +68,12 @@ class BadRows:
                         yield BadRow(number + self.moved, reason, json.loads(content))
 
 
-def bad_rows_path(rows: Path) -> Path:
+def open_rows(path: AnyPath) -> Any:
+    """Not mapped into memory: what is read of it would stay there."""
+    return open_arrow(path) if isinstance(path, RemotePath) else pa.OSFile(os.fsencode(path))
+
+
+def bad_rows_path(rows: AnyPath) -> AnyPath:
     """Where the bad rows of a unit stand, beside the file of its rows: a part of its account."""
     return rows.with_name(f"{rows.stem}.bad.account.arrow")
 
@@ -74,10 +84,12 @@ class BadRowsWriter:
     run: what sets the name of the unfinished file apart from those of other runs.
     """
 
-    def __init__(self, path: Path, run: str) -> None:
+    def __init__(self, path: AnyPath, run: str) -> None:
         self._path = path
+        self._local: Path | None = None
         self._run = run
         self._aside = ExitStack()
+        self._sink: pa.OSFile | None = None
         self._writer: pa.RecordBatchFileWriter | None = None
         self._count = 0
         self._reasons: Counter[str] = Counter()
@@ -85,10 +97,10 @@ class BadRowsWriter:
     def write(self, kind: str, rows: Sequence[BadRow]) -> None:
         """Append rows of a kind; their numbers are higher than those of the same kind before."""
         if self._writer is None:
-            aside = self._aside.enter_context(replacing(self._path, self._run))
-            sink = self._aside.enter_context(pa.OSFile(os.fsencode(aside), "w"))
+            self._local = self._aside.enter_context(replacing(self._path, self._run))
+            self._sink = self._aside.enter_context(pa.OSFile(os.fsencode(self._local), "w"))
             options = pa.ipc.IpcWriteOptions(compression="zstd")
-            self._writer = self._aside.enter_context(pa.ipc.new_file(sink, _record(0, []).schema, options=options))
+            self._writer = pa.ipc.new_file(self._sink, _record(0, []).schema, options=options)
         for start in range(0, len(rows), _AT_ONCE):
             self._writer.write_batch(_record(_KINDS.index(kind), rows[start : start + _AT_ONCE]))
         self._count += len(rows)
@@ -97,8 +109,13 @@ class BadRowsWriter:
 
     def finish(self) -> BadRows:
         """What was written, on disk."""
+        if self._writer is None or self._sink is None or self._local is None:
+            return BadRows(self._path)
+        self._writer.close()
+        self._sink.close()
+        size, sha256 = self._local.stat().st_size, sha256_of_file(self._local)
         self._aside.close()
-        return BadRows(self._path, self._count, dict(self._reasons))
+        return BadRows(self._path, self._count, dict(self._reasons), bytes=size, sha256=sha256)
 
     def abandon(self, error: BaseException) -> None:
         """Leave nothing of it."""

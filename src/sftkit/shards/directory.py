@@ -21,19 +21,18 @@ from pathlib import Path
 
 from sftkit.errors import OutputError
 from sftkit.rows import BadRow
-from sftkit.shards.card import dataset_card
-from sftkit.shards.files import aside, replacing, sha256_of_file, size_of, sync_file
+from sftkit.shards.beside import CARD_NAME, QUARANTINE_NAME, quarantine_sha256, write_beside, write_quarantine
 from sftkit.shards.locking import locked
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
-from sftkit.shards.unit_store import UnitStore
+from sftkit.shards.unit_store import UnitStore, is_staged
+from sftkit.storage.files import aside, make_folder, size_of, write_text
+from sftkit.storage.paths import AnyPath
 
 _log = logging.getLogger(__name__)
 
 _IN_THE_WAY = (errno.EISDIR, errno.EEXIST)
 _ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")
 STAGING_NAME = ".staging"
-QUARANTINE_NAME = "quarantine.jsonl"
-CARD_NAME = "README.md"
 JOURNAL_NAME = "publishing.json"
 LOCK_NAME = "lock"
 
@@ -46,7 +45,7 @@ class OutputDirectory:
     written; each run has its own, for a worker may outlive for a moment the run that it worked for.
     """
 
-    def __init__(self, path: Path, staging_dir: Path | None = None, *, keep_staging: bool = False) -> None:
+    def __init__(self, path: Path, staging_dir: AnyPath | None = None, *, keep_staging: bool = False) -> None:
         self.path = path
         run = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.units = UnitStore(staging_dir or self.staging, run)
@@ -66,7 +65,7 @@ class OutputDirectory:
         """Whether every shard of a manifest is there, as long as it should be, and its quarantine."""
         shards = [shard for split in manifest.splits.values() for shard in split.shards]
         whole = all(size_of(self.path / Path(shard.file).name) == shard.bytes for shard in shards)
-        return whole and self._quarantine_sha256() == manifest.files.get(QUARANTINE_NAME)
+        return whole and quarantine_sha256(self.path) == manifest.files.get(QUARANTINE_NAME)
 
     def check_free(self, *, overwrite: bool) -> None:
         """Raise `OutputError` when writing here would mix with, or take the place of, what is here already."""
@@ -99,12 +98,12 @@ class OutputDirectory:
         existed = self.path.is_dir()
         if not _is_below(self.units.path, self.staging):
             with self._writing("staging_dir", self.units.path):
-                self.units.path.mkdir(parents=True, exist_ok=True)
+                make_folder(self.units.path)
         with self._writing("output_dir", self.path), locked(self.staging / LOCK_NAME, self.path):
             self.check_free(overwrite=overwrite)  # another run may have ended meanwhile
             self._clear_unfinished()
             self.unfinished.mkdir(parents=True)
-            self.units.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.units.path)
             elsewhere = not _is_below(self.units.path, self.staging)
             try:
                 with self._writing("staging_dir", self.units.path) if elsewhere else nullcontext():
@@ -148,7 +147,7 @@ class OutputDirectory:
             _log.warning("%d tokenized %s in %s: the same command goes on from %s", staged, what, place, them)
 
     @contextmanager
-    def _writing(self, key: str, path: Path) -> Iterator[None]:
+    def _writing(self, key: str, path: AnyPath) -> Iterator[None]:
         """What the system says of a file below a path, as one sentence that names the key the path was given by."""
         try:
             yield
@@ -165,29 +164,20 @@ class OutputDirectory:
             aside(self.path / name).unlink(missing_ok=True)
         for path in list(self.staging.iterdir()):
             told = path.name in (LOCK_NAME, JOURNAL_NAME, QUARANTINE_NAME)
-            if not told and not _is_staged(path) and not _is_below(self.units.path, path):
+            if not told and not is_staged(path.name) and not _is_below(self.units.path, path):
                 _remove(path)
+
+    def shard_folder(self, names: Sequence[str]) -> Path:
+        """Where the shards are written, to be moved into place when all of them are there."""
+        return self.unfinished
 
     def tell_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> Path:
         """Write the quarantined rows of a run that fails to a file, whose path is given back; the quarantine of a data
         set that is here is left alone.
         """
         folder = self.path if self.manifest() is None else self.staging
-        self._write_quarantine(folder / QUARANTINE_NAME, bad)
+        write_quarantine(folder / QUARANTINE_NAME, bad)
         return folder / QUARANTINE_NAME
-
-    def _write_quarantine(self, target: Path, bad: Collection[tuple[str, BadRow]]) -> None:
-        """Quarantined rows, (path, row) each, one JSON object a line; no file where there are none."""
-        target.unlink(missing_ok=True)
-        if not bad:
-            return
-        with (
-            replacing(target) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
-        ):
-            for path, row in bad:
-                entry = {"path": path, "row": row.number, "reason": row.reason, "content": row.content}
-                stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def publish(self, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> Manifest:
         """Move the finished shards into place and write the manifest, which makes them a data set. The manifest that
@@ -197,28 +187,16 @@ class OutputDirectory:
         run knows as its own.
         """
         names = [shard.file for split in manifest.splits.values() for shard in split.shards]
-        for name in names:
-            sync_file(self.unfinished / name)
         journal = [*names, *self._half_published(), *self._withdrawn()]
-        with replacing(self.staging / JOURNAL_NAME) as temporary:
-            temporary.write_text(json.dumps(journal), encoding="utf-8")
+        write_text(self.staging / JOURNAL_NAME, json.dumps(journal))
         (self.path / MANIFEST_NAME).unlink(missing_ok=True)
         for name in journal:
             (self.path / name).unlink(missing_ok=True)
         for name in names:
             (self.unfinished / name).replace(self.path / name)
-        self._write_quarantine(self.path / QUARANTINE_NAME, bad)
-        with replacing(self.path / CARD_NAME) as temporary:
-            temporary.write_text(dataset_card(manifest), encoding="utf-8", errors="backslashreplace")
-        beside = {CARD_NAME: sha256_of_file(self.path / CARD_NAME), QUARANTINE_NAME: self._quarantine_sha256()}
-        complete = replace(manifest, files={name: sha256 for name, sha256 in beside.items() if sha256 is not None})
-        with replacing(self.path / MANIFEST_NAME) as temporary:
-            temporary.write_text(complete.to_json(), encoding="utf-8", errors="backslashreplace")
+        complete = replace(manifest, files=write_beside(self.path, manifest, bad))
+        write_text(self.path / MANIFEST_NAME, complete.to_json())
         return complete
-
-    def _quarantine_sha256(self) -> str | None:
-        path = self.path / QUARANTINE_NAME
-        return sha256_of_file(path) if path.is_file() else None
 
     def _withdrawn(self) -> list[str]:
         """Names of the files of the data set that is here and gives way."""
@@ -260,12 +238,8 @@ def _reason(error: OSError) -> str:
     return os.strerror(int(number[1])) if number else error.strerror or str(error)
 
 
-def _is_staged(path: Path) -> bool:
-    return path.name.startswith("unit-") and path.suffix == ".arrow"
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _is_below(path: AnyPath, folder: Path) -> bool:
+    return isinstance(path, Path) and path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_in_the_way(path: Path) -> bool:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.errors import DataError
 from sftkit.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, offsets_of
+from sftkit.shards.accounts import kept_index
 from sftkit.shards.arrays import flat_array, list_array
 from sftkit.shards.layout import Layout
 from sftkit.shards.sequences import Sequences
+from sftkit.shards.staged_index import index_of
 from sftkit.shards.staged_reading import StagedReader
+from sftkit.shards.staging import EXTRAS
+from sftkit.storage.paths import AnyPath, RemotePath
 
-T = TypeVar("T")
+_REQUESTS = 16  # at the same time, of a process
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,9 @@ class Gatherer:
             columns.append(list_array(Ragged(sequences.sizes.astype(np.int32), packs)))
         if layout.text_column is not None:
             column_name = layout.text_column
-            texts = _in_order(units, places, lambda unit, some: self._reader(unit).texts(column_name, some))
-            columns.append(pa.array(texts))
+            columns.append(pa.array(self._texts(column_name, units, places)))
         if len(layout.extras):
-            extras = _in_order(units, places, lambda unit, some: self._reader(unit).extras(some))
+            extras = [json.loads(text) for text in self._texts(EXTRAS, units, places)]
             for field in layout.concrete_extras:
                 values = _retained([row.get(field.name) for row in extras], field)
                 columns.append(values if packs is None else _lists(values, packs))
@@ -70,26 +77,70 @@ class Gatherer:
 
     def _reader(self, unit: int) -> StagedReader:
         if unit not in self._readers:
-            self._readers[unit] = StagedReader(self._layout.paths[unit], self._layout.token_columns)
+            self._readers[unit] = reader_of(self._layout.paths[unit], self._layout.staged_columns)
         return self._readers[unit]
 
     def _tokens(self, name: str, units: Offsets, rows: Offsets, sequences: Sequences) -> Ragged:
-        """Read sequences out of their units; neighbours that were staged as neighbours are read in one go."""
-        places, lengths = np.empty(len(units), np.int64), np.empty(len(units), np.int64)
-        for unit, chosen in _by_unit(units):
-            places[chosen], lengths[chosen] = self._reader(unit).places(name, rows[chosen])
+        """Read sequences out of their units."""
+        places, lengths = self._places(name, units, rows)
         if sequences.packs is not None:
             lengths = sequences.sizes.astype(np.int64)
         if sequences.starts is not None:
             places += sequences.starts.astype(np.int64) * np.dtype(np.int32).itemsize
+        values = np.empty(int(lengths.sum()), np.int32)
+        return Ragged(values, self._fill(values, units, places, lengths))
+
+    def _texts(self, name: str, units: Offsets, rows: Offsets) -> list[str]:
+        """Read a column of text."""
+        places, lengths = self._places(name, units, rows)
+        values = np.empty(int(lengths.sum()), np.uint8)
+        offsets = self._fill(values, units, places, lengths).tolist()
+        data = values.tobytes()
+        return [data[start:stop].decode() for start, stop in pairwise(offsets)]
+
+    def _places(self, name: str, units: Offsets, rows: Offsets) -> tuple[Offsets, Offsets]:
+        """The byte in its unit's file at which each row of a column begins, and its values."""
+        places, lengths = np.empty(len(units), np.int64), np.empty(len(units), np.int64)
+
+        def look(unit: int, chosen: Offsets) -> None:
+            places[chosen], lengths[chosen] = self._reader(unit).places(name, rows[chosen])
+
+        self._for_each(look, _by_unit(units))
+        return places, lengths
+
+    def _fill(self, values: npt.NDArray[Any], units: Offsets, places: Offsets, lengths: Offsets) -> Offsets:
+        """Read rows into an array, one behind the other, and tell where each begins there; neighbours that were staged
+        as neighbours are read in one go.
+        """
         offsets = offsets_of(lengths)
-        values = np.empty(int(offsets[-1]), np.int32)
         breaks = np.flatnonzero((np.diff(units) != 0) | (np.diff(places) != lengths[:-1] * values.itemsize)) + 1
         runs = np.stack([np.append(0, breaks), np.append(breaks, len(units))], axis=1)
-        for unit, chosen in _by_unit(units[runs[:, 0]]):
+
+        def read(unit: int, chosen: Offsets) -> None:
             mine = runs[chosen].tolist()
-            self._reader(unit).read_tokens((int(places[a]), values[offsets[a] : offsets[b]]) for a, b in mine)
-        return Ragged(values, offsets)
+            self._reader(unit).read((int(places[a]), values[offsets[a] : offsets[b]]) for a, b in mine)
+
+        self._for_each(read, _by_unit(units[runs[:, 0]]) if len(units) else ())
+        return offsets
+
+    def _for_each(self, act: Callable[[int, Offsets], None], parts: Iterable[tuple[int, Offsets]]) -> None:
+        """Do something for each unit: one after the other, or some at a time where each waits for a network."""
+        if not isinstance(self._layout.paths[0], RemotePath):
+            for unit, chosen in parts:
+                act(unit, chosen)
+            return
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            for done in [pool.submit(act, unit, chosen) for unit, chosen in parts]:
+                done.result()
+
+
+def reader_of(path: AnyPath, columns: Sequence[str]) -> StagedReader:
+    """Reads some columns of a staged unit: a local file tells where its rows lie, of a remote one its account does.
+
+    Raises:
+        OSError: it cannot be looked into.
+    """
+    return StagedReader(path, kept_index(path, columns) if isinstance(path, RemotePath) else index_of(path, columns))
 
 
 def _retained(values: list[Any], field: pa.Field) -> pa.Array:
@@ -112,11 +163,3 @@ def _by_unit(units: Offsets) -> Iterator[tuple[int, Offsets]]:
     begins = np.flatnonzero(np.diff(ordered, prepend=-1))
     for places in np.split(order, begins[1:]) if len(units) else ():
         yield int(units[places[0]]), places
-
-
-def _in_order(units: Offsets, places: Offsets, fetch: Callable[[int, Offsets], list[T]]) -> list[T]:
-    """Fetch rows unit by unit and put them back in order."""
-    result: dict[int, T] = {}
-    for unit, positions in _by_unit(units):
-        result.update(zip(positions.tolist(), fetch(unit, places[positions]), strict=True))
-    return [result[position] for position in range(len(units))]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from sftkit.errors import DataError
 from sftkit.rows import SEQ_LENGTHS
+from sftkit.shards.staging import EXTRAS
+from sftkit.storage.paths import AnyPath
 
 _TOKENS = pa.list_(pa.int32())
 
@@ -20,7 +21,7 @@ class Layout:
     extras: names and types of the retained columns, of one row. is_packed: a row of the shards is many sequences.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[AnyPath, ...]
     rows: tuple[int, ...]
     token_columns: tuple[str, ...]
     text_column: str | None
@@ -46,6 +47,12 @@ class Layout:
             if self.is_packed
             else [*fields, *concrete]
         )
+
+    @property
+    def staged_columns(self) -> tuple[str, ...]:
+        """The columns of the staged files that rows are made of."""
+        text = () if self.text_column is None else (self.text_column,)
+        return (*self.token_columns, *text, *((EXTRAS,) if len(self.extras) else ()))
 
     @property
     def concrete_extras(self) -> list[pa.Field]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,14 @@ import numpy.typing as npt
 from sftkit.config.binding import Problem, bind
 from sftkit.config.fields import plain
 from sftkit.errors import OutputError
+from sftkit.storage.files import read_bytes
+from sftkit.storage.paths import AnyPath
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 
 _TIMES = ("seconds", "worker_seconds")
+_EXECUTORS = ("executor", "ray_address")
 _TOLD = ("units_found", "digest")
 
 
@@ -161,10 +163,12 @@ class Manifest:
 def digest_of(data: Mapping[str, Any]) -> str:
     """sha256 over the JSON values of a manifest, without those that two runs with the same outcome may differ in."""
     content = {key: value for key, value in data.items() if key not in (*_TOLD, *_TIMES)}
+    if isinstance(content.get("config"), Mapping):
+        content["config"] = {key: value for key, value in content["config"].items() if key not in _EXECUTORS}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_manifest(directory: Path) -> Manifest | None:
+def read_manifest(directory: AnyPath) -> Manifest | None:
     """The manifest of a directory, or None where there is none of ours.
 
     Raises:
@@ -172,7 +176,7 @@ def read_manifest(directory: Path) -> Manifest | None:
     """
     path = directory / MANIFEST_NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_bytes(path).decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:

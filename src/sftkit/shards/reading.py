@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,10 @@ import pyarrow.parquet as pq
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftkit.splits import SPLITS, TRAIN, split_of_name
+from sftkit.storage.files import size_of, sizes_below, sizes_in
+from sftkit.storage.paths import AnyPath, RemotePath, path_of
+from sftkit.storage.retrying import reason_of
+from sftkit.storage.streams import open_arrow
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,12 @@ class ShardSet:
     name: what to call it, where that is not its path.
     """
 
-    root: Path
-    splits: dict[str, tuple[Path, ...]]
+    root: AnyPath
+    splits: dict[str, tuple[AnyPath, ...]]
     manifest: Manifest | None
     name: str = ""
 
-    def tables(self, split: str, columns: list[str] | None = None) -> Iterator[tuple[Path, pa.Table]]:
+    def tables(self, split: str, columns: list[str] | None = None) -> Iterator[tuple[AnyPath, pa.Table]]:
         """Each shard's row groups as Arrow tables, one row group in memory at a time."""
         for path in self.splits.get(split, ()):
             with open_parquet(path) as file:
@@ -44,8 +48,12 @@ class ShardSet:
             return list(file.schema_arrow.names)
 
 
-def open_shards(location: str) -> ShardSet:
+def open_shards(location: str, storage_options: Mapping[str, Any] | None = None) -> ShardSet:
     """Find the shards of a directory, or take one Parquet file alone.
+
+    Args:
+        location: a local path, or a URL.
+        storage_options: of the file systems behind URLs, as in a config.
 
     Raises:
         SourceError: nothing is there, or nothing that is Parquet.
@@ -53,15 +61,15 @@ def open_shards(location: str) -> ShardSet:
         OutputError: there is a manifest that cannot be read.
     """
     try:
-        return _open_shards(Path(location).expanduser(), location)
+        return _open_shards(path_of(location, storage_options), location)
     except OSError as error:
-        raise SourceError(f"{location}: cannot be read: {error.strerror or error}") from None
+        raise SourceError(f"{location}: cannot be read: {reason_of(error)}") from None
 
 
-def _open_shards(root: Path, location: str) -> ShardSet:
-    if root.is_file():
+def _open_shards(root: AnyPath, location: str) -> ShardSet:
+    if size_of(root) >= 0:
         return _one_file(root, location)
-    if not root.is_dir():
+    if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{location}: no such directory or Parquet file")
     manifest = read_manifest(root)
     if manifest is not None:
@@ -70,24 +78,24 @@ def _open_shards(root: Path, location: str) -> ShardSet:
             raise SourceError(f"{location}: the manifest names no shards; make the data set anew")
         _check_names(root, [path for paths in splits.values() for path in paths])
         return ShardSet(root, splits, manifest, location)
-    files = sorted(path for path in root.rglob("*.parquet") if not _hidden(path, root))
-    if not files:
+    names = [name for name in _names_below(root) if name.endswith(".parquet") and not _hidden(name)]
+    if not names:
         raise SourceError(f"{location}: no Parquet files in this directory")
-    found: dict[str, tuple[Path, ...]] = {}
-    for path in files:
-        split = split_of_name(path.relative_to(root).as_posix()) or TRAIN
-        found[split] = (*found.get(split, ()), path)
+    found: dict[str, tuple[AnyPath, ...]] = {}
+    for name in names:
+        split = split_of_name(name) or TRAIN
+        found[split] = (*found.get(split, ()), root / name)
     return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None, location)
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file, opened for reading.
+def open_parquet(path: AnyPath) -> pq.ParquetFile:
+    """A Parquet file, opened for reading; the columns that are read of a remote one are fetched together.
 
     Raises:
         SourceError: it cannot be opened, or is not Parquet.
     """
     try:
-        file = pq.ParquetFile(pa.memory_map(os.fsencode(path)))  # as bytes, for a name need not be UTF-8
+        file = pq.ParquetFile(open_arrow(path), pre_buffer=isinstance(path, RemotePath))
         names = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
@@ -97,12 +105,13 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _check_names(root: Path, paths: list[Path]) -> None:
+def _check_names(root: AnyPath, paths: list[AnyPath]) -> None:
     """Raise `DataError` where files that a manifest names are not there, or not beside it."""
     outside = next((path for path in paths if path != root / path.name), None)
     if outside is not None:
         raise DataError(f"{root / MANIFEST_NAME}: names {outside}, which is no file beside it")
-    missing = [path for path in paths if not path.is_file()]
+    there = sizes_in(root)
+    missing = [path for path in paths if path.name not in there]
     if missing:
         more = f", and {len(missing) - 1} more shards are missing" if len(missing) > 1 else ""
         raise DataError(
@@ -110,7 +119,7 @@ def _check_names(root: Path, paths: list[Path]) -> None:
         )
 
 
-def _one_file(path: Path, location: str) -> ShardSet:
+def _one_file(path: AnyPath, location: str) -> ShardSet:
     """A file on its own; when it is a shard of the data set it stands in, with that one's manifest."""
     manifest = read_manifest(path.parent)
     for split, info in manifest.splits.items() if manifest is not None else ():
@@ -119,5 +128,12 @@ def _one_file(path: Path, location: str) -> ShardSet:
     return ShardSet(path, {TRAIN: (path,)}, None, location)
 
 
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def _names_below(root: AnyPath) -> list[str]:
+    """Files in a folder and in those in it, relative to it, in order."""
+    if isinstance(root, RemotePath):
+        return list(sizes_below(root))
+    return [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.parquet"))]
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from sftkit.errors import DataError, SourceError
 from sftkit.rows import INPUT_IDS
-from sftkit.shards.files import size_of
 from sftkit.shards.manifest import ShardInfo
 from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.storage.files import size_of
+from sftkit.storage.paths import AnyPath
 
 _AT_ONCE = 8  # files
 _NAMED = 5
@@ -26,7 +26,7 @@ class Footer:
     largest_id: of its `input_ids`, as far as the statistics of its row groups tell; None where they tell nothing.
     """
 
-    path: Path
+    path: AnyPath
     rows: int
     largest_id: int | None
 
@@ -49,7 +49,7 @@ def sound_footers(shards: ShardSet) -> list[Footer]:
     return [found for found in looked if isinstance(found, Footer)]
 
 
-def footer_of(path: Path) -> Footer:
+def footer_of(path: AnyPath) -> Footer:
     """What the footer of a Parquet file says.
 
     Raises:
@@ -60,7 +60,7 @@ def footer_of(path: Path) -> Footer:
         return Footer(path, footer.num_rows, max(_largest_ids(footer), default=None))
 
 
-def _look(path: Path, said: ShardInfo | None) -> Footer | str:
+def _look(path: AnyPath, said: ShardInfo | None) -> Footer | str:
     """A shard's footer, or what is wrong with it."""
     size = size_of(path)
     if size < 0:

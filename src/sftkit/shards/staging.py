@@ -24,7 +24,10 @@ from sftkit.errors import DataError
 from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, BadRow, Batch, Offsets, RowLog
 from sftkit.shards.arrays import flat_array, list_array, text_array
 from sftkit.shards.bad_rows import BadRows, BadRowsWriter, bad_rows_path
-from sftkit.shards.files import replacing
+from sftkit.shards.staged_index import StagedIndex, index_of
+from sftkit.storage.files import replacing, sha256_of_file
+from sftkit.storage.paths import AnyPath
+from sftkit.storage.streams import open_arrow
 
 NUMBER = "sftkit_row_number"
 EXTRAS = "sftkit_extras"
@@ -60,7 +63,7 @@ class StagedUnit:
     """
 
     number: int
-    path: Path
+    path: AnyPath
     sizes: Counts
     trained: Counts
     token_columns: tuple[str, ...]
@@ -87,7 +90,7 @@ class StagedUnit:
 
     def numbers(self, rows: Sequence[int]) -> list[int]:
         """Numbers, within their source, of some rows of the file."""
-        with pa.memory_map(os.fsencode(self.path)) as source:
+        with open_arrow(self.path) as source:
             file = pa.ipc.open_file(source)
             numbers = [file.get_batch(place).column(NUMBER) for place in range(file.num_record_batches)]
             chosen: list[int] = pa.chunked_array(numbers).take(list(rows)).to_pylist()
@@ -109,16 +112,34 @@ class StagedUnit:
         return self.bad.count + sum(self.unfit_reasons.values())
 
 
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of staged rows: its bytes, their sha256, and where in it the rows lie."""
+
+    bytes: int
+    sha256: str
+    index: StagedIndex
+
+
+def written_file(path: Path, columns: Sequence[str]) -> WrittenFile:
+    """What there is to say of a local file of staged rows, with the columns that shards are gathered from."""
+    return WrittenFile(path.stat().st_size, sha256_of_file(path), index_of(path, columns))
+
+
 class StagingWriter:
     """Writes the batches of one unit to `path`; the file is there when the `with` block is left without an error.
 
-    run: what sets the name of the unfinished file apart from those of other runs.
+    run: what sets the name of the unfinished file apart from those of other runs. written: the file, once it is there;
+    None where there were no rows.
     """
 
-    def __init__(self, path: Path, run: str = "") -> None:
+    def __init__(self, path: AnyPath, run: str = "") -> None:
+        self.written: WrittenFile | None = None
         self._path = path
         self._run = run
         self._aside = ExitStack()
+        self._local: Path | None = None
+        self._sink: pa.OSFile | None = None
         self._writer: pa.RecordBatchFileWriter | None = None
         self._sizes: list[Counts] = []
         self._trained: list[Counts] = []
@@ -134,8 +155,11 @@ class StagingWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._writer is not None:
+            if self._writer is not None and self._sink is not None and self._local is not None:
                 self._writer.close()
+                self._sink.close()
+                if error is None:
+                    self.written = written_file(self._local, self._columns)
         finally:
             self._aside.__exit__(kind, error, trace)
             if error is not None:
@@ -160,9 +184,9 @@ class StagingWriter:
         if self._writer is None:
             self._token_columns = tuple(sorted(batch.tokens))
             self._text_column = text_column
-            aside = self._aside.enter_context(replacing(self._path, self._run))
-            sink = self._aside.enter_context(pa.OSFile(os.fsencode(aside), "w"))
-            self._writer = pa.ipc.new_file(sink, record.schema)
+            self._local = self._aside.enter_context(replacing(self._path, self._run))
+            self._sink = self._aside.enter_context(pa.OSFile(os.fsencode(self._local), "w"))
+            self._writer = pa.ipc.new_file(self._sink, record.schema)
         elif (tuple(sorted(batch.tokens)), text_column) != (self._token_columns, self._text_column):
             raise DataError("some rows end as tokens and others as text; every row of a data set must end alike")
         self._writer.write_batch(record)
@@ -201,6 +225,12 @@ class StagingWriter:
             seconds=seconds,
             audit=audit,
         )
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """Those that shards are gathered from."""
+        text = () if self._text_column is None else (self._text_column,)
+        return (*self._token_columns, *text, *((EXTRAS,) if len(self._extras) else ()))
 
     def _count(self, batch: Batch, text_column: str | None) -> None:
         if text_column is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 
 from sftkit.errors import DataError
 from sftkit.rows import Offsets
-from sftkit.shards.files import sha256_of_file
 from sftkit.shards.gathering import Gatherer
 from sftkit.shards.layout import Layout
 from sftkit.shards.manifest import ShardInfo
 from sftkit.shards.sequences import Sequences
 from sftkit.shards.staging import Counts
+from sftkit.storage.files import replacing, sha256_of_file
+from sftkit.storage.paths import AnyPath
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ _BYTES_PER_TOKEN = 8  # an id and its label
 class ShardTask:
     """One shard to write."""
 
-    path: Path
+    path: AnyPath
     sequences: Sequences
 
     def __str__(self) -> str:
@@ -100,23 +101,17 @@ class ShardWriter:
         layout, rows, tokens, trained = self._layout, 0, 0, 0
         # Ids hardly repeat within a page: a dictionary of them would only cost time.
         options = {"compression": "zstd", "use_dictionary": layout.repetitive_columns, "write_statistics": False}
-        with (
-            pa.OSFile(os.fsencode(task.path), "w") as sink,
-            pq.ParquetWriter(sink, layout.schema, **options) as writer,
-        ):
-            groups = _row_groups(task.sequences.row_sizes, 1 if layout.text_column is not None else _BYTES_PER_TOKEN)
-            gathered = (self._gatherer.gather(task.sequences.part(start, stop)) for start, stop in groups)
-            for part in one_ahead(gathered):
-                writer.write_table(part.table, row_group_size=part.table.num_rows)
-                rows, tokens, trained = rows + part.table.num_rows, tokens + part.tokens, trained + part.trained_tokens
-        return ShardInfo(
-            file=task.path.name,
-            rows=rows,
-            tokens=tokens,
-            trained_tokens=trained,
-            bytes=task.path.stat().st_size,
-            sha256=sha256_of_file(task.path),
-        )
+        with replacing(task.path, uuid.uuid4().hex[:8]) as aside:
+            with pa.OSFile(os.fsencode(aside), "w") as sink, pq.ParquetWriter(sink, layout.schema, **options) as writer:
+                size = 1 if layout.text_column is not None else _BYTES_PER_TOKEN
+                groups = _row_groups(task.sequences.row_sizes, size)
+                gathered = (self._gatherer.gather(task.sequences.part(start, stop)) for start, stop in groups)
+                for part in one_ahead(gathered):
+                    writer.write_table(part.table, row_group_size=part.table.num_rows)
+                    rows, tokens = rows + part.table.num_rows, tokens + part.tokens
+                    trained += part.trained_tokens
+            written, sha256 = aside.stat().st_size, sha256_of_file(aside)
+        return ShardInfo(task.path.name, rows, tokens, trained, written, sha256)
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,8 @@ from sftkit.rows import TOKEN_COLUMNS, Batch, RowLog
 from sftkit.sources.arrow_rows import PIECE_ROWS, batches_of, between, in_pieces
 from sftkit.sources.bounds import each_within, honest, refuse_bomb, refuse_twice, within
 from sftkit.sources.model import BATCH_BYTES, Range, Scan, SourceFile
-from sftkit.sources.opening import is_url, open_bytes, open_raw, sha256_of
+from sftkit.sources.opening import open_bytes, open_raw, sha256_of
+from sftkit.storage.paths import is_url
 
 _ARROW_FILE_MAGIC = b"ARROW1"
 _BUFFER = 256 << 10

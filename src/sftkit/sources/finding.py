@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,41 +16,48 @@ from sftkit.sample import sample_path
 from sftkit.sources import hub
 from sftkit.sources.formats import BUILDERS, JSON, JSON_ARRAY, format_of_name, known_endings
 from sftkit.sources.model import Limits, SourceFile
-from sftkit.sources.opening import is_url, open_bytes
+from sftkit.sources.opening import open_bytes
 from sftkit.splits import TRAIN, split_of_name
+from sftkit.storage.paths import RemotePath, is_url, options_for
+from sftkit.storage.retrying import reason_of, retried
+from sftkit.storage.systems import system_of
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
 _MANIFEST = "manifest.json"
 _ALSO = {"json": "jsonl", "csv": "tsv"}  # what a builder reads besides, where the ending says so
 
 
-def find_sources(dataset: DatasetConfig, limits: Limits | None = None) -> list[SourceFile]:
+def find_sources(
+    dataset: DatasetConfig, limits: Limits | None = None, storage_options: Mapping[str, Any] | None = None
+) -> list[SourceFile]:
     """The files of a data set, in the order of its `data_paths` (a directory's or glob's by name).
 
     Args:
         dataset: what is looked for.
         limits: what may be read of each file.
+        storage_options: of the file systems behind URLs, as in a config.
 
     Raises:
         SourceError: a path leads to nothing, or to nothing that can be read as rows.
     """
-    files = [file for path in dataset.data_paths for file in _find_readable(path, dataset)]
+    options = storage_options or {}
+    files = [file for path in dataset.data_paths for file in _find_readable(path, dataset, options)]
     filled = [file for file in files if file.size]
     if not filled:
         raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
     return [_with_json_kind(replace(file, limits=limits or Limits())) for file in filled]
 
 
-def _find_readable(path: str, dataset: DatasetConfig) -> list[SourceFile]:
+def _find_readable(path: str, dataset: DatasetConfig, storage_options: Mapping[str, Any]) -> list[SourceFile]:
     try:
+        if is_url(path):
+            return _find_url(RemotePath(path, options_for(path, storage_options)), dataset)
         return _find(path, dataset)
     except OSError as error:  # a folder on the way may not be looked into
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _find(path: str, dataset: DatasetConfig) -> list[SourceFile]:
-    if is_url(path):
-        return _find_url(path, dataset)
     local = Path(sample_path(path)).expanduser()
     if dataset.builder is not None and dataset.builder not in BUILDERS:
         return hub.find(dataset, str(local), builder=dataset.builder)
@@ -166,31 +173,35 @@ def _is_repository(path: Path) -> bool:
     return head.startswith("---") and ("\nconfigs:" in head or "\ndataset_info:" in head)
 
 
-def _find_url(path: str, dataset: DatasetConfig) -> list[SourceFile]:
-    import fsspec
-
+def _find_url(place: RemotePath, dataset: DatasetConfig) -> list[SourceFile]:
     try:
-        system, inner = fsspec.url_to_fs(path)
-        if glob.has_magic(inner):
-            names = sorted(system.glob(inner))
-        elif system.isdir(inner):
-            root = inner.rstrip("/") + "/"
-            chosen = _chosen([name.removeprefix(root) for name in system.find(inner)], dataset)
-            names = [root + name for name in chosen]
-            if not names:
-                raise _nothing_in(path, dataset)
-        else:
-            names = [inner]
-        sizes = [(str(system.unstrip_protocol(name)), int(system.info(name)["size"] or 0)) for name in names]
+        sizes = retried(place, lambda: _remote_files(place, dataset))
     except FileNotFoundError:
-        raise SourceError(f"{path}: no such file or directory") from None
-    except ImportError as error:
-        raise SourceError(f"{path}: {error}") from None
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
+        raise SourceError(f"{place}: no such file or directory") from None
+    except OSError as error:
+        raise SourceError(f"{place}: cannot be read: {reason_of(error)}") from None
     if not sizes:
-        raise SourceError(f"{path}: no data files there")
-    return [_source_file(url, size, dataset) for url, size in sizes]
+        raise SourceError(f"{place}: no data files there")
+    return [replace(_source_file(url, size, dataset), options=place.options) for url, size in sizes]
+
+
+def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, int]]:
+    """URLs and sizes in bytes of the data files that a URL stands for."""
+    system, inner = system_of(place)
+    system.invalidate_cache()
+    if glob.has_magic(inner):
+        found = system.glob(inner, detail=True)
+        names = sorted(name for name, info in found.items() if info["type"] == "file")
+    elif system.isdir(inner):
+        root = inner.rstrip("/") + "/"
+        found = system.find(inner, detail=True)
+        names = [root + name for name in _chosen([name.removeprefix(root) for name in found], dataset)]
+        if not names:
+            raise _nothing_in(place.url, dataset)
+    else:
+        found = {inner: system.info(inner)}
+        names = [inner]
+    return [(str(system.unstrip_protocol(name)), int(found[name]["size"] or 0)) for name in names]
 
 
 def _with_json_kind(file: SourceFile) -> SourceFile:

@@ -13,7 +13,7 @@ from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
 from sftkit.sources.formats import BUILDERS, format_of_name
 from sftkit.sources.model import SourceFile
-from sftkit.sources.opening import is_url
+from sftkit.storage.paths import is_url
 
 _UNSAFE_BUILDERS = frozenset({"pandas"})
 

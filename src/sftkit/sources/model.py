@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from sftkit.rows import Batch, RowLog
+from sftkit.storage.paths import AnyPath, RemotePath, is_url
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class SourceFile:
     """One file of a data set.
 
     path: a local path or an fsspec URL. format: a key of the registry in `formats`. compression: gzip, zstd, bz2, xz
-    or None. size: bytes on disk. limits: what may be read of it. stamp: size and time (ns) of a local file when it was
-    scanned.
+    or None. size: bytes on disk. limits: what may be read of it. stamp: its size and its time, or what an object store
+    has for it, when it was scanned. options: of the file system behind a URL.
     """
 
     dataset: str
@@ -40,7 +42,13 @@ class SourceFile:
     compression: str | None
     size: int
     limits: Limits = Limits()
-    stamp: tuple[int, int] | None = None
+    stamp: tuple[int, int | str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def location(self) -> AnyPath:
+        """Where it is."""
+        return RemotePath(self.path, self.options) if is_url(self.path) else Path(self.path)
 
 
 @dataclass(frozen=True)

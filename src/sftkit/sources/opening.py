@@ -11,19 +11,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import IO, Any, cast
 
 from sftkit.errors import SourceError
 from sftkit.sources.decompression import decompressed
 from sftkit.sources.model import SourceFile
+from sftkit.storage.streams import open_to_read
 
 _CHUNK = 1 << 20
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is an fsspec URL rather than a local path."""
-    return "://" in path
 
 
 @contextmanager
@@ -54,19 +49,12 @@ def open_raw(file: SourceFile) -> Iterator[IO[bytes]]:
     Raises:
         SourceError: it cannot be opened.
     """
-    if is_url(file.path):
-        import fsspec
-
-        opened = fsspec.open(file.path, "rb")
-        with opened as stream:
-            yield cast(IO[bytes], stream)
-    else:
-        try:
-            stream = Path(file.path).open("rb")  # noqa: SIM115 - closed below; only opening is guarded here
-        except OSError as error:
-            raise SourceError(f"{file.path}: cannot be read: {error.strerror}") from None
-        with stream:
-            yield stream
+    try:
+        stream = open_to_read(file.location)  # only opening is guarded here
+    except OSError as error:
+        raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
+    with stream:
+        yield stream
 
 
 def in_bounded_lines(stream: IO[bytes], most: int) -> Callable[[], bytes]:

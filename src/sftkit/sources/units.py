@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from typing import TypeVar
 
 from sftkit.errors import SourceError
 from sftkit.rows import Batch, RowLog
 from sftkit.sources.formats import FORMATS
-from sftkit.sources.model import Range, Scan, SourceFile
-from sftkit.sources.opening import is_url
+from sftkit.sources.model import Range, SourceFile
+from sftkit.storage.files import stamp_of
+
+T = TypeVar("T")
 
 _AT_ONCE = 4  # files
 
@@ -41,20 +44,25 @@ class ScannedFile:
     units: tuple[Unit, ...]
 
 
-def scan_files(files: list[SourceFile], unit_size: int) -> list[ScannedFile]:
-    """Hash every file and cut it into units of about `unit_size` bytes, numbered in order.
+ScanAll = Callable[[Callable[[SourceFile], T], Sequence[SourceFile]], Iterable[T]]
+"""Applies a function to some files, and gives the results in their order."""
+
+
+def in_threads(scan: Callable[[SourceFile], T], files: Sequence[SourceFile]) -> Iterator[T]:
+    """Scan files in this process: hashing and waiting for disks leave the interpreter free."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(scan, files)
+
+
+def scan_files(
+    files: list[SourceFile], unit_size: int, scan_all: ScanAll[ScannedFile] = in_threads
+) -> list[ScannedFile]:
+    """Hash every file and cut it into units of about `unit_size` bytes.
 
     Raises:
         SourceError: a file cannot be read, or is not what its format says.
     """
-    scanned: list[ScannedFile] = []
-    number = 0
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # hashing and waiting for disks leave the interpreter free
-        for file, scan in pool.map(lambda file: _scanned(file, unit_size), files):
-            units = tuple(Unit(number + index, file, part) for index, part in enumerate(scan.ranges))
-            number += len(units)
-            scanned.append(ScannedFile(file, scan.sha256, units))
-    return scanned
+    return list(scan_all(partial(scan_file, unit_size=unit_size), files))
 
 
 def read_unit(unit: Unit, log: RowLog) -> Iterator[Batch]:
@@ -70,17 +78,21 @@ def read_unit(unit: Unit, log: RowLog) -> Iterator[Batch]:
             raise SourceError(f"{file.path}: changed while it was read; leave it alone, and run the same command again")
 
 
-def _scanned(file: SourceFile, unit_size: int) -> tuple[SourceFile, Scan]:
+def scan_file(file: SourceFile, unit_size: int) -> ScannedFile:
+    """Hash a file and cut it into units of about `unit_size` bytes, numbered from 0.
+
+    Raises:
+        SourceError: it cannot be read, or is not what its format says.
+    """
     with _named(file):
         stamped = replace(file, stamp=_stamp(file))
-        return stamped, FORMATS[file.format].scan(stamped, unit_size)
+        scan = FORMATS[file.format].scan(stamped, unit_size)
+    units = tuple(Unit(number, stamped, part) for number, part in enumerate(scan.ranges))
+    return ScannedFile(stamped, scan.sha256, units)
 
 
-def _stamp(file: SourceFile) -> tuple[int, int] | None:
-    if is_url(file.path):
-        return None
-    found = Path(file.path).stat()
-    return found.st_size, found.st_mtime_ns
+def _stamp(file: SourceFile) -> tuple[int, int | str]:
+    return stamp_of(file.location)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sftkit.sample import sample_path
@@ -17,6 +17,23 @@ _NAMES = (
 _PATTERNS = ("*.tiktoken", "tokenization_*.py", "additional_chat_templates/*.jinja")
 
 
+_BESIDE = ("config.json", "processor_config.json", "preprocessor_config.json")
+_CODE = "*.py"
+
+
+def files_of_tokenizer(name: str) -> list[tuple[str, Path]]:
+    """All that loading a tokenizer may look at, by its name there: its own files, and what lies beside them and says
+    of which kind it is.
+
+    Args:
+        name: directory or Hub id the tokenizer was loaded from.
+    """
+    found = dict(_found(name, (*_NAMES, *_BESIDE)))
+    folders = {path.parent for key, path in found.items() if "/" not in key}
+    code = {path.name: path for folder in folders for path in folder.glob(_CODE)}
+    return sorted({**code, **found}.items())
+
+
 def tokenizer_files(name: str) -> dict[str, str]:
     """sha256 of every file that a tokenizer is made from, by its name there; of a Hub id, those in the local cache.
 
@@ -25,20 +42,20 @@ def tokenizer_files(name: str) -> dict[str, str]:
     Args:
         name: directory or Hub id the tokenizer was loaded from.
     """
-    return {key: _sha256(path) for key, path in sorted(_found(name))}
+    return {key: _sha256(path) for key, path in sorted(_found(name, _NAMES))}
 
 
-def _found(name: str) -> Iterator[tuple[str, Path]]:
+def _found(name: str, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
     folder = Path(str(sample_path(name))).expanduser()
     if folder.is_dir():
-        paths = [folder / each for each in _NAMES]
+        paths = [folder / each for each in names]
         paths += [path for pattern in _PATTERNS for path in folder.glob(pattern)]
         yield from ((path.relative_to(folder).as_posix(), path) for path in paths if path.is_file())
         return
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    for each in _NAMES:
+    for each in names:
         try:
             path = try_to_load_from_cache(name, each)
         except HFValidationError:  # neither a directory nor a Hub id

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
-from sftkit.shards.files import replacing, size_of, sync_file
+from sftkit.storage.files import replacing, size_of, sync_file
 from sftkit.training.distributed import warn_once
 from sftkit.training.keeping.progress import Progress
 from sftkit.training.measuring.work import WorkCounts

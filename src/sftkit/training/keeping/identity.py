@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.fields import plain
 from sftkit.config.schema import TrainConfig
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN
+from sftkit.storage.files import size_of
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -51,5 +51,5 @@ def _data(shards: ShardSet) -> str:
     """Of which data: what the manifest says made it, else names and sizes of the files."""
     if shards.manifest is not None:
         return shards.manifest.fingerprint
-    files = [(path.name, path.stat().st_size) for path in map(Path, shards.splits.get(TRAIN, ()))]
+    files = [(path.name, size_of(path)) for path in shards.splits.get(TRAIN, ())]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

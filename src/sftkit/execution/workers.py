@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sftkit.errors import SftkitError
+from sftkit.execution.runner import WorkerError
 from sftkit.processes import START_METHOD, interrupts_held_back
 
 T = TypeVar("T")
@@ -32,10 +32,6 @@ R = TypeVar("R")
 _QUEUED_PER_WORKER = 2
 _TERMINATED = (None, 0, -signal.SIGTERM)
 _COLLECT_EVERY = 50_000  # allocations; rows are many small objects and hold no cycles
-
-
-class WorkerError(SftkitError):
-    """A worker process died, by the system's hand or for lack of memory."""
 
 
 @contextmanager
@@ -57,6 +53,8 @@ class Workers:
     To be used in a `with` block, at whose end the processes end too.
     """
 
+    sees_our_files = True
+
     def __init__(self, count: int) -> None:
         self._count = count
         self._pool: ProcessPoolExecutor | None = None
@@ -72,6 +70,11 @@ class Workers:
     ) -> None:
         self._end()
         self._held.cleanup()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether tasks run in this very process."""
+        return self._count <= 1
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
         """Run every task and yield (task, result) as each is done, in no particular order.
@@ -151,10 +154,16 @@ def _begin() -> None:
     """What a worker does first: it will end with the process that started it, even if that one is killed."""
     from sftkit.torchless import import_transformers_without_torch
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked one would do what its parent does, and wait for ever
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     import_transformers_without_torch()
+    settle()
+
+
+def settle() -> None:
+    """Let the garbage collector of this process look for cycles less often, and never among what is there already."""
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
 

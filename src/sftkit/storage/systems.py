@@ -1,0 +1,20 @@
+"""The file system behind a URL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sftkit.storage.paths import RemotePath
+
+
+def system_of(place: RemotePath) -> tuple[Any, str]:
+    """The fsspec file system of a place, and the path there. fsspec keeps one for each process and its options.
+
+    Raises:
+        ImportError: the package for this protocol is not installed; its message names it.
+        ValueError: there is no such protocol.
+    """
+    import fsspec
+
+    system, path = fsspec.url_to_fs(place.url, **place.options)
+    return system, path

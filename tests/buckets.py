@@ -1,0 +1,84 @@
+"""Buckets of an S3-compatible server on this machine, for tests."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of its own on a server."""
+
+    endpoint: str
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"endpoint_url": self.endpoint}
+
+    @property
+    def option(self) -> str:
+        return f"--storage_options.endpoint_url={self.endpoint}"
+
+    @property
+    def system(self) -> Any:
+        return fsspec.filesystem("s3", **self.options)
+
+    def url(self, name: str) -> str:
+        return f"s3://{self.name}/{name}"
+
+    def put(self, path: Path, name: str) -> str:
+        self.system.put_file(str(path), f"{self.name}/{name}")
+        return self.url(name)
+
+    def names(self, folder: str) -> list[str]:
+        """The names of all files below a folder."""
+        system, root = self.system, f"{self.name}/{folder}/"
+        system.invalidate_cache()
+        return [name.removeprefix(root) for name in system.find(root)]
+
+    def files(self, folder: str) -> dict[str, bytes]:
+        """All files below a folder by their names in it."""
+        return {name: self.system.cat_file(f"{self.name}/{folder}/{name}") for name in self.names(folder)}
+
+    def failures(self) -> tuple[int, int]:
+        """Requests that the server was sent, and how many of them it failed."""
+        with urllib.request.urlopen(f"{self.endpoint}/failures") as answer:
+            requests, failures = ast.literal_eval(answer.read().decode())
+        return requests, failures
+
+
+@contextmanager
+def server(failing: float = 0.0) -> Iterator[str]:
+    """A server that fails a fraction of its requests, in a process of its own; its endpoint."""
+    os.environ.update(CREDENTIALS)
+    script = Path(__file__).with_name("s3_server.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(failing)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def new_bucket(endpoint: str) -> Bucket:
+    bucket = Bucket(endpoint, f"bucket-{uuid.uuid4().hex[:8]}")
+    bucket.system.mkdir(bucket.name)
+    return bucket

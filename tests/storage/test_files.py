@@ -1,0 +1,167 @@
+"""Local and remote files: written as a whole or not at all, read through what fails for a moment."""
+
+from __future__ import annotations
+
+import errno
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from sftkit.storage import retrying, streams
+from sftkit.storage.files import (
+    create,
+    read_bytes,
+    read_ranges,
+    remove,
+    replacing,
+    size_of,
+    sizes_below,
+    sizes_in,
+    stamp_of,
+    write_text,
+)
+from sftkit.storage.paths import RemotePath, options_for, path_of, relative_name
+from sftkit.storage.streams import open_to_read
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying.time, "sleep", lambda _: None)
+
+
+@pytest.fixture
+def folder() -> Iterator[RemotePath]:
+    yield RemotePath("memory://folder")
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+def test_names_of_a_url_are_those_of_a_path() -> None:
+    url = RemotePath("s3://bucket/some/data.tar.gz", {"key": "secret"})
+    assert (url.name, url.stem, str(url.parent)) == ("data.tar.gz", "data.tar", "s3://bucket/some")
+    assert str(url.with_name("other")) == "s3://bucket/some/other"
+    assert (url.parent / "a" / "b").options == {"key": "secret"}
+    assert relative_name(url, RemotePath("s3://bucket/")) == "some/data.tar.gz"
+    assert relative_name(url, url) == "data.tar.gz"
+    assert relative_name(Path("/a/b/c"), Path("/a")) == "b/c"
+
+
+def test_a_url_shows_no_secret_and_travels_with_it() -> None:
+    url = RemotePath("s3://bucket/file", {"secret": "hush"})
+    assert "hush" not in f"{url} {url!r}"
+    assert pickle.loads(pickle.dumps(url)).options == {"secret": "hush"}
+    assert url == RemotePath("s3://bucket/file")
+
+
+def test_options_of_one_protocol_stand_under_its_name() -> None:
+    given = {"anon": True, "s3": {"endpoint_url": "here"}, "gs": {"token": "t"}, "client_kwargs": {"a": 1}}
+    assert options_for("s3://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "endpoint_url": "here"}
+    assert options_for("gs://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "token": "t"}
+    assert path_of("~/x", given) == Path("~/x").expanduser()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_file_is_there_as_a_whole_or_not_at_all(remote: bool, tmp_path: Path, folder: RemotePath) -> None:
+    root = folder if remote else tmp_path
+    target = root / "file"
+    with pytest.raises(ZeroDivisionError), replacing(target) as temporary:
+        temporary.write_text(f"{1 // 0}")
+    assert size_of(target) == -1
+    with replacing(target) as temporary:
+        temporary.write_bytes(b"whole")
+        assert size_of(target) == -1
+    before = stamp_of(target)
+    assert (size_of(target), read_bytes(target), sizes_in(root)) == (5, b"whole", {"file": 5})
+    write_text(target, "other \udcff")
+    assert read_bytes(target) == b"other \\udcff"
+    assert stamp_of(target) != before
+    remove(target, root / "none")
+    assert sizes_in(root) == {}
+    with pytest.raises(FileNotFoundError):
+        read_bytes(target)
+
+
+def test_files_below_a_folder_are_told_by_name(folder: RemotePath) -> None:
+    for name in ("b/two", "a", "b/one"):
+        write_text(folder / name, name)
+    assert sizes_below(folder) == {"a": 1, "b/one": 5, "b/two": 5}
+    assert sizes_in(folder) == {"a": 1}
+    assert sizes_below(folder / "none") == {}
+
+
+def test_a_file_is_created_once(folder: RemotePath) -> None:
+    assert create(folder / "lock", b"mine")
+    assert not create(folder / "lock", b"yours")
+    assert read_bytes(folder / "lock") == b"mine"
+
+
+def test_ranges_are_read_in_their_order(folder: RemotePath) -> None:
+    write_text(folder / "file", "0123456789")
+    assert read_ranges(folder / "file", [(8, 10), (0, 3)]) == [b"89", b"012"]
+    with pytest.raises(OSError, match="it ends too early"):
+        read_ranges(folder / "file", [(8, 12)])
+
+
+def failing(times: int, error: Exception) -> Callable[[], str]:
+    left = [error] * times
+
+    def call() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    return call
+
+
+def test_what_passes_is_tried_again() -> None:
+    place = RemotePath("s3://bucket/file")
+    assert retrying.retried(place, failing(retrying.ATTEMPTS - 1, TimeoutError("slow"))) == "done"
+    with pytest.raises(OSError, match="slow") as failure:
+        retrying.retried(place, failing(retrying.ATTEMPTS, RuntimeError("slow")))
+    assert (failure.value.filename, failure.value.errno) == ("s3://bucket/file", errno.EIO)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError("no"), ImportError("Install s3fs")])
+def test_what_does_not_pass_is_told_at_once(error: Exception) -> None:
+    with pytest.raises(OSError, match=r"gone|no|s3fs") as failure:
+        retrying.retried(RemotePath("s3://bucket/file"), failing(1, error))
+    assert isinstance(failure.value, type(error)) or isinstance(error, ImportError)
+
+
+class Breaking(io.BytesIO):
+    """A connection that breaks at every third read, and gives a few bytes at the others."""
+
+    reads = 0
+    size = 1000
+
+    def read(self, size: int | None = -1) -> bytes:
+        Breaking.reads += 1
+        if Breaking.reads % 3 == 0:
+            raise ConnectionResetError("reset by peer")
+        return super().read(min(size or 7, 7))
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(number % 251 for number in range(1000))
+    opened: list[Any] = []
+    monkeypatch.setattr(streams, "_opened", lambda _: opened.append(1) or Breaking(content))
+    with open_to_read(RemotePath("s3://bucket/file")) as stream:
+        assert stream.read() == content
+        stream.seek(-10, 2)
+        assert (stream.read(4), stream.tell()) == (content[-10:-6], 994)
+        assert stream.seek(990) == 990
+        assert stream.read(100) == content[990:]
+    assert len(opened) > 20
+
+
+def test_a_file_that_ends_too_early_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(io.BytesIO):
+        size = 1000
+
+    monkeypatch.setattr(streams, "_opened", lambda _: Short(b"short"))
+    with open_to_read(RemotePath("s3://bucket/file")) as stream, pytest.raises(OSError, match="it ends too early"):
+        stream.read()

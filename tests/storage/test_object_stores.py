@@ -1,0 +1,311 @@
+"""Runs from and to an object store: the bytes of a local run, whatever befalls them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buckets import Bucket
+from sftkit.build import is_done, output_of, run
+from sftkit.config.fields import plain
+from sftkit.config.schema import PreprocessConfig
+from sftkit.errors import OutputError, SourceError
+from sftkit.planning import plan
+from sftkit.progress import Silent
+from sftkit.shards import lease
+from sftkit.shards.accounts import kept_index
+from sftkit.shards.gathering import reader_of
+from sftkit.shards.lease import Lease, leased
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.staged_index import index_of
+from sftkit.storage.files import read_bytes
+from sftkit.storage.paths import RemotePath
+from support import dataset, handler, shard_bytes, write_jsonl
+
+TIMES = ("seconds", "worker_seconds", "digest")
+
+
+def conversations(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": number,
+            "topic": f"Thema {number % 7} ✓",
+            "messages": [
+                {"role": "user", "content": f"What is {number}?"},
+                {"role": "assistant", "content": f"It is {number}. " * (number % 9 + 1)},
+            ],
+        }
+        for number in range(count)
+    ]
+
+
+def config(source: str, output: str, bucket: Bucket, **options: Any) -> PreprocessConfig:
+    data = dataset(
+        source,
+        shuffle=True,
+        retain_columns=("id", "topic", "messages"),
+        data_handlers=[handler("tokenize_and_apply_chat_template_with_masking", conversation_column="messages")],
+    )
+    given = {"unit_size": 4000, "num_dataset_shards": 3, "num_workers": 1, "packing": "bfd", "pack_length": 64}
+    return PreprocessConfig(
+        output_dir=output,
+        datasets=(data,),
+        model_name_or_path="sample:model",
+        storage_options=bucket.options,
+        **{**given, **options},
+    )
+
+
+def made(wanted: PreprocessConfig) -> Manifest:
+    planned = plan(wanted)
+    done = is_done(planned)
+    return done if done is not None else run(planned, Silent())
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("source") / "conversations.jsonl", conversations(300))
+
+
+def shards_in(bucket: Bucket, folder: str) -> dict[str, bytes]:
+    return {name: data for name, data in bucket.files(folder).items() if name.endswith(".parquet")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bytes_are_those_of_a_local_run(workers: int, source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    local = made(config(str(source), str(tmp_path / "out"), bucket))
+    url = bucket.put(source, "raw/conversations.jsonl")
+    remote = made(config(bucket.url("raw"), bucket.url("out"), bucket, num_workers=workers))
+    assert shards_in(bucket, "out") == shard_bytes(tmp_path / "out")
+    assert set(bucket.names("out")) == {"README.md", "manifest.json", *shard_bytes(tmp_path / "out")}
+    assert remote.fingerprint == local.fingerprint
+    assert remote.splits == local.splits
+    assert [each.path for each in remote.sources] == [url]
+
+
+def test_they_are_so_where_one_request_in_twenty_fails(source: Path, tmp_path: Path, failing_bucket: Bucket) -> None:
+    made(config(str(source), str(tmp_path / "out"), failing_bucket))
+    requests, failures = failing_bucket.failures()
+    failing_bucket.put(source, "raw.jsonl")
+    made(config(failing_bucket.url("raw.jsonl"), failing_bucket.url("out"), failing_bucket, num_workers=2))
+    assert shards_in(failing_bucket, "out") == shard_bytes(tmp_path / "out")
+    asked, failed = (
+        after - before for after, before in zip(failing_bucket.failures(), (requests, failures), strict=True)
+    )
+    assert failed > 3
+    assert failed > 0.02 * asked
+
+
+@pytest.mark.parametrize(("staging", "output"), [("local", "remote"), ("remote", "local"), ("remote", "remote")])
+def test_staged_units_may_stand_elsewhere(
+    staging: str, output: str, source: Path, tmp_path: Path, bucket: Bucket
+) -> None:
+    units = str(tmp_path / "units") if staging == "local" else bucket.url("units")
+    out = str(tmp_path / "out") if output == "local" else bucket.url("out")
+    first = made(config(str(source), out, bucket, staging_dir=units))
+    again = made(config(str(source), out, bucket, staging_dir=units, num_dataset_shards=2, overwrite=True))
+    assert (first.units_found, again.units_found) == (0, again.units)
+    assert again.units > 3
+    there = shards_in(bucket, "out") if output == "remote" else shard_bytes(tmp_path / "out")
+    assert sorted(there) == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+
+
+def test_units_are_kept_where_that_is_asked_for(source: Path, bucket: Bucket) -> None:
+    kept = config(str(source), bucket.url("out"), bucket, keep_staging=True)
+    units = 2 * made(kept).units
+    assert sum("unit-" in name for name in bucket.names("out")) == units
+    assert made(config(str(source), bucket.url("out"), bucket, overwrite=True, pack_length=128)).units_found
+    assert set(bucket.names("out")) == {
+        *("README.md", "manifest.json"), *(f"train-{number:05d}-of-00003.parquet" for number in range(3))
+    }  # fmt: skip
+
+
+def test_where_rows_lie_is_told_by_the_account(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    for column in ("messages", None):
+        staged = tmp_path / f"units-{column}"
+        made(config(str(source), str(tmp_path / f"out-{column}"), bucket, staging_dir=str(staged)))
+        files = [path for path in staged.glob("unit-*.arrow") if ".account" not in path.suffixes]
+        columns = ("input_ids", "labels", "sftkit_extras")
+        for path in files:
+            told, found = kept_index(path, columns), index_of(path, columns)
+            assert told.counts.tolist() == found.counts.tolist()
+            assert told.widths == found.widths
+            for name in columns:
+                assert told.begins[name].tolist() == found.begins[name].tolist()
+                assert told.lengths[name].tolist() == found.lengths[name].tolist()
+        assert files
+
+
+def test_a_run_that_is_killed_again_and_again_goes_on(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    """Killed when so many of its units are staged, from the beginning to the time when shards are written."""
+    wanted = config(str(source), str(tmp_path / "out"), bucket)
+    units = made(wanted).units
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({**plain(wanted), "output_dir": bucket.url("out"), "num_workers": 2})
+    )
+    argv = [sys.executable, "-m", "sftkit", "preprocess", f"--config={tmp_path / 'config.yaml'}"]
+    for share in (0.2, 0.6, 1.0):
+        child = subprocess.Popen(argv, stderr=subprocess.PIPE)
+        while child.poll() is None and sum(".account" in name for name in bucket.names("out")) < share * units:
+            time.sleep(0.01)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        assert "manifest.json" not in bucket.names("out")
+    again = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"0 of {units} work units tokenized, {units} found staged" in again.stdout
+    assert shards_in(bucket, "out") == shard_bytes(tmp_path / "out")
+    assert not any(name.startswith(".staging") for name in bucket.names("out"))
+
+
+def test_another_data_set_is_not_overwritten_unasked(source: Path, bucket: Bucket) -> None:
+    made(config(str(source), bucket.url("out"), bucket))
+    before = bucket.files("out")
+    with pytest.raises(OutputError, match=r"^output_dir s3://.*/out: holds another data set; choose another directory"):
+        made(config(str(source), bucket.url("out"), bucket, pack_length=128))
+    assert bucket.files("out") == before
+    made(config(str(source), bucket.url("out"), bucket, num_dataset_shards=1, overwrite=True))
+    assert sorted(shards_in(bucket, "out")) == ["train-00000-of-00001.parquet"]
+
+
+def test_files_of_others_are_in_the_way(source: Path, bucket: Bucket) -> None:
+    bucket.put(source, "out/theirs.parquet")
+    with pytest.raises(OutputError, match=r"out: holds theirs\.parquet, which is not of sftkit"):
+        made(config(str(source), bucket.url("out"), bucket))
+    assert set(bucket.names("out")) == {"theirs.parquet"}
+
+
+def test_a_shard_that_is_lost_is_made_again(source: Path, bucket: Bucket) -> None:
+    wanted = config(str(source), bucket.url("out"), bucket)
+    made(wanted)
+    before = bucket.files("out")
+    bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
+    assert is_done(plan(wanted)) is None
+    made(wanted)
+    assert shards_in(bucket, "out") == {name: data for name, data in before.items() if name.endswith(".parquet")}
+    assert is_done(plan(wanted)) is not None
+
+
+def test_bad_rows_are_told_beside_the_shards(tmp_path: Path, bucket: Bucket) -> None:
+    rows: list[Any] = conversations(50)
+    rows[7] = {"messages": None}
+    bucket.put(write_jsonl(tmp_path / "bad.jsonl", rows), "bad.jsonl")
+    made(config(bucket.url("bad.jsonl"), bucket.url("out"), bucket, max_bad_rows=1))
+    [told] = bucket.files("out")["quarantine.jsonl"].decode().splitlines()
+    assert (json.loads(told)["path"], json.loads(told)["row"]) == (bucket.url("bad.jsonl"), 8)
+
+
+def test_passwords_are_neither_kept_nor_shown(source: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+    from sftkit.console.plans import print_plan
+    from sftkit.console.streams import results
+
+    wanted = config(str(source), bucket.url("out"), bucket)
+    made(wanted)
+    assert all(bucket.endpoint.encode() not in data for data in bucket.files("out").values())
+    print_plan(plan(wanted), results())
+    shown = capsys.readouterr().out
+    assert "endpoint_url: '***'" in shown
+    assert bucket.endpoint not in shown
+
+
+def test_a_source_that_changes_meanwhile_is_named(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    url = bucket.put(source, "raw.jsonl")
+    planned = plan(config(url, str(tmp_path / "out"), bucket))
+    bucket.put(write_jsonl(tmp_path / "other.jsonl", conversations(400)), "raw.jsonl")
+    with pytest.raises(SourceError, match=r"raw\.jsonl: changed while it was read"):
+        run(planned, Silent())
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("s3://{bucket}/none.jsonl", "no such file or directory"),
+        ("s3://{bucket}/none-*.jsonl", "no data files there"),
+        ("s3://nobody-has-this-bucket/raw.jsonl", "no such file or directory|cannot be read: .*bucket"),
+        ("nosuch://bucket/raw.jsonl", "cannot be read: Protocol not known"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(url: str, reason: str, tmp_path: Path, bucket: Bucket) -> None:
+    with pytest.raises(SourceError, match=reason):
+        plan(config(url.format(bucket=bucket.name), str(tmp_path / "out"), bucket))
+
+
+def test_a_bucket_that_is_not_there_is_one_sentence(source: Path, bucket: Bucket) -> None:
+    with pytest.raises(OutputError, match=r"^output_dir s3://nobody-has-this/out: cannot be read or written: "):
+        made(config(str(source), "s3://nobody-has-this/out", bucket))
+
+
+# --- One run at a time ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(bucket: Bucket) -> RemotePath:
+    return RemotePath(bucket.url("out"), bucket.options)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.1)
+    monkeypatch.setattr(lease, "PATIENCE", 1.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_second_run_is_refused(source: Path, bucket: Bucket, place: RemotePath) -> None:
+    wanted = config(str(source), place.url, bucket)
+    planned = plan(wanted)
+    with output_of(wanted).open(overwrite=False), pytest.raises(OutputError, match="another run is writing there"):
+        run(planned, Silent())
+    run(planned, Silent())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.LogCaptureFixture) -> None:
+    lock = place / "lock"
+    other = Lease(lock, place)
+    other.take()
+    other._ended.set()  # as if killed, on another machine
+    held = json.loads(read_bytes(lock))
+    held[0]["host"] = "another"
+    lease.write_bytes(lock, json.dumps(held).encode())
+    with caplog.at_level(logging.WARNING), leased(lock, place) as mine:
+        mine.check()
+        with pytest.raises(OutputError, match="another run has begun to write there, so this one writes nothing more"):
+            other.check()
+    assert "a lock is there; looking for 1 s whether its run is alive" in caplog.text
+
+
+def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(place: RemotePath) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    holder = {"run": "x", "host": socket.gethostname(), "process": int(dead.stdout)}
+    lease.write_bytes(place / "lock", json.dumps([holder, 3]).encode())
+    began = time.monotonic()
+    with leased(place / "lock", place) as mine:
+        mine.check()
+    assert time.monotonic() - began < lease.PATIENCE / 2
+    assert os.getpid() != int(dead.stdout)
+
+
+def test_rows_of_a_remote_unit_are_read_with_few_requests(source: Path, bucket: Bucket) -> None:
+    import numpy as np
+
+    made(config(str(source), bucket.url("out"), bucket, staging_dir=bucket.url("units"), unit_size=1 << 20))
+    [name] = [name for name in bucket.files("units") if ".account" not in name]
+    columns = ("input_ids", "labels", "sftkit_extras")
+    reader = reader_of(RemotePath(bucket.url(f"units/{name}"), bucket.options), columns)
+    rows = np.arange(0, 300, 7)
+    places, lengths = reader.places("input_ids", rows)
+    into = [np.empty(length, np.int32) for length in lengths.tolist()]
+    before, _ = bucket.failures()
+    reader.read(list(zip(places.tolist(), into, strict=True)))
+    assert bucket.failures()[0] - before == 1
+    assert all(len(set(row.tolist())) > 3 for row in into)
