@@ -119,7 +119,11 @@ def test_special_tokens_may_be_added_to_shards_made_without_them(tmp_path: Path)
         (("--training_data_path", "nowhere"), 1, "nowhere: no such file or directory"),
         (("--init_from_config", "false"), 1, "init_from_config"),
         (("--report_to", "tensorbord"), 1, "report_to: 'tensorbord' is no tracker; did you mean tensorboard?"),
-        (("--streaming", "true", "--max_steps", "-1"), 1, "streaming has no end: give max_steps"),
+        (
+            ("--streaming", "true", "--train_sampling_strategy", "group_by_length"),
+            1,
+            "train_sampling_strategy: group_by_length needs the lengths of all rows beforehand; leave out streaming",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sftkit.shards.manifest import MANIFEST_NAME, Manifest, ShardInfo, SplitInfo
 from sftkit.shards.reading import open_shards
 from sftkit.training.feeding.split_rows import SplitRows, open_split
 
@@ -28,6 +29,36 @@ def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int =
     return open_split(open_shards(str(folder)), "train", max(len(ids), 1), None, held)
 
 
+def write_laid_out(folder: Path, files: Sequence[Sequence[Sequence[int]]], *, packed: bool = False) -> int:
+    """Files of row groups of rows of these lengths; every token of row i is i. Packs are of two sequences. How many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = pa.list_(pa.int32())
+    number = 0
+    for name, groups in enumerate(files):
+        schema = pa.schema([("input_ids", kind), ("labels", kind), *([("seq_lengths", kind)] if packed else [])])
+        with pq.ParquetWriter(folder / f"train-{name:05d}.parquet", schema) as writer:
+            for lengths in groups:
+                ids = [[number + row] * length for row, length in enumerate(lengths)]
+                columns = {"input_ids": ids, "labels": ids}
+                if packed:
+                    columns["seq_lengths"] = [[length // 2, length - length // 2] for length in lengths]
+                writer.write_table(pa.table(columns, schema), row_group_size=max(len(lengths), 1))
+                number += len(lengths)
+    return number
+
+
+def write_manifest(folder: Path, *rows: int) -> None:
+    """A manifest of the training files of a directory, which are said to hold so many rows."""
+    files = sorted(path.name for path in folder.glob("train-*.parquet"))
+    shards = tuple(ShardInfo(name, count, 0, 0, 0, "") for name, count in zip(files, rows, strict=True))
+    split = SplitInfo(sum(rows), 0, 0, 0, 0, {}, shards)
+    manifest = Manifest(
+        columns=(), text_column=None, splits={"train": split}, sources=(), rows_read=0, rows_written=0, rows_left_out=0,
+        rows_repeated=0, dropped={}, quarantined=0, tokenizer=None, engine={}, fingerprint="", config={}, versions={},
+    )  # fmt: skip
+    (folder / MANIFEST_NAME).write_text(manifest.to_json())
+
+
 def events(output: Path) -> list[dict[str, Any]]:
     """The log events of a run."""
     return [json.loads(line) for line in (output / "training_logs.jsonl").read_text().splitlines()]
@@ -40,4 +71,4 @@ def logged(output: Path, key: str) -> list[float]:
 
 def numbers(rows: SplitRows, refs: np.ndarray) -> list[int]:
     """The numbers of the rows that refs stand for."""
-    return [int(rows.group(group).row(row).input_ids.values[0]) for group, row in refs.tolist()]
+    return [int(rows.row(group, row).input_ids.values[0]) for group, row in refs.tolist()]

@@ -13,12 +13,11 @@ from sftkit.training.feeding.batching import (
     Batches,
     RowBatches,
     Sharing,
-    StreamBatches,
     TokenBatches,
     cut_by_length,
     deal,
 )
-from sftkit.training.feeding.order import EpochOrder, Shuffling, StreamOrder
+from sftkit.training.feeding.order import EpochOrder, Shuffling
 from sftkit.training.feeding.split_rows import SplitRows
 
 from .material import numbers, written
@@ -35,10 +34,10 @@ def fifty(tmp_path_factory: pytest.TempPathFactory) -> SplitRows:
 
 def epoch_of(batches: Batches, rows: SplitRows, processes: int, epoch: int) -> list[list[list[int]]]:
     """The rows of each micro-batch of each process."""
-    assert batches.per_epoch is not None
-    made = [batches.rows(epoch, number) for number in range(batches.per_epoch)]
-    assert all(len(parts) == processes for parts in made)
-    return [[numbers(rows, part) for part in parts] for parts in made]
+    return [
+        [numbers(rows, batches.rows(epoch, number, process)) for process in range(processes)]
+        for number in range(batches.per_epoch)
+    ]
 
 
 @given(LENGTHS, st.integers(0, 3), st.sampled_from([10_000, 40]), st.booleans(), st.sampled_from([None, 8]))
@@ -74,15 +73,6 @@ def test_rows_are_shuffled_within_a_window_and_no_more_is_read_than_it_holds(tmp
     for start in range(0, 48, 8):
         groups = {number // 4 for number in numbers(rows, order.rows(start, start + 8))}
         assert len(groups) == 2
-
-
-def test_a_stream_goes_through_every_file_again_and_again(tmp_path: Path) -> None:
-    rows = written(tmp_path, [3] * 24, file=6)
-    order = StreamOrder(rows, Shuffling(10_000, 1, True))
-    turns = [numbers(rows, order.rows(start, start + 24)) for start in (0, 24, 48)]
-    assert all(sorted(turn) == list(range(24)) for turn in turns)
-    assert turns[0] != turns[1] != turns[2]
-    assert numbers(rows, StreamOrder(rows, Shuffling(10_000, 1, True)).rows(30, 40)) == turns[1][6:16]
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -146,14 +136,6 @@ def test_token_batches_are_the_same_for_any_number_of_processes(fifty: SplitRows
     assert steps(1, 4) == steps(2, 2) == steps(4, 1)
 
 
-def test_a_stream_of_batches_has_no_end(tmp_path: Path) -> None:
-    rows = written(tmp_path, [3] * 10)
-    batches = StreamBatches(rows, SHUFFLED, Sharing(2, 2, False), 2)
-    assert batches.per_epoch is None
-    found = [number for micro in range(10) for part in batches.rows(0, micro) for number in numbers(rows, part)]
-    assert sorted(found[:40]) == sorted(list(range(10)) * 4)
-
-
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=60), st.integers(1, 8))
 def test_rows_are_dealt_evenly(sizes: list[int], parts: int) -> None:
     most = -(-len(sizes) // parts)
@@ -169,7 +151,7 @@ def test_rows_of_like_length_share_a_step_when_asked(fifty: SplitRows) -> None:
     plain = RowBatches(fifty, SHUFFLED, Sharing(1, 1, True), 10, drop_last=False)
 
     def spread(batches: RowBatches) -> int:
-        sizes = [fifty.sizes(batches.rows(0, number)[0]) for number in range(5)]
+        sizes = [fifty.sizes(batches.rows(0, number, 0)) for number in range(5)]
         return int(sum(part.max() - part.min() for part in sizes))
 
     assert spread(grouped) * 3 < spread(plain)

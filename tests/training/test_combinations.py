@@ -9,9 +9,11 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.schema import ProcessorConfig, TrainConfig
 from sftkit.errors import ConfigError
 from sftkit.training.settings.combinations import check_combinations, use_one_gpu
+
+STREAMING = ProcessorConfig(streaming=True)
 
 
 def arguments(**given: Any) -> TrainingArguments:
@@ -66,6 +68,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         ({"attn_implementation": "sdpa"}, arguments(gradient_checkpointing=True)),
         ({}, on_gpu(use_liger_kernel=True)),
         ({"use_peft": True, "torch_dtype": "float16"}, on_gpu(fp16=True)),  # adapters are float32
+        ({"dataprocessor": STREAMING}, arguments(num_train_epochs=2)),
     ],
 )
 def test_what_works_is_let_through(given: dict[str, Any], run: Any) -> None:
@@ -89,6 +92,16 @@ def test_what_works_is_let_through(given: dict[str, Any], run: Any) -> None:
             {"attn_implementation": "flash_attention_2"},
             on_gpu(),
             "attn_implementation: flash_attention_2 computes in 16 bits only",
+        ),
+        (
+            {"dataprocessor": STREAMING, "tokens_per_device_batch": 100},
+            arguments(),
+            "tokens_per_device_batch needs the lengths of all rows beforehand; leave out streaming",
+        ),
+        (
+            {"dataprocessor": STREAMING},
+            arguments(train_sampling_strategy="group_by_length"),
+            "train_sampling_strategy: group_by_length needs the lengths of all rows beforehand; leave out streaming",
         ),
         ({"torch_dtype": "float16"}, on_gpu(fp16=True), "fp16=true scales gradients, which must not be float16"),
         (

@@ -12,6 +12,8 @@ from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.shards.reading import open_shards
 from sftkit.training.feeding.split_rows import RowLimit, SplitRows, open_split
 
+from .material import write_manifest
+
 Writer = Callable[..., None]
 Row = tuple[list[list[int]], list[list[int]]]
 
@@ -90,11 +92,46 @@ def test_a_row_group_is_read_when_a_row_of_it_is_needed_and_let_go_of_again(
 
 def test_streaming_looks_into_a_file_when_it_is_reached(tmp_path: Path, write_rows: Writer) -> None:
     for number in range(3):
-        write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]], [[1, 2]])
+        write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * (number + 1), [[1, 2]] * (number + 1))
+    write_manifest(tmp_path, 1, 2, 3)
     found = open_split(open_shards(str(tmp_path)), "train", 10, None, 100, streaming=True)
-    assert len(found.places) == 1
-    assert found.groups_of(2) == [1]
-    assert len(found.places) == 2
+    assert (len(found), found.rows_of(2), found.places) == (6, 3, [])
+    assert found.groups_of(2) == [0]
+    assert (len(found), found.rows_of(2), len(found.places)) == (6, 3, 1)
+
+
+def test_without_a_manifest_streaming_counts_rows_by_footers(tmp_path: Path, write_rows: Writer) -> None:
+    for number in range(3):
+        write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * (number + 1), [[1, 2]] * (number + 1))
+    found = open_split(open_shards(str(tmp_path)), "train", 10, None, 100, streaming=True)
+    assert (len(found), [found.rows_of(file) for file in range(3)]) == (6, [1, 2, 3])
+
+
+def test_a_file_with_other_rows_than_the_manifest_says_is_named(tmp_path: Path, write_rows: Writer) -> None:
+    for number in range(2):
+        write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * 2, [[1, 2]] * 2)
+    write_manifest(tmp_path, 2, 3)
+    found = open_split(open_shards(str(tmp_path)), "train", 10, None, 100, streaming=True)
+    with pytest.raises(DataError, match=r"train-00001\.parquet: holds 2 rows where the manifest says 3"):
+        found.groups_of(1)
+
+
+def test_rows_are_fetched_from_one_row_group_after_the_other(tmp_path: Path) -> None:
+    ids = [[1, 2, 3, 4]] * 20
+    pq.write_table(pa.table({"input_ids": ids, "labels": ids}), tmp_path / "a.parquet", row_group_size=2)
+    found = opened(tmp_path, held=16)
+    refs = np.array([[number, 1] for number in (5, 0, 1, 2, 3, 4, 9)])
+    assert found.fetch(refs, {0, 1, 2, 3, 4}).tolist() == [4] * 7
+    held = [found.group(number) for number in range(5)]
+    assert all(found.group(number) is held[number] for number in range(5))  # whatever they weigh
+    row = found.row(9, 1)
+    assert row.input_ids.values.tolist() == [1, 2, 3, 4]
+    assert row.input_ids.values.base is None  # it does not keep its row group in memory
+    assert found.row(9, 1) is row
+    found.fetch(refs[:1], {4})
+    assert found.group(4) is held[4]
+    assert found.group(3) is not held[3]
+    assert found.row(9, 1) is not row
 
 
 def test_rows_without_a_loss_are_left_out_and_counted(

@@ -21,7 +21,7 @@ ROWS = 29  # three steps of eight rows and one of five
 
 # Imports once; the processes of each launch are forked from one that never computes.
 DRIVER = """
-import json, os, sys
+import json, os, shutil, sys
 from dataclasses import asdict
 from pathlib import Path
 from sftkit.config.loading import load
@@ -52,8 +52,13 @@ def launched(world, argv):
 
 for number, launch in enumerate(json.loads(sys.argv[1])):
     os.environ["MASTER_PORT"] = launch["port"]
+    for checkpoint, output in launch["begun"]:
+        shutil.copytree(checkpoint, output)
     launched(launch["processes"], launch["argv"])
 """
+
+# A window of four row groups, and so four lanes.
+STREAMING = ("--streaming=true", "--shuffle_window=1000", "--save_strategy=steps", "--save_steps=3")
 
 LAUNCHES = {
     "one process": (1, ["--per_device_train_batch_size=8"]),
@@ -73,8 +78,24 @@ LAUNCHES = {
     "tokens": (1, ["--tokens_per_device_batch=100", "--gradient_accumulation_steps=4"]),
     "tokens, two processes": (2, ["--tokens_per_device_batch=100", "--gradient_accumulation_steps=2"]),
     "drop last": (2, ["--per_device_train_batch_size=4", "--dataloader_drop_last=true"]),
-    "streaming": (1, ["--per_device_train_batch_size=8", "--streaming=true", "--max_steps=9"]),
-    "streaming, two processes": (2, ["--per_device_train_batch_size=4", "--streaming=true", "--max_steps=9"]),
+    "streaming": (1, ["--per_device_train_batch_size=8", *STREAMING]),
+    "streaming, two processes": (2, ["--per_device_train_batch_size=4", *STREAMING]),
+    "streaming, gone on with one": (
+        1,
+        [
+            "--per_device_train_batch_size=4",
+            "--gradient_accumulation_steps=2",
+            "--dataloader_num_workers=1",
+            *STREAMING,
+        ],
+    ),
+    "streaming, gone on with two": (2, ["--per_device_train_batch_size=4", *STREAMING]),
+}
+
+# From which run, and after which of its steps: both are in the middle of an epoch.
+GONE_ON = {
+    "streaming, gone on with one": ("streaming, two processes", 3),
+    "streaming, gone on with two": ("streaming", 6),
 }
 
 
@@ -111,7 +132,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         argv = [*common, f"--output_dir={place / name}", *argv]
-        launches.append({"processes": processes, "argv": argv, "port": port})
+        begun = []
+        if name in GONE_ON:
+            other, step = GONE_ON[name]
+            begun = [(str(place / other / f"checkpoint-{step}"), str(place / name / f"checkpoint-{step}"))]
+        launches.append({"processes": processes, "argv": argv, "port": port, "begun": begun})
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(launches)],
         capture_output=True,
@@ -143,7 +168,21 @@ def test_so_they_are_with_a_token_budget_with_streaming_and_with_padding(runs: P
     assert logged(runs / two, "loss") == pytest.approx(logged(runs / one, "loss"), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["one process", "two processes", "tokens", "tokens, two processes", "padded"])
+@pytest.mark.parametrize("name", sorted(GONE_ON))
+def test_so_they_are_where_another_number_of_processes_goes_on(runs: Path, name: str) -> None:
+    _, step = GONE_ON[name]
+    expected = logged(runs / "streaming", "loss")
+    assert len(expected) == EPOCHS * 4
+    assert logged(runs / name, "loss") == pytest.approx(expected[step:], rel=1e-5)  # and none of those before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("one process", "two processes", "tokens", "tokens, two processes", "padded", "streaming"),
+        "streaming, two processes",
+    ],
+)
 def test_every_row_is_seen_once_an_epoch(runs: Path, name: str) -> None:
     report = json.loads((runs / name / "report.json").read_text())
     assert report["tokens"] == EPOCHS * sum(tokens for tokens, _ in lengths())

@@ -16,7 +16,7 @@ import numpy as np
 
 from sftkit.rows import Offsets
 from sftkit.training.distributed import warn_once
-from sftkit.training.feeding.order import EpochOrder, Order, Refs, Shuffling, StreamOrder
+from sftkit.training.feeding.order import NO_ROWS, EpochOrder, Refs, Shuffling
 from sftkit.training.feeding.split_rows import SplitRows
 
 _log = logging.getLogger(__name__)
@@ -40,15 +40,46 @@ class Sharing:
         return self.accumulation * self.processes
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How the rows of an epoch fall into steps, the last of which takes what is left.
+
+    count: rows of the epoch. rows_a_part: rows of a micro-batch at most.
+    """
+
+    count: int
+    rows_a_part: int
+    sharing: Sharing
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows of a full step, in all processes together."""
+        return self.rows_a_part * self.sharing.parts
+
+    @property
+    def per_epoch(self) -> int:
+        """Micro-batches of one process in an epoch."""
+        full = self.count // self.rows_a_step
+        return full * self.sharing.accumulation + self.rounds(full)
+
+    def rows_in(self, step: int) -> int:
+        """Rows of a step, in all processes together; none after the last."""
+        return max(0, min(self.rows_a_step, self.count - step * self.rows_a_step))
+
+    def rounds(self, step: int) -> int:
+        """Micro-batches of one process in a step; as many in every process, though some may be without a row."""
+        return -(-self.rows_in(step) // (self.rows_a_part * self.sharing.processes))
+
+
 class Batches(Protocol):
     """The micro-batches of every epoch."""
 
     @property
-    def per_epoch(self) -> int | None:
-        """Micro-batches of one process in an epoch; None where there is no end."""
+    def per_epoch(self) -> int:
+        """Micro-batches of one process in an epoch."""
 
-    def rows(self, epoch: int, number: int) -> list[Refs]:
-        """The rows of micro-batch `number` of an epoch for each process; they may be none."""
+    def rows(self, epoch: int, number: int, process: int) -> Refs:
+        """The rows of micro-batch `number` of an epoch for one process; they may be none."""
 
 
 class RowBatches:
@@ -60,45 +91,28 @@ class RowBatches:
         self._rows = rows
         self._shuffling = shuffling
         self._sharing = sharing
-        self._rows_per_part = rows_per_part
-        self._step_rows = rows_per_part * sharing.parts
-        self._count = _whole_steps(len(rows), self._step_rows) if drop_last else len(rows)
-        self._order: tuple[int, Order] | None = None
-        self._dealt: tuple[tuple[int, int], list[list[Refs]]] | None = None
+        self._steps = Steps(kept_rows(rows, sharing, rows_per_part, drop_last=drop_last), rows_per_part, sharing)
+        self._order: tuple[int, EpochOrder] | None = None
+        self._dealt: tuple[tuple[int, int], list[Refs]] | None = None
 
     @property
-    def per_epoch(self) -> int | None:
+    def per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
-        steps, rest = divmod(self._count, self._step_rows)
-        return steps * self._sharing.accumulation + -(-rest // (self._rows_per_part * self._sharing.processes))
+        return self._steps.per_epoch
 
-    def rows(self, epoch: int, number: int) -> list[Refs]:
-        """The rows of micro-batch `number` of an epoch for each process."""
+    def rows(self, epoch: int, number: int, process: int) -> Refs:
+        """The rows of micro-batch `number` of an epoch for one process."""
         step, part = divmod(number, self._sharing.accumulation)
         if self._dealt is None or self._dealt[0] != (epoch, step):
             if self._order is None or self._order[0] != epoch:
-                self._order = epoch, self._order_of(epoch)
-            refs = self._order[1].rows(step * self._step_rows, (step + 1) * self._step_rows)
-            self._dealt = (epoch, step), _shared_out(refs, self._rows, self._sharing, self._rows_per_part)
-        return self._dealt[1][part]
-
-    def _order_of(self, epoch: int) -> Order:
-        return EpochOrder(self._rows, self._shuffling, epoch)
-
-
-class StreamBatches(RowBatches):
-    """So many rows a micro-batch, for ever; there is only the epoch 0."""
-
-    def __init__(self, rows: SplitRows, shuffling: Shuffling, sharing: Sharing, rows_per_part: int) -> None:
-        super().__init__(rows, shuffling, sharing, rows_per_part, drop_last=False)
-
-    @property
-    def per_epoch(self) -> int | None:
-        """There is no end."""
-        return None
-
-    def _order_of(self, epoch: int) -> Order:
-        return StreamOrder(self._rows, self._shuffling)
+                self._order = epoch, EpochOrder(self._rows, self._shuffling, epoch)
+            start = step * self._steps.rows_a_step
+            refs = self._order[1].rows(start, start + self._steps.rows_in(step))
+            parts = self._steps.rounds(step) * self._sharing.processes
+            most, padded = self._steps.rows_a_part, self._sharing.padded
+            dealt = [refs] if parts == 1 else deal_out(refs, self._rows.sizes(refs), parts, most, padded=padded)
+            self._dealt = (epoch, step), dealt
+        return self._dealt[1][part * self._sharing.processes + process]
 
 
 class TokenBatches:
@@ -124,18 +138,17 @@ class TokenBatches:
         self._drawn: tuple[int, list[tuple[int, int]]] | None = None
 
     @property
-    def per_epoch(self) -> int | None:
+    def per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
         return -(-self._count // self._sharing.processes)
 
-    def rows(self, epoch: int, number: int) -> list[Refs]:
-        """The rows of micro-batch `number` of an epoch for each process."""
+    def rows(self, epoch: int, number: int, process: int) -> Refs:
+        """The rows of micro-batch `number` of an epoch for one process."""
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, self._draw(epoch)[: self._count]
-        first = number * self._sharing.processes
-        mine = self._drawn[1][first : first + self._sharing.processes]
-        found = [self._order.rows(start, stop) for start, stop in mine]
-        return [*found, *([_NO_ROWS] * (self._sharing.processes - len(found)))]
+        place = number * self._sharing.processes + process
+        batches = self._drawn[1]
+        return self._order.rows(*batches[place]) if place < len(batches) else NO_ROWS
 
     def _draw(self, epoch: int) -> list[tuple[int, int]]:
         if not self._shuffling.shuffled:
@@ -160,23 +173,17 @@ def _whole_steps(count: int, step: int) -> int:
     return count - count % step
 
 
-_NO_ROWS: Refs = np.empty((0, 2), np.int64)
+def kept_rows(rows: SplitRows, sharing: Sharing, rows_a_part: int, *, drop_last: bool) -> int:
+    """Rows of an epoch: all of them, or those of whole steps."""
+    return _whole_steps(len(rows), rows_a_part * sharing.parts) if drop_last else len(rows)
 
 
-def _shared_out(refs: Refs, rows: SplitRows, sharing: Sharing, most: int) -> list[list[Refs]]:
-    """The rows of a step by micro-batch and process; no micro-batch has more than `most` rows."""
-    rounds = -(-len(refs) // (most * sharing.processes))
-    parts = rounds * sharing.processes
-    if parts == 1:
-        return [[refs]]
-    sizes = rows.sizes(refs)
-    dealt = cut_by_length(sizes, parts) if sharing.padded else deal(sizes, parts, most)
+def deal_out(refs: Refs, sizes: Offsets, parts: int, most: int, *, padded: bool) -> list[Refs]:
+    """Rows in micro-batches of nearly equal size (similar length with `padded`), of `most` rows, the largest first."""
+    dealt = cut_by_length(sizes, parts) if padded else deal(sizes, parts, most)
     # The processes wait for each other after every micro-batch: those of one round should be equally large.
     dealt.sort(key=lambda part: -int(sizes[part].sum()))
-    return [
-        [refs[part] for part in dealt[start : start + sharing.processes]]
-        for start in range(0, parts, sharing.processes)
-    ]
+    return [refs[part] for part in dealt]
 
 
 def deal(sizes: Offsets, parts: int, most: int) -> list[list[int]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sftkit.training.feeding.batching import Batches, RowBatches, Sharing, StreamBatches, TokenBatches
+from sftkit.training.feeding.batching import Batches, RowBatches, Sharing, TokenBatches
 from sftkit.training.feeding.collation import Collator
+from sftkit.training.feeding.lane_batches import LaneBatches
 from sftkit.training.feeding.loader import Loader, make_loader
 from sftkit.training.feeding.order import Shuffling
 from sftkit.training.feeding.split_rows import SplitRows
@@ -28,8 +29,9 @@ class Feed:
     train, evaluation: the splits. collate: lays out a batch; padded: whether it pads. seed: of the order of rows.
     window: tokens that are shuffled together. shuffled: False for the order of the files. by_length: rows of similar
     length share a step. tokens: of a micro-batch at most, instead of so many rows. drop_last: a last step that is not
-    full is left out. streaming: rows without an end, file by file. accumulation: micro-batches of one process in a
-    step. processes, process: how many train together, and which of them this is. workers, prefetch: see `make_loader`.
+    full is left out. streaming: this process reads its own part of the rows, as it comes to them. accumulation:
+    micro-batches of one process in a step. processes, process: how many train together, and which of them this is.
+    workers, prefetch: see `make_loader`.
     """
 
     train: SplitRows
@@ -56,11 +58,12 @@ class Feed:
     def train_batches(self, rows: int) -> Batches:
         """The micro-batches of all processes."""
         sharing = Sharing(self.accumulation, self.processes, self.padded)
+        if self.streaming:
+            shuffling = Shuffling(self.window, self.seed, self.shuffled)
+            return LaneBatches(self.train, shuffling, sharing, rows, drop_last=self.drop_last)
         by_length = self.padded or self.by_length
         block = rows * sharing.parts if by_length and self.shuffled and self.tokens is None else None
         shuffling = Shuffling(self.window, self.seed, self.shuffled, block)
-        if self.streaming:
-            return StreamBatches(self.train, shuffling, sharing, rows)
         if self.tokens is not None:
             return TokenBatches(self.train, shuffling, sharing, self.tokens, drop_last=self.drop_last)
         return RowBatches(self.train, shuffling, sharing, rows, drop_last=self.drop_last)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -29,8 +28,8 @@ class MicroBatches(Dataset[list[Sequences]]):
         return len(self._rows)
 
     def __getitem__(self, place: Place) -> list[Sequences]:
-        refs = self._batches.rows(*place)[self._process]
-        return [self._rows.group(group).row(row) for group, row in refs.tolist()]
+        refs = self._batches.rows(*place, self._process)
+        return [self._rows.row(group, row) for group, row in refs.tolist()]
 
 
 class Places(Sampler[list[Place]]):
@@ -51,13 +50,6 @@ class Places(Sampler[list[Place]]):
         self.epoch = epoch
 
 
-class EndlessPlaces(Sampler[list[Place]]):
-    """Places without an end, all of one epoch."""
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        return ([(0, number)] for number in count())
-
-
 class Loader(DataLoader[list[Sequences]]):
     """A DataLoader that the Trainer can tell the epoch.
 
@@ -73,7 +65,7 @@ class Loader(DataLoader[list[Sequences]]):
 def make_loader(
     rows: SplitRows, batches: Batches, process: int, collate: Collator, *, workers: int, prefetch: int | None
 ) -> Loader:
-    """The micro-batches of one process, collated; one without an end has no length.
+    """The micro-batches of one process, collated.
 
     Args:
         rows: of the split.
@@ -83,10 +75,9 @@ def make_loader(
         workers: processes of this process that read ahead; 0 for none.
         prefetch: micro-batches that each of them is ahead; None for torch's default.
     """
-    sampler = EndlessPlaces() if batches.per_epoch is None else Places(batches.per_epoch)
     return Loader(
         MicroBatches(rows, batches, process),
-        batch_sampler=sampler,
+        batch_sampler=Places(batches.per_epoch),
         collate_fn=_Collate(collate),
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,

@@ -6,10 +6,8 @@ than a window holds, however large the split is. A split that fits into one wind
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,8 @@ from sftkit.training.feeding.split_rows import SplitRows
 
 Refs = npt.NDArray[np.int64]
 """Rows by (number of their row group, number within it), shape (rows, 2)."""
+
+NO_ROWS: Refs = np.empty((0, 2), np.int64)
 
 _WINDOWS_KEPT = 2  # a batch may begin in one and end in the next
 _BLOCKS_SORTED = 50  # as transformers' LengthGroupedSampler: batches that are sorted by length together
@@ -38,31 +38,29 @@ class Shuffling:
     sorted_block: int | None = None
 
 
-class Order(ABC):
-    """Rows in order, in windows that grow or are all known."""
+class EpochOrder:
+    """Every row of a split once, row groups drawn from all files."""
 
     def __init__(self, rows: SplitRows, shuffling: Shuffling, epoch: int) -> None:
         self._rows = rows
         self._shuffling = shuffling
         self._epoch = epoch
         self._kept: dict[int, Refs] = {}
-
-    @abstractmethod
-    def _window_at(self, number: int) -> tuple[int, list[int]] | None:
-        """Position of a window's first row, and its row groups; None after the last."""
-
-    @abstractmethod
-    def _first_window(self, position: int) -> int:
-        """The window that holds a position."""
+        groups = np.array([group for file in range(rows.files) for group in rows.groups_of(file)])
+        if shuffling.shuffled:
+            groups = np.random.default_rng([shuffling.seed, epoch]).permutation(groups)
+        self.windows = list(self._windows_of(groups.tolist()))
+        counts = [sum(rows.count_in(group) for group in window) for window in self.windows]
+        self.starts: Offsets = np.cumsum([0, *counts])
 
     def rows(self, start: int, stop: int) -> Refs:
         """The rows at positions start to stop, stop left out; fewer where the order ends before."""
-        parts: list[Refs] = [np.empty((0, 2), np.int64)]
-        for number in count(self._first_window(start)):
-            window = self._window_at(number)
-            if window is None or window[0] >= stop:
+        parts = [NO_ROWS]
+        for number in range(int(np.searchsorted(self.starts, start, side="right")) - 1, len(self.windows)):
+            begun = int(self.starts[number])
+            if begun >= stop:
                 break
-            parts.append(self._refs(number, window[1])[max(start - window[0], 0) : stop - window[0]])
+            parts.append(self._refs(number)[max(start - begun, 0) : stop - begun])
         return np.concatenate(parts)
 
     def _windows_of(self, groups: Iterable[int]) -> Iterator[list[int]]:
@@ -79,15 +77,16 @@ class Order(ABC):
         if window:
             yield window
 
-    def _refs(self, number: int, groups: list[int]) -> Refs:
+    def _refs(self, number: int) -> Refs:
         """The rows of one window, in order; the last few windows are kept."""
         if number not in self._kept:
             while len(self._kept) >= _WINDOWS_KEPT:
                 del self._kept[min(self._kept)]
-            self._kept[number] = self._drawn(number, groups)
+            self._kept[number] = self._drawn(number)
         return self._kept[number]
 
-    def _drawn(self, number: int, groups: list[int]) -> Refs:
+    def _drawn(self, number: int) -> Refs:
+        groups = self.windows[number]
         numbers = [self._rows.rows_in(group) for group in groups]
         counts = np.array([len(within) for within in numbers], np.int64)
         refs = np.stack([np.repeat(np.array(groups, np.int64), counts), np.concatenate(numbers)], axis=1)
@@ -99,7 +98,7 @@ class Order(ABC):
     def _sorted(self, refs: Refs, block: int, generator: np.random.Generator) -> Refs:
         """Rows sorted by length, some blocks of them at a time; the blocks are shuffled again."""
         sizes = self._rows.sizes(refs)
-        parts: list[Refs] = [np.empty((0, 2), np.int64)]
+        parts = [NO_ROWS]
         for start in range(0, len(refs), block * _BLOCKS_SORTED):
             chunk = refs[start : start + block * _BLOCKS_SORTED]
             chunk = chunk[np.argsort(-sizes[start : start + len(chunk)], kind="stable")]
@@ -110,52 +109,3 @@ class Order(ABC):
 
     def _generator(self, *place: int) -> np.random.Generator:
         return np.random.default_rng([self._shuffling.seed, self._epoch, *place])
-
-
-class EpochOrder(Order):
-    """Every row of a split once, row groups drawn from all files."""
-
-    def __init__(self, rows: SplitRows, shuffling: Shuffling, epoch: int) -> None:
-        super().__init__(rows, shuffling, epoch)
-        groups = np.array([group for file in range(rows.files) for group in rows.groups_of(file)])
-        if shuffling.shuffled:
-            groups = np.random.default_rng([shuffling.seed, epoch]).permutation(groups)
-        self.windows = list(self._windows_of(groups.tolist()))
-        counts = [sum(rows.count_in(group) for group in window) for window in self.windows]
-        self.starts: Offsets = np.cumsum([0, *counts])
-
-    def _window_at(self, number: int) -> tuple[int, list[int]] | None:
-        return (int(self.starts[number]), self.windows[number]) if number < len(self.windows) else None
-
-    def _first_window(self, position: int) -> int:
-        return int(np.searchsorted(self.starts, position, side="right")) - 1
-
-
-class StreamOrder(Order):
-    """The rows of a split over and over, file by file, opening no file before it is reached."""
-
-    def __init__(self, rows: SplitRows, shuffling: Shuffling) -> None:
-        super().__init__(rows, shuffling, 0)
-        self._coming = self._all_windows()
-        self._starts = [0]
-        self._windows: list[list[int]] = []
-
-    def _all_windows(self) -> Iterator[list[int]]:
-        for turn in count():
-            files = np.arange(self._rows.files)
-            if self._shuffling.shuffled:
-                files = np.random.default_rng([self._shuffling.seed, turn]).permutation(files)
-            groups = (group for file in files.tolist() for group in self._rows.groups_of(file))
-            yield from self._windows_of(groups)
-
-    def _window_at(self, number: int) -> tuple[int, list[int]] | None:
-        while number >= len(self._windows):
-            window = next(self._coming)
-            self._windows.append(window)
-            self._starts.append(self._starts[-1] + sum(self._rows.count_in(group) for group in window))
-        return self._starts[number], self._windows[number]
-
-    def _first_window(self, position: int) -> int:
-        while self._starts[-1] <= position:
-            self._window_at(len(self._windows))
-        return int(np.searchsorted(np.array(self._starts), position, side="right")) - 1

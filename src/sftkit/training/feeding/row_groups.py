@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow as pa
 from sftkit.errors import DataError
 from sftkit.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Mask, Offsets, Ragged
 from sftkit.shards.reading import open_parquet
+from sftkit.storage.paths import AnyPath
 from sftkit.training.feeding.token_columns import checked_ids, read_lists
 
 
@@ -21,7 +21,7 @@ class GroupPlace:
     tokens: values in its `input_ids`, as the footer says.
     """
 
-    path: Path
+    path: AnyPath
     number: int
     first_row: int
     rows: int
@@ -34,6 +34,11 @@ class Sequences:
 
     input_ids: Ragged
     labels: Ragged
+
+    def copied(self) -> Sequences:
+        """The same apart from what they were a part of, which need not stay in memory for them."""
+        columns = (self.input_ids, self.labels)
+        return Sequences(*(Ragged(column.values.copy(), column.offsets) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class RowGroup:
         return Sequences(_part(self.input_ids, first, last), _part(self.labels, first, last))
 
 
-def places_of(path: Path) -> list[GroupPlace]:
+def places_of(path: AnyPath) -> list[GroupPlace]:
     """The row groups of a file that hold rows; its footer is read, its rows are not.
 
     Raises:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ import pyarrow as pa
 from sftkit.errors import DataError, TrainingError
 from sftkit.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets, predicted
 from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.storage.paths import AnyPath
 from sftkit.training.distributed import warn_once
-from sftkit.training.feeding.row_groups import GroupPlace, RowGroup, kept, places_of, sequences_of
+from sftkit.training.feeding.row_groups import GroupPlace, RowGroup, Sequences, kept, places_of, sequences_of
 
 _log = logging.getLogger(__name__)
 
@@ -45,29 +46,34 @@ class RowAccount:
 class SplitRows:
     """The row groups of one split. What was read last is held, up to a number of tokens (8 bytes each).
 
-    places: of the row groups known so far, by number; `groups_of` looks into a file and adds its own.
+    places: of the row groups known so far, by number; `groups_of` looks into a file and adds its own. said: rows of
+    each file as the manifest has them, so that no footer need be read to know.
     """
 
     def __init__(
         self,
         name: str,
-        paths: Sequence[Path],
+        paths: Sequence[AnyPath],
         vocabulary_size: int,
         limit: RowLimit | None,
         held_tokens: int,
         *,
         packed: bool,
+        said: Sequence[int] | None = None,
     ) -> None:
         self.name = name
         self.packed = packed
         self.places: list[GroupPlace] = []
         self.account = RowAccount()
         self._paths = paths
+        self._said = said
         self._groups: dict[int, list[int]] = {}
         self._vocabulary_size = vocabulary_size
         self._limit = limit
         self._held_tokens = held_tokens
         self._held: OrderedDict[int, RowGroup] = OrderedDict()
+        self._groups_held = _GROUPS_HELD
+        self._fetched: dict[tuple[int, int], Sequences] = {}
         self._counted: set[int] = set()
         self._found_usable: dict[int, Offsets] = {}
         self._usable: dict[int, Offsets] = {}
@@ -81,7 +87,7 @@ class SplitRows:
         """Numbers of the row groups of a file; its footer is read the first time.
 
         Raises:
-            SourceError, DataError: it cannot be read.
+            SourceError, DataError: it cannot be read, or holds another number of rows than was said.
         """
         if file not in self._groups:
             self._add(file, places_of(self._paths[file]))
@@ -98,9 +104,15 @@ class SplitRows:
                 if file not in self._groups:
                     self._add(file, places)
 
+    def rows_of(self, file: int) -> int:
+        """Rows of a file; those known to be left out are not counted."""
+        if self._said is not None and file not in self._groups:
+            return self._said[file]
+        return sum(map(self.count_in, self.groups_of(file)))
+
     def __len__(self) -> int:
         """Rows; those known to be left out are not counted."""
-        return sum(self.count_in(group) for group in range(len(self.places)))
+        return sum(map(self.rows_of, range(self.files)))
 
     def count_in(self, group: int) -> int:
         """Rows of a row group; those known to be left out are not counted."""
@@ -119,7 +131,7 @@ class SplitRows:
 
     def __getstate__(self) -> dict[str, object]:
         """A loader's worker process reads for itself."""
-        return {**self.__dict__, "_held": OrderedDict()}
+        return {**self.__dict__, "_held": OrderedDict(), "_fetched": {}}
 
     def sizes(self, refs: npt.NDArray[np.int64]) -> Offsets:
         """Tokens of some rows, by (row group, number within it), shape (rows, 2), as they are used: 0 if left out."""
@@ -140,14 +152,48 @@ class SplitRows:
             return self._held[number]
         group = self._read(number)
         self._held[number] = group
-        while len(self._held) > _GROUPS_HELD and self._weight() > self._held_tokens:
+        while len(self._held) > self._groups_held and self._weight() > self._held_tokens:
             self._held.popitem(last=False)
         return group
+
+    def row(self, group: int, number: int) -> Sequences:
+        """The sequences of one row, by its row group and its number there."""
+        fetched = self._fetched.get((group, number))
+        return self.group(group).row(number) if fetched is None else fetched
+
+    def fetch(self, refs: npt.NDArray[np.int64], needed: AbstractSet[int]) -> Offsets:
+        """Have copies of some rows at hand for `row`, until it is called again, and hold what is needed after them.
+
+        Row groups are read one after the other, and those that are not needed are let go of before the next is read:
+        no more of them are held at a time than are needed, and one.
+
+        Args:
+            refs: the rows, by (row group, number within it), shape (rows, 2).
+            needed: row groups that will be asked for again, held whatever they weigh.
+
+        Returns:
+            tokens of the rows, shape (rows,); 0 if left out.
+        """
+        sizes: Offsets = np.empty(len(refs), np.int64)
+        asked = dict.fromkeys(refs[:, 0].tolist())  # in this order
+        self._groups_held = max(_GROUPS_HELD, len(needed | asked.keys()))
+        self._fetched = {}
+        for number in self._held.keys() - needed - asked.keys():
+            del self._held[number]
+        for number in asked:
+            group = self.group(number)
+            mine = refs[:, 0] == number
+            sizes[mine] = group.sizes[refs[mine, 1]]
+            self._fetched |= {(number, row): group.row(row).copied() for row in refs[mine, 1].tolist()}
+            if number not in needed:
+                del self._held[number]
+        return sizes
 
     def warn(self) -> None:
         """Say once, in the main process, what of the rows read so far is cut or left out."""
         account, limit = self.account, self._limit
-        among = f"{account.seen}" if len(self._counted) == len(self.places) else f"the first {account.seen}"
+        whole = len(self._groups) == self.files and len(self._counted) == len(self.places)
+        among = f"{account.seen}" if whole else f"the first {account.seen}"
         among += " sequences" if self.packed else " rows"
         if account.long and limit is not None:
             done = "cut" if limit.overflow == "truncate" else "left out"
@@ -157,6 +203,9 @@ class SplitRows:
             warn_once(_log, f"{self.name}: {account.untrained} of {among} carry no loss and are left out")
 
     def _add(self, file: int, places: list[GroupPlace]) -> None:
+        found = sum(place.rows for place in places)
+        if self._said is not None and found != self._said[file]:
+            raise DataError(f"{self._paths[file]}: holds {found} rows where the manifest says {self._said[file]}")
         self._groups[file] = list(range(len(self.places), len(self.places) + len(places)))
         self.places += places
 
@@ -224,21 +273,29 @@ def open_split(
         vocabulary_size: rows of the model's embedding; every token id is below it.
         limit: the longest sequence there may be; None for any length.
         held_tokens: how many tokens may be held in memory at a time.
-        streaming: files are looked into when they are reached, instead of all at once.
+        streaming: files are looked into when they are reached, if a manifest tells how many rows they hold.
 
     Raises:
         TrainingError: there are no token columns, or no rows.
         SourceError: a file cannot be read, or is not Parquet.
     """
     packed = SEQ_LENGTHS in _columns(shards, split)
-    rows = SplitRows(
-        f"{shards.root} ({split})", shards.splits[split], vocabulary_size, limit, held_tokens, packed=packed
-    )
-    if not streaming:
+    said = _rows_said(shards, split) if streaming else None
+    name = f"{shards.root} ({split})"
+    rows = SplitRows(name, shards.splits[split], vocabulary_size, limit, held_tokens, packed=packed, said=said)
+    if said is None:
         rows.find_all()
-    if not any(rows.groups_of(file) for file in range(rows.files)):
+    if not len(rows):
         raise TrainingError(f"{shards.root}: the {split} split has no rows")
     return rows
+
+
+def _rows_said(shards: ShardSet, split: str) -> list[int] | None:
+    """Rows of each file of a split as the manifest says."""
+    if shards.manifest is None:
+        return None
+    rows = {shard.file: shard.rows for shard in shards.manifest.splits[split].shards}
+    return [rows[path.name] for path in shards.splits[split]]
 
 
 def _columns(shards: ShardSet, split: str) -> list[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sftkit.errors import DataError
 from sftkit.rows import Ragged, offsets_of
+from sftkit.storage.paths import AnyPath
 
 
-def read_lists(path: Path, table: pa.Table, name: str, first: int) -> Ragged:
+def read_lists(path: AnyPath, table: pa.Table, name: str, first: int) -> Ragged:
     """A list column of any integer type as flat int32; `first` is the number of the table's first row in its file.
 
     Raises:
@@ -36,7 +35,7 @@ def read_lists(path: Path, table: pa.Table, name: str, first: int) -> Ragged:
     return Ragged(flat, offsets_of(lengths))
 
 
-def checked_ids(path: Path, column: Ragged, first: int, vocabulary_size: int, *, ignored: int | None) -> None:
+def checked_ids(path: AnyPath, column: Ragged, first: int, vocabulary_size: int, *, ignored: int | None) -> None:
     """See to it that every id is one of the model's, or the one that is ignored.
 
     Raises:

@@ -55,10 +55,11 @@ def use_one_gpu(arguments: TrainingArguments) -> None:
 def _stream_problems(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:
     if not config.dataprocessor.streaming:
         return
-    if arguments.max_steps <= 0:
-        yield "streaming has no end: give max_steps"
+    needs = "needs the lengths of all rows beforehand; leave out streaming"
     if config.tokens_per_device_batch is not None:
-        yield "tokens_per_device_batch needs the lengths of all rows beforehand; leave out streaming"
+        yield f"tokens_per_device_batch {needs}"
+    if arguments.train_sampling_strategy == "group_by_length":
+        yield f"train_sampling_strategy: group_by_length {needs}"
 
 
 def _parallelism_problems(arguments: TrainingArguments) -> Iterator[str]:
