@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 import urllib.request
@@ -16,8 +15,6 @@ from typing import Any
 
 import fsspec
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-
 
 @dataclass(frozen=True)
 class Bucket:
@@ -28,11 +25,7 @@ class Bucket:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"endpoint_url": self.endpoint}
-
-    @property
-    def option(self) -> str:
-        return f"--storage_options.endpoint_url={self.endpoint}"
+        return {"endpoint_url": self.endpoint, "key": "test", "secret": "test"}
 
     @property
     def system(self) -> Any:
@@ -65,7 +58,6 @@ class Bucket:
 @contextmanager
 def server(failing: float = 0.0) -> Iterator[str]:
     """A server that fails a fraction of its requests, in a process of its own; its endpoint."""
-    os.environ.update(CREDENTIALS)
     script = Path(__file__).with_name("s3_server.py")
     process = subprocess.Popen(
         [sys.executable, str(script), str(failing)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

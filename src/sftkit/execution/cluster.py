@@ -10,6 +10,7 @@ import logging
 import pickle
 import platform
 import signal
+import socket
 import time
 import traceback
 import uuid
@@ -21,7 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sftkit import __version__
-from sftkit.errors import ConfigError
+from sftkit.errors import ConfigError, SftkitError
 from sftkit.execution.runner import WorkerError
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ RETRIES = 5
 """How often a task is run again that was lost with its node, or whose process died."""
 
 _AHEAD = 2  # tasks for each core of the cluster: one that runs and one that waits, which also tells of work to be done
+_PATIENCE = 15.0  # seconds for a connection
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked for again
 _PACKAGES = ("numpy", "pyarrow", "transformers", "tokenizers", "jinja2", "minijinja", "gigatoken")
 
@@ -72,6 +75,7 @@ class Cluster:
             ConfigError: Ray is not installed, or there is no cluster at the address.
         """
         ray = _ray()
+        _check_address(ray, self._address)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         own: dict[str, Any] = {"include_dashboard": False, "num_cpus": self._at_once} if self._address is None else {}
         try:
@@ -84,7 +88,10 @@ class Cluster:
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())
-            raise ConfigError(f"ray_address {self._address}: no Ray cluster can be reached there: {reason}") from None
+            raise ConfigError(
+                f"ray_address {self._address}: no Ray cluster can be reached there ({reason}); start one (ray start "
+                "--head), or say null for one of this machine alone"
+            ) from None
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)  # Ray puts its own in their place
@@ -145,6 +152,23 @@ class Cluster:
         return content
 
 
+def _check_address(ray: Any, address: str | None) -> None:
+    """Raise `ConfigError` where nothing answers at HOST:PORT; Ray itself would try for many minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or "://" in host or not port.isdecimal():
+        return
+    if host in _LOCAL_HOSTS:
+        host = ray.util.get_node_ip_address()  # which Ray puts in its place
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"ray_address {address}: nothing answers at {host}:{port} ({reason}); give the address of a cluster that "
+            "runs, or null for one of this machine alone"
+        ) from None
+
+
 def _ray() -> Any:
     try:
         import ray
@@ -164,6 +188,8 @@ def _work(sent: _Sent, task: bytes, versions: dict[str, str]) -> bytes:
     try:
         _prepare(tuple(versions.items()))
         outcome: tuple[bool, Any] = (True, _unpacked(sent)(pickle.loads(task)))
+    except SftkitError as error:
+        outcome = (False, error)
     except Exception as error:
         error.add_note(f"in a process of the cluster:\n{traceback.format_exc()}")
         outcome = (False, error)

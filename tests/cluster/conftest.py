@@ -1,0 +1,33 @@
+"""A Ray cluster of three nodes on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STORE = 100 << 20  # bytes of the object store of a node
+
+
+def add_node(nodes: Any) -> Any:
+    return nodes.add_node(num_cpus=1, object_store_memory=STORE)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """Three nodes with a core each; the first one is their head."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # where nodes find what tests have them do
+    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            add_node(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        monkeypatch.undo()
