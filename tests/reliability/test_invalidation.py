@@ -510,7 +510,7 @@ ABOUT_THE_RUN = {
     *("config", "data_config_path", "dry_run"),  # where a config comes from; a dry run makes nothing
     *("datasets", "dataprocessor", "staging_dir"),  # what is in them; what all cases are about
     "max_expansion",  # ends a run, and changes no row
-    *("executor", "ray_address", "storage_options"),  # who does it, and how files are reached
+    *("executor", "ray_address", "storage_options", "datasets.storage_options"),  # who does it, how files are reached
 }
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,12 +211,22 @@ def test_passwords_are_neither_kept_nor_shown(source: Path, bucket: Bucket, caps
     from sftkit.console.streams import results
 
     wanted = config(str(source), bucket.url("out"), bucket)
+    [data] = wanted.datasets
+    wanted = replace(wanted, datasets=(replace(data, storage_options={"endpoint_url": bucket.endpoint}),))
     made(wanted)
     assert all(bucket.endpoint.encode() not in data for data in bucket.files("out").values())
     print_plan(plan(wanted), results())
     shown = capsys.readouterr().out
     assert "endpoint_url: '***'" in shown
     assert bucket.endpoint not in shown
+
+
+def test_a_data_set_may_have_options_of_its_own(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    url = bucket.put(source, "raw.jsonl")
+    wanted = config(url, str(tmp_path / "out"), bucket)
+    [data] = wanted.datasets
+    theirs = replace(data, storage_options={"s3": bucket.options})
+    assert made(replace(wanted, storage_options={}, datasets=(theirs,))).rows_read == 300
 
 
 def test_a_source_that_changes_meanwhile_is_named(source: Path, tmp_path: Path, bucket: Bucket) -> None:

@@ -100,7 +100,11 @@ def make_manifest(
 
 def _resolved(plan: Plan) -> dict[str, Any]:
     """The config of a run as everyone may see it."""
-    config = {**plain(plan.config), "datasets": plain(plan.recipe.datasets)}
+    datasets = [_public(plain(dataset)) for dataset in plan.recipe.datasets]
+    return {**_public(plain(plan.config)), "datasets": datasets}
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in SECRET_KEYS}
 
 

@@ -72,6 +72,9 @@ class DatasetConfig:
     rename_columns: Mapping[str, str] = option(factory=dict, help="Columns renamed at load time, old: new.")
     retain_columns: tuple[str, ...] = option((), help="Columns to keep besides the token columns.")
     remove_columns: tuple[str, ...] = option((), help="Columns dropped at load time.")
+    storage_options: Mapping[str, Any] = option(
+        factory=dict, help="Options of the file systems behind its URLs, besides those of the run."
+    )
     data_handlers: tuple[HandlerConfig, ...] = option((), help="What is done to each row, in order.")
 
 

@@ -28,8 +28,8 @@ _MOST_LINES = 50  # of sources, or of files
 
 def print_plan(plan: Plan, console: Console) -> None:
     """The resolved config (YAML) and the plan: sources, units, handlers, splits and the files that would be written."""
-    config = {**plain(plan.config), "datasets": plain(plan.recipe.datasets)}
-    config |= {key: _hidden(config[key]) for key in SECRET_KEYS}
+    datasets = [_without_secrets(plain(dataset)) for dataset in plan.recipe.datasets]
+    config = {**_without_secrets(plain(plan.config)), "datasets": datasets}
     console.print(Text("# resolved config", "dim"))
     console.print(Text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).rstrip()))
     console.print(Text("\n# plan", "dim"))
@@ -92,6 +92,10 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
 
 def _seconds(spent: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())
+
+
+def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _hidden(value) if key in SECRET_KEYS else value for key, value in config.items()}
 
 
 def _hidden(value: Any) -> Any:

@@ -35,12 +35,12 @@ def find_sources(
     Args:
         dataset: what is looked for.
         limits: what may be read of each file.
-        storage_options: of the file systems behind URLs, as in a config.
+        storage_options: of the file systems behind URLs, as in a config; those of the data set itself come before them.
 
     Raises:
         SourceError: a path leads to nothing, or to nothing that can be read as rows.
     """
-    options = storage_options or {}
+    options = {**(storage_options or {}), **dataset.storage_options}
     files = [file for path in dataset.data_paths for file in _find_readable(path, dataset, options)]
     filled = [file for file in files if file.size]
     if not filled:
