@@ -42,11 +42,12 @@ def main() -> None:
                 whole, _ = timed([*command, "--num_workers=2", f"--output_dir={output}", *options])
                 stages = json.loads((output / "manifest.json").read_text(encoding="utf-8"))["seconds"]
                 seconds[name].append({"command": whole, **{stage: stages[stage] for stage in _STAGES}})
+        size = corpus.megabytes
         same = all(
             path.read_bytes() == Path(scratch, "ray", path.name).read_bytes()
             for path in Path(scratch, "local").glob("*.parquet")
         )
-    sys.stdout.write(f"{given.rows:,} conversations, {corpus.megabytes:.0f} MB; the same bytes: {same}\n\n")
+    sys.stdout.write(f"{given.rows:,} conversations, {size:.0f} MB; the same bytes: {same}\n\n")
     sys.stdout.write("| seconds | local | ray | ratio |\n| --- | ---: | ---: | ---: |\n")
     for what in ("command", *_STAGES):
         local, ray = (statistics.median(took[what] for took in seconds[name]) for name in executors)

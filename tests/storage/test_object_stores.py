@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -19,8 +20,10 @@ import pytest
 from buckets import Bucket
 from sftkit.build import is_done, output_of, run
 from sftkit.config.fields import plain
-from sftkit.config.schema import PreprocessConfig
-from sftkit.errors import OutputError, SourceError
+from sftkit.config.schema import InspectConfig, PreprocessConfig
+from sftkit.errors import DataError, OutputError, SourceError
+from sftkit.inspection.report import inspect_shards
+from sftkit.inspection.verifying import verify
 from sftkit.planning import plan
 from sftkit.progress import Silent
 from sftkit.shards import lease
@@ -28,6 +31,7 @@ from sftkit.shards.accounts import kept_index
 from sftkit.shards.gathering import reader_of
 from sftkit.shards.lease import Lease, leased
 from sftkit.shards.manifest import Manifest
+from sftkit.shards.reading import open_shards
 from sftkit.shards.staged_index import index_of
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import RemotePath
@@ -320,3 +324,67 @@ def test_rows_of_a_remote_unit_are_read_with_few_requests(source: Path, bucket: 
     reader.read(list(zip(places.tolist(), into, strict=True)))
     assert bucket.failures()[0] - before == 1
     assert all(len(set(row.tolist())) > 3 for row in into)
+
+
+# --- What reads shards ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(source: Path, tmp_path: Path, bucket: Bucket) -> tuple[str, str]:
+    """The same shards in a directory and in the bucket."""
+    made(config(str(source), str(tmp_path / "out"), bucket))
+    made(config(str(source), bucket.url("out"), bucket))
+    return str(tmp_path / "out"), bucket.url("out")
+
+
+def test_shards_are_read_as_local_ones(both: tuple[str, str], bucket: Bucket) -> None:
+    local, remote = (open_shards(place, bucket.options) for place in both)
+    assert list(remote.splits) == list(local.splits)
+    for (_, here), (_, there) in zip(local.tables("train"), remote.tables("train"), strict=True):
+        assert here.equals(there)
+    one = open_shards(f"{both[1]}/train-00001-of-00003.parquet", bucket.options)
+    assert one.manifest is not None
+    bucket.system.rm_file(f"{bucket.name}/out/manifest.json")
+    assert [path.name for path in open_shards(both[1], bucket.options).splits["train"]] == [
+        path.name for path in local.splits["train"]
+    ]
+    with pytest.raises(SourceError, match=r"none: no Parquet files in this directory"):
+        open_shards(bucket.url("none"), bucket.options)
+
+
+def test_a_lost_shard_is_named(both: tuple[str, str], bucket: Bucket) -> None:
+    bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
+    with pytest.raises(DataError, match=r"out/train-00001-of-00003\.parquet: named in the manifest, but not there"):
+        open_shards(both[1], bucket.options)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_training_reads_them(streaming: bool, both: tuple[str, str], bucket: Bucket) -> None:
+    from sftkit.training.feeding.split_rows import open_split
+
+    held = 1 << 20
+    local, remote = (
+        open_split(open_shards(place, bucket.options), "train", 3000, None, held, streaming=streaming) for place in both
+    )
+    remote = pickle.loads(pickle.dumps(remote))  # as a loader's worker process gets it
+    assert len(remote) == len(local)
+    groups = [[rows.groups_of(file) for file in range(rows.files)] for rows in (local, remote)]
+    assert groups[0] == groups[1]
+    for group in (group for file in groups[0] for group in file):
+        assert remote.group(group).input_ids.values.tolist() == local.group(group).input_ids.values.tolist()
+
+
+def test_inspection_and_verification_find_the_same(both: tuple[str, str], bucket: Bucket) -> None:
+    reports = [
+        inspect_shards(
+            InspectConfig(directory=place, storage_options=bucket.options, audit=True),
+            open_shards(place, bucket.options),
+        )
+        for place in both
+    ]
+    assert reports[0].audit == reports[1].audit
+    verified = [verify(InspectConfig(directory=place, storage_options=bucket.options)) for place in both]
+    assert [each.differences for each in verified] == [(), ()]
+    bucket.system.pipe_file(f"{bucket.name}/out/train-00001-of-00003.parquet", b"other")
+    [difference] = verify(InspectConfig(directory=both[1], storage_options=bucket.options)).differences
+    assert difference.place == "train-00001-of-00003.parquet"

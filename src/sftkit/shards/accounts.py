@@ -26,6 +26,7 @@ from sftkit.storage.paths import AnyPath, RemotePath
 _VERSION = 5
 _KEY = b"sftkit"
 _SIZES = "sizes"
+_SMALL = 16 << 20
 _NOT_OURS = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
@@ -160,7 +161,7 @@ def _digest(key: str, told: Mapping[str, Any], table: pa.Table) -> str:
 def _is_whole(path: AnyPath, told: dict[str, Any]) -> bool:
     if told["sha256"] is None:
         return True
-    if isinstance(path, RemotePath):  # one request, where looking at it first would take two more
+    if isinstance(path, RemotePath) and told["bytes"] <= _SMALL:  # one request instead of three
         return hashlib.sha256(read_bytes(path)).hexdigest() == str(told["sha256"])
     return bool(size_of(path) == told["bytes"]) and bool(sha256_of_file(path) == told["sha256"])
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from sftkit.storage.paths import RemotePath
 
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
 
 def system_of(place: RemotePath) -> tuple[Any, str]:
     """The fsspec file system of a place, and the path there. fsspec keeps one for each process and its options.
@@ -16,5 +18,9 @@ def system_of(place: RemotePath) -> tuple[Any, str]:
     """
     import fsspec
 
-    system, path = fsspec.url_to_fs(place.url, **place.options)
+    try:
+        system, path = fsspec.url_to_fs(place.url, **place.options)
+    except ImportError as error:
+        extra = _EXTRAS.get(place.url.partition("://")[0])
+        raise ImportError(f"{error}" if extra is None else f"pip install 'sftkit[{extra}]'") from None
     return system, path
