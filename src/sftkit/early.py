@@ -13,6 +13,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -36,8 +37,9 @@ def start_early(config: DataOptions) -> None:
     size = _local_size([*listed, *config.training_data_path, *config.validation_data_path])
     if START_METHOD != "forkserver" or size < SMALL or config.num_workers == 1 or available_cores() == 1:
         return
+    told = replace(config, datasets=(), storage_options={})  # who says how rows become tokens; no passwords
     given = {
-        WARM_UP: base64.b64encode(pickle.dumps((size, config))).decode(),
+        WARM_UP: base64.b64encode(pickle.dumps((size, told))).decode(),
         "TOKENIZERS_PARALLELISM": "false",  # the workers are the parallelism
     }
     before = {name: os.environ.get(name) for name in given}

@@ -192,6 +192,8 @@ def test_an_error_is_the_one_that_was_raised(runner: Runner) -> None:
     with pytest.raises(DataError, match=r"^in\.jsonl:13: an unlucky row; leave it out$"):
         list(runner.run(square, range(20)))
     assert list(runner.run(square, [3])) == [(3, 9)]
+    with pytest.raises(OSError, match=r"No such file or directory \(on node .+\): '/somewhere'"):
+        list(runner.run(square, [28]))
 
 
 def test_a_task_that_kills_its_process_again_and_again_is_named(
@@ -285,7 +287,7 @@ def test_what_fails_on_a_node_is_told_as_here(runner: Runner, tmp_path: Path) ->
         run(plan(config, runner), Silent(), runner)
     planned = plan(replace(config, output_dir=str(tmp_path / "other")), runner)
     source.unlink()
-    with pytest.raises(SourceError, match=r"in\.jsonl: cannot be read: No such file or directory"):
+    with pytest.raises(SourceError, match=r"in\.jsonl: cannot be read: No such file or directory \(on node .+\)$"):
         run(planned, Silent(), runner)
 
 

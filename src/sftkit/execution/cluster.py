@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sftkit import __version__
-from sftkit.errors import ConfigError, SftkitError
+from sftkit.errors import ConfigError, SftkitError, SourceError
 from sftkit.execution.runner import WorkerError
 
 T = TypeVar("T")
@@ -188,8 +188,13 @@ def _work(sent: _Sent, task: bytes, versions: dict[str, str]) -> bytes:
     try:
         _prepare(tuple(versions.items()))
         outcome: tuple[bool, Any] = (True, _unpacked(sent)(pickle.loads(task)))
+    except SourceError as error:
+        outcome = (False, SourceError(f"{error} (on node {platform.node()})"))
     except SftkitError as error:
         outcome = (False, error)
+    except OSError as error:
+        where = f"{error.strerror or error} (on node {platform.node()})"
+        outcome = (False, OSError(error.errno, where, error.filename))
     except Exception as error:
         error.add_note(f"in a process of the cluster:\n{traceback.format_exc()}")
         outcome = (False, error)

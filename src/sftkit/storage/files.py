@@ -181,7 +181,7 @@ def sizes_in(folder: AnyPath) -> dict[str, int]:
         OSError: the folder cannot be looked into.
     """
     if isinstance(folder, RemotePath):
-        return {name: size for name, size in sizes_below(folder).items() if "/" not in name}
+        return retried(folder, lambda: _listed(folder))
     try:
         return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     except FileNotFoundError:
@@ -206,6 +206,18 @@ def sizes_below(folder: RemotePath) -> dict[str, int]:
         }
 
     return retried(folder, look)
+
+
+def _listed(folder: RemotePath) -> dict[str, int]:
+    system, path = system_of(folder)
+    system.invalidate_cache()
+    try:
+        entries = system.ls(path, detail=True)
+    except FileNotFoundError:
+        return {}
+    root = path.rstrip("/") + "/"
+    files = {entry["name"]: int(entry["size"] or 0) for entry in entries if entry.get("type") == "file"}
+    return {name.removeprefix(root): size for name, size in sorted(files.items()) if name.startswith(root)}
 
 
 def _send(local: Path, target: RemotePath) -> None:
