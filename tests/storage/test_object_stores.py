@@ -61,7 +61,7 @@ def config(source: str, output: str, bucket: Bucket, **options: Any) -> Preproce
         retain_columns=("id", "topic", "messages"),
         data_handlers=[handler("tokenize_and_apply_chat_template_with_masking", conversation_column="messages")],
     )
-    given = {"unit_size": 4000, "num_dataset_shards": 3, "num_workers": 1, "packing": "bfd", "pack_length": 64}
+    given = {"unit_size": 12_000, "num_dataset_shards": 3, "num_workers": 1, "packing": "bfd", "pack_length": 64}
     return PreprocessConfig(
         output_dir=output,
         datasets=(data,),
@@ -153,13 +153,13 @@ def test_where_rows_lie_is_told_by_the_account(source: Path, tmp_path: Path, buc
 
 def test_a_run_that_is_killed_again_and_again_goes_on(source: Path, tmp_path: Path, bucket: Bucket) -> None:
     """Killed when so many of its units are staged, from the beginning to the time when shards are written."""
-    wanted = config(str(source), str(tmp_path / "out"), bucket)
+    wanted = config(str(source), str(tmp_path / "out"), bucket, unit_size=6000)
     units = made(wanted).units
     (tmp_path / "config.yaml").write_text(
         json.dumps({**plain(wanted), "output_dir": bucket.url("out"), "num_workers": 2})
     )
     argv = [sys.executable, "-m", "sftkit", "preprocess", f"--config={tmp_path / 'config.yaml'}"]
-    for share in (0.2, 0.6, 1.0):
+    for share in (0.4, 1.0):
         child = subprocess.Popen(argv, stderr=subprocess.PIPE)
         while child.poll() is None and sum(".account" in name for name in bucket.names("out")) < share * units:
             time.sleep(0.01)
