@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -36,7 +35,7 @@ from sftkit.shards.staging import Counts, StagedUnit, unified
 from sftkit.shards.writing import ShardTask, ShardWriter, shard_bounds, shard_name
 from sftkit.splits import TRAIN, VALIDATION
 from sftkit.staging import BAD_ROWS_GATHERED, stage_units
-from sftkit.storage.paths import RemotePath, is_url, options_for, path_of
+from sftkit.storage.paths import RemotePath, path_of
 from sftkit.timing import Stopwatch
 
 _log = logging.getLogger(__name__)
@@ -118,10 +117,10 @@ def output_of(config: PreprocessConfig) -> Output:
     """The place that a config writes to."""
     options = config.storage_options
     staging = None if config.staging_dir is None else path_of(config.staging_dir, options)
-    if is_url(config.output_dir):
-        place = RemotePath(config.output_dir.rstrip("/"), options_for(config.output_dir, options))
+    place = path_of(config.output_dir, options)
+    if isinstance(place, RemotePath):
         return RemoteDirectory(place, staging, keep_staging=config.keep_staging)
-    return OutputDirectory(Path(config.output_dir), staging, keep_staging=config.keep_staging)
+    return OutputDirectory(place, staging, keep_staging=config.keep_staging)
 
 
 def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output) -> None:
@@ -202,10 +201,9 @@ def _write_splits(
     sequences = {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
     names = {split: _shard_names(plan.config, split) for split in sequences}
     bounds = {split: shard_bounds(each.row_sizes, len(names[split]), _what(each)) for split, each in sequences.items()}
-    folder = output.shard_folder([name for split in names.values() for name in split])
     tasks = {
         split: [
-            ShardTask(folder / name, each.part(*part))
+            ShardTask(output.shard_folder / name, each.part(*part))
             for name, part in zip(names[split], pairwise(bounds[split]), strict=True)
         ]
         for split, each in sequences.items()

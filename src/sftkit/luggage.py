@@ -19,6 +19,7 @@ from pathlib import Path
 from sftkit.errors import TokenizerError
 from sftkit.handlers.user import own_modules
 from sftkit.pipeline import Recipe
+from sftkit.storage.files import size_of
 from sftkit.tokenization.files import files_of_tokenizer
 
 _TOKENIZER = "tokenizer"
@@ -59,7 +60,7 @@ def unpacked(luggage: Luggage) -> Recipe:
         return luggage.recipe
     folder = _unpack(luggage.files)
     if (folder / _MODULES).is_dir() and str(folder / _MODULES) not in sys.path:
-        sys.path.append(str(folder / _MODULES))
+        sys.path.insert(0, str(folder / _MODULES))  # before copies that a node may have, of another day
     spec = luggage.recipe.tools.tokenizer
     if spec is None or not (folder / _TOKENIZER).is_dir():
         return luggage.recipe
@@ -74,8 +75,9 @@ def _unpack(files: Mapping[str, bytes]) -> Path:
     if home.stat().st_uid != os.getuid():
         raise TokenizerError(f"{home}: belongs to another user; set TMPDIR to a directory of your own on every node")
     folder = home / digest
-    if folder.is_dir():
+    if all(size_of(folder / name) == len(content) for name, content in files.items()):
         return folder
+    shutil.rmtree(folder, ignore_errors=True)  # a cleaner of temporary files was there
     aside = home / f".{digest}.{uuid.uuid4().hex}"
     for name, content in files.items():
         path = aside / name

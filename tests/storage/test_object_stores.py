@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -290,7 +289,7 @@ def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.Lo
     other.take()
     other._ended.set()  # as if killed, on another machine
     held = json.loads(read_bytes(lock))
-    held[0]["host"] = "another"
+    held[0]["machine"] = "another"
     lease.write_bytes(lock, json.dumps(held).encode())
     with caplog.at_level(logging.WARNING), leased(lock, place) as mine:
         mine.check()
@@ -301,7 +300,7 @@ def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.Lo
 
 def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(place: RemotePath) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    holder = {"run": "x", "host": socket.gethostname(), "process": int(dead.stdout)}
+    holder = {"run": "x", "machine": lease._machine(), "process": int(dead.stdout)}
     lease.write_bytes(place / "lock", json.dumps([holder, 3]).encode())
     began = time.monotonic()
     with leased(place / "lock", place) as mine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sftkit.config.fields import plain
@@ -44,6 +44,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from _number_problems(config)
     yield from _processor_problems(config)
     yield from _template_problems(config)
+    yield from _storage_problems(config)
     yield from _packing_problems(config)
     if config.datasets and config.training_data_path:
         yield "give either a data config (`datasets`) or training_data_path, not both"
@@ -76,6 +77,19 @@ def _executor_problems(config: PreprocessConfig) -> Iterator[str]:
         yield f"ray_address={config.ray_address} is given, and executor is local; say executor=ray"
     if config.executor == "ray" and importlib.util.find_spec("ray") is None:
         yield "executor: ray needs Ray, which is not installed; pip install 'sftkit[ray]'"
+
+
+def _storage_problems(config: DataOptions) -> Iterator[str]:
+    given = {"storage_options": config.storage_options}
+    given |= {f"datasets[{place}].storage_options": each.storage_options for place, each in enumerate(config.datasets)}
+    for where, options in given.items():
+        if not options:
+            continue
+        from fsspec import available_protocols
+
+        for name in sorted(set(options) & set(available_protocols())):
+            if not isinstance(options[name], Mapping):
+                yield f"{where}.{name} must be a mapping of options, not {type(options[name]).__name__}"
 
 
 def _template_problems(config: DataOptions) -> Iterator[str]:

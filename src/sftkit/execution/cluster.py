@@ -7,6 +7,7 @@ fetched once by each node. A task and its result are small: what they stand for 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import platform
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -119,7 +121,7 @@ class Cluster:
             while waiting or running:
                 while waiting and len(running) < self._most_at_once():
                     task = waiting.pop()
-                    running[work.remote(sent, pickle.dumps(task), _versions())] = task
+                    running[work.remote(sent, pickle.dumps(task), _versions(), str(Path.cwd()))] = task
                 done, _ = ray.wait(list(running), num_returns=1)
                 done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
                 for reference in done:
@@ -129,7 +131,7 @@ class Cluster:
         finally:
             if not finished:
                 for reference in running:
-                    ray.cancel(reference, force=True)
+                    ray.cancel(reference)
 
     def _most_at_once(self) -> int:
         now = time.monotonic()
@@ -183,10 +185,13 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in _PACKAGES}
 
 
-def _work(sent: _Sent, task: bytes, versions: dict[str, str]) -> bytes:
-    """Run a task, in a process of the cluster: (True, its result) or (False, what it raised), pickled."""
+def _work(sent: _Sent, task: bytes, versions: dict[str, str], folder: str) -> bytes:
+    """Run a task, in a process of the cluster: (True, its result) or (False, what it raised), pickled.
+
+    folder: from which relative paths are understood.
+    """
     try:
-        _prepare(tuple(versions.items()))
+        _prepare(tuple(versions.items()), folder)
         outcome: tuple[bool, Any] = (True, _unpacked(sent)(pickle.loads(task)))
     except SourceError as error:
         outcome = (False, SourceError(f"{error} (on node {platform.node()})"))
@@ -198,7 +203,12 @@ def _work(sent: _Sent, task: bytes, versions: dict[str, str]) -> bytes:
     except Exception as error:
         error.add_note(f"in a process of the cluster:\n{traceback.format_exc()}")
         outcome = (False, error)
-    return pickle.dumps(outcome)
+    try:
+        told = pickle.dumps(outcome)
+        pickle.loads(told)
+    except Exception as error:
+        told = pickle.dumps((False, RuntimeError(f"{outcome[1]!r} cannot be sent: {error!r}")))
+    return told
 
 
 @lru_cache(maxsize=1)
@@ -208,7 +218,7 @@ def _unpacked(sent: _Sent) -> Callable[[Any], Any]:
 
 
 @lru_cache(maxsize=1)
-def _prepare(versions: tuple[tuple[str, str], ...]) -> None:
+def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
     """What a process of the cluster does first.
 
     Raises:
@@ -221,6 +231,10 @@ def _prepare(versions: tuple[tuple[str, str], ...]) -> None:
             f"the node {platform.node()} has {', '.join(others)}: the shards would have other bytes; install the same "
             "versions on all nodes"
         )
+    try:
+        os.chdir(folder)
+    except OSError:
+        os.chdir("/")  # where no relative path finds another file by chance
     from sftkit.execution.workers import settle
     from sftkit.torchless import import_transformers_without_torch
 

@@ -13,6 +13,10 @@ from sftkit.storage.paths import AnyPath
 
 QUARANTINE_NAME = "quarantine.jsonl"
 CARD_NAME = "README.md"
+STAGING_NAME = ".staging"
+"""The folder of all that is no part of a data set."""
+JOURNAL_NAME = "publishing.json"
+"""What is there, in that folder, while shards are moved to their names."""
 
 
 def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> None:

@@ -11,7 +11,6 @@ import errno
 import json
 import logging
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -21,19 +20,25 @@ from pathlib import Path
 
 from sftkit.errors import OutputError
 from sftkit.rows import BadRow
-from sftkit.shards.beside import CARD_NAME, QUARANTINE_NAME, quarantine_sha256, write_beside, write_quarantine
+from sftkit.shards.beside import (
+    CARD_NAME,
+    JOURNAL_NAME,
+    QUARANTINE_NAME,
+    STAGING_NAME,
+    quarantine_sha256,
+    write_beside,
+    write_quarantine,
+)
 from sftkit.shards.locking import locked
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftkit.shards.unit_store import UnitStore, is_staged
 from sftkit.storage.files import aside, make_folder, size_of, write_text
 from sftkit.storage.paths import AnyPath
+from sftkit.storage.retrying import reason_of
 
 _log = logging.getLogger(__name__)
 
 _IN_THE_WAY = (errno.EISDIR, errno.EEXIST)
-_ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")
-STAGING_NAME = ".staging"
-JOURNAL_NAME = "publishing.json"
 LOCK_NAME = "lock"
 
 
@@ -156,7 +161,7 @@ class OutputDirectory:
                 raise
             place = error.filename2 or error.filename  # of two names, where something was to be moved
             there = f" ({place} is in the way; move it)" if error.errno in _IN_THE_WAY else ""
-            raise OutputError(f"{key} {path}: cannot be written: {_reason(error)}{there}") from None
+            raise OutputError(f"{key} {path}: cannot be written: {reason_of(error)}{there}") from None
 
     def _clear_unfinished(self) -> None:
         """Leave nothing but staged units in `.staging`, and nothing beside the data set that was to be part of it."""
@@ -167,7 +172,8 @@ class OutputDirectory:
             if not told and not is_staged(path.name) and not _is_below(self.units.path, path):
                 _remove(path)
 
-    def shard_folder(self, names: Sequence[str]) -> Path:
+    @property
+    def shard_folder(self) -> Path:
         """Where the shards are written, to be moved into place when all of them are there."""
         return self.unfinished
 
@@ -230,12 +236,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _reason(error: OSError) -> str:
-    """What the system says, in its own words; Arrow puts others around them."""
-    number = _ARROW_ERROR.search(str(error))
-    return os.strerror(int(number[1])) if number else error.strerror or str(error)
 
 
 def _is_below(path: AnyPath, folder: Path) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from sftkit.errors import OutputError
 from sftkit.storage.files import create, read_bytes, remove, write_bytes
@@ -37,7 +37,7 @@ class _Holder:
     """What a lock says of who holds it."""
 
     run: str
-    host: str
+    machine: str
     process: int
 
 
@@ -47,7 +47,7 @@ class Lease:
     def __init__(self, lock: RemotePath, place: RemotePath) -> None:
         self._lock = lock
         self._place = place
-        self._holder = _Holder(uuid.uuid4().hex, socket.gethostname(), os.getpid())
+        self._holder = _Holder(uuid.uuid4().hex, _machine(), os.getpid())
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
 
@@ -92,7 +92,7 @@ class Lease:
         found = _read(self._lock)
         if found is None:
             return True
-        if found[0].host == self._holder.host and not _is_alive(found[0].process):
+        if found[0].machine == self._holder.machine and not _is_alive(found[0].process):
             return True
         _log.warning("%s: a lock is there; looking for %.0f s whether its run is alive", self._place, PATIENCE)
         end = time.monotonic() + PATIENCE
@@ -143,6 +143,14 @@ def _read(lock: RemotePath) -> tuple[_Holder, int] | None:
         return None
     except (ValueError, TypeError):
         return None
+
+
+def _machine() -> str:
+    """What processes have in common that see each other by their numbers; where that cannot be told, nothing."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return uuid.uuid4().hex
 
 
 def _is_alive(process: int) -> bool:

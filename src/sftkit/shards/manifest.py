@@ -16,6 +16,7 @@ from sftkit.config.fields import plain
 from sftkit.errors import OutputError
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
+from sftkit.storage.retrying import reason_of
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -182,7 +183,7 @@ def read_manifest(directory: AnyPath) -> Manifest | None:
     except PermissionError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise OutputError(f"{path}: cannot be read: {error}") from None
+        raise OutputError(f"{path}: cannot be read: {reason_of(error)}") from None
     if not isinstance(data, dict) or "format_version" not in data or "fingerprint" not in data:
         return None  # another tool's file of this name
     problems: list[Problem] = []

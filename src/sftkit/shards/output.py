@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -42,8 +42,9 @@ class Output(Protocol):
     def tidy(self) -> None:
         """Finish what a run left to do that was killed when its data set was complete."""
 
-    def shard_folder(self, names: Sequence[str]) -> AnyPath:
-        """Where the shards of these names are to be written, once all is known that goes into them."""
+    @property
+    def shard_folder(self) -> AnyPath:
+        """Where the shards are to be written."""
 
     def tell_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> AnyPath:
         """Write the quarantined rows of a run that fails to a file, whose path is given back."""

@@ -1,9 +1,8 @@
-"""An output directory below a URL. Nothing can be renamed there: shards are written under their own names, and the
-manifest, which comes last, makes a data set of them.
+"""An output directory below a URL. Nothing can be renamed there: when all shards are written, below `.staging`, the
+store copies them to their names, and the manifest, which comes last, makes a data set of them.
 
-While they are written, a journal below `.staging` names them, and there is no manifest; so the next run knows the files
-of a run that was killed as its own. A data set that gives way loses its manifest when the first shard is written, and
-not before all rows are tokenized.
+While they are copied a journal below `.staging` names them and there is no manifest: so readers refuse what is there,
+and the next run knows the files of one that was killed as its own. A data set that gives way stays until then.
 """
 
 from __future__ import annotations
@@ -11,23 +10,35 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 from sftkit.errors import OutputError
 from sftkit.rows import BadRow
-from sftkit.shards.beside import CARD_NAME, QUARANTINE_NAME, quarantine_sha256, write_beside, write_quarantine
-from sftkit.shards.directory import JOURNAL_NAME, LOCK_NAME, STAGING_NAME
+from sftkit.shards.beside import (
+    CARD_NAME,
+    JOURNAL_NAME,
+    QUARANTINE_NAME,
+    STAGING_NAME,
+    quarantine_sha256,
+    write_beside,
+    write_quarantine,
+)
+from sftkit.shards.directory import LOCK_NAME
 from sftkit.shards.lease import Lease, leased
 from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sftkit.shards.unit_store import UnitStore, is_staged
-from sftkit.storage.files import make_folder, read_bytes, remove, sizes_in, write_text
+from sftkit.storage.files import copy, make_folder, read_bytes, remove, sizes_below, sizes_in, write_text
 from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.retrying import reason_of
 
 _log = logging.getLogger(__name__)
+
+_COPIES = 16  # at the same time; the store does the work
 
 
 class RemoteDirectory:
@@ -39,7 +50,9 @@ class RemoteDirectory:
 
     def __init__(self, path: RemotePath, staging_dir: AnyPath | None = None, *, keep_staging: bool = False) -> None:
         self.path = path
-        self.units = UnitStore(staging_dir or self.staging, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        run = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.units = UnitStore(staging_dir or self.staging, run)
+        self._unfinished = self.staging / f"run-{run}"
         self._keeps = keep_staging or staging_dir is not None
         self._lease: Lease | None = None
 
@@ -69,7 +82,7 @@ class RemoteDirectory:
         """
         with self._told(), leased(self.staging / LOCK_NAME, self.path) as self._lease:
             self._check_free(overwrite=overwrite)
-            remove(self.staging / QUARANTINE_NAME)
+            self._clear_unfinished(sizes_below(self.staging))
             make_folder(self.units.path)
             try:
                 yield self
@@ -80,6 +93,8 @@ class RemoteDirectory:
                 self._clear_finished()
             finally:
                 self.units.sweep()
+                mine = f"{self._unfinished.name}/"
+                self._clear_unfinished([name for name in sizes_below(self.staging) if name.startswith(mine)])
 
     def tidy(self) -> None:
         """Finish what a run left to do that was killed when its data set was complete."""
@@ -88,14 +103,10 @@ class RemoteDirectory:
                 with leased(self.staging / LOCK_NAME, self.path):
                     self._clear_finished()
 
-    def shard_folder(self, names: Sequence[str]) -> RemotePath:
-        """Where the shards are to be written: here. From now on this is no data set, until it is published."""
-        old = self.manifest()
-        withdrawn = [shard.file for split in old.splits.values() for shard in split.shards] if old is not None else []
-        journal = dict.fromkeys([*names, *self._half_published(), *withdrawn])
-        write_text(self.staging / JOURNAL_NAME, json.dumps(list(journal)))
-        remove(self.path / MANIFEST_NAME)
-        return self.path
+    @property
+    def shard_folder(self) -> RemotePath:
+        """Where the shards are written, to be copied into place when all of them are there; each run has its own."""
+        return self._unfinished
 
     def tell_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> RemotePath:
         """Write the quarantined rows of a run that fails to a file, whose path is given back; the quarantine of a data
@@ -106,15 +117,25 @@ class RemoteDirectory:
         return folder / QUARANTINE_NAME
 
     def publish(self, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> Manifest:
-        """Write the manifest, which makes a data set of the shards that were written. The manifest that was written is
-        given back: it names the files beside the shards, too.
+        """Copy the finished shards into place and write the manifest, which makes them a data set. The manifest that
+        was written is given back: it names the files beside the shards, too.
+
+        Raises:
+            OutputError: another run has taken over meanwhile; what it made is left alone.
         """
-        names = {shard.file for split in manifest.splits.values() for shard in split.shards}
-        others = (name for name in self._half_published() if name not in names)
+        assert self._lease is not None, "published while it is open"
+        names = [shard.file for split in manifest.splits.values() for shard in split.shards]
+        old = self.manifest()
+        withdrawn = [shard.file for split in old.splits.values() for shard in split.shards] if old is not None else []
+        others = dict.fromkeys(name for name in (*self._half_published(), *withdrawn) if name not in names)
+        self._lease.check()
+        write_text(self.staging / JOURNAL_NAME, json.dumps([*names, *others]))
+        remove(self.path / MANIFEST_NAME)
         remove(*(self.path / name for name in others))
+        with ThreadPoolExecutor(_COPIES) as pool:
+            list(pool.map(lambda name: copy(self._unfinished / name, self.path / name), names))
         complete = replace(manifest, files=write_beside(self.path, manifest, bad))
-        if self._lease is not None:
-            self._lease.check()
+        self._lease.check()
         write_text(self.path / MANIFEST_NAME, complete.to_json())
         return complete
 
@@ -142,6 +163,11 @@ class RemoteDirectory:
             return []
         return [name for name in names if isinstance(name, str) and "/" not in name] if isinstance(names, list) else []
 
+    def _clear_unfinished(self, names: Iterable[str]) -> None:
+        """Leave nothing but staged units, the lock and the journal, of some names below `.staging`."""
+        kept = (LOCK_NAME, JOURNAL_NAME)
+        remove(*(self.staging / name for name in names if name not in kept and not is_staged(name)))
+
     def _clear_finished(self) -> None:
         """Remove the staged units that are not to be kept; the journal last, which says that this is to be done."""
         if not self._keeps:
@@ -164,8 +190,12 @@ class RemoteDirectory:
         try:
             yield
         except OSError as error:
-            staging = self.units.path
-            for key, path in (("staging_dir", staging), ("output_dir", self.path)):
-                if str(error.filename).startswith(str(path)) and (key == "output_dir" or path != self.staging):
-                    raise OutputError(f"{key} {path}: cannot be read or written: {reason_of(error)}") from None
-            raise
+            place, staging = str(error.filename or ""), self.units.path
+            if place.startswith(str(self.path)):
+                raise OutputError(f"output_dir {self.path}: cannot be read or written: {reason_of(error)}") from None
+            if place.startswith(str(staging)):
+                raise OutputError(f"staging_dir {staging}: cannot be read or written: {reason_of(error)}") from None
+            if place and not place.startswith((tempfile.gettempdir(), "/proc/self/fd")):
+                raise
+            here = f"files for it are written to {tempfile.gettempdir()} first (TMPDIR)"
+            raise OutputError(f"output_dir {self.path}: cannot be written: {reason_of(error)}; {here}") from None

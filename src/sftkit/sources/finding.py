@@ -18,12 +18,14 @@ from sftkit.sources.formats import BUILDERS, JSON, JSON_ARRAY, format_of_name, k
 from sftkit.sources.model import Limits, SourceFile
 from sftkit.sources.opening import open_bytes
 from sftkit.splits import TRAIN, split_of_name
-from sftkit.storage.paths import RemotePath, is_url, options_for
+from sftkit.storage.files import read_bytes, size_of
+from sftkit.storage.paths import AnyPath, RemotePath, is_url, options_for
 from sftkit.storage.retrying import reason_of, retried
 from sftkit.storage.systems import system_of
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
 _MANIFEST = "manifest.json"
+_STATE = "state.json"
 _ALSO = {"json": "jsonl", "csv": "tsv"}  # what a builder reads besides, where the ending says so
 
 
@@ -40,8 +42,7 @@ def find_sources(
     Raises:
         SourceError: a path leads to nothing, or to nothing that can be read as rows.
     """
-    options = {**(storage_options or {}), **dataset.storage_options}
-    files = [file for path in dataset.data_paths for file in _find_readable(path, dataset, options)]
+    files = [file for path in dataset.data_paths for file in _find_readable(path, dataset, storage_options or {})]
     filled = [file for file in files if file.size]
     if not filled:
         raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
@@ -51,7 +52,8 @@ def find_sources(
 def _find_readable(path: str, dataset: DatasetConfig, storage_options: Mapping[str, Any]) -> list[SourceFile]:
     try:
         if is_url(path):
-            return _find_url(RemotePath(path, options_for(path, storage_options)), dataset)
+            options = {**options_for(path, storage_options), **options_for(path, dataset.storage_options)}
+            return _find_url(RemotePath(path, options), dataset)
         return _find(path, dataset)
     except OSError as error:  # a folder on the way may not be looked into
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -101,17 +103,9 @@ def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
 
 
 def _in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
-    if (state := directory / "state.json").is_file():  # datasets.save_to_disk
-        names = _listed(state, lambda content: [entry["filename"] for entry in content["_data_files"]])
-    elif _is_ours(directory):
-        wanted = split_of_name(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
-        names = _listed(
-            directory / _MANIFEST,
-            lambda content: [shard["file"] for shard in content["splits"].get(wanted, {}).get("shards", [])],
-        )
-        missing = next((name for name in names if not (directory / name).is_file()), None)
-        if missing is not None:
-            raise SourceError(f"{directory / missing}: named in {directory / _MANIFEST}, but not there; make it anew")
+    told = _told_by(directory, [path.name for path in directory.iterdir() if path.is_file()], dataset)
+    if told is not None:
+        names = told
     else:
         inside = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
         names = _chosen(inside, dataset)
@@ -120,16 +114,35 @@ def _in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
     return [_local_file(directory / name, dataset) for name in names]
 
 
-def _is_ours(directory: Path) -> bool:
-    """Whether a directory holds a data set that `preprocess` wrote."""
-    path = directory / _MANIFEST
-    return path.is_file() and b'"fingerprint"' in path.read_bytes()
+def _told_by(directory: AnyPath, there: Sequence[str], dataset: DatasetConfig) -> list[str] | None:
+    """The data files that a directory lists itself, of the names that are there; None where it does not.
+
+    Raises:
+        SourceError: a file that it lists is missing, or `preprocess` has not finished writing there.
+    """
+    if _STATE in there:  # datasets.save_to_disk
+        return _listed(directory / _STATE, lambda content: [entry["filename"] for entry in content["_data_files"]])
+    if _MANIFEST not in there or b'"fingerprint"' not in read_bytes(directory / _MANIFEST):
+        if size_of(directory / ".staging" / "publishing.json") >= 0:
+            raise SourceError(
+                f"{directory}: preprocess has not finished writing this data set; say its command again, or wait for it"
+            )
+        return None
+    wanted = split_of_name(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
+    names = _listed(
+        directory / _MANIFEST,
+        lambda content: [shard["file"] for shard in content["splits"].get(wanted, {}).get("shards", [])],
+    )
+    missing = next((name for name in names if name not in there), None)
+    if missing is not None:
+        raise SourceError(f"{directory / missing}: named in {directory / _MANIFEST}, but not there; make it anew")
+    return names
 
 
-def _listed(path: Path, names_in: Callable[[Any], list[str]]) -> list[str]:
+def _listed(path: AnyPath, names_in: Callable[[Any], list[str]]) -> list[str]:
     """Names of files beside a file of JSON that lists them; only beside it, whatever they say."""
     try:
-        return [PurePosixPath(name).name for name in names_in(json.loads(path.read_text(encoding="utf-8")))]
+        return [PurePosixPath(name).name for name in names_in(json.loads(read_bytes(path)))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SourceError(f"{path}: does not list the files of the data set as it should") from None
 
@@ -189,13 +202,14 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, 
     """URLs and sizes in bytes of the data files that a URL stands for."""
     system, inner = system_of(place)
     system.invalidate_cache()
-    if glob.has_magic(inner):
+    if glob.has_magic(inner) and not system.isfile(inner):
         found = system.glob(inner, detail=True)
         names = sorted(name for name, info in found.items() if info["type"] == "file")
     elif system.isdir(inner):
         root = inner.rstrip("/") + "/"
         found = system.find(inner, detail=True)
-        names = [root + name for name in _chosen([name.removeprefix(root) for name in found], dataset)]
+        there = [name.removeprefix(root) for name in found]
+        names = [root + name for name in _told_by(place, there, dataset) or _chosen(there, dataset)]
         if not names:
             raise _nothing_in(place.url, dataset)
     else:

@@ -149,6 +149,16 @@ def write_bytes(place: RemotePath, content: bytes) -> None:
     retried(place, lambda: _pipe(place, content))
 
 
+def copy(source: RemotePath, target: RemotePath) -> None:
+    """Let the store copy a file, which takes nothing through this machine; it is there as a whole or not at all."""
+
+    def act() -> None:
+        system, path = system_of(source)
+        system.cp_file(path, system_of(target)[1])
+
+    retried(target, act)
+
+
 def create(place: RemotePath, content: bytes) -> bool:
     """Make a remote file if there is none; whether this call made it."""
     system, path = system_of(place)

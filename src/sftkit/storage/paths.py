@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 _SCHEME = "://"
+_LOCAL = "file://"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def path_of(path: str, storage_options: Mapping[str, Any] | None = None) -> AnyP
         path: a local path (`~` is the home directory) or an fsspec URL.
         storage_options: as in a config; see `options_for`.
     """
+    if path.startswith(_LOCAL):
+        return Path(path.removeprefix(_LOCAL))
     if is_url(path):
         return RemotePath(path.rstrip("/"), options_for(path, storage_options or {}))
     return Path(path).expanduser()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +21,7 @@ T = TypeVar("T")
 ATTEMPTS = 6
 """How often something is tried: over half a minute or more, besides what the file system tries by itself."""
 
+_ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")  # Arrow puts other words around those of the system
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0  # seconds
 _LASTING = (
     *(FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError),
@@ -46,13 +49,19 @@ def retried(place: RemotePath, call: Callable[[], T]) -> T:
             if attempt == ATTEMPTS or _lasts(error):
                 raise _named(error, place) from error
             wait = random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt))
-            _log.info("%s: %s; trying again in %.1f s", place, reason_of(error), wait)
+            level = logging.INFO if attempt == 1 else logging.WARNING
+            _log.log(level, "%s: %s; trying again in %.1f s", place, reason_of(error), wait)
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
 
 def reason_of(error: BaseException) -> str:
     """What an error says, in one line."""
+    number = _ARROW_ERROR.search(str(error))
+    if number is not None:
+        return os.strerror(int(number[1]))
+    if isinstance(error, FileNotFoundError) and not error.strerror:
+        return os.strerror(errno.ENOENT)
     said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return " ".join(said.split())
 
