@@ -466,7 +466,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Work there, as a process that was started there would."""
     patch.chdir(folder)
-    patch.setattr(sys, "path", [*sys.path])
+    # Other tests of this process have left the folders that they worked in, with modules of the same name.
+    patch.setattr(sys, "path", [each for each in sys.path if not Path(each, f"{OWN_MODULE}.py").is_file()])
     patch.setattr(sys, "dont_write_bytecode", True)
 
 
