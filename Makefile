@@ -26,7 +26,7 @@ demo: $(READY) ## preprocess the bundled sample, look at it, train a tiny model 
 	$(BIN)/sftkit train --config configs/train_sample.yaml --training_data_path demo/shards --output_dir demo/model
 
 test: $(READY) ## the whole suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

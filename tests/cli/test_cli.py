@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from reliability import material
+
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
 TOKENIZER = "sample:model"
 
@@ -210,7 +212,7 @@ def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, below: str) -> Non
     ],
 )
 def test_each_mistake_is_one_sentence_and_leaves_nothing_behind(
-    pairs: Path, tmp_path: Path, changes: list[str], sentence: str
+    pairs: Path, tmp_path: Path, changes: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "blank.jsonl").write_text("\n\n")
@@ -218,10 +220,11 @@ def test_each_mistake_is_one_sentence_and_leaves_nothing_behind(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "theirs.parquet").write_bytes(b"x")
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
-    done = sftkit("preprocess", "--model_name_or_path", TOKENIZER, "--output_dir", "out", *changes, cwd=tmp_path)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = material.sftkit("preprocess", "--model_name_or_path", TOKENIZER, "--output_dir", "out", *changes)
+    assert done.code == 1
+    assert sentence in done.err
+    assert "Traceback" not in done.err
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from reliability import material
+
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
 TINY = (
     "--model_name_or_path", "sample:model", "--init_from_config", "true", "--use_cpu", "true", "--max_steps", "2",
@@ -129,17 +131,9 @@ def test_special_tokens_may_be_added_to_shards_made_without_them(tmp_path: Path)
 def test_mistakes_are_one_sentence(
     texts: Path, tmp_path: Path, changes: tuple[str, ...], exit_code: int, sentence: str
 ) -> None:
-    data = () if "--training_data_path" in changes else ("--training_data_path", texts)
-    done = sftkit(
-        "train",
-        *data,
-        "--output_dir",
-        tmp_path / "o",
-        "--cache_dir",
-        tmp_path / "c",
-        *TINY,
-        *changes,
-    )
-    assert done.returncode == exit_code, done.stderr
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    data = () if "--training_data_path" in changes else ("--training_data_path", str(texts))
+    places = ("--output_dir", str(tmp_path / "o"), "--cache_dir", str(tmp_path / "c"))
+    done = material.sftkit("train", *data, *places, *TINY, *changes)
+    assert done.code == exit_code, done.err
+    assert sentence in done.err
+    assert "Traceback" not in done.err

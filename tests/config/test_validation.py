@@ -53,6 +53,14 @@ def test_a_validation_only_data_set_needs_no_weight() -> None:
     validate(config(dataset("a", sampling=0.5), dataset("b", sampling=0.5), held_out))
 
 
+def test_options_of_a_protocol_are_a_mapping() -> None:
+    wrong = {"s3": "secret", "client_kwargs": "as it is"}
+    assert [*problems(config(dataset(storage_options=wrong), storage_options=wrong))] == [
+        "storage_options.s3 must be a mapping of options, not str",
+        "datasets[0].storage_options.s3 must be a mapping of options, not str",
+    ]
+
+
 def test_streaming_is_refused_with_the_reason() -> None:
     [problem] = problems(config(dataset(), dataprocessor=ProcessorConfig(streaming=True)))
     assert problem.startswith("streaming: true cannot be preprocessed: shards are split, mixed and balanced")

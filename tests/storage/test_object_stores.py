@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -32,8 +33,10 @@ from sftkit.shards.lease import Lease, leased
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_shards
 from sftkit.shards.staged_index import index_of
-from sftkit.storage.files import read_bytes
-from sftkit.storage.paths import RemotePath
+from sftkit.shards.writing import ShardWriter
+from sftkit.sources.finding import find_sources
+from sftkit.storage.files import read_bytes, remove, write_text
+from sftkit.storage.paths import RemotePath, path_of
 from support import dataset, handler, shard_bytes, write_jsonl
 
 TIMES = ("seconds", "worker_seconds", "digest")
@@ -209,6 +212,65 @@ def test_bad_rows_are_told_beside_the_shards(tmp_path: Path, bucket: Bucket) -> 
     assert (json.loads(told)["path"], json.loads(told)["row"]) == (bucket.url("bad.jsonl"), 8)
 
 
+def test_an_old_data_set_stays_until_the_new_one_is_whole(
+    source: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(config(str(source), bucket.url("out"), bucket))
+    before = bucket.files("out")
+    monkeypatch.setattr(ShardWriter, "__call__", broken)
+    with pytest.raises(OutputError, match=r"^output_dir .*/out: cannot be written: No space left on device; files"):
+        made(config(str(source), bucket.url("out"), bucket, pack_length=128, overwrite=True))
+    left = bucket.files("out")
+    assert {name: data for name, data in left.items() if not name.startswith(".staging/unit-")} == before
+
+
+def broken(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_run_that_lost_its_lock_leaves_alone_what_another_has_made(source: Path, bucket: Bucket) -> None:
+    mine, theirs = (config(str(source), bucket.url("out"), bucket, pack_length=length) for length in (64, 128))
+    with output_of(mine).open(overwrite=False) as output:  # and then it stands still for a long time
+        bucket.system.rm_file(f"{bucket.name}/out/.staging/lock")
+        other = made(theirs)
+        before = bucket.files("out")
+        with pytest.raises(OutputError, match="another run has begun to write there, so this one writes nothing more"):
+            output.publish(replace(other, splits={}), ())
+    assert bucket.files("out") == before
+    assert is_done(plan(theirs)) is not None
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_data_set_that_is_half_there_is_none(remote: bool, source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    out = bucket.url("out") if remote else str(tmp_path / "out")
+    made(config(str(source), out, bucket))
+    root = path_of(out, bucket.options)
+    remove(root / "manifest.json")
+    if not remote:
+        (tmp_path / "out" / ".staging").mkdir()
+    write_text(root / ".staging" / "publishing.json", "[]")
+    with pytest.raises(DataError, match=r"out: preprocess has not finished writing this data set; say its"):
+        open_shards(out, bucket.options)
+    with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set"):
+        plan(config(out, str(tmp_path / "again"), bucket))
+
+
+def test_a_data_set_is_read_by_its_manifest(source: Path, bucket: Bucket) -> None:
+    made(config(str(source), bucket.url("out"), bucket, packing="none", pack_length=None))
+    bucket.put(source, "out/train-extra.parquet")
+    files = find_sources(dataset(bucket.url("out")), None, bucket.options)
+    assert [Path(file.path).name for file in files] == [f"train-{number:05d}-of-00003.parquet" for number in range(3)]
+    bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
+    with pytest.raises(SourceError, match=r"train-00001-of-00003\.parquet: named in .*manifest\.json, but not there"):
+        find_sources(dataset(bucket.url("out")), None, bucket.options)
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(source: Path, bucket: Bucket) -> None:
+    url = bucket.put(source, "br[x].jsonl")
+    [file] = find_sources(dataset(url), None, bucket.options)
+    assert file.path == url
+
+
 def test_passwords_are_neither_kept_nor_shown(source: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
     from sftkit.console.plans import print_plan
     from sftkit.console.streams import results
@@ -228,8 +290,14 @@ def test_a_data_set_may_have_options_of_its_own(source: Path, tmp_path: Path, bu
     url = bucket.put(source, "raw.jsonl")
     wanted = config(url, str(tmp_path / "out"), bucket)
     [data] = wanted.datasets
-    theirs = replace(data, storage_options={"s3": bucket.options})
-    assert made(replace(wanted, storage_options={}, datasets=(theirs,))).rows_read == 300
+    theirs = replace(data, storage_options={"endpoint_url": bucket.endpoint})
+    given = {"s3": {**bucket.options, "endpoint_url": "http://127.0.0.1:1"}}
+    assert made(replace(wanted, storage_options=given, datasets=(theirs,))).rows_read == 300
+
+
+def test_a_url_of_a_local_file_is_its_path(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    made(config(source.as_uri(), (tmp_path / "new" / "out").as_uri(), bucket))
+    assert (tmp_path / "new" / "out" / "manifest.json").is_file()
 
 
 def test_a_source_that_changes_meanwhile_is_named(source: Path, tmp_path: Path, bucket: Bucket) -> None:

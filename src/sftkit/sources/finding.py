@@ -25,6 +25,7 @@ from sftkit.storage.systems import system_of
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
 _MANIFEST = "manifest.json"
+_JOURNAL = ".staging/publishing.json"
 _STATE = "state.json"
 _ALSO = {"json": "jsonl", "csv": "tsv"}  # what a builder reads besides, where the ending says so
 
@@ -63,6 +64,7 @@ def _find(path: str, dataset: DatasetConfig) -> list[SourceFile]:
     local = Path(sample_path(path)).expanduser()
     if dataset.builder is not None and dataset.builder not in BUILDERS:
         return hub.find(dataset, str(local), builder=dataset.builder)
+    _check_finished(local)
     if _is_repository(local):
         return hub.find(dataset, str(local))
     if local.is_dir():
@@ -114,19 +116,23 @@ def _in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
     return [_local_file(directory / name, dataset) for name in names]
 
 
+def _check_finished(directory: AnyPath) -> None:
+    """Raise `SourceError` where `preprocess` is making a data set: a part of it would be taken for all of it."""
+    if size_of(directory / _JOURNAL) >= 0 and size_of(directory / _MANIFEST) < 0:
+        raise SourceError(
+            f"{directory}: preprocess has not finished writing this data set; say its command again, or wait for it"
+        )
+
+
 def _told_by(directory: AnyPath, there: Sequence[str], dataset: DatasetConfig) -> list[str] | None:
     """The data files that a directory lists itself, of the names that are there; None where it does not.
 
     Raises:
-        SourceError: a file that it lists is missing, or `preprocess` has not finished writing there.
+        SourceError: a file that it lists is missing.
     """
     if _STATE in there:  # datasets.save_to_disk
         return _listed(directory / _STATE, lambda content: [entry["filename"] for entry in content["_data_files"]])
     if _MANIFEST not in there or b'"fingerprint"' not in read_bytes(directory / _MANIFEST):
-        if size_of(directory / ".staging" / "publishing.json") >= 0:
-            raise SourceError(
-                f"{directory}: preprocess has not finished writing this data set; say its command again, or wait for it"
-            )
         return None
     wanted = split_of_name(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
     names = _listed(
@@ -209,6 +215,8 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, 
         root = inner.rstrip("/") + "/"
         found = system.find(inner, detail=True)
         there = [name.removeprefix(root) for name in found]
+        if _JOURNAL in there:
+            _check_finished(place)
         names = [root + name for name in _told_by(place, there, dataset) or _chosen(there, dataset)]
         if not names:
             raise _nothing_in(place.url, dataset)
