@@ -90,6 +90,8 @@ class Cluster:
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())
+            if self._address is None:
+                raise ConfigError(f"executor: Ray cannot start on this machine: {reason}") from None
             raise ConfigError(
                 f"ray_address {self._address}: no Ray cluster can be reached there ({reason}); start one (ray start "
                 "--head), or say null for one of this machine alone"
@@ -114,6 +116,7 @@ class Cluster:
         ray = _ray()
         work = ray.remote(_work).options(num_cpus=1, max_retries=RETRIES)
         sent = ray.put(_Sent(uuid.uuid4().hex, pickle.dumps(function)))
+        versions, folder = _versions(), str(Path.cwd())
         waiting = list(reversed(tasks))
         running: dict[Any, T] = {}
         finished = False
@@ -121,7 +124,7 @@ class Cluster:
             while waiting or running:
                 while waiting and len(running) < self._most_at_once():
                     task = waiting.pop()
-                    running[work.remote(sent, pickle.dumps(task), _versions(), str(Path.cwd()))] = task
+                    running[work.remote(sent, pickle.dumps(task), versions, folder)] = task
                 done, _ = ray.wait(list(running), num_returns=1)
                 done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
                 for reference in done:

@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from sftkit.errors import OutputError
@@ -93,8 +93,9 @@ class RemoteDirectory:
                 self._clear_finished()
             finally:
                 self.units.sweep()
-                mine = f"{self._unfinished.name}/"
-                self._clear_unfinished([name for name in sizes_below(self.staging) if name.startswith(mine)])
+                with suppress(OSError):  # the next run does it, and what made this one fail is to be told
+                    mine = f"{self._unfinished.name}/"
+                    self._clear_unfinished([name for name in sizes_below(self.staging) if name.startswith(mine)])
 
     def tidy(self) -> None:
         """Finish what a run left to do that was killed when its data set was complete."""
