@@ -269,7 +269,12 @@ recipe = unpacked(pickle.loads(pathlib.Path({str(tmp_path / "luggage")!r}).read_
 print(import_function("sftkit_test_traveling:shout")({{"text": "a"}}, by="!")["text"], *Toolbox(recipe.tools).identity)
 """
     (tmp_path / "there").mkdir()
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "there")}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "sftkit_test_traveling.py").write_text(
+        "def shout(row, by): return {'text': 'of another day'}\n"
+    )
+    search = os.pathsep.join(filter(None, [str(tmp_path / "old"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "there"), "PYTHONPATH": search}
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", there], capture_output=True, text=True, env=environment, check=False
@@ -278,6 +283,15 @@ print(import_function("sftkit_test_traveling:shout")({{"text": "a"}}, by="!")["t
         assert done.stdout.split()[:2] == ["A!", planned.pipeline.tools.identity[0]]
     [home] = (tmp_path / "there").iterdir()
     assert (len(list(home.iterdir())), home.stat().st_mode & 0o77) == (1, 0)
+
+
+def test_relative_paths_are_understood_from_here(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
+    run(plan(PreprocessConfig(output_dir="out", datasets=(dataset("in.jsonl"),)), runner), Silent(), runner)
+    assert (tmp_path / "out" / "manifest.json").is_file()
 
 
 def test_what_fails_on_a_node_is_told_as_here(runner: Runner, tmp_path: Path) -> None:
