@@ -119,7 +119,6 @@ class Cluster:
         versions, folder = _versions(), str(Path.cwd())
         waiting = list(reversed(tasks))
         running: dict[Any, T] = {}
-        finished = False
         try:
             while waiting or running:
                 while waiting and len(running) < self._most_at_once():
@@ -130,11 +129,12 @@ class Cluster:
                 for reference in done:
                     task = running.pop(reference)
                     yield task, self._result(reference, task)
-            finished = True
+        except KeyboardInterrupt:
+            running.clear()  # leaving the cluster ends them; Ray may abort when one ends while it is cancelled
+            raise
         finally:
-            if not finished:
-                for reference in running:
-                    ray.cancel(reference)
+            for reference in running:
+                ray.cancel(reference)
 
     def _most_at_once(self) -> int:
         now = time.monotonic()
