@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,15 @@ def test_what_does_not_pass_is_told_at_once(error: Exception) -> None:
     with pytest.raises(OSError, match=r"gone|no|s3fs") as failure:
         retrying.retried(RemotePath("s3://bucket/file"), failing(1, error))
     assert isinstance(failure.value, type(error)) or isinstance(error, ImportError)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    place = RemotePath("gs://bucket/file")
+    assert size_of(place) == -1
+    for reach in (read_bytes, sizes_in, open_to_read, stamp_of):
+        with pytest.raises(OSError, match=r"pip install 'sftkit\[gcs\]'"):
+            reach(place)
 
 
 class Breaking(io.BytesIO):

@@ -260,6 +260,8 @@ def test_a_data_set_is_read_by_its_manifest(source: Path, bucket: Bucket) -> Non
     bucket.put(source, "out/train-extra.parquet")
     files = find_sources(dataset(bucket.url("out")), None, bucket.options)
     assert [Path(file.path).name for file in files] == [f"train-{number:05d}-of-00003.parquet" for number in range(3)]
+    with pytest.raises(SourceError, match=r"out: no data files of split 'validation' in this directory"):
+        find_sources(dataset(bucket.url("out"), dataset_split_name="validation"), None, bucket.options)
     bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
     with pytest.raises(SourceError, match=r"train-00001-of-00003\.parquet: named in .*manifest\.json, but not there"):
         find_sources(dataset(bucket.url("out")), None, bucket.options)

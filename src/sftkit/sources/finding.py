@@ -217,7 +217,8 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, 
         there = [name.removeprefix(root) for name in found]
         if _JOURNAL in there:
             _check_finished(place)
-        names = [root + name for name in _told_by(place, there, dataset) or _chosen(there, dataset)]
+        told = _told_by(place, there, dataset)
+        names = [root + name for name in (_chosen(there, dataset) if told is None else told)]
         if not names:
             raise _nothing_in(place.url, dataset)
     else:

@@ -11,15 +11,17 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.retrying import retried
 from sftkit.storage.streams import open_to_read
 from sftkit.storage.systems import system_of
+
+T = TypeVar("T")
 
 UNFINISHED = ".tmp"
 """What the name of a file ends with that is still being written."""
@@ -37,7 +39,7 @@ def replacing(target: AnyPath, run: str = "") -> Iterator[Path]:
     if isinstance(target, RemotePath):
         with _nameless() as temporary:
             yield temporary
-            _send(temporary, target)
+            _at(target, lambda system, path: system.put_file(str(temporary), path))
         return
     temporary = aside(target, run)
     try:
@@ -112,7 +114,7 @@ def read_bytes(place: AnyPath) -> bytes:
         OSError: it cannot be read; FileNotFoundError where there is none.
     """
     if isinstance(place, RemotePath):
-        return retried(place, lambda: _whole(place))
+        return _at(place, lambda system, path: bytes(system.cat_file(path)))
     return place.read_bytes()
 
 
@@ -123,8 +125,7 @@ def read_ranges(place: RemotePath, ranges: list[tuple[int, int]]) -> list[bytes]
         OSError: they cannot be read.
     """
 
-    def fetch() -> list[bytes]:
-        system, path = system_of(place)
+    def fetch(system: Any, path: str) -> list[bytes]:
         starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
         parts = system.cat_ranges([path] * len(ranges), starts, stops)
         failure = next((part for part in parts if isinstance(part, Exception)), None)
@@ -135,7 +136,7 @@ def read_ranges(place: RemotePath, ranges: list[tuple[int, int]]) -> list[bytes]
             raise OSError("it ends too early")
         return found
 
-    return retried(place, fetch) if ranges else []
+    return _at(place, fetch) if ranges else []
 
 
 def write_text(target: AnyPath, text: str, run: str = "") -> None:
@@ -146,24 +147,18 @@ def write_text(target: AnyPath, text: str, run: str = "") -> None:
 
 def write_bytes(place: RemotePath, content: bytes) -> None:
     """Let a small remote file hold something."""
-    retried(place, lambda: _pipe(place, content))
+    _at(place, lambda system, path: system.pipe_file(path, content))
 
 
 def copy(source: RemotePath, target: RemotePath) -> None:
     """Let the store copy a file, which takes nothing through this machine; it is there as a whole or not at all."""
-
-    def act() -> None:
-        system, path = system_of(source)
-        system.cp_file(path, system_of(target)[1])
-
-    retried(target, act)
+    _at(target, lambda system, path: system.cp_file(system_of(source)[1], path))
 
 
 def create(place: RemotePath, content: bytes) -> bool:
     """Make a remote file if there is none; whether this call made it."""
-    system, path = system_of(place)
     try:
-        retried(place, lambda: system.pipe_file(path, content, mode="create"))
+        _at(place, lambda system, path: system.pipe_file(path, content, mode="create"))
     except FileExistsError:
         return False
     return True
@@ -180,8 +175,7 @@ def remove(*places: AnyPath) -> None:
         if isinstance(place, Path):
             place.unlink(missing_ok=True)
     for start in range(0, len(remote), _AT_ONCE):
-        some = remote[start : start + _AT_ONCE]
-        retried(some[0], lambda some=some: _remove_remote(some))  # type: ignore[misc]  # mypy cannot tell its type
+        _remove_remote(remote[start : start + _AT_ONCE])
 
 
 def sizes_in(folder: AnyPath) -> dict[str, int]:
@@ -191,7 +185,7 @@ def sizes_in(folder: AnyPath) -> dict[str, int]:
         OSError: the folder cannot be looked into.
     """
     if isinstance(folder, RemotePath):
-        return retried(folder, lambda: _listed(folder))
+        return _listed(folder, lambda system, path: system.ls(path, detail=True))
     try:
         return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     except FileNotFoundError:
@@ -200,42 +194,28 @@ def sizes_in(folder: AnyPath) -> dict[str, int]:
 
 def sizes_below(folder: RemotePath) -> dict[str, int]:
     """Names, relative to a remote folder, and sizes in bytes of all files below it, by name."""
+    return _listed(folder, lambda system, path: system.find(path, detail=True).values())
 
-    def look() -> dict[str, int]:
-        system, path = system_of(folder)
+
+def _at(place: RemotePath, act: Callable[[Any, str], T]) -> T:
+    """What comes of doing something with a file system and a path there, tried until it succeeds (`retried`)."""
+    return retried(place, lambda: act(*system_of(place)))
+
+
+def _listed(folder: RemotePath, entries: Callable[[Any, str], Iterable[Mapping[str, Any]]]) -> dict[str, int]:
+    """Names, relative to a folder, and sizes of the files among its entries; none where there is no such folder."""
+
+    def look(system: Any, path: str) -> dict[str, int]:
         system.invalidate_cache()
+        root = path.rstrip("/") + "/"
         try:
-            found = system.find(path, detail=True)
+            found = {entry["name"]: entry for entry in entries(system, path) if entry.get("type") == "file"}
         except FileNotFoundError:
             return {}
-        root = path.rstrip("/") + "/"
-        return {
-            name.removeprefix(root): int(info["size"] or 0)
-            for name, info in sorted(found.items())
-            if name.startswith(root) and info.get("type") != "directory" and not name.endswith("/")
-        }
+        below = sorted(name for name in found if name.startswith(root) and not name.endswith("/"))
+        return {name.removeprefix(root): int(found[name]["size"] or 0) for name in below}
 
-    return retried(folder, look)
-
-
-def _listed(folder: RemotePath) -> dict[str, int]:
-    system, path = system_of(folder)
-    system.invalidate_cache()
-    try:
-        entries = system.ls(path, detail=True)
-    except FileNotFoundError:
-        return {}
-    root = path.rstrip("/") + "/"
-    files = {entry["name"]: int(entry["size"] or 0) for entry in entries if entry.get("type") == "file"}
-    return {name.removeprefix(root): size for name, size in sorted(files.items()) if name.startswith(root)}
-
-
-def _send(local: Path, target: RemotePath) -> None:
-    def put() -> None:
-        system, path = system_of(target)
-        system.put_file(str(local), path)
-
-    retried(target, put)
+    return _at(folder, look)
 
 
 @contextmanager
@@ -250,35 +230,26 @@ def _nameless() -> Iterator[Path]:
 
 
 def _info(place: RemotePath) -> Any:
-    system, path = system_of(place)
-
-    def look() -> Any:
+    def look(system: Any, path: str) -> Any:
         system.invalidate_cache(path)
         return system.info(path)
 
-    info = retried(place, look)
+    info = _at(place, look)
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{place}: is a folder")
     return info
 
 
-def _whole(place: RemotePath) -> bytes:
-    system, path = system_of(place)
-    return bytes(system.cat_file(path))
-
-
-def _pipe(place: RemotePath, content: bytes) -> None:
-    system, path = system_of(place)
-    system.pipe_file(path, content)
-
-
 def _remove_remote(places: Sequence[RemotePath]) -> None:
     paths = [system_of(place)[1] for place in places]
-    system, _ = system_of(places[0])
-    try:
-        system.rm(paths)
-    except FileNotFoundError:  # some file systems say so, object stores do not
-        for path in paths:
-            with suppress(FileNotFoundError):
-                system.rm_file(path)
-    system.invalidate_cache()
+
+    def act(system: Any, _: str) -> None:
+        try:
+            system.rm(paths)
+        except FileNotFoundError:  # some file systems say so, object stores do not
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    system.rm_file(path)
+        system.invalidate_cache()
+
+    _at(places[0], act)
