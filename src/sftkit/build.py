@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def is_done(plan: Plan) -> Manifest | None:
     return manifest
 
 
-def _of_this_plan(plan: Plan, directory: Output) -> Manifest | None:
+def _of_this_plan(plan: Plan, directory: Output[Any]) -> Manifest | None:
     manifest = directory.manifest()
     return manifest if manifest is not None and manifest.fingerprint == plan.fingerprint else None
 
@@ -113,7 +114,7 @@ def cluster_of(config: PreprocessConfig) -> AbstractContextManager[Runner | None
     return nullcontext() if config.executor == "local" else Cluster(config.ray_address, config.num_workers)
 
 
-def output_of(config: PreprocessConfig) -> Output:
+def output_of(config: PreprocessConfig) -> Output[Any]:
     """The place that a config writes to."""
     options = config.storage_options
     staging = None if config.staging_dir is None else path_of(config.staging_dir, options)
@@ -123,7 +124,7 @@ def output_of(config: PreprocessConfig) -> Output:
     return OutputDirectory(place, staging, keep_staging=config.keep_staging)
 
 
-def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output) -> None:
+def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output[Any]) -> None:
     """Go on when there are not too many bad rows.
 
     Raises:
@@ -193,7 +194,7 @@ def _write_splits(
     orders: Mapping[str, Indices],
     layout: Layout,
     workers: Runner,
-    output: Output,
+    output: Output[Any],
     progress: Progress,
 ) -> dict[str, SplitInfo]:
     """Pack each split where that is wanted, cut it into shards and write them, in parallel where there is much."""

@@ -40,7 +40,7 @@ def verify_manifest(root: AnyPath, manifest: Manifest) -> Verified:
         for what, said, summed in sums
         if said != summed
     ]
-    files = Counter(shard.file for split in manifest.splits.values() for shard in split.shards)
+    files = Counter(shard.file for shard in manifest.shards)
     differences += [Difference(MANIFEST_NAME, f"names {name} {n} times") for name, n in files.items() if n > 1]
     if all(said == summed for _, said, summed in sums):
         right.append(f"accounts: {number(manifest.rows_read)} rows read, {number(manifest.rows_written)} written")

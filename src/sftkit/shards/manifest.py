@@ -155,6 +155,11 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     digest: str = field(default="", compare=False)
 
+    @property
+    def shards(self) -> list[ShardInfo]:
+        """The shards of all splits."""
+        return [shard for split in self.splits.values() for shard in split.shards]
+
     def to_json(self) -> str:
         """The manifest as indented JSON, keys in the order of the fields."""
         kept = {key: value for key, value in plain(self).items() if key not in _TOLD}

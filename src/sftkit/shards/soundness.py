@@ -80,7 +80,7 @@ def _look(path: AnyPath, said: ShardInfo | None) -> Footer | str:
 def _said(shards: ShardSet) -> dict[str, ShardInfo]:
     if shards.manifest is None:
         return {}
-    return {shard.file: shard for split in shards.manifest.splits.values() for shard in split.shards}
+    return {shard.file: shard for shard in shards.manifest.shards}
 
 
 def _largest_ids(footer: pq.FileMetaData) -> Iterator[int]:
