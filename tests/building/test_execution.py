@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
 
 import pytest
 
@@ -84,6 +85,19 @@ def test_several_workers_run_every_task_once() -> None:
 def test_a_worker_that_dies_is_an_error_that_names_what_it_held() -> None:
     with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on 7; run it again"):
         list(run(die_of_seven, [1, 2, 7, 3], 2))
+
+
+def test_so_is_a_worker_that_dies_while_others_are_still_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = ProcessPoolExecutor.submit
+
+    def submit_slowly(*args: Any, **options: Any) -> Future[Any]:
+        future = submit(*args, **options)
+        wait([future])
+        return future
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_slowly)
+    with pytest.raises(WorkerError, match=r"while it worked on 7; run it again"):
+        list(run(die_of_seven, [1, 7, 2, 3], 2))
 
 
 def test_where_an_engine_differed_is_known_outside_of_the_worker_too() -> None:

@@ -287,7 +287,7 @@ def test_an_interrupted_run_ends_with_130_and_leaves_no_data_set(tmp_path: Path)
     running = subprocess.Popen(
         [sys.executable, "-m", "sftkit", *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
-    while not (out / ".staging").exists():
+    while not list(out.glob(".staging/run-*")):  # the lock is held by then
         assert running.poll() is None
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)

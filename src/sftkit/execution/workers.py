@@ -18,10 +18,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait as wait_for_sentinels
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sftkit.execution.runner import WorkerError
 from sftkit.processes import START_METHOD, interrupts_held_back
@@ -47,6 +48,29 @@ def calm_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
+class _Context(BaseContext):
+    """Starts processes as Python does, and knows all that it started, also one that is dead at once."""
+
+    def __init__(self) -> None:
+        self._python: Any = multiprocessing.get_context(START_METHOD)
+        self._made: list[BaseProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> BaseProcess:  # noqa: N802 (as the pool calls it)
+        self._made.append(self._python.Process(*args, **options))
+        return self._made[-1]
+
+    def get_context(self, method: str | None = None) -> Any:
+        return self._python.get_context(method) if method else self._python
+
+    def get_start_method(self, allow_none: bool = False) -> str:
+        return START_METHOD
+
+    @property
+    def started(self) -> Iterator[BaseProcess]:
+        """The processes that were started, alive or dead."""
+        return (process for process in self._made if process.pid is not None)
+
+
 class Workers:
     """Some processes that run tasks; with a count of one there are none, and tasks run in this process.
 
@@ -58,8 +82,7 @@ class Workers:
     def __init__(self, count: int) -> None:
         self._count = count
         self._pool: ProcessPoolExecutor | None = None
-        self._others = set(multiprocessing.active_children())
-        self._processes: set[BaseProcess] = set()
+        self._context = _Context()
         self._held = tempfile.TemporaryDirectory(prefix="sftkit-workers-")
 
     def __enter__(self) -> Workers:
@@ -101,7 +124,6 @@ class Workers:
                     while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
                         number, task = waiting.pop()
                         running[pool.submit(partial(_hold, self._held.name, number, function), task)] = task
-                    self._processes |= set(multiprocessing.active_children()) - self._others
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield running[future], future.result()
@@ -119,22 +141,23 @@ class Workers:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context(START_METHOD)
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(self._count, mp_context=self._context, initializer=_begin)
         return self._pool
 
     def _end(self) -> None:
         """End the processes at once: what they work on is not wanted, or they are done and need no time to tidy up."""
-        for worker in self._processes:
+        for worker in self._context.started:
             worker.terminate()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-        self._processes.clear()
+        self._context = _Context()
 
     def _held_by_the_dead(self, tasks: Sequence[T]) -> str | None:
         """The task of the worker that died by itself; the pool ends the others when it finds one dead."""
-        for worker in self._processes:
+        if self._pool is not None:
+            self._pool.shutdown()  # its thread reads how the processes ended; there is but one time to read it
+        for worker in self._context.started:
             note = Path(self._held.name, str(worker.pid))
             if worker.exitcode not in _TERMINATED and note.exists():
                 return str(tasks[int(note.read_text())])
