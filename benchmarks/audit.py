@@ -43,7 +43,7 @@ def main() -> None:
 
 def _sample(folder: Path) -> Path:
     from sftkit.build import run
-    from sftkit.config.schema import PreprocessConfig
+    from sftkit.config.commands import PreprocessConfig
     from sftkit.planning import plan
     from sftkit.progress import Silent
 

@@ -39,8 +39,8 @@ def main() -> None:
 
 
 def _sftkit(shards: Path, model: Path, scratch: Path, more: list[str], *, bf16: bool) -> dict[str, float]:
+    from sftkit.config.commands import TrainConfig
     from sftkit.config.loading import load
-    from sftkit.config.schema import TrainConfig
     from sftkit.shards.reading import open_shards
     from sftkit.training.run import train
     from sftkit.training.settings.arguments import extra_keys, make_training_arguments

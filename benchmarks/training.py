@@ -82,7 +82,7 @@ def _model(work: Path) -> Path:
 
 def _shards(work: Path, name: str, model: Path, count: int) -> Path:
     from sftkit.build import run
-    from sftkit.config.schema import PreprocessConfig
+    from sftkit.config.commands import PreprocessConfig
     from sftkit.planning import plan
     from sftkit.progress import Silent
 

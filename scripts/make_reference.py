@@ -12,16 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sftkit.config import aliases
-from sftkit.config.schema import (
-    DataOptions,
-    DatasetConfig,
-    HandlerConfig,
-    InspectConfig,
-    PreprocessConfig,
-    ProcessorConfig,
-    SplitConfig,
-    TrainConfig,
-)
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
 from sftkit.handlers.registry import HANDLERS
 from sftkit.options import Option, options_of
 

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from sftkit.build import run
-from sftkit.config.schema import DatasetConfig, HandlerConfig, PreprocessConfig, ProcessorConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.planning import plan
 from sftkit.progress import Silent
 from sftkit.rows import Row, RowLog

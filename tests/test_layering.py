@@ -123,7 +123,8 @@ from pathlib import Path
 from sftkit.torchless import import_transformers_without_torch
 import_transformers_without_torch()
 from sftkit.build import run
-from sftkit.config.schema import DatasetConfig, HandlerConfig, PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import DatasetConfig, HandlerConfig
 from sftkit.planning import plan
 from sftkit.progress import Silent
 masking = HandlerConfig(name="tokenize_and_apply_chat_template_with_masking")

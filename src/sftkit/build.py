@@ -14,7 +14,7 @@ from sftkit.accounting.balance import Account, check_balance
 from sftkit.accounting.quarantine import Quarantine, bad_rows_message
 from sftkit.accounting.results import empty_message, make_manifest, split_info
 from sftkit.accounting.tolerance import Tolerance
-from sftkit.config.schema import PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
 from sftkit.errors import DataError
 from sftkit.execution.cluster import Cluster
 from sftkit.execution.runner import Runner

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sftkit import __version__
-from sftkit.config.schema import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, UsageError
 from sftkit.options import Option, config_command
 from sftkit.progress import Silent

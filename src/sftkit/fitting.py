@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from sftkit.config.schema import PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
 from sftkit.execution.runner import Runner
 from sftkit.finishing import NO_TRAINED_TOKEN
 from sftkit.packing import BFD, pack_length_of

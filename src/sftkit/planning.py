@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import plain
-from sftkit.config.schema import DataOptions, DatasetConfig, PreprocessConfig
+from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.config.validation import validate
 from sftkit.early import SMALL
 from sftkit.errors import ConfigError, DataError

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sftkit.build import layout_of
-from sftkit.config.schema import InspectConfig, as_preprocess
+from sftkit.config.commands import InspectConfig, as_preprocess
 from sftkit.errors import DataError
 from sftkit.packing import NONE
 from sftkit.planning import Plan, plan

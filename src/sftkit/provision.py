@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sftkit.build import is_done, output_of, run
-from sftkit.config.schema import TrainConfig, as_preprocess
+from sftkit.config.commands import TrainConfig, as_preprocess
 from sftkit.config.validation import validate
 from sftkit.errors import ConfigError, SourceError
 from sftkit.packing import NONE, pack_length_of

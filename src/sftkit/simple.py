@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, PreprocessConfig, SplitConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, SplitConfig
 from sftkit.errors import ConfigError
 from sftkit.handlers.conversations import CONVERSATION_COLUMNS
 from sftkit.rows import INPUT_IDS, LABELS

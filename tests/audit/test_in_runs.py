@@ -15,7 +15,8 @@ import pytest
 
 from sftkit.audit.gathering import Gathered
 from sftkit.audit.norms import Norms
-from sftkit.config.schema import InspectConfig, ProcessorConfig
+from sftkit.config.commands import InspectConfig
+from sftkit.config.schema import ProcessorConfig
 from sftkit.inspection.report import inspect_shards
 from sftkit.rows import Ragged, RowLog
 from sftkit.shards.manifest import AuditInfo, Manifest, read_manifest

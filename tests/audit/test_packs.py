@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sftkit.audit.norms import CONVERSATIONS, Making, Norms
 from sftkit.audit.packs import Packing, packs_of
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.inspection.auditing import Audit
 from sftkit.inspection.report import inspect_shards
 from sftkit.rows import Ragged

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sftkit.config.schema import DatasetConfig, PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import DatasetConfig
 from sftkit.console.plans import print_result
 from sftkit.early import start_early
 from sftkit.rows import Ragged, Row

@@ -17,8 +17,9 @@ import pytest
 
 import chat_templates as templates
 from sftkit.build import run
+from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load
-from sftkit.config.schema import DatasetConfig, PreprocessConfig
+from sftkit.config.schema import DatasetConfig
 from sftkit.errors import DataError
 from sftkit.planning import plan
 from sftkit.progress import Silent

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sftkit.config.schema import InspectConfig, PreprocessConfig, SplitConfig, TrainConfig
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.schema import SplitConfig
 from sftkit.config.validation import validate
 from sftkit.console.plans import print_plan, print_result
 from sftkit.errors import ConfigError, DataError

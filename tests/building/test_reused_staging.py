@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from sftkit.build import is_done, run
-from sftkit.config.schema import DatasetConfig, PreprocessConfig, ProcessorConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import DatasetConfig, ProcessorConfig
 from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.planning import plan
 from sftkit.progress import Silent

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import chat_templates as templates
-from sftkit.config.schema import PreprocessConfig, ProcessorConfig, SplitConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import ProcessorConfig, SplitConfig
 from sftkit.errors import ConfigError
 from sftkit.rows import Row
 from sftkit.simple import datasets_of

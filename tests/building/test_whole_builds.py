@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from chat_templates import SEED, plain_rendering
 from sftkit.build import is_done, run
-from sftkit.config.schema import DatasetConfig, HandlerConfig, PreprocessConfig, SplitConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import DatasetConfig, HandlerConfig, SplitConfig
 from sftkit.errors import ConfigError, DataError, OutputError, SourceError
 from sftkit.planning import plan
 from sftkit.progress import Silent

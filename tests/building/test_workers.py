@@ -103,7 +103,8 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path
 EARLY = """
 import multiprocessing, os, sys
 from multiprocessing import forkserver
-from sftkit.config.schema import DatasetConfig, PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema import DatasetConfig
 from sftkit.early import start_early
 
 def is_running():

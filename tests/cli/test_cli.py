@@ -95,7 +95,8 @@ def test_inspect_shards_never_imports_torch(pairs: Path, tmp_path: Path) -> None
 def test_every_config_key_is_an_option_of_help() -> None:
     import dataclasses
 
-    from sftkit.config.schema import PreprocessConfig, ProcessorConfig
+    from sftkit.config.commands import PreprocessConfig
+    from sftkit.config.schema import ProcessorConfig
 
     shown = sftkit("preprocess", "--help").stdout
     names = [field.name for field in dataclasses.fields(PreprocessConfig) if field.name != "dataprocessor"]

@@ -24,7 +24,7 @@ from buckets import new_bucket, server
 from cluster.conftest import add_node
 from cluster.tasks import square
 from sftkit.build import cluster_of, run
-from sftkit.config.schema import PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
 from sftkit.errors import ConfigError, DataError, SourceError
 from sftkit.execution import cluster
 from sftkit.execution.cluster import Cluster, VersionsError

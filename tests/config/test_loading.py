@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.loading import load
-from sftkit.config.schema import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.errors import ConfigError, UsageError
 
 DATA_CONFIG = """

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sftkit.config.schema import DatasetConfig, PreprocessConfig, ProcessorConfig, SplitConfig, TrainConfig
+from sftkit.config.commands import PreprocessConfig, TrainConfig
+from sftkit.config.schema import DatasetConfig, ProcessorConfig, SplitConfig
 from sftkit.config.validation import validate
 from sftkit.errors import ConfigError
 from sftkit.provision import check_data

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.console.report import print_report, report_json
 from sftkit.inspection import rows as inspection_rows
 from sftkit.inspection.counting import summarize

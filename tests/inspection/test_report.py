@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.console.report import print_report, report_json
 from sftkit.inspection.report import inspect_shards
 from sftkit.inspection.visible import one_line, terminal_safe_json, visible
@@ -125,7 +125,7 @@ def test_json_holds_no_raw_control_characters(tmp_path: Path, write: Writer) -> 
 def test_a_summary_imports_neither_torch_nor_transformers(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2]], labels=[[1, 2]])
     code = (
-        "import sys; from sftkit.config.schema import InspectConfig; from sftkit.shards.reading import open_shards; "
+        "import sys; from sftkit.config.commands import InspectConfig; from sftkit.shards.reading import open_shards; "
         "from sftkit.inspection.report import inspect_shards; import sftkit.console.report; "
         "inspect_shards(InspectConfig(), open_shards(sys.argv[1])); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.errors import TokenizerError
 from sftkit.inspection.decoding import Decoder, join_bytes
 from sftkit.inspection.report import Report, inspect_shards

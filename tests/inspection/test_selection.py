@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.errors import SourceError, TokenizerError, UsageError
 from sftkit.inspection.report import Report, inspect_shards
 from sftkit.shards.reading import open_shards

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import chat_templates
 from sftkit.audit.norms import Norms
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.console.report import print_report, report_json
 from sftkit.inspection.report import Report, inspect_shards
 from sftkit.inspection.shown import ShownRow

@@ -11,7 +11,8 @@ import dataclasses
 import re
 from functools import cache
 
-from sftkit.config.schema import DataOptions, InspectConfig, PreprocessConfig, ProcessorConfig, TrainConfig
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.schema import DataOptions, ProcessorConfig
 from sftkit.console.streams import printable
 from sftkit.handlers.registry import HANDLERS
 from sftkit.training.settings.arguments import training_argument_fields

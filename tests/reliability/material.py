@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from sftkit.build import run
 from sftkit.cli import app
 from sftkit.config.binding import Problem, bind
-from sftkit.config.schema import PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
 from sftkit.planning import Plan, plan
 from sftkit.progress import Silent
 from sftkit.sample import sample_path

@@ -30,7 +30,7 @@ from rich.console import Console
 from sftkit.accounting.balance import UnbalancedError
 from sftkit.accounting.tolerance import Tolerance, most_rows
 from sftkit.build import is_done
-from sftkit.config.schema import PreprocessConfig
+from sftkit.config.commands import PreprocessConfig
 from sftkit.console.plans import print_result
 from sftkit.errors import DataError, SftkitError
 from sftkit.pipeline import StagingTask

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from reliability.error_rules import faults_of
 from reliability.material import Outcome, budget, changed_bytes, copy_tokenizer, row_of, sftkit, within
 from sftkit.config.binding import Problem, bind
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import SftkitError
 from sftkit.progress import Silent
 from sftkit.provision import check_data, shards_for

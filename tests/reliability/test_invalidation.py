@@ -21,8 +21,9 @@ import pytest
 
 from reliability.material import BAD, FILES, OWN_MODULE, RETAINED, TEMPLATE, TOKENIZER, World, make_folder, row_of
 from sftkit.build import is_done
+from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import is_required
-from sftkit.config.schema import DatasetConfig, HandlerConfig, PreprocessConfig, ProcessorConfig
+from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS as EVERY_HANDLER
 from sftkit.shards.manifest import Manifest
 from sftkit.unit_keys import recipe_key

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from sftkit.build import run
+from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load
-from sftkit.config.schema import PreprocessConfig
 from sftkit.errors import ConfigError
 from sftkit.planning import plan
 from sftkit.progress import Silent

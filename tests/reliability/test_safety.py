@@ -30,8 +30,8 @@ from sftkit import template_limits
 from sftkit.audit.learning import learn_norms
 from sftkit.audit.norms import CONVERSATIONS, Making
 from sftkit.cli import app
+from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load
-from sftkit.config.schema import PreprocessConfig
 from sftkit.console import streams
 from sftkit.errors import ConfigError, SourceError, TokenizerError
 from sftkit.shards.card import dataset_card

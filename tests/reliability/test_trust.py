@@ -18,7 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sftkit.cli import app
-from sftkit.config.schema import InspectConfig, SplitConfig, TrainConfig
+from sftkit.config.commands import InspectConfig, TrainConfig
+from sftkit.config.schema import SplitConfig
 from sftkit.errors import DataError, OutputError, SftkitError, SourceError, TrainingError, UsageError
 from sftkit.inspection.verifying import Verification, verify
 from sftkit.progress import Silent

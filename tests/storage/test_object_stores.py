@@ -19,8 +19,8 @@ import pytest
 
 from buckets import Bucket
 from sftkit.build import is_done, output_of, run
+from sftkit.config.commands import InspectConfig, PreprocessConfig
 from sftkit.config.fields import plain
-from sftkit.config.schema import InspectConfig, PreprocessConfig
 from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.inspection.report import inspect_shards
 from sftkit.inspection.verifying import verify

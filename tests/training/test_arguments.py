@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from sftkit.config.commands import TrainConfig
 from sftkit.config.loading import load
-from sftkit.config.schema import TrainConfig
 from sftkit.errors import ConfigError
 from sftkit.training.distributed import without_fsdp_on_cpu
 from sftkit.training.settings.argument_source import source_fields

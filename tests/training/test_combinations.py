@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from sftkit.config.schema import ProcessorConfig, TrainConfig
+from sftkit.config.commands import TrainConfig
+from sftkit.config.schema import ProcessorConfig
 from sftkit.errors import ConfigError
 from sftkit.training.settings.combinations import check_combinations, use_one_gpu
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training import distributed
 from sftkit.training.distributed import (

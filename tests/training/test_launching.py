@@ -180,7 +180,7 @@ import accelerate.state
 from accelerate.utils import DistributedType
 import sftkit.training.settings.arguments
 from sftkit.config.loading import load
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import open_shards
 from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train

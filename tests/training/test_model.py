@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainingArguments
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training.models.attention import Surroundings, attention_in, flash_obstacle
 from sftkit.training.models.loading import embedding_rows, fit_embeddings, load_model

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sftkit.config.commands import TrainConfig
 from sftkit.config.loading import load
-from sftkit.config.schema import TrainConfig
 from sftkit.shards.reading import open_shards
 from sftkit.training.run import train
 from sftkit.training.settings.arguments import extra_keys, make_training_arguments

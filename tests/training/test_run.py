@@ -15,8 +15,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from sftkit.config.commands import TrainConfig
 from sftkit.config.loading import load
-from sftkit.config.schema import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.shards.reading import ShardSet, open_shards
@@ -218,7 +218,7 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
     script.write_text(
         "import sys\n"
         "from sftkit.config.loading import load\n"
-        "from sftkit.config.schema import TrainConfig\n"
+        "from sftkit.config.commands import TrainConfig\n"
         "from sftkit.shards.reading import open_shards\n"
         "from sftkit.training.settings.arguments import extra_keys, make_training_arguments\n"
         "from sftkit.training.distributed import main_process_first\n"

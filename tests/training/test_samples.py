@@ -18,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training.callbacks.prompts import encode_prompt, stop_ids
 from sftkit.training.callbacks.samples import Answerer, sample_answers

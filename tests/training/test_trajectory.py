@@ -25,7 +25,7 @@ import json, os, shutil, sys
 from dataclasses import asdict
 from pathlib import Path
 from sftkit.config.loading import load
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import open_shards
 from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train

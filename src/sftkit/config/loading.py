@@ -16,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, aliases_of, bind, field_types
 from sftkit.config.commandline import Override, parse, without_none
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.fields import is_literal, panel_of
 from sftkit.config.resolved import resolved_config
-from sftkit.config.schema import InspectConfig, PreprocessConfig, ProcessorConfig, TrainConfig
+from sftkit.config.schema import ProcessorConfig
 from sftkit.config.yaml_reading import read_json, read_yaml
 from sftkit.errors import ConfigError, UsageError
 from sftkit.sample import sample_path

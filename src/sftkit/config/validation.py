@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import plain
-from sftkit.config.schema import RESERVED_VARIABLES, DataOptions, DatasetConfig, PreprocessConfig
+from sftkit.config.schema import RESERVED_VARIABLES, DataOptions, DatasetConfig
 from sftkit.errors import ConfigError
 
 WEIGHT_TOLERANCE = 1e-6

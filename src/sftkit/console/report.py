@@ -10,8 +10,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import plain
-from sftkit.config.schema import InspectConfig
 from sftkit.console.findings import print_findings
 from sftkit.console.lines import note_of, percent, print_text
 from sftkit.console.rows import print_rows

@@ -23,7 +23,7 @@ from sftkit.audit.findings import (
 from sftkit.audit.norms import Norms
 from sftkit.audit.packs import Packing, Packs
 from sftkit.audit.tally import Count, findings_of, merged
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.inspection.columns import Layout, Tokens, layout_of, row_groups, row_lengths, tokens_of
 from sftkit.inspection.copies import Digested, Digesting, copies_in
 from sftkit.inspection.norms import source_of

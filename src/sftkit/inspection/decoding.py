@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.errors import TokenizerError
 from sftkit.rows import Ids, Ragged
 from sftkit.shards.manifest import Manifest

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sftkit.audit.learning import learn_norms
 from sftkit.audit.making import making_in
 from sftkit.audit.norms import Making, Norms
+from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import plain
-from sftkit.config.schema import InspectConfig
 from sftkit.inspection.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.loading import chat_template_sha256

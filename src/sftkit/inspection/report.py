@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sftkit.audit.norms import Norms
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.errors import TokenizerError
 from sftkit.inspection.abridging import abridged
 from sftkit.inspection.auditing import Audit, audit_shards

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.errors import SourceError, UsageError
 from sftkit.inspection.columns import layout_of
 from sftkit.inspection.decoding import Decoder

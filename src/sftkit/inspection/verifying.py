@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkit.config.schema import InspectConfig
+from sftkit.config.commands import InspectConfig
 from sftkit.errors import SourceError, UsageError
 from sftkit.inspection.verified import Difference, together
 from sftkit.inspection.verifying_manifest import verify_manifest

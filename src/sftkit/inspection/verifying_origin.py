@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sftkit.config.schema import InspectConfig, ProcessorConfig
+from sftkit.config.commands import InspectConfig
+from sftkit.config.schema import ProcessorConfig
 from sftkit.errors import ConfigError
 from sftkit.inspection.decoding import open_tokenizer
 from sftkit.inspection.norms import recorded_template

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.callbacks.logs import LOG_NAME, JsonLinesLog, StepReport, aim_log

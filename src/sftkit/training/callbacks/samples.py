@@ -19,7 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.training.callbacks.json_lines import JsonLines
 from sftkit.training.callbacks.prompts import Prompt, encode_prompt, stop_ids
 from sftkit.training.distributed import warn_once, weights_are_spread

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN, VALIDATION

@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from sftkit.config.commands import TrainConfig
 from sftkit.config.fields import plain
-from sftkit.config.schema import TrainConfig
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN
 from sftkit.storage.files import size_of

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training.models.freezing import near_names
 from sftkit.training.models.loading import fit_embeddings, load_model

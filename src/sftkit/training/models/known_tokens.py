@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.rows import IGNORE_INDEX, LABELS
 from sftkit.sample import sample_path

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.sample import sample_path
 from sftkit.training.distributed import is_main_process, warn_once

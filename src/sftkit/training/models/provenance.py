@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sftkit.config.schema import ProcessorConfig, TrainConfig
+from sftkit.config.commands import TrainConfig
+from sftkit.config.schema import ProcessorConfig
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet

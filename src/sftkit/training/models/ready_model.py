@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import ShardSet
 from sftkit.splits import TRAIN
 from sftkit.training.distributed import is_main_process, warn_once

@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sftkit.config.schema import TrainConfig
+from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.distributed import (
     accelerator_available,
