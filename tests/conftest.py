@@ -118,6 +118,18 @@ def pytest_runtest_call() -> Generator[None]:
     assert not faults
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _early(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Workers are forked ready, as `preprocess` has them; else each would take seconds to import what it needs."""
+    from sftkit.config.commands import PreprocessConfig
+    from sftkit.early import SMALL, start_early
+
+    big = tmp_path_factory.mktemp("early") / "big.jsonl"
+    with big.open("wb") as stream:
+        stream.truncate(SMALL)
+    start_early(PreprocessConfig(output_dir="o", training_data_path=(str(big),), model_name_or_path="sample:model"))
+
+
 @pytest.fixture(scope="session")
 def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """Where the tokenizer of this name lies: one of OWN_TOKENIZERS (made when first asked for) or SHARED_TOKENIZERS."""

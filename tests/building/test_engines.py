@@ -7,18 +7,15 @@ import json
 import logging
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from sftkit.config.commands import PreprocessConfig
+from reliability.material import sftkit
 from sftkit.config.schema import DatasetConfig
 from sftkit.console.plans import print_result
-from sftkit.early import start_early
 from sftkit.rows import Ragged, Row
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.tokenization.bare_ids import GigatokenIds
@@ -81,15 +78,6 @@ def made(output: Path, *datasets: DatasetConfig, **options: Any) -> tuple[Manife
 # --- The same bytes -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _early(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Workers are forked ready, as `preprocess` has them."""
-    with (tmp_path_factory.mktemp("early") / "big.jsonl").open("wb") as stream:
-        stream.truncate(5 << 20)
-    data = dataset(stream.name)
-    start_early(PreprocessConfig(output_dir="o", datasets=(data,), model_name_or_path="sample:model", engine_verify=0))
-
-
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetConfig, ...]:
     """Conversations in three files, pairs and texts, each in more than 64 KiB."""
@@ -112,7 +100,7 @@ def by_reference(tmp_path_factory: pytest.TempPathFactory, kinds: tuple[DatasetC
     return shards
 
 
-@pytest.mark.parametrize("unit_size", [300, 64 << 10, 8 << 20])
+@pytest.mark.parametrize("unit_size", [2000, 64 << 10, 8 << 20])
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_fast_engines_write_the_bytes_of_the_reference(
     tmp_path: Path, kinds: tuple[DatasetConfig, ...], by_reference: dict[str, bytes], workers: int, unit_size: int
@@ -281,11 +269,6 @@ def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> 
     )
 
 
-def sftkit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sftkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 @pytest.mark.parametrize(
     ("option", "value", "code", "sentence"),
     [
@@ -296,7 +279,7 @@ def sftkit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 )
 def test_an_engine_option_that_cannot_be_is_one_sentence(option: str, value: str, code: int, sentence: str) -> None:
     done = sftkit("preprocess", "--training_data_path", "nowhere", "--output_dir", "o", option, value)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"error: {sentence}\n")
+    assert (done.code, done.out, done.err) == (code, "", f"error: {sentence}\n")
 
 
 def test_the_reference_may_be_asked_for_on_the_command_line(tmp_path: Path) -> None:
@@ -305,7 +288,7 @@ def test_the_reference_may_be_asked_for_on_the_command_line(tmp_path: Path) -> N
         *("preprocess", "--training_data_path", source, "--model_name_or_path", "sample:model", "--output_dir", out),
         *("--engine", "reference", "--engine_verify", "1.0"),
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.err) == (0, "")
     manifest = read_manifest(out)
     assert manifest is not None
     assert (manifest.engine, len(written(out))) == ({"encoder": "tokenizers"}, 400)

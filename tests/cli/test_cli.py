@@ -13,15 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from reliability import material
+from reliability.material import sftkit
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
 TOKENIZER = "sample:model"
-
-
-def sftkit(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sftkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, timeout=300)
 
 
 def write_pairs(path: Path, count: int = 6) -> Path:
@@ -73,7 +68,8 @@ def test_help_and_config_errors_import_nothing_heavy(arguments: list[str], exit_
 def test_the_version_is_told() -> None:
     from sftkit import __version__
 
-    done = sftkit("--version")
+    command = [sys.executable, "-m", "sftkit", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert (done.returncode, done.stdout) == (0, f"sftkit {__version__}\n")
 
 
@@ -92,20 +88,22 @@ def test_inspect_shards_never_imports_torch(pairs: Path, tmp_path: Path) -> None
     assert (code, "torch" in modules) == ("0", False)
 
 
-def test_every_config_key_is_an_option_of_help() -> None:
+def test_every_config_key_is_an_option_of_help(monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
     from sftkit.config.commands import PreprocessConfig
     from sftkit.config.schema import ProcessorConfig
 
-    shown = sftkit("preprocess", "--help").stdout
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = sftkit("preprocess", "--help").out
     names = [field.name for field in dataclasses.fields(PreprocessConfig) if field.name != "dataprocessor"]
     names += [f"dataprocessor.{field.name}" for field in dataclasses.fields(ProcessorConfig)]
     assert [name for name in names if f"--{name} " not in shown] == []
 
 
-def test_train_help_shows_the_training_arguments_too() -> None:
-    shown = sftkit("train", "--help").stdout
+def test_train_help_shows_the_training_arguments_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = sftkit("train", "--help").out
     assert [
         name for name in ("learning_rate", "adam_beta1", "save_strategy", "aim_repo") if f"--{name} " not in shown
     ] == []
@@ -117,8 +115,8 @@ def test_preprocess_prints_its_account_and_writes_the_layout(pairs: Path, tmp_pa
         "preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out,
         "--num_dataset_shards", "2",
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "6 rows read, 6 written" in done.stdout
+    assert (done.code, done.err) == (0, "")
+    assert "6 rows read, 6 written" in done.out
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "manifest.json", "train-00000-of-00002.parquet", "train-00001-of-00002.parquet",
     ]  # fmt: skip
@@ -128,7 +126,7 @@ def test_the_same_command_again_finds_its_work_done(pairs: Path, tmp_path: Path)
     command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir")
     sftkit(*command, tmp_path / "out")
     again = sftkit(*command, tmp_path / "out")
-    assert (again.returncode, again.stdout) == (0, f"{tmp_path / 'out'}: complete and unchanged, nothing to do\n")
+    assert (again.code, again.out) == (0, f"{tmp_path / 'out'}: complete and unchanged, nothing to do\n")
 
 
 def test_dry_run_prints_config_and_plan_and_touches_nothing(pairs: Path, tmp_path: Path) -> None:
@@ -136,9 +134,9 @@ def test_dry_run_prints_config_and_plan_and_touches_nothing(pairs: Path, tmp_pat
     done = sftkit(
         "preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out, "--dry_run"
     )
-    assert done.returncode == 0
-    assert "tokenize_and_apply_input_masking" in done.stdout
-    assert "train-00000-of-00001.parquet" in done.stdout
+    assert done.code == 0
+    assert "tokenize_and_apply_input_masking" in done.out
+    assert "train-00000-of-00001.parquet" in done.out
     assert not out.exists()
 
 
@@ -148,14 +146,14 @@ def test_bad_rows_are_named_with_path_and_row_and_kept_aside(pairs: Path, tmp_pa
     out = tmp_path / "out"
     command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out)
     done = sftkit(*command)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert f"{pairs}:7: column 'output' is null where text should be" in done.stderr
-    assert f"{pairs}:8: broken JSON" in done.stderr
-    assert f"{pairs}:9: column 'output' not found; columns here: input" in done.stderr
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert f"{pairs}:7: column 'output' is null where text should be" in done.err
+    assert f"{pairs}:8: broken JSON" in done.err
+    assert f"{pairs}:9: column 'output' not found; columns here: input" in done.err
     assert sorted(path.name for path in out.iterdir()) == [".staging", "quarantine.jsonl"]
-    assert sftkit(*command, "--max_bad_rows", "2").returncode == 1
-    assert sftkit(*command, "--max_bad_rows", "3").returncode == 0
+    assert sftkit(*command, "--max_bad_rows", "2").code == 1
+    assert sftkit(*command, "--max_bad_rows", "3").code == 0
     entries = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert [(entry["path"], entry["row"]) for entry in entries] == [(str(pairs), 7), (str(pairs), 8), (str(pairs), 9)]
     assert pq.read_table(out / "train-00000-of-00001.parquet").num_rows == 6
@@ -167,8 +165,8 @@ def test_a_mistake_that_fails_every_row_is_one_sentence(tmp_path: Path) -> None:
         "preprocess", "--training_data_path", pairs, "--dataset_conversation_field", "input",
         "--model_name_or_path", TOKENIZER, "--output_dir", tmp_path / "out",
     )  # fmt: skip
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
+    assert done.code == 1
+    [line] = done.err.splitlines()
     assert line == (
         "error: no row can be used, all 40 of them for one reason: "
         f"column 'input' must hold a list of messages, not str ({pairs}:1 is the first)"
@@ -222,22 +220,25 @@ def test_each_mistake_is_one_sentence_and_leaves_nothing_behind(
     (tmp_path / "other" / "theirs.parquet").write_bytes(b"x")
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    done = material.sftkit("preprocess", "--model_name_or_path", TOKENIZER, "--output_dir", "out", *changes)
+    done = sftkit("preprocess", "--model_name_or_path", TOKENIZER, "--output_dir", "out", *changes)
     assert done.code == 1
     assert sentence in done.err
     assert "Traceback" not in done.err
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
 
-def test_more_shards_than_rows_leave_what_is_tokenized_for_the_next_run(pairs: Path, tmp_path: Path) -> None:
+def test_more_shards_than_rows_leave_what_is_tokenized_for_the_next_run(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", "out")
-    refused = sftkit(*command, "--num_dataset_shards", "7", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "error: 6 rows cannot fill 7 shards; ask for at most 6 (num_dataset_shards," in refused.stderr
-    assert "WARNING: 1 tokenized unit stays in out/.staging: the same command goes on from it" in refused.stderr
-    done = sftkit(*command, "--num_dataset_shards", "6", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "0 of 1 work units tokenized, 1 found staged" in done.stdout
+    refused = sftkit(*command, "--num_dataset_shards", "7")
+    assert refused.code == 1
+    assert "error: 6 rows cannot fill 7 shards; ask for at most 6 (num_dataset_shards," in refused.err
+    assert "WARNING: 1 tokenized unit stays in out/.staging: the same command goes on from it" in refused.err
+    done = sftkit(*command, "--num_dataset_shards", "6")
+    assert done.code == 0
+    assert "0 of 1 work units tokenized, 1 found staged" in done.out
     assert not (tmp_path / "out" / ".staging").exists()
 
 
@@ -246,9 +247,9 @@ def test_another_data_set_is_not_overwritten_unasked(pairs: Path, tmp_path: Path
     command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", out)
     sftkit(*command)
     refused = sftkit(*command, "--num_dataset_shards", "3")
-    assert refused.returncode == 1
-    assert "holds another data set" in refused.stderr
-    assert sftkit(*command, "--num_dataset_shards", "3", "--overwrite", "true").returncode == 0
+    assert refused.code == 1
+    assert "holds another data set" in refused.err
+    assert sftkit(*command, "--num_dataset_shards", "3", "--overwrite", "true").code == 0
     assert sorted(path.name for path in out.glob("*.parquet")) == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
 
 
@@ -261,22 +262,19 @@ def test_a_handler_with_a_wrong_name_or_argument_is_reported_before_data_is_read
         "      - name: tokenize\n        arguments: {fn_kwargs: {dataset_text_feld: x}}\n"
     )
     done = sftkit("preprocess", "--data_config_path", config, "--model_name_or_path", TOKENIZER, "--output_dir", "o")
-    assert done.returncode == 1
-    assert (
-        "unknown handler 'tokenise' (did you mean 'tokenize'?); known handlers: add_tokenizer_eos_token" in done.stderr
-    )
-    assert "unknown key 'datasets[0].data_handlers[1].tokenize.dataset_text_feld'" in done.stderr
-    assert "nowhere.jsonl" not in done.stderr
+    assert done.code == 1
+    assert "unknown handler 'tokenise' (did you mean 'tokenize'?); known handlers: add_tokenizer_eos_token" in done.err
+    assert "unknown key 'datasets[0].data_handlers[1].tokenize.dataset_text_feld'" in done.err
+    assert "nowhere.jsonl" not in done.err
 
 
-def test_a_data_config_is_previewed_without_writing(tmp_path: Path) -> None:
+def test_a_data_config_is_previewed_without_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     pairs = write_pairs(tmp_path / "pairs.jsonl")
     before = sorted(tmp_path.iterdir())
-    done = sftkit(
-        "inspect-shards", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--rows", "2", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert "What is 1 + 1?" in done.stdout
+    done = sftkit("inspect-shards", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--rows", "2")
+    assert done.code == 0, done.err
+    assert "What is 1 + 1?" in done.out
     assert sorted(tmp_path.iterdir()) == before
 
 

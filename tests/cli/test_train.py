@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from reliability import material
+from reliability.material import sftkit
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
 TINY = (
     "--model_name_or_path", "sample:model", "--init_from_config", "true", "--use_cpu", "true", "--max_steps", "2",
     "--logging_steps", "1", "--per_device_train_batch_size", "4",
 )  # fmt: skip
-
-
-def sftkit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sftkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
 
 
 def losses(output: Path) -> list[float]:
@@ -45,33 +36,33 @@ def test_shards_and_the_data_config_that_made_them_train_alike(tmp_path: Path) -
         "--eval_strategy", "epoch",
     )  # fmt: skip
     on_config = sftkit("train", *config, "--output_dir", tmp_path / "two", "--cache_dir", tmp_path / "cache", *TINY)
-    assert (on_shards.returncode, on_config.returncode) == (0, 0), on_shards.stderr + on_config.stderr
+    assert (on_shards.code, on_config.code) == (0, 0), on_shards.err + on_config.err
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
     assert len(losses(tmp_path / "one")) == 2
-    assert ": loss " in on_shards.stderr
-    assert ", perplexity " in on_shards.stderr
-    assert on_shards.stderr.count("prompt: What is 2 + 3?") == 2  # before the first step and at the end
+    assert ": loss " in on_shards.err
+    assert ", perplexity " in on_shards.err
+    assert on_shards.err.count("prompt: What is 2 + 3?") == 2  # before the first step and at the end
     for line in ("steps            2 (", "training loss    ", "validation loss  ", "peak memory      "):
-        assert line in on_shards.stdout
+        assert line in on_shards.out
     assert (tmp_path / "one" / "training_curve.png").read_bytes()[:4] == b"\x89PNG"
     assert len((tmp_path / "one" / "samples.jsonl").read_text().splitlines()) == 2
     [built] = (tmp_path / "cache").iterdir()
     before = built.joinpath("manifest.json").stat().st_mtime_ns
     again = sftkit("train", *config, "--output_dir", tmp_path / "three", "--cache_dir", tmp_path / "cache", *TINY)
-    assert again.returncode == 0
+    assert again.code == 0
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [built.name]
     assert built.joinpath("manifest.json").stat().st_mtime_ns == before
 
 
 def test_text_shards_are_tokenized_by_train_given_the_same_options(texts: Path, tmp_path: Path) -> None:
     made = sftkit("preprocess", "--training_data_path", texts, "--output_dir", tmp_path / "shards")
-    assert "`train` will have to tokenize them" in made.stdout
+    assert "`train` will have to tokenize them" in made.out
     common = ("--training_data_path", tmp_path / "shards", "--cache_dir", tmp_path / "cache", *TINY)
     responses = sftkit("train", *common, "--response_template", "A:", "--output_dir", tmp_path / "responses")
     whole = sftkit("train", *common, "--output_dir", tmp_path / "whole")
-    assert (responses.returncode, whole.returncode) == (0, 0), responses.stderr + whole.stderr
-    assert "every token of it carries a loss" in whole.stderr
-    counted = [int(done.stdout.split(" tokens (")[1].split(" trained")[0]) for done in (responses, whole)]
+    assert (responses.code, whole.code) == (0, 0), responses.err + whole.err
+    assert "every token of it carries a loss" in whole.err
+    counted = [int(done.out.split(" tokens (")[1].split(" trained")[0]) for done in (responses, whole)]
     assert 0 < counted[0] < counted[1]
 
 
@@ -87,7 +78,7 @@ def test_text_made_by_a_template_trains_with_the_options_that_made_it(tmp_path: 
         "train", "--training_data_path", tmp_path / "shards", *template, "--response_template", "A:",
         "--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache", *TINY,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert len(losses(tmp_path / "out")) == 2
 
 
@@ -108,7 +99,7 @@ def test_special_tokens_may_be_added_to_shards_made_without_them(tmp_path: Path)
         tmp_path / "o",
         *TINY,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert json.loads((tmp_path / "o" / "config.json").read_text())["vocab_size"] == 2050
 
 
@@ -133,7 +124,7 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     data = () if "--training_data_path" in changes else ("--training_data_path", str(texts))
     places = ("--output_dir", str(tmp_path / "o"), "--cache_dir", str(tmp_path / "c"))
-    done = material.sftkit("train", *data, *places, *TINY, *changes)
+    done = sftkit("train", *data, *places, *TINY, *changes)
     assert done.code == exit_code, done.err
     assert sentence in done.err
     assert "Traceback" not in done.err

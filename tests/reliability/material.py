@@ -215,14 +215,14 @@ class World:
 FUZZ = "SFTKIT_FUZZ"
 """Environment variable: how many times as many examples the fuzzers try, drawn at random; without it they try the same
 few each time."""
+TIMES = int(os.environ.get(FUZZ) or 1)
 
 
 def budget(examples: int) -> Callable[[Any], Any]:
     """The settings of a fuzzer that tries so many examples."""
-    times = os.environ.get(FUZZ)
     return settings(
-        max_examples=examples * int(times or 1),
-        derandomize=times is None,
+        max_examples=examples * TIMES,
+        derandomize=FUZZ not in os.environ,
         database=None,
         deadline=None,  # `within` ends what hangs
         suppress_health_check=list(HealthCheck),
@@ -266,7 +266,7 @@ class Outcome:
         return self.code in (1, 2) and "Traceback" not in self.err and "error: " in self.err
 
 
-def sftkit(*arguments: object, seconds: float = 60) -> Outcome:
+def sftkit(*arguments: object, seconds: float = 120) -> Outcome:
     """Run a command in this process."""
     import transformers  # else `preprocess` would import it, for all tests to come, as if torch were not installed
 

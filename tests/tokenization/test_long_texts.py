@@ -28,6 +28,7 @@ from hard_texts import (
     steps,
     tokenizer_of,
 )
+from reliability.material import TIMES
 from sftkit.rows import RowError
 from sftkit.tokenization import long_texts, tokenizer_trust, toolbox
 from sftkit.tokenization.encoding import ReferenceEncoder
@@ -55,10 +56,11 @@ PLAIN = [
 
 
 def odd_texts() -> list[str]:
-    """Texts of words between which anything may stand."""
+    """Texts of words between which anything may stand; SFTKIT_FUZZ makes them as many times more."""
     chance = random.Random(7)
     pools = [PLAIN, PLAIN, PLAIN, [" "], ["\n"], LINE_ENDS, SPACES, MARKS, SPECIALS, CONTRACTIONS, PIECES]
-    return ["".join(chance.choice(chance.choice(pools)) for _ in range(chance.randint(5, 80))) for _ in range(1500)]
+    lengths = [chance.randint(5, 80) for _ in range(500 * TIMES)]
+    return ["".join(chance.choice(chance.choice(pools)) for _ in range(length)) for length in lengths]
 
 
 @pytest.fixture
@@ -90,14 +92,14 @@ def test_no_tokenizer_can_tell_where_a_text_was_cut(
     pieces, whole = piecewise(all_pairs)
     texts = [*odd_texts(), *corpus()[8:]]
     cuts = sum(len(pieces._cutter.bounds(text)) - 2 for text in texts if len(text) > 1)
-    assert cuts > 3000
+    assert cuts > 1000 * TIMES
     assert_same_ids(pieces, whole, texts)
 
 
 @pytest.mark.parametrize("name", ["bpe", "bos_eos", "sample:model", "qwen3", "granite"])
 def test_ids_masks_and_truncation_are_those_of_the_whole_text(loaded: Any, piecewise: Any, name: str) -> None:
     pieces, whole = piecewise(loaded(name))
-    odd = odd_texts()[:300]
+    odd = odd_texts()[: 150 * TIMES]
     assert_same_masks(pieces, whole, corpus()[8:], some_spans()[8:])
     assert_same_masks(pieces, whole, odd, [[(1, len(text) // 2)] for text in odd], False)
     for length in (2, 5, 40):
@@ -119,7 +121,7 @@ def test_no_added_token_is_cut_or_loses_the_space_beside_it(
     token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     state = state_of("bpe")
     state["added_tokens"].append({"id": 5000, "content": content, **token, **options})
-    assert_same_ids(*piecewise(tokenizer_of(state)), [*odd_texts()[:400], f"the {content} word end 9 word\nWord"])
+    assert_same_ids(*piecewise(tokenizer_of(state)), [*odd_texts(), f"the {content} word end 9 word\nWord"])
 
 
 @pytest.mark.parametrize(
