@@ -134,7 +134,6 @@ class _Watch:
 
     def __init__(self) -> None:
         self._ticking = False
-        self._thread = 0
         self._ticks = 0
         self._last: int | None = None
         self._was_used = False
@@ -147,32 +146,27 @@ class _Watch:
         Raises:
             _OutOfTimeError, MemoryError: it takes more.
         """
-        if not self._ticking and not self._start():
-            return within_often(memory, render)
-        if threading.get_ident() != self._thread:
+        if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
             return within_often(memory, render)
 
         def timed() -> T:
             self._was_used = True
-            self._last = self._ticks + math.ceil(seconds / _TICK)
+            self._last = self._ticks + math.ceil(seconds / _TICK)  # from here on the timer does not stop
             try:
+                if not self._ticking:
+                    self._start()
                 return render()
             finally:
                 self._last = None
 
         return within_often(memory, timed)
 
-    def _start(self) -> bool:
-        """Let the timer tick; False where it cannot, or another thread would be interrupted."""
-        if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
-            return False
-        self._thread = threading.get_ident()
+    def _start(self) -> None:
         signal.signal(signal.SIGPROF, self._tick)
         signal.siginterrupt(signal.SIGPROF, False)  # system calls of others go on
         signal.setitimer(signal.ITIMER_PROF, _TICK, _TICK)
         self._ticking = True
         atexit.register(self._stop)  # an interpreter that ends lets go of the signal first, which would then kill it
-        return True
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         self._ticks += 1

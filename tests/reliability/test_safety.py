@@ -26,6 +26,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 import sftkit
+from reliability.material import within
 from sftkit import template_limits
 from sftkit.audit.learning import learn_norms
 from sftkit.audit.norms import CONVERSATIONS, Making
@@ -124,6 +125,26 @@ def test_it_is_broken_off_when_it_is_checked_at_the_start(
 ) -> None:
     with pytest.raises(TemplateLimitError):
         make_reference((LOOPS | EXPLOSIONS)[name]).check()
+
+
+def test_it_is_broken_off_when_the_timer_was_about_to_stop(low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops when nothing was rendered for a while, which may be right before a rendering."""
+
+    def late(more: int, function: Callable[[], Any]) -> Any:
+        watch = template_limits._watch()
+        for _ in range(2):
+            watch._tick(signal.SIGPROF, None)
+        assert not watch._ticking
+        return function()
+
+    def loop() -> None:
+        while True:
+            pass
+
+    limited(lambda: None, None)
+    monkeypatch.setattr(template_limits, "within_often", late)
+    with within(60), pytest.raises(TemplateLimitError, match="of processor time"):
+        limited(loop, None)
 
 
 @pytest.mark.parametrize("name", ENDLESS_STEPS)
