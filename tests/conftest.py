@@ -94,6 +94,11 @@ def _save(tokenizer: Any, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The cluster comes first: the rest of a module begun late is taken over by processes that set one up anew."""
+    items.sort(key=lambda item: "cluster" not in item.path.parts)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None]:
     """A test fails where a message to the user, or the reason for which a row is quarantined, breaks our rules.
