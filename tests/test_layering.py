@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "sftkit"
 ROOMS = frozenset({"sources", "handlers", "tokenization", "shards", "mixing", "packing", "audit", "execution"})
 KNOWN_TO_ALL = frozenset(
-    {"config", "errors", "memory", "rows", "splits", "sample", "processes", "progress", "timing", "torchless"}
+    {"config", "errors", "memory", "naming", "rows", "splits", "sample", "processes", "progress", "timing", "torchless"}
     | {"template_limits", "template_steps", "storage"}
 )
 COMMAND_LINE = frozenset({"cli", "options", "console", "__main__"})

@@ -21,11 +21,11 @@ from sftkit.execution.runner import Runner
 from sftkit.execution.workers import Workers
 from sftkit.fitting import fitted
 from sftkit.mixing import Indices, Part, order_splits
+from sftkit.naming import QUARANTINE_NAME
 from sftkit.packing import BFD, NONE, pack_length_of, packed
 from sftkit.planning import Plan
 from sftkit.progress import Progress, shown
 from sftkit.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
-from sftkit.shards.beside import QUARANTINE_NAME
 from sftkit.shards.directory import OutputDirectory
 from sftkit.shards.layout import Layout
 from sftkit.shards.manifest import Manifest, SplitInfo

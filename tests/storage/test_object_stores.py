@@ -249,7 +249,7 @@ def test_a_data_set_that_is_half_there_is_none(remote: bool, source: Path, tmp_p
     if not remote:
         (tmp_path / "out" / ".staging").mkdir()
     write_text(root / ".staging" / "publishing.json", "[]")
-    with pytest.raises(DataError, match=r"out: preprocess has not finished writing this data set; say its"):
+    with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set; say its"):
         open_shards(out, bucket.options)
     with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set"):
         plan(config(out, str(tmp_path / "again"), bucket))

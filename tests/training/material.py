@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftkit.shards.manifest import MANIFEST_NAME, Manifest, ShardInfo, SplitInfo
+from sftkit.naming import MANIFEST_NAME
+from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
 from sftkit.shards.reading import open_shards
 from sftkit.training.feeding.split_rows import SplitRows, open_split
 

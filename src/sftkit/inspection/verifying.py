@@ -11,8 +11,9 @@ from sftkit.inspection.verified import Difference, together
 from sftkit.inspection.verifying_manifest import verify_manifest
 from sftkit.inspection.verifying_origin import verify_sources, verify_tokenizer, verify_versions
 from sftkit.inspection.verifying_shards import verify_shards
+from sftkit.naming import MANIFEST_NAME
 from sftkit.progress import Progress, Silent
-from sftkit.shards.manifest import MANIFEST_NAME, read_manifest
+from sftkit.shards.manifest import read_manifest
 from sftkit.storage.files import size_of
 from sftkit.storage.paths import path_of
 

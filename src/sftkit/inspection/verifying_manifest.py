@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sftkit.inspection.verified import Difference, Verified, number
-from sftkit.shards.beside import CARD_NAME, QUARANTINE_NAME
-from sftkit.shards.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, digest_of
+from sftkit.naming import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME
+from sftkit.shards.manifest import FORMAT_VERSION, Manifest, digest_of
 from sftkit.storage.files import read_bytes, sha256_of_file, size_of
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.streams import open_to_read

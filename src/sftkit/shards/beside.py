@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
+from sftkit.naming import CARD_NAME, QUARANTINE_NAME
 from sftkit.rows import BadRow
 from sftkit.shards.card import dataset_card
 from sftkit.shards.manifest import Manifest
 from sftkit.storage.files import remove, replacing, sha256_of_file, write_text
 from sftkit.storage.paths import AnyPath
-
-QUARANTINE_NAME = "quarantine.jsonl"
-CARD_NAME = "README.md"
-STAGING_NAME = ".staging"
-"""The folder of all that is no part of a data set."""
-JOURNAL_NAME = "publishing.json"
-"""What is there, in that folder, while shards are moved to their names."""
 
 
 def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> None:

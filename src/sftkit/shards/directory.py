@@ -12,9 +12,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from sftkit.errors import OutputError
-from sftkit.shards.beside import CARD_NAME, JOURNAL_NAME, QUARANTINE_NAME
+from sftkit.naming import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME
 from sftkit.shards.locking import locked
-from sftkit.shards.manifest import MANIFEST_NAME
 from sftkit.shards.output import LOCK_NAME, Output
 from sftkit.shards.unit_store import is_staged
 from sftkit.storage.files import aside, make_folder

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from sftkit.config.binding import Problem, bind
 from sftkit.config.fields import plain
 from sftkit.errors import OutputError
+from sftkit.naming import MANIFEST_NAME
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.retrying import reason_of
 
-MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 
 _TIMES = ("seconds", "worker_seconds")

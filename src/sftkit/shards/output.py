@@ -20,17 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
 from sftkit.errors import OutputError
+from sftkit.naming import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME, STAGING_NAME
 from sftkit.rows import BadRow
-from sftkit.shards.beside import (
-    CARD_NAME,
-    JOURNAL_NAME,
-    QUARANTINE_NAME,
-    STAGING_NAME,
-    quarantine_sha256,
-    write_beside,
-    write_quarantine,
-)
-from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
+from sftkit.shards.beside import quarantine_sha256, write_beside, write_quarantine
+from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.unit_store import UnitStore
 from sftkit.storage.files import read_bytes, remove, sizes_in, write_text
 from sftkit.storage.paths import AnyPath, RemotePath

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftkit.errors import DataError, SourceError
-from sftkit.shards.beside import JOURNAL_NAME, STAGING_NAME
-from sftkit.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
+from sftkit.naming import MANIFEST_NAME, check_finished
+from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.splits import SPLITS, TRAIN, split_of_name
 from sftkit.storage.files import size_of, sizes_below, sizes_in
 from sftkit.storage.paths import AnyPath, RemotePath, path_of
@@ -79,10 +79,7 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
             raise SourceError(f"{location}: the manifest names no shards; make the data set anew")
         _check_names(root, [path for paths in splits.values() for path in paths])
         return ShardSet(root, splits, manifest, location)
-    if size_of(root / STAGING_NAME / JOURNAL_NAME) >= 0:
-        raise DataError(
-            f"{location}: preprocess has not finished writing this data set; say its command again, or wait for it"
-        )
+    check_finished(root)
     names = [name for name in _names_below(root) if name.endswith(".parquet") and not _hidden(name)]
     if not names:
         raise SourceError(f"{location}: no Parquet files in this directory")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from sftkit.errors import OutputError
-from sftkit.shards.beside import JOURNAL_NAME
+from sftkit.naming import JOURNAL_NAME
 from sftkit.shards.lease import Lease, leased
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.output import LOCK_NAME, Output

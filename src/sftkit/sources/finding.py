@@ -12,20 +12,19 @@ from typing import Any
 
 from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
+from sftkit.naming import MANIFEST_NAME, QUARANTINE_NAME, check_finished
 from sftkit.sample import sample_path
 from sftkit.sources import hub
 from sftkit.sources.formats import BUILDERS, JSON, JSON_ARRAY, format_of_name, known_endings
 from sftkit.sources.model import Limits, SourceFile
 from sftkit.sources.opening import open_bytes
 from sftkit.splits import TRAIN, split_of_name
-from sftkit.storage.files import read_bytes, size_of
+from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath, RemotePath, is_url, options_for
 from sftkit.storage.retrying import reason_of, retried
 from sftkit.storage.systems import system_of
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
-_MANIFEST = "manifest.json"
-_JOURNAL = ".staging/publishing.json"
 _STATE = "state.json"
 _ALSO = {"json": "jsonl", "csv": "tsv"}  # what a builder reads besides, where the ending says so
 
@@ -64,7 +63,7 @@ def _find(path: str, dataset: DatasetConfig) -> list[SourceFile]:
     local = Path(sample_path(path)).expanduser()
     if dataset.builder is not None and dataset.builder not in BUILDERS:
         return hub.find(dataset, str(local), builder=dataset.builder)
-    _check_finished(local)
+    check_finished(local)
     if _is_repository(local):
         return hub.find(dataset, str(local))
     if local.is_dir():
@@ -116,14 +115,6 @@ def _in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
     return [_local_file(directory / name, dataset) for name in names]
 
 
-def _check_finished(directory: AnyPath) -> None:
-    """Raise `SourceError` where `preprocess` is making a data set: a part of it would be taken for all of it."""
-    if size_of(directory / _JOURNAL) >= 0 and size_of(directory / _MANIFEST) < 0:
-        raise SourceError(
-            f"{directory}: preprocess has not finished writing this data set; say its command again, or wait for it"
-        )
-
-
 def _told_by(directory: AnyPath, there: Sequence[str], dataset: DatasetConfig) -> list[str] | None:
     """The data files that a directory lists itself, of the names that are there; None where it does not.
 
@@ -132,16 +123,16 @@ def _told_by(directory: AnyPath, there: Sequence[str], dataset: DatasetConfig) -
     """
     if _STATE in there:  # datasets.save_to_disk
         return _listed(directory / _STATE, lambda content: [entry["filename"] for entry in content["_data_files"]])
-    if _MANIFEST not in there or b'"fingerprint"' not in read_bytes(directory / _MANIFEST):
+    if MANIFEST_NAME not in there or b'"fingerprint"' not in read_bytes(directory / MANIFEST_NAME):
         return None
     wanted = split_of_name(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
     names = _listed(
-        directory / _MANIFEST,
+        directory / MANIFEST_NAME,
         lambda content: [shard["file"] for shard in content["splits"].get(wanted, {}).get("shards", [])],
     )
     missing = next((name for name in names if name not in there), None)
     if missing is not None:
-        raise SourceError(f"{directory / missing}: named in {directory / _MANIFEST}, but not there; make it anew")
+        raise SourceError(f"{directory / missing}: named in {directory / MANIFEST_NAME}, but not there; make it anew")
     return names
 
 
@@ -161,7 +152,7 @@ def _nothing_in(directory: str, dataset: DatasetConfig) -> SourceError:
 def _chosen(names: Sequence[str], dataset: DatasetConfig) -> list[str]:
     """The data files among a directory's files, by name; where names tell splits, those of the split asked for."""
     data = sorted((name for name in names if _is_data(name, dataset)), key=lambda name: name.split("/"))
-    if _MANIFEST in names or len({split_of_name(name) for name in data} - {None}) > 1:
+    if MANIFEST_NAME in names or len({split_of_name(name) for name in data} - {None}) > 1:
         wanted = dataset.dataset_split_name or TRAIN
         return [name for name in data if split_of_name(name) == (split_of_name(wanted) or wanted)]
     return data
@@ -177,13 +168,13 @@ def _is_data(name: str, dataset: DatasetConfig) -> bool:
     return dataset.builder is not None or format_of_name(name)[0] is not None
 
 
-_METADATA_FILES = frozenset({_MANIFEST, "dataset_info.json", "dataset_dict.json", "state.json", "quarantine.jsonl"})
+_METADATA_FILES = frozenset({MANIFEST_NAME, "dataset_info.json", "dataset_dict.json", _STATE, QUARANTINE_NAME})
 
 
 def _is_repository(path: Path) -> bool:
     """Whether a directory is laid out as a Hub data set: a card that says which files belong to which split."""
     card = path / "README.md"
-    if not card.is_file() or (path / _MANIFEST).is_file():
+    if not card.is_file() or (path / MANIFEST_NAME).is_file():
         return False
     try:
         head = card.read_text(encoding="utf-8", errors="replace")[:100_000]
@@ -215,8 +206,7 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, 
         root = inner.rstrip("/") + "/"
         found = system.find(inner, detail=True)
         there = [name.removeprefix(root) for name in found]
-        if _JOURNAL in there:
-            _check_finished(place)
+        check_finished(place)
         told = _told_by(place, there, dataset)
         names = [root + name for name in (_chosen(there, dataset) if told is None else told)]
         if not names:
