@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from sftkit.audit.checks import check
-from sftkit.audit.duplicates import digests_of
-from sftkit.audit.learning import learn_norms
-from sftkit.audit.norms import CONVERSATIONS, Making
-from sftkit.rows import IGNORE_INDEX, Ragged
-from sftkit.torchless import import_transformers_without_torch
+from sftkit.audit.checks.duplicates import digests_of
+from sftkit.audit.checks.row_checks import check
+from sftkit.audit.expectations.expected import CONVERSATIONS, RowOrigin
+from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.rows import IGNORE_INDEX, Ragged
+from sftkit.core.transformers_import import import_transformers_without_torch
 
 _TOKENS = 20_000_000
 _ROWS = 20_000
@@ -42,10 +42,10 @@ def main() -> None:
 
 
 def _sample(folder: Path) -> Path:
-    from sftkit.build import run
     from sftkit.config.commands import PreprocessConfig
-    from sftkit.planning import plan
-    from sftkit.progress import Silent
+    from sftkit.core.progress import Silent
+    from sftkit.preprocessing.build import run
+    from sftkit.preprocessing.planning import plan
 
     config = PreprocessConfig(
         output_dir=str(folder / "out"),
@@ -57,13 +57,13 @@ def _sample(folder: Path) -> Path:
 
 
 def _measure(shards: Path, name: str) -> None:
-    from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer
-    from sftkit.tokenization.stops import stop_tokens
+    from sftkit.tokenization.special_tokens import stop_tokens
+    from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 
     tokenizer = load_tokenizer(TokenizerSpec(name))
     began = time.perf_counter()
-    making = Making(CONVERSATIONS, trains_all=False, variables={})
-    norms = learn_norms(tokenizer, making, stop_tokens(tokenizer, name))
+    making = RowOrigin(CONVERSATIONS, trains_all=False, variables={})
+    norms = learn_expectations(tokenizer, making, stop_tokens(tokenizer, name))
     sys.stdout.write(f"learning the norms: {time.perf_counter() - began:.3f} s\n")
     rows = [row for path in sorted(shards.glob("*.parquet"))[:1] for row in _rows(path)][:_ROWS]
     batches, size = [], 0

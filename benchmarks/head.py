@@ -48,9 +48,9 @@ def _measured(way: str, share: float, tokens: int) -> dict[str, float]:
     import torch
     from transformers import LlamaForCausalLM, set_seed
 
-    from sftkit.rows import IGNORE_INDEX, Ragged
-    from sftkit.training.feeding.collation import FlatCollator
-    from sftkit.training.feeding.row_groups import Sequences
+    from sftkit.core.rows import IGNORE_INDEX, Ragged
+    from sftkit.training.data.collation import FlatCollator
+    from sftkit.training.data.row_groups import TokenSequences
 
     from .models import small_llama
 
@@ -59,7 +59,7 @@ def _measured(way: str, share: float, tokens: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     ids = [generator.integers(0, settings.vocab_size, _LENGTH, np.int32) for _ in range(tokens // _LENGTH)]
     labels = [np.where(generator.random(_LENGTH) < share, row, np.int32(IGNORE_INDEX)) for row in ids]
-    batch = FlatCollator(way == "trimmed")([Sequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
+    batch = FlatCollator(way == "trimmed")([TokenSequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
     model = LlamaForCausalLM(settings)
     items = torch.tensor(batch.counts.trained_tokens)
     seconds = []

@@ -18,10 +18,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks.corpora import conversations, first_rows
+from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
-from sftkit.tokenization.loading import TokenizerSpec
-from sftkit.tokenization.toolbox import Toolbox, ToolSpec
-from sftkit.torchless import import_transformers_without_torch
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "tokenizers" / "qwen3"
 _ENGINES = {"auto": frozenset[str](), "reference": frozenset({ENCODER, RENDERER})}
@@ -47,7 +47,7 @@ def main() -> None:
     _print("tokenizer", "engine", "what", "plain", "masked", "extra", "promise")
     for name in options.tokenizers:
         for engine, given_up in _ENGINES.items():
-            box = Toolbox(ToolSpec(TokenizerSpec(name), "assistant", Engines(given_up, verify=0.0)))
+            box = ChatTokenizer(ChatTokenizerSpec(TokenizerSpec(name), "assistant", Engines(given_up, verify=0.0)))
             for what, (plain, masked) in _works(box).items():
                 seconds = [_both(plain, masked, rows) for _ in range(options.rounds + 1)][1:]  # the first one warms up
                 extra = median(masked / plain for plain, masked in seconds) - 1
@@ -56,7 +56,7 @@ def main() -> None:
                 _print(Path(name).name, engine, what, *times, f"{extra:+.1%}", kept)
 
 
-def _works(box: Toolbox) -> dict[str, tuple[Work, Work]]:
+def _works(box: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
     """Each step without and with a mask, by name; `screened` adds what the handler does besides."""
 
     def render(rows: Rows) -> list[str]:

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from sftkit.packing import Packs, pack_bfd, pack_wrapped
-from sftkit.rows import Ids
+from sftkit.core.rows import Ids
+from sftkit.ordering.packing import Packs, pack_bfd, pack_wrapped
 
 T = TypeVar("T")
 

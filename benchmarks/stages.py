@@ -81,7 +81,7 @@ def main() -> None:
     sampler = Sampler()
     sampler.start()
     try:
-        from sftkit.cli import main as run_sftkit
+        from sftkit.cli.app import main as run_sftkit
 
         run_sftkit()
     except SystemExit as end:

@@ -42,8 +42,8 @@ def _sftkit(shards: Path, model: Path, scratch: Path, more: list[str], *, bf16: 
     from sftkit.config.commands import TrainConfig
     from sftkit.config.loading import load
     from sftkit.shards.reading import open_shards
+    from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
     from sftkit.training.run import train
-    from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 
     packed = "seq_lengths" in open_shards(str(shards)).column_names("train")
     line = [

@@ -81,10 +81,10 @@ def _model(work: Path) -> Path:
 
 
 def _shards(work: Path, name: str, model: Path, count: int) -> Path:
-    from sftkit.build import run
     from sftkit.config.commands import PreprocessConfig
-    from sftkit.planning import plan
-    from sftkit.progress import Silent
+    from sftkit.core.progress import Silent
+    from sftkit.preprocessing.build import run
+    from sftkit.preprocessing.planning import plan
 
     source = work / "conversations.jsonl"
     if not source.exists():

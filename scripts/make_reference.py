@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sftkit.cli.options import Option, options_of
 from sftkit.config import aliases
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
 from sftkit.handlers.registry import HANDLERS
-from sftkit.options import Option, options_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from reliability.error_rules import faults_of, faults_of_reason
+from sftkit.core.row_log import RowLog
 from sftkit.errors import SftkitError
-from sftkit.rows import RowLog
 from support import SHARED_TOKENIZERS, WATCHED
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
@@ -127,12 +127,12 @@ def pytest_runtest_call() -> Generator[None]:
 def _early(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Workers are forked ready, as `preprocess` has them; else each would take seconds to import what it needs."""
     from sftkit.config.commands import PreprocessConfig
-    from sftkit.early import SMALL, start_early
+    from sftkit.preprocessing.worker_warmup import SMALL, warm_up_workers
 
     big = tmp_path_factory.mktemp("early") / "big.jsonl"
     with big.open("wb") as stream:
         stream.truncate(SMALL)
-    start_early(PreprocessConfig(output_dir="o", training_data_path=(str(big),), model_name_or_path="sample:model"))
+    warm_up_workers(PreprocessConfig(output_dir="o", training_data_path=(str(big),), model_name_or_path="sample:model"))
 
 
 @pytest.fixture(scope="session")
@@ -181,8 +181,8 @@ def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
 
     Whatever its fast engines make is made again by the reference, and must be the same.
     """
-    from sftkit.tokenization.loading import TokenizerSpec
-    from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+    from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 
     @cache
     def make(
@@ -194,9 +194,9 @@ def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
         kwargs: str = "",
         policy: str = "keep",
         special: tuple[str, ...] = (),
-    ) -> Toolbox:
+    ) -> ChatTokenizer:
         tokenizer = TokenizerSpec(tokenizer_path(name), template, special)
-        return Toolbox(ToolSpec(tokenizer, train_on, WATCHED, reasoning, kwargs, policy))
+        return ChatTokenizer(ChatTokenizerSpec(tokenizer, train_on, WATCHED, reasoning, kwargs, policy))
 
     return make
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from sftkit.rows import Ragged
-from sftkit.tokenization.bare_ids import BareIds, GigatokenIds, TokenizersIds
-from sftkit.tokenization.encoding import ReferenceEncoder
+from sftkit.core.rows import Ragged
+from sftkit.tokenization.encoding.bare_ids import BareIds, GigatokenIds, TokenizersIds
+from sftkit.tokenization.encoding.fast_encoder import FastEncoder
+from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
+from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.engines import EngineRefusedError
-from sftkit.tokenization.fast_encoding import FastEncoder
-from sftkit.tokenization.loading import backend_json
-from sftkit.tokenization.masks import Span
+from sftkit.tokenization.tokenizer_loading import backend_json
 
 # fmt: off
 LINE_ENDS = ["\n", "\r", "\r\n", "\n\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"]

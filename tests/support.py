@@ -9,15 +9,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sftkit.build import run
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
-from sftkit.planning import plan
-from sftkit.progress import Silent
-from sftkit.rows import Row, RowLog
+from sftkit.core.progress import Silent
+from sftkit.core.row_log import RowLog
+from sftkit.core.rows import Row
+from sftkit.preprocessing.build import run
+from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
-from sftkit.sources.finding import find_sources
-from sftkit.sources.units import read_unit, scan_files
+from sftkit.sources.discovery import find_sources
+from sftkit.sources.work_units import read_unit, scan_files
 from sftkit.tokenization.engines import Engines
 
 OWN_TOKENIZERS = ("bpe", "bos", "bos_eos", "trim", "metaspace", "sample:model")

@@ -1,31 +1,36 @@
-"""Imports go one way: cli -> use-cases -> rooms -> what everyone may know. Heavy ones wait until they are needed."""
+"""Imports go one way: command line -> use cases -> stages -> shared packages. Heavy ones wait until they are needed."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "sftkit"
-ROOMS = frozenset({"sources", "handlers", "tokenization", "shards", "mixing", "packing", "audit", "execution"})
-KNOWN_TO_ALL = frozenset(
-    {"config", "errors", "memory", "naming", "rows", "splits", "sample", "processes", "progress", "timing", "torchless"}
-    | {"template_limits", "template_steps", "storage"}
-)
-COMMAND_LINE = frozenset({"cli", "options", "console", "__main__"})
+STAGES = frozenset({"sources", "handlers", "tokenization", "audit", "ordering", "shards", "execution"})
+"""Each does one part of the work and knows none of the others."""
+
+SHARED = frozenset({"config", "core", "errors", "sample", "sandbox", "storage"})
+"""What every package may import."""
+
+COMMAND_LINE = frozenset({"cli", "__main__"})
 HEAVY = frozenset({"torch", "transformers", "datasets"})
+MOST_MODULES = 14
+"""In one folder."""
 
 
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
-    """The first name below sftkit: `sources` for sftkit/sources/jsonl.py, `mixing` for sftkit/mixing.py."""
+def package_of(path: Path) -> str:
+    """The first name below sftkit: `sources` for sftkit/sources/formats/jsonl.py, `errors` for sftkit/errors.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -53,7 +58,7 @@ def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def own_imports(path: Path) -> set[str]:
-    """Names below sftkit that a module imports: `rows` for `from sftkit.rows import Row`."""
+    """Names below sftkit that a module imports: `rows` for `from sftkit.core.rows import Row`."""
     parts = [name.split(".") for name in imports(path)]
     return {part[1] for part in parts if part[0] == "sftkit" and len(part) > 1 and not part[1].startswith("__")}
 
@@ -62,19 +67,23 @@ def top_level(names: Iterable[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def violations(rooms: Collection[str] | None, found: Callable[[Path], set[str]]) -> dict[str, set[str]]:
-    """What modules of these rooms (all, but for the command line, when None) import and must not."""
-    chosen = [path for path in modules() if (room_of(path) in rooms if rooms else room_of(path) not in COMMAND_LINE)]
+def violations(packages: Collection[str] | None, found: Callable[[Path], set[str]]) -> dict[str, set[str]]:
+    """What modules of these packages (all, but for the command line, when None) import and must not."""
+    chosen = [
+        path
+        for path in modules()
+        if (package_of(path) in packages if packages else package_of(path) not in COMMAND_LINE)
+    ]
     assert chosen
     return {path.relative_to(PACKAGE).as_posix(): names for path in chosen if (names := found(path))}
 
 
-def test_rooms_import_no_other_room() -> None:
-    assert violations(ROOMS, lambda path: own_imports(path) - KNOWN_TO_ALL - {room_of(path)}) == {}
+def test_stages_import_no_other_stage() -> None:
+    assert violations(STAGES, lambda path: own_imports(path) - SHARED - {package_of(path)}) == {}
 
 
-def test_what_everyone_knows_knows_no_room() -> None:
-    assert violations(KNOWN_TO_ALL, lambda path: own_imports(path) - KNOWN_TO_ALL) == {}
+def test_shared_packages_import_only_one_another() -> None:
+    assert violations(SHARED, lambda path: own_imports(path) - SHARED) == {}
 
 
 def test_training_and_inspection_know_shards_and_neither_handlers_nor_sources() -> None:
@@ -91,14 +100,54 @@ def test_only_the_command_line_knows_the_command_line() -> None:
 
 def test_heavy_packages_are_imported_where_they_are_needed() -> None:
     # `training` may import them at once: `train` alone reaches it, which the processes below hold.
-    rooms = {room_of(path) for path in modules()} - {"training"}
-    assert violations(rooms, lambda path: top_level(imports(path, at_module_level=True)) & HEAVY) == {}
+    packages = {package_of(path) for path in modules()} - {"training"}
+    assert violations(packages, lambda path: top_level(imports(path, at_module_level=True)) & HEAVY) == {}
+
+
+def dependencies(folder: Path) -> dict[str, set[str]]:
+    """What lies directly in a folder (modules and sub-packages, by name) -> what of the same folder it imports."""
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    prefix = ["sftkit", *folder.relative_to(PACKAGE).parts]
+    found: dict[str, set[str]] = {name: set() for name in names - {"__init__"}}
+    for name in found:
+        paths = [folder / f"{name}.py"] if (folder / f"{name}.py").is_file() else (folder / name).rglob("*.py")
+        for full in (imported for path in paths for imported in imports(path)):
+            parts = full.split(".")
+            if parts[: len(prefix)] == prefix and len(parts) > len(prefix) and parts[len(prefix)] in names:
+                found[name].add(parts[len(prefix)])
+        found[name].discard(name)
+    return found
+
+
+FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(PACKAGE.parent).as_posix())
+def test_modules_and_packages_of_a_folder_form_no_circle(folder: Path) -> None:
+    try:
+        TopologicalSorter(dependencies(folder)).prepare()
+    except CycleError as error:
+        pytest.fail(f"{folder.relative_to(PACKAGE.parent)}: {' -> '.join(error.args[1])}")
+
+
+def test_folders_stay_small_enough_to_take_in_at_a_glance() -> None:
+    sizes = {folder.relative_to(PACKAGE.parent).as_posix(): len(list(folder.glob("*.py"))) - 1 for folder in FOLDERS}
+    assert {name: size for name, size in sizes.items() if size > MOST_MODULES} == {}
+    assert sizes["sftkit"] <= 4
+
+
+def test_no_two_modules_and_no_two_public_classes_have_one_name() -> None:
+    names = Counter(path.stem for path in modules() if path.stem not in ("__init__", "__main__"))
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in modules()]
+    classes = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
+    assert [name for name, count in classes.items() if count > 1 and not name.startswith("_")] == []
 
 
 def test_the_checks_above_see_what_they_look_for() -> None:
-    assert "numpy" in top_level(imports(PACKAGE / "rows.py"))
-    assert {"config", "rows"} <= own_imports(PACKAGE / "sources" / "finding.py") | own_imports(PACKAGE / "mixing.py")
-    loading = PACKAGE / "tokenization" / "loading.py"
+    assert "numpy" in top_level(imports(PACKAGE / "core" / "rows.py"))
+    assert {"config", "errors"} <= own_imports(PACKAGE / "sources" / "discovery.py")
+    loading = PACKAGE / "tokenization" / "tokenizer_loading.py"
     assert "transformers" in top_level(imports(loading))
     assert "transformers" not in top_level(imports(loading, at_module_level=True))
 
@@ -110,23 +159,23 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("module", ["cli", "build", "planning", "pipeline"])
+@pytest.mark.parametrize(
+    "module", ["cli.app", "preprocessing.build", "preprocessing.planning", "preprocessing.pipeline"]
+)
 def test_importing_the_commands_loads_nothing_heavy(module: str) -> None:
-    if not (PACKAGE / f"{module}.py").is_file():
-        pytest.skip(f"sftkit.{module} is not there yet")
     assert loaded_after(f"import sftkit.{module}") == set()
 
 
 def test_a_whole_build_never_loads_torch(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from sftkit.torchless import import_transformers_without_torch
+from sftkit.core.transformers_import import import_transformers_without_torch
 import_transformers_without_torch()
-from sftkit.build import run
+from sftkit.preprocessing.build import run
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig, HandlerConfig
-from sftkit.planning import plan
-from sftkit.progress import Silent
+from sftkit.preprocessing.planning import plan
+from sftkit.core.progress import Silent
 masking = HandlerConfig(name="tokenize_and_apply_chat_template_with_masking")
 data = DatasetConfig(name="a", data_paths=("sample:validation.jsonl",), data_handlers=(masking,))
 config = PreprocessConfig(output_dir={str(tmp_path / "out")!r}, datasets=(data,), model_name_or_path="sample:model")

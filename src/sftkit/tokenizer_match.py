@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import TokenizerInfo
-from sftkit.tokenization.differences import template_difference, template_text, tokenizer_difference
-from sftkit.tokenization.files import tokenizer_files
-from sftkit.tokenization.loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
+from sftkit.tokenization.tokenizer_difference import template_difference, template_text, tokenizer_difference
+from sftkit.tokenization.tokenizer_files import tokenizer_files
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

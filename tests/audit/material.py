@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sftkit.audit.checks import Faults, check
-from sftkit.audit.norms import Norms
-from sftkit.rows import Ragged
+from sftkit.audit.checks.row_checks import Faults, check
+from sftkit.audit.expectations.expected import Expectations
+from sftkit.core.rows import Ragged
 from support import dataset, handler, preprocess, write_jsonl, written
 
 IGNORED = -100
@@ -95,12 +95,12 @@ def built(folder: Path, rows: Sequence[dict[str, Any]], *handlers: Any, **option
 MASKED_CHAT = handler("tokenize_and_apply_chat_template_with_masking")
 
 
-def faults_of(rows: Sequence[Row], norms: Norms) -> Faults:
+def faults_of(rows: Sequence[Row], norms: Expectations) -> Faults:
     ids = Ragged.from_lists([row.ids for row in rows])
     labels = Ragged.from_lists([row.labels for row in rows]).values
     return check(ids, labels, labels != IGNORED, norms)
 
 
-def named(rows: Sequence[Row], norms: Norms) -> dict[str, list[int]]:
+def named(rows: Sequence[Row], norms: Expectations) -> dict[str, list[int]]:
     """Rows by the rules that they break."""
     return {rule: sorted(set(fault.rows.tolist())) for rule, fault in faults_of(rows, norms).items()}

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftkit.audit.checks import check
-from sftkit.audit.norms import Norms
-from sftkit.audit.packs import Packing, packs_of
-from sftkit.rows import Ragged
+from sftkit.audit.checks.packs import Packing, packs_of
+from sftkit.audit.checks.row_checks import check
+from sftkit.audit.expectations.expected import Expectations
+from sftkit.core.rows import Ragged
 from sftkit.shards.manifest import read_manifest
 
 from .material import IGNORED, Row, row_of
@@ -83,7 +83,7 @@ def wrapped(rows: Sequence[Row], capacity: int) -> Wrapped:
     return Wrapped([pack_of(group) for group in groups if group], owners, frozenset(inner))
 
 
-def sequences_named(packs: Sequence[Pack], norms: Norms, packing: Packing | None = None) -> dict[str, list[int]]:
+def sequences_named(packs: Sequence[Pack], norms: Expectations, packing: Packing | None = None) -> dict[str, list[int]]:
     """Sequences, counted through all packs, by the rules that they break."""
     ids = Ragged.from_lists([pack.ids for pack in packs])
     labels = Ragged.from_lists([pack.labels for pack in packs]).values

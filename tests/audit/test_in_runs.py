@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sftkit.audit.gathering import Gathered
-from sftkit.audit.norms import Norms
+from sftkit.audit.checks.collector import AuditCollector
+from sftkit.audit.expectations.expected import Expectations
 from sftkit.config.commands import InspectConfig
 from sftkit.config.schema import ProcessorConfig
+from sftkit.core.row_log import RowLog
+from sftkit.core.rows import Ragged
 from sftkit.inspection.report import inspect_shards
-from sftkit.rows import Ragged, RowLog
 from sftkit.shards.manifest import AuditInfo, Manifest, read_manifest
 from sftkit.shards.reading import open_shards
 from support import dataset, preprocess, write_jsonl
@@ -123,7 +124,7 @@ def test_marks_without_the_stop_token(tmp_path: Path) -> None:
 def test_rows_that_were_noted_are_named_if_they_passed() -> None:
     ids = Ragged.from_lists([[1, 2, 3], [4, 5], [6, 7], [1, 2, 3]])
     labels = Ragged.from_lists([[-100, 2, 3], [-100, -100], [-100, 7], [-100, 2, 3]])
-    rows, log = Gathered(Norms()), RowLog()
+    rows, log = AuditCollector(Expectations()), RowLog()
     rows.add(ids, labels, Ragged.from_lists([[11, 12, 15, 16]]).values.astype("int64"))
     log.note("special_token_in_content", 15)
     log.note("special_token_in_content", 13)  # dropped after all

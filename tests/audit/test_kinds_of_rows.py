@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import chat_templates
-from sftkit.audit.checks import check, check_row
-from sftkit.audit.learning import learn_norms
-from sftkit.audit.norms import CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN, Making, Norms
-from sftkit.rows import Ragged
-from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer
+from sftkit.audit.checks.row_checks import check, check_row
+from sftkit.audit.expectations.expected import CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN, Expectations, RowOrigin
+from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.rows import Ragged
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 
 from .material import IGNORED, MASKED_CHAT, Row, built, conversation, handler, named, row_of, sentence
 
@@ -29,9 +29,9 @@ def loaded(path: str, template: str | None = None) -> Any:
     return load_tokenizer(TokenizerSpec(path, template))
 
 
-def norms(path: str, template: str | None = None, **making: Any) -> Norms:
+def norms(path: str, template: str | None = None, **making: Any) -> Expectations:
     tokenizer = loaded(path, template)
-    return learn_norms(tokenizer, Making(**making), [tokenizer.eos_token])
+    return learn_expectations(tokenizer, RowOrigin(**making), [tokenizer.eos_token])
 
 
 def draws(count: int = 40) -> list[random.Random]:
@@ -207,7 +207,7 @@ def test_without_a_tokenizer_labels_are_still_checked(chats: list[Row]) -> None:
     rows[1] = row_of(rows[1].ids, [IGNORED] * len(rows[1].ids))
     rows[2] = row_of(rows[2].ids, [*rows[2].labels[:-3], 7, *rows[2].labels[-2:]])
     rows[5] = row_of([], [])
-    assert named(rows, Norms()) == {"no_trained_token": [1, 5], "labels_differ": [2]}
+    assert named(rows, Expectations()) == {"no_trained_token": [1, 5], "labels_differ": [2]}
 
 
 def test_one_row_with_the_places_of_its_faults(chats: list[Row]) -> None:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftkit.audit.norms import CONVERSATIONS, Making, Norms
-from sftkit.audit.packs import Packing, packs_of
+from sftkit.audit.checks.packs import Packing, packs_of
+from sftkit.audit.expectations.expected import CONVERSATIONS, Expectations, RowOrigin
 from sftkit.config.commands import InspectConfig
-from sftkit.inspection.auditing import Audit
+from sftkit.core.rows import Ragged
+from sftkit.inspection.audit.audit_shards import Audit
 from sftkit.inspection.report import inspect_shards
-from sftkit.rows import Ragged
 from sftkit.shards.reading import open_shards
 from support import dataset, handler, preprocess, write_jsonl
 
@@ -228,7 +228,7 @@ def test_wrapped_packs_without_their_manifest_are_measured_as_they_are(tmp_path:
 
 def test_pieces_of_conversations_without_an_opener_may_end_as_conversations_do() -> None:
     """Of a template that writes nothing behind answers: a piece that lacks its opener (7) is no text without an end."""
-    norms = Norms(vocabulary_size=10, stops=(9,), openers=(7,), chats_end=False, special=(7, 9))
+    norms = Expectations(vocabulary_size=10, stops=(9,), openers=(7,), chats_end=False, special=(7, 9))
     rows = [row_of((7, 1, 2, 3, 4), (IGNORED, IGNORED, 2, 3, 4))] * 4
     assert sequences_named([pack_of(rows)], norms) == {}
     for capacity in (2, 3, 4, 7, 9):
@@ -239,8 +239,8 @@ def test_pieces_of_conversations_without_an_opener_may_end_as_conversations_do()
 
 
 def test_an_answer_that_is_cut_within_the_words_of_a_header_is_no_header() -> None:
-    norms = Norms(
-        Making(CONVERSATIONS, trains_all=False),
+    norms = Expectations(
+        RowOrigin(CONVERSATIONS, trains_all=False),
         vocabulary_size=10,
         stops=(9,),
         prompts=((7, 1),),
@@ -258,8 +258,8 @@ def test_an_answer_that_is_cut_within_the_words_of_a_header_is_no_header() -> No
 
 
 def test_a_prompt_that_is_cut_at_its_own_stop_token_is_no_other_prompt() -> None:
-    making = Making(CONVERSATIONS, trains_all=False)
-    norms = Norms(making, vocabulary_size=10, stops=(9,), prompts=((1, 9, 2),), chats_end=True, special=(9,))
+    making = RowOrigin(CONVERSATIONS, trains_all=False)
+    norms = Expectations(making, vocabulary_size=10, stops=(9,), prompts=((1, 9, 2),), chats_end=True, special=(9,))
     rows = [row_of((5, 1, 9, 2, 6, 7, 9), (IGNORED,) * 4 + (6, 7, 9))] * 5
     for capacity in range(1, 16):
         assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, wrapped=True)) == {}
@@ -269,7 +269,7 @@ def test_a_prompt_that_is_cut_at_its_own_stop_token_is_no_other_prompt() -> None
 
 
 def test_two_bos_in_the_middle_of_a_text_are_not_at_its_beginning() -> None:
-    norms = Norms(vocabulary_size=10, bos=5, stops=(9,))
+    norms = Expectations(vocabulary_size=10, bos=5, stops=(9,))
     rows = [row_of((1, 2, 5, 5, 3, 9), (IGNORED, 2, 5, 5, 3, 9))] * 5
     for capacity in range(1, 14):
         assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, wrapped=True)) == {}

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import chat_templates
-from sftkit.audit.duplicates import digests_of, repeated
-from sftkit.audit.learning import learn_norms
-from sftkit.audit.norms import CONVERSATIONS, UNKNOWN, Making, Norms
-from sftkit.audit.packs import Packing
-from sftkit.rows import Ragged
+from sftkit.audit.checks.duplicates import digests_of, repeated
+from sftkit.audit.checks.packs import Packing
+from sftkit.audit.expectations.expected import CONVERSATIONS, UNKNOWN, Expectations, RowOrigin
+from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.rows import Ragged
 
 from .material import IGNORED, MASKED_CHAT, Row, built, conversation, named, row_of, with_tools
 from .packed import packed, sequences_named, wrapped
@@ -57,7 +57,7 @@ class Clean:
     """Rows without a fault, the norms of their kind, and the tokenizer."""
 
     rows: tuple[Row, ...]
-    norms: Norms
+    norms: Expectations
     tokenizer: Any
 
 
@@ -89,14 +89,14 @@ def clean(
 
 
 def loaded(path: str, template: str | None, added: Sequence[str] = ()) -> Any:
-    from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer
+    from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 
     return load_tokenizer(TokenizerSpec(path, template, tuple(added)))
 
 
-def norms_of(tokenizer: Any, kind: str) -> Norms:
-    making = Making(kind, trains_all=False if kind != UNKNOWN else None, variables={} if kind != UNKNOWN else None)
-    return learn_norms(tokenizer, making, [tokenizer.eos_token])
+def norms_of(tokenizer: Any, kind: str) -> Expectations:
+    making = RowOrigin(kind, trains_all=False if kind != UNKNOWN else None, variables={} if kind != UNKNOWN else None)
+    return learn_expectations(tokenizer, making, [tokenizer.eos_token])
 
 
 # --- faults
@@ -318,8 +318,8 @@ def test_nothing_is_wrong_with_edges_that_wrapping_cut(
 ) -> None:
     made = clean(name, style)
     whole = [row_of(row.ids, row.ids) for row in made.rows]
-    making = Making(CONVERSATIONS, trains_all=True, variables={})
-    everything = learn_norms(made.tokenizer, making, [made.tokenizer.eos_token])
+    making = RowOrigin(CONVERSATIONS, trains_all=True, variables={})
+    everything = learn_expectations(made.tokenizer, making, [made.tokenizer.eos_token])
     unknown = norms_of(made.tokenizer, UNKNOWN)
     for capacity in (1, 2, 5, 11, 23, 37, 61, 97, 331):
         packing = Packing(capacity, wrapped=True)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from sftkit.audit.checks import check_row
-from sftkit.audit.learning import learn_norms
-from sftkit.audit.norms import CONVERSATIONS, Making, Norms
-from sftkit.rows import RowError
+from sftkit.audit.checks.row_checks import check_row
+from sftkit.audit.expectations.expected import CONVERSATIONS, Expectations, RowOrigin
+from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.row_log import RowError
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
-from sftkit.tokenization.loading import TokenizerSpec
-from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from template_zoo import CASES
 from template_zoo.model import Case, Style
 
@@ -31,17 +31,19 @@ STYLES = {
 CONTENTS_LIKE_TURNS = {"lookalike", "mimic", "trailing stop", "thought and stop", "stop in reasoning"}
 
 
-def box_of(path: str, style: Style) -> Toolbox:
-    return Toolbox(ToolSpec(TokenizerSpec(path, style.source, style.special), "assistant", EVERY_PROMPT_LOOKED_AT))
-
-
-def norms_of(box: Toolbox, variables: dict[str, Any]) -> Norms:
-    return learn_norms(
-        box.tokenizer, Making(CONVERSATIONS, trains_all=False, variables=variables), list(box.stop_tokens)
+def box_of(path: str, style: Style) -> ChatTokenizer:
+    return ChatTokenizer(
+        ChatTokenizerSpec(TokenizerSpec(path, style.source, style.special), "assistant", EVERY_PROMPT_LOOKED_AT)
     )
 
 
-def rules_of(box: Toolbox, case: Case, norms: Norms) -> set[str] | None:
+def norms_of(box: ChatTokenizer, variables: dict[str, Any]) -> Expectations:
+    return learn_expectations(
+        box.tokenizer, RowOrigin(CONVERSATIONS, trains_all=False, variables=variables), list(box.stop_tokens)
+    )
+
+
+def rules_of(box: ChatTokenizer, case: Case, norms: Expectations) -> set[str] | None:
     """The rules that a masked row breaks, None where it is refused."""
     try:
         text, spans = box.find_turns(case.talk.row, "messages")

@@ -32,7 +32,7 @@ def pairs(tmp_path: Path) -> Path:
 
 IMPORTED = """
 import sys
-from sftkit.cli import main
+from sftkit.cli.app import main
 sys.argv = ["sftkit", *{arguments!r}]
 try:
     main()

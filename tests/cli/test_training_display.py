@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sftkit.console.training import Bar, Lines, event_line, print_training, sample_text
-from sftkit.training.listening import Sample
-from sftkit.training.measuring.report import TrainingReport
+from sftkit.cli.console.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
+from sftkit.training.listener import Sample
+from sftkit.training.training_report import TrainingReport
 
 TRAINED = {
     "step": 30, "epoch": 0.789, "loss": 3.14159, "grad_norm": 1.234, "learning_rate": 1.5e-3,
@@ -50,7 +50,7 @@ def test_an_event_is_a_line(event: dict[str, Any], line: str) -> None:
 
 def test_without_a_terminal_every_event_is_a_line_and_the_last_one_of_all_is_none() -> None:
     console = Console(file=io.StringIO(), width=200)
-    lines = Lines(console)
+    lines = TrainingLines(console)
     lines.on_note("trains 1.0 k of 1.0 k parameters (100.00%)")
     lines.on_step(30, 60)
     for event in (TRAINED, EVALUATED, {"step": 60, "epoch": 1.0, "train_runtime": 3.0, "train_loss": 1.0}):
@@ -64,7 +64,7 @@ def test_without_a_terminal_every_event_is_a_line_and_the_last_one_of_all_is_non
 
 def test_on_a_terminal_a_bar_has_the_numbers_and_evaluations_pass_by() -> None:
     console = terminal()
-    bar = Bar(console)
+    bar = TrainingBar(console)
     bar.on_step(20, 60)
     bar.on_step(30, 60)
     bar.on_log(TRAINED)
@@ -80,7 +80,7 @@ def test_on_a_terminal_a_bar_has_the_numbers_and_evaluations_pass_by() -> None:
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_bar() -> None:
     console = terminal()
-    Bar(console).close()
+    TrainingBar(console).close()
     assert "0/" not in written(console)
 
 
@@ -92,7 +92,7 @@ def test_nothing_in_a_sample_reaches_the_terminal_as_a_command() -> None:
         "  answer: red \\x1b[31m \\u202e back\\x07 [bold]no markup[/bold]"
     )
     console = terminal()
-    Lines(console).on_sample(Sample(4, "a", "\x1b[2J"))
+    TrainingLines(console).on_sample(Sample(4, "a", "\x1b[2J"))
     assert "\x1b[2J" not in written(console)
 
 

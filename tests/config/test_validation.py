@@ -11,7 +11,7 @@ from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.schema import DatasetConfig, ProcessorConfig, SplitConfig
 from sftkit.config.validation import validate
 from sftkit.errors import ConfigError
-from sftkit.provision import check_data
+from sftkit.preprocessing.training_shards import check_data
 
 
 def config(*datasets: DatasetConfig, **changes: Any) -> PreprocessConfig:

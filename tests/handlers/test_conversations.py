@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftkit.core.row_log import RowLog
+from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.conversations import ConvertToMessages, is_foreign
+from sftkit.handlers.convert_messages import ConvertToMessages, is_foreign
 from sftkit.handlers.registry import build_chain
-from sftkit.rows import Batch, Row, RowLog
-from sftkit.tokenization.toolbox import Toolbox
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from support import dataset, handler, preprocess, read, write_jsonl, written
 
 Locate = Callable[[str], str]
@@ -31,7 +32,7 @@ WRAPPED = {"type": "function", "function": CALL}
 
 
 @pytest.fixture
-def convert(toolbox: Callable[..., Toolbox]) -> Convert:
+def convert(toolbox: Callable[..., ChatTokenizer]) -> Convert:
     """Rows through the handler: those that are left, and why the others are not."""
 
     def run(*rows: Row, name: str = "convert_to_messages", **arguments: Any) -> tuple[list[Row], list[str]]:

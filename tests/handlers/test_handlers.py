@@ -13,14 +13,15 @@ import pytest
 
 import chat_templates as templates
 from sftkit.config.schema import HandlerConfig
+from sftkit.core.row_log import RowLog
+from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.registry import HANDLERS, build_chain
-from sftkit.handlers.user import UserFunction, check_trusted
-from sftkit.rows import Batch, Row, RowLog
-from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+from sftkit.handlers.user_function import UserFunction, check_trusted
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from support import ALL_TOKENIZERS, WATCHED, dataset
 
-MakeToolbox = Callable[..., Toolbox]
+MakeToolbox = Callable[..., ChatTokenizer]
 Apply = Callable[..., tuple[list[Row], RowLog]]
 
 
@@ -256,12 +257,12 @@ def test_a_tokenizer_without_eos_is_an_error_where_eos_is_asked_for(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from sftkit.tokenization.loading import TokenizerSpec
+    from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_path("bpe"))
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
-    tools = Toolbox(ToolSpec(TokenizerSpec(str(tmp_path)), "assistant", WATCHED))
+    tools = ChatTokenizer(ChatTokenizerSpec(TokenizerSpec(str(tmp_path)), "assistant", WATCHED))
     [link] = build_chain(dataset("unused", data_handlers=[handler]), 0)
     with pytest.raises(TokenizerError, match="has no eos token, and one is asked for"):
         link.bind(tools)
@@ -604,7 +605,7 @@ def test_arguments_that_a_function_does_not_take_are_named_before_data_is_read(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=rf"handler 'own_functions:f' takes \(row, \*, need\): {problem}"):
         UserFunction(path="own_functions:f", fn_kwargs=arguments | ({"need": 1} if arguments else {})).bind(
-            Toolbox(ToolSpec(None, "assistant", WATCHED))
+            ChatTokenizer(ChatTokenizerSpec(None, "assistant", WATCHED))
         )
 
 

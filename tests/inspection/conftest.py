@@ -28,7 +28,7 @@ def byte_ids(text: str) -> list[int]:
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Byte-level BPE without merges: id n is byte n, so that every character beyond ASCII is several tokens."""
-    from sftkit.inspection.decoding import _BYTE_OF
+    from sftkit.inspection.view.decoding import _BYTE_OF
 
     vocabulary = dict(_BYTE_OF)
     tokenizer = Tokenizer(models.BPE(vocabulary, []))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sftkit.cli.console.show_report import print_report, report_json
 from sftkit.config.commands import InspectConfig
-from sftkit.console.report import print_report, report_json
+from sftkit.core.escape import one_line, terminal_safe_json, visible
 from sftkit.inspection.report import inspect_shards
-from sftkit.inspection.visible import one_line, terminal_safe_json, visible
 from sftkit.shards.reading import open_shards
 
 from .conftest import ASK, Writer, byte_ids
@@ -126,7 +126,7 @@ def test_a_summary_imports_neither_torch_nor_transformers(tmp_path: Path, write:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2]], labels=[[1, 2]])
     code = (
         "import sys; from sftkit.config.commands import InspectConfig; from sftkit.shards.reading import open_shards; "
-        "from sftkit.inspection.report import inspect_shards; import sftkit.console.report; "
+        "from sftkit.inspection.report import inspect_shards; import sftkit.cli.console.show_report; "
         "inspect_shards(InspectConfig(), open_shards(sys.argv[1])); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -7,11 +7,11 @@ from transformers import PreTrainedTokenizerFast
 
 from sftkit.config.commands import InspectConfig
 from sftkit.errors import TokenizerError
-from sftkit.inspection.decoding import Decoder, join_bytes
 from sftkit.inspection.report import Report, inspect_shards
-from sftkit.inspection.shown import segments
+from sftkit.inspection.view.decoding import Decoder, join_bytes
+from sftkit.inspection.view.shown_row import segments
 from sftkit.shards.reading import ShardSet, open_shards
-from sftkit.tokenization.loading import fingerprint
+from sftkit.tokenization.tokenizer_loading import fingerprint
 
 from .conftest import ASK, END, Writer, byte_ids, manifest_for
 

@@ -22,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sftkit.build
+import sftkit.cli.console.output
+import sftkit.cli.console.show_preprocess
+import sftkit.cli.console.show_progress
 import sftkit.config.loading
-import sftkit.console.plans
-import sftkit.console.progress
-import sftkit.console.streams
-import sftkit.early
-import sftkit.execution.workers
-import sftkit.planning
-from sftkit.cli import app
-from sftkit.torchless import import_transformers_without_torch
+import sftkit.execution.worker_pool
+import sftkit.preprocessing.build
+import sftkit.preprocessing.planning
+import sftkit.preprocessing.worker_warmup
+from sftkit.cli.app import app
+from sftkit.core.transformers_import import import_transformers_without_torch
 
 PR_SET_CHILD_SUBREAPER = 36
 PLENTY = 64 << 20  # bytes
@@ -188,7 +188,7 @@ def main() -> None:
     """argv: one of FAULTS, how many times, a directory, and the command line. Writes JSON."""
     fault, times, place, argv = FAULTS[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    sftkit.early.START_METHOD = sftkit.execution.workers.START_METHOD = "fork"
+    sftkit.preprocessing.worker_warmup.START_METHOD = sftkit.execution.worker_pool.START_METHOD = "fork"
     import_transformers_without_torch()
     with suppress(SystemExit):
         app(["preprocess", "--help"])  # what the command line imports when it is first used

@@ -11,11 +11,11 @@ import dataclasses
 import re
 from functools import cache
 
+from sftkit.cli.console.output import printable
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.schema import DataOptions, ProcessorConfig
-from sftkit.console.streams import printable
 from sftkit.handlers.registry import HANDLERS
-from sftkit.training.settings.arguments import training_argument_fields
+from sftkit.training.arguments.build_arguments import training_argument_fields
 
 LONGEST_LINE = 1000
 MOST_LINES = 40

@@ -20,12 +20,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from sftkit.build import run
-from sftkit.cli import app
+from sftkit.cli.app import app
 from sftkit.config.binding import Problem, bind
 from sftkit.config.commands import PreprocessConfig
-from sftkit.planning import Plan, plan
-from sftkit.progress import Silent
+from sftkit.core.progress import Silent
+from sftkit.preprocessing.build import run
+from sftkit.preprocessing.planning import Plan, plan
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import Manifest
 from support import write_jsonl

@@ -27,20 +27,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sftkit.accounting.balance import UnbalancedError
-from sftkit.accounting.tolerance import Tolerance, most_rows
-from sftkit.build import is_done
+from sftkit.cli.console.show_preprocess import print_result
 from sftkit.config.commands import PreprocessConfig
-from sftkit.console.plans import print_result
+from sftkit.core.row_log import BadRow, RowLog
+from sftkit.core.rows import Row
 from sftkit.errors import DataError, SftkitError
-from sftkit.pipeline import StagingTask
-from sftkit.planning import plan
-from sftkit.rows import BadRow, Row, RowLog
-from sftkit.shards.bad_rows import BadRowsWriter, bad_rows_path
+from sftkit.preprocessing.accounting.balance import UnbalancedError
+from sftkit.preprocessing.accounting.quarantine import BadRowBudget, most_rows
+from sftkit.preprocessing.build import is_done
+from sftkit.preprocessing.pipeline import StagingTask
+from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.shards.unit_store import UnitStore
-from sftkit.sources.finding import find_sources
-from sftkit.sources.units import read_unit, scan_files
+from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path
+from sftkit.shards.staging.unit_store import UnitStore
+from sftkit.sources.discovery import find_sources
+from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, handler, preprocess, write_jsonl, written
 
 ROWS = 60
@@ -395,13 +396,13 @@ def test_so_many_are_not(tmp_path: Path, limit: float, first_line: str) -> None:
 
 @given(fraction=st.decimals(0, "0.999", places=3), read=st.integers(0, 10**12))
 def test_a_fraction_is_that_of_the_rows_read_and_not_of_a_float(fraction: Decimal, read: int) -> None:
-    assert Tolerance(float(fraction)).allowed(read) == int(fraction * read)
+    assert BadRowBudget(float(fraction)).allowed(read) == int(fraction * read)
 
 
 def test_many_bad_rows_are_told_of_in_part_and_kept_up_to_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftkit.build.BAD_ROWS_GATHERED", 15)
+    monkeypatch.setattr("sftkit.preprocessing.build.BAD_ROWS_GATHERED", 15)
     path = broken(tmp_path / "a.jsonl", 5, 40)
     with pytest.raises(DataError) as caught:
         preprocess(tmp_path / "out", dataset(path), max_bad_rows=2)
@@ -416,7 +417,7 @@ def test_many_bad_rows_are_told_of_in_part_and_kept_up_to_a_limit(
 def test_a_run_is_given_up_when_nothing_that_may_come_can_save_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
-    monkeypatch.setattr("sftkit.staging.BAD_ROWS_GATHERED", 0)
+    monkeypatch.setattr("sftkit.preprocessing.stage_units.BAD_ROWS_GATHERED", 0)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "first"}\n' + "".join(f"{{broken {number:03d}\n" for number in range(200)))
     with pytest.raises(DataError, match=r"(?s)^\d+ or more rows cannot be used.*before all rows were read; mend them"):
@@ -444,7 +445,7 @@ def test_it_is_not_given_up_before(tmp_path_factory: pytest.TempPathFactory, lin
     counts = Counter(lines)
     bad, read = counts["{x"] + counts["[1]"], len(lines) + 1 - counts[""]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sftkit.staging.BAD_ROWS_GATHERED", 0)
+        patch.setattr("sftkit.preprocessing.stage_units.BAD_ROWS_GATHERED", 0)
         limit = float(round(Decimal(bad) / read + Decimal("0.0005"), 3))
         manifest = preprocess(path.parent / "out", dataset(path), max_bad_rows=limit, unit_size=unit_size)
     assert (manifest.rows_read, manifest.quarantined) == (read, bad)
@@ -467,7 +468,7 @@ def test_a_data_set_with_more_bad_rows_than_are_allowed_now_is_refused_and_stays
 
 
 def test_bad_rows_are_held_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftkit.sources.batching.BATCH_BYTES", 256 << 10)
+    monkeypatch.setattr("sftkit.sources.source_file.BATCH_BYTES", 256 << 10)
     path = tmp_path / "a.jsonl.gz"  # one unit
     with gzip.open(path, "wb", compresslevel=1) as stream:
         for number in range(4_000):
@@ -538,7 +539,7 @@ def test_a_row_that_is_lost_on_the_way_stops_the_run_before_anything_is_publishe
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"input_ids": [1, 2], "labels": [1, 2]}] * 5)
-    monkeypatch.setattr("sftkit.finishing._without_untrained", lambda batch, log: batch.slice(0, 4))
+    monkeypatch.setattr("sftkit.preprocessing.finalize._without_untrained", lambda batch, log: batch.slice(0, 4))
     with pytest.raises(UnbalancedError) as caught:
         preprocess(tmp_path / "out", dataset(path))
     assert str(caught.value).startswith(

@@ -26,9 +26,9 @@ from reliability.error_rules import faults_of
 from reliability.material import Outcome, budget, changed_bytes, copy_tokenizer, row_of, sftkit, within
 from sftkit.config.binding import Problem, bind
 from sftkit.config.commands import TrainConfig
+from sftkit.core.progress import Silent
 from sftkit.errors import SftkitError
-from sftkit.progress import Silent
-from sftkit.provision import check_data, shards_for
+from sftkit.preprocessing.training_shards import check_data, shards_for
 from sftkit.sample import sample_path
 from support import write_jsonl
 
@@ -72,8 +72,8 @@ def written_into(place: Path, *options: object) -> Outcome:
 
 def fed(place: Path, *options: object) -> Outcome:
     """What `train` does with shards before it loads the model, and as it goes on: every row is read."""
-    from sftkit.training.feeding.split_rows import open_split
-    from sftkit.training.models.provenance import run_tokenizer
+    from sftkit.training.data.split_rows import open_split
+    from sftkit.training.models.run_tokenizer import run_tokenizer
 
     values = {
         "training_data_path": [str(place)],

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 
 from reliability.material import BAD, FILES, OWN_MODULE, RETAINED, TEMPLATE, TOKENIZER, World, make_folder, row_of
-from sftkit.build import is_done
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import is_required
 from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS as EVERY_HANDLER
+from sftkit.preprocessing.build import is_done
+from sftkit.preprocessing.unit_keys import recipe_key
 from sftkit.shards.manifest import Manifest
-from sftkit.unit_keys import recipe_key
 from support import shard_bytes
 
 NONE, ALL = 0, -1
@@ -577,6 +577,8 @@ def test_rows_of_other_semantics_or_libraries_are_not_used(
     folder = tmp_path / "world"
     shutil.copytree(made("pairs"), folder)
     enter(folder, monkeypatch)
-    monkeypatch.setattr(f"sftkit.unit_keys.{name}", {"ROW_SEMANTICS": -1, "version": lambda _: "0.0"}[name])
+    monkeypatch.setattr(
+        f"sftkit.preprocessing.unit_keys.{name}", {"ROW_SEMANTICS": -1, "version": lambda _: "0.0"}[name]
+    )
     after = World.of(folder, "pairs").preprocess(output_dir="again")
     assert (after.units, after.units_found) == (3, 0)

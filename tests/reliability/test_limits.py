@@ -26,13 +26,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftkit.core.row_log import MOST_CONTENT, RowLog
+from sftkit.core.rows import Row
 from sftkit.errors import SourceError
-from sftkit.memory import within, within_often
-from sftkit.rows import MOST_CONTENT, Row, RowLog
+from sftkit.sandbox.memory import within, within_often
 from sftkit.sources import decompression
-from sftkit.sources.finding import find_sources
-from sftkit.sources.model import Limits
-from sftkit.sources.units import read_unit, scan_files
+from sftkit.sources.discovery import find_sources
+from sftkit.sources.source_file import Limits
+from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, handler, preprocess, write_jsonl, written
 
 MOST = 2000
@@ -283,17 +284,17 @@ import re, sys
 from pathlib import Path
 from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
-from sftkit.rows import RowLog
-from sftkit.sources import bounds
-from sftkit.sources.finding import find_sources
-from sftkit.sources.model import Limits
-from sftkit.sources.units import read_unit, scan_files
+from sftkit.core.row_log import RowLog
+from sftkit.sources.formats import columnar_limits
+from sftkit.sources.discovery import find_sources
+from sftkit.sources.source_file import Limits
+from sftkit.sources.work_units import read_unit, scan_files
 import pyarrow.parquet
 
 def most():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
 
-bounds._DECODED_AT_ONCE = 256 << 20
+columnar_limits._DECODED_AT_ONCE = 256 << 20
 before, log, rows, said = most(), RowLog(), 0, ""
 try:
     limits = Limits(int(sys.argv[2]), float(sys.argv[3]))

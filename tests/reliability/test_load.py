@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sftkit.tokenization import long_texts, toolbox
+from sftkit.tokenization import chat_tokenizer
+from sftkit.tokenization.encoding import long_text
 from support import dataset, handler, preprocess, write_jsonl
 
 OPEN_FILES = 64
@@ -81,7 +82,7 @@ def test_long_rows_and_long_conversations_take_memory_and_time_in_proportion(tmp
     script = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from sftkit.cli import app\n"
+        "from sftkit.cli.app import app\n"
         "try:\n    app(sys.argv[1:])\n"
         "finally:\n"
         "    status = Path('/proc/self/status').read_text()\n"
@@ -95,8 +96,8 @@ def test_long_rows_and_long_conversations_take_memory_and_time_in_proportion(tmp
 
 
 def test_a_text_too_long_to_be_encoded_is_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_texts, "PIECE", 1000)
-    monkeypatch.setattr(toolbox, "LONGEST_WHOLE", 8000)
+    monkeypatch.setattr(long_text, "PIECE", 1000)
+    monkeypatch.setattr(chat_tokenizer, "LONGEST_WHOLE", 8000)
     word = "x" * 8001
     source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b"}, {"input": word, "output": "b"}])
     masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")

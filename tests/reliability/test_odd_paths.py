@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from sftkit.cli import app
+from sftkit.cli.app import app
 from sftkit.shards.manifest import read_manifest
-from sftkit.sources.finding import find_sources
+from sftkit.sources.discovery import find_sources
 from support import dataset, shard_bytes, write_jsonl
 
 NAMES = {

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from sftkit.build import run
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load
+from sftkit.core.progress import Silent
 from sftkit.errors import ConfigError
-from sftkit.planning import plan
-from sftkit.progress import Silent
+from sftkit.preprocessing.build import run
+from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from support import shard_bytes, write_jsonl
 

@@ -27,24 +27,24 @@ from typer.testing import CliRunner
 
 import sftkit
 from reliability.material import within
-from sftkit import template_limits
-from sftkit.audit.learning import learn_norms
-from sftkit.audit.norms import CONVERSATIONS, Making
-from sftkit.cli import app
+from sftkit.audit.expectations.expected import CONVERSATIONS, RowOrigin
+from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.cli.app import app
+from sftkit.cli.console import output
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load
-from sftkit.console import streams
 from sftkit.errors import ConfigError, SourceError, TokenizerError
-from sftkit.shards.card import dataset_card
-from sftkit.sources.finding import find_sources
-from sftkit.template_limits import TemplateLimitError, limited
-from sftkit.template_steps import refuse_endless
+from sftkit.sandbox import render_limits
+from sftkit.sandbox.render_limits import TemplateLimitError, limited
+from sftkit.sandbox.template_check import refuse_endless
+from sftkit.shards.output.side_files import dataset_card
+from sftkit.sources.discovery import find_sources
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import EngineRefusedError
-from sftkit.tokenization.fast_rendering import MinijinjaRenderer
-from sftkit.tokenization.rendering import ReferenceRenderer
-from sftkit.tokenization.template_lexing import plain_template
-from sftkit.tokenization.template_trust import check_template
+from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
+from sftkit.tokenization.rendering.minijinja_support import check_template
+from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
+from sftkit.tokenization.templates.lexing import plain_template
 from support import dataset, handler, preprocess, rows, write_jsonl, written
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "well"}]
@@ -83,8 +83,8 @@ ENDLESS_STEPS = {
 @pytest.fixture
 def low(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that are met soon."""
-    monkeypatch.setattr(template_limits, "SECONDS", 0.5)
-    monkeypatch.setattr(template_limits, "MEMORY_BYTES", 400 << 20)
+    monkeypatch.setattr(render_limits, "SECONDS", 0.5)
+    monkeypatch.setattr(render_limits, "MEMORY_BYTES", 400 << 20)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_chat_template_that_loops_is_broken_off(
 def test_a_chat_template_that_explodes_is_broken_off(
     low: None, make_reference: Callable[[str], ReferenceRenderer], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(template_limits, "SECONDS", 10.0)
+    monkeypatch.setattr(render_limits, "SECONDS", 10.0)
     with pytest.raises(TemplateLimitError, match=r"the template took more than 400 MiB of memory .*\.MEMORY_BYTES\)"):
         make_reference(EXPLOSIONS[name]).render(Conversation(CHAT))
 
@@ -131,7 +131,7 @@ def test_it_is_broken_off_when_the_timer_was_about_to_stop(low: None, monkeypatc
     """It stops when nothing was rendered for a while, which may be right before a rendering."""
 
     def late(more: int, function: Callable[[], Any]) -> Any:
-        watch = template_limits._watch()
+        watch = render_limits._watch()
         for _ in range(2):
             watch._tick(signal.SIGPROF, None)
         assert not watch._ticking
@@ -142,7 +142,7 @@ def test_it_is_broken_off_when_the_timer_was_about_to_stop(low: None, monkeypatc
             pass
 
     limited(lambda: None, None)
-    monkeypatch.setattr(template_limits, "within_often", late)
+    monkeypatch.setattr(render_limits, "within_often", late)
     with within(60), pytest.raises(TemplateLimitError, match="of processor time"):
         limited(loop, None)
 
@@ -169,7 +169,7 @@ def test_a_template_nested_too_deep_is_refused(make_reference: Callable[[str], R
 
 
 def test_a_text_that_is_too_long_is_refused_though_there_is_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_limits, "OUTPUT_CHARACTERS", 1000)
+    monkeypatch.setattr(render_limits, "OUTPUT_CHARACTERS", 1000)
     assert limited(lambda: "a" * 1000, "") == "a" * 1000
     with pytest.raises(TemplateLimitError, match=r"wrote more than 1,000 characters .*\.OUTPUT_CHARACTERS\)"):
         limited(lambda: "a" * 1001, "")
@@ -294,7 +294,7 @@ def test_a_handlers_template_is_compiled_within_limits_too(
 ) -> None:
     """Jinja computes what is constant when it compiles."""
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
-    monkeypatch.setattr(template_limits, "SECONDS", 0.5)
+    monkeypatch.setattr(render_limits, "SECONDS", 0.5)
     for template, limit in (
         ("{{ 'a'|center(900000000)|center(10000000000) }}", "MEMORY_BYTES"),
         ("{{ 9 ** 9 ** 9 }}", "never end"),
@@ -311,10 +311,10 @@ def test_the_audit_learns_from_no_template_without_limits(
 ) -> None:
     tokenizer = make_reference(LOOPS["nested ranges"])._tokenizer
     with pytest.raises(TemplateLimitError):
-        learn_norms(tokenizer, Making(CONVERSATIONS), ())
+        learn_expectations(tokenizer, RowOrigin(CONVERSATIONS), ())
     tokenizer = make_reference(ENDLESS_STEPS["power"])._tokenizer
     with pytest.raises(TokenizerError, match="never end"):
-        learn_norms(tokenizer, Making(CONVERSATIONS), ())
+        learn_expectations(tokenizer, RowOrigin(CONVERSATIONS), ())
 
 
 def test_samples_while_training_are_prompted_within_limits(
@@ -462,7 +462,7 @@ OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066
 
 @pytest.fixture(params=["results", "messages"])
 def console(request: pytest.FixtureRequest) -> Console:
-    made: Console = getattr(streams, request.param)()
+    made: Console = getattr(output, request.param)()
     made.file = io.StringIO()
     return made
 
@@ -481,19 +481,19 @@ def test_nothing_that_is_printed_is_obeyed_by_a_terminal(console: Console) -> No
 def test_styles_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    made = streams.results()
+    made = output.results()
     made.file = io.StringIO()
     made.print(Text("bold\x1b[2J", "bold"))
     assert made.file.getvalue() == "\x1b[1mbold\\x1b[2J\x1b[0m\n"
 
 
 def test_errors_logs_and_tracebacks_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    streams.show_error(SourceError(f"{HOSTILE}: no such file"))
-    streams.show_bug(ValueError(HOSTILE))
+    output.show_error(SourceError(f"{HOSTILE}: no such file"))
+    output.show_bug(ValueError(HOSTILE))
     logger = logging.getLogger("sftkit")
     before = logger.handlers[:], logger.propagate, logger.level
     try:
-        streams.start_logging("info")
+        output.start_logging("info")
         logger.info("%s:7: %s", HOSTILE, HOSTILE)
     finally:
         logger.handlers[:], logger.propagate = before[:2]
@@ -571,7 +571,7 @@ def test_the_timer_ends_before_the_interpreter_does() -> None:
         "    end = time.process_time() + 1\n"
         "    while time.process_time() < end: pass\n"
         "atexit.register(last)\n"
-        "from sftkit.template_limits import limited\n"
+        "from sftkit.sandbox.render_limits import limited\n"
         "print(limited(lambda: 'done', ''), flush=True)\n"
         "class Late:\n"
         "    def __del__(self): last()\n"

@@ -17,18 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from sftkit.cli import app
+from sftkit.cli.app import app
 from sftkit.config.commands import InspectConfig, TrainConfig
 from sftkit.config.schema import SplitConfig
+from sftkit.core.progress import Silent
 from sftkit.errors import DataError, OutputError, SftkitError, SourceError, TrainingError, UsageError
-from sftkit.inspection.verifying import Verification, verify
-from sftkit.progress import Silent
-from sftkit.provision import shards_for
+from sftkit.inspection.verify.verify_dataset import Verification, verify
+from sftkit.preprocessing.training_shards import shards_for
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import digest_of
 from sftkit.shards.reading import ShardSet, open_shards
-from sftkit.tokenization.differences import template_difference
-from sftkit.training.models.provenance import run_tokenizer
+from sftkit.tokenization.tokenizer_difference import template_difference
+from sftkit.training.models.run_tokenizer import run_tokenizer
 from support import dataset, handler, preprocess, write_jsonl
 
 CHATS = "tokenize_and_apply_chat_template_with_masking"

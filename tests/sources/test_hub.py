@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkit.errors import SourceError
-from sftkit.sources.finding import find_sources
+from sftkit.sources.discovery import find_sources
 from support import dataset, read, rows, write_jsonl
 
 CARD = """---

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.sources.finding import find_sources
-from sftkit.sources.units import scan_files
+from sftkit.sources.discovery import find_sources
+from sftkit.sources.work_units import scan_files
 from support import dataset, read, rows, write_jsonl
 
 JSON_VALUES = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20)
@@ -139,7 +139,7 @@ def test_cuts_hold_across_the_chunks_in_which_a_file_is_scanned(
     path = write_jsonl(tmp_path / "a.jsonl", content)
     whole = scan_files(find_sources(dataset(path)), 100)
     for chunk in (1, 7, 64, 1000):
-        monkeypatch.setattr("sftkit.sources.jsonl._CHUNK", chunk)
+        monkeypatch.setattr("sftkit.sources.formats.jsonl._CHUNK", chunk)
         assert scan_files(find_sources(dataset(path)), 100) == whole
         assert rows(path, unit_size=100) == content
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.rows import RowLog
-from sftkit.sources.jsonl import parse_row
-from sftkit.sources.quick_json import quick_object
+from sftkit.core.row_log import RowLog
+from sftkit.sources.formats.jsonl import parse_row, quick_object
 
 
 def is_same(left: Any, right: Any) -> bool:

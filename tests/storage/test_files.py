@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from sftkit.storage import retrying, streams
+from sftkit.storage import retry, streams
 from sftkit.storage.files import (
     create,
     read_bytes,
@@ -32,7 +32,7 @@ from sftkit.storage.streams import open_to_read
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying.time, "sleep", lambda _: None)
+    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
 
 
 @pytest.fixture
@@ -120,16 +120,16 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
 
 def test_what_passes_is_tried_again() -> None:
     place = RemotePath("s3://bucket/file")
-    assert retrying.retried(place, failing(retrying.ATTEMPTS - 1, TimeoutError("slow"))) == "done"
+    assert retry.retried(place, failing(retry.ATTEMPTS - 1, TimeoutError("slow"))) == "done"
     with pytest.raises(OSError, match="slow") as failure:
-        retrying.retried(place, failing(retrying.ATTEMPTS, RuntimeError("slow")))
+        retry.retried(place, failing(retry.ATTEMPTS, RuntimeError("slow")))
     assert (failure.value.filename, failure.value.errno) == ("s3://bucket/file", errno.EIO)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError("no"), ImportError("Install s3fs")])
 def test_what_does_not_pass_is_told_at_once(error: Exception) -> None:
     with pytest.raises(OSError, match=r"gone|no|s3fs") as failure:
-        retrying.retried(RemotePath("s3://bucket/file"), failing(1, error))
+        retry.retried(RemotePath("s3://bucket/file"), failing(1, error))
     assert isinstance(failure.value, type(error)) or isinstance(error, ImportError)
 
 

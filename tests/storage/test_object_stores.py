@@ -18,24 +18,24 @@ from typing import Any
 import pytest
 
 from buckets import Bucket
-from sftkit.build import is_done, output_of, run
 from sftkit.config.commands import InspectConfig, PreprocessConfig
 from sftkit.config.fields import plain
+from sftkit.core.progress import Silent
 from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.inspection.report import inspect_shards
-from sftkit.inspection.verifying import verify
-from sftkit.planning import plan
-from sftkit.progress import Silent
-from sftkit.shards import lease
-from sftkit.shards.accounts import kept_index
-from sftkit.shards.gathering import reader_of
-from sftkit.shards.lease import Lease, leased
+from sftkit.inspection.verify.verify_dataset import verify
+from sftkit.preprocessing.build import is_done, output_of, run
+from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_shards
-from sftkit.shards.staged_index import index_of
-from sftkit.shards.writing import ShardWriter
-from sftkit.sources.finding import find_sources
+from sftkit.shards.staging.row_index import index_of
+from sftkit.shards.staging.unit_record import kept_index
+from sftkit.shards.writing.gather import reader_of
+from sftkit.shards.writing.shard_writer import ShardWriter
+from sftkit.sources.discovery import find_sources
+from sftkit.storage import lease_lock
 from sftkit.storage.files import read_bytes, remove, write_text
+from sftkit.storage.lease_lock import Lease, leased
 from sftkit.storage.paths import RemotePath, path_of
 from support import dataset, handler, shard_bytes, write_jsonl
 
@@ -274,8 +274,8 @@ def test_a_name_that_looks_like_a_pattern_is_a_name(source: Path, bucket: Bucket
 
 
 def test_passwords_are_neither_kept_nor_shown(source: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
-    from sftkit.console.plans import print_plan
-    from sftkit.console.streams import results
+    from sftkit.cli.console.output import results
+    from sftkit.cli.console.show_preprocess import print_plan
 
     wanted = config(str(source), bucket.url("out"), bucket)
     [data] = wanted.datasets
@@ -339,8 +339,8 @@ def place(bucket: Bucket) -> RemotePath:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT", 0.1)
-    monkeypatch.setattr(lease, "PATIENCE", 1.0)
+    monkeypatch.setattr(lease_lock, "BEAT", 0.1)
+    monkeypatch.setattr(lease_lock, "PATIENCE", 1.0)
 
 
 @pytest.mark.usefixtures("quick")
@@ -360,7 +360,7 @@ def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.Lo
     other._ended.set()  # as if killed, on another machine
     held = json.loads(read_bytes(lock))
     held[0]["machine"] = "another"
-    lease.write_bytes(lock, json.dumps(held).encode())
+    lease_lock.write_bytes(lock, json.dumps(held).encode())
     with caplog.at_level(logging.WARNING), leased(lock, place) as mine:
         mine.check()
         with pytest.raises(OutputError, match="another run has begun to write there, so this one writes nothing more"):
@@ -370,12 +370,12 @@ def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.Lo
 
 def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(place: RemotePath) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    holder = {"run": "x", "machine": lease._machine(), "process": int(dead.stdout)}
-    lease.write_bytes(place / "lock", json.dumps([holder, 3]).encode())
+    holder = {"run": "x", "machine": lease_lock._machine(), "process": int(dead.stdout)}
+    lease_lock.write_bytes(place / "lock", json.dumps([holder, 3]).encode())
     began = time.monotonic()
     with leased(place / "lock", place) as mine:
         mine.check()
-    assert time.monotonic() - began < lease.PATIENCE / 2
+    assert time.monotonic() - began < lease_lock.PATIENCE / 2
     assert os.getpid() != int(dead.stdout)
 
 
@@ -429,7 +429,7 @@ def test_a_lost_shard_is_named(both: tuple[str, str], bucket: Bucket) -> None:
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_training_reads_them(streaming: bool, both: tuple[str, str], bucket: Bucket) -> None:
-    from sftkit.training.feeding.split_rows import open_split
+    from sftkit.training.data.split_rows import open_split
 
     held = 1 << 20
     local, remote = (

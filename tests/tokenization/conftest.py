@@ -13,8 +13,8 @@ import pytest
 
 from hard_texts import tokenizer_of
 from sftkit.sample import sample_path
-from sftkit.tokenization.loading import TokenizerSpec, load_tokenizer
-from sftkit.tokenization.tokenizer_trust import byte_alphabet
+from sftkit.tokenization.encoding.byte_level import byte_alphabet
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chat_templates as templates
-from sftkit.rows import Row, RowError
-from sftkit.tokenization.template_lexing import plain_template
-from sftkit.tokenization.template_marks import CLOSE, OPEN, index_macro, mark_template, split_marks
-from sftkit.tokenization.toolbox import Toolbox
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import Row
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.templates.lexing import plain_template
+from sftkit.tokenization.templates.marking import CLOSE, OPEN, index_macro, mark_template, split_marks
 from support import ALL_TOKENIZERS, trained_texts
 
-MakeToolbox = Callable[..., Toolbox]
+MakeToolbox = Callable[..., ChatTokenizer]
 
 
 def system(content: str) -> Row:
@@ -35,7 +36,7 @@ def assistant(content: Any) -> Row:
 TWO_TURNS = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
 
 
-def trained(box: Toolbox, messages: list[Row], **row: Any) -> list[str]:
+def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
     """The trained texts; the whole text is what the tokenizer itself renders."""
     row = {**row, "messages": messages}
     text, spans = box.find_turns(row, "messages")

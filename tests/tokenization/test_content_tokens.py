@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.tokenization.content_tokens import SpecialTokens
+from sftkit.tokenization.content_screening import SpecialTokens
 from support import ALL_TOKENIZERS
 
 CHATML = SpecialTokens(["<|im_start|>", "<|im_end|>", "<s>", "§"])

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.rows import Ragged
-from sftkit.tokenization.encoding import ReferenceEncoder
-from sftkit.tokenization.loading import TokenizerSpec, fingerprint, load_tokenizer
-from sftkit.tokenization.masks import Encoded, in_spans, labels_after_prefix, with_loss
+from sftkit.core.rows import Ragged
+from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
+from sftkit.tokenization.encoding.spans import Encoded, in_spans
+from sftkit.tokenization.masking.labels import labels_after_prefix, with_loss
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, fingerprint, load_tokenizer
 from support import ALL_TOKENIZERS, OWN_TOKENIZERS
 
 TEXTS = [

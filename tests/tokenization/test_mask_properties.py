@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import chat_templates as templates
-from sftkit.rows import IGNORE_INDEX, Row, RowError
-from sftkit.tokenization.toolbox import Toolbox
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import IGNORE_INDEX, Row
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from support import trained_texts
 from template_zoo.shapes import BY_MACRO, IN_PAIRS, PARTS_ONLY
 
-MakeToolbox = Callable[..., Toolbox]
+MakeToolbox = Callable[..., ChatTokenizer]
 Says = Callable[[Sequence[Row], int], str]
 
 EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
@@ -101,11 +102,11 @@ def answers(messages: Sequence[Row]) -> list[int]:
     return [place for place, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-def rendered(box: Toolbox, messages: list[Row]) -> str:
+def rendered(box: ChatTokenizer, messages: list[Row]) -> str:
     return str(box.tokenizer.apply_chat_template(messages, tokenize=False))
 
 
-def check_tokens(box: Toolbox, reference: Any, text: str, spans: list[tuple[int, int]]) -> None:
+def check_tokens(box: ChatTokenizer, reference: Any, text: str, spans: list[tuple[int, int]]) -> None:
     """Ids are the tokenizer's own, labels those of the tokens that overlap a span, and they read as the text."""
     made = box.encode_conversations([text], [spans])
     ids, labels = made.input_ids.values.tolist(), made.labels.values.tolist()

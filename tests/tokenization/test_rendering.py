@@ -11,11 +11,11 @@ import pytest
 
 import chat_templates as templates
 from chat_templates import SEED, plain_rendering
-from sftkit.rows import Row
-from sftkit.tokenization.toolbox import Toolbox
+from sftkit.core.rows import Row
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from support import dataset, handler, preprocess, write_jsonl, written
 
-MakeToolbox = Callable[..., Toolbox]
+MakeToolbox = Callable[..., ChatTokenizer]
 
 CONVERSATIONS: list[Row] = [
     {"messages": [{"role": role, "content": f"{role} says"} for role in ("system", "user", "assistant")]},

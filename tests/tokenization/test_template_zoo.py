@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sftkit.rows import RowError
+from sftkit.core.row_log import RowError
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
-from sftkit.tokenization.loading import TokenizerSpec
-from sftkit.tokenization.toolbox import Toolbox, ToolSpec
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import trained_texts
 from template_zoo import CASES
 from template_zoo.model import Case, OrRefused, Refused, Style
@@ -22,7 +22,7 @@ from template_zoo.model import Case, OrRefused, Refused, Style
 FAST = Engines(frozenset(), verify=0.0)
 REFERENCE = Engines(frozenset({ENCODER, RENDERER}), verify=0.0)
 
-MakeBox = Callable[[Style, Engines], Toolbox]
+MakeBox = Callable[[Style, Engines], ChatTokenizer]
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,14 @@ def box(tokenizer_path: Callable[[str], str]) -> MakeBox:
     """The Toolbox of a style, with engines."""
 
     @cache
-    def make(style: Style, engines: Engines) -> Toolbox:
+    def make(style: Style, engines: Engines) -> ChatTokenizer:
         spec = TokenizerSpec(tokenizer_path(style.tokenizer), style.source, style.special)
-        return Toolbox(ToolSpec(spec, "assistant", engines))
+        return ChatTokenizer(ChatTokenizerSpec(spec, "assistant", engines))
 
     return make
 
 
-def outcome(box: Toolbox, case: Case) -> tuple[str, list[tuple[int, int]]] | None:
+def outcome(box: ChatTokenizer, case: Case) -> tuple[str, list[tuple[int, int]]] | None:
     """Text and spans of a case, None when the row is refused."""
     try:
         text, spans = box.find_turns(case.talk.row, "messages")
@@ -59,7 +59,7 @@ def as_taken(case: Case) -> list[dict[str, Any]]:
     return [{**message, "content": content} for message, content in zip(messages, taken, strict=True)]
 
 
-def rendered(box: Toolbox, case: Case) -> str:
+def rendered(box: ChatTokenizer, case: Case) -> str:
     """The whole text by transformers alone."""
     source = case.style.source
     if case.style.reads_row and source is not None:

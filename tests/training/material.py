@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftkit.naming import MANIFEST_NAME
 from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
 from sftkit.shards.reading import open_shards
-from sftkit.training.feeding.split_rows import SplitRows, open_split
+from sftkit.storage.dataset_files import MANIFEST_NAME
+from sftkit.training.data.split_rows import SplitRows, open_split
 
 
 def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int = 12, held: int = 10_000) -> SplitRows:

@@ -13,7 +13,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training.models.adapters import save_merged, wants_adapters, with_adapters
 from sftkit.training.models.freezing import parameter_counts
-from sftkit.training.models.loading import fit_embeddings, load_model
+from sftkit.training.models.model_loading import fit_embeddings, load_model
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 

@@ -12,16 +12,16 @@ import pytest
 from sftkit.config.commands import TrainConfig
 from sftkit.config.loading import load
 from sftkit.errors import ConfigError
-from sftkit.training.distributed import without_fsdp_on_cpu
-from sftkit.training.settings.argument_source import source_fields
-from sftkit.training.settings.arguments import (
+from sftkit.training.arguments.argument_fields import source_fields
+from sftkit.training.arguments.build_arguments import (
     argument_problems,
     extra_keys,
     make_training_arguments,
     training_argument_fields,
 )
-from sftkit.training.settings.coercion import coerce
-from sftkit.training.settings.removed_arguments import REMOVED_ARGUMENTS
+from sftkit.training.arguments.coercion import coerce
+from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS
+from sftkit.training.distributed import without_fsdp_on_cpu
 
 
 def arguments(*argv: str) -> Any:
@@ -52,7 +52,7 @@ def test_removed_arguments_do_not_shadow_present_ones() -> None:
 
 def test_reading_the_fields_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, sftkit.training.settings.arguments as a;"
+        "import sys, sftkit.training.arguments.build_arguments as a;"
         "a.training_argument_fields(); a.argument_problems({'x': 1});"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

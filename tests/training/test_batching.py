@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.training.feeding.batching import (
+from sftkit.training.data.batching import (
     Batches,
     RowBatches,
     Sharing,
@@ -17,8 +17,8 @@ from sftkit.training.feeding.batching import (
     cut_by_length,
     deal,
 )
-from sftkit.training.feeding.order import EpochOrder, Shuffling
-from sftkit.training.feeding.split_rows import SplitRows
+from sftkit.training.data.epoch_order import EpochOrder, Shuffling
+from sftkit.training.data.split_rows import SplitRows
 
 from .material import numbers, written
 

@@ -11,9 +11,8 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sftkit.errors import OutputError, TrainingError
-from sftkit.training.callbacks.json_lines import JsonLines
-from sftkit.training.callbacks.logs import JsonLinesLog, StepReport, aim_log
-from sftkit.training.listening import SilentListener
+from sftkit.training.callbacks.logs import JsonLinesFile, JsonLinesLog, StepReport, aim_log
+from sftkit.training.listener import SilentListener
 
 ARGUMENTS = TrainingArguments(output_dir="out", use_cpu=True)
 
@@ -65,7 +64,7 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> No
 
 
 def test_lines_hold_what_other_programs_take_for_line_ends(tmp_path: Path) -> None:
-    file = JsonLines(tmp_path / "samples.jsonl")
+    file = JsonLinesFile(tmp_path / "samples.jsonl")
     file.begin(0)
     kept = [{"step": step, "answer": "a\u2028b\x85c\nd\x1b[2J ä"} for step in (1, 2)]
     for event in (*kept, {"step": 3}):

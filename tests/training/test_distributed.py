@@ -14,6 +14,7 @@ import pytest
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training import distributed
+from sftkit.training.arguments.build_arguments import make_training_arguments
 from sftkit.training.distributed import (
     is_main_process,
     lost_processes_named,
@@ -22,7 +23,6 @@ from sftkit.training.distributed import (
     warn_once,
     world_size,
 )
-from sftkit.training.settings.arguments import make_training_arguments
 
 SCRIPT = """
 import os, sys, time

@@ -10,8 +10,8 @@ from typing import Any
 from sftkit.config.commands import TrainConfig
 from sftkit.config.loading import load
 from sftkit.shards.reading import open_shards
+from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train
-from sftkit.training.settings.arguments import extra_keys, make_training_arguments
 
 
 def logged(model: Path, shards: Path, output: Path, *argv: str) -> tuple[list[float], list[float]]:

@@ -26,13 +26,13 @@ from transformers import (
     set_seed,
 )
 
-from sftkit.rows import Ragged
-from sftkit.training.feeding.boundaries import by_positions, by_sequence, for_flash
-from sftkit.training.feeding.collation import CollatedBatch, FlatCollator, PaddingCollator
-from sftkit.training.feeding.row_groups import Sequences
-from sftkit.training.losses import summed_cross_entropy
-from sftkit.training.models.abilities import Abilities, by_its_class, try_out
-from sftkit.training.models.by_sequence import attend_by_sequence, can_attend_by_sequence, passes_its_windows
+from sftkit.core.rows import Ragged
+from sftkit.training.data.boundaries import by_positions, by_sequence, for_flash
+from sftkit.training.data.collation import CollatedBatch, FlatCollator, PaddingCollator
+from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.loss import summed_cross_entropy
+from sftkit.training.models.capabilities import Capabilities, by_its_class, try_capabilities
+from sftkit.training.models.sequence_attention import attend_by_sequence, can_attend_by_sequence, passes_its_windows
 
 VOCABULARY = 97
 LENGTHS = (11, 1, 2, 23, 7)
@@ -54,7 +54,7 @@ def model_of(family: str, attention: str = "sdpa") -> PreTrainedModel:
     return model.train()
 
 
-def sequences(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> list[Sequences]:
+def sequences(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> list[TokenSequences]:
     generator = np.random.default_rng(seed)
     made = []
     for length in lengths:
@@ -62,11 +62,11 @@ def sequences(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> list[Sequenc
         labels = np.where(generator.random(length) < 0.5, ids, np.int32(-100))
         labels[-1] = ids[-1]
         labels[0] = ids[0]  # carries no loss all the same: nothing comes before it
-        made.append(Sequences(Ragged.from_lists([ids]), Ragged.from_lists([labels])))
+        made.append(TokenSequences(Ragged.from_lists([ids]), Ragged.from_lists([labels])))
     return made
 
 
-def one_by_one(model: PreTrainedModel, rows: list[Sequences]) -> tuple[float, dict[str, torch.Tensor]]:
+def one_by_one(model: PreTrainedModel, rows: list[TokenSequences]) -> tuple[float, dict[str, torch.Tensor]]:
     """Mean over the trained tokens of the loss, and its gradients, with nothing of ours involved."""
     model.zero_grad()
     trained = sum(int((row.labels.values[1:] != -100).sum()) for row in rows)
@@ -136,7 +136,7 @@ def test_so_they_are_when_attention_goes_sequence_by_sequence(family: str, check
         found, its_gradients = together(model, FlatCollator(trims_head=True, boundaries=boundaries)(rows))
         assert found == pytest.approx(loss, rel=1e-5)
         assert_same_gradients(its_gradients, gradients)
-    assert try_out(model, by_sequence) == Abilities(True, True, True)
+    assert try_capabilities(model, by_sequence) == Capabilities(True, True, True)
     prompt = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     expected = model_of(family, "eager").eval().generate(prompt, **settings)
@@ -149,7 +149,7 @@ def test_no_sequence_sees_another(family: str, attention: str) -> None:
     model = model_of(family, attention).eval()
     collate = FlatCollator(trims_head=False)
 
-    def logits(rows: list[Sequences]) -> torch.Tensor:
+    def logits(rows: list[TokenSequences]) -> torch.Tensor:
         batch = {name: values for name, values in collate(rows).items() if name != "labels"}
         with torch.no_grad():
             return model(**batch).logits[0]
@@ -184,8 +184,8 @@ def test_what_flash_attention_takes() -> None:
     assert "attention_mask" not in batch
 
 
-def item(ids: list[int], labels: list[int]) -> Sequences:
-    return Sequences(Ragged.from_lists([ids]), Ragged.from_lists([labels]))
+def item(ids: list[int], labels: list[int]) -> TokenSequences:
+    return TokenSequences(Ragged.from_lists([ids]), Ragged.from_lists([labels]))
 
 
 def test_a_flat_batch() -> None:
@@ -225,12 +225,12 @@ def test_a_process_without_rows_keeps_step_and_adds_nothing(name: str) -> None:
 
 
 def test_abilities_are_found_out() -> None:
-    able = Abilities(keeps_apart=True, trims_head=True, sums_loss=True)
+    able = Capabilities(keeps_apart=True, trims_head=True, sums_loss=True)
     for family in FAMILIES:
-        assert try_out(model_of(family)) == by_its_class(model_of(family)) == able
-        assert try_out(model_of(family).to(torch.bfloat16)) == able
+        assert try_capabilities(model_of(family)) == by_its_class(model_of(family)) == able
+        assert try_capabilities(model_of(family).to(torch.bfloat16)) == able
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64))
-    assert try_out(gpt2).keeps_apart
+    assert try_capabilities(gpt2).keeps_apart
     experts = Qwen3MoeForCausalLM(
         Qwen3MoeConfig(
             **SHAPE,
@@ -241,9 +241,9 @@ def test_abilities_are_found_out() -> None:
             output_router_logits=True,
         )
     )
-    assert try_out(experts) == able
+    assert try_capabilities(experts) == able
     state_space = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2))
-    assert not try_out(state_space).keeps_apart
+    assert not try_capabilities(state_space).keeps_apart
     assert not by_its_class(state_space).keeps_apart
 
 
@@ -266,7 +266,7 @@ def test_trying_out_leaves_the_model_and_the_random_numbers_alone() -> None:
     model = model_of("llama")
     before = {name: values.clone() for name, values in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    try_out(model)
+    try_capabilities(model)
     assert torch.equal(state, torch.random.get_rng_state())
     assert model.training
     assert all(torch.equal(before[name], values) for name, values in model.state_dict().items())
@@ -282,7 +282,7 @@ class _Careless(LlamaForCausalLM):
 
 def test_a_model_whose_loss_cannot_be_relied_on_is_found_out() -> None:
     config = LlamaConfig(**SHAPE, intermediate_size=48)
-    found = try_out(_Careless(config))
+    found = try_capabilities(_Careless(config))
     assert (found.keeps_apart, found.sums_loss) == (True, False)
 
 

@@ -14,9 +14,9 @@ import pytest
 from safetensors.torch import load_file
 
 from sftkit.errors import TrainingError
-from sftkit.training.keeping.checkpoints import SEAL_NAME, clear_for, read_seal, resumption, rotate, seal
-from sftkit.training.keeping.progress import Progress
-from sftkit.training.measuring.work import WorkCounts
+from sftkit.training.checkpoints.resume import resumption
+from sftkit.training.checkpoints.seal import SEAL_NAME, RunState, clear_for, read_seal, rotate, seal
+from sftkit.training.data.work_counts import WorkCounts
 
 from .material import events
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from sftkit.config.loading import load
 from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import open_shards
-from sftkit.training.settings.arguments import extra_keys, make_training_arguments
+from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train
 
 kills, logs, argv = int(sys.argv[1]), Path(sys.argv[2], "training_logs.jsonl"), sys.argv[3:]
@@ -107,7 +107,7 @@ def test_a_run_killed_ten_times_sees_the_losses_of_one_that_was_not(
 
 
 IDENTITY = {"learning_rate": 0.1, "data": "abc"}
-PROGRESS = Progress(1.5, 4, 20.0, WorkCounts(10, 5, 12, 100, 5))
+PROGRESS = RunState(1.5, 4, 20.0, WorkCounts(10, 5, 12, 100, 5))
 
 
 def checkpoint(folder: Path, step: int, identity: dict[str, Any] | None = IDENTITY, *, resumable: bool = True) -> Path:

@@ -20,11 +20,11 @@ from sftkit.config.loading import load
 from sftkit.errors import TrainingError
 from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.shards.reading import ShardSet, open_shards
-from sftkit.tokenization.loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
-from sftkit.training.listening import LogEvent, SilentListener
-from sftkit.training.measuring.report import TrainingReport
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
+from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
+from sftkit.training.listener import LogEvent, SilentListener
 from sftkit.training.run import train
-from sftkit.training.settings.arguments import extra_keys, make_training_arguments
+from sftkit.training.training_report import TrainingReport
 
 from .material import events, logged
 
@@ -220,7 +220,7 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
         "from sftkit.config.loading import load\n"
         "from sftkit.config.commands import TrainConfig\n"
         "from sftkit.shards.reading import open_shards\n"
-        "from sftkit.training.settings.arguments import extra_keys, make_training_arguments\n"
+        "from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments\n"
         "from sftkit.training.distributed import main_process_first\n"
         "config = load(TrainConfig, sys.argv[1:], extra_keys=extra_keys())\n"
         "arguments = make_training_arguments(config)\n"

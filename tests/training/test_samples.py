@@ -22,7 +22,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training.callbacks.prompts import encode_prompt, stop_ids
 from sftkit.training.callbacks.samples import Answerer, sample_answers
-from sftkit.training.listening import Sample, SilentListener
+from sftkit.training.listener import Sample, SilentListener
 
 
 class Heard(SilentListener):

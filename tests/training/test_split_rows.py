@@ -10,7 +10,7 @@ import pytest
 
 from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.shards.reading import open_shards
-from sftkit.training.feeding.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.data.split_rows import RowLimit, SplitRows, open_split
 
 from .material import write_manifest
 

@@ -7,10 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from sftkit.training.measuring.devices import device_peak, peak_flops, peak_memory
-from sftkit.training.measuring.flops import Cost, training_cost
-from sftkit.training.measuring.throughput import Meter, Throughput
-from sftkit.training.measuring.work import WorkCounts
+from sftkit.training.data.work_counts import WorkCounts
+from sftkit.training.metrics.flops import TrainingCost, training_cost
+from sftkit.training.metrics.hardware import device_peak, peak_flops, peak_memory
+from sftkit.training.metrics.throughput import Meter, Throughput
 from sftkit.training.models.freezing import freeze
 
 LENGTH = 64
@@ -72,7 +72,7 @@ def test_adapters_cost_no_gradients_of_frozen_weights() -> None:
 def test_the_cost_of_a_model_in_numbers() -> None:
     cost = training_cost(llama())
     body = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 160 + 2 * 64) + 64
-    assert cost == Cost(token=6.0 * body, head=6.0 * 64 * 500, square=3 * 12 * 64 / 2)
+    assert cost == TrainingCost(token=6.0 * body, head=6.0 * 64 * 500, square=3 * 12 * 64 / 2)
     tied = llama().config
     tied.tie_word_embeddings = True
     assert training_cost(LlamaForCausalLM(tied)) == cost
@@ -105,7 +105,7 @@ def test_a_module_that_is_no_language_model_has_no_cost() -> None:
 
 def test_rates_are_counts_over_seconds() -> None:
     work = WorkCounts(tokens=600, trained_tokens=150, slots=800, squared_lengths=10_000, head_positions=200)
-    meter = Meter(Cost(token=100.0, head=10.0, square=1.0), peak=100_000.0)
+    meter = Meter(TrainingCost(token=100.0, head=10.0, square=1.0), peak=100_000.0)
     # 600 * 100 + 200 * 10 + 10,000 operations in 3 s, of 300,000 that were possible
     found = meter.measure(work, 3.0)
     assert found == Throughput(200.0, 50.0, 0.25, pytest.approx(0.24))
@@ -118,7 +118,7 @@ def test_what_is_not_known_is_not_said() -> None:
     assert Meter().measure(work, 1.0).logged() == {
         "tokens_per_second": 10.0, "trained_tokens_per_second": 5.0, "padding_share": 0.0,
     }  # fmt: skip
-    assert Meter(Cost(1, 1, 1), None).measure(work, 1.0).mfu is None
+    assert Meter(TrainingCost(1, 1, 1), None).measure(work, 1.0).mfu is None
     assert Meter().measure(WorkCounts(), 0.0) == Throughput(0.0, 0.0, None, None)
 
 

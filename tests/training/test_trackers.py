@@ -6,7 +6,7 @@ import pytest
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from sftkit.errors import TrainingError
-from sftkit.training.settings.trackers import TRACKERS, tracker_failure, tracker_problems
+from sftkit.training.arguments.trackers import TRACKERS, tracker_failure, tracker_problems
 
 
 @pytest.fixture

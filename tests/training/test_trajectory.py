@@ -27,7 +27,7 @@ from pathlib import Path
 from sftkit.config.loading import load
 from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import open_shards
-from sftkit.training.settings.arguments import extra_keys, make_training_arguments
+from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train
 
 def launched(world, argv):

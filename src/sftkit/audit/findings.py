@@ -1,8 +1,8 @@
-"""The rules of the audit, and what is found by them."""
+"""Faults of many batches -> findings: rows counted by rule, the first of them named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 ERROR, WARNING = "error", "warning"
@@ -167,3 +167,33 @@ class Finding:
 def reaches(findings: Iterable[Finding], level: str) -> bool:
     """Whether any finding is of a level (error, warning) or worse."""
     return any(finding.level == ERROR or level == WARNING for finding in findings)
+
+
+@dataclass(frozen=True)
+class RuleCount:
+    """Rows that break a rule: how many, and the names of the first of them."""
+
+    rows: int
+    examples: tuple[str, ...]
+
+
+Counts = Mapping[str, RuleCount]
+"""By the names of rules."""
+
+
+def merged(parts: Iterable[Counts]) -> dict[str, RuleCount]:
+    """The counts of several parts, which come in the order of the rows, together."""
+    rows: dict[str, int] = {}
+    examples: dict[str, list[str]] = {}
+    for part in parts:
+        for rule, count in part.items():
+            rows[rule] = rows.get(rule, 0) + count.rows
+            named = examples.setdefault(rule, [])
+            named.extend(count.examples[: EXAMPLES - len(named)])
+    return {rule: RuleCount(rows[rule], tuple(examples[rule])) for rule in rows}
+
+
+def findings_of(counts: Counts) -> tuple[Finding, ...]:
+    """The findings of some counts, in the order of the rules: errors first."""
+    found: Sequence[tuple[str, RuleCount]] = [(name, counts[name]) for name in RULES if name in counts]
+    return tuple(Finding(name, RULES[name].level, each.rows, each.examples) for name, each in found if each.rows)

@@ -15,12 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, aliases_of, bind, field_types
-from sftkit.config.commandline import Override, parse, without_none
+from sftkit.config.command_line import Override, parse, without_none
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.config_files import read_json, read_yaml, resolved_config
 from sftkit.config.fields import is_literal, panel_of
-from sftkit.config.resolved import resolved_config
 from sftkit.config.schema import ProcessorConfig
-from sftkit.config.yaml_reading import read_json, read_yaml
 from sftkit.errors import ConfigError, UsageError
 from sftkit.sample import sample_path
 

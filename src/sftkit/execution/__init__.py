@@ -1,1 +1,1 @@
-"""Who runs the tasks of a run: this process, processes of this machine, or those of a Ray cluster."""
+"""How tasks run: in this process, in worker processes, or on a Ray cluster."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.config.fields import option
-from sftkit.handlers.model import Handler, Step, Tools, check_limit, missing_column, usable
-from sftkit.rows import Batch, Row, RowError, RowLog
+from sftkit.core.row_log import RowError, RowLog
+from sftkit.core.rows import Batch, Row
+from sftkit.handlers.base import Handler, Step, Tools, check_limit, missing_column, usable
 
 
 @dataclass(frozen=True, kw_only=True)

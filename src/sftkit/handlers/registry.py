@@ -11,7 +11,10 @@ from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES
 from sftkit.config.binding import Problem, bind, describe, field_types
 from sftkit.config.fields import nearest
 from sftkit.config.schema import DatasetConfig, HandlerConfig
+from sftkit.core.row_log import RowLog
+from sftkit.core.rows import Batch
 from sftkit.errors import ConfigError
+from sftkit.handlers.base import Handler, Step, Tools
 from sftkit.handlers.columns import (
     DuplicateColumns,
     RemoveColumns,
@@ -20,8 +23,7 @@ from sftkit.handlers.columns import (
     SkipLargeText,
     keep_columns,
 )
-from sftkit.handlers.conversations import ConvertToMessages
-from sftkit.handlers.model import Handler, Step, Tools
+from sftkit.handlers.convert_messages import ConvertToMessages
 from sftkit.handlers.text import (
     AddTokenizerEosToken,
     ApplyCustomDataFormattingTemplate,
@@ -29,8 +31,7 @@ from sftkit.handlers.text import (
     ApplyTokenizerChatTemplate,
 )
 from sftkit.handlers.tokens import Tokenize, TokenizeAndApplyChatTemplateWithMasking, TokenizeAndApplyInputMasking
-from sftkit.handlers.user import UserFunction
-from sftkit.rows import Batch, RowLog
+from sftkit.handlers.user_function import UserFunction
 
 HANDLERS: Mapping[str, type[Handler]] = MappingProxyType(
     {

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftkit.config.fields import option
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.model import Handler, Step, Tools, each_row, missing_column, text_of
-from sftkit.rows import Row, RowError
-from sftkit.template_limits import TemplateLimitError, limited
-from sftkit.template_steps import refuse_endless
+from sftkit.handlers.base import Handler, Step, Tools, each_row, missing_column, text_of
+from sftkit.sandbox.render_limits import TemplateLimitError, limited
+from sftkit.sandbox.template_check import refuse_endless
 
 _PLACEHOLDER = re.compile(r"\{\{([\s0-9A-Za-z_\-.]+)\}\}")
 

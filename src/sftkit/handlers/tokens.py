@@ -7,19 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.config.fields import option
-from sftkit.handlers.model import Handler, Step, Tools, check_limit, naming_rows, text_of, usable
-from sftkit.rows import (
-    ATTENTION_MASK,
-    INPUT_IDS,
-    LABELS,
-    PROMPT_MISMATCH,
-    SPECIAL_TOKEN_IN_CONTENT,
-    Batch,
-    Ragged,
-    Row,
-    RowLog,
-    Supervised,
-)
+from sftkit.core.row_log import PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, Supervised
+from sftkit.handlers.base import Handler, Step, Tools, check_limit, naming_rows, text_of, usable
 
 _SPACE = (" ", "\n", "\t")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from sftkit.rows import RowError
+from sftkit.core.row_log import RowError
 
 Call = dict[str, Any]
 """`{"type": "function", "function": {"name": ..., "arguments": {...}}}`, with an `id` where the data has one."""

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sftkit.audit.norms import Norms
+from sftkit.audit.expectations.expected import Expectations
 from sftkit.config.commands import InspectConfig
+from sftkit.core.progress import Progress, Silent
 from sftkit.errors import TokenizerError
-from sftkit.inspection.abridging import abridged
-from sftkit.inspection.auditing import Audit, audit_shards
-from sftkit.inspection.columns import layout_of
-from sftkit.inspection.counting import summarize, text_fields
-from sftkit.inspection.decoding import Decoder
-from sftkit.inspection.norms import Source, source_of
-from sftkit.inspection.packing import packing_of
-from sftkit.inspection.rows import read_rows
-from sftkit.inspection.selection import check_choices, narrow, scope_of, select
-from sftkit.inspection.shown import ShownRow
-from sftkit.inspection.summary import Summary
-from sftkit.progress import Progress, Silent
+from sftkit.inspection.audit.audit_shards import Audit, audit_shards
+from sftkit.inspection.audit.shard_origin import ShardOrigin, source_of
+from sftkit.inspection.parquet_columns import layout_of, packing_of
+from sftkit.inspection.summary.counting import summarize, text_fields
+from sftkit.inspection.summary.summary import Summary
+from sftkit.inspection.view.decoding import Decoder
+from sftkit.inspection.view.pack_excerpt import abridged
+from sftkit.inspection.view.read_rows import read_rows
+from sftkit.inspection.view.selection import check_choices, narrow, scope_of, select
+from sftkit.inspection.view.shown_row import ShownRow
 from sftkit.shards.reading import ShardSet
 
 
@@ -62,7 +61,7 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     if not config.rows:
         select(scope, replace(config, search=None), None, fields)  # a row that is not there is an error all the same
         return Report(summary, (), ())
-    source: Source | None = None
+    source: ShardOrigin | None = None
     if any(layout_of(path, fields).tokens for path in scope.paths):
         source = source_of(config, shards.manifest)
         if source.tokenizer is None and config.search is not None:
@@ -72,7 +71,7 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     places = select(scope, config, decoder, fields)
     if config.search is not None and not places:
         notes.append(f"no row contains {config.search!r}")
-    norms: Norms | None = None
+    norms: Expectations | None = None
     if places and source is not None and decoder is not None:
         norms = source.norms()
         notes += source.differing_template()

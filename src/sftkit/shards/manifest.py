@@ -14,10 +14,10 @@ import numpy.typing as npt
 from sftkit.config.binding import Problem, bind
 from sftkit.config.fields import plain
 from sftkit.errors import OutputError
-from sftkit.naming import MANIFEST_NAME
+from sftkit.storage.dataset_files import MANIFEST_NAME
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
-from sftkit.storage.retrying import reason_of
+from sftkit.storage.retry import reason_of
 
 FORMAT_VERSION = 1
 

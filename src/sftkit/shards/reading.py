@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sftkit.core.splits import SPLITS, TRAIN, split_of_name
 from sftkit.errors import DataError, SourceError
-from sftkit.naming import MANIFEST_NAME, check_finished
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.splits import SPLITS, TRAIN, split_of_name
+from sftkit.storage.dataset_files import MANIFEST_NAME, check_finished
 from sftkit.storage.files import size_of, sizes_below, sizes_in
 from sftkit.storage.paths import AnyPath, RemotePath, path_of
-from sftkit.storage.retrying import reason_of
+from sftkit.storage.retry import reason_of
 from sftkit.storage.streams import open_arrow
 
 

@@ -9,7 +9,7 @@ import lzma
 from typing import IO, Any, Protocol, cast
 
 from sftkit.errors import SourceError
-from sftkit.sources.model import SourceFile
+from sftkit.sources.source_file import SourceFile
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 

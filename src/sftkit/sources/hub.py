@@ -11,8 +11,8 @@ from typing import Any
 
 from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
-from sftkit.sources.formats import BUILDERS, format_of_name
-from sftkit.sources.model import SourceFile
+from sftkit.sources.format_registry import BUILDERS, format_of_name
+from sftkit.sources.source_file import SourceFile
 from sftkit.storage.paths import is_url
 
 _UNSAFE_BUILDERS = frozenset({"pandas"})

@@ -16,10 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sftkit.storage.paths import AnyPath, RemotePath
-from sftkit.storage.retrying import retried
+from sftkit.storage.paths import AnyPath, RemotePath, system_of
+from sftkit.storage.retry import retried
 from sftkit.storage.streams import open_to_read
-from sftkit.storage.systems import system_of
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Where a file is: a local path, or the URL of a file that fsspec reaches."""
+"""The file system behind a URL."""
 
 from __future__ import annotations
 
@@ -93,3 +93,23 @@ def options_for(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
     shared = {name: value for name, value in storage_options.items() if name not in protocols}
     own = storage_options.get(url.partition(_SCHEME)[0], {})
     return {**shared, **own}
+
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+
+def system_of(place: RemotePath) -> tuple[Any, str]:
+    """The fsspec file system of a place, and the path there. fsspec keeps one for each process and its options.
+
+    Raises:
+        ImportError: the package for this protocol is not installed; its message names it.
+        ValueError: there is no such protocol.
+    """
+    import fsspec
+
+    try:
+        system, path = fsspec.url_to_fs(place.url, **place.options)
+    except ImportError as error:
+        extra = _EXTRAS.get(place.url.partition("://")[0])
+        raise ImportError(f"{error}" if extra is None else f"pip install 'sftkit[{extra}]'") from None
+    return system, path

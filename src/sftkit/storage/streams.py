@@ -6,9 +6,8 @@ import io
 import os
 from typing import IO, Any, cast
 
-from sftkit.storage.paths import AnyPath, RemotePath
-from sftkit.storage.retrying import retried
-from sftkit.storage.systems import system_of
+from sftkit.storage.paths import AnyPath, RemotePath, system_of
+from sftkit.storage.retry import retried
 
 _BLOCK = 2 << 20  # bytes read ahead; object stores answer in some ten milliseconds, however little is asked for
 _BUFFER = 256 << 10

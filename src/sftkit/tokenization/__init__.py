@@ -1,1 +1,1 @@
-"""Text -> tokens and their loss masks: chat rendering, encoding, spans. The only code that writes -100."""
+"""Text -> tokens and loss masks: rendering, encoding, spans, labels. The only code that writes -100."""

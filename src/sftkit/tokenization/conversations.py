@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from sftkit.config.schema import RESERVED_VARIABLES
-from sftkit.rows import RowError
+from sftkit.core.row_log import RowError
 
 Message = Mapping[str, Any]
 

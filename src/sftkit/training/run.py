@@ -12,22 +12,22 @@ from transformers.utils import logging as transformers_logging
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
+from sftkit.training.arguments.setting_conflicts import use_one_gpu
+from sftkit.training.arguments.trackers import tracker_failure
+from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
 from sftkit.training.callbacks.logs import LOG_NAME, JsonLinesLog, StepReport, aim_log
 from sftkit.training.callbacks.samples import sample_answers
+from sftkit.training.checkpoints.resume import resumption
+from sftkit.training.checkpoints.run_identity import run_identity
+from sftkit.training.data.feed import Feed
 from sftkit.training.distributed import is_main_process, leave_process_group
-from sftkit.training.feeding.feed import Feed
-from sftkit.training.feeding.preparing import make_feed, rows_a_step
-from sftkit.training.keeping.checkpoints import resumption
-from sftkit.training.keeping.identity import run_identity
-from sftkit.training.keeping.keeper import CheckpointKeeper
-from sftkit.training.listening import RunListener, SilentListener
-from sftkit.training.measuring.curve import CURVE_NAME, draw_curve
-from sftkit.training.measuring.report import TrainingReport, report_of
+from sftkit.training.listener import RunListener, SilentListener
+from sftkit.training.metrics.loss_curve import CURVE_NAME, draw_curve
 from sftkit.training.models.adapters import save_merged
-from sftkit.training.models.ready_model import ReadyModel, ready_model
-from sftkit.training.settings.combinations import use_one_gpu
-from sftkit.training.settings.trackers import tracker_failure
+from sftkit.training.setup_data import make_feed, rows_a_step
+from sftkit.training.setup_model import PreparedModel, prepare_model
 from sftkit.training.trainer import SftTrainer
+from sftkit.training.training_report import TrainingReport, report_of
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
     _set_verbosity(config, arguments)
     use_one_gpu(arguments)
     set_seed(arguments.seed)
-    ready = ready_model(config, arguments, shards, listener)
+    ready = prepare_model(config, arguments, shards, listener)
     feed = make_feed(config, arguments, shards, ready.model, ready.abilities, ready.tokenizer.pad_token_id)
     identity = run_identity(config, arguments, shards, rows_a_step(config, arguments), padded=feed.padded)
     resumed = resumption(arguments, identity)
@@ -72,7 +72,7 @@ def train(
         *(extra for extra in (aim, samples) if extra is not None),
     ]
     trainer = _make_trainer(arguments, ready, feed, callbacks)
-    trainer.add_callback(CheckpointKeeper(trainer, identity, kept, resumed.progress if resumed else None))
+    trainer.add_callback(CheckpointCallback(trainer, identity, kept, resumed.progress if resumed else None))
     try:
         seconds = _run(trainer, str(resumed.checkpoint) if resumed else None)
     finally:
@@ -88,7 +88,7 @@ def train(
 
 
 def _make_trainer(
-    arguments: TrainingArguments, ready: ReadyModel, feed: Feed, callbacks: list[TrainerCallback]
+    arguments: TrainingArguments, ready: PreparedModel, feed: Feed, callbacks: list[TrainerCallback]
 ) -> SftTrainer:
     try:
         return SftTrainer(

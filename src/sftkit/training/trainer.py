@@ -14,15 +14,14 @@ from torch.nn import functional
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
-from sftkit.rows import IGNORE_INDEX, LABELS
-from sftkit.training.feeding.collation import SHIFT_LABELS, CollatedBatch
-from sftkit.training.feeding.feed import Feed, rows_a_part
-from sftkit.training.feeding.loader import Loader
-from sftkit.training.keeping.checkpoints import clear_for
-from sftkit.training.keeping.progress import Progress
-from sftkit.training.losses import summed_cross_entropy
-from sftkit.training.measuring.throughput import Meter
-from sftkit.training.measuring.work import WorkCounts
+from sftkit.core.rows import IGNORE_INDEX, LABELS
+from sftkit.training.checkpoints.seal import RunState, clear_for
+from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
+from sftkit.training.data.data_loader import Loader
+from sftkit.training.data.feed import Feed, rows_a_part
+from sftkit.training.data.work_counts import WorkCounts
+from sftkit.training.loss import summed_cross_entropy
+from sftkit.training.metrics.throughput import Meter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
@@ -151,13 +150,13 @@ class SftTrainer(Trainer):
         counts = torch.tensor(astuple(self._work), dtype=torch.int64, device=self.args.device)
         return WorkCounts(*self.accelerator.reduce(counts, "sum").tolist())
 
-    def progress(self) -> Progress:
+    def progress(self) -> RunState:
         """What is to be kept with a checkpoint; every process must call it."""
         loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
         total = self._total_before + self._total_loss_scalar
-        return Progress(float(loss), self._globalstep_last_logged, total, self._before + self.work())
+        return RunState(float(loss), self._globalstep_last_logged, total, self._before + self.work())
 
-    def go_on_from(self, progress: Progress) -> None:
+    def go_on_from(self, progress: RunState) -> None:
         """Take up what was kept with the checkpoint that the run resumes from."""
         self._tr_loss += progress.loss
         self._globalstep_last_logged = progress.logged

@@ -1,1 +1,1 @@
-"""What happens beside training: logs, and samples of what the model says."""
+"""Trainer callbacks: logs, sample answers, and checkpoints."""

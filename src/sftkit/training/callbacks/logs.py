@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -10,10 +11,54 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftkit.errors import TrainingError
-from sftkit.training.callbacks.json_lines import JsonLines
+from sftkit.errors import OutputError, TrainingError
 from sftkit.training.distributed import is_main_process, warn_once
-from sftkit.training.listening import LogEvent, RunListener
+from sftkit.training.listener import LogEvent, RunListener
+
+
+class JsonLinesFile:
+    """A file of one JSON object a line, each with the `step` at which it was written.
+
+    A run that starts anew replaces the file. A run that resumes from a checkpoint keeps the lines up to its step
+    and goes on from there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, step: int) -> None:
+        """Keep what is before the first step of a run that begins after `step` steps.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        kept = [line for line in self._lines() if _step_of(line) <= step] if step else []
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Write one line; it is on its way to the disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+    def _lines(self) -> list[str]:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return text.split("\n")  # splitlines() would also split at characters that JSON leaves in its texts
+
+
+def _step_of(line: str) -> float:
+    """The step of a written event; a line that was cut short by a kill comes after all."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +74,7 @@ class JsonLinesLog(TrainerCallback):
     """Writes each log event to a file of JSON lines, and tells it to a listener, in the main process alone."""
 
     def __init__(self, path: Path, on_log: Callable[[LogEvent], None]) -> None:
-        self._file = JsonLines(path)
+        self._file = JsonLinesFile(path)
         self._on_log = on_log
 
     def on_train_begin(

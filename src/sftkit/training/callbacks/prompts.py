@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TokenizerError, TrainingError
-from sftkit.template_limits import limited
-from sftkit.template_steps import refuse_endless
-from sftkit.tokenization.stops import special_tokens, stop_tokens
+from sftkit.sandbox.render_limits import limited
+from sftkit.sandbox.template_check import refuse_endless
+from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from sftkit.config.commands import TrainConfig
-from sftkit.training.callbacks.json_lines import JsonLines
+from sftkit.training.callbacks.logs import JsonLinesFile
 from sftkit.training.callbacks.prompts import Prompt, encode_prompt, stop_ids
 from sftkit.training.distributed import warn_once, weights_are_spread
-from sftkit.training.listening import RunListener, Sample
+from sftkit.training.listener import RunListener, Sample
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class SampleAnswers(TrainerCallback):
         self._prompts = prompts
         self._answerer = answerer
         self._every = every
-        self._file = JsonLines(path)
+        self._file = JsonLinesFile(path)
         self._listener = listener
         self._answered = -1
 

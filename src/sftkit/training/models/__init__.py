@@ -1,1 +1,1 @@
-"""The model of a run: loaded, fitted with tokens and adapters, and what it can do."""
+"""The model of a run: loading, new tokens, adapters, freezing, attention, and what it is capable of."""

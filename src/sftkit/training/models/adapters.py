@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training.models.freezing import near_names
-from sftkit.training.models.loading import fit_embeddings, load_model
+from sftkit.training.models.model_loading import fit_embeddings, load_model
 
 if TYPE_CHECKING:
     from peft import PeftModel

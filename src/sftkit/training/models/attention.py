@@ -19,7 +19,7 @@ _AMPERE = (8, 0)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class AttentionContext:
     """What decides over flash attention.
 
     capability: compute capability of the NVIDIA GPU; None where there is none.
@@ -47,7 +47,7 @@ def choose_attention(config: TrainConfig, arguments: TrainingArguments, model_cl
     return attention_in(_surroundings(config, arguments), model_class, asked=config.use_flash_attn)
 
 
-def attention_in(around: Surroundings, model_class: Any, *, asked: bool) -> str | None:
+def attention_in(around: AttentionContext, model_class: Any, *, asked: bool) -> str | None:
     """Flash attention where it can be had; else SDPA with a warning where it was asked for, and None where not."""
     obstacle = flash_obstacle(around) or _class_obstacle(model_class, asked=asked)
     if obstacle is None:
@@ -58,7 +58,7 @@ def attention_in(around: Surroundings, model_class: Any, *, asked: bool) -> str 
     return "sdpa"
 
 
-def flash_obstacle(around: Surroundings) -> str | None:
+def flash_obstacle(around: AttentionContext) -> str | None:
     """What keeps flash attention from being used; None when nothing does.
 
     FlashAttention 2 needs Ampere or newer, FlashAttention 3 is made for Hopper, both compute in 16 bits:
@@ -81,12 +81,12 @@ def _class_obstacle(model_class: Any, *, asked: bool) -> str | None:
     return None if model_class._supports_flash_attn else f"{model_class.__name__} cannot"
 
 
-def _surroundings(config: TrainConfig, arguments: TrainingArguments) -> Surroundings:
+def _surroundings(config: TrainConfig, arguments: TrainingArguments) -> AttentionContext:
     import torch
     from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
     on_gpu = not arguments.use_cpu and torch.cuda.is_available()
-    return Surroundings(
+    return AttentionContext(
         capability=torch.cuda.get_device_capability(arguments.device) if on_gpu else None,
         half=config.torch_dtype not in (None, "float32") or arguments.bf16 or arguments.fp16,
         flash_2=is_flash_attn_2_available(),

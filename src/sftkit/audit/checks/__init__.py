@@ -1,0 +1,1 @@
+"""Checks of rows of tokens against the expectations, many rows at once."""

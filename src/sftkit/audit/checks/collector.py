@@ -1,0 +1,76 @@
+"""The audit of some rows as they come by, batch by batch: by the numbers that they have in their source."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from sftkit.audit.checks.duplicates import Digests, digests_of
+from sftkit.audit.checks.row_checks import check
+from sftkit.audit.expectations.expected import Expectations
+from sftkit.audit.findings import EXAMPLES, RULES
+from sftkit.core.rows import IGNORE_INDEX, Offsets, Ragged
+
+_TOKENS_AT_ONCE = 1 << 17
+
+
+class AuditCollector:
+    """What is wrong with the rows so far. Small batches are checked together: so many tokens cost little each."""
+
+    def __init__(self, norms: Expectations) -> None:
+        self._norms = norms
+        self._faulty: dict[str, list[Offsets]] = {}
+        self._numbers: list[Offsets] = []
+        self._digests: list[Digests] = []
+        self._pending: list[tuple[Ragged, Ragged, Offsets]] = []
+
+    @property
+    def rows(self) -> int:
+        """How many were checked."""
+        return sum(map(len, self._numbers))
+
+    @property
+    def digests(self) -> Digests:
+        """Of each row's ids, shape (rows,)."""
+        self._check_pending()
+        return np.concatenate([np.zeros(0, np.uint64), *self._digests])
+
+    def add(self, ids: Ragged, labels: Ragged, numbers: Offsets) -> None:
+        """Check some rows; `numbers` are theirs within the source, int64, shape (rows,), ascending."""
+        self._numbers.append(numbers)
+        self._pending.append((ids, labels, numbers))
+        if sum(len(each.values) for each, _, _ in self._pending) >= _TOKENS_AT_ONCE:
+            self._check_pending()
+
+    def _check_pending(self) -> None:
+        if not self._pending:
+            return
+        ids, labels, numbers = self._pending[0]
+        if len(self._pending) > 1:
+            lengths = np.concatenate([each.lengths for each, _, _ in self._pending])
+            ids = Ragged.of_lengths(np.concatenate([each.values for each, _, _ in self._pending]), lengths)
+            labels = Ragged(np.concatenate([each.values for _, each, _ in self._pending]), ids.offsets)
+            numbers = np.concatenate([each for _, _, each in self._pending])
+        self._pending = []
+        for rule, fault in check(ids, labels.values, labels.values != IGNORE_INDEX, self._norms).items():
+            self._faulty.setdefault(rule, []).append(numbers[np.unique(fault.rows)])
+        self._digests.append(digests_of(ids))
+
+    def faulty(self, noted: Mapping[str, Collection[int]]) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """By rule, how many rows break it and the numbers of the first of them, united with those that were noted.
+
+        Args:
+            noted: numbers of rows by rule; those that were not checked (they did not pass after all) are left out.
+        """
+        self._check_pending()
+        faulty = {rule: np.unique(np.concatenate(parts)) for rule, parts in self._faulty.items()}
+        for rule, numbers in noted.items():
+            checked = np.concatenate([np.zeros(0, np.int64), *self._numbers])
+            kept = np.intersect1d(np.array(sorted(numbers), np.int64), checked)
+            faulty[rule] = np.union1d(faulty.get(rule, kept), kept)
+        return {
+            rule: (len(faulty[rule]), tuple(faulty[rule][:EXAMPLES].tolist()))
+            for rule in RULES
+            if rule in faulty and len(faulty[rule])
+        }

@@ -1,0 +1,143 @@
+"""Rows of tokens -> what is wrong with them, many rows at once. No row is looked at alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sftkit.audit import findings
+from sftkit.audit.checks.loss_checks import (
+    cut_answers,
+    mismatched_prompts,
+    trained_headers,
+    untrained_rows,
+    untrained_stops,
+)
+from sftkit.audit.checks.packs import PackBoundaries
+from sftkit.audit.checks.token_batch import HOLE, batch_of
+from sftkit.audit.checks.token_checks import chats_in, doubled_bos, misplaced_specials, missing_bos
+from sftkit.audit.expectations.expected import Expectations
+from sftkit.core.rows import IGNORE_INDEX, Ids, Mask, Offsets, Ragged
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The places where rows break a rule, in the order of the rows.
+
+    rows: the row of each place. sequences: the sequence, counted through all packs; the row itself where rows are not
+    packed. starts, stops: its tokens, [start, stop) within the row. All int64, shape (places,).
+    """
+
+    rows: Offsets
+    sequences: Offsets
+    starts: Offsets
+    stops: Offsets
+
+    def keep(self, keep: Mask) -> Fault:
+        """The places where `keep` (bool, shape (places,)) is true."""
+        return Fault(self.rows[keep], self.sequences[keep], self.starts[keep], self.stops[keep])
+
+
+Faults = Mapping[str, Fault]
+"""By the names of rules; a rule that no row breaks is not there."""
+
+_OF_TOKENS = frozenset({findings.LABELS_DIFFER, findings.IDS_OUTSIDE_VOCABULARY})
+"""Rules that hold wherever sequences begin."""
+
+
+def check_row(
+    ids: Ids, labels: Ids | None, trained: Mask | None, norms: Expectations, packs: PackBoundaries | None = None
+) -> list[tuple[str, int, int]]:
+    """What is wrong with one row: (rule, first token, token after the last), in the order of the tokens."""
+    faults = check(Ragged(ids, np.array([0, len(ids)], np.int64)), labels, trained, norms, packs)
+    places = [
+        (start, stop, rule)
+        for rule, fault in faults.items()
+        for start, stop in zip(fault.starts.tolist(), fault.stops.tolist(), strict=True)
+    ]
+    return [(rule, start, stop) for start, stop, rule in sorted(places)]
+
+
+def check(
+    ids: Ragged, labels: Ids | None, trained: Mask | None, norms: Expectations, packs: PackBoundaries | None = None
+) -> Faults:
+    """Check some rows.
+
+    Args:
+        ids: the rows.
+        labels: int32, shape (tokens,); None where masks say what carries a loss, or nothing.
+        trained: which tokens carry a loss, bool, shape (tokens,); None when unknown.
+        norms: what right rows look like.
+        packs: the sequences that share the rows, for packs: each is checked like a row of its own.
+    """
+    offsets = ids.offsets if packs is None else packs.offsets
+    batch = batch_of(ids.values, offsets, trained, norms, packs)
+    found: dict[str, Fault] = {}
+
+    def note(rule: str, starts: Offsets, stops: Offsets) -> None:
+        if len(starts):
+            order = np.argsort(starts, kind="stable")
+            starts, stops = starts[order], stops[order]
+            # An empty row is no row of any token; its place is where the next one begins.
+            sequences = np.searchsorted(offsets, starts, side="right") - 1
+            rows = sequences if packs is None else packs.rows[sequences]
+            found[rule] = Fault(rows, sequences, starts - ids.offsets[rows], stops - ids.offsets[rows])
+
+    if labels is not None:
+        wrong = labels != ids.values
+        wrong &= labels != IGNORE_INDEX if trained is None else trained
+        different = np.flatnonzero(wrong)
+        note(findings.LABELS_DIFFER, different, different + 1)
+    outside = batch.having(HOLE)
+    note(findings.IDS_OUTSIDE_VOCABULARY, outside, outside + 1)
+    chats = chats_in(batch)
+    note(findings.BOS_DOUBLED, *doubled_bos(batch))
+    note(findings.BOS_MISSING, *missing_bos(batch, chats))
+    misplaced = misplaced_specials(batch, chats)
+    note(findings.SPECIAL_TOKEN_IN_CONTENT, misplaced, misplaced + 1)
+    if batch.runs is not None:
+        unended = untrained_stops(batch, batch.runs)
+        note(findings.STOP_TOKEN_UNTRAINED, unended, unended + 1)
+        note(findings.ANSWER_CUT, *cut_answers(batch, batch.runs, chats))
+        headed = trained_headers(batch, batch.runs, chats, misplaced)
+        note(findings.HEADER_TRAINED, headed, headed + 1)
+        mismatched = mismatched_prompts(batch, batch.runs, chats, headed)
+        note(findings.PROMPT_MISMATCH, mismatched, mismatched + 1)
+        untrained = untrained_rows(batch, batch.runs)
+        if len(untrained):
+            rows = untrained if packs is None else packs.rows[untrained]
+            begin = ids.offsets[rows]
+            found[findings.NO_TRAINED_TOKEN] = Fault(
+                rows, untrained, offsets[untrained] - begin, offsets[untrained + 1] - begin
+            )
+    return found if packs is None else {**_of_packs(ids, packs, trained), **_told(found, packs)}
+
+
+def _told(found: Faults, packs: PackBoundaries) -> Faults:
+    """Faults without those that only seem to be there because nobody knows where sequences begin."""
+    if not packs.misfit.any():
+        return found
+    kept = {rule: each if rule in _OF_TOKENS else each.keep(~packs.misfit[each.rows]) for rule, each in found.items()}
+    return {rule: each for rule, each in kept.items() if len(each.rows)}
+
+
+def _of_packs(ids: Ragged, packs: PackBoundaries, trained: Mask | None) -> Faults:
+    """What is wrong with the packs themselves."""
+    found = {}
+    for rule, which in ((findings.SEQ_LENGTHS_MISFIT, packs.misfit), (findings.PACK_TOO_LONG, packs.too_long)):
+        rows = np.flatnonzero(which)
+        if len(rows):
+            found[rule] = Fault(
+                rows, np.searchsorted(packs.rows, rows), np.zeros(len(rows), np.int64), ids.lengths[rows]
+            )
+    if trained is not None:
+        # Nothing stands before the first sequence of a pack, so that nothing predicts its first token.
+        later = np.flatnonzero(packs.numbers > 0)
+        later = later[trained[packs.offsets[later]]]
+        if len(later):
+            rows = packs.rows[later]
+            starts = packs.offsets[later] - ids.offsets[rows]
+            found[findings.FIRST_TOKEN_TRAINED] = Fault(rows, later, starts, starts + 1)
+    return found

@@ -1,0 +1,152 @@
+"""What opens messages, as tokens: prompts before answers, headers of other roles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import takewhile
+
+from sftkit.audit.expectations.expected import TokenIds
+from sftkit.audit.expectations.id_sequences import common_prefix, common_suffix, ends_with
+from sftkit.audit.expectations.message_endings import ends_with_prompt
+from sftkit.audit.expectations.neighbours import Neighbours
+from sftkit.audit.expectations.prober import Prober
+from sftkit.audit.expectations.probes import (
+    ANSWERS,
+    ASSISTANT,
+    MARKER,
+    SYSTEM,
+    TOOL,
+    USER,
+    Probe,
+    RenderedProbe,
+    content_of,
+)
+
+REASONING = re.compile("think|thought|reason", re.IGNORECASE)
+"""Found in the tokens that open and close reasoning."""
+
+_REASONING_TAGS = re.compile(  # at the end of what stands before an answer; with the white space between
+    r"(?:(?:<[^<>\s]*(?:think|reason|thought)[^<>\s]*>|\[/?(?:THINK|REASONING)\])\s*)+\Z", re.IGNORECASE
+)
+_LEAST_PLAIN = 3  # tokens of a prompt or header without a special token: fewer stand anywhere
+_LONGEST = 24  # tokens of a prompt or header that are looked at
+
+
+class MessageHeaders:
+    """Finds them in what a template writes.
+
+    Args:
+        prober: renders more where that is needed.
+        surroundings: of the special tokens.
+        stops: stop tokens: none is part of an opening, nor is `bos`.
+        bos: None where there is none.
+    """
+
+    def __init__(self, prober: Prober, surroundings: Neighbours, stops: Collection[int], bos: int | None) -> None:
+        self._prober = prober
+        self._surroundings = surroundings
+        self._stops = stops
+        self._bos = bos
+
+    def headers(self, shown: Sequence[RenderedProbe]) -> dict[TokenIds, str]:
+        """What opens messages that no model writes, and the role of these; of several the plainest."""
+        roles: dict[TokenIds, str] = {}
+        for each in shown:
+            for header, role in self._headers_in(each):
+                roles[header] = min(role, roles.get(header, role), key=_plainness)
+        return roles
+
+    def prompts(self, questions: Iterable[RenderedProbe]) -> tuple[TokenIds, ...]:
+        """What stands before an answer, by the way it is asked for; () where it cannot be told for one of them."""
+        prompts: set[TokenIds] = set()
+        for question in questions:
+            asked = self._as_asked(question)
+            if asked is None:
+                continue
+            gap = asked.gaps[-1]
+            if len(set(gap)) > 1:
+                prompt = tight(self._prober, common_suffix(gap))
+            else:
+                prompt = self._opening(asked, len(asked.gaps) - 1, gap[0])
+            if not prompt:
+                return ()
+            prompts.add(prompt)
+        shortest = [each for each in prompts if not any(each != other and ends_with(each, other) for other in prompts)]
+        return tuple(sorted(shortest))
+
+    def _opening(self, shown: RenderedProbe, gap: int, tokens: TokenIds) -> TokenIds:
+        """What opens the message whose content (or end) follows `tokens`, which stand in a gap: back to the stop token,
+        the white space or the content before it.
+        """
+        sequence = tokens
+        for place in range(gap - 1, -1, -1):
+            token = shown.specials[place]
+            if token in self._stops or token == self._bos:
+                break
+            left = shown.gaps[place]
+            sequence = (token, *sequence)
+            if len(set(left)) > 1 or (self._prober.is_blank(left[0]) and not self._goes_on(shown, place)):
+                break
+            sequence = (*left[0], *sequence)
+        return tight(self._prober, sequence)
+
+    def _goes_on(self, shown: RenderedProbe, place: int) -> bool:
+        """Whether an opening that begins with the special token at a place goes on with the one right before that: what
+        opens the reasoning never stands alone, and what never follows a content closes none.
+        """
+        if not place or shown.gaps[place][0]:
+            return False
+        token, before = shown.specials[place], shown.specials[place - 1]
+        opens_reasoning = REASONING.search(self._prober.decode((token,))) is not None
+        return opens_reasoning or self._surroundings.never_follows_content(before)
+
+    def _headers_in(self, shown: RenderedProbe) -> Iterator[tuple[TokenIds, str]]:
+        for place, gap in enumerate(shown.gaps):
+            if len(set(gap)) > 1:
+                asked = self._asked_in(shown, place)
+                header = self._opening(shown, place, common_prefix(gap)) if asked else ()
+                if header:
+                    yield header, "+".join(dict.fromkeys(asked))
+
+    def _asked_in(self, shown: RenderedProbe, place: int) -> list[str]:
+        """The roles of the messages, written by no model, whose contents a gap begins with."""
+        contents = MARKER.finditer(self._prober.decode(shown.gaps[place][0]))
+        roles = (shown.probe.shape[int(found[1])] for found in contents)
+        return list(takewhile(lambda role: role not in ANSWERS, roles))
+
+    def _as_asked(self, question: RenderedProbe) -> RenderedProbe | None:
+        """A question as the model is asked it. Where the template writes no generation prompt, what it writes before
+        the content of an answer is added, unless that is white space or reasoning, which the model writes.
+        """
+        probe = question.probe
+        plain = Probe(probe.shape, probe.tools)
+        answered = Probe((*probe.shape, ASSISTANT), probe.tools)
+        if self._prober.text(plain, 0) != question.texts[0] or ends_with_prompt(self._prober, question):
+            return question
+        texts = []
+        for variant, text in enumerate(question.texts):
+            whole = self._prober.text(answered, variant)
+            if whole is None or not whole.startswith(text):
+                return question
+            content = content_of(len(probe.shape), variant)
+            place = whole.find(content, len(text))
+            if place < 0:
+                place = whole.find(content.strip(), len(text))
+            header = _REASONING_TAGS.sub("", whole[len(text) : max(place, len(text))])
+            texts.append(text + header if header.strip() else text)
+        return self._prober.aligned(probe, texts)
+
+
+def tight(prober: Prober, sequence: TokenIds) -> TokenIds:
+    """An opening without white space before it; nothing, where what is left could stand anywhere."""
+    blank = takewhile(lambda value: value not in prober.specials and prober.is_blank((value,)), sequence)
+    sequence = sequence[len(list(blank)) :]
+    enough = any(value in prober.specials for value in sequence) or len(sequence) >= _LEAST_PLAIN
+    return sequence[-_LONGEST:] if enough else ()
+
+
+def _plainness(role: str) -> tuple[int, int, str]:
+    """Orders what may be the role of one header: a single one, then the usual ones."""
+    usual = (USER, SYSTEM, TOOL)
+    return role.count("+"), usual.index(role) if role in usual else len(usual), role

@@ -1,0 +1,1 @@
+"""The `sftkit` command: its options, and everything it prints."""

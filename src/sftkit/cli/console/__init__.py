@@ -1,0 +1,1 @@
+"""Output on the terminal: tables, rows, progress. The only code that uses Rich."""

@@ -1,0 +1,191 @@
+"""A report of inspect-shards on the screen: tables for the summary, then rows or what an audit found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from sftkit.cli.console.show_findings import print_findings
+from sftkit.cli.console.show_rows import print_rows
+from sftkit.cli.console.text_lines import note_of, percent, print_text
+from sftkit.config.commands import InspectConfig
+from sftkit.config.fields import plain
+from sftkit.core.escape import one_line, terminal_safe_json
+from sftkit.inspection.report import Report
+from sftkit.inspection.summary.summary import DatasetOrigin, PackSummary, SplitSummary, Summary
+from sftkit.shards.manifest import SourceInfo
+
+_HEADING = Style(bold=True)
+
+_LISTED = 20
+"""Shards and sources named on the screen; JSON has all of them."""
+
+_BAR = 30
+
+
+def report_json(report: Report) -> str:
+    """The report as one JSON document: `summary`, `rows` (with all their tokens), `notes` and `audit`."""
+    return terminal_safe_json(json.dumps(plain(report), indent=2, ensure_ascii=False))
+
+
+def print_report(report: Report, config: InspectConfig, console: Console) -> None:
+    """Print a report as text, or as JSON and nothing else when `config.format` is json.
+
+    Where the console has no colour, marks tell trained tokens from the others.
+    """
+    if config.format == "json":
+        console.file.write(report_json(report) + "\n")
+        return
+    _print_summary(report.summary, console)
+    for note in report.notes:
+        print_text(console, note_of(note))
+    if report.audit is not None:
+        for note in report.audit.notes:
+            print_text(console, note_of(note))
+        print_findings(report.audit.rows, report.audit.findings, console, report.audit.sequences)
+    if report.rows:
+        print_rows(report.rows, console, whitespace=config.show_whitespace)
+
+
+def _print_summary(summary: Summary, console: Console) -> None:
+    print_text(console, Text(one_line(summary.location), style=_HEADING))
+    console.print(_splits(summary), highlight=False)
+    shards = [shard for split in summary.splits for shard in split.shards]
+    if len(shards) > len(summary.splits):
+        table = _table(
+            "shard", "packs" if all(split.packs for split in summary.splits) else "rows", "tokens", "trained"
+        )
+        for shard in shards[:_LISTED]:
+            size = shard.tokens if shard.tokens is not None else shard.characters
+            table.add_row(*_cells(shard.file, shard.rows, size, shard.trained_tokens))
+        console.print(table, highlight=False)
+        _print_more(console, len(shards), "shards")
+    for split in summary.splits:
+        _print_histogram(split, console)
+    facts = [("columns", ", ".join(summary.columns))]
+    if summary.supervision != ("labels",) and summary.supervision:
+        facts.append(("loss told by", " and ".join(summary.supervision)))
+    if summary.text_column is not None:
+        facts.append(("text", f"column {summary.text_column}, not tokenized"))
+    _print_facts(console, [*facts, *(_facts_of(summary.origin) if summary.origin is not None else [])])
+    if summary.origin is not None:
+        _print_sources(summary.origin, console)
+    for note in summary.notes:
+        print_text(console, note_of(note))
+
+
+def _splits(summary: Summary) -> Table:
+    table = _table("", *(split.name for split in summary.splits))
+
+    def line(name: str, values: Iterable[str]) -> None:
+        table.add_row(*_cells(name, *values))
+
+    splits = summary.splits
+    line("shards", (f"{len(split.shards):,}" for split in splits))
+    line(_unit(splits), (f"{split.rows:,}" for split in splits))
+    packs = [split.packs for split in splits]
+    if any(packs):
+        line("pack length", (_number(each.pack_length if each else None) for each in packs))
+        line("fill rate", (f"{100 * each.fill_rate:.1f} %" if each else "-" for each in packs))
+        line("sequences", (_number(each.sequences if each else None) for each in packs))
+        line("sequences a pack", (_mean_and_most(each) if each else "-" for each in packs))
+    if any(split.tokens is not None for split in splits):
+        line("tokens", (_number(split.tokens) for split in splits))
+        line("trained tokens", (f"{_number(s.trained_tokens)}{percent(s.trained_share)}" for s in splits))
+    if any(split.characters is not None for split in splits):
+        line("characters", (_number(split.characters) for split in splits))
+    of = "sequence " if all(packs) else ""
+    for name in ("min", "median", "mean", "p95", "max"):
+        line(f"{of}length {name}", (_number(getattr(split.lengths, name, None)) for split in splits))
+    return table
+
+
+def _unit(splits: Sequence[SplitSummary]) -> str:
+    return "packs" if all(split.packs is not None for split in splits) else "rows"
+
+
+def _mean_and_most(packs: PackSummary) -> str:
+    return f"{packs.sequences_mean:,.1f}, at most {packs.sequences_max:,}"
+
+
+def _print_histogram(split: SplitSummary, console: Console) -> None:
+    if split.lengths is None:
+        return
+    unit = "tokens" if split.tokens is not None else "characters"
+    table = _table(f"{split.name}: {unit}", "rows" if split.packs is None else "sequences", "")
+    table.columns[2].justify = "left"
+    most = max(split.lengths.histogram.values())
+    for bucket, rows in split.lengths.histogram.items():
+        low = int(bucket)
+        span = f"{low:,}" if low < 2 else f"{low:,} to {2 * low - 1:,}"
+        table.add_row(*_cells(span, rows, "#" * max(1, round(_BAR * rows / most))))
+    console.print(table, highlight=False)
+
+
+def _facts_of(origin: DatasetOrigin) -> list[tuple[str, str]]:
+    facts = []
+    if origin.tokenizer is not None:
+        tokenizer = origin.tokenizer
+        facts.append(("tokenizer", f"{tokenizer.name} ({tokenizer.vocabulary_size:,} tokens)"))
+        if tokenizer.added_special_tokens:
+            facts.append(("added tokens", ", ".join(tokenizer.added_special_tokens)))
+        if tokenizer.chat_template_sha256 is not None:
+            facts.append(("chat template", f"sha256 {tokenizer.chat_template_sha256[:12]}"))
+    facts.append(("engine", ", ".join(f"{part} {name}" for part, name in origin.engine.items())))
+    account = f"{origin.rows_read:,} read, {origin.rows_written:,} written"
+    for count, what in (
+        (sum(origin.dropped.values()), "dropped"),
+        (origin.quarantined, "quarantined"),
+        (origin.rows_left_out, "left out by split or mix"),
+        (origin.rows_repeated, "repeated by the mix"),
+    ):
+        account += f", {count:,} {what}" if count else ""
+    facts.append(("rows", account))
+    facts += [("dropped", f"{count:,} {reason}") for reason, count in origin.dropped.items()]
+    return facts
+
+
+def _print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
+    for name, value in facts:
+        print_text(console, Text(f"{name}: ", style=_HEADING), Text(one_line(value), style=Style(bold=False)))
+
+
+def _print_sources(origin: DatasetOrigin, console: Console) -> None:
+    shown = origin.sources[:_LISTED]
+    _print_facts(console, (("source", f"{source.path}: {_account(source)}") for source in shown))
+    _print_more(console, len(origin.sources), "sources")
+
+
+def _account(source: SourceInfo) -> str:
+    account = f"{source.rows_read:,} read, {source.rows_kept:,} kept"
+    dropped = sum(source.dropped.values())
+    account += f", {dropped:,} dropped" if dropped else ""
+    return account + (f", {source.quarantined:,} quarantined" if source.quarantined else "")
+
+
+def _print_more(console: Console, count: int, what: str) -> None:
+    if count > _LISTED:
+        print_text(console, Text(f"... and {count - _LISTED:,} more {what}"))
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, header_style=_HEADING, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(Text(first), overflow="fold")
+    for name in others:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    return table
+
+
+def _cells(*values: str | int | None) -> list[Text]:
+    return [Text(one_line(value) if isinstance(value, str) else _number(value)) for value in values]
+
+
+def _number(value: int | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if isinstance(value, float) and value != int(value) else f"{int(value):,}"

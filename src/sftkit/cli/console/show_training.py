@@ -1,0 +1,158 @@
+"""What `train` shows: a bar on a terminal, a line for each log event elsewhere, samples, and what the run did."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sftkit.cli.console.output import messages
+from sftkit.core.escape import visible
+from sftkit.training.listener import LogEvent, RunListener, Sample
+from sftkit.training.training_report import TrainingReport
+
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "eval loss {:.4f}",
+    "eval_perplexity": "perplexity {:,.4g}",
+    "learning_rate": "learning rate {:.2e}",
+    "grad_norm": "gradient norm {:.3g}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "mfu": "MFU {:.1%}",
+}
+_ON_BAR = ("loss", "tokens_per_second")
+_ESTIMATED_OVER = 600.0
+"""Seconds over which the bar takes the mean speed: a step may take minutes, and an evaluation comes in between."""
+
+
+@contextmanager
+def show_training() -> Iterator[RunListener]:
+    """A listener that suits standard error; it is left tidy however the run ends."""
+    if not sys.stderr.isatty():
+        yield TrainingLines(messages())
+        return
+    bar = TrainingBar(messages())
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+class TrainingLines:
+    """A line for each event of training and of evaluation, and a block for each sample."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def on_note(self, sentence: str) -> None:
+        """The sentence."""
+        self._console.print(_safe(sentence))
+
+    def on_step(self, step: int, max_steps: int) -> None:
+        """Nothing: the events say enough."""
+
+    def on_log(self, event: LogEvent) -> None:
+        """One line, when the event holds something that is shown."""
+        if "loss" in event or "eval_loss" in event:
+            self._console.print(event_line(event))
+
+    def on_sample(self, sample: Sample) -> None:
+        """The prompt, and what the model made of it."""
+        self._console.print(sample_text(sample))
+
+
+class TrainingBar(TrainingLines):
+    """A bar with the last loss, tokens per second and the time left; evaluations and samples pass by above it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, speed_estimate_period=_ESTIMATED_OVER)
+
+    def on_step(self, step: int, max_steps: int) -> None:
+        """Move it; it appears when the run begins, at the step where that is."""
+        if not self._progress.task_ids:
+            self._progress.add_task("", total=max_steps, completed=step, numbers="")
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=step)
+
+    def on_log(self, event: LogEvent) -> None:
+        """Training's numbers stand on the bar, an evaluation is a line."""
+        if "eval_loss" in event:
+            super().on_log(event)
+        elif "loss" in event and self._progress.task_ids:
+            self._progress.update(self._progress.task_ids[0], numbers=", ".join(_numbers(event, _ON_BAR)))
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._progress.stop()
+
+
+def event_line(event: Mapping[str, Any]) -> Text:
+    """A log event in a line."""
+    numbers = ", ".join(_numbers(event, tuple(_SHOWN)))
+    return Text(f"step {event.get('step', 0)}, epoch {event.get('epoch') or 0:.2f}: {numbers}")
+
+
+def sample_text(sample: Sample) -> Text:
+    """A sample, with whatever could move the cursor or hide made visible."""
+    return Text.assemble(
+        (f"sample at step {sample.step}\n", "bold"),
+        ("  prompt: ", "dim"), _safe(_indented(sample.prompt)), "\n",
+        ("  answer: ", "dim"), _safe(_indented(sample.answer)),
+    )  # fmt: skip
+
+
+def print_training(report: TrainingReport, console: Console) -> None:
+    """What a run did, as a table; what is not known is left out."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _summary(report):
+        table.add_row(name, Text(value))
+    console.print(table)
+
+
+def _summary(report: TrainingReport) -> Iterator[tuple[str, str]]:
+    rate, trained_rate = (
+        count / report.seconds if report.seconds else 0.0 for count in (report.tokens, report.trained_tokens)
+    )
+    yield "steps", f"{report.steps:,} ({report.epochs:.2f} epochs)"
+    yield "time", f"{report.seconds:,.1f} s"
+    yield "tokens", f"{report.tokens:,} tokens ({report.trained_tokens:,} trained)"
+    yield "speed", f"{rate:,.0f} tokens/s ({trained_rate:,.0f} trained)"
+    if report.padding_share is not None:
+        yield "padding", f"{report.padding_share:.1%}"
+    if report.mfu is not None:
+        yield "MFU", f"{report.mfu:.1%}"
+    if report.first_loss is not None and report.last_loss is not None:
+        yield "training loss", f"{report.first_loss:.4f} -> {report.last_loss:.4f}"
+    if report.eval_loss is not None:
+        yield "validation loss", f"{report.eval_loss:.4f} (perplexity {report.eval_perplexity:,.4g})"
+    if report.peak_memory:
+        yield "peak memory", f"{report.peak_memory / 2**30:,.2f} GiB ({'GPU' if report.on_gpu else 'main memory'})"
+    yield "written to", str(report.output_dir)
+
+
+def _numbers(event: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
+    return [_SHOWN[key].format(event[key]) for key in keys if isinstance(event.get(key), int | float)]
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n          ")
+
+
+def _safe(text: str) -> Text:
+    return Text.assemble(*((part.text, "magenta") if part.altered else part.text for part in visible(text)))

@@ -1,0 +1,48 @@
+"""What verifying a data set gave, on the screen: a line for what is right, for what differs, and for what is noted."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from sftkit.cli.console.text_lines import note_of, print_text
+from sftkit.config.fields import plain
+from sftkit.core.escape import one_line, terminal_safe_json
+from sftkit.inspection.verify.outcome import Difference
+from sftkit.inspection.verify.verify_dataset import Verification
+
+_HEADING = Style(bold=True)
+_RIGHT = Style(color="green")
+_WRONG = Style(color="red")
+_INDENT = 4
+
+
+def verification_json(found: Verification) -> str:
+    """The verification as one JSON document: `location`, `verified`, `differences` and `notes`."""
+    return terminal_safe_json(json.dumps(plain(found), indent=2, ensure_ascii=False))
+
+
+def print_verification(found: Verification, console: Console) -> None:
+    """Print a verification; what differs stands last, and below it how much that is."""
+    print_text(console, Text(one_line(found.location), style=_HEADING))
+    for sentence in found.verified:
+        print_text(console, Text("verified: ", style=_RIGHT), Text(one_line(sentence)))
+    for sentence in found.notes:
+        print_text(console, note_of(sentence))
+    for difference in found.differences:
+        _print_difference(difference, console)
+    count = len(found.differences)
+    if count:
+        print_text(console, Text(f"{count:,} difference{'s' if count > 1 else ''}", style=_WRONG))
+    else:
+        print_text(console, Text("nothing differs from the manifest", style=_RIGHT))
+
+
+def _print_difference(difference: Difference, console: Console) -> None:
+    text = f"{one_line(difference.place)}: {one_line(difference.what)}"
+    print_text(console, Text("differs: ", style=_WRONG), Text(text))
+    for line in difference.details:
+        print_text(console, Text(one_line(line)), indent=_INDENT)

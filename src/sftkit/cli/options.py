@@ -1,0 +1,143 @@
+"""Commands whose options are the fields of a config dataclass: help and completion are generated, parsing is ours.
+
+The parser of the command line library would stop at the first mistake and know nothing of `key=value` or of
+`datasets[0].sampling`; here it only shows the options, and the arguments go to `sftkit.config.loading` as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from sftkit.config.command_line import without_none
+from sftkit.config.fields import choices_of, default_of, help_of, is_required, panel_of
+
+_BOOLEAN = "BOOL"
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option as `--help` shows it."""
+
+    name: str
+    help: str
+    kind: str
+    default: str
+    panel: str
+    choices: tuple[str, ...] = ()
+
+
+def config_command(schema: type[Any], extra_options: Callable[[], list[Option]] = list) -> type[TyperCommand]:
+    """A command class that shows the fields of `schema` (and `extra_options`) as its options.
+
+    The command's function finds its arguments, unparsed, in `context.args`.
+    """
+
+    class ConfigCommand(TyperCommand):
+        def get_params(self, ctx: Any) -> list[Any]:
+            return [*_parameters([*options_of(schema), *extra_options()]), *super().get_params(ctx)]
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if ctx.resilient_parsing:  # completion only asks which options there are
+                return []
+            if "--help" in args:
+                typer.echo(ctx.get_help())
+                raise typer.Exit
+            ctx.args = list(args)
+            return args
+
+    return ConfigCommand
+
+
+def options_of(schema: type[Any]) -> list[Option]:
+    """The options that a config dataclass stands for; a nested section's are dotted."""
+    return list(_options(schema, "", ""))
+
+
+def _options(schema: type[Any], prefix: str, panel: str) -> typing.Iterator[Option]:
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind = without_none(hints[field.name])
+        heading = panel or panel_of(field)
+        if dataclasses.is_dataclass(kind) and not prefix:
+            yield from _options(typing.cast(type[Any], kind), f"{field.name}.", heading)
+            continue
+        yield Option(
+            name=prefix + field.name,
+            help=help_of(field) + (" Must be given." if is_required(field) else ""),
+            kind=_kind(kind),
+            default=_default(field),
+            panel=heading,
+            choices=choices_of(field) or (("true", "false") if kind is bool else ()),
+        )
+
+
+def _kind(annotation: Any) -> str:
+    if annotation is bool:
+        return _BOOLEAN
+    if annotation in (int, float, str):
+        return {int: "INTEGER", float: "NUMBER", str: "TEXT"}[annotation]
+    origin = typing.get_origin(annotation)
+    if origin is tuple:
+        return "TEXT ..." if typing.get_args(annotation)[0] is str else "LIST"
+    return "KEYS" if origin is not None and issubclass(origin, Mapping) else "TEXT"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if is_required(field):
+        return ""
+    value = default_of(field)
+    if value is None or value == () or value == {}:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parameters(options: list[Option]) -> list[Any]:
+    """Options as the command line library's own parameter objects, by way of a function that is never called."""
+
+    def shown(**_: str) -> None:
+        """Never called."""
+
+    parameters = [
+        inspect.Parameter(
+            option.name.replace(".", "__"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str, _declared(option)],
+        )
+        for option in options
+    ]
+    shown.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect and typer look at
+    shown.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app = typer.Typer(add_completion=False)
+    app.command(add_help_option=False)(shown)
+    return list(typer.main.get_command(app).params)
+
+
+def _explained(option: Option) -> str:
+    parts = [option.help]
+    if option.choices and option.kind != _BOOLEAN:
+        parts.append(f"One of {', '.join(option.choices)}.")
+    if option.default:
+        parts.append(f"Default: {option.default}.")
+    return " ".join(parts)
+
+
+def _declared(option: Option) -> Any:
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in option.choices if choice.startswith(incomplete)]
+
+    return typer.Option(
+        f"--{option.name}",
+        help=_explained(option),
+        metavar=option.kind,
+        show_default=False,
+        rich_help_panel=option.panel,
+        autocompletion=complete if option.choices else None,
+    )

@@ -1,0 +1,1 @@
+"""Types that every package uses: rows, the row log, splits, progress, escaping."""

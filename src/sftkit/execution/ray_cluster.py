@@ -1,0 +1,245 @@
+"""Tasks as tasks of a Ray cluster, which finds them a place, and another when a node is lost.
+
+What all tasks of a run need (`function`: the recipe, the tokenizer's files) is put into Ray's object store once, and
+fetched once by each node. A task and its result are small: what they stand for lies in files that all nodes see.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import platform
+import signal
+import socket
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sftkit import __version__
+from sftkit.errors import ConfigError, SftkitError, SourceError
+from sftkit.execution.runner import WorkerError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+RETRIES = 5
+"""How often a task is run again that was lost with its node, or whose process died."""
+
+_AHEAD = 2  # tasks for each core of the cluster: one that runs and one that waits, which also tells of work to be done
+_PATIENCE = 15.0  # seconds for a connection
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked for again
+_PACKAGES = ("numpy", "pyarrow", "transformers", "tokenizers", "jinja2", "minijinja", "gigatoken")
+
+
+class VersionsError(ConfigError):
+    """A node has other packages than this machine."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What is sent once for many tasks; known by its name, for it may be large."""
+
+    name: str
+    content: bytes = field(compare=False, repr=False)
+
+
+class Cluster:
+    """A connection to a Ray cluster, to be used in a `with` block.
+
+    address: `auto`, HOST:PORT, or None for a cluster of this machine alone, which ends with the block. at_once: how
+    many tasks may run at the same time; None for as many as the cluster has cores.
+    """
+
+    is_here = False
+    sees_our_files = False
+
+    def __init__(self, address: str | None, at_once: int | None) -> None:
+        self._address = address
+        self._at_once = at_once
+        self._looked = 0.0
+        self._cores = 1
+
+    def __enter__(self) -> Cluster:
+        """Connect.
+
+        Raises:
+            ConfigError: Ray is not installed, or there is no cluster at the address.
+        """
+        ray = _ray()
+        _check_address(ray, self._address)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        own: dict[str, Any] = {"include_dashboard": False, "num_cpus": self._at_once} if self._address is None else {}
+        try:
+            ray.init(
+                address=self._address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                ignore_reinit_error=False,
+                **own,
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            if self._address is None:
+                raise ConfigError(f"executor: Ray cannot start on this machine: {reason}") from None
+            raise ConfigError(
+                f"ray_address {self._address}: no Ray cluster can be reached there ({reason}); start one (ray start "
+                "--head), or say null for one of this machine alone"
+            ) from None
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)  # Ray puts its own in their place
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _ray().shutdown()
+
+    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
+        """As `Runner.run`; a few tasks more than the cluster has cores are handed out ahead.
+
+        Raises:
+            VersionsError: a node has other versions of what decides the bytes of shards.
+            WorkerError: a task was lost again and again.
+        """
+        ray = _ray()
+        work = ray.remote(_work).options(num_cpus=1, max_retries=RETRIES)
+        sent = ray.put(_Sent(uuid.uuid4().hex, pickle.dumps(function)))
+        versions, folder = _versions(), str(Path.cwd())
+        waiting = list(reversed(tasks))
+        running: dict[Any, T] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._most_at_once():
+                    task = waiting.pop()
+                    running[work.remote(sent, pickle.dumps(task), versions, folder)] = task
+                done, _ = ray.wait(list(running), num_returns=1)
+                done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
+                for reference in done:
+                    task = running.pop(reference)
+                    yield task, self._result(reference, task)
+        except KeyboardInterrupt:
+            running.clear()  # leaving the cluster ends them; Ray may abort when one ends while it is cancelled
+            raise
+        finally:
+            for reference in running:
+                ray.cancel(reference)
+
+    def _most_at_once(self) -> int:
+        now = time.monotonic()
+        if now - self._looked > _LOOK_AGAIN:
+            self._cores, self._looked = int(_ray().cluster_resources().get("CPU", 1)), now
+        return self._at_once or max(1, self._cores) * _AHEAD
+
+    def _result(self, reference: Any, task: T) -> Any:
+        ray = _ray()
+        try:
+            is_done, content = pickle.loads(ray.get(reference))
+        except ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise WorkerError(
+                f"Ray gave up on {task}, after {RETRIES + 1} tries: {reason}; run it again, with fewer tasks at a time "
+                "(num_workers) if memory is short"
+            ) from None
+        if not is_done:
+            raise content
+        return content
+
+
+def _check_address(ray: Any, address: str | None) -> None:
+    """Raise `ConfigError` where nothing answers at HOST:PORT; Ray itself would try for many minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or "://" in host or not port.isdecimal():
+        return
+    if host in _LOCAL_HOSTS:
+        host = ray.util.get_node_ip_address()  # which Ray puts in its place
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"ray_address {address}: nothing answers at {host}:{port} ({reason}); give the address of a cluster that "
+            "runs, or null for one of this machine alone"
+        ) from None
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("executor: ray needs Ray, which is not installed; pip install 'sftkit[ray]'") from None
+    return ray
+
+
+def _versions() -> dict[str, str]:
+    """Of all that decides the bytes of shards."""
+    own = {"sftkit": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    return own | {name: version(name) for name in _PACKAGES}
+
+
+def _work(sent: _Sent, task: bytes, versions: dict[str, str], folder: str) -> bytes:
+    """Run a task, in a process of the cluster: (True, its result) or (False, what it raised), pickled.
+
+    folder: from which relative paths are understood.
+    """
+    try:
+        _prepare(tuple(versions.items()), folder)
+        outcome: tuple[bool, Any] = (True, _unpacked(sent)(pickle.loads(task)))
+    except SourceError as error:
+        outcome = (False, SourceError(f"{error} (on node {platform.node()})"))
+    except SftkitError as error:
+        outcome = (False, error)
+    except OSError as error:
+        where = f"{error.strerror or error} (on node {platform.node()})"
+        outcome = (False, OSError(error.errno, where, error.filename))
+    except Exception as error:
+        error.add_note(f"in a process of the cluster:\n{traceback.format_exc()}")
+        outcome = (False, error)
+    try:
+        told = pickle.dumps(outcome)
+        pickle.loads(told)
+    except Exception as error:
+        told = pickle.dumps((False, RuntimeError(f"{outcome[1]!r} cannot be sent: {error!r}")))
+    return told
+
+
+@lru_cache(maxsize=1)
+def _unpacked(sent: _Sent) -> Callable[[Any], Any]:
+    function: Callable[[Any], Any] = pickle.loads(sent.content)
+    return function
+
+
+@lru_cache(maxsize=1)
+def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
+    """What a process of the cluster does first.
+
+    Raises:
+        VersionsError: its packages are others than those of the machine that sends the tasks.
+    """
+    here = _versions()
+    others = [f"{name} {here[name]} (here: {said})" for name, said in versions if here[name] != said]
+    if others:
+        raise VersionsError(
+            f"the node {platform.node()} has {', '.join(others)}: the shards would have other bytes; install the same "
+            "versions on all nodes"
+        )
+    try:
+        os.chdir(folder)
+    except OSError:
+        os.chdir("/")  # where no relative path finds another file by chance
+    from sftkit.core.transformers_import import import_transformers_without_torch
+    from sftkit.execution.worker_pool import settle
+
+    import_transformers_without_torch()
+    settle()

@@ -1,0 +1,196 @@
+"""How tasks are run: in this process, or in a pool of processes.
+
+On Linux the processes are forked from a server (Python's `forkserver`) that imports and loads once what every worker
+needs, while this process still plans; elsewhere each starts fresh (`spawn`) and does so itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import wait as wait_for_sentinels
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sftkit.execution.processes import START_METHOD, interrupts_held_back
+from sftkit.execution.runner import WorkerError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_QUEUED_PER_WORKER = 2
+_TERMINATED = (None, 0, -signal.SIGTERM)
+_COLLECT_EVERY = 50_000  # allocations; rows are many small objects and hold no cycles
+
+
+@contextmanager
+def calm_collector() -> Iterator[None]:
+    """Let the garbage collector look for cycles less often, and never among what is there already."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+class _Context(BaseContext):
+    """Starts processes as Python does, and knows all that it started, also one that is dead at once."""
+
+    def __init__(self) -> None:
+        self._python: Any = multiprocessing.get_context(START_METHOD)
+        self._made: list[BaseProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> BaseProcess:  # noqa: N802 (as the pool calls it)
+        self._made.append(self._python.Process(*args, **options))
+        return self._made[-1]
+
+    def get_context(self, method: str | None = None) -> Any:
+        return self._python.get_context(method) if method else self._python
+
+    def get_start_method(self, allow_none: bool = False) -> str:
+        return START_METHOD
+
+    @property
+    def started(self) -> Iterator[BaseProcess]:
+        """The processes that were started, alive or dead."""
+        return (process for process in self._made if process.pid is not None)
+
+
+class Workers:
+    """Some processes that run tasks; with a count of one there are none, and tasks run in this process.
+
+    To be used in a `with` block, at whose end the processes end too.
+    """
+
+    sees_our_files = True
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+        self._context = _Context()
+        self._held = tempfile.TemporaryDirectory(prefix="sftkit-workers-")
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        self._held.cleanup()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether tasks run in this very process."""
+        return self._count <= 1
+
+    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
+        """Run every task and yield (task, result) as each is done, in no particular order.
+
+        With one worker, or one task and no process yet, tasks run here, in order. With more, `function` and the tasks
+        must be picklable; only a few tasks are handed out ahead of the workers.
+
+        Raises:
+            WorkerError: a worker died; the task that it held is named.
+            Exception: whatever `function` raises; tasks that are running are broken off, others not begun.
+        """
+        if self._count <= 1 or (len(tasks) <= 1 and self._pool is None):
+            with calm_collector():
+                for task in tasks:
+                    yield task, function(task)
+            return
+        waiting = list(reversed(list(enumerate(tasks))))
+        running: dict[Future[R], T] = {}
+        finished = False
+        try:
+            while waiting or running:
+                with interrupts_held_back():
+                    pool = self._started()
+                    while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
+                        number, task = waiting.pop()
+                        running[pool.submit(partial(_hold, self._held.name, number, function), task)] = task
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running[future], future.result()
+                    del running[future]
+            finished = True
+        except BrokenProcessPool:
+            held = self._held_by_the_dead(tasks) or f"one of: {', '.join(map(str, running.values()))}"
+            raise WorkerError(
+                f"a worker process died (out of memory?) while it worked on {held}; run it again, with a smaller "
+                "num_workers if memory is short"
+            ) from None
+        finally:
+            if not finished:
+                self._end()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._count, mp_context=self._context, initializer=_begin)
+        return self._pool
+
+    def _end(self) -> None:
+        """End the processes at once: what they work on is not wanted, or they are done and need no time to tidy up."""
+        for worker in self._context.started:
+            worker.terminate()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+        self._context = _Context()
+
+    def _held_by_the_dead(self, tasks: Sequence[T]) -> str | None:
+        """The task of the worker that died by itself; the pool ends the others when it finds one dead."""
+        if self._pool is not None:
+            self._pool.shutdown()  # its thread reads how the processes ended; there is but one time to read it
+        for worker in self._context.started:
+            note = Path(self._held.name, str(worker.pid))
+            if worker.exitcode not in _TERMINATED and note.exists():
+                return str(tasks[int(note.read_text())])
+        return None
+
+
+def _hold(notes: str, number: int, function: Callable[[T], R], task: T) -> R:
+    """Run a task after noting down which one, so that it can be named if this process dies of it."""
+    note = Path(notes, str(os.getpid()))
+    note.write_text(str(number))
+    result = function(task)
+    note.unlink()
+    return result
+
+
+def _begin() -> None:
+    """What a worker does first: it will end with the process that started it, even if that one is killed."""
+    from sftkit.core.transformers_import import import_transformers_without_torch
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked one would do what its parent does, and wait for ever
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    import_transformers_without_torch()
+    settle()
+
+
+def settle() -> None:
+    """Let the garbage collector of this process look for cycles less often, and never among what is there already."""
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY)
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for_sentinels([sentinel])
+    os._exit(1)

@@ -1,0 +1,256 @@
+"""The forms that conversations have in the field -> messages as chat templates of transformers take them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from sftkit.config.binding import describe
+from sftkit.config.fields import nearest, option
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import Row
+from sftkit.errors import ConfigError
+from sftkit.handlers.base import Handler, Step, Tools, each_row, missing_column
+from sftkit.handlers.tool_calls import Call, calls_beside, calls_of, kind_of, parsed, text_and_calls, tools_of
+
+CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
+"""Where a conversation is looked for, in this order, when nothing names its column."""
+
+MESSAGES = "messages"
+TOOLS = "tools"
+
+_SYSTEM, _DEVELOPER, _USER, _ASSISTANT, _TOOL = "system", "developer", "user", "assistant", "tool"
+_CALL = "function_call"
+
+ROLES: Mapping[str, str] = MappingProxyType(
+    {
+        _SYSTEM: _SYSTEM,
+        _DEVELOPER: _DEVELOPER,
+        **dict.fromkeys((_USER, "human"), _USER),
+        **dict.fromkeys((_ASSISTANT, "gpt", "model", "bot", "chatbot", "chatgpt", "ai"), _ASSISTANT),
+        **dict.fromkeys((_CALL, "tool_call"), _CALL),
+        **dict.fromkeys((_TOOL, "observation", "function_response", "tool_response", "function"), _TOOL),
+    }
+)
+"""Names of roles that are understood -> roles; `function_call` is an assistant whose text is a call."""
+
+# Kinds of parts, in the order in which chat templates write them.
+_REASONING, _TEXT, _TOOL_CALL = range(3)
+_PART_KINDS = MappingProxyType({"reasoning": _REASONING, "text": _TEXT, "tool_call": _TOOL_CALL})
+_MEDIA = frozenset({"text", "image", "image_url", "audio", "video"})
+_FLAGS = ("train", "weight", "loss_weight")
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+
+_THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertToMessages(Handler):
+    """Makes `messages` of ShareGPT conversations (`from`/`value`, `function_call`, `observation`) and of content in
+    parts (`type`/`value`); tool calls and `tools` become objects. Other keys of a message stay.
+    """
+
+    conversation_column: str | None = option(
+        None, help="Column that holds the conversation; by default `messages`, `conversations` or `conversation`."
+    )
+    messages_column: str = option(MESSAGES, help="Column the messages are written to.")
+    system_column: str = option("system", help="Column whose text becomes the system turn, where there is none.")
+    tools_column: str = option(
+        TOOLS, help="Column that holds the tools, a list or JSON text of one; they are written to `tools`."
+    )
+    role_key: str | None = option(None, help="Key that holds the role; by default `role` or `from`.")
+    content_key: str | None = option(None, help="Key that holds the content; by default `content` or `value`.")
+    roles: Mapping[str, str] = option(
+        factory=dict, help="Your name of a role: `user`, `assistant`, `system`, `tool` or `function_call`."
+    )
+
+    only_if_needed: bool = option(False, help="Leave a row alone whose messages chat templates can read as they are.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The conversation column, when it is named."""
+        return (self.conversation_column,) if self.conversation_column else ()
+
+    def writes(self) -> tuple[str, ...]:
+        """The messages, and the tools that they may call."""
+        return (self.messages_column, TOOLS)
+
+    def bind(self, tools: Tools) -> Step:
+        """Convert each row."""
+        for name, role in self.roles.items():
+            if role not in ROLES:
+                raise ConfigError(f"convert_to_messages: roles.{name}: unknown role {role!r}{nearest(role, ROLES)}")
+        return each_row(self._convert)
+
+    def _convert(self, row: Row) -> Row:
+        column = self.conversation_column or _first_of(row, *CONVERSATION_COLUMNS)
+        if column not in row:
+            raise RowError(missing_column(column, row))
+        turns = row[column]
+        if self.only_if_needed and not is_foreign(turns):
+            return {**row, self.messages_column: turns} if column != self.messages_column else row
+        if not isinstance(turns, list) or not turns:
+            raise RowError(f"column {column!r} must hold a list of messages, not {kind_of(turns)}")
+        messages = []
+        for index, turn in enumerate(turns):
+            try:
+                messages.append(self._message(turn))
+            except RowError as error:
+                raise RowError(f"message {index} of column {column!r}: {error}") from None
+        system = row.get(self.system_column)
+        if system and all(message["role"] not in (_SYSTEM, _DEVELOPER) for message in messages):
+            if not isinstance(system, str):
+                raise RowError(f"column {self.system_column!r} must be text, not {kind_of(system)}")
+            messages.insert(0, {"role": _SYSTEM, "content": system})
+        converted = {**row, self.messages_column: messages}
+        if self.tools_column in row:
+            try:
+                converted[TOOLS] = tools_of(row[self.tools_column])
+            except RowError as error:
+                raise RowError(f"column {self.tools_column!r}: {error}") from None
+        return converted
+
+    def _message(self, turn: Any) -> dict[str, Any]:
+        if not isinstance(turn, dict):
+            raise RowError(f"it must be an object, not {kind_of(turn)}")
+        role_key = self.role_key or _first_of(turn, "role", "from")
+        content_key = self.content_key or _first_of(turn, "content", "value")
+        role = self._role(turn, role_key)
+        calls, reasons = calls_beside(turn), any(turn.get(key) for key in _REASONING_KEYS)
+        said = _said(turn.get(content_key), role, silent=bool(calls) or reasons)
+        if said.reasoning is not None and reasons:
+            raise RowError("it has reasoning both in its content and beside it")
+        taken = {role_key, content_key, "role", "content", "tool_calls", "function_call"}
+        message = {"role": _ASSISTANT if role == _CALL else role, "content": said.content, **said.flags}
+        message |= {key: value for key, value in turn.items() if key not in taken}
+        if said.reasoning is not None:
+            message["reasoning_content"] = said.reasoning
+        if said.calls or calls:
+            message["tool_calls"] = [*said.calls, *calls]
+        return message
+
+    def _role(self, turn: Row, key: str) -> str:
+        if key not in turn:
+            raise RowError(f"it has no {key!r} (keys: {', '.join(turn) or 'none'})")
+        name = turn[key]
+        role = ROLES.get(self.roles.get(name, name)) if isinstance(name, str) else None
+        if role is None:
+            known = {**ROLES, **self.roles}
+            raise RowError(f"unknown role {describe(name)}{nearest(str(name), known)}; `roles` can say what it is")
+        return role
+
+
+def is_foreign(conversation: object) -> bool:
+    """Whether a conversation is in a form that chat templates do not know: `from`/`value`, or parts with a `value`."""
+    if not isinstance(conversation, list):
+        return False
+    for turn in conversation:
+        if isinstance(turn, dict):
+            if "from" in turn and "role" not in turn:
+                return True
+            content = turn.get("content")
+            if type(content) is not str and _has_values(content):  # most are text, and this is asked of every row
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the content of a message says, as templates take it."""
+
+    content: str | list[Any] = ""
+    reasoning: str | None = None
+    calls: tuple[Call, ...] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _said(content: Any, role: str, *, silent: bool) -> _Said:
+    """Read the content of a message. silent: it may say nothing, for it calls or reasons beside its content."""
+    if content is None:
+        if silent:
+            return _Said()
+        raise RowError("it has no content")
+    if role == _TOOL and not isinstance(content, str) and not _is_media(content):
+        return _Said(json.dumps(content, ensure_ascii=False, default=str))  # a result not written down as text
+    if _has_values(content):
+        return _said_in_parts(content, role)
+    if role == _CALL:
+        return _said_call(content)
+    if isinstance(content, str) or _is_parts(content):
+        return _Said(content)
+    raise RowError(f"its content must be text, not {kind_of(content)}")
+
+
+def _said_call(content: Any) -> _Said:
+    """A call or several, as objects or as JSON text, after what was thought and said first."""
+    if not isinstance(content, str):
+        return _Said(calls=calls_of(content))
+    thinking = _THINKING.match(content)
+    text, calls = text_and_calls(content[thinking.end() :] if thinking else content)
+    return _Said(text, thinking[1].strip("\n") if thinking else None, calls)
+
+
+def _said_in_parts(parts: list[Any], role: str) -> _Said:
+    texts: dict[int, list[str]] = {_TEXT: [], _REASONING: []}
+    calls: list[Call] = []
+    latest = _REASONING
+    for part in parts:
+        name, value = part["type"], part.get("value", part.get("text"))
+        kind = _PART_KINDS.get(name)
+        if kind is None:
+            raise RowError(f"a part of type {name!r} is not understood; known are {', '.join(_PART_KINDS)}")
+        if kind != _TEXT and role not in (_ASSISTANT, _CALL):
+            raise RowError(f"a part of type {name!r} has no place in a {role} turn")
+        if kind < latest:
+            order = ", ".join(each["type"] for each in parts)
+            raise RowError(f"chat templates write reasoning, text and calls in this order, and its parts are {order}")
+        latest = kind
+        if kind == _TOOL_CALL:
+            calls += calls_of(parsed(value, "its call"))
+        elif isinstance(value, str):
+            texts[kind].append(value)
+        else:
+            raise RowError(f"the value of a part of type {name!r} must be text, not {kind_of(value)}")
+    reasoning = "".join(texts[_REASONING]) if texts[_REASONING] else None
+    return _Said("".join(texts[_TEXT]), reasoning, tuple(calls), _flags_of(parts))
+
+
+def _flags_of(parts: list[Any]) -> dict[str, Any]:
+    """The flags that all parts of a message have alike, which then are the message's."""
+    flags = {}
+    for name in _FLAGS:
+        values = [part.get(name) for part in parts]
+        if any(value != values[0] for value in values):
+            raise RowError(f"its parts differ in {name!r}, which only a whole message can have")
+        if values[0] is not None:
+            flags[name] = values[0]
+    return flags
+
+
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and all(map(_is_part, content))
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("type"), str)
+
+
+def _is_media(content: Any) -> bool:
+    """Whether content is in parts that a tool may answer with, and not a list that is the answer itself."""
+    return _is_parts(content) and all(part["type"] in _MEDIA for part in content)
+
+
+def _has_values(content: Any) -> bool:
+    """Whether content is in parts of which one holds what it says as `value`."""
+    return _is_parts(content) and any("value" in part for part in content)
+
+
+def _first_of(row: Row, *keys: str) -> str:
+    """The first of these keys that holds something, else the first that is there, else the first."""
+    for key in keys:
+        if row.get(key) is not None:
+            return key
+    return next((key for key in keys if key in row), keys[0])

@@ -1,0 +1,1 @@
+"""The audit of existing shards, whoever made them."""

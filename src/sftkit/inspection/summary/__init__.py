@@ -1,0 +1,1 @@
+"""Counts, lengths and token statistics of a set of shards."""

@@ -1,0 +1,1 @@
+"""A data set against its manifest: files, counts, sources, tokenizer and versions."""

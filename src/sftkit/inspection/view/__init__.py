@@ -1,0 +1,1 @@
+"""Rows for display: which ones, their text token by token, their turns and findings."""

@@ -1,0 +1,1 @@
+"""The order of rows: splitting, mixing and packing, on integers only."""

@@ -1,0 +1,172 @@
+"""Rows of several data sets -> the order of each split. On integers only: row counts in, row indices out.
+
+The draws are those of `datasets` (5.x) for the same seed: `Dataset.shuffle`, `train_test_split` and
+`interleave_datasets`, so that a mix made here is the mix made there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sftkit.config.schema import SplitConfig
+from sftkit.core.rows import Offsets
+from sftkit.core.splits import TRAIN, VALIDATION
+from sftkit.errors import DataError
+
+Indices = Offsets
+
+_DRAWS_AT_ONCE = 1000  # as `datasets` does; the generator gives the same draws in blocks of any size
+
+
+@dataclass(frozen=True)
+class MixSource:
+    """One data set as mixing sees it: its name, its number of rows, and what the config says of it."""
+
+    name: str
+    rows: int
+    sampling: float | None
+    split: SplitConfig | None
+    shuffle: bool
+
+
+def order_splits(parts: Sequence[MixSource], seed: int, stopping_strategy: str) -> dict[str, Indices]:
+    """The rows of every split, in order, as indices into all rows laid end to end.
+
+    Training parts are interleaved by their weights where they have any, else concatenated; validation parts are
+    always concatenated.
+
+    Raises:
+        DataError: a split or a weighted part would be left without rows.
+    """
+    trains: list[tuple[MixSource, Indices]] = []
+    validations: list[Indices] = []
+    base = 0
+    for part in parts:
+        rows = np.random.default_rng(seed).permutation(part.rows) if part.shuffle else np.arange(part.rows)
+        rows += base
+        base += part.rows
+        train, validation = _split(rows, part, seed)
+        if not _is_validation_only(part.split):
+            trains.append((part, train))
+        validations.append(validation)
+    return {TRAIN: _mix(trains, seed, stopping_strategy), VALIDATION: _joined(validations)}
+
+
+def fractions(split: SplitConfig | None) -> tuple[float, float]:
+    """(train, validation) fractions; where one is not given it is the rest."""
+    if split is None or (split.train is None and split.validation is None):
+        return 1.0, 0.0
+    if split.train is None:
+        assert split.validation is not None
+        return 1.0 - split.validation, split.validation
+    return split.train, 1.0 - split.train if split.validation is None else split.validation
+
+
+def _is_validation_only(split: SplitConfig | None) -> bool:
+    return fractions(split)[0] == 0
+
+
+def _split(rows: Indices, part: MixSource, seed: int) -> tuple[Indices, Indices]:
+    """`train_test_split(train_size, test_size, seed)`: validation rows are the first of the permutation."""
+    train, validation = fractions(part.split)
+    nothing = rows[:0]
+    if validation == 0 and train == 1:
+        return rows, nothing
+    if train == 0 and validation == 1:
+        return nothing, rows
+    count = len(rows)
+    n_validation = math.ceil(validation * count)
+    given_both = part.split is not None and part.split.train is not None and part.split.validation is not None
+    only_train_given = part.split is not None and part.split.validation is None
+    if only_train_given:
+        n_train = math.floor(train * count)
+        n_validation = count - n_train
+    else:
+        n_train = math.floor(train * count) if given_both else count - n_validation
+    if (train and not n_train) or (validation and not n_validation) or n_train + n_validation > count:
+        raise DataError(
+            f"dataset {part.name!r}: {count} rows cannot be split into train {train} and validation {validation}; "
+            "give fractions that leave each part a row"
+        )
+    permutation = rows[np.random.default_rng(seed).permutation(count)]
+    return permutation[n_validation : n_validation + n_train], permutation[:n_validation]
+
+
+def _mix(trains: Sequence[tuple[MixSource, Indices]], seed: int, stopping_strategy: str) -> Indices:
+    weights = [part.sampling for part, _ in trains]
+    if all(weight is None for weight in weights):
+        return _joined([rows for _, rows in trains])
+    given = [0.0 if weight is None else weight for weight in weights]
+    for (part, rows), weight in zip(trains, given, strict=True):
+        if weight > 0 and not len(rows):
+            raise DataError(f"dataset {part.name!r} has a sampling weight of {weight} and no rows to sample")
+    lengths = [len(rows) for _, rows in trains]
+    drawn = interleave(lengths, given, seed, stopping_strategy)
+    return np.concatenate([rows for _, rows in trains])[drawn]
+
+
+def _joined(parts: Sequence[Indices]) -> Indices:
+    """Parts laid end to end; one alone is not copied."""
+    filled = [part for part in parts if len(part)]
+    return filled[0] if len(filled) == 1 else np.concatenate([*filled, np.arange(0)])
+
+
+def interleave(lengths: Sequence[int], weights: Sequence[float], seed: int, stopping_strategy: str) -> Indices:
+    """Indices into the parts laid end to end, as `datasets.interleave_datasets(probabilities=weights)` picks them.
+
+    Args:
+        lengths: rows of each part.
+        weights: probability of each part; they sum to 1.
+        seed: of the draws.
+        stopping_strategy: `first_exhausted`, `all_exhausted` (rows repeat) or `all_exhausted_without_replacement`.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    drawable = np.asarray(weights, np.float64) > 0
+    if stopping_strategy != "first_exhausted" and not drawable.all():
+        raise DataError(
+            f"sampling_stopping_strategy={stopping_strategy} cannot exhaust a data set whose sampling weight is 0; "
+            "leave it out, or say first_exhausted"
+        )
+    draws = _draws(sizes, np.asarray(weights, np.float64), drawable, seed, first=stopping_strategy == "first_exhausted")
+    bases = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    result = np.empty(len(draws), np.int64)
+    kept = np.ones(len(draws), np.bool_)
+    ends = []
+    for part in np.flatnonzero(drawable):
+        places = np.flatnonzero(draws == part)
+        ends.append(places[sizes[part] - 1] if len(places) >= sizes[part] else len(draws) - 1)
+        turn = np.arange(len(places))
+        result[places] = bases[part] + turn % sizes[part]
+        kept[places] = turn < sizes[part]
+    if stopping_strategy == "first_exhausted":
+        return result[: min(ends) + 1]
+    if stopping_strategy == "all_exhausted":
+        return result[: max(ends) + 1]
+    return result[kept]
+
+
+def _draws(
+    sizes: Offsets,
+    weights: np.ndarray[tuple[int], np.dtype[np.float64]],
+    drawable: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    seed: int,
+    *,
+    first: bool,
+) -> Offsets:
+    """Draw parts in blocks until the first (or every) one has been drawn as often as it has rows."""
+    total = weights.sum()
+    probabilities = weights if abs(total - 1) < 1e-9 else weights / total
+    generator = np.random.default_rng(seed)
+    counts = np.zeros(len(sizes), np.int64)
+    blocks: list[Offsets] = []
+    while True:
+        reached = (counts >= sizes)[drawable]
+        if reached.any() if first else reached.all():
+            return np.concatenate([*blocks, np.arange(0)])
+        block = generator.choice(len(sizes), size=_DRAWS_AT_ONCE, p=probabilities)
+        blocks.append(block)
+        counts += np.bincount(block, minlength=len(sizes))

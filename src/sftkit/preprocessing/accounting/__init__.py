@@ -1,0 +1,1 @@
+"""What happened to every row: the balance, the quarantine, and the manifest."""

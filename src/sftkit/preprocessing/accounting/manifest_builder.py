@@ -1,0 +1,176 @@
+"""What came of every row: staged units and written shards -> the manifest."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from sftkit import __version__
+from sftkit.audit.checks.duplicates import repeated
+from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merged
+from sftkit.config.fields import plain
+from sftkit.config.schema import SECRET_KEYS
+from sftkit.core.progress import summed
+from sftkit.ordering.mixing import Indices
+from sftkit.preprocessing.accounting.balance import Account
+from sftkit.preprocessing.planning import Plan
+from sftkit.shards.manifest import (
+    AuditInfo,
+    FindingInfo,
+    Manifest,
+    ShardInfo,
+    SourceInfo,
+    SplitInfo,
+    length_histogram,
+)
+from sftkit.shards.staging.unit_writer import StagedUnit
+from sftkit.shards.writing.gather import Sequences
+from sftkit.shards.writing.shard_columns import ShardColumns
+
+_RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "minijinja", "numpy", "pyarrow", "tokenizers", "transformers")
+
+
+def split_info(
+    sequences: Sequences, shards: Sequence[ShardInfo], layout: ShardColumns, pack_length: int | None
+) -> SplitInfo:
+    """The account of one split: what it holds, and the shards that were written of it."""
+    lengths = sequences.sizes.astype(np.int64)
+    info = SplitInfo(
+        rows=sum(shard.rows for shard in shards),
+        tokens=sum(shard.tokens for shard in shards),
+        trained_tokens=sum(shard.trained_tokens for shard in shards),
+        length_min=int(lengths.min()),
+        length_max=int(lengths.max()),
+        length_histogram=length_histogram(lengths) if layout.text_column is None else {},
+        shards=tuple(shards),
+    )
+    if pack_length is None:
+        return info
+    fill_rate = round(info.tokens / (info.rows * pack_length), 4)
+    return replace(info, sequences=len(sequences), pack_length=pack_length, fill_rate=fill_rate)
+
+
+def make_manifest(
+    plan: Plan,
+    staged: Sequence[StagedUnit],
+    orders: Mapping[str, Indices],
+    layout: ShardColumns,
+    splits: Mapping[str, SplitInfo],
+    seconds: Mapping[str, float],
+) -> Manifest:
+    """The manifest of a finished run."""
+    account = Account.of(staged)
+    is_written = np.zeros(sum(unit.rows for unit in staged), np.bool_)
+    for rows in orders.values():
+        is_written[rows] = True
+    written, distinct = sum(map(len, orders.values())), int(np.count_nonzero(is_written))
+    return Manifest(
+        columns=tuple(layout.schema.names),
+        text_column=layout.text_column,
+        splits=splits,
+        sources=_sources(plan, staged),
+        rows_read=account.read,
+        rows_written=written,
+        rows_left_out=account.kept - distinct,
+        rows_repeated=written - distinct,
+        dropped=account.dropped,
+        quarantined=account.quarantined,
+        tokenizer=plan.tokenizer,
+        engine=_engines(staged),
+        fingerprint=plan.fingerprint,
+        config=_resolved(plan),
+        versions={
+            "sftkit": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _RECORDED_VERSIONS},
+        },
+        seconds=_rounded({"plan": plan.seconds, **seconds}),
+        worker_seconds=_rounded(summed(unit.seconds for unit in staged if not unit.found)),
+        audit=_audit(plan, staged),
+        units=len(staged),
+        units_found=sum(unit.found for unit in staged),
+        dropped_by_handler=account.drops,
+        quarantined_by_reason=account.reasons,
+    )
+
+
+def _resolved(plan: Plan) -> dict[str, Any]:
+    """The config of a run as everyone may see it."""
+    datasets = [_public(plain(dataset)) for dataset in plan.recipe.datasets]
+    return {**_public(plain(plan.config)), "datasets": datasets}
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in SECRET_KEYS}
+
+
+def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
+    """The error for a data set of which no row is left."""
+    account = Account.of(staged)
+    if not account.read:
+        return f"{where}: holds no rows"
+    gone = [f"{count} dropped ({reason})" for reason, count in account.dropped.items()]
+    gone += [f"{count} quarantined ({reason})" for reason, count in account.reasons.items()]
+    return f"{where}: no rows left of {account.read} read: {', '.join(gone)}"
+
+
+def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
+    """What the audit found in all units together; None where rows are text."""
+    checked = [(unit, unit.audit) for unit in staged if unit.audit is not None and unit.audit.rows]
+    if not checked:
+        return None
+    paths = {unit.number: file.file.path for file in plan.files for unit in file.units}
+    parts = [
+        {
+            rule: RuleCount(rows, tuple(f"{paths[unit.number]}:{number + unit.moved}" for number in first))
+            for rule, (rows, first) in audit.faulty.items()
+        }
+        for unit, audit in checked
+    ]
+    copies = repeated(np.concatenate([audit.digests for _, audit in checked]))
+    ends = np.cumsum([audit.rows for _, audit in checked])
+    examples = []
+    for row in copies[:EXAMPLES].tolist():
+        place = int(np.searchsorted(ends, row, side="right"))
+        unit, audit = checked[place]
+        [number] = unit.numbers([row - int(ends[place]) + audit.rows])
+        examples.append(f"{paths[unit.number]}:{number}")
+    parts.append({DUPLICATE_ROW: RuleCount(len(copies), tuple(examples))})
+    findings = [FindingInfo(each.rule, each.level, each.rows, each.examples) for each in findings_of(merged(parts))]
+    return AuditInfo(sum(audit.rows for _, audit in checked), tuple(findings))
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def _engines(staged: Sequence[StagedUnit]) -> dict[str, str]:
+    """Who did what, of the work there was. Units that were found may have been made by others."""
+    made = sorted({pair for unit in staged for pair in unit.engines.items()})
+    return {engine: ", ".join(name for each, name in made if each == engine) for engine, _ in made}
+
+
+def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:
+    by_number = {unit.number: unit for unit in staged}
+    sources = []
+    for file in plan.files:
+        account = Account.of([by_number[unit.number] for unit in file.units])
+        source = SourceInfo(
+            dataset=file.file.dataset,
+            path=file.file.path,
+            bytes=file.file.size,
+            sha256=file.sha256,
+            rows_read=account.read,
+            rows_kept=account.kept,
+            dropped=account.dropped,
+            quarantined=account.quarantined,
+            dropped_by_handler=account.drops,
+            quarantined_by_reason=account.reasons,
+        )
+        sources.append(source)
+    return tuple(sources)

@@ -1,0 +1,243 @@
+"""run(plan) -> Manifest: stage the units, order the rows, write the shards. Composition only; the rooms do the work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sftkit.config.commands import PreprocessConfig
+from sftkit.core.progress import Progress, Stopwatch, shown
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
+from sftkit.core.splits import TRAIN, VALIDATION
+from sftkit.errors import DataError
+from sftkit.execution.ray_cluster import Cluster
+from sftkit.execution.runner import Runner
+from sftkit.execution.worker_pool import Workers
+from sftkit.ordering.mixing import Indices, MixSource, order_splits
+from sftkit.ordering.packing import BFD, NONE, pack_length_of, packed
+from sftkit.preprocessing.accounting.balance import Account, check_balance
+from sftkit.preprocessing.accounting.manifest_builder import empty_message, make_manifest, split_info
+from sftkit.preprocessing.accounting.quarantine import BadRowBudget, Quarantine, bad_rows_message
+from sftkit.preprocessing.pack_overflow import fitted
+from sftkit.preprocessing.planning import Plan
+from sftkit.preprocessing.stage_units import BAD_ROWS_GATHERED, stage_units
+from sftkit.shards.manifest import Manifest, SplitInfo
+from sftkit.shards.output.base_output import Output
+from sftkit.shards.output.local_output import LocalOutput
+from sftkit.shards.output.remote_output import RemoteOutput
+from sftkit.shards.staging.unit_writer import Counts, StagedUnit, unified
+from sftkit.shards.writing.gather import Sequences
+from sftkit.shards.writing.shard_columns import ShardColumns
+from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
+from sftkit.storage.dataset_files import QUARANTINE_NAME
+from sftkit.storage.paths import RemotePath, path_of
+
+_log = logging.getLogger(__name__)
+
+
+def is_done(plan: Plan) -> Manifest | None:
+    """The manifest of the output directory when it holds exactly what the plan would make, else None.
+
+    Raises:
+        DataError: it does, but with more bad rows than the plan allows.
+    """
+    directory = output_of(plan.config)
+    manifest = _of_this_plan(plan, directory)
+    if manifest is None or not directory.holds(manifest):
+        return None
+    tolerance = BadRowBudget(plan.config.max_bad_rows)
+    if manifest.quarantined > tolerance.allowed(manifest.rows_read):
+        raise DataError(
+            f"output_dir {directory.path}: holds this data set, but {manifest.quarantined} rows could not be used"
+            f"{tolerance.exceeded(manifest.rows_read)}; they are in {directory.path / QUARANTINE_NAME}"
+        )
+    return manifest
+
+
+def _of_this_plan(plan: Plan, directory: Output[Any]) -> Manifest | None:
+    manifest = directory.manifest()
+    return manifest if manifest is not None and manifest.fingerprint == plan.fingerprint else None
+
+
+def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifest:
+    """Make the shards of a plan; the manifest is written last.
+
+    Args:
+        plan: what to do.
+        progress: is told how far it is.
+        runner: runs the tasks; without it, as many processes of this machine as the plan says.
+
+    Raises:
+        DataError: too many bad rows, no rows left, or rows that cannot be packed.
+        OutputError: the output directory, or the staging directory, cannot be written.
+        UnbalancedError: a row was lost on the way; nothing is published.
+    """
+    watch = Stopwatch()
+    config = plan.config
+    directory = output_of(config)
+    damaged = _of_this_plan(plan, directory) is not None  # shards are missing: made again, nothing else is lost
+    with (
+        directory.open(overwrite=config.overwrite or damaged) as output,
+        nullcontext(runner) if runner is not None else Workers(plan.workers) as workers,
+    ):
+        staged = stage_units(plan, workers, progress, output.units)
+        _check_bad_rows(plan, staged, output)
+        staged = fitted(staged, config, workers)
+        _check_bad_rows(plan, staged, output)
+        watch.lap("stage")
+        processor = config.dataprocessor
+        orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
+        usable = _usable(staged)
+        orders = {split: usable[rows] for split, rows in orders.items()}
+        layout = layout_of(staged, is_packed=config.packing != NONE)
+        watch.lap("order")
+        splits = _write_splits(plan, staged, orders, layout, workers, output, progress)
+        watch.lap("write")
+        manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
+        check_balance(manifest)
+        return output.publish(manifest, Quarantine(plan, staged))
+
+
+def cluster_of(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
+    """Who runs the tasks of a config elsewhere; None where this machine does.
+
+    Raises:
+        ConfigError: when it is entered, where there is no such cluster.
+    """
+    return nullcontext() if config.executor == "local" else Cluster(config.ray_address, config.num_workers)
+
+
+def output_of(config: PreprocessConfig) -> Output[Any]:
+    """The place that a config writes to."""
+    options = config.storage_options
+    staging = None if config.staging_dir is None else path_of(config.staging_dir, options)
+    place = path_of(config.output_dir, options)
+    if isinstance(place, RemotePath):
+        return RemoteOutput(place, staging, keep_staging=config.keep_staging)
+    return LocalOutput(place, staging, keep_staging=config.keep_staging)
+
+
+def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output[Any]) -> None:
+    """Go on when there are not too many bad rows.
+
+    Raises:
+        DataError: they are too many; the first of them (as many as are gathered) are left in the output directory.
+    """
+    account, tolerance = Account.of(staged), BadRowBudget(plan.config.max_bad_rows)
+    allowed = tolerance.allowed(account.read)
+    if account.quarantined > allowed:
+        bad = Quarantine(plan, staged, int(allowed) + BAD_ROWS_GATHERED)
+        is_whole, where = len(staged) == len(plan.units), str(output.tell_bad_rows(bad))
+        raise DataError(bad_rows_message(bad, account, tolerance, is_whole=is_whole, where=where))
+
+
+def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
+    """The data sets as mixing sees them; none may be empty."""
+    by_number = {unit.number: unit for unit in staged}
+    parts = []
+    for dataset in plan.recipe.datasets:
+        files = [file for file in plan.files if file.file.dataset == dataset.name]
+        units = [by_number[unit.number] for file in files for unit in file.units]
+        rows = sum(unit.kept for unit in units)
+        if not rows:
+            raise DataError(empty_message(units, dataset.data_paths[0]))
+        parts.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle))
+    return parts
+
+
+def _usable(staged: Sequence[StagedUnit]) -> Indices:
+    """The rows that go on, by index into all staged rows."""
+    bases = np.cumsum([0, *(unit.rows for unit in staged)])
+    unfit = [base + unit.unfit for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
+    return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *unfit]))
+
+
+def layout_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardColumns:
+    """The columns that all units have in common.
+
+    Raises:
+        DataError: some data sets end as tokens and others as text.
+    """
+    filled = [unit for unit in staged if unit.rows]
+    kinds = {unit.text_column for unit in filled}
+    if len(kinds) > 1:
+        texts = ", ".join(sorted(kind for kind in kinds if kind))
+        raise DataError(
+            f"some data sets end as tokens and others as text ({texts}); all must end alike: give each of `datasets` "
+            "handlers that make tokens, or none"
+        )
+    shared = set.intersection(*(set(unit.token_columns) for unit in filled))
+    if is_packed and ATTENTION_MASK in shared:
+        _log.warning("packs have no attention_mask: where sequences begin is told by %s", SEQ_LENGTHS)
+        shared -= {ATTENTION_MASK}
+    order = [name for name in (INPUT_IDS, LABELS) if name in shared]
+    return ShardColumns(
+        paths=tuple(unit.path for unit in staged),
+        rows=tuple(unit.rows for unit in staged),
+        token_columns=(*order, *sorted(shared - set(order))),
+        text_column=next(iter(kinds)),
+        extras=unified([unit.extras for unit in filled]),
+        is_packed=is_packed,
+    )
+
+
+def _write_splits(
+    plan: Plan,
+    staged: Sequence[StagedUnit],
+    orders: Mapping[str, Indices],
+    layout: ShardColumns,
+    workers: Runner,
+    output: Output[Any],
+    progress: Progress,
+) -> dict[str, SplitInfo]:
+    """Pack each split where that is wanted, cut it into shards and write them, in parallel where there is much."""
+    sizes = np.concatenate([unit.sizes for unit in staged])
+    sequences = {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
+    names = {split: _shard_names(plan.config, split) for split in sequences}
+    bounds = {split: shard_bounds(each.row_sizes, len(names[split]), _what(each)) for split, each in sequences.items()}
+    tasks = {
+        split: [
+            ShardTask(output.shard_folder / name, each.part(*part))
+            for name, part in zip(names[split], pairwise(bounds[split]), strict=True)
+        ]
+        for split, each in sequences.items()
+    }
+    every = [task for split in tasks.values() for task in split]
+    written = {}
+    with shown(progress, "writing shards", sum(len(task.sequences) for task in every)):
+        for task, shard in workers.run(ShardWriter(layout), every):
+            written[task.path] = shard
+            progress.advance(len(task.sequences), rows=shard.rows, tokens=shard.tokens)
+    return {
+        split: split_info(each, [written[task.path] for task in tasks[split]], layout, pack_length_of(plan.config))
+        for split, each in sequences.items()
+    }
+
+
+def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Counts) -> Sequences:
+    """What the rows of a split look like in its shards, in order. Packs to train on are shuffled: packing sorts them by
+    the lengths of what is in them.
+    """
+    length = pack_length_of(config)
+    if length is None:
+        return Sequences(rows, sizes[rows])
+    fitting = np.minimum(sizes[rows], length) if config.packing == BFD else sizes[rows]
+    packs = packed(fitting, config)
+    assert packs is not None
+    if split == TRAIN:
+        packs = packs.take(np.random.default_rng(config.dataprocessor.seed).permutation(len(packs)))
+    return Sequences(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
+
+
+def _shard_names(config: PreprocessConfig, split: str) -> list[str]:
+    count = {TRAIN: config.num_dataset_shards, VALIDATION: config.num_eval_dataset_shards}[split]
+    return [shard_name(split, number, count) for number in range(count)]
+
+
+def _what(sequences: Sequences) -> str:
+    return "rows" if sequences.packs is None else "packs"

@@ -1,0 +1,129 @@
+"""Rows that are longer than a pack, before they are split and mixed: cut, dropped or quarantined, as `overflow` says.
+
+Whole rows alone need to fit (`packing=bfd`); where rows are laid end to end (`wrapped`) any will do. Rows are staged
+without regard to the length of packs, so that another length needs no tokenizing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from sftkit.config.commands import PreprocessConfig
+from sftkit.core.row_log import UNREAD, BadRow, RowLog
+from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Row
+from sftkit.execution.runner import Runner
+from sftkit.ordering.packing import BFD, pack_length_of
+from sftkit.preprocessing.finalize import NO_TRAINED_TOKEN
+from sftkit.shards.staging.unit_writer import StagedUnit
+from sftkit.shards.writing.gather import reader_of
+from sftkit.sources.work_units import Unit, read_unit
+from sftkit.storage.paths import AnyPath
+
+_log = logging.getLogger(__name__)
+
+_TOKENS_AT_ONCE = 4 << 20
+
+PACKING = "packing"
+"""Who drops rows that fit no pack, in the account."""
+
+
+def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig, runner: Runner) -> list[StagedUnit]:
+    """The same units, with the rows that fit no pack counted as dropped or quarantined, and marked as not to be used.
+
+    A row that is cut loses what is past the pack when it is gathered; one that has no trained token left is dropped.
+    """
+    length = pack_length_of(config)
+    if length is None or config.packing != BFD:
+        return list(staged)
+    made: list[StagedUnit] = []
+    cut = 0
+    untrained = _untrained(staged, length, runner) if config.overflow == "truncate" else {}
+    for each in staged:
+        long = np.flatnonzero(each.sizes > length)
+        if not len(long):
+            made.append(each)
+        elif config.overflow == "drop":
+            made.append(_without(each, long, f"longer than pack_length={length}"))
+        elif config.overflow == "error":
+            made.append(replace(each, unfit=long, unfit_reasons={f"more tokens than pack_length={length}": len(long)}))
+        else:
+            lost = untrained[each.number]
+            made.append(_without(each, lost, NO_TRAINED_TOKEN))
+            cut += len(long) - len(lost)
+    if cut:
+        _log.warning("%d rows are longer than pack_length=%d and are cut there (overflow=truncate)", cut, length)
+    return made
+
+
+def misfits(staged: StagedUnit, unit: Unit, length: int) -> Iterator[BadRow]:
+    """The rows of a unit that are quarantined because they fit no pack, in order, with what they are in their source:
+    staged rows are tokens, and a person wants to see what they were. The source is read again, as far as rows are asked
+    for.
+
+    Raises:
+        SourceError: the source can no longer be read.
+    """
+    if not staged.unfit_reasons:
+        return
+    numbers = staged.numbers(staged.unfit.tolist())
+    found = _contents(unit, frozenset(numbers))
+    place, content = next(found, (0, None))
+    for number, size in zip(numbers, staged.sizes[staged.unfit].tolist(), strict=True):
+        log = RowLog()
+        log.quarantine(number, f"{size} tokens, more than pack_length={length}", content if place == number else None)
+        yield from log.bad
+        if place == number:
+            place, content = next(found, (0, None))
+
+
+def _without(staged: StagedUnit, rows: Offsets, reason: str) -> StagedUnit:
+    if not len(rows):
+        return staged
+    return replace(staged, unfit=rows, drops={**staged.drops, PACKING: {reason: len(rows)}})
+
+
+def _contents(unit: Unit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
+    """Rows of a source by their numbers, in order."""
+    for batch in read_unit(unit, RowLog(kind=UNREAD, put_aside=lambda *_: None)):
+        for number, row in zip(batch.numbers.tolist(), batch.rows, strict=True):
+            if number in numbers:
+                yield number, row
+
+
+@dataclass(frozen=True)
+class _LongRows:
+    """The rows of a staged unit that are longer than a pack."""
+
+    number: int
+    path: AnyPath
+    rows: Offsets
+
+    def __str__(self) -> str:
+        return f"{self.path} ({len(self.rows)} long rows)"
+
+
+def _untrained(staged: Sequence[StagedUnit], length: int, runner: Runner) -> dict[int, Offsets]:
+    """By unit, those of its long rows that are without a trained token once they are cut."""
+    tasks = [_LongRows(each.number, each.path, np.flatnonzero(each.sizes > length)) for each in staged]
+    found = runner.run(partial(_without_loss, length), [task for task in tasks if len(task.rows)])
+    return {task.number: rows for task, rows in found}
+
+
+def _without_loss(length: int, long: _LongRows) -> Offsets:
+    """Those of some rows that have no trained token behind their first when they are cut to a length."""
+    rows = long.rows
+    reader = reader_of(long.path, (LABELS,))
+    places, _ = reader.places(LABELS, rows)
+    kept = np.zeros(len(rows), np.bool_)
+    at_once = max(1, _TOKENS_AT_ONCE // length)
+    labels = np.empty((min(at_once, len(rows)), length), np.int32)
+    for start in range(0, len(rows), at_once):
+        some = places[start : start + at_once].tolist()
+        reader.read(zip(some, labels, strict=False))
+        kept[start : start + len(some)] = (labels[: len(some), 1:] != IGNORE_INDEX).any(axis=1)
+    return rows[~kept]

@@ -1,0 +1,240 @@
+"""The pipeline of one work unit: read -> handlers -> finish -> one staged Arrow file. A pure function of the unit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from sftkit.audit.checks.collector import AuditCollector
+from sftkit.audit.expectations.expected import Expectations, RowOrigin
+from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.audit.expectations.row_origin import making_of
+from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.core.progress import Stopwatch
+from sftkit.core.row_log import EngineDifferenceError, RowLog
+from sftkit.core.rows import INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch
+from sftkit.errors import DataError
+from sftkit.handlers.base import Step
+from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns, having, keep_columns
+from sftkit.handlers.registry import Link, build_chain, text_column
+from sftkit.preprocessing.finalize import Ending
+from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
+from sftkit.sandbox.render_limits import TemplateLimitError
+from sftkit.shards.staging.unit_store import UnitStore
+from sftkit.shards.staging.unit_writer import RetainedError, StagedUnit, StagingWriter, UnitAudit
+from sftkit.sources.work_units import Unit, read_unit
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+
+FINISHING = "finish"
+"""Who has the rows after all handlers, in accounts and measurements."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what becomes of a row. Small, and safe to send to another process.
+
+    options holds the rules; datasets are the ones that the units' files belong to (by name).
+    """
+
+    options: DataOptions
+    datasets: tuple[DatasetConfig, ...]
+    tools: ChatTokenizerSpec
+
+
+@dataclass(frozen=True)
+class StagingTask:
+    """A unit to run, and the key that its rows are kept under."""
+
+    unit: Unit
+    key: str
+
+    def __str__(self) -> str:
+        return str(self.unit)
+
+
+class Pipeline:
+    """A recipe made ready to run: handlers built, the tokenizer loaded when something first needs it."""
+
+    def __init__(self, recipe: Recipe, tools: ChatTokenizer) -> None:
+        self.tools = tools
+        self._lines = {
+            dataset.name: _Line(dataset, build_chain(dataset, index), recipe.options)
+            for index, dataset in enumerate(recipe.datasets)
+        }
+        self._steps: dict[str, list[tuple[str, Step]]] = {}
+        self._norms: dict[RowOrigin, Expectations] = {}
+
+    def check(self) -> None:
+        """Bind every handler of every data set: what can be wrong with them shows before data is read."""
+        for name in self._lines:
+            self._bound(name)
+
+    def check_columns(self, dataset: str, columns: Collection[str]) -> None:
+        """Follow the columns of a data set's first rows through its handlers.
+
+        Raises:
+            DataError: a handler reads a column that no row has and no handler before it makes, or rows would end as
+                neither tokens nor text.
+        """
+        self._lines[dataset].check_columns(columns)
+
+    def stage(self, store: UnitStore, task: StagingTask) -> StagedUnit:
+        """Run one unit and keep its rows among the staged units.
+
+        Raises:
+            SourceError: its file cannot be read.
+            DataError: its rows do not all end alike, or hold what Parquet cannot.
+            EngineDifferenceError: a fast engine made another row than the reference.
+        """
+        unit, watch = task.unit, Stopwatch()
+        checked: AuditCollector | None = None
+        with store.writer(task.key) as writer:
+            log = RowLog(put_aside=writer.put_aside)
+            for batch, text_field in self.finished(unit, log, watch):
+                if len(batch):
+                    _write(writer, batch, text_field, unit)
+                watch.lap("store")
+                if len(batch) and text_field is None:
+                    checked = checked or AuditCollector(self._norms_of(unit.file.dataset))
+                    checked.add(batch.tokens[INPUT_IDS], batch.tokens[LABELS], batch.numbers)
+                watch.lap("audit")
+        audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
+        watch.lap("audit")
+        staged = writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit, unit.part.first_number)
+        store.keep(task.key, staged, writer.written)
+        return staged
+
+    def finished(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
+        """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
+
+        What becomes of rows goes to the log, and the time that reading, each handler and finishing take to the watch.
+
+        Raises:
+            SourceError, EngineDifferenceError: as `stage`.
+        """
+        steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
+        unreadable = log.beside()
+        self.tools.begin_unit()
+        try:
+            for batch in read_unit(unit, unreadable):
+                watch.lap("read")
+                log.read += len(batch)
+                for name, step in steps:
+                    log.handler = name
+                    batch = step(batch, log)
+                    watch.lap(name)
+                log.handler = FINISHING
+                for part in ending.parts(batch):
+                    finished = ending.finish(part, log, self.tools)
+                    watch.lap(FINISHING)
+                    yield finished
+                log.settle()
+        except (EngineDifferenceError, TemplateLimitError) as error:
+            raise error.at(f"{unit.file.path}:{error.place}") from None
+        log.join(unreadable)
+
+    def _norms_of(self, dataset: str) -> Expectations:
+        """What right rows of a data set look like, learnt when its first rows of tokens are there."""
+        line = self._lines[dataset]
+        making = making_of(line.options, line.config)
+        if making not in self._norms:
+            known = self.tools.vocabulary_size is not None
+            self._norms[making] = (
+                learn_expectations(self.tools.tokenizer, making, self.tools.stop_tokens)
+                if known
+                else Expectations(making=making)
+            )
+        return self._norms[making]
+
+    def _bound(self, dataset: str) -> list[tuple[str, Step]]:
+        if dataset not in self._steps:
+            line = self._lines[dataset]
+            handlers = [(link.name, link.bind(self.tools)) for link in line.links]
+            self._steps[dataset] = [*(("read", step) for step in line.load_steps(self.tools)), *handlers]
+        return self._steps[dataset]
+
+
+def _write(writer: StagingWriter, batch: Batch, text_field: str | None, unit: Unit) -> None:
+    try:
+        writer.write(batch, text_field)
+    except DataError as error:
+        place = error.place if isinstance(error, RetainedError) else 0
+        raise DataError(f"{unit.file.path}:{batch.numbers[place]}: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One data set's way through the pipeline."""
+
+    config: DatasetConfig
+    links: tuple[Link, ...]
+    options: DataOptions
+
+    @property
+    def retains_at_load(self) -> bool:
+        """Whether `retain_columns` speaks of the source's columns (dropped at load time) or of what handlers make."""
+        made = {column for link in self.links for column in link.handler.writes()}
+        knowable = all(":" not in link.name for link in self.links)
+        return bool(self.config.retain_columns) and knowable and not made & set(self.config.retain_columns)
+
+    @property
+    def ending(self) -> Ending:
+        """How this data set's rows are finished."""
+        options = self.options
+        kept_by_handlers = [link.handler.columns for link in self.links if isinstance(link.handler, RetainColumns)]
+        candidates = (options.dataset_text_field, text_column(self.links), DEFAULT_TEXT_FIELD)
+        return Ending(
+            text_fields=tuple(dict.fromkeys(name for name in candidates if name)),
+            retained=frozenset(self.config.retain_columns).union(*kept_by_handlers),
+            response_template=options.response_template,
+            instruction_template=options.instruction_template,
+            max_seq_length=options.max_seq_length,
+            overflow=options.overflow,
+            train_on_all=options.train_on == "all",
+        )
+
+    def load_steps(self, tools: ChatTokenizer) -> list[Step]:
+        """The data set's own renaming and dropping of columns, before any handler."""
+        steps: list[Step] = []
+        if self.config.rename_columns:
+            steps.append(RenameColumns(columns=self.config.rename_columns).bind(tools))
+        if self.config.remove_columns:
+            steps.append(RemoveColumns(columns=self.config.remove_columns).bind(tools))
+        if self.retains_at_load:
+            steps.append(self._retain)
+        return steps
+
+    def _retain(self, batch: Batch, log: RowLog) -> Batch:
+        """Token columns stay besides those that are named."""
+        named = self.config.retain_columns
+        return keep_columns(having(batch, log, named), {*named, *TOKEN_COLUMNS})
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        """Raise `DataError` when a handler reads a column that cannot be there, or the rows cannot be finished."""
+        self._require("rename_columns", self.config.rename_columns, columns)
+        at_hand = {self.config.rename_columns.get(name, name) for name in columns}
+        self._require("remove_columns", self.config.remove_columns, at_hand)
+        at_hand -= set(self.config.remove_columns)
+        if self.retains_at_load:
+            self._require("retain_columns", self.config.retain_columns, at_hand)
+            at_hand &= {*self.config.retain_columns, *TOKEN_COLUMNS}
+        seen = set(at_hand)
+        for link in self.links:
+            if ":" in link.name:
+                return  # what a function of the user's own makes of the columns, only running it tells
+            self._require(link.name, link.reads(), at_hand)
+            at_hand = link.columns_after(at_hand)
+            seen |= at_hand
+        self._require("retain_columns", self.config.retain_columns, seen)
+        problem = self.ending.problem_of(sorted(at_hand))
+        if problem is not None:
+            raise DataError(f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {problem}")
+
+    def _require(self, who: str, reads: Iterable[str], columns: Collection[str]) -> None:
+        missing = next((column for column in reads if column not in columns), None)
+        if missing is not None:
+            there = ", ".join(sorted(columns)) or "none"
+            raise DataError(
+                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {who} needs column {missing!r}, "
+                f"which no row has; columns there: {there}"
+            )

@@ -1,0 +1,277 @@
+"""plan(config) -> Plan: every input of a run found, checked and fingerprinted before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.fields import plain
+from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.config.validation import validate
+from sftkit.core.progress import Stopwatch
+from sftkit.core.row_log import UNREAD, BadRow, RowLog
+from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS
+from sftkit.errors import ConfigError, DataError
+from sftkit.execution.processes import available_cores
+from sftkit.execution.runner import Runner
+from sftkit.handlers.registry import build_chain
+from sftkit.handlers.user_function import check_trusted
+from sftkit.ordering.packing import NONE, pack_length_of
+from sftkit.preprocessing.infer_datasets import as_text_shards, datasets_of
+from sftkit.preprocessing.pipeline import Pipeline, Recipe
+from sftkit.preprocessing.unit_keys import LIMITS, recipe_key, unit_keys
+from sftkit.preprocessing.worker_warmup import SMALL
+from sftkit.shards.manifest import TokenizerInfo
+from sftkit.sources.discovery import find_sources
+from sftkit.sources.source_file import Limits, SourceFile
+from sftkit.sources.work_units import ScanAll, ScannedFile, Unit, in_threads, read_unit, scan_files
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.tokenizer_files import tokenizer_files
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
+
+_log = logging.getLogger(__name__)
+
+_TINY = 64 << 10
+"""Bytes of source that `tokenizers` has encoded before a fast encoder would be loaded."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, with every input known and checked, and nothing written yet.
+
+    recipe: what a worker process needs. pipeline: the recipe made ready, for this process. files: every source file
+    with its units, in the order of the rows. keys: what the units are kept under, in their order. fingerprint: equal
+    for plans that give the same shards. seconds: how long planning took.
+    """
+
+    config: PreprocessConfig
+    recipe: Recipe
+    pipeline: Pipeline
+    files: tuple[ScannedFile, ...]
+    keys: tuple[str, ...]
+    tokenizer: TokenizerInfo | None
+    fingerprint: str
+    seconds: float
+
+    @property
+    def units(self) -> list[Unit]:
+        """All work units, in the order of the rows."""
+        return [unit for file in self.files for unit in file.units]
+
+    @property
+    def workers(self) -> int:
+        """Processes that the run will use."""
+        if any(file.file.path.startswith("memory:") for file in self.files):
+            return 1  # only this process can see its memory
+        if self.config.num_workers is None and sum(file.file.size for file in self.files) < SMALL:
+            return 1
+        return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
+
+    def without(self, engine: str) -> Plan:
+        """The same plan with one fast engine given up. It gives the same shards."""
+        recipe = replace(self.recipe, tools=self.recipe.tools.without(engine))
+        return replace(self, recipe=recipe, pipeline=Pipeline(recipe, ChatTokenizer(recipe.tools)))
+
+
+def check(config: PreprocessConfig) -> None:
+    """Find everything wrong with a config that shows without reading data.
+
+    Raises:
+        ConfigError: with all of it.
+    """
+    problems: list[str] = []
+    checks: list[Callable[[], object]] = [partial(validate, config), partial(tokenizer_spec, config)]
+    checks += [partial(build_chain, dataset, index) for index, dataset in enumerate(config.datasets)]
+    checks += [partial(check_trusted, name, config.trust_packages) for name in _functions(config.datasets)]
+    for each in checks:
+        try:
+            each()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def _functions(datasets: Sequence[DatasetConfig]) -> list[str]:
+    """The functions that data handlers name."""
+    names = (handler.name for dataset in datasets for handler in dataset.data_handlers)
+    return sorted({name for name in names if ":" in name})
+
+
+def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
+    """Find and check every input of a run. Reads sources (to hash them and see their columns), writes nothing.
+
+    Args:
+        config: of the run.
+        runner: hashes sources elsewhere; without it this process does.
+
+    Raises:
+        ConfigError, SourceError, DataError, TokenizerError: something cannot work as configured.
+    """
+    watch = Stopwatch()
+    check(config)
+    config = as_text_shards(config)
+    limits = Limits(config.max_row_bytes, config.max_expansion)
+    found: dict[str, list[ScannedFile]] = {}
+    scan_all: ScanAll[ScannedFile] = in_threads if runner is None else partial(_by_runner, runner)
+
+    def found_of(dataset: DatasetConfig) -> list[ScannedFile]:
+        if dataset.name not in found:
+            sources = find_sources(dataset, limits, config.storage_options)
+            found[dataset.name] = scan_files(sources, config.unit_size, scan_all)
+        return found[dataset.name]
+
+    def columns_of(dataset: DatasetConfig) -> list[str]:
+        return _first_columns(found_of(dataset))
+
+    datasets = datasets_of(config, columns_of)
+    sizes = [file.file.size for dataset in datasets for file in found_of(dataset)]
+    recipe = Recipe(config, datasets, tool_spec(config, sum(sizes)))
+    pipeline = Pipeline(recipe, ChatTokenizer(recipe.tools))
+    pipeline.check()
+    for dataset in datasets:
+        _check_unpacked(dataset, columns_of(dataset))
+        pipeline.check_columns(dataset.name, columns_of(dataset))
+    files = _numbered([file for dataset in datasets for file in found[dataset.name]])
+    tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
+    if tokenizer is not None:
+        _warn_of_limits(pipeline, config)
+    identity = _identity(pipeline.tools, tokenizer) if tokenizer is not None else {}
+    keys = unit_keys(files, datasets, config, identity)
+    content = _fingerprint(recipe, files, identity)
+    watch.lap("plan")
+    planned = Plan(config, recipe, pipeline, files, keys, tokenizer, content, watch.seconds["plan"])
+    _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
+    return planned
+
+
+def _by_runner(
+    runner: Runner, scan: Callable[[SourceFile], ScannedFile], files: Sequence[SourceFile]
+) -> list[ScannedFile]:
+    done = {id(file): scanned for file, scanned in runner.run(scan, files)}
+    return [done[id(file)] for file in files]
+
+
+def _first_columns(files: list[ScannedFile]) -> list[str]:
+    """Columns that any of the first rows has.
+
+    Raises:
+        DataError: no row of any file can be read.
+    """
+    bad: list[str] = []
+    for unit in (unit for file in files for unit in file.units):
+
+        def keep_first(_: str, rows: Sequence[BadRow], path: str = unit.file.path) -> None:
+            if not bad:  # there may be millions of them
+                bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read")
+
+        log = RowLog(kind=UNREAD, put_aside=keep_first)
+        for batch in read_unit(unit, log):
+            return batch.columns()
+        log.settle()
+    raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows")
+
+
+def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:
+    """Packs would be taken for rows, and their sequences would run into each other.
+
+    Raises:
+        DataError: the rows are packs.
+    """
+    if {INPUT_IDS, SEQ_LENGTHS} <= set(columns):
+        raise DataError(
+            f"dataset {dataset.name!r} ({dataset.data_paths[0]}): its rows are packs (they have {SEQ_LENGTHS}), which "
+            "cannot be processed or packed again; give the data that they were made from"
+        )
+
+
+def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
+    """The files with their units numbered through all data sets."""
+    numbered, number = [], 0
+    for file in files:
+        units = tuple(replace(unit, number=number + index) for index, unit in enumerate(file.units))
+        number += len(units)
+        numbered.append(replace(file, units=units))
+    return tuple(numbered)
+
+
+def tool_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
+    """What tools a run over so many bytes of source works with."""
+    if config.engine == "reference":
+        reference = frozenset({ENCODER, RENDERER})
+    else:
+        reference = frozenset({ENCODER} if size < _TINY else ())
+    return ChatTokenizerSpec(
+        tokenizer=tokenizer_spec(config),
+        train_on=config.train_on,
+        engines=Engines(reference, config.engine_verify),
+        reasoning=config.reasoning,
+        special_tokens_in_content=config.special_tokens_in_content,
+        chat_template_kwargs=json.dumps(plain(config.chat_template_kwargs), sort_keys=True),
+    )
+
+
+def _tokenizer_info(tools: ChatTokenizer, spec: TokenizerSpec | None) -> TokenizerInfo | None:
+    if spec is None:
+        return None
+    tokenizer = tools.tokenizer
+    fingerprint, chat_template_sha256 = tools.identity
+    template = tokenizer.chat_template
+    return TokenizerInfo(
+        name=spec.name,
+        vocabulary_size=len(tokenizer),
+        eos_token=tokenizer.eos_token if isinstance(tokenizer.eos_token, str) else None,
+        fingerprint=fingerprint,
+        chat_template_sha256=chat_template_sha256,
+        added_special_tokens=spec.added_special_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        chat_template=json.dumps(template, sort_keys=True, indent=1) if isinstance(template, dict) else template,
+        files=tokenizer_files(spec.name),
+    )
+
+
+def _warn_of_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
+    limit = pipeline.tools.tokenizer.model_max_length
+    if config.max_seq_length is not None and limit < config.max_seq_length:
+        _log.warning(
+            "max_seq_length=%d is more than the tokenizer's model_max_length=%d; the rows follow max_seq_length",
+            config.max_seq_length,
+            limit,
+        )
+
+
+def _identity(tools: ChatTokenizer, info: TokenizerInfo) -> dict[str, Any]:
+    """Everything that tells apart tokenizers which make other rows, as JSON can hold it."""
+    tokenizer = tools.tokenizer
+    return {
+        "fingerprint": info.fingerprint,
+        "chat_template": info.chat_template_sha256,
+        "stop_tokens": tools.stop_tokens,
+        "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
+        LIMITS: [tokenizer.model_max_length, tokenizer.truncation_side],
+        "files": {} if tokenizer.is_fast else info.files,  # one written in Python is what its files make it
+    }
+
+
+def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: Mapping[str, Any]) -> str:
+    """sha256 over everything that decides the bytes of the shards; names and paths do not."""
+    config, datasets = recipe.options, recipe.datasets
+    numbers = {dataset.name: number for number, dataset in enumerate(datasets)}
+    content: dict[str, Any] = {
+        "sources": [(numbers[f.file.dataset], f.file.format, f.file.compression, f.sha256) for f in files],
+        "recipes": [recipe_key(dataset, config, identity) for dataset in datasets],
+        "mixing": [[plain(dataset.split), dataset.sampling, dataset.shuffle] for dataset in datasets],
+        "order": [config.dataprocessor.seed, config.dataprocessor.sampling_stopping_strategy],
+        "shards": [getattr(config, key, None) for key in ("num_dataset_shards", "num_eval_dataset_shards")],
+    }
+    if config.packing != NONE:
+        content["packing"] = [config.packing, pack_length_of(config), config.overflow]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""The first rows of a data config as shards in a scratch directory, without running the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from sftkit.config.commands import InspectConfig, as_preprocess
+from sftkit.core.progress import Stopwatch
+from sftkit.core.row_log import RowLog
+from sftkit.core.splits import TRAIN
+from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.errors import DataError
+from sftkit.ordering.packing import NONE
+from sftkit.preprocessing.build import layout_of
+from sftkit.preprocessing.planning import Plan, plan
+from sftkit.shards.reading import ShardSet
+from sftkit.shards.staging.unit_writer import StagedUnit, StagingWriter
+from sftkit.shards.writing.gather import Sequences
+from sftkit.shards.writing.shard_writer import ShardTask, shard_name, write_shard
+
+_log = logging.getLogger(__name__)
+
+SAMPLE_ROWS = 100
+"""At least so many rows of each data set are made, so that there is something to search and to draw from."""
+
+
+def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
+    """Run the first rows of every data set through the pipeline and lay them out in turns, as one train split. They
+    are not packed: which rows share a pack is known when all of them are there.
+
+    Raises:
+        ConfigError, SourceError, DataError, TokenizerError: as `preprocess` would.
+    """
+    import_transformers_without_torch()
+    # A few rows are made before a fast engine would be loaded.
+    planned = plan(replace(as_preprocess(config, str(scratch)), engine="reference"))
+    wanted = max(SAMPLE_ROWS, config.rows, (config.row or 0) + 1)
+    staged = [
+        _stage_sample(planned, dataset.name, number, scratch, wanted)
+        for number, dataset in enumerate(planned.recipe.datasets)
+    ]
+    filled = [unit for unit in staged if unit.rows]
+    if not filled:
+        raise DataError(
+            "no rows left to show: every row of the data config that was tried is dropped or cannot be used; "
+            "preprocess says why"
+        )
+    rows = _in_turns([unit.rows for unit in filled])
+    sizes = np.concatenate([unit.sizes for unit in filled])[rows]
+    path = scratch / shard_name(TRAIN, 0, 1)
+    write_shard(layout_of(filled), ShardTask(path, Sequences(rows, sizes)))
+    unpacked = "" if config.packing == NONE else ", before they are packed"
+    name = f"the first rows of {_name(config)}{unpacked} (preview, nothing written)"
+    return ShardSet(scratch, {TRAIN: (path,)}, None, name)
+
+
+def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wanted: int) -> StagedUnit:
+    log = RowLog()
+    count = 0
+    units = [unit for file in planned.files if file.file.dataset == dataset for unit in file.units]
+    with StagingWriter(scratch / f"sample-{number}.arrow") as writer:
+        for unit in units:
+            for batch, text_field in planned.pipeline.finished(unit, log, Stopwatch()):
+                if len(batch):
+                    writer.write(batch, text_field)
+                count += len(batch)
+                if count >= wanted:
+                    break
+            for row in log.bad:
+                _log.warning("%s:%d: %s", unit.file.path, row.number, row.reason)
+            log.bad.clear()
+            if count >= wanted:
+                break
+    return writer.staged(number, log, {}, {})
+
+
+def _name(config: InspectConfig) -> str:
+    return config.data_config_path or ", ".join(config.training_data_path) or "the data config"
+
+
+def _in_turns(counts: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Row indices that take one row of each data set after the other."""
+    bases = np.cumsum([0, *counts[:-1]])
+    columns = [range(base, base + count) for base, count in zip(bases, counts, strict=True)]
+    return np.array([row for turn in zip_longest(*columns) for row in turn if row is not None], np.int64)

@@ -1,0 +1,95 @@
+"""What a recipe needs of this machine, for processes of others: a tokenizer's files, and modules of the user's own.
+
+They are unpacked once on each machine, into a directory named by their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sftkit.errors import TokenizerError
+from sftkit.handlers.user_function import own_modules
+from sftkit.preprocessing.pipeline import Recipe
+from sftkit.storage.files import size_of
+from sftkit.tokenization.tokenizer_files import files_of_tokenizer
+
+_TOKENIZER = "tokenizer"
+_MODULES = "modules"
+
+
+@dataclass(frozen=True)
+class RecipeBundle:
+    """A recipe and the files that go with it, by their names: `tokenizer/...` and `modules/...`."""
+
+    recipe: Recipe
+    files: Mapping[str, bytes]
+
+
+def packed(recipe: Recipe) -> RecipeBundle:
+    """A recipe with what it needs of this machine.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    files: dict[str, bytes] = {}
+    spec = recipe.tools.tokenizer
+    for name, path in files_of_tokenizer(spec.name) if spec is not None else ():
+        files[f"{_TOKENIZER}/{name}"] = path.read_bytes()
+    for name, path in own_modules(_functions(recipe)):
+        files[f"{_MODULES}/{name}"] = path.read_bytes()
+    return RecipeBundle(recipe, files)
+
+
+def unpacked(luggage: RecipeBundle) -> Recipe:
+    """The recipe as it works here: its tokenizer is loaded from the files that came with it, modules are found.
+
+    Raises:
+        TokenizerError: the directory for it belongs to someone else.
+        OSError: it cannot be written.
+    """
+    if not luggage.files:
+        return luggage.recipe
+    folder = _unpack(luggage.files)
+    if (folder / _MODULES).is_dir() and str(folder / _MODULES) not in sys.path:
+        sys.path.insert(0, str(folder / _MODULES))  # before copies that a node may have, of another day
+    spec = luggage.recipe.tools.tokenizer
+    if spec is None or not (folder / _TOKENIZER).is_dir():
+        return luggage.recipe
+    here = replace(spec, name=str(folder / _TOKENIZER))
+    return replace(luggage.recipe, tools=replace(luggage.recipe.tools, tokenizer=here))
+
+
+def _unpack(files: Mapping[str, bytes]) -> Path:
+    digest = hashlib.sha256(pickle.dumps(sorted(files.items()))).hexdigest()
+    home = Path(tempfile.gettempdir(), f"sftkit-{os.getuid()}")
+    home.mkdir(mode=0o700, exist_ok=True)
+    if home.stat().st_uid != os.getuid():
+        raise TokenizerError(f"{home}: belongs to another user; set TMPDIR to a directory of your own on every node")
+    folder = home / digest
+    if all(size_of(folder / name) == len(content) for name, content in files.items()):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)  # a cleaner of temporary files was there
+    aside = home / f".{digest}.{uuid.uuid4().hex}"
+    for name, content in files.items():
+        path = aside / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    try:
+        aside.rename(folder)
+    except OSError:  # another process of this machine was as quick
+        shutil.rmtree(aside)
+    return folder
+
+
+def _functions(recipe: Recipe) -> Iterator[str]:
+    for dataset in recipe.datasets:
+        yield from (handler.name for handler in dataset.data_handlers if ":" in handler.name)

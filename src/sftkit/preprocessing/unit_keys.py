@@ -1,0 +1,123 @@
+"""What a staged unit is named by: everything that decides what its rows become, and nothing else.
+
+In a key are
+
+- the bytes: their sha256 where the range is one of bytes, so that a line that is mended, or lines that are added at
+  the end, change only the units that they are in; else the sha256 of the source file and the unit's range of it;
+  besides, format and compression;
+- the recipe of a row: the data set's renamed, retained and removed columns and its handlers (by their meaning: other
+  names for the same, and arguments that change nothing, make no difference; of functions of the user's own also the
+  sha256 of the file that defines them, though not of what that imports), the options that change rows, the
+  tokenizer's fingerprint and chat template, the model's stop tokens, `ROW_SEMANTICS`, and the versions of the
+  libraries that rows follow.
+
+Not in a key are the file's path, where in it a range of bytes begins, the data set's name, and all that happens to
+rows once they are staged: seed, sampling, split, shuffling, packing, shards. Nor are the engines and their
+verification, the number of workers, and limits on bad rows: they change no row. A key is a sha256 in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sftkit.config.fields import plain
+from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.handlers.registry import Link, build_chain
+from sftkit.handlers.user_function import UserFunction, import_function
+from sftkit.sources.source_file import Range
+from sftkit.sources.work_units import ScannedFile
+
+ROW_SEMANTICS = 2
+"""Raised whenever the same input would give other rows than before."""
+
+LIMITS = "limits"
+"""Which of the things that tell tokenizers apart only truncation sees, and functions of the user's own."""
+
+_REFERENCES = ("jinja2", "tokenizers", "transformers")
+
+ROW_OPTIONS = (
+    "response_template",
+    "instruction_template",
+    "dataset_text_field",
+    "max_seq_length",
+    "train_on",
+    "reasoning",
+    "chat_template_kwargs",
+    "special_tokens_in_content",
+    "max_row_bytes",
+)
+"""Options that change rows, besides `overflow` where there is a `max_seq_length`."""
+
+
+def unit_keys(
+    files: Sequence[ScannedFile],
+    datasets: Sequence[DatasetConfig],
+    options: DataOptions,
+    tokenizer: Mapping[str, Any],
+) -> tuple[str, ...]:
+    """The key of every unit of some files, in order.
+
+    tokenizer: what tells tokenizers apart, as JSON can hold it.
+    """
+    versions = {name: version(name) for name in _REFERENCES}
+    recipes = {dataset.name: [versions, recipe_key(dataset, options, tokenizer)] for dataset in datasets}
+    return tuple(
+        _sha256([recipes[file.file.dataset], file.file.format, file.file.compression, *_bytes(file, unit.part)])
+        for file in files
+        for unit in file.units
+    )
+
+
+def _bytes(file: ScannedFile, part: Range) -> list[Any]:
+    """What tells apart the bytes of a range, wherever they stand; at the beginning of a file they may hold its mark."""
+    if part.sha256 is not None:
+        return [part.sha256, part.start == 0]
+    return [file.sha256, part.start, part.stop, part.skip, part.rows]
+
+
+def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[str, Any]) -> str:
+    """What is made of the rows of a data set, as a name: the part of its units' keys that is not their bytes."""
+    links = build_chain(dataset, 0)
+    sees_limits = any(":" in link.name or getattr(link.handler, "truncation", False) for link in links)
+    return _sha256(
+        {
+            "row_semantics": ROW_SEMANTICS,
+            "rename_columns": plain(dataset.rename_columns),
+            "retain_columns": sorted(dataset.retain_columns),
+            "remove_columns": sorted(dataset.remove_columns),
+            "handlers": [[link.name, _meaning(link), sorted(link.remove_columns)] for link in links],
+            "options": {key: plain(getattr(options, key)) for key in ROW_OPTIONS},
+            "overflow": options.overflow if options.max_seq_length is not None else None,
+            "tokenizer": {key: value for key, value in tokenizer.items() if key != LIMITS or sees_limits},
+        }
+    )
+
+
+def _meaning(link: Link) -> Any:
+    """What a handler does; of a function of the user's own, its arguments as Python writes them, and its source."""
+    if isinstance(link.handler, UserFunction):
+        given = sorted((str(name), repr(value)) for name, value in link.handler.fn_kwargs.items())
+        return [given, _source_of(link.name)]
+    return plain(link.handler)
+
+
+def _source_of(name: str) -> list[str]:
+    """sha256 of the files that a function of the user's own is in: where it is named, and where it is defined."""
+    function = import_function(name)
+    files = {getattr(sys.modules[name.partition(":")[0]], "__file__", None)}
+    with suppress(TypeError):  # not a function written in Python
+        files.add(inspect.getsourcefile(inspect.unwrap(function)))
+    paths = sorted(file for file in files if file is not None)
+    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if Path(path).is_file()]
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

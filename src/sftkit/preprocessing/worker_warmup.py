@@ -1,0 +1,70 @@
+"""Getting worker processes ready while the run is still being planned. Light to import, for it comes first.
+
+On Linux workers are forked from a server (Python's `forkserver`) that has imported and loaded what all of them need.
+It takes about as long to do that as this process takes to plan, so it is told to begin at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import glob
+import multiprocessing
+import os
+import pickle
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import forkserver
+from pathlib import Path
+
+from sftkit.config.schema import DataOptions
+from sftkit.execution.processes import START_METHOD, available_cores, interrupts_held_back
+from sftkit.sample import sample_path
+
+SMALL = 4 << 20
+"""Bytes of source below which starting worker processes costs more than it saves."""
+
+WARM_UP = "SFTKIT_WARM_UP"
+"""Environment variable of the fork server: the size of the sources and the options of the run, pickled, base64."""
+
+
+def warm_up_workers(config: DataOptions) -> None:
+    """Let the fork server begin, where a run will have workers.
+
+    Without this, or where it cannot be done, workers load what they need when they first need it.
+    """
+    listed = [path for dataset in config.datasets for path in dataset.data_paths]
+    size = _local_size([*listed, *config.training_data_path, *config.validation_data_path])
+    if START_METHOD != "forkserver" or size < SMALL or config.num_workers == 1 or available_cores() == 1:
+        return
+    told = replace(config, datasets=(), storage_options={})  # who says how rows become tokens; no passwords
+    given = {
+        WARM_UP: base64.b64encode(pickle.dumps((size, told))).decode(),
+        "TOKENIZERS_PARALLELISM": "false",  # the workers are the parallelism
+    }
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        multiprocessing.get_context(START_METHOD).set_forkserver_preload(["sftkit.preprocessing.worker_preload"])
+        with interrupts_held_back():
+            forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _local_size(paths: Sequence[str]) -> int:
+    """Bytes that lie at local paths, at a glance: 0 for what is not there, not local, or cannot be looked at."""
+    size = 0
+    for path in paths:
+        pattern = str(Path(sample_path(path)).expanduser())
+        # Path.glob wants a root and a relative pattern; what the user wrote is neither
+        for name in [] if "://" in path else glob.glob(pattern, recursive=True) or [pattern]:  # noqa: PTH207
+            with suppress(OSError):
+                place = Path(name)
+                inside = place.rglob("*") if place.is_dir() else [place]
+                size += sum(file.stat().st_size for file in inside if file.is_file())
+    return size

@@ -1,0 +1,39 @@
+"""numpy and text <-> Arrow, by their buffers. `pa.array` and `to_numpy` would import pandas wherever it is installed,
+which takes as long as staging thousands of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sftkit.core.rows import Ragged
+
+
+def flat_array(values: npt.NDArray[Any]) -> pa.Array:
+    """Numbers as an Arrow array of the same type, without copying them."""
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
+def list_array(column: Ragged) -> pa.Array:
+    """A ragged column as an Arrow list<int32> array (at most 2^31 values)."""
+    return pa.ListArray.from_arrays(flat_array(column.offsets.astype(np.int32)), flat_array(column.values))
+
+
+def text_array(texts: Sequence[str]) -> pa.Array:
+    """Texts as an Arrow large_string array."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
+
+
+def numbers_of(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The numbers of an Arrow array without nulls, without copying them."""
+    return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]

@@ -1,0 +1,1 @@
+"""The output directory, local or remote: what exists already, and how a data set is published."""

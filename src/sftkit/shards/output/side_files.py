@@ -1,0 +1,77 @@
+"""What stands beside the shards of a data set: the rows that could not be used, and the card."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+
+from sftkit.core.row_log import BadRow
+from sftkit.shards.manifest import Manifest
+from sftkit.storage.dataset_files import CARD_NAME, QUARANTINE_NAME
+from sftkit.storage.files import remove, replacing, sha256_of_file, write_text
+from sftkit.storage.paths import AnyPath
+
+
+def dataset_card(manifest: Manifest) -> str:
+    """A card whose head names the files of each split, and whose text says what they hold."""
+    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
+    for name in manifest.splits:
+        lines += [f"  - split: {name}", f"    path: {name}-*.parquet"]
+    lines += ["---", "", "# Training-ready shards", ""]
+    if manifest.tokenizer is not None and manifest.text_column is None:
+        lines += [
+            f"Tokenized with {_code(manifest.tokenizer.name)}; `labels` are unshifted, -100 where there is no loss.",
+            "",
+        ]
+    if any(split.pack_length is not None for split in manifest.splits.values()):
+        lines += [
+            "Rows are packs: sequences laid end to end, `seq_lengths` tokens each. A sequence must not attend to the "
+            "ones before it, and its positions begin at 0.",
+            "",
+        ]
+    lines += ["| split | shards | rows | tokens | trained tokens |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, split in manifest.splits.items():
+        rows = f"{split.rows:,}"
+        if split.pack_length is not None and split.sequences is not None and split.fill_rate is not None:
+            rows += f" packs of {split.pack_length:,}, {split.fill_rate:.1%} full, with {split.sequences:,} sequences"
+        lines.append(f"| {name} | {len(split.shards)} | {rows} | {split.tokens:,} | {split.trained_tokens:,} |")
+    lines += ["", f"Columns: {', '.join(map(_code, manifest.columns))}. "]
+    lines += ["How they were made, and from what, stands in `manifest.json`."]
+    return "\n".join(lines) + "\n"
+
+
+def _code(name: str) -> str:
+    """A name from data or a path as a code span of Markdown, in which nothing is markup. Its fence is longer than any
+    run of backticks in it (CommonMark 0.31, 6.1).
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    return f"{fence} {shown} {fence}" if "`" in shown else f"`{shown}`"
+
+
+def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> None:
+    """Write quarantined rows, (path, row) each, one JSON object a line; no file where there are none."""
+    remove(target)
+    if not bad:
+        return
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        for path, row in bad:
+            entry = {"path": path, "row": row.number, "reason": row.reason, "content": row.content}
+            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def write_beside(folder: AnyPath, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> dict[str, str]:
+    """Write what stands beside the shards; sha256 by name."""
+    write_quarantine(folder / QUARANTINE_NAME, bad)
+    write_text(folder / CARD_NAME, dataset_card(manifest))
+    found = {CARD_NAME: sha256_of_file(folder / CARD_NAME), QUARANTINE_NAME: quarantine_sha256(folder)}
+    return {name: sha256 for name, sha256 in found.items() if sha256 is not None}
+
+
+def quarantine_sha256(folder: AnyPath) -> str | None:
+    """sha256 of the quarantine of a data set, None where it has none."""
+    try:
+        return sha256_of_file(folder / QUARANTINE_NAME)
+    except (FileNotFoundError, IsADirectoryError):
+        return None

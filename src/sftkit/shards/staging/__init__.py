@@ -1,0 +1,1 @@
+"""Staged units: the finished rows of a work unit, written and read."""

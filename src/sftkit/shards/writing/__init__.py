@@ -1,0 +1,1 @@
+"""Staged rows in their final order -> Parquet shards."""

@@ -1,0 +1,1 @@
+"""Source formats: JSON Lines, JSON arrays, CSV and TSV, Parquet and Arrow."""

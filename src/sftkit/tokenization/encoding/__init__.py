@@ -1,0 +1,1 @@
+"""Text -> token ids, and which tokens lie in given character spans: the reference, and faster engines."""

@@ -1,0 +1,1 @@
+"""Conversations -> text: the Jinja2 reference, and minijinja where it gives the same text."""

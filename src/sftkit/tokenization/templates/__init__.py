@@ -1,0 +1,1 @@
+"""The source of chat templates: lexing, static analysis, and marking."""

@@ -1,0 +1,1 @@
+"""Config keys -> `transformers.TrainingArguments`: their types, old names, and settings that conflict."""

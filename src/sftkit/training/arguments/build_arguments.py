@@ -1,0 +1,175 @@
+"""The configuration of a training run -> `transformers.TrainingArguments`.
+
+Neither transformers nor torch is imported before every value has been read and found good.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from sftkit.config.commands import TrainConfig
+from sftkit.errors import ConfigError, TrainingError
+from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
+from sftkit.training.arguments.coercion import coerce
+from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
+from sftkit.training.arguments.setting_conflicts import check_combinations
+from sftkit.training.arguments.trackers import tracker_problems
+from sftkit.training.distributed import (
+    accelerator_available,
+    quiet_replicas,
+    warn_once,
+    without_fsdp_on_cpu,
+    world_size,
+)
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+__all__ = ["TrainingArgument", "argument_problems", "extra_keys", "make_training_arguments", "training_argument_fields"]
+
+_log = logging.getLogger(__name__)
+
+# Deprecated names that transformers still has: the new one is used, so that it need not warn.
+_PREFERRED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+_AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+
+
+@cache
+def training_argument_fields() -> Mapping[str, TrainingArgument]:
+    """Every key that `sftkit train` takes for the Trainer: those of TrainingArguments, then the removed ones.
+
+    Raises:
+        TrainingError: transformers is not installed, or is one whose source cannot be read.
+    """
+    removed = {name: entry.argument for name, entry in _removed().items()}
+    return MappingProxyType({**source_fields(), **removed})
+
+
+@cache
+def extra_keys() -> Mapping[str, Any]:
+    """The same keys with the types that the command line parser asks for: bool, or str for text read later."""
+    return MappingProxyType(
+        {name: bool if field.is_boolean else str for name, field in training_argument_fields().items()}
+    )
+
+
+def argument_problems(given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the keys and values given for the Trainer, one sentence each; [] when nothing is."""
+    translation = _translated(given)
+    return [*translation.problems, *_range_problems(translation.values)]
+
+
+def _range_problems(values: Mapping[str, Any]) -> list[str]:
+    """Counts of nothing, which the Trainer would only stumble over in the middle of its work."""
+    counts = [(name, values[name]) for name in _AT_LEAST_ONE if isinstance(values.get(name), int)]
+    return [f"{name} must be 1 or more, not {value}" for name, value in counts if value < 1]
+
+
+def make_training_arguments(config: TrainConfig) -> TrainingArguments:
+    """The Trainer's arguments for a run, with the renamed and removed ones of older transformers in effect.
+
+    Makes the run's device and, under a launcher, its process group; it is called before any data is built.
+
+    Raises:
+        ConfigError: keys or values that cannot be used, all of them, or a combination the Trainer refuses.
+        TrainingError: the processes or the device cannot be set up.
+    """
+    translation = _translated(config.training_arguments)
+    _add_settings(config, translation)
+    translation.problems += tracker_problems(translation.values["report_to"])
+    if translation.problems:
+        raise ConfigError(translation.problems)
+    for warning in translation.warnings:
+        warn_once(_log, warning)
+    quiet_replicas()
+    os.environ.update(translation.environment)
+    values = translation.values
+    if values.get("use_cpu") or not accelerator_available():
+        values["use_cpu"] = True
+    without_fsdp_on_cpu(use_cpu=bool(values.get("use_cpu")))
+    arguments = _build(values)
+    check_combinations(config, arguments)
+    return arguments
+
+
+@cache
+def _removed() -> Mapping[str, RemovedArgument]:
+    """The removed arguments that the installed transformers no longer has."""
+    present = source_fields()
+    return MappingProxyType({name: entry for name, entry in REMOVED_ARGUMENTS.items() if name not in present})
+
+
+def _translated(given: Mapping[str, Any]) -> Translation:
+    problems: list[str] = []
+    translation = Translation(coerce(given, training_argument_fields(), problems), problems)
+    translate(translation, _removed())
+    present = source_fields()
+    for old, new in _PREFERRED.items():
+        if new in present and translation.values.get(old) is not None:
+            translation.values.setdefault(new, translation.values.pop(old))
+    return translation
+
+
+def _add_settings(config: TrainConfig, translation: Translation) -> None:
+    """What TrainConfig holds of the Trainer's settings, and our defaults where nothing is said."""
+    values = translation.values
+    if config.split_batches:
+        translation.mapping("accelerator_config")["split_batches"] = True
+        batch = int(values.get("per_device_train_batch_size", 8))
+        if batch % world_size():
+            translation.problems.append(
+                f"split_batches: a batch of {batch} (per_device_train_batch_size) cannot be split evenly"
+                f" over {world_size()} processes"
+            )
+    if config.use_reentrant is not None:
+        checkpointing = "activation_checkpointing_kwargs"
+        key = checkpointing if checkpointing in source_fields() else "gradient_checkpointing_kwargs"
+        translation.mapping(key)["use_reentrant"] = config.use_reentrant
+    values["output_dir"] = config.output_dir
+    values["log_level"] = config.log_level
+    values.setdefault("log_level_replica", "error")
+    values.setdefault("logging_steps", 10)
+    values.setdefault("report_to", "none")
+    values.setdefault("disable_tqdm", True)
+    # Every parameter takes part in every micro-batch, so DDP need not look for those that do not, which costs time.
+    values.setdefault("ddp_find_unused_parameters", False)
+    if config.experiment:
+        values.setdefault("run_name", config.experiment)
+
+
+def _build(values: dict[str, Any]) -> TrainingArguments:
+    from transformers import TrainingArguments
+
+    try:
+        if isinstance(values.get("parallelism_config"), dict):
+            from accelerate.parallelism_config import ParallelismConfig
+
+            values = values | {"parallelism_config": ParallelismConfig(**values["parallelism_config"])}
+        arguments = TrainingArguments(**values)
+    except (ValueError, TypeError, KeyError, ImportError, NotImplementedError) as error:
+        raise ConfigError(_sentence(error, values)) from error
+    except (RuntimeError, OSError) as error:
+        raise TrainingError(f"the run cannot be set up: {_one_line(error)}") from error
+    # `accelerate launch` may ask for it, too, and says so to the Trainer alone.
+    arguments.bf16 = arguments.mixed_precision == "bf16"
+    arguments.fp16 = arguments.mixed_precision == "fp16"
+    return arguments
+
+
+def _sentence(error: Exception, values: Mapping[str, Any]) -> str:
+    text = _one_line(error)
+    named = [key for key in values if key in text]
+    return text if named else f"the training arguments do not go together: {text}"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,1 +1,0 @@
-"""Shards -> the micro-batches of each process."""

@@ -1,1 +1,0 @@
-"""Checkpoints: which are whole, which run they are of, and going on from them."""

@@ -1,0 +1,1 @@
+"""Throughput, floating-point operations, hardware limits, and the loss curve."""

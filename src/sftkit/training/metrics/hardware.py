@@ -1,0 +1,89 @@
+"""What the hardware of a run can do, and how much memory the run took."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class PeakFlops:
+    """Teraflops of one device by data type, dense: matrix units for 16 bits and TF32, general units for float32."""
+
+    half: float
+    tf32: float
+    single: float
+
+
+# The first pattern that is found in the device's name holds. Sources: the makers' data sheets and architecture white
+# papers, without sparsity (where NVIDIA gives only figures with 2:4 sparsity, half of them), at boost clock; for
+# GeForce and RTX boards 16 bits with accumulation in float32, as torch computes.
+_PEAKS: tuple[tuple[str, PeakFlops], ...] = (
+    (r"GB200", PeakFlops(2500, 1250, 80)),
+    (r"B200", PeakFlops(2250, 1125, 75)),
+    (r"B100", PeakFlops(1750, 875, 60)),
+    (r"GH200", PeakFlops(989.4, 494.7, 66.9)),
+    (r"H[12]00 NVL", PeakFlops(835.5, 417.7, 60)),
+    (r"H[18]00 PCIe", PeakFlops(756, 378, 51)),
+    (r"H[128]00", PeakFlops(989.4, 494.7, 66.9)),
+    (r"H20\b", PeakFlops(148, 74, 44)),
+    (r"A[18]00", PeakFlops(312, 156, 19.5)),
+    (r"A30\b", PeakFlops(165, 82, 10.3)),
+    (r"A40\b", PeakFlops(149.7, 74.8, 37.4)),
+    (r"A10G", PeakFlops(70, 35, 35)),
+    (r"A10\b", PeakFlops(125, 62.5, 31.2)),
+    (r"RTX A6000", PeakFlops(154.8, 77.4, 38.7)),
+    (r"RTX 6000 Ada", PeakFlops(364.2, 182.1, 91.1)),
+    (r"L40S", PeakFlops(362, 183, 91.6)),
+    (r"L40\b", PeakFlops(181, 90.5, 90.5)),
+    (r"L4\b", PeakFlops(121, 60, 30.3)),
+    (r"RTX 5090(?! D| Laptop)", PeakFlops(209.5, 104.8, 104.8)),
+    (r"RTX 4090(?! D| Laptop)", PeakFlops(165.2, 82.6, 82.6)),
+    (r"RTX 3090(?! Ti| Laptop)", PeakFlops(71, 35.6, 35.6)),
+    (r"MI300A", PeakFlops(980.6, 490.3, 122.6)),
+    (r"MI3(?:00|25)X", PeakFlops(1307.4, 653.7, 163.4)),
+    (r"MI355X", PeakFlops(2516.6, 0, 157.3)),
+    (r"MI350X", PeakFlops(2309.6, 0, 144.2)),
+    (r"MI250", PeakFlops(191.5, 0, 23.9)),  # one of the two halves of a card, which is what torch calls a device
+)
+
+
+def peak_flops(name: str, dtype: torch.dtype, *, tf32: bool = False) -> float | None:
+    """Floating-point operations a second that a device can do at most; None where that is not known.
+
+    Args:
+        name: the device's name, as `torch.cuda.get_device_name` tells it.
+        dtype: what matrices are multiplied in (under autocast: its data type).
+        tf32: whether float32 matrices may be multiplied in TF32.
+    """
+    peak = next((peak for pattern, peak in _PEAKS if re.search(pattern, name)), None)
+    if peak is None:
+        return None
+    if dtype in (torch.bfloat16, torch.float16):
+        return peak.half * 1e12
+    if dtype != torch.float32:
+        return None
+    return (peak.tf32 if tf32 and peak.tf32 else peak.single) * 1e12
+
+
+def device_peak(device: torch.device, dtype: torch.dtype) -> float | None:
+    """The same for a device of this machine; None for anything but a GPU."""
+    if device.type != "cuda":
+        return None
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    return peak_flops(torch.cuda.get_device_name(device), dtype, tf32=tf32)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that were held at a time: on the GPU by torch, else in main memory by this process (0 on Windows)."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -1,0 +1,127 @@
+"""Whether shards and model belong together: the tokenizer and the chat template that made the shards."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sftkit.config.commands import TrainConfig
+from sftkit.config.schema import ProcessorConfig
+from sftkit.errors import ConfigError, TrainingError
+from sftkit.shards.footers import sound_footers
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.reading import ShardSet
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer, read_chat_template, tokenizer_spec
+from sftkit.tokenizer_match import Mismatch, mismatches
+from sftkit.training.distributed import warn_once
+from sftkit.training.models.vocabulary_check import check_stops, check_vocabulary, token_facts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+
+_TEMPLATE_KEYS = ("chat_template", "chat_template_path", "chat_template_base64")
+
+
+@dataclass(frozen=True)
+class RunTokenizer:
+    """The tokenizer of a run, to be saved with the model.
+
+    known_tokens: its length before special tokens were added to it for this run.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    known_tokens: int
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills up a batch; where there is no pad token, eos (it is masked, so any id would do)."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+
+def run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
+    """Load the tokenizer of a run, and see to it that shards, tokenizer and model belong together.
+
+    Special tokens and a chat template that were given when the shards were made, and are not given now, are taken
+    from the manifest: what is saved with the model is what its data was made with. Of the model only the config is
+    read.
+
+    Raises:
+        DataError: shards are missing, cut short or exchanged, or hold an id that the model does not have.
+        TrainingError: the tokenizer is not the one that made the shards, or larger than the model's embedding (and
+            `allow_mismatch` is off), or no tokenizer is named.
+        TokenizerError: the tokenizer cannot be loaded.
+    """
+    footers = sound_footers(shards)
+    spec = tokenizer_spec(config)
+    if spec is None:
+        raise TrainingError("model_name_or_path is missing: it names the model to train")
+    if shards.manifest is not None:
+        spec = _as_recorded(spec, shards.manifest)
+    tokenizer = load_tokenizer(spec)
+    known = len(tokenizer)
+    if spec.added_special_tokens:
+        known = len(load_tokenizer(replace(spec, added_special_tokens=())))
+    _check_origin(config, shards, tokenizer, spec)
+    facts = token_facts(config)
+    check_vocabulary(facts, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
+    check_stops(facts, tokenizer, shards)
+    return RunTokenizer(tokenizer, known)
+
+
+def _check_origin(
+    config: TrainConfig, shards: ShardSet, tokenizer: PreTrainedTokenizerBase, spec: TokenizerSpec
+) -> None:
+    """Refuse a tokenizer, or a chat template, that is not the one that made the shards; show what differs."""
+    made_with = shards.manifest.tokenizer if shards.manifest is not None else None
+    if made_with is None:
+        return
+    found = mismatches(made_with, tokenizer, spec)
+    if found and set(made_with.added_special_tokens) < set(spec.added_special_tokens):
+        # Tokens that are added now change no id of the shards: what counts is the tokenizer without them.
+        before = replace(spec, added_special_tokens=made_with.added_special_tokens)
+        found = mismatches(made_with, load_tokenizer(before), before)
+    if not found:
+        return
+    text = f"{shards.root} was made with another tokenizer than {spec.name}: {'; '.join(each.clause for each in found)}"
+    if not config.allow_mismatch:
+        remedy = "take the one that made them, or make them anew; allow_mismatch=true trains all the same"
+        raise TrainingError(_with_details(f"{text} ({remedy})", found))
+    warn_once(_log, _with_details(text, found))
+
+
+def _with_details(text: str, found: tuple[Mismatch, ...]) -> str:
+    return "\n  ".join([text, *(line for each in found for line in each.details)])
+
+
+def _as_recorded(spec: TokenizerSpec, manifest: Manifest) -> TokenizerSpec:
+    if manifest.tokenizer is not None and not spec.added_special_tokens:
+        spec = replace(spec, added_special_tokens=manifest.tokenizer.added_special_tokens)
+    if spec.chat_template is None:
+        spec = replace(spec, chat_template=_recorded_template(manifest))
+    return spec
+
+
+def _recorded_template(manifest: Manifest) -> str | None:
+    """The chat template that the config of the shards gave, None where it gave none or it is no longer there."""
+    section = manifest.config.get("dataprocessor")
+    if not isinstance(section, dict):
+        return None
+    given = {key: str(section[key]) for key in _TEMPLATE_KEYS if section.get(key) is not None}
+    if given and manifest.tokenizer is not None and manifest.tokenizer.chat_template is not None:
+        return manifest.tokenizer.chat_template  # whatever has become of the file it came from
+    try:
+        return read_chat_template(
+            ProcessorConfig(
+                chat_template=given.get("chat_template"),
+                chat_template_path=given.get("chat_template_path"),
+                chat_template_base64=given.get("chat_template_base64"),
+            )
+        )
+    except ConfigError:
+        return None  # a template file that has gone; the comparison that follows says what that means

@@ -1,1 +1,0 @@
-"""A run's settings -> transformers' TrainingArguments, checked before anything is loaded."""

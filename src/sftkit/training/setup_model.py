@@ -1,0 +1,77 @@
+"""The model and the tokenizer of a run, made ready: new tokens, adapters, what is frozen, and what the model can do."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sftkit.config.commands import TrainConfig
+from sftkit.core.splits import TRAIN
+from sftkit.shards.reading import ShardSet
+from sftkit.training.distributed import is_main_process, warn_once
+from sftkit.training.listener import RunListener
+from sftkit.training.metrics.flops import training_cost
+from sftkit.training.metrics.hardware import device_peak
+from sftkit.training.metrics.throughput import Meter
+from sftkit.training.models.adapters import wants_adapters, with_adapters
+from sftkit.training.models.capabilities import Capabilities
+from sftkit.training.models.flat_batches import abilities_of
+from sftkit.training.models.freezing import freeze, parameter_counts
+from sftkit.training.models.model_loading import fit_embeddings, load_model
+from sftkit.training.models.run_tokenizer import RunTokenizer, run_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model that can be trained. model: a PreTrainedModel, or a PeftModel around one. meter: of what it costs."""
+
+    model: Any
+    tokenizer: RunTokenizer
+    abilities: Capabilities
+    meter: Meter
+
+
+def prepare_model(
+    config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, listener: RunListener
+) -> PreparedModel:
+    """Load model and tokenizer and change them as the run asks.
+
+    Raises:
+        TrainingError: they cannot be loaded, do not go together with the shards, or have not what is named.
+        TokenizerError: the tokenizer cannot be loaded.
+    """
+    tokenizer = run_tokenizer(config, shards)
+    model: Any = load_model(config, arguments)
+    tokens = len(tokenizer.tokenizer)
+    fit_embeddings(model, tokens, tokenizer.known_tokens)
+    abilities = abilities_of(model, config, arguments)  # before there are adapters around it, which hide what it takes
+    if wants_adapters(config):
+        model = with_adapters(model, config, range(tokenizer.known_tokens, tokens))
+    freeze(model, config.freeze)
+    _check_positions(model, shards, config.max_seq_length)
+    if is_main_process():
+        listener.on_note(f"{parameter_counts(model)}; attention: {model.config._attn_implementation}")
+    return PreparedModel(model, tokenizer, abilities, _meter(model, arguments))
+
+
+def _meter(model: Any, arguments: TrainingArguments) -> Meter:
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else model.dtype
+    peak = device_peak(arguments.device, dtype)
+    return Meter(training_cost(model), None if peak is None else peak * arguments.world_size)
+
+
+def _check_positions(model: Any, shards: ShardSet, limit: int | None) -> None:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    known = shards.manifest.splits.get(TRAIN) if shards.manifest is not None else None
+    longest = min(known.length_max if known is not None else 0, limit or sys.maxsize)
+    if isinstance(positions, int) and longest > positions:
+        warn_once(_log, f"the longest row has {longest} tokens; the model was made for {positions} positions")

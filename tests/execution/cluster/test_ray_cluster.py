@@ -1,0 +1,357 @@
+"""Runs on a Ray cluster: the bytes of a local run, whatever befalls nodes, stores and the process that directs them.
+
+SFTKIT_CLUSTER_ROWS=50000 makes the corpus as large as a real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from execution.cluster.conftest import add_node
+
+from buckets import new_bucket, server
+from execution.cluster.tasks import square
+from sftkit.config.commands import PreprocessConfig
+from sftkit.core.progress import Silent
+from sftkit.errors import ConfigError, DataError, SourceError
+from sftkit.execution import ray_cluster
+from sftkit.execution.ray_cluster import Cluster, VersionsError
+from sftkit.execution.runner import Runner, WorkerError
+from sftkit.preprocessing.build import cluster_of, run
+from sftkit.preprocessing.planning import plan
+from sftkit.preprocessing.recipe_bundle import packed
+from support import dataset, handler, shard_bytes, write_jsonl
+
+ROWS = int(os.environ.get("SFTKIT_CLUSTER_ROWS", "1500"))
+UNITS = 24
+HOW = ("executor", "ray_address", "num_workers", "config", "output_dir", "staging_dir", "datasets")
+
+
+def conversations() -> Iterator[dict[str, Any]]:
+    words = ("alder", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple")
+    for number in range(ROWS):
+        turns = [
+            {"role": role, "content": " ".join(words[(number * step + turn) % 8] for step in range(number % 37 + turn))}
+            for turn in range(1, number % 3 + 2)
+            for role in ("user", "assistant")
+        ]
+        yield {"id": number, "messages": turns}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the command line, and what it makes on this machine alone."""
+
+    config: dict[str, Any]
+    place: Path
+    shards: dict[str, bytes]
+    manifest: dict[str, Any]
+
+    def begun(self, name: str, **changes: Any) -> subprocess.Popen[str]:
+        path = self.place / f"{name}.json"
+        path.write_text(json.dumps({**self.config, **changes}))
+        return subprocess.Popen(
+            [sys.executable, "-m", "sftkit", "preprocess", f"--config={path}"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+
+def timeless(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without times, and without where and by whom it was made."""
+    kept = {key: value for key, value in manifest.items() if key not in ("seconds", "worker_seconds", "digest")}
+    return {**kept, "config": {key: value for key, value in kept["config"].items() if key not in HOW}}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    place = tmp_path_factory.mktemp("job")
+    source = write_jsonl(place / "conversations.jsonl", conversations())
+    data = {
+        "name": "conversations",
+        "data_paths": [str(source)],
+        "shuffle": True,
+        "split": {"train": 0.9, "validation": 0.1},
+        "retain_columns": ["id", "messages"],
+        "data_handlers": [{"name": "tokenize_and_apply_chat_template_with_masking"}],
+    }
+    config = {
+        "datasets": [data], "model_name_or_path": "sample:model", "output_dir": str(place / "local"), "num_workers": 2,
+        "packing": "bfd", "pack_length": 256, "num_dataset_shards": 4, "unit_size": source.stat().st_size // UNITS,
+    }  # fmt: skip
+    made = Job(config, place, {}, {})
+    _, stderr = (child := made.begun("local")).communicate()
+    assert child.returncode == 0, stderr
+    manifest = json.loads((place / "local" / "manifest.json").read_text())
+    assert manifest["units"] >= UNITS
+    return Job(config, place, shard_bytes(place / "local"), timeless(manifest))
+
+
+def staged_in(out: Path) -> int:
+    return len(list(out.glob(".staging/unit-*.account.arrow")))
+
+
+def wait_for(child: subprocess.Popen[str], staged: Callable[[], int], units: int) -> None:
+    while child.poll() is None and staged() < units:
+        time.sleep(0.02)
+    assert child.poll() is None, child.communicate()[1]
+
+
+def check_made(job: Job, child: subprocess.Popen[str], out: Path) -> None:
+    stdout, stderr = child.communicate(timeout=900)
+    assert child.returncode == 0, stderr
+    assert "Traceback" not in stderr
+    assert shard_bytes(out) == job.shards
+    assert timeless(json.loads((out / "manifest.json").read_text())) == job.manifest
+    assert "rows read" in stdout
+
+
+def on(nodes: Any) -> dict[str, Any]:
+    return {"executor": "ray", "ray_address": nodes.address, "num_workers": None}
+
+
+def test_three_nodes_make_the_bytes_of_a_local_run(job: Job, nodes: Any) -> None:
+    out = job.place / "three"
+    check_made(job, job.begun("three", output_dir=str(out), **on(nodes)), out)
+
+
+def test_so_they_do_when_a_node_is_lost_and_another_comes(job: Job, nodes: Any) -> None:
+    out = job.place / "lost"
+    child = job.begun("lost", output_dir=str(out), **on(nodes))
+    wait_for(child, lambda: staged_in(out), UNITS // 6)
+    nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
+    wait_for(child, lambda: staged_in(out), UNITS // 3)
+    add_node(nodes)
+    check_made(job, child, out)
+
+
+def test_so_they_do_in_an_object_store_that_fails_when_the_driver_is_killed_three_times(job: Job, nodes: Any) -> None:
+    with server(failing=0.05) as endpoint:
+        bucket = new_bucket(endpoint)
+        [data] = job.config["datasets"]
+        raw = bucket.put(Path(data["data_paths"][0]), "raw/conversations.jsonl")
+        changes = {
+            "datasets": [{**data, "data_paths": [raw]}], "output_dir": bucket.url("out"),
+            "storage_options": bucket.options, **on(nodes),
+        }  # fmt: skip
+        for share in (0.2, 0.5, 0.8):
+            child = job.begun("store", **changes)
+            wait_for(child, lambda: sum(".account" in name for name in bucket.names("out")), int(UNITS * share))
+            child.kill()
+            child.communicate()
+        child = job.begun("store", **changes)
+        stdout, stderr = child.communicate(timeout=900)
+        assert child.returncode == 0, stderr
+        assert "found staged" in stdout
+        files = bucket.files("out")
+        assert {name: data for name, data in files.items() if name.endswith(".parquet")} == job.shards
+        told = files["manifest.json"].decode().replace(raw, data["data_paths"][0])
+        assert timeless(json.loads(told)) == job.manifest
+        assert bucket.failures()[1] > 10
+
+
+def test_an_interrupted_run_ends_its_tasks_and_is_gone_on_with(job: Job, nodes: Any) -> None:
+    out = job.place / "interrupted"
+    child = job.begun("interrupted", output_dir=str(out), **on(nodes))
+    wait_for(child, lambda: staged_in(out), 2)
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 130, stderr
+    assert "the same command goes on from them" in stderr
+    assert stderr.endswith("interrupted\n")
+    kept = staged_in(out)
+    time.sleep(1)
+    assert staged_in(out) == kept < UNITS
+
+
+# --- Tasks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runner(nodes: Any) -> Iterator[Runner]:
+    with Cluster(nodes.address, None) as cluster:
+        yield cluster
+
+
+def test_results_come_with_their_tasks(runner: Runner) -> None:
+    assert sorted(runner.run(square, range(10))) == [(number, number * number) for number in range(10)]
+
+
+def test_an_error_is_the_one_that_was_raised(runner: Runner) -> None:
+    with pytest.raises(DataError, match=r"^in\.jsonl:13: an unlucky row; leave it out$"):
+        list(runner.run(square, range(20)))
+    assert list(runner.run(square, [3])) == [(3, 9)]
+    with pytest.raises(OSError, match=r"No such file or directory \(on node .+\): '/somewhere'"):
+        list(runner.run(square, [28]))
+
+
+def test_a_task_that_kills_its_process_again_and_again_is_named(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "RETRIES", 1)
+    with pytest.raises(WorkerError, match=r"^Ray gave up on 666, after 2 tries: "):
+        list(runner.run(square, [666]))
+
+
+def test_nodes_with_other_versions_are_refused(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = ray_cluster._versions()
+    monkeypatch.setattr(ray_cluster, "_versions", lambda: {**here, "pyarrow": "1.0"})
+    with pytest.raises(VersionsError, match=rf"has pyarrow {here['pyarrow']} \(here: 1\.0\): the shards would have"):
+        list(runner.run(square, [1]))
+
+
+HANDLER = """
+import {helper}
+
+def shout(row, by):
+    return {{**row, "text": {helper}.louder(row["text"]) + by}}
+"""
+
+
+def write_handler(folder: Path, name: str) -> None:
+    """A module of the user's own, which needs another."""
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(HANDLER.format(helper=f"{name}_helper"))
+    (folder / f"{name}_helper.py").write_text("def louder(text): return text.upper()\n")
+
+
+def test_the_users_own_functions_and_tokenizer_travel(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer_path: Callable[[str], str]
+) -> None:
+    code = tmp_path / "code"
+    write_handler(code, "sftkit_test_shouting")
+    monkeypatch.syspath_prepend(str(code))
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"row {number}"} for number in range(5)])
+    config = PreprocessConfig(
+        output_dir=str(tmp_path / "out"),
+        datasets=(dataset(source, data_handlers=[handler("sftkit_test_shouting:shout", by="!")]),),
+        tokenizer_name_or_path=tokenizer_path("bpe"),
+        train_on="all",
+        num_workers=1,
+    )
+    run(plan(config), Silent())
+    elsewhere = replace(config, output_dir=str(tmp_path / "elsewhere"))
+    run(plan(elsewhere, runner), Silent(), runner)
+    assert shard_bytes(tmp_path / "elsewhere") == shard_bytes(tmp_path / "out")
+
+
+def test_luggage_is_unpacked_where_nothing_of_this_machine_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer_path: Callable[[str], str]
+) -> None:
+    """The tokenizer's files and the modules are gone; another process has them all the same."""
+    code, files = tmp_path / "code", tmp_path / "tokenizer"
+    write_handler(code, "sftkit_test_traveling")
+    shutil.copytree(tokenizer_path("bpe"), files)
+    monkeypatch.syspath_prepend(str(code))
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
+    data = dataset(source, data_handlers=[handler("sftkit_test_traveling:shout", by="!")])
+    planned = plan(PreprocessConfig(output_dir="out", datasets=(data,), tokenizer_name_or_path=str(files)))
+    (tmp_path / "luggage").write_bytes(pickle.dumps(packed(planned.recipe)))
+    shutil.rmtree(code)
+    shutil.rmtree(files)
+    there = f"""
+import pickle, sys, pathlib
+from sftkit.preprocessing.recipe_bundle import unpacked
+from sftkit.handlers.user_function import import_function
+from sftkit.tokenization.chat_tokenizer import Toolbox
+recipe = unpacked(pickle.loads(pathlib.Path({str(tmp_path / "luggage")!r}).read_bytes()))
+print(import_function("sftkit_test_traveling:shout")({{"text": "a"}}, by="!")["text"], *Toolbox(recipe.tools).identity)
+"""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "sftkit_test_traveling.py").write_text(
+        "def shout(row, by): return {'text': 'of another day'}\n"
+    )
+    search = os.pathsep.join(filter(None, [str(tmp_path / "old"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "there"), "PYTHONPATH": search}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", there], capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[:2] == ["A!", planned.pipeline.tools.identity[0]]
+    [home] = (tmp_path / "there").iterdir()
+    assert (len(list(home.iterdir())), home.stat().st_mode & 0o77) == (1, 0)
+
+
+def test_relative_paths_are_understood_from_here(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
+    run(plan(PreprocessConfig(output_dir="out", datasets=(dataset("in.jsonl"),)), runner), Silent(), runner)
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_what_fails_on_a_node_is_told_as_here(runner: Runner, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}, ["no object"], {"text": "b"}])
+    config = PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(dataset(source),))
+    with pytest.raises(DataError, match=r"in\.jsonl:2: a row must be a JSON object, not a list"):
+        run(plan(config, runner), Silent(), runner)
+    planned = plan(replace(config, output_dir=str(tmp_path / "other")), runner)
+    source.unlink()
+    with pytest.raises(SourceError, match=r"in\.jsonl: cannot be read: No such file or directory \(on node .+\)$"):
+        run(planned, Silent(), runner)
+
+
+# --- Without a cluster ------------------------------------------------------------------------------------------------
+
+
+def test_an_address_without_a_cluster_is_one_sentence() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^ray_address 127\.0\.0\.1:1: nothing answers at .*:1 \(Connection refused\); give "
+    ):
+        Cluster("127.0.0.1:1", None).__enter__()
+
+
+def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from sftkit.config.validation import validate
+
+    config = PreprocessConfig(output_dir="out", datasets=(dataset(tmp_path),), executor="ray")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(
+        ConfigError, match=r"^executor: ray needs Ray, which is not installed; pip install 'sftkit\[ray\]'$"
+    ):
+        validate(config)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'sftkit\[ray\]'"), cluster_of(config):
+        pass
+
+
+def test_a_local_run_imports_nothing_of_ray(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
+    argv = [
+        "preprocess",
+        f"--training_data_path={source}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--dataset_text_field=text",
+    ]
+    code = f"""
+import sys
+from sftkit.cli.app import app
+try:
+    app({argv!r})
+finally:
+    assert not {{"ray", "s3fs"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_an_address_is_refused_without_the_executor(tmp_path: Path) -> None:
+    from sftkit.config.validation import validate
+
+    with pytest.raises(ConfigError, match=r"^ray_address=auto is given, and executor is local; say executor=ray$"):
+        validate(PreprocessConfig(output_dir="out", datasets=(dataset(tmp_path),), ray_address="auto"))

@@ -1,0 +1,157 @@
+"""Tasks run here or by worker processes: which of them, and what becomes of errors."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+import pytest
+
+from sftkit.core.row_log import EngineDifferenceError
+from sftkit.execution.runner import WorkerError
+from sftkit.execution.worker_pool import Workers
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run(function: Callable[[T], R], tasks: list[T], count: int) -> Iterator[tuple[T, R]]:
+    with Workers(count) as workers:
+        yield from workers.run(function, tasks)
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail_at_three(number: int) -> int:
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+def die_of_seven(number: int) -> int:
+    if number == 7:
+        os._exit(9)
+    return number
+
+
+def where(number: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def fail_or_sleep(number: int) -> int:
+    if number == 3:
+        raise ValueError("three")
+    time.sleep(60 if number == 4 else 0)
+    return number
+
+
+def children() -> set[int | None]:
+    return {child.pid for child in multiprocessing.active_children()}
+
+
+def differ(number: int) -> int:
+    raise EngineDifferenceError("encoder", "a sample", 4).at("in.jsonl:9")
+
+
+def test_one_worker_runs_the_tasks_here_and_in_order() -> None:
+    assert list(run(lambda number: (number, os.getpid()), [3, 1, 2], 1)) == [
+        (number, (number, os.getpid())) for number in (3, 1, 2)
+    ]
+
+
+def test_no_tasks_give_no_results() -> None:
+    assert list(run(double, [], 4)) == []
+
+
+def test_one_worker_stops_at_the_first_error() -> None:
+    results = run(fail_at_three, [1, 2, 3, 4], 1)
+    assert [next(results), next(results)] == [(1, 1), (2, 2)]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+
+
+def test_several_workers_run_every_task_once() -> None:
+    assert sorted(run(double, list(range(9)), 2)) == [(number, 2 * number) for number in range(9)]
+
+
+def test_a_worker_that_dies_is_an_error_that_names_what_it_held() -> None:
+    with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on 7; run it again"):
+        list(run(die_of_seven, [1, 2, 7, 3], 2))
+
+
+def test_so_is_a_worker_that_dies_while_others_are_still_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = ProcessPoolExecutor.submit
+
+    def submit_slowly(*args: Any, **options: Any) -> Future[Any]:
+        future = submit(*args, **options)
+        wait([future])
+        return future
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_slowly)
+    with pytest.raises(WorkerError, match=r"while it worked on 7; run it again"):
+        list(run(die_of_seven, [1, 7, 2, 3], 2))
+
+
+def test_where_an_engine_differed_is_known_outside_of_the_worker_too() -> None:
+    with pytest.raises(EngineDifferenceError) as caught:
+        list(run(differ, [1, 2], 2))
+    difference = caught.value
+    assert (difference.engine, difference.sample, difference.place) == ("encoder", "a sample", "in.jsonl:9")
+
+
+def test_all_runs_use_the_same_processes_which_are_others_than_this_one() -> None:
+    before = children()
+    with Workers(2) as workers:
+        first = {pid for _, pid in workers.run(where, list(range(6)))}
+        started = children() - before
+        second = {pid for _, pid in workers.run(where, list(range(6)))}
+        assert len(started) == 2
+        assert first | second <= started
+        assert children() - before == started
+        assert os.getpid() not in started
+    assert children() == before
+
+
+def test_a_single_task_runs_in_this_process() -> None:
+    with Workers(2) as workers:
+        assert list(workers.run(where, [7])) == [(7, os.getpid())]
+
+
+def test_a_task_that_raises_ends_the_run_at_once_and_the_next_run_works() -> None:
+    with Workers(2) as workers:
+        begun = time.monotonic()
+        with pytest.raises(ValueError, match="three"):
+            list(workers.run(fail_or_sleep, [4, 3, 5, 6, 7]))
+        assert time.monotonic() - begun < 30
+        assert sorted(workers.run(fail_or_sleep, [5, 6])) == [(5, 5), (6, 6)]
+
+
+def test_a_run_that_nobody_follows_to_its_end_is_broken_off() -> None:
+    before = children()
+    begun = time.monotonic()
+    with Workers(2) as workers:
+        assert next(workers.run(fail_or_sleep, [4, 5, 6])) in [(5, 5), (6, 6)]
+    assert time.monotonic() - begun < 30
+    assert children() == before
+
+
+def test_one_worker_collects_garbage_less_often_and_leaves_the_collector_as_it_was() -> None:
+    before = gc.get_threshold()
+    with Workers(1) as workers:
+        during = {thresholds for _, thresholds in workers.run(lambda _: gc.get_threshold(), [1, 2])}
+        assert (during, gc.get_threshold()) == ({(50_000, *before[1:])}, before)
+        with pytest.raises(ValueError, match="three"):
+            list(workers.run(fail_at_three, [3]))
+        assert gc.get_threshold() == before
+        abandoned = workers.run(abs, [1, 2])
+        next(abandoned)
+        abandoned.close()
+    assert (gc.get_threshold(), gc.isenabled()) == (before, True)

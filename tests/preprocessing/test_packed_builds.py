@@ -1,0 +1,414 @@
+"""`packing` in whole builds: what packs hold, what comes of rows that fit none, and what is told of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sftkit.cli.console.show_preprocess import print_plan, print_result
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.schema import SplitConfig
+from sftkit.config.validation import validate
+from sftkit.core.progress import Silent
+from sftkit.core.rows import Row
+from sftkit.errors import ConfigError, DataError
+from sftkit.preprocessing.planning import plan
+from sftkit.preprocessing.preview import preview_shards
+from sftkit.preprocessing.training_shards import check_data, shards_for
+from sftkit.shards.manifest import Manifest, length_histogram
+from sftkit.shards.reading import open_shards
+from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
+
+
+def tokenized(lengths: list[int], first: int = 1) -> list[Row]:
+    """Rows of these lengths. No two rows share an id; every third label carries no loss, the first one does."""
+    rows = []
+    for number, length in enumerate(lengths):
+        ids = [(first + number) * 1000 + place for place in range(length)]
+        rows.append(
+            {"input_ids": ids, "labels": [-100 if place % 3 == 1 else token for place, token in enumerate(ids)]}
+        )
+    return rows
+
+
+def some_lengths(count: int, most: int, seed: int = 3) -> list[int]:
+    chance = random.Random(seed)
+    return [chance.randint(3, most) for _ in range(count)]
+
+
+def sequences(packs: list[Row]) -> list[Row]:
+    """The sequences of packs one by one: ids, labels and every other column."""
+    found = []
+    for pack in packs:
+        at = 0
+        others = [name for name in pack if name not in ("input_ids", "labels", "seq_lengths")]
+        assert all(len(pack[name]) == len(pack["seq_lengths"]) for name in others)
+        for number, length in enumerate(pack["seq_lengths"]):
+            part = slice(at, at + length)
+            row = {"input_ids": pack["input_ids"][part], "labels": pack["labels"][part]}
+            found.append({**row, **{name: pack[name][number] for name in others}})
+            at += length
+        assert at == len(pack["input_ids"]) == len(pack["labels"])
+    return found
+
+
+def unpredicted(row: Row) -> Row:
+    """A row as it stands in a pack: nothing predicts its first token."""
+    return {**row, "labels": [-100, *row["labels"][1:]]}
+
+
+def by_ids(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row["input_ids"])
+
+
+def check_account(manifest: Manifest, packs: dict[str, list[Row]]) -> None:
+    """Every count of a manifest, taken again from the rows that were written."""
+    assert set(manifest.splits) == set(packs)
+    for name, split in manifest.splits.items():
+        lengths = [length for pack in packs[name] for length in pack["seq_lengths"]]
+        assert (split.rows, split.sequences) == (len(packs[name]), len(lengths))
+        assert split.tokens == sum(lengths)
+        assert split.trained_tokens == sum(label != -100 for pack in packs[name] for label in pack["labels"])
+        assert split.pack_length is not None
+        assert split.fill_rate == pytest.approx(sum(lengths) / (len(packs[name]) * split.pack_length), abs=1e-4)
+        assert (split.length_min, split.length_max) == (min(lengths), max(lengths))
+        assert split.length_histogram == length_histogram(np.array(lengths))
+    assert manifest.rows_read == (
+        manifest.rows_written
+        - manifest.rows_repeated
+        + manifest.rows_left_out
+        + sum(manifest.dropped.values())
+        + manifest.quarantined
+    )
+    for source in manifest.sources:
+        assert source.rows_read == source.rows_kept + sum(source.dropped.values()) + source.quarantined
+
+
+# --- What packs hold ----------------------------------------------------------------------------------
+
+
+def test_every_row_stands_once_and_whole_in_a_pack_with_what_it_retains(tmp_path: Path) -> None:
+    rows = [{**row, "id": i, "tags": [{"a": i}] * (i % 3)} for i, row in enumerate(tokenized(some_lengths(300, 60)))]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    data = dataset(source, retain_columns=("id", "tags"))
+    manifest = preprocess(tmp_path / "out", data, packing="bfd", pack_length=64, num_dataset_shards=3)
+    packs = written(tmp_path / "out")
+    assert by_ids(sequences(packs)) == by_ids([unpredicted(row) for row in rows])
+    assert all(len(pack["input_ids"]) <= 64 for pack in packs)
+    assert all(pack["id"] == sorted(pack["id"]) for pack in packs), "rows of a pack are in the order of the split"
+    assert manifest.columns == ("input_ids", "labels", "seq_lengths", "id", "tags")
+    assert manifest.config["packing"] == "bfd"
+    tokens = [shard.tokens for shard in manifest.splits["train"].shards]
+    assert max(tokens) - min(tokens) <= 2 * 64
+    check_account(manifest, {"train": packs})
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(3, 12), min_size=1, max_size=25),
+    length=st.integers(2, 15),
+    unit_size=st.sampled_from([64, 1 << 20]),
+)
+def test_wrapped_packs_are_the_rows_laid_end_to_end_and_cut(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], length: int, unit_size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("wrapped")
+    rows = tokenized(lengths)
+    manifest = preprocess(
+        folder / "out",
+        dataset(write_jsonl(folder / "in.jsonl", rows), split=SplitConfig(validation=1.0)),
+        packing="wrapped",
+        max_seq_length=length + 100,
+        pack_length=length,
+        unit_size=unit_size,
+    )
+    ids = [token for row in rows for token in row["input_ids"]]
+    packs = written(folder / "out", "validation")
+    assert [pack["input_ids"] for pack in packs] == [ids[at : at + length] for at in range(0, len(ids), length)]
+    label_of = {token: label for row in rows for token, label in zip(row["input_ids"], row["labels"], strict=True)}
+    for part in sequences(packs):
+        assert len({token // 1000 for token in part["input_ids"]}) == 1
+        assert part["labels"] == [-100, *(label_of[token] for token in part["input_ids"][1:])]
+    check_account(manifest, {"validation": packs})
+
+
+def test_packs_to_train_on_are_shuffled_by_the_seed_and_others_are_not(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized(some_lengths(200, 40)))
+    orders = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        preprocess(tmp_path / name, dataset(source), processor={"seed": seed}, packing="bfd", pack_length=50)
+        orders[name] = [tuple(pack["input_ids"]) for pack in written(tmp_path / name)]
+    held_out = dataset(source, split=SplitConfig(validation=1.0))
+    preprocess(tmp_path / "v", held_out, packing="bfd", pack_length=50)
+    unshuffled = [tuple(pack["input_ids"]) for pack in written(tmp_path / "v", "validation")]
+    assert orders["a"] == orders["b"] != orders["c"]
+    assert sorted(orders["a"]) == sorted(orders["c"]) == sorted(unshuffled)
+    assert unshuffled not in (orders["a"], orders["c"])
+    longest = [max(pack_lengths(pack)) for pack in written(tmp_path / "v", "validation")]
+    assert longest == sorted(longest, reverse=True), "packs are in the order in which they were opened"
+
+
+def pack_lengths(pack: Row) -> list[int]:
+    lengths: list[int] = pack["seq_lengths"]
+    return lengths
+
+
+def test_bytes_do_not_depend_on_the_size_of_units_or_the_number_of_workers(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized(some_lengths(400, 50)))
+    data = dataset(source, split=SplitConfig(train=0.8, validation=0.1))
+    options: dict[str, Any] = {"packing": "bfd", "pack_length": 64, "num_dataset_shards": 3}
+    one = preprocess(tmp_path / "one", data, **options)
+    two = preprocess(tmp_path / "two", data, num_workers=2, unit_size=4096, **options)
+    assert two.units > one.units == 1
+    assert one.splits == two.splits
+    assert len(shard_bytes(tmp_path / "one")) == 4
+    assert shard_bytes(tmp_path / "one") == shard_bytes(tmp_path / "two")
+
+
+def test_rows_that_a_mix_repeats_are_packed_as_often(tmp_path: Path) -> None:
+    few, many = tokenized([5] * 4), tokenized([7] * 60, first=100)
+    manifest = preprocess(
+        tmp_path / "out",
+        dataset(write_jsonl(tmp_path / "few.jsonl", few), name="few", sampling=0.5),
+        dataset(write_jsonl(tmp_path / "many.jsonl", many), name="many", sampling=0.5),
+        packing="bfd",
+        pack_length=20,
+    )
+    packs = written(tmp_path / "out")
+    counts = Counter(tuple(row["input_ids"]) for row in sequences(packs))
+    assert len(counts) == 64
+    assert sum(counts.values()) == manifest.rows_written
+    assert manifest.rows_repeated == sum(counts.values()) - 64 > 20
+    check_account(manifest, {"train": packs})
+
+
+def test_an_attention_mask_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("sftkit"), "propagate", True)
+    rows = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in tokenized([4, 5, 6])]
+    data = dataset(write_jsonl(tmp_path / "in.jsonl", rows), retain_columns=("input_ids", "labels", "attention_mask"))
+    assert preprocess(tmp_path / "rows", data).columns == ("input_ids", "labels", "attention_mask")
+    manifest = preprocess(tmp_path / "packs", data, packing="bfd", pack_length=10)
+    assert caplog.messages == ["packs have no attention_mask: where sequences begin is told by seq_lengths"]
+    assert manifest.columns == ("input_ids", "labels", "seq_lengths")
+
+
+# --- Rows that fit no pack ----------------------------------------------------------------------------
+
+LONG = [
+    *tokenized([10, 12, 9]),
+    {"input_ids": list(range(20)), "labels": [0] + [-100] * 9 + list(range(10, 20))},  # trains nothing in its first 10
+    *tokenized([11], first=9),
+]
+
+
+@pytest.mark.parametrize("unit_size", [200, 1 << 20])
+@pytest.mark.parametrize(
+    ("overflow", "kept", "dropped"),
+    [("truncate", [0, 1, 2, 4], {"no trained token": 1}), ("drop", [0, 2], {"longer than pack_length=10": 3})],
+)
+def test_longer_rows_are_cut_or_dropped_and_counted(
+    tmp_path: Path, overflow: str, kept: list[int], dropped: dict[str, int], unit_size: int
+) -> None:
+    files = [write_jsonl(tmp_path / f"{name}.jsonl", rows) for name, rows in (("a", LONG[:3]), ("b", LONG[3:]))]
+    options: dict[str, Any] = {"overflow": overflow, "unit_size": unit_size, "packing": "bfd", "pack_length": 10}
+    if overflow == "drop":
+        files = [write_jsonl(tmp_path / "all.jsonl", LONG)]  # b alone would have no rows left
+    manifest = preprocess(tmp_path / "out", *(dataset(file, name=file.stem) for file in files), **options)
+    packs = written(tmp_path / "out")
+    expected = [{name: ids[:10] for name, ids in LONG[at].items()} for at in kept]
+    assert by_ids(sequences(packs)) == by_ids([unpredicted(row) for row in expected])
+    assert manifest.dropped == dropped
+    assert manifest.sources[-1].dropped == dropped
+    check_account(manifest, {"train": packs})
+
+
+def test_longer_rows_are_quarantined_with_what_their_source_says(tmp_path: Path) -> None:
+    pairs = [{"input": "cat " * size, "output": "yes"} for size in (1, 40, 2, 60)]
+    source = write_jsonl(tmp_path / "in.jsonl", [*pairs, "no row"])
+    data = dataset(
+        source,
+        data_handlers=[
+            handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
+        ],
+    )
+    options: dict[str, Any] = {"packing": "bfd", "pack_length": 30, "overflow": "error", "unit_size": 100}
+    options["model_name_or_path"] = "sample:model"
+    with pytest.raises(DataError, match=r"(?s)^3 rows cannot be used, more than max_bad_rows=2:.*in\.jsonl:2: "):
+        preprocess(tmp_path / "out", data, max_bad_rows=2, **options)
+    manifest = preprocess(tmp_path / "out", data, max_bad_rows=3, **options)
+    entries = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(entry["path"], entry["row"]) for entry in entries] == [(str(source), row) for row in (2, 4, 5)]
+    assert [json.loads(entry["content"]) for entry in entries[:2]] == [pairs[1], pairs[3]]
+    assert all(" tokens, more than pack_length=30" in entry["reason"] for entry in entries[:2])
+    assert (manifest.quarantined, manifest.rows_written) == (3, 2)
+    check_account(manifest, {"train": written(tmp_path / "out")})
+
+
+def test_no_row_that_fits_is_an_error_that_says_why(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([30, 40]))
+    with pytest.raises(DataError, match=r"no rows left of 2 read: 2 dropped \(longer than pack_length=10\)"):
+        preprocess(tmp_path / "out", dataset(source), packing="bfd", pack_length=10, overflow="drop")
+
+
+# --- What cannot be -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"packing": "bfd"}, "packing=bfd needs a length: give pack_length, or max_seq_length"),
+        ({"packing": "wrapped"}, "packing=wrapped needs a length: give pack_length, or max_seq_length"),
+        ({"pack_length": 5}, "pack_length is given without packing; say packing=bfd, or packing=wrapped"),
+        ({"packing": "bfd", "pack_length": 0}, "pack_length must be 1 or more, not 0"),
+    ],
+)
+def test_packing_without_a_length_and_a_length_without_packing(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(PreprocessConfig(output_dir="o", training_data_path=("nowhere",), **options))
+    assert caught.value.problems == (sentence,)
+
+
+def test_max_seq_length_is_the_length_of_packs_where_none_is_given(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([6, 6, 12]))
+    manifest = preprocess(tmp_path / "out", dataset(source), packing="bfd", max_seq_length=10)
+    split = manifest.splits["train"]
+    assert (split.rows, split.pack_length, split.sequences, split.tokens, split.fill_rate) == (3, 10, 3, 22, 0.7333)
+
+
+def test_text_cannot_be_packed(tmp_path: Path) -> None:
+    data = dataset(write_jsonl(tmp_path / "in.jsonl", [{"text": "some words"}]))
+    with pytest.raises(
+        DataError, match=r"end as text \('text'\), which cannot be packed; give a response_template, or"
+    ):
+        preprocess(tmp_path / "out", data, packing="wrapped", pack_length=8)
+
+
+def test_packs_are_no_rows_to_be_processed_again(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
+    preprocess(tmp_path / "packs", dataset(source), packing="bfd", pack_length=12)
+    for options in ({}, {"packing": "bfd", "pack_length": 20}):
+        with pytest.raises(DataError, match=r"its rows are packs \(they have seq_lengths\), which cannot be"):
+            preprocess(tmp_path / "out", dataset(tmp_path / "packs"), **options)
+
+
+def test_fewer_packs_than_shards_is_an_error(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
+    with pytest.raises(DataError, match="2 packs cannot fill 3 shards; ask for at most 2"):
+        preprocess(tmp_path / "out", dataset(source), packing="bfd", pack_length=12, num_dataset_shards=3)
+
+
+# --- What is told -------------------------------------------------------------------------------------
+
+
+def test_plan_result_and_card_speak_of_packs(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7, 9]))
+    options: dict[str, Any] = {"packing": "bfd", "pack_length": 12}
+    planned = plan(PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(dataset(source),), **options))
+    manifest = preprocess(tmp_path / "out", dataset(source), **options)
+    screen = io.StringIO()
+    print_plan(planned, Console(file=screen, width=200))
+    assert "packing: bfd, at most 12 tokens to a pack" in screen.getvalue()
+    print_result(manifest, "out", Console(file=screen, width=200))
+    assert "train: 3 packs of 12 tokens, 75.0% full, 4 sequences (1.3 a pack)" in screen.getvalue()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| train | 1 | 3 packs of 12, 75.0% full, with 4 sequences | 27 |" in card
+
+
+def test_packing_makes_another_data_set_and_its_absence_does_not(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
+
+    def fingerprint(**options: Any) -> str:
+        return plan(PreprocessConfig(output_dir="o", datasets=(dataset(source),), **options)).fingerprint
+
+    plain = fingerprint()
+    assert fingerprint(packing="none") == plain
+    made = [fingerprint(packing=kind, pack_length=size) for kind in ("bfd", "wrapped") for size in (8, 9)]
+    assert len({plain, *made}) == 5
+
+
+def test_a_preview_shows_rows_before_they_are_packed(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
+    config = InspectConfig(datasets=(dataset(source),), packing="bfd", pack_length=20)
+    (tmp_path / "scratch").mkdir()
+    shards = preview_shards(config, tmp_path / "scratch")
+    assert "before they are packed" in shards.name
+    assert written(tmp_path / "scratch") == tokenized([5, 6, 7])
+
+
+# --- For `train` --------------------------------------------------------------------------------------
+
+
+def training(tmp_path: Path, source: Path, **options: Any) -> TrainConfig:
+    return TrainConfig(
+        output_dir=str(tmp_path / "trained"),
+        cache_dir=str(tmp_path / "cache"),
+        training_data_path=(str(source),),
+        num_workers=1,
+        **options,
+    )
+
+
+def test_train_packs_rows_that_are_not_packed_into_its_cache(tmp_path: Path) -> None:
+    rows = tokenized(some_lengths(40, 20))
+    preprocess(
+        tmp_path / "shards",
+        dataset(write_jsonl(tmp_path / "in.jsonl", rows), split=SplitConfig(validation=0.2)),
+        model_name_or_path="sample:model",
+        max_bad_rows=100,
+    )
+    there = open_shards(str(tmp_path / "shards"))
+    assert there.manifest is not None
+    plain = shards_for(training(tmp_path, tmp_path / "shards"), Silent())
+    assert plain == there
+    packs = shards_for(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
+    assert packs.root.parent == tmp_path / "cache"
+    assert packs.manifest is not None
+    assert packs.manifest.tokenizer == there.manifest.tokenizer, "the tokens are still those of their own tokenizer"
+    for split in ("train", "validation"):
+        made = sequences(written(packs.root, split))
+        assert by_ids(made) == by_ids([unpredicted(row) for row in written(tmp_path / "shards", split)])
+    again = shards_for(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
+    assert again.root == packs.root
+
+
+def test_train_takes_packs_as_they_are_and_refuses_to_pack_them_in_another_way(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
+    preprocess(tmp_path / "packs", dataset(source), packing="bfd", pack_length=12)
+    there = open_shards(str(tmp_path / "packs"))
+    for options in ({}, {"max_seq_length": 99}, {"packing": "bfd", "pack_length": 12}):
+        assert shards_for(training(tmp_path, tmp_path / "packs", **options), Silent()) == there
+    for kind, size in (("bfd", 13), ("wrapped", 12)):
+        config = training(tmp_path, tmp_path / "packs", packing=kind, pack_length=size)
+        with pytest.raises(
+            ConfigError, match=r"packed already \(packing=bfd, pack_length=12\) and cannot be packed again"
+        ):
+            shards_for(config, Silent())
+
+
+def test_train_lays_text_end_to_end_for_continued_pretraining(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"number {i} is {i}"} for i in range(30)])
+    options: dict[str, Any] = {"packing": "wrapped", "max_seq_length": 64, "model_name_or_path": "sample:model"}
+    shards = shards_for(training(tmp_path, source, **options), Silent())
+    assert shards.manifest is not None
+    packs = written(shards.root)
+    assert sorted(len(pack["input_ids"]) for pack in packs)[1:] == [64] * (len(packs) - 1)
+    assert all(part["labels"][1:] == part["input_ids"][1:] for part in sequences(packs))
+    check_account(shards.manifest, {"train": packs})
+
+
+def test_train_finds_out_about_packing_without_a_length_before_it_reads_data(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give pack_length, or max_seq_length"):
+        check_data(training(tmp_path, tmp_path / "nowhere", packing="bfd"))

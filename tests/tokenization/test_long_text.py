@@ -1,0 +1,166 @@
+"""Texts that are encoded piece by piece have the ids that they have as a whole; and rows that are too long say so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from tokenizers import normalizers
+
+from hard_texts import (
+    BYTES,
+    CONTRACTIONS,
+    DIGITS,
+    LINE_ENDS,
+    MARKS,
+    PIECES,
+    SPACES,
+    SPECIALS,
+    WORDS,
+    assert_same_ids,
+    assert_same_masks,
+    corpus,
+    some_spans,
+    split,
+    steps,
+    tokenizer_of,
+)
+from reliability.material import TIMES
+from sftkit.core.row_log import RowError
+from sftkit.tokenization import chat_tokenizer
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.encoding import gigatoken_support, long_text
+from sftkit.tokenization.encoding.long_text import PiecewiseEncoder, TextCutter
+from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
+from sftkit.tokenization.engines import EngineRefusedError, Engines
+from sftkit.tokenization.masking.prefix_turns import check_size
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+
+PLAIN = [
+    "word",
+    "Word",
+    "two words",
+    "中文",
+    "字，字。",
+    "。\n中",
+    ".\nWord",
+    "x\nWord",
+    "9 a",
+    "9\na",
+    "/\nA",
+    "' s",
+    "'\nll",
+]
+
+
+def odd_texts() -> list[str]:
+    """Texts of words between which anything may stand; SFTKIT_FUZZ makes them as many times more."""
+    chance = random.Random(7)
+    pools = [PLAIN, PLAIN, PLAIN, [" "], ["\n"], LINE_ENDS, SPACES, MARKS, SPECIALS, CONTRACTIONS, PIECES]
+    lengths = [chance.randint(5, 80) for _ in range(500 * TIMES)]
+    return ["".join(chance.choice(chance.choice(pools)) for _ in range(length)) for length in lengths]
+
+
+@pytest.fixture
+def piecewise(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], tuple[PiecewiseEncoder, ReferenceEncoder]]:
+    monkeypatch.setattr(long_text, "PIECE", 1)  # to cut wherever it may be
+
+    def make(tokenizer: Any) -> tuple[PiecewiseEncoder, ReferenceEncoder]:
+        whole = ReferenceEncoder(tokenizer)
+        return PiecewiseEncoder(tokenizer, whole), whole
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("splits", "normalizer"),
+    [
+        ([WORDS], None),
+        ([DIGITS, WORDS], None),
+        *(([split(pattern), BYTES], None) for pattern in sorted(gigatoken_support._SPLITS)),
+        ([*map(split, gigatoken_support._DEEPSEEK), BYTES], normalizers.NFC()),
+    ],
+)
+def test_no_tokenizer_can_tell_where_a_text_was_cut(
+    all_pairs: Any, state_of: Any, piecewise: Any, splits: list[Any], normalizer: Any
+) -> None:
+    backend = all_pairs.backend_tokenizer
+    backend.pre_tokenizer = tokenizer_of(state_of("bpe"), steps(*splits)).backend_tokenizer.pre_tokenizer
+    backend.normalizer = normalizer
+    pieces, whole = piecewise(all_pairs)
+    texts = [*odd_texts(), *corpus()[8:]]
+    cuts = sum(len(pieces._cutter.bounds(text)) - 2 for text in texts if len(text) > 1)
+    assert cuts > 1000 * TIMES
+    assert_same_ids(pieces, whole, texts)
+
+
+@pytest.mark.parametrize("name", ["bpe", "bos_eos", "sample:model", "qwen3", "granite"])
+def test_ids_masks_and_truncation_are_those_of_the_whole_text(loaded: Any, piecewise: Any, name: str) -> None:
+    pieces, whole = piecewise(loaded(name))
+    odd = odd_texts()[: 150 * TIMES]
+    assert_same_masks(pieces, whole, corpus()[8:], some_spans()[8:])
+    assert_same_masks(pieces, whole, odd, [[(1, len(text) // 2)] for text in odd], False)
+    for length in (2, 5, 40):
+        assert_same_ids(pieces, whole, odd, truncation=True, max_length=length)
+
+
+def test_a_text_is_cut_on_the_side_that_the_tokenizer_cuts(loaded: Any, piecewise: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(loaded("bos_eos"), "truncation_side", "left")
+    assert_same_ids(*piecewise(loaded("bos_eos")), odd_texts()[:100], truncation=True, max_length=7)
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [("end", {}), (" word", {}), ("x\nWo", {}), ("Wo", {"lstrip": True}), ("9", {"rstrip": True})],
+)
+def test_no_added_token_is_cut_or_loses_the_space_beside_it(
+    state_of: Any, piecewise: Any, content: str, options: Any
+) -> None:
+    token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    state = state_of("bpe")
+    state["added_tokens"].append({"id": 5000, "content": content, **token, **options})
+    assert_same_ids(*piecewise(tokenizer_of(state)), [*odd_texts(), f"the {content} word end 9 word\nWord"])
+
+
+@pytest.mark.parametrize(
+    "change", [("normalizer", {"type": "Lowercase"}), ("pre_tokenizer", BYTES), ("model.dropout", 0.5)]
+)
+def test_texts_of_other_tokenizers_are_not_cut(state_of: Any, loaded: Any, change: tuple[str, Any]) -> None:
+    with pytest.raises(EngineRefusedError):
+        TextCutter(tokenizer_of(state_of("bpe"), change))
+    with pytest.raises(EngineRefusedError):
+        TextCutter(loaded("metaspace"))
+
+
+def test_pieces_are_as_long_as_they_should_be(loaded: Any) -> None:
+    text = "words and more words.\n" * 200_000
+    bounds = TextCutter(loaded("bpe")).bounds(text)
+    assert (bounds[0], bounds[-1]) == (0, len(text))
+    assert all(0 <= stop - start - long_text.PIECE < 10 for start, stop in pairwise(bounds[:-1]))
+    assert TextCutter(loaded("bpe")).bounds("x" * len(text)) == [0, len(text)]
+
+
+@pytest.mark.parametrize(("name", "text"), [("bpe", "x" * 120), ("metaspace", "one word and another " * 6)])
+def test_a_text_that_cannot_be_cut_and_is_too_long_is_put_aside(
+    tokenizer_path: Callable[[str], str], name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_text, "PIECE", 20)
+    monkeypatch.setattr(chat_tokenizer, "LONGEST_WHOLE", 100)
+    tools = ChatTokenizer(
+        ChatTokenizerSpec(TokenizerSpec(tokenizer_path(name)), "assistant", Engines(frozenset(), verify=0))
+    )
+    assert tools.encodable(text[:100]) == text[:100]
+    with pytest.raises(RowError, match="must be encoded at once; the limit is 100: split the row"):
+        tools.encodable(text)
+    if name == "bpe":
+        assert tools.encodable("one word and another " * 6)
+
+
+def test_a_conversation_that_would_take_for_ever_is_put_aside() -> None:
+    turns = [{"role": ("user", "assistant")[place % 2], "content": "so"} for place in range(20_000)]
+    check_size(turns[:5000])
+    with pytest.raises(RowError, match="20,000 messages is too long for this template"):
+        check_size(turns)

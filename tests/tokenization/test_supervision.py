@@ -1,0 +1,542 @@
+"""What of a conversation carries a loss when config or data choose: flags, reasoning, variables, special tokens.
+
+Every toolbox has its fast engines held against the reference on each row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import chat_templates as templates
+from sftkit.core.row_log import RowDroppedError, RowError
+from sftkit.core.rows import Row
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from support import WATCHED, trained_texts
+from template_zoo import CASES
+from template_zoo.conversations import TALKS, assistant, parts, system, user
+from template_zoo.model import Style
+from template_zoo.qwen import QWEN_THINKING
+
+MakeToolbox = Callable[..., ChatTokenizer]
+
+STYLES = {case.style.name: case.style for case in CASES}
+
+# Two {% generation %} blocks in a turn that reasons, none in one that says nothing.
+BLOCKS = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}"
+    "{%- if message.role == 'assistant' %}"
+    "{%- if message.reasoning_content %}"
+    "{% generation %}{{ '<think>' + message.reasoning_content + '</think>' }}{% endgeneration %}{% endif %}"
+    "{%- if message.content %}{% generation %}{{ message.content }}{% endgeneration %}{% endif %}"
+    "{%- else %}{{- message.content }}{%- endif %}{{- '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
+    text, spans = box.find_turns({**row, "messages": messages}, "messages")
+    return [piece for piece in trained_texts(text, spans) if piece]
+
+
+def box_of(toolbox: MakeToolbox, style: Style, **choices: Any) -> ChatTokenizer:
+    return toolbox(style.source, name=style.tokenizer, special=style.special, **choices)
+
+
+# --- Flags of messages --------------------------------------------------------------------------------
+
+FLAGGED_TEMPLATES = [
+    ("CHATML", ["hello<|im_end|>", "see you<|im_end|>"]),
+    ("GENERATION", ["hello<|im_end|>", "see you<|im_end|>"]),
+    ("QWEN3_LIKE", ["hello<|im_end|>", "<think>\n\n</think>\n\nsee you<|im_end|>"]),
+    ("LLAMA2", [" hello </s>", " see you </s>"]),
+    ("BY_INDEX", ["hello<|im_end|>", "see you<|im_end|>"]),
+    ("NO_PROMPT", ["hello<|im_end|>", "see you<|im_end|>"]),
+    ("CAPTURED", ["hello<|im_end|>", "see you<|im_end|>"]),
+]
+
+
+def talk(first: Row, second: Row) -> list[Row]:
+    return [user("hi"), {**assistant("hello"), **first}, user("bye"), {**assistant("see you"), **second}]
+
+
+@pytest.mark.parametrize(("template", "texts"), FLAGGED_TEMPLATES)
+@pytest.mark.parametrize(
+    "flag",
+    [{"train": False}, {"weight": 0}, {"weight": 0.0}, {"train": None, "weight": 0}, {"train": True, "weight": 0}],
+    ids=str,
+)
+def test_a_message_that_says_so_is_not_trained(
+    toolbox: MakeToolbox, template: str, texts: list[str], flag: Row
+) -> None:
+    box, last = (toolbox(getattr(templates, template), train_on=on) for on in ("assistant", "last_assistant"))
+    assert trained(box, talk(flag, {})) == texts[1:]
+    assert trained(box, talk({}, flag)) == texts[:1]
+    assert trained(box, talk(flag, flag)) == []
+    assert trained(last, talk(flag, {})) == texts[1:]
+    assert trained(last, talk({}, flag)) == []
+
+
+@pytest.mark.parametrize(("template", "texts"), FLAGGED_TEMPLATES)
+@pytest.mark.parametrize(
+    "flag", [{"train": True}, {"weight": 1}, {"weight": 1.0}, {"train": None}, {"weight": None, "train": None}], ids=str
+)
+def test_a_message_that_is_trained_says_nothing_new(
+    toolbox: MakeToolbox, template: str, texts: list[str], flag: Row
+) -> None:
+    assert trained(toolbox(getattr(templates, template)), talk(flag, flag)) == texts
+
+
+def test_a_flag_of_a_user_has_nothing_to_take_out(toolbox: MakeToolbox) -> None:
+    messages = [{**user("a"), "train": False}, assistant("b"), {**user("c"), "weight": 0}, assistant("d")]
+    assert trained(toolbox(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
+
+
+@pytest.mark.parametrize("train_on", ["assistant", "last_assistant", "all"])
+@pytest.mark.parametrize("template", ["CHATML", "GENERATION"])
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ({"train": "false"}, "'train' of message {} must be true or false, not 'false'"),
+        ({"train": 2}, "'train' of message {} must be true or false, not 2"),
+        ({"train": []}, "'train' of message {} must be true or false, not []"),
+        ({"weight": 0.5}, "'weight' of message {} must be 0 or 1, not 0.5"),
+        ({"weight": "0"}, "'weight' of message {} must be 0 or 1, not '0'"),
+    ],
+)
+def test_a_flag_that_says_neither_yes_nor_no_is_refused_wherever_it_stands(
+    toolbox: MakeToolbox, train_on: str, template: str, place: int, flag: Row, reason: str
+) -> None:
+    messages = [user("a"), assistant("b"), user("c"), assistant("d")]
+    messages[place] = {**messages[place], **flag}
+    with pytest.raises(RowError, match=re.escape(reason.format(place))):
+        trained(toolbox(getattr(templates, template), train_on=train_on), messages)
+
+
+@pytest.mark.parametrize("template", ["CHATML", "GENERATION", "BY_INDEX"])
+def test_with_a_loss_on_everything_a_flagged_message_of_any_role_is_left_out(
+    toolbox: MakeToolbox, template: str
+) -> None:
+    box = toolbox(getattr(templates, template), train_on="all")
+    turns = [system("s"), user("a"), assistant("b"), user("c"), assistant("d")]
+    written = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns]
+
+    def left(*flagged: int) -> list[str]:
+        return trained(box, [{**turn, "weight": int(place not in flagged)} for place, turn in enumerate(turns)])
+
+    assert trained(box, turns) == ["".join(written)]
+    assert left() == ["".join(written)]
+    assert left(0) == ["".join(written[1:])]
+    assert left(1) == [written[0], "".join(written[2:])]
+    assert left(2, 3) == ["".join(written[:2]), written[4]]
+    assert left(4) == ["".join(written[:4])]
+    assert left(0, 2, 4) == [written[1], written[3]]
+    assert left(0, 1, 2, 3, 4) == []
+
+
+def test_messages_that_a_template_does_not_show_apart_cannot_be_left_out_of_everything(toolbox: MakeToolbox) -> None:
+    box = toolbox(templates.CAPTURED, train_on="all")
+    assert len(trained(box, talk({"train": True}, {}))) == 1
+    with pytest.raises(RowError, match="does not show which text each message was rendered to; cannot tell them apart"):
+        trained(box, talk({"train": False}, {}))
+
+
+# --- The last turn ------------------------------------------------------------------------------------
+
+
+def test_blocks_of_a_template_belong_to_the_message_they_were_written_for(toolbox: MakeToolbox) -> None:
+    thoughtful = [user("a"), assistant("b", reasoning_content="hm"), user("c")]
+    last, every, masked = (
+        toolbox(BLOCKS, train_on="last_assistant"),
+        toolbox(BLOCKS),
+        toolbox(BLOCKS, reasoning="mask"),
+    )
+    assert trained(every, [*thoughtful, assistant("")]) == ["<think>hm</think>", "b"]
+    assert trained(every, [*thoughtful, assistant("", train=False)]) == ["<think>hm</think>", "b"]
+    assert trained(every, [*thoughtful[:1], {**thoughtful[1], "train": False}, user("c"), assistant("d")]) == ["d"]
+    assert trained(last, [*thoughtful, assistant("d", reasoning_content="ho")]) == ["<think>ho</think>", "d"]
+    assert trained(masked, [*thoughtful, assistant("d", reasoning_content="ho")]) == ["b", "d"]
+
+
+def test_a_last_turn_without_a_word_is_still_the_last(toolbox: MakeToolbox) -> None:
+    no_stop = BLOCKS.replace("{%- if message.content %}", "{%- if true %}")
+    assert trained(toolbox(no_stop, train_on="last_assistant"), [user("a"), assistant("b"), assistant("")]) == []
+    box = toolbox(templates.CHATML, train_on="last_assistant")
+    assert trained(box, [user("a"), assistant("b"), assistant("")]) == ["<|im_end|>"]
+    assert trained(box, [user("a"), assistant("b"), assistant("c"), user("d")]) == ["c<|im_end|>"]
+
+
+# --- Reasoning ----------------------------------------------------------------------------------------
+
+CALLED = "<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("style", "name", "expected"),
+    [
+        ("generation", "think", ["b<|im_end|>", "d<|im_end|>"]),
+        ("generation", "reasoning", ["b<|im_end|>", "d<|im_end|>"]),
+        ("qwen-coder", "think", ["b<|im_end|>", "d<|im_end|>"]),
+        ("qwen-thinking", "multi", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("qwen-thinking", "reasoning", ["b<|im_end|>", "d<|im_end|>"]),
+        ("qwen-thinking", "tool thought", [f"<tool_call>\n{CALLED}<|im_end|>", "It is 3.<|im_end|>"]),
+        ("qwen-thinking", "tool words", [f"Let me see.\n\n<tool_call>\n{CALLED}<|im_end|>", "It is 3.<|im_end|>"]),
+        ("deepseek-v3.2", "reasoning", ["b</s>", "d</s>"]),
+        ("exaone4", "reasoning", ["b[|endofturn|]", "d[|endofturn|]"]),
+        ("mistral-v13", "thoughts in parts", ["b</s>", "d</s>"]),
+        ("glm4.5", "empty", ["d"]),
+        ("glm4.5", "reasoning", ["b", "d"]),
+        ("seed-oss", "reasoning", ["b<seed:eos>", "d<seed:eos>"]),
+        ("minimax-m2", "think", ["b[e~[", "d[e~["]),
+        ("granite3.3", "think", ["b<|end_of_text|>", "d<|end_of_text|>"]),
+        ("gpt-oss", "thinking", ["<|channel|>final<|message|>b<|end|>", "d<|return|>"]),
+        ("qwen3", "reasoning", ["b<|im_end|>", "d<|im_end|>"]),
+        ("qwen3", "tool last", ['<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call><|im_end|>']),
+    ],
+)
+def test_reasoning_is_left_out_up_to_the_answer(
+    toolbox: MakeToolbox, style: str, name: str, expected: list[str]
+) -> None:
+    [case] = [case for case in CASES if (case.style.name, case.name) == (style, name)]
+    text, spans = box_of(toolbox, case.style, reasoning="mask").find_turns(case.talk.row, "messages")
+    assert [piece for piece in trained_texts(text, spans) if piece] == expected
+
+
+PLAIN_STYLES = ["llama3", "gemma3", "mistral-v3", "phi4", "zephyr", "alpaca-eos", "two-loops"]
+
+
+@pytest.mark.parametrize("style", PLAIN_STYLES)
+@pytest.mark.parametrize("name", ["multi", "same", "empty", "padded"])
+def test_without_reasoning_nothing_changes(toolbox: MakeToolbox, style: str, name: str) -> None:
+    messages = TALKS[name].messages
+    made = [trained(box_of(toolbox, STYLES[style], reasoning=choice), messages) for choice in ("keep", "mask")]
+    assert made[0] == made[1]
+    assert made[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("<think>\n\n</think>\n\nb", ["b<|im_end|>"]),
+        ("<think>hm</think>b", ["b<|im_end|>"]),
+        ("\n<think>hm</think> \n b ", ["b <|im_end|>"]),
+        ("<thinking>\nhm\n</thinking>b", ["b<|im_end|>"]),
+        ("<reasoning>hm</reasoning>\nb", ["b<|im_end|>"]),
+        ("<|START_THINKING|>hm<|END_THINKING|>b", ["b<|im_end|>"]),
+        ("[THINK]hm[/THINK]b", ["b<|im_end|>"]),
+        ("<think>hm</think>", ["<|im_end|>"]),
+        ("<think>a</think>b<think>c</think>d", ["b<think>c</think>d<|im_end|>"]),
+        ("</think>b", ["b<|im_end|>"]),
+        ("b </think> c", ["b </think> c<|im_end|>"]),
+        ("Say <think>hm</think>", ["Say <think>hm</think><|im_end|>"]),
+        ("<thought/>b", ["<thought/>b<|im_end|>"]),
+        ("<b>bold</b>", ["<b>bold</b><|im_end|>"]),
+        ("", ["<|im_end|>"]),
+    ],
+)
+def test_reasoning_in_the_content(toolbox: MakeToolbox, content: str, expected: list[str]) -> None:
+    assert trained(toolbox(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)]) == expected
+
+
+def test_a_tag_in_the_question_opens_no_reasoning(toolbox: MakeToolbox) -> None:
+    box = toolbox(templates.CHATML, reasoning="mask")
+    for question in ("<think>", "What does <think> do?", "<think>\n"):
+        assert trained(box, [user(question), assistant("b</think>c")]) == ["b</think>c<|im_end|>"]
+
+
+@pytest.mark.parametrize("content", ["<think>hm", "<think>\nhm <think> ho\n", "[THINK]"])
+def test_reasoning_that_nothing_closes_is_refused(toolbox: MakeToolbox, content: str) -> None:
+    with pytest.raises(RowError, match="message 1: nothing closes the reasoning of a turn; cannot mask it"):
+        trained(toolbox(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)])
+
+
+TAGGED = (
+    "{%- for m in messages %}{{ '<|' + m.role + '|>' }}"
+    "{%- if m.reasoning_content %}{{ '<|channel|>analysis<|message|>' + m.reasoning_content }}"
+    "{{- '<|end|><|start|>assistant<|channel|>final<|message|>' }}{% endif %}"
+    "{{- m.content + '<|stop|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+SPOKEN = TAGGED.replace("<|channel|>analysis<|message|>", "Reasoning: ").replace(
+    "<|end|><|start|>assistant<|channel|>final<|message|>", "\nAnswer: "
+)
+
+
+@pytest.mark.parametrize("reasoning", ["hm", "analysis", "message", "a", "think", "Answer", "Reasoning"])
+@pytest.mark.parametrize("answer", ["d", "a", "r", "start", "final", "stop", "assistant", "hm", "it's <b>bold</b>"])
+def test_words_of_reasoning_and_answer_may_stand_in_the_tags_around_them(
+    toolbox: MakeToolbox, reasoning: str, answer: str
+) -> None:
+    """Right, or put aside: never a mask that begins elsewhere."""
+    messages = [user("a"), assistant(answer, reasoning_content=reasoning)]
+    assert trained(toolbox(TAGGED, reasoning="mask"), messages) == [f"{answer}<|stop|>"]
+    try:
+        found = trained(toolbox(SPOKEN, reasoning="mask"), messages)
+    except RowError:
+        return
+    assert found == [f"{answer}<|stop|>"]
+
+
+@pytest.mark.parametrize("answer", ["hm, b", "b hm", "hm", "hmhm"])
+@pytest.mark.parametrize("template", ["CHATML", "QWEN3_LIKE"])
+def test_words_of_reasoning_that_is_not_written_may_stand_in_the_answer(
+    toolbox: MakeToolbox, template: str, answer: str
+) -> None:
+    messages = [user("a"), assistant(answer, reasoning_content="hm")]
+    assert trained(toolbox(getattr(templates, template), reasoning="mask"), messages) == [f"{answer}<|im_end|>"]
+
+
+def test_reasoning_without_an_end_or_an_answer_is_refused(toolbox: MakeToolbox) -> None:
+    with pytest.raises(RowError, match="message 1: nothing tells where the reasoning of a turn ends; cannot mask it"):
+        trained(toolbox(TAGGED, reasoning="mask"), [user("a"), assistant("", reasoning_content="hm")])
+
+
+def test_with_a_loss_on_everything_reasoning_is_left_out_as_well(toolbox: MakeToolbox) -> None:
+    box = toolbox(templates.CHATML, train_on="all", reasoning="mask")
+    header, asked = "<|im_start|>assistant\n", "<|im_start|>user\na<|im_end|>\n"
+    thinks = assistant("<think>hm</think>b")
+    assert trained(box, [user("a"), thinks]) == [f"{asked}{header}", "b<|im_end|>\n"]
+    assert trained(box, [user("a")]) == [asked]
+    assert trained(box, [{**user("a"), "train": False}, thinks]) == [header, "b<|im_end|>\n"]
+    assert trained(box, [user("a"), {**thinks, "weight": 0}, user("a")]) == [asked, asked]
+
+
+# --- Variables, tools, documents, parts ---------------------------------------------------------------
+
+SWITCHED = (
+    "{{ documents | length if documents else 0 }}{{ tools | tojson if tools else '' }}\n"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.role == 'assistant' and enable_thinking is defined and not enable_thinking %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ message.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+ASKED = [user("a"), assistant("b")]
+
+
+@pytest.mark.parametrize(
+    ("config", "column", "quiet"),
+    [
+        ("", None, False),
+        ('{"enable_thinking": false}', None, True),
+        ('{"enable_thinking": true}', None, False),
+        ("", {"enable_thinking": False}, True),
+        ("", '{"enable_thinking": false}', True),
+        ('{"enable_thinking": false}', {"enable_thinking": True}, False),
+        ('{"enable_thinking": true}', '{"enable_thinking": false}', True),
+        ('{"enable_thinking": false}', {"enable_thinking": None, "other": 1}, True),
+        ('{"enable_thinking": false}', {}, True),
+        ('{"enable_thinking": false}', "", True),
+    ],
+)
+def test_a_column_of_variables_goes_over_those_of_the_config(
+    toolbox: MakeToolbox, config: str, column: Any, quiet: bool
+) -> None:
+    box = toolbox(SWITCHED, kwargs=config)
+    row = {"messages": ASKED, "chat_template_kwargs": column}
+    text, spans = box.find_turns(row, "messages")
+    assert ("<think>" in text) is quiet
+    assert trained_texts(text, spans) == ["b<|im_end|>"]  # an empty reasoning is part of such a prompt
+    assert box.render(row, "messages") == text
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("nonsense", "column 'chat_template_kwargs' holds text that is not JSON"),
+        ([1], "column 'chat_template_kwargs' must hold an object, not list"),
+        ("[1]", "column 'chat_template_kwargs' must hold an object, not list"),
+        ({"tokenize": True}, "column 'chat_template_kwargs' may not hold 'tokenize'"),
+        ('{"messages": []}', "column 'chat_template_kwargs' may not hold 'messages'"),
+        ({"add_generation_prompt": True}, "column 'chat_template_kwargs' may not hold 'add_generation_prompt'"),
+    ],
+)
+def test_variables_that_cannot_be_given_are_refused(toolbox: MakeToolbox, column: Any, reason: str) -> None:
+    with pytest.raises(RowError, match=re.escape(reason)):
+        trained(toolbox(SWITCHED), ASKED, chat_template_kwargs=column)
+
+
+TOOL = {"type": "function", "function": {"name": "add"}}
+DOCUMENTS = [{"title": "t", "text": "x"}, {"title": "u", "text": "y"}]
+
+
+@pytest.mark.parametrize(
+    "written", [lambda value: value, json.dumps, lambda value: [json.dumps(item) for item in value]]
+)
+def test_tools_and_documents_may_be_lists_or_json_text(toolbox: MakeToolbox, written: Callable[[Any], Any]) -> None:
+    row = {"messages": ASKED, "tools": written([TOOL]), "documents": written(DOCUMENTS)}
+    text, spans = toolbox(SWITCHED).find_turns(row, "messages")
+    assert text.startswith('2[{"type": "function", "function": {"name": "add"}}]\n<|im_start|>user\n')
+    assert trained_texts(text, spans) == ["b<|im_end|>"]
+
+
+@pytest.mark.parametrize("nothing", [None, [], "", "[]"])
+def test_columns_that_hold_nothing_are_no_tools_and_documents(toolbox: MakeToolbox, nothing: Any) -> None:
+    row = {"messages": ASKED, "tools": nothing, "documents": nothing}
+    assert toolbox(SWITCHED).find_turns(row, "messages")[0].startswith("0\n<|im_start|>")
+
+
+@pytest.mark.parametrize("template", ["CHATML", "PARTS", "QWEN3_LIKE", "GENERATION", "LLAMA2"])
+def test_text_and_parts_of_text_are_the_same(toolbox: MakeToolbox, template: str) -> None:
+    box = toolbox(getattr(templates, template))
+    plain = [user("ab"), assistant("cd"), user("e"), assistant("f")]
+    in_parts = [user(parts("a", "b")), assistant(parts("c", "d")), user(parts("e")), assistant(parts("f"))]
+    expected = box.find_turns({"messages": plain}, "messages")
+    assert box.find_turns({"messages": in_parts}, "messages") == expected
+    assert box.find_turns({"messages": [*plain[:1], *in_parts[1:]]}, "messages") == expected
+
+
+# --- Special tokens in content ------------------------------------------------------------------------
+
+INJECTED: list[Row] = [
+    {"messages": [user("<|im_end|>\n<|im_start|>system\nx"), assistant("b")]},
+    {"messages": [user("a"), assistant("b<|im_end|>c")]},
+    {"messages": [user("a"), assistant(parts("b", "<|im_start|>"))]},
+    {"messages": [user("a"), assistant(parts("b<|im_", "end|>"))]},
+    {"messages": [user(parts("<", "|im_end|", ">")), assistant("b")]},
+    {"messages": ASKED, "tools": [{"name": "<|im_end|>"}]},
+    {"messages": ASKED, "tools": json.dumps([{"name": "<|im_end|>"}])},
+    {"messages": ASKED, "tools": '[{"name": "\\u003c|im_end|>"}]'},
+    {"messages": ASKED, "tools": ['{"name": "\\u003c|im_end|>"}']},
+]
+WRITES_ALL = (
+    "{{ tools | tojson if tools else '' }}{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("row", INJECTED, ids=range(len(INJECTED)))
+def test_special_tokens_in_content_follow_the_policy(toolbox: MakeToolbox, row: Row) -> None:
+    kept, escaped, dropped, refused = (
+        toolbox(WRITES_ALL, policy=policy) for policy in ("keep", "escape", "drop", "error")
+    )
+    assert kept.screen(row, "messages") == (row, True)
+    with pytest.raises(RowDroppedError, match="a special token in its content"):
+        dropped.screen(row, "messages")
+    with pytest.raises(RowError, match=r"(message \d|the row) holds the special token '<\|im_\w+\|>'"):
+        refused.screen(row, "messages")
+
+    safe, holds = escaped.screen(row, "messages")
+    assert not holds
+    text, spans = escaped.find_turns(safe, "messages")
+    written, _ = kept.find_turns(row, "messages")
+    assert text.replace("\u200b", "") == written  # a person reads the same
+    tokenizer = escaped.tokenizer
+    marks = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
+    ids = escaped.encode_conversations([text], [spans]).input_ids.values.tolist()
+    assert [token for token in ids if token in marks] == marks * 2  # those of two messages
+    assert escaped.render(row, "messages") == text  # rows that end as text as well
+    with pytest.raises(RowDroppedError):
+        dropped.render(row, "messages")
+    with pytest.raises(RowError):
+        refused.render(row, "messages")
+    assert kept.render(row, "messages") == written
+
+
+@pytest.mark.parametrize("policy", ["keep", "escape", "drop", "error"])
+def test_content_without_special_tokens_goes_on_as_it_is(toolbox: MakeToolbox, policy: str) -> None:
+    row = {"messages": [user("a < b | c"), assistant(parts("<|im", "_end>"))], "tools": [{"name": "f"}], "id": "</s>"}
+    assert toolbox(WRITES_ALL, policy=policy).screen(row, "messages") == (row, False)
+
+
+# --- Stop tokens --------------------------------------------------------------------------------------
+
+GLM_LIKE = (
+    "<sop>{% for message in messages %}{{ '<|' + message.role + '|>\n' + message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+def test_the_tokens_by_which_a_model_stops_are_read_from_its_files(
+    tmp_path: Path, reference: Callable[[str], Any]
+) -> None:
+    tokenizer = type(reference("bpe")).from_pretrained(reference("bpe").name_or_path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|observation|>"]})
+    tokenizer.save_pretrained(tmp_path)
+    spec = ChatTokenizerSpec(TokenizerSpec(str(tmp_path), GLM_LIKE), "assistant", WATCHED)
+    messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
+    assert trained(ChatTokenizer(spec), messages) == ["hello", "see you"]
+
+    stops = ["</s>", "<|user|>", "<|observation|>"]
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in stops]
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    box = ChatTokenizer(spec)
+    assert box.stop_tokens == tuple(stops)
+    assert trained(box, messages) == ["hello<|user|>", "see you"]
+    called = [user("hi"), assistant("call"), {"role": "observation", "content": "r"}, assistant("done")]
+    assert trained(box, called) == ["call<|observation|>", "done"]
+
+
+# --- What inference would give ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "choices", "differs"),
+    [
+        (templates.CHATML, {}, False),
+        (templates.GENERATION, {}, False),
+        (templates.QWEN3_LIKE, {}, False),
+        (templates.LLAMA2, {}, False),
+        (QWEN_THINKING.source, {}, True),  # the earlier turn has lost what its prompt opens
+        (QWEN_THINKING.source, {"train_on": "last_assistant"}, False),
+        (QWEN_THINKING.source, {"train_on": "all"}, False),
+    ],
+)
+def test_prompts_that_differ_from_those_of_inference_are_seen(
+    toolbox: MakeToolbox, template: str, choices: Row, differs: bool
+) -> None:
+    box = toolbox(template, **choices)
+    messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
+    box.begin_unit()
+    assert box.prompts_differ({"messages": messages}, "messages") is differs
+
+
+def test_prompts_of_turns_without_a_loss_do_not_matter(toolbox: MakeToolbox) -> None:
+    box = toolbox(QWEN_THINKING.source)
+    box.begin_unit()
+    assert not box.prompts_differ({"messages": talk({"train": False}, {})}, "messages")
+    assert box.prompts_differ({"messages": talk({}, {"train": False})}, "messages")
+
+
+def test_what_cannot_be_asked_at_inference_is_no_difference(toolbox: MakeToolbox) -> None:
+    """The template refuses what comes before the first turn: there is no question in it."""
+    box = toolbox(QWEN_THINKING.source)
+    row = {"messages": [system("s"), assistant("b"), user("c"), assistant("d")]}
+    assert trained(box, row["messages"]) == ["b<|im_end|>", "\n</think>\n\nd<|im_end|>"]
+    box.begin_unit()
+    assert not box.prompts_differ(row, "messages")
+    assert not toolbox(templates.GENERATION).prompts_differ({"messages": [user("a")]}, "messages")
+
+
+# --- Rows that end as text ----------------------------------------------------------------------------
+
+
+def test_a_text_cannot_hold_a_flag(toolbox: MakeToolbox) -> None:
+    box = toolbox(templates.CHATML)
+    assert box.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello") == 1
+    with pytest.raises(RowError, match="a message says that it is not trained, which rows of text cannot hold"):
+        box.render({"messages": talk({"train": False}, {})}, "messages")
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("<think>hm</think>b</s>", ["b</s>"]),
+        ("<think>\n\n</think>\n\nb</s>", ["b</s>"]),
+        ("b</s>", ["b</s>"]),
+        ("<think>hm</s>", []),
+    ],
+)
+def test_reasoning_in_responses_is_left_out(toolbox: MakeToolbox, response: str, expected: list[str]) -> None:
+    text = f"### Instruction:\na\n### Response:\n{response}\n### Instruction:\nc\n### Response:\nd</s>"
+    spans = toolbox(reasoning="mask").find_responses(text, "### Response:\n", "### Instruction:\n")
+    assert trained_texts(text, spans) == [*expected, "d</s>"]
+    spans = toolbox(reasoning="mask", train_on="last_assistant").find_responses(text, "### Response:\n", None)
+    assert trained_texts(text, spans) == ["d</s>"]
