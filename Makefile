@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test test-slow test-all lint format bench clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## environment in .venv, with everything the tests need
 
@@ -25,8 +25,16 @@ demo: $(READY) ## preprocess the bundled sample, look at it, train a tiny model 
 	$(BIN)/sftkit inspect-shards demo/shards --rows 2
 	$(BIN)/sftkit train --config configs/train_sample.yaml --training_data_path demo/shards --output_dir demo/model
 
-test: $(READY) ## the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test: $(READY) ## the tests, except slow ones
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## only the slow tests: kills, load, fuzzing, clusters
+	$(PYTEST) -m slow
+
+test-all: $(READY) ## all tests
+	$(PYTEST)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
