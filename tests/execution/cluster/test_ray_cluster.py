@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from execution.cluster.conftest import add_node
 
 from buckets import new_bucket, server
+from execution.cluster.conftest import add_node
 from execution.cluster.tasks import square
 from sftkit.config.commands import PreprocessConfig
 from sftkit.core.progress import Silent
