@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
 EXAMPLES = sorted((ROOT / "configs").glob("*.yaml"))
-SEED_TEMPLATES = (
+RESPONSE_TEMPLATES = (
     "--response_template", "<|start_of_role|>assistant<|end_of_role|>",
     "--instruction_template", "<|start_of_role|>user<|end_of_role|>",
 )  # fmt: skip
@@ -82,9 +82,9 @@ def test_the_reference_is_what_the_code_says() -> None:
 )
 def test_every_example_config_of_preprocess_runs(example: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    if example.name.startswith("seed"):
+    if example.name.startswith("fms_hf_tuning"):
         arguments = ["--data_config_path", str(example), "--model_name_or_path", "sample:model"]
-        arguments += SEED_TEMPLATES if "chat" in example.name else ()
+        arguments += RESPONSE_TEMPLATES if "chat" in example.name else ()
     else:
         arguments = ["--config", str(example)]
     done = run(sys.executable, "-m", "sftkit", "preprocess", *arguments, "--output_dir", out)
