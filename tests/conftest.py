@@ -174,8 +174,8 @@ def reference(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def toolbox(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
-    """Makes (once) the Toolbox of a chat template, a tokenizer by name, `train_on`, and other choices.
+def chat_tokenizer(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
+    """Makes (once) the ChatTokenizer of a chat template, a tokenizer by name, `train_on`, and other choices.
 
     kwargs: `chat_template_kwargs` as JSON text. policy: `special_tokens_in_content`. special: tokens added as special.
 

@@ -72,7 +72,7 @@ def some_spans() -> list[list[Span]]:
 
 
 def engines_of(tokenizer: Any) -> tuple[FastEncoder, ReferenceEncoder]:
-    """The fast encoder as the toolbox makes it, and the reference."""
+    """The fast encoder as the chat tokenizer makes it, and the reference."""
     reference = ReferenceEncoder(tokenizer)
     engine: BareIds
     try:

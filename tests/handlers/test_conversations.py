@@ -32,13 +32,13 @@ WRAPPED = {"type": "function", "function": CALL}
 
 
 @pytest.fixture
-def convert(toolbox: Callable[..., ChatTokenizer]) -> Convert:
+def convert(chat_tokenizer: Callable[..., ChatTokenizer]) -> Convert:
     """Rows through the handler: those that are left, and why the others are not."""
 
     def run(*rows: Row, name: str = "convert_to_messages", **arguments: Any) -> tuple[list[Row], list[str]]:
         [link] = build_chain(dataset("unused", data_handlers=[handler(name, **arguments)]), 0)
         log = RowLog()
-        batch = link.bind(toolbox())(Batch(list(rows), np.arange(1, len(rows) + 1)), log)
+        batch = link.bind(chat_tokenizer())(Batch(list(rows), np.arange(1, len(rows) + 1)), log)
         return batch.rows, [bad.reason for bad in log.bad]
 
     return run

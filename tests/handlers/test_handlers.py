@@ -21,7 +21,7 @@ from sftkit.handlers.user_function import UserFunction, check_trusted
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from support import ALL_TOKENIZERS, WATCHED, dataset
 
-MakeToolbox = Callable[..., ChatTokenizer]
+MakeChatTokenizer = Callable[..., ChatTokenizer]
 Apply = Callable[..., tuple[list[Row], RowLog]]
 
 
@@ -30,7 +30,7 @@ def config(name: str, arguments: dict[str, Any] | None = None, **fn_kwargs: Any)
 
 
 @pytest.fixture
-def apply(toolbox: MakeToolbox) -> Apply:
+def apply(chat_tokenizer: MakeChatTokenizer) -> Apply:
     """Rows through handlers: those that are left, token columns as lists, and the log."""
 
     def run(
@@ -38,7 +38,7 @@ def apply(toolbox: MakeToolbox) -> Apply:
     ) -> tuple[list[Row], RowLog]:
         batch, log = Batch(rows, np.arange(1, len(rows) + 1)), RowLog()
         for link in build_chain(dataset("unused", data_handlers=handlers), 0):
-            batch = link.bind(toolbox(template, name=name))(batch, log)
+            batch = link.bind(chat_tokenizer(template, name=name))(batch, log)
         tokens = {name: [column[i].tolist() for i in range(len(batch))] for name, column in batch.tokens.items()}
         return [
             {**row, **{name: values[i] for name, values in tokens.items()}} for i, row in enumerate(batch.rows)

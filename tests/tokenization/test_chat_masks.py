@@ -18,7 +18,7 @@ from sftkit.tokenization.templates.lexing import plain_template
 from sftkit.tokenization.templates.marking import CLOSE, OPEN, index_macro, mark_template, split_marks
 from support import ALL_TOKENIZERS, trained_texts
 
-MakeToolbox = Callable[..., ChatTokenizer]
+MakeChatTokenizer = Callable[..., ChatTokenizer]
 
 
 def system(content: str) -> Row:
@@ -66,10 +66,10 @@ def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
 )
 @pytest.mark.parametrize("with_system", [False, True])
 def test_what_the_model_has_to_produce_is_trained_and_nothing_else(
-    toolbox: MakeToolbox, template: str, expected: list[str], with_system: bool
+    chat_tokenizer: MakeChatTokenizer, template: str, expected: list[str], with_system: bool
 ) -> None:
     messages = [system("be kind"), *TWO_TURNS] if with_system else TWO_TURNS
-    assert trained(toolbox(getattr(templates, template)), messages) == expected
+    assert trained(chat_tokenizer(getattr(templates, template)), messages) == expected
 
 
 LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
@@ -103,64 +103,66 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
 @pytest.mark.parametrize("template", ["CHATML", "BY_INDEX", "NO_PROMPT", "BY_INDEX_NO_PROMPT", "GENERATION", "TOOLS"])
 @pytest.mark.parametrize(("messages", "expected"), [case[1:] for case in LOOKALIKES], ids=[c[0] for c in LOOKALIKES])
 def test_contents_that_look_like_something_else_change_nothing(
-    toolbox: MakeToolbox, template: str, messages: list[Row], expected: list[str]
+    chat_tokenizer: MakeChatTokenizer, template: str, messages: list[Row], expected: list[str]
 ) -> None:
-    assert trained(toolbox(getattr(templates, template)), messages) == expected
+    assert trained(chat_tokenizer(getattr(templates, template)), messages) == expected
 
 
-def test_a_prompt_that_opens_the_reasoning_is_followed_where_turns_come_without_it(toolbox: MakeToolbox) -> None:
-    box = toolbox(templates.OPENS_REASONING)
+def test_a_prompt_that_opens_the_reasoning_is_followed_where_turns_come_without_it(
+    chat_tokenizer: MakeChatTokenizer,
+) -> None:
+    box = chat_tokenizer(templates.OPENS_REASONING)
     messages = [user("a"), assistant("<think>hm</think>b"), user("c"), assistant("d")]
     assert trained(box, messages) == ["b<|end|>", "d<|end|>"]
 
 
-def test_a_turn_after_a_tool_begins_where_its_own_prompt_ends(toolbox: MakeToolbox) -> None:
-    box = toolbox(templates.OPENS_REASONING)
+def test_a_turn_after_a_tool_begins_where_its_own_prompt_ends(chat_tokenizer: MakeChatTokenizer) -> None:
+    box = chat_tokenizer(templates.OPENS_REASONING)
     messages = [user("a"), assistant("call"), {"role": "tool", "content": "r"}, assistant("d")]
     assert trained(box, messages) == ["call<|end|>", "d<|end|>"]
 
 
-def test_a_conversation_may_begin_with_the_assistant(toolbox: MakeToolbox) -> None:
+def test_a_conversation_may_begin_with_the_assistant(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [assistant("b"), user("c"), assistant("d")]
-    assert trained(toolbox(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
+    assert trained(chat_tokenizer(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
     with pytest.raises(RowError, match="begins with the assistant, and nothing tells where its prompt ends"):
-        trained(toolbox(templates.CAPTURED), messages)
+        trained(chat_tokenizer(templates.CAPTURED), messages)
 
 
-def test_a_turn_that_the_template_leaves_out_takes_no_part(toolbox: MakeToolbox) -> None:
+def test_a_turn_that_the_template_leaves_out_takes_no_part(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [{"role": "bot", "content": "ignored"}, user("a"), assistant("b")]
-    assert trained(toolbox(templates.OPENS_REASONING), messages) == ["b<|end|>"]
+    assert trained(chat_tokenizer(templates.OPENS_REASONING), messages) == ["b<|end|>"]
 
 
-def test_only_the_last_turn_of_a_qwen3_like_template_thinks(toolbox: MakeToolbox) -> None:
-    tools = toolbox(templates.QWEN3_LIKE)
+def test_only_the_last_turn_of_a_qwen3_like_template_thinks(chat_tokenizer: MakeChatTokenizer) -> None:
+    tools = chat_tokenizer(templates.QWEN3_LIKE)
     messages = [user("a"), assistant("b"), assistant("c"), user("a"), assistant("b")]
     assert trained(tools, messages) == ["b<|im_end|>", "c<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
 
 
-def test_the_parts_of_a_content_are_trained_together(toolbox: MakeToolbox) -> None:
+def test_the_parts_of_a_content_are_trained_together(chat_tokenizer: MakeChatTokenizer) -> None:
     def parts(*texts: str) -> list[Row]:
         return [{"type": "text", "text": text} for text in texts]
 
     messages = [user(parts("a", "b")), assistant(parts("c", "d")), user(parts("a")), assistant(parts("d"))]
-    assert trained(toolbox(templates.PARTS), messages) == ["cd<|im_end|>", "d<|im_end|>"]
+    assert trained(chat_tokenizer(templates.PARTS), messages) == ["cd<|im_end|>", "d<|im_end|>"]
 
 
-def test_tool_calls_are_trained_and_what_tools_answer_is_not(toolbox: MakeToolbox) -> None:
+def test_tool_calls_are_trained_and_what_tools_answer_is_not(chat_tokenizer: MakeChatTokenizer) -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "add", "arguments": {"a": 1}}]}
     messages = [user("1+1?"), call, {"role": "tool", "content": "2"}, assistant("It is 2.")]
-    tools = toolbox(templates.TOOLS)
+    tools = chat_tokenizer(templates.TOOLS)
     assert trained(tools, messages, tools=[{"name": "add"}]) == [
         '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><|im_end|>',
         "It is 2.<|im_end|>",
     ]
 
 
-def test_train_on_chooses_among_the_spans(toolbox: MakeToolbox) -> None:
+def test_train_on_chooses_among_the_spans(chat_tokenizer: MakeChatTokenizer) -> None:
     row = {"messages": TWO_TURNS}
-    text, spans = toolbox(templates.CHATML, train_on="last_assistant").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, train_on="last_assistant").find_turns(row, "messages")
     assert trained_texts(text, spans) == ["see you<|im_end|>"]
-    text, spans = toolbox(templates.CHATML, train_on="all").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, train_on="all").find_turns(row, "messages")
     assert trained_texts(text, spans) == [text]
 
 
@@ -179,20 +181,22 @@ def test_train_on_chooses_among_the_spans(toolbox: MakeToolbox) -> None:
     ],
 )
 def test_a_row_without_a_usable_conversation_is_refused_with_its_reason(
-    toolbox: MakeToolbox, row: Row, reason: str
+    chat_tokenizer: MakeChatTokenizer, row: Row, reason: str
 ) -> None:
     with pytest.raises(RowError, match=reason):
-        toolbox(templates.CHATML).find_turns(row, "messages")
+        chat_tokenizer(templates.CHATML).find_turns(row, "messages")
 
 
-def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot_tell(toolbox: MakeToolbox) -> None:
+def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot_tell(
+    chat_tokenizer: MakeChatTokenizer,
+) -> None:
     messages = [user("a"), assistant("b"), user("c"), assistant("d")]
     captured = "{% set body %}" + templates.QWEN3_LIKE + "{% endset %}{{ body }}"
     with pytest.raises(RowError, match="message 1 is rendered differently when others follow; cannot prove its mask"):
-        toolbox(captured).find_turns({"messages": messages}, "messages")
+        chat_tokenizer(captured).find_turns({"messages": messages}, "messages")
 
 
-def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(toolbox: MakeToolbox) -> None:
+def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokenizer: MakeChatTokenizer) -> None:
     moves = (
         "{{ 'The answer will be ' + messages[-1].content + '\n' }}"
         "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
@@ -200,7 +204,7 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(toolbox: Mak
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     with pytest.raises(RowError, match="content lies outside of the turn's own text; cannot prove its mask"):
-        toolbox(moves).find_turns({"messages": [user("a"), assistant("forty-two")]}, "messages")
+        chat_tokenizer(moves).find_turns({"messages": [user("a"), assistant("forty-two")]}, "messages")
 
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
@@ -208,9 +212,9 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(toolbox: Mak
     "messages", [TWO_TURNS, [user("a"), assistant("")], [user("Köln 你"), assistant(" 😀\n\n ü ")]]
 )
 def test_generation_blocks_give_the_mask_that_transformers_gives(
-    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str, messages: list[Row]
+    chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, messages: list[Row]
 ) -> None:
-    tools = toolbox(templates.GENERATION, name=name)
+    tools = chat_tokenizer(templates.GENERATION, name=name)
     text, spans = tools.find_turns({"messages": messages}, "messages")
     made = tools.encode_conversations([text], [spans])
     # Trimmed offsets hide white space from transformers' own mask; `bpe` is the same tokenizer with whole ones.
@@ -229,13 +233,13 @@ def test_generation_blocks_give_the_mask_that_transformers_gives(
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
 @pytest.mark.parametrize("template", ["CHATML", "RESPONSE", "LLAMA2", "QWEN3_LIKE"])
 def test_trained_tokens_decode_to_the_trained_text(
-    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str, template: str
+    chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, template: str
 ) -> None:
     tokenizer = reference(name)
     if template == "LLAMA2" and tokenizer.bos_token is None:
         pytest.skip("the template writes a BOS, and this tokenizer has none")
     messages = [system("be kind"), *TWO_TURNS]
-    tools = toolbox(getattr(templates, template), name=name)
+    tools = chat_tokenizer(getattr(templates, template), name=name)
     text, spans = tools.find_turns({"messages": messages}, "messages")
     made = tools.encode_conversations([text], [spans])
     assert made.input_ids.values.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -249,8 +253,8 @@ def test_trained_tokens_decode_to_the_trained_text(
     assert decoded == [piece.strip() for piece in trained_texts(text, spans)]
 
 
-def test_the_real_qwen3_template_trains_what_it_asks_for(toolbox: MakeToolbox) -> None:
-    tools = toolbox(None, name="qwen3")
+def test_the_real_qwen3_template_trains_what_it_asks_for(chat_tokenizer: MakeChatTokenizer) -> None:
+    tools = chat_tokenizer(None, name="qwen3")
     messages = [system("be kind"), *TWO_TURNS]
     assert trained(tools, messages) == ["hello<|im_end|>", "<think>\n\n</think>\n\nsee you<|im_end|>"]
     thought = {**assistant("four"), "reasoning_content": "two and two"}
@@ -258,8 +262,10 @@ def test_the_real_qwen3_template_trains_what_it_asks_for(toolbox: MakeToolbox) -
 
 
 @pytest.mark.parametrize("name", ["granite", "tinyllama", "sample:model"])
-def test_real_templates_train_the_answers(toolbox: MakeToolbox, reference: Callable[[str], Any], name: str) -> None:
-    tools = toolbox(None, name=name)
+def test_real_templates_train_the_answers(
+    chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str
+) -> None:
+    tools = chat_tokenizer(None, name=name)
     if reference(name).chat_template is None:
         pytest.skip("this tokenizer has no chat template")
     pieces = trained(tools, TWO_TURNS)
@@ -269,10 +275,10 @@ def test_real_templates_train_the_answers(toolbox: MakeToolbox, reference: Calla
 
 
 def test_shared_conversations_train_every_answer_in_order(
-    toolbox: MakeToolbox, shared_data: Callable[[str], Any]
+    chat_tokenizer: MakeChatTokenizer, shared_data: Callable[[str], Any]
 ) -> None:
     lines = shared_data("multi_turn_chat.jsonl").read_text(encoding="utf-8").splitlines()[:40]
-    tools = toolbox(templates.CHATML)
+    tools = chat_tokenizer(templates.CHATML)
     for messages in (json.loads(line)["messages"] for line in lines):
         answers = [message["content"] for message in messages if message["role"] == "assistant"]
         assert trained(tools, messages) == [f"{answer}<|im_end|>" for answer in answers]
@@ -364,16 +370,16 @@ QUOTES_THE_QUESTION = (
     ids=["the system text in the assistant's turn", "a header of its own", "the question quoted behind the answer"],
 )
 def test_a_turn_that_holds_what_the_model_does_not_produce_is_refused(
-    toolbox: MakeToolbox, template: str, messages: list[Row]
+    chat_tokenizer: MakeChatTokenizer, template: str, messages: list[Row]
 ) -> None:
     with pytest.raises(RowError, match="cannot prove its mask"):
-        toolbox(template).find_turns({"messages": messages}, "messages")
+        chat_tokenizer(template).find_turns({"messages": messages}, "messages")
 
 
-def test_the_header_of_a_last_turn_may_differ(toolbox: MakeToolbox) -> None:
-    assert trained(toolbox(LAST_HEADER_DIFFERS), TWO_TURNS) == ["hello</s>", "see you</s>"]
+def test_the_header_of_a_last_turn_may_differ(chat_tokenizer: MakeChatTokenizer) -> None:
+    assert trained(chat_tokenizer(LAST_HEADER_DIFFERS), TWO_TURNS) == ["hello</s>", "see you</s>"]
 
 
-def test_a_turn_that_carries_no_loss_needs_no_proof(toolbox: MakeToolbox) -> None:
+def test_a_turn_that_carries_no_loss_needs_no_proof(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [user("Hi"), {**assistant("A"), "name": "bot", "train": False}, user("x"), assistant("B")]
-    assert trained(toolbox(NAMED_HEADER), messages) == ["B<|im_end|>"]
+    assert trained(chat_tokenizer(NAMED_HEADER), messages) == ["B<|im_end|>"]

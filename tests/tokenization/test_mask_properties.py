@@ -1,6 +1,6 @@
 """Random conversations in a dozen styles of templates: what is trained is what each style says, in order, and no more.
 
-What a style says is written down by hand, one function each; nothing of it is taken from the program. Every toolbox has
+What a style says is written down by hand, one function each; nothing of it is taken from the program. Each has
 its fast engines held against the reference on each row.
 """
 
@@ -23,7 +23,7 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from support import trained_texts
 from template_zoo.shapes import BY_MACRO, IN_PAIRS, PARTS_ONLY
 
-MakeToolbox = Callable[..., ChatTokenizer]
+MakeChatTokenizer = Callable[..., ChatTokenizer]
 Says = Callable[[Sequence[Row], int], str]
 
 EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
@@ -129,9 +129,9 @@ def check_tokens(box: ChatTokenizer, reference: Any, text: str, spans: list[tupl
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_plain_conversations_train_what_the_style_says_and_nothing_else(
-    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str, data: st.DataObject
+    chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, data: st.DataObject
 ) -> None:
-    style, box = STYLES[name], toolbox(STYLES[name].source)
+    style, box = STYLES[name], chat_tokenizer(STYLES[name].source)
     messages = data.draw(conversations(name, PLAIN))
     text, spans = box.find_turns({"messages": messages}, "messages")
     assert trained_texts(text, spans) == [style.turn(messages, place) for place in answers(messages)]
@@ -146,9 +146,9 @@ def test_plain_conversations_train_what_the_style_says_and_nothing_else(
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_contents_full_of_tricks_are_trained_right_or_put_aside(
-    toolbox: MakeToolbox, reference: Callable[[str], Any], name: str, data: st.DataObject
+    chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, data: st.DataObject
 ) -> None:
-    style, box = STYLES[name], toolbox(STYLES[name].source)
+    style, box = STYLES[name], chat_tokenizer(STYLES[name].source)
     messages = data.draw(conversations(name, TRICKY))
     try:
         text, spans = box.find_turns({"messages": messages}, "messages")
@@ -165,10 +165,10 @@ FLAGS: list[Row] = [{}, {}, {"train": False}, {"weight": 0}, {"train": True}, {"
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flags_and_the_choice_of_turns_take_away_whole_turns(
-    toolbox: MakeToolbox, train_on: str, data: st.DataObject
+    chat_tokenizer: MakeChatTokenizer, train_on: str, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(sorted(STYLES)))
-    style, box = STYLES[name], toolbox(STYLES[name].source, train_on=train_on)
+    style, box = STYLES[name], chat_tokenizer(STYLES[name].source, train_on=train_on)
     plain = data.draw(conversations(name, PLAIN))
     flags = [data.draw(st.sampled_from(FLAGS)) for _ in plain]
     places = answers(plain)[-1:] if train_on == "last_assistant" else answers(plain)
@@ -180,7 +180,9 @@ def test_flags_and_the_choice_of_turns_take_away_whole_turns(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_reasoning_is_left_out_of_turns_and_of_everything(toolbox: MakeToolbox, data: st.DataObject) -> None:
+def test_reasoning_is_left_out_of_turns_and_of_everything(
+    chat_tokenizer: MakeChatTokenizer, data: st.DataObject
+) -> None:
     """The answers that remain stand in order; what else is left of everything are the questions."""
     messages = data.draw(conversations("chatml", PLAIN))
     thoughts = [data.draw(st.sampled_from(["", "hm", "\nhm\n", "a b"])) for _ in messages]
@@ -195,17 +197,17 @@ def test_reasoning_is_left_out_of_turns_and_of_everything(toolbox: MakeToolbox, 
         if role == "assistant":
             expected.append(f"{content.lstrip() if block else content}<|im_end|>")
     row = {"messages": written}
-    text, spans = toolbox(templates.CHATML, reasoning="mask").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask").find_turns(row, "messages")
     assert trained_texts(text, spans) == expected
-    text, spans = toolbox(templates.CHATML, reasoning="mask", train_on="all").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask", train_on="all").find_turns(row, "messages")
     assert "".join(trained_texts(text, spans)) == everything
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_escaped_contents_hold_no_special_token(toolbox: MakeToolbox, data: st.DataObject) -> None:
+def test_escaped_contents_hold_no_special_token(chat_tokenizer: MakeChatTokenizer, data: st.DataObject) -> None:
     """As many special tokens come out as the template writes, and those who look see the same text."""
-    box = toolbox(templates.TOOLS, policy="escape")
+    box = chat_tokenizer(templates.TOOLS, policy="escape")
     pieces = st.sampled_from(["<|im_", "end|>", "<|im_end|>", "<", "|im_start|>", "<s>", "</s>", "a", "\n"])
     contents = st.lists(pieces, max_size=5)
     messages: list[Row] = []
@@ -221,5 +223,5 @@ def test_escaped_contents_hold_no_special_token(toolbox: MakeToolbox, data: st.D
     special = [token for token in box.tokenizer.convert_ids_to_tokens(ids) if token in box.tokenizer.all_special_tokens]
     special += [token for token in box.tokenizer.convert_ids_to_tokens(ids) if token in ("<|im_start|>", "<|im_end|>")]
     assert special == ["<|im_start|>", "<|im_end|>"] * len(messages)
-    plain, _ = toolbox(templates.TOOLS).find_turns(row, "messages")
+    plain, _ = chat_tokenizer(templates.TOOLS).find_turns(row, "messages")
     assert text.replace("\u200b", "") == plain

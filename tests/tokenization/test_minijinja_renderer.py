@@ -415,7 +415,7 @@ UNTRUSTED = "{% if 'a' | title == '' %}never{% endif %}" + templates.CHATML
     ],
 )
 @pytest.mark.parametrize("used_for", ["render", "find_turns"])
-def test_a_toolbox_names_the_renderer_that_it_used(
+def test_a_chat_tokenizer_names_the_renderer_that_it_used(
     tokenizer_path: Callable[[str], str], template: str, engines: Engines, expected: str, used_for: str
 ) -> None:
     box = ChatTokenizer(

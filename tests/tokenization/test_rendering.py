@@ -15,7 +15,7 @@ from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from support import dataset, handler, preprocess, write_jsonl, written
 
-MakeToolbox = Callable[..., ChatTokenizer]
+MakeChatTokenizer = Callable[..., ChatTokenizer]
 
 CONVERSATIONS: list[Row] = [
     {"messages": [{"role": role, "content": f"{role} says"} for role in ("system", "user", "assistant")]},
@@ -33,29 +33,33 @@ TOOLS: list[list[Row]] = [
 @pytest.mark.parametrize(
     "source", [SEED, "\n\n  " + SEED, SEED.replace("{%-", "{%"), "a\n{{ messages['messages'] }}\n"]
 )
-def test_a_template_that_wants_the_whole_row_gets_it_as_messages(toolbox: MakeToolbox, source: str, row: Row) -> None:
-    assert toolbox(source).render(row, None) == plain_rendering(source, messages=row, add_generation_prompt=False)
+def test_a_template_that_wants_the_whole_row_gets_it_as_messages(
+    chat_tokenizer: MakeChatTokenizer, source: str, row: Row
+) -> None:
+    assert chat_tokenizer(source).render(row, None) == plain_rendering(
+        source, messages=row, add_generation_prompt=False
+    )
 
 
 def test_the_seeds_template_on_shared_conversations_is_what_jinja_renders(
-    toolbox: MakeToolbox, shared_data: Callable[[str], Path]
+    chat_tokenizer: MakeChatTokenizer, shared_data: Callable[[str], Path]
 ) -> None:
     rows = [json.loads(line) for line in shared_data("multi_turn_chat.jsonl").read_text(encoding="utf-8").splitlines()]
-    tools = toolbox(SEED)
+    tools = chat_tokenizer(SEED)
     assert [tools.render(row, None) for row in rows] == [plain_rendering(SEED, messages=row) for row in rows]
 
 
 @pytest.mark.parametrize("template", ["CHATML", "CHATML_IN_LINES", "GENERATION", "QWEN3_LIKE", "ESCAPES"])
 def test_a_conversation_column_is_rendered_as_transformers_renders_it(
-    toolbox: MakeToolbox, reference: Callable[[str], Any], template: str
+    chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], template: str
 ) -> None:
     source = getattr(templates, template)
     messages = CONVERSATIONS[0]["messages"]
-    rendered = toolbox(source).render({"chat": messages, "other": 1}, "chat")
+    rendered = chat_tokenizer(source).render({"chat": messages, "other": 1}, "chat")
     assert rendered == reference("bpe").apply_chat_template(messages, chat_template=source, tokenize=False)
 
 
-def test_documents_and_tools_of_a_row_reach_the_template_also_as_json_text(toolbox: MakeToolbox) -> None:
+def test_documents_and_tools_of_a_row_reach_the_template_also_as_json_text(chat_tokenizer: MakeChatTokenizer) -> None:
     source = "{{ tools | tojson }} {{ documents | tojson }}"
     row = {
         "messages": [{"role": "user", "content": "a"}],
@@ -64,10 +68,10 @@ def test_documents_and_tools_of_a_row_reach_the_template_also_as_json_text(toolb
     }
     as_text = {**row, "tools": json.dumps(TOOLS[0]), "documents": json.dumps(row["documents"])}
     expected = f"{json.dumps(row['tools'])} {json.dumps(row['documents'])}"
-    assert toolbox(source).render(row, "messages") == expected
-    assert toolbox(source).render(as_text, "messages") == expected
+    assert chat_tokenizer(source).render(row, "messages") == expected
+    assert chat_tokenizer(source).render(as_text, "messages") == expected
     for nothing in (None, "", []):
-        assert toolbox(source).render({**row, "tools": nothing, "documents": nothing}, "messages") == "null null"
+        assert chat_tokenizer(source).render({**row, "tools": nothing, "documents": nothing}, "messages") == "null null"
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "repository"])

@@ -11,7 +11,7 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.masking.labels import response_spans
 from support import ALL_TOKENIZERS
 
-MakeToolbox = Callable[..., ChatTokenizer]
+MakeChatTokenizer = Callable[..., ChatTokenizer]
 
 RESPONSE, INSTRUCTION = "### Response:\n", "### Instruction:\n"
 ONE = f"{INSTRUCTION}Add.\n\n{RESPONSE}Five.</s>"
@@ -61,14 +61,14 @@ def test_without_eos_and_instruction_only_the_last_response_is_known() -> None:
     ],
 )
 def test_labels_are_the_ids_of_the_responses_and_nothing_else(
-    toolbox: MakeToolbox,
+    chat_tokenizer: MakeChatTokenizer,
     reference: Callable[[str], Any],
     name: str,
     before: list[str],
     trained: list[str],
     after: str,
 ) -> None:
-    tools, tokenizer = toolbox(name=name), reference(name)
+    tools, tokenizer = chat_tokenizer(name=name), reference(name)
     trained = [piece.format(eos=tools.eos_token) for piece in trained]
     text = "".join(a + b for a, b in zip(before, trained, strict=True)) + after
     spans = tools.find_responses(text, RESPONSE, None)
@@ -84,8 +84,10 @@ def test_labels_are_the_ids_of_the_responses_and_nothing_else(
     assert 0 < sum(inside) < len(ids)
 
 
-def test_a_tokenizer_that_appends_eos_trains_it_after_a_response_and_not_after_other_text(toolbox: MakeToolbox) -> None:
-    tools = toolbox(name="bos_eos")
+def test_a_tokenizer_that_appends_eos_trains_it_after_a_response_and_not_after_other_text(
+    chat_tokenizer: MakeChatTokenizer,
+) -> None:
+    tools = chat_tokenizer(name="bos_eos")
     for text, last in ((f"{RESPONSE}cat", 2), (f"{RESPONSE}cat</s>\n{INSTRUCTION}dog", -100)):
         made = tools.encode_spans([text], [tools.find_responses(text, RESPONSE, None)])
         assert made.input_ids.values[-1] == 2
@@ -93,6 +95,6 @@ def test_a_tokenizer_that_appends_eos_trains_it_after_a_response_and_not_after_o
         assert (made.input_ids.values[0], made.labels.values[0]) == (1, -100)
 
 
-def test_train_on_chooses_the_last_response(toolbox: MakeToolbox) -> None:
-    spans = toolbox(train_on="last_assistant").find_responses(TWO, RESPONSE, None)
+def test_train_on_chooses_the_last_response(chat_tokenizer: MakeChatTokenizer) -> None:
+    spans = chat_tokenizer(train_on="last_assistant").find_responses(TWO, RESPONSE, None)
     assert [TWO[start:stop] for start, stop in spans] == ["D</s>"]

@@ -1,6 +1,6 @@
 """What of a conversation carries a loss when config or data choose: flags, reasoning, variables, special tokens.
 
-Every toolbox has its fast engines held against the reference on each row.
+Every chat_tokenizer has its fast engines held against the reference on each row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from template_zoo.conversations import TALKS, assistant, parts, system, user
 from template_zoo.model import Style
 from template_zoo.qwen import QWEN_THINKING
 
-MakeToolbox = Callable[..., ChatTokenizer]
+MakeChatTokenizer = Callable[..., ChatTokenizer]
 
 STYLES = {case.style.name: case.style for case in CASES}
 
@@ -45,8 +45,8 @@ def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
     return [piece for piece in trained_texts(text, spans) if piece]
 
 
-def box_of(toolbox: MakeToolbox, style: Style, **choices: Any) -> ChatTokenizer:
-    return toolbox(style.source, name=style.tokenizer, special=style.special, **choices)
+def box_of(chat_tokenizer: MakeChatTokenizer, style: Style, **choices: Any) -> ChatTokenizer:
+    return chat_tokenizer(style.source, name=style.tokenizer, special=style.special, **choices)
 
 
 # --- Flags of messages --------------------------------------------------------------------------------
@@ -73,9 +73,9 @@ def talk(first: Row, second: Row) -> list[Row]:
     ids=str,
 )
 def test_a_message_that_says_so_is_not_trained(
-    toolbox: MakeToolbox, template: str, texts: list[str], flag: Row
+    chat_tokenizer: MakeChatTokenizer, template: str, texts: list[str], flag: Row
 ) -> None:
-    box, last = (toolbox(getattr(templates, template), train_on=on) for on in ("assistant", "last_assistant"))
+    box, last = (chat_tokenizer(getattr(templates, template), train_on=on) for on in ("assistant", "last_assistant"))
     assert trained(box, talk(flag, {})) == texts[1:]
     assert trained(box, talk({}, flag)) == texts[:1]
     assert trained(box, talk(flag, flag)) == []
@@ -88,14 +88,14 @@ def test_a_message_that_says_so_is_not_trained(
     "flag", [{"train": True}, {"weight": 1}, {"weight": 1.0}, {"train": None}, {"weight": None, "train": None}], ids=str
 )
 def test_a_message_that_is_trained_says_nothing_new(
-    toolbox: MakeToolbox, template: str, texts: list[str], flag: Row
+    chat_tokenizer: MakeChatTokenizer, template: str, texts: list[str], flag: Row
 ) -> None:
-    assert trained(toolbox(getattr(templates, template)), talk(flag, flag)) == texts
+    assert trained(chat_tokenizer(getattr(templates, template)), talk(flag, flag)) == texts
 
 
-def test_a_flag_of_a_user_has_nothing_to_take_out(toolbox: MakeToolbox) -> None:
+def test_a_flag_of_a_user_has_nothing_to_take_out(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [{**user("a"), "train": False}, assistant("b"), {**user("c"), "weight": 0}, assistant("d")]
-    assert trained(toolbox(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
+    assert trained(chat_tokenizer(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
 
 
 @pytest.mark.parametrize("train_on", ["assistant", "last_assistant", "all"])
@@ -112,19 +112,19 @@ def test_a_flag_of_a_user_has_nothing_to_take_out(toolbox: MakeToolbox) -> None:
     ],
 )
 def test_a_flag_that_says_neither_yes_nor_no_is_refused_wherever_it_stands(
-    toolbox: MakeToolbox, train_on: str, template: str, place: int, flag: Row, reason: str
+    chat_tokenizer: MakeChatTokenizer, train_on: str, template: str, place: int, flag: Row, reason: str
 ) -> None:
     messages = [user("a"), assistant("b"), user("c"), assistant("d")]
     messages[place] = {**messages[place], **flag}
     with pytest.raises(RowError, match=re.escape(reason.format(place))):
-        trained(toolbox(getattr(templates, template), train_on=train_on), messages)
+        trained(chat_tokenizer(getattr(templates, template), train_on=train_on), messages)
 
 
 @pytest.mark.parametrize("template", ["CHATML", "GENERATION", "BY_INDEX"])
 def test_with_a_loss_on_everything_a_flagged_message_of_any_role_is_left_out(
-    toolbox: MakeToolbox, template: str
+    chat_tokenizer: MakeChatTokenizer, template: str
 ) -> None:
-    box = toolbox(getattr(templates, template), train_on="all")
+    box = chat_tokenizer(getattr(templates, template), train_on="all")
     turns = [system("s"), user("a"), assistant("b"), user("c"), assistant("d")]
     written = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns]
 
@@ -141,8 +141,10 @@ def test_with_a_loss_on_everything_a_flagged_message_of_any_role_is_left_out(
     assert left(0, 1, 2, 3, 4) == []
 
 
-def test_messages_that_a_template_does_not_show_apart_cannot_be_left_out_of_everything(toolbox: MakeToolbox) -> None:
-    box = toolbox(templates.CAPTURED, train_on="all")
+def test_messages_that_a_template_does_not_show_apart_cannot_be_left_out_of_everything(
+    chat_tokenizer: MakeChatTokenizer,
+) -> None:
+    box = chat_tokenizer(templates.CAPTURED, train_on="all")
     assert len(trained(box, talk({"train": True}, {}))) == 1
     with pytest.raises(RowError, match="does not show which text each message was rendered to; cannot tell them apart"):
         trained(box, talk({"train": False}, {}))
@@ -151,12 +153,12 @@ def test_messages_that_a_template_does_not_show_apart_cannot_be_left_out_of_ever
 # --- The last turn ------------------------------------------------------------------------------------
 
 
-def test_blocks_of_a_template_belong_to_the_message_they_were_written_for(toolbox: MakeToolbox) -> None:
+def test_blocks_of_a_template_belong_to_the_message_they_were_written_for(chat_tokenizer: MakeChatTokenizer) -> None:
     thoughtful = [user("a"), assistant("b", reasoning_content="hm"), user("c")]
     last, every, masked = (
-        toolbox(BLOCKS, train_on="last_assistant"),
-        toolbox(BLOCKS),
-        toolbox(BLOCKS, reasoning="mask"),
+        chat_tokenizer(BLOCKS, train_on="last_assistant"),
+        chat_tokenizer(BLOCKS),
+        chat_tokenizer(BLOCKS, reasoning="mask"),
     )
     assert trained(every, [*thoughtful, assistant("")]) == ["<think>hm</think>", "b"]
     assert trained(every, [*thoughtful, assistant("", train=False)]) == ["<think>hm</think>", "b"]
@@ -165,10 +167,10 @@ def test_blocks_of_a_template_belong_to_the_message_they_were_written_for(toolbo
     assert trained(masked, [*thoughtful, assistant("d", reasoning_content="ho")]) == ["b", "d"]
 
 
-def test_a_last_turn_without_a_word_is_still_the_last(toolbox: MakeToolbox) -> None:
+def test_a_last_turn_without_a_word_is_still_the_last(chat_tokenizer: MakeChatTokenizer) -> None:
     no_stop = BLOCKS.replace("{%- if message.content %}", "{%- if true %}")
-    assert trained(toolbox(no_stop, train_on="last_assistant"), [user("a"), assistant("b"), assistant("")]) == []
-    box = toolbox(templates.CHATML, train_on="last_assistant")
+    assert trained(chat_tokenizer(no_stop, train_on="last_assistant"), [user("a"), assistant("b"), assistant("")]) == []
+    box = chat_tokenizer(templates.CHATML, train_on="last_assistant")
     assert trained(box, [user("a"), assistant("b"), assistant("")]) == ["<|im_end|>"]
     assert trained(box, [user("a"), assistant("b"), assistant("c"), user("d")]) == ["c<|im_end|>"]
 
@@ -202,10 +204,10 @@ CALLED = "<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</pa
     ],
 )
 def test_reasoning_is_left_out_up_to_the_answer(
-    toolbox: MakeToolbox, style: str, name: str, expected: list[str]
+    chat_tokenizer: MakeChatTokenizer, style: str, name: str, expected: list[str]
 ) -> None:
     [case] = [case for case in CASES if (case.style.name, case.name) == (style, name)]
-    text, spans = box_of(toolbox, case.style, reasoning="mask").find_turns(case.talk.row, "messages")
+    text, spans = box_of(chat_tokenizer, case.style, reasoning="mask").find_turns(case.talk.row, "messages")
     assert [piece for piece in trained_texts(text, spans) if piece] == expected
 
 
@@ -214,9 +216,9 @@ PLAIN_STYLES = ["llama3", "gemma3", "mistral-v3", "phi4", "zephyr", "alpaca-eos"
 
 @pytest.mark.parametrize("style", PLAIN_STYLES)
 @pytest.mark.parametrize("name", ["multi", "same", "empty", "padded"])
-def test_without_reasoning_nothing_changes(toolbox: MakeToolbox, style: str, name: str) -> None:
+def test_without_reasoning_nothing_changes(chat_tokenizer: MakeChatTokenizer, style: str, name: str) -> None:
     messages = TALKS[name].messages
-    made = [trained(box_of(toolbox, STYLES[style], reasoning=choice), messages) for choice in ("keep", "mask")]
+    made = [trained(box_of(chat_tokenizer, STYLES[style], reasoning=choice), messages) for choice in ("keep", "mask")]
     assert made[0] == made[1]
     assert made[0]
 
@@ -241,20 +243,20 @@ def test_without_reasoning_nothing_changes(toolbox: MakeToolbox, style: str, nam
         ("", ["<|im_end|>"]),
     ],
 )
-def test_reasoning_in_the_content(toolbox: MakeToolbox, content: str, expected: list[str]) -> None:
-    assert trained(toolbox(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)]) == expected
+def test_reasoning_in_the_content(chat_tokenizer: MakeChatTokenizer, content: str, expected: list[str]) -> None:
+    assert trained(chat_tokenizer(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)]) == expected
 
 
-def test_a_tag_in_the_question_opens_no_reasoning(toolbox: MakeToolbox) -> None:
-    box = toolbox(templates.CHATML, reasoning="mask")
+def test_a_tag_in_the_question_opens_no_reasoning(chat_tokenizer: MakeChatTokenizer) -> None:
+    box = chat_tokenizer(templates.CHATML, reasoning="mask")
     for question in ("<think>", "What does <think> do?", "<think>\n"):
         assert trained(box, [user(question), assistant("b</think>c")]) == ["b</think>c<|im_end|>"]
 
 
 @pytest.mark.parametrize("content", ["<think>hm", "<think>\nhm <think> ho\n", "[THINK]"])
-def test_reasoning_that_nothing_closes_is_refused(toolbox: MakeToolbox, content: str) -> None:
+def test_reasoning_that_nothing_closes_is_refused(chat_tokenizer: MakeChatTokenizer, content: str) -> None:
     with pytest.raises(RowError, match="message 1: nothing closes the reasoning of a turn; cannot mask it"):
-        trained(toolbox(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)])
+        trained(chat_tokenizer(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)])
 
 
 TAGGED = (
@@ -271,13 +273,13 @@ SPOKEN = TAGGED.replace("<|channel|>analysis<|message|>", "Reasoning: ").replace
 @pytest.mark.parametrize("reasoning", ["hm", "analysis", "message", "a", "think", "Answer", "Reasoning"])
 @pytest.mark.parametrize("answer", ["d", "a", "r", "start", "final", "stop", "assistant", "hm", "it's <b>bold</b>"])
 def test_words_of_reasoning_and_answer_may_stand_in_the_tags_around_them(
-    toolbox: MakeToolbox, reasoning: str, answer: str
+    chat_tokenizer: MakeChatTokenizer, reasoning: str, answer: str
 ) -> None:
     """Right, or put aside: never a mask that begins elsewhere."""
     messages = [user("a"), assistant(answer, reasoning_content=reasoning)]
-    assert trained(toolbox(TAGGED, reasoning="mask"), messages) == [f"{answer}<|stop|>"]
+    assert trained(chat_tokenizer(TAGGED, reasoning="mask"), messages) == [f"{answer}<|stop|>"]
     try:
-        found = trained(toolbox(SPOKEN, reasoning="mask"), messages)
+        found = trained(chat_tokenizer(SPOKEN, reasoning="mask"), messages)
     except RowError:
         return
     assert found == [f"{answer}<|stop|>"]
@@ -286,19 +288,19 @@ def test_words_of_reasoning_and_answer_may_stand_in_the_tags_around_them(
 @pytest.mark.parametrize("answer", ["hm, b", "b hm", "hm", "hmhm"])
 @pytest.mark.parametrize("template", ["CHATML", "QWEN3_LIKE"])
 def test_words_of_reasoning_that_is_not_written_may_stand_in_the_answer(
-    toolbox: MakeToolbox, template: str, answer: str
+    chat_tokenizer: MakeChatTokenizer, template: str, answer: str
 ) -> None:
     messages = [user("a"), assistant(answer, reasoning_content="hm")]
-    assert trained(toolbox(getattr(templates, template), reasoning="mask"), messages) == [f"{answer}<|im_end|>"]
+    assert trained(chat_tokenizer(getattr(templates, template), reasoning="mask"), messages) == [f"{answer}<|im_end|>"]
 
 
-def test_reasoning_without_an_end_or_an_answer_is_refused(toolbox: MakeToolbox) -> None:
+def test_reasoning_without_an_end_or_an_answer_is_refused(chat_tokenizer: MakeChatTokenizer) -> None:
     with pytest.raises(RowError, match="message 1: nothing tells where the reasoning of a turn ends; cannot mask it"):
-        trained(toolbox(TAGGED, reasoning="mask"), [user("a"), assistant("", reasoning_content="hm")])
+        trained(chat_tokenizer(TAGGED, reasoning="mask"), [user("a"), assistant("", reasoning_content="hm")])
 
 
-def test_with_a_loss_on_everything_reasoning_is_left_out_as_well(toolbox: MakeToolbox) -> None:
-    box = toolbox(templates.CHATML, train_on="all", reasoning="mask")
+def test_with_a_loss_on_everything_reasoning_is_left_out_as_well(chat_tokenizer: MakeChatTokenizer) -> None:
+    box = chat_tokenizer(templates.CHATML, train_on="all", reasoning="mask")
     header, asked = "<|im_start|>assistant\n", "<|im_start|>user\na<|im_end|>\n"
     thinks = assistant("<think>hm</think>b")
     assert trained(box, [user("a"), thinks]) == [f"{asked}{header}", "b<|im_end|>\n"]
@@ -336,9 +338,9 @@ ASKED = [user("a"), assistant("b")]
     ],
 )
 def test_a_column_of_variables_goes_over_those_of_the_config(
-    toolbox: MakeToolbox, config: str, column: Any, quiet: bool
+    chat_tokenizer: MakeChatTokenizer, config: str, column: Any, quiet: bool
 ) -> None:
-    box = toolbox(SWITCHED, kwargs=config)
+    box = chat_tokenizer(SWITCHED, kwargs=config)
     row = {"messages": ASKED, "chat_template_kwargs": column}
     text, spans = box.find_turns(row, "messages")
     assert ("<think>" in text) is quiet
@@ -357,9 +359,11 @@ def test_a_column_of_variables_goes_over_those_of_the_config(
         ({"add_generation_prompt": True}, "column 'chat_template_kwargs' may not hold 'add_generation_prompt'"),
     ],
 )
-def test_variables_that_cannot_be_given_are_refused(toolbox: MakeToolbox, column: Any, reason: str) -> None:
+def test_variables_that_cannot_be_given_are_refused(
+    chat_tokenizer: MakeChatTokenizer, column: Any, reason: str
+) -> None:
     with pytest.raises(RowError, match=re.escape(reason)):
-        trained(toolbox(SWITCHED), ASKED, chat_template_kwargs=column)
+        trained(chat_tokenizer(SWITCHED), ASKED, chat_template_kwargs=column)
 
 
 TOOL = {"type": "function", "function": {"name": "add"}}
@@ -369,22 +373,24 @@ DOCUMENTS = [{"title": "t", "text": "x"}, {"title": "u", "text": "y"}]
 @pytest.mark.parametrize(
     "written", [lambda value: value, json.dumps, lambda value: [json.dumps(item) for item in value]]
 )
-def test_tools_and_documents_may_be_lists_or_json_text(toolbox: MakeToolbox, written: Callable[[Any], Any]) -> None:
+def test_tools_and_documents_may_be_lists_or_json_text(
+    chat_tokenizer: MakeChatTokenizer, written: Callable[[Any], Any]
+) -> None:
     row = {"messages": ASKED, "tools": written([TOOL]), "documents": written(DOCUMENTS)}
-    text, spans = toolbox(SWITCHED).find_turns(row, "messages")
+    text, spans = chat_tokenizer(SWITCHED).find_turns(row, "messages")
     assert text.startswith('2[{"type": "function", "function": {"name": "add"}}]\n<|im_start|>user\n')
     assert trained_texts(text, spans) == ["b<|im_end|>"]
 
 
 @pytest.mark.parametrize("nothing", [None, [], "", "[]"])
-def test_columns_that_hold_nothing_are_no_tools_and_documents(toolbox: MakeToolbox, nothing: Any) -> None:
+def test_columns_that_hold_nothing_are_no_tools_and_documents(chat_tokenizer: MakeChatTokenizer, nothing: Any) -> None:
     row = {"messages": ASKED, "tools": nothing, "documents": nothing}
-    assert toolbox(SWITCHED).find_turns(row, "messages")[0].startswith("0\n<|im_start|>")
+    assert chat_tokenizer(SWITCHED).find_turns(row, "messages")[0].startswith("0\n<|im_start|>")
 
 
 @pytest.mark.parametrize("template", ["CHATML", "PARTS", "QWEN3_LIKE", "GENERATION", "LLAMA2"])
-def test_text_and_parts_of_text_are_the_same(toolbox: MakeToolbox, template: str) -> None:
-    box = toolbox(getattr(templates, template))
+def test_text_and_parts_of_text_are_the_same(chat_tokenizer: MakeChatTokenizer, template: str) -> None:
+    box = chat_tokenizer(getattr(templates, template))
     plain = [user("ab"), assistant("cd"), user("e"), assistant("f")]
     in_parts = [user(parts("a", "b")), assistant(parts("c", "d")), user(parts("e")), assistant(parts("f"))]
     expected = box.find_turns({"messages": plain}, "messages")
@@ -413,9 +419,9 @@ WRITES_ALL = (
 
 
 @pytest.mark.parametrize("row", INJECTED, ids=range(len(INJECTED)))
-def test_special_tokens_in_content_follow_the_policy(toolbox: MakeToolbox, row: Row) -> None:
+def test_special_tokens_in_content_follow_the_policy(chat_tokenizer: MakeChatTokenizer, row: Row) -> None:
     kept, escaped, dropped, refused = (
-        toolbox(WRITES_ALL, policy=policy) for policy in ("keep", "escape", "drop", "error")
+        chat_tokenizer(WRITES_ALL, policy=policy) for policy in ("keep", "escape", "drop", "error")
     )
     assert kept.screen(row, "messages") == (row, True)
     with pytest.raises(RowDroppedError, match="a special token in its content"):
@@ -441,9 +447,9 @@ def test_special_tokens_in_content_follow_the_policy(toolbox: MakeToolbox, row: 
 
 
 @pytest.mark.parametrize("policy", ["keep", "escape", "drop", "error"])
-def test_content_without_special_tokens_goes_on_as_it_is(toolbox: MakeToolbox, policy: str) -> None:
+def test_content_without_special_tokens_goes_on_as_it_is(chat_tokenizer: MakeChatTokenizer, policy: str) -> None:
     row = {"messages": [user("a < b | c"), assistant(parts("<|im", "_end>"))], "tools": [{"name": "f"}], "id": "</s>"}
-    assert toolbox(WRITES_ALL, policy=policy).screen(row, "messages") == (row, False)
+    assert chat_tokenizer(WRITES_ALL, policy=policy).screen(row, "messages") == (row, False)
 
 
 # --- Stop tokens --------------------------------------------------------------------------------------
@@ -490,36 +496,36 @@ def test_the_tokens_by_which_a_model_stops_are_read_from_its_files(
     ],
 )
 def test_prompts_that_differ_from_those_of_inference_are_seen(
-    toolbox: MakeToolbox, template: str, choices: Row, differs: bool
+    chat_tokenizer: MakeChatTokenizer, template: str, choices: Row, differs: bool
 ) -> None:
-    box = toolbox(template, **choices)
+    box = chat_tokenizer(template, **choices)
     messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
     box.begin_unit()
     assert box.prompts_differ({"messages": messages}, "messages") is differs
 
 
-def test_prompts_of_turns_without_a_loss_do_not_matter(toolbox: MakeToolbox) -> None:
-    box = toolbox(QWEN_THINKING.source)
+def test_prompts_of_turns_without_a_loss_do_not_matter(chat_tokenizer: MakeChatTokenizer) -> None:
+    box = chat_tokenizer(QWEN_THINKING.source)
     box.begin_unit()
     assert not box.prompts_differ({"messages": talk({"train": False}, {})}, "messages")
     assert box.prompts_differ({"messages": talk({}, {"train": False})}, "messages")
 
 
-def test_what_cannot_be_asked_at_inference_is_no_difference(toolbox: MakeToolbox) -> None:
+def test_what_cannot_be_asked_at_inference_is_no_difference(chat_tokenizer: MakeChatTokenizer) -> None:
     """The template refuses what comes before the first turn: there is no question in it."""
-    box = toolbox(QWEN_THINKING.source)
+    box = chat_tokenizer(QWEN_THINKING.source)
     row = {"messages": [system("s"), assistant("b"), user("c"), assistant("d")]}
     assert trained(box, row["messages"]) == ["b<|im_end|>", "\n</think>\n\nd<|im_end|>"]
     box.begin_unit()
     assert not box.prompts_differ(row, "messages")
-    assert not toolbox(templates.GENERATION).prompts_differ({"messages": [user("a")]}, "messages")
+    assert not chat_tokenizer(templates.GENERATION).prompts_differ({"messages": [user("a")]}, "messages")
 
 
 # --- Rows that end as text ----------------------------------------------------------------------------
 
 
-def test_a_text_cannot_hold_a_flag(toolbox: MakeToolbox) -> None:
-    box = toolbox(templates.CHATML)
+def test_a_text_cannot_hold_a_flag(chat_tokenizer: MakeChatTokenizer) -> None:
+    box = chat_tokenizer(templates.CHATML)
     assert box.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello") == 1
     with pytest.raises(RowError, match="a message says that it is not trained, which rows of text cannot hold"):
         box.render({"messages": talk({"train": False}, {})}, "messages")
@@ -534,9 +540,11 @@ def test_a_text_cannot_hold_a_flag(toolbox: MakeToolbox) -> None:
         ("<think>hm</s>", []),
     ],
 )
-def test_reasoning_in_responses_is_left_out(toolbox: MakeToolbox, response: str, expected: list[str]) -> None:
+def test_reasoning_in_responses_is_left_out(
+    chat_tokenizer: MakeChatTokenizer, response: str, expected: list[str]
+) -> None:
     text = f"### Instruction:\na\n### Response:\n{response}\n### Instruction:\nc\n### Response:\nd</s>"
-    spans = toolbox(reasoning="mask").find_responses(text, "### Response:\n", "### Instruction:\n")
+    spans = chat_tokenizer(reasoning="mask").find_responses(text, "### Response:\n", "### Instruction:\n")
     assert trained_texts(text, spans) == [*expected, "d</s>"]
-    spans = toolbox(reasoning="mask", train_on="last_assistant").find_responses(text, "### Response:\n", None)
+    spans = chat_tokenizer(reasoning="mask", train_on="last_assistant").find_responses(text, "### Response:\n", None)
     assert trained_texts(text, spans) == ["d</s>"]

@@ -27,7 +27,7 @@ MakeBox = Callable[[Style, Engines], ChatTokenizer]
 
 @pytest.fixture(scope="module")
 def box(tokenizer_path: Callable[[str], str]) -> MakeBox:
-    """The Toolbox of a style, with engines."""
+    """The ChatTokenizer of a style, with engines."""
 
     @cache
     def make(style: Style, engines: Engines) -> ChatTokenizer:

@@ -1,4 +1,4 @@
-"""The toolbox that every task of a worker process shares."""
+"""The chat tokenizer that every task of a worker process shares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 
 
 def tools_like(spec: ChatTokenizerSpec, identity: tuple[str, str | None] | None) -> ChatTokenizer:
-    """This process's toolbox of a spec, with the tokenizer that the process which planned the run has (`identity`).
+    """This process's chat tokenizer of a spec, checked against the identity it had when the run was planned.
 
     Raises:
         TokenizerError: the tokenizer's files were changed since.
@@ -23,5 +23,5 @@ def tools_like(spec: ChatTokenizerSpec, identity: tuple[str, str | None] | None)
 
 @lru_cache(maxsize=1)
 def tools_of(spec: ChatTokenizerSpec) -> ChatTokenizer:
-    """This process's toolbox of a spec, whichever tokenizer it has."""
+    """This process's chat tokenizer of a spec, whichever tokenizer it has."""
     return ChatTokenizer(spec)

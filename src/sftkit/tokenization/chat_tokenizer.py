@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ChatTokenizerSpec:
-    """What a toolbox is made from, in any process.
+    """What a chat tokenizer is made from, in any process.
 
     train_on: `assistant`, `last_assistant` or `all`; which of the spans that were found carry a loss. reasoning: `keep`
     or `mask`. chat_template_kwargs: what templates are given besides, as JSON text (a spec can be hashed), "" for
@@ -98,7 +98,7 @@ class ChatTokenizer:
 
     @cached_property
     def identity(self) -> tuple[str, str | None]:
-        """Fingerprint of the tokenizer and sha256 of its chat template: equal for toolboxes that do the same."""
+        """Fingerprint of the tokenizer and sha256 of its chat template: equal for chat tokenizers that do the same."""
         return fingerprint(self.tokenizer, self._backend_json), chat_template_sha256(self.tokenizer)
 
     @cached_property

@@ -264,9 +264,10 @@ def test_luggage_is_unpacked_where_nothing_of_this_machine_is(
 import pickle, sys, pathlib
 from sftkit.preprocessing.recipe_bundle import unpacked
 from sftkit.handlers.user_function import import_function
-from sftkit.tokenization.chat_tokenizer import Toolbox
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 recipe = unpacked(pickle.loads(pathlib.Path({str(tmp_path / "luggage")!r}).read_bytes()))
-print(import_function("sftkit_test_traveling:shout")({{"text": "a"}}, by="!")["text"], *Toolbox(recipe.tools).identity)
+row = import_function("sftkit_test_traveling:shout")({{"text": "a"}}, by="!")
+print(row["text"], *ChatTokenizer(recipe.tools).identity)
 """
     (tmp_path / "there").mkdir()
     (tmp_path / "old").mkdir()
