@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from sftkit.audit.checks.duplicates import digests_of
-from sftkit.audit.checks.row_checks import check
+from sftkit.audit.checks.duplicates import row_digests
+from sftkit.audit.checks.row_checks import check_rows
 from sftkit.audit.expectations.expected import CONVERSATIONS, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.core.rows import IGNORE_INDEX, Ragged
@@ -78,8 +78,8 @@ def _measure(shards: Path, name: str) -> None:
     tokens = sum(len(ids.values) for ids, _ in batches)
     sys.stdout.write(f"{tokens:,} tokens in {len(batches)} batches, {tokens / len(rows):.0f} a row\n")
     for what, work in (
-        ("checks", lambda ids, labels: check(ids, labels, labels != IGNORE_INDEX, norms)),
-        ("digests", lambda ids, labels: digests_of(ids)),
+        ("checks", lambda ids, labels: check_rows(ids, labels, labels != IGNORE_INDEX, norms)),
+        ("digests", lambda ids, labels: row_digests(ids)),
     ):
         done = 0
         began = time.process_time()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sftkit.audit.checks.row_checks import Faults, check
+from sftkit.audit.checks.row_checks import Faults, check_rows
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.core.rows import Ragged
 from support import dataset, handler, preprocess, write_jsonl, written
@@ -98,7 +98,7 @@ MASKED_CHAT = handler("tokenize_and_apply_chat_template_with_masking")
 def faults_of(rows: Sequence[Row], norms: Expectations) -> Faults:
     ids = Ragged.from_lists([row.ids for row in rows])
     labels = Ragged.from_lists([row.labels for row in rows]).values
-    return check(ids, labels, labels != IGNORED, norms)
+    return check_rows(ids, labels, labels != IGNORED, norms)
 
 
 def named(rows: Sequence[Row], norms: Expectations) -> dict[str, list[int]]:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftkit.audit.checks.packs import Packing, packs_of
-from sftkit.audit.checks.row_checks import check
+from sftkit.audit.checks.packs import Packing, pack_boundaries
+from sftkit.audit.checks.row_checks import check_rows
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.core.rows import Ragged
 from sftkit.shards.manifest import read_manifest
@@ -87,8 +87,8 @@ def sequences_named(packs: Sequence[Pack], norms: Expectations, packing: Packing
     """Sequences, counted through all packs, by the rules that they break."""
     ids = Ragged.from_lists([pack.ids for pack in packs])
     labels = Ragged.from_lists([pack.labels for pack in packs]).values
-    found = packs_of(ids, Ragged.from_lists([pack.lengths for pack in packs]), packing or Packing())
-    faults = check(ids, labels, labels != IGNORED, norms, found)
+    found = pack_boundaries(ids, Ragged.from_lists([pack.lengths for pack in packs]), packing or Packing())
+    faults = check_rows(ids, labels, labels != IGNORED, norms, found)
     return {rule: sorted(set(fault.sequences.tolist())) for rule, fault in faults.items()}
 
 

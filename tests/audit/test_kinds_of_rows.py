@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import chat_templates
-from sftkit.audit.checks.row_checks import check, check_row
+from sftkit.audit.checks.row_checks import check_row, check_rows
 from sftkit.audit.expectations.expected import CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN, Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.core.rows import Ragged
@@ -195,7 +195,7 @@ def test_without_labels_the_ids_are_still_checked(chats: list[Row]) -> None:
     rows = [list(row.ids) for row in chats]
     rows[3][5] = 99_999
     rows[9].insert(6, rows[9][0])
-    found = check(Ragged.from_lists(rows), None, None, norms("sample:model"))
+    found = check_rows(Ragged.from_lists(rows), None, None, norms("sample:model"))
     assert {rule: fault.rows.tolist() for rule, fault in found.items()} == {
         "ids_outside_vocabulary": [3],
         "special_token_in_content": [9],
@@ -224,7 +224,7 @@ def test_one_row_with_the_places_of_its_faults(chats: list[Row]) -> None:
 
 def test_nothing_at_all() -> None:
     empty = np.zeros(0, np.int32)
-    assert check(Ragged.from_lists([]), empty, empty != 0, norms("sample:model")) == {}
+    assert check_rows(Ragged.from_lists([]), empty, empty != 0, norms("sample:model")) == {}
 
 
 @pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{{ messages[0].content }}", "{% for", "hello"])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftkit.audit.checks.packs import Packing, packs_of
+from sftkit.audit.checks.packs import Packing, pack_boundaries
 from sftkit.audit.expectations.expected import CONVERSATIONS, Expectations, RowOrigin
 from sftkit.config.commands import InspectConfig
 from sftkit.core.rows import Ragged
@@ -66,16 +66,16 @@ def named(path: Path, **options: Any) -> dict[str, tuple[int, list[str]]]:
 @given(st.lists(st.lists(st.integers(1, 5), max_size=4), max_size=6))
 def test_sequences_of_packs_are_told_by_their_lengths(lengths: list[list[int]]) -> None:
     ids = Ragged.from_lists([list(range(sum(row))) for row in lengths])
-    packs = packs_of(ids, Ragged.from_lists(lengths), Packing(7, wrapped=True))
+    packs = pack_boundaries(ids, Ragged.from_lists(lengths), Packing(7, wrapped=True))
     expected, position = [], 0
     for row, sizes in enumerate(lengths):
         for number, size in enumerate(sizes or [0]):
             expected.append((position, row, number, number == 0, number == max(0, len(sizes) - 1)))
             position += size
-    columns = (packs.offsets[:-1], packs.rows, packs.numbers, packs.torn_begin, packs.torn_end)
+    columns = (packs.offsets[:-1], packs.rows, packs.numbers, packs.cut_start, packs.cut_end)
     assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected
     assert packs.offsets[-1] == position
-    assert not packs.misfit.any()
+    assert not packs.mismatched.any()
     assert packs.too_long.tolist() == [sum(row) > 7 for row in lengths]
 
 
@@ -84,12 +84,12 @@ def test_packs_that_do_not_fit_are_one_sequence_and_the_others_stay(data: st.Dat
     lengths = data.draw(st.lists(st.lists(st.integers(-2, 4), max_size=4), min_size=1, max_size=6))
     tokens = [max(0, sum(row) + data.draw(st.integers(-1, 1))) for row in lengths]
     ids = Ragged.from_lists([[0] * count for count in tokens])
-    packs = packs_of(ids, Ragged.from_lists(lengths), Packing())
+    packs = pack_boundaries(ids, Ragged.from_lists(lengths), Packing())
     fits = [sum(row) == count and min(row, default=1) > 0 for row, count in zip(lengths, tokens, strict=True)]
-    assert (~packs.misfit).tolist() == fits
+    assert (~packs.mismatched).tolist() == fits
     sizes = [row if fit and row else [count] for row, count, fit in zip(lengths, tokens, fits, strict=True)]
     assert np.diff(packs.offsets).tolist() == [size for row in sizes for size in row]
-    assert not (packs.torn_begin | packs.torn_end | packs.too_long[packs.rows]).any()
+    assert not (packs.cut_start | packs.cut_end | packs.too_long[packs.rows]).any()
 
 
 # --- whole packed shards

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import chat_templates
-from sftkit.audit.checks.duplicates import digests_of, repeated
+from sftkit.audit.checks.duplicates import repeated_rows, row_digests
 from sftkit.audit.checks.packs import Packing
 from sftkit.audit.expectations.expected import CONVERSATIONS, UNKNOWN, Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
@@ -295,7 +295,7 @@ def test_repeated_rows_are_found(clean: Callable[[str, str], Clean], name: str, 
     rows = list(clean(name, style).rows)
     for place in SEEDED[1:]:
         rows[place] = rows[place - 3]
-    assert repeated(digests_of(Ragged.from_lists([row.ids for row in rows]))).tolist() == list(SEEDED[1:])
+    assert repeated_rows(row_digests(Ragged.from_lists([row.ids for row in rows]))).tolist() == list(SEEDED[1:])
 
 
 # --- the same rows in packs

@@ -15,8 +15,8 @@ STOP_TOKEN_UNTRAINED = "stop_token_untrained"
 BOS_DOUBLED = "bos_doubled"
 BOS_MISSING = "bos_missing"
 HEADER_TRAINED = "header_trained"
-COLUMNS_MISFIT = "columns_misfit"
-SEQ_LENGTHS_MISFIT = "seq_lengths_misfit"
+COLUMNS_MISMATCH = "columns_misfit"
+SEQ_LENGTHS_MISMATCH = "seq_lengths_misfit"
 PACK_TOO_LONG = "pack_too_long"
 LABELS_DIFFER = "labels_differ"
 IDS_OUTSIDE_VOCABULARY = "ids_outside_vocabulary"
@@ -36,7 +36,7 @@ class Rule:
 
     name: str
     level: str
-    what: str
+    description: str
     advice: str
 
 
@@ -73,13 +73,13 @@ _TABLE = (
         "mask again with sftkit, or begin the {% generation %} marks of the chat template after the header",
     ),
     Rule(
-        COLUMNS_MISFIT,
+        COLUMNS_MISMATCH,
         ERROR,
         "labels (or masks) and input_ids differ in length",
         "write all columns of a row from the same tokens",
     ),
     Rule(
-        SEQ_LENGTHS_MISFIT,
+        SEQ_LENGTHS_MISMATCH,
         ERROR,
         "seq_lengths do not sum to the tokens of the pack, or hold a length below 1: nobody can tell where its "
         "sequences begin",
@@ -140,10 +140,10 @@ _TABLE = (
 RULES = {rule.name: rule for rule in _TABLE}
 """Every rule by its name, in the order of reports."""
 
-OF_PACKS = frozenset({COLUMNS_MISFIT, SEQ_LENGTHS_MISFIT, PACK_TOO_LONG})
+PACK_RULES = frozenset({COLUMNS_MISMATCH, SEQ_LENGTHS_MISMATCH, PACK_TOO_LONG})
 """Rules that packs break as a whole; the others are broken by their sequences."""
 
-OF_LABELS = frozenset(
+LABEL_RULES = frozenset(
     {NO_TRAINED_TOKEN, STOP_TOKEN_UNTRAINED, HEADER_TRAINED, LABELS_DIFFER}
     | {FIRST_TOKEN_TRAINED, ANSWER_CUT, PROMPT_MISMATCH}
 )
@@ -154,7 +154,7 @@ OF_LABELS = frozenset(
 class Finding:
     """A rule that rows break.
 
-    rows: how many; of packed rows sequences, but for the rules `OF_PACKS`. examples: the first of them, at most
+    rows: how many; of packed rows sequences, but for the rules `PACK_RULES`. examples: the first of them, at most
     `EXAMPLES`, by `path:row`, `shard:row` or `shard:row (sequence n)`.
     """
 
@@ -181,7 +181,7 @@ Counts = Mapping[str, RuleCount]
 """By the names of rules."""
 
 
-def merged(parts: Iterable[Counts]) -> dict[str, RuleCount]:
+def merge_counts(parts: Iterable[Counts]) -> dict[str, RuleCount]:
     """The counts of several parts, which come in the order of the rows, together."""
     rows: dict[str, int] = {}
     examples: dict[str, list[str]] = {}

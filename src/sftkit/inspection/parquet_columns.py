@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sftkit.audit.checks.packs import PackBoundaries, Packing, packs_of
+from sftkit.audit.checks.packs import PackBoundaries, Packing, pack_boundaries
 from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Ids, Mask, Offsets, Ragged, offsets_of
 from sftkit.errors import SourceError
 from sftkit.shards.manifest import Manifest
@@ -69,7 +69,7 @@ class TokenColumns:
 
     def packs(self, packing: Packing) -> PackBoundaries | None:
         """The sequences that share the rows, None where rows are not packed."""
-        return packs_of(self.ids, self.seq_lengths, packing) if self.seq_lengths is not None else None
+        return pack_boundaries(self.ids, self.seq_lengths, packing) if self.seq_lengths is not None else None
 
 
 def layout_of(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:

@@ -142,7 +142,7 @@ class Pipeline:
             self._norms[making] = (
                 learn_expectations(self.tools.tokenizer, making, self.tools.stop_tokens)
                 if known
-                else Expectations(making=making)
+                else Expectations(origin=making)
             )
         return self._norms[making]
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from sftkit.audit.checks.duplicates import Digests, digests_of
-from sftkit.audit.checks.row_checks import check
+from sftkit.audit.checks.duplicates import Digests, row_digests
+from sftkit.audit.checks.row_checks import check_rows
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.audit.findings import EXAMPLES, RULES
 from sftkit.core.rows import IGNORE_INDEX, Offsets, Ragged
@@ -53,9 +53,9 @@ class AuditCollector:
             labels = Ragged(np.concatenate([each.values for _, each, _ in self._pending]), ids.offsets)
             numbers = np.concatenate([each for _, _, each in self._pending])
         self._pending = []
-        for rule, fault in check(ids, labels.values, labels.values != IGNORE_INDEX, self._norms).items():
+        for rule, fault in check_rows(ids, labels.values, labels.values != IGNORE_INDEX, self._norms).items():
             self._faulty.setdefault(rule, []).append(numbers[np.unique(fault.rows)])
-        self._digests.append(digests_of(ids))
+        self._digests.append(row_digests(ids))
 
     def faulty(self, noted: Mapping[str, Collection[int]]) -> dict[str, tuple[int, tuple[int, ...]]]:
         """By rule, how many rows break it and the numbers of the first of them, united with those that were noted.

@@ -17,7 +17,7 @@ _AT_ONCE = 1 << 20  # rows, or tokens of one
 _KINDS = np.uint64(1 << 24)  # of digests, by their lowest bits
 
 
-def digests_of(ids: Ragged) -> Digests:
+def row_digests(ids: Ragged) -> Digests:
     """A digest of each row's ids, uint64, shape (rows,): equal for equal rows.
 
     A multilinear hash (Lemire and Kaser, "Strongly universal string hashing is fast", 2014) with random weights by
@@ -56,7 +56,7 @@ def _piece_by_piece(row: Ids) -> np.uint64:
     return np.uint64(digest)
 
 
-def repeated(digests: Digests) -> Offsets:
+def repeated_rows(digests: Digests) -> Offsets:
     """The rows whose digest an earlier row has, int64, ascending.
 
     Takes memory for a copy of the digests, and for the rows that share theirs with another.

@@ -12,7 +12,7 @@ from sftkit.core.rows import Mask, Offsets
 
 def untrained_rows(batch: TokenBatch, runs: TokenRuns) -> Offsets:
     """Rows (of any length, none too) without a trained token."""
-    without = ~(batch.torn_begin | batch.torn_end)
+    without = ~(batch.cut_start | batch.cut_end)
     without[runs.rows] = False
     return np.flatnonzero(without)
 
@@ -34,10 +34,10 @@ def cut_answers(batch: TokenBatch, runs: TokenRuns, chats: Mask) -> tuple[Offset
         return nothing, nothing
     final = np.append(np.flatnonzero(runs.rows[1:] != runs.rows[:-1]), len(runs.rows) - 1)
     starts, ends, rows = runs.starts[final], runs.ends[final], runs.rows[final]
-    ending = np.where(chats, norms.chats_end, norms.making.ends) & ~batch.torn_end
-    if batch.torn_begin.any():  # what is left may be no more than what follows a stop token, or not look like a chat
+    ending = np.where(chats, norms.chats_end, norms.origin.ends) & ~batch.cut_end
+    if batch.cut_start.any():  # what is left may be no more than what follows a stop token, or not look like a chat
         longest = max(map(len, norms.tails), default=0)
-        ending &= ~batch.torn_begin | ((chats | norms.chats_end) & (text.last - text.first > longest))
+        ending &= ~batch.cut_start | ((chats | norms.chats_end) & (text.last - text.first > longest))
     open_ = ending[rows] & (ends == text.last[rows]) & ((flags[ends - 1] & STOP) == 0)
     for tail in norms.tails:  # where everything is trained, so is what follows the last stop token
         before = ends - len(tail) - 1
@@ -49,7 +49,7 @@ def cut_answers(batch: TokenBatch, runs: TokenRuns, chats: Mask) -> tuple[Offset
 def trained_headers(batch: TokenBatch, runs: TokenRuns, chats: Mask, misplaced: Offsets) -> Offsets:
     """Trained tokens that open a message: special ones anywhere, others where a run begins in a header."""
     norms, text, flags = batch.norms, batch.text, batch.flags
-    if norms.making.trains_all or batch.trained is None or not norms.prompts:
+    if norms.origin.trains_all or batch.trained is None or not norms.prompts:
         return np.zeros(0, np.int64)
     measured = _measured(runs, chats, norms)
     opening = batch.having(OPENER)
@@ -57,7 +57,7 @@ def trained_headers(batch: TokenBatch, runs: TokenRuns, chats: Mask, misplaced: 
     rows = text.rows_of(opening)
     # Some came from the content; next to a cut nobody can tell.
     longest = max((len(sequence) for _, sequences in norms.before for sequence in sequences), default=0)
-    near_cut = batch.near_tear(opening, rows, longest) | (batch.torn_end[rows] & (opening == text.last[rows] - 1))
+    near_cut = batch.near_tear(opening, rows, longest) | (batch.cut_end[rows] & (opening == text.last[rows] - 1))
     opening = opening[measured[rows] & ~near_cut & ~np.isin(opening, misplaced)]
     # Models that stop by the header of the next message have to produce it.
     following = np.minimum(opening + 1, len(flags) - 1)
@@ -74,7 +74,7 @@ def trained_headers(batch: TokenBatch, runs: TokenRuns, chats: Mask, misplaced: 
 def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, headed: Offsets) -> Offsets:
     """First tokens of answers that do not stand behind the prompt."""
     norms, text = batch.norms, batch.text
-    if norms.making.trains_all or not norms.prompts:
+    if norms.origin.trains_all or not norms.prompts:
         return np.zeros(0, np.int64)
     measured = _measured(runs, chats, norms)
     right = _prompted(text, runs.starts, runs.rows, norms) | ~measured[runs.rows] | _torn(batch, runs)
@@ -89,7 +89,7 @@ def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, headed: 
     same_row = (earlier >= 0) & (runs.rows[earlier] == runs.rows[suspects])
     between = np.searchsorted(stops, starts) - np.searchsorted(stops, runs.ends[earlier] - 1)
     right = same_row & (between == 0)
-    if norms.making.reasoning_masked:
+    if norms.origin.reasoning_masked:
         ends = np.unique(np.concatenate([text.ends_of(prompt) for prompt in norms.prompts]))
         if len(ends):
             place = np.searchsorted(ends, starts, side="right") - 1
@@ -103,19 +103,19 @@ def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, headed: 
 
 def _measured(runs: TokenRuns, chats: Mask, norms: Expectations) -> Mask:
     """Rows whose loss is measured by prompts and headers."""
-    return chats & ~runs.whole if norms.making.trains_all is None else chats
+    return chats & ~runs.whole if norms.origin.trains_all is None else chats
 
 
 def _torn(batch: TokenBatch, runs: TokenRuns) -> Mask:
     """Runs whose prompt may have been cut off: those before the first stop token that stands so far from the beginning
     of a torn row that no prompt reaches from there to the beginning.
     """
-    if not batch.torn_begin.any():
+    if not batch.cut_start.any():
         return np.zeros(len(runs.rows), np.bool_)
     longest = max(map(len, batch.norms.prompts), default=0)
     stops = batch.having(STOP)
     begin = np.minimum(batch.text.first[runs.rows] + longest, runs.starts)
-    torn: Mask = batch.torn_begin[runs.rows] & (np.searchsorted(stops, runs.starts) == np.searchsorted(stops, begin))
+    torn: Mask = batch.cut_start[runs.rows] & (np.searchsorted(stops, runs.starts) == np.searchsorted(stops, begin))
     return torn
 
 

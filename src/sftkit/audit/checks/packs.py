@@ -27,25 +27,25 @@ class PackBoundaries:
 
     offsets: where sequences begin among all tokens, int64, shape (sequences + 1,). rows: the pack of each, ascending,
     int64, shape (sequences,). numbers: which sequence of its pack each is, from 0, int64, shape (sequences,).
-    misfit: packs of which the lengths do not tell where sequences begin, bool, shape (rows,); each of them is one
+    mismatched: packs of which the lengths do not tell where sequences begin, bool, shape (rows,); each of them is one
     sequence here, as is a pack without tokens. too_long: packs with more tokens than a pack may have, bool, shape
-    (rows,). torn_begin, torn_end: sequences that may go on from the pack before or in the one behind, bool, shape
+    (rows,). cut_start, cut_end: sequences that may go on from the pack before or in the one behind, bool, shape
     (sequences,).
     """
 
     offsets: Offsets
     rows: Offsets
     numbers: Offsets
-    misfit: Mask
+    mismatched: Mask
     too_long: Mask
-    torn_begin: Mask
-    torn_end: Mask
+    cut_start: Mask
+    cut_end: Mask
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def packs_of(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBoundaries:
+def pack_boundaries(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBoundaries:
     """The sequences of some packs.
 
     Args:
@@ -55,8 +55,8 @@ def packs_of(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBoundaries:
     """
     sums = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
     totals = sums[lengths.offsets[1:]] - sums[lengths.offsets[:-1]]
-    misfit = (totals != ids.lengths) | (lengths.sums(lengths.values < 1) > 0)
-    alone = misfit | (lengths.lengths == 0)
+    mismatched = (totals != ids.lengths) | (lengths.sums(lengths.values < 1) > 0)
+    alone = mismatched | (lengths.lengths == 0)
     if alone.any():
         one_each = Ragged.of_lengths(ids.lengths[alone].astype(np.int32), np.ones(np.count_nonzero(alone), np.int64))
         lengths = put_together(alone, one_each, lengths.take(~alone))
@@ -67,8 +67,8 @@ def packs_of(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBoundaries:
         offsets=offsets_of(lengths.values.astype(np.int64)),
         rows=rows,
         numbers=numbers,
-        misfit=misfit,
+        mismatched=mismatched,
         too_long=ids.lengths > packing.length if packing.length is not None else np.zeros(len(ids), np.bool_),
-        torn_begin=(numbers == 0) & packing.wrapped,
-        torn_end=(numbers == counts[rows] - 1) & packing.wrapped,
+        cut_start=(numbers == 0) & packing.wrapped,
+        cut_end=(numbers == counts[rows] - 1) & packing.wrapped,
     )

@@ -43,7 +43,7 @@ class Fault:
 Faults = Mapping[str, Fault]
 """By the names of rules; a rule that no row breaks is not there."""
 
-_OF_TOKENS = frozenset({findings.LABELS_DIFFER, findings.IDS_OUTSIDE_VOCABULARY})
+_TOKEN_RULES = frozenset({findings.LABELS_DIFFER, findings.IDS_OUTSIDE_VOCABULARY})
 """Rules that hold wherever sequences begin."""
 
 
@@ -51,7 +51,7 @@ def check_row(
     ids: Ids, labels: Ids | None, trained: Mask | None, norms: Expectations, packs: PackBoundaries | None = None
 ) -> list[tuple[str, int, int]]:
     """What is wrong with one row: (rule, first token, token after the last), in the order of the tokens."""
-    faults = check(Ragged(ids, np.array([0, len(ids)], np.int64)), labels, trained, norms, packs)
+    faults = check_rows(Ragged(ids, np.array([0, len(ids)], np.int64)), labels, trained, norms, packs)
     places = [
         (start, stop, rule)
         for rule, fault in faults.items()
@@ -60,7 +60,7 @@ def check_row(
     return [(rule, start, stop) for start, stop, rule in sorted(places)]
 
 
-def check(
+def check_rows(
     ids: Ragged, labels: Ids | None, trained: Mask | None, norms: Expectations, packs: PackBoundaries | None = None
 ) -> Faults:
     """Check some rows.
@@ -117,16 +117,18 @@ def check(
 
 def _told(found: Faults, packs: PackBoundaries) -> Faults:
     """Faults without those that only seem to be there because nobody knows where sequences begin."""
-    if not packs.misfit.any():
+    if not packs.mismatched.any():
         return found
-    kept = {rule: each if rule in _OF_TOKENS else each.keep(~packs.misfit[each.rows]) for rule, each in found.items()}
+    kept = {
+        rule: each if rule in _TOKEN_RULES else each.keep(~packs.mismatched[each.rows]) for rule, each in found.items()
+    }
     return {rule: each for rule, each in kept.items() if len(each.rows)}
 
 
 def _of_packs(ids: Ragged, packs: PackBoundaries, trained: Mask | None) -> Faults:
     """What is wrong with the packs themselves."""
     found = {}
-    for rule, which in ((findings.SEQ_LENGTHS_MISFIT, packs.misfit), (findings.PACK_TOO_LONG, packs.too_long)):
+    for rule, which in ((findings.SEQ_LENGTHS_MISMATCH, packs.mismatched), (findings.PACK_TOO_LONG, packs.too_long)):
         rows = np.flatnonzero(which)
         if len(rows):
             found[rule] = Fault(

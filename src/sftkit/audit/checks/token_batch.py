@@ -35,7 +35,7 @@ class TokenBatch:
     """Rows (or packed sequences), what their tokens are, and which of them carry a loss.
 
     flags: of each token, uint8, shape (tokens,). marked, marks, marked_rows: positions of the tokens that have flags,
-    these flags, and their rows; all that is looked for among special tokens is looked for there. torn_begin, torn_end:
+    these flags, and their rows; all that is looked for among special tokens is looked for there. cut_start, cut_end:
     rows that may have been cut from something longer (pieces of wrapped packs): what is missing is no fault.
     """
 
@@ -47,8 +47,8 @@ class TokenBatch:
     marked_rows: Offsets
     trained: Mask | None
     runs: TokenRuns | None
-    torn_begin: Mask
-    torn_end: Mask
+    cut_start: Mask
+    cut_end: Mask
 
     def having(self, flag: int) -> Offsets:
         """The positions of tokens that have one of some flags, ascending."""
@@ -56,9 +56,9 @@ class TokenBatch:
 
     def near_tear(self, positions: Offsets, rows: Offsets, tokens: int) -> Mask:
         """Which positions stand among the first tokens of a row whose beginning may be missing."""
-        if not self.torn_begin.any():
+        if not self.cut_start.any():
             return np.zeros(len(positions), np.bool_)
-        near: Mask = self.torn_begin[rows] & (positions < self.text.first[rows] + tokens)
+        near: Mask = self.cut_start[rows] & (positions < self.text.first[rows] + tokens)
         return near
 
 
@@ -92,7 +92,7 @@ def batch_of(
         trained, runs = _runs(trained, text)
     marked = np.flatnonzero(flags != 0)
     whole = np.zeros(len(text.first), np.bool_)
-    torn = (packs.torn_begin, packs.torn_end) if packs is not None else (whole, whole)
+    torn = (packs.cut_start, packs.cut_end) if packs is not None else (whole, whole)
     return TokenBatch(norms, text, flags, marked, flags[marked], text.rows_of_many(marked), trained, runs, *torn)
 
 

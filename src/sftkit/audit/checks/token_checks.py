@@ -13,10 +13,10 @@ def chats_in(batch: TokenBatch) -> Mask:
     """Which rows are measured as conversations, bool, shape (rows,)."""
     norms, text = batch.norms, batch.text
     rows = len(text.first)
-    if norms.making.kind == CONVERSATIONS:
+    if norms.origin.kind == CONVERSATIONS:
         return np.ones(rows, np.bool_)
     chats = np.zeros(rows, np.bool_)
-    if norms.openers and norms.making.kind != PAIRS:
+    if norms.openers and norms.origin.kind != PAIRS:
         chats[batch.marked_rows[(batch.marks & OPENER) > 0]] = True
         return chats
     for prompt in norms.prompts:  # pairs may be written in the form of the template
@@ -30,7 +30,7 @@ def doubled_bos(batch: TokenBatch) -> tuple[Offsets, Offsets]:
     nothing = np.zeros(0, np.int64)
     if norms.bos is None or norms.bos == norms.pad or norms.bos in norms.stops:
         return nothing, nothing
-    first = text.first[(text.last - text.first > 1) & ~batch.torn_begin]
+    first = text.first[(text.last - text.first > 1) & ~batch.cut_start]
     doubled = first[(text.values[first] == norms.bos) & (text.values[first + 1] == norms.bos)]
     return doubled, doubled + 2
 
@@ -38,10 +38,10 @@ def doubled_bos(batch: TokenBatch) -> tuple[Offsets, Offsets]:
 def missing_bos(batch: TokenBatch, chats: Mask) -> tuple[Offsets, Offsets]:
     """Where rows begin without the BOS that template or tokenizer writes: their first tokens."""
     norms, text = batch.norms, batch.text
-    by_template = chats if norms.making.kind in (CONVERSATIONS, UNKNOWN) else np.zeros_like(chats)
-    wanted = np.where(by_template, norms.bos_in_chats, norms.bos_in_text) & ~batch.torn_begin
-    if norms.making.kind == UNKNOWN and not norms.bos_in_chats:
-        wanted &= chats | ~batch.torn_end  # what would tell a conversation may have been cut off
+    by_template = chats if norms.origin.kind in (CONVERSATIONS, UNKNOWN) else np.zeros_like(chats)
+    wanted = np.where(by_template, norms.bos_in_chats, norms.bos_in_text) & ~batch.cut_start
+    if norms.origin.kind == UNKNOWN and not norms.bos_in_chats:
+        wanted &= chats | ~batch.cut_end  # what would tell a conversation may have been cut off
     first = text.first[(text.last > text.first) & wanted]
     missing = first[text.values[first] != norms.bos] if norms.bos is not None else first[:0]
     return missing, missing + 1
@@ -53,8 +53,8 @@ def misplaced_specials(batch: TokenBatch, chats: Mask) -> Offsets:
     positions, kinds, rows = batch.marked, batch.marks, batch.marked_rows
     chat, tokens = chats[rows], text.values[positions]
     wrong = chat & ((kinds & FOREIGN) > 0)
-    if norms.making.kind == PAIRS:  # of a torn one nobody knows whether the template wrote it
-        whole = ~(batch.torn_begin | batch.torn_end)
+    if norms.origin.kind == PAIRS:  # of a torn one nobody knows whether the template wrote it
+        whole = ~(batch.cut_start | batch.cut_end)
         wrong |= (~chat & whole[rows]) & ((kinds & SPECIAL) > 0)
     for token, sequences in norms.after:
         suspects = np.flatnonzero(chat & (tokens == token))

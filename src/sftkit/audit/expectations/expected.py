@@ -46,7 +46,7 @@ class Expectations:
     end with a stop token (and a tail). special: all special tokens.
     """
 
-    making: RowOrigin = RowOrigin()
+    origin: RowOrigin = RowOrigin()
     vocabulary_size: int | None = None
     holes: TokenIds = ()
     bos: int | None = None

@@ -24,13 +24,13 @@ _OPTIONS = ("enable_thinking", "thinking")  # of templates, where those of the r
 
 
 def learn_expectations(
-    tokenizer: PreTrainedTokenizerBase, making: RowOrigin, stop_tokens: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, origin: RowOrigin, stop_tokens: Sequence[str]
 ) -> Expectations:
     """Learn what right rows look like by rendering made-up conversations. What cannot be learnt is left open.
 
     Args:
         tokenizer: with the chat template in force.
-        making: what is known about how the rows were made.
+        origin: what is known about how the rows were made.
         stop_tokens: texts of the tokens by which the model stops, as far as its files name them.
     """
     added = tokenizer.added_tokens_decoder
@@ -39,7 +39,7 @@ def learn_expectations(
     bos = _one(tokenizer.bos_token_id)
     named = [tokenizer.convert_tokens_to_ids(token) for token in stop_tokens]
     known = Expectations(
-        making=making,
+        origin=origin,
         vocabulary_size=size,
         holes=tuple(value for value in range(tokenizer.vocab_size, size) if value not in added),
         bos=bos,
@@ -48,23 +48,23 @@ def learn_expectations(
         stops=tuple(sorted({value for value in named if isinstance(value, int)})),
         special=tuple(sorted(specials - ({tokenizer.unk_token_id} - {bos, tokenizer.eos_token_id}))),
     )
-    prober = Prober(tokenizer, specials, making.variables or {})
-    if making.kind == TEXT:
-        return replace(known, prompts=_response_prompts(prober, making.response_template), chats_end=making.ends)
+    prober = Prober(tokenizer, specials, origin.variables or {})
+    if origin.kind == TEXT:
+        return replace(known, prompts=_response_prompts(prober, origin.response_template), chats_end=origin.ends)
     return _learnt(prober, known) if prober.source else known
 
 
 def _learnt(prober: Prober, known: Expectations) -> Expectations:
     """Norms with all that the template shows."""
-    making, bos = known.making, known.bos
+    origin, bos = known.origin, known.bos
     # Of pairs it is enough to know those that are written in the form of the template.
-    shown = list(prober.conversations()) if making.kind != PAIRS else []
+    shown = list(prober.conversations()) if origin.kind != PAIRS else []
     surroundings = Neighbours(prober)
     for each in shown:
         surroundings.note(each)
     ends = frozenset(known.stops).union(*(own_stops(prober, each) for each in shown))
     stops = ends.union(*(call_stops(prober, each) for each in shown))
-    questions = list(prober.questions(_variables(prober, making)))
+    questions = list(prober.questions(_variables(prober, origin)))
     openings = MessageHeaders(prober, surroundings, stops, bos)
     prompts = openings.prompts(questions)
     # What follows a prompt in a turn is the answer's, be it the same for all of them.
@@ -91,7 +91,7 @@ def _learnt(prober: Prober, known: Expectations) -> Expectations:
         after=surroundings.after(ends),
         before=surroundings.before(openers | ({bos} if bos is not None else set())),
         tails=tuple(sorted({each.gaps[-1][0] for each in settled})),
-        chats_end=closed if last else making.kind == PAIRS and making.ends,
+        chats_end=closed if last else origin.kind == PAIRS and origin.ends,
     )
 
 
@@ -115,9 +115,9 @@ def _begins_with(bos: int | None, shown: RenderedProbe) -> bool:
     return all(not ids for ids in shown.gaps[0]) and shown.specials[:1] == (bos,)
 
 
-def _variables(prober: Prober, making: RowOrigin) -> list[Mapping[str, Any]]:
+def _variables(prober: Prober, origin: RowOrigin) -> list[Mapping[str, Any]]:
     """Values of a template's options under which answers may be asked for."""
-    if making.variables is not None:
+    if origin.variables is not None:
         return [{}]
     named = [name for name in _OPTIONS if name in prober.source]
     return [{}, *({name: value} for name in named for value in (True, False))]

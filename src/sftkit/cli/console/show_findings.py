@@ -8,7 +8,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.text import Text
 
-from sftkit.audit.findings import OF_PACKS, RULES
+from sftkit.audit.findings import PACK_RULES, RULES
 from sftkit.cli.console.text_lines import level_style, print_text
 from sftkit.core.escape import one_line
 
@@ -49,10 +49,10 @@ def print_findings(rows: int, findings: Sequence[Found], console: Console, seque
     print_text(console, Text(f"audit: {checked} checked"))
     for found in findings:
         rule = RULES.get(found.rule)
-        unit = "row" if sequences is None else "pack" if found.rule in OF_PACKS else "sequence"
+        unit = "row" if sequences is None else "pack" if found.rule in PACK_RULES else "sequence"
         title = Text(f"{found.level}: {found.rule}, {_count(found.rows, unit)}", level_style(found.level))
         if rule is not None:
-            title.append(f": {rule.what}")
+            title.append(f": {rule.description}")
         print_text(console, title, indent=2)
         more = ", ..." if found.rows > len(found.examples) else ""
         print_text(console, Text(f"in {', '.join(map(one_line, found.examples))}{more}", "dim"), indent=4)

@@ -176,7 +176,7 @@ def _finding_line(found: RowFinding, row: ShownRow) -> Text:
     line = Text(f"{found.level}: {found.rule}", level_style(found.level))
     if found.rule not in WHOLE:
         line.append(f", {_where(found, row)}")
-    line.append(f": {RULES[found.rule].what}", style="default")
+    line.append(f": {RULES[found.rule].description}", style="default")
     return line
 
 

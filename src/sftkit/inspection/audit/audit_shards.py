@@ -11,19 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.audit.checks.packs import PackBoundaries, Packing
-from sftkit.audit.checks.row_checks import Fault, Faults, check
+from sftkit.audit.checks.row_checks import Fault, Faults, check_rows
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.audit.findings import (
-    COLUMNS_MISFIT,
+    COLUMNS_MISMATCH,
     DUPLICATE_ROW,
     EXAMPLES,
-    OF_LABELS,
-    OF_PACKS,
+    LABEL_RULES,
+    PACK_RULES,
     PROMPT_MISMATCH,
     Finding,
     RuleCount,
     findings_of,
-    merged,
+    merge_counts,
 )
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, shown
@@ -116,7 +116,7 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
 
     with shown(progress, "auditing", rows), ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(checked, tokens))
-    counts = merged([part.counts for part in parts])
+    counts = merge_counts([part.counts for part in parts])
     copies = copies_in([part.digested for part in parts], on_purpose)
     findings = findings_of({**counts, **_found_by_rendering(shards.manifest, counts), DUPLICATE_ROW: copies})
     sequences = [part.sequences for part in parts if part.sequences is not None]
@@ -145,14 +145,14 @@ def _shard(
         for start, stop in _cuts(np.cumsum(lengths)):
             tokens = tokens_of(group.slice(start, stop - start), layout)
             packs = tokens.packs(packing)
-            found = _judged(check(tokens.ids, tokens.labels, tokens.trained, norms, packs), tokens)
+            found = _judged(check_rows(tokens.ids, tokens.labels, tokens.trained, norms, packs), tokens)
             parts.append({rule: _count(rule, fault, packs, name, done) for rule, fault in found.items()})
             digesting.add(tokens.ids, packs, done)
             done += stop - start
             sequences += len(packs) if packs is not None else 0
             with lock:
                 progress.advance(stop - start, rows=stop - start, tokens=len(tokens.ids.values))
-    return _Checked(sequences if layout.packed else None, merged(parts), digesting.result())
+    return _Checked(sequences if layout.packed else None, merge_counts(parts), digesting.result())
 
 
 def _judged(found: Faults, tokens: TokenColumns) -> Faults:
@@ -161,20 +161,20 @@ def _judged(found: Faults, tokens: TokenColumns) -> Faults:
         return found
     rows = np.flatnonzero(tokens.misfit)
     nothing = np.zeros(len(rows), np.int64)
-    kept = {rule: each.keep(~tokens.misfit[each.rows]) if rule in OF_LABELS else each for rule, each in found.items()}
-    return {**kept, COLUMNS_MISFIT: Fault(rows, rows, nothing, tokens.ids.lengths[rows])}
+    kept = {rule: each.keep(~tokens.misfit[each.rows]) if rule in LABEL_RULES else each for rule, each in found.items()}
+    return {**kept, COLUMNS_MISMATCH: Fault(rows, rows, nothing, tokens.ids.lengths[rows])}
 
 
 def _count(rule: str, fault: Fault, packs: PackBoundaries | None, shard: str, first: int) -> RuleCount:
     """Rows (of packs: sequences) that break a rule; `first` is the number of the first row within its file."""
-    if packs is None or rule in OF_PACKS:
+    if packs is None or rule in PACK_RULES:
         rows = np.unique(fault.rows)
         return RuleCount(len(rows), tuple(place_name(shard, first + row) for row in rows[:EXAMPLES].tolist()))
     broken = np.unique(fault.sequences)
     names = []
     for sequence in broken[:EXAMPLES].tolist():
         row = int(packs.rows[sequence])
-        number = None if packs.misfit[row] else int(packs.numbers[sequence])
+        number = None if packs.mismatched[row] else int(packs.numbers[sequence])
         names.append(place_name(shard, first + row, number))
     return RuleCount(len(broken), tuple(names))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sftkit.audit.checks.duplicates import Digests, digests_of, repeated
+from sftkit.audit.checks.duplicates import Digests, repeated_rows, row_digests
 from sftkit.audit.checks.packs import PackBoundaries
 from sftkit.audit.findings import EXAMPLES, RuleCount
 from sftkit.core.rows import Offsets, Ragged, offsets_of
@@ -49,10 +49,10 @@ class RowDigester:
         knows where they begin.
         """
         if packs is None:
-            self._digests.append(digests_of(ids))
+            self._digests.append(row_digests(ids))
             return
-        whole = ~(packs.torn_begin | packs.torn_end | packs.misfit[packs.rows])
-        self._digests.append(digests_of(Ragged(ids.values, packs.offsets))[whole])
+        whole = ~(packs.cut_start | packs.cut_end | packs.mismatched[packs.rows])
+        self._digests.append(row_digests(Ragged(ids.values, packs.offsets))[whole])
         self._places.append((packs.rows[whole] + first, packs.numbers[whole]))
 
     def result(self) -> RowDigests:
@@ -68,7 +68,7 @@ class RowDigester:
 
 def copies_in(shards: Sequence[RowDigests], on_purpose: int) -> RuleCount:
     """Rows that an earlier one equals, but for so many that a mix repeats on purpose."""
-    copies = repeated(np.concatenate([each.digests for each in shards]))
+    copies = repeated_rows(np.concatenate([each.digests for each in shards]))
     copies = copies[: max(0, len(copies) - on_purpose)]
     bounds = offsets_of(np.array([len(each.digests) for each in shards], np.int64))
     examples = []

@@ -40,7 +40,7 @@ class ShardOrigin:
     def norms(self) -> Expectations:
         """What right rows look like; takes some 0.1 s where there is a tokenizer."""
         if self.tokenizer is None:
-            return Expectations(making=self.making)
+            return Expectations(origin=self.making)
         return learn_expectations(
             self.tokenizer, self.making, stop_tokens(self.tokenizer, str(self.tokenizer.name_or_path))
         )

@@ -90,7 +90,7 @@ class Counts:
         self.longest = max(self.longest, int(ids.lengths.max(initial=0)))
         self.sequences += len(packs)
         self.most = max(self.most, int(packs.numbers.max(initial=-1)) + 1)
-        self.misfit_packs += int(np.count_nonzero(packs.misfit))
+        self.misfit_packs += int(np.count_nonzero(packs.mismatched))
 
     def merge(self, other: Counts) -> None:
         """Count another shard too."""

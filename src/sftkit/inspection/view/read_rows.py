@@ -124,7 +124,7 @@ def _beginning(read: TokenColumns) -> TokenColumns:
 
 
 def _told_lengths(packs: PackBoundaries | None) -> tuple[int, ...]:
-    if packs is None or packs.misfit.any():
+    if packs is None or packs.mismatched.any():
         return ()
     return tuple(np.diff(packs.offsets).tolist())
 
@@ -181,7 +181,7 @@ def _notes(
         yield "this row has no tokens"
     if read.misfit.any():
         yield "labels (or masks) and input_ids differ in length"
-    if packs is not None and read.seq_lengths is not None and packs.misfit.any():
+    if packs is not None and read.seq_lengths is not None and packs.mismatched.any():
         lengths = read.seq_lengths.values
         sums = f"seq_lengths sum to {int(lengths.sum(dtype=np.int64)):,}, the row has {len(tokens):,} tokens"
         yield sums + (f"; one of them is {int(lengths.min())}" if lengths.min(initial=1) < 1 else "")

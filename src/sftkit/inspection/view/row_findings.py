@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from sftkit.audit.checks.packs import PackBoundaries
 from sftkit.audit.checks.row_checks import check_row
 from sftkit.audit.expectations.expected import Expectations
-from sftkit.audit.findings import ANSWER_CUT, BOS_MISSING, NO_TRAINED_TOKEN, OF_PACKS, RULES
+from sftkit.audit.findings import ANSWER_CUT, BOS_MISSING, NO_TRAINED_TOKEN, PACK_RULES, RULES
 from sftkit.core.rows import Ids, Mask
 from sftkit.inspection.view.turns import Turn
 
 _OF_SEQUENCES = frozenset({NO_TRAINED_TOKEN, BOS_MISSING})
 
-WHOLE = _OF_SEQUENCES | OF_PACKS
+WHOLE = _OF_SEQUENCES | PACK_RULES
 """Rules that say something about a row (a pack, a sequence of a pack), not about tokens that are there."""
 
 
@@ -58,7 +58,7 @@ def placed(findings: Sequence[RowFinding], turns: Sequence[Turn], *, packed: boo
 
 
 def _placed(finding: RowFinding, turns: Sequence[Turn], *, packed: bool) -> RowFinding:
-    if finding.rule in OF_PACKS or (finding.rule in _OF_SEQUENCES and not packed):
+    if finding.rule in PACK_RULES or (finding.rule in _OF_SEQUENCES and not packed):
         return finding
     # What is cut is the end of an answer.
     token = finding.stop - 1 if finding.rule == ANSWER_CUT else finding.start

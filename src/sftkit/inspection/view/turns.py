@@ -85,7 +85,7 @@ def _openings(row: Written, start: int, stop: int, norms: Expectations, in_conte
     """Where messages are opened between two places. Words alone open one only where no special tokens do: a template
     may write them within a message too.
     """
-    if norms.making.kind == TEXT:  # its prompts open responses; what stands before them is no message
+    if norms.origin.kind == TEXT:  # its prompts open responses; what stands before them is no message
         return []
     prompts = [(prompt, _ANSWERS) for prompt in norms.prompts]
     headers = list(zip(norms.headers, norms.roles, strict=True))

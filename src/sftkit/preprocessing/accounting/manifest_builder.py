@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sftkit import __version__
-from sftkit.audit.checks.duplicates import repeated
-from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merged
+from sftkit.audit.checks.duplicates import repeated_rows
+from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merge_counts
 from sftkit.config.fields import plain
 from sftkit.config.schema import SECRET_KEYS
 from sftkit.core.progress import summed
@@ -132,7 +132,7 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
         }
         for unit, audit in checked
     ]
-    copies = repeated(np.concatenate([audit.digests for _, audit in checked]))
+    copies = repeated_rows(np.concatenate([audit.digests for _, audit in checked]))
     ends = np.cumsum([audit.rows for _, audit in checked])
     examples = []
     for row in copies[:EXAMPLES].tolist():
@@ -141,7 +141,9 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
         [number] = unit.numbers([row - int(ends[place]) + audit.rows])
         examples.append(f"{paths[unit.number]}:{number}")
     parts.append({DUPLICATE_ROW: RuleCount(len(copies), tuple(examples))})
-    findings = [FindingInfo(each.rule, each.level, each.rows, each.examples) for each in findings_of(merged(parts))]
+    findings = [
+        FindingInfo(each.rule, each.level, each.rows, each.examples) for each in findings_of(merge_counts(parts))
+    ]
     return AuditInfo(sum(audit.rows for _, audit in checked), tuple(findings))
 
 
