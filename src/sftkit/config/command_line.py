@@ -64,7 +64,8 @@ def parse(argv: Sequence[str], schema: type[Any], extra_keys: Mapping[str, Any])
             continue
         located = locate(key, schema, extra_keys)
         if located is None:
-            problems.append(_unknown(token, key, schema, extra_keys))
+            spelled = f"option --{key}" if token.startswith("--") else f"option {key}"
+            problems.append(unknown_key(key, spelled, schema, extra_keys))
             if given is None and rest.next_is_value():
                 next(rest)
             continue
@@ -94,18 +95,18 @@ def option_names(schema: type[Any], extra_keys: Collection[str]) -> list[str]:
     return [*field_types(schema), *extra_keys]
 
 
-def _unknown(token: str, key: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> Problem:
-    spelled = f"--{key}" if token.startswith("--") else key
+def unknown_key(key: str, spelled: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> Problem:
+    """The problem of a key that does not exist, with the nearest one that does; `spelled` is what the user wrote."""
     section, _, last = key.rpartition(".")
     parent = locate(section, schema, extra_keys) if section else None
     kind = without_none(parent[1]) if parent else None
     if is_dataclass(kind):  # the section is right, the key in it is not
         known = [f"{section}.{name}" for name in field_types(typing.cast(type[Any], kind))]
-        return Problem(key, f"unknown option {spelled}{nearest(f'{section}.{last}', known)}")
+        return Problem(key, f"unknown {spelled}{nearest(f'{section}.{last}', known)}")
     names = option_names(schema, extra_keys)
     aliases = [alias for alias, ours in aliases_of("").items() if ours in names]
     known = [*names, *PATH_ALIASES, *aliases, "help"]
-    return Problem(key, f"unknown option {spelled}{nearest(key.replace('-', '_'), known)}")
+    return Problem(key, f"unknown {spelled}{nearest(key.replace('-', '_'), known)}")
 
 
 def _steps(key: str) -> list[str | int]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -73,22 +74,13 @@ def load(
         else:
             usage.append(f"unexpected argument {word!r}; options are written --key value or key=value")
 
-    merged = _merge_files(overrides)
+    merged = merge_files(_config_paths(overrides), _last(overrides, "data_config_path"))
     usage += _apply(overrides, merged)
-    try:
-        data = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a config"
-        raise ConfigError(f"{key} refers to something that is not there: {_first_line(error)}") from None
-    assert isinstance(data, dict)
-    plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
-
-    problems: list[Problem] = []
-    config = bind(schema, plain, problems)
+    config, problems, extra = bind_merged(schema, merged, extra_keys)
     typed = {override.path for override in overrides}
     extra_typed = {path.split(".")[0] for path in typed} & set(extra_keys)
     blamed = next(iter(extra_typed), _EXTRA_KEYS_FIELD)
-    problems += [Problem(blamed, message) for message in check_extra(plain.get(_EXTRA_KEYS_FIELD) or {})]
+    problems += [Problem(blamed, message) for message in check_extra(extra)]
     messages = [*usage, *(problem.message for problem in problems)]
     if usage or any(_is_from_command_line(problem, typed) for problem in problems):
         raise UsageError(messages)
@@ -117,26 +109,62 @@ def read_config_file(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path}:{_yaml_place(error)}") from None
     except yaml.YAMLError as error:
         kind = "JSON" if path.endswith(".json") else "YAML"
-        raise ConfigError(f"{path}: not valid {kind}: {_first_line(error)}") from None
+        raise ConfigError(f"{path}: not valid {kind}: {first_line(error)}") from None
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config file must hold keys and values")
     return {str(key): value for key, value in data.items()}
 
 
-def _merge_files(overrides: Sequence[Override]) -> DictConfig:
+def bind_merged(
+    schema: type[T], merged: DictConfig, extra_keys: Mapping[str, Any]
+) -> tuple[T | None, list[Problem], Mapping[str, Any]]:
+    """Bind a merged config to its dataclass.
+
+    Returns:
+        the config (None when it is invalid), its problems, and the values of its extra keys.
+
+    Raises:
+        ConfigError: a value refers to a key that does not exist.
+    """
+    try:
+        data = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a config"
+        raise ConfigError(f"{key} refers to something that is not there: {first_line(error)}") from None
+    assert isinstance(data, dict)
+    plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
+    problems: list[Problem] = []
+    return bind(schema, plain, problems), problems, plain.get(_EXTRA_KEYS_FIELD) or {}
+
+
+def merge_files(
+    paths: Sequence[str], data_config: str | None, given: Mapping[str, Any] = MappingProxyType({})
+) -> DictConfig:
+    """Merge a data config, config files in order, and then the values of a config object.
+
+    Args:
+        paths: the config files.
+        data_config: path of the data config; when None, the config files may name one.
+        given: plain values of a config object, which are final: neither their text nor their paths are read.
+
+    Raises:
+        ConfigError: a file cannot be read or merged.
+    """
     files: list[tuple[str, dict[str, Any]]] = []
     resolved: set[str] = set()
     merged: dict[str, Any] = {}
-    for path in _config_paths(overrides):
+    for path in paths:
         written = read_config_file(path)
         data = resolved_config(written)
         resolved |= set() if data is None else {path}
         files.append((path, _unalias(written) if data is None else data))
         merged |= files[-1][1]
-    data_config = next(
-        (o.text for o in reversed(overrides) if o.path == "data_config_path"), merged.get("data_config_path")
-    )
+    if given:
+        files.append(("the config object", dict(given)))
+        resolved.add("the config object")
+    elif data_config is None:
+        data_config = merged.get("data_config_path")
     if data_config is not None:
         data = _unalias(read_config_file(str(data_config)))
         _check_data_config(str(data_config), data)
@@ -145,10 +173,10 @@ def _merge_files(overrides: Sequence[Override]) -> DictConfig:
             raise ConfigError(f"`datasets` stands in {twice[0]} and in {data_config}; give the data config once")
         files.insert(0, (str(data_config), data))
     try:
-        escaped = (_escape(data, literal=path in resolved) for path, data in files)
+        escaped = (escape(data, literal=path in resolved) for path, data in files)
         result = OmegaConf.merge(*map(OmegaConf.create, escaped), OmegaConf.create({}))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"the config files cannot be merged: {_first_line(error)}") from None
+        raise ConfigError(f"the config files cannot be merged: {first_line(error)}") from None
     assert isinstance(result, DictConfig)
     return result
 
@@ -160,6 +188,10 @@ def _check_data_config(path: str, data: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{path}: a data config cannot say {foreign}; give it as an option, or in a file for --config"
         )
+
+
+def _last(overrides: Sequence[Override], path: str) -> str | None:
+    return next((override.text for override in reversed(overrides) if override.path == path), None)
 
 
 def _config_paths(overrides: Sequence[Override]) -> list[str]:
@@ -207,9 +239,9 @@ def _value(override: Override) -> Any:
     annotation = without_none(override.annotation)
     key = override.path.rsplit(".", 1)[-1]
     if annotation == tuple[str, ...]:
-        return _escape({key: _words(override.text)})[key]
+        return escape({key: _words(override.text)})[key]
     if annotation in (str, int, float, bool) or isinstance(annotation, str):
-        return _escape({key: override.text})[key]
+        return escape({key: override.text})[key]
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={override.text}"]))
     except (OmegaConfBaseException, yaml.YAMLError):
@@ -226,12 +258,12 @@ def _words(text: str) -> list[str]:
     return [text]
 
 
-def _escape(data: Any, *, literal: bool = False) -> Any:
+def escape(data: Any, *, literal: bool = False) -> Any:
     """Protect every `${` from interpolation that is template text, or no reference to another key."""
     if isinstance(data, Mapping):
-        return {key: _escape(value, literal=literal or key in _LITERAL_KEYS) for key, value in data.items()}
+        return {key: escape(value, literal=literal or key in _LITERAL_KEYS) for key, value in data.items()}
     if isinstance(data, list):
-        return [_escape(value, literal=literal) for value in data]
+        return [escape(value, literal=literal) for value in data]
     if not isinstance(data, str) or "${" not in data:
         return data
 
@@ -266,5 +298,6 @@ def _yaml_place(error: yaml.MarkedYAMLError) -> str:
     return f"{place}not valid YAML: {error.problem or error.context or 'broken structure'}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the name of its class."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

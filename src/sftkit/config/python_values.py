@@ -1,0 +1,136 @@
+"""Python values -> a command's configuration, merged with config files as a command line is."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
+
+from sftkit.config.binding import Problem, bind, describe
+from sftkit.config.command_line import locate, unknown_key
+from sftkit.config.fields import default_of, is_required
+from sftkit.config.loading import bind_merged, escape, merge_files
+from sftkit.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def load_values(
+    schema: type[T],
+    config: object = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    extra_keys: Mapping[str, Any] | None = None,
+    check_extra: Callable[[Mapping[str, Any]], list[str]] = lambda _: [],
+) -> T:
+    """Load a command's configuration from Python values, merged as `load` merges files and a command line.
+
+    Args:
+        schema: the command's config dataclass.
+        config: an instance of it, the path of a config file, or several paths; later files win.
+        values: keys and their values, which win over `config`. A key may be dotted (`dataprocessor.seed`). A mapping
+            is merged into what `config` holds, anything else replaces it. Text is literal: `${` refers to nothing.
+        extra_keys: as for `load`.
+        check_extra: as for `load`.
+
+    Raises:
+        ConfigError: with every problem found.
+
+    Example:
+        >>> from sftkit.config.commands import PreprocessConfig
+        >>> load_values(PreprocessConfig, None, {"output_dir": "shards", "max_seq_length": 4096}).max_seq_length
+        4096
+    """
+    extra_keys = extra_keys or {}
+    values = {key: _plain(value) for key, value in values.items()}
+    data_config = values.get("data_config_path")
+    if isinstance(config, schema):
+        given = _values_set(config)
+        if data_config is None and not given.get("datasets"):
+            data_config = given.get("data_config_path")
+        if not values and data_config is None:
+            problems: list[Problem] = []
+            bound = bind(schema, given, problems)
+            return _checked(bound, problems, [], check_extra(given.get("training_arguments") or {}))
+        merged = merge_files((), data_config, given)
+    else:
+        paths = _paths_of(config, schema)
+        values |= {"config": paths} if paths else {}
+        merged = merge_files(paths, data_config)
+    unknown = _set_values(merged, values, schema, extra_keys)
+    bound, problems, extra = bind_merged(schema, merged, extra_keys)
+    return _checked(bound, problems, unknown, check_extra(extra))
+
+
+def _checked(config: T | None, problems: list[Problem], before: list[str], after: list[str]) -> T:
+    messages = [*before, *(problem.message for problem in problems), *after]
+    if config is None or messages:
+        raise ConfigError(messages)
+    return config
+
+
+def _set_values(
+    merged: DictConfig, values: Mapping[str, Any], schema: type[Any], extra_keys: Mapping[str, Any]
+) -> list[str]:
+    """Write values into the merged config; returns a message for each that cannot be."""
+    problems: list[str] = []
+    for key, value in values.items():
+        located = locate(key, schema, extra_keys)
+        if located is None:
+            problems.append(unknown_key(key, f"key {key!r}", schema, extra_keys).message)
+            continue
+        path = located[0]
+        head = path.split("[")[0]
+        try:
+            if head != path and OmegaConf.select(merged, head) is None:
+                raise IndexError  # OmegaConf would turn the list into a mapping
+            OmegaConf.update(merged, path, escape(value, literal=True), force_add=True)
+        except UnsupportedValueType:
+            problems.append(f"{key} cannot be {describe(value)}: give text, numbers, lists, or keys and values")
+        except (OmegaConfBaseException, IndexError, AttributeError, TypeError, AssertionError):
+            problems.append(f"{key} cannot be set: the config has no such entry")
+    return problems
+
+
+def _values_set(config: Any) -> dict[str, Any]:
+    """The fields of a config object that differ from their defaults, as plain values."""
+    return {
+        field.name: _plain(getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if is_required(field) or getattr(config, field.name) != default_of(field)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A Python value as a config file would give it: dataclasses as mappings, paths as text, tuples as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, numbers.Integral):  # those of numpy
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
+
+
+def _paths_of(config: object, schema: type[Any]) -> list[str]:
+    """The config files that are given in place of a config object."""
+    if config is None:
+        return []
+    paths = [config] if isinstance(config, (str, os.PathLike)) else config
+    if isinstance(paths, (list, tuple)) and all(isinstance(path, (str, os.PathLike)) for path in paths):
+        return [os.fspath(path) for path in paths]
+    raise ConfigError(
+        f"config must be a {schema.__name__}, the path of a config file or a list of paths, not {describe(config)}"
+    )
