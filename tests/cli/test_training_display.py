@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sftkit.cli.console.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
-from sftkit.training.listener import Sample
+from sftkit.training.callbacks.listener import Sample
 from sftkit.training.training_report import TrainingReport
 
 TRAINED = {

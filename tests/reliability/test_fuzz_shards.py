@@ -73,7 +73,7 @@ def written_into(place: Path, *options: object) -> Outcome:
 def fed(place: Path, *options: object) -> Outcome:
     """What `train` does with shards before it loads the model, and as it goes on: every row is read."""
     from sftkit.training.data.split_rows import open_split
-    from sftkit.training.models.run_tokenizer import run_tokenizer
+    from sftkit.training.models.run_tokenizer import load_run_tokenizer
 
     values = {
         "training_data_path": [str(place)],
@@ -90,10 +90,10 @@ def fed(place: Path, *options: object) -> Outcome:
         with within(60):
             check_data(config)
             shards = shards_for(config, Silent())
-            run_tokenizer(config, shards)
+            load_run_tokenizer(config, shards)
             for split in shards.splits:
                 rows = open_split(shards, split, 4096, None, 1 << 20)
-                for group in range(len(rows.places)):
+                for group in range(len(rows.locations)):
                     rows.group(group)
     except SftkitError as error:
         return Outcome(error.exit_code, "", f"error: {error}")

@@ -28,7 +28,7 @@ from sftkit.sample import sample_path
 from sftkit.shards.manifest import digest_of
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.tokenizer_difference import template_difference
-from sftkit.training.models.run_tokenizer import run_tokenizer
+from sftkit.training.models.run_tokenizer import load_run_tokenizer
 from support import dataset, handler, preprocess, write_jsonl
 
 CHATS = "tokenize_and_apply_chat_template_with_masking"
@@ -412,7 +412,7 @@ def belongs(folder: Path, shards: str | ShardSet = "shards", model: str = "model
         training_data_path=(str(folder / str(shards)),) if isinstance(shards, str) else (), **options,
     )  # fmt: skip
     found = shards_for(config, Silent()) if isinstance(shards, str) else shards
-    return run_tokenizer(config, found)
+    return load_run_tokenizer(config, found)
 
 
 def test_shards_and_model_that_belong_together_say_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

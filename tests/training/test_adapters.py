@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer,
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
-from sftkit.training.models.adapters import save_merged, wants_adapters, with_adapters
-from sftkit.training.models.freezing import parameter_counts
+from sftkit.training.models.adapters import add_adapters, save_merged, uses_adapters
+from sftkit.training.models.freezing import count_parameters
 from sftkit.training.models.model_loading import fit_embeddings, load_model
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
@@ -37,7 +37,7 @@ def adapted(config: TrainConfig, arguments: TrainingArguments, new: Sequence[int
     model = load_model(config, arguments)
     if new:
         fit_embeddings(model, new[-1] + 1, new[0])
-    return with_adapters(model, config, new)
+    return add_adapters(model, config, new)
 
 
 def trained(model: Any, inputs: torch.Tensor, *, saved: Path) -> Any:
@@ -107,7 +107,7 @@ def test_only_the_adapters_are_trained(tmp_path: Path, make_model: Callable[...,
     model = adapted(config(tmp_path, tmp_path / "out"), arguments(tmp_path / "out"))
     # A pair of matrices for each of q, k, v, o (32 -> 32) and gate, up (32 -> 64), down (64 -> 32), in two layers.
     lora = 2 * 4 * (4 * (32 + 32) + 3 * (32 + 64))
-    counts = parameter_counts(model)
+    counts = count_parameters(model)
     assert (counts.trained, counts.total - counts.trained) == (
         lora,
         AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters(),
@@ -193,12 +193,12 @@ def test_what_is_not_installed_is_named_with_its_extra(
         importlib.util, "find_spec", lambda name, *rest: None if name == missing else found(name, *rest)
     )
     with pytest.raises(TrainingError, match=said):
-        with_adapters(model, config(model_dir, tmp_path, **given), ())
+        add_adapters(model, config(model_dir, tmp_path, **given), ())
 
 
 def test_four_bits_imply_adapters(tmp_path: Path) -> None:
-    assert wants_adapters(config(tmp_path, tmp_path, use_peft=False, load_in_4bit=True))
-    assert not wants_adapters(config(tmp_path, tmp_path, use_peft=False))
+    assert uses_adapters(config(tmp_path, tmp_path, use_peft=False, load_in_4bit=True))
+    assert not uses_adapters(config(tmp_path, tmp_path, use_peft=False))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -213,7 +213,7 @@ def test_a_model_in_four_bits_learns_through_its_adapters(tmp_path: Path, model_
     weight = model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight
     assert (weight.quant_state.quant_type, weight.quant_state.nested) == ("nf4", True)
     assert weight.quant_state.dtype == getattr(torch, dtype)
-    assert parameter_counts(model).total > AutoModelForCausalLM.from_pretrained(model_dir).num_parameters()
+    assert count_parameters(model).total > AutoModelForCausalLM.from_pretrained(model_dir).num_parameters()
     start = model(input_ids=INPUTS, labels=INPUTS).loss.item()
     expected = logits(trained(model, INPUTS, saved=tmp_path), INPUTS)
     assert model(input_ids=INPUTS, labels=INPUTS).loss.item() < start

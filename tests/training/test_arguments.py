@@ -21,7 +21,7 @@ from sftkit.training.arguments.build_arguments import (
 )
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS
-from sftkit.training.distributed import without_fsdp_on_cpu
+from sftkit.training.distributed import disable_fsdp_on_cpu
 
 
 def arguments(*argv: str) -> Any:
@@ -251,7 +251,7 @@ def test_fsdp_of_the_launcher_is_taken_back_on_the_cpu(
 def test_fsdp_of_the_launcher_stays_where_there_is_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setattr("sftkit.training.distributed.accelerator_available", lambda: True)
-    without_fsdp_on_cpu()
+    disable_fsdp_on_cpu()
     assert os.environ["ACCELERATE_USE_FSDP"] == "true"
-    without_fsdp_on_cpu(use_cpu=True)
+    disable_fsdp_on_cpu(use_cpu=True)
     assert os.environ["ACCELERATE_USE_FSDP"] == "false"

@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkit.training.data.batching import (
-    Batches,
-    RowBatches,
-    Sharing,
-    TokenBatches,
-    cut_by_length,
-    deal,
+    Batcher,
+    RowBatcher,
+    StepLayout,
+    TokenBatcher,
+    balance_by_size,
+    split_by_length,
 )
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
 from sftkit.training.data.split_rows import SplitRows
 
 from .material import numbers, written
 
-SHUFFLED = Shuffling(window=10_000, seed=3, shuffled=True)
+SHUFFLED = Shuffling(window_tokens=10_000, seed=3, shuffled=True)
 LENGTHS = st.lists(st.integers(2, 30), min_size=1, max_size=60)
 
 
@@ -32,11 +32,11 @@ def fifty(tmp_path_factory: pytest.TempPathFactory) -> SplitRows:
     return written(tmp_path_factory.mktemp("fifty"), lengths)
 
 
-def epoch_of(batches: Batches, rows: SplitRows, processes: int, epoch: int) -> list[list[list[int]]]:
+def epoch_of(batches: Batcher, rows: SplitRows, processes: int, epoch: int) -> list[list[list[int]]]:
     """The rows of each micro-batch of each process."""
     return [
         [numbers(rows, batches.rows(epoch, number, process)) for process in range(processes)]
-        for number in range(batches.per_epoch)
+        for number in range(batches.batches_per_epoch)
     ]
 
 
@@ -76,15 +76,17 @@ def test_rows_are_shuffled_within_a_window_and_no_more_is_read_than_it_holds(tmp
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize(("processes", "accumulation", "rows_a_part"), [(1, 1, 8), (2, 1, 4), (1, 4, 2), (4, 2, 1)])
+@pytest.mark.parametrize(
+    ("processes", "accumulation", "rows_per_micro_batch"), [(1, 1, 8), (2, 1, 4), (1, 4, 2), (4, 2, 1)]
+)
 def test_a_step_has_the_same_rows_however_it_is_shared_out(
-    fifty: SplitRows, processes: int, accumulation: int, rows_a_part: int, padded: bool
+    fifty: SplitRows, processes: int, accumulation: int, rows_per_micro_batch: int, padded: bool
 ) -> None:
-    sharing = Sharing(accumulation, processes, padded)
-    batches = RowBatches(fifty, SHUFFLED, sharing, rows_a_part, drop_last=False)
+    sharing = StepLayout(accumulation, processes, padded)
+    batches = RowBatcher(fifty, SHUFFLED, sharing, rows_per_micro_batch, drop_last=False)
     for epoch in (0, 1):
         made = epoch_of(batches, fifty, processes, epoch)
-        assert all(len(part) <= rows_a_part for parts in made for part in parts)
+        assert all(len(part) <= rows_per_micro_batch for parts in made for part in parts)
         order = numbers(fifty, EpochOrder(fifty, SHUFFLED, epoch).rows(0, 50))
         for step in range(7):  # 50 rows, 8 a step: the last has 2
             parts = made[step * accumulation : (step + 1) * accumulation]
@@ -95,14 +97,14 @@ def test_a_step_has_the_same_rows_however_it_is_shared_out(
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.booleans(), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_every_row_is_trained_on_once_an_epoch_unless_the_last_step_is_dropped(
-    lengths: list[int], processes: int, accumulation: int, rows_a_part: int, padded: bool, drop_last: bool
+    lengths: list[int], processes: int, accumulation: int, rows_per_micro_batch: int, padded: bool, drop_last: bool
 ) -> None:
     with TemporaryDirectory() as folder:
         rows = written(Path(folder), lengths)
-        sharing = Sharing(accumulation, processes, padded)
-        batches = RowBatches(rows, SHUFFLED, sharing, rows_a_part, drop_last=drop_last)
+        sharing = StepLayout(accumulation, processes, padded)
+        batches = RowBatcher(rows, SHUFFLED, sharing, rows_per_micro_batch, drop_last=drop_last)
         made = sorted(row for parts in epoch_of(batches, rows, processes, 1) for part in parts for row in part)
-    step = rows_a_part * processes * accumulation
+    step = rows_per_micro_batch * processes * accumulation
     dropped = len(lengths) % step if drop_last and len(lengths) >= step else 0  # never all of them
     assert len(made) == len(set(made)) == len(lengths) - dropped
 
@@ -114,8 +116,8 @@ def test_token_batches_hold_every_row_once_and_no_more_tokens_than_allowed(
 ) -> None:
     with TemporaryDirectory() as folder:
         rows = written(Path(folder), lengths)
-        sharing = Sharing(accumulation, processes, padded)
-        batches = TokenBatches(rows, SHUFFLED, sharing, tokens, drop_last=False)
+        sharing = StepLayout(accumulation, processes, padded)
+        batches = TokenBatcher(rows, SHUFFLED, sharing, tokens, drop_last=False)
         epochs = [epoch_of(batches, rows, processes, epoch) for epoch in (0, 1)]
     for made in epochs:
         assert sorted(row for parts in made for part in parts for row in part) == list(range(len(lengths)))
@@ -128,7 +130,7 @@ def test_token_batches_hold_every_row_once_and_no_more_tokens_than_allowed(
 
 def test_token_batches_are_the_same_for_any_number_of_processes(fifty: SplitRows) -> None:
     def steps(processes: int, accumulation: int) -> list[list[int]]:
-        batches = TokenBatches(fifty, SHUFFLED, Sharing(accumulation, processes, False), 100, drop_last=True)
+        batches = TokenBatcher(fifty, SHUFFLED, StepLayout(accumulation, processes, False), 100, drop_last=True)
         made = epoch_of(batches, fifty, processes, 2)
         parts = [part for micro in made for part in micro]
         return [sorted(chain(*parts[start : start + 4])) for start in range(0, len(parts), 4)]
@@ -139,18 +141,18 @@ def test_token_batches_are_the_same_for_any_number_of_processes(fifty: SplitRows
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=60), st.integers(1, 8))
 def test_rows_are_dealt_evenly(sizes: list[int], parts: int) -> None:
     most = -(-len(sizes) // parts)
-    for dealt in (deal(np.array(sizes), parts, most), cut_by_length(np.array(sizes), parts)):
+    for dealt in (balance_by_size(np.array(sizes), parts, most), split_by_length(np.array(sizes), parts)):
         assert sorted(row for part in dealt for row in part) == list(range(len(sizes)))
         assert max(len(part) for part in dealt) <= most
-    assert deal(np.array([9, 1, 1, 9]), 2, 2) == [[0, 1], [2, 3]]
-    assert cut_by_length(np.array([9, 1, 1, 9]), 2) == [[0, 3], [1, 2]]
+    assert balance_by_size(np.array([9, 1, 1, 9]), 2, 2) == [[0, 1], [2, 3]]
+    assert split_by_length(np.array([9, 1, 1, 9]), 2) == [[0, 3], [1, 2]]
 
 
 def test_rows_of_like_length_share_a_step_when_asked(fifty: SplitRows) -> None:
-    grouped = RowBatches(fifty, Shuffling(10_000, 3, True, 10), Sharing(1, 1, True), 10, drop_last=False)
-    plain = RowBatches(fifty, SHUFFLED, Sharing(1, 1, True), 10, drop_last=False)
+    grouped = RowBatcher(fifty, Shuffling(10_000, 3, True, 10), StepLayout(1, 1, True), 10, drop_last=False)
+    plain = RowBatcher(fifty, SHUFFLED, StepLayout(1, 1, True), 10, drop_last=False)
 
-    def spread(batches: RowBatches) -> int:
+    def spread(batches: RowBatcher) -> int:
         sizes = [fifty.sizes(batches.rows(0, number, 0)) for number in range(5)]
         return int(sum(part.max() - part.min() for part in sizes))
 

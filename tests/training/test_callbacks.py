@@ -11,8 +11,8 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from sftkit.errors import OutputError, TrainingError
-from sftkit.training.callbacks.logs import JsonLinesFile, JsonLinesLog, StepReport, aim_log
-from sftkit.training.listener import SilentListener
+from sftkit.training.callbacks.listener import SilentListener
+from sftkit.training.callbacks.logs import JsonLinesFile, JsonLinesLogger, StepReporter, make_aim_logger
 
 ARGUMENTS = TrainingArguments(output_dir="out", use_cpu=True)
 
@@ -27,7 +27,7 @@ def events(path: Path) -> list[dict[str, Any]]:
 
 def test_each_event_is_one_line_and_one_call(tmp_path: Path) -> None:
     heard: list[Any] = []
-    log = JsonLinesLog(tmp_path / "new" / "logs.jsonl", heard.append)
+    log = JsonLinesLogger(tmp_path / "new" / "logs.jsonl", heard.append)
     log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
     log.on_log(ARGUMENTS, state(1), TrainerControl(), logs={"loss": 1 / 3, "epoch": 0.1})
     log.on_log(ARGUMENTS, state(2), TrainerControl(), logs={"loss": math.nan, "grad_norm": math.inf})
@@ -41,16 +41,16 @@ def test_each_event_is_one_line_and_one_call(tmp_path: Path) -> None:
 def test_a_new_run_replaces_the_file_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "logs.jsonl"
     path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "loss": 1}\n{"step": 4, "lo')
-    resumed = JsonLinesLog(path, SilentListener().on_log)
+    resumed = JsonLinesLogger(path, SilentListener().on_log)
     resumed.on_train_begin(ARGUMENTS, state(2), TrainerControl())
     resumed.on_log(ARGUMENTS, state(3), TrainerControl(), logs={"loss": 0.5})
     assert [(event["step"], event["loss"]) for event in events(path)] == [(1, 3), (2, 2), (3, 0.5)]
-    JsonLinesLog(path, SilentListener().on_log).on_train_begin(ARGUMENTS, state(0), TrainerControl())
+    JsonLinesLogger(path, SilentListener().on_log).on_train_begin(ARGUMENTS, state(0), TrainerControl())
     assert path.read_text() == ""
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    log = JsonLinesLog(tmp_path / "logs.jsonl", SilentListener().on_log)
+    log = JsonLinesLogger(tmp_path / "logs.jsonl", SilentListener().on_log)
     log.on_train_begin(ARGUMENTS, state(0, main=False), TrainerControl())
     log.on_log(ARGUMENTS, state(1, main=False), TrainerControl(), logs={"loss": 1.0})
     assert not (tmp_path / "logs.jsonl").exists()
@@ -58,7 +58,7 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    log = JsonLinesLog(tmp_path / "file" / "logs.jsonl", SilentListener().on_log)
+    log = JsonLinesLogger(tmp_path / "file" / "logs.jsonl", SilentListener().on_log)
     with pytest.raises(OutputError, match=r"logs\.jsonl: cannot be written"):
         log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
 
@@ -84,7 +84,7 @@ def test_a_listener_hears_of_each_step_from_where_the_run_begins() -> None:
             self.heard.append((step, max_steps))
 
     steps = Steps()
-    report = StepReport(steps)
+    report = StepReporter(steps)
     report.on_train_begin(ARGUMENTS, TrainerState(global_step=7, max_steps=9), TrainerControl())
     report.on_step_end(ARGUMENTS, TrainerState(global_step=8, max_steps=9), TrainerControl())
     report.on_step_end(ARGUMENTS, state(8, main=False), TrainerControl())
@@ -117,7 +117,7 @@ def fake_aim(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fake_aim")
 def test_aim_gets_every_number() -> None:
-    log = aim_log("repo", "experiment")
+    log = make_aim_logger("repo", "experiment")
     assert log is not None
     log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
     log.on_log(ARGUMENTS, state(5), TrainerControl(), logs={"loss": 1.5, "eval_loss": 2.5, "note": "text"})
@@ -130,17 +130,17 @@ def test_aim_gets_every_number() -> None:
 @pytest.mark.usefixtures("fake_aim")
 def test_an_aim_repository_that_cannot_be_opened_is_named() -> None:
     with pytest.raises(TrainingError, match="aim_repo: broken cannot be opened: cannot open"):
-        aim_log("broken", None)
+        make_aim_logger("broken", None)
 
 
 def test_aim_that_is_not_installed_is_said_and_an_empty_repo_asks_for_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "aim", None)
-    assert aim_log("", "experiment") is None
-    assert aim_log(None, None) is None
+    assert make_aim_logger("", "experiment") is None
+    assert make_aim_logger(None, None) is None
     assert caplog.records == []
-    assert aim_log("repo", None) is None
+    assert make_aim_logger("repo", None) is None
     assert [record.message for record in caplog.records] == [
         "aim_repo is given, but Aim is not installed (pip install 'sftkit[aim]'): it gets no logs"
     ]

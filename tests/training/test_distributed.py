@@ -17,10 +17,10 @@ from sftkit.training import distributed
 from sftkit.training.arguments.build_arguments import make_training_arguments
 from sftkit.training.distributed import (
     is_main_process,
-    lost_processes_named,
     main_process_first,
-    told_by_main_process,
-    warn_once,
+    main_process_reports_failure,
+    report_lost_processes,
+    warn_on_main_process,
     world_size,
 )
 
@@ -88,36 +88,36 @@ def test_only_the_main_process_warns(monkeypatch: pytest.MonkeyPatch, caplog: py
     import logging
 
     logger = logging.getLogger("sftkit.test")
-    warn_once(logger, "from main")
+    warn_on_main_process(logger, "from main")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    warn_once(logger, "from another")
+    warn_on_main_process(logger, "from another")
     assert caplog.messages == ["from main"]
     assert (is_main_process(), world_size()) == (False, 2)
 
 
 def test_a_process_that_fails_gives_the_main_one_time_to_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not told_by_main_process()  # this is the main one
+    assert not main_process_reports_failure()  # this is the main one
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(distributed, "_GRACE", 0.01)
-    assert not told_by_main_process()  # nobody ended it: it failed alone
+    assert not main_process_reports_failure()  # nobody ended it: it failed alone
     monkeypatch.setattr(distributed, "_GRACE", 30)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        assert told_by_main_process()
+        assert main_process_reports_failure()
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
 def test_a_process_that_has_gone_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:20")
-    with pytest.raises(RuntimeError, match="Connection closed"), lost_processes_named():
+    with pytest.raises(RuntimeError, match="Connection closed"), report_lost_processes():
         raise lost
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TrainingError, match="another process of this run has ended"), lost_processes_named():
+    with pytest.raises(TrainingError, match="another process of this run has ended"), report_lost_processes():
         raise lost
-    with pytest.raises(RuntimeError, match="shapes"), lost_processes_named():
+    with pytest.raises(RuntimeError, match="shapes"), report_lost_processes():
         raise RuntimeError("shapes do not fit")
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sftkit.errors import TrainingError
-from sftkit.training.models.freezing import ParameterCounts, freeze, parameter_counts
+from sftkit.training.models.freezing import ParameterCounts, count_parameters, freeze
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,9 @@ def test_parameters_are_counted_tied_ones_once() -> None:
     )  # fmt: skip
     model = LlamaForCausalLM(settings)
     body = 4 * 8 * 8 + 3 * 8 * 16 + 3 * 8
-    assert parameter_counts(model) == ParameterCounts(80 + body, 80 + body)
+    assert count_parameters(model) == ParameterCounts(80 + body, 80 + body)
     freeze(model, ("embed_tokens",))
-    assert parameter_counts(model) == ParameterCounts(80 + body, body)
+    assert count_parameters(model) == ParameterCounts(80 + body, body)
 
 
 @pytest.mark.parametrize(

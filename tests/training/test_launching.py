@@ -198,7 +198,7 @@ def run(rank, launch):
     os.environ.update(WORLD_SIZE=str(launch["processes"]), LOCAL_WORLD_SIZE=str(launch["processes"]))
     if "ACCELERATE_USE_FSDP" in os.environ:
         accelerate.state.PartialState.__init__ = with_gpus
-        sftkit.training.arguments.build_arguments.without_fsdp_on_cpu = lambda use_cpu: None
+        sftkit.training.arguments.build_arguments.disable_fsdp_on_cpu = lambda use_cpu: None
     config = load(TrainConfig, launch["argv"], extra_keys=extra_keys())
     report = train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
     if rank == 0:

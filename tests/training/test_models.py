@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Training
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
-from sftkit.training.models.attention import AttentionContext, attention_in, flash_obstacle
+from sftkit.training.models.attention import AttentionContext, attention_for, flash_obstacle
 from sftkit.training.models.model_loading import embedding_rows, fit_embeddings, load_model
 
 
@@ -108,15 +108,33 @@ HOPPER, AMPERE, TURING, BLACKWELL = (9, 0), (8, 6), (7, 5), (10, 0)
 @pytest.mark.parametrize(
     ("around", "expected"),
     [
-        (AttentionContext(HOPPER, half=True, flash_2=True, flash_3=True), None),
-        (AttentionContext(HOPPER, half=True, flash_2=False, flash_3=True), None),
-        (AttentionContext(AMPERE, half=True, flash_2=True, flash_3=False), None),
-        (AttentionContext(None, half=True, flash_2=True, flash_3=True), "there is no GPU"),
-        (AttentionContext(TURING, half=True, flash_2=True, flash_3=True), "the GPU is older than Ampere"),
-        (AttentionContext(AMPERE, half=True, flash_2=False, flash_3=True), "flash-attn is not installed"),
-        (AttentionContext(BLACKWELL, half=True, flash_2=False, flash_3=True), "flash-attn is not installed"),
-        (AttentionContext(HOPPER, half=True, flash_2=False, flash_3=False), "flash-attn is not installed"),
-        (AttentionContext(AMPERE, half=False, flash_2=True, flash_3=True), "it computes in 16 bits only"),
+        (AttentionContext(HOPPER, half_precision=True, has_flash_2=True, has_flash_3=True), None),
+        (AttentionContext(HOPPER, half_precision=True, has_flash_2=False, has_flash_3=True), None),
+        (AttentionContext(AMPERE, half_precision=True, has_flash_2=True, has_flash_3=False), None),
+        (
+            AttentionContext(None, half_precision=True, has_flash_2=True, has_flash_3=True),
+            "there is no GPU",
+        ),
+        (
+            AttentionContext(TURING, half_precision=True, has_flash_2=True, has_flash_3=True),
+            "the GPU is older than Ampere",
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=True, has_flash_2=False, has_flash_3=True),
+            "flash-attn is not installed",
+        ),
+        (
+            AttentionContext(BLACKWELL, half_precision=True, has_flash_2=False, has_flash_3=True),
+            "flash-attn is not installed",
+        ),
+        (
+            AttentionContext(HOPPER, half_precision=True, has_flash_2=False, has_flash_3=False),
+            "flash-attn is not installed",
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=False, has_flash_2=True, has_flash_3=True),
+            "it computes in 16 bits only",
+        ),
     ],
 )
 def test_flash_attention_needs_a_gpu_that_can_a_package_and_16_bits(
@@ -129,20 +147,55 @@ def test_flash_attention_needs_a_gpu_that_can_a_package_and_16_bits(
 @pytest.mark.parametrize(
     ("around", "asked", "supported", "expected"),
     [
-        (AttentionContext(HOPPER, half=True, flash_2=True, flash_3=True), False, True, "flash_attention_3"),
-        (AttentionContext(AMPERE, half=True, flash_2=True, flash_3=True), False, True, "flash_attention_2"),
-        (AttentionContext(AMPERE, half=True, flash_2=True, flash_3=False), False, False, None),
-        (AttentionContext(AMPERE, half=True, flash_2=True, flash_3=False), True, False, "sdpa"),
-        (AttentionContext(AMPERE, half=False, flash_2=True, flash_3=False), False, True, None),
-        (AttentionContext(AMPERE, half=True, flash_2=True, flash_3=False), False, None, None),
-        (AttentionContext(AMPERE, half=True, flash_2=True, flash_3=False), True, None, "flash_attention_2"),
+        (
+            AttentionContext(HOPPER, half_precision=True, has_flash_2=True, has_flash_3=True),
+            False,
+            True,
+            "flash_attention_3",
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=True, has_flash_2=True, has_flash_3=True),
+            False,
+            True,
+            "flash_attention_2",
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=True, has_flash_2=True, has_flash_3=False),
+            False,
+            False,
+            None,
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=True, has_flash_2=True, has_flash_3=False),
+            True,
+            False,
+            "sdpa",
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=False, has_flash_2=True, has_flash_3=False),
+            False,
+            True,
+            None,
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=True, has_flash_2=True, has_flash_3=False),
+            False,
+            None,
+            None,
+        ),
+        (
+            AttentionContext(AMPERE, half_precision=True, has_flash_2=True, has_flash_3=False),
+            True,
+            None,
+            "flash_attention_2",
+        ),
     ],
 )
 def test_attention_is_chosen_by_what_is_there_and_what_the_model_can(
     around: AttentionContext, asked: bool, supported: bool | None, expected: str | None
 ) -> None:
     known = None if supported is None else type("Model", (), {"_supports_flash_attn": supported})
-    assert attention_in(around, known, asked=asked) == expected
+    assert attention_for(around, known, asked=asked) == expected
 
 
 def test_nothing_is_said_about_attention_that_nobody_asked_for(

@@ -27,12 +27,16 @@ from transformers import (
 )
 
 from sftkit.core.rows import Ragged
-from sftkit.training.data.boundaries import by_positions, by_sequence, for_flash
+from sftkit.training.data.boundaries import flash_boundaries, position_boundaries, sequence_boundaries
 from sftkit.training.data.collation import CollatedBatch, FlatCollator, PaddingCollator
 from sftkit.training.data.row_groups import TokenSequences
-from sftkit.training.loss import summed_cross_entropy
-from sftkit.training.models.capabilities import Capabilities, by_its_class, try_capabilities
-from sftkit.training.models.sequence_attention import attend_by_sequence, can_attend_by_sequence, passes_its_windows
+from sftkit.training.models.capabilities import Capabilities, capabilities_by_class, probe_capabilities
+from sftkit.training.models.cross_entropy import summed_cross_entropy
+from sftkit.training.models.sequence_attention import (
+    passes_sliding_window,
+    supports_sequence_attention,
+    use_sequence_attention,
+)
 
 VOCABULARY = 97
 LENGTHS = (11, 1, 2, 23, 7)
@@ -97,10 +101,10 @@ def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, to
 
 
 COLLATORS = {
-    "flat": FlatCollator(trims_head=True),
-    "flat, whole head": FlatCollator(trims_head=False),
-    "padded": PaddingCollator(trims_head=True, pad_token_id=3),
-    "padded, whole head": PaddingCollator(trims_head=False, pad_token_id=3),
+    "flat": FlatCollator(trim_head=True),
+    "flat, whole head": FlatCollator(trim_head=False),
+    "padded": PaddingCollator(trim_head=True, pad_token_id=3),
+    "padded, whole head": PaddingCollator(trim_head=False, pad_token_id=3),
 }
 
 
@@ -126,17 +130,17 @@ def test_so_they_are_when_attention_goes_sequence_by_sequence(family: str, check
     rows = sequences()
     loss, gradients = one_by_one(model_of(family, "eager"), rows)
     model = model_of(family)
-    assert can_attend_by_sequence(model)
-    assert not can_attend_by_sequence(model_of(family, "eager"))
-    attend_by_sequence(model)
+    assert supports_sequence_attention(model)
+    assert not supports_sequence_attention(model_of(family, "eager"))
+    use_sequence_attention(model)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     # The same model also takes batches that do not say where sequences end.
-    for boundaries in (by_sequence, by_positions):
-        found, its_gradients = together(model, FlatCollator(trims_head=True, boundaries=boundaries)(rows))
+    for boundaries in (sequence_boundaries, position_boundaries):
+        found, its_gradients = together(model, FlatCollator(trim_head=True, boundaries=boundaries)(rows))
         assert found == pytest.approx(loss, rel=1e-5)
         assert_same_gradients(its_gradients, gradients)
-    assert try_capabilities(model, by_sequence) == Capabilities(True, True, True)
+    assert probe_capabilities(model, sequence_boundaries) == Capabilities(True, True, True)
     prompt = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     expected = model_of(family, "eager").eval().generate(prompt, **settings)
@@ -147,7 +151,7 @@ def test_so_they_are_when_attention_goes_sequence_by_sequence(family: str, check
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_no_sequence_sees_another(family: str, attention: str) -> None:
     model = model_of(family, attention).eval()
-    collate = FlatCollator(trims_head=False)
+    collate = FlatCollator(trim_head=False)
 
     def logits(rows: list[TokenSequences]) -> torch.Tensor:
         batch = {name: values for name, values in collate(rows).items() if name != "labels"}
@@ -176,7 +180,7 @@ def test_the_head_runs_on_positions_that_predict_a_trained_token_alone() -> None
 
 
 def test_what_flash_attention_takes() -> None:
-    batch = FlatCollator(trims_head=True, boundaries=for_flash)(sequences(lengths=(3, 1, 4)))
+    batch = FlatCollator(trim_head=True, boundaries=flash_boundaries)(sequences(lengths=(3, 1, 4)))
     assert batch["cu_seq_lens_q"].tolist() == batch["cu_seq_lens_k"].tolist() == [0, 3, 4, 8]
     assert str(batch["cu_seq_lens_q"].dtype) == "torch.int32"
     assert (batch["max_length_q"], batch["max_length_k"]) == (4, 4)
@@ -190,10 +194,10 @@ def item(ids: list[int], labels: list[int]) -> TokenSequences:
 
 def test_a_flat_batch() -> None:
     rows = [item([1, 2, 3], [1, 2, 3]), item([4], [4]), item([5, 6, 7], [-100, -100, 7])]
-    batch = FlatCollator(trims_head=False)(rows)
+    batch = FlatCollator(trim_head=False)(rows)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7]]
     assert batch["labels"].tolist() == [[-100, 2, 3, -100, -100, -100, 7]]
-    trimmed = FlatCollator(trims_head=True)(rows)
+    trimmed = FlatCollator(trim_head=True)(rows)
     assert trimmed["logits_to_keep"].tolist() == [0, 1, 5]
     assert trimmed["shift_labels"].tolist() == trimmed["labels"].tolist() == [[2, 3, 7]]
     counts = trimmed.counts
@@ -202,11 +206,11 @@ def test_a_flat_batch() -> None:
 
 def test_a_padded_batch() -> None:
     rows = [item([1, 2, 3], [-100, 2, 3]), item([4, 5], [4, 5])]
-    batch = PaddingCollator(trims_head=False, pad_token_id=9)(rows)
+    batch = PaddingCollator(trim_head=False, pad_token_id=9)(rows)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 9, 9, 9, 9, 9], [4, 5, 9, 9, 9, 9, 9, 9]]
     assert batch["labels"].tolist() == [[-100, 2, 3] + [-100] * 5, [-100, 5] + [-100] * 6]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]]
-    trimmed = PaddingCollator(trims_head=True, pad_token_id=9)(rows)
+    trimmed = PaddingCollator(trim_head=True, pad_token_id=9)(rows)
     assert trimmed["logits_to_keep"].tolist() == [0, 1]
     assert trimmed["shift_labels"].tolist() == [[2, 3], [5, -100]]
     assert (trimmed.counts.tokens, trimmed.counts.trained_tokens, trimmed.counts.slots) == (5, 3, 16)
@@ -225,12 +229,12 @@ def test_a_process_without_rows_keeps_step_and_adds_nothing(name: str) -> None:
 
 
 def test_abilities_are_found_out() -> None:
-    able = Capabilities(keeps_apart=True, trims_head=True, sums_loss=True)
+    able = Capabilities(separates_sequences=True, supports_logits_to_keep=True, sums_loss=True)
     for family in FAMILIES:
-        assert try_capabilities(model_of(family)) == by_its_class(model_of(family)) == able
-        assert try_capabilities(model_of(family).to(torch.bfloat16)) == able
+        assert probe_capabilities(model_of(family)) == capabilities_by_class(model_of(family)) == able
+        assert probe_capabilities(model_of(family).to(torch.bfloat16)) == able
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64))
-    assert try_capabilities(gpt2).keeps_apart
+    assert probe_capabilities(gpt2).separates_sequences
     experts = Qwen3MoeForCausalLM(
         Qwen3MoeConfig(
             **SHAPE,
@@ -241,15 +245,15 @@ def test_abilities_are_found_out() -> None:
             output_router_logits=True,
         )
     )
-    assert try_capabilities(experts) == able
+    assert probe_capabilities(experts) == able
     state_space = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2))
-    assert not try_capabilities(state_space).keeps_apart
-    assert not by_its_class(state_space).keeps_apart
+    assert not probe_capabilities(state_space).separates_sequences
+    assert not capabilities_by_class(state_space).separates_sequences
 
 
 def test_a_window_that_stands_in_the_mask_alone_is_found_out() -> None:
-    assert passes_its_windows(model_of("llama"))
-    assert passes_its_windows(model_of("sliding"))
+    assert passes_sliding_window(model_of("llama"))
+    assert passes_sliding_window(model_of("sliding"))
     settings = {
         "moe_intermediate_size": 16,
         "shared_expert_intermediate_size": 16,
@@ -258,7 +262,7 @@ def test_a_window_that_stands_in_the_mask_alone_is_found_out() -> None:
     }
     windowed = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
     model = Qwen2MoeForCausalLM(Qwen2MoeConfig(**SHAPE, **settings, **windowed, num_experts_per_tok=2))
-    assert not passes_its_windows(model)
+    assert not passes_sliding_window(model)
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -266,7 +270,7 @@ def test_trying_out_leaves_the_model_and_the_random_numbers_alone() -> None:
     model = model_of("llama")
     before = {name: values.clone() for name, values in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    try_capabilities(model)
+    probe_capabilities(model)
     assert torch.equal(state, torch.random.get_rng_state())
     assert model.training
     assert all(torch.equal(before[name], values) for name, values in model.state_dict().items())
@@ -282,8 +286,8 @@ class _Careless(LlamaForCausalLM):
 
 def test_a_model_whose_loss_cannot_be_relied_on_is_found_out() -> None:
     config = LlamaConfig(**SHAPE, intermediate_size=48)
-    found = try_capabilities(_Careless(config))
-    assert (found.keeps_apart, found.sums_loss) == (True, False)
+    found = probe_capabilities(_Careless(config))
+    assert (found.separates_sequences, found.sums_loss) == (True, False)
 
 
 def test_the_loss_of_our_own_is_a_sum_over_a_number_of_items() -> None:

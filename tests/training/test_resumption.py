@@ -14,8 +14,15 @@ import pytest
 from safetensors.torch import load_file
 
 from sftkit.errors import TrainingError
-from sftkit.training.checkpoints.resume import resumption
-from sftkit.training.checkpoints.seal import SEAL_NAME, RunState, clear_for, read_seal, rotate, seal
+from sftkit.training.checkpoints.resume import find_resume_point
+from sftkit.training.checkpoints.seal import (
+    SEAL_NAME,
+    RunState,
+    begin_checkpoint,
+    delete_old_checkpoints,
+    read_seal,
+    seal_checkpoint,
+)
 from sftkit.training.data.work_counts import WorkCounts
 
 from .material import events
@@ -116,12 +123,12 @@ def checkpoint(folder: Path, step: int, identity: dict[str, Any] | None = IDENTI
     (place / "trainer_state.json").write_text("{}")
     (place / "sub" / "weights").write_bytes(b"12345")
     if identity is not None:
-        seal(place, identity, PROGRESS, resumable=resumable)
+        seal_checkpoint(place, identity, PROGRESS, resumable=resumable)
     return place
 
 
 class Arguments:
-    """What `resumption` looks at of TrainingArguments."""
+    """What `find_resume_point` looks at of TrainingArguments."""
 
     def __init__(self, output_dir: Path, resume_from_checkpoint: str | bool | None) -> None:
         self.output_dir = str(output_dir)
@@ -129,7 +136,7 @@ class Arguments:
 
 
 def resumed(folder: Path, asked: str | bool | None) -> str | None:
-    found = resumption(Arguments(folder, asked), IDENTITY)  # type: ignore[arg-type]
+    found = find_resume_point(Arguments(folder, asked), IDENTITY)  # type: ignore[arg-type]
     return None if found is None else found.checkpoint.name
 
 
@@ -137,7 +144,7 @@ def test_a_checkpoint_is_whole_once_it_is_sealed_and_as_long_as_all_its_files_ar
     place = checkpoint(tmp_path, 4)
     sealed = read_seal(place)
     assert sealed is not None
-    assert (sealed.identity, sealed.progress) == (IDENTITY, PROGRESS)
+    assert (sealed.identity, sealed.state) == (IDENTITY, PROGRESS)
     assert sealed.files == {"sub/weights": 5, "trainer_state.json": 2}
     assert read_seal(checkpoint(tmp_path, 5, None)) is None
     (place / "sub" / "weights").write_bytes(b"123")
@@ -189,19 +196,19 @@ def test_older_checkpoints_of_the_run_are_deleted_and_no_others(tmp_path: Path) 
     for step in (1, 2, 3, 4):
         checkpoint(tmp_path, step)
     checkpoint(tmp_path, 9, {**IDENTITY, "data": "other"})
-    clear_for(tmp_path / "checkpoint-5")  # and then a kill
-    rotate(tmp_path, None, IDENTITY, None)
+    begin_checkpoint(tmp_path / "checkpoint-5")  # and then a kill
+    delete_old_checkpoints(tmp_path, None, IDENTITY, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in (1, 2, 3, 4, 9)]
-    rotate(tmp_path, 2, IDENTITY, str(tmp_path / "checkpoint-1"))
+    delete_old_checkpoints(tmp_path, 2, IDENTITY, str(tmp_path / "checkpoint-1"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in (1, 3, 4, 9)]
 
 
 def test_a_checkpoint_is_whole_no_more_once_it_is_written_again(tmp_path: Path) -> None:
     place = checkpoint(tmp_path, 4)
-    clear_for(place)
+    begin_checkpoint(place)
     (place / "trainer_state.json").write_text("{}")
     assert read_seal(place) is None
-    seal(place, IDENTITY, PROGRESS, resumable=True)
+    seal_checkpoint(place, IDENTITY, PROGRESS, resumable=True)
     assert read_seal(place) is not None
     assert sorted(path.name for path in place.iterdir()) == [SEAL_NAME, "trainer_state.json"]
 

@@ -22,7 +22,7 @@ from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
-from sftkit.training.listener import LogEvent, SilentListener
+from sftkit.training.callbacks.listener import LogEvent, SilentListener
 from sftkit.training.run import train
 from sftkit.training.training_report import TrainingReport
 

@@ -20,9 +20,9 @@ from transformers import (
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
+from sftkit.training.callbacks.listener import Sample, SilentListener
 from sftkit.training.callbacks.prompts import encode_prompt, stop_ids
-from sftkit.training.callbacks.samples import Answerer, sample_answers
-from sftkit.training.listener import Sample, SilentListener
+from sftkit.training.callbacks.samples import AnswerGenerator, make_sample_callback
 
 
 class Heard(SilentListener):
@@ -57,7 +57,7 @@ def losses_of_a_run(
         learning_rate=1e-2, per_device_train_batch_size=4, save_steps=2, **given,
     )  # fmt: skip
     heard = Heard()
-    samples = sample_answers(config(model_dir, output, *prompts), tokenizer, heard)
+    samples = make_sample_callback(config(model_dir, output, *prompts), tokenizer, heard)
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -109,10 +109,10 @@ def test_an_answer_is_the_likeliest_tokens_up_to_a_stop_whatever_the_model_would
     model.generation_config = own
     prompt = encode_prompt("the cat", tokenizer, {})
     expected = likeliest(model, list(prompt.ids), 8)
-    assert Answerer(tokenizer, (), 8).answer(model, prompt) == tokenizer.decode(expected)
+    assert AnswerGenerator(tokenizer, (), 8).answer(model, prompt) == tokenizer.decode(expected)
     stop = next(token for token in expected if token != expected[0])
     until = expected[: expected.index(stop)]
-    assert Answerer(tokenizer, (stop,), 8).answer(model, prompt) == tokenizer.decode(until)
+    assert AnswerGenerator(tokenizer, (stop,), 8).answer(model, prompt) == tokenizer.decode(until)
     assert model.training
     assert model.generation_config is own
 
@@ -121,11 +121,11 @@ def test_a_model_with_adapters_answers_with_them(model_dir: Path, tokenizer: Pre
     peft = pytest.importorskip("peft")
     base = AutoModelForCausalLM.from_pretrained(model_dir)
     prompt = encode_prompt("the cat", tokenizer, {})
-    alone = Answerer(tokenizer, (), 8).answer(base, prompt)
+    alone = AnswerGenerator(tokenizer, (), 8).answer(base, prompt)
     set_seed(0)
     settings = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", init_lora_weights=False)
     model = peft.get_peft_model(base, settings)
-    answer = Answerer(tokenizer, (), 8).answer(model, prompt)
+    answer = AnswerGenerator(tokenizer, (), 8).answer(model, prompt)
     assert answer == tokenizer.decode(likeliest(model, list(prompt.ids), 8))
     assert answer != alone
 
@@ -166,7 +166,7 @@ def test_answers_stop_by_the_files_of_the_model_and_by_the_template(
 
 
 def test_nothing_is_asked_without_prompts(tmp_path: Path, model_dir: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    assert sample_answers(config(model_dir, tmp_path), tokenizer, SilentListener()) is None
+    assert make_sample_callback(config(model_dir, tmp_path), tokenizer, SilentListener()) is None
 
 
 def test_only_the_main_process_answers_and_none_where_the_weights_are_spread(
@@ -175,7 +175,7 @@ def test_only_the_main_process_answers_and_none_where_the_weights_are_spread(
 ) -> None:  # fmt: skip
     heard = Heard()
     model = AutoModelForCausalLM.from_pretrained(model_dir)
-    samples = sample_answers(config(model_dir, tmp_path, "the cat"), tokenizer, heard)
+    samples = make_sample_callback(config(model_dir, tmp_path, "the cat"), tokenizer, heard)
     assert samples is not None
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     other = TrainerState(is_world_process_zero=False)

@@ -25,7 +25,7 @@ def opened(place: Path, limit: RowLimit | None = None, split: str = "train", *, 
 def rows_of(found: SplitRows) -> list[Row]:
     """Ids and labels of every row, sequence by sequence."""
     rows = []
-    for number, place in enumerate(found.places):
+    for number, place in enumerate(found.locations):
         group = found.group(number)
         for row in range(place.rows):
             ids, labels = group.row(row).input_ids, group.row(row).labels
@@ -95,16 +95,16 @@ def test_streaming_looks_into_a_file_when_it_is_reached(tmp_path: Path, write_ro
         write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * (number + 1), [[1, 2]] * (number + 1))
     write_manifest(tmp_path, 1, 2, 3)
     found = open_split(open_shards(str(tmp_path)), "train", 10, None, 100, streaming=True)
-    assert (len(found), found.rows_of(2), found.places) == (6, 3, [])
+    assert (len(found), found.file_rows(2), found.locations) == (6, 3, [])
     assert found.groups_of(2) == [0]
-    assert (len(found), found.rows_of(2), len(found.places)) == (6, 3, 1)
+    assert (len(found), found.file_rows(2), len(found.locations)) == (6, 3, 1)
 
 
 def test_without_a_manifest_streaming_counts_rows_by_footers(tmp_path: Path, write_rows: Writer) -> None:
     for number in range(3):
         write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * (number + 1), [[1, 2]] * (number + 1))
     found = open_split(open_shards(str(tmp_path)), "train", 10, None, 100, streaming=True)
-    assert (len(found), [found.rows_of(file) for file in range(3)]) == (6, [1, 2, 3])
+    assert (len(found), [found.file_rows(file) for file in range(3)]) == (6, [1, 2, 3])
 
 
 def test_a_file_with_other_rows_than_the_manifest_says_is_named(tmp_path: Path, write_rows: Writer) -> None:
@@ -141,7 +141,7 @@ def test_rows_without_a_loss_are_left_out_and_counted(
     write_rows(tmp_path / "a.parquet", [[1, 2], [3, 4], [5, 6]], [[-100, 2], [3, -100], [-100, -100]])
     found = opened(tmp_path)
     assert rows_of(found) == [([[1, 2]], [[-100, 2]]), ([], []), ([], [])]
-    found.warn()
+    found.warn_of_skipped_rows()
     assert caplog.messages == [f"{tmp_path} (train): 2 of 3 rows carry no loss and are left out"]
 
 
@@ -151,8 +151,8 @@ def test_rows_left_out_take_no_place_once_they_are_known(tmp_path: Path, write_r
     assert len(found) == 3
     found.group(0)
     assert len(found) == 3
-    found.leave_out()
-    assert (len(found), found.rows_in(0).tolist()) == (2, [1, 2])
+    found.skip_unusable_rows()
+    assert (len(found), found.usable_rows(0).tolist()) == (2, [1, 2])
 
 
 def test_a_sequence_without_a_loss_is_left_out_of_its_pack(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_longer_rows_are_cut_or_dropped(
     write_rows(tmp_path / "a.parquet", [[1, 2, 3], [4, 5, 6, 7]], [[-100, 2, 3], [-100, 5, 6, 7]])
     found = opened(tmp_path, RowLimit(3, overflow))
     assert rows_of(found) == [([[1, 2, 3]], [[-100, 2, 3]]), second]
-    found.warn()
+    found.warn_of_skipped_rows()
     done = {"truncate": "cut", "drop": "left out"}[overflow]
     assert caplog.messages == [f"{tmp_path} (train): 1 of 2 rows are longer than max_seq_length=3 and are {done}"]
 

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkit.shards.reading import open_shards
-from sftkit.training.data.batching import Sharing
+from sftkit.training.data.batching import StepLayout
 from sftkit.training.data.epoch_order import Shuffling
 from sftkit.training.data.row_groups import RowGroup
 from sftkit.training.data.split_rows import open_split
-from sftkit.training.data.stream_batches import LaneBatches
-from sftkit.training.data.stream_lanes import Lanes
+from sftkit.training.data.stream_batches import LaneBatcher
+from sftkit.training.data.stream_lanes import LaneSet
 
 from .material import numbers, write_laid_out, write_manifest
 
@@ -52,30 +52,30 @@ class Process:
         padded: bool = False,
         drop_last: bool = False,
     ) -> None:
-        accumulation, rows_a_part = WORLDS[world]
-        self.rows = open_split(open_shards(str(folder)), "train", 10_000, None, shuffling.window, streaming=True)
+        accumulation, rows_per_micro_batch = WORLDS[world]
+        self.rows = open_split(open_shards(str(folder)), "train", 10_000, None, shuffling.window_tokens, streaming=True)
         self.number = number
         self.accumulation = accumulation
-        self.rows_a_part = rows_a_part
+        self.rows_per_micro_batch = rows_per_micro_batch
         self.read: list[Group] = []
         self.most_held = 0  # tokens
-        sharing = Sharing(accumulation, world, padded)
-        self.batches = LaneBatches(self.rows, shuffling, sharing, rows_a_part, drop_last=drop_last)
+        sharing = StepLayout(accumulation, world, padded)
+        self.batches = LaneBatcher(self.rows, shuffling, sharing, rows_per_micro_batch, drop_last=drop_last)
         self._reading = self.rows._read
         self.rows._read = self._noted  # type: ignore[method-assign]
 
     def _noted(self, number: int) -> RowGroup:
-        place = self.rows.places[number]
-        self.read.append((place.path.name, place.number))
+        place = self.rows.locations[number]
+        self.read.append((place.path.name, place.index))
         self.most_held = max(self.most_held, self.rows._weight() + place.tokens)
         return self._reading(number)
 
     def steps(self, epoch: int, first: int = 0) -> list[list[int]]:
         """The rows that this process takes in each step from one on."""
         micro = []
-        for number in range(first * self.accumulation, self.batches.per_epoch):
+        for number in range(first * self.accumulation, self.batches.batches_per_epoch):
             refs = self.batches.rows(epoch, number, self.number)
-            assert len(refs) <= self.rows_a_part
+            assert len(refs) <= self.rows_per_micro_batch
             micro.append(numbers(self.rows, refs))
         starts = range(0, len(micro), self.accumulation)
         return [[*chain(*micro[start : start + self.accumulation])] for start in starts]
@@ -87,7 +87,9 @@ def processes(folder: Path, shuffling: Shuffling, world: int, **settings: bool) 
 
 def together(found: Sequence[Process], epoch: int, first: int = 0) -> list[list[int]]:
     """The rows of every step from one on, of all processes, in order of their numbers."""
-    assert len({process.batches.per_epoch for process in found}) == 1  # or one would wait for the others for ever
+    assert (
+        len({process.batches.batches_per_epoch for process in found}) == 1
+    )  # or one would wait for the others for ever
     each = [process.steps(epoch, first) for process in found]
     return [sorted(chain(*parts)) for parts in zip(*each, strict=True)]
 
@@ -160,7 +162,7 @@ def test_each_process_reads_and_holds_its_part_alone(tmp_path: Path, case: Case)
         shared = Counter(group for process in found for group in set(process.read))
         assert len(shared) == groups
         assert sum(shared.values()) <= groups + (world if world > 1 else 0)
-        assert max(process.most_held for process in found) <= shuffling.window // world + 60
+        assert max(process.most_held for process in found) <= shuffling.window_tokens // world + 60
         for process in found:
             known = process.batches._lanes_of(1)._lanes
             assert len(known) == case.lanes // world
@@ -171,11 +173,11 @@ def test_a_lane_looks_into_the_files_that_it_reaches(tmp_path: Path) -> None:
     write_laid_out(tmp_path, [[[10] * 6]] * 40)
     write_manifest(tmp_path, *[6] * 40)
     [_, _, third, _] = processes(tmp_path, Shuffling(240, 5, True), 4)
-    assert len(third.rows.places) == 1  # the first file tells how large row groups are
+    assert len(third.rows.locations) == 1  # the first file tells how large row groups are
     third.batches.rows(0, 0, 2)
-    assert len(third.rows.places) <= 3  # that of its first row, and the one after: does it fit into the window?
+    assert len(third.rows.locations) <= 3  # that of its first row, and the one after: does it fit into the window?
     third.steps(0)
-    assert len(third.rows.places) <= 1 + 60 // 6 + 2
+    assert len(third.rows.locations) <= 1 + 60 // 6 + 2
     assert len(third.rows) == 240
 
 
@@ -213,7 +215,7 @@ def test_rows_are_shuffled_within_the_windows_of_lanes(tmp_path: Path) -> None:
     shuffling = Shuffling(480, 5, True)  # four lanes, of windows of one row group
     [process] = processes(tmp_path, shuffling, 1)
     assert len({row // 12 for row in chain(*process.steps(0)[:4])}) <= 8
-    lanes = Lanes(process.rows, shuffling, 0, 4, 12)
+    lanes = LaneSet(process.rows, shuffling, 0, 4, 12)
     lane = [row for step in range(4) for row in numbers(process.rows, lanes.rows(step, 0, 3))]
     assert len({row // 12 for row in lane}) <= 2
     assert lane != sorted(lane)
@@ -224,7 +226,7 @@ def test_every_lane_is_shuffled_its_own_way_in_every_epoch(tmp_path: Path) -> No
     [process] = processes(tmp_path, Shuffling(10_000, 5, True), 1)
     found = set()
     for epoch in range(3):
-        lanes = Lanes(process.rows, Shuffling(10_000, 5, True), epoch, 2, 4)
+        lanes = LaneSet(process.rows, Shuffling(10_000, 5, True), epoch, 2, 4)
         for start in (0, 2):
             lane = [row for step in range(6) for row in numbers(process.rows, lanes.rows(step, start, start + 2))]
             [first] = {row for row in lane if (row - 1) % 24 not in lane}
@@ -269,8 +271,8 @@ def test_more_processes_than_lanes_are_told_once_what_window_they_need(
 def test_batches_reach_a_loaders_worker(tmp_path: Path) -> None:
     write_laid_out(tmp_path, [[[10] * 6] * 6] * 2)
     rows = open_split(open_shards(str(tmp_path)), "train", 1000, None, 240, streaming=True)
-    batches = LaneBatches(rows, Shuffling(240, 5, True), Sharing(1, 2, False), 6, drop_last=False)
+    batches = LaneBatcher(rows, Shuffling(240, 5, True), StepLayout(1, 2, False), 6, drop_last=False)
     taken = batches.rows(0, 0, 1).tolist()
-    sent: LaneBatches = pickle.loads(pickle.dumps(batches))
+    sent: LaneBatcher = pickle.loads(pickle.dumps(batches))
     assert sent.rows(0, 0, 1).tolist() == taken
     assert sent.rows(0, 1, 1).tolist() == batches.rows(0, 1, 1).tolist()

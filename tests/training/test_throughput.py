@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.metrics.flops import TrainingCost, training_cost
-from sftkit.training.metrics.hardware import device_peak, peak_flops, peak_memory
-from sftkit.training.metrics.throughput import Meter, Throughput
+from sftkit.training.metrics.hardware import device_peak_flops, peak_flops, peak_memory
+from sftkit.training.metrics.throughput import Throughput, ThroughputMeter
 from sftkit.training.models.freezing import freeze
 
 LENGTH = 64
@@ -52,8 +52,8 @@ def test_operations_are_those_that_torch_counts(patterns: tuple[str, ...]) -> No
     assert cost is not None
     # Weights of norms are counted as weights here (6N), and make no product; they are under 1% of these models. The
     # first trained layer has an input that needs no gradient, of which three of seven products are counted too many.
-    assert cost.of(LENGTH, LENGTH, 0) == pytest.approx(weights, rel=0.04)
-    assert cost.of(0, 0, LENGTH**2) == pytest.approx(attention / 2, rel=0.03)  # rotary positions are a product too
+    assert cost.flops(LENGTH, LENGTH, 0) == pytest.approx(weights, rel=0.04)
+    assert cost.flops(0, 0, LENGTH**2) == pytest.approx(attention / 2, rel=0.03)  # rotary positions are a product too
 
 
 def test_adapters_cost_no_gradients_of_frozen_weights() -> None:
@@ -63,16 +63,18 @@ def test_adapters_cost_no_gradients_of_frozen_weights() -> None:
     cost = training_cost(model)
     weights, _ = counted(model)
     assert cost is not None
-    assert cost.of(LENGTH, LENGTH, 0) == pytest.approx(weights, rel=0.04)
+    assert cost.flops(LENGTH, LENGTH, 0) == pytest.approx(weights, rel=0.04)
     whole = training_cost(llama())
     assert whole is not None
-    assert cost.token < 0.8 * whole.token
+    assert cost.per_token < 0.8 * whole.per_token
 
 
 def test_the_cost_of_a_model_in_numbers() -> None:
     cost = training_cost(llama())
     body = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 160 + 2 * 64) + 64
-    assert cost == TrainingCost(token=6.0 * body, head=6.0 * 64 * 500, square=3 * 12 * 64 / 2)
+    assert cost == TrainingCost(
+        per_token=6.0 * body, per_head_position=6.0 * 64 * 500, per_length_squared=3 * 12 * 64 / 2
+    )
     tied = llama().config
     tied.tie_word_embeddings = True
     assert training_cost(LlamaForCausalLM(tied)) == cost
@@ -86,7 +88,7 @@ def test_experts_that_a_token_is_not_sent_to_cost_nothing() -> None:
     one, two = (training_cost(MixtralForCausalLM(MixtralConfig(**sizes, num_experts_per_tok=n))) for n in (1, 2))
     assert one is not None
     assert two is not None
-    assert two.token - one.token == 6 * 3 * 16 * 32
+    assert two.per_token - one.per_token == 6 * 3 * 16 * 32
 
 
 def test_attention_over_a_window_is_left_out() -> None:
@@ -96,7 +98,7 @@ def test_attention_over_a_window_is_left_out() -> None:
     part = training_cost(model)
     assert whole is not None
     assert part is not None
-    assert part.square == whole.square / 3
+    assert part.per_length_squared == whole.per_length_squared / 3
 
 
 def test_a_module_that_is_no_language_model_has_no_cost() -> None:
@@ -105,21 +107,23 @@ def test_a_module_that_is_no_language_model_has_no_cost() -> None:
 
 def test_rates_are_counts_over_seconds() -> None:
     work = WorkCounts(tokens=600, trained_tokens=150, slots=800, squared_lengths=10_000, head_positions=200)
-    meter = Meter(TrainingCost(token=100.0, head=10.0, square=1.0), peak=100_000.0)
+    meter = ThroughputMeter(
+        TrainingCost(per_token=100.0, per_head_position=10.0, per_length_squared=1.0), peak_flops=100_000.0
+    )
     # 600 * 100 + 200 * 10 + 10,000 operations in 3 s, of 300,000 that were possible
     found = meter.measure(work, 3.0)
     assert found == Throughput(200.0, 50.0, 0.25, pytest.approx(0.24))
     rates = {"tokens_per_second": 200.0, "trained_tokens_per_second": 50.0, "padding_share": 0.25}
-    assert found.logged() == {**rates, "mfu": pytest.approx(0.24)}
+    assert found.log_entries() == {**rates, "mfu": pytest.approx(0.24)}
 
 
 def test_what_is_not_known_is_not_said() -> None:
     work = WorkCounts(tokens=10, trained_tokens=5, slots=10, squared_lengths=100, head_positions=5)
-    assert Meter().measure(work, 1.0).logged() == {
+    assert ThroughputMeter().measure(work, 1.0).log_entries() == {
         "tokens_per_second": 10.0, "trained_tokens_per_second": 5.0, "padding_share": 0.0,
     }  # fmt: skip
-    assert Meter(TrainingCost(1, 1, 1), None).measure(work, 1.0).mfu is None
-    assert Meter().measure(WorkCounts(), 0.0) == Throughput(0.0, 0.0, None, None)
+    assert ThroughputMeter(TrainingCost(1, 1, 1), None).measure(work, 1.0).mfu is None
+    assert ThroughputMeter().measure(WorkCounts(), 0.0) == Throughput(0.0, 0.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +164,6 @@ def test_the_peak_depends_on_the_data_type() -> None:
 
 
 def test_the_cpu_has_no_peak_and_its_memory_is_that_of_the_process() -> None:
-    assert device_peak(torch.device("cpu"), torch.float32) is None
+    assert device_peak_flops(torch.device("cpu"), torch.float32) is None
     held = torch.ones(30_000_000)  # 120 MB
     assert peak_memory(torch.device("cpu")) > held.nbytes

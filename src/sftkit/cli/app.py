@@ -189,20 +189,20 @@ def _train(config: TrainConfig) -> None:
     from sftkit.training.arguments.build_arguments import make_training_arguments
     from sftkit.training.distributed import (
         is_main_process,
-        lost_processes_named,
         main_process_first,
-        quiet_replicas,
+        report_lost_processes,
+        silence_other_processes,
     )
 
     start_logging(config.log_level)
     check_data(config)
-    quiet_replicas()
+    silence_other_processes()
     arguments = make_training_arguments(config)
     with main_process_first() as main:
         shards = shards_for(config, make_progress() if main else Silent())
     from sftkit.training.run import train
 
-    with show_training() as listener, lost_processes_named():
+    with show_training() as listener, report_lost_processes():
         report = train(config, arguments, shards, listener)
     if is_main_process():
         print_training(report, results())
@@ -218,9 +218,9 @@ def _exit_codes() -> Iterator[None]:
         raise
     except SftkitError as error:
         from sftkit.cli.console.output import show_error
-        from sftkit.training.distributed import told_by_main_process
+        from sftkit.training.distributed import main_process_reports_failure
 
-        if not told_by_main_process():
+        if not main_process_reports_failure():
             show_error(error)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:

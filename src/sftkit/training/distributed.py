@@ -38,13 +38,13 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
-def warn_once(logger: logging.Logger, message: str) -> None:
+def warn_on_main_process(logger: logging.Logger, message: str) -> None:
     """Log a warning from the main process alone, so that eight processes do not say it eight times."""
     if is_main_process():
         logger.warning(message)
 
 
-def quiet_replicas() -> None:
+def silence_other_processes() -> None:
     """Keep every process but the main one from repeating Python's and the libraries' warnings."""
     if not is_main_process():
         warnings.simplefilter("ignore")
@@ -59,7 +59,7 @@ def accelerator_available() -> bool:
     return bool(torch.accelerator.is_available())
 
 
-def without_fsdp_on_cpu(use_cpu: bool = False) -> None:
+def disable_fsdp_on_cpu(use_cpu: bool = False) -> None:
     """On the CPU, take back what `accelerate launch --use_fsdp` has asked for; on anything else, do nothing.
 
     accelerate refuses to set up FSDP where there is no accelerator. Its other half would still be on: with
@@ -75,7 +75,9 @@ def without_fsdp_on_cpu(use_cpu: bool = False) -> None:
         os.environ[_LAUNCHED_WITH_FSDP] = "false"
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         os.environ["ACCELERATE_USE_PARALLELISM_CONFIG"] = "false"  # which of them share a copy of the model
-        warn_once(_log, "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead")
+        warn_on_main_process(
+            _log, "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead"
+        )
 
 
 @contextmanager
@@ -143,7 +145,7 @@ def leave_process_group() -> None:
         dist.destroy_process_group()
 
 
-def told_by_main_process() -> bool:
+def main_process_reports_failure() -> bool:
     """Whether the main process has failed as well, and so has said why; returns at once in the main process (False).
 
     The processes of a launch mostly make the same mistake, and one message is enough. But a launcher ends them all as
@@ -160,7 +162,7 @@ def told_by_main_process() -> bool:
 
 
 @contextmanager
-def lost_processes_named() -> Iterator[None]:
+def report_lost_processes() -> Iterator[None]:
     """Say in a sentence that another process of the run has gone, where gloo and NCCL tell of their connections.
 
     Raises:
@@ -179,7 +181,7 @@ def lost_processes_named() -> Iterator[None]:
         ) from error
 
 
-def weights_are_spread(arguments: TrainingArguments) -> bool:
+def weights_are_sharded(arguments: TrainingArguments) -> bool:
     """Whether each process holds a part of the model only (FSDP, DeepSpeed)."""
     launched = (os.environ.get(name, "false").lower() in ("true", "1") for name in (_LAUNCHED_WITH_FSDP, _DEEPSPEED))
     return any(launched) or bool(getattr(arguments, "fsdp", None)) or bool(getattr(arguments, "deepspeed", None))

@@ -15,19 +15,19 @@ from sftkit.shards.reading import ShardSet
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
 from sftkit.training.arguments.trackers import tracker_failure
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
-from sftkit.training.callbacks.logs import LOG_NAME, JsonLinesLog, StepReport, aim_log
-from sftkit.training.callbacks.samples import sample_answers
-from sftkit.training.checkpoints.resume import resumption
+from sftkit.training.callbacks.listener import RunListener, SilentListener
+from sftkit.training.callbacks.logs import LOG_NAME, JsonLinesLogger, StepReporter, make_aim_logger
+from sftkit.training.callbacks.samples import make_sample_callback
+from sftkit.training.checkpoints.resume import find_resume_point
 from sftkit.training.checkpoints.run_identity import run_identity
 from sftkit.training.data.feed import Feed
 from sftkit.training.distributed import is_main_process, leave_process_group
-from sftkit.training.listener import RunListener, SilentListener
 from sftkit.training.metrics.loss_curve import CURVE_NAME, draw_curve
 from sftkit.training.models.adapters import save_merged
-from sftkit.training.setup_data import make_feed, rows_a_step
-from sftkit.training.setup_model import PreparedModel, prepare_model
+from sftkit.training.setup.data_setup import make_feed, rows_per_step
+from sftkit.training.setup.model_setup import PreparedModel, prepare_model
 from sftkit.training.trainer import SftTrainer
-from sftkit.training.training_report import TrainingReport, report_of
+from sftkit.training.training_report import TrainingReport, make_report
 
 
 def train(
@@ -58,27 +58,27 @@ def train(
     use_one_gpu(arguments)
     set_seed(arguments.seed)
     ready = prepare_model(config, arguments, shards, listener)
-    feed = make_feed(config, arguments, shards, ready.model, ready.abilities, ready.tokenizer.pad_token_id)
-    identity = run_identity(config, arguments, shards, rows_a_step(config, arguments), padded=feed.padded)
-    resumed = resumption(arguments, identity)
+    feed = make_feed(config, arguments, shards, ready.model, ready.capabilities, ready.tokenizer.pad_token_id)
+    identity = run_identity(config, arguments, shards, rows_per_step(config, arguments), padded=feed.padded)
+    resumed = find_resume_point(arguments, identity)
     # The Trainer would delete older checkpoints before the new one is sealed; the keeper does it after.
     kept, arguments.save_total_limit = arguments.save_total_limit, None
-    aim = aim_log(config.aim_repo, config.experiment)
-    samples = sample_answers(config, ready.tokenizer.tokenizer, listener)
+    aim = make_aim_logger(config.aim_repo, config.experiment)
+    samples = make_sample_callback(config, ready.tokenizer.tokenizer, listener)
     log = Path(config.output_dir) / LOG_NAME
     callbacks: list[TrainerCallback] = [
-        JsonLinesLog(log, listener.on_log),
-        StepReport(listener),
+        JsonLinesLogger(log, listener.on_log),
+        StepReporter(listener),
         *(extra for extra in (aim, samples) if extra is not None),
     ]
     trainer = _make_trainer(arguments, ready, feed, callbacks)
-    trainer.add_callback(CheckpointCallback(trainer, identity, kept, resumed.progress if resumed else None))
+    trainer.add_callback(CheckpointCallback(trainer, identity, kept, resumed.state if resumed else None))
     try:
         seconds = _run(trainer, str(resumed.checkpoint) if resumed else None)
     finally:
         if aim is not None:
             aim.close()
-    report = report_of(trainer, seconds)
+    report = make_report(trainer, seconds)
     if is_main_process():
         if config.merge_lora:
             save_merged(config, arguments, ready.tokenizer.tokenizer, ready.tokenizer.known_tokens)
@@ -95,7 +95,7 @@ def _make_trainer(
             model=ready.model,
             arguments=arguments,
             feed=feed,
-            sums_loss=ready.abilities.sums_loss,
+            sums_loss=ready.capabilities.sums_loss,
             tokenizer=ready.tokenizer.tokenizer,
             callbacks=callbacks,
             meter=ready.meter,

@@ -15,13 +15,13 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from sftkit.core.rows import IGNORE_INDEX, LABELS
-from sftkit.training.checkpoints.seal import RunState, clear_for
+from sftkit.training.checkpoints.seal import RunState, begin_checkpoint
 from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
-from sftkit.training.data.data_loader import Loader
-from sftkit.training.data.feed import Feed, rows_a_part
+from sftkit.training.data.data_loader import MicroBatchLoader
+from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
-from sftkit.training.loss import summed_cross_entropy
-from sftkit.training.metrics.throughput import Meter
+from sftkit.training.metrics.throughput import ThroughputMeter
+from sftkit.training.models.cross_entropy import summed_cross_entropy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
@@ -41,7 +41,7 @@ class SftTrainer(Trainer):
         sums_loss: bool,
         tokenizer: PreTrainedTokenizerBase,
         callbacks: list[TrainerCallback],
-        meter: Meter,
+        meter: ThroughputMeter,
     ) -> None:
         super().__init__(
             model=model,
@@ -63,9 +63,9 @@ class SftTrainer(Trainer):
         self._last_log: float | None = None
         self._last_work = WorkCounts()
 
-    def get_train_dataloader(self) -> Loader:
+    def get_train_dataloader(self) -> MicroBatchLoader:
         """Micro-batches of the training split, for this process."""
-        return self._feed.train_loader(rows_a_part(self.args, self._train_batch_size))
+        return self._feed.train_loader(rows_per_micro_batch(self.args, self._train_batch_size))
 
     def training_step(
         self,
@@ -109,7 +109,7 @@ class SftTrainer(Trainer):
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         one = torch.ones((), device=self.args.device)
         with torch.no_grad():
-            for batch in self._feed.evaluation_loader(rows_a_part(self.args, self.args.eval_batch_size)):
+            for batch in self._feed.evaluation_loader(rows_per_micro_batch(self.args, self.args.eval_batch_size)):
                 trained = batch.counts.trained_tokens
                 loss = self._loss(model, self._prepare_inputs(batch), one, 0.0)
                 sums += torch.tensor([float(loss) if trained else 0.0, trained], device=sums.device)
@@ -131,7 +131,7 @@ class SftTrainer(Trainer):
         """Log an event; those of training also with the work of a second since the last one."""
         if self._last_log is not None and "loss" in logs:
             work, now = self.work(), time.perf_counter()
-            logs |= self.meter.measure(work - self._last_work, now - self._last_log).logged()
+            logs |= self.meter.measure(work - self._last_work, now - self._last_log).log_entries()
             self._last_work, self._last_log = work, now
         if "train_loss" in logs:  # the Trainer's is of the steps since the run was resumed
             steps = self.state.global_step - self._initial_global_step
@@ -143,25 +143,25 @@ class SftTrainer(Trainer):
         if self.meter.cost is None or not isinstance(inputs, CollatedBatch):
             return 0
         counts = inputs.counts
-        return int(self.meter.cost.of(counts.tokens, counts.head_positions, counts.squared_lengths))
+        return int(self.meter.cost.flops(counts.tokens, counts.head_positions, counts.squared_lengths))
 
     def work(self) -> WorkCounts:
         """The work of all processes together in this run; every process must call it."""
         counts = torch.tensor(astuple(self._work), dtype=torch.int64, device=self.args.device)
         return WorkCounts(*self.accelerator.reduce(counts, "sum").tolist())
 
-    def progress(self) -> RunState:
+    def run_state(self) -> RunState:
         """What is to be kept with a checkpoint; every process must call it."""
         loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
         total = self._total_before + self._total_loss_scalar
         return RunState(float(loss), self._globalstep_last_logged, total, self._before + self.work())
 
-    def go_on_from(self, progress: RunState) -> None:
+    def restore_state(self, state: RunState) -> None:
         """Take up what was kept with the checkpoint that the run resumes from."""
-        self._tr_loss += progress.loss
-        self._globalstep_last_logged = progress.logged
-        self._total_before = progress.total
-        self._before = progress.work
+        self._tr_loss += state.loss_since_log
+        self._globalstep_last_logged = state.last_logged_step
+        self._total_before = state.total_loss
+        self._before = state.work
 
     def _loss(
         self, model: torch.nn.Module, inputs: Mapping[str, Any], items: torch.Tensor, smoothing: float
@@ -190,7 +190,7 @@ class SftTrainer(Trainer):
     def _save_checkpoint(self, *arguments: Any) -> None:
         """Write a checkpoint into a directory of its own, which stays unsealed until `CheckpointKeeper` seals it."""
         if self.is_world_process_zero():
-            clear_for(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+            begin_checkpoint(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(*arguments)
 

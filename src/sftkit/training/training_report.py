@@ -38,7 +38,7 @@ class TrainingReport:
     output_dir: Path
 
 
-def report_of(trainer: SftTrainer, seconds: float) -> TrainingReport:
+def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
     """The report of a run that is done; every process must call it."""
     work = trainer.work()
     rates = trainer.meter.measure(work, seconds)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sftkit.cli.console.output import messages
 from sftkit.core.escape import visible
-from sftkit.training.listener import LogEvent, RunListener, Sample
+from sftkit.training.callbacks.listener import LogEvent, RunListener, Sample
 from sftkit.training.training_report import TrainingReport
 
 _SHOWN = {

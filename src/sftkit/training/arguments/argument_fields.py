@@ -62,7 +62,7 @@ def source_fields() -> Mapping[str, TrainingArgument]:
     return MappingProxyType({field.name: field for field in fields})
 
 
-def alternatives(annotation: str) -> tuple[str, ...]:
+def union_members(annotation: str) -> tuple[str, ...]:
     """The members of a union in source form: "dict[str, int] | None" -> ("dict[str, int]", "None")."""
 
     def members(node: ast.expr) -> Iterator[str]:
@@ -81,7 +81,7 @@ def alternatives(annotation: str) -> tuple[str, ...]:
 
 
 def _without_none(annotation: str) -> tuple[str, ...]:
-    return tuple(member for member in alternatives(annotation) if member != "None")
+    return tuple(member for member in union_members(annotation) if member != "None")
 
 
 def _transformers_folder() -> Path:
@@ -130,7 +130,7 @@ def _field(node: ast.AnnAssign, enums: Mapping[str, tuple[str, ...]], constants:
     default = ast.unparse(keywords["default"]) if "default" in keywords else ""
     listed = metadata.get("choices")
     choices = tuple(map(str, listed)) if isinstance(listed, list | tuple) else ()
-    for member in alternatives(str(text)):
+    for member in union_members(str(text)):
         choices = choices or enums.get(member, ())
     return TrainingArgument(
         name=node.target.id,

@@ -21,9 +21,9 @@ from sftkit.training.arguments.setting_conflicts import check_combinations
 from sftkit.training.arguments.trackers import tracker_problems
 from sftkit.training.distributed import (
     accelerator_available,
-    quiet_replicas,
-    warn_once,
-    without_fsdp_on_cpu,
+    disable_fsdp_on_cpu,
+    silence_other_processes,
+    warn_on_main_process,
     world_size,
 )
 
@@ -88,13 +88,13 @@ def make_training_arguments(config: TrainConfig) -> TrainingArguments:
     if translation.problems:
         raise ConfigError(translation.problems)
     for warning in translation.warnings:
-        warn_once(_log, warning)
-    quiet_replicas()
+        warn_on_main_process(_log, warning)
+    silence_other_processes()
     os.environ.update(translation.environment)
     values = translation.values
     if values.get("use_cpu") or not accelerator_available():
         values["use_cpu"] = True
-    without_fsdp_on_cpu(use_cpu=bool(values.get("use_cpu")))
+    disable_fsdp_on_cpu(use_cpu=bool(values.get("use_cpu")))
     arguments = _build(values)
     check_combinations(config, arguments)
     return arguments

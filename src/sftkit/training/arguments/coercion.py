@@ -11,7 +11,7 @@ import yaml
 
 from sftkit.config.binding import describe
 from sftkit.config.fields import nearest
-from sftkit.training.arguments.argument_fields import TrainingArgument, alternatives
+from sftkit.training.arguments.argument_fields import TrainingArgument, union_members
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -55,7 +55,7 @@ def coerce(given: Mapping[str, Any], fields: Mapping[str, TrainingArgument], pro
 
 
 def _read(field: TrainingArgument, value: Any) -> Any:
-    members = alternatives(_ANNOTATIONS.get(field.name, field.annotation))
+    members = union_members(_ANNOTATIONS.get(field.name, field.annotation))
     if field.choices:
         return _read_choice(field, value, optional="None" in members)
     if isinstance(value, str) and value.strip().lower() in _NULL and "None" in members and field.name != "report_to":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError
-from sftkit.training.distributed import warn_once
+from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -44,7 +44,7 @@ def use_one_gpu(arguments: TrainingArguments) -> None:
     anywhere, and is slower than one process a GPU in any case.
     """
     if arguments.n_gpu > 1:
-        warn_once(
+        warn_on_main_process(
             _log,
             f"{arguments.n_gpu} GPUs are visible and one is used; `torchrun --nproc_per_node {arguments.n_gpu} -m"
             " sftkit train ...` uses all of them",

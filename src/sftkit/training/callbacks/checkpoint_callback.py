@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftkit.training.checkpoints.seal import RunState, rotate, seal
+from sftkit.training.checkpoints.seal import RunState, delete_old_checkpoints, seal_checkpoint
 
 if TYPE_CHECKING:
     from sftkit.training.trainer import SftTrainer
@@ -29,20 +29,23 @@ class CheckpointCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take up the progress of the run that is resumed."""
+        """Take up the run_state of the run that is resumed."""
         if self._resumed is not None:
-            self._trainer.go_on_from(self._resumed)
+            self._trainer.restore_state(self._resumed)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint that the Trainer has just written; every process calls it."""
-        progress = self._trainer.progress()
+        run_state = self._trainer.run_state()
         if dist.is_initialized():
             dist.barrier()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir))
-            seal(
-                folder / f"checkpoint-{state.global_step}", self._identity, progress, resumable=not args.save_only_model
+            seal_checkpoint(
+                folder / f"checkpoint-{state.global_step}",
+                self._identity,
+                run_state,
+                resumable=not args.save_only_model,
             )
-            rotate(folder, self._limit, self._identity, state.best_model_checkpoint)
+            delete_old_checkpoints(folder, self._limit, self._identity, state.best_model_checkpoint)
         if dist.is_initialized():
             dist.barrier()

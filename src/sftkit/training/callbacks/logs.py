@@ -12,8 +12,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sftkit.errors import OutputError, TrainingError
-from sftkit.training.distributed import is_main_process, warn_once
-from sftkit.training.listener import LogEvent, RunListener
+from sftkit.training.callbacks.listener import LogEvent, RunListener
+from sftkit.training.distributed import is_main_process, warn_on_main_process
 
 
 class JsonLinesFile:
@@ -65,12 +65,12 @@ _log = logging.getLogger(__name__)
 LOG_NAME = "training_logs.jsonl"
 
 
-def event_of(state: TrainerState, logs: Mapping[str, Any]) -> dict[str, Any]:
+def log_event(state: TrainerState, logs: Mapping[str, Any]) -> dict[str, Any]:
     """A log event in the order it is written, `step` and `epoch` first; what is not finite becomes None."""
     return {"step": state.global_step, "epoch": state.epoch, **{key: _plain(value) for key, value in logs.items()}}
 
 
-class JsonLinesLog(TrainerCallback):
+class JsonLinesLogger(TrainerCallback):
     """Writes each log event to a file of JSON lines, and tells it to a listener, in the main process alone."""
 
     def __init__(self, path: Path, on_log: Callable[[LogEvent], None]) -> None:
@@ -95,12 +95,12 @@ class JsonLinesLog(TrainerCallback):
         """Write one line and tell the listener."""
         if not state.is_world_process_zero or logs is None:
             return
-        event = event_of(state, logs)
+        event = log_event(state, logs)
         self._file.append(event)
         self._on_log(event)
 
 
-class StepReport(TrainerCallback):
+class StepReporter(TrainerCallback):
     """Tells a listener how many steps are done, in the main process alone."""
 
     def __init__(self, listener: RunListener) -> None:
@@ -121,7 +121,7 @@ class StepReport(TrainerCallback):
             self._listener.on_step(state.global_step, state.max_steps)
 
 
-class AimLog(TrainerCallback):
+class AimLogger(TrainerCallback):
     """Tracks each number of a log event in an Aim run."""
 
     def __init__(self, run: Any) -> None:
@@ -142,7 +142,7 @@ class AimLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Track every finite number, those of an evaluation apart from those of training."""
-        for key, value in event_of(state, logs or {}).items():
+        for key, value in log_event(state, logs or {}).items():
             if isinstance(value, int | float) and key not in ("step", "epoch"):
                 subset = "eval" if key.startswith("eval_") else "train"
                 name = key.removeprefix("eval_").removeprefix("train_")
@@ -153,7 +153,7 @@ class AimLog(TrainerCallback):
         self._run.close()
 
 
-def aim_log(repo: str | None, experiment: str | None) -> AimLog | None:
+def make_aim_logger(repo: str | None, experiment: str | None) -> AimLogger | None:
     """A callback that logs to an Aim repository; None when none is asked for, or Aim is not installed.
 
     Raises:
@@ -164,10 +164,12 @@ def aim_log(repo: str | None, experiment: str | None) -> AimLog | None:
     try:
         import aim
     except ImportError:
-        warn_once(_log, "aim_repo is given, but Aim is not installed (pip install 'sftkit[aim]'): it gets no logs")
+        warn_on_main_process(
+            _log, "aim_repo is given, but Aim is not installed (pip install 'sftkit[aim]'): it gets no logs"
+        )
         return None
     try:
-        return AimLog(aim.Run(repo=repo, experiment=experiment or None))
+        return AimLogger(aim.Run(repo=repo, experiment=experiment or None))
     except Exception as error:  # Aim documents no errors of its own
         raise TrainingError(f"aim_repo: {repo} cannot be opened: {' '.join(str(error).split())}") from error
 

@@ -20,23 +20,25 @@ from transformers import (
 )
 
 from sftkit.config.commands import TrainConfig
+from sftkit.training.callbacks.listener import RunListener, Sample
 from sftkit.training.callbacks.logs import JsonLinesFile
 from sftkit.training.callbacks.prompts import Prompt, encode_prompt, stop_ids
-from sftkit.training.distributed import warn_once, weights_are_spread
-from sftkit.training.listener import RunListener, Sample
+from sftkit.training.distributed import warn_on_main_process, weights_are_sharded
 
 _log = logging.getLogger(__name__)
 
 SAMPLES_NAME = "samples.jsonl"
 
 
-class SampleAnswers(TrainerCallback):
+class SampleCallback(TrainerCallback):
     """Has the model answer prompts before the first step, every `every` steps and at the end, in the main process.
 
     Answers are greedy and draw no random number: the losses of a run are the same with and without them.
     """
 
-    def __init__(self, *, prompts: Sequence[Prompt], answerer: Answerer, every: int, path: Path, listener: RunListener):
+    def __init__(
+        self, *, prompts: Sequence[Prompt], answerer: AnswerGenerator, every: int, path: Path, listener: RunListener
+    ):
         self._prompts = prompts
         self._answerer = answerer
         self._every = every
@@ -48,8 +50,10 @@ class SampleAnswers(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """What the model says before it has learned anything; a run that resumes has asked that already."""
-        if weights_are_spread(args):
-            warn_once(_log, "sample_prompts: the weights are spread over the processes; there will be no samples")
+        if weights_are_sharded(args):
+            warn_on_main_process(
+                _log, "sample_prompts: the weights are spread over the processes; there will be no samples"
+            )
         elif state.is_world_process_zero:
             self._file.begin(state.global_step)
         if not state.global_step:
@@ -69,7 +73,7 @@ class SampleAnswers(TrainerCallback):
 
     def _answer(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         self._answered = state.global_step
-        if not state.is_world_process_zero or weights_are_spread(args):
+        if not state.is_world_process_zero or weights_are_sharded(args):
             return
         for prompt in self._prompts:
             sample = Sample(state.global_step, prompt.text, self._answerer.answer(model, prompt))
@@ -78,7 +82,7 @@ class SampleAnswers(TrainerCallback):
 
 
 @dataclass(frozen=True)
-class Answerer:
+class AnswerGenerator:
     """Lets a model go on from a prompt, the likeliest token each time, until it stops.
 
     stop_ids: tokens that end an answer. max_new_tokens: the longest answer there may be.
@@ -106,9 +110,9 @@ class Answerer:
         return str(self.tokenizer.decode(new))
 
 
-def sample_answers(
+def make_sample_callback(
     config: TrainConfig, tokenizer: PreTrainedTokenizerBase, listener: RunListener
-) -> SampleAnswers | None:
+) -> SampleCallback | None:
     """The callback that answers `sample_prompts`; None where there are none.
 
     Raises:
@@ -118,9 +122,9 @@ def sample_answers(
         return None
     name = config.tokenizer_name_or_path or config.model_name_or_path or ""
     given = config.chat_template_kwargs
-    return SampleAnswers(
+    return SampleCallback(
         prompts=[encode_prompt(text, tokenizer, given) for text in config.sample_prompts],
-        answerer=Answerer(tokenizer, stop_ids(tokenizer, name, given), config.sample_max_new_tokens),
+        answerer=AnswerGenerator(tokenizer, stop_ids(tokenizer, name, given), config.sample_max_new_tokens),
         every=config.sample_steps,
         path=Path(config.output_dir) / SAMPLES_NAME,
         listener=listener,

@@ -33,20 +33,27 @@ _OF_THE_TRAINER = (
 
 
 def run_identity(
-    config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, rows_a_step: int, *, padded: bool
+    config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, rows_per_step: int, *, padded: bool
 ) -> dict[str, Any]:
     """What a run is, as JSON has it. Where it logs, saves and evaluates, and how many processes it has, is not in it.
 
     Args:
         config, arguments: of the run.
         shards: what it trains on.
-        rows_a_step: rows (micro-batches, with a token budget) that all processes together take in a step.
+        rows_per_step: rows (micro-batches, with a token budget) that all processes together take in a step.
         padded: whether batches are padded, and rows therefore sorted by length.
     """
     own = {name: plain(getattr(config, name)) for name in _OF_THE_CONFIG}
     theirs = {name: getattr(arguments, name, None) for name in _OF_THE_TRAINER}
     streaming = config.dataprocessor.streaming
-    run = {**own, **theirs, "data": _data(shards), "rows_a_step": rows_a_step, "streaming": streaming, "padded": padded}
+    run = {
+        **own,
+        **theirs,
+        "data": _data(shards),
+        "rows_a_step": rows_per_step,
+        "streaming": streaming,
+        "padded": padded,
+    }
     found: dict[str, Any] = json.loads(json.dumps(run, default=str))
     return found
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Seals: which checkpoints are complete, and what was saved with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sftkit.storage.files import replacing, size_of, sync_file
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.data.work_counts import WorkCounts
-from sftkit.training.distributed import warn_once
+from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:
     pass
@@ -29,13 +29,28 @@ class RunState:
     of all steps before it. work: done so far.
     """
 
-    loss: float
-    logged: int
-    total: float
+    loss_since_log: float
+    last_logged_step: int
+    total_loss: float
     work: WorkCounts
 
 
 _log = logging.getLogger(__name__)
+
+
+def _state_to_json(state: RunState) -> dict[str, Any]:
+    """The keys are part of the file format: checkpoints of earlier versions must stay readable."""
+    return {
+        "loss": state.loss_since_log,
+        "logged": state.last_logged_step,
+        "total": state.total_loss,
+        "work": asdict(state.work),
+    }
+
+
+def _state_from_json(content: Mapping[str, Any]) -> RunState:
+    return RunState(content["loss"], content["logged"], content["total"], WorkCounts(**content["work"]))
+
 
 SEAL_NAME = "sftkit_checkpoint.json"
 
@@ -47,7 +62,7 @@ UNFINISHED_NAME = "sftkit_unfinished"
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
-STATE_NAME = "trainer_state.json"
+TRAINER_STATE_NAME = "trainer_state.json"
 
 
 @dataclass(frozen=True)
@@ -60,12 +75,12 @@ class Seal:
 
     files: Mapping[str, int]
     identity: Mapping[str, Any]
-    progress: RunState
+    state: RunState
     resumable: bool
     sealed_at: int
 
 
-def clear_for(folder: Path) -> None:
+def begin_checkpoint(folder: Path) -> None:
     """Make room for a checkpoint that is about to be written: what stood there under its name is whole no more.
 
     Raises:
@@ -78,7 +93,7 @@ def clear_for(folder: Path) -> None:
     (folder / UNFINISHED_NAME).touch()
 
 
-def seal(folder: Path, identity: Mapping[str, Any], progress: RunState, *, resumable: bool) -> None:
+def seal_checkpoint(folder: Path, identity: Mapping[str, Any], state: RunState, *, resumable: bool) -> None:
     """Declare a checkpoint whole: bring every file to disk, then write the seal.
 
     Raises:
@@ -91,7 +106,7 @@ def seal(folder: Path, identity: Mapping[str, Any], progress: RunState, *, resum
     content = {
         "files": files,
         "identity": identity,
-        "progress": asdict(progress),
+        "progress": _state_to_json(state),
         "resumable": resumable,
         "sealed_at": time.time_ns(),
     }
@@ -104,11 +119,10 @@ def read_seal(folder: Path) -> Seal | None:
     """The seal of a checkpoint that is whole, else None."""
     try:
         content = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
-        kept = content["progress"]
         sealed = Seal(
             files={str(name): int(size) for name, size in content["files"].items()},
             identity=content["identity"],
-            progress=RunState(**{**kept, "work": WorkCounts(**kept["work"])}),
+            state=_state_from_json(content["progress"]),
             resumable=bool(content["resumable"]),
             sealed_at=int(content["sealed_at"]),
         )
@@ -117,7 +131,7 @@ def read_seal(folder: Path) -> Seal | None:
     return sealed if all(size_of(folder / name) == size for name, size in sealed.files.items()) else None
 
 
-def rotate(folder: Path, limit: int | None, identity: Mapping[str, Any], best: str | None) -> None:
+def delete_old_checkpoints(folder: Path, limit: int | None, identity: Mapping[str, Any], best: str | None) -> None:
     """Delete what kills left unfinished, and all but the newest `limit` whole checkpoints of a run, and the best."""
     for path in folder.glob(f"checkpoint-*/{UNFINISHED_NAME}"):
         if not (path.parent / SEAL_NAME).exists():
@@ -139,7 +153,7 @@ def resumable_checkpoints(folder: Path) -> Iterator[tuple[Path, Seal]]:
             yield path, sealed
         elif not without:
             without = True
-            warn_once(_log, f"{path} holds the model alone (save_only_model=true): no run can go on from it")
+            warn_on_main_process(_log, f"{path} holds the model alone (save_only_model=true): no run can go on from it")
 
 
 def _whole(folder: Path) -> list[tuple[Path, Seal]]:

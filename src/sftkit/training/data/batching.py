@@ -15,107 +15,113 @@ from typing import Protocol
 import numpy as np
 
 from sftkit.core.rows import Offsets
-from sftkit.training.data.epoch_order import NO_ROWS, EpochOrder, Refs, Shuffling
+from sftkit.training.data.epoch_order import NO_ROWS, EpochOrder, RowRefs, Shuffling
 from sftkit.training.data.split_rows import SplitRows
-from sftkit.training.distributed import warn_once
+from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sharing:
+class StepLayout:
     """How a step is shared out.
 
     accumulation: micro-batches of one process in a step. processes: that train together. padded: rows of a
     micro-batch are padded to the longest, so that similar lengths should share one.
     """
 
-    accumulation: int
+    accumulation_steps: int
     processes: int
     padded: bool
 
     @property
-    def parts(self) -> int:
+    def micro_batches(self) -> int:
         """Micro-batches of a full step."""
-        return self.accumulation * self.processes
+        return self.accumulation_steps * self.processes
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepPlan:
     """How the rows of an epoch fall into steps, the last of which takes what is left.
 
-    count: rows of the epoch. rows_a_part: rows of a micro-batch at most.
+    count: rows of the epoch. rows_per_micro_batch: rows of a micro-batch at most.
     """
 
-    count: int
-    rows_a_part: int
-    sharing: Sharing
+    rows: int
+    rows_per_micro_batch: int
+    layout: StepLayout
 
     @property
-    def rows_a_step(self) -> int:
+    def rows_per_step(self) -> int:
         """Rows of a full step, in all processes together."""
-        return self.rows_a_part * self.sharing.parts
+        return self.rows_per_micro_batch * self.layout.micro_batches
 
     @property
-    def per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
-        full = self.count // self.rows_a_step
-        return full * self.sharing.accumulation + self.rounds(full)
+        full = self.rows // self.rows_per_step
+        return full * self.layout.accumulation_steps + self.batches_in(full)
 
     def rows_in(self, step: int) -> int:
         """Rows of a step, in all processes together; none after the last."""
-        return max(0, min(self.rows_a_step, self.count - step * self.rows_a_step))
+        return max(0, min(self.rows_per_step, self.rows - step * self.rows_per_step))
 
-    def rounds(self, step: int) -> int:
+    def batches_in(self, step: int) -> int:
         """Micro-batches of one process in a step; as many in every process, though some may be without a row."""
-        return -(-self.rows_in(step) // (self.rows_a_part * self.sharing.processes))
+        return -(-self.rows_in(step) // (self.rows_per_micro_batch * self.layout.processes))
 
 
-class Batches(Protocol):
+class Batcher(Protocol):
     """The micro-batches of every epoch."""
 
     @property
-    def per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
 
-    def rows(self, epoch: int, number: int, process: int) -> Refs:
+    def rows(self, epoch: int, number: int, process: int) -> RowRefs:
         """The rows of micro-batch `number` of an epoch for one process; they may be none."""
 
 
-class RowBatches:
+class RowBatcher:
     """So many rows a micro-batch. A step at the end of an epoch takes what is left, or is dropped."""
 
     def __init__(
-        self, rows: SplitRows, shuffling: Shuffling, sharing: Sharing, rows_per_part: int, *, drop_last: bool
+        self, rows: SplitRows, shuffling: Shuffling, layout: StepLayout, rows_per_micro_batch: int, *, drop_last: bool
     ) -> None:
         self._rows = rows
         self._shuffling = shuffling
-        self._sharing = sharing
-        self._steps = Steps(kept_rows(rows, sharing, rows_per_part, drop_last=drop_last), rows_per_part, sharing)
+        self._layout = layout
+        self._steps = StepPlan(
+            rows_per_epoch(rows, layout, rows_per_micro_batch, drop_last=drop_last), rows_per_micro_batch, layout
+        )
         self._order: tuple[int, EpochOrder] | None = None
-        self._dealt: tuple[tuple[int, int], list[Refs]] | None = None
+        self._dealt: tuple[tuple[int, int], list[RowRefs]] | None = None
 
     @property
-    def per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
-        return self._steps.per_epoch
+        return self._steps.batches_per_epoch
 
-    def rows(self, epoch: int, number: int, process: int) -> Refs:
+    def rows(self, epoch: int, number: int, process: int) -> RowRefs:
         """The rows of micro-batch `number` of an epoch for one process."""
-        step, part = divmod(number, self._sharing.accumulation)
+        step, part = divmod(number, self._layout.accumulation_steps)
         if self._dealt is None or self._dealt[0] != (epoch, step):
             if self._order is None or self._order[0] != epoch:
                 self._order = epoch, EpochOrder(self._rows, self._shuffling, epoch)
-            start = step * self._steps.rows_a_step
+            start = step * self._steps.rows_per_step
             refs = self._order[1].rows(start, start + self._steps.rows_in(step))
-            parts = self._steps.rounds(step) * self._sharing.processes
-            most, padded = self._steps.rows_a_part, self._sharing.padded
-            dealt = [refs] if parts == 1 else deal_out(refs, self._rows.sizes(refs), parts, most, padded=padded)
+            parts = self._steps.batches_in(step) * self._layout.processes
+            most, padded = self._steps.rows_per_micro_batch, self._layout.padded
+            dealt = (
+                [refs]
+                if parts == 1
+                else split_into_micro_batches(refs, self._rows.sizes(refs), parts, most, padded=padded)
+            )
             self._dealt = (epoch, step), dealt
-        return self._dealt[1][part * self._sharing.processes + process]
+        return self._dealt[1][part * self._layout.processes + process]
 
 
-class TokenBatches:
+class TokenBatcher:
     """At most so many tokens a micro-batch (with `padded`, those of padding count); a longer row is alone in one.
 
     Which rows share a micro-batch is decided once, as for packs; the order of micro-batches is drawn every epoch,
@@ -123,30 +129,30 @@ class TokenBatches:
     """
 
     def __init__(
-        self, rows: SplitRows, shuffling: Shuffling, sharing: Sharing, tokens: int, *, drop_last: bool
+        self, rows: SplitRows, shuffling: Shuffling, layout: StepLayout, tokens: int, *, drop_last: bool
     ) -> None:
         self._shuffling = shuffling
-        self._sharing = sharing
+        self._layout = layout
         self._order = EpochOrder(rows, shuffling, 0)
         self._windows: list[list[tuple[int, int]]] = []
         for start, stop in pairwise(self._order.starts.tolist()):
             sizes = rows.sizes(self._order.rows(start, stop))
-            cuts = _cuts(sizes, tokens, padded=sharing.padded)
+            cuts = _cuts(sizes, tokens, padded=layout.padded)
             self._windows.append([(start + a, start + b) for a, b in pairwise(cuts)])
         count = sum(map(len, self._windows))
-        self._count = _whole_steps(count, sharing.parts) if drop_last else count
+        self._count = _whole_steps(count, layout.micro_batches) if drop_last else count
         self._drawn: tuple[int, list[tuple[int, int]]] | None = None
 
     @property
-    def per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
-        return -(-self._count // self._sharing.processes)
+        return -(-self._count // self._layout.processes)
 
-    def rows(self, epoch: int, number: int, process: int) -> Refs:
+    def rows(self, epoch: int, number: int, process: int) -> RowRefs:
         """The rows of micro-batch `number` of an epoch for one process."""
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, self._draw(epoch)[: self._count]
-        place = number * self._sharing.processes + process
+        place = number * self._layout.processes + process
         batches = self._drawn[1]
         return self._order.rows(*batches[place]) if place < len(batches) else NO_ROWS
 
@@ -164,7 +170,7 @@ class TokenBatches:
 def _whole_steps(count: int, step: int) -> int:
     """So many of some rows (or batches) fill whole steps; all of them, where they do not fill one."""
     if count < step:
-        warn_once(
+        warn_on_main_process(
             _log,
             f"dataloader_drop_last would drop every row: there are {count} and a step takes {step}; "
             "the last batch is kept",
@@ -173,20 +179,20 @@ def _whole_steps(count: int, step: int) -> int:
     return count - count % step
 
 
-def kept_rows(rows: SplitRows, sharing: Sharing, rows_a_part: int, *, drop_last: bool) -> int:
+def rows_per_epoch(rows: SplitRows, layout: StepLayout, rows_per_micro_batch: int, *, drop_last: bool) -> int:
     """Rows of an epoch: all of them, or those of whole steps."""
-    return _whole_steps(len(rows), rows_a_part * sharing.parts) if drop_last else len(rows)
+    return _whole_steps(len(rows), rows_per_micro_batch * layout.micro_batches) if drop_last else len(rows)
 
 
-def deal_out(refs: Refs, sizes: Offsets, parts: int, most: int, *, padded: bool) -> list[Refs]:
+def split_into_micro_batches(refs: RowRefs, sizes: Offsets, parts: int, most: int, *, padded: bool) -> list[RowRefs]:
     """Rows in micro-batches of nearly equal size (similar length with `padded`), of `most` rows, the largest first."""
-    dealt = cut_by_length(sizes, parts) if padded else deal(sizes, parts, most)
+    dealt = split_by_length(sizes, parts) if padded else balance_by_size(sizes, parts, most)
     # The processes wait for each other after every micro-batch: those of one round should be equally large.
     dealt.sort(key=lambda part: -int(sizes[part].sum()))
     return [refs[part] for part in dealt]
 
 
-def deal(sizes: Offsets, parts: int, most: int) -> list[list[int]]:
+def balance_by_size(sizes: Offsets, parts: int, most: int) -> list[list[int]]:
     """Deal rows into parts of nearly equal size, largest first to the smallest part (Graham's LPT rule, 1969).
 
     Args:
@@ -207,7 +213,7 @@ def deal(sizes: Offsets, parts: int, most: int) -> list[list[int]]:
     return [sorted(part) for part in dealt]
 
 
-def cut_by_length(sizes: Offsets, parts: int) -> list[list[int]]:
+def split_by_length(sizes: Offsets, parts: int) -> list[list[int]]:
     """Rows by index in parts of (nearly) equally many, each with rows of similar length."""
     return [sorted(part.tolist()) for part in np.array_split(np.argsort(-sizes, kind="stable"), parts)]
 

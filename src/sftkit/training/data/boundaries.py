@@ -10,19 +10,19 @@ import torch
 
 from sftkit.core.rows import Offsets
 
-BY_SEQUENCE = "sequence_lengths"
-"""The argument that `by_sequence` attention looks for."""
+SEQUENCE_LENGTHS = "sequence_lengths"
+"""The argument that `sequence_boundaries` attention looks for."""
 
-Boundaries = Callable[[Offsets], Mapping[str, Any]]
+BoundaryEncoder = Callable[[Offsets], Mapping[str, Any]]
 """Where sequences begin and end, int64, shape (sequences + 1,) -> arguments of the model."""
 
 
-def by_positions(ends: Offsets) -> Mapping[str, Any]:
+def position_boundaries(ends: Offsets) -> Mapping[str, Any]:
     """Nothing: transformers makes a block-diagonal causal mask from the positions."""
     return {}
 
 
-def for_flash(ends: Offsets) -> Mapping[str, Any]:
+def flash_boundaries(ends: Offsets) -> Mapping[str, Any]:
     """What flash attention takes (`cu_seq_lens_q`, ...); left to find it out itself, it waits for the GPU."""
     cumulated = torch.from_numpy(ends.astype(np.int32))
     longest = int(np.diff(ends).max())
@@ -34,6 +34,6 @@ def for_flash(ends: Offsets) -> Mapping[str, Any]:
     }
 
 
-def by_sequence(ends: Offsets) -> Mapping[str, Any]:
+def sequence_boundaries(ends: Offsets) -> Mapping[str, Any]:
     """The lengths themselves, and in the place of the mask a single entry, so that none is made."""
-    return {BY_SEQUENCE: tuple(np.diff(ends).tolist()), "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool)}
+    return {SEQUENCE_LENGTHS: tuple(np.diff(ends).tolist()), "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool)}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from sftkit.core.rows import ATTENTION_MASK, IGNORE_INDEX, INPUT_IDS, LABELS, Offsets, Ragged, offsets_of
-from sftkit.training.data.boundaries import Boundaries, by_positions
+from sftkit.training.data.boundaries import BoundaryEncoder, position_boundaries
 from sftkit.training.data.row_groups import TokenSequences
 from sftkit.training.data.work_counts import WorkCounts
 
@@ -49,13 +49,13 @@ class FlatCollator:
     """All sequences in one row, without padding; `position_ids` start anew with each.
 
     Gives int64 tensors: `input_ids`, `position_ids` and `labels` of shape (1, tokens), where the first label of every
-    sequence is -100. With `trims_head`, `logits_to_keep` of shape (positions,), and `labels` and `shift_labels` of
+    sequence is -100. With `trim_head`, `logits_to_keep` of shape (positions,), and `labels` and `shift_labels` of
     shape (1, positions), instead. There is no attention mask: models of transformers tell sequences apart by their
     positions, and attention that is faster otherwise by what `boundaries` adds.
     """
 
-    trims_head: bool
-    boundaries: Boundaries = by_positions
+    trim_head: bool
+    boundaries: BoundaryEncoder = position_boundaries
 
     def __call__(self, sequences: Sequence[TokenSequences]) -> CollatedBatch:
         """Lay the sequences end to end."""
@@ -72,14 +72,14 @@ class FlatCollator:
             "position_ids": _row(positions),
             "use_cache": False,
         }
-        if self.trims_head:
+        if self.trim_head:
             inputs |= _head(trained, following[None])
         else:
             shifted = np.full(tokens, IGNORE_INDEX, np.int64)
             shifted[1:] = following[:-1]
             inputs[LABELS] = _row(shifted)
         inputs |= self.boundaries(input_ids.offsets)
-        return CollatedBatch(inputs, _counts(sequences, trained, tokens, self.trims_head))
+        return CollatedBatch(inputs, _counts(sequences, trained, tokens, self.trim_head))
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class PaddingCollator:
     """Every sequence a row, padded on the right to the longest, rounded up to a multiple of 8 tokens.
 
     Gives int64 tensors of shape (sequences, width): `input_ids` padded with `pad_token_id`, `labels` with -100, and
-    `attention_mask`, 1 where there is a token. With `trims_head`, `logits_to_keep` of shape (positions,) holds the
+    `attention_mask`, 1 where there is a token. With `trim_head`, `logits_to_keep` of shape (positions,) holds the
     columns in which any row predicts a trained token, and `labels` and `shift_labels` are of shape
     (sequences, positions).
     """
 
-    trims_head: bool
+    trim_head: bool
     pad_token_id: int
 
     def __call__(self, sequences: Sequence[TokenSequences]) -> CollatedBatch:
@@ -113,8 +113,8 @@ class PaddingCollator:
             ATTENTION_MASK: torch.from_numpy(mask.astype(np.int64)),
             "use_cache": False,
         }
-        inputs |= _head(trained.any(axis=0), following) if self.trims_head else {LABELS: torch.from_numpy(labels)}
-        return CollatedBatch(inputs, _counts(sequences, trained, input_ids.size, self.trims_head))
+        inputs |= _head(trained.any(axis=0), following) if self.trim_head else {LABELS: torch.from_numpy(labels)}
+        return CollatedBatch(inputs, _counts(sequences, trained, input_ids.size, self.trim_head))
 
 
 def _joined(sequences: Sequence[TokenSequences]) -> tuple[Ragged, Ragged]:
@@ -140,7 +140,7 @@ def _head(positions: npt.NDArray[np.bool_], following: Integers) -> dict[str, to
 
 
 def _counts(
-    sequences: Sequence[TokenSequences], trained: npt.NDArray[np.bool_], slots: int, trims_head: bool
+    sequences: Sequence[TokenSequences], trained: npt.NDArray[np.bool_], slots: int, trim_head: bool
 ) -> WorkCounts:
     lengths = np.concatenate([np.zeros(0, np.int64), *(each.input_ids.lengths for each in sequences)])
     columns = trained.any(axis=0) if trained.ndim > 1 else trained
@@ -150,7 +150,7 @@ def _counts(
         trained_tokens=int(trained.sum()),
         slots=slots,
         squared_lengths=int((lengths**2).sum()),
-        head_positions=int(columns.sum()) * rows if trims_head else slots,
+        head_positions=int(columns.sum()) * rows if trim_head else slots,
     )
 
 

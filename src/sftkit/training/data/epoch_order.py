@@ -15,10 +15,10 @@ import numpy.typing as npt
 from sftkit.core.rows import Offsets
 from sftkit.training.data.split_rows import SplitRows
 
-Refs = npt.NDArray[np.int64]
+RowRefs = npt.NDArray[np.int64]
 """Rows by (number of their row group, number within it), shape (rows, 2)."""
 
-NO_ROWS: Refs = np.empty((0, 2), np.int64)
+NO_ROWS: RowRefs = np.empty((0, 2), np.int64)
 
 _WINDOWS_KEPT = 2  # a batch may begin in one and end in the next
 _BLOCKS_SORTED = 50  # as transformers' LengthGroupedSampler: batches that are sorted by length together
@@ -29,13 +29,13 @@ class Shuffling:
     """How rows are put in order.
 
     window: tokens that are shuffled together. seed: of the draws. shuffled: False for the order of the files.
-    sorted_block: rows of a batch, where rows of similar length are to share one; None where length plays no part.
+    length_block_rows: rows of a batch, where rows of similar length are to share one; None where length plays no part.
     """
 
-    window: int
+    window_tokens: int
     seed: int
     shuffled: bool
-    sorted_block: int | None = None
+    length_block_rows: int | None = None
 
 
 class EpochOrder:
@@ -45,15 +45,15 @@ class EpochOrder:
         self._rows = rows
         self._shuffling = shuffling
         self._epoch = epoch
-        self._kept: dict[int, Refs] = {}
+        self._kept: dict[int, RowRefs] = {}
         groups = np.array([group for file in range(rows.files) for group in rows.groups_of(file)])
         if shuffling.shuffled:
             groups = np.random.default_rng([shuffling.seed, epoch]).permutation(groups)
         self.windows = list(self._windows_of(groups.tolist()))
-        counts = [sum(rows.count_in(group) for group in window) for window in self.windows]
+        counts = [sum(rows.group_rows(group) for group in window) for window in self.windows]
         self.starts: Offsets = np.cumsum([0, *counts])
 
-    def rows(self, start: int, stop: int) -> Refs:
+    def rows(self, start: int, stop: int) -> RowRefs:
         """The rows at positions start to stop, stop left out; fewer where the order ends before."""
         parts = [NO_ROWS]
         for number in range(int(np.searchsorted(self.starts, start, side="right")) - 1, len(self.windows)):
@@ -68,8 +68,8 @@ class EpochOrder:
         window: list[int] = []
         held = 0
         for group in groups:
-            tokens = self._rows.places[group].tokens
-            if window and held + tokens > self._shuffling.window:
+            tokens = self._rows.locations[group].tokens
+            if window and held + tokens > self._shuffling.window_tokens:
                 yield window
                 window, held = [], 0
             window.append(group)
@@ -77,7 +77,7 @@ class EpochOrder:
         if window:
             yield window
 
-    def _refs(self, number: int) -> Refs:
+    def _refs(self, number: int) -> RowRefs:
         """The rows of one window, in order; the last few windows are kept."""
         if number not in self._kept:
             while len(self._kept) >= _WINDOWS_KEPT:
@@ -85,17 +85,17 @@ class EpochOrder:
             self._kept[number] = self._drawn(number)
         return self._kept[number]
 
-    def _drawn(self, number: int) -> Refs:
+    def _drawn(self, number: int) -> RowRefs:
         groups = self.windows[number]
-        numbers = [self._rows.rows_in(group) for group in groups]
+        numbers = [self._rows.usable_rows(group) for group in groups]
         counts = np.array([len(within) for within in numbers], np.int64)
         refs = np.stack([np.repeat(np.array(groups, np.int64), counts), np.concatenate(numbers)], axis=1)
         if self._shuffling.shuffled:
             refs = refs[self._generator(number).permutation(len(refs))]
-        block = self._shuffling.sorted_block
+        block = self._shuffling.length_block_rows
         return refs if block is None else self._sorted(refs, block, self._generator(number, 1))
 
-    def _sorted(self, refs: Refs, block: int, generator: np.random.Generator) -> Refs:
+    def _sorted(self, refs: RowRefs, block: int, generator: np.random.Generator) -> RowRefs:
         """Rows sorted by length, some blocks of them at a time; the blocks are shuffled again."""
         sizes = self._rows.sizes(refs)
         parts = [NO_ROWS]

@@ -11,18 +11,18 @@ from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Mask,
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
-from sftkit.training.data.token_columns import checked_ids, read_lists
+from sftkit.training.data.token_columns import check_ids, read_token_lists
 
 
 @dataclass(frozen=True)
-class GroupPlace:
+class RowGroupLocation:
     """Where a row group is: its number in its file, the number of its first row there (the first is 1), what it holds.
 
     tokens: values in its `input_ids`, as the footer says.
     """
 
     path: AnyPath
-    number: int
+    index: int
     first_row: int
     rows: int
     tokens: int
@@ -35,7 +35,7 @@ class TokenSequences:
     input_ids: Ragged
     labels: Ragged
 
-    def copied(self) -> TokenSequences:
+    def copy(self) -> TokenSequences:
         """The same apart from what they were a part of, which need not stay in memory for them."""
         columns = (self.input_ids, self.labels)
         return TokenSequences(*(Ragged(column.values.copy(), column.offsets) for column in columns))
@@ -52,21 +52,21 @@ class RowGroup:
 
     input_ids: Ragged
     labels: Ragged
-    firsts: Offsets
+    row_offsets: Offsets
 
     @property
     def sizes(self) -> Offsets:
         """Tokens of each row, shape (rows,)."""
-        ends = self.input_ids.offsets[self.firsts]
+        ends = self.input_ids.offsets[self.row_offsets]
         return np.diff(ends)
 
     def row(self, number: int) -> TokenSequences:
         """The sequences of one row."""
-        first, last = self.firsts[number], self.firsts[number + 1]
+        first, last = self.row_offsets[number], self.row_offsets[number + 1]
         return TokenSequences(_part(self.input_ids, first, last), _part(self.labels, first, last))
 
 
-def places_of(path: AnyPath) -> list[GroupPlace]:
+def locate_row_groups(path: AnyPath) -> list[RowGroupLocation]:
     """The row groups of a file that hold rows; its footer is read, its rows are not.
 
     Raises:
@@ -83,12 +83,12 @@ def places_of(path: AnyPath) -> list[GroupPlace]:
         for number in range(footer.num_row_groups):
             group = footer.row_group(number)
             if group.num_rows:
-                places.append(GroupPlace(path, number, first, group.num_rows, group.column(column).num_values))
+                places.append(RowGroupLocation(path, number, first, group.num_rows, group.column(column).num_values))
             first += group.num_rows
     return places
 
 
-def sequences_of(place: GroupPlace, table: pa.Table, vocabulary_size: int) -> RowGroup:
+def decode_row_group(place: RowGroupLocation, table: pa.Table, vocabulary_size: int) -> RowGroup:
     """A row group as it is in its file, checked, with its rows cut into sequences.
 
     Raises:
@@ -97,18 +97,18 @@ def sequences_of(place: GroupPlace, table: pa.Table, vocabulary_size: int) -> Ro
     for name in (INPUT_IDS, LABELS):
         if name not in table.column_names:
             raise DataError(f"{place.path}: no column {name}")
-    input_ids = read_lists(place.path, table, INPUT_IDS, place.first_row)
-    labels = read_lists(place.path, table, LABELS, place.first_row)
+    input_ids = read_token_lists(place.path, table, INPUT_IDS, place.first_row)
+    labels = read_token_lists(place.path, table, LABELS, place.first_row)
     misfit = input_ids.lengths != labels.lengths
     if misfit.any():
         row = int(misfit.argmax())
         counts = f"{input_ids.lengths[row]} input_ids and {labels.lengths[row]} labels; there must be as many"
         raise DataError(f"{place.path}:{place.first_row + row}: {counts}")
-    checked_ids(place.path, input_ids, place.first_row, vocabulary_size, ignored=None)
-    checked_ids(place.path, labels, place.first_row, vocabulary_size, ignored=IGNORE_INDEX)
+    check_ids(place.path, input_ids, place.first_row, vocabulary_size, ignored=None)
+    check_ids(place.path, labels, place.first_row, vocabulary_size, ignored=IGNORE_INDEX)
     if SEQ_LENGTHS not in table.column_names:
         return RowGroup(input_ids, labels, np.arange(len(input_ids) + 1))
-    lengths = read_lists(place.path, table, SEQ_LENGTHS, place.first_row)
+    lengths = read_token_lists(place.path, table, SEQ_LENGTHS, place.first_row)
     ends = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
     right = (lengths.sums(lengths.values < 1) == 0) & (np.diff(ends[lengths.offsets]) == input_ids.lengths)
     if not right.all():
@@ -120,11 +120,11 @@ def sequences_of(place: GroupPlace, table: pa.Table, vocabulary_size: int) -> Ro
     return RowGroup(Ragged(input_ids.values, ends), Ragged(labels.values, ends), lengths.offsets)
 
 
-def kept(group: RowGroup, keep: Mask) -> RowGroup:
+def keep_sequences(group: RowGroup, keep: Mask) -> RowGroup:
     """The sequences that are kept; rows stay, if only as rows without sequences."""
     if keep.all():
         return group
-    firsts = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))[group.firsts]
+    firsts = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))[group.row_offsets]
     return RowGroup(group.input_ids.take(keep), group.labels.take(keep), firsts)
 
 

@@ -17,8 +17,15 @@ from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets, predicted
 from sftkit.errors import DataError, TrainingError
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.paths import AnyPath
-from sftkit.training.data.row_groups import GroupPlace, RowGroup, TokenSequences, kept, places_of, sequences_of
-from sftkit.training.distributed import warn_once
+from sftkit.training.data.row_groups import (
+    RowGroup,
+    RowGroupLocation,
+    TokenSequences,
+    decode_row_group,
+    keep_sequences,
+    locate_row_groups,
+)
+from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)
 
@@ -35,19 +42,19 @@ class RowLimit:
 
 
 @dataclass
-class RowAccount:
+class SequenceCounts:
     """What became of the sequences read so far: how many there were, were too long, carry no loss."""
 
     seen: int = 0
-    long: int = 0
-    untrained: int = 0
+    too_long: int = 0
+    without_loss: int = 0
 
 
 class SplitRows:
     """The row groups of one split. What was read last is held, up to a number of tokens (8 bytes each).
 
-    places: of the row groups known so far, by number; `groups_of` looks into a file and adds its own. said: rows of
-    each file as the manifest has them, so that no footer need be read to know.
+    locations: of the row groups known so far, by number; `groups_of` looks into a file and adds its own.
+    manifest_rows: rows of each file as the manifest has them, so that no footer need be read to know.
     """
 
     def __init__(
@@ -56,21 +63,21 @@ class SplitRows:
         paths: Sequence[AnyPath],
         vocabulary_size: int,
         limit: RowLimit | None,
-        held_tokens: int,
+        max_held_tokens: int,
         *,
         packed: bool,
-        said: Sequence[int] | None = None,
+        manifest_rows: Sequence[int] | None = None,
     ) -> None:
         self.name = name
         self.packed = packed
-        self.places: list[GroupPlace] = []
-        self.account = RowAccount()
+        self.locations: list[RowGroupLocation] = []
+        self.counts = SequenceCounts()
         self._paths = paths
-        self._said = said
+        self._manifest_rows = manifest_rows
         self._groups: dict[int, list[int]] = {}
         self._vocabulary_size = vocabulary_size
         self._limit = limit
-        self._held_tokens = held_tokens
+        self._max_held_tokens = max_held_tokens
         self._held: OrderedDict[int, RowGroup] = OrderedDict()
         self._groups_held = _GROUPS_HELD
         self._fetched: dict[tuple[int, int], TokenSequences] = {}
@@ -90,39 +97,39 @@ class SplitRows:
             SourceError, DataError: it cannot be read, or holds another number of rows than was said.
         """
         if file not in self._groups:
-            self._add(file, places_of(self._paths[file]))
+            self._add(file, locate_row_groups(self._paths[file]))
         return self._groups[file]
 
-    def find_all(self) -> None:
+    def locate_all(self) -> None:
         """Read the footers of all files.
 
         Raises:
             SourceError, DataError: one cannot be read.
         """
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-            for file, places in enumerate(pool.map(places_of, self._paths)):
+            for file, places in enumerate(pool.map(locate_row_groups, self._paths)):
                 if file not in self._groups:
                     self._add(file, places)
 
-    def rows_of(self, file: int) -> int:
+    def file_rows(self, file: int) -> int:
         """Rows of a file; those known to be left out are not counted."""
-        if self._said is not None and file not in self._groups:
-            return self._said[file]
-        return sum(map(self.count_in, self.groups_of(file)))
+        if self._manifest_rows is not None and file not in self._groups:
+            return self._manifest_rows[file]
+        return sum(map(self.group_rows, self.groups_of(file)))
 
     def __len__(self) -> int:
         """Rows; those known to be left out are not counted."""
-        return sum(map(self.rows_of, range(self.files)))
+        return sum(map(self.file_rows, range(self.files)))
 
-    def count_in(self, group: int) -> int:
+    def group_rows(self, group: int) -> int:
         """Rows of a row group; those known to be left out are not counted."""
-        return len(self._usable[group]) if group in self._usable else self.places[group].rows
+        return len(self._usable[group]) if group in self._usable else self.locations[group].rows
 
-    def rows_in(self, group: int) -> Offsets:
+    def usable_rows(self, group: int) -> Offsets:
         """Numbers, within a row group, of its rows; those known to be left out are not among them."""
-        return self._usable[group] if group in self._usable else np.arange(self.places[group].rows)
+        return self._usable[group] if group in self._usable else np.arange(self.locations[group].rows)
 
-    def leave_out(self) -> None:
+    def skip_unusable_rows(self) -> None:
         """From now on, rows that were read and found to be left out take no place in the order of rows.
 
         To be called once, when all processes have read the same row groups: the order must be the same in all.
@@ -152,7 +159,7 @@ class SplitRows:
             return self._held[number]
         group = self._read(number)
         self._held[number] = group
-        while len(self._held) > self._groups_held and self._weight() > self._held_tokens:
+        while len(self._held) > self._groups_held and self._weight() > self._max_held_tokens:
             self._held.popitem(last=False)
         return group
 
@@ -184,76 +191,78 @@ class SplitRows:
             group = self.group(number)
             mine = refs[:, 0] == number
             sizes[mine] = group.sizes[refs[mine, 1]]
-            self._fetched |= {(number, row): group.row(row).copied() for row in refs[mine, 1].tolist()}
+            self._fetched |= {(number, row): group.row(row).copy() for row in refs[mine, 1].tolist()}
             if number not in needed:
                 del self._held[number]
         return sizes
 
-    def warn(self) -> None:
+    def warn_of_skipped_rows(self) -> None:
         """Say once, in the main process, what of the rows read so far is cut or left out."""
-        account, limit = self.account, self._limit
-        whole = len(self._groups) == self.files and len(self._counted) == len(self.places)
-        among = f"{account.seen}" if whole else f"the first {account.seen}"
+        counts, limit = self.counts, self._limit
+        whole = len(self._groups) == self.files and len(self._counted) == len(self.locations)
+        among = f"{counts.seen}" if whole else f"the first {counts.seen}"
         among += " sequences" if self.packed else " rows"
-        if account.long and limit is not None:
+        if counts.too_long and limit is not None:
             done = "cut" if limit.overflow == "truncate" else "left out"
-            what = f"{account.long} of {among} are longer than max_seq_length={limit.tokens} and are {done}"
-            warn_once(_log, f"{self.name}: {what}")
-        if account.untrained:
-            warn_once(_log, f"{self.name}: {account.untrained} of {among} carry no loss and are left out")
+            what = f"{counts.too_long} of {among} are longer than max_seq_length={limit.tokens} and are {done}"
+            warn_on_main_process(_log, f"{self.name}: {what}")
+        if counts.without_loss:
+            warn_on_main_process(_log, f"{self.name}: {counts.without_loss} of {among} carry no loss and are left out")
 
-    def _add(self, file: int, places: list[GroupPlace]) -> None:
+    def _add(self, file: int, places: list[RowGroupLocation]) -> None:
         found = sum(place.rows for place in places)
-        if self._said is not None and found != self._said[file]:
-            raise DataError(f"{self._paths[file]}: holds {found} rows where the manifest says {self._said[file]}")
-        self._groups[file] = list(range(len(self.places), len(self.places) + len(places)))
-        self.places += places
+        if self._manifest_rows is not None and found != self._manifest_rows[file]:
+            raise DataError(
+                f"{self._paths[file]}: holds {found} rows where the manifest says {self._manifest_rows[file]}"
+            )
+        self._groups[file] = list(range(len(self.locations), len(self.locations) + len(places)))
+        self.locations += places
 
     def _weight(self) -> int:
         return sum(len(group.input_ids.values) for group in self._held.values())
 
     def _read(self, number: int) -> RowGroup:
-        place = self.places[number]
+        place = self.locations[number]
         try:
             with open_parquet(place.path) as file:
                 names = [name for name in (INPUT_IDS, LABELS, SEQ_LENGTHS) if name in file.schema_arrow.names]
-                table = file.read_row_group(place.number, columns=names)
+                table = file.read_row_group(place.index, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{place.path}: cannot be read: {' '.join(str(error).split())}") from None
-        group = sequences_of(place, table, self._vocabulary_size)
-        account = RowAccount(seen=len(group.input_ids))
+        group = decode_row_group(place, table, self._vocabulary_size)
+        counts = SequenceCounts(seen=len(group.input_ids))
         if self._limit is not None:
-            group = self._within(self._limit, group, place, account)
+            group = self._within(self._limit, group, place, counts)
         keep = group.labels.sums(predicted(group.labels)) > 0
-        account.untrained = int((~keep).sum())
+        counts.without_loss = int((~keep).sum())
         if number not in self._counted:
             self._counted.add(number)
-            self.account.seen += account.seen
-            self.account.long += account.long
-            self.account.untrained += account.untrained
-        left = kept(group, keep)
+            self.counts.seen += counts.seen
+            self.counts.too_long += counts.too_long
+            self.counts.without_loss += counts.without_loss
+        left = keep_sequences(group, keep)
         usable = np.flatnonzero(left.sizes)
         if len(usable) < place.rows:
             self._found_usable[number] = usable
         return left
 
-    def _within(self, limit: RowLimit, group: RowGroup, place: GroupPlace, account: RowAccount) -> RowGroup:
+    def _within(self, limit: RowLimit, group: RowGroup, place: RowGroupLocation, counts: SequenceCounts) -> RowGroup:
         fits = group.input_ids.lengths <= limit.tokens
         if fits.all():
             return group
-        account.long = int((~fits).sum())
+        counts.too_long = int((~fits).sum())
         if limit.overflow == "error":
             sequence = int(fits.argmin())
-            row = place.first_row + int(np.searchsorted(group.firsts, sequence, side="right")) - 1
+            row = place.first_row + int(np.searchsorted(group.row_offsets, sequence, side="right")) - 1
             length = group.input_ids.lengths[sequence]
             raise DataError(
                 f"{place.path}:{row}: {length} tokens, more than max_seq_length={limit.tokens}; "
                 "overflow=truncate or drop would use the rest"
             )
         if limit.overflow == "drop":
-            return kept(group, fits)
+            return keep_sequences(group, fits)
         limits: Offsets = np.full(len(fits), limit.tokens, np.int64)
-        return RowGroup(group.input_ids.head(limits), group.labels.head(limits), group.firsts)
+        return RowGroup(group.input_ids.head(limits), group.labels.head(limits), group.row_offsets)
 
 
 def open_split(
@@ -261,7 +270,7 @@ def open_split(
     split: str,
     vocabulary_size: int,
     limit: RowLimit | None,
-    held_tokens: int,
+    max_held_tokens: int,
     *,
     streaming: bool = False,
 ) -> SplitRows:
@@ -272,7 +281,7 @@ def open_split(
         split: `train` or `validation`.
         vocabulary_size: rows of the model's embedding; every token id is below it.
         limit: the longest sequence there may be; None for any length.
-        held_tokens: how many tokens may be held in memory at a time.
+        max_held_tokens: how many tokens may be held in memory at a time.
         streaming: files are looked into when they are reached, if a manifest tells how many rows they hold.
 
     Raises:
@@ -280,11 +289,13 @@ def open_split(
         SourceError: a file cannot be read, or is not Parquet.
     """
     packed = SEQ_LENGTHS in _columns(shards, split)
-    said = _rows_said(shards, split) if streaming else None
+    manifest_rows = _rows_said(shards, split) if streaming else None
     name = f"{shards.root} ({split})"
-    rows = SplitRows(name, shards.splits[split], vocabulary_size, limit, held_tokens, packed=packed, said=said)
-    if said is None:
-        rows.find_all()
+    rows = SplitRows(
+        name, shards.splits[split], vocabulary_size, limit, max_held_tokens, packed=packed, manifest_rows=manifest_rows
+    )
+    if manifest_rows is None:
+        rows.locate_all()
     if not len(rows):
         raise TrainingError(f"{shards.root}: the {split} split has no rows")
     return rows

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.core.rows import Offsets
-from sftkit.training.data.epoch_order import NO_ROWS, Refs, Shuffling
+from sftkit.training.data.epoch_order import NO_ROWS, RowRefs, Shuffling
 from sftkit.training.data.split_rows import SplitRows
 
 
-def share(count: int, parts: int, number: int) -> tuple[int, int]:
+def even_share(count: int, parts: int, number: int) -> tuple[int, int]:
     """Begin and end of one of so many nearly equal parts, which together are 0 to `count`."""
     return number * count // parts, (number + 1) * count // parts
 
@@ -33,7 +33,7 @@ class LaneSegment:
     tokens: int
 
 
-class Circle:
+class RowRing:
     """All rows of a split end to end, file by file, in the order of an epoch; no file is opened before it is reached.
 
     Shuffled, the order of files is drawn, and so is the row that comes first: what is a lane's in one epoch is not in
@@ -41,7 +41,7 @@ class Circle:
     """
 
     def __init__(self, rows: SplitRows, shuffling: Shuffling, epoch: int) -> None:
-        counts = np.array([rows.rows_of(file) for file in range(rows.files)], np.int64)
+        counts = np.array([rows.file_rows(file) for file in range(rows.files)], np.int64)
         files = np.arange(rows.files)
         self._turned = 0
         if shuffling.shuffled:
@@ -73,7 +73,7 @@ class Circle:
         """Rows first to last of a file."""
         begun = 0
         for group in self._rows.groups_of(file):
-            place = self._rows.places[group]
+            place = self._rows.locations[group]
             segment = LaneSegment(group, max(first - begun, 0), min(last - begun, place.rows), place.tokens)
             if segment.first < segment.last:
                 yield segment
@@ -83,7 +83,7 @@ class Circle:
 class Lane:
     """Some consecutive rows of a circle, shuffled in windows, which are cut and drawn as they are reached."""
 
-    def __init__(self, circle: Circle, start: int, stop: int, tokens: int, draws: tuple[int, ...] | None) -> None:
+    def __init__(self, circle: RowRing, start: int, stop: int, tokens: int, draws: tuple[int, ...] | None) -> None:
         """Begin at the start.
 
         Args:
@@ -101,7 +101,7 @@ class Lane:
         self._windows: list[list[LaneSegment]] = []
         self._drawn: dict[int, _Drawn] = {}
 
-    def rows(self, start: int, stop: int) -> Refs:
+    def rows(self, start: int, stop: int) -> RowRefs:
         """The lane's rows from number start to stop, stop left out."""
         parts = [NO_ROWS]
         for number in self._numbers(start, stop):
@@ -109,7 +109,7 @@ class Lane:
             parts.append(self._refs(number).refs[max(start - begun, 0) : stop - begun])
         return np.concatenate(parts)
 
-    def groups_after(self, start: int, stop: int) -> set[int]:
+    def groups_needed_after(self, start: int, stop: int) -> set[int]:
         """Row groups with a row from number stop on, in the window that is begun by then."""
         last = self._numbers(start, stop)[-1]
         drawn = self._refs(last)
@@ -141,7 +141,7 @@ class Lane:
         if number not in self._drawn:
             parts = [(np.full(each.last - each.first, each.group), np.arange(each.first, each.last))
                      for each in self._windows[number]]  # fmt: skip
-            refs: Refs = np.concatenate([np.stack(part, axis=1) for part in parts])
+            refs: RowRefs = np.concatenate([np.stack(part, axis=1) for part in parts])
             if self._draws is not None:
                 refs = refs[np.random.default_rng([*self._draws, number]).permutation(len(refs))]
             groups, lasts = np.unique(refs[::-1, 0], return_index=True)
@@ -149,33 +149,33 @@ class Lane:
         return self._drawn[number]
 
 
-class Lanes:
+class LaneSet:
     """The lanes of one epoch. Each has its places in a step, the same in every step, but for the last, shorter one."""
 
-    def __init__(self, rows: SplitRows, shuffling: Shuffling, epoch: int, count: int, rows_a_step: int) -> None:
+    def __init__(self, rows: SplitRows, shuffling: Shuffling, epoch: int, count: int, rows_per_step: int) -> None:
         self._shuffling = shuffling
         self._epoch = epoch
         self._count = count
-        self._rows_a_step = rows_a_step
-        self._steps, self._rest = divmod(len(rows), rows_a_step)
-        self._circle = Circle(rows, shuffling, epoch)
+        self._rows_a_step = rows_per_step
+        self._steps, self._rest = divmod(len(rows), rows_per_step)
+        self._circle = RowRing(rows, shuffling, epoch)
         self._lanes: dict[int, Lane] = {}
 
-    def rows(self, step: int, start: int, stop: int) -> Refs:
+    def rows(self, step: int, start: int, stop: int) -> RowRefs:
         """The rows at places start to stop of a step, stop left out; only their lanes are looked at."""
         taken = (self._lane(lane).rows(first, last) for lane, first, last in self._numbers(step, start, stop))
         return np.concatenate([NO_ROWS, *taken])
 
-    def groups_after(self, step: int, start: int, stop: int) -> set[int]:
+    def groups_needed_after(self, step: int, start: int, stop: int) -> set[int]:
         """The row groups that whoever takes these places of every step should hold after it."""
         lanes = self._numbers(step, start, stop)
-        return set().union(*(self._lane(lane).groups_after(first, last) for lane, first, last in lanes))
+        return set().union(*(self._lane(lane).groups_needed_after(first, last) for lane, first, last in lanes))
 
     def _numbers(self, step: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Lanes with the numbers of their first row and the one after their last at these places of a step."""
         rows = self._rows_a_step if step < self._steps else self._rest
         for lane in range(self._count):
-            begin, end = share(rows, self._count, lane)
+            begin, end = even_share(rows, self._count, lane)
             first, last = max(begin, start), min(end, stop)
             if first < last:
                 before = step * self._quota(lane)
@@ -183,15 +183,15 @@ class Lanes:
 
     def _quota(self, lane: int) -> int:
         """Rows that a lane gives to a full step."""
-        begin, end = share(self._rows_a_step, self._count, lane)
+        begin, end = even_share(self._rows_a_step, self._count, lane)
         return end - begin
 
     def _lane(self, number: int) -> Lane:
         if number not in self._lanes:
-            full, last = share(self._rows_a_step, self._count, number), share(self._rest, self._count, number)
+            full, last = even_share(self._rows_a_step, self._count, number), even_share(self._rest, self._count, number)
             start, stop = (self._steps * of_full + of_last for of_full, of_last in zip(full, last, strict=True))
             draws = (self._shuffling.seed, self._epoch, number) if self._shuffling.shuffled else None
-            self._lanes[number] = Lane(self._circle, start, stop, self._shuffling.window // self._count, draws)
+            self._lanes[number] = Lane(self._circle, start, stop, self._shuffling.window_tokens // self._count, draws)
         return self._lanes[number]
 
 
@@ -199,6 +199,6 @@ class Lanes:
 class _Drawn:
     """The rows of a window in order, with its row groups and the place of the last row of each, shape (groups,)."""
 
-    refs: Refs
+    refs: RowRefs
     groups: Offsets
     lasts: Offsets

@@ -11,7 +11,7 @@ from sftkit.errors import DataError
 from sftkit.storage.paths import AnyPath
 
 
-def read_lists(path: AnyPath, table: pa.Table, name: str, first: int) -> Ragged:
+def read_token_lists(path: AnyPath, table: pa.Table, name: str, first: int) -> Ragged:
     """A list column of any integer type as flat int32; `first` is the number of the table's first row in its file.
 
     Raises:
@@ -35,7 +35,7 @@ def read_lists(path: AnyPath, table: pa.Table, name: str, first: int) -> Ragged:
     return Ragged(flat, offsets_of(lengths))
 
 
-def checked_ids(path: AnyPath, column: Ragged, first: int, vocabulary_size: int, *, ignored: int | None) -> None:
+def check_ids(path: AnyPath, column: Ragged, first: int, vocabulary_size: int, *, ignored: int | None) -> None:
     """See to it that every id is one of the model's, or the one that is ignored.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sftkit.training.models.freezing import true_size
+from sftkit.training.models.freezing import element_count
 
 _PASS = 2
 """A multiplication and an addition: of a weight and a token in each pass, forward, gradient of the input, of itself."""
@@ -33,13 +33,17 @@ class TrainingCost:
     square: of attention, a token times a token of the same sequence (the causal half is already taken).
     """
 
-    token: float
-    head: float
-    square: float
+    per_token: float
+    per_head_position: float
+    per_length_squared: float
 
-    def of(self, tokens: int, head_positions: int, squared_lengths: int) -> float:
+    def flops(self, tokens: int, head_positions: int, squared_lengths: int) -> float:
         """Operations of some work. Padding is none, nor is what gradient checkpointing computes a second time."""
-        return self.token * tokens + self.head * head_positions + self.square * squared_lengths
+        return (
+            self.per_token * tokens
+            + self.per_head_position * head_positions
+            + self.per_length_squared * squared_lengths
+        )
 
 
 def training_cost(model: torch.nn.Module) -> TrainingCost | None:
@@ -79,13 +83,13 @@ def training_cost(model: torch.nn.Module) -> TrainingCost | None:
         product = not (id(values) in in_head | in_embeddings or _NO_PRODUCT in name)
         if product:
             passes = 1 + (first_trained is not None) + values.requires_grad
-            needed += _PASS * passes * true_size(values) * (share if _EXPERTS in name else 1)
+            needed += _PASS * passes * element_count(values) * (share if _EXPERTS in name else 1)
         if values.requires_grad and first_trained is None and (product or id(values) in in_embeddings):
             first_trained = layer
     return TrainingCost(
-        token=needed,
-        head=_PASS * true_size(head.weight) * (1 + (first_trained is not None) + _is_trained(head)),
-        square=sum(_square(width, first_trained, layer) for layer in _full_layers(config)),
+        per_token=needed,
+        per_head_position=_PASS * element_count(head.weight) * (1 + (first_trained is not None) + _is_trained(head)),
+        per_length_squared=sum(_square(width, first_trained, layer) for layer in _full_layers(config)),
     )
 
 

@@ -69,7 +69,7 @@ def peak_flops(name: str, dtype: torch.dtype, *, tf32: bool = False) -> float | 
     return (peak.tf32 if tf32 and peak.tf32 else peak.single) * 1e12
 
 
-def device_peak(device: torch.device, dtype: torch.dtype) -> float | None:
+def device_peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """The same for a device of this machine; None for anything but a GPU."""
     if device.type != "cuda":
         return None

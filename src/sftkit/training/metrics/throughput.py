@@ -21,7 +21,7 @@ class Throughput:
     padding_share: float | None
     mfu: float | None
 
-    def logged(self) -> dict[str, float]:
+    def log_entries(self) -> dict[str, float]:
         """The rates as they stand in a log event; what is not known is left out."""
         named = {
             "tokens_per_second": self.tokens_per_second,
@@ -33,7 +33,7 @@ class Throughput:
 
 
 @dataclass(frozen=True)
-class Meter:
+class ThroughputMeter:
     """Turns work and seconds into rates.
 
     cost: of the model (`flops.training_cost`). peak: operations a second of all devices of the run together
@@ -41,15 +41,15 @@ class Meter:
     """
 
     cost: TrainingCost | None = None
-    peak: float | None = None
+    peak_flops: float | None = None
 
     def measure(self, work: WorkCounts, seconds: float) -> Throughput:
         """The rates of some work done in so many seconds."""
         seconds = max(seconds, 1e-9)
         mfu = None
-        if self.cost is not None and self.peak:
-            needed = self.cost.of(work.tokens, work.head_positions, work.squared_lengths)
-            mfu = needed / seconds / self.peak
+        if self.cost is not None and self.peak_flops:
+            needed = self.cost.flops(work.tokens, work.head_positions, work.squared_lengths)
+            mfu = needed / seconds / self.peak_flops
         return Throughput(
             tokens_per_second=work.tokens / seconds,
             trained_tokens_per_second=work.trained_tokens / seconds,

@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
-from sftkit.training.models.freezing import near_names
+from sftkit.training.models.freezing import similar_names
 from sftkit.training.models.model_loading import fit_embeddings, load_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-MERGED = "merged"
+MERGED_DIR = "merged"
 """Directory below `output_dir` that holds the model with its adapters merged into it."""
 
 ALL_LINEAR = "all-linear"
 
 
-def wants_adapters(config: TrainConfig) -> bool:
+def uses_adapters(config: TrainConfig) -> bool:
     """Whether the run trains adapters; `load_in_4bit` implies it."""
     return config.use_peft or config.load_in_4bit
 
 
-def with_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int]) -> PeftModel:
+def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int]) -> PeftModel:
     """Put LoRA adapters into a model, and freeze everything else.
 
     The embeddings of new tokens are trained and saved with the adapters, those rows alone; the rest of the embeddings
@@ -91,7 +91,7 @@ def save_merged(
     """
     from peft import PeftModel
 
-    place = Path(config.output_dir) / MERGED
+    place = Path(config.output_dir) / MERGED_DIR
     model = load_model(replace(config, load_in_4bit=False, attn_implementation="eager"), arguments)
     fit_embeddings(model, len(tokenizer), known_tokens)
     with _quiet():
@@ -124,7 +124,7 @@ def _check_names(key: str, names: Sequence[str], model: PreTrainedModel) -> None
     there = [name for name, _ in model.named_modules() if name]
     for name in names:
         if not any(whole == name or whole.endswith(f".{name}") for whole in there):
-            raise TrainingError(f"{key}: the model has no module called {name!r}; {near_names(name, there)}")
+            raise TrainingError(f"{key}: the model has no module called {name!r}; {similar_names(name, there)}")
 
 
 def _token_rows(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int]) -> dict[str, list[int]] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
-from sftkit.training.distributed import warn_once
+from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -20,16 +20,19 @@ _AMPERE = (8, 0)
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What decides over flash attention.
-
-    capability: compute capability of the NVIDIA GPU; None where there is none.
-    half: whether the model computes in 16 bits. flash_2, flash_3: whether flash-attn and flash-attn-3 are installed.
-    """
+    """What decides whether flash attention can be used."""
 
     capability: tuple[int, int] | None
-    half: bool
-    flash_2: bool
-    flash_3: bool
+    """Compute capability of the NVIDIA GPU; None without one."""
+
+    half_precision: bool
+    """Whether the model computes in 16 bits."""
+
+    has_flash_2: bool
+    """Whether flash-attn is installed."""
+
+    has_flash_3: bool
+    """Whether flash-attn-3 is installed."""
 
 
 def choose_attention(config: TrainConfig, arguments: TrainingArguments, model_class: Any) -> str | None:
@@ -44,17 +47,17 @@ def choose_attention(config: TrainConfig, arguments: TrainingArguments, model_cl
     """
     if config.attn_implementation is not None:
         return config.attn_implementation
-    return attention_in(_surroundings(config, arguments), model_class, asked=config.use_flash_attn)
+    return attention_for(_surroundings(config, arguments), model_class, asked=config.use_flash_attn)
 
 
-def attention_in(around: AttentionContext, model_class: Any, *, asked: bool) -> str | None:
+def attention_for(around: AttentionContext, model_class: Any, *, asked: bool) -> str | None:
     """Flash attention where it can be had; else SDPA with a warning where it was asked for, and None where not."""
     obstacle = flash_obstacle(around) or _class_obstacle(model_class, asked=asked)
     if obstacle is None:
-        return "flash_attention_3" if around.flash_3 and around.capability == _HOPPER else "flash_attention_2"
+        return "flash_attention_3" if around.has_flash_3 and around.capability == _HOPPER else "flash_attention_2"
     if not asked:
         return None
-    warn_once(_log, f"use_flash_attn: {obstacle}; SDPA attention is used instead")
+    warn_on_main_process(_log, f"use_flash_attn: {obstacle}; SDPA attention is used instead")
     return "sdpa"
 
 
@@ -68,9 +71,9 @@ def flash_obstacle(around: AttentionContext) -> str | None:
         return "there is no GPU"
     if around.capability < _AMPERE:
         return "the GPU is older than Ampere"
-    if not (around.flash_2 or (around.flash_3 and around.capability == _HOPPER)):
+    if not (around.has_flash_2 or (around.has_flash_3 and around.capability == _HOPPER)):
         return "flash-attn is not installed (pip install 'sftkit[flash-attn]')"
-    if not around.half:
+    if not around.half_precision:
         return "it computes in 16 bits only (torch_dtype=bfloat16 or bf16=true)"
     return None
 
@@ -88,7 +91,7 @@ def _surroundings(config: TrainConfig, arguments: TrainingArguments) -> Attentio
     on_gpu = not arguments.use_cpu and torch.cuda.is_available()
     return AttentionContext(
         capability=torch.cuda.get_device_capability(arguments.device) if on_gpu else None,
-        half=config.torch_dtype not in (None, "float32") or arguments.bf16 or arguments.fp16,
-        flash_2=is_flash_attn_2_available(),
-        flash_3=is_flash_attn_3_available(),
+        half_precision=config.torch_dtype not in (None, "float32") or arguments.bf16 or arguments.fp16,
+        has_flash_2=is_flash_attn_2_available(),
+        has_flash_3=is_flash_attn_3_available(),
     )

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Ragged
-from sftkit.training.data.boundaries import Boundaries, by_positions
+from sftkit.training.data.boundaries import BoundaryEncoder, position_boundaries
 from sftkit.training.data.collation import LOGITS_TO_KEEP, SHIFT_LABELS, FlatCollator
 from sftkit.training.data.row_groups import TokenSequences
 
@@ -30,20 +30,20 @@ _TOLERANCE_16_BITS = 2e-2
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model can do.
+    """What a model can do with the batches of `collation.py`."""
 
-    keeps_apart: given sequences laid end to end, with positions that start anew, none sees another. trims_head: its
-    output head can be asked for chosen positions only. sums_loss: its own loss, given labels and the number of items,
-    is the sum of their cross entropies over that number.
-    """
+    separates_sequences: bool
+    """In a flat batch (sequences concatenated, positions restarting at 0), no sequence sees another."""
 
-    keeps_apart: bool
-    trims_head: bool
+    supports_logits_to_keep: bool
+    """The output head can be run at chosen positions only, and gives the same logits there."""
+
     sums_loss: bool
+    """Its own loss, given labels and `num_items_in_batch`, is the sum of the cross entropies over that number."""
 
 
-def try_capabilities(
-    model: PreTrainedModel, boundaries: Boundaries = by_positions, precision: torch.dtype | None = None
+def probe_capabilities(
+    model: PreTrainedModel, boundaries: BoundaryEncoder = position_boundaries, precision: torch.dtype | None = None
 ) -> Capabilities:
     """Run a model on a few made-up tokens, without training it, and compare with what should come out.
 
@@ -52,22 +52,22 @@ def try_capabilities(
         boundaries: how it is told where sequences end, besides by positions.
         precision: of mixed-precision training; None for the model's own.
     """
-    with at_rest(model, precision):
-        keeps_apart = tried("laying sequences end to end", lambda: _keeps_apart(model, boundaries))
-        trims = _takes(model, LOGITS_TO_KEEP) and tried("choosing positions of the head", lambda: _trims(model))
-        sums = _takes(model, LABELS) and tried("the loss", lambda: _sums(model, trims))
-    return Capabilities(keeps_apart, trims, sums)
+    with evaluation_mode(model, precision):
+        separates_sequences = probe("laying sequences end to end", lambda: _keeps_apart(model, boundaries))
+        trims = _takes(model, LOGITS_TO_KEEP) and probe("choosing positions of the head", lambda: _trims(model))
+        sums = _takes(model, LABELS) and probe("the loss", lambda: _sums(model, trims))
+    return Capabilities(separates_sequences, trims, sums)
 
 
-def by_its_class(model: PreTrainedModel) -> Capabilities:
+def capabilities_by_class(model: PreTrainedModel) -> Capabilities:
     """What a model should be able to do, for one that cannot be tried: its weights are spread, or not there yet."""
     attends = bool(getattr(model, "_supports_attention_backend", False)) and not getattr(model, "_is_stateful", False)
     return Capabilities(attends and _takes(model, "position_ids"), _takes(model, LOGITS_TO_KEEP), _takes(model, LABELS))
 
 
-def _keeps_apart(model: PreTrainedModel, boundaries: Boundaries) -> bool:
+def _keeps_apart(model: PreTrainedModel, boundaries: BoundaryEncoder) -> bool:
     """Whether the last sequence comes out as it does alone, whatever is in front of it."""
-    collate = FlatCollator(trims_head=False, boundaries=boundaries)
+    collate = FlatCollator(trim_head=False, boundaries=boundaries)
     *others, last = _made_up(model, seed=0)
     alone = _logits(model, collate([last]))
     after = _logits(model, collate([*others, last]))[:, -_LENGTHS[-1] :]
@@ -78,20 +78,20 @@ def _keeps_apart(model: PreTrainedModel, boundaries: Boundaries) -> bool:
 def _trims(model: PreTrainedModel) -> bool:
     """Whether the head gives the same logits for chosen positions as among all."""
     sequences = _made_up(model, seed=0)[-1:]
-    whole = _logits(model, FlatCollator(trims_head=False)(sequences))
-    batch = FlatCollator(trims_head=True)(sequences)
+    whole = _logits(model, FlatCollator(trim_head=False)(sequences))
+    batch = FlatCollator(trim_head=True)(sequences)
     chosen = _logits(model, batch)
     return _close(chosen, whole[:, batch[LOGITS_TO_KEEP]])
 
 
-def _sums(model: PreTrainedModel, trims_head: bool) -> bool:
+def _sums(model: PreTrainedModel, trim_head: bool) -> bool:
     items = 7
     sequences = _made_up(model, seed=0)[-1:]
-    whole = FlatCollator(trims_head=False)(sequences)
+    whole = FlatCollator(trim_head=False)(sequences)
     logits = _logits(model, whole)[0, :-1].float()
     labels = whole[LABELS][0, 1:].to(logits.device)
     expected = functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum") / items
-    batch = FlatCollator(trims_head=True)(sequences) if trims_head else whole
+    batch = FlatCollator(trim_head=True)(sequences) if trim_head else whole
     outputs = model(**_placed(model, batch), num_items_in_batch=torch.tensor(items, device=model.device))
     loss = outputs.loss
     if getattr(outputs, "aux_loss", None) is not None and hasattr(model, "router_aux_loss_coef"):
@@ -133,7 +133,7 @@ def _takes(model: PreTrainedModel, name: str) -> bool:
     return name in inspect.signature(model.forward).parameters
 
 
-def tried(what: str, trial: Callable[[], bool]) -> bool:
+def probe(what: str, trial: Callable[[], bool]) -> bool:
     """What a trial finds; nothing good, where it fails."""
     try:
         return bool(trial())
@@ -143,7 +143,7 @@ def tried(what: str, trial: Callable[[], bool]) -> bool:
 
 
 @contextmanager
-def at_rest(model: PreTrainedModel, precision: torch.dtype | None) -> Iterator[None]:
+def evaluation_mode(model: PreTrainedModel, precision: torch.dtype | None) -> Iterator[None]:
     """Without dropout and gradients, in mixed precision if asked; model and random numbers are left as they were."""
     mixed = torch.autocast(model.device.type, precision) if precision is not None else nullcontext()
     training = model.training

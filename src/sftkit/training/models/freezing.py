@@ -47,30 +47,30 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         found = [values for name, values in parameters.items() if _matches(name, pattern)]
         if not found:
-            raise TrainingError(f"freeze: no parameter is called {pattern!r}; {near_names(pattern, parameters)}")
+            raise TrainingError(f"freeze: no parameter is called {pattern!r}; {similar_names(pattern, parameters)}")
         for values in found:
             values.requires_grad_(False)
     if patterns and not any(values.requires_grad for values in parameters.values()):
         raise TrainingError(f"freeze: {', '.join(patterns)} leaves no parameter to train")
 
 
-def near_names(name: str, names: Iterable[str]) -> str:
+def similar_names(name: str, names: Iterable[str]) -> str:
     """The names, and parts of names, that are spelt most like one, for an error message."""
     parts = dict.fromkeys(part for whole in names for part in _parts(whole))
     near = difflib.get_close_matches(name, parts, n=_NEAR, cutoff=0.5)
     return f"names like it: {', '.join(near)}" if near else f"there are {', '.join(list(parts)[-_NEAR:])}, ..."
 
 
-def parameter_counts(model: torch.nn.Module) -> ParameterCounts:
+def count_parameters(model: torch.nn.Module) -> ParameterCounts:
     """Count a model's parameters; tied ones once, those of 4 bits as what they stand for."""
     total = trained = 0
     for values in model.parameters():
-        total += true_size(values)
-        trained += true_size(values) if values.requires_grad else 0
+        total += element_count(values)
+        trained += element_count(values) if values.requires_grad else 0
     return ParameterCounts(total, trained)
 
 
-def true_size(values: Any) -> int:
+def element_count(values: Any) -> int:
     """Elements of a parameter, also where this process holds them packed (bitsandbytes) or not at all (ZeRO-3)."""
     quantized = getattr(values, "quant_state", None)
     if quantized is not None:

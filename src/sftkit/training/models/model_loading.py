@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.sample import sample_path
-from sftkit.training.distributed import is_main_process, warn_once
+from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.models.attention import choose_attention
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
             f"{location} holds a config.json and no weights; init_from_config=true starts from random ones"
         )
     if initialise:
-        warn_once(_log, f"{location} holds no weights: the model starts from random ones (seed {arguments.seed})")
+        warn_on_main_process(
+            _log, f"{location} holds no weights: the model starts from random ones (seed {arguments.seed})"
+        )
     make = _initialised if initialise else _loaded
     try:
         return make(location, config, arguments)

@@ -14,8 +14,8 @@ from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer, read_chat_template, tokenizer_spec
 from sftkit.tokenizer_match import Mismatch, mismatches
-from sftkit.training.distributed import warn_once
-from sftkit.training.models.vocabulary_check import check_stops, check_vocabulary, token_facts
+from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.models.vocabulary_check import check_stop_tokens, check_vocabulary, read_model_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ class RunTokenizer:
         return 0
 
 
-def run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
+def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
     """Load the tokenizer of a run, and see to it that shards, tokenizer and model belong together.
 
     Special tokens and a chat template that were given when the shards were made, and are not given now, are taken
@@ -68,9 +68,9 @@ def run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
     if spec.added_special_tokens:
         known = len(load_tokenizer(replace(spec, added_special_tokens=())))
     _check_origin(config, shards, tokenizer, spec)
-    facts = token_facts(config)
+    facts = read_model_vocabulary(config)
     check_vocabulary(facts, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
-    check_stops(facts, tokenizer, shards)
+    check_stop_tokens(facts, tokenizer, shards)
     return RunTokenizer(tokenizer, known)
 
 
@@ -92,7 +92,7 @@ def _check_origin(
     if not config.allow_mismatch:
         remedy = "take the one that made them, or make them anew; allow_mismatch=true trains all the same"
         raise TrainingError(_with_details(f"{text} ({remedy})", found))
-    warn_once(_log, _with_details(text, found))
+    warn_on_main_process(_log, _with_details(text, found))
 
 
 def _with_details(text: str, found: tuple[Mismatch, ...]) -> str:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sftkit.training.data.boundaries import BY_SEQUENCE
+from sftkit.training.data.boundaries import SEQUENCE_LENGTHS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAME = "sftkit_by_sequence"
+SEQUENCE_ATTENTION = "sftkit_by_sequence"
 
 _LISTENING = "sftkit_listening"
 _WINDOW = "sliding_window"
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
-def can_attend_by_sequence(model: PreTrainedModel) -> bool:
+def supports_sequence_attention(model: PreTrainedModel) -> bool:
     """Whether a model computes with SDPA, and its attention is causal or a sliding window and nothing else."""
     settings: Any = model.config.get_text_config()
     kinds = frozenset(getattr(settings, "layer_types", None) or ())
@@ -31,17 +31,17 @@ def can_attend_by_sequence(model: PreTrainedModel) -> bool:
     return model.config._attn_implementation == "sdpa" and kinds <= _KNOWN_LAYERS and not chunked
 
 
-def attend_by_sequence(model: PreTrainedModel) -> None:
+def use_sequence_attention(model: PreTrainedModel) -> None:
     """Have a model compute attention so, for batches that say where sequences end; others it takes as before."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
+    AttentionInterface.register(SEQUENCE_ATTENTION, _attention)
+    AttentionMaskInterface.register(SEQUENCE_ATTENTION, sdpa_mask)
+    model.set_attn_implementation(SEQUENCE_ATTENTION)
 
 
-def passes_its_windows(model: PreTrainedModel) -> bool:
+def passes_sliding_window(model: PreTrainedModel) -> bool:
     """Whether a model with a sliding window tells attention of it; some have it in the mask alone, which is not made.
 
     It is run on a few tokens to see; what it computes with is left at SDPA.
@@ -71,11 +71,11 @@ def passes_its_windows(model: PreTrainedModel) -> bool:
         with torch.no_grad():
             model(input_ids=torch.ones((1, 2), dtype=torch.int64, device=model.device), use_cache=False)
     finally:
-        attend_at_once(model)
+        use_sdpa_attention(model)
     return bool(told) and all(told)
 
 
-def attend_at_once(model: PreTrainedModel) -> None:
+def use_sdpa_attention(model: PreTrainedModel) -> None:
     """Take it back: SDPA with a mask."""
     model.set_attn_implementation("sdpa")
 
@@ -91,7 +91,7 @@ def _attention(
     """Attention of a batch of one row; see `sdpa_attention_forward` of transformers for shapes and settings."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    lengths = settings.pop(BY_SEQUENCE, None)
+    lengths = settings.pop(SEQUENCE_LENGTHS, None)
     if lengths is None:
         done: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return done

@@ -22,8 +22,8 @@ from sftkit.shards.footers import Footer
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.tokenization.special_tokens import special_tokens
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
-from sftkit.training.data.token_columns import read_lists
-from sftkit.training.distributed import warn_once
+from sftkit.training.data.token_columns import read_token_lists
+from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ _MOSTLY = 0.5  # of the stretches that are trained on
 
 
 @dataclass(frozen=True)
-class TokenFacts:
+class ModelVocabulary:
     """What a model's files say of token ids.
 
     name: what the model is called. vocabulary_size: rows of its embedding, None where its config does not say.
@@ -47,7 +47,7 @@ class TokenFacts:
     stop_ids: tuple[int, ...]
 
 
-def token_facts(config: TrainConfig) -> TokenFacts:
+def read_model_vocabulary(config: TrainConfig) -> ModelVocabulary:
     """Read a model's config, but not its weights. What cannot be read is left to the loading of the model to tell."""
     from transformers import AutoConfig, GenerationConfig
 
@@ -57,17 +57,17 @@ def token_facts(config: TrainConfig) -> TokenFacts:
         settings: Any = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
         settings = settings.get_text_config(decoder=True)
     except Exception:  # transformers raises whatever the files of a model provoke
-        return TokenFacts(name, None, ())
+        return ModelVocabulary(name, None, ())
     stops = _listed(getattr(settings, "eos_token_id", None))
     if not Path(location).is_dir() or (Path(location) / "generation_config.json").is_file():
         with suppress(OSError, ValueError, TypeError):  # there is none; `generate` then goes by the config
             stops = _listed(GenerationConfig.from_pretrained(location).eos_token_id) or stops
     size = getattr(settings, "vocab_size", None)
-    return TokenFacts(name, size if isinstance(size, int) else None, stops)
+    return ModelVocabulary(name, size if isinstance(size, int) else None, stops)
 
 
 def check_vocabulary(
-    facts: TokenFacts,
+    facts: ModelVocabulary,
     tokenizer: PreTrainedTokenizerBase,
     spec: TokenizerSpec,
     footers: Sequence[Footer],
@@ -104,7 +104,7 @@ def check_vocabulary(
         )
         if not allow_mismatch:
             raise TrainingError(f"{text}; take the model's own tokenizer, or add rows with allow_mismatch=true")
-        warn_once(_log, f"{text}; the embedding grows")
+        warn_on_main_process(_log, f"{text}; the embedding grows")
     known = max(size, len(tokenizer))
     for footer in footers:
         if footer.largest_id is not None and footer.largest_id >= known:
@@ -114,18 +114,20 @@ def check_vocabulary(
             )
 
 
-def check_stops(facts: TokenFacts, tokenizer: PreTrainedTokenizerBase, shards: ShardSet) -> None:
+def check_stop_tokens(facts: ModelVocabulary, tokenizer: PreTrainedTokenizerBase, shards: ShardSet) -> None:
     """Warn of a model that would not stop as it is taught to.
 
     The Trainer saves a model so that it stops at its tokenizer's eos as well as where it did before. Pad tokens are not
     compared: labels say what is trained, so that a pad token that is eos takes no loss away.
     """
     if tokenizer.eos_token_id is None and not facts.stop_ids:
-        warn_once(_log, f"neither the tokenizer nor {facts.name} names an eos token: the model has nothing to stop at")
+        warn_on_main_process(
+            _log, f"neither the tokenizer nor {facts.name} names an eos token: the model has nothing to stop at"
+        )
         return
     eos = tokenizer.eos_token_id
     if eos is not None and facts.stop_ids and eos not in facts.stop_ids:
-        warn_once(
+        warn_on_main_process(
             _log,
             f"the tokenizer's eos token is {_named([eos], tokenizer)}, and {facts.name} stops at "
             f"{_named(facts.stop_ids, tokenizer)}: the trained model is saved to stop at either",
@@ -134,7 +136,7 @@ def check_stops(facts: TokenFacts, tokenizer: PreTrainedTokenizerBase, shards: S
     taught = _taught_end(shards)
     special = {tokenizer.convert_tokens_to_ids(token) for token in special_tokens(tokenizer)}
     if taught is not None and taught not in stops and taught in special:
-        warn_once(
+        warn_on_main_process(
             _log,
             f"most of what is trained on ends with {_named([taught], tokenizer)}, and {facts.name} and its tokenizer "
             f"stop at {_named(sorted(stops), tokenizer)}: the trained model would go on after it; name it under "
@@ -151,7 +153,7 @@ def _taught_end(shards: ShardSet) -> int | None:
         with open_parquet(paths[0]) as file:
             if LABELS not in file.schema_arrow.names or not file.num_row_groups:
                 return None
-            labels = read_lists(paths[0], file.read_row_group(0, columns=[LABELS]), LABELS, 1)
+            labels = read_token_lists(paths[0], file.read_row_group(0, columns=[LABELS]), LABELS, 1)
     except (SftkitError, OSError, pa.ArrowException):  # the feed will say
         return None
     trained = labels.values != IGNORE_INDEX

@@ -12,12 +12,12 @@ from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.data.collation import Collator, FlatCollator, PaddingCollator
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
-from sftkit.training.data.feed import Feed, rows_a_part
+from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.split_rows import RowLimit, SplitRows, open_split
-from sftkit.training.distributed import warn_once
+from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.capabilities import Capabilities
-from sftkit.training.models.flat_batches import boundaries_of
 from sftkit.training.models.model_loading import embedding_rows
+from sftkit.training.models.sequence_separation import boundary_encoder_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def rows_a_step(config: TrainConfig, arguments: TrainingArguments) -> int:
+def rows_per_step(config: TrainConfig, arguments: TrainingArguments) -> int:
     """Rows that all processes take in a step; micro-batches, where tokens decide how many rows one has."""
     parts: int = arguments.gradient_accumulation_steps * arguments.world_size
-    return parts * (rows_a_part(arguments, arguments.train_batch_size) if config.tokens_per_device_batch is None else 1)
+    return parts * (
+        rows_per_micro_batch(arguments, arguments.train_batch_size) if config.tokens_per_device_batch is None else 1
+    )
 
 
 def make_feed(
@@ -36,7 +38,7 @@ def make_feed(
     arguments: TrainingArguments,
     shards: ShardSet,
     model: PreTrainedModel,
-    abilities: Capabilities,
+    capabilities: Capabilities,
     pad_token_id: int,
 ) -> Feed:
     """Open the splits of a run and decide how their rows are batched. The rows that come first are read and checked.
@@ -51,59 +53,59 @@ def make_feed(
     window = config.shuffle_window
     train = open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming)
     evaluation = open_split(shards, VALIDATION, vocabulary_size, limit, window) if arguments.do_eval else None
-    flat = _is_flat(config, abilities)
+    flat = _is_flat(config, capabilities)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     shuffled = arguments.train_sampling_strategy != "sequential"
     if streaming:
         _read_ahead(train, ([group] for file in range(train.files) for group in train.groups_of(file)), TRAIN)
     else:
         _read_ahead(train, EpochOrder(train, Shuffling(window, seed, shuffled), 0).windows, TRAIN)
-        train.leave_out()
+        train.skip_unusable_rows()
     if evaluation is not None:
-        _read_ahead(evaluation, ([group] for group in range(len(evaluation.places))), VALIDATION)
+        _read_ahead(evaluation, ([group] for group in range(len(evaluation.locations))), VALIDATION)
     return Feed(
         train=train,
         evaluation=evaluation,
-        collate=_collator(model, abilities, pad_token_id, flat=flat),
+        collate=_collator(model, capabilities, pad_token_id, flat=flat),
         padded=not flat,
         seed=seed,
-        window=window,
+        shuffle_window=window,
         shuffled=shuffled,
-        by_length=arguments.train_sampling_strategy == "group_by_length",
-        tokens=config.tokens_per_device_batch,
+        group_by_length=arguments.train_sampling_strategy == "group_by_length",
+        tokens_per_batch=config.tokens_per_device_batch,
         drop_last=arguments.dataloader_drop_last,
         streaming=streaming,
-        accumulation=arguments.gradient_accumulation_steps,
+        accumulation_steps=arguments.gradient_accumulation_steps,
         processes=arguments.world_size,
-        process=arguments.process_index,
+        process_index=arguments.process_index,
         workers=arguments.dataloader_num_workers,
         prefetch=arguments.dataloader_prefetch_factor,
     )
 
 
-def _is_flat(config: TrainConfig, abilities: Capabilities) -> bool:
+def _is_flat(config: TrainConfig, capabilities: Capabilities) -> bool:
     """Whether batches are laid end to end."""
     if config.padding_free == "false":
         return False
-    if abilities.keeps_apart:
+    if capabilities.separates_sequences:
         return True
     obstacle = "the model does not keep sequences apart that are laid end to end"
     if config.padding_free == "true":
         raise TrainingError(f"padding_free: {obstacle}; padding_free=auto pads them")
-    warn_once(_log, f"{obstacle}: batches are padded instead")
+    warn_on_main_process(_log, f"{obstacle}: batches are padded instead")
     return False
 
 
-def _collator(model: PreTrainedModel, abilities: Capabilities, pad_token_id: int, *, flat: bool) -> Collator:
+def _collator(model: PreTrainedModel, capabilities: Capabilities, pad_token_id: int, *, flat: bool) -> Collator:
     if flat:
-        return FlatCollator(abilities.trims_head, boundaries_of(model))
-    return PaddingCollator(abilities.trims_head, pad_token_id)
+        return FlatCollator(capabilities.supports_logits_to_keep, boundary_encoder_for(model))
+    return PaddingCollator(capabilities.supports_logits_to_keep, pad_token_id)
 
 
 def _read_ahead(rows: SplitRows, windows: Iterable[list[int]], split: str) -> None:
     """Read until there is something to train on: what is wrong with the first rows shows before the first step."""
     for window in windows:
         if sum(len(rows.group(group).input_ids) for group in window):
-            rows.warn()
+            rows.warn_of_skipped_rows()
             return
     raise TrainingError(f"{rows.name}: no row of the {split} split has a token that carries a loss")

@@ -12,17 +12,17 @@ import torch
 from sftkit.config.commands import TrainConfig
 from sftkit.core.splits import TRAIN
 from sftkit.shards.reading import ShardSet
-from sftkit.training.distributed import is_main_process, warn_once
-from sftkit.training.listener import RunListener
+from sftkit.training.callbacks.listener import RunListener
+from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.metrics.flops import training_cost
-from sftkit.training.metrics.hardware import device_peak
-from sftkit.training.metrics.throughput import Meter
-from sftkit.training.models.adapters import wants_adapters, with_adapters
+from sftkit.training.metrics.hardware import device_peak_flops
+from sftkit.training.metrics.throughput import ThroughputMeter
+from sftkit.training.models.adapters import add_adapters, uses_adapters
 from sftkit.training.models.capabilities import Capabilities
-from sftkit.training.models.flat_batches import abilities_of
-from sftkit.training.models.freezing import freeze, parameter_counts
+from sftkit.training.models.freezing import count_parameters, freeze
 from sftkit.training.models.model_loading import fit_embeddings, load_model
-from sftkit.training.models.run_tokenizer import RunTokenizer, run_tokenizer
+from sftkit.training.models.run_tokenizer import RunTokenizer, load_run_tokenizer
+from sftkit.training.models.sequence_separation import determine_capabilities
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -36,8 +36,8 @@ class PreparedModel:
 
     model: Any
     tokenizer: RunTokenizer
-    abilities: Capabilities
-    meter: Meter
+    capabilities: Capabilities
+    meter: ThroughputMeter
 
 
 def prepare_model(
@@ -49,24 +49,26 @@ def prepare_model(
         TrainingError: they cannot be loaded, do not go together with the shards, or have not what is named.
         TokenizerError: the tokenizer cannot be loaded.
     """
-    tokenizer = run_tokenizer(config, shards)
+    tokenizer = load_run_tokenizer(config, shards)
     model: Any = load_model(config, arguments)
     tokens = len(tokenizer.tokenizer)
     fit_embeddings(model, tokens, tokenizer.known_tokens)
-    abilities = abilities_of(model, config, arguments)  # before there are adapters around it, which hide what it takes
-    if wants_adapters(config):
-        model = with_adapters(model, config, range(tokenizer.known_tokens, tokens))
+    capabilities = determine_capabilities(
+        model, config, arguments
+    )  # before there are adapters around it, which hide what it takes
+    if uses_adapters(config):
+        model = add_adapters(model, config, range(tokenizer.known_tokens, tokens))
     freeze(model, config.freeze)
     _check_positions(model, shards, config.max_seq_length)
     if is_main_process():
-        listener.on_note(f"{parameter_counts(model)}; attention: {model.config._attn_implementation}")
-    return PreparedModel(model, tokenizer, abilities, _meter(model, arguments))
+        listener.on_note(f"{count_parameters(model)}; attention: {model.config._attn_implementation}")
+    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments))
 
 
-def _meter(model: Any, arguments: TrainingArguments) -> Meter:
+def _meter(model: Any, arguments: TrainingArguments) -> ThroughputMeter:
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else model.dtype
-    peak = device_peak(arguments.device, dtype)
-    return Meter(training_cost(model), None if peak is None else peak * arguments.world_size)
+    peak = device_peak_flops(arguments.device, dtype)
+    return ThroughputMeter(training_cost(model), None if peak is None else peak * arguments.world_size)
 
 
 def _check_positions(model: Any, shards: ShardSet, limit: int | None) -> None:
@@ -74,4 +76,6 @@ def _check_positions(model: Any, shards: ShardSet, limit: int | None) -> None:
     known = shards.manifest.splits.get(TRAIN) if shards.manifest is not None else None
     longest = min(known.length_max if known is not None else 0, limit or sys.maxsize)
     if isinstance(positions, int) and longest > positions:
-        warn_once(_log, f"the longest row has {longest} tokens; the model was made for {positions} positions")
+        warn_on_main_process(
+            _log, f"the longest row has {longest} tokens; the model was made for {positions} positions"
+        )

@@ -1,0 +1,61 @@
+"""How a model keeps the sequences of a flat batch apart: its capabilities, its attention, and its boundaries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sftkit.config.commands import TrainConfig
+from sftkit.training.data.boundaries import BoundaryEncoder, flash_boundaries, position_boundaries, sequence_boundaries
+from sftkit.training.distributed import weights_are_sharded
+from sftkit.training.models.capabilities import (
+    Capabilities,
+    capabilities_by_class,
+    evaluation_mode,
+    probe,
+    probe_capabilities,
+)
+from sftkit.training.models.sequence_attention import (
+    SEQUENCE_ATTENTION,
+    passes_sliding_window,
+    supports_sequence_attention,
+    use_sdpa_attention,
+    use_sequence_attention,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, TrainingArguments
+
+
+def determine_capabilities(model: PreTrainedModel, config: TrainConfig, arguments: TrainingArguments) -> Capabilities:
+    """What the model can do, tried out on the device that it will train on where it is whole.
+
+    Where it attends by SDPA and nothing else was asked for, it is made to do so sequence by sequence, if it can.
+    """
+    if weights_are_sharded(arguments):
+        return capabilities_by_class(model)
+    if getattr(model, "quantization_method", None) is None:
+        model.to(arguments.device)  # type: ignore[arg-type]  # transformers types it as if it took no device
+    precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    free = config.attn_implementation is None and config.padding_free != "false" and not arguments.torch_compile
+    if free and supports_sequence_attention(model) and _passes_its_windows(model, precision):
+        use_sequence_attention(model)
+        capabilities = probe_capabilities(model, boundary_encoder_for(model), precision)
+        if capabilities.separates_sequences:
+            return capabilities
+        use_sdpa_attention(model)
+    return probe_capabilities(model, boundary_encoder_for(model), precision)
+
+
+def _passes_its_windows(model: PreTrainedModel, precision: torch.dtype | None) -> bool:
+    with evaluation_mode(model, precision):
+        return probe("sliding windows", lambda: passes_sliding_window(model))
+
+
+def boundary_encoder_for(model: PreTrainedModel) -> BoundaryEncoder:
+    """How the model's attention is told where sequences end."""
+    attention = str(getattr(model.config, "_attn_implementation", ""))
+    if attention == SEQUENCE_ATTENTION:
+        return sequence_boundaries
+    return flash_boundaries if attention.startswith("flash") else position_boundaries
