@@ -127,11 +127,12 @@ def pytest_runtest_call() -> Generator[None]:
 def _early(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Workers are forked ready, as `preprocess` has them; else each would take seconds to import what it needs."""
     from sftkit.config.commands import PreprocessConfig
-    from sftkit.preprocessing.worker_warmup import SMALL, warm_up_workers
+    from sftkit.execution.processes import SMALL_SOURCE
+    from sftkit.preprocessing.worker_warmup import warm_up_workers
 
     big = tmp_path_factory.mktemp("early") / "big.jsonl"
     with big.open("wb") as stream:
-        stream.truncate(SMALL)
+        stream.truncate(SMALL_SOURCE)
     warm_up_workers(PreprocessConfig(output_dir="o", training_data_path=(str(big),), model_name_or_path="sample:model"))
 
 

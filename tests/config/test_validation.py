@@ -11,7 +11,7 @@ from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.schema import DatasetConfig, ProcessorConfig, SplitConfig
 from sftkit.config.validation import validate
 from sftkit.errors import ConfigError
-from sftkit.preprocessing.training_shards import check_data
+from sftkit.preprocessing.training_shards import check_training_data
 
 
 def config(*datasets: DatasetConfig, **changes: Any) -> PreprocessConfig:
@@ -31,7 +31,7 @@ def problems(made: PreprocessConfig) -> tuple[str, ...]:
 @pytest.mark.parametrize("key", ["tokens_per_device_batch", "shuffle_window", "sample_steps", "lora_r"])
 def test_what_training_counts_must_be_one_or_more(key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} must be 1 or more, not 0"):
-        check_data(TrainConfig(**{"output_dir": "o", "training_data_path": ("p",), key: 0}))
+        check_training_data(TrainConfig(**{"output_dir": "o", "training_data_path": ("p",), key: 0}))
 
 
 @pytest.mark.parametrize("weights", [(0.7, 0.2, 0.1), (0.7, 0.3), (1.0,), (0.1,) * 10, (1 / 3, 1 / 3, 1 / 3)])

@@ -14,14 +14,14 @@ import pytest
 
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.execution.runner import WorkerError
-from sftkit.execution.worker_pool import Workers
+from sftkit.execution.worker_pool import WorkerPool
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def run(function: Callable[[T], R], tasks: list[T], count: int) -> Iterator[tuple[T, R]]:
-    with Workers(count) as workers:
+    with WorkerPool(count) as workers:
         yield from workers.run(function, tasks)
 
 
@@ -109,7 +109,7 @@ def test_where_an_engine_differed_is_known_outside_of_the_worker_too() -> None:
 
 def test_all_runs_use_the_same_processes_which_are_others_than_this_one() -> None:
     before = children()
-    with Workers(2) as workers:
+    with WorkerPool(2) as workers:
         first = {pid for _, pid in workers.run(where, list(range(6)))}
         started = children() - before
         second = {pid for _, pid in workers.run(where, list(range(6)))}
@@ -121,12 +121,12 @@ def test_all_runs_use_the_same_processes_which_are_others_than_this_one() -> Non
 
 
 def test_a_single_task_runs_in_this_process() -> None:
-    with Workers(2) as workers:
+    with WorkerPool(2) as workers:
         assert list(workers.run(where, [7])) == [(7, os.getpid())]
 
 
 def test_a_task_that_raises_ends_the_run_at_once_and_the_next_run_works() -> None:
-    with Workers(2) as workers:
+    with WorkerPool(2) as workers:
         begun = time.monotonic()
         with pytest.raises(ValueError, match="three"):
             list(workers.run(fail_or_sleep, [4, 3, 5, 6, 7]))
@@ -137,7 +137,7 @@ def test_a_task_that_raises_ends_the_run_at_once_and_the_next_run_works() -> Non
 def test_a_run_that_nobody_follows_to_its_end_is_broken_off() -> None:
     before = children()
     begun = time.monotonic()
-    with Workers(2) as workers:
+    with WorkerPool(2) as workers:
         assert next(workers.run(fail_or_sleep, [4, 5, 6])) in [(5, 5), (6, 6)]
     assert time.monotonic() - begun < 30
     assert children() == before
@@ -145,7 +145,7 @@ def test_a_run_that_nobody_follows_to_its_end_is_broken_off() -> None:
 
 def test_one_worker_collects_garbage_less_often_and_leaves_the_collector_as_it_was() -> None:
     before = gc.get_threshold()
-    with Workers(1) as workers:
+    with WorkerPool(1) as workers:
         during = {thresholds for _, thresholds in workers.run(lambda _: gc.get_threshold(), [1, 2])}
         assert (during, gc.get_threshold()) == ({(50_000, *before[1:])}, before)
         with pytest.raises(ValueError, match="three"):

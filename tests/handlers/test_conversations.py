@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.convert_messages import ConvertToMessages, is_foreign
-from sftkit.handlers.registry import build_chain
+from sftkit.handlers.convert_messages import ConvertToMessages, needs_conversion
+from sftkit.handlers.registry import build_handlers
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from support import dataset, handler, preprocess, read, write_jsonl, written
 
@@ -36,7 +36,7 @@ def convert(chat_tokenizer: Callable[..., ChatTokenizer]) -> Convert:
     """Rows through the handler: those that are left, and why the others are not."""
 
     def run(*rows: Row, name: str = "convert_to_messages", **arguments: Any) -> tuple[list[Row], list[str]]:
-        [link] = build_chain(dataset("unused", data_handlers=[handler(name, **arguments)]), 0)
+        [link] = build_handlers(dataset("unused", data_handlers=[handler(name, **arguments)]), 0)
         log = RowLog()
         batch = link.bind(chat_tokenizer())(Batch(list(rows), np.arange(1, len(rows) + 1)), log)
         return batch.rows, [bad.reason for bad in log.bad]
@@ -450,8 +450,8 @@ def test_only_what_needs_it_is_converted(convert: Convert) -> None:
 
 
 def test_foreign_forms_are_told_from_those_that_templates_know() -> None:
-    assert is_foreign([TURN])
-    assert is_foreign([{"role": "user", "content": "hi"}, {"role": "assistant", "content": [part("text", "x")]}])
+    assert needs_conversion([TURN])
+    assert needs_conversion([{"role": "user", "content": "hi"}, {"role": "assistant", "content": [part("text", "x")]}])
     for known in (
         [{"role": "user", "content": "hi", "from": "web"}],
         [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
@@ -460,7 +460,7 @@ def test_foreign_forms_are_told_from_those_that_templates_know() -> None:
         None,
         "from",
     ):
-        assert not is_foreign(known)
+        assert not needs_conversion(known)
 
 
 @given(

@@ -16,7 +16,7 @@ from sftkit.config.schema import HandlerConfig
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError, TokenizerError
-from sftkit.handlers.registry import HANDLERS, build_chain
+from sftkit.handlers.registry import HANDLERS, build_handlers
 from sftkit.handlers.user_function import UserFunction, check_trusted
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from support import ALL_TOKENIZERS, WATCHED, dataset
@@ -37,7 +37,7 @@ def apply(chat_tokenizer: MakeChatTokenizer) -> Apply:
         rows: list[Row], *handlers: HandlerConfig, name: str = "bpe", template: str | None = None
     ) -> tuple[list[Row], RowLog]:
         batch, log = Batch(rows, np.arange(1, len(rows) + 1)), RowLog()
-        for link in build_chain(dataset("unused", data_handlers=handlers), 0):
+        for link in build_handlers(dataset("unused", data_handlers=handlers), 0):
             batch = link.bind(chat_tokenizer(template, name=name))(batch, log)
         tokens = {name: [column[i].tolist() for i in range(len(batch))] for name, column in batch.tokens.items()}
         return [
@@ -263,7 +263,7 @@ def test_a_tokenizer_without_eos_is_an_error_where_eos_is_asked_for(
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
     tools = ChatTokenizer(ChatTokenizerSpec(TokenizerSpec(str(tmp_path)), "assistant", WATCHED))
-    [link] = build_chain(dataset("unused", data_handlers=[handler]), 0)
+    [link] = build_handlers(dataset("unused", data_handlers=[handler]), 0)
     with pytest.raises(TokenizerError, match="has no eos token, and one is asked for"):
         link.bind(tools)
 
@@ -429,7 +429,7 @@ def test_remove_columns_takes_what_the_handler_did_not_write(apply: Apply, remov
 
 def problems(*handlers: HandlerConfig) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        build_chain(dataset("unused", data_handlers=handlers), 2)
+        build_handlers(dataset("unused", data_handlers=handlers), 2)
     return list(caught.value.problems)
 
 

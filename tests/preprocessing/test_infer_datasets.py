@@ -13,7 +13,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import ProcessorConfig, SplitConfig
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
-from sftkit.preprocessing.infer_datasets import datasets_of
+from sftkit.preprocessing.infer_datasets import resolve_datasets
 from support import dataset, handler, preprocess, write_jsonl, written
 
 Locate = Callable[[str], str]
@@ -25,7 +25,7 @@ PAIR = [handler("tokenize_and_apply_input_masking", input_field_name="input", ou
 def chosen(columns: list[str], **options: Any) -> list[tuple[str, dict[str, Any]]]:
     """(name, arguments) of the handlers that rows with these columns get."""
     config = PreprocessConfig(output_dir="out", training_data_path=("in.jsonl",), **options)
-    [only] = datasets_of(config, lambda _: columns)
+    [only] = resolve_datasets(config, lambda _: columns)
     return [(each.name, dict(each.arguments["fn_kwargs"])) for each in only.data_handlers]
 
 
@@ -145,4 +145,4 @@ def test_our_own_shards_bring_their_validation_split_along(tmp_path: Path, token
 def test_listed_data_sets_are_taken_as_they_are() -> None:
     listed = (dataset("a.jsonl", name="a"), dataset("b.jsonl", name="b"))
     config = PreprocessConfig(output_dir="out", datasets=listed, dataprocessor=ProcessorConfig())
-    assert datasets_of(config, lambda _: pytest.fail("no column is needed")) == listed
+    assert resolve_datasets(config, lambda _: pytest.fail("no column is needed")) == listed

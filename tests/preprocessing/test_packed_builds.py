@@ -25,7 +25,7 @@ from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError
 from sftkit.preprocessing.planning import plan
 from sftkit.preprocessing.preview import preview_shards
-from sftkit.preprocessing.training_shards import check_data, shards_for
+from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
 from sftkit.shards.manifest import Manifest, length_histogram
 from sftkit.shards.reading import open_shards
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
@@ -371,16 +371,16 @@ def test_train_packs_rows_that_are_not_packed_into_its_cache(tmp_path: Path) -> 
     )
     there = open_shards(str(tmp_path / "shards"))
     assert there.manifest is not None
-    plain = shards_for(training(tmp_path, tmp_path / "shards"), Silent())
+    plain = find_or_build_shards(training(tmp_path, tmp_path / "shards"), Silent())
     assert plain == there
-    packs = shards_for(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
+    packs = find_or_build_shards(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
     assert packs.root.parent == tmp_path / "cache"
     assert packs.manifest is not None
     assert packs.manifest.tokenizer == there.manifest.tokenizer, "the tokens are still those of their own tokenizer"
     for split in ("train", "validation"):
         made = sequences(written(packs.root, split))
         assert by_ids(made) == by_ids([unpredicted(row) for row in written(tmp_path / "shards", split)])
-    again = shards_for(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
+    again = find_or_build_shards(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
     assert again.root == packs.root
 
 
@@ -389,19 +389,19 @@ def test_train_takes_packs_as_they_are_and_refuses_to_pack_them_in_another_way(t
     preprocess(tmp_path / "packs", dataset(source), packing="bfd", pack_length=12)
     there = open_shards(str(tmp_path / "packs"))
     for options in ({}, {"max_seq_length": 99}, {"packing": "bfd", "pack_length": 12}):
-        assert shards_for(training(tmp_path, tmp_path / "packs", **options), Silent()) == there
+        assert find_or_build_shards(training(tmp_path, tmp_path / "packs", **options), Silent()) == there
     for kind, size in (("bfd", 13), ("wrapped", 12)):
         config = training(tmp_path, tmp_path / "packs", packing=kind, pack_length=size)
         with pytest.raises(
             ConfigError, match=r"packed already \(packing=bfd, pack_length=12\) and cannot be packed again"
         ):
-            shards_for(config, Silent())
+            find_or_build_shards(config, Silent())
 
 
 def test_train_lays_text_end_to_end_for_continued_pretraining(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"number {i} is {i}"} for i in range(30)])
     options: dict[str, Any] = {"packing": "wrapped", "max_seq_length": 64, "model_name_or_path": "sample:model"}
-    shards = shards_for(training(tmp_path, source, **options), Silent())
+    shards = find_or_build_shards(training(tmp_path, source, **options), Silent())
     assert shards.manifest is not None
     packs = written(shards.root)
     assert sorted(len(pack["input_ids"]) for pack in packs)[1:] == [64] * (len(packs) - 1)
@@ -411,4 +411,4 @@ def test_train_lays_text_end_to_end_for_continued_pretraining(tmp_path: Path) ->
 
 def test_train_finds_out_about_packing_without_a_length_before_it_reads_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give pack_length, or max_seq_length"):
-        check_data(training(tmp_path, tmp_path / "nowhere", packing="bfd"))
+        check_training_data(training(tmp_path, tmp_path / "nowhere", packing="bfd"))

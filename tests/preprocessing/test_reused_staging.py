@@ -20,7 +20,7 @@ from sftkit.config.schema import DatasetConfig, ProcessorConfig
 from sftkit.core.progress import Silent
 from sftkit.core.rows import Ragged
 from sftkit.errors import DataError, OutputError, SourceError
-from sftkit.preprocessing.build import is_done, run
+from sftkit.preprocessing.build import find_finished, run
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.unit_store import UnitStore
@@ -112,9 +112,9 @@ def test_a_run_that_fails_leaves_the_data_set_it_was_to_replace_alone(tmp_path: 
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
     assert len((tmp_path / "out" / ".staging" / "quarantine.jsonl").read_text().splitlines()) == 2
     config = PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(paired(source),), num_workers=1, **options)
-    assert is_done(plan(config)) is not None
+    assert find_finished(plan(config)) is not None
     (tmp_path / "out" / "quarantine.jsonl").write_text("another\n")
-    assert is_done(plan(config)) is None
+    assert find_finished(plan(config)) is None
 
 
 def test_values_that_one_type_cannot_hold_are_told_the_same_in_units_of_any_size(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sftkit.config.schema import DatasetConfig, HandlerConfig, SplitConfig
 from sftkit.core.progress import Silent
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError, OutputError, SourceError
-from sftkit.preprocessing.build import is_done, run
+from sftkit.preprocessing.build import find_finished, run
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import read_manifest
 from sftkit.shards.reading import open_shards
@@ -703,14 +703,14 @@ def test_a_finished_plan_is_known_as_done_and_a_changed_one_is_not(
         model_name_or_path=tokenizer_path("bpe"),
         num_workers=1,
     )
-    assert is_done(plan(config)) is None
+    assert find_finished(plan(config)) is None
     manifest = run(plan(config), Silent())
-    assert is_done(plan(config)) == manifest
-    assert is_done(plan(replace(config, unit_size=300, num_workers=2))) == manifest
-    assert is_done(plan(replace(config, num_dataset_shards=2))) is None
-    assert is_done(plan(replace(config, model_name_or_path=tokenizer_path("bos")))) is None
+    assert find_finished(plan(config)) == manifest
+    assert find_finished(plan(replace(config, unit_size=300, num_workers=2))) == manifest
+    assert find_finished(plan(replace(config, num_dataset_shards=2))) is None
+    assert find_finished(plan(replace(config, model_name_or_path=tokenizer_path("bos")))) is None
     write_jsonl(pairs, PAIRS[:-1])
-    assert is_done(plan(config)) is None
+    assert find_finished(plan(config)) is None
 
 
 def test_planning_writes_nothing_and_reports_all_config_problems_at_once(tmp_path: Path, pairs: Path) -> None:

@@ -74,14 +74,14 @@ def printed_by(code: str, *arguments: str | Path) -> list[str]:
 SLEEPERS = """
 import sys, time
 from pathlib import Path
-from sftkit.execution.worker_pool import Workers
+from sftkit.execution.worker_pool import WorkerPool
 
 def sleep(path):
     Path(path).touch()
     time.sleep(300)
 
 if __name__ == "__main__":
-    with Workers(2) as workers:
+    with WorkerPool(2) as workers:
         list(workers.run(sleep, sys.argv[1:]))
 """
 
@@ -106,7 +106,7 @@ import multiprocessing, os, sys
 from multiprocessing import forkserver
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig
-from sftkit.preprocessing.worker_warmup import start_early
+from sftkit.preprocessing.worker_warmup import warm_up_workers
 
 def is_running():
     return forkserver._forkserver._forkserver_pid is not None
@@ -115,7 +115,7 @@ before = dict(os.environ)
 big, small = sys.argv[1:]
 for path, workers in ((small, 2), (small, None), ("nowhere.jsonl", 2), ("hub/id", None), (big, 1), (big, 2)):
     data = DatasetConfig(name="data", data_paths=(path,))
-    start_early(PreprocessConfig(output_dir="o", datasets=(data,), num_workers=workers))
+    warm_up_workers(PreprocessConfig(output_dir="o", datasets=(data,), num_workers=workers))
     print(os.path.basename(path), workers, is_running(), dict(os.environ) == before)
 """
 

@@ -32,9 +32,9 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.core.row_log import BadRow, RowLog
 from sftkit.core.rows import Row
 from sftkit.errors import DataError, SftkitError
-from sftkit.preprocessing.accounting.balance import UnbalancedError
-from sftkit.preprocessing.accounting.quarantine import BadRowBudget, most_rows
-from sftkit.preprocessing.build import is_done
+from sftkit.preprocessing.accounting.quarantine import BadRowBudget, max_rows_per_unit
+from sftkit.preprocessing.accounting.row_counts import RowAccountingError
+from sftkit.preprocessing.build import find_finished
 from sftkit.preprocessing.pipeline import StagingTask
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest, read_manifest
@@ -417,7 +417,7 @@ def test_many_bad_rows_are_told_of_in_part_and_kept_up_to_a_limit(
 def test_a_run_is_given_up_when_nothing_that_may_come_can_save_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
-    monkeypatch.setattr("sftkit.preprocessing.stage_units.BAD_ROWS_GATHERED", 0)
+    monkeypatch.setattr("sftkit.preprocessing.stage_units.EXCESS_BAD_ROWS", 0)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "first"}\n' + "".join(f"{{broken {number:03d}\n" for number in range(200)))
     with pytest.raises(DataError, match=r"(?s)^\d+ or more rows cannot be used.*before all rows were read; mend them"):
@@ -437,7 +437,7 @@ def test_it_is_not_given_up_before(tmp_path_factory: pytest.TempPathFactory, lin
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_text("\n".join(['{"text": "first"}', *lines]))
     files = scan_files(find_sources(dataset(path)), unit_size)
-    most = most_rows(files)
+    most = max_rows_per_unit(files)
     for file in files:
         for unit in file.units:
             log = RowLog()
@@ -445,7 +445,7 @@ def test_it_is_not_given_up_before(tmp_path_factory: pytest.TempPathFactory, lin
     counts = Counter(lines)
     bad, read = counts["{x"] + counts["[1]"], len(lines) + 1 - counts[""]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sftkit.preprocessing.stage_units.BAD_ROWS_GATHERED", 0)
+        patch.setattr("sftkit.preprocessing.stage_units.EXCESS_BAD_ROWS", 0)
         limit = float(round(Decimal(bad) / read + Decimal("0.0005"), 3))
         manifest = preprocess(path.parent / "out", dataset(path), max_bad_rows=limit, unit_size=unit_size)
     assert (manifest.rows_read, manifest.quarantined) == (read, bad)
@@ -457,10 +457,10 @@ def test_a_data_set_with_more_bad_rows_than_are_allowed_now_is_refused_and_stays
     planned = plan(PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(data,), max_bad_rows=3, num_workers=1))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     for allowed in (3, 4, 0.3):
-        assert is_done(replace(planned, config=replace(planned.config, max_bad_rows=allowed))) == manifest
+        assert find_finished(replace(planned, config=replace(planned.config, max_bad_rows=allowed))) == manifest
     for refused in (0, 2, 0.29):
         with pytest.raises(DataError, match=r"out: holds this data set, but 3 rows could not be used.*; they are in "):
-            is_done(replace(planned, config=replace(planned.config, max_bad_rows=refused)))
+            find_finished(replace(planned, config=replace(planned.config, max_bad_rows=refused)))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -540,7 +540,7 @@ def test_a_row_that_is_lost_on_the_way_stops_the_run_before_anything_is_publishe
 ) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"input_ids": [1, 2], "labels": [1, 2]}] * 5)
     monkeypatch.setattr("sftkit.preprocessing.finalize._without_untrained", lambda batch, log: batch.slice(0, 4))
-    with pytest.raises(UnbalancedError) as caught:
+    with pytest.raises(RowAccountingError) as caught:
         preprocess(tmp_path / "out", dataset(path))
     assert str(caught.value).startswith(
         f"the rows do not add up: {path} (data): 5 rows read, 4 kept, 0 dropped, 0 quarantined"

@@ -28,7 +28,7 @@ from sftkit.config.binding import Problem, bind
 from sftkit.config.commands import TrainConfig
 from sftkit.core.progress import Silent
 from sftkit.errors import SftkitError
-from sftkit.preprocessing.training_shards import check_data, shards_for
+from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
 from sftkit.sample import sample_path
 from support import write_jsonl
 
@@ -88,8 +88,8 @@ def fed(place: Path, *options: object) -> Outcome:
     assert config is not None, problems
     try:
         with within(60):
-            check_data(config)
-            shards = shards_for(config, Silent())
+            check_training_data(config)
+            shards = find_or_build_shards(config, Silent())
             load_run_tokenizer(config, shards)
             for split in shards.splits:
                 rows = open_split(shards, split, 4096, None, 1 << 20)

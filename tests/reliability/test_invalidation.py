@@ -1,7 +1,7 @@
 """For each input of `preprocess`: which units are run again when it changes, and whether the data set counts as done.
 
 Each case changes one thing in a folder whose units are all staged. Asserted are the units that are run; that the shards
-are, byte for byte, those of a run that found nothing staged; and what `is_done` says of the data set made before.
+are, byte for byte, those of a run that found nothing staged; and what `find_finished` says of the data set made before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import is_required
 from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS as EVERY_HANDLER
-from sftkit.preprocessing.build import is_done
+from sftkit.preprocessing.build import find_finished
 from sftkit.preprocessing.unit_keys import recipe_key
 from sftkit.shards.manifest import Manifest
 from support import shard_bytes
@@ -492,7 +492,7 @@ def test_exactly_what_a_change_concerns_is_run_again(
     before = shard_bytes(folder / "out")
     world = World.of(folder, case.kind)
     case.change(world)
-    done = is_done(world.plan(output_dir=str(folder / "out"))) is not None
+    done = find_finished(world.plan(output_dir=str(folder / "out"))) is not None
     after = world.preprocess(output_dir=str(folder / "again"))
     fresh = world.preprocess(output_dir=str(folder / "fresh"), staging_dir=None)
     run = after.units - after.units_found

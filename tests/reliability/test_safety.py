@@ -429,7 +429,12 @@ def test_our_own_code_unpickles_nothing_but_what_its_processes_tell_each_other()
         if re.search(r"\b(?:c?pickle|dill|joblib|shelve)\.loads?\(|\ballow_pickle\b|\btorch\.load\(|weights_only=False",
                      path.read_text(encoding="utf-8"))
     }  # fmt: skip
-    assert found == {"staging.py", "preloading.py", "shards/writing.py", "execution/cluster.py"}
+    assert found == {
+        "execution/ray_cluster.py",
+        "preprocessing/stage_units.py",
+        "preprocessing/worker_warmup.py",
+        "shards/writing/shard_writer.py",
+    }
 
 
 def test_code_of_others_is_off_unless_asked_for_and_named_in_the_manifest(

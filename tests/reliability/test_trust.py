@@ -23,7 +23,7 @@ from sftkit.config.schema import SplitConfig
 from sftkit.core.progress import Silent
 from sftkit.errors import DataError, OutputError, SftkitError, SourceError, TrainingError, UsageError
 from sftkit.inspection.verify.verify_dataset import Verification, verify
-from sftkit.preprocessing.training_shards import shards_for
+from sftkit.preprocessing.training_shards import find_or_build_shards
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import digest_of
 from sftkit.shards.reading import ShardSet, open_shards
@@ -411,7 +411,7 @@ def belongs(folder: Path, shards: str | ShardSet = "shards", model: str = "model
         output_dir=str(folder / "out"), cache_dir=str(folder / "cache"), model_name_or_path=str(folder / model),
         training_data_path=(str(folder / str(shards)),) if isinstance(shards, str) else (), **options,
     )  # fmt: skip
-    found = shards_for(config, Silent()) if isinstance(shards, str) else shards
+    found = find_or_build_shards(config, Silent()) if isinstance(shards, str) else shards
     return load_run_tokenizer(config, found)
 
 

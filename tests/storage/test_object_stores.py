@@ -24,7 +24,7 @@ from sftkit.core.progress import Silent
 from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.inspection.report import inspect_shards
 from sftkit.inspection.verify.verify_dataset import verify
-from sftkit.preprocessing.build import is_done, output_of, run
+from sftkit.preprocessing.build import find_finished, output_for, run
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_shards
@@ -75,7 +75,7 @@ def config(source: str, output: str, bucket: Bucket, **options: Any) -> Preproce
 
 def made(wanted: PreprocessConfig) -> Manifest:
     planned = plan(wanted)
-    done = is_done(planned)
+    done = find_finished(planned)
     return done if done is not None else run(planned, Silent())
 
 
@@ -197,10 +197,10 @@ def test_a_shard_that_is_lost_is_made_again(source: Path, bucket: Bucket) -> Non
     made(wanted)
     before = bucket.files("out")
     bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
-    assert is_done(plan(wanted)) is None
+    assert find_finished(plan(wanted)) is None
     made(wanted)
     assert shards_in(bucket, "out") == {name: data for name, data in before.items() if name.endswith(".parquet")}
-    assert is_done(plan(wanted)) is not None
+    assert find_finished(plan(wanted)) is not None
 
 
 def test_bad_rows_are_told_beside_the_shards(tmp_path: Path, bucket: Bucket) -> None:
@@ -230,14 +230,14 @@ def broken(*_: object) -> None:
 
 def test_a_run_that_lost_its_lock_leaves_alone_what_another_has_made(source: Path, bucket: Bucket) -> None:
     mine, theirs = (config(str(source), bucket.url("out"), bucket, pack_length=length) for length in (64, 128))
-    with output_of(mine).open(overwrite=False) as output:  # and then it stands still for a long time
+    with output_for(mine).open(overwrite=False) as output:  # and then it stands still for a long time
         bucket.system.rm_file(f"{bucket.name}/out/.staging/lock")
         other = made(theirs)
         before = bucket.files("out")
         with pytest.raises(OutputError, match="another run has begun to write there, so this one writes nothing more"):
             output.publish(replace(other, splits={}), ())
     assert bucket.files("out") == before
-    assert is_done(plan(theirs)) is not None
+    assert find_finished(plan(theirs)) is not None
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -347,7 +347,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_run_is_refused(source: Path, bucket: Bucket, place: RemotePath) -> None:
     wanted = config(str(source), place.url, bucket)
     planned = plan(wanted)
-    with output_of(wanted).open(overwrite=False), pytest.raises(OutputError, match="another run is writing there"):
+    with output_for(wanted).open(overwrite=False), pytest.raises(OutputError, match="another run is writing there"):
         run(planned, Silent())
     run(planned, Silent())
 

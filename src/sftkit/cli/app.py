@@ -118,18 +118,18 @@ def _preprocess(config: PreprocessConfig) -> None:
     from sftkit.cli.console.output import printable, results, start_logging
     from sftkit.cli.console.show_preprocess import print_plan, print_result
     from sftkit.cli.console.show_progress import make_progress
-    from sftkit.preprocessing.build import cluster_of, is_done, output_of, run
-    from sftkit.preprocessing.planning import check, plan
+    from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
+    from sftkit.preprocessing.planning import check_config, plan
 
     start_logging(config.log_level)
-    check(config)
+    check_config(config)
     import_transformers_without_torch()
-    with cluster_of(config) as cluster:
+    with open_cluster(config) as cluster:
         planned = plan(config, cluster)
         if config.dry_run:
             print_plan(planned, results())
-        elif is_done(planned) is not None:
-            output_of(planned.config).tidy()
+        elif find_finished(planned) is not None:
+            output_for(planned.config).tidy()
             typer.echo(printable(f"{config.output_dir}: complete and unchanged, nothing to do"))
         else:
             print_result(run(planned, make_progress(), cluster), config.output_dir, results())
@@ -185,7 +185,7 @@ def _train(config: TrainConfig) -> None:
     from sftkit.cli.console.output import results, start_logging
     from sftkit.cli.console.show_progress import make_progress
     from sftkit.cli.console.show_training import print_training, show_training
-    from sftkit.preprocessing.training_shards import check_data, shards_for
+    from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
     from sftkit.training.arguments.build_arguments import make_training_arguments
     from sftkit.training.distributed import (
         is_main_process,
@@ -195,11 +195,11 @@ def _train(config: TrainConfig) -> None:
     )
 
     start_logging(config.log_level)
-    check_data(config)
+    check_training_data(config)
     silence_other_processes()
     arguments = make_training_arguments(config)
     with main_process_first() as main:
-        shards = shards_for(config, make_progress() if main else Silent())
+        shards = find_or_build_shards(config, make_progress() if main else Silent())
     from sftkit.training.run import train
 
     with show_training() as listener, report_lost_processes():

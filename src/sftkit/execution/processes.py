@@ -12,6 +12,9 @@ from contextlib import contextmanager
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 """Forked from a server that holds nothing but what all workers need; elsewhere, each started fresh."""
 
+SMALL_SOURCE = 4 << 20
+"""Bytes of source below which starting worker processes takes longer than it saves."""
+
 
 def available_cores() -> int:
     """Cores that this process may use."""
@@ -19,7 +22,7 @@ def available_cores() -> int:
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
+def deferred_interrupts() -> Iterator[None]:
     """Let processes be started whole, and deaf to Ctrl-C: in a terminal it reaches every process, but only this one is
     to answer, and then it ends the workers.
 

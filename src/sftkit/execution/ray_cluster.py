@@ -42,7 +42,7 @@ _LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked for ag
 _PACKAGES = ("numpy", "pyarrow", "transformers", "tokenizers", "jinja2", "minijinja", "gigatoken")
 
 
-class VersionsError(ConfigError):
+class VersionMismatchError(ConfigError):
     """A node has other packages than this machine."""
 
 
@@ -54,15 +54,15 @@ class _Sent:
     content: bytes = field(compare=False, repr=False)
 
 
-class Cluster:
+class RayCluster:
     """A connection to a Ray cluster, to be used in a `with` block.
 
     address: `auto`, HOST:PORT, or None for a cluster of this machine alone, which ends with the block. at_once: how
     many tasks may run at the same time; None for as many as the cluster has cores.
     """
 
-    is_here = False
-    sees_our_files = False
+    runs_in_process = False
+    shares_local_files = False
 
     def __init__(self, address: str | None, at_once: int | None) -> None:
         self._address = address
@@ -70,7 +70,7 @@ class Cluster:
         self._looked = 0.0
         self._cores = 1
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> RayCluster:
         """Connect.
 
         Raises:
@@ -230,7 +230,7 @@ def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
     here = _versions()
     others = [f"{name} {here[name]} (here: {said})" for name, said in versions if here[name] != said]
     if others:
-        raise VersionsError(
+        raise VersionMismatchError(
             f"the node {platform.node()} has {', '.join(others)}: the shards would have other bytes; install the same "
             "versions on all nodes"
         )
@@ -239,7 +239,7 @@ def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
     except OSError:
         os.chdir("/")  # where no relative path finds another file by chance
     from sftkit.core.transformers_import import import_transformers_without_torch
-    from sftkit.execution.worker_pool import settle
+    from sftkit.execution.worker_pool import collect_garbage_rarely
 
     import_transformers_without_torch()
-    settle()
+    collect_garbage_rarely()

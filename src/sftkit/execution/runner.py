@@ -19,11 +19,11 @@ class Runner(Protocol):
     """Runs tasks, which are pure: they may be run again, or elsewhere."""
 
     @property
-    def is_here(self) -> bool:
+    def runs_in_process(self) -> bool:
         """Whether tasks run in this very process."""
 
     @property
-    def sees_our_files(self) -> bool:
+    def shares_local_files(self) -> bool:
         """Whether tasks run where the files of this machine are."""
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:

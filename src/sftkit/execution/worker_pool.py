@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sftkit.execution.processes import START_METHOD, interrupts_held_back
+from sftkit.execution.processes import START_METHOD, deferred_interrupts
 from sftkit.execution.runner import WorkerError
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ _COLLECT_EVERY = 50_000  # allocations; rows are many small objects and hold no 
 
 
 @contextmanager
-def calm_collector() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Let the garbage collector look for cycles less often, and never among what is there already."""
     thresholds = gc.get_threshold()
     gc.freeze()
@@ -71,13 +71,13 @@ class _Context(BaseContext):
         return (process for process in self._made if process.pid is not None)
 
 
-class Workers:
+class WorkerPool:
     """Some processes that run tasks; with a count of one there are none, and tasks run in this process.
 
     To be used in a `with` block, at whose end the processes end too.
     """
 
-    sees_our_files = True
+    shares_local_files = True
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -85,7 +85,7 @@ class Workers:
         self._context = _Context()
         self._held = tempfile.TemporaryDirectory(prefix="sftkit-workers-")
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(
@@ -95,7 +95,7 @@ class Workers:
         self._held.cleanup()
 
     @property
-    def is_here(self) -> bool:
+    def runs_in_process(self) -> bool:
         """Whether tasks run in this very process."""
         return self._count <= 1
 
@@ -110,7 +110,7 @@ class Workers:
             Exception: whatever `function` raises; tasks that are running are broken off, others not begun.
         """
         if self._count <= 1 or (len(tasks) <= 1 and self._pool is None):
-            with calm_collector():
+            with rare_garbage_collection():
                 for task in tasks:
                     yield task, function(task)
             return
@@ -119,7 +119,7 @@ class Workers:
         finished = False
         try:
             while waiting or running:
-                with interrupts_held_back():
+                with deferred_interrupts():
                     pool = self._started()
                     while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
                         number, task = waiting.pop()
@@ -182,10 +182,10 @@ def _begin() -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     import_transformers_without_torch()
-    settle()
+    collect_garbage_rarely()
 
 
-def settle() -> None:
+def collect_garbage_rarely() -> None:
     """Let the garbage collector of this process look for cycles less often, and never among what is there already."""
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)

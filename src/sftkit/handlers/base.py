@@ -85,7 +85,7 @@ class Handler:
         raise NotImplementedError
 
 
-def usable(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Batch, list[T]]:
+def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Batch, list[T]]:
     """`function` of every row, and the batch without the rows on which it raised `RowError` (quarantined) or
     `RowDroppedError` (counted).
     """
@@ -106,7 +106,7 @@ def usable(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Bat
 
 
 @contextmanager
-def naming_rows(batch: Batch) -> Iterator[None]:
+def locate_engine_differences(batch: Batch) -> Iterator[None]:
     """Say of which row an `EngineDifferenceError` is, where the rows of a batch are encoded together."""
     try:
         yield
@@ -114,23 +114,23 @@ def naming_rows(batch: Batch) -> Iterator[None]:
         raise error.at(str(batch.numbers[error.index])) from None
 
 
-def each_row(function: Callable[[Row], Row]) -> Step:
+def row_step(function: Callable[[Row], Row]) -> Step:
     """A step that treats rows one by one; a `RowError` quarantines the row."""
 
     def step(batch: Batch, log: RowLog) -> Batch:
-        kept, rows = usable(batch, log, function)
+        kept, rows = map_rows(batch, log, function)
         return kept.with_rows(rows)
 
     return step
 
 
-def check_limit(name: str, value: int | None) -> None:
+def check_positive(name: str, value: int | None) -> None:
     """Raise `ConfigError` when a length that an argument gives is less than 1."""
     if value is not None and value < 1:
         raise ConfigError(f"{name} must be 1 or more, not {value}")
 
 
-def text_of(row: Row, column: str) -> str:
+def text_in(row: Row, column: str) -> str:
     """The text in a column.
 
     Raises:
@@ -139,7 +139,7 @@ def text_of(row: Row, column: str) -> str:
     try:
         value = row[column]
     except KeyError:
-        raise RowError(missing_column(column, row)) from None
+        raise RowError(missing_column_message(column, row)) from None
     if isinstance(value, str):
         return checked_text(value)
     if value is None:
@@ -147,6 +147,6 @@ def text_of(row: Row, column: str) -> str:
     raise RowError(f"column {column!r} must be text, not {type(value).__name__}")
 
 
-def missing_column(column: str, columns: Sequence[str] | Row) -> str:
+def missing_column_message(column: str, columns: Sequence[str] | Row) -> str:
     """The sentence for a column that is not there."""
     return f"column {column!r} not found; columns here: {', '.join(columns) or 'none'}"

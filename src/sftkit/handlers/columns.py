@@ -10,7 +10,7 @@ import numpy as np
 from sftkit.config.fields import option
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import Batch, Row
-from sftkit.handlers.base import Handler, Step, Tools, check_limit, missing_column, usable
+from sftkit.handlers.base import Handler, Step, Tools, check_positive, map_rows, missing_column_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class DuplicateColumns(Handler):
         """Copy, in rows or in token columns."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch = having(batch, log, (self.old_column,))
+            batch = require_columns(batch, log, (self.old_column,))
             if self.old_column in batch.tokens:
                 return batch.with_tokens(**{self.new_column: batch.tokens[self.old_column]})
             return batch.with_rows([{**row, self.new_column: row[self.old_column]} for row in batch.rows])
@@ -58,8 +58,8 @@ class RenameColumns(Handler):
         """Rename, in rows or in token columns."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch = having(batch, log, self.reads())
-            batch, _ = usable(batch, log, self._check_new_names)
+            batch = require_columns(batch, log, self.reads())
+            batch, _ = map_rows(batch, log, self._check_new_names)
             rows = [{self.columns.get(name, name): value for name, value in row.items()} for row in batch.rows]
             tokens = {self.columns.get(name, name): column for name, column in batch.tokens.items()}
             return Batch(rows, batch.numbers, tokens)
@@ -86,7 +86,7 @@ class RetainColumns(Handler):
         """Drop all others."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            return keep_columns(having(batch, log, self.columns), frozenset(self.columns))
+            return keep_columns(require_columns(batch, log, self.columns), frozenset(self.columns))
 
         return step
 
@@ -105,7 +105,7 @@ class RemoveColumns(Handler):
         """Drop them."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch = having(batch, log, self.columns)
+            batch = require_columns(batch, log, self.columns)
             return keep_columns(batch, frozenset(batch.columns()) - frozenset(self.columns))
 
         return step
@@ -124,14 +124,14 @@ class SkipLargeText(Handler):
 
     def bind(self, tools: Tools) -> Step:
         """Measure and drop."""
-        check_limit("skip_large_text: max_length", self.max_length)
+        check_positive("skip_large_text: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch = having(batch, log, (self.column_name,))
+            batch = require_columns(batch, log, (self.column_name,))
             if self.column_name in batch.tokens:
                 lengths = batch.tokens[self.column_name].lengths
             else:
-                batch, measured = usable(batch, log, lambda row: _length(row[self.column_name], self.column_name))
+                batch, measured = map_rows(batch, log, lambda row: _length(row[self.column_name], self.column_name))
                 lengths = np.array(measured, np.int64)
             kept = lengths < self.max_length
             log.drop(f"skip_large_text: {self.column_name} has {self.max_length} or more", int((~kept).sum()))
@@ -140,16 +140,16 @@ class SkipLargeText(Handler):
         return step
 
 
-def having(batch: Batch, log: RowLog, columns: Collection[str]) -> Batch:
+def require_columns(batch: Batch, log: RowLog, columns: Collection[str]) -> Batch:
     """The rows that have all these columns; others are quarantined."""
     wanted = [column for column in columns if column not in batch.tokens]
 
     def check(row: Row) -> None:
         for column in wanted:
             if column not in row:
-                raise RowError(missing_column(column, [*row, *batch.tokens]))
+                raise RowError(missing_column_message(column, [*row, *batch.tokens]))
 
-    return usable(batch, log, check)[0]
+    return map_rows(batch, log, check)[0]
 
 
 def keep_columns(batch: Batch, columns: Collection[str]) -> Batch:

@@ -14,8 +14,16 @@ from sftkit.config.fields import nearest, option
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Handler, Step, Tools, each_row, missing_column
-from sftkit.handlers.tool_calls import Call, calls_beside, calls_of, kind_of, parsed, text_and_calls, tools_of
+from sftkit.handlers.base import Handler, Step, Tools, missing_column_message, row_step
+from sftkit.handlers.tool_calls import (
+    Call,
+    message_calls,
+    parse_calls,
+    parse_json,
+    parse_tools,
+    split_text_and_calls,
+    type_name,
+)
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
 """Where a conversation is looked for, in this order, when nothing names its column."""
@@ -83,17 +91,17 @@ class ConvertToMessages(Handler):
         for name, role in self.roles.items():
             if role not in ROLES:
                 raise ConfigError(f"convert_to_messages: roles.{name}: unknown role {role!r}{nearest(role, ROLES)}")
-        return each_row(self._convert)
+        return row_step(self._convert)
 
     def _convert(self, row: Row) -> Row:
         column = self.conversation_column or _first_of(row, *CONVERSATION_COLUMNS)
         if column not in row:
-            raise RowError(missing_column(column, row))
+            raise RowError(missing_column_message(column, row))
         turns = row[column]
-        if self.only_if_needed and not is_foreign(turns):
+        if self.only_if_needed and not needs_conversion(turns):
             return {**row, self.messages_column: turns} if column != self.messages_column else row
         if not isinstance(turns, list) or not turns:
-            raise RowError(f"column {column!r} must hold a list of messages, not {kind_of(turns)}")
+            raise RowError(f"column {column!r} must hold a list of messages, not {type_name(turns)}")
         messages = []
         for index, turn in enumerate(turns):
             try:
@@ -103,23 +111,23 @@ class ConvertToMessages(Handler):
         system = row.get(self.system_column)
         if system and all(message["role"] not in (_SYSTEM, _DEVELOPER) for message in messages):
             if not isinstance(system, str):
-                raise RowError(f"column {self.system_column!r} must be text, not {kind_of(system)}")
+                raise RowError(f"column {self.system_column!r} must be text, not {type_name(system)}")
             messages.insert(0, {"role": _SYSTEM, "content": system})
         converted = {**row, self.messages_column: messages}
         if self.tools_column in row:
             try:
-                converted[TOOLS] = tools_of(row[self.tools_column])
+                converted[TOOLS] = parse_tools(row[self.tools_column])
             except RowError as error:
                 raise RowError(f"column {self.tools_column!r}: {error}") from None
         return converted
 
     def _message(self, turn: Any) -> dict[str, Any]:
         if not isinstance(turn, dict):
-            raise RowError(f"it must be an object, not {kind_of(turn)}")
+            raise RowError(f"it must be an object, not {type_name(turn)}")
         role_key = self.role_key or _first_of(turn, "role", "from")
         content_key = self.content_key or _first_of(turn, "content", "value")
         role = self._role(turn, role_key)
-        calls, reasons = calls_beside(turn), any(turn.get(key) for key in _REASONING_KEYS)
+        calls, reasons = message_calls(turn), any(turn.get(key) for key in _REASONING_KEYS)
         said = _said(turn.get(content_key), role, silent=bool(calls) or reasons)
         if said.reasoning is not None and reasons:
             raise RowError("it has reasoning both in its content and beside it")
@@ -143,7 +151,7 @@ class ConvertToMessages(Handler):
         return role
 
 
-def is_foreign(conversation: object) -> bool:
+def needs_conversion(conversation: object) -> bool:
     """Whether a conversation is in a form that chat templates do not know: `from`/`value`, or parts with a `value`."""
     if not isinstance(conversation, list):
         return False
@@ -181,15 +189,15 @@ def _said(content: Any, role: str, *, silent: bool) -> _Said:
         return _said_call(content)
     if isinstance(content, str) or _is_parts(content):
         return _Said(content)
-    raise RowError(f"its content must be text, not {kind_of(content)}")
+    raise RowError(f"its content must be text, not {type_name(content)}")
 
 
 def _said_call(content: Any) -> _Said:
     """A call or several, as objects or as JSON text, after what was thought and said first."""
     if not isinstance(content, str):
-        return _Said(calls=calls_of(content))
+        return _Said(calls=parse_calls(content))
     thinking = _THINKING.match(content)
-    text, calls = text_and_calls(content[thinking.end() :] if thinking else content)
+    text, calls = split_text_and_calls(content[thinking.end() :] if thinking else content)
     return _Said(text, thinking[1].strip("\n") if thinking else None, calls)
 
 
@@ -209,11 +217,11 @@ def _said_in_parts(parts: list[Any], role: str) -> _Said:
             raise RowError(f"chat templates write reasoning, text and calls in this order, and its parts are {order}")
         latest = kind
         if kind == _TOOL_CALL:
-            calls += calls_of(parsed(value, "its call"))
+            calls += parse_calls(parse_json(value, "its call"))
         elif isinstance(value, str):
             texts[kind].append(value)
         else:
-            raise RowError(f"the value of a part of type {name!r} must be text, not {kind_of(value)}")
+            raise RowError(f"the value of a part of type {name!r} must be text, not {type_name(value)}")
     reasoning = "".join(texts[_REASONING]) if texts[_REASONING] else None
     return _Said("".join(texts[_TEXT]), reasoning, tuple(calls), _flags_of(parts))
 

@@ -57,7 +57,7 @@ _MAP_ARGUMENTS = ("remove_columns", "batched", "batch_size", "num_proc")
 
 
 @dataclass(frozen=True)
-class Link:
+class ConfiguredHandler:
     """A handler in its place. remove_columns: columns dropped after it, or `all` that it did not write."""
 
     name: str
@@ -97,7 +97,7 @@ class Link:
         return (left - gone) | written
 
 
-def build_chain(dataset: DatasetConfig, position: int) -> tuple[Link, ...]:
+def build_handlers(dataset: DatasetConfig, position: int) -> tuple[ConfiguredHandler, ...]:
     """The handlers of `datasets[position]`, each with its arguments read and checked.
 
     Raises:
@@ -115,16 +115,16 @@ def build_chain(dataset: DatasetConfig, position: int) -> tuple[Link, ...]:
     return tuple(links)
 
 
-def text_column(links: Sequence[Link]) -> str | None:
+def last_text_column(links: Sequence[ConfiguredHandler]) -> str | None:
     """The column that the last text handler of a chain wrote or read."""
     columns = [getattr(link.handler, "dataset_text_field", None) for link in links]
     return next((column for column in reversed(columns) if column), None)
 
 
-def _build_link(config: HandlerConfig, where: str, problems: list[Problem]) -> Link | None:
+def _build_link(config: HandlerConfig, where: str, problems: list[Problem]) -> ConfiguredHandler | None:
     own, removed = _arguments(config, where, problems)
     if ":" in config.name:
-        return Link(config.name, UserFunction(path=config.name, fn_kwargs=own), removed)
+        return ConfiguredHandler(config.name, UserFunction(path=config.name, fn_kwargs=own), removed)
     name = HANDLER_ALIASES.get(config.name, config.name)
     if name not in HANDLERS:
         known = ", ".join(HANDLERS)
@@ -145,7 +145,7 @@ def _build_link(config: HandlerConfig, where: str, problems: list[Problem]) -> L
             problems.append(Problem(where, f"{where}.{config.name}: {ours!r} is given twice, once as {key!r}"))
         arguments[ours] = value
     handler = bind(kind, arguments, problems, section=f"{where}.{config.name}")
-    return Link(name, handler, removed) if handler is not None else None
+    return ConfiguredHandler(name, handler, removed) if handler is not None else None
 
 
 def _arguments(config: HandlerConfig, where: str, problems: list[Problem]) -> tuple[dict[str, Any], tuple[str, ...]]:

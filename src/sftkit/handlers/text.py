@@ -11,7 +11,7 @@ from sftkit.config.fields import option
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Handler, Step, Tools, each_row, missing_column, text_of
+from sftkit.handlers.base import Handler, Step, Tools, missing_column_message, row_step, text_in
 from sftkit.sandbox.render_limits import TemplateLimitError, limited
 from sftkit.sandbox.template_check import refuse_endless
 
@@ -38,7 +38,7 @@ class ApplyTokenizerChatTemplate(Handler):
     def bind(self, tools: Tools) -> Step:
         """Render each row."""
         tools.check_chat_template()
-        return each_row(lambda row: {**row, self.dataset_text_field: tools.render(row, self.conversation_column)})
+        return row_step(lambda row: {**row, self.dataset_text_field: tools.render(row, self.conversation_column)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class ApplyCustomJinjaTemplate(Handler):
                 raise RowError(f"the template cannot render this row: {error}") from None
             return {**row, self.dataset_text_field: text + eos}
 
-        return each_row(render)
+        return row_step(render)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class ApplyCustomDataFormattingTemplate(Handler):
             text = _PLACEHOLDER.sub(lambda match: _value_text(row, match[1].strip()), self.template)
             return {**row, self.dataset_text_field: text + eos}
 
-        return each_row(substitute)
+        return row_step(substitute)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,16 +132,16 @@ class AddTokenizerEosToken(Handler):
         eos = tools.eos_token
 
         def append(row: Row) -> Row:
-            text = text_of(row, self.dataset_text_field)
+            text = text_in(row, self.dataset_text_field)
             closed = self.only_if_missing and text.rstrip().endswith(eos)
             return {**row, self.dataset_text_field: text if closed else text + eos}
 
-        return each_row(append)
+        return row_step(append)
 
 
 def _value_text(row: Row, column: str) -> str:
     if column not in row:
-        raise RowError(missing_column(column, row))
+        raise RowError(missing_column_message(column, row))
     value: Any = row[column]
     if value is None:
         raise RowError(f"column {column!r} is null where text should be")

@@ -9,7 +9,7 @@ import numpy as np
 from sftkit.config.fields import option
 from sftkit.core.row_log import PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, Supervised
-from sftkit.handlers.base import Handler, Step, Tools, check_limit, naming_rows, text_of, usable
+from sftkit.handlers.base import Handler, Step, Tools, check_positive, locate_engine_differences, map_rows, text_in
 
 _SPACE = (" ", "\n", "\t")
 
@@ -32,11 +32,11 @@ class Tokenize(Handler):
 
     def bind(self, tools: Tools) -> Step:
         """Encode a batch at once."""
-        check_limit("tokenize: max_length", self.max_length)
+        check_positive("tokenize: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, texts = usable(batch, log, lambda row: tools.encodable(text_of(row, self.dataset_text_field)))
-            with naming_rows(batch):
+            batch, texts = map_rows(batch, log, lambda row: tools.encodable(text_in(row, self.dataset_text_field)))
+            with locate_engine_differences(batch):
                 ids = tools.encode(texts, truncation=self.truncation, max_length=self.max_length)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
 
@@ -64,14 +64,14 @@ class TokenizeAndApplyInputMasking(Handler):
         eos = tools.eos_token if self.add_eos_token else ""
 
         def pair(row: Row) -> tuple[str, str]:
-            source = tools.screen_text(text_of(row, self.input_field_name))
-            target = tools.screen_text(text_of(row, self.output_field_name))
+            source = tools.screen_text(text_in(row, self.input_field_name))
+            target = tools.screen_text(text_in(row, self.output_field_name))
             return source, tools.encodable(_joined(source, target) + eos)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, pairs = usable(batch, log, pair)
-            with naming_rows(batch):
-                return with_supervision(batch, tools.encode_pairs([p[0] for p in pairs], [p[1] for p in pairs]))
+            batch, pairs = map_rows(batch, log, pair)
+            with locate_engine_differences(batch):
+                return add_token_columns(batch, tools.encode_pairs([p[0] for p in pairs], [p[1] for p in pairs]))
 
         return step
 
@@ -95,33 +95,33 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
 
     def bind(self, tools: Tools) -> Step:
         """Render row by row, encode a batch at once."""
-        check_limit("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
+        check_positive("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
         tools.check_chat_template()
 
         column = self.conversation_column
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, screened = usable(batch, log, lambda row: tools.screen(row, column))
+            batch, screened = map_rows(batch, log, lambda row: tools.screen(row, column))
             for number, (_, holds_tokens) in zip(batch.numbers, screened, strict=True):
                 if holds_tokens:
                     log.note(SPECIAL_TOKEN_IN_CONTENT, int(number))
-            batch, turns = usable(
+            batch, turns = map_rows(
                 batch.with_rows([row for row, _ in screened]), log, lambda row: tools.find_turns(row, column)
             )
             for number, row in zip(batch.numbers, batch.rows, strict=True):
                 if tools.prompts_differ(row, column):
                     log.note(PROMPT_MISMATCH, int(number))
-            with naming_rows(batch):
+            with locate_engine_differences(batch):
                 made = tools.encode_conversations([t[0] for t in turns], [t[1] for t in turns])
             if self.max_seq_length is not None:
                 limits = np.full(len(batch), self.max_seq_length, np.int64)
                 made = Supervised(made.input_ids.head(limits), made.labels.head(limits))
-            return with_supervision(batch, made)
+            return add_token_columns(batch, made)
 
         return step
 
 
-def with_supervision(batch: Batch, made: Supervised) -> Batch:
+def add_token_columns(batch: Batch, made: Supervised) -> Batch:
     """A batch with `input_ids`, `labels` and an `attention_mask` of ones."""
     columns = {INPUT_IDS: made.input_ids, LABELS: made.labels, ATTENTION_MASK: _ones(made.input_ids)}
     return batch.with_tokens(**columns)

@@ -16,7 +16,7 @@ Call = dict[str, Any]
 _CALL_START = re.compile(r"\[\s*\{|\{\s*\"")
 
 
-def calls_of(value: Any) -> tuple[Call, ...]:
+def parse_calls(value: Any) -> tuple[Call, ...]:
     """One call or a list of them, each as `{"name", "arguments"}`, bare or below `function`.
 
     Raises:
@@ -27,14 +27,14 @@ def calls_of(value: Any) -> tuple[Call, ...]:
     return (_call(value),)
 
 
-def text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
+def split_text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
     """What a text says first, and the calls that it ends with: JSON of one, of a list, or of one after the other.
 
     Raises:
         RowError: it does not end with a call, or there is a call that other text follows.
     """
     try:
-        return "", calls_of(parsed(text, "its call"))
+        return "", parse_calls(parse_json(text, "its call"))
     except RowError as error:
         for start in _CALL_START.finditer(text):
             calls, end = _calls_from(text, start.start())
@@ -45,7 +45,7 @@ def text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
         raise error
 
 
-def calls_beside(message: Mapping[str, Any]) -> tuple[Call, ...]:
+def message_calls(message: Mapping[str, Any]) -> tuple[Call, ...]:
     """The calls that a message has under a key of their own: `tool_calls`, or the older `function_call`.
 
     Raises:
@@ -53,27 +53,27 @@ def calls_beside(message: Mapping[str, Any]) -> tuple[Call, ...]:
     """
     calls, single = message.get("tool_calls"), message.get("function_call")
     if isinstance(calls, str) and calls.strip():
-        calls = parsed(calls, "its tool_calls")
-    return (*(calls_of(calls) if calls else ()), *(calls_of(single) if single else ()))
+        calls = parse_json(calls, "its tool_calls")
+    return (*(parse_calls(calls) if calls else ()), *(parse_calls(single) if single else ()))
 
 
-def tools_of(value: Any) -> list[Any] | None:
+def parse_tools(value: Any) -> list[Any] | None:
     """The tools of a row, a list or JSON text of one, with bare functions wrapped; None where there are none.
 
     Raises:
         RowError: it is not a list of tools.
     """
     if isinstance(value, str):
-        value = parsed(value, "it") if value.strip() else None
+        value = parse_json(value, "it") if value.strip() else None
     if not value:
         return None
     tools = [value] if isinstance(value, dict) else value
     if not isinstance(tools, list):
-        raise RowError(f"it must be a list of tools, not {kind_of(tools)}")
+        raise RowError(f"it must be a list of tools, not {type_name(tools)}")
     return [_tool(tool, index) for index, tool in enumerate(tools)]
 
 
-def parsed(text: Any, what: str) -> Any:
+def parse_json(text: Any, what: str) -> Any:
     """JSON text as the value it stands for; anything else is that value already.
 
     Raises:
@@ -88,7 +88,7 @@ def parsed(text: Any, what: str) -> Any:
         raise RowError(f"{what} is not JSON: {reason}") from None
 
 
-def kind_of(value: Any) -> str:
+def type_name(value: Any) -> str:
     """What a value is, for a sentence about it."""
     if value is None:
         return "null"
@@ -97,7 +97,7 @@ def kind_of(value: Any) -> str:
 
 def _call(value: Any) -> Call:
     if not isinstance(value, dict):
-        raise RowError(f"a call must be an object with a name, not {kind_of(value)}")
+        raise RowError(f"a call must be an object with a name, not {type_name(value)}")
     function = value.get("function")
     if isinstance(function, dict):
         around = {key: each for key, each in value.items() if key != "function"}
@@ -112,9 +112,9 @@ def _call(value: Any) -> Call:
         raise RowError(f"the call of {name!r} has no arguments (keys: {', '.join(function)})")
     arguments = function.get(key)
     if isinstance(arguments, str):
-        arguments = parsed(arguments, f"the arguments of {name!r}") if arguments.strip() else None
+        arguments = parse_json(arguments, f"the arguments of {name!r}") if arguments.strip() else None
     if arguments is not None and not isinstance(arguments, dict):
-        raise RowError(f"the arguments of {name!r} must be an object, not {kind_of(arguments)}")
+        raise RowError(f"the arguments of {name!r} must be an object, not {type_name(arguments)}")
     others = {other: each for other, each in function.items() if other not in ("name", key)}
     return {"type": "function", **around, "function": {"name": name, "arguments": arguments or {}, **others}}
 
@@ -125,14 +125,14 @@ def _calls_from(text: str, start: int) -> tuple[tuple[Call, ...], int]:
     with suppress(ValueError, RecursionError, RowError):
         while start < len(text):
             value, end = decoder.raw_decode(text, start)
-            calls += calls_of(value)
+            calls += parse_calls(value)
             start = len(text) - len(text[end:].lstrip())
     return tuple(calls), start
 
 
 def _tool(tool: Any, index: int) -> dict[str, Any]:
     if not isinstance(tool, dict):
-        raise RowError(f"tool {index} must be an object, not {kind_of(tool)}")
+        raise RowError(f"tool {index} must be an object, not {type_name(tool)}")
     if isinstance(tool.get("function"), dict):
         return tool if "type" in tool else {"type": "function", **tool}
     if tool.get("type") not in (None, "function"):

@@ -90,7 +90,7 @@ def import_function(path: str) -> Callable[..., Any]:
     return cast(Callable[..., Any], function)
 
 
-def own_modules(paths: Iterable[str]) -> list[tuple[str, Path]]:
+def user_modules(paths: Iterable[str]) -> list[tuple[str, Path]]:
     """The files of the modules that functions are in, and of all that these have imported, which are of the user's own:
     name below the directory that they are imported from, and where they are.
 

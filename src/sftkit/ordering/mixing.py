@@ -56,7 +56,7 @@ def order_splits(parts: Sequence[MixSource], seed: int, stopping_strategy: str) 
     return {TRAIN: _mix(trains, seed, stopping_strategy), VALIDATION: _joined(validations)}
 
 
-def fractions(split: SplitConfig | None) -> tuple[float, float]:
+def split_fractions(split: SplitConfig | None) -> tuple[float, float]:
     """(train, validation) fractions; where one is not given it is the rest."""
     if split is None or (split.train is None and split.validation is None):
         return 1.0, 0.0
@@ -67,12 +67,12 @@ def fractions(split: SplitConfig | None) -> tuple[float, float]:
 
 
 def _is_validation_only(split: SplitConfig | None) -> bool:
-    return fractions(split)[0] == 0
+    return split_fractions(split)[0] == 0
 
 
 def _split(rows: Indices, part: MixSource, seed: int) -> tuple[Indices, Indices]:
     """`train_test_split(train_size, test_size, seed)`: validation rows are the first of the permutation."""
-    train, validation = fractions(part.split)
+    train, validation = split_fractions(part.split)
     nothing = rows[:0]
     if validation == 0 and train == 1:
         return rows, nothing

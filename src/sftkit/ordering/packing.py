@@ -58,7 +58,7 @@ def pack_length_of(options: DataOptions) -> int | None:
     return None if options.packing == NONE else options.pack_length or options.max_seq_length
 
 
-def packed(lengths: Offsets | Ids, options: DataOptions) -> Packs | None:
+def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs | None:
     """Rows of these lengths as the options want them packed; None where they want no packs."""
     capacity = pack_length_of(options)
     if capacity is None:

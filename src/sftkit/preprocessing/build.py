@@ -15,17 +15,17 @@ from sftkit.core.progress import Progress, Stopwatch, shown
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import DataError
-from sftkit.execution.ray_cluster import Cluster
+from sftkit.execution.ray_cluster import RayCluster
 from sftkit.execution.runner import Runner
-from sftkit.execution.worker_pool import Workers
+from sftkit.execution.worker_pool import WorkerPool
 from sftkit.ordering.mixing import Indices, MixSource, order_splits
-from sftkit.ordering.packing import BFD, NONE, pack_length_of, packed
-from sftkit.preprocessing.accounting.balance import Account, check_balance
-from sftkit.preprocessing.accounting.manifest_builder import empty_message, make_manifest, split_info
+from sftkit.ordering.packing import BFD, NONE, make_packs, pack_length_of
+from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_rows_message, split_info
 from sftkit.preprocessing.accounting.quarantine import BadRowBudget, Quarantine, bad_rows_message
-from sftkit.preprocessing.pack_overflow import fitted
+from sftkit.preprocessing.accounting.row_counts import RowCounts, check_row_accounting
+from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.planning import Plan
-from sftkit.preprocessing.stage_units import BAD_ROWS_GATHERED, stage_units
+from sftkit.preprocessing.stage_units import EXCESS_BAD_ROWS, stage_units
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput
@@ -40,13 +40,13 @@ from sftkit.storage.paths import RemotePath, path_of
 _log = logging.getLogger(__name__)
 
 
-def is_done(plan: Plan) -> Manifest | None:
+def find_finished(plan: Plan) -> Manifest | None:
     """The manifest of the output directory when it holds exactly what the plan would make, else None.
 
     Raises:
         DataError: it does, but with more bad rows than the plan allows.
     """
-    directory = output_of(plan.config)
+    directory = output_for(plan.config)
     manifest = _of_this_plan(plan, directory)
     if manifest is None or not directory.holds(manifest):
         return None
@@ -79,40 +79,40 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
     """
     watch = Stopwatch()
     config = plan.config
-    directory = output_of(config)
+    directory = output_for(config)
     damaged = _of_this_plan(plan, directory) is not None  # shards are missing: made again, nothing else is lost
     with (
         directory.open(overwrite=config.overwrite or damaged) as output,
-        nullcontext(runner) if runner is not None else Workers(plan.workers) as workers,
+        nullcontext(runner) if runner is not None else WorkerPool(plan.workers) as workers,
     ):
         staged = stage_units(plan, workers, progress, output.units)
         _check_bad_rows(plan, staged, output)
-        staged = fitted(staged, config, workers)
+        staged = apply_pack_overflow(staged, config, workers)
         _check_bad_rows(plan, staged, output)
         watch.lap("stage")
         processor = config.dataprocessor
         orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
         usable = _usable(staged)
         orders = {split: usable[rows] for split, rows in orders.items()}
-        layout = layout_of(staged, is_packed=config.packing != NONE)
+        layout = shard_columns_of(staged, is_packed=config.packing != NONE)
         watch.lap("order")
         splits = _write_splits(plan, staged, orders, layout, workers, output, progress)
         watch.lap("write")
         manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
-        check_balance(manifest)
+        check_row_accounting(manifest)
         return output.publish(manifest, Quarantine(plan, staged))
 
 
-def cluster_of(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
+def open_cluster(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
     """Who runs the tasks of a config elsewhere; None where this machine does.
 
     Raises:
         ConfigError: when it is entered, where there is no such cluster.
     """
-    return nullcontext() if config.executor == "local" else Cluster(config.ray_address, config.num_workers)
+    return nullcontext() if config.executor == "local" else RayCluster(config.ray_address, config.num_workers)
 
 
-def output_of(config: PreprocessConfig) -> Output[Any]:
+def output_for(config: PreprocessConfig) -> Output[Any]:
     """The place that a config writes to."""
     options = config.storage_options
     staging = None if config.staging_dir is None else path_of(config.staging_dir, options)
@@ -128,10 +128,10 @@ def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output[Any
     Raises:
         DataError: they are too many; the first of them (as many as are gathered) are left in the output directory.
     """
-    account, tolerance = Account.of(staged), BadRowBudget(plan.config.max_bad_rows)
+    account, tolerance = RowCounts.of(staged), BadRowBudget(plan.config.max_bad_rows)
     allowed = tolerance.allowed(account.read)
     if account.quarantined > allowed:
-        bad = Quarantine(plan, staged, int(allowed) + BAD_ROWS_GATHERED)
+        bad = Quarantine(plan, staged, int(allowed) + EXCESS_BAD_ROWS)
         is_whole, where = len(staged) == len(plan.units), str(output.tell_bad_rows(bad))
         raise DataError(bad_rows_message(bad, account, tolerance, is_whole=is_whole, where=where))
 
@@ -145,7 +145,7 @@ def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
         units = [by_number[unit.number] for file in files for unit in file.units]
         rows = sum(unit.kept for unit in units)
         if not rows:
-            raise DataError(empty_message(units, dataset.data_paths[0]))
+            raise DataError(no_rows_message(units, dataset.data_paths[0]))
         parts.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle))
     return parts
 
@@ -157,7 +157,7 @@ def _usable(staged: Sequence[StagedUnit]) -> Indices:
     return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *unfit]))
 
 
-def layout_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardColumns:
+def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardColumns:
     """The columns that all units have in common.
 
     Raises:
@@ -227,7 +227,7 @@ def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Count
     if length is None:
         return Sequences(rows, sizes[rows])
     fitting = np.minimum(sizes[rows], length) if config.packing == BFD else sizes[rows]
-    packs = packed(fitting, config)
+    packs = make_packs(fitting, config)
     assert packs is not None
     if split == TRAIN:
         packs = packs.take(np.random.default_rng(config.dataprocessor.seed).permutation(len(packs)))

@@ -11,9 +11,9 @@ import numpy as np
 
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch, Ragged, Row, predicted
-from sftkit.handlers.base import naming_rows, text_of, usable
+from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
-from sftkit.handlers.tokens import with_supervision
+from sftkit.handlers.tokens import add_token_columns
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 NO_TRAINED_TOKEN = "no trained token"
@@ -27,7 +27,7 @@ _NO_LABELS = (
 
 
 @dataclass(frozen=True)
-class Ending:
+class RowFinalizer:
     """How a data set's rows are finished.
 
     text_fields: columns that may be the text; the first that the rows have is it. retained: columns that the config
@@ -108,12 +108,12 @@ class Ending:
         assert text_field is not None
         make_tokens = self.response_template is not None or self.train_on_all
         check = tools.encodable if make_tokens else str
-        batch, texts = usable(batch, log, lambda row: check(text_of(row, text_field)))
+        batch, texts = map_rows(batch, log, lambda row: check(text_in(row, text_field)))
         if self.response_template is not None:
             return self._mask_responses(batch, texts, self.response_template, log, tools)
         if self.train_on_all:
-            with naming_rows(batch):
-                return with_supervision(batch, tools.encode_spans(texts, [[] for _ in texts]))
+            with locate_engine_differences(batch):
+                return add_token_columns(batch, tools.encode_spans(texts, [[] for _ in texts]))
         return batch
 
     def _mask_responses(
@@ -125,8 +125,8 @@ class Ending:
         kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]
         kept_spans = [row for row in spans if row]
         batch = batch.keep(found)
-        with naming_rows(batch):
-            return with_supervision(batch, tools.encode_spans(kept_texts, kept_spans))
+        with locate_engine_differences(batch):
+            return add_token_columns(batch, tools.encode_spans(kept_texts, kept_spans))
 
     def _limited(self, batch: Batch, log: RowLog) -> Batch:
         if self.max_seq_length is None:
@@ -153,7 +153,7 @@ def _absorb_tokens(batch: Batch, log: RowLog) -> Batch:
     for name in TOKEN_COLUMNS:
         if name in batch.tokens or not any(name in row for row in batch.rows):
             continue
-        batch, lists = usable(batch, log, partial(_ids_of, name))
+        batch, lists = map_rows(batch, log, partial(_ids_of, name))
         rows = [{key: value for key, value in row.items() if key != name} for row in batch.rows]
         batch = batch.with_rows(rows).with_tokens(**{name: Ragged.from_lists(lists)})
     return batch

@@ -22,7 +22,7 @@ DEFAULT_TEXT_FIELD = "text"
 FORMATTED_TEXT_FIELD = "formatted_text"
 
 
-def datasets_of(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetConfig, ...]:
+def resolve_datasets(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetConfig, ...]:
     """The data sets of a config: those listed, or those that `training_data_path` and its companions stand for.
 
     Raises:
@@ -48,7 +48,7 @@ def datasets_of(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetCon
     return tuple(_with_handlers(part, options, columns_of(part)) for part in parts)
 
 
-def as_text_shards(options: PreprocessConfig) -> PreprocessConfig:
+def options_for_text_shards(options: PreprocessConfig) -> PreprocessConfig:
     """The options as they apply to text shards that `preprocess` wrote: what made their text is done already.
 
     So the command line that made the shards, or the one that would have tokenized the raw data, tokenizes them.

@@ -32,7 +32,7 @@ PACKING = "packing"
 """Who drops rows that fit no pack, in the account."""
 
 
-def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig, runner: Runner) -> list[StagedUnit]:
+def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, runner: Runner) -> list[StagedUnit]:
     """The same units, with the rows that fit no pack counted as dropped or quarantined, and marked as not to be used.
 
     A row that is cut loses what is past the pack when it is gathered; one that has no trained token left is dropped.
@@ -60,7 +60,7 @@ def fitted(staged: Sequence[StagedUnit], config: PreprocessConfig, runner: Runne
     return made
 
 
-def misfits(staged: StagedUnit, unit: Unit, length: int) -> Iterator[BadRow]:
+def overflowing_rows(staged: StagedUnit, unit: Unit, length: int) -> Iterator[BadRow]:
     """The rows of a unit that are quarantined because they fit no pack, in order, with what they are in their source:
     staged rows are tokens, and a person wants to see what they were. The source is read again, as far as rows are asked
     for.

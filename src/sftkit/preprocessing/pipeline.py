@@ -15,9 +15,9 @@ from sftkit.core.row_log import EngineDifferenceError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step
-from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns, having, keep_columns
-from sftkit.handlers.registry import Link, build_chain, text_column
-from sftkit.preprocessing.finalize import Ending
+from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns, keep_columns, require_columns
+from sftkit.handlers.registry import ConfiguredHandler, build_handlers, last_text_column
+from sftkit.preprocessing.finalize import RowFinalizer
 from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
 from sftkit.sandbox.render_limits import TemplateLimitError
 from sftkit.shards.staging.unit_store import UnitStore
@@ -25,7 +25,7 @@ from sftkit.shards.staging.unit_writer import RetainedError, StagedUnit, Staging
 from sftkit.sources.work_units import Unit, read_unit
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 
-FINISHING = "finish"
+FINALIZE = "finish"
 """Who has the rows after all handlers, in accounts and measurements."""
 
 
@@ -38,7 +38,7 @@ class Recipe:
 
     options: DataOptions
     datasets: tuple[DatasetConfig, ...]
-    tools: ChatTokenizerSpec
+    chat_tokenizer: ChatTokenizerSpec
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class StagingTask:
 class Pipeline:
     """A recipe made ready to run: handlers built, the tokenizer loaded when something first needs it."""
 
-    def __init__(self, recipe: Recipe, tools: ChatTokenizer) -> None:
-        self.tools = tools
+    def __init__(self, recipe: Recipe, chat_tokenizer: ChatTokenizer) -> None:
+        self.chat_tokenizer = chat_tokenizer
         self._lines = {
-            dataset.name: _Line(dataset, build_chain(dataset, index), recipe.options)
+            dataset.name: _Line(dataset, build_handlers(dataset, index), recipe.options)
             for index, dataset in enumerate(recipe.datasets)
         }
         self._steps: dict[str, list[tuple[str, Step]]] = {}
@@ -90,7 +90,7 @@ class Pipeline:
         checked: AuditCollector | None = None
         with store.writer(task.key) as writer:
             log = RowLog(put_aside=writer.put_aside)
-            for batch, text_field in self.finished(unit, log, watch):
+            for batch, text_field in self.process(unit, log, watch):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
                 watch.lap("store")
@@ -100,11 +100,13 @@ class Pipeline:
                 watch.lap("audit")
         audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
         watch.lap("audit")
-        staged = writer.staged(unit.number, log, self.tools.engines, watch.seconds, audit, unit.part.first_number)
+        staged = writer.staged(
+            unit.number, log, self.chat_tokenizer.engines, watch.seconds, audit, unit.part.first_number
+        )
         store.keep(task.key, staged, writer.written)
         return staged
 
-    def finished(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
+    def process(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
         """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
 
         What becomes of rows goes to the log, and the time that reading, each handler and finishing take to the watch.
@@ -114,7 +116,7 @@ class Pipeline:
         """
         steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
         unreadable = log.beside()
-        self.tools.begin_unit()
+        self.chat_tokenizer.begin_unit()
         try:
             for batch in read_unit(unit, unreadable):
                 watch.lap("read")
@@ -123,10 +125,10 @@ class Pipeline:
                     log.handler = name
                     batch = step(batch, log)
                     watch.lap(name)
-                log.handler = FINISHING
+                log.handler = FINALIZE
                 for part in ending.parts(batch):
-                    finished = ending.finish(part, log, self.tools)
-                    watch.lap(FINISHING)
+                    finished = ending.finish(part, log, self.chat_tokenizer)
+                    watch.lap(FINALIZE)
                     yield finished
                 log.settle()
         except (EngineDifferenceError, TemplateLimitError) as error:
@@ -138,9 +140,9 @@ class Pipeline:
         line = self._lines[dataset]
         making = making_of(line.options, line.config)
         if making not in self._norms:
-            known = self.tools.vocabulary_size is not None
+            known = self.chat_tokenizer.vocabulary_size is not None
             self._norms[making] = (
-                learn_expectations(self.tools.tokenizer, making, self.tools.stop_tokens)
+                learn_expectations(self.chat_tokenizer.tokenizer, making, self.chat_tokenizer.stop_tokens)
                 if known
                 else Expectations(origin=making)
             )
@@ -149,8 +151,8 @@ class Pipeline:
     def _bound(self, dataset: str) -> list[tuple[str, Step]]:
         if dataset not in self._steps:
             line = self._lines[dataset]
-            handlers = [(link.name, link.bind(self.tools)) for link in line.links]
-            self._steps[dataset] = [*(("read", step) for step in line.load_steps(self.tools)), *handlers]
+            handlers = [(link.name, link.bind(self.chat_tokenizer)) for link in line.links]
+            self._steps[dataset] = [*(("read", step) for step in line.load_steps(self.chat_tokenizer)), *handlers]
         return self._steps[dataset]
 
 
@@ -167,7 +169,7 @@ class _Line:
     """One data set's way through the pipeline."""
 
     config: DatasetConfig
-    links: tuple[Link, ...]
+    links: tuple[ConfiguredHandler, ...]
     options: DataOptions
 
     @property
@@ -178,12 +180,12 @@ class _Line:
         return bool(self.config.retain_columns) and knowable and not made & set(self.config.retain_columns)
 
     @property
-    def ending(self) -> Ending:
+    def ending(self) -> RowFinalizer:
         """How this data set's rows are finished."""
         options = self.options
         kept_by_handlers = [link.handler.columns for link in self.links if isinstance(link.handler, RetainColumns)]
-        candidates = (options.dataset_text_field, text_column(self.links), DEFAULT_TEXT_FIELD)
-        return Ending(
+        candidates = (options.dataset_text_field, last_text_column(self.links), DEFAULT_TEXT_FIELD)
+        return RowFinalizer(
             text_fields=tuple(dict.fromkeys(name for name in candidates if name)),
             retained=frozenset(self.config.retain_columns).union(*kept_by_handlers),
             response_template=options.response_template,
@@ -207,7 +209,7 @@ class _Line:
     def _retain(self, batch: Batch, log: RowLog) -> Batch:
         """Token columns stay besides those that are named."""
         named = self.config.retain_columns
-        return keep_columns(having(batch, log, named), {*named, *TOKEN_COLUMNS})
+        return keep_columns(require_columns(batch, log, named), {*named, *TOKEN_COLUMNS})
 
     def check_columns(self, columns: Collection[str]) -> None:
         """Raise `DataError` when a handler reads a column that cannot be there, or the rows cannot be finished."""

@@ -18,15 +18,14 @@ from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import UNREAD, BadRow, RowLog
 from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS
 from sftkit.errors import ConfigError, DataError
-from sftkit.execution.processes import available_cores
+from sftkit.execution.processes import SMALL_SOURCE, available_cores
 from sftkit.execution.runner import Runner
-from sftkit.handlers.registry import build_chain
+from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import check_trusted
 from sftkit.ordering.packing import NONE, pack_length_of
-from sftkit.preprocessing.infer_datasets import as_text_shards, datasets_of
+from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve_datasets
 from sftkit.preprocessing.pipeline import Pipeline, Recipe
-from sftkit.preprocessing.unit_keys import LIMITS, recipe_key, unit_keys
-from sftkit.preprocessing.worker_warmup import SMALL
+from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key, unit_keys
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.discovery import find_sources
 from sftkit.sources.source_file import Limits, SourceFile
@@ -70,17 +69,17 @@ class Plan:
         """Processes that the run will use."""
         if any(file.file.path.startswith("memory:") for file in self.files):
             return 1  # only this process can see its memory
-        if self.config.num_workers is None and sum(file.file.size for file in self.files) < SMALL:
+        if self.config.num_workers is None and sum(file.file.size for file in self.files) < SMALL_SOURCE:
             return 1
         return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
 
-    def without(self, engine: str) -> Plan:
+    def without_engine(self, engine: str) -> Plan:
         """The same plan with one fast engine given up. It gives the same shards."""
-        recipe = replace(self.recipe, tools=self.recipe.tools.without(engine))
-        return replace(self, recipe=recipe, pipeline=Pipeline(recipe, ChatTokenizer(recipe.tools)))
+        recipe = replace(self.recipe, chat_tokenizer=self.recipe.chat_tokenizer.without(engine))
+        return replace(self, recipe=recipe, pipeline=Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer)))
 
 
-def check(config: PreprocessConfig) -> None:
+def check_config(config: PreprocessConfig) -> None:
     """Find everything wrong with a config that shows without reading data.
 
     Raises:
@@ -88,7 +87,7 @@ def check(config: PreprocessConfig) -> None:
     """
     problems: list[str] = []
     checks: list[Callable[[], object]] = [partial(validate, config), partial(tokenizer_spec, config)]
-    checks += [partial(build_chain, dataset, index) for index, dataset in enumerate(config.datasets)]
+    checks += [partial(build_handlers, dataset, index) for index, dataset in enumerate(config.datasets)]
     checks += [partial(check_trusted, name, config.trust_packages) for name in _functions(config.datasets)]
     for each in checks:
         try:
@@ -116,8 +115,8 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
         ConfigError, SourceError, DataError, TokenizerError: something cannot work as configured.
     """
     watch = Stopwatch()
-    check(config)
-    config = as_text_shards(config)
+    check_config(config)
+    config = options_for_text_shards(config)
     limits = Limits(config.max_row_bytes, config.max_expansion)
     found: dict[str, list[ScannedFile]] = {}
     scan_all: ScanAll[ScannedFile] = in_threads if runner is None else partial(_by_runner, runner)
@@ -131,19 +130,19 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     def columns_of(dataset: DatasetConfig) -> list[str]:
         return _first_columns(found_of(dataset))
 
-    datasets = datasets_of(config, columns_of)
+    datasets = resolve_datasets(config, columns_of)
     sizes = [file.file.size for dataset in datasets for file in found_of(dataset)]
-    recipe = Recipe(config, datasets, tool_spec(config, sum(sizes)))
-    pipeline = Pipeline(recipe, ChatTokenizer(recipe.tools))
+    recipe = Recipe(config, datasets, chat_tokenizer_spec(config, sum(sizes)))
+    pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
     pipeline.check()
     for dataset in datasets:
         _check_unpacked(dataset, columns_of(dataset))
         pipeline.check_columns(dataset.name, columns_of(dataset))
     files = _numbered([file for dataset in datasets for file in found[dataset.name]])
-    tokenizer = _tokenizer_info(pipeline.tools, recipe.tools.tokenizer)
+    tokenizer = _tokenizer_info(pipeline.chat_tokenizer, recipe.chat_tokenizer.tokenizer)
     if tokenizer is not None:
         _warn_of_limits(pipeline, config)
-    identity = _identity(pipeline.tools, tokenizer) if tokenizer is not None else {}
+    identity = _identity(pipeline.chat_tokenizer, tokenizer) if tokenizer is not None else {}
     keys = unit_keys(files, datasets, config, identity)
     content = _fingerprint(recipe, files, identity)
     watch.lap("plan")
@@ -202,7 +201,7 @@ def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
     return tuple(numbered)
 
 
-def tool_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
+def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
     """What tools a run over so many bytes of source works with."""
     if config.engine == "reference":
         reference = frozenset({ENCODER, RENDERER})
@@ -239,7 +238,7 @@ def _tokenizer_info(tools: ChatTokenizer, spec: TokenizerSpec | None) -> Tokeniz
 
 
 def _warn_of_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
-    limit = pipeline.tools.tokenizer.model_max_length
+    limit = pipeline.chat_tokenizer.tokenizer.model_max_length
     if config.max_seq_length is not None and limit < config.max_seq_length:
         _log.warning(
             "max_seq_length=%d is more than the tokenizer's model_max_length=%d; the rows follow max_seq_length",
@@ -256,7 +255,7 @@ def _identity(tools: ChatTokenizer, info: TokenizerInfo) -> dict[str, Any]:
         "chat_template": info.chat_template_sha256,
         "stop_tokens": tools.stop_tokens,
         "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
-        LIMITS: [tokenizer.model_max_length, tokenizer.truncation_side],
+        TOKENIZER_LIMITS: [tokenizer.model_max_length, tokenizer.truncation_side],
         "files": {} if tokenizer.is_fast else info.files,  # one written in Python is what its files make it
     }
 

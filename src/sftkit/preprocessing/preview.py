@@ -17,7 +17,7 @@ from sftkit.core.splits import TRAIN
 from sftkit.core.transformers_import import import_transformers_without_torch
 from sftkit.errors import DataError
 from sftkit.ordering.packing import NONE
-from sftkit.preprocessing.build import layout_of
+from sftkit.preprocessing.build import shard_columns_of
 from sftkit.preprocessing.planning import Plan, plan
 from sftkit.shards.reading import ShardSet
 from sftkit.shards.staging.unit_writer import StagedUnit, StagingWriter
@@ -54,7 +54,7 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     rows = _in_turns([unit.rows for unit in filled])
     sizes = np.concatenate([unit.sizes for unit in filled])[rows]
     path = scratch / shard_name(TRAIN, 0, 1)
-    write_shard(layout_of(filled), ShardTask(path, Sequences(rows, sizes)))
+    write_shard(shard_columns_of(filled), ShardTask(path, Sequences(rows, sizes)))
     unpacked = "" if config.packing == NONE else ", before they are packed"
     name = f"the first rows of {_name(config)}{unpacked} (preview, nothing written)"
     return ShardSet(scratch, {TRAIN: (path,)}, None, name)
@@ -66,7 +66,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
     units = [unit for file in planned.files if file.file.dataset == dataset for unit in file.units]
     with StagingWriter(scratch / f"sample-{number}.arrow") as writer:
         for unit in units:
-            for batch, text_field in planned.pipeline.finished(unit, log, Stopwatch()):
+            for batch, text_field in planned.pipeline.process(unit, log, Stopwatch()):
                 if len(batch):
                     writer.write(batch, text_field)
                 count += len(batch)

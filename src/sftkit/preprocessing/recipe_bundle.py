@@ -14,12 +14,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from sftkit.errors import TokenizerError
-from sftkit.handlers.user_function import own_modules
+from sftkit.handlers.user_function import user_modules
 from sftkit.preprocessing.pipeline import Recipe
 from sftkit.storage.files import size_of
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.tokenizer_files import files_of_tokenizer
 
 _TOKENIZER = "tokenizer"
@@ -34,38 +36,57 @@ class RecipeBundle:
     files: Mapping[str, bytes]
 
 
-def packed(recipe: Recipe) -> RecipeBundle:
+def bundle_recipe(recipe: Recipe) -> RecipeBundle:
     """A recipe with what it needs of this machine.
 
     Raises:
         OSError: a file cannot be read.
     """
     files: dict[str, bytes] = {}
-    spec = recipe.tools.tokenizer
+    spec = recipe.chat_tokenizer.tokenizer
     for name, path in files_of_tokenizer(spec.name) if spec is not None else ():
         files[f"{_TOKENIZER}/{name}"] = path.read_bytes()
-    for name, path in own_modules(_functions(recipe)):
+    for name, path in user_modules(_functions(recipe)):
         files[f"{_MODULES}/{name}"] = path.read_bytes()
     return RecipeBundle(recipe, files)
 
 
-def unpacked(luggage: RecipeBundle) -> Recipe:
+def unpack_recipe(bundle: RecipeBundle) -> Recipe:
     """The recipe as it works here: its tokenizer is loaded from the files that came with it, modules are found.
 
     Raises:
         TokenizerError: the directory for it belongs to someone else.
         OSError: it cannot be written.
     """
-    if not luggage.files:
-        return luggage.recipe
-    folder = _unpack(luggage.files)
+    if not bundle.files:
+        return bundle.recipe
+    folder = _unpack(bundle.files)
     if (folder / _MODULES).is_dir() and str(folder / _MODULES) not in sys.path:
         sys.path.insert(0, str(folder / _MODULES))  # before copies that a node may have, of another day
-    spec = luggage.recipe.tools.tokenizer
+    spec = bundle.recipe.chat_tokenizer.tokenizer
     if spec is None or not (folder / _TOKENIZER).is_dir():
-        return luggage.recipe
+        return bundle.recipe
     here = replace(spec, name=str(folder / _TOKENIZER))
-    return replace(luggage.recipe, tools=replace(luggage.recipe.tools, tokenizer=here))
+    return replace(bundle.recipe, chat_tokenizer=replace(bundle.recipe.chat_tokenizer, tokenizer=here))
+
+
+def matching_chat_tokenizer(spec: ChatTokenizerSpec, identity: tuple[str, str | None] | None) -> ChatTokenizer:
+    """This process's toolbox of a spec, with the tokenizer that the process which planned the run has (`identity`).
+
+    Raises:
+        TokenizerError: the tokenizer's files were changed since.
+    """
+    if identity is not None and cached_chat_tokenizer(spec).identity != identity:
+        cached_chat_tokenizer.cache_clear()  # this process, or the one it was forked from, is older than the plan
+        if cached_chat_tokenizer(spec).identity != identity:
+            raise TokenizerError("the tokenizer's files were changed while the run was going on; run it again")
+    return cached_chat_tokenizer(spec)
+
+
+@lru_cache(maxsize=1)
+def cached_chat_tokenizer(spec: ChatTokenizerSpec) -> ChatTokenizer:
+    """This process's toolbox of a spec, whichever tokenizer it has."""
+    return ChatTokenizer(spec)
 
 
 def _unpack(files: Mapping[str, bytes]) -> Path:

@@ -16,11 +16,10 @@ from sftkit.core.row_log import EngineDifferenceError
 from sftkit.errors import DataError
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import NONE
-from sftkit.preprocessing.accounting.quarantine import BadRowBudget, most_rows
+from sftkit.preprocessing.accounting.quarantine import BadRowBudget, max_rows_per_unit
 from sftkit.preprocessing.pipeline import Pipeline, StagingTask
 from sftkit.preprocessing.planning import Plan
-from sftkit.preprocessing.recipe_bundle import RecipeBundle, packed, unpacked
-from sftkit.preprocessing.tokenizer_cache import tools_like
+from sftkit.preprocessing.recipe_bundle import RecipeBundle, bundle_recipe, matching_chat_tokenizer, unpack_recipe
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.shards.staging.unit_writer import StagedUnit
 from sftkit.sources.work_units import Unit
@@ -29,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 _FOUND_AT_ONCE = 64  # units
 
-BAD_ROWS_GATHERED = 1000
+EXCESS_BAD_ROWS = 1000
 """So many bad rows over the limit are gathered before a run gives up."""
 
 
@@ -55,7 +54,7 @@ def stage_units(plan: Plan, workers: Runner, progress: Progress, store: UnitStor
             difference.sample,
         )
         store.forget(plan.keys)  # what the engine has made before cannot be trusted either
-        return stage_units(plan.without(difference.engine), workers, progress, store)
+        return stage_units(plan.without_engine(difference.engine), workers, progress, store)
 
 
 def _find(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> dict[str, StagedUnit]:
@@ -63,7 +62,7 @@ def _find(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> 
     present = store.present(plan.keys)
     parts = [tuple(present[start : start + _FOUND_AT_ONCE]) for start in range(0, len(present), _FOUND_AT_ONCE)]
     found: dict[str, StagedUnit] = {}
-    if workers.sees_our_files:
+    if workers.shares_local_files:
         for part in parts:
             found |= store.whole(part)
         return found
@@ -111,7 +110,7 @@ class _Account:
         self._tolerance = BadRowBudget(plan.config.max_bad_rows)
         self._units = Counter(plan.keys)
         self._bad = self._read = 0
-        most = most_rows(plan.files)
+        most = max_rows_per_unit(plan.files)
         self._to_come: Counter[str] = Counter()
         self._unknown: set[str] = set()
         for unit, key in zip(plan.units, plan.keys, strict=True):
@@ -133,7 +132,7 @@ class _Account:
     def is_hopeless(self) -> bool:
         """Whether bad rows are far too many, however many good ones may still come."""
         most = math.inf if self._unknown else self._read + self._all_to_come
-        return self._bad > self._tolerance.allowed(most) + BAD_ROWS_GATHERED
+        return self._bad > self._tolerance.allowed(most) + EXCESS_BAD_ROWS
 
 
 def _check_packable(plan: Plan, unit: Unit, staged: StagedUnit) -> None:
@@ -147,9 +146,9 @@ def _check_packable(plan: Plan, unit: Unit, staged: StagedUnit) -> None:
 @lru_cache(maxsize=1)
 def _pipeline(pickled: bytes, identity: tuple[str, str | None] | None) -> Pipeline:
     """One pipeline a process: it is made ready once, however many units the process works on."""
-    luggage: RecipeBundle = pickle.loads(pickled)
-    recipe = unpacked(luggage)
-    return Pipeline(recipe, tools_like(recipe.tools, identity))
+    bundle: RecipeBundle = pickle.loads(pickled)
+    recipe = unpack_recipe(bundle)
+    return Pipeline(recipe, matching_chat_tokenizer(recipe.chat_tokenizer, identity))
 
 
 def _stage_unit(
@@ -160,9 +159,9 @@ def _stage_unit(
 
 def _stage_function(plan: Plan, store: UnitStore, workers: Runner) -> partial[StagedUnit]:
     """What runs a unit: the plan's own pipeline, or that of a worker process."""
-    if workers.is_here:
+    if workers.runs_in_process:
         return partial(plan.pipeline.stage, store)
     made_with = plan.tokenizer
     identity = (made_with.fingerprint, made_with.chat_template_sha256) if made_with is not None else None
-    luggage = RecipeBundle(plan.recipe, {}) if workers.sees_our_files else packed(plan.recipe)
-    return partial(_stage_unit, pickle.dumps(luggage), identity, store)
+    bundle = RecipeBundle(plan.recipe, {}) if workers.shares_local_files else bundle_recipe(plan.recipe)
+    return partial(_stage_unit, pickle.dumps(bundle), identity, store)

@@ -15,8 +15,8 @@ from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN
 from sftkit.errors import ConfigError, SourceError
 from sftkit.ordering.packing import NONE, pack_length_of
-from sftkit.preprocessing.build import is_done, output_of, run
-from sftkit.preprocessing.planning import Plan, check, plan
+from sftkit.preprocessing.build import find_finished, output_for, run
+from sftkit.preprocessing.planning import Plan, check_config, plan
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.engines import ENCODER, RENDERER
 
@@ -25,13 +25,13 @@ _log = logging.getLogger(__name__)
 _KEY_LENGTH = 32  # characters of the fingerprint that name a cached data set
 
 
-def check_data(config: TrainConfig) -> None:
+def check_training_data(config: TrainConfig) -> None:
     """Raise `ConfigError` for what is wrong with a config, before any data is read."""
     validate(config)
-    check(as_preprocess(config, config.cache_dir))
+    check_config(as_preprocess(config, config.cache_dir))
 
 
-def shards_for(config: TrainConfig, progress: Progress) -> ShardSet:
+def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
     """Tokenized shards to train on.
 
     A directory or file of Parquet with `input_ids` and `labels` is used as it is, unless its rows are to be packed and
@@ -84,18 +84,20 @@ def _built(config: TrainConfig, progress: Progress) -> ShardSet:
         planned = plan(as_preprocess(replace(config, train_on="all"), config.cache_dir))
     place = Path(config.cache_dir).expanduser() / planned.fingerprint[:_KEY_LENGTH]
     planned = replace(planned, config=replace(planned.config, output_dir=str(place)))
-    if is_done(planned) is None:
+    if find_finished(planned) is None:
         run(planned, progress)
     else:
-        output_of(planned.config).tidy()
+        output_for(planned.config).tidy()
     return open_shards(str(place), config.storage_options)
 
 
 def _ends_as_text(planned: Plan) -> bool:
     """Whether the first rows come out of the pipeline as text."""
-    pipeline = planned.without(ENCODER).without(RENDERER).pipeline  # a fast engine is not worth loading for this
+    pipeline = (
+        planned.without_engine(ENCODER).without_engine(RENDERER).pipeline
+    )  # a fast engine is not worth loading for this
     for unit in planned.units:
-        for batch, text_field in pipeline.finished(unit, RowLog(), Stopwatch()):
+        for batch, text_field in pipeline.process(unit, RowLog(), Stopwatch()):
             if len(batch):
                 return text_field is not None
     return False

@@ -30,7 +30,7 @@ from typing import Any
 
 from sftkit.config.fields import plain
 from sftkit.config.schema import DataOptions, DatasetConfig
-from sftkit.handlers.registry import Link, build_chain
+from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.handlers.user_function import UserFunction, import_function
 from sftkit.sources.source_file import Range
 from sftkit.sources.work_units import ScannedFile
@@ -38,7 +38,7 @@ from sftkit.sources.work_units import ScannedFile
 ROW_SEMANTICS = 2
 """Raised whenever the same input would give other rows than before."""
 
-LIMITS = "limits"
+TOKENIZER_LIMITS = "limits"
 """Which of the things that tell tokenizers apart only truncation sees, and functions of the user's own."""
 
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
@@ -85,7 +85,7 @@ def _bytes(file: ScannedFile, part: Range) -> list[Any]:
 
 def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[str, Any]) -> str:
     """What is made of the rows of a data set, as a name: the part of its units' keys that is not their bytes."""
-    links = build_chain(dataset, 0)
+    links = build_handlers(dataset, 0)
     sees_limits = any(":" in link.name or getattr(link.handler, "truncation", False) for link in links)
     return _sha256(
         {
@@ -96,12 +96,12 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
             "handlers": [[link.name, _meaning(link), sorted(link.remove_columns)] for link in links],
             "options": {key: plain(getattr(options, key)) for key in ROW_OPTIONS},
             "overflow": options.overflow if options.max_seq_length is not None else None,
-            "tokenizer": {key: value for key, value in tokenizer.items() if key != LIMITS or sees_limits},
+            "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
         }
     )
 
 
-def _meaning(link: Link) -> Any:
+def _meaning(link: ConfiguredHandler) -> Any:
     """What a handler does; of a function of the user's own, its arguments as Python writes them, and its source."""
     if isinstance(link.handler, UserFunction):
         given = sorted((str(name), repr(value)) for name, value in link.handler.fn_kwargs.items())

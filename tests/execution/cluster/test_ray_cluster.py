@@ -27,11 +27,11 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.core.progress import Silent
 from sftkit.errors import ConfigError, DataError, SourceError
 from sftkit.execution import ray_cluster
-from sftkit.execution.ray_cluster import Cluster, VersionsError
+from sftkit.execution.ray_cluster import RayCluster, VersionMismatchError
 from sftkit.execution.runner import Runner, WorkerError
-from sftkit.preprocessing.build import cluster_of, run
+from sftkit.preprocessing.build import open_cluster, run
 from sftkit.preprocessing.planning import plan
-from sftkit.preprocessing.recipe_bundle import packed
+from sftkit.preprocessing.recipe_bundle import bundle_recipe
 from support import dataset, handler, shard_bytes, write_jsonl
 
 ROWS = int(os.environ.get("SFTKIT_CLUSTER_ROWS", "1500"))
@@ -180,7 +180,7 @@ def test_an_interrupted_run_ends_its_tasks_and_is_gone_on_with(job: Job, nodes: 
 
 @pytest.fixture(scope="module")
 def runner(nodes: Any) -> Iterator[Runner]:
-    with Cluster(nodes.address, None) as cluster:
+    with RayCluster(nodes.address, None) as cluster:
         yield cluster
 
 
@@ -207,7 +207,8 @@ def test_a_task_that_kills_its_process_again_and_again_is_named(
 def test_nodes_with_other_versions_are_refused(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     here = ray_cluster._versions()
     monkeypatch.setattr(ray_cluster, "_versions", lambda: {**here, "pyarrow": "1.0"})
-    with pytest.raises(VersionsError, match=rf"has pyarrow {here['pyarrow']} \(here: 1\.0\): the shards would have"):
+    expected = rf"has pyarrow {here['pyarrow']} \(here: 1\.0\): the shards would have"
+    with pytest.raises(VersionMismatchError, match=expected):
         list(runner.run(square, [1]))
 
 
@@ -246,7 +247,7 @@ def test_the_users_own_functions_and_tokenizer_travel(
     assert shard_bytes(tmp_path / "elsewhere") == shard_bytes(tmp_path / "out")
 
 
-def test_luggage_is_unpacked_where_nothing_of_this_machine_is(
+def test_a_recipe_bundle_is_unpacked_on_a_machine_without_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer_path: Callable[[str], str]
 ) -> None:
     """The tokenizer's files and the modules are gone; another process has them all the same."""
@@ -257,17 +258,17 @@ def test_luggage_is_unpacked_where_nothing_of_this_machine_is(
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
     data = dataset(source, data_handlers=[handler("sftkit_test_traveling:shout", by="!")])
     planned = plan(PreprocessConfig(output_dir="out", datasets=(data,), tokenizer_name_or_path=str(files)))
-    (tmp_path / "luggage").write_bytes(pickle.dumps(packed(planned.recipe)))
+    (tmp_path / "bundle").write_bytes(pickle.dumps(bundle_recipe(planned.recipe)))
     shutil.rmtree(code)
     shutil.rmtree(files)
     there = f"""
 import pickle, sys, pathlib
-from sftkit.preprocessing.recipe_bundle import unpacked
+from sftkit.preprocessing.recipe_bundle import unpack_recipe
 from sftkit.handlers.user_function import import_function
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-recipe = unpacked(pickle.loads(pathlib.Path({str(tmp_path / "luggage")!r}).read_bytes()))
+recipe = unpack_recipe(pickle.loads(pathlib.Path({str(tmp_path / "bundle")!r}).read_bytes()))
 row = import_function("sftkit_test_traveling:shout")({{"text": "a"}}, by="!")
-print(row["text"], *ChatTokenizer(recipe.tools).identity)
+print(row["text"], *ChatTokenizer(recipe.chat_tokenizer).identity)
 """
     (tmp_path / "there").mkdir()
     (tmp_path / "old").mkdir()
@@ -281,7 +282,7 @@ print(row["text"], *ChatTokenizer(recipe.tools).identity)
             [sys.executable, "-c", there], capture_output=True, text=True, env=environment, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.split()[:2] == ["A!", planned.pipeline.tools.identity[0]]
+        assert done.stdout.split()[:2] == ["A!", planned.pipeline.chat_tokenizer.identity[0]]
     [home] = (tmp_path / "there").iterdir()
     assert (len(list(home.iterdir())), home.stat().st_mode & 0o77) == (1, 0)
 
@@ -313,7 +314,7 @@ def test_an_address_without_a_cluster_is_one_sentence() -> None:
     with pytest.raises(
         ConfigError, match=r"^ray_address 127\.0\.0\.1:1: nothing answers at .*:1 \(Connection refused\); give "
     ):
-        Cluster("127.0.0.1:1", None).__enter__()
+        RayCluster("127.0.0.1:1", None).__enter__()
 
 
 def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     ):
         validate(config)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sftkit\[ray\]'"), cluster_of(config):
+    with pytest.raises(ConfigError, match=r"pip install 'sftkit\[ray\]'"), open_cluster(config):
         pass
 
 

@@ -18,7 +18,7 @@ from sftkit.config.fields import plain
 from sftkit.config.schema import SECRET_KEYS
 from sftkit.core.escape import one_line
 from sftkit.core.splits import TRAIN, VALIDATION
-from sftkit.ordering.mixing import fractions
+from sftkit.ordering.mixing import split_fractions
 from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.planning import Plan
 from sftkit.shards.manifest import Manifest, SourceInfo
@@ -190,7 +190,7 @@ def _handlers(plan: Plan) -> Table:
     for heading in ("dataset", "handlers", "sampling", "train", "validation"):
         table.add_column(heading, overflow="fold")
     for dataset in plan.recipe.datasets:
-        train, validation = fractions(dataset.split)
+        train, validation = split_fractions(dataset.split)
         steps = "\n".join(
             f"{handler.name} {json.dumps(plain(handler.arguments), ensure_ascii=False)}"
             for handler in dataset.data_handlers
@@ -201,7 +201,7 @@ def _handlers(plan: Plan) -> Table:
 
 
 def _expected_files(plan: Plan) -> list[str]:
-    shares = [fractions(dataset.split) for dataset in plan.recipe.datasets]
+    shares = [split_fractions(dataset.split) for dataset in plan.recipe.datasets]
     names: list[str] = []
     for split, count, wanted in (
         (TRAIN, plan.config.num_dataset_shards, any(train for train, _ in shares)),

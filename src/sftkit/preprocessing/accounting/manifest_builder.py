@@ -17,7 +17,7 @@ from sftkit.config.fields import plain
 from sftkit.config.schema import SECRET_KEYS
 from sftkit.core.progress import summed
 from sftkit.ordering.mixing import Indices
-from sftkit.preprocessing.accounting.balance import Account
+from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.planning import Plan
 from sftkit.shards.manifest import (
     AuditInfo,
@@ -64,7 +64,7 @@ def make_manifest(
     seconds: Mapping[str, float],
 ) -> Manifest:
     """The manifest of a finished run."""
-    account = Account.of(staged)
+    account = RowCounts.of(staged)
     is_written = np.zeros(sum(unit.rows for unit in staged), np.bool_)
     for rows in orders.values():
         is_written[rows] = True
@@ -109,9 +109,9 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in SECRET_KEYS}
 
 
-def empty_message(staged: Sequence[StagedUnit], where: str) -> str:
+def no_rows_message(staged: Sequence[StagedUnit], where: str) -> str:
     """The error for a data set of which no row is left."""
-    account = Account.of(staged)
+    account = RowCounts.of(staged)
     if not account.read:
         return f"{where}: holds no rows"
     gone = [f"{count} dropped ({reason})" for reason, count in account.dropped.items()]
@@ -161,7 +161,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
     by_number = {unit.number: unit for unit in staged}
     sources = []
     for file in plan.files:
-        account = Account.of([by_number[unit.number] for unit in file.units])
+        account = RowCounts.of([by_number[unit.number] for unit in file.units])
         source = SourceInfo(
             dataset=file.file.dataset,
             path=file.file.path,

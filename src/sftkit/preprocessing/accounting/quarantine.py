@@ -11,8 +11,8 @@ from itertools import islice, pairwise
 
 from sftkit.core.row_log import BadRow
 from sftkit.ordering.packing import pack_length_of
-from sftkit.preprocessing.accounting.balance import Account, UnbalancedError
-from sftkit.preprocessing.pack_overflow import misfits
+from sftkit.preprocessing.accounting.row_counts import RowAccountingError, RowCounts
+from sftkit.preprocessing.pack_overflow import overflowing_rows
 from sftkit.preprocessing.planning import Plan
 from sftkit.shards.staging.unit_writer import StagedUnit
 from sftkit.sources.work_units import ScannedFile
@@ -47,7 +47,7 @@ class BadRowBudget:
         )
 
 
-def most_rows(files: Sequence[ScannedFile]) -> dict[int, float]:
+def max_rows_per_unit(files: Sequence[ScannedFile]) -> dict[int, float]:
     """How many rows each unit can have at most, by its number; infinite where nothing tells before it is read.
 
     The numbers of the first rows of two units in a row tell it of the first of them.
@@ -95,7 +95,7 @@ class Quarantine(Collection[tuple[str, BadRow]]):
             given += 1
             yield row
         if given != len(self):
-            raise UnbalancedError(f"{len(self)} bad rows were counted, and {given} were kept")
+            raise RowAccountingError(f"{len(self)} bad rows were counted, and {given} were kept")
 
     def __contains__(self, row: object) -> bool:
         return any(each == row for each in self)
@@ -103,12 +103,14 @@ class Quarantine(Collection[tuple[str, BadRow]]):
     def _all(self) -> Iterator[tuple[str, BadRow]]:
         for staged in self._staged:
             unit = self._units[staged.number]
-            unfit = misfits(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
+            unfit = overflowing_rows(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
             for row in heapq.merge(staged.bad, unfit, key=lambda row: row.number):
                 yield unit.file.path, row
 
 
-def bad_rows_message(bad: Quarantine, account: Account, tolerance: BadRowBudget, *, is_whole: bool, where: str) -> str:
+def bad_rows_message(
+    bad: Quarantine, account: RowCounts, tolerance: BadRowBudget, *, is_whole: bool, where: str
+) -> str:
     """The error for too many bad rows: the first of them by `path:row`, and where all of them are.
 
     Where no row was kept and all fail for one reason, the config is at fault, and one sentence says it.

@@ -11,12 +11,12 @@ from sftkit.shards.staging.bad_rows import add_reason
 from sftkit.shards.staging.unit_writer import StagedUnit
 
 
-class UnbalancedError(Exception):
+class RowAccountingError(Exception):
     """Rows are missing, or there are too many: a bug of ours, and no data set comes of it. The message adds it up."""
 
 
 @dataclass(frozen=True)
-class Account:
+class RowCounts:
     """What became of the rows of some units.
 
     drops: rows that were dropped, by handler and reason. reasons: rows that were quarantined, by kind of reason.
@@ -28,7 +28,7 @@ class Account:
     reasons: Mapping[str, int]
 
     @classmethod
-    def of(cls, staged: Sequence[StagedUnit]) -> Account:
+    def of(cls, staged: Sequence[StagedUnit]) -> RowCounts:
         """The account of some units together."""
         drops: dict[str, Counter[str]] = {}
         reasons: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class Account:
         return sum(self.reasons.values())
 
 
-def check_balance(manifest: Manifest) -> None:
+def check_row_accounting(manifest: Manifest) -> None:
     """See that every row that was read is accounted for, once.
 
     Raises:
@@ -63,7 +63,7 @@ def check_balance(manifest: Manifest) -> None:
     """
     wrong = list(_differences(manifest))
     if wrong:
-        raise UnbalancedError(f"the rows do not add up: {'; '.join(wrong)}")
+        raise RowAccountingError(f"the rows do not add up: {'; '.join(wrong)}")
 
 
 def _differences(manifest: Manifest) -> Iterator[str]:
