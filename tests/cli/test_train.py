@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_shards_and_the_data_config_that_made_them_train_alike(tmp_path: Path) -
     assert again.code == 0
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [built.name]
     assert built.joinpath("manifest.json").stat().st_mtime_ns == before
+
+
+def test_without_matplotlib_one_line_says_how_to_get_the_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    done = sftkit("train", "--data_config_path", "sample:data_config.yaml", "--output_dir", tmp_path / "out",
+                  "--cache_dir", tmp_path / "cache", *TINY)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "pip install 'sftkit[plot]'" in done.err
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "training_curve.png").exists()
 
 
 def test_text_shards_are_tokenized_by_train_given_the_same_options(texts: Path, tmp_path: Path) -> None:

@@ -82,7 +82,10 @@ def train(
     if is_main_process():
         if config.merge_lora:
             save_merged(config, arguments, ready.tokenizer.tokenizer, ready.tokenizer.known_tokens)
-        draw_curve(log, Path(config.output_dir) / CURVE_NAME)
+        try:
+            draw_curve(log, Path(config.output_dir) / CURVE_NAME)
+        except ModuleNotFoundError:
+            listener.on_note(f"{CURVE_NAME} was not drawn: it needs matplotlib; pip install 'sftkit[plot]'")
     leave_process_group()
     return report
 

@@ -33,11 +33,14 @@ def draw_curve(log: Path, picture: Path) -> bool:
     Args:
         log: a `training_logs.jsonl`, whole or cut short.
         picture: PNG file to write, next to the log as a rule.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed (extra: plot).
     """
     curves = [curve for curve in read_curves(log) if curve.steps]
     if not curves:
         return False
-    # Only here: it takes a second to import. Drawn without pyplot, which would keep the figure and look for a screen.
+    # Imported here because it takes a second. Without pyplot, which would keep the figure and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
