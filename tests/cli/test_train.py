@@ -55,9 +55,7 @@ def test_shards_and_the_data_config_that_made_them_train_alike(tmp_path: Path) -
     assert built.joinpath("manifest.json").stat().st_mtime_ns == before
 
 
-def test_without_matplotlib_one_line_says_how_to_get_the_curve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_one_line_says_how_to_get_the_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     done = sftkit("train", "--data_config_path", "sample:data_config.yaml", "--output_dir", tmp_path / "out",
                   "--cache_dir", tmp_path / "cache", *TINY)  # fmt: skip
