@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sftkit.config.aliases import KEY_ALIASES
-from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, choices_of, help_of, is_required, nearest, words_of
+from sftkit.config.fields import (
+    FALSE_WORDS,
+    TRUE_WORDS,
+    choices_of,
+    help_of,
+    is_required,
+    nearest,
+    plugins_of,
+    words_of,
+)
+from sftkit.core.plugins import find_plugins
+from sftkit.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -102,9 +113,22 @@ def _read(annotation: Any, field: dataclasses.Field[Any], value: Any, path: str,
         word = words_of(field).get(str(value).lower(), str(value).lower())
         if word in choices:
             return word
-        allowed = ", ".join(choices)
+        registered = _plugin_names(field, path, problems)
+        if result in registered:
+            return result
+        allowed = ", ".join([*choices, *registered])
         problems.append(Problem(path, f"{path} must be one of {allowed}, not {value!r}"))
     return result
+
+
+def _plugin_names(field: dataclasses.Field[Any], path: str, problems: list[Problem]) -> list[str]:
+    """The names that installed packages register for a field, for values that are not built in."""
+    group = plugins_of(field)
+    try:
+        return list(find_plugins(group)) if group else []
+    except ConfigError as error:
+        problems += [Problem(path, problem) for problem in error.problems]
+        return []
 
 
 def _convert(annotation: Any, value: Any, path: str, problems: list[Problem]) -> Any:

@@ -16,6 +16,7 @@ _HELP = "help"
 _CHOICES = "choices"
 _LITERAL = "literal"
 _PANEL = "panel"
+_PLUGINS = "plugins"
 _REQUIRED = "required"
 _WORDS = "words"
 
@@ -26,6 +27,7 @@ def option(
     help: str,
     factory: Any = dataclasses.MISSING,
     choices: Sequence[str] = (),
+    plugins: str = "",
     words: Mapping[str, str] = MappingProxyType({}),
     literal: bool = False,
     panel: str = "Options",
@@ -37,6 +39,7 @@ def option(
         help: one sentence for `--help` and the docs.
         factory: makes the default, for containers.
         choices: the allowed values of a string field.
+        plugins: entry point group (without `sftkit.`) whose names are allowed besides `choices`.
         words: other words, in lower case, for some of them (`false` for none).
         literal: the text is a template; `${...}` in it is text, not an OmegaConf interpolation.
         panel: heading under which `--help` lists the option.
@@ -44,6 +47,7 @@ def option(
     metadata: dict[str, Any] = {
         _HELP: help,
         _CHOICES: tuple(choices),
+        _PLUGINS: plugins,
         _WORDS: words,
         _LITERAL: literal,
         _PANEL: panel,
@@ -64,6 +68,11 @@ def help_of(field: dataclasses.Field[Any]) -> str:
 def choices_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
     """The allowed values of a field, () when it is free."""
     return tuple(field.metadata.get(_CHOICES, ()))
+
+
+def plugins_of(field: dataclasses.Field[Any]) -> str:
+    """The entry point group whose names are allowed besides the choices, "" if there is none."""
+    return str(field.metadata.get(_PLUGINS, ""))
 
 
 def words_of(field: dataclasses.Field[Any]) -> Mapping[str, str]:

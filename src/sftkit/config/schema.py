@@ -185,6 +185,7 @@ class DataOptions:
     packing: str = option(
         "none",
         choices=("none", "bfd", "wrapped"),
+        plugins="packing",
         words={**dict.fromkeys(FALSE_WORDS, "none"), **dict.fromkeys(TRUE_WORDS, "bfd")},
         panel=_ROWS,
         help="How rows share a sequence: bfd fills packs with whole rows (best-fit decreasing), wrapped lays rows end "
