@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from sftkit.config.commands import TrainConfig
 from sftkit.config.loading import load
-from sftkit.errors import ConfigError
-from sftkit.training.arguments.argument_fields import source_fields
+from sftkit.errors import ConfigError, TrainingError
+from sftkit.training.arguments import argument_fields
+from sftkit.training.arguments.argument_fields import source_fields, union_members
 from sftkit.training.arguments.build_arguments import (
     argument_problems,
     extra_keys,
@@ -36,10 +38,35 @@ def coerced(**given: Any) -> dict[str, Any]:
     return values
 
 
-def test_the_source_names_the_fields_that_the_class_has() -> None:
+def test_the_source_has_the_fields_of_the_class() -> None:
     from transformers import TrainingArguments
 
     assert list(source_fields()) == [field.name for field in dataclasses.fields(TrainingArguments)]
+
+
+def test_annotations_evaluated_from_the_source_are_those_of_the_class() -> None:
+    from transformers import TrainingArguments
+
+    def name(annotation: Any) -> str:
+        """A type without the modules of its parts, which differ for stand-ins of transformers' classes."""
+        members = [getattr(member, "__name__", "") or str(member) for member in union_members(annotation)]
+        return " | ".join("dict" if member == "ParallelismConfig" else member for member in members)
+
+    hints = typing.get_type_hints(TrainingArguments)
+    assert {key: name(field.annotation) for key, field in source_fields().items()} == {
+        key: name(hints[key]) for key in source_fields()
+    }
+
+
+def test_an_annotation_that_cannot_be_evaluated_is_a_training_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "class TrainingArguments:\n    output_dir: int[str] = field(metadata={'help': 'Where to write.'})\n"
+    (tmp_path / "training_args.py").write_text(source)
+    (tmp_path / "trainer_utils.py").write_text("")
+    monkeypatch.setattr(argument_fields, "_transformers_folder", lambda: tmp_path)
+    with pytest.raises(TrainingError, match=r"the type int\[str\] in transformers' training_args\.py cannot be read"):
+        source_fields.__wrapped__()
 
 
 def test_every_field_has_help_and_a_type() -> None:
@@ -50,7 +77,7 @@ def test_removed_arguments_do_not_shadow_present_ones() -> None:
     assert not set(REMOVED_ARGUMENTS) & set(source_fields())
 
 
-def test_reading_the_fields_imports_neither_torch_nor_transformers() -> None:
+def test_reading_the_fields_does_not_import_torch_or_transformers() -> None:
     code = (
         "import sys, sftkit.training.arguments.build_arguments as a;"
         "a.training_argument_fields(); a.argument_problems({'x': 1});"
@@ -60,7 +87,7 @@ def test_reading_the_fields_imports_neither_torch_nor_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "given", "read"),
+    ("key", "given", "expected"),
     [
         ("learning_rate", "1e-06", 1e-06),
         ("learning_rate", 1e-06, 1e-06),
@@ -92,13 +119,13 @@ def test_reading_the_fields_imports_neither_torch_nor_transformers() -> None:
         ("hub_model_id", 7, "7"),
     ],
 )
-def test_values_are_read_as_the_annotation_says(key: str, given: Any, read: Any) -> None:
+def test_values_are_converted_to_the_type_of_the_field(key: str, given: Any, expected: Any) -> None:
     value = coerced(**{key: given})[key]
-    assert value == read
-    assert type(value) is type(read)
+    assert value == expected
+    assert type(value) is type(expected)
 
 
-def test_everything_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     problems = argument_problems(
         {
             "learning_rat": 1,
@@ -122,11 +149,11 @@ def test_everything_wrong_is_said_at_once() -> None:
         " (did you mean 'adamw_torch'?), not 'adamw_torsh'",
         "logging_steps must be a number, not nothing",
         "lr_scheduler_kwargs must be keys and values or text, not a list",
-        "warmup_ratio must lie between 0 and 1, not 2.0",
+        "warmup_ratio must be between 0 and 1, not 2.0",
     ]
 
 
-def test_the_flags_of_the_seeds_command_do_what_they_say() -> None:
+def test_the_flags_of_a_whole_fms_hf_tuning_command_take_effect() -> None:
     made = arguments(
         "--training_data_path=/test/data", "--adam_beta1=0.9", "--adam_beta2=0.98", "--adam_epsilon=1e-10",
         "--aim_repo=", "--dataloader_drop_last=true", "--dataset_text_field=random", "--evaluation_strategy=no",
@@ -152,7 +179,7 @@ def test_the_flags_of_the_seeds_command_do_what_they_say() -> None:
     assert (made.run_name, made.report_to, made.output_dir) == ("train-nb", [], "out")
 
 
-def test_without_flags_logging_is_every_ten_steps_and_to_no_tracker() -> None:
+def test_by_default_every_tenth_step_is_logged_and_no_tracker_is_used() -> None:
     made = arguments()
     assert (made.logging_steps, made.report_to, made.save_strategy, made.disable_tqdm) == (10, [], "steps", True)
 
@@ -167,7 +194,7 @@ def test_without_flags_logging_is_every_ten_steps_and_to_no_tracker() -> None:
         (["--warmup_steps=0.25"], 25),
     ],
 )
-def test_warmup_of_a_hundred_steps(flags: list[str], steps: int) -> None:
+def test_warmup_steps_of_a_run_of_100_steps(flags: list[str], steps: int) -> None:
     assert arguments(*flags).get_warmup_steps(100) == steps
 
 
@@ -183,26 +210,26 @@ def test_warmup_of_a_hundred_steps(flags: list[str], steps: int) -> None:
         ("--push_to_hub_model_id=a/b", "hub_model_id", "a/b"),
     ],
 )
-def test_removed_arguments_become_what_replaced_them(flag: str, name: str, value: Any) -> None:
+def test_removed_arguments_set_their_replacement(flag: str, name: str, value: Any) -> None:
     assert getattr(arguments(flag), name) == value
 
 
-def test_a_removed_argument_without_successor_is_said_to_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_removed_argument_without_replacement_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     arguments("--overwrite_output_dir=true", "--save_safetensors=true", "--fp16_backend=apex")
     assert [record.message for record in caplog.records] == [
-        "overwrite_output_dir has no effect: an output_dir is always written to, and nothing else in it is touched",
-        "fp16_backend has no effect: mixed precision is chosen with bf16 or fp16 alone",
+        "overwrite_output_dir has no effect: output_dir is always written to, and other files in it are left alone",
+        "fp16_backend has no effect: set bf16 or fp16 to choose mixed precision",
     ]
 
 
-def test_logging_dir_is_where_tensorboard_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_dir_sets_the_directory_of_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "before")
     arguments("--logging_dir=events")
     assert os.environ["TENSORBOARD_LOGGING_DIR"] == "events"
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--load_best_model_at_end=true"], "load_best_model_at_end requires the save and eval strategy to match"),
         (["--logging_steps=0"], "logging strategy"),
@@ -211,13 +238,13 @@ def test_logging_dir_is_where_tensorboard_writes(monkeypatch: pytest.MonkeyPatch
         (["--accelerator_config={no_such: 1}"], "no_such"),
     ],
 )
-def test_what_transformers_refuses_is_a_config_error(flags: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as raised:
+def test_arguments_that_transformers_refuses_are_a_config_error(flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
         arguments(*flags)
     assert "\n" not in str(raised.value)
 
 
-def test_missing_trackers_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tracker_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"tensorboard is not installed; pip install 'sftkit\[tensorboard\]'"):
         arguments("--report_to=tensorboard")
@@ -229,14 +256,14 @@ def test_a_batch_that_cannot_be_split_evenly_is_refused(monkeypatch: pytest.Monk
         arguments("--split_batches", "--per_device_train_batch_size=7")
 
 
-def test_yaml_keys_and_dashes_are_taken_too(tmp_path: Path) -> None:
+def test_yaml_keys_and_options_with_dashes_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("learning_rate: 1e-6\nsave_strategy: no\ntraining_arguments:\n  seed: 3\n")
     made = arguments(f"--config={tmp_path / 'c.yaml'}", "--max-steps", "5", "weight_decay=0.5")
     assert (made.learning_rate, made.save_strategy, made.seed) == (1e-6, "no", 3)
     assert (made.max_steps, made.weight_decay) == (5, 0.5)
 
 
-def test_fsdp_of_the_launcher_is_taken_back_on_the_cpu(
+def test_fsdp_of_the_launcher_is_disabled_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -248,7 +275,7 @@ def test_fsdp_of_the_launcher_is_taken_back_on_the_cpu(
     ]
 
 
-def test_fsdp_of_the_launcher_stays_where_there_is_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsdp_of_the_launcher_stays_enabled_with_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setattr("sftkit.training.distributed.accelerator_available", lambda: True)
     disable_fsdp_on_cpu()

@@ -18,7 +18,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_the_trackers_are_those_of_transformers() -> None:
+def test_the_known_trackers_are_those_of_transformers() -> None:
     assert set(TRACKERS) == set(INTEGRATION_TO_CALLBACK)
 
 
@@ -35,37 +35,39 @@ def test_the_trackers_are_those_of_transformers() -> None:
             ["mlflow", "none", "dvclive"],
             [
                 "report_to: mlflow is not installed; pip install 'sftkit[mlflow]'",
-                "report_to: dvclive is not installed; it needs dvclive",
+                "report_to: dvclive is not installed; install dvclive",
             ],
         ),
-        ("tensorbord", ["report_to: 'tensorbord' is no tracker; did you mean tensorboard?"]),
-        ("aim", ["report_to: Aim is asked for with aim_repo"]),
+        ("tensorbord", ["report_to: unknown tracker 'tensorbord'; did you mean tensorboard?"]),
+        ("aim", ["report_to: to log to Aim, set aim_repo"]),
     ],
 )
-def test_what_cannot_be_reported_to_is_said_beforehand(report_to: str | list[str] | None, problems: list[str]) -> None:
+def test_report_to_is_checked_before_anything_is_imported(
+    report_to: str | list[str] | None, problems: list[str]
+) -> None:
     assert tracker_problems(report_to) == problems
 
 
-def test_a_name_like_none_of_them_is_told_all_of_them() -> None:
+def test_an_unknown_name_without_a_near_match_lists_all_trackers() -> None:
     [problem] = tracker_problems("xyzzy")
-    assert problem.startswith("report_to: 'xyzzy' is no tracker; there are tensorboard, mlflow, trackio, wandb, ")
+    assert problem.startswith("report_to: unknown tracker 'xyzzy'; use one of tensorboard, mlflow, trackio, wandb, ")
 
 
 def test_an_installed_tracker_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    here = found("json")
+    spec = found("json")
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: here if name == "wandb" else found(name, *rest)
+        importlib.util, "find_spec", lambda name, *rest: spec if name == "wandb" else found(name, *rest)
     )
     assert tracker_problems("wandb") == []
 
 
-def test_an_error_of_a_tracker_is_one_sentence_and_any_other_is_left_alone() -> None:
+def test_errors_of_trackers_become_one_sentence_and_others_are_not_touched() -> None:
     class UsageError(Exception):
         pass
 
     UsageError.__module__ = "wandb.errors.errors"
     failure = tracker_failure(UsageError("No API key\nconfigured."))
     assert isinstance(failure, TrainingError)
-    assert str(failure) == "report_to: wandb cannot be written to: No API key configured."
+    assert str(failure) == "report_to: cannot write to wandb: No API key configured."
     assert tracker_failure(ValueError("shapes do not match")) is None

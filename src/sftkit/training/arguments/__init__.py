@@ -1,1 +1,1 @@
-"""Config keys -> `transformers.TrainingArguments`: their types, old names, and settings that conflict."""
+"""Make `transformers.TrainingArguments` from the config: types, old argument names, and conflicting settings."""

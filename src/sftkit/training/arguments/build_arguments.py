@@ -1,6 +1,6 @@
-"""The configuration of a training run -> `transformers.TrainingArguments`.
+"""Make `transformers.TrainingArguments` from the configuration of a training run.
 
-Neither transformers nor torch is imported before every value has been read and found good.
+Neither transformers nor torch is imported before every value has been read and checked.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = ["TrainingArgument", "argument_problems", "extra_keys", "make_training
 
 _log = logging.getLogger(__name__)
 
-# Deprecated names that transformers still has: the new one is used, so that it need not warn.
-_PREFERRED = {
+# Deprecated names that transformers still accepts, with a warning: the new name is passed on instead.
+_DEPRECATED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
@@ -44,10 +44,10 @@ _AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "g
 
 @cache
 def training_argument_fields() -> Mapping[str, TrainingArgument]:
-    """Every key that `sftkit train` takes for the Trainer: those of TrainingArguments, then the removed ones.
+    """Every key that `sftkit train` passes to the Trainer: the fields of TrainingArguments, then removed ones.
 
     Raises:
-        TrainingError: transformers is not installed, or is one whose source cannot be read.
+        TrainingError: transformers is not installed, or its source does not have the expected form.
     """
     removed = {name: entry.argument for name, entry in _removed().items()}
     return MappingProxyType({**source_fields(), **removed})
@@ -55,31 +55,31 @@ def training_argument_fields() -> Mapping[str, TrainingArgument]:
 
 @cache
 def extra_keys() -> Mapping[str, Any]:
-    """The same keys with the types that the command line parser asks for: bool, or str for text read later."""
+    """The same keys with the types that the command line parser needs: bool, or str for text converted later."""
     return MappingProxyType(
         {name: bool if field.is_boolean else str for name, field in training_argument_fields().items()}
     )
 
 
 def argument_problems(given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the keys and values given for the Trainer, one sentence each; [] when nothing is."""
+    """What is wrong with the keys and values given for the Trainer, one sentence each."""
     translation = _translated(given)
     return [*translation.problems, *_range_problems(translation.values)]
 
 
 def _range_problems(values: Mapping[str, Any]) -> list[str]:
-    """Counts of nothing, which the Trainer would only stumble over in the middle of its work."""
+    """Counts below 1, which the Trainer would only fail on in the middle of its work."""
     counts = [(name, values[name]) for name in _AT_LEAST_ONE if isinstance(values.get(name), int)]
     return [f"{name} must be 1 or more, not {value}" for name, value in counts if value < 1]
 
 
 def make_training_arguments(config: TrainConfig) -> TrainingArguments:
-    """The Trainer's arguments for a run, with the renamed and removed ones of older transformers in effect.
+    """The Trainer's arguments for a run; arguments that transformers has renamed or removed are translated.
 
-    Makes the run's device and, under a launcher, its process group; it is called before any data is built.
+    Also sets up the device of the run and, under a launcher, its process group. Call it before any data is built.
 
     Raises:
-        ConfigError: keys or values that cannot be used, all of them, or a combination the Trainer refuses.
+        ConfigError: with every key or value that cannot be used, or with a combination that the Trainer refuses.
         TrainingError: the processes or the device cannot be set up.
     """
     translation = _translated(config.training_arguments)
@@ -102,7 +102,7 @@ def make_training_arguments(config: TrainConfig) -> TrainingArguments:
 
 @cache
 def _removed() -> Mapping[str, RemovedArgument]:
-    """The removed arguments that the installed transformers no longer has."""
+    """The removed arguments that the installed transformers does not have any more."""
     present = source_fields()
     return MappingProxyType({name: entry for name, entry in REMOVED_ARGUMENTS.items() if name not in present})
 
@@ -112,14 +112,14 @@ def _translated(given: Mapping[str, Any]) -> Translation:
     translation = Translation(coerce(given, training_argument_fields(), problems), problems)
     translate(translation, _removed())
     present = source_fields()
-    for old, new in _PREFERRED.items():
+    for old, new in _DEPRECATED.items():
         if new in present and translation.values.get(old) is not None:
             translation.values.setdefault(new, translation.values.pop(old))
     return translation
 
 
 def _add_settings(config: TrainConfig, translation: Translation) -> None:
-    """What TrainConfig holds of the Trainer's settings, and our defaults where nothing is said."""
+    """Add the settings that TrainConfig holds for the Trainer, and sftkit's defaults for those not given."""
     values = translation.values
     if config.split_batches:
         translation.mapping("accelerator_config")["split_batches"] = True
@@ -139,7 +139,7 @@ def _add_settings(config: TrainConfig, translation: Translation) -> None:
     values.setdefault("logging_steps", 10)
     values.setdefault("report_to", "none")
     values.setdefault("disable_tqdm", True)
-    # Every parameter takes part in every micro-batch, so DDP need not look for those that do not, which costs time.
+    # Every parameter is used in every micro-batch, so DDP does not need its slow search for unused ones.
     values.setdefault("ddp_find_unused_parameters", False)
     if config.experiment:
         values.setdefault("run_name", config.experiment)
@@ -158,7 +158,7 @@ def _build(values: dict[str, Any]) -> TrainingArguments:
         raise ConfigError(_sentence(error, values)) from error
     except (RuntimeError, OSError) as error:
         raise TrainingError(f"the run cannot be set up: {_one_line(error)}") from error
-    # `accelerate launch` may ask for it, too, and says so to the Trainer alone.
+    # `accelerate launch` can set the precision too, and the Trainer records that in mixed_precision only.
     arguments.bf16 = arguments.mixed_precision == "bf16"
     arguments.fp16 = arguments.mixed_precision == "fp16"
     return arguments
@@ -167,7 +167,7 @@ def _build(values: dict[str, Any]) -> TrainingArguments:
 def _sentence(error: Exception, values: Mapping[str, Any]) -> str:
     text = _one_line(error)
     named = [key for key in values if key in text]
-    return text if named else f"the training arguments do not go together: {text}"
+    return text if named else f"the training arguments cannot be combined: {text}"
 
 
 def _one_line(error: Exception) -> str:

@@ -1,45 +1,51 @@
-"""Values as YAML and command lines give them -> values of the type that a training argument asks for."""
+"""Convert values from YAML files and command lines to the types of training arguments."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+import typing
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, NoneType
+from typing import Any, Literal
 
 import yaml
 
 from sftkit.config.binding import describe
-from sftkit.config.fields import nearest
+from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, nearest
 from sftkit.training.arguments.argument_fields import TrainingArgument, union_members
 
-_TRUE = frozenset({"true", "yes", "on", "1"})
-_FALSE = frozenset({"false", "no", "off", "0"})
-_NULL = frozenset({"null", "none", "~", ""})
+_NULL_WORDS = frozenset({"null", "none", "~", ""})
+_MOST_NAMED_CHOICES = 12
 
-# Where the source's annotation says less than the code takes.
-_ANNOTATIONS: Mapping[str, str] = {
-    "fsdp": "bool | str | None",
-    "resume_from_checkpoint": "bool | str | None",
-}
-# Text of these may be a list written with commas.
-_COMMA_LISTS = frozenset({"report_to"})
+# The Trainer takes more here than transformers' annotations say.
+_WIDER_TYPES: Mapping[str, Any] = MappingProxyType(
+    {"fsdp": bool | str | None, "resume_from_checkpoint": bool | str | None}
+)
 
 
-class _UnreadableError(Exception):
-    """A value is not of the type that is asked for; the message says which one is."""
+class _WrongTypeError(Exception):
+    """A value is not of the expected type; the message names that type."""
 
 
 def coerce(given: Mapping[str, Any], fields: Mapping[str, TrainingArgument], problems: list[str]) -> dict[str, Any]:
-    """Read every value as its field's annotation says.
+    """Convert every value to the type of its field.
 
     Args:
-        given: key -> value; text is read as a command line means it ("1e-06", "True", '{"a": 1}', "null").
+        given: key -> value. Text is read as on a command line ("1e-06", "True", '{"a": 1}', "null").
         fields: the known keys.
-        problems: gets one sentence, naming the key, for each value that cannot be read and each unknown key.
+        problems: receives one sentence, naming the key, for each unknown key and each value that does not convert.
 
     Returns:
-        The values that could be read.
+        The values that could be converted.
+
+    Example:
+        >>> problems = []
+        >>> fields = {"max_steps": TrainingArgument("max_steps", int, "", "-1")}
+        >>> coerce({"max_steps": "1e3"}, fields, problems)
+        {'max_steps': 1000}
+        >>> coerce({"max_steps": "many"}, fields, problems), problems
+        ({}, ["max_steps must be a whole number, not 'many'"])
     """
     values: dict[str, Any] = {}
     for key, value in given.items():
@@ -48,80 +54,83 @@ def coerce(given: Mapping[str, Any], fields: Mapping[str, TrainingArgument], pro
             problems.append(f"unknown key {key!r}{nearest(key, fields)}")
             continue
         try:
-            values[key] = _read(field, value)
-        except _UnreadableError as error:
+            values[key] = _convert(field, value)
+        except _WrongTypeError as error:
             problems.append(f"{key} must be {error}, not {describe(value)}")
     return values
 
 
-def _read(field: TrainingArgument, value: Any) -> Any:
-    members = union_members(_ANNOTATIONS.get(field.name, field.annotation))
+def _convert(field: TrainingArgument, value: Any) -> Any:
+    members = union_members(_WIDER_TYPES.get(field.name, field.annotation))
     if field.choices:
-        return _read_choice(field, value, optional="None" in members)
-    if isinstance(value, str) and value.strip().lower() in _NULL and "None" in members and field.name != "report_to":
+        return _choice(field, value, optional=NoneType in members)
+    is_list_of_names = field.name == "report_to"  # "none" is one of the names
+    if NoneType in members and (value is None or (_is_null_word(value) and not is_list_of_names)):
         return None
     if value is None:
-        if "None" in members:
-            return None
-        raise _UnreadableError(_expected(members))
-    if field.name in _COMMA_LISTS and isinstance(value, str) and "," in value and not value.startswith("["):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    for member in sorted((member for member in members if member != "None"), key=_strictness):
-        try:
-            return _read_member(member, value)
-        except _UnreadableError:
-            continue
-    raise _UnreadableError(_expected(members))
+        raise _WrongTypeError(_expected(members))
+    if is_list_of_names and isinstance(value, str) and "," in value and not value.startswith("["):
+        return _split(value)
+    for kind, convert in _CONVERTERS.items():
+        for member in members:
+            if (typing.get_origin(member) or member) is kind:
+                try:
+                    return convert(member, value)
+                except _WrongTypeError:
+                    continue
+    if not any(_is_text(member) for member in members):
+        raise _WrongTypeError(_expected(members))
+    try:
+        return _text(value)
+    except _WrongTypeError:
+        raise _WrongTypeError(_expected(members)) from None
 
 
-def _read_choice(field: TrainingArgument, value: Any, *, optional: bool) -> Any:
+def _is_null_word(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().lower() in _NULL_WORDS
+
+
+def _is_text(member: Any) -> bool:
+    return isinstance(member, type) and issubclass(member, str)
+
+
+def _choice(field: TrainingArgument, value: Any, *, optional: bool) -> Any:
     if value is False and "no" in field.choices:
         return "no"  # YAML reads a bare `no` as false
-    if optional and (value is None or str(value).strip().lower() in _NULL):
+    if optional and (value is None or _is_null_word(str(value))):
         return None
     text = str(value).strip()
     for candidate in (text, text.lower()):
         if candidate in field.choices:
             return candidate
-    if len(field.choices) > 12:
-        raise _UnreadableError(
-            f"one of the {len(field.choices)} names transformers knows{nearest(text, field.choices)}"
-        )
-    raise _UnreadableError(f"one of {', '.join(field.choices)}")
+    if len(field.choices) > _MOST_NAMED_CHOICES:
+        raise _WrongTypeError(f"one of the {len(field.choices)} names transformers knows{nearest(text, field.choices)}")
+    raise _WrongTypeError(f"one of {', '.join(field.choices)}")
 
 
-def _strictness(member: str) -> int:
-    """The narrow types first: everything is also text."""
-    order = ("bool", "Literal", "int", "float", "dict", "list", "ParallelismConfig")
-    return next((position for position, name in enumerate(order) if member.startswith(name)), len(order))
-
-
-def _read_member(member: str, value: Any) -> Any:
-    if member == "bool":
-        return _boolean(value)
-    if member == "int":
-        number = _number(value)
-        if number != int(number):
-            raise _UnreadableError("a whole number")
-        return int(number)
-    if member == "float":
-        return float(_number(value))
-    if member.startswith("dict") or member == "ParallelismConfig":
-        return _mapping(value)
-    if member.startswith("list"):
-        return _list(value, alone=member == "list[str]")
-    if member.startswith("Literal[False]"):
-        if value is False or str(value).lower() == "false":
-            return False
-        raise _UnreadableError("false")
-    return _text(value)
-
-
-def _boolean(value: Any) -> bool:
+def _boolean(_: Any, value: Any) -> bool:
     word = str(value).strip().lower()
-    if word in _TRUE | _FALSE:
-        return word in _TRUE
-    raise _UnreadableError("true or false")
+    if word in TRUE_WORDS or word in FALSE_WORDS:
+        return word in TRUE_WORDS
+    raise _WrongTypeError
+
+
+def _literal(kind: Any, value: Any) -> Any:
+    for allowed in typing.get_args(kind):
+        if value is allowed or str(value).lower() == str(allowed).lower():
+            return allowed
+    raise _WrongTypeError
+
+
+def _whole_number(_: Any, value: Any) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise _WrongTypeError
+    return int(number)
+
+
+def _float(_: Any, value: Any) -> float:
+    return float(_number(value))
 
 
 def _number(value: Any) -> int | float:
@@ -132,32 +141,36 @@ def _number(value: Any) -> int | float:
         try:
             value = float(text)
         except ValueError:
-            raise _UnreadableError("a number") from None
+            raise _WrongTypeError from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _UnreadableError("a number")
+        raise _WrongTypeError
     return value
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def _mapping(_: Any, value: Any) -> dict[str, Any]:
     if isinstance(value, str) and value.strip().startswith("{"):
-        value = _structure(value)
+        value = _parsed(value)
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    raise _UnreadableError("keys and values")
+    raise _WrongTypeError
 
 
-def _list(value: Any, *, alone: bool) -> list[str]:
+def _list(kind: Any, value: Any) -> list[str]:
     if isinstance(value, str) and value.strip().startswith("["):
-        value = _structure(value)
+        value = _parsed(value)
     if isinstance(value, list | tuple):
         return [str(item) for item in value]
-    if alone and isinstance(value, str) and "," in value:
-        return [part.strip() for part in value.split(",") if part.strip()]
-    raise _UnreadableError("a list")
+    if kind == list[str] and isinstance(value, str) and "," in value:
+        return _split(value)
+    raise _WrongTypeError
 
 
-def _structure(text: str) -> Any:
-    """JSON, or YAML written on one line."""
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parsed(text: str) -> Any:
+    """JSON, or YAML on one line."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -165,7 +178,7 @@ def _structure(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise _UnreadableError("JSON or YAML") from None
+        raise _WrongTypeError from None
 
 
 def _text(value: Any) -> str:
@@ -173,17 +186,19 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise _UnreadableError("text")
+    raise _WrongTypeError
 
 
-def _expected(members: tuple[str, ...]) -> str:
-    words = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "None": "null"}
-    named: list[str] = []
-    for member in members:
-        if member.startswith(("dict", "ParallelismConfig")):
-            named.append("keys and values")
-        elif member.startswith("list"):
-            named.append("a list")
-        else:
-            named.append(words.get(member, member))
-    return " or ".join(dict.fromkeys(word for word in named if word != "null")) or "null"
+# In the order in which they are tried: the narrow types first, because everything can also be read as text.
+_CONVERTERS: Mapping[Any, Callable[[Any, Any], Any]] = MappingProxyType(
+    {bool: _boolean, Literal: _literal, int: _whole_number, float: _float, dict: _mapping, list: _list}
+)
+
+
+def _expected(members: tuple[Any, ...]) -> str:
+    words = {
+        bool: "true or false", int: "a whole number", float: "a number", dict: "keys and values", list: "a list",
+        Literal: "", NoneType: "",
+    }  # fmt: skip
+    named = [words.get(typing.get_origin(member) or member, "text") for member in members]
+    return " or ".join(dict.fromkeys(word for word in named if word))

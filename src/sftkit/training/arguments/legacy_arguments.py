@@ -1,6 +1,6 @@
-"""Training arguments of older transformers that command lines still carry, and what each becomes today.
+"""Training arguments that transformers has renamed or removed, and what each one sets today.
 
-A name that the installed transformers still has is left to it: this table only speaks for the others.
+Only arguments that the installed transformers no longer has are translated; it handles the others itself.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from sftkit.training.arguments.argument_fields import TrainingArgument
 
 @dataclass
 class Translation:
-    """Values on their way to TrainingArguments, with what is to be said about them.
-
-    values: key -> value; a removed key has been taken out before its rule runs.
-    environment: variables that took the place of an argument.
-    """
+    """Values for TrainingArguments while removed arguments are replaced, and what the user must be told."""
 
     values: dict[str, Any]
+    """Key -> value. A removed key is taken out before its rule runs."""
+
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
     environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables that replaced an argument."""
 
     def mapping(self, key: str) -> dict[str, Any]:
-        """The keys and values under `key`, made where there are none yet; ready to be added to."""
+        """The mapping under `key`, ready to be added to; created if there is none."""
         current = self.values.get(key)
         if isinstance(current, str):
-            self.problems.append(f"{key} is a file here; write what the older option says into {current}")
+            self.problems.append(f"{key} names the file {current}; add the setting of the older option to that file")
             return {}
         result: dict[str, Any] = dict(current or {})
         self.values[key] = result
@@ -43,14 +43,17 @@ Rule = Callable[[Any, Translation], None]
 
 @dataclass(frozen=True)
 class RemovedArgument:
-    """A name transformers has dropped: how it is shown and read, and what happens to its value."""
+    """An argument that transformers has removed."""
 
     argument: TrainingArgument
+    """How it is shown and read."""
+
     rule: Rule
+    """What happens to its value."""
 
 
 def translate(translation: Translation, removed: Mapping[str, RemovedArgument]) -> None:
-    """Turn every removed key among the values into what stands for it today."""
+    """Replace every removed key among the values by its present equivalent."""
     for name, entry in removed.items():
         if name in translation.values:
             value = translation.values.pop(name)
@@ -58,7 +61,7 @@ def translate(translation: Translation, removed: Mapping[str, RemovedArgument]) 
                 entry.rule(value, translation)
 
 
-def _becomes(new: str) -> Rule:
+def _renamed(new: str) -> Rule:
     def rule(value: Any, translation: Translation) -> None:
         translation.values.setdefault(new, value)
 
@@ -66,7 +69,7 @@ def _becomes(new: str) -> Rule:
 
 
 def _no_effect(name: str, reason: str, harmless: Any) -> Rule:
-    """Nothing stands for it: say so, unless the value asks for what happens anyway."""
+    """Nothing replaced it: warn, unless the value asks for what happens anyway."""
 
     def rule(value: Any, translation: Translation) -> None:
         if value != harmless:
@@ -83,7 +86,7 @@ def _when_true(new: str, setting: Any) -> Rule:
     return rule
 
 
-def _into(section: str, key: str) -> Rule:
+def _moved_into(section: str, key: str) -> Rule:
     def rule(value: Any, translation: Translation) -> None:
         translation.mapping(section).setdefault(key, value)
 
@@ -92,9 +95,9 @@ def _into(section: str, key: str) -> Rule:
 
 def _warmup_ratio(value: float, translation: Translation) -> None:
     if not 0 <= value <= 1:
-        translation.problems.append(f"warmup_ratio must lie between 0 and 1, not {value}")
-    elif not translation.values.get("warmup_steps"):
-        # Below 1, warmup_steps is the ratio; the whole run is the largest number below 1. Given steps always won.
+        translation.problems.append(f"warmup_ratio must be between 0 and 1, not {value}")
+    elif not translation.values.get("warmup_steps"):  # as before, a number of steps takes precedence
+        # Below 1, warmup_steps is a share of the run; the largest number below 1 stands for the whole run.
         translation.values["warmup_steps"] = min(value, math.nextafter(1.0, 0.0))
 
 
@@ -113,64 +116,64 @@ def _layer_classes(value: str, translation: Translation) -> None:
 
 
 _GONE = "transformers no longer has it"
-_MIXED = "mixed precision is chosen with bf16 or fp16 alone"
+_MIXED = "set bf16 or fp16 to choose mixed precision"
 
 _CHOICES = {"evaluation_strategy": ("no", "steps", "epoch")}
 
-# name, annotation, what it becomes, rule
-_RENAMED: tuple[tuple[str, str, str, Rule], ...] = (
-    ("evaluation_strategy", "str", "eval_strategy", _becomes("eval_strategy")),
-    ("warmup_ratio", "float | None", "warmup_steps below 1, unless warmup_steps is given", _warmup_ratio),
-    ("per_gpu_train_batch_size", "int | None", "per_device_train_batch_size", _becomes("per_device_train_batch_size")),
-    ("per_gpu_eval_batch_size", "int | None", "per_device_eval_batch_size", _becomes("per_device_eval_batch_size")),
-    ("no_cuda", "bool", "use_cpu", _becomes("use_cpu")),
-    ("group_by_length", "bool", "train_sampling_strategy=group_by_length",
+# name, type, what it sets today, rule
+_RENAMED: tuple[tuple[str, Any, str, Rule], ...] = (
+    ("evaluation_strategy", str, "eval_strategy", _renamed("eval_strategy")),
+    ("warmup_ratio", float | None, "warmup_steps below 1, unless warmup_steps is given", _warmup_ratio),
+    ("per_gpu_train_batch_size", int | None, "per_device_train_batch_size", _renamed("per_device_train_batch_size")),
+    ("per_gpu_eval_batch_size", int | None, "per_device_eval_batch_size", _renamed("per_device_eval_batch_size")),
+    ("no_cuda", bool, "use_cpu", _renamed("use_cpu")),
+    ("group_by_length", bool, "train_sampling_strategy=group_by_length",
      _when_true("train_sampling_strategy", "group_by_length")),
-    ("logging_dir", "str | None", "the directory of TensorBoard's event files", _logging_dir),
-    ("adafactor", "bool", "optim=adafactor", _when_true("optim", "adafactor")),
-    ("dispatch_batches", "bool | None", "accelerator_config.dispatch_batches",
-     _into("accelerator_config", "dispatch_batches")),
-    ("include_inputs_for_metrics", "bool", "include_for_metrics=inputs",
+    ("logging_dir", str | None, "the directory of TensorBoard's event files", _logging_dir),
+    ("adafactor", bool, "optim=adafactor", _when_true("optim", "adafactor")),
+    ("dispatch_batches", bool | None, "accelerator_config.dispatch_batches",
+     _moved_into("accelerator_config", "dispatch_batches")),
+    ("include_inputs_for_metrics", bool, "include_for_metrics=inputs",
      _when_true("include_for_metrics", ["inputs"])),
-    ("push_to_hub_model_id", "str | None", "hub_model_id", _becomes("hub_model_id")),
-    ("push_to_hub_token", "str | None", "hub_token", _becomes("hub_token")),
-    ("torchdynamo", "str | None", "torch_compile_backend", _torchdynamo),
-    ("fsdp_min_num_params", "int", "fsdp_config.min_num_params", _into("fsdp_config", "min_num_params")),
-    ("fsdp_transformer_layer_cls_to_wrap", "str | None", "fsdp_config.transformer_layer_cls_to_wrap", _layer_classes),
+    ("push_to_hub_model_id", str | None, "hub_model_id", _renamed("hub_model_id")),
+    ("push_to_hub_token", str | None, "hub_token", _renamed("hub_token")),
+    ("torchdynamo", str | None, "torch_compile_backend", _torchdynamo),
+    ("fsdp_min_num_params", int, "fsdp_config.min_num_params", _moved_into("fsdp_config", "min_num_params")),
+    ("fsdp_transformer_layer_cls_to_wrap", str | None, "fsdp_config.transformer_layer_cls_to_wrap", _layer_classes),
 )  # fmt: skip
 
-# name, annotation, why nothing happens, the value that needs no word
-_WITHOUT_EFFECT: tuple[tuple[str, str, str, Any], ...] = (
-    ("overwrite_output_dir", "bool", "an output_dir is always written to, and nothing else in it is touched", False),
-    ("save_safetensors", "bool", "weights are always saved as safetensors", True),
-    ("use_mps_device", "bool", "an Apple GPU is used where there is one", False),
-    ("use_ipex", "bool", _GONE, False),
-    ("jit_mode_eval", "bool", _GONE, False),
-    ("half_precision_backend", "str", _MIXED, "auto"),
-    ("fp16_backend", "str", _MIXED, "auto"),
-    ("fp16_opt_level", "str", _MIXED, "O1"),
-    ("tpu_num_cores", "int | None", _GONE, None),
-    ("tpu_metrics_debug", "bool", _GONE, False),
-    ("past_index", "int", _GONE, -1),
-    ("mp_parameters", "str", _GONE, ""),
-    ("ray_scope", "str | None", "there is no hyperparameter search here", "last"),
-    ("sharded_ddp", "str", "use fsdp", ""),
-    ("push_to_hub_organization", "str | None", "name the organization in hub_model_id", None),
-    ("use_legacy_prediction_loop", "bool", _GONE, False),
+# name, type, why it has no effect, the value that needs no warning
+_WITHOUT_EFFECT: tuple[tuple[str, Any, str, Any], ...] = (
+    ("overwrite_output_dir", bool, "output_dir is always written to, and other files in it are left alone", False),
+    ("save_safetensors", bool, "weights are always saved as safetensors", True),
+    ("use_mps_device", bool, "an Apple GPU is used automatically", False),
+    ("use_ipex", bool, _GONE, False),
+    ("jit_mode_eval", bool, _GONE, False),
+    ("half_precision_backend", str, _MIXED, "auto"),
+    ("fp16_backend", str, _MIXED, "auto"),
+    ("fp16_opt_level", str, _MIXED, "O1"),
+    ("tpu_num_cores", int | None, _GONE, None),
+    ("tpu_metrics_debug", bool, _GONE, False),
+    ("past_index", int, _GONE, -1),
+    ("mp_parameters", str, _GONE, ""),
+    ("ray_scope", str | None, "sftkit has no hyperparameter search", "last"),
+    ("sharded_ddp", str, "use fsdp", ""),
+    ("push_to_hub_organization", str | None, "name the organization in hub_model_id", None),
+    ("use_legacy_prediction_loop", bool, _GONE, False),
 )
 
 
 def _table() -> dict[str, RemovedArgument]:
     table: dict[str, RemovedArgument] = {}
-    for name, annotation, becomes, rule in _RENAMED:
-        shown = f"Of older transformers; becomes {becomes}."
-        argument = TrainingArgument(name, annotation, shown, "None", _CHOICES.get(name, ()))
+    for name, annotation, replacement, rule in _RENAMED:
+        description = f"Removed from transformers; sets {replacement}."
+        argument = TrainingArgument(name, annotation, description, "None", _CHOICES.get(name, ()))
         table[name] = RemovedArgument(argument, rule)
     for name, annotation, reason, harmless in _WITHOUT_EFFECT:
-        shown = f"Of older transformers; no effect: {reason}."
-        argument = TrainingArgument(name, annotation, shown, "None")
+        argument = TrainingArgument(name, annotation, f"Removed from transformers; has no effect: {reason}.", "None")
         table[name] = RemovedArgument(argument, _no_effect(name, reason, harmless))
     return table
 
 
 REMOVED_ARGUMENTS: Mapping[str, RemovedArgument] = MappingProxyType(_table())
+"""Every removed argument by name."""

@@ -1,4 +1,4 @@
-"""Which trackers `report_to` may name, what each needs, and how one that fails is told from a bug."""
+"""The experiment trackers that `report_to` may name: what each needs, and how to recognise its errors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _AIM = "aim"
 
 @dataclass(frozen=True)
 class Tracker:
-    """A tracker that transformers writes to.
-
-    modules: any of them will do. extra: of sftkit; None where the tracker's own package is to be installed.
-    """
+    """A tracker that transformers can write to."""
 
     modules: tuple[str, ...]
+    """Python modules, any one of which is enough."""
+
     extra: str | None = None
+    """The extra of sftkit that installs it; None where the user installs the tracker's own package."""
 
 
 TRACKERS: Mapping[str, Tracker] = MappingProxyType(
@@ -39,7 +39,7 @@ TRACKERS: Mapping[str, Tracker] = MappingProxyType(
         "dagshub": Tracker(("dagshub",)),
         "dvclive": Tracker(("dvclive",)),
         "flyte": Tracker(("flytekit",)),
-        "kubeflow": Tracker(()),  # speaks HTTP by itself
+        "kubeflow": Tracker(()),  # transformers sends HTTP requests itself
         "neptune": Tracker(("neptune",)),
         "swanlab": Tracker(("swanlab",)),
     }
@@ -48,37 +48,41 @@ TRACKERS: Mapping[str, Tracker] = MappingProxyType(
 
 
 def tracker_problems(report_to: str | Sequence[str] | None) -> list[str]:
-    """What is wrong with `report_to`, one sentence each; nothing is imported, nothing is opened.
+    """What is wrong with `report_to`, one sentence each. Nothing is imported or opened.
 
     Args:
-        report_to: names of trackers; `none` and `all` (all that are installed) stand for themselves.
+        report_to: names of trackers; `none` and `all` (every installed one) are accepted too.
+
+    Example:
+        >>> tracker_problems("tensorbord")
+        ["report_to: unknown tracker 'tensorbord'; did you mean tensorboard?"]
     """
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
     return [problem for name in names if name not in (_NONE, _ALL) and (problem := _problem(name))]
 
 
 def tracker_failure(error: Exception) -> TrainingError | None:
-    """The one sentence for an error that a tracker raised while it was set up or written to; None for any other.
+    """The error to show for an exception that a tracker raised; None if it came from elsewhere.
 
-    A tracker is told by the module of the error's class (`wandb.errors.UsageError`), for they share no base.
+    Trackers share no exception class, so the module of the exception decides (`wandb.errors.UsageError`).
     """
     package = type(error).__module__.split(".")[0]
     name = next((name for name, tracker in TRACKERS.items() if package in tracker.modules), None)
     if name is None:
         return None
     reason = " ".join(str(error).split()) or type(error).__name__
-    return TrainingError(f"report_to: {name} cannot be written to: {reason}")
+    return TrainingError(f"report_to: cannot write to {name}: {reason}")
 
 
 def _problem(name: str) -> str | None:
     if name == _AIM:
-        return "report_to: Aim is asked for with aim_repo"
+        return "report_to: to log to Aim, set aim_repo"
     tracker = TRACKERS.get(name)
     if tracker is None:
         near = difflib.get_close_matches(name, TRACKERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TRACKERS)}"
-        return f"report_to: {name!r} is no tracker; {hint}"
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TRACKERS)}"
+        return f"report_to: unknown tracker {name!r}; {hint}"
     if not tracker.modules or any(importlib.util.find_spec(module) for module in tracker.modules):
         return None
-    needed = f"pip install 'sftkit[{tracker.extra}]'" if tracker.extra else f"it needs {tracker.modules[0]}"
-    return f"report_to: {name} is not installed; {needed}"
+    remedy = f"pip install 'sftkit[{tracker.extra}]'" if tracker.extra else f"install {tracker.modules[0]}"
+    return f"report_to: {name} is not installed; {remedy}"
