@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Mismatch:
+class TokenizerMismatch:
     """One thing that differs: a clause for an error message, and lines that show it."""
 
     clause: str
@@ -27,9 +27,9 @@ class Mismatch:
         return "\n  ".join([self.clause, *self.details])
 
 
-def mismatches(
+def find_mismatches(
     made_with: TokenizerInfo, tokenizer: PreTrainedTokenizerBase, spec: TokenizerSpec
-) -> tuple[Mismatch, ...]:
+) -> tuple[TokenizerMismatch, ...]:
     """What sets a tokenizer apart from the one that made some shards; () when it gives the same ids from the same rows.
 
     Where the two differ, and the one that made the shards is still where it was, it is loaded to show where.
@@ -60,7 +60,7 @@ def _of_ids(
     tokenizer: PreTrainedTokenizerBase,
     spec: TokenizerSpec,
     original: PreTrainedTokenizerBase | None,
-) -> Mismatch:
+) -> TokenizerMismatch:
     pairs = [
         ("vocabulary", f"{made_with.vocabulary_size} tokens", f"{len(tokenizer)} tokens"),
         ("eos token", repr(made_with.eos_token), repr(tokenizer.eos_token)),
@@ -73,20 +73,20 @@ def _of_ids(
     else:
         names = changed_files(made_with, tokenizer_files(spec.name)) if made_with.files else []
         details = [f"files that differ: {', '.join(names)}"] if names else []
-    return Mismatch(f"(made with {made_with.name}) {'; '.join(clauses)}", tuple(details))
+    return TokenizerMismatch(f"(made with {made_with.name}) {'; '.join(clauses)}", tuple(details))
 
 
 def _of_templates(
     made_with: TokenizerInfo, tokenizer: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase | None
-) -> Mismatch:
+) -> TokenizerMismatch:
     theirs, ours = made_with.chat_template, template_text(tokenizer)
     if theirs is None and original is not None and chat_template_sha256(original) == made_with.chat_template_sha256:
         theirs = template_text(original)
     here = chat_template_sha256(tokenizer)
     clause = f"chat template {_short(made_with.chat_template_sha256)} there, {_short(here)} here"
     if theirs is None or ours is None:
-        return Mismatch(clause, ())
-    return Mismatch(clause, ("- there, + here", *template_difference(theirs, ours)))
+        return TokenizerMismatch(clause, ())
+    return TokenizerMismatch(clause, ("- there, + here", *template_difference(theirs, ours)))
 
 
 def _original(made_with: TokenizerInfo, spec: TokenizerSpec) -> PreTrainedTokenizerBase | None:

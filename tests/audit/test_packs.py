@@ -18,7 +18,7 @@ from sftkit.audit.checks.packs import Packing, pack_boundaries
 from sftkit.audit.expectations.expected import CONVERSATIONS, Expectations, RowOrigin
 from sftkit.config.commands import InspectConfig
 from sftkit.core.rows import Ragged
-from sftkit.inspection.audit.audit_shards import Audit
+from sftkit.inspection.audit.audit_shards import ShardAudit
 from sftkit.inspection.report import inspect_shards
 from sftkit.shards.reading import open_shards
 from support import dataset, handler, preprocess, write_jsonl
@@ -50,7 +50,7 @@ def built(folder: Path, how: str, capacity: int = CAPACITY, **options: Any) -> t
     return folder / "out", repack(folder / "out", how, capacity)
 
 
-def audit(path: Path, **options: Any) -> Audit:
+def audit(path: Path, **options: Any) -> ShardAudit:
     made = inspect_shards(InspectConfig(audit=True, **options), open_shards(str(path))).audit
     assert made is not None
     return made

@@ -14,8 +14,8 @@ from rich.console import Console
 from sftkit.cli.console.show_report import print_report, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.inspection.report import Report, inspect_shards
-from sftkit.inspection.summary.counting import summarize
-from sftkit.inspection.summary.summary import PackSummary
+from sftkit.inspection.summary.dataset_summary import PackSummary
+from sftkit.inspection.summary.summarize import summarize
 from sftkit.inspection.view import read_rows as inspection_rows
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_shards

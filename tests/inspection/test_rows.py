@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from sftkit.config.commands import InspectConfig
 from sftkit.errors import TokenizerError
 from sftkit.inspection.report import Report, inspect_shards
-from sftkit.inspection.view.decoding import Decoder, join_bytes
+from sftkit.inspection.view.decoding import TokenDecoder, join_bytes
 from sftkit.inspection.view.shown_row import segments
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.tokenizer_loading import fingerprint
@@ -42,7 +42,7 @@ def test_characters_of_several_tokens_stay_whole(tmp_path: Path, tokenizer_dir: 
 
 
 def test_bytes_that_spell_nothing_become_replacement_characters(tokenizer_dir: Path) -> None:
-    decoder = Decoder(PreTrainedTokenizerFast.from_pretrained(tokenizer_dir))
+    decoder = TokenDecoder(PreTrainedTokenizerFast.from_pretrained(tokenizer_dir))
     cut = [*byte_ids("a"), *byte_ids("😀")[:2]]
     assert [piece.text for piece in decoder.pieces(np.array(cut, np.int32))] == ["a", "", "\ufffd"]
     broken = [0xF0, ASK, 0x98, *byte_ids("b😀")]
@@ -75,7 +75,7 @@ def test_sentencepiece_bytes_and_spaces() -> None:
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    decoder = Decoder(PreTrainedTokenizerFast(tokenizer_object=backend))
+    decoder = TokenDecoder(PreTrainedTokenizerFast(tokenizer_object=backend))
     ids = np.array([0, 1, 4, 5, 6, 7, 0, 4], np.int32)
     assert [piece.text for piece in decoder.pieces(ids)] == ["hi", " you", "", "", "", "😀", " hi", "\ufffd"]
 

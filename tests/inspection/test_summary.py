@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkit.errors import SourceError
-from sftkit.inspection.summary.counting import summarize
+from sftkit.inspection.summary.dataset_summary import ShardSummary
 from sftkit.inspection.summary.lengths import LengthCounter
-from sftkit.inspection.summary.summary import ShardSummary
+from sftkit.inspection.summary.summarize import summarize
 from sftkit.shards.reading import ShardSet, open_shards
 
 from .conftest import Writer, manifest_for

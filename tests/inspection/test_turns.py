@@ -20,7 +20,7 @@ from sftkit.cli.console.show_report import print_report, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.inspection.report import Report, inspect_shards
 from sftkit.inspection.view.shown_row import ShownRow
-from sftkit.inspection.view.turns import Written, turns_of
+from sftkit.inspection.view.turns import RowTokens, split_turns
 from sftkit.preprocessing.preview import preview_shards
 from sftkit.shards.reading import open_shards
 from support import dataset, handler, preprocess, write_jsonl
@@ -234,15 +234,15 @@ def test_without_headers_a_row_is_cut_where_the_loss_begins_and_ends(tmp_path: P
 
 
 def test_rows_without_a_loss_and_without_tokens_can_be_cut() -> None:
-    nothing = Written([], [], [], None, [(0, 0)])
-    assert turns_of(nothing, Expectations(), ()) == ()
-    three = Written([1, 2, 3], ["a", "b", "c"], [False] * 3, None, [(0, 1), (1, 1), (1, 3)])
-    assert [(turn.start, turn.stop, turn.sequence) for turn in turns_of(three, Expectations(), ())] == [
+    nothing = RowTokens([], [], [], None, [(0, 0)])
+    assert split_turns(nothing, Expectations(), ()) == ()
+    three = RowTokens([1, 2, 3], ["a", "b", "c"], [False] * 3, None, [(0, 1), (1, 1), (1, 3)])
+    assert [(turn.start, turn.stop, turn.sequence) for turn in split_turns(three, Expectations(), ())] == [
         (0, 1, 0),
         (1, 3, 2),
     ]
-    trained = Written([1, 2, 3], ["a", "b", "c"], [False] * 3, np.array([False, True, False]), [(0, 3)])
-    assert [turn.trained_tokens for turn in turns_of(trained, Expectations(), ())] == [0, 1, 0]
+    trained = RowTokens([1, 2, 3], ["a", "b", "c"], [False] * 3, np.array([False, True, False]), [(0, 3)])
+    assert [turn.trained_tokens for turn in split_turns(trained, Expectations(), ())] == [0, 1, 0]
 
 
 def test_json_carries_turns_and_findings(tmp_path: Path) -> None:

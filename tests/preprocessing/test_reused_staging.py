@@ -24,7 +24,7 @@ from sftkit.preprocessing.build import find_finished, run
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.shards.staging.unit_writer import StagingWriter
+from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.tokenization.encoding.bare_ids import GigatokenIds
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
@@ -122,7 +122,7 @@ def test_values_that_one_type_cannot_hold_are_told_the_same_in_units_of_any_size
     source = write_jsonl(tmp_path / "a.jsonl", [{**PAIRS[n], "n": value} for n, value in enumerate(values)])
     data = paired(source, retain_columns=("n", "input", "output"))
     for size, place in (
-        (30, "retain_columns: column 'n' is double as a whole, but"),
+        (30, "retain_columns: column 'n' has type double over all rows"),
         (1 << 20, "a.jsonl:4: retain_columns"),
     ):
         with pytest.raises(DataError, match=place):
@@ -315,7 +315,7 @@ def test_a_broken_run_leaves_nothing_unfinished_in_a_directory_of_the_users_own(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = tmp_path / "units"
-    monkeypatch.setattr(StagingWriter, "__exit__", lambda *_: None)  # as if killed: nothing is closed or renamed
+    monkeypatch.setattr(UnitWriter, "__exit__", lambda *_: None)  # as if killed: nothing is closed or renamed
     monkeypatch.setattr(UnitStore, "keep", broken)
     with pytest.raises(OutputError, match=r"staging_dir .*units: cannot be written: Input/output error"):
         made(tmp_path / "one", paired(source), staging_dir=str(shared))

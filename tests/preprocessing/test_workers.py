@@ -21,9 +21,9 @@ from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Ragged, Row
 from sftkit.execution.processes import available_cores
 from sftkit.shards.manifest import read_manifest
-from sftkit.shards.staging.row_reader import StagedReader
-from sftkit.shards.staging.unit_writer import StagingWriter
-from sftkit.shards.writing.gather import reader_of
+from sftkit.shards.staging.unit_reader import UnitReader
+from sftkit.shards.staging.unit_writer import UnitWriter
+from sftkit.shards.writing.row_gatherer import open_unit_reader
 from support import preprocess, shard_bytes, write_jsonl
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
@@ -177,17 +177,17 @@ def test_a_command_with_two_workers_leaves_no_process_and_writes_the_shards_of_o
 # --- Staged rows --------------------------------------------------------------------------------------
 
 
-def staged(path: Path, batches: list[list[list[int]]]) -> StagedReader:
-    with StagingWriter(path) as writer:
+def staged(path: Path, batches: list[list[list[int]]]) -> UnitReader:
+    with UnitWriter(path) as writer:
         for ids in batches:
             tokens = {"input_ids": Ragged.from_lists(ids), "labels": Ragged.from_lists([[-100] * len(i) for i in ids])}
             writer.write(Batch([{} for _ in ids], np.arange(1, len(ids) + 1), tokens), None)
-    assert writer.staged(0, RowLog(), {}, {}).rows == sum(map(len, batches))
-    return reader_of(path, ("input_ids", "labels"))
+    assert writer.finish(0, RowLog(), {}, {}).rows == sum(map(len, batches))
+    return open_unit_reader(path, ("input_ids", "labels"))
 
 
-def read_rows(reader: StagedReader, name: str, rows: list[int]) -> list[list[int]]:
-    places, lengths = reader.places(name, np.array(rows, np.int64))
+def read_rows(reader: UnitReader, name: str, rows: list[int]) -> list[list[int]]:
+    places, lengths = reader.locate(name, np.array(rows, np.int64))
     made = [np.full(length, 77, np.int32) for length in lengths]
     reader.read(zip(places.tolist(), made, strict=True))
     return [row.tolist() for row in made]
@@ -212,7 +212,7 @@ def test_staged_tokens_are_read_back_in_any_order_whichever_batches_they_lie_in(
 
 def test_rows_of_a_batch_lie_end_to_end_and_are_read_in_one_go(tmp_path: Path) -> None:
     reader = staged(tmp_path / "unit.arrow", [[[1, 2], [], [3, 4, 5]], [[], []], [[6], [7, 8]]])
-    places, lengths = reader.places("input_ids", np.arange(7))
+    places, lengths = reader.locate("input_ids", np.arange(7))
     assert lengths.tolist() == [2, 0, 3, 0, 0, 1, 2]
     assert np.diff(places[:3]).tolist() == [8, 0]
     assert places[6] - places[5] == 4
@@ -224,7 +224,7 @@ def test_rows_of_a_batch_lie_end_to_end_and_are_read_in_one_go(tmp_path: Path) -
 def test_a_staged_file_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
     reader = staged(tmp_path / "unit.arrow", [[[1, 2, 3]]])
     with (tmp_path / "unit.arrow").open("rb+") as stream:
-        stream.truncate(reader.places("input_ids", np.array([0]))[0].item() + 8)
+        stream.truncate(reader.locate("input_ids", np.array([0]))[0].item() + 8)
     with pytest.raises(OSError, match=r"unit\.arrow: ends too early"):
         read_rows(reader, "input_ids", [0])
 
@@ -235,19 +235,19 @@ from pathlib import Path
 import numpy as np
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Ragged
-from sftkit.shards.writing.shard_columns import Layout
-from sftkit.shards.writing.gather import Sequences
-from sftkit.shards.staging.unit_writer import StagingWriter
+from sftkit.shards.writing.shard_layout import ShardLayout
+from sftkit.shards.writing.row_gatherer import SequenceSelection
+from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.shards.writing.shard_writer import ShardTask, write_shard
 
 folder = Path(sys.argv[1])
-with StagingWriter(folder / "unit.arrow") as writer:
+with UnitWriter(folder / "unit.arrow") as writer:
     column = Ragged.from_lists([[5, 6], [], [7]])
     writer.write(Batch([{}, {}, {}], np.arange(1, 4), {"input_ids": column, "labels": column}), None)
-unit = writer.staged(0, RowLog(), {}, {})
-layout = Layout((unit.path,), (3,), ("input_ids", "labels"), None, unit.extras)
+unit = writer.finish(0, RowLog(), {}, {})
+layout = ShardLayout((unit.path,), (3,), ("input_ids", "labels"), None, unit.retained)
 rows = np.array([2, 0, 1])
-made = write_shard(layout, ShardTask(folder / "shard.parquet", Sequences(rows, unit.sizes[rows])))
+made = write_shard(layout, ShardTask(folder / "shard.parquet", SequenceSelection(rows, unit.sizes[rows])))
 print(json.dumps([made.rows, made.tokens, "pandas" in sys.modules]))
 """
 

@@ -479,16 +479,16 @@ def test_bad_rows_are_held_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch
     tracemalloc.start()
     store = UnitStore(tmp_path, "run")
     unit = planned.pipeline.stage(store, StagingTask(planned.units[0], "0"))
-    first = [row.number for row in unit.bad]
+    first = [row.number for row in unit.bad_rows]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (unit.read, unit.quarantined, unit.kept) == (4_001, 4_000, 1)
+    assert (unit.rows_read, unit.quarantined, unit.rows_kept) == (4_001, 4_000, 1)
     assert first == list(range(1, 4_001))
-    assert sum(len(row.content) for row in unit.bad) == 8_000_000
+    assert sum(len(row.content) for row in unit.bad_rows) == 8_000_000
     assert peak < 6 << 20
     assert len(pickle.dumps(unit)) < 2000
-    found = store.whole(["0"])["0"]
-    assert (found.bad.reasons, list(found.bad)) == (unit.bad.reasons, list(unit.bad))
+    found = store.load(["0"])["0"]
+    assert (found.bad_rows.reasons, list(found.bad_rows)) == (unit.bad_rows.reasons, list(unit.bad_rows))
 
 
 @settings(max_examples=30, deadline=None)

@@ -25,7 +25,7 @@ from sftkit.errors import DataError, OutputError, SftkitError, SourceError, Trai
 from sftkit.inspection.verify.verify_dataset import Verification, verify
 from sftkit.preprocessing.training_shards import find_or_build_shards
 from sftkit.sample import sample_path
-from sftkit.shards.manifest import digest_of
+from sftkit.shards.manifest import manifest_digest
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.tokenizer_difference import template_difference
 from sftkit.training.models.run_tokenizer import load_run_tokenizer
@@ -79,7 +79,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
     for name in ("shards", "packs", "templated"):
         path = tmp_path / "copy" / name / "manifest.json"
         data = json.loads(path.read_text().replace(str(made), str(tmp_path / "copy")))
-        path.write_text(json.dumps({**data, "digest": digest_of(data)}))
+        path.write_text(json.dumps({**data, "digest": manifest_digest(data)}))
     return tmp_path / "copy"
 
 
@@ -220,7 +220,7 @@ def test_counts_that_add_up_are_still_held_against_the_rows(folder: Path) -> Non
     path = folder / "packs" / "manifest.json"
     edit(path, splits__train__sequences=47, splits__train__fill_rate=0.5, splits__train__pack_length=999)
     data = json.loads(path.read_text())
-    edit(path, digest=digest_of(data))
+    edit(path, digest=manifest_digest(data))
     found = differences(folder / "packs")
     assert EDITED not in found
     assert "split train: sequences 48, the manifest says 47" in found
@@ -334,7 +334,7 @@ def test_a_chat_template_that_is_gone_is_told_and_the_manifests_copy_taken(folde
 def test_other_versions_are_a_note(folder: Path) -> None:
     path = folder / "shards" / "manifest.json"
     edit(path, versions={"sftkit": "0.0.1", "no-such-package": "1", "pyarrow": pa.__version__})
-    edit(path, digest=digest_of(json.loads(path.read_text())))
+    edit(path, digest=manifest_digest(json.loads(path.read_text())))
     found = verified(folder / "shards")
     assert found.differences == ()
     [note] = found.notes
@@ -595,9 +595,9 @@ def test_the_difference_of_templates_is_short_and_harmless(theirs: str, ours: st
 
 def test_the_digest_of_a_manifest_leaves_times_out_and_nothing_else(folder: Path) -> None:
     data = json.loads((folder / "shards" / "manifest.json").read_text())
-    assert digest_of({**data, "seconds": {"plan": 9.0}, "worker_seconds": {}}) == data["digest"]
+    assert manifest_digest({**data, "seconds": {"plan": 9.0}, "worker_seconds": {}}) == data["digest"]
     for key in data.keys() - {"seconds", "worker_seconds", "digest", "units_found"}:
-        assert digest_of({**data, key: "other"}) != data["digest"], key
+        assert manifest_digest({**data, key: "other"}) != data["digest"], key
     found = open_shards(str(folder / "shards")).manifest
     assert found is not None
     assert json.loads(replace(found, seconds={}).to_json())["digest"] == data["digest"]

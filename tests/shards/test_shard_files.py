@@ -16,9 +16,11 @@ from sftkit.core.rows import Batch, Ragged, Row
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import length_histogram
 from sftkit.shards.reading import open_shards
-from sftkit.shards.staging.unit_writer import StagedUnit, StagingWriter, unified
-from sftkit.shards.writing.gather import Sequences
-from sftkit.shards.writing.shard_columns import ShardColumns
+from sftkit.shards.retained_columns import unify_schemas
+from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.shards.staging.unit_writer import UnitWriter
+from sftkit.shards.writing.row_gatherer import SequenceSelection
+from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, write_shard
 
 
@@ -29,23 +31,23 @@ def batch(ids: list[list[int]], extras: list[Row]) -> Batch:
 
 
 def stage(folder: Path, number: int, *batches: Batch, text_column: str | None = None) -> StagedUnit:
-    with StagingWriter(folder / f"{number}.arrow") as writer:
+    with UnitWriter(folder / f"{number}.arrow") as writer:
         for each in batches:
             writer.write(each, text_column)
-    return writer.staged(number, RowLog(), {}, {})
+    return writer.finish(number, RowLog(), {}, {})
 
 
 def gather(folder: Path, units: list[StagedUnit], order: list[int]) -> list[Row]:
-    layout = ShardColumns(
-        paths=tuple(unit.path for unit in units),
-        rows=tuple(unit.rows for unit in units),
+    layout = ShardLayout(
+        unit_paths=tuple(unit.path for unit in units),
+        unit_rows=tuple(unit.rows for unit in units),
         token_columns=("input_ids", "labels") if units[0].text_column is None else (),
         text_column=units[0].text_column,
-        extras=unified([unit.extras for unit in units]),
+        retained=unify_schemas([unit.retained for unit in units]),
     )
     sizes = np.concatenate([unit.sizes for unit in units])[order]
     path = folder / "shard.parquet"
-    info = write_shard(layout, ShardTask(path, Sequences(np.array(order, np.int64), sizes)))
+    info = write_shard(layout, ShardTask(path, SequenceSelection(np.array(order, np.int64), sizes)))
     rows: list[Row] = pq.read_table(path).to_pylist()
     assert (info.rows, info.bytes) == (len(rows), path.stat().st_size)
     if units[0].text_column is None:

@@ -28,9 +28,9 @@ from sftkit.preprocessing.build import find_finished, output_for, run
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_shards
-from sftkit.shards.staging.row_index import index_of
-from sftkit.shards.staging.unit_record import kept_index
-from sftkit.shards.writing.gather import reader_of
+from sftkit.shards.staging.row_index import build_row_index
+from sftkit.shards.staging.unit_record import read_row_index
+from sftkit.shards.writing.row_gatherer import open_unit_reader
 from sftkit.shards.writing.shard_writer import ShardWriter
 from sftkit.sources.discovery import find_sources
 from sftkit.storage import lease_lock
@@ -144,7 +144,7 @@ def test_where_rows_lie_is_told_by_the_account(source: Path, tmp_path: Path, buc
         files = [path for path in staged.glob("unit-*.arrow") if ".account" not in path.suffixes]
         columns = ("input_ids", "labels", "sftkit_extras")
         for path in files:
-            told, found = kept_index(path, columns), index_of(path, columns)
+            told, found = read_row_index(path, columns), build_row_index(path, columns)
             assert told.counts.tolist() == found.counts.tolist()
             assert told.widths == found.widths
             for name in columns:
@@ -385,9 +385,9 @@ def test_rows_of_a_remote_unit_are_read_with_few_requests(source: Path, bucket: 
     made(config(str(source), bucket.url("out"), bucket, staging_dir=bucket.url("units"), unit_size=1 << 20))
     [name] = [name for name in bucket.files("units") if ".account" not in name]
     columns = ("input_ids", "labels", "sftkit_extras")
-    reader = reader_of(RemotePath(bucket.url(f"units/{name}"), bucket.options), columns)
+    reader = open_unit_reader(RemotePath(bucket.url(f"units/{name}"), bucket.options), columns)
     rows = np.arange(0, 300, 7)
-    places, lengths = reader.places("input_ids", rows)
+    places, lengths = reader.locate("input_ids", rows)
     into = [np.empty(length, np.int32) for length in lengths.tolist()]
     before, _ = bucket.failures()
     reader.read(list(zip(places.tolist(), into, strict=True)))

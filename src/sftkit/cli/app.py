@@ -129,7 +129,7 @@ def _preprocess(config: PreprocessConfig) -> None:
         if config.dry_run:
             print_plan(planned, results())
         elif find_finished(planned) is not None:
-            output_for(planned.config).tidy()
+            output_for(planned.config).finish_cleanup()
             typer.echo(printable(f"{config.output_dir}: complete and unchanged, nothing to do"))
         else:
             print_result(run(planned, make_progress(), cluster), config.output_dir, results())

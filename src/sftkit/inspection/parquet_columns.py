@@ -72,7 +72,7 @@ class TokenColumns:
         return pack_boundaries(self.ids, self.seq_lengths, packing) if self.seq_lengths is not None else None
 
 
-def layout_of(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
+def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
     """Find the columns of a Parquet file; `text_fields` are names that a text column may have, the likeliest first.
 
     Raises:
@@ -95,7 +95,7 @@ def layout_of(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
     return ColumnLayout(path, names, False, (), False, text)
 
 
-def row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
+def iter_row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
     """The row groups of a file from number `first` on, with the layout's columns only, one in memory at a time.
 
     Raises:
@@ -111,7 +111,7 @@ def row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
             yield table
 
 
-def tokens_of(table: pa.Table, layout: ColumnLayout) -> TokenColumns:
+def token_columns(table: pa.Table, layout: ColumnLayout) -> TokenColumns:
     """The token columns of some rows as flat arrays.
 
     Raises:
@@ -133,7 +133,7 @@ def tokens_of(table: pa.Table, layout: ColumnLayout) -> TokenColumns:
 
 
 def row_lengths(table: pa.Table, layout: ColumnLayout) -> Offsets:
-    """Tokens of each row, shape (rows,); `SourceError` as `tokens_of`."""
+    """Tokens of each row, shape (rows,); `SourceError` as `token_columns`."""
     return _ragged(table.column(INPUT_IDS), INPUT_IDS, layout.path).lengths
 
 
@@ -143,7 +143,7 @@ def text_lengths(table: pa.Table, layout: ColumnLayout) -> Offsets:
     return np.asarray(lengths.to_numpy(), np.int64)
 
 
-def texts_of(table: pa.Table, layout: ColumnLayout) -> list[str]:
+def text_values(table: pa.Table, layout: ColumnLayout) -> list[str]:
     """The text column of some rows; a null is an empty text."""
     return [text or "" for text in _plain_text(table, layout).to_pylist()]
 
@@ -202,13 +202,13 @@ def _aligned(column: Ragged, ids: Ragged, missing: int) -> Ids:
 _WRAPPED = "wrapped"
 
 
-def packing_of(manifest: Manifest | None, split: str) -> Packing:
+def split_packing(manifest: Manifest | None, split: str) -> Packing:
     """How a split was packed; nothing is known of shards without a manifest."""
     if manifest is None or split not in manifest.splits:
         return Packing()
     return Packing(manifest.splits[split].pack_length, manifest.config.get("packing") == _WRAPPED)
 
 
-def place_name(shard: str, row: int, sequence: int | None = None) -> str:
+def row_reference(shard: str, row: int, sequence: int | None = None) -> str:
     """`shard:row`, the row counted from 0 within the file; in a pack with the sequence, which pages count from 1."""
     return f"{shard}:{row}" if sequence is None else f"{shard}:{row} (sequence {sequence + 1})"

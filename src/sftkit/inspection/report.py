@@ -8,15 +8,15 @@ from sftkit.audit.expectations.expected import Expectations
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, Silent
 from sftkit.errors import TokenizerError
-from sftkit.inspection.audit.audit_shards import Audit, audit_shards
-from sftkit.inspection.audit.shard_origin import ShardOrigin, source_of
-from sftkit.inspection.parquet_columns import layout_of, packing_of
-from sftkit.inspection.summary.counting import summarize, text_fields
-from sftkit.inspection.summary.summary import Summary
-from sftkit.inspection.view.decoding import Decoder
-from sftkit.inspection.view.pack_excerpt import abridged
+from sftkit.inspection.audit.audit_shards import ShardAudit, audit_shards
+from sftkit.inspection.audit.shard_origin import ShardOrigin, find_origin
+from sftkit.inspection.parquet_columns import read_layout, split_packing
+from sftkit.inspection.summary.dataset_summary import Summary
+from sftkit.inspection.summary.summarize import summarize, text_column_names
+from sftkit.inspection.view.decoding import TokenDecoder
+from sftkit.inspection.view.pack_excerpt import with_page_sequences
 from sftkit.inspection.view.read_rows import read_rows
-from sftkit.inspection.view.selection import check_choices, narrow, scope_of, select
+from sftkit.inspection.view.selection import check_selection, filter_shards, row_scope, select_rows
 from sftkit.inspection.view.shown_row import ShownRow
 from sftkit.shards.reading import ShardSet
 
@@ -31,7 +31,7 @@ class Report:
     summary: Summary
     rows: tuple[ShownRow, ...]
     notes: tuple[str, ...]
-    audit: Audit | None = None
+    audit: ShardAudit | None = None
 
 
 def is_audited(config: InspectConfig) -> bool:
@@ -50,33 +50,33 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
         TokenizerError: the tokenizer that the config names cannot be loaded, or a search needs one and there is none.
         UsageError: choices of rows that exclude each other.
     """
-    check_choices(config)
-    narrowed = narrow(shards, config.split, config.shard)
-    fields = text_fields(shards, config.dataset_text_field)
+    check_selection(config)
+    narrowed = filter_shards(shards, config.split, config.shard)
+    fields = text_column_names(shards, config.dataset_text_field)
     summary = summarize(narrowed, config.dataset_text_field)
     if is_audited(config):
         audit = audit_shards(config, narrowed, fields, progress or Silent())
         return Report(summary, (), (), audit)
-    scope = scope_of(shards, narrowed)
+    scope = row_scope(shards, narrowed)
     if not config.rows:
-        select(scope, replace(config, search=None), None, fields)  # a row that is not there is an error all the same
+        select_rows(scope, replace(config, search=None), None, fields)  # raises for a row that does not exist
         return Report(summary, (), ())
     source: ShardOrigin | None = None
-    if any(layout_of(path, fields).tokens for path in scope.paths):
-        source = source_of(config, shards.manifest)
+    if any(read_layout(path, fields).tokens for path in scope.paths):
+        source = find_origin(config, shards.manifest)
         if source.tokenizer is None and config.search is not None:
             raise TokenizerError(f"search needs the text of the tokens: {source.notes[-1]}")
-    decoder = Decoder(source.tokenizer) if source is not None and source.tokenizer is not None else None
+    decoder = TokenDecoder(source.tokenizer) if source is not None and source.tokenizer is not None else None
     notes = list(source.notes) if source is not None else []
-    places = select(scope, config, decoder, fields)
+    places = select_rows(scope, config, decoder, fields)
     if config.search is not None and not places:
         notes.append(f"no row contains {config.search!r}")
     norms: Expectations | None = None
     if places and source is not None and decoder is not None:
         norms = source.norms()
         notes += source.differing_template()
-    if packing_of(shards.manifest, scope.split).wrapped:
+    if split_packing(shards.manifest, scope.split).wrapped:
         notes.append("rows are wrapped: the first and the last sequence of a pack may be pieces of longer ones")
     rows = zip(read_rows(places, shards, decoder, norms, fields), places, strict=True)
-    shown = (abridged(row, place, asked_for=config.row is not None) for row, place in rows)
+    shown = (with_page_sequences(row, place, asked_for=config.row is not None) for row, place in rows)
     return Report(summary, tuple(shown), tuple(notes))

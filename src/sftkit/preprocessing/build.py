@@ -30,9 +30,10 @@ from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput
 from sftkit.shards.output.remote_output import RemoteOutput
-from sftkit.shards.staging.unit_writer import Counts, StagedUnit, unified
-from sftkit.shards.writing.gather import Sequences
-from sftkit.shards.writing.shard_columns import ShardColumns
+from sftkit.shards.retained_columns import unify_schemas
+from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
+from sftkit.shards.writing.row_gatherer import SequenceSelection
+from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
 from sftkit.storage.dataset_files import QUARANTINE_NAME
 from sftkit.storage.paths import RemotePath, path_of
@@ -48,7 +49,7 @@ def find_finished(plan: Plan) -> Manifest | None:
     """
     directory = output_for(plan.config)
     manifest = _of_this_plan(plan, directory)
-    if manifest is None or not directory.holds(manifest):
+    if manifest is None or not directory.contains(manifest):
         return None
     tolerance = BadRowBudget(plan.config.max_bad_rows)
     if manifest.quarantined > tolerance.allowed(manifest.rows_read):
@@ -132,7 +133,7 @@ def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output[Any
     allowed = tolerance.allowed(account.read)
     if account.quarantined > allowed:
         bad = Quarantine(plan, staged, int(allowed) + EXCESS_BAD_ROWS)
-        is_whole, where = len(staged) == len(plan.units), str(output.tell_bad_rows(bad))
+        is_whole, where = len(staged) == len(plan.units), str(output.save_bad_rows(bad))
         raise DataError(bad_rows_message(bad, account, tolerance, is_whole=is_whole, where=where))
 
 
@@ -143,7 +144,7 @@ def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
     for dataset in plan.recipe.datasets:
         files = [file for file in plan.files if file.file.dataset == dataset.name]
         units = [by_number[unit.number] for file in files for unit in file.units]
-        rows = sum(unit.kept for unit in units)
+        rows = sum(unit.rows_kept for unit in units)
         if not rows:
             raise DataError(no_rows_message(units, dataset.data_paths[0]))
         parts.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle))
@@ -153,11 +154,11 @@ def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
 def _usable(staged: Sequence[StagedUnit]) -> Indices:
     """The rows that go on, by index into all staged rows."""
     bases = np.cumsum([0, *(unit.rows for unit in staged)])
-    unfit = [base + unit.unfit for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
+    unfit = [base + unit.overflow_rows for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
     return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *unfit]))
 
 
-def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardColumns:
+def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardLayout:
     """The columns that all units have in common.
 
     Raises:
@@ -176,12 +177,12 @@ def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -
         _log.warning("packs have no attention_mask: where sequences begin is told by %s", SEQ_LENGTHS)
         shared -= {ATTENTION_MASK}
     order = [name for name in (INPUT_IDS, LABELS) if name in shared]
-    return ShardColumns(
-        paths=tuple(unit.path for unit in staged),
-        rows=tuple(unit.rows for unit in staged),
+    return ShardLayout(
+        unit_paths=tuple(unit.path for unit in staged),
+        unit_rows=tuple(unit.rows for unit in staged),
         token_columns=(*order, *sorted(shared - set(order))),
         text_column=next(iter(kinds)),
-        extras=unified([unit.extras for unit in filled]),
+        retained=unify_schemas([unit.retained for unit in filled]),
         is_packed=is_packed,
     )
 
@@ -190,7 +191,7 @@ def _write_splits(
     plan: Plan,
     staged: Sequence[StagedUnit],
     orders: Mapping[str, Indices],
-    layout: ShardColumns,
+    layout: ShardLayout,
     workers: Runner,
     output: Output[Any],
     progress: Progress,
@@ -202,7 +203,7 @@ def _write_splits(
     bounds = {split: shard_bounds(each.row_sizes, len(names[split]), _what(each)) for split, each in sequences.items()}
     tasks = {
         split: [
-            ShardTask(output.shard_folder / name, each.part(*part))
+            ShardTask(output.shard_folder / name, each.slice(*part))
             for name, part in zip(names[split], pairwise(bounds[split]), strict=True)
         ]
         for split, each in sequences.items()
@@ -219,19 +220,19 @@ def _write_splits(
     }
 
 
-def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Counts) -> Sequences:
+def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32Array) -> SequenceSelection:
     """What the rows of a split look like in its shards, in order. Packs to train on are shuffled: packing sorts them by
     the lengths of what is in them.
     """
     length = pack_length_of(config)
     if length is None:
-        return Sequences(rows, sizes[rows])
+        return SequenceSelection(rows, sizes[rows])
     fitting = np.minimum(sizes[rows], length) if config.packing == BFD else sizes[rows]
     packs = make_packs(fitting, config)
     assert packs is not None
     if split == TRAIN:
         packs = packs.take(np.random.default_rng(config.dataprocessor.seed).permutation(len(packs)))
-    return Sequences(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
+    return SequenceSelection(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
 
 
 def _shard_names(config: PreprocessConfig, split: str) -> list[str]:
@@ -239,5 +240,5 @@ def _shard_names(config: PreprocessConfig, split: str) -> list[str]:
     return [shard_name(split, number, count) for number in range(count)]
 
 
-def _what(sequences: Sequences) -> str:
-    return "rows" if sequences.packs is None else "packs"
+def _what(sequences: SequenceSelection) -> str:
+    return "rows" if sequences.pack_offsets is None else "packs"

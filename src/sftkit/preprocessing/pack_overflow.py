@@ -19,8 +19,8 @@ from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Row
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import BFD, pack_length_of
 from sftkit.preprocessing.finalize import NO_TRAINED_TOKEN
-from sftkit.shards.staging.unit_writer import StagedUnit
-from sftkit.shards.writing.gather import reader_of
+from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.shards.writing.row_gatherer import open_unit_reader
 from sftkit.sources.work_units import Unit, read_unit
 from sftkit.storage.paths import AnyPath
 
@@ -50,7 +50,11 @@ def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, 
         elif config.overflow == "drop":
             made.append(_without(each, long, f"longer than pack_length={length}"))
         elif config.overflow == "error":
-            made.append(replace(each, unfit=long, unfit_reasons={f"more tokens than pack_length={length}": len(long)}))
+            made.append(
+                replace(
+                    each, overflow_rows=long, overflow_reasons={f"more tokens than pack_length={length}": len(long)}
+                )
+            )
         else:
             lost = untrained[each.number]
             made.append(_without(each, lost, NO_TRAINED_TOKEN))
@@ -68,12 +72,12 @@ def overflowing_rows(staged: StagedUnit, unit: Unit, length: int) -> Iterator[Ba
     Raises:
         SourceError: the source can no longer be read.
     """
-    if not staged.unfit_reasons:
+    if not staged.overflow_reasons:
         return
-    numbers = staged.numbers(staged.unfit.tolist())
+    numbers = staged.row_numbers(staged.overflow_rows.tolist())
     found = _contents(unit, frozenset(numbers))
     place, content = next(found, (0, None))
-    for number, size in zip(numbers, staged.sizes[staged.unfit].tolist(), strict=True):
+    for number, size in zip(numbers, staged.sizes[staged.overflow_rows].tolist(), strict=True):
         log = RowLog()
         log.quarantine(number, f"{size} tokens, more than pack_length={length}", content if place == number else None)
         yield from log.bad
@@ -84,7 +88,7 @@ def overflowing_rows(staged: StagedUnit, unit: Unit, length: int) -> Iterator[Ba
 def _without(staged: StagedUnit, rows: Offsets, reason: str) -> StagedUnit:
     if not len(rows):
         return staged
-    return replace(staged, unfit=rows, drops={**staged.drops, PACKING: {reason: len(rows)}})
+    return replace(staged, overflow_rows=rows, drops={**staged.drops, PACKING: {reason: len(rows)}})
 
 
 def _contents(unit: Unit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
@@ -117,8 +121,8 @@ def _untrained(staged: Sequence[StagedUnit], length: int, runner: Runner) -> dic
 def _without_loss(length: int, long: _LongRows) -> Offsets:
     """Those of some rows that have no trained token behind their first when they are cut to a length."""
     rows = long.rows
-    reader = reader_of(long.path, (LABELS,))
-    places, _ = reader.places(LABELS, rows)
+    reader = open_unit_reader(long.path, (LABELS,))
+    places, _ = reader.locate(LABELS, rows)
     kept = np.zeros(len(rows), np.bool_)
     at_once = max(1, _TOKENS_AT_ONCE // length)
     labels = np.empty((min(at_once, len(rows)), length), np.int32)

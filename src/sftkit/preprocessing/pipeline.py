@@ -20,8 +20,10 @@ from sftkit.handlers.registry import ConfiguredHandler, build_handlers, last_tex
 from sftkit.preprocessing.finalize import RowFinalizer
 from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
 from sftkit.sandbox.render_limits import TemplateLimitError
+from sftkit.shards.retained_columns import RetainedColumnError
+from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.shards.staging.unit_writer import RetainedError, StagedUnit, StagingWriter, UnitAudit
+from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.sources.work_units import Unit, read_unit
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 
@@ -89,7 +91,7 @@ class Pipeline:
         unit, watch = task.unit, Stopwatch()
         checked: AuditCollector | None = None
         with store.writer(task.key) as writer:
-            log = RowLog(put_aside=writer.put_aside)
+            log = RowLog(put_aside=writer.write_bad_rows)
             for batch, text_field in self.process(unit, log, watch):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
@@ -100,10 +102,10 @@ class Pipeline:
                 watch.lap("audit")
         audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
         watch.lap("audit")
-        staged = writer.staged(
+        staged = writer.finish(
             unit.number, log, self.chat_tokenizer.engines, watch.seconds, audit, unit.part.first_number
         )
-        store.keep(task.key, staged, writer.written)
+        store.commit(task.key, staged, writer.file)
         return staged
 
     def process(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
@@ -156,11 +158,11 @@ class Pipeline:
         return self._steps[dataset]
 
 
-def _write(writer: StagingWriter, batch: Batch, text_field: str | None, unit: Unit) -> None:
+def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: Unit) -> None:
     try:
         writer.write(batch, text_field)
     except DataError as error:
-        place = error.place if isinstance(error, RetainedError) else 0
+        place = error.row_index if isinstance(error, RetainedColumnError) else 0
         raise DataError(f"{unit.file.path}:{batch.numbers[place]}: {error}") from None
 
 

@@ -20,8 +20,9 @@ from sftkit.ordering.packing import NONE
 from sftkit.preprocessing.build import shard_columns_of
 from sftkit.preprocessing.planning import Plan, plan
 from sftkit.shards.reading import ShardSet
-from sftkit.shards.staging.unit_writer import StagedUnit, StagingWriter
-from sftkit.shards.writing.gather import Sequences
+from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.shards.staging.unit_writer import UnitWriter
+from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.writing.shard_writer import ShardTask, shard_name, write_shard
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     rows = _in_turns([unit.rows for unit in filled])
     sizes = np.concatenate([unit.sizes for unit in filled])[rows]
     path = scratch / shard_name(TRAIN, 0, 1)
-    write_shard(shard_columns_of(filled), ShardTask(path, Sequences(rows, sizes)))
+    write_shard(shard_columns_of(filled), ShardTask(path, SequenceSelection(rows, sizes)))
     unpacked = "" if config.packing == NONE else ", before they are packed"
     name = f"the first rows of {_name(config)}{unpacked} (preview, nothing written)"
     return ShardSet(scratch, {TRAIN: (path,)}, None, name)
@@ -64,7 +65,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
     log = RowLog()
     count = 0
     units = [unit for file in planned.files if file.file.dataset == dataset for unit in file.units]
-    with StagingWriter(scratch / f"sample-{number}.arrow") as writer:
+    with UnitWriter(scratch / f"sample-{number}.arrow") as writer:
         for unit in units:
             for batch, text_field in planned.pipeline.process(unit, log, Stopwatch()):
                 if len(batch):
@@ -77,7 +78,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
             log.bad.clear()
             if count >= wanted:
                 break
-    return writer.staged(number, log, {}, {})
+    return writer.finish(number, log, {}, {})
 
 
 def _name(config: InspectConfig) -> str:

@@ -20,8 +20,8 @@ from sftkit.preprocessing.accounting.quarantine import BadRowBudget, max_rows_pe
 from sftkit.preprocessing.pipeline import Pipeline, StagingTask
 from sftkit.preprocessing.planning import Plan
 from sftkit.preprocessing.recipe_bundle import RecipeBundle, bundle_recipe, matching_chat_tokenizer, unpack_recipe
+from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.shards.staging.unit_writer import StagedUnit
 from sftkit.sources.work_units import Unit
 
 _log = logging.getLogger(__name__)
@@ -53,21 +53,21 @@ def stage_units(plan: Plan, workers: Runner, progress: Progress, store: UnitStor
             difference.place,
             difference.sample,
         )
-        store.forget(plan.keys)  # what the engine has made before cannot be trusted either
+        store.invalidate(plan.keys)  # what the engine has made before cannot be trusted either
         return stage_units(plan.without_engine(difference.engine), workers, progress, store)
 
 
 def _find(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> dict[str, StagedUnit]:
     """The units of a plan that an earlier run has staged. They are hashed where tasks run, some of them a task."""
-    present = store.present(plan.keys)
+    present = store.existing_keys(plan.keys)
     parts = [tuple(present[start : start + _FOUND_AT_ONCE]) for start in range(0, len(present), _FOUND_AT_ONCE)]
     found: dict[str, StagedUnit] = {}
     if workers.shares_local_files:
         for part in parts:
-            found |= store.whole(part)
+            found |= store.load(part)
         return found
     with shown(progress, "checking what is staged", len(present)):
-        for part, units in workers.run(store.whole, parts):
+        for part, units in workers.run(store.load, parts):
             found |= units
             progress.advance(len(part))
     return found
@@ -89,7 +89,7 @@ def _stage(
         for task, result in workers.run(_stage_function(plan, store, workers), tasks):
             _check_packable(plan, task.unit, result)
             _log.info(
-                "%s: %d rows of %d staged in %.1f s", task, result.rows, result.read, sum(result.seconds.values())
+                "%s: %d rows of %d staged in %.1f s", task, result.rows, result.rows_read, sum(result.seconds.values())
             )
             staged[task.key] = result
             account.add(task.key, result)
@@ -97,7 +97,9 @@ def _stage(
             if account.is_hopeless():
                 break
     return [
-        staged[key].standing(unit.number, unit.part.first_number, found=key not in missing or missing[key] is not unit)
+        staged[key].renumbered(
+            unit.number, unit.part.first_number, reused=key not in missing or missing[key] is not unit
+        )
         for unit, key in zip(plan.units, plan.keys, strict=True)
         if key in staged
     ]
@@ -125,7 +127,7 @@ class _Account:
     def add(self, key: str, unit: StagedUnit) -> None:
         """Count a unit that is staged."""
         self._bad += unit.quarantined * self._units[key]
-        self._read += unit.read * self._units[key]
+        self._read += unit.rows_read * self._units[key]
         self._all_to_come -= self._to_come.pop(key, 0)
         self._unknown.discard(key)
 

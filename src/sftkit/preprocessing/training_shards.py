@@ -87,7 +87,7 @@ def _built(config: TrainConfig, progress: Progress) -> ShardSet:
     if find_finished(planned) is None:
         run(planned, progress)
     else:
-        output_for(planned.config).tidy()
+        output_for(planned.config).finish_cleanup()
     return open_shards(str(place), config.storage_options)
 
 
@@ -116,7 +116,7 @@ def _tokenized(config: TrainConfig) -> ShardSet | None:
 
 def _columns(shards: ShardSet) -> Collection[str]:
     """The columns of the training split; of shards of ours no file is opened, for it may be damaged, which is for
-    `sound_footers` to say.
+    `check_footers` to say.
     """
     if shards.manifest is not None and shards.splits.get(TRAIN):
         return shards.manifest.columns

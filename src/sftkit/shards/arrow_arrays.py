@@ -14,7 +14,7 @@ import pyarrow as pa
 from sftkit.core.rows import Ragged
 
 
-def flat_array(values: npt.NDArray[Any]) -> pa.Array:
+def number_array(values: npt.NDArray[Any]) -> pa.Array:
     """Numbers as an Arrow array of the same type, without copying them."""
     values = np.ascontiguousarray(values)
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
@@ -22,7 +22,7 @@ def flat_array(values: npt.NDArray[Any]) -> pa.Array:
 
 def list_array(column: Ragged) -> pa.Array:
     """A ragged column as an Arrow list<int32> array (at most 2^31 values)."""
-    return pa.ListArray.from_arrays(flat_array(column.offsets.astype(np.int32)), flat_array(column.values))
+    return pa.ListArray.from_arrays(number_array(column.offsets.astype(np.int32)), number_array(column.values))
 
 
 def text_array(texts: Sequence[str]) -> pa.Array:
@@ -34,6 +34,6 @@ def text_array(texts: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
 
 
-def numbers_of(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def numpy_view(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """The numbers of an Arrow array without nulls, without copying them."""
     return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]

@@ -31,7 +31,7 @@ class Footer:
     largest_id: int | None
 
 
-def sound_footers(shards: ShardSet) -> list[Footer]:
+def check_footers(shards: ShardSet) -> list[Footer]:
     """The footers of all shards, once every one of them is what it should be as far as this shows.
 
     Raises:
@@ -49,7 +49,7 @@ def sound_footers(shards: ShardSet) -> list[Footer]:
     return [found for found in looked if isinstance(found, Footer)]
 
 
-def footer_of(path: AnyPath) -> Footer:
+def read_footer(path: AnyPath) -> Footer:
     """What the footer of a Parquet file says.
 
     Raises:
@@ -69,7 +69,7 @@ def _look(path: AnyPath, said: ShardInfo | None) -> Footer | str:
         how = "it is cut short" if size < said.bytes else "it is another file"
         return f"{path}: has {size} bytes where the manifest says {said.bytes}: {how}, or stands under another's name"
     try:
-        footer = footer_of(path)
+        footer = read_footer(path)
     except SourceError as error:
         return str(error)
     if said is not None and footer.rows != said.rows:

@@ -163,10 +163,10 @@ class Manifest:
     def to_json(self) -> str:
         """The manifest as indented JSON, keys in the order of the fields."""
         kept = {key: value for key, value in plain(self).items() if key not in _TOLD}
-        return json.dumps({**kept, "digest": digest_of(kept)}, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps({**kept, "digest": manifest_digest(kept)}, indent=2, ensure_ascii=False) + "\n"
 
 
-def digest_of(data: Mapping[str, Any]) -> str:
+def manifest_digest(data: Mapping[str, Any]) -> str:
     """sha256 over the JSON values of a manifest, without those that two runs with the same outcome may differ in."""
     content = {key: value for key, value in data.items() if key not in (*_TOLD, *_TIMES)}
     if isinstance(content.get("config"), Mapping):

@@ -17,7 +17,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import plain
 from sftkit.core.escape import one_line, terminal_safe_json
 from sftkit.inspection.report import Report
-from sftkit.inspection.summary.summary import DatasetOrigin, PackSummary, SplitSummary, Summary
+from sftkit.inspection.summary.dataset_summary import DatasetOrigin, PackSummary, SplitSummary, Summary
 from sftkit.shards.manifest import SourceInfo
 
 _HEADING = Style(bold=True)

@@ -27,8 +27,8 @@ from sftkit.cli.console.row_text import (
 )
 from sftkit.cli.console.text_lines import level_style, note_of, percent, print_text
 from sftkit.core.escape import one_line
-from sftkit.inspection.view.pack_excerpt import faulty_sequences
-from sftkit.inspection.view.row_findings import WHOLE, RowFinding
+from sftkit.inspection.view.pack_excerpt import sequences_with_findings
+from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding
 from sftkit.inspection.view.shown_row import ShownRow
 from sftkit.inspection.view.turns import Turn
 
@@ -140,7 +140,7 @@ def _gap_line(row: ShownRow, first: int, after: int, bounds: Sequence[int]) -> T
     """Sequences [first, after) that are not shown."""
     name = f"sequence {after:,}" if after == first + 1 else f"sequences {first + 1:,} to {after:,}"
     line = Text(f"... {name}: {_tokens(bounds[after] - bounds[first])}", style=UNTRAINED)
-    faulty = sum(first <= number < after for number in faulty_sequences(row))
+    faulty = sum(first <= number < after for number in sequences_with_findings(row))
     line.append(f", {faulty:,} with findings" if faulty else "")
     return line
 
@@ -174,7 +174,7 @@ def _print_findings(findings: Sequence[RowFinding], row: ShownRow, console: Cons
 
 def _finding_line(found: RowFinding, row: ShownRow) -> Text:
     line = Text(f"{found.level}: {found.rule}", level_style(found.level))
-    if found.rule not in WHOLE:
+    if found.rule not in WHOLE_ROW_RULES:
         line.append(f", {_where(found, row)}")
     line.append(f": {RULES[found.rule].description}", style="default")
     return line

@@ -27,17 +27,17 @@ from sftkit.audit.findings import (
 )
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, shown
-from sftkit.inspection.audit.cross_shard_duplicates import RowDigester, RowDigests, copies_in
-from sftkit.inspection.audit.shard_origin import source_of
+from sftkit.inspection.audit.cross_shard_duplicates import DigestCollector, RowDigests, find_duplicates
+from sftkit.inspection.audit.shard_origin import find_origin
 from sftkit.inspection.parquet_columns import (
     ColumnLayout,
     TokenColumns,
-    layout_of,
-    packing_of,
-    place_name,
-    row_groups,
+    iter_row_groups,
+    read_layout,
     row_lengths,
-    tokens_of,
+    row_reference,
+    split_packing,
+    token_columns,
 )
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_parquet
@@ -48,7 +48,7 @@ _TOKENS_AT_ONCE = 1 << 18  # what a processor's cache holds, with what is made o
 
 
 @dataclass(frozen=True)
-class Audit:
+class ShardAudit:
     """What is wrong with the rows of some shards.
 
     rows: how many were checked. sequences: how many share them, one by one checked, where rows are packed; None where
@@ -71,7 +71,7 @@ class _Checked:
     digested: RowDigests
 
 
-def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str], progress: Progress) -> Audit:
+def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str], progress: Progress) -> ShardAudit:
     """Check every row of every split.
 
     Without a tokenizer (the one that the config names, or the manifest's) only what needs none is checked, and a note
@@ -87,21 +87,21 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
         SourceError: a file cannot be read.
         TokenizerError: the tokenizer that the config names cannot be loaded.
     """
-    layouts = [(split, layout_of(path, fields)) for split, paths in shards.splits.items() for path in paths]
+    layouts = [(split, read_layout(path, fields)) for split, paths in shards.splits.items() for path in paths]
     tokens = [(split, layout) for split, layout in layouts if layout.tokens]
     notes = []
     if len(tokens) < len(layouts):
         notes.append("rows of text hold no tokens yet: they are not audited")
     if not tokens:
-        return Audit(0, None, (), tuple(notes))
+        return ShardAudit(0, None, (), tuple(notes))
     if any(not layout.supervision for _, layout in tokens):
         notes.append("there are no labels: what depends on the loss was not checked")
-    source = source_of(config, shards.manifest)
+    source = find_origin(config, shards.manifest)
     norms = source.norms()
     notes += [*source.notes, *source.differing_template()]
     if source.tokenizer is None:
         notes.append("without a tokenizer neither special tokens nor prompts, ids and stop tokens could be checked")
-    packings = {split: packing_of(shards.manifest, split) for split in shards.splits}
+    packings = {split: split_packing(shards.manifest, split) for split in shards.splits}
     if any(packings[split].wrapped for split, _ in tokens):
         notes.append("rows are wrapped: what is cut at the edges of packs is no finding, nor are copies there")
     on_purpose = _repeated_on_purpose(shards.manifest)
@@ -117,10 +117,10 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
     with shown(progress, "auditing", rows), ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(checked, tokens))
     counts = merge_counts([part.counts for part in parts])
-    copies = copies_in([part.digested for part in parts], on_purpose)
+    copies = find_duplicates([part.digested for part in parts], on_purpose)
     findings = findings_of({**counts, **_found_by_rendering(shards.manifest, counts), DUPLICATE_ROW: copies})
     sequences = [part.sequences for part in parts if part.sequences is not None]
-    return Audit(rows, sum(sequences) if sequences else None, findings, tuple(notes))
+    return ShardAudit(rows, sum(sequences) if sequences else None, findings, tuple(notes))
 
 
 def _found_by_rendering(manifest: Manifest | None, counts: Mapping[str, RuleCount]) -> dict[str, RuleCount]:
@@ -138,12 +138,12 @@ def _shard(
 ) -> _Checked:
     """What is wrong with the rows of one file, and a digest of each."""
     parts: list[dict[str, RuleCount]] = []
-    digesting = RowDigester(name)
+    digesting = DigestCollector(name)
     done, sequences = 0, 0
-    for group in row_groups(layout):
+    for group in iter_row_groups(layout):
         lengths = row_lengths(group, layout)
         for start, stop in _cuts(np.cumsum(lengths)):
-            tokens = tokens_of(group.slice(start, stop - start), layout)
+            tokens = token_columns(group.slice(start, stop - start), layout)
             packs = tokens.packs(packing)
             found = _judged(check_rows(tokens.ids, tokens.labels, tokens.trained, norms, packs), tokens)
             parts.append({rule: _count(rule, fault, packs, name, done) for rule, fault in found.items()})
@@ -169,13 +169,13 @@ def _count(rule: str, fault: Fault, packs: PackBoundaries | None, shard: str, fi
     """Rows (of packs: sequences) that break a rule; `first` is the number of the first row within its file."""
     if packs is None or rule in PACK_RULES:
         rows = np.unique(fault.rows)
-        return RuleCount(len(rows), tuple(place_name(shard, first + row) for row in rows[:EXAMPLES].tolist()))
+        return RuleCount(len(rows), tuple(row_reference(shard, first + row) for row in rows[:EXAMPLES].tolist()))
     broken = np.unique(fault.sequences)
     names = []
     for sequence in broken[:EXAMPLES].tolist():
         row = int(packs.rows[sequence])
         number = None if packs.mismatched[row] else int(packs.numbers[sequence])
-        names.append(place_name(shard, first + row, number))
+        names.append(row_reference(shard, first + row, number))
     return RuleCount(len(broken), tuple(names))
 
 

@@ -11,7 +11,7 @@ from sftkit.audit.checks.duplicates import Digests, repeated_rows, row_digests
 from sftkit.audit.checks.packs import PackBoundaries
 from sftkit.audit.findings import EXAMPLES, RuleCount
 from sftkit.core.rows import Offsets, Ragged, offsets_of
-from sftkit.inspection.parquet_columns import place_name
+from sftkit.inspection.parquet_columns import row_reference
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class RowDigests:
     def name(self, place: int) -> str:
         """What to call what the digest at a place is of."""
         if self.rows is None or self.numbers is None:
-            return place_name(self.shard, place)
-        return place_name(self.shard, int(self.rows[place]), int(self.numbers[place]))
+            return row_reference(self.shard, place)
+        return row_reference(self.shard, int(self.rows[place]), int(self.numbers[place]))
 
 
-class RowDigester:
+class DigestCollector:
     """Digests of a shard, as its rows come by."""
 
     def __init__(self, shard: str) -> None:
@@ -66,7 +66,7 @@ class RowDigester:
         )
 
 
-def copies_in(shards: Sequence[RowDigests], on_purpose: int) -> RuleCount:
+def find_duplicates(shards: Sequence[RowDigests], on_purpose: int) -> RuleCount:
     """Rows that an earlier one equals, but for so many that a mix repeats on purpose."""
     copies = repeated_rows(np.concatenate([each.digests for each in shards]))
     copies = copies[: max(0, len(copies) - on_purpose)]

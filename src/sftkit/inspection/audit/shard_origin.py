@@ -55,7 +55,7 @@ class ShardOrigin:
         return ["the chat template differs from the one that made the shards: rows are measured by this one"]
 
 
-def source_of(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin:
+def find_origin(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin:
     """Find what made some rows: the manifest's run, or the data config of a preview.
 
     Raises:

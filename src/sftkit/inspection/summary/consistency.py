@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sftkit.inspection.parquet_columns import ColumnLayout
-from sftkit.inspection.summary.summary import ShardSummary, SplitSummary
+from sftkit.inspection.summary.dataset_summary import ShardSummary, SplitSummary
 from sftkit.shards.manifest import Manifest, ShardInfo
 
 
-def doubts(splits: Sequence[SplitSummary], layouts: Sequence[ColumnLayout]) -> list[str]:
+def count_notes(splits: Sequence[SplitSummary], layouts: Sequence[ColumnLayout]) -> list[str]:
     """What the reader should know of some counts, one sentence each."""
     notes = []
     if len({(layout.tokens, layout.supervision, layout.packed) for layout in layouts}) > 1:
@@ -29,7 +29,7 @@ def doubts(splits: Sequence[SplitSummary], layouts: Sequence[ColumnLayout]) -> l
     return notes
 
 
-def contradictions(splits: Sequence[SplitSummary], manifest: Manifest | None) -> list[str]:
+def manifest_notes(splits: Sequence[SplitSummary], manifest: Manifest | None) -> list[str]:
     """Shards that do not hold what the manifest says."""
     if manifest is None:
         return []

@@ -27,7 +27,7 @@ class CheckOutcome:
     notes: tuple[str, ...] = ()
 
 
-def together(parts: Iterable[CheckOutcome]) -> CheckOutcome:
+def combined(parts: Iterable[CheckOutcome]) -> CheckOutcome:
     """What several checks gave, in order."""
     every = list(parts)
     return CheckOutcome(
@@ -37,6 +37,6 @@ def together(parts: Iterable[CheckOutcome]) -> CheckOutcome:
     )
 
 
-def number(value: object) -> str:
+def format_value(value: object) -> str:
     """A count as it is shown: with commas."""
     return f"{value:,}" if isinstance(value, int) else repr(value)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, Silent
 from sftkit.errors import SourceError, UsageError
-from sftkit.inspection.verify.outcome import Difference, together
+from sftkit.inspection.verify.outcome import Difference, combined
 from sftkit.inspection.verify.verify_manifest import verify_manifest
 from sftkit.inspection.verify.verify_origin import verify_sources, verify_tokenizer, verify_versions
 from sftkit.inspection.verify.verify_shards import verify_shards
@@ -60,7 +60,7 @@ def verify(config: InspectConfig, progress: Progress | None = None) -> Verificat
     if manifest is None:
         raise SourceError(f"{config.directory}: holds no {MANIFEST_NAME} of sftkit, so there is nothing to verify by")
     shows = progress or Silent()
-    found = together(
+    found = combined(
         [
             verify_manifest(root, manifest),
             verify_shards(root, manifest, shows),

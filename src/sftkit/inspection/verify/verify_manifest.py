@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
-from sftkit.inspection.verify.outcome import CheckOutcome, Difference, number
-from sftkit.shards.manifest import FORMAT_VERSION, Manifest, digest_of
+from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
+from sftkit.shards.manifest import FORMAT_VERSION, Manifest, manifest_digest
 from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME
 from sftkit.storage.files import read_bytes, sha256_of_file, size_of
 from sftkit.storage.paths import AnyPath
@@ -27,7 +27,7 @@ def verify_manifest(root: AnyPath, manifest: Manifest) -> CheckOutcome:
     written = json.loads(read_bytes(root / MANIFEST_NAME))
     if not manifest.digest:
         notes.append("the manifest holds no digest of itself: whether it was edited cannot be told")
-    elif digest_of(written) == manifest.digest:
+    elif manifest_digest(written) == manifest.digest:
         right.append(f"{MANIFEST_NAME}: as it was written")
     else:
         differences.append(Difference(MANIFEST_NAME, "was edited: its digest is not that of what it says"))
@@ -36,14 +36,16 @@ def verify_manifest(root: AnyPath, manifest: Manifest) -> CheckOutcome:
         notes.append(f"{MANIFEST_NAME}: {said}")
     sums = list(_sums(manifest))
     differences += [
-        Difference(MANIFEST_NAME, f"{what} is {number(said)}, its parts make {number(summed)}")
+        Difference(MANIFEST_NAME, f"{what} is {format_value(said)}, its parts make {format_value(summed)}")
         for what, said, summed in sums
         if said != summed
     ]
     files = Counter(shard.file for shard in manifest.shards)
     differences += [Difference(MANIFEST_NAME, f"names {name} {n} times") for name, n in files.items() if n > 1]
     if all(said == summed for _, said, summed in sums):
-        right.append(f"accounts: {number(manifest.rows_read)} rows read, {number(manifest.rows_written)} written")
+        right.append(
+            f"accounts: {format_value(manifest.rows_read)} rows read, {format_value(manifest.rows_written)} written"
+        )
     differences += _beside(root, manifest)
     return CheckOutcome(tuple(right), tuple(differences), tuple(notes))
 
@@ -73,7 +75,7 @@ def _beside(root: AnyPath, manifest: Manifest) -> Iterator[Difference]:
     """How the files beside the shards differ."""
     kept = _lines(root / QUARANTINE_NAME)
     if kept != manifest.quarantined:
-        what = f"{number(kept)} rows, the manifest says {number(manifest.quarantined)}"
+        what = f"{format_value(kept)} rows, the manifest says {format_value(manifest.quarantined)}"
         yield Difference(QUARANTINE_NAME, what)
     elif kept and manifest.files and sha256_of_file(root / QUARANTINE_NAME) != manifest.files.get(QUARANTINE_NAME):
         yield Difference(QUARANTINE_NAME, "its bytes changed")

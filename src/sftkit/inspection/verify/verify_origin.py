@@ -13,14 +13,14 @@ from sftkit.config.schema import ProcessorConfig
 from sftkit.core.progress import Progress, shown
 from sftkit.errors import ConfigError
 from sftkit.inspection.audit.shard_origin import recorded_template
-from sftkit.inspection.verify.outcome import CheckOutcome, Difference, number
+from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest, SourceInfo, TokenizerInfo
 from sftkit.storage.files import sha256_of_file, size_of
 from sftkit.storage.paths import is_url
 from sftkit.tokenization.tokenizer_files import tokenizer_files
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, read_chat_template
-from sftkit.tokenizer_match import changed_files, mismatches
+from sftkit.tokenizer_match import changed_files, find_mismatches
 
 _AT_ONCE = 4  # files
 _NAMED = 20
@@ -39,10 +39,10 @@ def verify_sources(manifest: Manifest, progress: Progress) -> CheckOutcome:
     changed = [f"{path}: {state}" for path, state in zip(local, states, strict=True) if state is not None]
     notes = [f"source {text} since the shards were made" for text in changed[:_NAMED]]
     if len(changed) > _NAMED:
-        notes.append(f"... and {number(len(changed) - _NAMED)} more sources")
+        notes.append(f"... and {format_value(len(changed) - _NAMED)} more sources")
     if elsewhere:
-        notes.append(f"sources that are no local files were not looked at: {number(elsewhere)}")
-    right = (f"{number(same)} of {number(len(local) + elsewhere)} sources: unchanged",) if same else ()
+        notes.append(f"sources that are no local files were not looked at: {format_value(elsewhere)}")
+    right = (f"{format_value(same)} of {format_value(len(local) + elsewhere)} sources: unchanged",) if same else ()
     return CheckOutcome(right, (), tuple(notes))
 
 
@@ -62,7 +62,7 @@ def verify_tokenizer(config: InspectConfig, manifest: Manifest) -> CheckOutcome:
     name = config.tokenizer_name_or_path or config.model_name_or_path or made_with.name
     added = config.add_special_tokens or made_with.added_special_tokens
     spec = TokenizerSpec(name, None, added, config.trust_remote_code)
-    found = mismatches(made_with, tokenizer, spec)
+    found = find_mismatches(made_with, tokenizer, spec)
     if found:
         return CheckOutcome(
             (), tuple(Difference(f"tokenizer {name}", each.clause, each.details) for each in found), tuple(notes)
@@ -92,7 +92,7 @@ def _state(source: SourceInfo) -> str | None:
     if size < 0:
         return "gone"
     if size != source.bytes:
-        return f"changed ({number(size)} bytes, {number(source.bytes)} then)"
+        return f"changed ({format_value(size)} bytes, {format_value(source.bytes)} then)"
     try:
         return None if sha256_of_file(path) == source.sha256 else "changed (same size, another sha256)"
     except OSError as error:
@@ -122,7 +122,7 @@ def _files(made_with: TokenizerInfo, name: str) -> tuple[str, list[str]]:
     if changed:
         names = ", ".join(changed)
         return "", [f"tokenizer {name}: other files than made the shards ({names}), and the same tokens all the same"]
-    return f", {number(len(files))} files", []
+    return f", {format_value(len(files))} files", []
 
 
 def _version(package: str) -> str | None:

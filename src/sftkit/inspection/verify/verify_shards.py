@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sftkit.core.progress import Progress, shown
 from sftkit.errors import SourceError
-from sftkit.inspection.parquet_columns import TEXT, layout_of, packing_of
-from sftkit.inspection.summary.counting import Counts, count_shard
-from sftkit.inspection.summary.summary import ShardSummary
-from sftkit.inspection.verify.outcome import CheckOutcome, Difference, number
+from sftkit.inspection.parquet_columns import TEXT, read_layout, split_packing
+from sftkit.inspection.summary.dataset_summary import ShardSummary
+from sftkit.inspection.summary.summarize import ShardCounts, count_shard
+from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
 from sftkit.storage.files import size_of, sizes_below
 from sftkit.storage.paths import AnyPath, RemotePath
@@ -36,7 +36,7 @@ class _Shard:
     split: str
     info: ShardInfo
     difference: Difference | None
-    counts: Counts | None = None
+    counts: ShardCounts | None = None
 
 
 def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> CheckOutcome:
@@ -66,8 +66,8 @@ def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> Chec
         if len(counts) == len(info.shards):
             differences += _split_differs(split, info, counts)
     good = [shard.info for shard in shards if shard.difference is None]
-    size = number(sum(info.bytes for info in good))
-    right = [f"{number(len(good))} of {number(len(shards))} shards ({size} bytes): {', '.join(_KINDS)}"]
+    size = format_value(sum(info.bytes for info in good))
+    right = [f"{format_value(len(good))} of {format_value(len(shards))} shards ({size} bytes): {', '.join(_KINDS)}"]
     extra = _extra(root, {shard.file for _, shard in named})
     if not extra:
         right.append("no other Parquet files")
@@ -92,12 +92,12 @@ def _other_bytes(root: AnyPath, info: ShardInfo, owners: Mapping[str, str], told
     if digest == info.sha256:
         if size == info.bytes:
             return None
-        return Difference(info.file, f"{number(size)} bytes, the manifest says {number(info.bytes)}")
+        return Difference(info.file, f"{format_value(size)} bytes, the manifest says {format_value(info.bytes)}")
     if digest in owners:
         return Difference(info.file, f"holds what the manifest calls {owners[digest]}: exchanged, or renamed")
     if size != info.bytes:
         how = "cut short" if isinstance(info.bytes, int) and size < info.bytes else "longer than it was"
-        return Difference(info.file, f"{number(size)} bytes, the manifest says {number(info.bytes)}: {how}")
+        return Difference(info.file, f"{format_value(size)} bytes, the manifest says {format_value(info.bytes)}: {how}")
     return Difference(info.file, f"sha256 {digest[:12]}, the manifest says {str(info.sha256)[:12]}: its bytes changed")
 
 
@@ -105,8 +105,8 @@ def _counted(root: AnyPath, manifest: Manifest, split: str, info: ShardInfo, tol
     """A shard of the right bytes, with what the manifest says of them compared to what they hold."""
     names = tuple(name for name in (manifest.text_column, TEXT) if name)
     try:
-        layout = layout_of(root / info.file, names)
-        found, counts = count_shard(layout, root, packing_of(manifest, split))
+        layout = read_layout(root / info.file, names)
+        found, counts = count_shard(layout, root, split_packing(manifest, split))
     except SourceError as error:
         return _Shard(split, info, Difference(info.file, str(error)))
     told(0, found.rows, found.tokens or 0)
@@ -114,9 +114,10 @@ def _counted(root: AnyPath, manifest: Manifest, split: str, info: ShardInfo, tol
     if set(layout.names) != set(manifest.columns):
         wrong.append(f"columns {', '.join(layout.names)} (the manifest says {', '.join(manifest.columns)})")
     wrong += [
-        f"{number(there)} {what} (the manifest says {number(said)})" for what, there, said in _pairs(found, info)
+        f"{format_value(there)} {what} (the manifest says {format_value(said)})"
+        for what, there, said in _pairs(found, info)
         if there != said
-    ]  # fmt: skip
+    ]
     difference = Difference(info.file, f"holds {', '.join(wrong)}") if wrong else None
     return _Shard(split, info, difference, counts)
 
@@ -129,9 +130,9 @@ def _pairs(found: ShardSummary, info: ShardInfo) -> list[tuple[str, int, int]]:
     ]
 
 
-def _split_differs(split: str, info: SplitInfo, parts: Sequence[Counts]) -> list[Difference]:
+def _split_differs(split: str, info: SplitInfo, parts: Sequence[ShardCounts]) -> list[Difference]:
     """How the lengths of a split, and its packs, differ from what the manifest says of them."""
-    counts = Counts()
+    counts = ShardCounts()
     for part in parts:
         counts.merge(part)
     lengths = counts.lengths.result()
@@ -148,7 +149,7 @@ def _split_differs(split: str, info: SplitInfo, parts: Sequence[Counts]) -> list
         if counts.longest > info.pack_length:
             pairs.append(("tokens of a pack", counts.longest, info.pack_length))
     return [
-        Difference(f"split {split}", f"{what} {number(there)}, the manifest says {number(said)}")
+        Difference(f"split {split}", f"{what} {format_value(there)}, the manifest says {format_value(said)}")
         for what, there, said in pairs
         if there != said
     ]

@@ -33,14 +33,14 @@ _BEYOND_ANY_VOCABULARY = 2**31 - 1  # decodes to nothing; tokenizers refuses neg
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenText:
     """What one token adds to the text. text: None for an id that the tokenizer does not have."""
 
     text: str | None
     special: bool
 
 
-class Decoder:
+class TokenDecoder:
     """A tokenizer, read backwards."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -65,7 +65,7 @@ class Decoder:
         safe = Ragged(known, rows.offsets)
         return (self._decode(safe[row].tolist()) for row in range(len(safe)))
 
-    def pieces(self, ids: Ids) -> list[Piece]:
+    def pieces(self, ids: Ids) -> list[TokenText]:
         """What each token of a row adds; together they are the text.
 
         A character that several tokens spell out belongs to the last of them, the others add "". Bytes that spell no
@@ -80,7 +80,7 @@ class Decoder:
         if values and isinstance(parts[0], str):
             parts[0] = self._decode(values[:1])
         texts = join_bytes(parts)
-        return [Piece(text, value in self._special) for value, text in zip(values, texts, strict=True)]
+        return [TokenText(text, value in self._special) for value, text in zip(values, texts, strict=True)]
 
     def _learn(self, ids: Sequence[int]) -> None:
         """Find what tokens that were not met before stand for: text, or bytes that are no text of their own."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from sftkit.inspection.view.selection import Place
+from sftkit.inspection.view.selection import RowLocation
 from sftkit.inspection.view.shown_row import ShownRow
 
-FIRST = 3
+FIRST_SEQUENCES = 3
 """Sequences that are shown of a pack: the first ones, and as many of the others that have findings."""
 
 
-def abridged(row: ShownRow, place: Place, *, asked_for: bool) -> ShownRow:
+def with_page_sequences(row: ShownRow, place: RowLocation, *, asked_for: bool) -> ShownRow:
     """A row with the sequences that pages show of it.
 
     Args:
@@ -25,13 +25,13 @@ def abridged(row: ShownRow, place: Place, *, asked_for: bool) -> ShownRow:
     every = range(len(row.seq_lengths))
     if place.hits is not None and row.seq_lengths:
         return replace(row, on_page=place.hits)
-    if asked_for or len(every) <= FIRST + 1:
+    if asked_for or len(every) <= FIRST_SEQUENCES + 1:
         return replace(row, on_page=tuple(every))
-    faulty = [number for number in faulty_sequences(row) if number >= FIRST]
-    return replace(row, on_page=(*every[:FIRST], *faulty[:FIRST]))
+    faulty = [number for number in sequences_with_findings(row) if number >= FIRST_SEQUENCES]
+    return replace(row, on_page=(*every[:FIRST_SEQUENCES], *faulty[:FIRST_SEQUENCES]))
 
 
-def faulty_sequences(row: ShownRow) -> list[int]:
+def sequences_with_findings(row: ShownRow) -> list[int]:
     """The sequences of a pack that have findings, ascending."""
     return sorted({_sequence_at(found.start, row.seq_lengths) for found in row.findings if found.turn is not None})
 

@@ -15,18 +15,18 @@ from sftkit.core.rows import Ragged
 from sftkit.inspection.parquet_columns import (
     ColumnLayout,
     TokenColumns,
-    layout_of,
-    packing_of,
-    row_groups,
-    texts_of,
-    tokens_of,
+    iter_row_groups,
+    read_layout,
+    split_packing,
+    text_values,
+    token_columns,
 )
-from sftkit.inspection.summary.summary import share
-from sftkit.inspection.view.decoding import Decoder, Piece
-from sftkit.inspection.view.row_findings import WHOLE, RowFinding, findings_in, placed
-from sftkit.inspection.view.selection import Place
-from sftkit.inspection.view.shown_row import ShownRow, Token
-from sftkit.inspection.view.turns import Turn, Written, turns_of
+from sftkit.inspection.summary.dataset_summary import fraction
+from sftkit.inspection.view.decoding import TokenDecoder, TokenText
+from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding, assign_turns, find_in_row
+from sftkit.inspection.view.selection import RowLocation
+from sftkit.inspection.view.shown_row import ShownRow, ShownToken
+from sftkit.inspection.view.turns import RowTokens, Turn, split_turns
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import relative_name
 
@@ -35,9 +35,9 @@ MOST_TOKENS = 1 << 18
 
 
 def read_rows(
-    places: Sequence[Place],
+    places: Sequence[RowLocation],
     shards: ShardSet,
-    decoder: Decoder | None,
+    decoder: TokenDecoder | None,
     norms: Expectations | None,
     text_fields: Sequence[str],
 ) -> list[ShownRow]:
@@ -55,8 +55,8 @@ def read_rows(
     """
     rows = []
     for (path, group), some in groupby(places, key=lambda place: (place.path, place.group)):
-        layout = layout_of(path, text_fields)
-        table = next(row_groups(layout, group))
+        layout = read_layout(path, text_fields)
+        table = next(iter_row_groups(layout, group))
         rows += [_row(table.slice(place.group_row, 1), layout, place, shards, decoder, norms) for place in some]
     return rows
 
@@ -64,18 +64,18 @@ def read_rows(
 def _row(
     table: pa.Table,
     layout: ColumnLayout,
-    place: Place,
+    place: RowLocation,
     shards: ShardSet,
-    decoder: Decoder | None,
+    decoder: TokenDecoder | None,
     norms: Expectations | None,
 ) -> ShownRow:
     shard = relative_name(place.path, shards.root)
     if not layout.tokens:
-        text = texts_of(table, layout)[0]
+        text = text_values(table, layout)[0]
         return ShownRow(place.split, place.row, shard, place.shard_row, len(text), None, None, (), (), text, (), (), ())
-    whole = tokens_of(table, layout)
+    whole = token_columns(table, layout)
     read = _beginning(whole)
-    packing = packing_of(shards.manifest, place.split)
+    packing = split_packing(shards.manifest, place.split)
     packs = read.packs(packing)
     sequences = [(0, len(read.ids.values))] if packs is None else list(pairwise(packs.offsets.tolist()))
     tokens = _tokens(read, sequences, decoder)
@@ -94,7 +94,7 @@ def _row(
         shard_row=place.shard_row,
         length=length,
         trained_tokens=trained,
-        trained_share=share(trained, length),
+        trained_share=fraction(trained, length),
         seq_lengths=_told_lengths(packs),
         notes=(*notes, *_notes(read, tokens, packs, decoded=decoder is not None)),
         text=None,
@@ -133,13 +133,13 @@ def _findings(row: TokenColumns, packs: PackBoundaries | None, norms: Expectatio
     """What is wrong with a row, as far as it is shown."""
     # Of labels that do not fit nobody knows which token they belong to.
     labels, trained = (None, None) if row.misfit.any() else (row.labels, row.trained)
-    found = findings_in(row.ids.values, labels, trained, packs, norms)
-    return [finding for finding in found if finding.start < MOST_TOKENS or finding.rule in WHOLE]
+    found = find_in_row(row.ids.values, labels, trained, packs, norms)
+    return [finding for finding in found if finding.start < MOST_TOKENS or finding.rule in WHOLE_ROW_RULES]
 
 
 def _measured(
     read: TokenColumns,
-    tokens: Sequence[Token],
+    tokens: Sequence[ShownToken],
     findings: Sequence[RowFinding],
     sequences: Sequence[tuple[int, int]],
     norms: Expectations,
@@ -147,7 +147,7 @@ def _measured(
     packed: bool,
 ) -> tuple[tuple[Turn, ...], tuple[RowFinding, ...]]:
     """The turns of a row, and what is wrong in them."""
-    written = Written(
+    written = RowTokens(
         read.ids.values.tolist(),
         [token.text for token in tokens],
         [token.special for token in tokens],
@@ -156,26 +156,28 @@ def _measured(
         packed,
     )
     in_content = [finding.start for finding in findings if finding.rule == SPECIAL_TOKEN_IN_CONTENT]
-    turns = turns_of(written, norms, in_content)
-    return turns, placed(findings, turns, packed=packed)
+    turns = split_turns(written, norms, in_content)
+    return turns, assign_turns(findings, turns, packed=packed)
 
 
-def _tokens(read: TokenColumns, sequences: Sequence[tuple[int, int]], decoder: Decoder | None) -> tuple[Token, ...]:
+def _tokens(
+    read: TokenColumns, sequences: Sequence[tuple[int, int]], decoder: TokenDecoder | None
+) -> tuple[ShownToken, ...]:
     ids = read.ids.values
-    pieces = [Piece(None, False)] * len(ids)
+    pieces = [TokenText(None, False)] * len(ids)
     if decoder is not None:  # one by one: what one sequence ends with, the next does not complete
         pieces = [piece for start, stop in sequences for piece in decoder.pieces(ids[start:stop])]
     wrong = read.wrong.tolist()
     labels = read.labels.tolist() if read.labels is not None else [None] * len(ids)
     trained = read.trained.tolist() if read.trained is not None else [None] * len(ids)
     return tuple(
-        Token(value, piece.text, loss, piece.special, label if different else None)
+        ShownToken(value, piece.text, loss, piece.special, label if different else None)
         for value, piece, loss, different, label in zip(ids.tolist(), pieces, trained, wrong, labels, strict=True)
     )
 
 
 def _notes(
-    read: TokenColumns, tokens: Sequence[Token], packs: PackBoundaries | None, *, decoded: bool
+    read: TokenColumns, tokens: Sequence[ShownToken], packs: PackBoundaries | None, *, decoded: bool
 ) -> Iterator[str]:
     if not tokens:
         yield "this row has no tokens"

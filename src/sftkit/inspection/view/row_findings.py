@@ -14,7 +14,7 @@ from sftkit.inspection.view.turns import Turn
 
 _OF_SEQUENCES = frozenset({NO_TRAINED_TOKEN, BOS_MISSING})
 
-WHOLE = _OF_SEQUENCES | PACK_RULES
+WHOLE_ROW_RULES = _OF_SEQUENCES | PACK_RULES
 """Rules that say something about a row (a pack, a sequence of a pack), not about tokens that are there."""
 
 
@@ -33,7 +33,7 @@ class RowFinding:
     turn: int | None = None
 
 
-def findings_in(
+def find_in_row(
     ids: Ids, labels: Ids | None, trained: Mask | None, packs: PackBoundaries | None, norms: Expectations
 ) -> list[RowFinding]:
     """What is wrong with a row, in the order of the tokens.
@@ -49,7 +49,7 @@ def findings_in(
     return [RowFinding(rule, RULES[rule].level, start, stop) for rule, start, stop in broken]
 
 
-def placed(findings: Sequence[RowFinding], turns: Sequence[Turn], *, packed: bool) -> tuple[RowFinding, ...]:
+def assign_turns(findings: Sequence[RowFinding], turns: Sequence[Turn], *, packed: bool) -> tuple[RowFinding, ...]:
     """Findings with the turns that they are in; of one rule, those side by side in one turn become one.
 
     packed: what is about a whole sequence then stands in its first turn.

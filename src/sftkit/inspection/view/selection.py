@@ -11,28 +11,28 @@ from sftkit.audit.checks.packs import Packing
 from sftkit.config.commands import InspectConfig
 from sftkit.core.rows import Ragged
 from sftkit.errors import SourceError, UsageError
-from sftkit.inspection.parquet_columns import ColumnLayout, layout_of, row_groups, texts_of, tokens_of
-from sftkit.inspection.view.decoding import Decoder
+from sftkit.inspection.parquet_columns import ColumnLayout, iter_row_groups, read_layout, text_values, token_columns
+from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.paths import AnyPath, relative_name
 
 _SEARCHED_AT_ONCE = 256  # rows whose tokens are in memory as arrays
 
 
-def hits_in(
-    layout: ColumnLayout, group: int, first: int, wanted: str, decoder: Decoder | None
+def search_row_group(
+    layout: ColumnLayout, group: int, first: int, wanted: str, decoder: TokenDecoder | None
 ) -> Iterator[tuple[int, tuple[int, ...] | None]]:
     """The rows of a row group, from `first` on, that contain a text, and the sequences that do where rows are packs:
     what stands at the end of one and at the beginning of the next is no text.
     """
-    table = next(row_groups(layout, group))
+    table = next(iter_row_groups(layout, group))
     for start in range(first, table.num_rows, _SEARCHED_AT_ONCE):
         rows = table.slice(start, _SEARCHED_AT_ONCE)
         if not layout.tokens:
-            yield from ((start + row, None) for row, text in enumerate(texts_of(rows, layout)) if wanted in text)
+            yield from ((start + row, None) for row, text in enumerate(text_values(rows, layout)) if wanted in text)
             continue
         assert decoder is not None, "a search in tokens needs a tokenizer"
-        tokens = tokens_of(rows, layout)
+        tokens = token_columns(rows, layout)
         packs = tokens.packs(Packing())
         if packs is None:
             yield from ((start + row, None) for row, text in enumerate(decoder.texts(tokens.ids)) if wanted in text)
@@ -45,7 +45,7 @@ def hits_in(
 
 
 @dataclass(frozen=True)
-class Place:
+class RowLocation:
     """Where a row is. row: within its split. shard_row: within its file. group, group_row: its row group, and where
     in it. hits: in a pack that was searched for, the sequences that contain what is wanted. All count from 0.
     """
@@ -60,7 +60,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Scope:
+class RowScope:
     """The rows that are chosen from: one split, or one shard of it.
 
     paths: its files in order. before: rows of the split that come before the first of them. name: for messages.
@@ -83,7 +83,7 @@ class _Group:
     rows: int
 
 
-def check_choices(config: InspectConfig) -> None:
+def check_selection(config: InspectConfig) -> None:
     """Raise `UsageError` for choices of rows that exclude each other."""
     if config.rows < 0:
         raise UsageError(f"rows must be 0 or more, not {config.rows}")
@@ -92,7 +92,7 @@ def check_choices(config: InspectConfig) -> None:
         raise UsageError(f"seed draws rows at random; it cannot be given together with {other}")
 
 
-def narrow(shards: ShardSet, split: str | None, shard: str | None) -> ShardSet:
+def filter_shards(shards: ShardSet, split: str | None, shard: str | None) -> ShardSet:
     """Only the shards that are asked for: those of a split, or one by its number in its split or by its file name.
 
     Raises:
@@ -116,18 +116,20 @@ def narrow(shards: ShardSet, split: str | None, shard: str | None) -> ShardSet:
     raise SourceError(f"{shards.root}: has no shard {shard!r} in {name}; shards 0 to {len(paths) - 1}: {known}")
 
 
-def scope_of(shards: ShardSet, narrowed: ShardSet) -> Scope:
+def row_scope(shards: ShardSet, narrowed: ShardSet) -> RowScope:
     """The rows to choose from: the first split of what is left after narrowing, which has any rows."""
     filled = {name: paths for name, paths in narrowed.splits.items() if any(_rows_of(path) for path in paths)}
     split, paths = next(iter(filled.items()))
     everything = shards.splits[split]
     if paths == everything:
-        return Scope(split, paths, 0, split)
+        return RowScope(split, paths, 0, split)
     before = sum(_rows_of(path) for path in everything[: everything.index(paths[0])])
-    return Scope(split, paths, before, paths[0].name)
+    return RowScope(split, paths, before, paths[0].name)
 
 
-def select(scope: Scope, config: InspectConfig, decoder: Decoder | None, fields: Sequence[str]) -> list[Place]:
+def select_rows(
+    scope: RowScope, config: InspectConfig, decoder: TokenDecoder | None, fields: Sequence[str]
+) -> list[RowLocation]:
     """The places of the rows that a config asks for, in order.
 
     Args:
@@ -154,7 +156,7 @@ def select(scope: Scope, config: InspectConfig, decoder: Decoder | None, fields:
     return _places(scope, range(first, first + config.rows))
 
 
-def _groups(scope: Scope) -> Iterator[_Group]:
+def _groups(scope: RowScope) -> Iterator[_Group]:
     """The row groups of a scope, from the files' footers alone."""
     first = 0
     for path in scope.paths:
@@ -171,13 +173,13 @@ def _rows_of(path: AnyPath) -> int:
         return int(file.metadata.num_rows)
 
 
-def _total(scope: Scope) -> int:
+def _total(scope: RowScope) -> int:
     return sum(_rows_of(path) for path in scope.paths)
 
 
-def _places(scope: Scope, positions: Sequence[int]) -> list[Place]:
+def _places(scope: RowScope, positions: Sequence[int]) -> list[RowLocation]:
     """Rows by their position in the scope, ascending; those past its end are left out."""
-    places: list[Place] = []
+    places: list[RowLocation] = []
     for group in _groups(scope):
         while len(places) < len(positions) and positions[len(places)] < group.first + group.rows:
             places.append(_place(scope, group, positions[len(places)] - group.first))
@@ -186,8 +188,8 @@ def _places(scope: Scope, positions: Sequence[int]) -> list[Place]:
     return places
 
 
-def _place(scope: Scope, group: _Group, group_row: int) -> Place:
-    return Place(
+def _place(scope: RowScope, group: _Group, group_row: int) -> RowLocation:
+    return RowLocation(
         split=scope.split,
         path=group.path,
         row=scope.before + group.first + group_row,
@@ -198,15 +200,15 @@ def _place(scope: Scope, group: _Group, group_row: int) -> Place:
 
 
 def _search(
-    scope: Scope, wanted: str, first: int, limit: int, decoder: Decoder | None, fields: Sequence[str]
-) -> list[Place]:
+    scope: RowScope, wanted: str, first: int, limit: int, decoder: TokenDecoder | None, fields: Sequence[str]
+) -> list[RowLocation]:
     """Rows from `first` on whose text contains `wanted`, at most `limit`; reading stops at the last of them."""
-    found: list[Place] = []
+    found: list[RowLocation] = []
     for group in _groups(scope):
         skipped = max(0, first - group.first)
         if skipped >= group.rows:
             continue
-        for row, hits in hits_in(layout_of(group.path, fields), group.number, skipped, wanted, decoder):
+        for row, hits in search_row_group(read_layout(group.path, fields), group.number, skipped, wanted, decoder):
             found.append(replace(_place(scope, group, row), hits=hits))
             if len(found) == limit:
                 return found

@@ -11,7 +11,7 @@ from sftkit.inspection.view.turns import Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class ShownToken:
     """One token.
 
     text: what it adds to the text; None where no tokenizer tells. trained: whether it carries a loss; None where
@@ -45,7 +45,7 @@ class ShownRow:
     seq_lengths: tuple[int, ...]
     notes: tuple[str, ...]
     text: str | None
-    tokens: tuple[Token, ...]
+    tokens: tuple[ShownToken, ...]
     turns: tuple[Turn, ...]
     findings: tuple[RowFinding, ...]
     on_page: tuple[int, ...] = ()
@@ -78,5 +78,5 @@ def segments(row: ShownRow, start: int = 0, stop: int | None = None) -> Iterator
         start += len(tokens)
 
 
-def _kind(token: Token) -> tuple[bool | None, bool, bool, bool]:
+def _kind(token: ShownToken) -> tuple[bool | None, bool, bool, bool]:
     return token.trained, token.special, token.label is not None, token.text is not None

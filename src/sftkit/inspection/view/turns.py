@@ -40,7 +40,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Written:
+class RowTokens:
     """One row to cut.
 
     ids: its tokens. texts: what each of them adds to the text, None where nothing tells. special: whether each is a
@@ -56,7 +56,7 @@ class Written:
     packed: bool = False
 
 
-def turns_of(row: Written, norms: Expectations, in_content: Collection[int]) -> tuple[Turn, ...]:
+def split_turns(row: RowTokens, norms: Expectations, in_content: Collection[int]) -> tuple[Turn, ...]:
     """Cut a row where messages are opened; where none is, where trained and untrained tokens meet.
 
     Args:
@@ -81,7 +81,7 @@ def turns_of(row: Written, norms: Expectations, in_content: Collection[int]) -> 
     return tuple(turns)
 
 
-def _openings(row: Written, start: int, stop: int, norms: Expectations, in_content: frozenset[int]) -> list[_Opening]:
+def _openings(row: RowTokens, start: int, stop: int, norms: Expectations, in_content: frozenset[int]) -> list[_Opening]:
     """Where messages are opened between two places. Words alone open one only where no special tokens do: a template
     may write them within a message too.
     """
@@ -98,7 +98,7 @@ def _openings(row: Written, start: int, stop: int, norms: Expectations, in_conte
 
 
 def _found(
-    row: Written, start: int, stop: int, named: Sequence[_Named], norms: Expectations, in_content: frozenset[int]
+    row: RowTokens, start: int, stop: int, named: Sequence[_Named], norms: Expectations, in_content: frozenset[int]
 ) -> Iterator[_Opening]:
     known: dict[int, list[_Named]] = {}
     for opening in sorted(named, key=lambda each: -len(each[0])):
@@ -122,7 +122,7 @@ def _stands(ids: Sequence[int], place: int, stop: int, sequence: tuple[int, ...]
     return place + len(sequence) <= stop and tuple(ids[place : place + len(sequence)]) == sequence
 
 
-def _name(row: Written, start: int, stop: int) -> str | None:
+def _name(row: RowTokens, start: int, stop: int) -> str | None:
     """The word behind a token that opens a message, where there is one, alone on its line."""
     text = ""
     for place in range(start, min(stop, start + _LONGEST_NAME)):
@@ -134,7 +134,7 @@ def _name(row: Written, start: int, stop: int) -> str | None:
     return found[1] if found is not None else None
 
 
-def _runs(row: Written, start: int, stop: int) -> Iterator[_Opening]:
+def _runs(row: RowTokens, start: int, stop: int) -> Iterator[_Opening]:
     # That the first token of a sequence in a pack carries no loss says nothing about what it is.
     first = start + row.packed
     if row.trained is None or stop - first < 2:
@@ -143,5 +143,5 @@ def _runs(row: Written, start: int, stop: int) -> Iterator[_Opening]:
         yield first + edge + 1, None
 
 
-def _is_blank(row: Written, start: int, stop: int) -> bool:
+def _is_blank(row: RowTokens, start: int, stop: int) -> bool:
     return all(row.special[place] or not (row.texts[place] or "").strip() for place in range(start, stop))

@@ -28,15 +28,15 @@ from sftkit.shards.manifest import (
     SplitInfo,
     length_histogram,
 )
-from sftkit.shards.staging.unit_writer import StagedUnit
-from sftkit.shards.writing.gather import Sequences
-from sftkit.shards.writing.shard_columns import ShardColumns
+from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.shards.writing.row_gatherer import SequenceSelection
+from sftkit.shards.writing.shard_layout import ShardLayout
 
 _RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "minijinja", "numpy", "pyarrow", "tokenizers", "transformers")
 
 
 def split_info(
-    sequences: Sequences, shards: Sequence[ShardInfo], layout: ShardColumns, pack_length: int | None
+    sequences: SequenceSelection, shards: Sequence[ShardInfo], layout: ShardLayout, pack_length: int | None
 ) -> SplitInfo:
     """The account of one split: what it holds, and the shards that were written of it."""
     lengths = sequences.sizes.astype(np.int64)
@@ -59,7 +59,7 @@ def make_manifest(
     plan: Plan,
     staged: Sequence[StagedUnit],
     orders: Mapping[str, Indices],
-    layout: ShardColumns,
+    layout: ShardLayout,
     splits: Mapping[str, SplitInfo],
     seconds: Mapping[str, float],
 ) -> Manifest:
@@ -90,10 +90,10 @@ def make_manifest(
             **{name: version(name) for name in _RECORDED_VERSIONS},
         },
         seconds=_rounded({"plan": plan.seconds, **seconds}),
-        worker_seconds=_rounded(summed(unit.seconds for unit in staged if not unit.found)),
+        worker_seconds=_rounded(summed(unit.seconds for unit in staged if not unit.reused)),
         audit=_audit(plan, staged),
         units=len(staged),
-        units_found=sum(unit.found for unit in staged),
+        units_found=sum(unit.reused for unit in staged),
         dropped_by_handler=account.drops,
         quarantined_by_reason=account.reasons,
     )
@@ -127,8 +127,8 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
     paths = {unit.number: file.file.path for file in plan.files for unit in file.units}
     parts = [
         {
-            rule: RuleCount(rows, tuple(f"{paths[unit.number]}:{number + unit.moved}" for number in first))
-            for rule, (rows, first) in audit.faulty.items()
+            rule: RuleCount(rows, tuple(f"{paths[unit.number]}:{number + unit.number_shift}" for number in first))
+            for rule, (rows, first) in audit.violations.items()
         }
         for unit, audit in checked
     ]
@@ -138,7 +138,7 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
     for row in copies[:EXAMPLES].tolist():
         place = int(np.searchsorted(ends, row, side="right"))
         unit, audit = checked[place]
-        [number] = unit.numbers([row - int(ends[place]) + audit.rows])
+        [number] = unit.row_numbers([row - int(ends[place]) + audit.rows])
         examples.append(f"{paths[unit.number]}:{number}")
     parts.append({DUPLICATE_ROW: RuleCount(len(copies), tuple(examples))})
     findings = [

@@ -14,7 +14,7 @@ from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError, RowCounts
 from sftkit.preprocessing.pack_overflow import overflowing_rows
 from sftkit.preprocessing.planning import Plan
-from sftkit.shards.staging.unit_writer import StagedUnit
+from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.sources.work_units import ScannedFile
 
 _TEXT = frozenset({"jsonl", "json_array", "csv", "tsv"})
@@ -104,7 +104,7 @@ class Quarantine(Collection[tuple[str, BadRow]]):
         for staged in self._staged:
             unit = self._units[staged.number]
             unfit = overflowing_rows(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
-            for row in heapq.merge(staged.bad, unfit, key=lambda row: row.number):
+            for row in heapq.merge(staged.bad_rows, unfit, key=lambda row: row.number):
                 yield unit.file.path, row
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.staging.bad_rows import add_reason
-from sftkit.shards.staging.unit_writer import StagedUnit
+from sftkit.shards.staging.bad_rows import count_reason
+from sftkit.shards.staging.staged_unit import StagedUnit
 
 
 class RowAccountingError(Exception):
@@ -35,10 +35,10 @@ class RowCounts:
         for unit in staged:
             for handler, dropped in unit.drops.items():
                 drops.setdefault(handler, Counter()).update(dropped)
-            for reason, count in (*unit.bad.reasons.items(), *unit.unfit_reasons.items()):
-                add_reason(reasons, reason, count)
+            for reason, count in (*unit.bad_rows.reasons.items(), *unit.overflow_reasons.items()):
+                count_reason(reasons, reason, count)
         by_handler = {handler: dict(sorted(dropped.items())) for handler, dropped in sorted(drops.items())}
-        read, kept = sum(unit.read for unit in staged), sum(unit.kept for unit in staged)
+        read, kept = sum(unit.rows_read for unit in staged), sum(unit.rows_kept for unit in staged)
         return cls(read, kept, by_handler, dict(sorted(reasons.items())))
 
     @property

@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from sftkit.core.row_log import BadRow
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.shards.output.side_files import quarantine_sha256, write_beside, write_quarantine
+from sftkit.shards.output.side_files import quarantine_sha256, write_quarantine, write_side_files
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.storage.dataset_files import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME, STAGING_NAME
 from sftkit.storage.files import read_bytes, remove, sizes_in, write_text
@@ -56,7 +56,7 @@ class Output(ABC, Generic[P]):
         """The manifest of the data set that is here, or None."""
         return read_manifest(self.path)
 
-    def holds(self, manifest: Manifest) -> bool:
+    def contains(self, manifest: Manifest) -> bool:
         """Whether every shard of a manifest is here, as long as it should be, and its quarantine."""
         there = sizes_in(self.path)
         whole = all(there.get(PurePosixPath(shard.file).name) == shard.bytes for shard in manifest.shards)
@@ -74,7 +74,7 @@ class Output(ABC, Generic[P]):
         """
 
     @abstractmethod
-    def tidy(self) -> None:
+    def finish_cleanup(self) -> None:
         """Finish what a run left to do that was killed when its data set was complete."""
 
     def check_free(self, *, overwrite: bool) -> None:
@@ -93,7 +93,7 @@ class Output(ABC, Generic[P]):
                 f"output_dir {self.path}: holds {foreign}, which is not of sftkit; choose an empty directory"
             )
 
-    def tell_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> P:
+    def save_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> P:
         """Write the quarantined rows of a run that fails to a file, whose path is given back; the quarantine of a data
         set that is here is left alone.
         """
@@ -117,7 +117,7 @@ class Output(ABC, Generic[P]):
         remove(self.path / MANIFEST_NAME)
         remove(*(self.path / name for name in journal))
         self._put_into_place(names)
-        complete = replace(manifest, files=write_beside(self.path, manifest, bad))
+        complete = replace(manifest, files=write_side_files(self.path, manifest, bad))
         self._check_ours()
         write_text(self.path / MANIFEST_NAME, complete.to_json())
         return complete

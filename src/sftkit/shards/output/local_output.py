@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sftkit.errors import OutputError
 from sftkit.shards.output.base_output import LOCK_NAME, Output
-from sftkit.shards.staging.unit_store import is_staged
+from sftkit.shards.staging.unit_store import is_unit_file
 from sftkit.storage.dataset_files import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME
 from sftkit.storage.file_lock import locked
 from sftkit.storage.files import aside, make_folder
@@ -54,14 +54,14 @@ class LocalOutput(Output[Path]):
             else:
                 self._clear_finished()
             finally:
-                self.units.sweep()
+                self.units.remove_unfinished()
                 self._clear_unfinished()
                 (self.staging / LOCK_NAME).unlink(missing_ok=True)
                 for folder in (self.staging, *(() if existed else (self.path,))):
                     if folder.is_dir() and not any(folder.iterdir()):
                         folder.rmdir()
 
-    def tidy(self) -> None:
+    def finish_cleanup(self) -> None:
         """Finish what a run left to do that was killed when its data set was complete."""
         if not self.staging.is_dir() or (self.units.count() and not (self.staging / JOURNAL_NAME).exists()):
             return  # nothing there, or units that were to be kept
@@ -97,7 +97,7 @@ class LocalOutput(Output[Path]):
             aside(self.path / name).unlink(missing_ok=True)
         for path in list(self.staging.iterdir()):
             told = path.name in (LOCK_NAME, JOURNAL_NAME, QUARANTINE_NAME)
-            if not told and not is_staged(path.name) and not _is_below(self.units.path, path):
+            if not told and not is_unit_file(path.name) and not _is_below(self.units.path, path):
                 _remove(path)
 
     def _is_ours(self, place: AnyPath) -> bool:

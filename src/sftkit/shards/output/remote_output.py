@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.output.base_output import LOCK_NAME, Output
-from sftkit.shards.staging.unit_store import is_staged
+from sftkit.shards.staging.unit_store import is_unit_file
 from sftkit.storage.dataset_files import JOURNAL_NAME
 from sftkit.storage.files import copy, make_folder, remove, sizes_below, sizes_in
 from sftkit.storage.lease_lock import Lease, leased
@@ -25,10 +25,10 @@ class RemoteOutput(Output[RemotePath]):
 
     _lease: Lease | None = None
 
-    def holds(self, manifest: Manifest) -> bool:
-        """As `Output.holds`; what the store says is told in a sentence."""
+    def contains(self, manifest: Manifest) -> bool:
+        """As `Output.contains`; what the store says is told in a sentence."""
         with self._told():
-            return super().holds(manifest)
+            return super().contains(manifest)
 
     @contextmanager
     def open(self, *, overwrite: bool) -> Iterator[RemoteOutput]:
@@ -45,12 +45,12 @@ class RemoteOutput(Output[RemotePath]):
             else:
                 self._clear_finished()
             finally:
-                self.units.sweep()
+                self.units.remove_unfinished()
                 with suppress(OSError):  # the next run does it, and what made this one fail is to be told
                     mine = f"{self.shard_folder.name}/"
                     self._clear_unfinished([name for name in sizes_below(self.staging) if name.startswith(mine)])
 
-    def tidy(self) -> None:
+    def finish_cleanup(self) -> None:
         """Finish what a run left to do that was killed when its data set was complete."""
         with self._told():
             if JOURNAL_NAME in sizes_in(self.staging):
@@ -77,12 +77,12 @@ class RemoteOutput(Output[RemotePath]):
     def _clear_unfinished(self, names: Iterable[str]) -> None:
         """Leave nothing but staged units, the lock and the journal, of some names below `.staging`."""
         kept = (LOCK_NAME, JOURNAL_NAME)
-        remove(*(self.staging / name for name in names if name not in kept and not is_staged(name)))
+        remove(*(self.staging / name for name in names if name not in kept and not is_unit_file(name)))
 
     def _clear_finished(self) -> None:
         """Remove the staged units that are not to be kept; the journal last, which says that this is to be done."""
         if not self._keeps_units:
-            remove(*(self.staging / name for name in sizes_in(self.staging) if is_staged(name)))
+            remove(*(self.staging / name for name in sizes_in(self.staging) if is_unit_file(name)))
         remove(self.staging / JOURNAL_NAME)
 
     @contextmanager

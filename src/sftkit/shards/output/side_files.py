@@ -61,7 +61,7 @@ def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> No
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def write_beside(folder: AnyPath, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> dict[str, str]:
+def write_side_files(folder: AnyPath, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> dict[str, str]:
     """Write what stands beside the shards; sha256 by name."""
     write_quarantine(folder / QUARANTINE_NAME, bad)
     write_text(folder / CARD_NAME, dataset_card(manifest))

@@ -1,1 +1,13 @@
-"""Staged units: the finished rows of a work unit, written and read."""
+"""Staged units: the tokenized rows of one work unit each, on disk, written once and read when shards are written.
+
+A unit with key KEY (a sha256 of its source bytes and its recipe) consists of up to three Arrow IPC files in one
+directory:
+
+- `unit-KEY.arrow`: the rows, uncompressed, so that any of them can be read by its byte offset. Columns:
+  `sftkit_row_number` (int64, the row's number within its source, from 1), one list<int32> column for each token column
+  or one large_string column of text, and `sftkit_extras` (large_string, the retained columns as a JSON object).
+  Missing when no row passed.
+- `unit-KEY.bad.account.arrow`: the quarantined rows, zstd-compressed. Missing when there are none.
+- `unit-KEY.account.arrow`: the unit record: row counts, and size and sha256 of the other two files. It is written last,
+  so a unit exists only once it is complete.
+"""

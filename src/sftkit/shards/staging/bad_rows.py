@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.row_log import UNREAD, UNUSABLE, BadRow
-from sftkit.shards.arrow_arrays import flat_array, text_array
+from sftkit.shards.arrow_arrays import number_array, text_array
 from sftkit.storage.files import replacing, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.streams import open_arrow
@@ -35,17 +35,17 @@ _LONE_NUMBER = re.compile(r"(?<![\w=.'\"-])\d+(?![\w'\"])")
 
 
 @dataclass(frozen=True)
-class BadRows:
+class BadRowsFile:
     """Quarantined rows in a file, in the order of their numbers.
 
-    path: the file, which exists when count > 0. reasons: how many rows there are for each kind of reason. moved: how
-    much higher their numbers are now than in the file. bytes, sha256: of the file.
+    path: the file, which exists when count > 0. reasons: how many rows there are for each kind of reason. number_shift:
+    how much higher their numbers are now than in the file. bytes, sha256: of the file.
     """
 
     path: AnyPath
     count: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
-    moved: int = 0
+    number_shift: int = 0
     bytes: int = 0
     sha256: str | None = None
 
@@ -58,17 +58,17 @@ class BadRows:
             yield from heapq.merge(*(self._of_kind(kind) for kind in range(len(_KINDS))), key=lambda row: row.number)
 
     def _of_kind(self, kind: int) -> Iterator[BadRow]:
-        with open_rows(self.path) as source:
+        with open_unit_file(self.path) as source:
             file = pa.ipc.open_file(source)
             for place in range(file.num_record_batches):
                 batch = file.get_batch(place)
                 if batch.column("kind")[0].as_py() == kind:
                     columns = (batch.column(name).to_pylist() for name in ("number", "reason", "content"))
                     for number, reason, content in zip(*columns, strict=True):
-                        yield BadRow(number + self.moved, reason, json.loads(content))
+                        yield BadRow(number + self.number_shift, reason, json.loads(content))
 
 
-def open_rows(path: AnyPath) -> Any:
+def open_unit_file(path: AnyPath) -> Any:
     """Not mapped into memory: what is read of it would stay there."""
     return open_arrow(path) if isinstance(path, RemotePath) else pa.OSFile(os.fsencode(path))
 
@@ -105,29 +105,29 @@ class BadRowsWriter:
             self._writer.write_batch(_record(_KINDS.index(kind), rows[start : start + _AT_ONCE]))
         self._count += len(rows)
         for row in rows:
-            add_reason(self._reasons, kind_of_reason(row.reason), 1)
+            count_reason(self._reasons, generic_reason(row.reason), 1)
 
-    def finish(self) -> BadRows:
+    def finish(self) -> BadRowsFile:
         """What was written, on disk."""
         if self._writer is None or self._sink is None or self._local is None:
-            return BadRows(self._path)
+            return BadRowsFile(self._path)
         self._writer.close()
         self._sink.close()
         size, sha256 = self._local.stat().st_size, sha256_of_file(self._local)
         self._aside.close()
-        return BadRows(self._path, self._count, dict(self._reasons), bytes=size, sha256=sha256)
+        return BadRowsFile(self._path, self._count, dict(self._reasons), bytes=size, sha256=sha256)
 
-    def abandon(self, error: BaseException) -> None:
+    def discard(self, error: BaseException) -> None:
         """Leave nothing of it."""
         self._aside.__exit__(type(error), error, error.__traceback__)
 
 
-def kind_of_reason(reason: str) -> str:
+def generic_reason(reason: str) -> str:
     """A reason without the numbers that set it apart from the same in another row: places, ids, lengths."""
     return _LONE_NUMBER.sub("N", reason)
 
 
-def add_reason(reasons: Counter[str], reason: str, count: int) -> None:
+def count_reason(reasons: Counter[str], reason: str, count: int) -> None:
     """Count rows under their reason; when there are very many reasons (what functions raise may be anything), under
     `OTHER_REASONS`.
     """
@@ -139,8 +139,8 @@ def _record(kind: int, rows: Sequence[BadRow]) -> pa.RecordBatch:
     """Rows of one kind as a record batch."""
     return pa.RecordBatch.from_pydict(
         {
-            "kind": flat_array(np.full(len(rows), kind, np.int8)),
-            "number": flat_array(np.array([row.number for row in rows], np.int64)),
+            "kind": number_array(np.full(len(rows), kind, np.int8)),
+            "number": number_array(np.array([row.number for row in rows], np.int64)),
             "reason": text_array([row.reason for row in rows]),
             "content": text_array([json.dumps(row.content) for row in rows]),
         }

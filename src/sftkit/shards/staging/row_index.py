@@ -13,16 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.core.rows import Offsets
-from sftkit.shards.arrow_arrays import numbers_of
+from sftkit.shards.arrow_arrays import numpy_view
 
 _TOKEN_BYTES = 4
 
-Lengths = npt.NDArray[Any]
+RowLengths = npt.NDArray[Any]
 """Of each row in a column: tokens (int32), or bytes of text (int64), shape (rows,)."""
 
 
 @dataclass(frozen=True)
-class StagedIndex:
+class RowIndex:
     """The rows of a staged unit, column by column.
 
     counts: rows of each record batch, shape (batches,). begins: for each column, the byte of the file at which the
@@ -30,13 +30,13 @@ class StagedIndex:
     equally long share an array. widths: bytes of a value in each column.
     """
 
-    counts: Offsets
-    begins: Mapping[str, Offsets]
-    lengths: Mapping[str, Lengths]
-    widths: Mapping[str, int]
+    batch_rows: Offsets
+    batch_starts: Mapping[str, Offsets]
+    lengths: Mapping[str, RowLengths]
+    value_bytes: Mapping[str, int]
 
 
-def index_of(path: Path, columns: Sequence[str]) -> StagedIndex:
+def build_row_index(path: Path, columns: Sequence[str]) -> RowIndex:
     """Look into a local file of staged rows, at some columns of tokens (list<int32>) or text (large_string).
 
     Raises:
@@ -44,7 +44,7 @@ def index_of(path: Path, columns: Sequence[str]) -> StagedIndex:
     """
     counts: list[int] = []
     begins: dict[str, list[int]] = {name: [] for name in columns}
-    lengths: dict[str, list[Lengths]] = {name: [] for name in columns}
+    lengths: dict[str, list[RowLengths]] = {name: [] for name in columns}
     widths: dict[str, int] = dict.fromkeys(columns, _TOKEN_BYTES)
     with pa.memory_map(os.fsencode(path)) as source:
         base = source.read_buffer().address
@@ -58,20 +58,20 @@ def index_of(path: Path, columns: Sequence[str]) -> StagedIndex:
             for name in columns:
                 column = batch.column(name)
                 if pa.types.is_list(column.type):
-                    offsets, values, widths[name] = numbers_of(column.offsets, np.int32), column.values, _TOKEN_BYTES
+                    offsets, values, widths[name] = numpy_view(column.offsets, np.int32), column.values, _TOKEN_BYTES
                     buffer, first = values.buffers()[1], values.offset * _TOKEN_BYTES
                 else:
                     buffer, first, widths[name] = column.buffers()[2], 0, 1
                     offsets = np.frombuffer(column.buffers()[1], np.int64)[: batch.num_rows + 1]
                 begins[name].append(buffer.address - base + first if buffer is not None else 0)
                 lengths[name].append(np.diff(offsets))
-    found: dict[str, Lengths] = {}
+    found: dict[str, RowLengths] = {}
     for name, parts in lengths.items():
         own = np.concatenate([np.zeros(0, np.int32), *parts])
         found[name] = next((each for each in found.values() if np.array_equal(each, own)), own)
-    return StagedIndex(
-        counts=np.array(counts, np.int64),
-        begins={name: np.array(places, np.int64) for name, places in begins.items()},
+    return RowIndex(
+        batch_rows=np.array(counts, np.int64),
+        batch_starts={name: np.array(places, np.int64) for name, places in begins.items()},
         lengths=found,
-        widths=widths,
+        value_bytes=widths,
     )

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sftkit.shards.arrow_arrays import flat_array, numbers_of
-from sftkit.shards.staging.bad_rows import BadRows, bad_rows_path
-from sftkit.shards.staging.row_index import StagedIndex
-from sftkit.shards.staging.unit_writer import StagedUnit, UnitAudit, WrittenFile
+from sftkit.shards.arrow_arrays import number_array, numpy_view
+from sftkit.shards.staging.bad_rows import BadRowsFile, bad_rows_path
+from sftkit.shards.staging.row_index import RowIndex
+from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit, UnitFile
 from sftkit.storage.files import read_bytes, replacing, sha256_of_file, size_of
 from sftkit.storage.paths import AnyPath, RemotePath
 
@@ -30,12 +30,12 @@ _SMALL = 16 << 20
 _NOT_OURS = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
-def account_path(rows: AnyPath) -> AnyPath:
+def record_path(rows: AnyPath) -> AnyPath:
     """Where the account of a unit stands, beside the file of its rows."""
     return rows.with_name(f"{rows.stem}.account.arrow")
 
 
-def write_account(path: AnyPath, key: str, unit: StagedUnit, written: WrittenFile | None, run: str) -> None:
+def write_record(path: AnyPath, key: str, unit: StagedUnit, written: UnitFile | None, run: str) -> None:
     """Write the account of a unit whose rows are on disk.
 
     Args:
@@ -45,9 +45,9 @@ def write_account(path: AnyPath, key: str, unit: StagedUnit, written: WrittenFil
         written: the file of its rows, None where it has none.
         run: part of the name of the unfinished file.
     """
-    columns = {"sizes": flat_array(unit.sizes), "trained": flat_array(unit.trained)}
+    columns = {"sizes": number_array(unit.sizes), "trained": number_array(unit.trained)}
     if unit.audit is not None:
-        columns["digests"] = flat_array(unit.audit.digests)
+        columns["digests"] = number_array(unit.audit.digests)
     index, lengths = _index_told(written.index, unit) if written is not None else (None, {})
     table = pa.table({**columns, **lengths})
     told = {
@@ -57,20 +57,20 @@ def write_account(path: AnyPath, key: str, unit: StagedUnit, written: WrittenFil
         "index": index,
         "token_columns": unit.token_columns,
         "text_column": unit.text_column,
-        "extras": base64.b64encode(unit.extras.serialize().to_pybytes()).decode(),
+        "extras": base64.b64encode(unit.retained.serialize().to_pybytes()).decode(),
         "first_number": unit.first_number,
-        "read": unit.read,
+        "read": unit.rows_read,
         "drops": unit.drops,
         "bad": {
-            "count": unit.bad.count,
-            "reasons": unit.bad.reasons,
-            "bytes": unit.bad.bytes,
-            "sha256": unit.bad.sha256,
+            "count": unit.bad_rows.count,
+            "reasons": unit.bad_rows.reasons,
+            "bytes": unit.bad_rows.bytes,
+            "sha256": unit.bad_rows.sha256,
         },
         "engines": unit.engines,
         "seconds": unit.seconds,
         "audited": unit.audit.rows if unit.audit is not None else None,
-        "faulty": unit.audit.faulty if unit.audit is not None else None,
+        "faulty": unit.audit.violations if unit.audit is not None else None,
     }
     table = table.replace_schema_metadata({_KEY: json.dumps({**told, "digest": _digest(key, told, table)})})
     with (
@@ -81,7 +81,7 @@ def write_account(path: AnyPath, key: str, unit: StagedUnit, written: WrittenFil
         writer.write_table(table, max_chunksize=max(1, unit.rows))
 
 
-def read_account(key: str, rows: AnyPath) -> StagedUnit | None:
+def read_record(key: str, rows: AnyPath) -> StagedUnit | None:
     """The unit of a key, by its account; None where there is no account, it is damaged or that of another key, or the
     file with the rows is another one.
     """
@@ -94,7 +94,7 @@ def read_account(key: str, rows: AnyPath) -> StagedUnit | None:
         return None  # no account, or none that we wrote: the unit will be made anew
 
 
-def kept_index(rows: AnyPath, columns: Sequence[str]) -> StagedIndex:
+def read_row_index(rows: AnyPath, columns: Sequence[str]) -> RowIndex:
     """Where some columns of a unit lie in the file of its rows, by its account.
 
     Raises:
@@ -103,17 +103,17 @@ def kept_index(rows: AnyPath, columns: Sequence[str]) -> StagedIndex:
     try:
         table, told = _read(rows.stem.removeprefix("unit-"), rows)
         index = told["index"]
-        return StagedIndex(
-            counts=np.array(index["counts"], np.int64),
-            begins={name: np.array(index["begins"][name], np.int64) for name in columns},
+        return RowIndex(
+            batch_rows=np.array(index["counts"], np.int64),
+            batch_starts={name: np.array(index["begins"][name], np.int64) for name in columns},
             lengths={
                 name: _numbers(table, column, np.int32 if column == _SIZES else np.int64)
                 for name, column in ((name, index["lengths"][name]) for name in columns)
             },
-            widths={name: index["widths"][name] for name in columns},
+            value_bytes={name: index["widths"][name] for name in columns},
         )
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise OSError(f"{account_path(rows)}: is not as it was written ({error}); run the command again") from None
+        raise OSError(f"{record_path(rows)}: is not as it was written ({error}); run the command again") from None
 
 
 def _read(key: str, rows: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
@@ -123,7 +123,7 @@ def _read(key: str, rows: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
         OSError: there is none.
         ValueError, KeyError, TypeError, ArrowException: it is not whole, or that of another unit.
     """
-    table = pa.ipc.open_file(pa.BufferReader(read_bytes(account_path(rows)))).read_all()
+    table = pa.ipc.open_file(pa.BufferReader(read_bytes(record_path(rows)))).read_all()
     told = json.loads(table.schema.metadata[_KEY])
     digest = told.pop("digest")
     if told["version"] != _VERSION or digest != _digest(key, told, table):
@@ -131,19 +131,19 @@ def _read(key: str, rows: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
     return table, told
 
 
-def _index_told(index: StagedIndex, unit: StagedUnit) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+def _index_told(index: RowIndex, unit: StagedUnit) -> tuple[dict[str, Any], dict[str, pa.Array]]:
     """An index as JSON has it, and the lengths of rows that the account does not hold already."""
     named: dict[str, str] = {}
     lengths: dict[str, pa.Array] = {}
     for name, own in index.lengths.items():
         named[name] = _SIZES if np.array_equal(own, unit.sizes) else f"length:{name}"
         if named[name] != _SIZES:
-            lengths[named[name]] = flat_array(own.astype(np.int64))
+            lengths[named[name]] = number_array(own.astype(np.int64))
     told = {
-        "counts": index.counts.tolist(),
-        "begins": {name: places.tolist() for name, places in index.begins.items()},
+        "counts": index.batch_rows.tolist(),
+        "begins": {name: places.tolist() for name, places in index.batch_starts.items()},
         "lengths": named,
-        "widths": dict(index.widths),
+        "widths": dict(index.value_bytes),
     }
     return told, lengths
 
@@ -154,7 +154,7 @@ def _digest(key: str, told: Mapping[str, Any], table: pa.Table) -> str:
     for name in sorted(table.column_names):
         digest.update(f"{name} {table.num_rows}".encode())
         for chunk in table.column(name).chunks:
-            digest.update(numbers_of(chunk, chunk.type.to_pandas_dtype()).tobytes())
+            digest.update(numpy_view(chunk, chunk.type.to_pandas_dtype()).tobytes())
     return digest.hexdigest()
 
 
@@ -178,18 +178,18 @@ def _unit(table: pa.Table, told: dict[str, Any], rows: AnyPath) -> StagedUnit:
         trained=_numbers(table, "trained", np.int32),
         token_columns=tuple(told["token_columns"]),
         text_column=told["text_column"],
-        extras=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told["extras"]))),
+        retained=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told["extras"]))),
         first_number=told["first_number"],
-        read=told["read"],
+        rows_read=told["read"],
         drops=told["drops"],
-        bad=BadRows(bad_rows_path(rows), **told["bad"]),
+        bad_rows=BadRowsFile(bad_rows_path(rows), **told["bad"]),
         engines=told["engines"],
         seconds=told["seconds"],
         audit=audit,
-        found=True,
+        reused=True,
     )
 
 
 def _numbers(table: pa.Table, name: str, dtype: type[Any]) -> Any:
-    chunks = [numbers_of(chunk, dtype) for chunk in table.column(name).chunks]
+    chunks = [numpy_view(chunk, dtype) for chunk in table.column(name).chunks]
     return np.concatenate([np.zeros(0, dtype), *chunks])

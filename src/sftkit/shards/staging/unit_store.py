@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkit.shards.staging.unit_record import account_path, read_account, write_account
-from sftkit.shards.staging.unit_writer import StagedUnit, StagingWriter, WrittenFile
+from sftkit.shards.staging.staged_unit import StagedUnit, UnitFile
+from sftkit.shards.staging.unit_record import read_record, record_path, write_record
+from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.storage.files import UNFINISHED, remove, sizes_in
 from sftkit.storage.paths import AnyPath
 
@@ -30,20 +31,20 @@ class UnitStore:
     path: AnyPath
     run: str
 
-    def writer(self, key: str) -> StagingWriter:
+    def writer(self, key: str) -> UnitWriter:
         """Writes the rows of a unit, to be kept when they are written."""
-        return StagingWriter(self.path / f"unit-{key}.arrow", self._own())
+        return UnitWriter(self.path / f"unit-{key}.arrow", self._own())
 
-    def keep(self, key: str, unit: StagedUnit, written: WrittenFile | None) -> None:
+    def commit(self, key: str, unit: StagedUnit, written: UnitFile | None) -> None:
         """Let a unit whose rows are written be found from now on."""
-        write_account(self._account(key), key, unit, written, self._own())
+        write_record(self._account(key), key, unit, written, self._own())
 
-    def present(self, keys: Collection[str]) -> list[str]:
+    def existing_keys(self, keys: Collection[str]) -> list[str]:
         """The keys of units that seem to be here; whether they are whole is not looked at."""
         there = sizes_in(self.path)
         return sorted(key for key in set(keys) if self._account(key).name in there)
 
-    def whole(self, keys: Sequence[str]) -> dict[str, StagedUnit]:
+    def load(self, keys: Sequence[str]) -> dict[str, StagedUnit]:
         """The units among these that are here and whole, by key: their files are hashed."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             units = pool.map(self._find, keys)
@@ -51,13 +52,13 @@ class UnitStore:
 
     def count(self) -> int:
         """How many units with rows are here."""
-        return sum(1 for name in sizes_in(self.path) if is_staged(name) and ".account" not in name)
+        return sum(1 for name in sizes_in(self.path) if is_unit_file(name) and ".account" not in name)
 
-    def forget(self, keys: Sequence[str]) -> None:
+    def invalidate(self, keys: Sequence[str]) -> None:
         """Let units be found no more."""
         remove(*(self._account(key) for key in keys))
 
-    def sweep(self) -> None:
+    def remove_unfinished(self) -> None:
         """Remove what this run left unfinished; in an object store there is nothing that is."""
         for path in self.path.glob(f".unit-*.{self.run}{UNFINISHED}") if isinstance(self.path, Path) else ():
             path.unlink(missing_ok=True)
@@ -67,12 +68,12 @@ class UnitStore:
         return f"{uuid.uuid4().hex[:8]}.{self.run}"
 
     def _find(self, key: str) -> StagedUnit | None:
-        return read_account(key, self.path / f"unit-{key}.arrow")
+        return read_record(key, self.path / f"unit-{key}.arrow")
 
     def _account(self, key: str) -> AnyPath:
-        return account_path(self.path / f"unit-{key}.arrow")
+        return record_path(self.path / f"unit-{key}.arrow")
 
 
-def is_staged(name: str) -> bool:
+def is_unit_file(name: str) -> bool:
     """Whether a file has the name of a staged unit, or of its account."""
     return name.startswith("unit-") and name.endswith(".arrow")

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from sftkit.core.rows import Offsets
 from sftkit.errors import DataError
 from sftkit.shards.manifest import ShardInfo
-from sftkit.shards.staging.unit_writer import Counts
-from sftkit.shards.writing.gather import Gatherer, Sequences
-from sftkit.shards.writing.shard_columns import ShardColumns
+from sftkit.shards.staging.staged_unit import Int32Array
+from sftkit.shards.writing.row_gatherer import RowGatherer, SequenceSelection
+from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.storage.files import replacing, sha256_of_file
 from sftkit.storage.paths import AnyPath
 
@@ -35,13 +35,13 @@ class ShardTask:
     """One shard to write."""
 
     path: AnyPath
-    sequences: Sequences
+    sequences: SequenceSelection
 
     def __str__(self) -> str:
         return self.path.name
 
 
-def shard_bounds(sizes: Counts | Offsets, count: int, what: str = "rows") -> list[int]:
+def shard_bounds(sizes: Int32Array | Offsets, count: int, what: str = "rows") -> list[int]:
     """Cut rows into contiguous shards of nearly equal size.
 
     Args:
@@ -82,9 +82,9 @@ class ShardWriter:
     there, so that each process looks into a staged unit once.
     """
 
-    def __init__(self, layout: ShardColumns) -> None:
+    def __init__(self, layout: ShardLayout) -> None:
         self._layout = layout
-        self._gatherer = Gatherer(layout)
+        self._gatherer = RowGatherer(layout)
         self._pickled: bytes | None = None
 
     def __reduce__(self) -> tuple[Callable[[bytes], ShardWriter], tuple[bytes]]:
@@ -99,13 +99,13 @@ class ShardWriter:
         """
         layout, rows, tokens, trained = self._layout, 0, 0, 0
         # Ids hardly repeat within a page: a dictionary of them would only cost time.
-        options = {"compression": "zstd", "use_dictionary": layout.repetitive_columns, "write_statistics": False}
+        options = {"compression": "zstd", "use_dictionary": layout.dictionary_columns, "write_statistics": False}
         with replacing(task.path, uuid.uuid4().hex[:8]) as aside:
             with pa.OSFile(os.fsencode(aside), "w") as sink, pq.ParquetWriter(sink, layout.schema, **options) as writer:
                 size = 1 if layout.text_column is not None else _BYTES_PER_TOKEN
                 groups = _row_groups(task.sequences.row_sizes, size)
-                gathered = (self._gatherer.gather(task.sequences.part(start, stop)) for start, stop in groups)
-                for part in one_ahead(gathered):
+                gathered = (self._gatherer.gather(task.sequences.slice(start, stop)) for start, stop in groups)
+                for part in prefetch(gathered):
                     writer.write_table(part.table, row_group_size=part.table.num_rows)
                     rows, tokens = rows + part.table.num_rows, tokens + part.tokens
                     trained += part.trained_tokens
@@ -119,12 +119,12 @@ def _shard_writer(pickled: bytes) -> ShardWriter:
     return ShardWriter(pickle.loads(pickled))
 
 
-def write_shard(layout: ShardColumns, task: ShardTask) -> ShardInfo:
+def write_shard(layout: ShardLayout, task: ShardTask) -> ShardInfo:
     """Gather sequences into one Parquet file, as a `ShardWriter` does."""
     return ShardWriter(layout)(task)
 
 
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items, each made by a thread while the one before it is in use."""
     with ThreadPoolExecutor(1) as maker:
         coming = maker.submit(next, items, None)
@@ -133,7 +133,7 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _row_groups(sizes: Counts | Offsets, bytes_per_unit: int) -> Iterator[tuple[int, int]]:
+def _row_groups(sizes: Int32Array | Offsets, bytes_per_unit: int) -> Iterator[tuple[int, int]]:
     """Row positions of groups that hold about ROW_GROUP_BYTES each."""
     ends = np.cumsum(sizes, dtype=np.int64) * bytes_per_unit
     start = 0

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from sftkit.config.commands import TrainConfig
 from sftkit.config.schema import ProcessorConfig
 from sftkit.errors import ConfigError, TrainingError
-from sftkit.shards.footers import sound_footers
+from sftkit.shards.footers import check_footers
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer, read_chat_template, tokenizer_spec
-from sftkit.tokenizer_match import Mismatch, mismatches
+from sftkit.tokenizer_match import TokenizerMismatch, find_mismatches
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.vocabulary_check import check_stop_tokens, check_vocabulary, read_model_vocabulary
 
@@ -57,7 +57,7 @@ def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
             `allow_mismatch` is off), or no tokenizer is named.
         TokenizerError: the tokenizer cannot be loaded.
     """
-    footers = sound_footers(shards)
+    footers = check_footers(shards)
     spec = tokenizer_spec(config)
     if spec is None:
         raise TrainingError("model_name_or_path is missing: it names the model to train")
@@ -81,11 +81,11 @@ def _check_origin(
     made_with = shards.manifest.tokenizer if shards.manifest is not None else None
     if made_with is None:
         return
-    found = mismatches(made_with, tokenizer, spec)
+    found = find_mismatches(made_with, tokenizer, spec)
     if found and set(made_with.added_special_tokens) < set(spec.added_special_tokens):
         # Tokens that are added now change no id of the shards: what counts is the tokenizer without them.
         before = replace(spec, added_special_tokens=made_with.added_special_tokens)
-        found = mismatches(made_with, load_tokenizer(before), before)
+        found = find_mismatches(made_with, load_tokenizer(before), before)
     if not found:
         return
     text = f"{shards.root} was made with another tokenizer than {spec.name}: {'; '.join(each.clause for each in found)}"
@@ -95,7 +95,7 @@ def _check_origin(
     warn_on_main_process(_log, _with_details(text, found))
 
 
-def _with_details(text: str, found: tuple[Mismatch, ...]) -> str:
+def _with_details(text: str, found: tuple[TokenizerMismatch, ...]) -> str:
     return "\n  ".join([text, *(line for each in found for line in each.details)])
 
 

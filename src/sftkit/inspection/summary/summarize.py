@@ -16,15 +16,22 @@ from sftkit.errors import SourceError
 from sftkit.inspection.parquet_columns import (
     TEXT,
     ColumnLayout,
-    layout_of,
-    packing_of,
-    row_groups,
+    iter_row_groups,
+    read_layout,
+    split_packing,
     text_lengths,
-    tokens_of,
+    token_columns,
 )
-from sftkit.inspection.summary.consistency import contradictions, doubts
+from sftkit.inspection.summary.consistency import count_notes, manifest_notes
+from sftkit.inspection.summary.dataset_summary import (
+    DatasetOrigin,
+    PackSummary,
+    ShardSummary,
+    SplitSummary,
+    Summary,
+    fraction,
+)
 from sftkit.inspection.summary.lengths import LengthCounter
-from sftkit.inspection.summary.summary import DatasetOrigin, PackSummary, ShardSummary, SplitSummary, Summary, share
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import AnyPath, relative_name
@@ -32,7 +39,7 @@ from sftkit.storage.paths import AnyPath, relative_name
 _THREADS = min(4, os.cpu_count() or 1)
 
 
-def text_fields(shards: ShardSet, chosen: str | None = None) -> tuple[str, ...]:
+def text_column_names(shards: ShardSet, chosen: str | None = None) -> tuple[str, ...]:
     """Names that a text column may have, the likeliest first."""
     made = shards.manifest.text_column if shards.manifest is not None else None
     return tuple(dict.fromkeys(name for name in (chosen, made, TEXT) if name))
@@ -48,11 +55,11 @@ def summarize(shards: ShardSet, text_field: str | None = None) -> Summary:
     Raises:
         SourceError: a file cannot be read, has no columns that we know, or there is not one row.
     """
-    fields = text_fields(shards, text_field)
-    layouts = {split: [layout_of(path, fields) for path in paths] for split, paths in shards.splits.items()}
+    fields = text_column_names(shards, text_field)
+    layouts = {split: [read_layout(path, fields) for path in paths] for split, paths in shards.splits.items()}
     every = [layout for files in layouts.values() for layout in files]
     splits = tuple(
-        _split(name, files, shards.root, packing_of(shards.manifest, name)) for name, files in layouts.items()
+        _split(name, files, shards.root, split_packing(shards.manifest, name)) for name, files in layouts.items()
     )
     if not any(split.rows for split in splits):
         raise SourceError(f"{shards.root}: holds no rows; columns there: {', '.join(every[0].names) or 'none'}")
@@ -63,12 +70,12 @@ def summarize(shards: ShardSet, text_field: str | None = None) -> Summary:
         supervision=every[0].supervision,
         splits=splits,
         origin=_origin(shards.manifest) if shards.manifest is not None else None,
-        notes=(*doubts(splits, every), *contradictions(splits, shards.manifest)),
+        notes=(*count_notes(splits, every), *manifest_notes(splits, shards.manifest)),
     )
 
 
 @dataclass
-class Counts:
+class ShardCounts:
     """Running counts of a shard that only its split tells of. longest, sequences, most, misfit_packs: of packs, in
     tokens and sequences.
     """
@@ -92,7 +99,7 @@ class Counts:
         self.most = max(self.most, int(packs.numbers.max(initial=-1)) + 1)
         self.misfit_packs += int(np.count_nonzero(packs.mismatched))
 
-    def merge(self, other: Counts) -> None:
+    def merge(self, other: ShardCounts) -> None:
         """Count another shard too."""
         self.lengths.merge(other.lengths)
         for name in ("wrong", "misfit", "packed_rows", "packed_tokens", "sequences", "misfit_packs"):
@@ -105,7 +112,7 @@ def _split(name: str, files: Sequence[ColumnLayout], root: AnyPath, packing: Pac
     with ThreadPoolExecutor(_THREADS) as pool:
         counted = list(pool.map(partial(count_shard, root=root, packing=packing), files))
     shards = tuple(shard for shard, _ in counted)
-    counts = Counts()
+    counts = ShardCounts()
     for _, part in counted:
         counts.merge(part)
     tokens, trained = _sum([s.tokens for s in shards]), _sum([s.trained_tokens for s in shards])
@@ -114,7 +121,7 @@ def _split(name: str, files: Sequence[ColumnLayout], root: AnyPath, packing: Pac
         rows=sum(shard.rows for shard in shards),
         tokens=tokens,
         trained_tokens=trained,
-        trained_share=share(trained, tokens),
+        trained_share=fraction(trained, tokens),
         characters=_sum([shard.characters for shard in shards]),
         packs=_packs(counts, packing) if any(layout.packed for layout in files) else None,
         lengths=counts.lengths.result(),
@@ -124,7 +131,7 @@ def _split(name: str, files: Sequence[ColumnLayout], root: AnyPath, packing: Pac
     )
 
 
-def _packs(counts: Counts, packing: Packing) -> PackSummary:
+def _packs(counts: ShardCounts, packing: Packing) -> PackSummary:
     length = packing.length or counts.longest
     rows = max(1, counts.packed_rows)
     return PackSummary(
@@ -132,18 +139,18 @@ def _packs(counts: Counts, packing: Packing) -> PackSummary:
         sequences_mean=round(counts.sequences / rows, 2),
         sequences_max=counts.most,
         pack_length=length,
-        fill_rate=share(counts.packed_tokens, rows * length) or 0.0,
+        fill_rate=fraction(counts.packed_tokens, rows * length) or 0.0,
         misfit=counts.misfit_packs,
     )
 
 
-def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[ShardSummary, Counts]:
+def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[ShardSummary, ShardCounts]:
     """Count one file: what it holds, and what only its split tells of.
 
     Raises:
         SourceError: it cannot be read.
     """
-    counts = Counts()
+    counts = ShardCounts()
     known = layout.tokens and bool(layout.supervision)
     total = ShardSummary(
         file=relative_name(layout.path, root),
@@ -152,14 +159,14 @@ def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[
         trained_tokens=0 if known else None,
         characters=None if layout.tokens else 0,
     )
-    for table in row_groups(layout):
+    for table in iter_row_groups(layout):
         total = replace(total, rows=total.rows + table.num_rows)
         if not layout.tokens:
             lengths = text_lengths(table, layout)
             counts.lengths.add(lengths)
             total = replace(total, characters=(total.characters or 0) + int(lengths.sum()))
             continue
-        tokens = tokens_of(table, layout)
+        tokens = token_columns(table, layout)
         packs = tokens.packs(packing)
         counts.lengths.add(tokens.ids.lengths if packs is None else np.diff(packs.offsets))
         counts.misfit += int(np.count_nonzero(tokens.misfit))

@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.core.rows import Offsets, offsets_of
-from sftkit.shards.staging.row_index import StagedIndex
+from sftkit.shards.staging.row_index import RowIndex
 from sftkit.storage.files import read_ranges
 from sftkit.storage.paths import AnyPath, RemotePath
 
-Run = tuple[int, npt.NDArray[Any]]
+ReadRequest = tuple[int, npt.NDArray[Any]]
 """The byte at which values lie in a file, and the array that they are to fill."""
 
 _GAP = 256 << 10  # bytes that are fetched for nothing sooner than a request more is made
 
 
-class StagedReader:
+class UnitReader:
     """The rows of one staged unit.
 
     Of its values only the places of the rows are held (4 bytes a row, where columns have the same lengths); they are
@@ -29,26 +29,26 @@ class StagedReader:
     by page.
     """
 
-    def __init__(self, path: AnyPath, index: StagedIndex) -> None:
+    def __init__(self, path: AnyPath, index: RowIndex) -> None:
         self._path = path
-        self._ends = np.cumsum(index.counts, dtype=np.int64)  # of the record batches, in rows
-        self._begins = index.begins
-        self._widths = index.widths
+        self._ends = np.cumsum(index.batch_rows, dtype=np.int64)  # of the record batches, in rows
+        self._begins = index.batch_starts
+        self._widths = index.value_bytes
         self._offsets: dict[str, npt.NDArray[Any]] = {}  # within each batch: one more of them than it has rows
         known: dict[int, npt.NDArray[Any]] = {}
         for name, lengths in index.lengths.items():
             if id(lengths) not in known:
-                known[id(lengths)] = _offsets(lengths, index.counts)
+                known[id(lengths)] = _offsets(lengths, index.batch_rows)
             self._offsets[name] = known[id(lengths)]
 
-    def places(self, name: str, rows: Offsets) -> tuple[Offsets, Offsets]:
+    def locate(self, name: str, rows: Offsets) -> tuple[Offsets, Offsets]:
         """(byte in the file, values) of a column in some rows, shape (rows,) each; a value is a token, or a byte."""
         batches = np.searchsorted(self._ends, rows, side="right")
         offsets, entries = self._offsets[name], rows + batches
         starts = offsets[entries].astype(np.int64)
         return self._begins[name][batches] + starts * self._widths[name], offsets[entries + 1] - starts
 
-    def read(self, runs: Iterable[Run]) -> None:
+    def read(self, runs: Iterable[ReadRequest]) -> None:
         """Fill arrays with the values that lie at a byte of the file, one after the other.
 
         Raises:
@@ -66,7 +66,7 @@ def _offsets(lengths: npt.NDArray[Any], counts: Offsets) -> npt.NDArray[Any]:
     return np.concatenate([np.zeros(0, lengths.dtype), *(offsets_of(part).astype(lengths.dtype) for part in cuts)])
 
 
-def _read(path: Path, runs: Iterable[Run]) -> None:
+def _read(path: Path, runs: Iterable[ReadRequest]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         for place, into in runs:
@@ -80,7 +80,7 @@ def _read(path: Path, runs: Iterable[Run]) -> None:
         os.close(descriptor)
 
 
-def _fetch(path: RemotePath, runs: Sequence[Run]) -> None:
+def _fetch(path: RemotePath, runs: Sequence[ReadRequest]) -> None:
     """Read runs of a remote file with few requests: what lies close together is fetched as one stretch."""
     stretches: list[list[int]] = []
     ordered = sorted(runs, key=lambda run: run[0])

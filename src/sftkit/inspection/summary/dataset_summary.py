@@ -93,6 +93,6 @@ class Summary:
     notes: tuple[str, ...]
 
 
-def share(part: int | None, whole: int | None) -> float | None:
+def fraction(part: int | None, whole: int | None) -> float | None:
     """A part of a whole, 0 to 1, rounded to four places; None where there is none."""
     return round(part / whole, 4) if part is not None and whole else None

@@ -14,18 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, offsets_of
-from sftkit.errors import DataError
-from sftkit.shards.arrow_arrays import flat_array, list_array
-from sftkit.shards.staging.row_index import index_of
-from sftkit.shards.staging.row_reader import StagedReader
-from sftkit.shards.staging.unit_record import kept_index
-from sftkit.shards.staging.unit_writer import EXTRAS, Counts
-from sftkit.shards.writing.shard_columns import ShardColumns
+from sftkit.shards.arrow_arrays import list_array, number_array
+from sftkit.shards.retained_columns import RETAINED, retained_array
+from sftkit.shards.staging.row_index import build_row_index
+from sftkit.shards.staging.staged_unit import Int32Array
+from sftkit.shards.staging.unit_reader import UnitReader
+from sftkit.shards.staging.unit_record import read_row_index
+from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.storage.paths import AnyPath, RemotePath
 
 
 @dataclass(frozen=True)
-class Sequences:
+class SequenceSelection:
     """Some sequences, shape (sequences,) each.
 
     rows: the staged row of each, by index into all staged rows. sizes: its tokens (characters of text). starts: its
@@ -34,29 +34,29 @@ class Sequences:
     """
 
     rows: Offsets
-    sizes: Counts
-    starts: Counts | None = None
-    packs: Offsets | None = None
+    sizes: Int32Array
+    starts: Int32Array | None = None
+    pack_offsets: Offsets | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def row_sizes(self) -> Counts | Offsets:
+    def row_sizes(self) -> Int32Array | Offsets:
         """Tokens of each row of the shards: of each pack, where sequences are packed."""
-        if self.packs is None:
+        if self.pack_offsets is None:
             return self.sizes
-        return np.diff(offsets_of(self.sizes.astype(np.int64))[self.packs])
+        return np.diff(offsets_of(self.sizes.astype(np.int64))[self.pack_offsets])
 
-    def part(self, start: int, stop: int) -> Sequences:
+    def slice(self, start: int, stop: int) -> SequenceSelection:
         """Rows of the shards (packs, where sequences are packed) from start to stop."""
-        if self.packs is None:
+        if self.pack_offsets is None:
             packs, first, last = None, start, stop
         else:
-            first, last = int(self.packs[start]), int(self.packs[stop])
-            packs = self.packs[start : stop + 1] - first
+            first, last = int(self.pack_offsets[start]), int(self.pack_offsets[stop])
+            packs = self.pack_offsets[start : stop + 1] - first
         starts = None if self.starts is None else self.starts[first:last]
-        return Sequences(self.rows[first:last], self.sizes[first:last], starts, packs)
+        return SequenceSelection(self.rows[first:last], self.sizes[first:last], starts, packs)
 
 
 _REQUESTS = 16  # at the same time, of a process
@@ -71,21 +71,21 @@ class GatheredRows:
     trained_tokens: int
 
 
-class Gatherer:
+class RowGatherer:
     """Reads the staged units of a layout, each looked into when it is first needed, once. No file is held open."""
 
-    def __init__(self, layout: ShardColumns) -> None:
+    def __init__(self, layout: ShardLayout) -> None:
         self._layout = layout
-        self._bases = np.concatenate(([0], np.cumsum(layout.rows)))
-        self._readers: dict[int, StagedReader] = {}
+        self._bases = np.concatenate(([0], np.cumsum(layout.unit_rows)))
+        self._readers: dict[int, UnitReader] = {}
 
-    def gather(self, sequences: Sequences) -> GatheredRows:
+    def gather(self, sequences: SequenceSelection) -> GatheredRows:
         """The rows of the shard that these sequences make.
 
         Raises:
             OSError: a staged unit cannot be read.
         """
-        layout, packs = self._layout, sequences.packs
+        layout, packs = self._layout, sequences.pack_offsets
         units = np.searchsorted(self._bases, sequences.rows, side="right") - 1
         places = sequences.rows - self._bases[units]
         columns: list[pa.Array] = []
@@ -103,22 +103,22 @@ class Gatherer:
         if layout.text_column is not None:
             column_name = layout.text_column
             columns.append(pa.array(self._texts(column_name, units, places)))
-        if len(layout.extras):
-            extras = [json.loads(text) for text in self._texts(EXTRAS, units, places)]
-            for field in layout.concrete_extras:
-                values = _retained([row.get(field.name) for row in extras], field)
+        if len(layout.retained):
+            extras = [json.loads(text) for text in self._texts(RETAINED, units, places)]
+            for field in layout.retained_fields:
+                values = retained_array([row.get(field.name) for row in extras], field)
                 columns.append(values if packs is None else _lists(values, packs))
         return GatheredRows(pa.Table.from_arrays(columns, schema=layout.schema), tokens, trained)
 
-    def _reader(self, unit: int) -> StagedReader:
+    def _reader(self, unit: int) -> UnitReader:
         if unit not in self._readers:
-            self._readers[unit] = reader_of(self._layout.paths[unit], self._layout.staged_columns)
+            self._readers[unit] = open_unit_reader(self._layout.unit_paths[unit], self._layout.staged_columns)
         return self._readers[unit]
 
-    def _tokens(self, name: str, units: Offsets, rows: Offsets, sequences: Sequences) -> Ragged:
+    def _tokens(self, name: str, units: Offsets, rows: Offsets, sequences: SequenceSelection) -> Ragged:
         """Read sequences out of their units."""
         places, lengths = self._places(name, units, rows)
-        if sequences.packs is not None:
+        if sequences.pack_offsets is not None:
             lengths = sequences.sizes.astype(np.int64)
         if sequences.starts is not None:
             places += sequences.starts.astype(np.int64) * np.dtype(np.int32).itemsize
@@ -138,7 +138,7 @@ class Gatherer:
         places, lengths = np.empty(len(units), np.int64), np.empty(len(units), np.int64)
 
         def look(unit: int, chosen: Offsets) -> None:
-            places[chosen], lengths[chosen] = self._reader(unit).places(name, rows[chosen])
+            places[chosen], lengths[chosen] = self._reader(unit).locate(name, rows[chosen])
 
         self._for_each(look, _by_unit(units))
         return places, lengths
@@ -160,7 +160,7 @@ class Gatherer:
 
     def _for_each(self, act: Callable[[int, Offsets], None], parts: Iterable[tuple[int, Offsets]]) -> None:
         """Do something for each unit: one after the other, or some at a time where each waits for a network."""
-        if not isinstance(self._layout.paths[0], RemotePath):
+        if not isinstance(self._layout.unit_paths[0], RemotePath):
             for unit, chosen in parts:
                 act(unit, chosen)
             return
@@ -169,26 +169,19 @@ class Gatherer:
                 done.result()
 
 
-def reader_of(path: AnyPath, columns: Sequence[str]) -> StagedReader:
+def open_unit_reader(path: AnyPath, columns: Sequence[str]) -> UnitReader:
     """Reads some columns of a staged unit: a local file tells where its rows lie, of a remote one its account does.
 
     Raises:
         OSError: it cannot be looked into.
     """
-    return StagedReader(path, kept_index(path, columns) if isinstance(path, RemotePath) else index_of(path, columns))
-
-
-def _retained(values: list[Any], field: pa.Field) -> pa.Array:
-    try:
-        return pa.array(values, field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        kind = f"column {field.name!r} is {field.type} as a whole"
-        raise DataError(f"retain_columns: {kind}, but: {reason}; give it as text") from None
+    return UnitReader(
+        path, read_row_index(path, columns) if isinstance(path, RemotePath) else build_row_index(path, columns)
+    )
 
 
 def _lists(values: pa.Array, packs: Offsets) -> pa.Array:
-    return pa.ListArray.from_arrays(flat_array(packs.astype(np.int32)), values)
+    return pa.ListArray.from_arrays(number_array(packs.astype(np.int32)), values)
 
 
 def _by_unit(units: Offsets) -> Iterator[tuple[int, Offsets]]:

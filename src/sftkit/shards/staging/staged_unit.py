@@ -1,0 +1,120 @@
+"""What is known about a staged unit: its row counts, and where its rows are on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sftkit.core.rows import Offsets
+from sftkit.shards.staging.bad_rows import BadRowsFile
+from sftkit.shards.staging.row_index import RowIndex, build_row_index
+from sftkit.storage.files import sha256_of_file
+from sftkit.storage.paths import AnyPath
+from sftkit.storage.streams import open_arrow
+
+ROW_NUMBER = "sftkit_row_number"
+"""Column of a unit's file: the number of each row within its source, from 1."""
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class UnitAudit:
+    """What the audit found in the rows of a unit."""
+
+    rows: int
+    """Rows that were checked."""
+    violations: Mapping[str, tuple[int, tuple[int, ...]]]
+    """By rule: how many rows break it, and the numbers of the first of them within the source."""
+    digests: npt.NDArray[np.uint64]
+    """A hash of each row's `input_ids`, shape (rows,); equal for equal rows."""
+
+
+@dataclass(frozen=True)
+class StagedUnit:
+    """The result of staging one work unit; the rows themselves are on disk."""
+
+    number: int
+    """Position of the unit in the plan."""
+    path: AnyPath
+    """The Arrow file with the rows; it exists when `rows > 0`."""
+    sizes: Int32Array
+    """Tokens of each row (characters for text), shape (rows,)."""
+    trained: Int32Array
+    """Trained tokens of each row, shape (rows,)."""
+    token_columns: tuple[str, ...]
+    text_column: str | None
+    """The text column, for rows without tokens."""
+    retained: pa.Schema
+    """Names and inferred types of the retained columns."""
+    rows_read: int
+    """Rows read from the source, including those that did not pass."""
+    drops: Mapping[str, Mapping[str, int]]
+    """Dropped rows: handler -> reason -> count."""
+    bad_rows: BadRowsFile
+    """The quarantined rows."""
+    engines: Mapping[str, str]
+    """The engines that encoded and rendered the rows."""
+    seconds: Mapping[str, float]
+    """Time spent on each step."""
+    audit: UnitAudit | None = None
+    """None when the rows were not checked."""
+    reused: bool = False
+    """Staged by an earlier run, or identical to another unit of this run."""
+    overflow_rows: Offsets = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Indices of rows in the file that fit no pack and are not used, ascending."""
+    overflow_reasons: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> count, where `overflow_rows` are quarantined rather than dropped."""
+    first_number: int = 1
+    """Number of the unit's first row within the source when it was staged."""
+    number_shift: int = 0
+    """To be added to the row numbers in the files: rows may have been inserted before the unit since it was staged."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file."""
+        return len(self.sizes)
+
+    @property
+    def rows_kept(self) -> int:
+        """Rows that can be written to shards."""
+        return self.rows - len(self.overflow_rows)
+
+    @property
+    def quarantined(self) -> int:
+        """Number of quarantined rows."""
+        return self.bad_rows.count + sum(self.overflow_reasons.values())
+
+    def renumbered(self, number: int, first_number: int, *, reused: bool) -> StagedUnit:
+        """Return the same rows as unit `number` of a plan, where the first row has the number `first_number`."""
+        shift = first_number - self.first_number
+        bad_rows = replace(self.bad_rows, number_shift=shift)
+        return replace(self, number=number, reused=reused, number_shift=shift, bad_rows=bad_rows)
+
+    def row_numbers(self, rows: Sequence[int]) -> list[int]:
+        """Return the numbers within the source of rows given by their index in the file."""
+        with open_arrow(self.path) as source:
+            file = pa.ipc.open_file(source)
+            numbers = [file.get_batch(batch).column(ROW_NUMBER) for batch in range(file.num_record_batches)]
+            chosen: list[int] = pa.chunked_array(numbers).take(list(rows)).to_pylist()
+        return [number + self.number_shift for number in chosen]
+
+
+@dataclass(frozen=True)
+class UnitFile:
+    """A complete file of staged rows."""
+
+    bytes: int
+    sha256: str
+    index: RowIndex
+    """Where in the file each row lies."""
+
+
+def describe_unit_file(path: Path, columns: Sequence[str]) -> UnitFile:
+    """Hash a local file of staged rows, and index the columns that shards are made from."""
+    return UnitFile(path.stat().st_size, sha256_of_file(path), build_row_index(path, columns))
