@@ -316,7 +316,7 @@ def test_a_broken_run_leaves_nothing_unfinished_in_a_directory_of_the_users_own(
 ) -> None:
     shared = tmp_path / "units"
     monkeypatch.setattr(UnitWriter, "__exit__", lambda *_: None)  # as if killed: nothing is closed or renamed
-    monkeypatch.setattr(UnitStore, "keep", broken)
+    monkeypatch.setattr(UnitStore, "commit", broken)
     with pytest.raises(OutputError, match=r"staging_dir .*units: cannot be written: Input/output error"):
         made(tmp_path / "one", paired(source), staging_dir=str(shared))
     assert units(shared) == []

@@ -107,7 +107,7 @@ def test_row_groups_are_sized_in_bytes(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_unit_that_breaks_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="retain_columns: column 'a' holds values of different kinds"):
+    with pytest.raises(DataError, match="retain_columns: column 'a' holds values of different types"):
         stage(tmp_path, 0, batch([[1]], [{}]), batch([[1], [2]], [{"a": "x"}, {"a": 1}]))
     assert list(tmp_path.iterdir()) == []
 

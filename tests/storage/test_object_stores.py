@@ -145,10 +145,10 @@ def test_where_rows_lie_is_told_by_the_account(source: Path, tmp_path: Path, buc
         columns = ("input_ids", "labels", "sftkit_extras")
         for path in files:
             told, found = read_row_index(path, columns), build_row_index(path, columns)
-            assert told.counts.tolist() == found.counts.tolist()
-            assert told.widths == found.widths
+            assert told.batch_rows.tolist() == found.batch_rows.tolist()
+            assert told.value_bytes == found.value_bytes
             for name in columns:
-                assert told.begins[name].tolist() == found.begins[name].tolist()
+                assert told.batch_starts[name].tolist() == found.batch_starts[name].tolist()
                 assert told.lengths[name].tolist() == found.lengths[name].tolist()
         assert files
 
