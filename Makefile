@@ -27,6 +27,8 @@ demo: $(READY) ## preprocess the bundled sample, look at it, train a tiny model 
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+# Generated tests try this many times as many examples.
+test: export SFTKIT_EXAMPLES ?= 0.1
 test: $(READY) ## the tests, except slow ones
 	$(PYTEST) -m "not slow"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,18 @@ ALL_TOKENIZERS = (*OWN_TOKENIZERS, *SHARED_TOKENIZERS)
 
 UNIT_SIZE = 8 << 20
 
+EFFORT = float(os.environ.get("SFTKIT_EXAMPLES") or 1)
+"""How many times as many examples generated tests try. `make test` sets the environment variable to 0.1; with more than
+1, fuzzers draw other examples each time.
+"""
+
 WATCHED = Engines(frozenset(), verify=1.0)
 """The engines of `auto`, with every row made again by the reference."""
+
+
+def examples(count: int) -> int:
+    """Scale the number of examples of a generated test; at least 1."""
+    return max(1, round(count * EFFORT))
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:

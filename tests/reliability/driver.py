@@ -1,7 +1,7 @@
-"""Runs the command line over and over in processes that something befalls. A script, started by test_faults.
+"""Run the command line again and again in processes that are killed or fail. A script, started by test_faults.
 
-It imports everything once and forks a process for each run, so that a run costs what it does and no import; the workers
-are forked too. As subreaper it waits for workers that outlive the process that started them.
+It imports everything once and forks a process for each run, so that a run pays for no imports; workers are forked too.
+As a subreaper it waits for workers that outlive the process that started them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
 
 def snapshot(out: Path) -> dict[str, Any]:
-    """All that a run has made: the sha256 of every file, and of the manifest what is no time."""
+    """The output of a run: the sha256 of every file, and the manifest without times."""
     files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
     manifest = json.loads(files.pop("manifest.json").read_text())
     for name in TIMES:
@@ -51,15 +51,15 @@ def snapshot(out: Path) -> dict[str, Any]:
     }
 
 
-def taken(out: Path) -> dict[str, Any]:
-    """The snapshot of a directory, which makes room for the next run."""
+def snapshot_and_remove(out: Path) -> dict[str, Any]:
+    """The snapshot of a directory, which is then removed."""
     made = snapshot(out)
     shutil.rmtree(out)
     return made
 
 
-def ended(child: int) -> int:
-    """Wait for a run and for all workers that it leaves; its exit code, negative for a signal."""
+def wait_for(child: int) -> int:
+    """Wait for a run and for any workers that it left; its exit code, negative for a signal."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
         while True:
@@ -68,21 +68,40 @@ def ended(child: int) -> int:
         return code
 
 
+def restore_sigterm_in_forked_processes() -> None:
+    """Let a forked worker end at SIGTERM from its first moment, as one started by Python's fork server does.
+
+    Otherwise it would inherit the handler of the run, which ignores the signal while it starts workers.
+    """
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) and None,
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}) and None,
+        after_in_child=_default_sigterm,
+    )
+
+
+def _default_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 @dataclass
 class Runs:
     """Runs of one command line into one directory.
 
-    seconds, changes, room: at most what a run takes that nothing befalls: time, changes of names, and bytes.
+    `measure` sets how much an uninterrupted run takes.
     """
 
     argv: list[str]
     out: Path
     seconds: float = 0.0
     changes: int = 0
+    """Changes of names in the directory."""
     room: float = 0.0
+    """Bytes of disk, at most."""
 
     def begin(self, prepare: Callable[[], None] = lambda: None) -> int:
-        """Start a run, after a call in its process; the process's id."""
+        """Start a run, after a call in its process; the process id."""
         child = os.fork()
         if child:
             return child
@@ -92,23 +111,30 @@ class Runs:
         except SystemExit as end:
             sys.stderr.flush()
             os._exit(int(end.code or 0))
+        except KeyboardInterrupt:  # before the command handles interrupts
+            os._exit(130)
         except BaseException as error:
             sys.stderr.write(f"{error!r}\n")
             sys.stderr.flush()
         os._exit(99)
 
-    def measured(self) -> dict[str, Any]:
-        """One run that nothing befalls: what it made, once time, changes and bytes are noted."""
+    def measure(self) -> dict[str, Any]:
+        """Make one uninterrupted run and note its time, changes and bytes; the snapshot of its output."""
         noted = self.out.with_name("changes")
         began = time.monotonic()
-        assert ended(self.begin(self.at_change(1, lambda seen: noted.write_text(str(seen)) and None))) == 0
+        assert wait_for(self.begin(self.at_change(1, lambda seen: noted.write_text(str(seen)) and None))) == 0
         self.seconds, self.changes = time.monotonic() - began, int(noted.read_text())
         noted.unlink()
         self.room = 20.0 * sum(path.stat().st_size for path in self.out.rglob("*.parquet"))
-        return taken(self.out)
+        return snapshot_and_remove(self.out)
 
     def at_change(self, number: int, act: Callable[[int], None]) -> Callable[[], None]:
-        """What has a process act before every change that it makes to the names in the directory, from a number on."""
+        """A `prepare` that calls `act` before every change of a name in the directory by the run's main process.
+
+        Args:
+            number: the first change that counts, from 1.
+            act: is given the number of the change.
+        """
         seen = 0
         process = 0
 
@@ -130,31 +156,63 @@ class Runs:
 
 
 def killed_at_a_time(runs: Runs, share: float, number: int) -> int:
-    """Killed as nothing can hold up."""
-    return struck(runs, share, signal.SIGKILL)
-
-
-def told_to_end(runs: Runs, share: float, number: int) -> int:
-    """Terminated or interrupted."""
-    return struck(runs, share, (signal.SIGTERM, signal.SIGINT)[number % 2])
-
-
-def struck(runs: Runs, share: float, how: signal.Signals) -> int:
-    """A signal comes after a share of the time that a run takes."""
-    child = runs.begin()
-    time.sleep(share * runs.seconds)
-    os.kill(child, how)
-    return ended(child)
+    """SIGKILL at some time."""
+    return signalled_at_a_time(runs, share, signal.SIGKILL)
 
 
 def killed_at_a_change(runs: Runs, share: float, number: int) -> int:
-    """Killed before one of the changes that it makes."""
-    act = runs.at_change(1 + int(share * runs.changes), lambda _: os.kill(os.getpid(), signal.SIGKILL))
-    return ended(runs.begin(act))
+    """SIGKILL before a change of a name."""
+    return signalled_at_a_change(runs, share, signal.SIGKILL)
+
+
+def interrupted_at_a_result(runs: Runs, share: float, number: int) -> int:
+    """SIGTERM and SIGINT in turn, once the workers have finished some work units."""
+    wait, left = sftkit.execution.worker_pool.wait, 1 + int(share * RESULTS)
+
+    def wait_and_send(*arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        finished, left = wait(*arguments, **options), left - 1
+        if left == 0:
+            os.kill(os.getpid(), INTERRUPTS[number % 2])
+        return finished
+
+    def prepare() -> None:
+        sftkit.execution.worker_pool.wait = wait_and_send
+
+    return wait_for(runs.begin(prepare))
+
+
+def interrupted_at_a_time(runs: Runs, share: float, number: int) -> int:
+    """SIGTERM and SIGINT in turn, at some time."""
+    return signalled_at_a_time(runs, share, INTERRUPTS[number % 2])
+
+
+def interrupted_at_a_change(runs: Runs, share: float, number: int) -> int:
+    """SIGTERM and SIGINT in turn, before a change of a name."""
+    return signalled_at_a_change(runs, share, INTERRUPTS[number % 2])
+
+
+def signalled_at_a_time(runs: Runs, share: float, how: signal.Signals) -> int:
+    """Send a signal after a share of the time that a run takes."""
+    child = runs.begin()
+    time.sleep(share * runs.seconds)
+    os.kill(child, how)
+    return wait_for(child)
+
+
+def signalled_at_a_change(runs: Runs, share: float, how: signal.Signals) -> int:
+    """Let a run send itself a signal, once, before one of its changes."""
+    first = 1 + int(share * runs.changes)
+
+    def send(seen: int) -> None:
+        if seen == first:
+            os.kill(os.getpid(), how)
+
+    return wait_for(runs.begin(runs.at_change(first, send)))
 
 
 def worker_killed(runs: Runs, share: float, number: int) -> int:
-    """One of its workers is killed, once it has any."""
+    """SIGKILL to one of the workers, once there are any."""
     child = runs.begin()
     time.sleep(share * runs.seconds)
     children = Path(f"/proc/{child}/task/{child}/children")
@@ -163,51 +221,80 @@ def worker_killed(runs: Runs, share: float, number: int) -> int:
         if workers:
             os.kill(int(workers[number % len(workers)]), signal.SIGKILL)
             break
-    return ended(child)
+    return wait_for(child)
 
 
 def out_of_space(runs: Runs, share: float, number: int) -> int:
-    """The file system is too small for it."""
+    """A file system that is too small."""
     resize(runs.out.parent, int(share * runs.room))
-    code = ended(runs.begin())
+    code = wait_for(runs.begin())
     resize(runs.out.parent, PLENTY)
     return code
 
 
 def resize(place: Path, size: int) -> None:
-    """Give a tmpfs another size, in bytes."""
+    """Change the size of a tmpfs, in bytes."""
     subprocess.run(["mount", "-o", f"remount,size={max(size, 4096)}", str(place)], check=True)
 
 
+INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
+RESULTS = 10
+"""Fewer than the times that a run waits for its workers."""
 FAULTS = {
-    each.__name__: each for each in (killed_at_a_time, killed_at_a_change, told_to_end, worker_killed, out_of_space)
+    each.__name__: each
+    for each in (
+        *(killed_at_a_time, killed_at_a_change, interrupted_at_a_time, interrupted_at_a_change),
+        *(interrupted_at_a_result, worker_killed, out_of_space),
+    )
 }
 
 
+def stage_of(left: list[str]) -> str:
+    """How far a run got, by the names of the files that it left."""
+    if "manifest.json" in left:
+        return "done"
+    if ".staging/publishing.json" in left:
+        return "publishing"
+    if any(name.endswith(".parquet") for name in left):
+        return "writing"
+    return "staging" if any("/unit-" in name for name in left) else "beginning"
+
+
 def main() -> None:
-    """argv: one of FAULTS, how many times, a directory, and the command line. Writes JSON."""
-    fault, times, place, argv = FAULTS[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
+    """Run the command line under a fault, each time followed by a run without one, and write what happened as JSON.
+
+    argv: one of FAULTS; how many times; the stages, separated by commas, in which it must strike at least once (it is
+    repeated until it has); a directory; and the command line.
+    """
+    name, times, stages, place, *argv = sys.argv[1:]
+    fault, out, missing = FAULTS[name], Path(place, "out"), set(filter(None, stages.split(",")))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     sftkit.preprocessing.worker_warmup.START_METHOD = sftkit.execution.worker_pool.START_METHOD = "fork"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
+    restore_sigterm_in_forked_processes()
     import_transformers_without_torch()
     with suppress(SystemExit):
-        app(["preprocess", "--help"])  # what the command line imports when it is first used
+        app(["preprocess", "--help"])  # imports what the command line needs when first used
     if fault is out_of_space:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PLENTY}", "tmpfs", str(place)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PLENTY}", "tmpfs", place], check=True)
     chance = random.Random(1)
-    runs = Runs(argv, place / "out")
-    whole = runs.measured()
-    told: list[dict[str, Any]] = []
-    while len(told) < times:
-        code = fault(runs, (len(told) + chance.random()) / times, len(told))
-        if code == 0:  # it was done before the fault came
+    runs = Runs(argv, out)
+    uninterrupted = runs.measure()
+    struck: list[dict[str, Any]] = []
+    while len(struck) < int(times) or missing:
+        code = fault(runs, (len(struck) % int(times) + chance.random()) / int(times), len(struck))
+        if code == 0:  # it was done before the fault
             runs.seconds, runs.room = runs.seconds * 0.9, runs.room * 0.9
-            shutil.rmtree(runs.out)
+            shutil.rmtree(out)
             continue
-        left = sorted(path.relative_to(runs.out).as_posix() for path in runs.out.rglob("*"))
-        again = ended(runs.begin())
-        told.append({"code": code, "left": left, "again": again, "made": taken(runs.out) if again == 0 else None})
-    sys.stdout.write(json.dumps({"whole": whole, "runs": told}))
+        if len(struck) >= int(times):  # it strikes too early
+            runs.seconds *= 1.1
+        left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+        missing.discard(stage_of(left))
+        again = wait_for(runs.begin())
+        made = snapshot_and_remove(out) if again == 0 else None
+        struck.append({"code": code, "stage": stage_of(left), "left": left, "again": again, "made": made})
+    sys.stdout.write(json.dumps({"uninterrupted": uninterrupted, "runs": struck}))
 
 
 if __name__ == "__main__":

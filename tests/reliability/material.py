@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import os
 import shutil
 import signal
 import sys
@@ -28,7 +27,7 @@ from sftkit.preprocessing.build import run
 from sftkit.preprocessing.planning import Plan, plan
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import Manifest
-from support import write_jsonl
+from support import EFFORT, examples, write_jsonl
 
 FILES = ("a.jsonl", "b.jsonl", "c.jsonl")
 BAD = "bad.jsonl"
@@ -212,34 +211,33 @@ class World:
 
 # --- Commands in this process, and fuzzing ----------------------------------------------------------------------------
 
-FUZZ = "SFTKIT_FUZZ"
-"""Environment variable: how many times as many examples the fuzzers try, drawn at random; without it they try the same
-few each time."""
-TIMES = int(os.environ.get(FUZZ) or 1)
 
-
-def budget(examples: int) -> Callable[[Any], Any]:
-    """The settings of a fuzzer that tries so many examples."""
+def budget(count: int) -> Callable[[Any], Any]:
+    """Settings of a fuzzer that tries this many examples, times `EFFORT`."""
     return settings(
-        max_examples=examples * TIMES,
-        derandomize=FUZZ not in os.environ,
+        max_examples=examples(count),
+        derandomize=EFFORT <= 1,
         database=None,
-        deadline=None,  # `within` ends what hangs
+        deadline=None,  # `within` ends a hang
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )
 
 
-class Hang(BaseException):
-    """Something took far longer than it ever should."""
+HANG = 600.0
+"""Seconds after which a command counts as hanging, however busy the machine is."""
+
+
+class HangError(BaseException):
+    """Something ran for longer than it may on any machine."""
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """End what is still going on after so long."""
+def within(seconds: float = HANG) -> Iterator[None]:
+    """Interrupt code that hangs."""
 
     def end(*_: object) -> None:
-        raise Hang(f"still going on after {seconds} s")
+        raise HangError(f"still running after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -266,7 +264,7 @@ class Outcome:
         return self.code in (1, 2) and "Traceback" not in self.err and "error: " in self.err
 
 
-def sftkit(*arguments: object, seconds: float = 120) -> Outcome:
+def sftkit(*arguments: object, seconds: float = HANG) -> Outcome:
     """Run a command in this process."""
     import transformers  # else `preprocess` would import it, for all tests to come, as if torch were not installed
 

@@ -1,4 +1,4 @@
-"""A run that anything befalls at whatever moment goes on with the same command, and makes the very same bytes."""
+"""A run that fails or is killed at any moment resumes with the same command and makes the same bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from reliability.material import HANG
 from sftkit.errors import OutputError, SourceError
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl
 
 
 @pytest.fixture(scope="module")
 def argv(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A command line whose run has many units, several shards of two splits, packs, and rows that are bad."""
+    """A command line with many units, several shards of two splits, packs, and bad rows."""
     place = tmp_path_factory.mktemp("source")
     rows: list[Any] = [
         {
@@ -56,69 +57,80 @@ def argv(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]  # fmt: skip
 
 
-def driven(fault: str, times: int, place: Path, argv: list[str], before: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the driver; every run must have gone on to what the first one made, which nothing befell."""
+def run_with_faults(
+    fault: str, times: int, place: Path, argv: list[str], stages: Collection[str] = (), within: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Run the driver with a fault until it has struck so many times, and in all of some stages.
+
+    After each strike the same command must have made the output of an uninterrupted run.
+    """
     driver = str(Path(__file__).with_name("driver.py"))
-    done = subprocess.run(
-        [*before, sys.executable, driver, fault, str(times), str(place), *argv],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    command = [*within, sys.executable, driver, fault, str(times), ",".join(stages), str(place), *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert set(told["whole"]["files"]) == {
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result["uninterrupted"]["files"]) == {
         *(f"train-{n:05d}-of-00003.parquet" for n in range(3)), "validation-00000-of-00001.parquet",
         "README.md", "quarantine.jsonl",
     }  # fmt: skip
-    assert len(told["runs"]) == times
-    for run in told["runs"]:
-        assert run["again"] == 0
-        assert run["made"] == told["whole"]
+    runs: list[dict[str, Any]] = result["runs"]
+    assert len(runs) >= times
+    for run in runs:
+        assert run["again"] == 0, done.stderr[-3000:]
+        assert run["made"] == result["uninterrupted"]
     assert "Traceback" not in done.stderr
-    return {**told, "codes": [run["code"] for run in told["runs"]], "stderr": done.stderr}
+    return [{**run, "stderr": done.stderr} for run in runs]
 
 
-def stage_of(left: list[str]) -> str:
-    """How far a run had come, by the names that it left."""
-    if "manifest.json" in left:
-        return "done"
-    if ".staging/publishing.json" in left:
-        return "publishing"
-    if any(name.endswith(".parquet") for name in left):
-        return "writing"
-    return "staging" if any("/unit-" in name for name in left) else "beginning"
+slow = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("fault", "stages"),
-    [("killed_at_a_time", {"beginning", "staging"}), ("killed_at_a_change", {"writing", "publishing", "done"})],
+    ("fault", "times", "stages"),
+    [
+        pytest.param("killed_at_a_change", 2, {"publishing", "done"}, id="2 changes"),
+        pytest.param("killed_at_a_change", 25, {"writing", "publishing", "done"}, id="25 changes", marks=slow),
+        pytest.param("killed_at_a_time", 25, {"beginning", "staging"}, id="25 times", marks=slow),
+    ],
 )
-def test_a_run_killed_at_any_moment_goes_on_and_makes_the_same_bytes(
-    fault: str, stages: set[str], tmp_path: Path, argv: list[str]
+def test_a_run_killed_at_any_moment_resumes_and_makes_the_same_bytes(
+    fault: str, times: int, stages: set[str], tmp_path: Path, argv: list[str]
 ) -> None:
-    """At 25 random times, and before 25 random ones of all the changes that it makes to its directory."""
-    told = driven(fault, 25, tmp_path, argv)
-    assert stages <= {stage_of(run["left"]) for run in told["runs"]}
-    assert told["codes"] == [-signal.SIGKILL] * 25
+    """At random times, and before random ones of all the changes that it makes to its directory."""
+    runs = run_with_faults(fault, times, tmp_path, argv, stages)
+    assert {run["code"] for run in runs} == {-signal.SIGKILL}
 
 
-def test_a_run_that_is_told_to_end_goes_on_when_asked_to(tmp_path: Path, argv: list[str]) -> None:
-    told = driven("told_to_end", 8, tmp_path, argv)
-    assert set(told["codes"]) <= {130, -signal.SIGTERM}, "SIGTERM may come before it is listened to, or after"
-    assert told["codes"].count(130) >= 5
-    ended = [run["left"] for run in told["runs"] if run["code"] == 130]
-    before = [left for left in ended if stage_of(left) not in ("publishing", "done")]  # moved into place from then on
-    assert [name for left in before for name in left if name != ".staging" and "/unit-" not in name] == []
-    assert "the same command goes on from them" in told["stderr"]
+@pytest.mark.parametrize(
+    ("fault", "times", "codes"),
+    [
+        pytest.param("interrupted_at_a_result", 2, {130}, id="2 results"),
+        pytest.param("interrupted_at_a_change", 8, {130}, id="8 changes", marks=slow),
+        # SIGTERM may come before there is a handler, or when there is none any more.
+        pytest.param("interrupted_at_a_time", 8, {130, -signal.SIGTERM}, id="8 times", marks=slow),
+    ],
+)
+def test_an_interrupted_run_leaves_complete_units_and_resumes(
+    fault: str, times: int, codes: set[int], tmp_path: Path, argv: list[str]
+) -> None:
+    runs = run_with_faults(fault, times, tmp_path, argv)
+    assert {run["code"] for run in runs} <= codes, runs[0]["stderr"]
+    # From publishing on, files are moved into place.
+    before = [run for run in runs if run["code"] == 130 and run["stage"] not in ("publishing", "done")]
+    harmless = (".staging", ".staging/lock")  # the file of a lock that is interrupted stays, and locks nothing
+    assert [name for run in before for name in run["left"] if name not in harmless and "/unit-" not in name] == []
+    if "staging" in {run["stage"] for run in runs}:
+        assert "the same command goes on from them" in runs[0]["stderr"]
+    else:
+        assert fault == "interrupted_at_a_change"
 
 
-def test_a_run_whose_worker_dies_says_over_what_and_goes_on_when_asked_to(tmp_path: Path, argv: list[str]) -> None:
-    told = driven("worker_killed", 5, tmp_path, argv)
-    assert told["codes"] == [1] * 5
-    assert "error: a worker process died (out of memory?) while it worked on" in told["stderr"]
-    assert "in.jsonl (rows from " in told["stderr"]
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=slow)])
+def test_a_run_whose_worker_dies_names_its_work_and_resumes(times: int, tmp_path: Path, argv: list[str]) -> None:
+    runs = run_with_faults("worker_killed", times, tmp_path, argv)
+    assert {run["code"] for run in runs} == {1}
+    assert "error: a worker process died (out of memory?) while it worked on" in runs[0]["stderr"]
+    assert "in.jsonl (rows from " in runs[0]["stderr"]
 
 
 MOUNTING = ("unshare", "--map-root-user", "--mount")
@@ -131,17 +143,17 @@ def may_mount() -> bool:
         return False
 
 
+@slow
 @pytest.mark.skipif(not may_mount(), reason="no file system of a limited size can be mounted here; see the next test")
-def test_a_run_without_space_says_so_and_goes_on_when_there_is_some(tmp_path: Path, argv: list[str]) -> None:
-    told = driven("out_of_space", 6, tmp_path, argv, MOUNTING)
-    assert told["codes"] == [1] * 6
-    errors = {line for line in told["stderr"].splitlines() if line.startswith("error: ")}
+def test_a_run_without_space_fails_with_one_sentence_and_resumes(tmp_path: Path, argv: list[str]) -> None:
+    runs = run_with_faults("out_of_space", 6, tmp_path, argv, {"staging"}, MOUNTING)
+    assert {run["code"] for run in runs} == {1}
+    errors = {line for line in runs[0]["stderr"].splitlines() if line.startswith("error: ")}
     assert errors == {f"error: output_dir {tmp_path / 'out'}: cannot be written: No space left on device"}
-    assert "staging" in {stage_of(run["left"]) for run in told["runs"]}
 
 
 class NoSpace:
-    """Lets so many writes pass, and then none."""
+    """Lets a number of writes pass and fails the others."""
 
     def __init__(self, passing: int) -> None:
         self.left = passing
@@ -162,7 +174,7 @@ WRITES = (
 )  # fmt: skip
 
 
-def test_no_space_at_any_write_ends_in_one_sentence_and_nothing_lost(
+def test_no_space_at_any_write_fails_with_one_sentence_and_loses_nothing(
     tmp_path: Path, tokenizer_path: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[Any] = [{"input": f"{i}", "output": "x" * (i % 7)} for i in range(40)]
@@ -188,7 +200,7 @@ def test_no_space_at_any_write_ends_in_one_sentence_and_nothing_lost(
         assert str(refused) == f"output_dir {out}: cannot be written: No space left on device"
         failed += 1
         assert not (out / "manifest.json").exists() or shard_bytes(out) == shard_bytes(tmp_path / "whole")
-        if failed % 3 == 0:  # else what one run leaves is there when the next one fails
+        if failed % 3 == 0:  # otherwise the next failure meets what this one left
             preprocess(out, data, num_dataset_shards=2, overwrite=True, **options)
             assert shard_bytes(out) == shard_bytes(tmp_path / "whole")
             assert not (out / ".staging").exists()
@@ -199,7 +211,7 @@ def test_no_space_at_any_write_ends_in_one_sentence_and_nothing_lost(
 
 
 class FailingDisk(LocalFileSystem):
-    """Files whose bytes can be read up to a place."""
+    """Files that can be read up to the byte `good`."""
 
     protocol = "failing"
     good = 0
@@ -209,7 +221,7 @@ class FailingDisk(LocalFileSystem):
 
 
 class FailingFile(io.FileIO):
-    """Fails as a broken disk does."""
+    """Fails like a broken disk."""
 
     def __init__(self, path: str, good: int) -> None:
         super().__init__(path.removeprefix("failing://"), "rb")
@@ -222,7 +234,7 @@ class FailingFile(io.FileIO):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "json"])
-def test_a_source_that_cannot_be_read_is_named_and_read_on_when_it_can_be(
+def test_a_source_that_cannot_be_read_is_named_and_resumed_when_it_can_be(
     kind: str, tmp_path: Path, tokenizer_path: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsspec.register_implementation("failing", FailingDisk, clobber=True)

@@ -1,6 +1,6 @@
 """Whatever a config file holds, each command runs with it or says in its own words what is wrong with it.
 
-With SFTKIT_FUZZ=100 in the environment a hundred times as many examples are tried, other ones each time.
+SFTKIT_EXAMPLES=100 in the environment tries a hundred times as many examples, new ones each time.
 """
 
 from __future__ import annotations

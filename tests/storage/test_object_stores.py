@@ -88,7 +88,7 @@ def shards_in(bucket: Bucket, folder: str) -> dict[str, bytes]:
     return {name: data for name, data in bucket.files(folder).items() if name.endswith(".parquet")}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_bytes_are_those_of_a_local_run(workers: int, source: Path, tmp_path: Path, bucket: Bucket) -> None:
     local = made(config(str(source), str(tmp_path / "out"), bucket))
     url = bucket.put(source, "raw/conversations.jsonl")
@@ -100,6 +100,7 @@ def test_the_bytes_are_those_of_a_local_run(workers: int, source: Path, tmp_path
     assert [each.path for each in remote.sources] == [url]
 
 
+@pytest.mark.slow
 def test_they_are_so_where_one_request_in_twenty_fails(source: Path, tmp_path: Path, failing_bucket: Bucket) -> None:
     made(config(str(source), str(tmp_path / "out"), failing_bucket))
     requests, failures = failing_bucket.failures()
@@ -113,7 +114,10 @@ def test_they_are_so_where_one_request_in_twenty_fails(source: Path, tmp_path: P
     assert failed > 0.02 * asked
 
 
-@pytest.mark.parametrize(("staging", "output"), [("local", "remote"), ("remote", "local"), ("remote", "remote")])
+@pytest.mark.parametrize(
+    ("staging", "output"),
+    [("local", "remote"), *(pytest.param("remote", output, marks=pytest.mark.slow) for output in ("local", "remote"))],
+)
 def test_staged_units_may_stand_elsewhere(
     staging: str, output: str, source: Path, tmp_path: Path, bucket: Bucket
 ) -> None:
@@ -153,6 +157,7 @@ def test_where_rows_lie_is_told_by_the_account(source: Path, tmp_path: Path, buc
         assert files
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_goes_on(source: Path, tmp_path: Path, bucket: Bucket) -> None:
     """Killed when so many of its units are staged, from the beginning to the time when shards are written."""
     wanted = config(str(source), str(tmp_path / "out"), bucket, unit_size=6000)
@@ -427,7 +432,7 @@ def test_a_lost_shard_is_named(both: tuple[str, str], bucket: Bucket) -> None:
         open_shards(both[1], bucket.options)
 
 
-@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_reads_them(streaming: bool, both: tuple[str, str], bucket: Bucket) -> None:
     from sftkit.training.data.split_rows import open_split
 

@@ -28,7 +28,6 @@ from hard_texts import (
     steps,
     tokenizer_of,
 )
-from reliability.material import TIMES
 from sftkit.core.row_log import RowError
 from sftkit.tokenization import chat_tokenizer
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
@@ -38,6 +37,7 @@ from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.engines import EngineRefusedError, Engines
 from sftkit.tokenization.masking.prefix_turns import check_size
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from support import EFFORT, examples
 
 PLAIN = [
     "word",
@@ -57,10 +57,10 @@ PLAIN = [
 
 
 def odd_texts() -> list[str]:
-    """Texts of words between which anything may stand; SFTKIT_FUZZ makes them as many times more."""
+    """Texts of words with anything between them; SFTKIT_EXAMPLES scales their number."""
     chance = random.Random(7)
     pools = [PLAIN, PLAIN, PLAIN, [" "], ["\n"], LINE_ENDS, SPACES, MARKS, SPECIALS, CONTRACTIONS, PIECES]
-    lengths = [chance.randint(5, 80) for _ in range(500 * TIMES)]
+    lengths = [chance.randint(5, 80) for _ in range(examples(500))]
     return ["".join(chance.choice(chance.choice(pools)) for _ in range(length)) for length in lengths]
 
 
@@ -93,14 +93,14 @@ def test_no_tokenizer_can_tell_where_a_text_was_cut(
     pieces, whole = piecewise(all_pairs)
     texts = [*odd_texts(), *corpus()[8:]]
     cuts = sum(len(pieces._cutter.bounds(text)) - 2 for text in texts if len(text) > 1)
-    assert cuts > 1000 * TIMES
+    assert cuts > 1000 * EFFORT
     assert_same_ids(pieces, whole, texts)
 
 
 @pytest.mark.parametrize("name", ["bpe", "bos_eos", "sample:model", "qwen3", "granite"])
 def test_ids_masks_and_truncation_are_those_of_the_whole_text(loaded: Any, piecewise: Any, name: str) -> None:
     pieces, whole = piecewise(loaded(name))
-    odd = odd_texts()[: 150 * TIMES]
+    odd = odd_texts()[: examples(150)]
     assert_same_masks(pieces, whole, corpus()[8:], some_spans()[8:])
     assert_same_masks(pieces, whole, odd, [[(1, len(text) // 2)] for text in odd], False)
     for length in (2, 5, 40):

@@ -16,6 +16,13 @@ def add_node(nodes: Any) -> Any:
     return nodes.add_node(num_cpus=1, object_store_memory=STORE)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests that start the cluster as slow."""
+    for item in items:
+        if "nodes" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Three nodes with a core each; the first one is their head."""
