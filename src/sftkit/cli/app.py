@@ -72,9 +72,11 @@ def preprocess(context: typer.Context) -> None:
     """
     with _exit_codes():
         from sftkit.config.loading import load
+        from sftkit.execution.processes import deferred_interrupts
         from sftkit.preprocessing.worker_warmup import warm_up_workers
 
-        config = load(PreprocessConfig, context.args)
+        with deferred_interrupts():  # OmegaConf turns an interrupt into an error of its own
+            config = load(PreprocessConfig, context.args)
         if config.executor == "local":
             warm_up_workers(config)
         _preprocess(config)
@@ -97,8 +99,11 @@ def inspect_shards(context: typer.Context) -> None:
     """
     with _exit_codes():
         from sftkit.config.loading import load
+        from sftkit.execution.processes import deferred_interrupts
 
-        _inspect(load(InspectConfig, context.args, first_word="directory"))
+        with deferred_interrupts():
+            config = load(InspectConfig, context.args, first_word="directory")
+        _inspect(config)
 
 
 @app.command(cls=config_command(TrainConfig, _training_options), options_metavar="[--KEY VALUE | KEY=VALUE]...")
@@ -109,9 +114,12 @@ def train(context: typer.Context) -> None:
     """
     with _exit_codes():
         from sftkit.config.loading import load
+        from sftkit.execution.processes import deferred_interrupts
         from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
-        _train(load(TrainConfig, context.args, extra_keys=extra_keys(), check_extra=argument_problems))
+        with deferred_interrupts():
+            config = load(TrainConfig, context.args, extra_keys=extra_keys(), check_extra=argument_problems)
+        _train(config)
 
 
 def _preprocess(config: PreprocessConfig) -> None:
