@@ -43,7 +43,7 @@ def main() -> None:
 
 def _sample(folder: Path) -> Path:
     from sftkit.config.commands import PreprocessConfig
-    from sftkit.core.progress import Silent
+    from sftkit.core.progress import SilentProgress
     from sftkit.preprocessing.build import run
     from sftkit.preprocessing.planning import plan
 
@@ -52,7 +52,7 @@ def _sample(folder: Path) -> Path:
         training_data_path=("sample:conversations.jsonl",),
         model_name_or_path="sample:model",
     )
-    run(plan(config), Silent())
+    run(plan(config), SilentProgress())
     return folder / "out"
 
 

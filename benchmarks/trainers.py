@@ -40,7 +40,7 @@ def main() -> None:
 
 def _sftkit(shards: Path, model: Path, scratch: Path, more: list[str], *, bf16: bool) -> dict[str, float]:
     from sftkit.config.commands import TrainConfig
-    from sftkit.config.loading import load
+    from sftkit.config.loading import load_config
     from sftkit.shards.reading import open_shards
     from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
     from sftkit.training.run import train
@@ -53,7 +53,7 @@ def _sftkit(shards: Path, model: Path, scratch: Path, more: list[str], *, bf16: 
         f"per_device_train_batch_size={1 if packed else ROWS}",
         *("num_train_epochs=1", "save_strategy=no", "logging_steps=1000", f"bf16={bf16}", *more),
     ]
-    config = load(TrainConfig, line, extra_keys=extra_keys())
+    config = load_config(TrainConfig, line, extra_keys=extra_keys())
     report = train(config, make_training_arguments(config), open_shards(str(shards)))
     return {"seconds": report.seconds, "trained_tokens": report.trained_tokens, "tokens": report.tokens}
 

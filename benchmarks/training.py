@@ -82,7 +82,7 @@ def _model(work: Path) -> Path:
 
 def _shards(work: Path, name: str, model: Path, count: int) -> Path:
     from sftkit.config.commands import PreprocessConfig
-    from sftkit.core.progress import Silent
+    from sftkit.core.progress import SilentProgress
     from sftkit.preprocessing.build import run
     from sftkit.preprocessing.planning import plan
 
@@ -97,7 +97,7 @@ def _shards(work: Path, name: str, model: Path, count: int) -> Path:
         packing="bfd" if name == "packed" else "none",
         pack_length=PACK_LENGTH if name == "packed" else None,
     )
-    run(plan(config), Silent())
+    run(plan(config), SilentProgress())
     return work / name
 
 

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Row
 from sftkit.preprocessing.build import run
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from sftkit.sources.work_units import read_unit, scan_files
 from sftkit.tokenization.engines import Engines
 
@@ -63,7 +63,7 @@ def read(*paths: object, unit_size: int = UNIT_SIZE, **keys: Any) -> tuple[list[
     """(row number, row) of a data set in order, token columns as lists, and the log of what could not be read."""
     log = RowLog()
     found: list[tuple[int, Row]] = []
-    for file in scan_files(find_sources(dataset(*paths, **keys)), unit_size):
+    for file in scan_files(find_source_files(dataset(*paths, **keys)), unit_size):
         for unit in file.units:
             for batch in read_unit(unit, log):
                 for index, (number, row) in enumerate(zip(batch.numbers.tolist(), batch.rows, strict=True)):
@@ -86,7 +86,7 @@ def preprocess(
     config = PreprocessConfig(
         output_dir=str(output), datasets=datasets, dataprocessor=ProcessorConfig(**(processor or {})), **options
     )
-    return run(plan(config), Silent())
+    return run(plan(config), SilentProgress())
 
 
 def written(output: Path, split: str = "train") -> list[Row]:

@@ -175,11 +175,11 @@ from sftkit.preprocessing.build import run
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig, HandlerConfig
 from sftkit.preprocessing.planning import plan
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 masking = HandlerConfig(name="tokenize_and_apply_chat_template_with_masking")
 data = DatasetConfig(name="a", data_paths=("sample:validation.jsonl",), data_handlers=(masking,))
 config = PreprocessConfig(output_dir={str(tmp_path / "out")!r}, datasets=(data,), model_name_or_path="sample:model")
-assert run(plan(config), Silent()).rows_written > 0
+assert run(plan(config), SilentProgress()).rows_written > 0
 """
     loaded = loaded_after(code)
     assert "torch" not in loaded

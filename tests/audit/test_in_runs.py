@@ -126,11 +126,11 @@ def test_rows_that_were_noted_are_named_if_they_passed() -> None:
     labels = Ragged.from_lists([[-100, 2, 3], [-100, -100], [-100, 7], [-100, 2, 3]])
     rows, log = AuditCollector(Expectations()), RowLog()
     rows.add(ids, labels, Ragged.from_lists([[11, 12, 15, 16]]).values.astype("int64"))
-    log.note("special_token_in_content", 15)
-    log.note("special_token_in_content", 13)  # dropped after all
-    log.note("no_trained_token", 16)
-    log.note("prompt_mismatch", 14)
-    assert rows.faulty(log.noted) == {
+    log.flag("special_token_in_content", 15)
+    log.flag("special_token_in_content", 13)  # dropped after all
+    log.flag("no_trained_token", 16)
+    log.flag("prompt_mismatch", 14)
+    assert rows.faulty(log.flagged) == {
         "no_trained_token": (2, (12, 16)),
         "special_token_in_content": (1, (15,)),
     }

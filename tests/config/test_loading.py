@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.errors import ConfigError, UsageError
 
 DATA_CONFIG = """
@@ -34,7 +34,7 @@ def data_config(tmp_path: Path) -> str:
 
 
 def preprocess(*argv: str) -> PreprocessConfig:
-    return load(PreprocessConfig, ["--output_dir", "out", *argv])
+    return load_config(PreprocessConfig, ["--output_dir", "out", *argv])
 
 
 def problems_of(error: pytest.ExceptionInfo[ConfigError]) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def test_template_text_is_taken_as_it_stands_from_the_command_line(text: str) ->
 
 
 def test_sample_prompts_are_taken_as_they_stand() -> None:
-    config = load(TrainConfig, ["--output_dir=o", "--sample_prompts", "What is ${x}?"])
+    config = load_config(TrainConfig, ["--output_dir=o", "--sample_prompts", "What is ${x}?"])
     assert config.sample_prompts == ("What is ${x}?",)
 
 
@@ -162,7 +162,7 @@ def test_numbers_dates_and_booleans_of_yaml_are_read_as_meant(tmp_path: Path) ->
     path = tmp_path / "t.yaml"
     path.write_text("learning_rate: 1e-3\nadam_epsilon: 1E-10\nrun_name: 2026-11-22\nsave_strategy: no\n")
     extra = dict.fromkeys(("learning_rate", "adam_epsilon", "run_name", "save_strategy"), str)
-    config = load(TrainConfig, ["--config", str(path), "--output_dir", "o"], extra_keys=extra)
+    config = load_config(TrainConfig, ["--config", str(path), "--output_dir", "o"], extra_keys=extra)
     assert config.training_arguments == {
         "learning_rate": 0.001, "adam_epsilon": 1e-10, "run_name": "2026-11-22", "save_strategy": False,
     }  # fmt: skip
@@ -191,7 +191,7 @@ def test_chat_template_on_the_command_line_is_the_data_processors() -> None:
 
 def test_everything_wrong_is_reported_at_once_with_the_nearest_key(data_config: str) -> None:
     with pytest.raises(UsageError) as error:
-        load(
+        load_config(
             PreprocessConfig,
             [
                 "--data_config_path",
@@ -273,19 +273,19 @@ def test_an_option_without_its_value_is_named() -> None:
 
 
 def test_negative_numbers_and_dashes_are_values() -> None:
-    assert load(InspectConfig, ["d", "--row", "-1", "--search", "- x"], first_word="directory").row == -1
+    assert load_config(InspectConfig, ["d", "--row", "-1", "--search", "- x"], first_word="directory").row == -1
     assert preprocess("--response_template", "--- answer").response_template == "--- answer"
 
 
 def test_the_first_bare_word_of_inspect_is_the_directory() -> None:
-    assert load(InspectConfig, ["shards", "--rows", "2"], first_word="directory").directory == "shards"
+    assert load_config(InspectConfig, ["shards", "--rows", "2"], first_word="directory").directory == "shards"
 
 
 def test_keys_of_training_arguments_are_gathered(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text("learning_rate: 1e-3\noutput_dir: o\n")
     extra = {"learning_rate": "float", "adam_beta1": "float", "eval_strategy": "str"}
-    config = load(
+    config = load_config(
         TrainConfig, ["--config", str(path), "--adam_beta1=0.9", "--evaluation_strategy", "no"], extra_keys=extra
     )
     assert config.training_arguments == {"learning_rate": 0.001, "adam_beta1": "0.9", "eval_strategy": "no"}

@@ -9,7 +9,7 @@ import pytest
 
 from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.schema import DatasetConfig, ProcessorConfig, SplitConfig
-from sftkit.config.validation import validate
+from sftkit.config.validation import validate_config
 from sftkit.errors import ConfigError
 from sftkit.preprocessing.training_shards import check_training_data
 
@@ -24,7 +24,7 @@ def dataset(name: str = "a", **changes: Any) -> DatasetConfig:
 
 def problems(made: PreprocessConfig) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as error:
-        validate(made)
+        validate_config(made)
     return error.value.problems
 
 
@@ -36,7 +36,7 @@ def test_what_training_counts_must_be_one_or_more(key: str) -> None:
 
 @pytest.mark.parametrize("weights", [(0.7, 0.2, 0.1), (0.7, 0.3), (1.0,), (0.1,) * 10, (1 / 3, 1 / 3, 1 / 3)])
 def test_weights_that_sum_to_one_within_rounding_are_accepted(weights: tuple[float, ...]) -> None:
-    validate(config(*(dataset(str(i), sampling=w) for i, w in enumerate(weights))))
+    validate_config(config(*(dataset(str(i), sampling=w) for i, w in enumerate(weights))))
 
 
 def test_weights_that_do_not_sum_to_one_are_refused() -> None:
@@ -51,7 +51,7 @@ def test_weights_for_some_data_sets_only_are_refused() -> None:
 
 def test_a_validation_only_data_set_needs_no_weight() -> None:
     held_out = dataset("v", split=SplitConfig(validation=1.0))
-    validate(config(dataset("a", sampling=0.5), dataset("b", sampling=0.5), held_out))
+    validate_config(config(dataset("a", sampling=0.5), dataset("b", sampling=0.5), held_out))
 
 
 def test_options_of_a_protocol_are_a_mapping() -> None:

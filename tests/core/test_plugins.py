@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugins_support import install_plugin, run_sftkit
-from sftkit.config.binding import Problem, bind
+from sftkit.config.binding import Problem, bind_config
 from sftkit.config.schema import DataOptions
 from sftkit.core.plugins import Registry, find_plugins, plugin_packages, plugins
 from sftkit.errors import ConfigError
@@ -94,10 +94,10 @@ def test_a_config_accepts_the_names_of_plugins_and_lists_them(tmp_path: Path, mo
     monkeypatch.syspath_prepend(str(tmp_path))
     install_plugin(tmp_path, "raise OSError", {"sftkit.packing": {"pairs": "Pairs"}})
     problems: list[Problem] = []
-    config = bind(DataOptions, {"packing": "pairs"}, problems)
+    config = bind_config(DataOptions, {"packing": "pairs"}, problems)
     assert config is not None
     assert (config.packing, problems) == ("pairs", [])
-    assert bind(DataOptions, {"packing": "triples"}, problems) is None
+    assert bind_config(DataOptions, {"packing": "triples"}, problems) is None
     assert [each.message for each in problems] == ["packing must be one of none, bfd, wrapped, pairs, not 'triples'"]
 
 

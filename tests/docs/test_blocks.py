@@ -122,17 +122,17 @@ def validate(block: Block) -> None:
     if block.language != "yaml":
         return
     from sftkit.config.commands import PreprocessConfig, TrainConfig
-    from sftkit.config.loading import load
+    from sftkit.config.loading import load_config
     from sftkit.handlers.registry import build_handlers
     from sftkit.training.arguments.build_arguments import extra_keys
 
     if block.file_name.startswith("train"):
-        load(TrainConfig, ["--config", block.file_name], extra_keys=extra_keys())
+        load_config(TrainConfig, ["--config", block.file_name], extra_keys=extra_keys())
         return
     if block.file_name.startswith("run"):
-        config = load(PreprocessConfig, ["--config", block.file_name])
+        config = load_config(PreprocessConfig, ["--config", block.file_name])
     else:
-        config = load(PreprocessConfig, ["--data_config_path", block.file_name, "--output_dir", "out"])
+        config = load_config(PreprocessConfig, ["--data_config_path", block.file_name, "--output_dir", "out"])
     for position, dataset in enumerate(config.datasets):
         build_handlers(dataset, position)
 

@@ -487,13 +487,13 @@ def test_a_chat_template_that_is_no_jinja_is_an_error_before_any_row(apply: Appl
 def test_half_a_surrogate_pair_that_comes_up_on_the_way_is_quarantined(apply: Apply) -> None:
     rows, log = apply([{"text": "a\ud83d"}, {"text": "b"}], config("tokenize", dataset_text_field="text"))
     assert [row["text"] for row in rows] == ["b"]
-    assert log.bad[0].reason == "text with half a surrogate pair, which is no character"
+    assert log.bad[0].reason == "text with a lone surrogate, which UTF-8 cannot encode"
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     row = {"messages": messages, "tools": '[{"name": "\\ud83d"}]'}
     masking = config("tokenize_and_apply_chat_template_with_masking")
     rows, log = apply([row], masking, template="{{ tools[0].name }}" + templates.CHATML)
     assert rows == []
-    assert log.bad[0].reason == "text with half a surrogate pair, which is no character"
+    assert log.bad[0].reason == "text with a lone surrogate, which UTF-8 cannot encode"
 
 
 # --- Functions of the user's own ----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sftkit.cli.console.show_report import print_report, report_json
 from sftkit.config.commands import InspectConfig
-from sftkit.core.escape import one_line, terminal_safe_json, visible
+from sftkit.core.escape import escape_to_one_line, terminal_safe_json, visible_parts
 from sftkit.inspection.report import inspect_shards
 from sftkit.shards.reading import open_shards
 
@@ -70,8 +70,15 @@ def test_nothing_in_the_data_reaches_the_terminal_raw(tmp_path: Path, tokenizer_
 
 
 def test_invisible_characters_are_escaped_and_emoji_stay_whole() -> None:
-    assert one_line("a\u200bb\ufeff\xad👩\u200d🚀\n\U000e0041") == "a\\u200bb\\ufeff\\xad👩\u200d🚀\\n\\U000e0041"
-    assert [(part.text, part.altered) for part in visible("a\x00b")] == [("a", False), ("\\x00", True), ("b", False)]
+    assert (
+        escape_to_one_line("a\u200bb\ufeff\xad👩\u200d🚀\n\U000e0041")
+        == "a\\u200bb\\ufeff\\xad👩\u200d🚀\\n\\U000e0041"
+    )
+    assert [(part.text, part.altered) for part in visible_parts("a\x00b")] == [
+        ("a", False),
+        ("\\x00", True),
+        ("b", False),
+    ]
 
 
 def test_labels_of_another_id_are_marked(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:

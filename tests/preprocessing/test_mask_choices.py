@@ -17,9 +17,9 @@ import pytest
 
 import chat_templates as templates
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.config.schema import DatasetConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import IGNORE_INDEX, Row
 from sftkit.errors import DataError
 from sftkit.preprocessing.build import run
@@ -485,7 +485,7 @@ def test_variables_on_the_command_line_reach_the_template(
     (tmp_path / "c.yaml").write_text(f"{template[:-1]}, chat_template_kwargs: {{enable_thinking: true, other: 1}}}}")
     arguments = ["--config", tmp_path / "c.yaml", "--training_data_path", source, "--output_dir", tmp_path / "out"]
     arguments += ["--model_name_or_path", tokenizer_path("bpe"), "--num_workers", "1"]
-    config = load(PreprocessConfig, [*map(str, arguments), "--chat_template_kwargs.enable_thinking=false"])
+    config = load_config(PreprocessConfig, [*map(str, arguments), "--chat_template_kwargs.enable_thinking=false"])
     assert config.chat_template_kwargs == {"enable_thinking": False, "other": 1}
-    run(plan(config), Silent())
+    run(plan(config), SilentProgress())
     assert [runs(row, reference("bpe")) for row in written(tmp_path / "out")] == [["b<|im_end|>"]]

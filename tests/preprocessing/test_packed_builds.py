@@ -19,8 +19,8 @@ from rich.console import Console
 from sftkit.cli.console.show_preprocess import print_plan, print_result
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.schema import SplitConfig
-from sftkit.config.validation import validate
-from sftkit.core.progress import Silent
+from sftkit.config.validation import validate_config
+from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError
 from sftkit.preprocessing.planning import plan
@@ -277,7 +277,7 @@ def test_no_row_that_fits_is_an_error_that_says_why(tmp_path: Path) -> None:
 )
 def test_packing_without_a_length_and_a_length_without_packing(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        validate(PreprocessConfig(output_dir="o", training_data_path=("nowhere",), **options))
+        validate_config(PreprocessConfig(output_dir="o", training_data_path=("nowhere",), **options))
     assert caught.value.problems == (sentence,)
 
 
@@ -371,16 +371,20 @@ def test_train_packs_rows_that_are_not_packed_into_its_cache(tmp_path: Path) -> 
     )
     there = open_shards(str(tmp_path / "shards"))
     assert there.manifest is not None
-    plain = find_or_build_shards(training(tmp_path, tmp_path / "shards"), Silent())
+    plain = find_or_build_shards(training(tmp_path, tmp_path / "shards"), SilentProgress())
     assert plain == there
-    packs = find_or_build_shards(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
+    packs = find_or_build_shards(
+        training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), SilentProgress()
+    )
     assert packs.root.parent == tmp_path / "cache"
     assert packs.manifest is not None
     assert packs.manifest.tokenizer == there.manifest.tokenizer, "the tokens are still those of their own tokenizer"
     for split in ("train", "validation"):
         made = sequences(written(packs.root, split))
         assert by_ids(made) == by_ids([unpredicted(row) for row in written(tmp_path / "shards", split)])
-    again = find_or_build_shards(training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), Silent())
+    again = find_or_build_shards(
+        training(tmp_path, tmp_path / "shards", packing="bfd", pack_length=32), SilentProgress()
+    )
     assert again.root == packs.root
 
 
@@ -389,19 +393,19 @@ def test_train_takes_packs_as_they_are_and_refuses_to_pack_them_in_another_way(t
     preprocess(tmp_path / "packs", dataset(source), packing="bfd", pack_length=12)
     there = open_shards(str(tmp_path / "packs"))
     for options in ({}, {"max_seq_length": 99}, {"packing": "bfd", "pack_length": 12}):
-        assert find_or_build_shards(training(tmp_path, tmp_path / "packs", **options), Silent()) == there
+        assert find_or_build_shards(training(tmp_path, tmp_path / "packs", **options), SilentProgress()) == there
     for kind, size in (("bfd", 13), ("wrapped", 12)):
         config = training(tmp_path, tmp_path / "packs", packing=kind, pack_length=size)
         with pytest.raises(
             ConfigError, match=r"packed already \(packing=bfd, pack_length=12\) and cannot be packed again"
         ):
-            find_or_build_shards(config, Silent())
+            find_or_build_shards(config, SilentProgress())
 
 
 def test_train_lays_text_end_to_end_for_continued_pretraining(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"number {i} is {i}"} for i in range(30)])
     options: dict[str, Any] = {"packing": "wrapped", "max_seq_length": 64, "model_name_or_path": "sample:model"}
-    shards = find_or_build_shards(training(tmp_path, source, **options), Silent())
+    shards = find_or_build_shards(training(tmp_path, source, **options), SilentProgress())
     assert shards.manifest is not None
     packs = written(shards.root)
     assert sorted(len(pack["input_ids"]) for pack in packs)[1:] == [64] * (len(packs) - 1)

@@ -17,7 +17,7 @@ import pytest
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig, ProcessorConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Ragged
 from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.preprocessing.build import find_finished, run
@@ -169,8 +169,8 @@ def test_a_source_that_changes_under_a_run_ends_it_and_none_of_its_rows_are_kept
     planned = plan(config)
     source.write_text(source.read_text().replace("cat", "cow"))
     with pytest.raises(SourceError, match=r"pairs\.jsonl: changed while it was read; .* run the same command again"):
-        run(planned, Silent())
-    again = run(plan(config), Silent())
+        run(planned, SilentProgress())
+    again = run(plan(config), SilentProgress())
     assert again.units_found == 0
     preprocess(tmp_path / "fresh", paired(source), **OPTIONS)
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "fresh")

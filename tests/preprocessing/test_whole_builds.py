@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from chat_templates import SEED, plain_rendering
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig, HandlerConfig, SplitConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError, OutputError, SourceError
 from sftkit.preprocessing.build import find_finished, run
@@ -690,7 +690,7 @@ def test_a_run_that_breaks_leaves_no_data_set(
 
     monkeypatch.setattr("sftkit.preprocessing.build.make_manifest", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(made, Silent())
+        run(made, SilentProgress())
     assert_staged_only(tmp_path / "out")
 
 
@@ -704,7 +704,7 @@ def test_a_finished_plan_is_known_as_done_and_a_changed_one_is_not(
         num_workers=1,
     )
     assert find_finished(plan(config)) is None
-    manifest = run(plan(config), Silent())
+    manifest = run(plan(config), SilentProgress())
     assert find_finished(plan(config)) == manifest
     assert find_finished(plan(replace(config, unit_size=300, num_workers=2))) == manifest
     assert find_finished(plan(replace(config, num_dataset_shards=2))) is None

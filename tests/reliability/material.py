@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sftkit.cli.app import app
-from sftkit.config.binding import Problem, bind
+from sftkit.config.binding import Problem, bind_config
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.preprocessing.build import run
 from sftkit.preprocessing.planning import Plan, plan
 from sftkit.sample import sample_path
@@ -189,12 +189,12 @@ class World:
         sys.modules.pop(OWN_MODULE, None)
         importlib.invalidate_caches()
         problems: list[Problem] = []
-        config = bind(PreprocessConfig, {**self.config, **keys}, problems)
+        config = bind_config(PreprocessConfig, {**self.config, **keys}, problems)
         assert config is not None, problems
         return plan(config)
 
     def preprocess(self, **keys: Any) -> Manifest:
-        return run(self.plan(**keys), Silent())
+        return run(self.plan(**keys), SilentProgress())
 
     def edit(self, name: str, old: str, new: str) -> None:
         """Write something else in a file, where it stood first."""

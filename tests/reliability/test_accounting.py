@@ -40,7 +40,7 @@ from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, handler, preprocess, write_jsonl, written
 
@@ -80,7 +80,7 @@ UNUSABLE: dict[str, tuple[Row, str]] = {
         {"id": "0", "text": "LIST"},
         "planted_functions:keep must return a dict or None, not ",
     ),
-    "half a character": ({"id": "0", "text": "\ud83d"}, "text with half a surrogate pair"),
+    "half a character": ({"id": "0", "text": "\ud83d"}, "text with a lone surrogate"),
 }
 # Of text that is no row.
 UNREADABLE: dict[str, tuple[bytes, str]] = {
@@ -436,7 +436,7 @@ def test_a_run_is_given_up_when_nothing_that_may_come_can_save_it(
 def test_it_is_not_given_up_before(tmp_path_factory: pytest.TempPathFactory, lines: list[str], unit_size: int) -> None:
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_text("\n".join(['{"text": "first"}', *lines]))
-    files = scan_files(find_sources(dataset(path)), unit_size)
+    files = scan_files(find_source_files(dataset(path)), unit_size)
     most = max_rows_per_unit(files)
     for file in files:
         for unit in file.units:

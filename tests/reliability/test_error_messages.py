@@ -473,7 +473,7 @@ def test_what_is_no_mistake_has_an_exit_code_of_its_own(
     def end(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("sftkit.config.loading.load", end)
+    monkeypatch.setattr("sftkit.config.loading.load_config", end)
     done = sftkit(command, *DATA, *TOKENIZER, *OUT)
     assert (done.code, done.out) == (code, "")
     assert done.err.endswith(told)

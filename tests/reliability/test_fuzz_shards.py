@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from reliability.error_rules import faults_of
 from reliability.material import Outcome, budget, changed_bytes, copy_tokenizer, row_of, sftkit, within
-from sftkit.config.binding import Problem, bind
+from sftkit.config.binding import Problem, bind_config
 from sftkit.config.commands import TrainConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.errors import SftkitError
 from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
 from sftkit.sample import sample_path
@@ -84,12 +84,12 @@ def fed(place: Path, *options: object) -> Outcome:
         **dict(zip(options[::2], options[1::2], strict=True)),
     }
     problems: list[Problem] = []
-    config = bind(TrainConfig, values, problems)
+    config = bind_config(TrainConfig, values, problems)
     assert config is not None, problems
     try:
         with within():
             check_training_data(config)
-            shards = find_or_build_shards(config, Silent())
+            shards = find_or_build_shards(config, SilentProgress())
             load_run_tokenizer(config, shards)
             for split in shards.splits:
                 rows = open_split(shards, split, 4096, None, 1 << 20)

@@ -26,13 +26,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.core.row_log import MOST_CONTENT, RowLog
+from sftkit.core.row_log import MAX_CONTENT_CHARACTERS, RowLog
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
-from sftkit.sandbox.memory import within, within_often
+from sftkit.sandbox.memory import run_with_cached_memory_limit, run_with_memory_limit
 from sftkit.sources import decompression
-from sftkit.sources.discovery import find_sources
-from sftkit.sources.source_file import Limits
+from sftkit.sources.discovery import find_source_files
+from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, handler, preprocess, write_jsonl, written
 
@@ -46,11 +46,11 @@ TOO_LONG = (
 )
 
 
-def read(path: object, limits: Limits, unit_size: int = 8 << 20) -> tuple[list[tuple[int, Row]], RowLog]:
+def read(path: object, limits: ReadLimits, unit_size: int = 8 << 20) -> tuple[list[tuple[int, Row]], RowLog]:
     """(row number, row) of a source, and the log of what could not be read."""
     log = RowLog()
     found: list[tuple[int, Row]] = []
-    for file in scan_files(find_sources(dataset(path), limits), unit_size):
+    for file in scan_files(find_source_files(dataset(path), limits), unit_size):
         for unit in file.units:
             for batch in read_unit(unit, log):
                 found += zip(batch.numbers.tolist(), batch.rows, strict=True)
@@ -101,12 +101,12 @@ def test_rows_that_are_too_long_are_quarantined_and_the_others_keep_their_number
     tmp_path: Path, make: Callable[[Path], Path | str], unit_size: int
 ) -> None:
     path = make(tmp_path)
-    found, log = read(path, Limits(row_bytes=MOST), unit_size)
+    found, log = read(path, ReadLimits(row_bytes=MOST), unit_size)
     assert found == KEPT
     assert [row.number for row in log.bad] == [2, 4, 5]
     assert all(re.fullmatch(TOO_LONG, row.reason) for row in log.bad), log.bad[0]
-    assert all(len(row.content) <= MOST_CONTENT for row in log.bad)
-    assert [row for _, row in read(path, Limits())[0]] == ROWS
+    assert all(len(row.content) <= MAX_CONTENT_CHARACTERS for row in log.bad)
+    assert [row for _, row in read(path, ReadLimits())[0]] == ROWS
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,7 +126,7 @@ def test_exactly_the_longer_lines_are_left_out_wherever_units_are_cut(
     if not data:
         return
     sizes = [len(line) for line in data.splitlines(keepends=True)]
-    found, log = read(path, Limits(row_bytes=most), unit_size)
+    found, log = read(path, ReadLimits(row_bytes=most), unit_size)
     assert [number for number, _ in found] == [i for i, size in enumerate(sizes, 1) if size <= most]
     assert [row.number for row in log.bad] == [i for i, size in enumerate(sizes, 1) if size > most]
 
@@ -153,7 +153,7 @@ def test_records_that_are_too_long_end_where_csv_ends_them(
             csv.writer(buffer, quoting=quoting).writerow(record)
             sizes.append(len(buffer.getvalue()))
             stream.write(buffer.getvalue())
-    found, log = read(path, Limits(row_bytes=most))
+    found, log = read(path, ReadLimits(row_bytes=most))
     short = [i for i, size in enumerate(sizes) if size <= most]
     assert [row for _, row in found] == [dict(zip("pq", records[i], strict=True)) for i in short]
     assert [number for number, _ in found] == [i + 1 for i in short]
@@ -193,12 +193,12 @@ def bomb(path: Path, ending: str, megabytes: int) -> Path:
 def test_a_compressed_source_that_becomes_too_much_ends_the_run_and_names_the_key(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decompression, "FREE_BYTES", 4 << 20)
+    monkeypatch.setattr(decompression, "ALWAYS_ALLOWED_BYTES", 4 << 20)
     path = bomb(tmp_path / f"a.jsonl.{ending}", ending, 40)
     told = rf"a\.jsonl\.{ending}: [\d,]+ bytes of \w+ data become more than [\d,]+ bytes, .*max_expansion=100 allows"
     with pytest.raises(SourceError, match=told):
-        read(path, Limits(expansion=100))
-    found, log = read(path, Limits(expansion=1e9))
+        read(path, ReadLimits(expansion=100))
+    found, log = read(path, ReadLimits(expansion=1e9))
     assert (found, len(log.bad)) == ([], 1)
 
 
@@ -208,7 +208,7 @@ def test_little_may_become_anything(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.jsonl.{ending}"
     with path.open("wb") as stream, PACKERS[ending](stream) as packed:
         packed.write(b'{"text": "the same"}\n' * 50_000)
-    assert len(read(path, Limits(expansion=1))[0]) == 50_000
+    assert len(read(path, ReadLimits(expansion=1))[0]) == 50_000
 
 
 @pytest.mark.parametrize("ending", PACKERS)
@@ -220,10 +220,10 @@ def test_compressed_columns_are_searched_as_far_as_is_allowed(
     path = tmp_path / f"b.parquet.{ending}"
     with path.open("wb") as stream, PACKERS[ending](stream) as packed:
         packed.write(plain)
-    assert [row for _, row in read(path, Limits())[0]] == ROWS
-    monkeypatch.setattr(decompression, "FREE_BYTES", 4 << 20)
+    assert [row for _, row in read(path, ReadLimits())[0]] == ROWS
+    monkeypatch.setattr(decompression, "ALWAYS_ALLOWED_BYTES", 4 << 20)
     with pytest.raises(SourceError, match="max_expansion=100 allows"):
-        read(bomb(tmp_path / f"c.parquet.{ending}", ending, 40), Limits(expansion=100))
+        read(bomb(tmp_path / f"c.parquet.{ending}", ending, 40), ReadLimits(expansion=100))
 
 
 def test_a_frame_that_wants_a_huge_window_is_refused(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_frame_that_wants_a_huge_window_is_refused(tmp_path: Path) -> None:
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     path.write_bytes(packer.compress(b'{"text": "a"}\n') + packer.flush())
     with pytest.raises(SourceError, match=r"a\.jsonl\.zst: broken zstd data: .*too much memory"):
-        read(path, Limits())
+        read(path, ReadLimits())
 
 
 def test_a_parquet_footer_that_promises_too_much_is_refused(tmp_path: Path) -> None:
@@ -241,15 +241,15 @@ def test_a_parquet_footer_that_promises_too_much_is_refused(tmp_path: Path) -> N
     pq.write_table(pa.table({"text": text}), path, compression="zstd", use_dictionary=False)
     told = r"a\.parquet: [\d,]+ bytes become 200,[\d,]+ bytes or more, which is more than max_expansion=1000 allows"
     with pytest.raises(SourceError, match=told):
-        read(path, Limits())
-    assert len(read(path, Limits(expansion=1e6))[0]) == 200
+        read(path, ReadLimits())
+    assert len(read(path, ReadLimits(expansion=1e6))[0]) == 200
 
 
 def test_growth_of_memory_is_bounded_while_a_function_runs() -> None:
     soft = resource.getrlimit(resource.RLIMIT_AS)
-    assert len(within(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
+    assert len(run_with_memory_limit(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
     with pytest.raises(MemoryError):
-        within(400 << 20, lambda: bytes(800 << 20))
+        run_with_memory_limit(400 << 20, lambda: bytes(800 << 20))
     assert resource.getrlimit(resource.RLIMIT_AS) == soft
     assert len(bytes(800 << 20)) == 800 << 20
 
@@ -261,7 +261,7 @@ def test_several_threads_may_take_what_each_is_allowed() -> None:
 
     def take(_: int) -> int:
         barrier.wait()
-        held = [within(300 << 20, lambda: bytes(100 << 20)) for _ in range(3)]
+        held = [run_with_memory_limit(300 << 20, lambda: bytes(100 << 20)) for _ in range(3)]
         barrier.wait()
         return sum(map(len, held))
 
@@ -271,11 +271,11 @@ def test_several_threads_may_take_what_each_is_allowed() -> None:
 
 
 def test_what_grew_since_it_was_measured_counts_for_no_one() -> None:
-    assert within_often(400 << 20, lambda: 1) == 1
+    assert run_with_cached_memory_limit(400 << 20, lambda: 1) == 1
     held = bytes(600 << 20)
-    assert len(within_often(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
+    assert len(run_with_cached_memory_limit(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
     with pytest.raises(MemoryError):
-        within_often(400 << 20, lambda: bytes(800 << 20))
+        run_with_cached_memory_limit(400 << 20, lambda: bytes(800 << 20))
     del held
 
 
@@ -286,8 +286,8 @@ from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
 from sftkit.core.row_log import RowLog
 from sftkit.sources.formats import columnar_limits
-from sftkit.sources.discovery import find_sources
-from sftkit.sources.source_file import Limits
+from sftkit.sources.discovery import find_source_files
+from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.work_units import read_unit, scan_files
 import pyarrow.parquet
 
@@ -297,8 +297,8 @@ def most():
 columnar_limits._DECODED_AT_ONCE = 256 << 20
 before, log, rows, said = most(), RowLog(), 0, ""
 try:
-    limits = Limits(int(sys.argv[2]), float(sys.argv[3]))
-    files = find_sources(DatasetConfig(name="a", data_paths=(sys.argv[1],)), limits)
+    limits = ReadLimits(int(sys.argv[2]), float(sys.argv[3]))
+    files = find_source_files(DatasetConfig(name="a", data_paths=(sys.argv[1],)), limits)
     for file in scan_files(files, 4 << 20):
         for unit in file.units:
             for batch in read_unit(unit, log):
@@ -389,5 +389,5 @@ def test_record_batches_that_become_too_much_name_the_key(tmp_path: Path) -> Non
         with new(str(tmp_path / name), table.schema, options=options) as writer:
             writer.write_table(table, max_chunksize=10)
         with pytest.raises(SourceError, match=r"\.arrow: [\d,]+ bytes become .*max_expansion=1000 allows"):
-            read(tmp_path / name, Limits())
-        assert len(read(tmp_path / name, Limits(expansion=1e6))[0]) == 100
+            read(tmp_path / name, ReadLimits())
+        assert len(read(tmp_path / name, ReadLimits(expansion=1e6))[0]) == 100

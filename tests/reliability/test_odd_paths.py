@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from sftkit.cli.app import app
 from sftkit.shards.manifest import read_manifest
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from support import dataset, shard_bytes, write_jsonl
 
 NAMES = {
@@ -126,7 +126,7 @@ def test_a_run_reads_and_writes_them_and_tells_them_as_they_are(
 
 def test_a_directory_is_read_by_its_name(name: str, folder: Path) -> None:
     write_jsonl(folder / "inside" / f"{name}.jsonl", ROWS)
-    [file] = find_sources(dataset(folder))
+    [file] = find_source_files(dataset(folder))
     assert (file.path, file.size) == (str(folder / "inside" / f"{name}.jsonl"), Path(file.path).stat().st_size)
 
 

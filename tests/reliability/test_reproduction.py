@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.loading import load
-from sftkit.core.progress import Silent
+from sftkit.config.loading import load_config
+from sftkit.core.progress import SilentProgress
 from sftkit.errors import ConfigError
 from sftkit.preprocessing.build import run
 from sftkit.preprocessing.planning import plan
@@ -25,7 +25,7 @@ Write = Callable[[Manifest, Path, Path], str]
 
 def preprocess(*argv: object) -> Manifest:
     """`sftkit preprocess`, in this process."""
-    return run(plan(load(PreprocessConfig, [*map(str, argv), "--num_workers=1"])), Silent())
+    return run(plan(load_config(PreprocessConfig, [*map(str, argv), "--num_workers=1"])), SilentProgress())
 
 
 def _as_yaml(manifest: Manifest, shards: Path, folder: Path) -> str:
@@ -166,7 +166,7 @@ def test_text_shards_are_tokenized_again_alike(data: Path) -> None:
 def test_the_command_line_still_wins(data: Path) -> None:
     shards = data / "shards"
     preprocess(*_mixed(data), "--model_name_or_path=sample:model", "--output_dir", shards)
-    config = load(
+    config = load_config(
         PreprocessConfig,
         ["--config", str(shards / "manifest.json"), "--output_dir=o", "--max_seq_length=7", "datasets[0].sampling=0.1"],
     )
@@ -176,7 +176,7 @@ def test_the_command_line_still_wins(data: Path) -> None:
 def test_leave_to_replace_a_data_set_does_not_outlive_its_run(data: Path) -> None:
     shards = data / "shards"
     preprocess(*_mixed(data), "--model_name_or_path=sample:model", "--output_dir", shards)
-    config = load(PreprocessConfig, ["--config", str(shards / "manifest.json"), "--output_dir=o"])
+    config = load_config(PreprocessConfig, ["--config", str(shards / "manifest.json"), "--output_dir=o"])
     assert json.loads((shards / "manifest.json").read_text())["config"]["overwrite"] is True
     assert config.overwrite is False
 
@@ -186,4 +186,4 @@ def test_other_datasets_besides_those_of_a_manifest_are_refused(data: Path) -> N
     arguments = _mixed(data)
     preprocess(*arguments, "--model_name_or_path=sample:model", "--output_dir", shards)
     with pytest.raises(ConfigError, match="give the data config once"):
-        load(PreprocessConfig, [*map(str, arguments[:2]), "--config", str(shards / "manifest.json")])
+        load_config(PreprocessConfig, [*map(str, arguments[:2]), "--config", str(shards / "manifest.json")])

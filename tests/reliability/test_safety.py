@@ -32,13 +32,13 @@ from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.cli.app import app
 from sftkit.cli.console import output
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.errors import ConfigError, SourceError, TokenizerError
 from sftkit.sandbox import render_limits
-from sftkit.sandbox.render_limits import TemplateLimitError, limited
-from sftkit.sandbox.template_check import refuse_endless
+from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
+from sftkit.sandbox.template_check import check_template_operations
 from sftkit.shards.output.side_files import dataset_card
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import EngineRefusedError
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
@@ -83,8 +83,8 @@ ENDLESS_STEPS = {
 @pytest.fixture
 def low(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that are met soon."""
-    monkeypatch.setattr(render_limits, "SECONDS", 0.5)
-    monkeypatch.setattr(render_limits, "MEMORY_BYTES", 400 << 20)
+    monkeypatch.setattr(render_limits, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(render_limits, "MAX_MEMORY_BYTES", 400 << 20)
 
 
 @pytest.fixture
@@ -105,7 +105,9 @@ def test_a_chat_template_that_loops_is_broken_off(
     low: None, make_reference: Callable[[str], ReferenceRenderer], name: str
 ) -> None:
     begun = time.process_time()
-    with pytest.raises(TemplateLimitError, match=r"the template took more than 0\.5 s of processor time .*\.SECONDS\)"):
+    with pytest.raises(
+        TemplateLimitError, match=r"the template took more than 0\.5 s of processor time .*\.MAX_SECONDS\)"
+    ):
         make_reference(LOOPS[name]).render(Conversation(CHAT))
     assert time.process_time() - begun < 5
 
@@ -114,8 +116,10 @@ def test_a_chat_template_that_loops_is_broken_off(
 def test_a_chat_template_that_explodes_is_broken_off(
     low: None, make_reference: Callable[[str], ReferenceRenderer], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(render_limits, "SECONDS", 10.0)
-    with pytest.raises(TemplateLimitError, match=r"the template took more than 400 MiB of memory .*\.MEMORY_BYTES\)"):
+    monkeypatch.setattr(render_limits, "MAX_SECONDS", 10.0)
+    with pytest.raises(
+        TemplateLimitError, match=r"the template took more than 400 MiB of memory .*\.MAX_MEMORY_BYTES\)"
+    ):
         make_reference(EXPLOSIONS[name]).render(Conversation(CHAT))
 
 
@@ -141,10 +145,10 @@ def test_it_is_broken_off_when_the_timer_was_about_to_stop(low: None, monkeypatc
         while True:
             pass
 
-    limited(lambda: None, None)
-    monkeypatch.setattr(render_limits, "within_often", late)
+    render_within_limits(lambda: None, None)
+    monkeypatch.setattr(render_limits, "run_with_cached_memory_limit", late)
     with within(), pytest.raises(TemplateLimitError, match="of processor time"):
-        limited(loop, None)
+        render_within_limits(loop, None)
 
 
 @pytest.mark.parametrize("name", ENDLESS_STEPS)
@@ -156,8 +160,8 @@ def test_a_step_that_nothing_could_end_is_refused_unseen(
 
 
 def test_powers_and_roundings_that_are_small_are_allowed() -> None:
-    refuse_endless("{{ 10 ** 9 }} {{ 2.5|round }} {{ 2.555|round(2) }} {{ 2.5|round(method='floor') }}")
-    refuse_endless("{% generation %}{{ [1, 2]|map('string')|list }}{% break %}{% endgeneration %}")
+    check_template_operations("{{ 10 ** 9 }} {{ 2.5|round }} {{ 2.555|round(2) }} {{ 2.5|round(method='floor') }}")
+    check_template_operations("{% generation %}{{ [1, 2]|map('string')|list }}{% break %}{% endgeneration %}")
 
 
 def test_a_template_nested_too_deep_is_refused(make_reference: Callable[[str], ReferenceRenderer]) -> None:
@@ -169,10 +173,10 @@ def test_a_template_nested_too_deep_is_refused(make_reference: Callable[[str], R
 
 
 def test_a_text_that_is_too_long_is_refused_though_there_is_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render_limits, "OUTPUT_CHARACTERS", 1000)
-    assert limited(lambda: "a" * 1000, "") == "a" * 1000
-    with pytest.raises(TemplateLimitError, match=r"wrote more than 1,000 characters .*\.OUTPUT_CHARACTERS\)"):
-        limited(lambda: "a" * 1001, "")
+    monkeypatch.setattr(render_limits, "MAX_OUTPUT_CHARACTERS", 1000)
+    assert render_within_limits(lambda: "a" * 1000, "") == "a" * 1000
+    with pytest.raises(TemplateLimitError, match=r"wrote more than 1,000 characters .*\.MAX_OUTPUT_CHARACTERS\)"):
+        render_within_limits(lambda: "a" * 1001, "")
 
 
 def test_long_rows_are_given_more(low: None) -> None:
@@ -187,13 +191,13 @@ def test_long_rows_are_given_more(low: None) -> None:
         return "done"
 
     with pytest.raises(TemplateLimitError):
-        limited(slow, {"content": "a" * 10_000})
+        render_within_limits(slow, {"content": "a" * 10_000})
     assert len(calls) == 1
-    assert limited(slow, [{"content": ["a" * 4_000_000]}]) == "done"
+    assert render_within_limits(slow, [{"content": ["a" * 4_000_000]}]) == "done"
     assert len(calls) == 3
     with pytest.raises(TemplateLimitError):
-        limited(lambda: bytes(800 << 20), "b" * 10_000)
-    assert len(limited(lambda: bytes(800 << 20), "b" * 5_000_000)) == 800 << 20
+        render_within_limits(lambda: bytes(800 << 20), "b" * 10_000)
+    assert len(render_within_limits(lambda: bytes(800 << 20), "b" * 5_000_000)) == 800 << 20
 
 
 def test_a_row_of_fifty_megabytes_is_rendered_by_both_engines(make_reference: Callable[..., ReferenceRenderer]) -> None:
@@ -294,9 +298,9 @@ def test_a_handlers_template_is_compiled_within_limits_too(
 ) -> None:
     """Jinja computes what is constant when it compiles."""
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
-    monkeypatch.setattr(render_limits, "SECONDS", 0.5)
+    monkeypatch.setattr(render_limits, "MAX_SECONDS", 0.5)
     for template, limit in (
-        ("{{ 'a'|center(900000000)|center(10000000000) }}", "MEMORY_BYTES"),
+        ("{{ 'a'|center(900000000)|center(10000000000) }}", "MAX_MEMORY_BYTES"),
         ("{{ 9 ** 9 ** 9 }}", "never end"),
     ):
         made = dataset(
@@ -350,7 +354,7 @@ def test_a_data_config_says_nothing_about_where_and_how_the_run_writes(tmp_path:
     data = {"datasets": [{"name": "a", "data_paths": [str(pairs)]}], key: str(tmp_path / "elsewhere")}
     (tmp_path / "data.json").write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=re.escape(key).replace("\\-", "[-_]")):
-        load(PreprocessConfig, ["--data_config_path", str(tmp_path / "data.json"), "--output_dir", "out"])
+        load_config(PreprocessConfig, ["--data_config_path", str(tmp_path / "data.json"), "--output_dir", "out"])
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -389,9 +393,9 @@ def test_builders_that_read_pickles_are_refused(tmp_path: Path) -> None:
     bomb = tmp_path / "a.pkl"
     bomb.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "run").encode() + b"'\ntR.")
     with pytest.raises(SourceError, match=r"a\.pkl: builder 'pandas' reads pickles, which run code; give "):
-        find_sources(dataset(bomb, builder="pandas"))
+        find_source_files(dataset(bomb, builder="pandas"))
     with pytest.raises(SourceError, match=r"a\.pkl: unknown kind of file"):
-        find_sources(dataset(bomb))
+        find_source_files(dataset(bomb))
     assert not (tmp_path / "run").exists()
 
 
@@ -576,8 +580,8 @@ def test_the_timer_ends_before_the_interpreter_does() -> None:
         "    end = time.process_time() + 1\n"
         "    while time.process_time() < end: pass\n"
         "atexit.register(last)\n"
-        "from sftkit.sandbox.render_limits import limited\n"
-        "print(limited(lambda: 'done', ''), flush=True)\n"
+        "from sftkit.sandbox.render_limits import render_within_limits\n"
+        "print(render_within_limits(lambda: 'done', ''), flush=True)\n"
         "class Late:\n"
         "    def __del__(self): last()\n"
         "late = Late()\n"
@@ -587,7 +591,7 @@ def test_the_timer_ends_before_the_interpreter_does() -> None:
 
 
 def test_the_timer_stops_by_itself_when_nothing_is_rendered() -> None:
-    limited(lambda: "", "")
+    render_within_limits(lambda: "", "")
     end = time.process_time() + 1.2
     while time.process_time() < end:
         pass

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from sftkit.cli.app import app
 from sftkit.config.commands import InspectConfig, TrainConfig
 from sftkit.config.schema import SplitConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.errors import DataError, OutputError, SftkitError, SourceError, TrainingError, UsageError
 from sftkit.inspection.verify.verify_dataset import Verification, verify
 from sftkit.preprocessing.training_shards import find_or_build_shards
@@ -411,7 +411,7 @@ def belongs(folder: Path, shards: str | ShardSet = "shards", model: str = "model
         output_dir=str(folder / "out"), cache_dir=str(folder / "cache"), model_name_or_path=str(folder / model),
         training_data_path=(str(folder / str(shards)),) if isinstance(shards, str) else (), **options,
     )  # fmt: skip
-    found = find_or_build_shards(config, Silent()) if isinstance(shards, str) else shards
+    found = find_or_build_shards(config, SilentProgress()) if isinstance(shards, str) else shards
     return load_run_tokenizer(config, found)
 
 

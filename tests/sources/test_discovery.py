@@ -11,12 +11,12 @@ import pytest
 
 from sftkit.config.schema import SplitConfig
 from sftkit.errors import SourceError
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from support import dataset, handler, preprocess, read, rows, write_jsonl
 
 
 def paths(*given: object, **keys: str) -> list[str]:
-    return [file.path for file in find_sources(dataset(*given, **keys))]
+    return [file.path for file in find_source_files(dataset(*given, **keys))]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_only_data_files_tell_splits(tmp_path: Path) -> None:
 def test_a_directory_without_data_files_is_an_error_that_lists_the_endings(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(SourceError, match=r"no data files in this directory; known endings are \.jsonl, .*\.parquet"):
-        find_sources(dataset(tmp_path))
+        find_source_files(dataset(tmp_path))
 
 
 def test_a_glob_gives_files_by_name(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_glob_gives_files_by_name(tmp_path: Path) -> None:
     assert paths(tmp_path / "a*") == [str(tmp_path / "a1.jsonl"), str(tmp_path / "a2.csv")]
     assert paths(tmp_path / "**" / "a[13].jsonl") == [str(tmp_path / "a1.jsonl"), str(tmp_path / "sub" / "a3.jsonl")]
     with pytest.raises(SourceError, match=r"no\*: no file matches this pattern"):
-        find_sources(dataset(tmp_path / "no*"))
+        find_source_files(dataset(tmp_path / "no*"))
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_path_may_start_at_the_home_directory(tmp_path: Path, monkeypatch: pyt
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path, path: str) -> None:
     wanted = path.format(tmp_path)
     with pytest.raises(SourceError, match=f"^{wanted}: no such file or directory$"):
-        find_sources(dataset(wanted))
+        find_source_files(dataset(wanted))
 
 
 def test_an_empty_file_is_an_error_where_nothing_else_is_given(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch()
     with pytest.raises(SourceError, match=r"a\.jsonl: the file is empty"):
-        find_sources(dataset(tmp_path / "a.jsonl"))
+        find_source_files(dataset(tmp_path / "a.jsonl"))
     b = write_jsonl(tmp_path / "b.jsonl", [{"x": 1}])
     assert rows(tmp_path / "a.jsonl", b) == [{"x": 1}]
 
@@ -125,7 +125,7 @@ def test_an_unknown_ending_is_an_error_and_a_builder_settles_it(tmp_path: Path) 
     with pytest.raises(
         SourceError, match=r"a\.records: unknown kind of file; known endings are .* \(or give `builder`\)"
     ):
-        find_sources(dataset(tmp_path / "a.records"))
+        find_source_files(dataset(tmp_path / "a.records"))
     assert rows(tmp_path / "a.records", builder="json") == [{"x": 1}]
     assert rows(tmp_path, builder="json") == [{"x": 1}]
 
@@ -154,18 +154,18 @@ def test_a_directory_behind_a_url_is_chosen_from_like_a_local_one(shards: Path) 
             assert rows("memory://sftkit-shards", **wanted) == rows(shards, **wanted)
         assert rows("memory://sftkit-shards") == rows(shards)
         with pytest.raises(SourceError, match="no data files of split 'dev0' in this directory"):
-            find_sources(dataset("memory://sftkit-shards", dataset_split_name="dev0"))
+            find_source_files(dataset("memory://sftkit-shards", dataset_split_name="dev0"))
     finally:
         memory.rm("/sftkit-shards", recursive=True)
 
 
 def test_urls_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"memory://nothing/a\.jsonl: no such file or directory"):
-        find_sources(dataset("memory://nothing/a.jsonl"))
+        find_source_files(dataset("memory://nothing/a.jsonl"))
     with pytest.raises(SourceError, match=r"memory://nothing/\*\.jsonl: no data files there"):
-        find_sources(dataset("memory://nothing/*.jsonl"))
+        find_source_files(dataset("memory://nothing/*.jsonl"))
     with pytest.raises(SourceError, match="nosuchprotocol://x: cannot be read: Protocol not known: nosuchprotocol"):
-        find_sources(dataset("nosuchprotocol://x"))
+        find_source_files(dataset("nosuchprotocol://x"))
 
 
 def test_bundled_files_are_reached_by_their_scheme() -> None:
@@ -181,14 +181,14 @@ def test_our_own_output_directory_gives_train_and_validation_when_asked_for(shar
 
 def test_a_split_that_our_own_output_directory_lacks_is_an_error(shards: Path) -> None:
     with pytest.raises(SourceError, match="no data files of split 'other' in this directory"):
-        find_sources(dataset(shards, dataset_split_name="other"))
+        find_source_files(dataset(shards, dataset_split_name="other"))
 
 
 def test_a_shard_that_our_own_output_directory_lacks_is_an_error(shards: Path) -> None:
     for path in shards.glob("validation-*"):
         path.unlink()
     with pytest.raises(SourceError, match=r"validation-.*: named in .*/manifest\.json, but not there"):
-        find_sources(dataset(shards, dataset_split_name="validation"))
+        find_source_files(dataset(shards, dataset_split_name="validation"))
 
 
 def test_a_folder_that_lists_files_elsewhere_is_read_from_itself_alone(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_folder_that_lists_files_elsewhere_is_read_from_itself_alone(tmp_path:
     folder.mkdir()
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": f"../{secret.name}"}]}))
     with pytest.raises(SourceError, match=r"saved/secret\.jsonl: cannot be read: No such file"):
-        find_sources(dataset(folder))
+        find_source_files(dataset(folder))
     (folder / "state.json").write_text('{"_data_files": 5}')
     with pytest.raises(SourceError, match=r"state\.json: does not list the files"):
-        find_sources(dataset(folder))
+        find_source_files(dataset(folder))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkit.errors import SourceError
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from support import dataset, read, rows, write_jsonl
 
 CARD = """---
@@ -64,7 +64,7 @@ def test_a_repository_folder_gives_each_split_with_no_null_keys_planted(tmp_path
 
 def test_the_files_of_a_repository_folder_are_the_sources(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repository", "jsonl")
-    assert [Path(file.path) for file in find_sources(dataset(folder))] == [
+    assert [Path(file.path) for file in find_source_files(dataset(folder))] == [
         folder / "data" / "part-0.jsonl",
         folder / "data" / "part-1.jsonl",
     ]
@@ -73,7 +73,7 @@ def test_the_files_of_a_repository_folder_are_the_sources(tmp_path: Path) -> Non
 def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repository", "jsonl")
     with pytest.raises(SourceError, match=r"cannot load split 'dev' of it: it has the splits train, test"):
-        find_sources(dataset(folder, dataset_split_name="dev"))
+        find_source_files(dataset(folder, dataset_split_name="dev"))
 
 
 def test_a_hub_id_that_cannot_be_reached_is_an_error_that_names_it() -> None:
@@ -81,7 +81,7 @@ def test_a_hub_id_that_cannot_be_reached_is_an_error_that_names_it() -> None:
         SourceError,
         match=r"^no-such/data-set: no such file or directory, and `datasets` cannot load split 'train' of it: ",
     ):
-        find_sources(dataset("no-such/data-set"))
+        find_source_files(dataset("no-such/data-set"))
 
 
 def test_a_builder_that_is_not_ours_is_run_by_datasets(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_builder_that_is_not_ours_is_run_by_datasets(tmp_path: Path) -> None:
 def test_an_unknown_builder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x\n")
     with pytest.raises(SourceError, match=r"a\.txt: `datasets` cannot load split 'train' of it: "):
-        find_sources(dataset(tmp_path / "a.txt", builder="nosuchbuilder"))
+        find_source_files(dataset(tmp_path / "a.txt", builder="nosuchbuilder"))
 
 
 def test_a_json_field_of_a_repository_is_read_by_datasets(tmp_path: Path) -> None:

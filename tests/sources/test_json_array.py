@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkit.errors import SourceError
-from sftkit.sources.formats.json_array_scanner import elements
+from sftkit.sources.formats.json_array_scanner import scan_elements
 from support import read, rows
 
 NESTED: list[dict[str, Any]] = [
@@ -56,7 +56,7 @@ def test_elements_that_are_no_objects_are_quarantined_by_their_place(
         (4, "a row must be a JSON object, not a list"),
         (5, "a row must be a JSON object, not null"),
         (6, "a row must be a JSON object, not a text"),
-        (7, "text with half a surrogate pair, which is no character"),
+        (7, "text with a lone surrogate, which UTF-8 cannot encode"),
     ]
     assert log.bad[0].content == "123456"
 
@@ -111,9 +111,9 @@ def test_a_broken_element_is_quarantined_and_the_others_are_rows(
     broken, reason = BROKEN_BETWEEN_BRACKETS[what]
     data = broken if isinstance(broken, bytes) else broken.encode()
     for place in range(4):
-        elements = [b'{"n": 1}', b'{"n": "}, {"}', b'{"n": [{"n": 3}]}']
-        elements.insert(place, data)
-        found, log = read(array(tmp_path / "a.json", b"[" + between.encode().join(elements) + b"]"))
+        scan_elements = [b'{"n": 1}', b'{"n": "}, {"}', b'{"n": [{"n": 3}]}']
+        scan_elements.insert(place, data)
+        found, log = read(array(tmp_path / "a.json", b"[" + between.encode().join(scan_elements) + b"]"))
         assert [number for number, _ in found] == [number for number in range(1, 5) if number != place + 1]
         assert [row["n"] for _, row in found] == [1, "}, {", [{"n": 3}]]
         [bad] = log.bad
@@ -140,9 +140,9 @@ def test_where_brackets_or_quotes_are_broken_the_lines_tell(
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
     whole = [{"n": 1}, {"n": [{"m": "x"}, {"m": "}, {"}]}, {"n": 3}]
     for place in range(3 if broken.endswith('"b"}') else 4):  # at the end it is an array that does not end
-        elements = [json.dumps(row) for row in whole]
-        elements.insert(place, broken)
-        lines = ",\n".join(indent + element for element in elements)
+        scan_elements = [json.dumps(row) for row in whole]
+        scan_elements.insert(place, broken)
+        lines = ",\n".join(indent + element for element in scan_elements)
         found, log = read(array(tmp_path / "a.json", f"[\n{lines}\n]\n"))
         assert found == [(number, row) for number, row in zip(sorted({1, 2, 3, 4} - {place + 1}), whole, strict=True)]
         assert [(bad.number, bad.content) for bad in log.bad] == [(place + 1, broken)]
@@ -175,7 +175,7 @@ def test_an_element_that_is_too_long_is_passed_over(
     long = json.dumps({"n": [{"x": 'long "}], {"' * 20}, "y"]})
     path = array(tmp_path / "a.json", "[" + between.join(['{"n": 1}', long, '{"n": 3}', long]) + "]")
     with path.open("rb") as stream:
-        found = list(elements(stream, "a.json", most=100))
+        found = list(scan_elements(stream, "a.json", most=100))
     assert [(each.number, each.row, each.is_whole) for each in found] == [
         (1, {"n": 1}, True),
         (2, None, False),

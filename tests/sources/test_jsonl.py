@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from sftkit.sources.work_units import scan_files
 from support import dataset, read, rows, write_jsonl
 
@@ -70,8 +70,8 @@ def test_a_carriage_return_alone_does_not_end_a_line(tmp_path: Path) -> None:
         (b"null", "a row must be a JSON object, not null"),
         (b'{"x": 1', "broken JSON: Expecting ',' delimiter at column 8"),
         (b'{"x": 1} {"x": 2}', "broken JSON: Extra data at column 10"),
-        (b'{"x": "\\ud83d"}', "text with half a surrogate pair, which is no character"),
-        (b'{"\\udc00": 1}', "text with half a surrogate pair, which is no character"),
+        (b'{"x": "\\ud83d"}', "text with a lone surrogate, which UTF-8 cannot encode"),
+        (b'{"\\udc00": 1}', "text with a lone surrogate, which UTF-8 cannot encode"),
     ],
 )
 def test_an_unusable_line_is_quarantined_and_the_others_are_read(tmp_path: Path, line: bytes, reason: str) -> None:
@@ -107,7 +107,7 @@ def test_a_line_longer_than_a_unit_is_one_row_of_one_unit(tmp_path: Path) -> Non
     content = [{"x": "a" * 5}, {"x": "b" * 10_000}, {"x": "c" * 5}]
     path = write_jsonl(tmp_path / "a.jsonl", content)
     assert rows(path, unit_size=100) == content
-    [file] = scan_files(find_sources(dataset(path)), 100)
+    [file] = scan_files(find_source_files(dataset(path)), 100)
     assert len(file.units) == 2
     assert [unit.part.first_number for unit in file.units] == [1, 3]
 
@@ -115,7 +115,7 @@ def test_a_line_longer_than_a_unit_is_one_row_of_one_unit(tmp_path: Path) -> Non
 def test_units_hold_at_least_unit_size_bytes_and_end_at_line_ends(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"x": i} for i in range(100)])
     data = path.read_bytes()
-    [file] = scan_files(find_sources(dataset(path)), 64)
+    [file] = scan_files(find_source_files(dataset(path)), 64)
     parts = [unit.part for unit in file.units]
     assert len(parts) > 10
     assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
@@ -128,7 +128,7 @@ def test_the_hash_is_that_of_the_stored_bytes(tmp_path: Path) -> None:
     import hashlib
 
     path = write_jsonl(tmp_path / "a.jsonl", [{"x": i} for i in range(100)])
-    [file] = scan_files(find_sources(dataset(path)), 64)
+    [file] = scan_files(find_source_files(dataset(path)), 64)
     assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -137,10 +137,10 @@ def test_cuts_hold_across_the_chunks_in_which_a_file_is_scanned(
 ) -> None:
     content = [{"x": "y" * (7 * i % 40)} for i in range(60)]
     path = write_jsonl(tmp_path / "a.jsonl", content)
-    whole = scan_files(find_sources(dataset(path)), 100)
+    whole = scan_files(find_source_files(dataset(path)), 100)
     for chunk in (1, 7, 64, 1000):
         monkeypatch.setattr("sftkit.sources.formats.jsonl._CHUNK", chunk)
-        assert scan_files(find_sources(dataset(path)), 100) == whole
+        assert scan_files(find_source_files(dataset(path)), 100) == whole
         assert rows(path, unit_size=100) == content
 
 

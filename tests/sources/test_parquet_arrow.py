@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from sftkit.core.row_log import RowLog
 from sftkit.errors import SourceError
-from sftkit.sources.discovery import find_sources
-from sftkit.sources.formats.arrow_rows import batches_of
-from sftkit.sources.source_file import BATCH_BYTES, Limits
+from sftkit.sources.discovery import find_source_files
+from sftkit.sources.formats.arrow_rows import to_batches
+from sftkit.sources.source_file import BATCH_BYTES, ReadLimits
 from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, read, rows
 
@@ -41,12 +41,12 @@ def arrow_stream(path: Path, table: pa.Table, rows_in_batch: int) -> Path:
 
 
 def first_batch_tokens(path: Path) -> dict[str, Any]:
-    [file] = scan_files(find_sources(dataset(path)), 1 << 20)
+    [file] = scan_files(find_source_files(dataset(path)), 1 << 20)
     return dict(next(iter(read_unit(file.units[0], RowLog()))).tokens)
 
 
 def parts(path: Path, unit_size: int) -> list[tuple[int, int, int, int, int | None]]:
-    [file] = scan_files(find_sources(dataset(path)), unit_size)
+    [file] = scan_files(find_source_files(dataset(path)), unit_size)
     return [(u.part.start, u.part.stop, u.part.first_number, u.part.skip, u.part.rows) for u in file.units]
 
 
@@ -79,7 +79,7 @@ def test_a_large_row_group_is_cut_into_units_of_some_of_its_rows(tmp_path: Path)
         (2, 3, 1004, 0, None),
     ]
     assert len(parts(path, size // 100)) == 10  # what is before a unit in its row group is decoded for nothing
-    [file] = scan_files(find_sources(dataset(path)), size // 3)
+    [file] = scan_files(find_source_files(dataset(path)), size // 3)
     assert sum(unit.part.size for unit in file.units[1:4]) in range(size - 3, size + 1)
     for unit_size in (size, size // 3, size // 100):
         assert read(path, unit_size=unit_size)[0] == [(i, {"x": x}) for i, x in enumerate(text, 1)]
@@ -120,7 +120,7 @@ def test_files_at_urls_and_compressed_ones_are_read_but_not_cut(tmp_path: Path, 
     compressed.write_bytes(gzip.compress(path.read_bytes()))
     try:
         for place in (f"memory://sftkit-columnar/{path.name}", compressed):
-            [file] = scan_files(find_sources(dataset(place)), 1000)
+            [file] = scan_files(find_source_files(dataset(place)), 1000)
             assert len(file.units) == 1
             assert rows(place, unit_size=1000) == table.to_pylist()
     finally:
@@ -136,7 +136,7 @@ def test_batches_are_bounded_in_rows_and_in_bytes(tmp_path: Path, kind: str) -> 
         pq.write_table(table, path)
     else:
         (arrow_file if kind == "file" else arrow_stream)(path, table, 10_000)
-    [file] = scan_files(find_sources(dataset(path)), 1 << 30)
+    [file] = scan_files(find_source_files(dataset(path)), 1 << 30)
     batches = [batch for unit in file.units for batch in read_unit(unit, RowLog())]
     assert max(map(len, batches)) <= 1024
     assert sum(map(len, batches)) == 5040
@@ -252,7 +252,7 @@ def test_values_are_those_of_arrow_without_the_null_fields_of_structs(
     column = pa.array(values, kind)
     start = data.draw(st.integers(0, len(values) - 1))
     batch = pa.record_batch({"x": column, "n": list(range(len(values)))}).slice(start)
-    [found] = batches_of([batch], 1, Limits(), RowLog())
+    [found] = to_batches([batch], 1, ReadLimits(), RowLog())
     assert repr(found.rows) == repr([{"x": pruned(row["x"]), "n": row["n"]} for row in batch.to_pylist()])
 
 

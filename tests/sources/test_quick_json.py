@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkit.core.row_log import RowLog
-from sftkit.sources.formats.jsonl import parse_row, quick_object
+from sftkit.sources.formats.jsonl import decode_object, parse_row
 
 
 def is_same(left: Any, right: Any) -> bool:
@@ -23,7 +23,7 @@ def is_same(left: Any, right: Any) -> bool:
 
 
 def assert_as_json_reads_it(line: bytes) -> None:
-    row = quick_object(line)
+    row = decode_object(line)
     if row is not None:
         assert is_same(row, parse_row(line, 1, RowLog())), line
 
@@ -74,32 +74,32 @@ INVALID_UTF8 += [b"\xf4\x90\x80\x80", b"\xf0\x9f\x98", b"\xf5\x80\x80\x80"]
 @pytest.mark.parametrize("value", [*NUMBERS, *TEXTS, "[]", "{}", "[ ]", " [ 1 , 2 ] ", "null", "true", "false"])
 def test_what_json_reads_is_read_and_is_the_same(value: str) -> None:
     for line in (f'{{"x":{value}}}\n', f' {{ "a" : [ {value} , {value} ] , "x" : {{ "y" : {value} }} }}\r\n'):
-        row = quick_object(line.encode())
+        row = decode_object(line.encode())
         assert row is not None
         assert is_same(row, json.loads(line))
 
 
 @pytest.mark.parametrize("value", REFUSED)
 def test_what_json_refuses_or_reads_in_its_own_way_is_left_to_it(value: str) -> None:
-    assert quick_object(f'{{"x":{value}}}'.encode()) is None
-    assert quick_object(f'{{"x":[{{"y":{value}}}]}}'.encode()) is None
+    assert decode_object(f'{{"x":{value}}}'.encode()) is None
+    assert decode_object(f'{{"x":[{{"y":{value}}}]}}'.encode()) is None
 
 
 @pytest.mark.parametrize("data", INVALID_UTF8)
 def test_invalid_utf8_is_left_to_json(data: bytes) -> None:
     for line in (b'{"x":"%s"}', b'{"%s":1}', b'{"x":"\\n%s\\n"}', b'{"x":1}%s', b'{"a":"\\u00e9 %s"}'):
-        assert quick_object(line % data) is None
+        assert decode_object(line % data) is None
 
 
 @pytest.mark.parametrize(
     "line", [b"", b"\n", b"  ", b"[1]", b'"x"', b"1", b"null", b"{", b"{}{}", b"\xef\xbb\xbf{}", b"{}\x00"]
 )
 def test_what_is_no_object_is_left_to_json(line: bytes) -> None:
-    assert quick_object(line) is None
+    assert decode_object(line) is None
 
 
 def test_of_keys_that_come_twice_the_last_value_counts_in_the_place_of_the_first() -> None:
-    row = quick_object(b'{"a":1,"b":2,"\\u0061":{"x":3,"x":4}}')
+    row = decode_object(b'{"a":1,"b":2,"\\u0061":{"x":3,"x":4}}')
     assert row is not None
     assert is_same(row, {"a": {"x": 4}, "b": 2})
 
@@ -108,13 +108,13 @@ def test_of_keys_that_come_twice_the_last_value_counts_in_the_place_of_the_first
 def test_nesting_is_read_as_deep_as_json_reads_it_and_no_deeper(opening: str, closing: str) -> None:
     for depth in (100, 700, *range(780, 1010, 3), 5000, 100_000):
         line = ('{"x":' + opening * depth + "1" + closing * depth + "}").encode()
-        assert (quick_object(line) is not None) == (depth < 800)
+        assert (decode_object(line) is not None) == (depth < 800)
 
 
 def test_a_row_of_many_parts_is_left_to_json_and_read_the_same() -> None:
     row = {"messages": [{"role": "user", "content": "a [ {"}] * 500}
     line = json.dumps(row).encode()
-    assert quick_object(line) is None
+    assert decode_object(line) is None
     assert parse_row(line, 1, RowLog()) == row
 
 

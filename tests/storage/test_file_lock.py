@@ -14,7 +14,7 @@ import pytest
 
 from sftkit.errors import OutputError
 from sftkit.shards.output.local_output import LocalOutput
-from sftkit.storage.file_lock import locked
+from sftkit.storage.file_lock import hold_lock
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl
 
 
@@ -55,10 +55,10 @@ def test_a_directory_belongs_to_one_run_at_a_time_until_that_run_is_dead(
 
 def test_a_lock_whose_file_was_taken_away_by_its_holder_is_asked_for_anew(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with locked(lock, tmp_path):
+    with hold_lock(lock, tmp_path):
         lock.unlink()
         # Another file of the same name: whoever comes next meets that one.
-        with locked(lock, tmp_path), pytest.raises(OutputError), locked(lock, tmp_path):
+        with hold_lock(lock, tmp_path), pytest.raises(OutputError), hold_lock(lock, tmp_path):
             pass
 
 

@@ -15,19 +15,19 @@ import pytest
 
 from sftkit.storage import retry, streams
 from sftkit.storage.files import (
-    create,
+    atomic_replace,
+    create_exclusively,
+    file_size,
+    file_sizes,
+    file_sizes_recursive,
+    file_version,
     read_bytes,
     read_ranges,
     remove,
-    replacing,
-    size_of,
-    sizes_below,
-    sizes_in,
-    stamp_of,
     write_text,
 )
-from sftkit.storage.paths import RemotePath, options_for, path_of, relative_name
-from sftkit.storage.streams import open_to_read
+from sftkit.storage.paths import RemotePath, filesystem_options, parse_path, relative_name
+from sftkit.storage.streams import open_binary
 
 
 @pytest.fixture(autouse=True)
@@ -60,28 +60,28 @@ def test_a_url_shows_no_secret_and_travels_with_it() -> None:
 
 def test_options_of_one_protocol_stand_under_its_name() -> None:
     given = {"anon": True, "s3": {"endpoint_url": "here"}, "gs": {"token": "t"}, "client_kwargs": {"a": 1}}
-    assert options_for("s3://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "endpoint_url": "here"}
-    assert options_for("gs://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "token": "t"}
-    assert path_of("~/x", given) == Path("~/x").expanduser()
+    assert filesystem_options("s3://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "endpoint_url": "here"}
+    assert filesystem_options("gs://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "token": "t"}
+    assert parse_path("~/x", given) == Path("~/x").expanduser()
 
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_file_is_there_as_a_whole_or_not_at_all(remote: bool, tmp_path: Path, folder: RemotePath) -> None:
     root = folder if remote else tmp_path
     target = root / "file"
-    with pytest.raises(ZeroDivisionError), replacing(target) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_replace(target) as temporary:
         temporary.write_text(f"{1 // 0}")
-    assert size_of(target) == -1
-    with replacing(target) as temporary:
+    assert file_size(target) == -1
+    with atomic_replace(target) as temporary:
         temporary.write_bytes(b"whole")
-        assert size_of(target) == -1
-    before = stamp_of(target)
-    assert (size_of(target), read_bytes(target), sizes_in(root)) == (5, b"whole", {"file": 5})
+        assert file_size(target) == -1
+    before = file_version(target)
+    assert (file_size(target), read_bytes(target), file_sizes(root)) == (5, b"whole", {"file": 5})
     write_text(target, "other \udcff")
     assert read_bytes(target) == b"other \\udcff"
-    assert stamp_of(target) != before
+    assert file_version(target) != before
     remove(target, root / "none")
-    assert sizes_in(root) == {}
+    assert file_sizes(root) == {}
     with pytest.raises(FileNotFoundError):
         read_bytes(target)
 
@@ -89,14 +89,14 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(remote: bool, tmp_path: Path, 
 def test_files_below_a_folder_are_told_by_name(folder: RemotePath) -> None:
     for name in ("b/two", "a", "b/one"):
         write_text(folder / name, name)
-    assert sizes_below(folder) == {"a": 1, "b/one": 5, "b/two": 5}
-    assert sizes_in(folder) == {"a": 1}
-    assert sizes_below(folder / "none") == {}
+    assert file_sizes_recursive(folder) == {"a": 1, "b/one": 5, "b/two": 5}
+    assert file_sizes(folder) == {"a": 1}
+    assert file_sizes_recursive(folder / "none") == {}
 
 
 def test_a_file_is_created_once(folder: RemotePath) -> None:
-    assert create(folder / "lock", b"mine")
-    assert not create(folder / "lock", b"yours")
+    assert create_exclusively(folder / "lock", b"mine")
+    assert not create_exclusively(folder / "lock", b"yours")
     assert read_bytes(folder / "lock") == b"mine"
 
 
@@ -120,24 +120,24 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
 
 def test_what_passes_is_tried_again() -> None:
     place = RemotePath("s3://bucket/file")
-    assert retry.retried(place, failing(retry.ATTEMPTS - 1, TimeoutError("slow"))) == "done"
+    assert retry.with_retries(place, failing(retry.MAX_ATTEMPTS - 1, TimeoutError("slow"))) == "done"
     with pytest.raises(OSError, match="slow") as failure:
-        retry.retried(place, failing(retry.ATTEMPTS, RuntimeError("slow")))
+        retry.with_retries(place, failing(retry.MAX_ATTEMPTS, RuntimeError("slow")))
     assert (failure.value.filename, failure.value.errno) == ("s3://bucket/file", errno.EIO)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError("no"), ImportError("Install s3fs")])
 def test_what_does_not_pass_is_told_at_once(error: Exception) -> None:
     with pytest.raises(OSError, match=r"gone|no|s3fs") as failure:
-        retry.retried(RemotePath("s3://bucket/file"), failing(1, error))
+        retry.with_retries(RemotePath("s3://bucket/file"), failing(1, error))
     assert isinstance(failure.value, type(error)) or isinstance(error, ImportError)
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     place = RemotePath("gs://bucket/file")
-    assert size_of(place) == -1
-    for reach in (read_bytes, sizes_in, open_to_read, stamp_of):
+    assert file_size(place) == -1
+    for reach in (read_bytes, file_sizes, open_binary, file_version):
         with pytest.raises(OSError, match=r"pip install 'sftkit\[gcs\]'"):
             reach(place)
 
@@ -159,7 +159,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_was(monkeypatch: pytest.M
     content = bytes(number % 251 for number in range(1000))
     opened: list[Any] = []
     monkeypatch.setattr(streams, "_opened", lambda _: opened.append(1) or Breaking(content))
-    with open_to_read(RemotePath("s3://bucket/file")) as stream:
+    with open_binary(RemotePath("s3://bucket/file")) as stream:
         assert stream.read() == content
         stream.seek(-10, 2)
         assert (stream.read(4), stream.tell()) == (content[-10:-6], 994)
@@ -173,5 +173,5 @@ def test_a_file_that_ends_too_early_is_no_end(monkeypatch: pytest.MonkeyPatch) -
         size = 1000
 
     monkeypatch.setattr(streams, "_opened", lambda _: Short(b"short"))
-    with open_to_read(RemotePath("s3://bucket/file")) as stream, pytest.raises(OSError, match="it ends too early"):
+    with open_binary(RemotePath("s3://bucket/file")) as stream, pytest.raises(OSError, match="it ends too early"):
         stream.read()

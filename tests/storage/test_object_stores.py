@@ -19,8 +19,8 @@ import pytest
 
 from buckets import Bucket
 from sftkit.config.commands import InspectConfig, PreprocessConfig
-from sftkit.config.fields import plain
-from sftkit.core.progress import Silent
+from sftkit.config.fields import to_plain_data
+from sftkit.core.progress import SilentProgress
 from sftkit.errors import DataError, OutputError, SourceError
 from sftkit.inspection.report import inspect_shards
 from sftkit.inspection.verify.verify_dataset import verify
@@ -32,11 +32,11 @@ from sftkit.shards.staging.row_index import build_row_index
 from sftkit.shards.staging.unit_record import read_row_index
 from sftkit.shards.writing.row_gatherer import open_unit_reader
 from sftkit.shards.writing.shard_writer import ShardWriter
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery import find_source_files
 from sftkit.storage import lease_lock
 from sftkit.storage.files import read_bytes, remove, write_text
-from sftkit.storage.lease_lock import Lease, leased
-from sftkit.storage.paths import RemotePath, path_of
+from sftkit.storage.lease_lock import Lease, hold_lease
+from sftkit.storage.paths import RemotePath, parse_path
 from support import dataset, handler, shard_bytes, write_jsonl
 
 TIMES = ("seconds", "worker_seconds", "digest")
@@ -76,7 +76,7 @@ def config(source: str, output: str, bucket: Bucket, **options: Any) -> Preproce
 def made(wanted: PreprocessConfig) -> Manifest:
     planned = plan(wanted)
     done = find_finished(planned)
-    return done if done is not None else run(planned, Silent())
+    return done if done is not None else run(planned, SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on(source: Path, tmp_path: Pa
     wanted = config(str(source), str(tmp_path / "out"), bucket, unit_size=6000)
     units = made(wanted).units
     (tmp_path / "config.yaml").write_text(
-        json.dumps({**plain(wanted), "output_dir": bucket.url("out"), "num_workers": 2})
+        json.dumps({**to_plain_data(wanted), "output_dir": bucket.url("out"), "num_workers": 2})
     )
     argv = [sys.executable, "-m", "sftkit", "preprocess", f"--config={tmp_path / 'config.yaml'}"]
     for share in (0.4, 1.0):
@@ -249,7 +249,7 @@ def test_a_run_that_lost_its_lock_leaves_alone_what_another_has_made(source: Pat
 def test_a_data_set_that_is_half_there_is_none(remote: bool, source: Path, tmp_path: Path, bucket: Bucket) -> None:
     out = bucket.url("out") if remote else str(tmp_path / "out")
     made(config(str(source), out, bucket))
-    root = path_of(out, bucket.options)
+    root = parse_path(out, bucket.options)
     remove(root / "manifest.json")
     if not remote:
         (tmp_path / "out" / ".staging").mkdir()
@@ -263,18 +263,18 @@ def test_a_data_set_that_is_half_there_is_none(remote: bool, source: Path, tmp_p
 def test_a_data_set_is_read_by_its_manifest(source: Path, bucket: Bucket) -> None:
     made(config(str(source), bucket.url("out"), bucket, packing="none", pack_length=None))
     bucket.put(source, "out/train-extra.parquet")
-    files = find_sources(dataset(bucket.url("out")), None, bucket.options)
+    files = find_source_files(dataset(bucket.url("out")), None, bucket.options)
     assert [Path(file.path).name for file in files] == [f"train-{number:05d}-of-00003.parquet" for number in range(3)]
     with pytest.raises(SourceError, match=r"out: no data files of split 'validation' in this directory"):
-        find_sources(dataset(bucket.url("out"), dataset_split_name="validation"), None, bucket.options)
+        find_source_files(dataset(bucket.url("out"), dataset_split_name="validation"), None, bucket.options)
     bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
     with pytest.raises(SourceError, match=r"train-00001-of-00003\.parquet: named in .*manifest\.json, but not there"):
-        find_sources(dataset(bucket.url("out")), None, bucket.options)
+        find_source_files(dataset(bucket.url("out")), None, bucket.options)
 
 
 def test_a_name_that_looks_like_a_pattern_is_a_name(source: Path, bucket: Bucket) -> None:
     url = bucket.put(source, "br[x].jsonl")
-    [file] = find_sources(dataset(url), None, bucket.options)
+    [file] = find_source_files(dataset(url), None, bucket.options)
     assert file.path == url
 
 
@@ -312,7 +312,7 @@ def test_a_source_that_changes_meanwhile_is_named(source: Path, tmp_path: Path, 
     planned = plan(config(url, str(tmp_path / "out"), bucket))
     bucket.put(write_jsonl(tmp_path / "other.jsonl", conversations(400)), "raw.jsonl")
     with pytest.raises(SourceError, match=r"raw\.jsonl: changed while it was read"):
-        run(planned, Silent())
+        run(planned, SilentProgress())
 
 
 @pytest.mark.parametrize(
@@ -344,8 +344,8 @@ def place(bucket: Bucket) -> RemotePath:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_lock, "BEAT", 0.1)
-    monkeypatch.setattr(lease_lock, "PATIENCE", 1.0)
+    monkeypatch.setattr(lease_lock, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease_lock, "STALE_AFTER_SECONDS", 1.0)
 
 
 @pytest.mark.usefixtures("quick")
@@ -353,8 +353,8 @@ def test_a_second_run_is_refused(source: Path, bucket: Bucket, place: RemotePath
     wanted = config(str(source), place.url, bucket)
     planned = plan(wanted)
     with output_for(wanted).open(overwrite=False), pytest.raises(OutputError, match="another run is writing there"):
-        run(planned, Silent())
-    run(planned, Silent())
+        run(planned, SilentProgress())
+    run(planned, SilentProgress())
 
 
 @pytest.mark.usefixtures("quick")
@@ -366,7 +366,7 @@ def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.Lo
     held = json.loads(read_bytes(lock))
     held[0]["machine"] = "another"
     lease_lock.write_bytes(lock, json.dumps(held).encode())
-    with caplog.at_level(logging.WARNING), leased(lock, place) as mine:
+    with caplog.at_level(logging.WARNING), hold_lease(lock, place) as mine:
         mine.check()
         with pytest.raises(OutputError, match="another run has begun to write there, so this one writes nothing more"):
             other.check()
@@ -378,9 +378,9 @@ def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(place: R
     holder = {"run": "x", "machine": lease_lock._machine(), "process": int(dead.stdout)}
     lease_lock.write_bytes(place / "lock", json.dumps([holder, 3]).encode())
     began = time.monotonic()
-    with leased(place / "lock", place) as mine:
+    with hold_lease(place / "lock", place) as mine:
         mine.check()
-    assert time.monotonic() - began < lease_lock.PATIENCE / 2
+    assert time.monotonic() - began < lease_lock.STALE_AFTER_SECONDS / 2
     assert os.getpid() != int(dead.stdout)
 
 

@@ -157,8 +157,8 @@ def test_ragged_rows_are_kept_cut_and_summed_as_lists_are(rows: list[list[int]],
     assert lists(ragged) == rows
     assert ragged.lengths.tolist() == [len(row) for row in rows]
     keep = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
-    assert lists(ragged.take(np.array(keep, np.bool_))) == [row for row, kept in zip(rows, keep, strict=True) if kept]
+    assert lists(ragged.filter(np.array(keep, np.bool_))) == [row for row, kept in zip(rows, keep, strict=True) if kept]
     limits = data.draw(st.lists(st.integers(0, 7), min_size=len(rows), max_size=len(rows)))
-    cut = ragged.head(np.array(limits, np.int64))
+    cut = ragged.truncate(np.array(limits, np.int64))
     assert lists(cut) == [row[:limit] for row, limit in zip(rows, limits, strict=True)]
-    assert ragged.sums(ragged.values > 0).tolist() == [sum(value > 0 for value in row) for row in rows]
+    assert ragged.count_per_row(ragged.values > 0).tolist() == [sum(value > 0 for value in row) for row in rows]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sftkit.config.commands import TrainConfig
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.arguments import argument_fields
 from sftkit.training.arguments.argument_fields import source_fields, union_members
@@ -27,7 +27,7 @@ from sftkit.training.distributed import disable_fsdp_on_cpu
 
 
 def arguments(*argv: str) -> Any:
-    config = load(TrainConfig, ["--output_dir=out", "--model_name_or_path=m", *argv], extra_keys=extra_keys())
+    config = load_config(TrainConfig, ["--output_dir=out", "--model_name_or_path=m", *argv], extra_keys=extra_keys())
     return make_training_arguments(config)
 
 

@@ -179,7 +179,7 @@ from pathlib import Path
 import accelerate.state
 from accelerate.utils import DistributedType
 import sftkit.training.arguments.build_arguments
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import open_shards
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
@@ -199,7 +199,7 @@ def run(rank, launch):
     if "ACCELERATE_USE_FSDP" in os.environ:
         accelerate.state.PartialState.__init__ = with_gpus
         sftkit.training.arguments.build_arguments.disable_fsdp_on_cpu = lambda use_cpu: None
-    config = load(TrainConfig, launch["argv"], extra_keys=extra_keys())
+    config = load_config(TrainConfig, launch["argv"], extra_keys=extra_keys())
     report = train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
     if rank == 0:
         Path(config.output_dir, "report.json").write_text(json.dumps(asdict(report), default=str))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkit.config.commands import TrainConfig
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.shards.reading import open_shards
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.run import train
@@ -21,7 +21,7 @@ def logged(model: Path, shards: Path, output: Path, *argv: str) -> tuple[list[fl
         "--max_steps=4", "--per_device_train_batch_size=4", "--eval_strategy=steps", "--eval_steps=2", "--save_steps=2",
         *argv,
     ]  # fmt: skip
-    config = load(TrainConfig, line, extra_keys=extra_keys())
+    config = load_config(TrainConfig, line, extra_keys=extra_keys())
     train(config, make_training_arguments(config), open_shards(str(shards)))
     events: list[dict[str, Any]] = [
         json.loads(line) for line in (output / "training_logs.jsonl").read_text().splitlines()

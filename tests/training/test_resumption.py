@@ -33,7 +33,7 @@ KILLS = 10
 DRIVER = """
 import os, random, signal, sys, time
 from pathlib import Path
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import open_shards
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
@@ -49,7 +49,7 @@ def begin():
     if child:
         return child
     try:
-        config = load(TrainConfig, argv, extra_keys=extra_keys())
+        config = load_config(TrainConfig, argv, extra_keys=extra_keys())
         train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
     except BaseException as error:
         print(repr(error), file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from sftkit.config.commands import TrainConfig
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.errors import TrainingError
 from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.shards.reading import ShardSet, open_shards
@@ -36,7 +36,7 @@ def run(model: Path, shards: Path | ShardSet, output: Path, *argv: str) -> Train
 
 def prepared(model: Path, output: Path, *argv: str) -> Any:
     line = [f"--model_name_or_path={model}", f"--output_dir={output}", "--use_cpu=true", "--logging_steps=1", *argv]
-    config = load(TrainConfig, line, extra_keys=extra_keys())
+    config = load_config(TrainConfig, line, extra_keys=extra_keys())
     return config, make_training_arguments(config)
 
 
@@ -217,12 +217,12 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
-        "from sftkit.config.loading import load\n"
+        "from sftkit.config.loading import load_config\n"
         "from sftkit.config.commands import TrainConfig\n"
         "from sftkit.shards.reading import open_shards\n"
         "from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments\n"
         "from sftkit.training.distributed import main_process_first\n"
-        "config = load(TrainConfig, sys.argv[1:], extra_keys=extra_keys())\n"
+        "config = load_config(TrainConfig, sys.argv[1:], extra_keys=extra_keys())\n"
         "arguments = make_training_arguments(config)\n"
         "with main_process_first():\n"
         "    shards = open_shards(config.training_data_path[0])\n"

@@ -24,7 +24,7 @@ DRIVER = """
 import json, os, shutil, sys
 from dataclasses import asdict
 from pathlib import Path
-from sftkit.config.loading import load
+from sftkit.config.loading import load_config
 from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import open_shards
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
@@ -38,7 +38,7 @@ def launched(world, argv):
             try:
                 if world > 1:
                     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
-                config = load(TrainConfig, argv, extra_keys=extra_keys())
+                config = load_config(TrainConfig, argv, extra_keys=extra_keys())
                 report = train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
                 if rank == 0:
                     Path(config.output_dir, "report.json").write_text(json.dumps(asdict(report), default=str))

@@ -17,7 +17,7 @@ import typer
 from sftkit import __version__
 from sftkit.cli.options import Option, config_command
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.core.transformers_import import import_transformers_without_torch
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, UsageError
 
@@ -71,12 +71,12 @@ def preprocess(context: typer.Context) -> None:
     sftkit preprocess --data_config_path data.yaml --model_name_or_path MODEL --output_dir shards
     """
     with _exit_codes():
-        from sftkit.config.loading import load
+        from sftkit.config.loading import load_config
         from sftkit.execution.processes import deferred_interrupts
         from sftkit.preprocessing.worker_warmup import warm_up_workers
 
         with deferred_interrupts():  # OmegaConf turns an interrupt into an error of its own
-            config = load(PreprocessConfig, context.args)
+            config = load_config(PreprocessConfig, context.args)
         if config.executor == "local":
             warm_up_workers(config)
         _preprocess(config)
@@ -98,11 +98,11 @@ def inspect_shards(context: typer.Context) -> None:
     --verify 1 when anything is not as the manifest says.
     """
     with _exit_codes():
-        from sftkit.config.loading import load
+        from sftkit.config.loading import load_config
         from sftkit.execution.processes import deferred_interrupts
 
         with deferred_interrupts():
-            config = load(InspectConfig, context.args, first_word="directory")
+            config = load_config(InspectConfig, context.args, first_word="directory")
         _inspect(config)
 
 
@@ -113,12 +113,12 @@ def train(context: typer.Context) -> None:
     sftkit train --training_data_path shards --model_name_or_path MODEL --output_dir out
     """
     with _exit_codes():
-        from sftkit.config.loading import load
+        from sftkit.config.loading import load_config
         from sftkit.execution.processes import deferred_interrupts
         from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
         with deferred_interrupts():
-            config = load(TrainConfig, context.args, extra_keys=extra_keys(), check_extra=argument_problems)
+            config = load_config(TrainConfig, context.args, extra_keys=extra_keys(), check_extra=argument_problems)
         _train(config)
 
 
@@ -207,7 +207,7 @@ def _train(config: TrainConfig) -> None:
     silence_other_processes()
     arguments = make_training_arguments(config)
     with main_process_first() as main:
-        shards = find_or_build_shards(config, make_progress() if main else Silent())
+        shards = find_or_build_shards(config, make_progress() if main else SilentProgress())
     from sftkit.training.run import train
 
     with show_training() as listener, report_lost_processes():

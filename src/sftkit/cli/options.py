@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from sftkit.config.command_line import without_none
+from sftkit.config.command_line import strip_optional
 from sftkit.config.fields import choices_of, default_of, help_of, is_required, panel_of
 
 _BOOLEAN = "BOOL"
@@ -63,7 +63,7 @@ def options_of(schema: type[Any]) -> list[Option]:
 def _options(schema: type[Any], prefix: str, panel: str) -> typing.Iterator[Option]:
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
-        kind = without_none(hints[field.name])
+        kind = strip_optional(hints[field.name])
         heading = panel or panel_of(field)
         if dataclasses.is_dataclass(kind) and not prefix:
             yield from _options(typing.cast(type[Any], kind), f"{field.name}.", heading)

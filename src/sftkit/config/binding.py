@@ -15,9 +15,9 @@ from sftkit.config.fields import (
     FALSE_WORDS,
     TRUE_WORDS,
     choices_of,
+    did_you_mean,
     help_of,
     is_required,
-    nearest,
     plugins_of,
     words_of,
 )
@@ -44,7 +44,7 @@ class _InvalidError(Exception):
     """A value could not be read; its problem has been recorded."""
 
 
-def bind(cls: type[T], data: Mapping[str, Any], problems: list[Problem], *, section: str = "") -> T | None:
+def bind_config(cls: type[T], data: Mapping[str, Any], problems: list[Problem], *, section: str = "") -> T | None:
     """Make a `cls` from plain data; whatever is wrong is appended to `problems` and gives `None`.
 
     Strings are accepted where a number or a boolean is meant ("0.1", "False"), as command lines give them.
@@ -61,17 +61,17 @@ def field_types(cls: type[Any]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def aliases_of(section: str) -> Mapping[str, str]:
+def section_aliases(section: str) -> Mapping[str, str]:
     """The other names accepted in a section ("datasets[2]" reads as "datasets")."""
     return KEY_ALIASES.get(section.split("[")[0], {})
 
 
 def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Problem]) -> Any:
     if not isinstance(data, Mapping):
-        _fail(problems, section, f"{section or 'the config'} must hold keys and values, not {describe(data)}")
+        _fail(problems, section, f"{section or 'the config'} must hold keys and values, not {describe_value(data)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = field_types(cls)
-    aliases = aliases_of(section)
+    aliases = section_aliases(section)
     before = len(problems)
     values: dict[str, Any] = {}
     for given, value in data.items():
@@ -79,7 +79,7 @@ def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Prob
         path = f"{section}.{given}" if section else str(given)
         if name not in fields:
             known = [*fields, *(alias for alias, ours in aliases.items() if ours in fields)]
-            problems.append(Problem(path, f"unknown key {path!r}{nearest(str(given), known)}"))
+            problems.append(Problem(path, f"unknown key {path!r}{did_you_mean(str(given), known)}"))
         elif name in values:
             problems.append(Problem(path, f"{path!r} and {name!r} are the same key; give it once"))
         else:
@@ -150,7 +150,7 @@ def _convert(annotation: Any, value: Any, path: str, problems: list[Problem]) ->
         if value is None:
             return {}
         if not isinstance(value, Mapping):
-            _fail(problems, path, f"{path} must hold keys and values, not {describe(value)}")
+            _fail(problems, path, f"{path} must hold keys and values, not {describe_value(value)}")
         return {str(key): _convert(arguments[1], item, f"{path}.{key}", problems) for key, item in value.items()}
     return _convert_scalar(annotation, value, path, problems)
 
@@ -161,7 +161,7 @@ def _convert_list(inner: Any, value: Any, path: str, problems: list[Problem]) ->
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
         if inner is str and isinstance(value, (str, int, float)):
             return (str(value),)
-        _fail(problems, path, f"{path} must be a list, not {describe(value)}")
+        _fail(problems, path, f"{path} must be a list, not {describe_value(value)}")
     before = len(problems)
     items = []
     for index, item in enumerate(value):
@@ -181,21 +181,21 @@ def _convert_scalar(kind: Any, value: Any, path: str, problems: list[Problem]) -
             return value
         if str(text).lower() in _TRUE | _FALSE:
             return str(text).lower() in _TRUE
-        _fail(problems, path, f"{path} must be true or false, not {describe(value)}")
+        _fail(problems, path, f"{path} must be true or false, not {describe_value(value)}")
     if kind is int and not isinstance(value, bool):
         number = _number(text)
         if number is not None and number == int(number):
             return int(number)
-        _fail(problems, path, f"{path} must be a whole number, not {describe(value)}")
+        _fail(problems, path, f"{path} must be a whole number, not {describe_value(value)}")
     if kind is float and not isinstance(value, bool):
         number = _number(text)
         if number is not None:
             return number
-        _fail(problems, path, f"{path} must be a number, not {describe(value)}")
+        _fail(problems, path, f"{path} must be a number, not {describe_value(value)}")
     if kind is str and isinstance(value, (str, int, float)):
         return str(value)
     expected = {str: "text", int: "a whole number", float: "a number"}.get(kind, str(kind))
-    return _fail(problems, path, f"{path} must be {expected}, not {describe(value)}")
+    return _fail(problems, path, f"{path} must be {expected}, not {describe_value(value)}")
 
 
 def _number(value: Any) -> float | None:
@@ -210,7 +210,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def describe(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A value in words for an error message, cut short when it is long."""
     if value is None:
         return "nothing"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from sftkit.config.aliases import PATH_ALIASES
-from sftkit.config.binding import Problem, aliases_of, field_types
-from sftkit.config.fields import nearest
+from sftkit.config.binding import Problem, field_types, section_aliases
+from sftkit.config.fields import did_you_mean
 
 _BARE_OVERRIDE = re.compile(r"^([A-Za-z_][\w.\-\[\]]*)=(.*)$", re.DOTALL)
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
@@ -40,7 +40,7 @@ class CommandLine:
     problems: tuple[Problem, ...]
 
 
-def parse(argv: Sequence[str], schema: type[Any], extra_keys: Mapping[str, Any]) -> CommandLine:
+def parse_command_line(argv: Sequence[str], schema: type[Any], extra_keys: Mapping[str, Any]) -> CommandLine:
     """Read a command line against a config dataclass.
 
     Args:
@@ -81,7 +81,7 @@ def locate(key: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> tuple[
     """The canonical dotted path of a key and its annotation, or None when there is no such key."""
     head, *tail = _steps(PATH_ALIASES.get(key.replace("-", "_"), key))
     name = str(head).replace("-", "_")
-    name = aliases_of("").get(name, name)
+    name = section_aliases("").get(name, name)
     hints = field_types(schema)
     if name in hints:
         return _descend(name, hints[name], tail)
@@ -99,14 +99,14 @@ def unknown_key(key: str, spelled: str, schema: type[Any], extra_keys: Mapping[s
     """The problem of a key that does not exist, with the nearest one that does; `spelled` is what the user wrote."""
     section, _, last = key.rpartition(".")
     parent = locate(section, schema, extra_keys) if section else None
-    kind = without_none(parent[1]) if parent else None
+    kind = strip_optional(parent[1]) if parent else None
     if is_dataclass(kind):  # the section is right, the key in it is not
         known = [f"{section}.{name}" for name in field_types(typing.cast(type[Any], kind))]
-        return Problem(key, f"unknown {spelled}{nearest(f'{section}.{last}', known)}")
+        return Problem(key, f"unknown {spelled}{did_you_mean(f'{section}.{last}', known)}")
     names = option_names(schema, extra_keys)
-    aliases = [alias for alias, ours in aliases_of("").items() if ours in names]
+    aliases = [alias for alias, ours in section_aliases("").items() if ours in names]
     known = [*names, *PATH_ALIASES, *aliases, "help"]
-    return Problem(key, f"unknown {spelled}{nearest(key.replace('-', '_'), known)}")
+    return Problem(key, f"unknown {spelled}{did_you_mean(key.replace('-', '_'), known)}")
 
 
 def _steps(key: str) -> list[str | int]:
@@ -118,7 +118,7 @@ def _descend(path: str, annotation: Any, steps: list[str | int]) -> tuple[str, A
     if not steps:
         return path, annotation
     step, *rest = steps
-    inner = without_none(annotation)
+    inner = strip_optional(annotation)
     origin = typing.get_origin(inner)
     if inner is Any or (origin is not None and issubclass(origin, Mapping)):
         return path + "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps), Any
@@ -127,13 +127,13 @@ def _descend(path: str, annotation: Any, steps: list[str | int]) -> tuple[str, A
     if is_dataclass(inner) and isinstance(step, str):
         hints = field_types(typing.cast(type[Any], inner))
         name = step.replace("-", "_")
-        name = aliases_of(path).get(name, name)
+        name = section_aliases(path).get(name, name)
         if name in hints:
             return _descend(f"{path}.{name}", hints[name], rest)
     return None
 
 
-def without_none(annotation: Any) -> Any:
+def strip_optional(annotation: Any) -> Any:
     """`T` for `T | None`, anything else as it is."""
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         inner = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
@@ -143,7 +143,7 @@ def without_none(annotation: Any) -> Any:
 
 def _values_after(rest: _Lookahead, annotation: Any, *, several: bool) -> list[str]:
     """The values of `--key value`: a boolean may stand alone and then means true, a list takes all that follow."""
-    if without_none(annotation) is bool:
+    if strip_optional(annotation) is bool:
         following = rest.peek()
         return [next(rest)] if following is not None and following.lower() in _BOOLEAN_WORDS else ["true"]
     values = [next(rest)] if rest.next_is_value() else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, option
-from sftkit.config.schema import RUN, DataOptions
+from sftkit.config.schema import RUN_PANEL, DataOptions
 
 _OUTPUT = "Output"
 _MODEL = "Model"
@@ -38,18 +38,22 @@ class PreprocessConfig(DataOptions):
     executor: str = option(
         "local",
         choices=("local", "ray"),
-        panel=RUN,
+        panel=RUN_PANEL,
         help="Who runs the work units: worker processes of this machine, or a Ray cluster (extra: ray).",
     )
     ray_address: str | None = option(
         None,
-        panel=RUN,
+        panel=RUN_PANEL,
         help="The Ray cluster of executor=ray: auto for the one that this machine is part of, HOST:PORT, or null for "
         "one of this machine alone, for this run.",
     )
-    dry_run: bool = option(False, panel=RUN, help="Print the resolved config and the plan; write nothing.")
-    split_batches: bool = option(False, panel=RUN, help="Of `train`; accepted here so that one command line serves.")
-    use_flash_attn: bool = option(False, panel=RUN, help="Of `train`; accepted here so that one command line serves.")
+    dry_run: bool = option(False, panel=RUN_PANEL, help="Print the resolved config and the plan; write nothing.")
+    split_batches: bool = option(
+        False, panel=RUN_PANEL, help="Of `train`; accepted here so that one command line serves."
+    )
+    use_flash_attn: bool = option(
+        False, panel=RUN_PANEL, help="Of `train`; accepted here so that one command line serves."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,11 +164,11 @@ class TrainConfig(DataOptions):
     aim_repo: str | None = option(None, panel=_TRACKING, help="Aim repository to log to (extra: aim).")
     experiment: str | None = option(None, panel=_TRACKING, help="Aim experiment name.")
     training_arguments: Mapping[str, Any] = option(
-        factory=dict, panel=RUN, help="`transformers.TrainingArguments` fields, also as options of their own."
+        factory=dict, panel=RUN_PANEL, help="`transformers.TrainingArguments` fields, also as options of their own."
     )
 
 
-def as_preprocess(options: DataOptions, output_dir: str) -> PreprocessConfig:
+def to_preprocess_config(options: DataOptions, output_dir: str) -> PreprocessConfig:
     """The same data, tokenizer and rules as a config of `preprocess`, for the commands that build what they need.
 
     Training may stream shards; they are made of the whole data set all the same.

@@ -25,7 +25,7 @@ def read_yaml(text: str) -> Any:
         data = yaml.load(text, Loader=_ConfigLoader)
     except RecursionError:
         raise yaml.YAMLError("nested too deep") from None
-    check_plain(data)
+    check_plain_data(data)
     return data
 
 
@@ -44,11 +44,11 @@ def read_json(text: str) -> Any:
         raise yaml.YAMLError("nested too deep") from None
     except ValueError as error:
         raise yaml.YAMLError(str(error).split(";")[0]) from None
-    check_plain(data)
+    check_plain_data(data)
     return data
 
 
-def check_plain(data: Any) -> None:
+def check_plain_data(data: Any) -> None:
     """Look through all of a config file's data.
 
     Raises:
@@ -128,7 +128,7 @@ _OF_ONE_RUN = ("dry_run", "overwrite")  # leave to replace a data set was given 
 _OF_A_MANIFEST = frozenset({"format_version", "fingerprint"})
 
 
-def resolved_config(data: Mapping[str, Any]) -> dict[str, Any] | None:
+def extract_resolved_config(data: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a config file says that holds a resolved config, or a manifest; None for a config that someone wrote.
 
     A resolved config is known by its key `config`, which no file says of itself. Nothing in it refers to anything any

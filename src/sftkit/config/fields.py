@@ -96,7 +96,7 @@ def is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the closest known name, or `""` when nothing comes close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
@@ -111,12 +111,12 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     return None
 
 
-def plain(config: Any) -> Any:
+def to_plain_data(config: Any) -> Any:
     """A config dataclass as plain dicts and lists (JSON-ready), in field order."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        return {field.name: to_plain_data(getattr(config, field.name)) for field in dataclasses.fields(config)}
     if isinstance(config, Mapping):
-        return {str(key): plain(value) for key, value in config.items()}
+        return {str(key): to_plain_data(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return [plain(value) for value in config]
+        return [to_plain_data(value) for value in config]
     return config

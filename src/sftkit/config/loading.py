@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sftkit.config.aliases import PATH_ALIASES
-from sftkit.config.binding import Problem, aliases_of, bind, field_types
-from sftkit.config.command_line import Override, parse, without_none
+from sftkit.config.binding import Problem, bind_config, field_types, section_aliases
+from sftkit.config.command_line import Override, parse_command_line, strip_optional
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.config_files import read_json, read_yaml, resolved_config
+from sftkit.config.config_files import extract_resolved_config, read_json, read_yaml
 from sftkit.config.fields import is_literal, panel_of
 from sftkit.config.schema import ProcessorConfig
 from sftkit.errors import ConfigError, UsageError
@@ -42,7 +42,7 @@ _OF_THE_RUN = frozenset(
 _EXTRA_KEYS_FIELD = "training_arguments"
 
 
-def load(
+def load_config(
     schema: type[T],
     argv: Sequence[str],
     *,
@@ -65,7 +65,7 @@ def load(
         ConfigError: a file is at fault. Both hold every problem found, not the first.
     """
     extra_keys = extra_keys or {}
-    line = parse(argv, schema, extra_keys)
+    line = parse_command_line(argv, schema, extra_keys)
     usage = [problem.message for problem in line.problems]
     overrides = list(line.overrides)
     for position, word in enumerate(line.words):
@@ -135,7 +135,7 @@ def bind_merged(
     assert isinstance(data, dict)
     plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
     problems: list[Problem] = []
-    return bind(schema, plain, problems), problems, plain.get(_EXTRA_KEYS_FIELD) or {}
+    return bind_config(schema, plain, problems), problems, plain.get(_EXTRA_KEYS_FIELD) or {}
 
 
 def merge_files(
@@ -156,7 +156,7 @@ def merge_files(
     merged: dict[str, Any] = {}
     for path in paths:
         written = read_config_file(path)
-        data = resolved_config(written)
+        data = extract_resolved_config(written)
         resolved |= set() if data is None else {path}
         files.append((path, _unalias(written) if data is None else data))
         merged |= files[-1][1]
@@ -203,7 +203,7 @@ def _unalias(data: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in data.items():
         name = key.replace("-", "_") if "-" in key else key
-        name = aliases_of("").get(name, name)
+        name = section_aliases("").get(name, name)
         section, _, inner = PATH_ALIASES.get(name, "").partition(".")
         if inner:
             result.setdefault(section, {})
@@ -236,7 +236,7 @@ def _apply(overrides: Sequence[Override], merged: DictConfig) -> list[str]:
 
 def _value(override: Override) -> Any:
     """The text of an option as a value; text stays text, and the binding turns "8" and "False" into what is meant."""
-    annotation = without_none(override.annotation)
+    annotation = strip_optional(override.annotation)
     key = override.path.rsplit(".", 1)[-1]
     if annotation == tuple[str, ...]:
         return escape({key: _words(override.text)})[key]

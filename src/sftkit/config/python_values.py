@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 
-from sftkit.config.binding import Problem, bind, describe
+from sftkit.config.binding import Problem, bind_config, describe_value
 from sftkit.config.command_line import locate, unknown_key
 from sftkit.config.fields import default_of, is_required
 from sftkit.config.loading import bind_merged, escape, merge_files
@@ -29,15 +29,15 @@ def load_values(
     extra_keys: Mapping[str, Any] | None = None,
     check_extra: Callable[[Mapping[str, Any]], list[str]] = lambda _: [],
 ) -> T:
-    """Load a command's configuration from Python values, merged as `load` merges files and a command line.
+    """Load a command's configuration from Python values, merged as `load_config` merges files and a command line.
 
     Args:
         schema: the command's config dataclass.
         config: an instance of it, the path of a config file, or several paths; later files win.
         values: keys and their values, which win over `config`. A key may be dotted (`dataprocessor.seed`). A mapping
             is merged into what `config` holds, anything else replaces it. Text is literal: `${` refers to nothing.
-        extra_keys: as for `load`.
-        check_extra: as for `load`.
+        extra_keys: as for `load_config`.
+        check_extra: as for `load_config`.
 
     Raises:
         ConfigError: with every problem found.
@@ -56,7 +56,7 @@ def load_values(
             data_config = given.get("data_config_path")
         if not values and data_config is None:
             problems: list[Problem] = []
-            bound = bind(schema, given, problems)
+            bound = bind_config(schema, given, problems)
             return _checked(bound, problems, [], check_extra(given.get("training_arguments") or {}))
         merged = merge_files((), data_config, given)
     else:
@@ -92,7 +92,7 @@ def _set_values(
                 raise IndexError  # OmegaConf would turn the list into a mapping
             OmegaConf.update(merged, path, escape(value, literal=True), force_add=True)
         except UnsupportedValueType:
-            problems.append(f"{key} cannot be {describe(value)}: give text, numbers, lists, or keys and values")
+            problems.append(f"{key} cannot be {describe_value(value)}: give text, numbers, lists, or keys and values")
         except (OmegaConfBaseException, IndexError, AttributeError, TypeError, AssertionError):
             problems.append(f"{key} cannot be set: the config has no such entry")
     return problems
@@ -132,5 +132,6 @@ def _paths_of(config: object, schema: type[Any]) -> list[str]:
     if isinstance(paths, (list, tuple)) and all(isinstance(path, (str, os.PathLike)) for path in paths):
         return [os.fspath(path) for path in paths]
     raise ConfigError(
-        f"config must be a {schema.__name__}, the path of a config file or a list of paths, not {describe(config)}"
+        f"config must be a {schema.__name__}, the path of a config file or a list of paths, "
+        f"not {describe_value(config)}"
     )

@@ -28,7 +28,7 @@ SECRET_KEYS = frozenset({"storage_options"})
 _DATA = "Data"
 _TOKENIZER = "Tokenizer"
 _ROWS = "Rows"
-RUN = "Run"  # in the help of every command
+RUN_PANEL = "Run"  # in the help of every command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class DataOptions:
 
     config: tuple[str, ...] = option(
         (),
-        panel=RUN,
+        panel=RUN_PANEL,
         help="YAML or JSON file with any of these keys, or a manifest, whose run is then repeated; may be repeated, "
         "later ones win.",
     )
@@ -148,7 +148,7 @@ class DataOptions:
     )
     trust_packages: tuple[str, ...] = option(
         (),
-        panel=RUN,
+        panel=RUN_PANEL,
         help="Installed packages whose functions `data_handlers` may name; those in modules of your own, which are not "
         "installed, need no leave.",
     )
@@ -210,18 +210,18 @@ class DataOptions:
     engine: str = option(
         "auto",
         choices=("auto", "reference"),
-        panel=RUN,
+        panel=RUN_PANEL,
         help="auto: fast engines wherever they prove equal to the reference; reference: tokenizers and Jinja2 only.",
     )
     engine_verify: float = option(
         0.001,
-        panel=RUN,
+        panel=RUN_PANEL,
         help="Fraction of rows that a fast engine makes and the reference makes again to compare.",
     )
     num_workers: int | None = option(
         None,
-        panel=RUN,
+        panel=RUN_PANEL,
         help="Worker processes; by default the cores this process may use (of Ray: the cluster's).",
     )
-    unit_size: int = option(4 << 20, panel=RUN, help="Bytes of source one work unit covers.")
-    log_level: str = option("warning", choices=LOG_LEVELS, panel=RUN, help="How much is logged.")
+    unit_size: int = option(4 << 20, panel=RUN_PANEL, help="Bytes of source one work unit covers.")
+    log_level: str = option("warning", choices=LOG_LEVELS, panel=RUN_PANEL, help="How much is logged.")

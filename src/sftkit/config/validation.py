@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import RESERVED_VARIABLES, DataOptions, DatasetConfig
 from sftkit.errors import ConfigError
 
@@ -30,7 +30,7 @@ _SIMPLE_KEYS = (
 )
 
 
-def validate(config: DataOptions) -> None:
+def validate_config(config: DataOptions) -> None:
     """Check a config as a whole.
 
     Raises:
@@ -97,7 +97,7 @@ def _template_problems(config: DataOptions) -> Iterator[str]:
     for name in sorted(RESERVED_VARIABLES & set(config.chat_template_kwargs)):
         yield f"chat_template_kwargs may not hold {name!r}: apply_chat_template takes it for itself"
     try:
-        json.dumps(plain(config.chat_template_kwargs))
+        json.dumps(to_plain_data(config.chat_template_kwargs))
     except TypeError as error:
         yield f"chat_template_kwargs must hold what JSON can: {error}"
 

@@ -24,7 +24,7 @@ class TextPart:
     altered: bool
 
 
-def visible(text: str, *, whitespace: bool = False, reserved: str = "") -> Iterator[TextPart]:
+def visible_parts(text: str, *, whitespace: bool = False, reserved: str = "") -> Iterator[TextPart]:
     r"""Make every character of a text visible and harmless to a terminal.
 
     Control and invisible characters become `\x1b` or `\u202e`, as Python writes them.
@@ -40,15 +40,17 @@ def visible(text: str, *, whitespace: bool = False, reserved: str = "") -> Itera
         if match.start() > start:
             yield TextPart(text[start : match.start()], False)
         character = match[0]
-        yield TextPart(_WHITESPACE[character] if character in _WHITESPACE else escaped(character), True)
+        yield TextPart(_WHITESPACE[character] if character in _WHITESPACE else escape_character(character), True)
         start = match.end()
     if start < len(text):
         yield TextPart(text[start:], False)
 
 
-def one_line(text: str, *, reserved: str = "") -> str:
+def escape_to_one_line(text: str, *, reserved: str = "") -> str:
     """A name or path from data, escaped, on one line; `reserved` characters are escaped too."""
-    return "".join(part.text for part in visible(text, reserved=reserved)).replace("\n", "\\n").replace("\t", "\\t")
+    return (
+        "".join(part.text for part in visible_parts(text, reserved=reserved)).replace("\n", "\\n").replace("\t", "\\t")
+    )
 
 
 def terminal_safe_json(document: str) -> str:
@@ -56,7 +58,7 @@ def terminal_safe_json(document: str) -> str:
     return _UNSEEN_CHARACTER.sub(lambda match: _json_escape(match[0]), document)
 
 
-def escaped(character: str) -> str:
+def escape_character(character: str) -> str:
     r"""One character as Python writes it: `\x1b`, `\u202e`, `\U000e0041`."""
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Someone who shows progress. `sftkit.console` has the implementations."""
+    """Someone who shows progress. `sftkit.cli.console` has the implementations."""
 
     def begin(self, stage: str, total: int) -> None:
         """A stage begins; its steps add up to `total`."""
@@ -22,7 +22,7 @@ class Progress(Protocol):
 
 
 @contextmanager
-def shown(progress: Progress, stage: str, total: int) -> Iterator[None]:
+def progress_stage(progress: Progress, stage: str, total: int) -> Iterator[None]:
     """One stage, from its beginning to its end, whichever way it ends."""
     progress.begin(stage, total)
     try:
@@ -31,7 +31,7 @@ def shown(progress: Progress, stage: str, total: int) -> Iterator[None]:
         progress.end()
 
 
-class Silent:
+class SilentProgress:
     """Shows nothing."""
 
     def begin(self, stage: str, total: int) -> None:
@@ -58,7 +58,7 @@ class Stopwatch:
         self._since = now
 
 
-def summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def sum_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Seconds by name, over several processes or units."""
     total: dict[str, float] = {}
     for part in parts:

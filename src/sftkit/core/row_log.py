@@ -1,4 +1,4 @@
-"""TODO."""
+"""The row log: counts of rows read, dropped and quarantined, and the quarantined rows themselves."""
 
 from __future__ import annotations
 
@@ -8,129 +8,151 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
-"""Rules of the audit that only the one who makes the tokens can see broken (`RowLog.note`)."""
+"""Audit rules that can only be checked while a row is tokenized; see `RowLog.flag`."""
 
+LONE_SURROGATE = "text with a lone surrogate, which UTF-8 cannot encode"
+"""Why a row is quarantined whose text holds one half of a surrogate pair."""
 
-HALF_PAIR = "text with half a surrogate pair, which is no character"
+MAX_CONTENT_CHARACTERS, MAX_REASON_CHARACTERS = 2000, 500
+"""Characters kept of a quarantined row's content and of its reason."""
+
+UNREADABLE, UNUSABLE = "unread", "unusable"
+"""Kinds of quarantined rows: those the source reader rejects, and those a later step rejects."""
+
+_UNREADABLE_BUFFERED = 200
 
 
 class RowError(Exception):
-    """A row cannot be used. Raised inside the pipeline, ends in quarantine; the message is the reason."""
+    """A row is unusable. The pipeline quarantines the row with the message as its reason."""
 
 
 class RowDroppedError(Exception):
-    """A rule of the config takes a row out. Raised inside the pipeline, ends in a count; the message is the reason."""
+    """A rule of the config drops a row. The pipeline counts the row under the message."""
 
 
 class EngineDifferenceError(Exception):
-    """A fast engine made something else of a row than the reference did. Ends in the run being made by the reference.
-
-    engine: `encoder` or `renderer`. sample: what it was given, cut. index: its place among the texts of the call,
-    None when there was one only. place: `path:row`, once it is known.
-    """
+    """A fast engine and the reference engine disagree on a row. The run falls back to the reference engine."""
 
     def __init__(self, engine: str, sample: str, index: int | None = None, place: str = "") -> None:
+        """Describe the difference.
+
+        Args:
+            engine: `encoder` or `renderer`.
+            sample: the input, truncated.
+            index: index of the text within the call, None for a call with a single text.
+            place: `path:row`, once known.
+        """
         super().__init__(engine, sample, index, place)
         self.engine, self.sample, self.index, self.place = engine, sample, index, place
 
     def at(self, place: str) -> EngineDifferenceError:
-        """The same difference with its place known."""
+        """Return the same error with `place` set."""
         return EngineDifferenceError(self.engine, self.sample, None, place)
 
 
-def checked_text(text: str) -> str:
-    """The text itself, when all of it is characters (tokenizers take nothing else).
+def require_valid_text(text: str) -> str:
+    r"""Return the text if UTF-8 can encode it; tokenizers accept nothing else.
 
     Raises:
-        RowError: it holds half a surrogate pair.
+        RowError: The text holds a lone surrogate.
+
+    Example:
+        >>> require_valid_text("naïve")
+        'naïve'
+        >>> require_valid_text("\ud83d")
+        Traceback (most recent call last):
+        sftkit.core.row_log.RowError: text with a lone surrogate, which UTF-8 cannot encode
     """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RowError(HALF_PAIR) from None
+        raise RowError(LONE_SURROGATE) from None
     return text
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that was quarantined: its number within the source (the first is 1), why, and what it held."""
+    """A quarantined row."""
 
     number: int
+    """Row number within its source, starting at 1."""
     reason: str
     content: str
-
-
-MOST_CONTENT, MOST_REASON = 2000, 500
-"""Characters that are kept of a bad row, and of the reason why it is one."""
-
-
-UNREAD, UNUSABLE = "unread", "unusable"
-"""Bad rows by who finds them: the reader of the source, or those who have the rows after it."""
-
-
-_HELD = 200
+    """The beginning of the row, as text."""
 
 
 @dataclass
 class RowLog:
-    """What happened to rows: how many were read, which a rule dropped (counted), which are unusable (kept), which the
-    audit is to name.
+    """Row accounting of one work unit: rows read, dropped, quarantined and flagged.
 
-    drops: by the handler that dropped them and the reason. bad: unusable rows that were not put aside. quarantined: how
-    many are unusable, put aside or not. noted: numbers of rows by the name of a rule of the audit; of rows that do not
-    pass after all, too. kind: UNREAD or UNUSABLE. handler: who has the rows. put_aside: takes bad rows of a kind out of
-    memory, some at a time, in the order of their numbers; without it they stay.
+    Example:
+        >>> log = RowLog(handler="skip_large_text")
+        >>> log.drop("too long", 2)
+        >>> log.quarantine(3, "no messages", {"text": "a"})
+        >>> log.dropped, log.bad
+        (Counter({'too long': 2}), [BadRow(number=3, reason='no messages', content='{"text": "a"}')])
     """
 
     read: int = 0
+    """Rows read, including quarantined ones."""
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Number of dropped rows by (handler, reason)."""
     bad: list[BadRow] = field(default_factory=list)
+    """Quarantined rows that were not yet passed to `on_bad_rows`."""
     quarantined: int = 0
-    noted: dict[str, set[int]] = field(default_factory=dict)
+    """Number of all quarantined rows."""
+    flagged: dict[str, set[int]] = field(default_factory=dict)
+    """Row numbers by audit rule. May include rows that were dropped or quarantined later."""
     kind: str = UNUSABLE
+    """Kind of the rows this log quarantines: UNREADABLE or UNUSABLE."""
     handler: str = ""
-    put_aside: Callable[[str, Sequence[BadRow]], None] | None = None
+    """Name of the handler that is processing rows."""
+    on_bad_rows: Callable[[str, Sequence[BadRow]], None] | None = None
+    """Called with a kind and quarantined rows of that kind, in order of their numbers, some at a time. Without it, all
+    quarantined rows stay in `bad`."""
 
     @property
     def dropped(self) -> Counter[str]:
-        """How many rows were dropped for each reason."""
+        """Number of dropped rows by reason."""
         dropped: Counter[str] = Counter()
         for (_, reason), count in self.drops.items():
             dropped[reason] += count
         return dropped
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count rows that a rule of the config takes out."""
+        """Count rows that a rule of the config drops."""
         if count:
             self.drops[self.handler, reason] += count
 
-    def note(self, rule: str, number: int) -> None:
-        """Have the audit name a row under one of its rules, for what only the one who makes its tokens can see."""
-        self.noted.setdefault(rule, set()).add(number)
+    def flag(self, rule: str, number: int) -> None:
+        """Report a row under an audit rule that only the tokenizing step can check."""
+        self.flagged.setdefault(rule, set()).add(number)
 
     def quarantine(self, number: int, reason: str, content: object) -> None:
-        """Keep a row that cannot be used, with its reason (on one line) and what it held, both cut short."""
-        self.bad.append(BadRow(number, _one_line(reason[:MOST_REASON]), _as_text(content)[:MOST_CONTENT]))
+        """Quarantine a row. Reason and content are truncated, and the reason is put on one line."""
+        self.bad.append(
+            BadRow(number, _to_printable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS])
+        )
         self.quarantined += 1
-        if self.kind == UNREAD and len(self.bad) >= _HELD:
-            self.settle()  # any number of them may come between two batches
+        if self.kind == UNREADABLE and len(self.bad) >= _UNREADABLE_BUFFERED:
+            self.flush()  # a reader may reject any number of rows between two batches
 
-    def beside(self) -> RowLog:
-        """A log for rows of the same source that cannot be read; `join` takes it in."""
-        return RowLog(kind=UNREAD, put_aside=self.put_aside)
+    def for_unreadable(self) -> RowLog:
+        """Return a log for the reader of the same source; pass it to `merge` afterwards."""
+        return RowLog(kind=UNREADABLE, on_bad_rows=self.on_bad_rows)
 
-    def join(self, unread: RowLog) -> None:
-        """Count the rows that could not be read, and keep them, among the others."""
-        self.read += unread.quarantined
-        self.quarantined += unread.quarantined
-        unread.settle()
-        self.bad = sorted([*self.bad, *unread.bad], key=_number)
-        self.settle()
+    def merge(self, unreadable: RowLog) -> None:
+        """Add the rows that the source reader quarantined."""
+        self.read += unreadable.quarantined
+        self.quarantined += unreadable.quarantined
+        unreadable.flush()
+        self.bad = sorted([*self.bad, *unreadable.bad], key=_number)
+        self.flush()
 
-    def settle(self) -> None:
-        """Put the bad rows aside. Those that come after must have higher numbers."""
-        if self.put_aside is not None and self.bad:
-            self.put_aside(self.kind, sorted(self.bad, key=_number))
+    def flush(self) -> None:
+        """Pass the quarantined rows to `on_bad_rows`. Rows quarantined later must have higher numbers."""
+        if self.on_bad_rows is not None and self.bad:
+            self.on_bad_rows(self.kind, sorted(self.bad, key=_number))
             self.bad = []
 
 
@@ -138,15 +160,15 @@ def _number(row: BadRow) -> int:
     return row.number
 
 
-def _as_text(content: object) -> str:
+def _to_text(content: object) -> str:
     if isinstance(content, str):
         return content
     try:
         return json.dumps(content, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):  # what a function of the user's own put into a row
+    except (TypeError, ValueError, RecursionError):  # objects that user functions put into rows
         return f"({type(content).__name__} that JSON cannot hold)"
 
 
-def _one_line(text: str) -> str:
-    """Text without what a terminal would obey, or could not print: reasons quote data."""
+def _to_printable(text: str) -> str:
+    """Escape control characters and line ends: reasons quote untrusted data and are printed to terminals."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -51,65 +51,65 @@ class Ragged:
     def from_lists(cls, rows: Sequence[Sequence[int] | Ids]) -> Ragged:
         """Flatten lists or arrays of ids."""
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
-        offsets = offsets_of(lengths)
+        offsets = lengths_to_offsets(lengths)
         values = np.empty(int(offsets[-1]), np.int32)
         for row, start in zip(rows, offsets, strict=False):
             values[start : start + len(row)] = row
         return cls(values, offsets)
 
     @classmethod
-    def of_lengths(cls, values: Ids, lengths: Offsets) -> Ragged:
+    def from_lengths(cls, values: Ids, lengths: Offsets) -> Ragged:
         """Values laid end to end and the length of each row, shape (rows,)."""
-        return cls(values, offsets_of(lengths))
+        return cls(values, lengths_to_offsets(lengths))
 
-    def take(self, keep: Mask) -> Ragged:
+    def filter(self, keep: Mask) -> Ragged:
         """The rows where `keep` (bool, shape (rows,)) is true, in order."""
         if keep.all():
             return self
         lengths = self.lengths
-        return Ragged(self.values[np.repeat(keep, lengths)], offsets_of(lengths[keep]))
+        return Ragged(self.values[np.repeat(keep, lengths)], lengths_to_offsets(lengths[keep]))
 
-    def head(self, limits: Offsets) -> Ragged:
+    def truncate(self, limits: Offsets) -> Ragged:
         """The first `limits[i]` values of each row i (all of a shorter row)."""
         lengths = self.lengths
         if (lengths <= limits).all():
             return self
         kept = np.minimum(lengths, limits)
         position = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], lengths)
-        return Ragged(self.values[position < np.repeat(kept, lengths)], offsets_of(kept))
+        return Ragged(self.values[position < np.repeat(kept, lengths)], lengths_to_offsets(kept))
 
-    def sums(self, flags: Mask) -> Offsets:
+    def count_per_row(self, flags: Mask) -> Offsets:
         """How many values of each row are flagged; `flags` is bool, shape (total,)."""
         running = np.concatenate(([0], np.cumsum(flags, dtype=np.int64)))
         return running[self.offsets[1:]] - running[self.offsets[:-1]]
 
 
-def predicted(labels: Ragged) -> Mask:
+def trained_mask(labels: Ragged) -> Mask:
     """Which labels carry a loss, shape (total,): nothing comes before the first token of a row to predict it from."""
     trained: Mask = labels.values != IGNORE_INDEX
     trained[labels.offsets[:-1][labels.lengths > 0]] = False
     return trained
 
 
-def offsets_of(lengths: Offsets) -> Offsets:
+def lengths_to_offsets(lengths: Offsets) -> Offsets:
     """Lengths of rows -> offsets of a `Ragged`."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
-def put_together(first: Mask, ones: Ragged, others: Ragged) -> Ragged:
+def ragged_where(first: Mask, ones: Ragged, others: Ragged) -> Ragged:
     """Rows of two columns as one: those of `ones` where `first` (bool, shape (rows,)) is true, else of `others`."""
     lengths = np.empty(len(first), np.int64)
     lengths[first], lengths[~first] = ones.lengths, others.lengths
     from_ones = np.repeat(first, lengths)
     values = np.empty(len(from_ones), ones.values.dtype)
     values[from_ones], values[~from_ones] = ones.values, others.values
-    return Ragged.of_lengths(values, lengths)
+    return Ragged.from_lengths(values, lengths)
 
 
 @dataclass(frozen=True)
-class Supervised:
+class LabeledTokens:
     """Ids of some rows and their labels, of the same shape."""
 
     input_ids: Ragged
@@ -132,17 +132,17 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def keep(self, keep: Mask) -> Batch:
+    def filter(self, keep: Mask) -> Batch:
         """The rows where `keep` is true, in order."""
         if keep.all():
             return self
         rows = [row for row, kept in zip(self.rows, keep, strict=True) if kept]
-        return Batch(rows, self.numbers[keep], {name: column.take(keep) for name, column in self.tokens.items()})
+        return Batch(rows, self.numbers[keep], {name: column.filter(keep) for name, column in self.tokens.items()})
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows start to stop, stop left out."""
         places = np.arange(len(self))
-        return self.keep((places >= start) & (places < stop))
+        return self.filter((places >= start) & (places < stop))
 
     def with_rows(self, rows: list[Row]) -> Batch:
         """The same rows with other Python columns."""

@@ -10,7 +10,7 @@ _VALIDATION_NAMES = frozenset({"validation", "valid", "val", "eval", "evaluation
 _TRAIN_NAMES = frozenset({"train", "training"})
 
 
-def split_of_name(name: str) -> str | None:
+def split_from_path(name: str) -> str | None:
     """The split that a relative path names in its last telling part ("data/val-0001.parquet" -> "validation")."""
     for part in reversed(name.lower().split("/")):
         words = part.replace("_", "-").replace(".", "-").split("-")

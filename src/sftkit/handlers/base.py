@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from sftkit.core.row_log import EngineDifferenceError, RowDroppedError, RowError, RowLog, checked_text
-from sftkit.core.rows import Batch, Ragged, Row, Supervised
+from sftkit.core.row_log import EngineDifferenceError, RowDroppedError, RowError, RowLog, require_valid_text
+from sftkit.core.rows import Batch, LabeledTokens, Ragged, Row
 from sftkit.errors import ConfigError
 from sftkit.sandbox.render_limits import TemplateLimitError
 
@@ -56,10 +56,10 @@ class Tools(Protocol):
     def encode(self, texts: Sequence[str], *, truncation: bool = False, max_length: int | None = None) -> Ragged:
         """Ids of each text as the tokenizer's call gives them."""
 
-    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> Supervised:
+    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> LabeledTokens:
         """Ids of rendered conversations and labels inside their spans."""
 
-    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> Supervised:
+    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> LabeledTokens:
         """Ids of each text and labels after its input."""
 
 
@@ -102,7 +102,7 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
             log.drop(str(reason))
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(str(batch.numbers[index])) from None
-    return batch.keep(kept), values
+    return batch.filter(kept), values
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def text_in(row: Row, column: str) -> str:
     except KeyError:
         raise RowError(missing_column_message(column, row)) from None
     if isinstance(value, str):
-        return checked_text(value)
+        return require_valid_text(value)
     if value is None:
         raise RowError(f"column {column!r} is null where text should be")
     raise RowError(f"column {column!r} must be text, not {type(value).__name__}")

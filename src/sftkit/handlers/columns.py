@@ -135,7 +135,7 @@ class SkipLargeText(Handler):
                 lengths = np.array(measured, np.int64)
             kept = lengths < self.max_length
             log.drop(f"skip_large_text: {self.column_name} has {self.max_length} or more", int((~kept).sum()))
-            return batch.keep(kept)
+            return batch.filter(kept)
 
         return step
 

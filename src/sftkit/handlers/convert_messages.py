@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from sftkit.config.binding import describe
-from sftkit.config.fields import nearest, option
+from sftkit.config.binding import describe_value
+from sftkit.config.fields import did_you_mean, option
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
@@ -90,7 +90,9 @@ class ConvertToMessages(Handler):
         """Convert each row."""
         for name, role in self.roles.items():
             if role not in ROLES:
-                raise ConfigError(f"convert_to_messages: roles.{name}: unknown role {role!r}{nearest(role, ROLES)}")
+                raise ConfigError(
+                    f"convert_to_messages: roles.{name}: unknown role {role!r}{did_you_mean(role, ROLES)}"
+                )
         return row_step(self._convert)
 
     def _convert(self, row: Row) -> Row:
@@ -147,7 +149,9 @@ class ConvertToMessages(Handler):
         role = ROLES.get(self.roles.get(name, name)) if isinstance(name, str) else None
         if role is None:
             known = {**ROLES, **self.roles}
-            raise RowError(f"unknown role {describe(name)}{nearest(str(name), known)}; `roles` can say what it is")
+            raise RowError(
+                f"unknown role {describe_value(name)}{did_you_mean(str(name), known)}; `roles` can say what it is"
+            )
         return role
 
 

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES
-from sftkit.config.binding import Problem, bind, describe, field_types
-from sftkit.config.fields import nearest
+from sftkit.config.binding import Problem, bind_config, describe_value, field_types
+from sftkit.config.fields import did_you_mean
 from sftkit.config.schema import DatasetConfig, HandlerConfig
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch
@@ -131,8 +131,8 @@ def _build_link(config: HandlerConfig, where: str, problems: list[Problem]) -> C
         problems.append(
             Problem(
                 where,
-                f"{where}: unknown handler {config.name!r}{nearest(config.name, HANDLERS)}; known handlers: {known}, "
-                "or package.module:function",
+                f"{where}: unknown handler {config.name!r}{did_you_mean(config.name, HANDLERS)}; "
+                f"known handlers: {known}, or package.module:function",
             )
         )
         return None
@@ -144,7 +144,7 @@ def _build_link(config: HandlerConfig, where: str, problems: list[Problem]) -> C
         if ours in arguments:
             problems.append(Problem(where, f"{where}.{config.name}: {ours!r} is given twice, once as {key!r}"))
         arguments[ours] = value
-    handler = bind(kind, arguments, problems, section=f"{where}.{config.name}")
+    handler = bind_config(kind, arguments, problems, section=f"{where}.{config.name}")
     return ConfiguredHandler(name, handler, removed) if handler is not None else None
 
 
@@ -166,7 +166,7 @@ def _arguments(config: HandlerConfig, where: str, problems: list[Problem]) -> tu
         columns = tuple(removed)
     else:
         problems.append(
-            Problem(where, f"{where}.arguments.remove_columns must be all or a list, not {describe(removed)}")
+            Problem(where, f"{where}.arguments.remove_columns must be all or a list, not {describe_value(removed)}")
         )
         columns = ()
     return {**given, **{str(key): value for key, value in keywords.items()}}, columns

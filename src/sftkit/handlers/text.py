@@ -12,8 +12,8 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step, Tools, missing_column_message, row_step, text_in
-from sftkit.sandbox.render_limits import TemplateLimitError, limited
-from sftkit.sandbox.template_check import refuse_endless
+from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
+from sftkit.sandbox.template_check import check_template_operations
 
 _PLACEHOLDER = re.compile(r"\{\{([\s0-9A-Za-z_\-.]+)\}\}")
 
@@ -65,15 +65,15 @@ class ApplyCustomJinjaTemplate(Handler):
 
         eos = tools.eos_token if self.add_eos_token else ""
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-        refuse_endless(self.template)
+        check_template_operations(self.template)
         try:
-            template = limited(lambda: environment.from_string(self.template), self.template)
+            template = render_within_limits(lambda: environment.from_string(self.template), self.template)
         except TemplateSyntaxError as error:
             raise ConfigError(f"template is not valid Jinja: line {error.lineno}: {error.message}") from None
 
         def render(row: Row) -> Row:
             try:
-                text = limited(lambda: template.render({"element": row, **row}), row)
+                text = render_within_limits(lambda: template.render({"element": row, **row}), row)
             except TemplateLimitError:
                 raise
             except UndefinedError as error:

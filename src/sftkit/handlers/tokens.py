@@ -8,7 +8,7 @@ import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.core.row_log import PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, Supervised
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, LabeledTokens, Ragged, Row
 from sftkit.handlers.base import Handler, Step, Tools, check_positive, locate_engine_differences, map_rows, text_in
 
 _SPACE = (" ", "\n", "\t")
@@ -104,24 +104,24 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
             batch, screened = map_rows(batch, log, lambda row: tools.screen(row, column))
             for number, (_, holds_tokens) in zip(batch.numbers, screened, strict=True):
                 if holds_tokens:
-                    log.note(SPECIAL_TOKEN_IN_CONTENT, int(number))
+                    log.flag(SPECIAL_TOKEN_IN_CONTENT, int(number))
             batch, turns = map_rows(
                 batch.with_rows([row for row, _ in screened]), log, lambda row: tools.find_turns(row, column)
             )
             for number, row in zip(batch.numbers, batch.rows, strict=True):
                 if tools.prompts_differ(row, column):
-                    log.note(PROMPT_MISMATCH, int(number))
+                    log.flag(PROMPT_MISMATCH, int(number))
             with locate_engine_differences(batch):
                 made = tools.encode_conversations([t[0] for t in turns], [t[1] for t in turns])
             if self.max_seq_length is not None:
                 limits = np.full(len(batch), self.max_seq_length, np.int64)
-                made = Supervised(made.input_ids.head(limits), made.labels.head(limits))
+                made = LabeledTokens(made.input_ids.truncate(limits), made.labels.truncate(limits))
             return add_token_columns(batch, made)
 
         return step
 
 
-def add_token_columns(batch: Batch, made: Supervised) -> Batch:
+def add_token_columns(batch: Batch, made: LabeledTokens) -> Batch:
     """A batch with `input_ids`, `labels` and an `attention_mask` of ones."""
     columns = {INPUT_IDS: made.input_ids, LABELS: made.labels, ATTENTION_MASK: _ones(made.input_ids)}
     return batch.with_tokens(**columns)

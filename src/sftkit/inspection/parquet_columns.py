@@ -10,7 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sftkit.audit.checks.packs import PackBoundaries, Packing, pack_boundaries
-from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Ids, Mask, Offsets, Ragged, offsets_of
+from sftkit.core.rows import (
+    IGNORE_INDEX,
+    INPUT_IDS,
+    LABELS,
+    SEQ_LENGTHS,
+    Ids,
+    Mask,
+    Offsets,
+    Ragged,
+    lengths_to_offsets,
+)
 from sftkit.errors import SourceError
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_parquet
@@ -167,10 +177,10 @@ def _ragged(column: pa.ChunkedArray, name: str, path: AnyPath) -> Ragged:
     lengths = [np.asarray(pc.fill_null(pc.list_value_length(chunk), 0)) for chunk in column.chunks]
     values = [_values(chunk, name, path) for chunk in column.chunks]
     if len(values) == 1:
-        return Ragged(values[0], offsets_of(lengths[0].astype(np.int64)))
+        return Ragged(values[0], lengths_to_offsets(lengths[0].astype(np.int64)))
     empty = np.zeros(0, np.int32)
     joined = np.concatenate([empty, *lengths]).astype(np.int64)
-    return Ragged(np.concatenate([empty, *values]), offsets_of(joined))
+    return Ragged(np.concatenate([empty, *values]), lengths_to_offsets(joined))
 
 
 def _values(chunk: pa.Array, name: str, path: AnyPath) -> Ids:
@@ -195,7 +205,7 @@ def _aligned(column: Ragged, ids: Ragged, missing: int) -> Ids:
     lengths = ids.lengths
     position = np.arange(len(ids.values)) - np.repeat(ids.offsets[:-1], lengths)
     values = np.full(len(ids.values), missing, np.int32)
-    values[position < np.repeat(kept, lengths)] = column.head(kept).values
+    values[position < np.repeat(kept, lengths)] = column.truncate(kept).values
     return values
 
 

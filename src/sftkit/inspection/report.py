@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.config.commands import InspectConfig
-from sftkit.core.progress import Progress, Silent
+from sftkit.core.progress import Progress, SilentProgress
 from sftkit.errors import TokenizerError
 from sftkit.inspection.audit.audit_shards import ShardAudit, audit_shards
 from sftkit.inspection.audit.shard_origin import ShardOrigin, find_origin
@@ -55,7 +55,7 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     fields = text_column_names(shards, config.dataset_text_field)
     summary = summarize(narrowed, config.dataset_text_field)
     if is_audited(config):
-        audit = audit_shards(config, narrowed, fields, progress or Silent())
+        audit = audit_shards(config, narrowed, fields, progress or SilentProgress())
         return Report(summary, (), (), audit)
     scope = row_scope(shards, narrowed)
     if not config.rows:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.config.schema import DataOptions
-from sftkit.core.rows import Ids, Offsets, offsets_of
+from sftkit.core.rows import Ids, Offsets, lengths_to_offsets
 
 NONE, BFD, WRAPPED = "none", "bfd", "wrapped"
 """What `packing` may be."""
@@ -42,12 +42,12 @@ class Packs:
     @property
     def sizes(self) -> Offsets:
         """Tokens of each pack, shape (packs,)."""
-        return np.diff(offsets_of(self.lengths.astype(np.int64))[self.offsets])
+        return np.diff(lengths_to_offsets(self.lengths.astype(np.int64))[self.offsets])
 
     def take(self, packs: Offsets) -> Packs:
         """These packs, in this order."""
         counts = np.diff(self.offsets)[packs]
-        offsets = offsets_of(counts)
+        offsets = lengths_to_offsets(counts)
         pieces = np.arange(offsets[-1])
         pieces += np.repeat(self.offsets[packs] - offsets[:-1], counts)
         return Packs(self.rows[pieces], self.starts[pieces], self.lengths[pieces], offsets)
@@ -77,13 +77,13 @@ def pack_wrapped(lengths: Offsets | Ids, capacity: int) -> Packs:
     begins = ends - lengths
     first = begins // capacity  # pack
     counts = np.where(ends > begins, (ends - 1) // capacity - first + 1, 0)
-    offsets = offsets_of(counts)
+    offsets = lengths_to_offsets(counts)
     rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     packs = np.arange(len(rows)) - (offsets[:-1] - first)[rows]
     starts = np.maximum(begins[rows], packs * capacity)
     sizes = np.minimum(ends[rows], (packs + 1) * capacity) - starts
     within = (starts - begins[rows]).astype(np.int32)
-    return Packs(rows, within, sizes.astype(np.int32), offsets_of(np.bincount(packs)))
+    return Packs(rows, within, sizes.astype(np.int32), lengths_to_offsets(np.bincount(packs)))
 
 
 def pack_bfd(lengths: Offsets | Ids, capacity: int) -> Packs:
@@ -112,7 +112,7 @@ def pack_bfd(lengths: Offsets | Ids, capacity: int) -> Packs:
     del order
     rows = np.argsort(pack_of, kind="stable")
     starts = np.zeros(len(rows), np.int32)
-    return Packs(rows.astype(np.int32), starts, lengths[rows], offsets_of(np.bincount(pack_of)))
+    return Packs(rows.astype(np.int32), starts, lengths[rows], lengths_to_offsets(np.bincount(pack_of)))
 
 
 def _runs(counts: Offsets, capacity: int) -> tuple[Offsets, Offsets, Offsets]:

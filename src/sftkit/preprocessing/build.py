@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.progress import Progress, Stopwatch, shown
+from sftkit.core.progress import Progress, Stopwatch, progress_stage
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import DataError
@@ -36,7 +36,7 @@ from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
 from sftkit.storage.dataset_files import QUARANTINE_NAME
-from sftkit.storage.paths import RemotePath, path_of
+from sftkit.storage.paths import RemotePath, parse_path
 
 _log = logging.getLogger(__name__)
 
@@ -116,8 +116,8 @@ def open_cluster(config: PreprocessConfig) -> AbstractContextManager[Runner | No
 def output_for(config: PreprocessConfig) -> Output[Any]:
     """The place that a config writes to."""
     options = config.storage_options
-    staging = None if config.staging_dir is None else path_of(config.staging_dir, options)
-    place = path_of(config.output_dir, options)
+    staging = None if config.staging_dir is None else parse_path(config.staging_dir, options)
+    place = parse_path(config.output_dir, options)
     if isinstance(place, RemotePath):
         return RemoteOutput(place, staging, keep_staging=config.keep_staging)
     return LocalOutput(place, staging, keep_staging=config.keep_staging)
@@ -210,7 +210,7 @@ def _write_splits(
     }
     every = [task for split in tasks.values() for task in split]
     written = {}
-    with shown(progress, "writing shards", sum(len(task.sequences) for task in every)):
+    with progress_stage(progress, "writing shards", sum(len(task.sequences) for task in every)):
         for task, shard in workers.run(ShardWriter(layout), every):
             written[task.path] = shard
             progress.advance(len(task.sequences), rows=shard.rows, tokens=shard.tokens)

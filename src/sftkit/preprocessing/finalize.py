@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 
 from sftkit.core.row_log import RowError, RowLog
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch, Ragged, Row, predicted
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch, Ragged, Row, trained_mask
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns
@@ -124,7 +124,7 @@ class RowFinalizer:
         log.drop(_NO_RESPONSE, int((~found).sum()))
         kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]
         kept_spans = [row for row in spans if row]
-        batch = batch.keep(found)
+        batch = batch.filter(found)
         with locate_engine_differences(batch):
             return add_token_columns(batch, tools.encode_spans(kept_texts, kept_spans))
 
@@ -137,7 +137,7 @@ class RowFinalizer:
             return batch
         if self.overflow == "truncate":
             limits = np.full(len(batch), self.max_seq_length, np.int64)
-            cut = {name: column.head(limits) for name, column in batch.tokens.items() if name in TOKEN_COLUMNS}
+            cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in TOKEN_COLUMNS}
             return batch.with_tokens(**cut)
         if self.overflow == "drop":
             log.drop(f"longer than max_seq_length={self.max_seq_length}", int(long.sum()))
@@ -145,7 +145,7 @@ class RowFinalizer:
             for index in np.flatnonzero(long):
                 reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
                 log.quarantine(int(batch.numbers[index]), reason, batch.rows[index])
-        return batch.keep(~long)
+        return batch.filter(~long)
 
 
 def _absorb_tokens(batch: Batch, log: RowLog) -> Batch:
@@ -179,7 +179,7 @@ def _without_misfits(batch: Batch, log: RowLog) -> Batch:
             fits &= batch.tokens[name].lengths == lengths
     for index in np.flatnonzero(~fits):
         log.quarantine(int(batch.numbers[index]), "input_ids and labels differ in length", batch.rows[index])
-    return batch.keep(fits)
+    return batch.filter(fits)
 
 
 def _without_foreign_ids(batch: Batch, log: RowLog, vocabulary_size: int | None) -> Batch:
@@ -189,18 +189,18 @@ def _without_foreign_ids(batch: Batch, log: RowLog, vocabulary_size: int | None)
     if not len(ids.values) or (ids.values.min() >= 0 and ids.values.max() <= limit):
         return batch
     foreign = (ids.values < 0) | (ids.values > limit)
-    kept = ids.sums(foreign) == 0
+    kept = ids.count_per_row(foreign) == 0
     for index in np.flatnonzero(~kept):
         row_ids = ids[int(index)]
         wrong = int(row_ids[(row_ids < 0) | (row_ids > limit)][0])
         known = "no token" if vocabulary_size is None else f"none of the tokenizer's {vocabulary_size} tokens"
         log.quarantine(int(batch.numbers[index]), f"id {wrong} is {known}", batch.rows[index])
-    return batch.keep(kept)
+    return batch.filter(kept)
 
 
 def _without_untrained(batch: Batch, log: RowLog) -> Batch:
     """Rows without a trained token are dropped."""
     labels = batch.tokens[LABELS]
-    kept = labels.sums(predicted(labels)) > 0
+    kept = labels.count_per_row(trained_mask(labels)) > 0
     log.drop(NO_TRAINED_TOKEN, int((~kept).sum()))
-    return batch.keep(kept)
+    return batch.filter(kept)

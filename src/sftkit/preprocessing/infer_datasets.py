@@ -13,7 +13,7 @@ from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError
 from sftkit.handlers.convert_messages import CONVERSATION_COLUMNS
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.storage.paths import is_url, path_of
+from sftkit.storage.paths import is_url, parse_path
 
 ColumnsOf = Callable[[DatasetConfig], Collection[str]]
 """The columns that the first rows of a data set have."""
@@ -148,4 +148,4 @@ def _holds_validation_shards(path: str, options: DataOptions) -> bool:
 
 def _manifest_of(path: str, options: DataOptions) -> Manifest | None:
     is_remote_file = is_url(path) and PurePosixPath(path).suffix  # a server may answer anything for what is below it
-    return None if is_remote_file else read_manifest(path_of(path, options.storage_options))
+    return None if is_remote_file else read_manifest(parse_path(path, options.storage_options))

@@ -14,14 +14,14 @@ from functools import partial
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.row_log import UNREAD, BadRow, RowLog
+from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Row
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import BFD, pack_length_of
 from sftkit.preprocessing.finalize import NO_TRAINED_TOKEN
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.row_gatherer import open_unit_reader
-from sftkit.sources.work_units import Unit, read_unit
+from sftkit.sources.work_units import WorkUnit, read_unit
 from sftkit.storage.paths import AnyPath
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, 
     return made
 
 
-def overflowing_rows(staged: StagedUnit, unit: Unit, length: int) -> Iterator[BadRow]:
+def overflowing_rows(staged: StagedUnit, unit: WorkUnit, length: int) -> Iterator[BadRow]:
     """The rows of a unit that are quarantined because they fit no pack, in order, with what they are in their source:
     staged rows are tokens, and a person wants to see what they were. The source is read again, as far as rows are asked
     for.
@@ -91,9 +91,9 @@ def _without(staged: StagedUnit, rows: Offsets, reason: str) -> StagedUnit:
     return replace(staged, overflow_rows=rows, drops={**staged.drops, PACKING: {reason: len(rows)}})
 
 
-def _contents(unit: Unit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
+def _contents(unit: WorkUnit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
     """Rows of a source by their numbers, in order."""
-    for batch in read_unit(unit, RowLog(kind=UNREAD, put_aside=lambda *_: None)):
+    for batch in read_unit(unit, RowLog(kind=UNREADABLE, on_bad_rows=lambda *_: None)):
         for number, row in zip(batch.numbers.tolist(), batch.rows, strict=True):
             if number in numbers:
                 yield number, row

@@ -24,7 +24,7 @@ from sftkit.shards.retained_columns import RetainedColumnError
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.shards.staging.unit_writer import UnitWriter
-from sftkit.sources.work_units import Unit, read_unit
+from sftkit.sources.work_units import WorkUnit, read_unit
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 
 FINALIZE = "finish"
@@ -47,7 +47,7 @@ class Recipe:
 class StagingTask:
     """A unit to run, and the key that its rows are kept under."""
 
-    unit: Unit
+    unit: WorkUnit
     key: str
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Pipeline:
         unit, watch = task.unit, Stopwatch()
         checked: AuditCollector | None = None
         with store.writer(task.key) as writer:
-            log = RowLog(put_aside=writer.write_bad_rows)
+            log = RowLog(on_bad_rows=writer.write_bad_rows)
             for batch, text_field in self.process(unit, log, watch):
                 if len(batch):
                     _write(writer, batch, text_field, unit)
@@ -100,7 +100,7 @@ class Pipeline:
                     checked = checked or AuditCollector(self._norms_of(unit.file.dataset))
                     checked.add(batch.tokens[INPUT_IDS], batch.tokens[LABELS], batch.numbers)
                 watch.lap("audit")
-        audit = UnitAudit(checked.rows, checked.faulty(log.noted), checked.digests) if checked is not None else None
+        audit = UnitAudit(checked.rows, checked.faulty(log.flagged), checked.digests) if checked is not None else None
         watch.lap("audit")
         staged = writer.finish(
             unit.number, log, self.chat_tokenizer.engines, watch.seconds, audit, unit.part.first_number
@@ -108,7 +108,7 @@ class Pipeline:
         store.commit(task.key, staged, writer.file)
         return staged
 
-    def process(self, unit: Unit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
+    def process(self, unit: WorkUnit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
         """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
 
         What becomes of rows goes to the log, and the time that reading, each handler and finishing take to the watch.
@@ -117,7 +117,7 @@ class Pipeline:
             SourceError, EngineDifferenceError: as `stage`.
         """
         steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
-        unreadable = log.beside()
+        unreadable = log.for_unreadable()
         self.chat_tokenizer.begin_unit()
         try:
             for batch in read_unit(unit, unreadable):
@@ -132,10 +132,10 @@ class Pipeline:
                     finished = ending.finish(part, log, self.chat_tokenizer)
                     watch.lap(FINALIZE)
                     yield finished
-                log.settle()
+                log.flush()
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(f"{unit.file.path}:{error.place}") from None
-        log.join(unreadable)
+        log.merge(unreadable)
 
     def _norms_of(self, dataset: str) -> Expectations:
         """What right rows of a data set look like, learnt when its first rows of tokens are there."""
@@ -158,7 +158,7 @@ class Pipeline:
         return self._steps[dataset]
 
 
-def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: Unit) -> None:
+def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: WorkUnit) -> None:
     try:
         writer.write(batch, text_field)
     except DataError as error:

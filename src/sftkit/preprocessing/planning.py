@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
-from sftkit.config.validation import validate
+from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
-from sftkit.core.row_log import UNREAD, BadRow, RowLog
+from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
 from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS
 from sftkit.errors import ConfigError, DataError
 from sftkit.execution.processes import SMALL_SOURCE, available_cores
@@ -27,9 +27,9 @@ from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve
 from sftkit.preprocessing.pipeline import Pipeline, Recipe
 from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key, unit_keys
 from sftkit.shards.manifest import TokenizerInfo
-from sftkit.sources.discovery import find_sources
-from sftkit.sources.source_file import Limits, SourceFile
-from sftkit.sources.work_units import ScanAll, ScannedFile, Unit, in_threads, read_unit, scan_files
+from sftkit.sources.discovery import find_source_files
+from sftkit.sources.source_file import ReadLimits, SourceFile
+from sftkit.sources.work_units import ScanExecutor, ScannedFile, WorkUnit, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
 from sftkit.tokenization.tokenizer_files import tokenizer_files
@@ -60,7 +60,7 @@ class Plan:
     seconds: float
 
     @property
-    def units(self) -> list[Unit]:
+    def units(self) -> list[WorkUnit]:
         """All work units, in the order of the rows."""
         return [unit for file in self.files for unit in file.units]
 
@@ -86,7 +86,7 @@ def check_config(config: PreprocessConfig) -> None:
         ConfigError: with all of it.
     """
     problems: list[str] = []
-    checks: list[Callable[[], object]] = [partial(validate, config), partial(tokenizer_spec, config)]
+    checks: list[Callable[[], object]] = [partial(validate_config, config), partial(tokenizer_spec, config)]
     checks += [partial(build_handlers, dataset, index) for index, dataset in enumerate(config.datasets)]
     checks += [partial(check_trusted, name, config.trust_packages) for name in _functions(config.datasets)]
     for each in checks:
@@ -117,13 +117,13 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     watch = Stopwatch()
     check_config(config)
     config = options_for_text_shards(config)
-    limits = Limits(config.max_row_bytes, config.max_expansion)
+    limits = ReadLimits(config.max_row_bytes, config.max_expansion)
     found: dict[str, list[ScannedFile]] = {}
-    scan_all: ScanAll[ScannedFile] = in_threads if runner is None else partial(_by_runner, runner)
+    scan_all: ScanExecutor[ScannedFile] = scan_in_threads if runner is None else partial(_by_runner, runner)
 
     def found_of(dataset: DatasetConfig) -> list[ScannedFile]:
         if dataset.name not in found:
-            sources = find_sources(dataset, limits, config.storage_options)
+            sources = find_source_files(dataset, limits, config.storage_options)
             found[dataset.name] = scan_files(sources, config.unit_size, scan_all)
         return found[dataset.name]
 
@@ -171,10 +171,10 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
             if not bad:  # there may be millions of them
                 bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read")
 
-        log = RowLog(kind=UNREAD, put_aside=keep_first)
+        log = RowLog(kind=UNREADABLE, on_bad_rows=keep_first)
         for batch in read_unit(unit, log):
             return batch.columns()
-        log.settle()
+        log.flush()
     raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows")
 
 
@@ -213,7 +213,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         engines=Engines(reference, config.engine_verify),
         reasoning=config.reasoning,
         special_tokens_in_content=config.special_tokens_in_content,
-        chat_template_kwargs=json.dumps(plain(config.chat_template_kwargs), sort_keys=True),
+        chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
     )
 
 
@@ -267,7 +267,7 @@ def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: Mappi
     content: dict[str, Any] = {
         "sources": [(numbers[f.file.dataset], f.file.format, f.file.compression, f.sha256) for f in files],
         "recipes": [recipe_key(dataset, config, identity) for dataset in datasets],
-        "mixing": [[plain(dataset.split), dataset.sampling, dataset.shuffle] for dataset in datasets],
+        "mixing": [[to_plain_data(dataset.split), dataset.sampling, dataset.shuffle] for dataset in datasets],
         "order": [config.dataprocessor.seed, config.dataprocessor.sampling_stopping_strategy],
         "shards": [getattr(config, key, None) for key in ("num_dataset_shards", "num_eval_dataset_shards")],
     }

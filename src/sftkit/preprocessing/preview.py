@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sftkit.config.commands import InspectConfig, as_preprocess
+from sftkit.config.commands import InspectConfig, to_preprocess_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import RowLog
 from sftkit.core.splits import TRAIN
@@ -40,7 +40,7 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     """
     import_transformers_without_torch()
     # A few rows are made before a fast engine would be loaded.
-    planned = plan(replace(as_preprocess(config, str(scratch)), engine="reference"))
+    planned = plan(replace(to_preprocess_config(config, str(scratch)), engine="reference"))
     wanted = max(SAMPLE_ROWS, config.rows, (config.row or 0) + 1)
     staged = [
         _stage_sample(planned, dataset.name, number, scratch, wanted)

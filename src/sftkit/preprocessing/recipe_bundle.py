@@ -20,7 +20,7 @@ from pathlib import Path
 from sftkit.errors import TokenizerError
 from sftkit.handlers.user_function import user_modules
 from sftkit.preprocessing.pipeline import Recipe
-from sftkit.storage.files import size_of
+from sftkit.storage.files import file_size
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.tokenizer_files import files_of_tokenizer
 
@@ -96,7 +96,7 @@ def _unpack(files: Mapping[str, bytes]) -> Path:
     if home.stat().st_uid != os.getuid():
         raise TokenizerError(f"{home}: belongs to another user; set TMPDIR to a directory of your own on every node")
     folder = home / digest
-    if all(size_of(folder / name) == len(content) for name, content in files.items()):
+    if all(file_size(folder / name) == len(content) for name, content in files.items()):
         return folder
     shutil.rmtree(folder, ignore_errors=True)  # a cleaner of temporary files was there
     aside = home / f".{digest}.{uuid.uuid4().hex}"

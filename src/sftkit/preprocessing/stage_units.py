@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from sftkit.core.progress import Progress, shown
+from sftkit.core.progress import Progress, progress_stage
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.errors import DataError
 from sftkit.execution.runner import Runner
@@ -22,7 +22,7 @@ from sftkit.preprocessing.planning import Plan
 from sftkit.preprocessing.recipe_bundle import RecipeBundle, bundle_recipe, matching_chat_tokenizer, unpack_recipe
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.sources.work_units import Unit
+from sftkit.sources.work_units import WorkUnit
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _find(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> 
         for part in parts:
             found |= store.load(part)
         return found
-    with shown(progress, "checking what is staged", len(present)):
+    with progress_stage(progress, "checking what is staged", len(present)):
         for part, units in workers.run(store.load, parts):
             found |= units
             progress.advance(len(part))
@@ -85,7 +85,7 @@ def _stage(
     tasks = [StagingTask(unit, key) for key, unit in missing.items()]
     tasks.sort(key=lambda task: (-task.unit.part.size, task.unit.number))
     account = _Account(plan, staged)
-    with shown(progress, "tokenizing", sum(task.unit.part.size for task in tasks)):
+    with progress_stage(progress, "tokenizing", sum(task.unit.part.size for task in tasks)):
         for task, result in workers.run(_stage_function(plan, store, workers), tasks):
             _check_packable(plan, task.unit, result)
             _log.info(
@@ -137,7 +137,7 @@ class _Account:
         return self._bad > self._tolerance.allowed(most) + EXCESS_BAD_ROWS
 
 
-def _check_packable(plan: Plan, unit: Unit, staged: StagedUnit) -> None:
+def _check_packable(plan: Plan, unit: WorkUnit, staged: StagedUnit) -> None:
     if plan.config.packing != NONE and staged.text_column is not None:
         raise DataError(
             f"{unit.file.path}: its rows end as text ({staged.text_column!r}), which cannot be packed; "

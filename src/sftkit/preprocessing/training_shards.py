@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from sftkit.config.commands import TrainConfig, as_preprocess
-from sftkit.config.validation import validate
+from sftkit.config.commands import TrainConfig, to_preprocess_config
+from sftkit.config.validation import validate_config
 from sftkit.core.progress import Progress, Stopwatch
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
@@ -27,8 +27,8 @@ _KEY_LENGTH = 32  # characters of the fingerprint that name a cached data set
 
 def check_training_data(config: TrainConfig) -> None:
     """Raise `ConfigError` for what is wrong with a config, before any data is read."""
-    validate(config)
-    check_config(as_preprocess(config, config.cache_dir))
+    validate_config(config)
+    check_config(to_preprocess_config(config, config.cache_dir))
 
 
 def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
@@ -78,10 +78,10 @@ def _check_packs(config: TrainConfig, given: ShardSet) -> None:
 
 
 def _built(config: TrainConfig, progress: Progress) -> ShardSet:
-    planned = plan(as_preprocess(config, config.cache_dir))
+    planned = plan(to_preprocess_config(config, config.cache_dir))
     if _ends_as_text(planned):
         _log.warning("the rows are text and no response_template is given: every token of it carries a loss")
-        planned = plan(as_preprocess(replace(config, train_on="all"), config.cache_dir))
+        planned = plan(to_preprocess_config(replace(config, train_on="all"), config.cache_dir))
     place = Path(config.cache_dir).expanduser() / planned.fingerprint[:_KEY_LENGTH]
     planned = replace(planned, config=replace(planned.config, output_dir=str(place)))
     if find_finished(planned) is None:

@@ -28,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.handlers.user_function import UserFunction, import_function
@@ -90,11 +90,11 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
     return _sha256(
         {
             "row_semantics": ROW_SEMANTICS,
-            "rename_columns": plain(dataset.rename_columns),
+            "rename_columns": to_plain_data(dataset.rename_columns),
             "retain_columns": sorted(dataset.retain_columns),
             "remove_columns": sorted(dataset.remove_columns),
             "handlers": [[link.name, _meaning(link), sorted(link.remove_columns)] for link in links],
-            "options": {key: plain(getattr(options, key)) for key in ROW_OPTIONS},
+            "options": {key: to_plain_data(getattr(options, key)) for key in ROW_OPTIONS},
             "overflow": options.overflow if options.max_seq_length is not None else None,
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
         }
@@ -106,7 +106,7 @@ def _meaning(link: ConfiguredHandler) -> Any:
     if isinstance(link.handler, UserFunction):
         given = sorted((str(name), repr(value)) for name, value in link.handler.fn_kwargs.items())
         return [given, _source_of(link.name)]
-    return plain(link.handler)
+    return to_plain_data(link.handler)
 
 
 def _source_of(name: str) -> list[str]:

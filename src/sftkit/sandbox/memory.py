@@ -26,7 +26,7 @@ def resident_bytes() -> int:
         return 0
 
 
-def within(more: int, function: Callable[[], T]) -> T:
+def run_with_memory_limit(more: int, function: Callable[[], T]) -> T:
     """What a function gives that may let the address space of this process grow by so many bytes.
 
     Where the system does not tell its size (it is no Linux), it may grow at will.
@@ -35,22 +35,23 @@ def within(more: int, function: Callable[[], T]) -> T:
         MemoryError: it needs more. What allocates in another way than Python's may end the process instead.
     """
     space = _address_space()
-    return function() if space is None else space.measured().within(more, function)
+    return function() if space is None else space.measured().limited(more, function)
 
 
-def within_often(more: int, function: Callable[[], T]) -> T:
-    """As `within`, for what is done often, is short, and can be done again: the size is measured now and then, and
-    when the function fails for lack of memory.
+def run_with_cached_memory_limit(more: int, function: Callable[[], T]) -> T:
+    """As `run_with_memory_limit`, for functions that are called often, are short and can be called again.
+
+    The size of the process is measured now and then, and when the function fails for lack of memory.
     """
     space = _address_space()
     if space is None:
         return function()
     if space.is_new():
         try:
-            return space.within(more, function)
+            return space.limited(more, function)
         except MemoryError:
             pass
-    return space.measured().within(more, function)
+    return space.measured().limited(more, function)
 
 
 class _AddressSpace:
@@ -80,7 +81,7 @@ class _AddressSpace:
             self._size = int(_STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         return self
 
-    def within(self, more: int, function: Callable[[], T]) -> T:
+    def limited(self, more: int, function: Callable[[], T]) -> T:
         self._grow(more)
         try:
             return function()

@@ -25,24 +25,24 @@ from types import FrameType
 from typing import NamedTuple, NoReturn, TypeVar
 
 from sftkit.errors import TokenizerError
-from sftkit.sandbox.memory import within_often
+from sftkit.sandbox.memory import run_with_cached_memory_limit
 
-SECONDS = 10.0
+MAX_SECONDS = 10.0
 """Processor time of one rendering."""
 
-SECONDS_PER_MB = 1.0
+MAX_SECONDS_PER_MILLION_CHARACTERS = 1.0
 """And for every million characters of its row."""
 
-MEMORY_BYTES = 2 << 30
+MAX_MEMORY_BYTES = 2 << 30
 """What a rendering may take of the address space (on Linux)."""
 
-MEMORY_PER_CHARACTER = 128
+MAX_MEMORY_BYTES_PER_CHARACTER = 128
 """And for every character of its row."""
 
-OUTPUT_CHARACTERS = 64_000_000
+MAX_OUTPUT_CHARACTERS = 64_000_000
 """Longest text of a rendering."""
 
-OUTPUT_PER_CHARACTER = 32
+MAX_OUTPUT_PER_CHARACTER = 32
 """And for every character of its row."""
 
 T = TypeVar("T")
@@ -80,13 +80,13 @@ class _Allowance(NamedTuple):
     def for_row(self, characters: int) -> _Allowance:
         """The allowance for a row of so many characters."""
         return _Allowance(
-            self.seconds + SECONDS_PER_MB * characters / 1e6,
-            self.memory + MEMORY_PER_CHARACTER * characters,
-            self.output + OUTPUT_PER_CHARACTER * characters,
+            self.seconds + MAX_SECONDS_PER_MILLION_CHARACTERS * characters / 1e6,
+            self.memory + MAX_MEMORY_BYTES_PER_CHARACTER * characters,
+            self.output + MAX_OUTPUT_PER_CHARACTER * characters,
         )
 
 
-def limited(render: Callable[[], T], row: object) -> T:
+def render_within_limits(render: Callable[[], T], row: object) -> T:
     """What `render` gives, unless it takes too much.
 
     Args:
@@ -97,7 +97,7 @@ def limited(render: Callable[[], T], row: object) -> T:
         TemplateLimitError: a limit was met; it names the limit.
         Exception: whatever `render` raises.
     """
-    least = _Allowance(SECONDS, MEMORY_BYTES, OUTPUT_CHARACTERS)
+    least = _Allowance(MAX_SECONDS, MAX_MEMORY_BYTES, MAX_OUTPUT_CHARACTERS)
     try:
         return _within(least, render)
     except TemplateLimitError:
@@ -111,11 +111,11 @@ def _within(allowed: _Allowance, render: Callable[[], T]) -> T:
     try:
         made = _watch().run(allowed.seconds, allowed.memory, render)
     except _OutOfTimeError:
-        _refuse(f"took more than {allowed.seconds:.3g} s of processor time", "SECONDS")
+        _refuse(f"took more than {allowed.seconds:.3g} s of processor time", "MAX_SECONDS")
     except MemoryError:
-        _refuse(f"took more than {allowed.memory >> 20:,} MiB of memory", "MEMORY_BYTES")
+        _refuse(f"took more than {allowed.memory >> 20:,} MiB of memory", "MAX_MEMORY_BYTES")
     if isinstance(made, str) and len(made) > allowed.output:
-        _refuse(f"wrote more than {allowed.output:,} characters", "OUTPUT_CHARACTERS")
+        _refuse(f"wrote more than {allowed.output:,} characters", "MAX_OUTPUT_CHARACTERS")
     return made
 
 
@@ -147,7 +147,7 @@ class _Watch:
             _OutOfTimeError, MemoryError: it takes more.
         """
         if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
-            return within_often(memory, render)
+            return run_with_cached_memory_limit(memory, render)
 
         def timed() -> T:
             self._was_used = True
@@ -159,7 +159,7 @@ class _Watch:
             finally:
                 self._last = None
 
-        return within_often(memory, timed)
+        return run_with_cached_memory_limit(memory, timed)
 
     def _start(self) -> None:
         signal.signal(signal.SIGPROF, self._tick)

@@ -18,7 +18,7 @@ _LARGEST_OF_POWER = 1000
 
 
 @lru_cache(maxsize=32)
-def refuse_endless(source: str) -> None:
+def check_template_operations(source: str) -> None:
     """Refuse a template with a step that no limit could end. One that is not valid Jinja is left to who renders it.
 
     Raises:

@@ -12,7 +12,7 @@ from sftkit.core.rows import INPUT_IDS
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import ShardInfo
 from sftkit.shards.reading import ShardSet, open_parquet
-from sftkit.storage.files import size_of
+from sftkit.storage.files import file_size
 from sftkit.storage.paths import AnyPath
 
 _AT_ONCE = 8  # files
@@ -62,7 +62,7 @@ def read_footer(path: AnyPath) -> Footer:
 
 def _look(path: AnyPath, said: ShardInfo | None) -> Footer | str:
     """A shard's footer, or what is wrong with it."""
-    size = size_of(path)
+    size = file_size(path)
     if size < 0:
         return f"{path}: is not there"
     if said is not None and size != said.bytes:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sftkit.config.binding import Problem, bind
-from sftkit.config.fields import plain
+from sftkit.config.binding import Problem, bind_config
+from sftkit.config.fields import to_plain_data
 from sftkit.errors import OutputError
 from sftkit.storage.dataset_files import MANIFEST_NAME
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
-from sftkit.storage.retry import reason_of
+from sftkit.storage.retry import error_reason
 
 FORMAT_VERSION = 1
 
@@ -162,7 +162,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as indented JSON, keys in the order of the fields."""
-        kept = {key: value for key, value in plain(self).items() if key not in _TOLD}
+        kept = {key: value for key, value in to_plain_data(self).items() if key not in _TOLD}
         return json.dumps({**kept, "digest": manifest_digest(kept)}, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -188,11 +188,11 @@ def read_manifest(directory: AnyPath) -> Manifest | None:
     except PermissionError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise OutputError(f"{path}: cannot be read: {reason_of(error)}") from None
+        raise OutputError(f"{path}: cannot be read: {error_reason(error)}") from None
     if not isinstance(data, dict) or "format_version" not in data or "fingerprint" not in data:
         return None  # another tool's file of this name
     problems: list[Problem] = []
-    manifest = bind(Manifest, data, problems)
+    manifest = bind_config(Manifest, data, problems)
     if manifest is None:
         raise OutputError(f"{path}: not a manifest of sftkit: {problems[0].message.rstrip(': ')}")
     return manifest

@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftkit.core.splits import SPLITS, TRAIN, split_of_name
+from sftkit.core.splits import SPLITS, TRAIN, split_from_path
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.storage.dataset_files import MANIFEST_NAME, check_finished
-from sftkit.storage.files import size_of, sizes_below, sizes_in
-from sftkit.storage.paths import AnyPath, RemotePath, path_of
-from sftkit.storage.retry import reason_of
-from sftkit.storage.streams import open_arrow
+from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
+from sftkit.storage.files import file_size, file_sizes, file_sizes_recursive
+from sftkit.storage.paths import AnyPath, RemotePath, parse_path
+from sftkit.storage.retry import error_reason
+from sftkit.storage.streams import open_arrow_file
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def open_shards(location: str, storage_options: Mapping[str, Any] | None = None)
         OutputError: there is a manifest that cannot be read.
     """
     try:
-        return _open_shards(path_of(location, storage_options), location)
+        return _open_shards(parse_path(location, storage_options), location)
     except OSError as error:
-        raise SourceError(f"{location}: cannot be read: {reason_of(error)}") from None
+        raise SourceError(f"{location}: cannot be read: {error_reason(error)}") from None
 
 
 def _open_shards(root: AnyPath, location: str) -> ShardSet:
-    if size_of(root) >= 0:
+    if file_size(root) >= 0:
         return _one_file(root, location)
     if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{location}: no such directory or Parquet file")
@@ -79,13 +79,13 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
             raise SourceError(f"{location}: the manifest names no shards; make the data set anew")
         _check_names(root, [path for paths in splits.values() for path in paths])
         return ShardSet(root, splits, manifest, location)
-    check_finished(root)
+    require_complete_dataset(root)
     names = [name for name in _names_below(root) if name.endswith(".parquet") and not _hidden(name)]
     if not names:
         raise SourceError(f"{location}: no Parquet files in this directory")
     found: dict[str, tuple[AnyPath, ...]] = {}
     for name in names:
-        split = split_of_name(name) or TRAIN
+        split = split_from_path(name) or TRAIN
         found[split] = (*found.get(split, ()), root / name)
     return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None, location)
 
@@ -97,7 +97,7 @@ def open_parquet(path: AnyPath) -> pq.ParquetFile:
         SourceError: it cannot be opened, or is not Parquet.
     """
     try:
-        file = pq.ParquetFile(open_arrow(path), pre_buffer=isinstance(path, RemotePath))
+        file = pq.ParquetFile(open_arrow_file(path), pre_buffer=isinstance(path, RemotePath))
         names = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
@@ -112,7 +112,7 @@ def _check_names(root: AnyPath, paths: list[AnyPath]) -> None:
     outside = next((path for path in paths if path != root / path.name), None)
     if outside is not None:
         raise DataError(f"{root / MANIFEST_NAME}: names {outside}, which is no file beside it")
-    there = sizes_in(root)
+    there = file_sizes(root)
     missing = [path for path in paths if path.name not in there]
     if missing:
         more = f", and {len(missing) - 1} more shards are missing" if len(missing) > 1 else ""
@@ -133,7 +133,7 @@ def _one_file(path: AnyPath, location: str) -> ShardSet:
 def _names_below(root: AnyPath) -> list[str]:
     """Files in a folder and in those in it, relative to it, in order."""
     if isinstance(root, RemotePath):
-        return list(sizes_below(root))
+        return list(file_sizes_recursive(root))
     return [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.parquet"))]
 
 

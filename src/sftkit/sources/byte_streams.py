@@ -14,9 +14,9 @@ from functools import partial
 from typing import IO, Any, cast
 
 from sftkit.errors import SourceError
-from sftkit.sources.decompression import decompressed
+from sftkit.sources.decompression import open_decompressed
 from sftkit.sources.source_file import SourceFile
-from sftkit.storage.streams import open_to_read
+from sftkit.storage.streams import open_binary
 
 _CHUNK = 1 << 20
 
@@ -31,7 +31,7 @@ def open_bytes(file: SourceFile) -> Iterator[IO[bytes]]:
     """
     try:
         with open_raw(file) as raw:
-            yield raw if file.compression is None else decompressed(raw, file)
+            yield raw if file.compression is None else open_decompressed(raw, file)
     except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
         raise SourceError(f"{file.path}: broken {file.compression} data: {error}") from None
     except OSError as error:
@@ -50,14 +50,14 @@ def open_raw(file: SourceFile) -> Iterator[IO[bytes]]:
         SourceError: it cannot be opened.
     """
     try:
-        stream = open_to_read(file.location)  # only opening is guarded here
+        stream = open_binary(file.location)  # only opening is guarded here
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
     with stream:
         yield stream
 
 
-def in_bounded_lines(stream: IO[bytes], most: int) -> Callable[[], bytes]:
+def bounded_line_reader(stream: IO[bytes], most: int) -> Callable[[], bytes]:
     """A function that gives the next line of a stream, or so many bytes of a longer one; b"" at the end."""
     if not isinstance(stream, io.BufferedIOBase):  # files of fsspec read lines whole
         stream = cast(IO[bytes], io.BufferedReader(_Raw(stream), _CHUNK))
@@ -81,7 +81,7 @@ class _Raw(io.RawIOBase):
         return len(data)
 
 
-def sha256_of(file: SourceFile) -> str:
+def source_sha256(file: SourceFile) -> str:
     """sha256 of a source's stored bytes.
 
     Raises:

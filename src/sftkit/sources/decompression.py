@@ -13,7 +13,7 @@ from sftkit.sources.source_file import SourceFile
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
-FREE_BYTES = 64 << 20
+ALWAYS_ALLOWED_BYTES = 64 << 20
 """What any file may become, however small it is."""
 
 _CHUNK = 1 << 20
@@ -24,7 +24,7 @@ class _Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def decompressed(raw: IO[bytes], file: SourceFile) -> IO[bytes]:
+def open_decompressed(raw: IO[bytes], file: SourceFile) -> IO[bytes]:
     """The content of a compressed file, as a stream that can be searched.
 
     Raises:
@@ -68,7 +68,7 @@ class _Decompressed(io.RawIOBase):
         data = self._reader.read(len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
-        if self._position > FREE_BYTES:
+        if self._position > ALWAYS_ALLOWED_BYTES:
             self._check()
         return len(data)
 

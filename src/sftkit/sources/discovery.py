@@ -11,25 +11,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sftkit.config.schema import DatasetConfig
-from sftkit.core.splits import TRAIN, split_of_name
+from sftkit.core.splits import TRAIN, split_from_path
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
 from sftkit.sources import hub
 from sftkit.sources.byte_streams import open_bytes
-from sftkit.sources.format_registry import BUILDERS, JSON, JSON_ARRAY, format_of_name, known_endings
-from sftkit.sources.source_file import Limits, SourceFile
-from sftkit.storage.dataset_files import MANIFEST_NAME, QUARANTINE_NAME, check_finished
+from sftkit.sources.format_registry import BUILDERS, JSON, JSON_ARRAY, format_from_name, known_extensions
+from sftkit.sources.source_file import ReadLimits, SourceFile
+from sftkit.storage.dataset_files import MANIFEST_NAME, QUARANTINE_NAME, require_complete_dataset
 from sftkit.storage.files import read_bytes
-from sftkit.storage.paths import AnyPath, RemotePath, is_url, options_for, system_of
-from sftkit.storage.retry import reason_of, retried
+from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for, filesystem_options, is_url
+from sftkit.storage.retry import error_reason, with_retries
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
 _STATE = "state.json"
 _ALSO = {"json": "jsonl", "csv": "tsv"}  # what a builder reads besides, where the ending says so
 
 
-def find_sources(
-    dataset: DatasetConfig, limits: Limits | None = None, storage_options: Mapping[str, Any] | None = None
+def find_source_files(
+    dataset: DatasetConfig, limits: ReadLimits | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> list[SourceFile]:
     """The files of a data set, in the order of its `data_paths` (a directory's or glob's by name).
 
@@ -45,13 +45,13 @@ def find_sources(
     filled = [file for file in files if file.size]
     if not filled:
         raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
-    return [_with_json_kind(replace(file, limits=limits or Limits())) for file in filled]
+    return [_with_json_kind(replace(file, limits=limits or ReadLimits())) for file in filled]
 
 
 def _find_readable(path: str, dataset: DatasetConfig, storage_options: Mapping[str, Any]) -> list[SourceFile]:
     try:
         if is_url(path):
-            options = {**options_for(path, storage_options), **options_for(path, dataset.storage_options)}
+            options = {**filesystem_options(path, storage_options), **filesystem_options(path, dataset.storage_options)}
             return _find_url(RemotePath(path, options), dataset)
         return _find(path, dataset)
     except OSError as error:  # a folder on the way may not be looked into
@@ -61,10 +61,10 @@ def _find_readable(path: str, dataset: DatasetConfig, storage_options: Mapping[s
 def _find(path: str, dataset: DatasetConfig) -> list[SourceFile]:
     local = Path(sample_path(path)).expanduser()
     if dataset.builder is not None and dataset.builder not in BUILDERS:
-        return hub.find(dataset, str(local), builder=dataset.builder)
-    check_finished(local)
+        return hub.find_hub_files(dataset, str(local), builder=dataset.builder)
+    require_complete_dataset(local)
     if _is_repository(local):
-        return hub.find(dataset, str(local))
+        return hub.find_hub_files(dataset, str(local))
     if local.is_dir():
         return _in_directory(local, dataset)
     if local.exists() and not local.is_file():
@@ -78,8 +78,8 @@ def _find(path: str, dataset: DatasetConfig) -> list[SourceFile]:
         if not files:
             raise SourceError(f"{path}: no file matches this pattern")
         return files
-    if _HUB_ID.match(path) and format_of_name(path)[0] is None:
-        return hub.find(dataset, path)
+    if _HUB_ID.match(path) and format_from_name(path)[0] is None:
+        return hub.find_hub_files(dataset, path)
     raise SourceError(f"{path}: no such file or directory")
 
 
@@ -92,13 +92,13 @@ def _local_file(path: Path, dataset: DatasetConfig) -> SourceFile:
 
 
 def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
-    kind, compression = format_of_name(path)
+    kind, compression = format_from_name(path)
     if dataset.builder is not None and dataset.builder in BUILDERS:
         # `builder: json` says nothing against .jsonl, nor `csv` against .tsv: the ending knows better.
         own = BUILDERS[dataset.builder]
         kind = kind if kind in (own, _ALSO.get(dataset.builder)) else own
     if kind is None:
-        raise SourceError(f"{path}: unknown kind of file; known endings are {known_endings()} (or give `builder`)")
+        raise SourceError(f"{path}: unknown kind of file; known endings are {known_extensions()} (or give `builder`)")
     return SourceFile(dataset.name, path, kind, compression, size)
 
 
@@ -124,7 +124,7 @@ def _told_by(directory: AnyPath, there: Sequence[str], dataset: DatasetConfig) -
         return _listed(directory / _STATE, lambda content: [entry["filename"] for entry in content["_data_files"]])
     if MANIFEST_NAME not in there or b'"fingerprint"' not in read_bytes(directory / MANIFEST_NAME):
         return None
-    wanted = split_of_name(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
+    wanted = split_from_path(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
     names = _listed(
         directory / MANIFEST_NAME,
         lambda content: [shard["file"] for shard in content["splits"].get(wanted, {}).get("shards", [])],
@@ -145,15 +145,15 @@ def _listed(path: AnyPath, names_in: Callable[[Any], list[str]]) -> list[str]:
 
 def _nothing_in(directory: str, dataset: DatasetConfig) -> SourceError:
     split = f" of split {dataset.dataset_split_name!r}" if dataset.dataset_split_name else ""
-    return SourceError(f"{directory}: no data files{split} in this directory; known endings are {known_endings()}")
+    return SourceError(f"{directory}: no data files{split} in this directory; known endings are {known_extensions()}")
 
 
 def _chosen(names: Sequence[str], dataset: DatasetConfig) -> list[str]:
     """The data files among a directory's files, by name; where names tell splits, those of the split asked for."""
     data = sorted((name for name in names if _is_data(name, dataset)), key=lambda name: name.split("/"))
-    if MANIFEST_NAME in names or len({split_of_name(name) for name in data} - {None}) > 1:
+    if MANIFEST_NAME in names or len({split_from_path(name) for name in data} - {None}) > 1:
         wanted = dataset.dataset_split_name or TRAIN
-        return [name for name in data if split_of_name(name) == (split_of_name(wanted) or wanted)]
+        return [name for name in data if split_from_path(name) == (split_from_path(wanted) or wanted)]
     return data
 
 
@@ -164,7 +164,7 @@ def _is_data(name: str, dataset: DatasetConfig) -> bool:
         return False
     if path.name in _METADATA_FILES or path.match("cache-*.arrow"):
         return False
-    return dataset.builder is not None or format_of_name(name)[0] is not None
+    return dataset.builder is not None or format_from_name(name)[0] is not None
 
 
 _METADATA_FILES = frozenset({MANIFEST_NAME, "dataset_info.json", "dataset_dict.json", _STATE, QUARANTINE_NAME})
@@ -184,11 +184,11 @@ def _is_repository(path: Path) -> bool:
 
 def _find_url(place: RemotePath, dataset: DatasetConfig) -> list[SourceFile]:
     try:
-        sizes = retried(place, lambda: _remote_files(place, dataset))
+        sizes = with_retries(place, lambda: _remote_files(place, dataset))
     except FileNotFoundError:
         raise SourceError(f"{place}: no such file or directory") from None
     except OSError as error:
-        raise SourceError(f"{place}: cannot be read: {reason_of(error)}") from None
+        raise SourceError(f"{place}: cannot be read: {error_reason(error)}") from None
     if not sizes:
         raise SourceError(f"{place}: no data files there")
     return [replace(_source_file(url, size, dataset), options=place.options) for url, size in sizes]
@@ -196,7 +196,7 @@ def _find_url(place: RemotePath, dataset: DatasetConfig) -> list[SourceFile]:
 
 def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, int]]:
     """URLs and sizes in bytes of the data files that a URL stands for."""
-    system, inner = system_of(place)
+    system, inner = filesystem_for(place)
     system.invalidate_cache()
     if glob.has_magic(inner) and not system.isfile(inner):
         found = system.glob(inner, detail=True)
@@ -205,7 +205,7 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, 
         root = inner.rstrip("/") + "/"
         found = system.find(inner, detail=True)
         there = [name.removeprefix(root) for name in found]
-        check_finished(place)
+        require_complete_dataset(place)
         told = _told_by(place, there, dataset)
         names = [root + name for name in (_chosen(there, dataset) if told is None else told)]
         if not names:

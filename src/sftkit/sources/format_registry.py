@@ -11,12 +11,12 @@ from sftkit.sources.formats.csv import Delimited
 from sftkit.sources.formats.json_array import JsonArray
 from sftkit.sources.formats.jsonl import JsonLines
 from sftkit.sources.formats.parquet_arrow import Arrow, Parquet
-from sftkit.sources.source_file import Format
+from sftkit.sources.source_file import SourceFormat
 
 JSON = "json"
 JSON_ARRAY = "json_array"
 
-FORMATS: Mapping[str, Format] = MappingProxyType(
+FORMATS: Mapping[str, SourceFormat] = MappingProxyType(
     {
         "jsonl": JsonLines(),
         JSON_ARRAY: JsonArray(),
@@ -43,7 +43,7 @@ _ENDINGS = MappingProxyType(
 BUILDERS = MappingProxyType({"json": JSON, "jsonl": "jsonl", "parquet": "parquet", "arrow": "arrow", "csv": "csv"})
 
 
-def format_of_name(name: str) -> tuple[str | None, str | None]:
+def format_from_name(name: str) -> tuple[str | None, str | None]:
     """(format, compression) that a file name stands for; None for what it does not tell."""
     path = PurePosixPath(name)
     compression = COMPRESSIONS.get(path.suffix.lower())
@@ -51,6 +51,6 @@ def format_of_name(name: str) -> tuple[str | None, str | None]:
     return _ENDINGS.get(ending.lower()), compression
 
 
-def known_endings() -> str:
+def known_extensions() -> str:
     """The endings of data files, for messages."""
     return ", ".join([*_ENDINGS, *(f"each also {ending}" for ending in list(COMPRESSIONS)[:1])])

@@ -11,14 +11,14 @@ from typing import Any
 
 from sftkit.config.schema import DatasetConfig
 from sftkit.errors import SourceError
-from sftkit.sources.format_registry import BUILDERS, format_of_name
+from sftkit.sources.format_registry import BUILDERS, format_from_name
 from sftkit.sources.source_file import SourceFile
 from sftkit.storage.paths import is_url
 
 _UNSAFE_BUILDERS = frozenset({"pandas"})
 
 
-def find(dataset: DatasetConfig, path: str, builder: str | None = None) -> list[SourceFile]:
+def find_hub_files(dataset: DatasetConfig, path: str, builder: str | None = None) -> list[SourceFile]:
     """The files that hold one split of a Hub data set, repository folder or builder.
 
     Raises:
@@ -62,7 +62,7 @@ def _direct_files(builder: Any, split: str) -> list[str] | None:
     if split not in data_files:
         raise ValueError(f"it has the splits {', '.join(map(str, data_files))}")
     files = [str(file) for file in data_files[split]]
-    return files if all(format_of_name(file)[0] is not None for file in files) else None
+    return files if all(format_from_name(file)[0] is not None for file in files) else None
 
 
 def _has_reading_options(config: Any) -> bool:
@@ -77,7 +77,7 @@ def _has_reading_options(config: Any) -> bool:
 
 
 def _source_file(dataset: str, path: str, builder: Any) -> SourceFile:
-    kind, compression = format_of_name(path)
+    kind, compression = format_from_name(path)
     assert kind is not None
     if is_url(path):
         import fsspec

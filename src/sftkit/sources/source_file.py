@@ -15,7 +15,7 @@ from sftkit.storage.paths import AnyPath, RemotePath, is_url
 
 
 @dataclass(frozen=True)
-class Limits:
+class ReadLimits:
     """What is too much to be read, for it is a fault, or meant to do harm.
 
     row_bytes: of the longest row, as its source has it, decompressed (`max_row_bytes`). expansion: decompressed bytes
@@ -25,7 +25,7 @@ class Limits:
     row_bytes: int = 256 << 20
     expansion: float = 1000
 
-    def too_long(self, size: str) -> str:
+    def too_long_reason(self, size: str) -> str:
         """Why a row of this size is put aside."""
         return f"the row has {size}, more than max_row_bytes={self.row_bytes} allows; raise it if this is right"
 
@@ -44,7 +44,7 @@ class SourceFile:
     format: str
     compression: str | None
     size: int
-    limits: Limits = Limits()
+    limits: ReadLimits = ReadLimits()
     stamp: tuple[int, int | str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -73,17 +73,17 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanResult:
     """What one look at a file gave: its content hash and the ranges it falls into, in order."""
 
     sha256: str
     ranges: tuple[Range, ...]
 
 
-class Format(Protocol):
+class SourceFormat(Protocol):
     """How files of one format are cut into ranges and read. Adding a format is adding one of these."""
 
-    def scan(self, file: SourceFile, unit_size: int) -> Scan:
+    def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Hash the file and cut it into ranges of about `unit_size` bytes of source."""
         ...
 
@@ -97,7 +97,7 @@ BATCH_BYTES = 4 << 20
 """A batch ends at so many rows, or at the row that takes it past so many bytes of source."""
 
 
-def in_batches(rows: Iterable[tuple[int, Row, int]]) -> Iterator[Batch]:
+def group_into_batches(rows: Iterable[tuple[int, Row, int]]) -> Iterator[Batch]:
     """Gather (row number, row, bytes of source) into batches of bounded rows and bytes."""
     pending: list[Row] = []
     numbers: list[int] = []

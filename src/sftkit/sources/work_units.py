@@ -14,7 +14,7 @@ from sftkit.core.rows import Batch
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import FORMATS
 from sftkit.sources.source_file import Range, SourceFile
-from sftkit.storage.files import stamp_of
+from sftkit.storage.files import file_version
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _AT_ONCE = 4  # files
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """A range of one source file. Its output depends on its bytes and the pipeline alone.
 
     number: its place among all units of the plan, which is also the order of the rows.
@@ -42,21 +42,21 @@ class ScannedFile:
 
     file: SourceFile
     sha256: str
-    units: tuple[Unit, ...]
+    units: tuple[WorkUnit, ...]
 
 
-ScanAll = Callable[[Callable[[SourceFile], T], Sequence[SourceFile]], Iterable[T]]
+ScanExecutor = Callable[[Callable[[SourceFile], T], Sequence[SourceFile]], Iterable[T]]
 """Applies a function to some files, and gives the results in their order."""
 
 
-def in_threads(scan: Callable[[SourceFile], T], files: Sequence[SourceFile]) -> Iterator[T]:
+def scan_in_threads(scan: Callable[[SourceFile], T], files: Sequence[SourceFile]) -> Iterator[T]:
     """Scan files in this process: hashing and waiting for disks leave the interpreter free."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield from pool.map(scan, files)
 
 
 def scan_files(
-    files: list[SourceFile], unit_size: int, scan_all: ScanAll[ScannedFile] = in_threads
+    files: list[SourceFile], unit_size: int, scan_all: ScanExecutor[ScannedFile] = scan_in_threads
 ) -> list[ScannedFile]:
     """Hash every file and cut it into units of about `unit_size` bytes.
 
@@ -66,7 +66,7 @@ def scan_files(
     return list(scan_all(partial(scan_file, unit_size=unit_size), files))
 
 
-def read_unit(unit: Unit, log: RowLog) -> Iterator[Batch]:
+def read_unit(unit: WorkUnit, log: RowLog) -> Iterator[Batch]:
     """The rows of a unit in order, in batches; unreadable rows go to the log.
 
     Raises:
@@ -88,12 +88,12 @@ def scan_file(file: SourceFile, unit_size: int) -> ScannedFile:
     with _named(file):
         stamped = replace(file, stamp=_stamp(file))
         scan = FORMATS[file.format].scan(stamped, unit_size)
-    units = tuple(Unit(number, stamped, part) for number, part in enumerate(scan.ranges))
+    units = tuple(WorkUnit(number, stamped, part) for number, part in enumerate(scan.ranges))
     return ScannedFile(stamped, scan.sha256, units)
 
 
 def _stamp(file: SourceFile) -> tuple[int, int | str]:
-    return stamp_of(file.location)
+    return file_version(file.location)
 
 
 @contextmanager

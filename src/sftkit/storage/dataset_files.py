@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftkit.errors import SourceError
-from sftkit.storage.files import size_of
+from sftkit.storage.files import file_size
 from sftkit.storage.paths import AnyPath
 
 MANIFEST_NAME = "manifest.json"
@@ -15,9 +15,9 @@ JOURNAL_NAME = "publishing.json"
 """What is there, in that folder, while shards are moved to their names."""
 
 
-def check_finished(directory: AnyPath) -> None:
+def require_complete_dataset(directory: AnyPath) -> None:
     """Raise `SourceError` where `preprocess` is making a data set: a part of it would be taken for all of it."""
-    if size_of(directory / STAGING_NAME / JOURNAL_NAME) >= 0 and size_of(directory / MANIFEST_NAME) < 0:
+    if file_size(directory / STAGING_NAME / JOURNAL_NAME) >= 0 and file_size(directory / MANIFEST_NAME) < 0:
         raise SourceError(
             f"{directory}: preprocess has not finished writing this data set; say its command again, or wait for it"
         )

@@ -12,7 +12,7 @@ from sftkit.errors import OutputError
 
 
 @contextmanager
-def locked(path: Path, place: Path) -> Iterator[None]:
+def hold_lock(path: Path, place: Path) -> Iterator[None]:
     """Hold a lock file while the block runs. The system lets go of it with the process, however that ends.
 
     Args:

@@ -16,13 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sftkit.storage.paths import AnyPath, RemotePath, system_of
-from sftkit.storage.retry import retried
-from sftkit.storage.streams import open_to_read
+from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for
+from sftkit.storage.retry import with_retries
+from sftkit.storage.streams import open_binary
 
 T = TypeVar("T")
 
-UNFINISHED = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 """What the name of a file ends with that is still being written."""
 
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
@@ -30,7 +30,7 @@ _AT_ONCE = 1000  # names
 
 
 @contextmanager
-def replacing(target: AnyPath, run: str = "") -> Iterator[Path]:
+def atomic_replace(target: AnyPath, run: str = "") -> Iterator[Path]:
     """A local path whose file takes the target's place, complete and kept, when the block is left without an error.
 
     run: what sets its name apart from that of others who may write the same file at the same time.
@@ -40,7 +40,7 @@ def replacing(target: AnyPath, run: str = "") -> Iterator[Path]:
             yield temporary
             _at(target, lambda system, path: system.put_file(str(temporary), path))
         return
-    temporary = aside(target, run)
+    temporary = temporary_path(target, run)
     try:
         yield temporary
         sync_file(temporary)
@@ -50,9 +50,9 @@ def replacing(target: AnyPath, run: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def aside(target: Path, run: str = "") -> Path:
-    """Where a file stands while it is written; `run` as in `replacing`."""
-    return target.with_name(f".{target.name}{run and '.'}{run}{UNFINISHED}")
+def temporary_path(target: Path, run: str = "") -> Path:
+    """Where a file stands while it is written; `run` as in `atomic_replace`."""
+    return target.with_name(f".{target.name}{run and '.'}{run}{TEMPORARY_SUFFIX}")
 
 
 def sync_file(path: Path) -> None:
@@ -70,13 +70,13 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(path: AnyPath) -> None:
+def make_directory(path: AnyPath) -> None:
     """Let there be a folder; an object store has none, and needs none."""
     if isinstance(path, Path):
         path.mkdir(parents=True, exist_ok=True)
 
 
-def size_of(place: AnyPath) -> int:
+def file_size(place: AnyPath) -> int:
     """Bytes of a regular file; -1 where there is none that can be looked at, or could be (names may be anybody's)."""
     try:
         if isinstance(place, RemotePath):
@@ -87,7 +87,7 @@ def size_of(place: AnyPath) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
-def stamp_of(place: AnyPath) -> tuple[int, int | str]:
+def file_version(place: AnyPath) -> tuple[int, int | str]:
     """What changes when a file does: its size, and its time (ns) or what the store has for it.
 
     Raises:
@@ -102,7 +102,7 @@ def stamp_of(place: AnyPath) -> tuple[int, int | str]:
 
 def sha256_of_file(place: AnyPath) -> str:
     """sha256 of a file's bytes."""
-    with open_to_read(place) as stream:
+    with open_binary(place) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it reads into buffers
 
 
@@ -140,7 +140,7 @@ def read_ranges(place: RemotePath, ranges: list[tuple[int, int]]) -> list[bytes]
 
 def write_text(target: AnyPath, text: str, run: str = "") -> None:
     """Let a file hold a text (UTF-8; what UTF-8 cannot hold as backslashes), as a whole or not at all."""
-    with replacing(target, run) as temporary:
+    with atomic_replace(target, run) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -151,10 +151,10 @@ def write_bytes(place: RemotePath, content: bytes) -> None:
 
 def copy(source: RemotePath, target: RemotePath) -> None:
     """Let the store copy a file, which takes nothing through this machine; it is there as a whole or not at all."""
-    _at(target, lambda system, path: system.cp_file(system_of(source)[1], path))
+    _at(target, lambda system, path: system.cp_file(filesystem_for(source)[1], path))
 
 
-def create(place: RemotePath, content: bytes) -> bool:
+def create_exclusively(place: RemotePath, content: bytes) -> bool:
     """Make a remote file if there is none; whether this call made it."""
     try:
         _at(place, lambda system, path: system.pipe_file(path, content, mode="create"))
@@ -177,7 +177,7 @@ def remove(*places: AnyPath) -> None:
         _remove_remote(remote[start : start + _AT_ONCE])
 
 
-def sizes_in(folder: AnyPath) -> dict[str, int]:
+def file_sizes(folder: AnyPath) -> dict[str, int]:
     """Names and sizes in bytes of the files right in a folder; none where there is no such folder.
 
     Raises:
@@ -191,14 +191,14 @@ def sizes_in(folder: AnyPath) -> dict[str, int]:
         return {}
 
 
-def sizes_below(folder: RemotePath) -> dict[str, int]:
+def file_sizes_recursive(folder: RemotePath) -> dict[str, int]:
     """Names, relative to a remote folder, and sizes in bytes of all files below it, by name."""
     return _listed(folder, lambda system, path: system.find(path, detail=True).values())
 
 
 def _at(place: RemotePath, act: Callable[[Any, str], T]) -> T:
-    """What comes of doing something with a file system and a path there, tried until it succeeds (`retried`)."""
-    return retried(place, lambda: act(*system_of(place)))
+    """What comes of doing something with a file system and a path there, tried until it succeeds (`with_retries`)."""
+    return with_retries(place, lambda: act(*filesystem_for(place)))
 
 
 def _listed(folder: RemotePath, entries: Callable[[Any, str], Iterable[Mapping[str, Any]]]) -> dict[str, int]:
@@ -240,7 +240,7 @@ def _info(place: RemotePath) -> Any:
 
 
 def _remove_remote(places: Sequence[RemotePath]) -> None:
-    paths = [system_of(place)[1] for place in places]
+    paths = [filesystem_for(place)[1] for place in places]
 
     def act(system: Any, _: str) -> None:
         try:

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkit.errors import OutputError
-from sftkit.storage.files import create, read_bytes, remove, write_bytes
+from sftkit.storage.files import create_exclusively, read_bytes, remove, write_bytes
 from sftkit.storage.paths import RemotePath
 
 _log = logging.getLogger(__name__)
 
-BEAT = 5.0
+HEARTBEAT_SECONDS = 5.0
 """Seconds after which the holder of a lock writes it anew."""
 
-PATIENCE = 20.0
+STALE_AFTER_SECONDS = 20.0
 """Seconds without a change after which a lock counts as left behind."""
 
 _ROUNDS = 3  # of taking over: others may be as quick
@@ -71,7 +71,7 @@ class Lease:
             OSError: it cannot be written.
         """
         for _ in range(_ROUNDS):
-            if create(self._lock, self._text(0)):
+            if create_exclusively(self._lock, self._text(0)):
                 self._beating.start()
                 return
             if not self._is_left():
@@ -94,17 +94,19 @@ class Lease:
             return True
         if found[0].machine == self._holder.machine and not _is_alive(found[0].process):
             return True
-        _log.warning("%s: a lock is there; looking for %.0f s whether its run is alive", self._place, PATIENCE)
-        end = time.monotonic() + PATIENCE
+        _log.warning(
+            "%s: a lock is there; looking for %.0f s whether its run is alive", self._place, STALE_AFTER_SECONDS
+        )
+        end = time.monotonic() + STALE_AFTER_SECONDS
         while time.monotonic() < end:
-            time.sleep(min(BEAT / 5, PATIENCE / 5))
+            time.sleep(min(HEARTBEAT_SECONDS / 5, STALE_AFTER_SECONDS / 5))
             if _read(self._lock) != found:
                 return False
         return True
 
     def _beat(self) -> None:
         beat = 0
-        while not self._ended.wait(BEAT):
+        while not self._ended.wait(HEARTBEAT_SECONDS):
             with suppress(OutputError, OSError):  # a beat that is lost matters to nobody
                 self.check()
                 beat += 1
@@ -115,7 +117,7 @@ class Lease:
 
 
 @contextmanager
-def leased(lock: RemotePath, place: RemotePath) -> Iterator[Lease]:
+def hold_lease(lock: RemotePath, place: RemotePath) -> Iterator[Lease]:
     """Hold a lock while the block runs.
 
     Args:

@@ -69,21 +69,21 @@ def relative_name(path: AnyPath, folder: AnyPath) -> str:
     return path.relative_to(folder).as_posix() if below and isinstance(folder, Path) else path.name
 
 
-def path_of(path: str, storage_options: Mapping[str, Any] | None = None) -> AnyPath:
+def parse_path(path: str, storage_options: Mapping[str, Any] | None = None) -> AnyPath:
     """Where a path that the user gave leads to.
 
     Args:
         path: a local path (`~` is the home directory) or an fsspec URL.
-        storage_options: as in a config; see `options_for`.
+        storage_options: as in a config; see `filesystem_options`.
     """
     if path.startswith(_LOCAL):
         return Path(path.removeprefix(_LOCAL))
     if is_url(path):
-        return RemotePath(path.rstrip("/"), options_for(path, storage_options or {}))
+        return RemotePath(path.rstrip("/"), filesystem_options(path, storage_options or {}))
     return Path(path).expanduser()
 
 
-def options_for(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
+def filesystem_options(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the file system behind a URL: those for all, and those under the name of its protocol."""
     if not storage_options:
         return {}
@@ -98,7 +98,7 @@ def options_for(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
-def system_of(place: RemotePath) -> tuple[Any, str]:
+def filesystem_for(place: RemotePath) -> tuple[Any, str]:
     """The fsspec file system of a place, and the path there. fsspec keeps one for each process and its options.
 
     Raises:

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ATTEMPTS = 6
+MAX_ATTEMPTS = 6
 """How often something is tried: over half a minute or more, besides what the file system tries by itself."""
 
 _ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")  # Arrow puts other words around those of the system
@@ -31,7 +31,7 @@ _LASTING_NUMBERS = frozenset({errno.EINVAL, errno.ENOSPC, errno.ENAMETOOLONG})
 _LASTING_NAMES = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
 
 
-def retried(place: RemotePath, call: Callable[[], T]) -> T:
+def with_retries(place: RemotePath, call: Callable[[], T]) -> T:
     """What a call that reaches for a file returns, as soon as it succeeds.
 
     Waits grow, and are drawn at random, so that many processes do not come back at the same moment (exponential
@@ -40,22 +40,22 @@ def retried(place: RemotePath, call: Callable[[], T]) -> T:
     Raises:
         OSError: it failed every time, or in a way that will not pass; the file is named in it.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             return call()
         except SftkitError:
             raise
         except Exception as error:  # each file system has errors of its own
-            if attempt == ATTEMPTS or _lasts(error):
+            if attempt == MAX_ATTEMPTS or _lasts(error):
                 raise _named(error, place) from error
             wait = random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt))
             level = logging.INFO if attempt == 1 else logging.WARNING
-            _log.log(level, "%s: %s; trying again in %.1f s", place, reason_of(error), wait)
+            _log.log(level, "%s: %s; trying again in %.1f s", place, error_reason(error), wait)
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
 
-def reason_of(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """What an error says, in one line."""
     number = _ARROW_ERROR.search(str(error))
     if number is not None:
@@ -76,4 +76,4 @@ def _named(error: Exception, place: RemotePath) -> OSError:
     """The same as an error of the system, which says of which file."""
     kind = type(error) if isinstance(error, (FileNotFoundError, FileExistsError, PermissionError)) else OSError
     number = getattr(error, "errno", None)
-    return kind(number if isinstance(number, int) else errno.EIO, reason_of(error), place.url)
+    return kind(number if isinstance(number, int) else errno.EIO, error_reason(error), place.url)

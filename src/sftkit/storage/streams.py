@@ -6,14 +6,14 @@ import io
 import os
 from typing import IO, Any, cast
 
-from sftkit.storage.paths import AnyPath, RemotePath, system_of
-from sftkit.storage.retry import retried
+from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for
+from sftkit.storage.retry import with_retries
 
 _BLOCK = 2 << 20  # bytes read ahead; object stores answer in some ten milliseconds, however little is asked for
 _BUFFER = 256 << 10
 
 
-def open_to_read(place: AnyPath) -> IO[bytes]:
+def open_binary(place: AnyPath) -> IO[bytes]:
     """A file from its beginning; it can be read from anywhere.
 
     Raises:
@@ -21,13 +21,13 @@ def open_to_read(place: AnyPath) -> IO[bytes]:
     """
     if not isinstance(place, RemotePath):
         return place.open("rb")
-    stream = retried(place, lambda: _opened(place))
+    stream = with_retries(place, lambda: _opened(place))
     if getattr(stream, "size", None) is None:
         return cast(IO[bytes], stream)  # of a server that gives a file as a whole: nothing to go back to
-    return cast(IO[bytes], io.BufferedReader(PatientStream(place, stream), _BUFFER))
+    return cast(IO[bytes], io.BufferedReader(RetryingStream(place, stream), _BUFFER))
 
 
-def open_arrow(place: AnyPath) -> Any:
+def open_arrow_file(place: AnyPath) -> Any:
     """A file as Arrow reads it (`pa.NativeFile`): local ones are mapped into memory.
 
     Raises:
@@ -36,16 +36,16 @@ def open_arrow(place: AnyPath) -> Any:
     import pyarrow as pa
 
     if isinstance(place, RemotePath):
-        return pa.PythonFile(open_to_read(place), "r")
+        return pa.PythonFile(open_binary(place), "r")
     return pa.memory_map(os.fsencode(place))  # as bytes, for a name need not be UTF-8
 
 
 def _opened(place: RemotePath) -> Any:
-    system, path = system_of(place)
+    system, path = filesystem_for(place)
     return system.open(path, "rb", block_size=_BLOCK)
 
 
-class PatientStream(io.RawIOBase):
+class RetryingStream(io.RawIOBase):
     """A remote file that is opened anew, and read on from where it was, when reading it fails.
 
     stream: of fsspec, which knows the size of the file.
@@ -80,7 +80,7 @@ class PatientStream(io.RawIOBase):
         wanted = min(len(buffer), self._size - self._position)
         if wanted <= 0:
             return 0
-        data = retried(self._place, lambda: self._read(wanted))
+        data = with_retries(self._place, lambda: self._read(wanted))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

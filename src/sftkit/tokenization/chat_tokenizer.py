@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from sftkit.core.row_log import RowError
-from sftkit.core.rows import Ragged, Row, Supervised
+from sftkit.core.rows import LabeledTokens, Ragged, Row
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.tokenization.content_screening import KEEP, ContentScreen, SpecialTokens
 from sftkit.tokenization.conversations import Conversation, conversation_of, is_assistant, text_of
@@ -335,21 +335,21 @@ class ChatTokenizer:
         """`tokenizer(text)["input_ids"]` of each text; `max_length` in tokens."""
         return self._encoder.encode(texts, truncation=truncation, max_length=max_length)
 
-    def encode_spans(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Supervised:
+    def encode_spans(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Ids of each text as the tokenizer's call gives them, with a loss on the tokens of its spans."""
         ids, inside = self._encoder.encode_spans(texts, spans, add_special_tokens=True)
         if self._train_on == ALL:
-            return Supervised(ids, labels.labels_everywhere(ids))
-        return Supervised(ids, labels.with_loss(ids, inside))
+            return LabeledTokens(ids, labels.labels_everywhere(ids))
+        return LabeledTokens(ids, labels.with_loss(ids, inside))
 
-    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Supervised:
+    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Ids of rendered conversations, which bring their special tokens, with a loss on the tokens of their spans."""
         ids, inside = self._encoder.encode_spans(texts, spans, add_special_tokens=False)
-        return Supervised(ids, labels.with_loss(ids, inside))
+        return LabeledTokens(ids, labels.with_loss(ids, inside))
 
-    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> Supervised:
+    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> LabeledTokens:
         """Ids of each text, with a loss on what comes after as many tokens as its input alone has."""
         ids = self._encoder.encode(texts)
         if self._train_on == ALL:
-            return Supervised(ids, labels.labels_everywhere(ids))
-        return Supervised(ids, labels.labels_after_prefix(ids, self._encoder.encode(inputs).lengths))
+            return LabeledTokens(ids, labels.labels_everywhere(ids))
+        return LabeledTokens(ids, labels.labels_after_prefix(ids, self._encoder.encode(inputs).lengths))

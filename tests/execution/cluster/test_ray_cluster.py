@@ -24,7 +24,7 @@ from buckets import new_bucket, server
 from execution.cluster.conftest import add_node
 from execution.cluster.tasks import square
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.progress import Silent
+from sftkit.core.progress import SilentProgress
 from sftkit.errors import ConfigError, DataError, SourceError
 from sftkit.execution import ray_cluster
 from sftkit.execution.ray_cluster import RayCluster, VersionMismatchError
@@ -241,9 +241,9 @@ def test_the_users_own_functions_and_tokenizer_travel(
         train_on="all",
         num_workers=1,
     )
-    run(plan(config), Silent())
+    run(plan(config), SilentProgress())
     elsewhere = replace(config, output_dir=str(tmp_path / "elsewhere"))
-    run(plan(elsewhere, runner), Silent(), runner)
+    run(plan(elsewhere, runner), SilentProgress(), runner)
     assert shard_bytes(tmp_path / "elsewhere") == shard_bytes(tmp_path / "out")
 
 
@@ -292,7 +292,7 @@ def test_relative_paths_are_understood_from_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
-    run(plan(PreprocessConfig(output_dir="out", datasets=(dataset("in.jsonl"),)), runner), Silent(), runner)
+    run(plan(PreprocessConfig(output_dir="out", datasets=(dataset("in.jsonl"),)), runner), SilentProgress(), runner)
     assert (tmp_path / "out" / "manifest.json").is_file()
 
 
@@ -300,11 +300,11 @@ def test_what_fails_on_a_node_is_told_as_here(runner: Runner, tmp_path: Path) ->
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}, ["no object"], {"text": "b"}])
     config = PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(dataset(source),))
     with pytest.raises(DataError, match=r"in\.jsonl:2: a row must be a JSON object, not a list"):
-        run(plan(config, runner), Silent(), runner)
+        run(plan(config, runner), SilentProgress(), runner)
     planned = plan(replace(config, output_dir=str(tmp_path / "other")), runner)
     source.unlink()
     with pytest.raises(SourceError, match=r"in\.jsonl: cannot be read: No such file or directory \(on node .+\)$"):
-        run(planned, Silent(), runner)
+        run(planned, SilentProgress(), runner)
 
 
 # --- Without a cluster ------------------------------------------------------------------------------------------------
@@ -318,14 +318,14 @@ def test_an_address_without_a_cluster_is_one_sentence() -> None:
 
 
 def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from sftkit.config.validation import validate
+    from sftkit.config.validation import validate_config
 
     config = PreprocessConfig(output_dir="out", datasets=(dataset(tmp_path),), executor="ray")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(
         ConfigError, match=r"^executor: ray needs Ray, which is not installed; pip install 'sftkit\[ray\]'$"
     ):
-        validate(config)
+        validate_config(config)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'sftkit\[ray\]'"), open_cluster(config):
         pass
@@ -353,7 +353,7 @@ finally:
 
 
 def test_an_address_is_refused_without_the_executor(tmp_path: Path) -> None:
-    from sftkit.config.validation import validate
+    from sftkit.config.validation import validate_config
 
     with pytest.raises(ConfigError, match=r"^ray_address=auto is given, and executor is local; say executor=ray$"):
-        validate(PreprocessConfig(output_dir="out", datasets=(dataset(tmp_path),), ray_address="auto"))
+        validate_config(PreprocessConfig(output_dir="out", datasets=(dataset(tmp_path),), ray_address="auto"))

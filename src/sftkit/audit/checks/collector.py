@@ -49,7 +49,7 @@ class AuditCollector:
         ids, labels, numbers = self._pending[0]
         if len(self._pending) > 1:
             lengths = np.concatenate([each.lengths for each, _, _ in self._pending])
-            ids = Ragged.of_lengths(np.concatenate([each.values for each, _, _ in self._pending]), lengths)
+            ids = Ragged.from_lengths(np.concatenate([each.values for each, _, _ in self._pending]), lengths)
             labels = Ragged(np.concatenate([each.values for _, each, _ in self._pending]), ids.offsets)
             numbers = np.concatenate([each for _, _, each in self._pending])
         self._pending = []

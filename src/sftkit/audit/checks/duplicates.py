@@ -27,7 +27,7 @@ def row_digests(ids: Ragged) -> Digests:
     if not long.any():
         return _together(ids)
     digests = np.empty(len(ids), np.uint64)
-    digests[~long] = _together(ids.take(~long))
+    digests[~long] = _together(ids.filter(~long))
     digests[long] = [_piece_by_piece(ids[row]) for row in np.flatnonzero(long).tolist()]
     return digests
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sftkit.core.rows import Mask, Offsets, Ragged, offsets_of, put_together
+from sftkit.core.rows import Mask, Offsets, Ragged, lengths_to_offsets, ragged_where
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ def pack_boundaries(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBound
     """
     sums = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
     totals = sums[lengths.offsets[1:]] - sums[lengths.offsets[:-1]]
-    mismatched = (totals != ids.lengths) | (lengths.sums(lengths.values < 1) > 0)
+    mismatched = (totals != ids.lengths) | (lengths.count_per_row(lengths.values < 1) > 0)
     alone = mismatched | (lengths.lengths == 0)
     if alone.any():
-        one_each = Ragged.of_lengths(ids.lengths[alone].astype(np.int32), np.ones(np.count_nonzero(alone), np.int64))
-        lengths = put_together(alone, one_each, lengths.take(~alone))
+        one_each = Ragged.from_lengths(ids.lengths[alone].astype(np.int32), np.ones(np.count_nonzero(alone), np.int64))
+        lengths = ragged_where(alone, one_each, lengths.filter(~alone))
     counts = lengths.lengths
     rows = np.repeat(np.arange(len(counts)), counts)
     numbers = np.arange(len(rows)) - lengths.offsets[rows]
     return PackBoundaries(
-        offsets=offsets_of(lengths.values.astype(np.int64)),
+        offsets=lengths_to_offsets(lengths.values.astype(np.int64)),
         rows=rows,
         numbers=numbers,
         mismatched=mismatched,

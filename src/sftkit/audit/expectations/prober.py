@@ -26,8 +26,8 @@ from sftkit.audit.expectations.probes import (
     marker,
 )
 from sftkit.errors import TokenizerError
-from sftkit.sandbox.render_limits import limited
-from sftkit.sandbox.template_check import refuse_endless
+from sftkit.sandbox.render_limits import render_within_limits
+from sftkit.sandbox.template_check import check_template_operations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -183,7 +183,7 @@ class Prober:
         tools = self._tools(variant) if probe.tools else None
         try:
             own = self.tokenizer.get_chat_template(None, tools=tools)
-            refuse_endless(own)
+            check_template_operations(own)
             if form == "row":
                 template = f'{{% set messages = {{"messages": messages}} %}}\n{own}'
             render = partial(
@@ -195,7 +195,7 @@ class Prober:
                 tokenize=False,
                 **{**self._variables, **more},
             )
-            return str(limited(render, messages))
+            return str(render_within_limits(render, messages))
         except TokenizerError:
             raise
         except Exception:  # a template may raise anything on conversations that it was not written for

@@ -7,7 +7,7 @@ from typing import Any
 
 from sftkit.audit.expectations.expected import CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN, RowOrigin
 from sftkit.config.aliases import HANDLER_ALIASES
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 
 _KINDS = {
@@ -24,7 +24,7 @@ _MAKE_TOKENS = (CONVERSATIONS, PAIRS, UNKNOWN)
 
 def making_of(options: DataOptions, dataset: DatasetConfig) -> RowOrigin:
     """How the rows of a data set are made."""
-    return making_in({**_keys(options), "datasets": [plain(dataset)]})
+    return making_in({**_keys(options), "datasets": [to_plain_data(dataset)]})
 
 
 def making_in(config: Mapping[str, Any]) -> RowOrigin:
@@ -46,7 +46,7 @@ def making_in(config: Mapping[str, Any]) -> RowOrigin:
 
 def _keys(options: DataOptions) -> dict[str, Any]:
     names = ("train_on", "reasoning", "response_template", "chat_template_kwargs")
-    return {name: plain(getattr(options, name)) for name in names}
+    return {name: to_plain_data(getattr(options, name)) for name in names}
 
 
 def _making(config: Mapping[str, Any], handlers: Sequence[Mapping[str, Any]]) -> RowOrigin:

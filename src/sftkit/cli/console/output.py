@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.segment import Segment
 from rich.text import Text
 
-from sftkit.core.escape import visible
+from sftkit.core.escape import visible_parts
 from sftkit.errors import ConfigError
 
 _LEVELS = {"passive": logging.WARNING}
@@ -71,7 +71,7 @@ def show_bug(error: Exception) -> None:
 
 def printable(text: str) -> str:
     """Text without characters that a terminal would obey, or not show; line ends and tabs stay."""
-    return text if text.isprintable() else "".join(part.text for part in visible(text))
+    return text if text.isprintable() else "".join(part.text for part in visible_parts(text))
 
 
 class _Lines(logging.Handler):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.style import Style
 from rich.text import Text
 
-from sftkit.core.escape import visible
+from sftkit.core.escape import visible_parts
 from sftkit.inspection.view.shown_row import ShownRow, TextSegment, segments
 from sftkit.inspection.view.turns import Turn
 
@@ -74,5 +74,5 @@ def _append_segment(
 
 
 def _append(body: Text, text: str, style: Style, *, whitespace: bool, reserved: str) -> None:
-    for part in visible(text, whitespace=whitespace, reserved=reserved):
+    for part in visible_parts(text, whitespace=whitespace, reserved=reserved):
         body.append(part.text, style + _ALTERED if part.altered else style)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sftkit.audit.findings import PACK_RULES, RULES
 from sftkit.cli.console.text_lines import level_style, print_text
-from sftkit.core.escape import one_line
+from sftkit.core.escape import escape_to_one_line
 
 
 class Found(Protocol):
@@ -55,7 +55,7 @@ def print_findings(rows: int, findings: Sequence[Found], console: Console, seque
             title.append(f": {rule.description}")
         print_text(console, title, indent=2)
         more = ", ..." if found.rows > len(found.examples) else ""
-        print_text(console, Text(f"in {', '.join(map(one_line, found.examples))}{more}", "dim"), indent=4)
+        print_text(console, Text(f"in {', '.join(map(escape_to_one_line, found.examples))}{more}", "dim"), indent=4)
         if rule is not None:
             print_text(console, Text(rule.advice), indent=4)
 

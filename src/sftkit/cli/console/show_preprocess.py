@@ -14,9 +14,9 @@ from rich.text import Text
 
 from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.text_lines import print_text
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import SECRET_KEYS
-from sftkit.core.escape import one_line
+from sftkit.core.escape import escape_to_one_line
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.ordering.mixing import split_fractions
 from sftkit.ordering.packing import pack_length_of
@@ -64,7 +64,7 @@ def _table(manifest: Manifest) -> Table:
     chosen = set(map(id, sorted(manifest.sources, key=_lost, reverse=True)[:_MOST_SOURCES]))
     for source in manifest.sources:
         if id(source) in chosen:
-            names = Text(one_line(source.path)), Text(one_line(source.dataset))
+            names = Text(escape_to_one_line(source.path)), Text(escape_to_one_line(source.dataset))
             table.add_row(*names, *_counts([source]))
     table.add_row("all", "", *_counts(manifest.sources), style="bold")
     return table
@@ -89,7 +89,7 @@ def _reasons(manifest: Manifest) -> Iterator[str]:
 def _most(reasons: Mapping[str, int], what: str) -> Iterator[str]:
     ordered = sorted(reasons.items(), key=lambda reason: -reason[1])
     for reason, count in ordered[:_MOST_REASONS]:
-        yield one_line(f"{count:,} {what}: {reason}")
+        yield escape_to_one_line(f"{count:,} {what}: {reason}")
     if len(ordered) > _MOST_REASONS:
         yield f"{sum(count for _, count in ordered[_MOST_REASONS:]):,} {what}: other reasons"
 
@@ -99,8 +99,8 @@ _MOST_LINES = 50  # of sources, or of files
 
 def print_plan(plan: Plan, console: Console) -> None:
     """The resolved config (YAML) and the plan: sources, units, handlers, splits and the files that would be written."""
-    datasets = [_without_secrets(plain(dataset)) for dataset in plan.recipe.datasets]
-    config = {**_without_secrets(plain(plan.config)), "datasets": datasets}
+    datasets = [_without_secrets(to_plain_data(dataset)) for dataset in plan.recipe.datasets]
+    config = {**_without_secrets(to_plain_data(plan.config)), "datasets": datasets}
     console.print(Text("# resolved config", "dim"))
     console.print(Text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).rstrip()))
     console.print(Text("\n# plan", "dim"))
@@ -192,7 +192,7 @@ def _handlers(plan: Plan) -> Table:
     for dataset in plan.recipe.datasets:
         train, validation = split_fractions(dataset.split)
         steps = "\n".join(
-            f"{handler.name} {json.dumps(plain(handler.arguments), ensure_ascii=False)}"
+            f"{handler.name} {json.dumps(to_plain_data(handler.arguments), ensure_ascii=False)}"
             for handler in dataset.data_handlers
         )
         weight = "-" if dataset.sampling is None else f"{dataset.sampling:g}"

@@ -14,8 +14,8 @@ from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_rows import print_rows
 from sftkit.cli.console.text_lines import note_of, percent, print_text
 from sftkit.config.commands import InspectConfig
-from sftkit.config.fields import plain
-from sftkit.core.escape import one_line, terminal_safe_json
+from sftkit.config.fields import to_plain_data
+from sftkit.core.escape import escape_to_one_line, terminal_safe_json
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.dataset_summary import DatasetOrigin, PackSummary, SplitSummary, Summary
 from sftkit.shards.manifest import SourceInfo
@@ -30,7 +30,7 @@ _BAR = 30
 
 def report_json(report: Report) -> str:
     """The report as one JSON document: `summary`, `rows` (with all their tokens), `notes` and `audit`."""
-    return terminal_safe_json(json.dumps(plain(report), indent=2, ensure_ascii=False))
+    return terminal_safe_json(json.dumps(to_plain_data(report), indent=2, ensure_ascii=False))
 
 
 def print_report(report: Report, config: InspectConfig, console: Console) -> None:
@@ -53,7 +53,7 @@ def print_report(report: Report, config: InspectConfig, console: Console) -> Non
 
 
 def _print_summary(summary: Summary, console: Console) -> None:
-    print_text(console, Text(one_line(summary.location), style=_HEADING))
+    print_text(console, Text(escape_to_one_line(summary.location), style=_HEADING))
     console.print(_splits(summary), highlight=False)
     shards = [shard for split in summary.splits for shard in split.shards]
     if len(shards) > len(summary.splits):
@@ -152,7 +152,7 @@ def _facts_of(origin: DatasetOrigin) -> list[tuple[str, str]]:
 
 def _print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
     for name, value in facts:
-        print_text(console, Text(f"{name}: ", style=_HEADING), Text(one_line(value), style=Style(bold=False)))
+        print_text(console, Text(f"{name}: ", style=_HEADING), Text(escape_to_one_line(value), style=Style(bold=False)))
 
 
 def _print_sources(origin: DatasetOrigin, console: Console) -> None:
@@ -182,7 +182,7 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _cells(*values: str | int | None) -> list[Text]:
-    return [Text(one_line(value) if isinstance(value, str) else _number(value)) for value in values]
+    return [Text(escape_to_one_line(value) if isinstance(value, str) else _number(value)) for value in values]
 
 
 def _number(value: int | float | None) -> str:

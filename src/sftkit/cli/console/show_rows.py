@@ -26,7 +26,7 @@ from sftkit.cli.console.row_text import (
     turn_text,
 )
 from sftkit.cli.console.text_lines import level_style, note_of, percent, print_text
-from sftkit.core.escape import one_line
+from sftkit.core.escape import escape_to_one_line
 from sftkit.inspection.view.pack_excerpt import sequences_with_findings
 from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding
 from sftkit.inspection.view.shown_row import ShownRow
@@ -117,7 +117,7 @@ def _print_head(row: ShownRow, console: Console) -> None:
 def _title(row: ShownRow) -> Text:
     unit = "characters" if row.text is not None else "tokens"
     title = Text(f"{row.split} row {row.row:,}", style=_HEADING)
-    title.append(f" ({one_line(row.shard)} row {row.shard_row:,}): {row.length:,} {unit}", style=_PLAIN)
+    title.append(f" ({escape_to_one_line(row.shard)} row {row.shard_row:,}): {row.length:,} {unit}", style=_PLAIN)
     if row.trained_tokens is not None:
         title.append(f", {row.trained_tokens:,} trained{percent(row.trained_share)}", style=_PLAIN)
     if row.seq_lengths:
@@ -151,7 +151,7 @@ def _tokens(count: int) -> str:
 
 def _turn_line(number: int, turn: Turn) -> Text:
     line = Text(f"[{number}]", style=_HEADING)
-    line.append(f" {one_line(turn.role)}:" if turn.role is not None else "", style=_HEADING)
+    line.append(f" {escape_to_one_line(turn.role)}:" if turn.role is not None else "", style=_HEADING)
     line.append(f" {_tokens(turn.stop - turn.start)}", style=_PLAIN)
     line.append(f", {turn.trained_tokens:,} trained" if turn.trained_tokens else "", style=_PLAIN)
     return line
@@ -193,4 +193,4 @@ def _where(found: RowFinding, row: ShownRow) -> str:
 def _quoted(text: str) -> str:
     if len(text) > _QUOTED:
         text = f"{text[: _QUOTED // 2]} ... {text[-_QUOTED // 2 :]}"
-    return f'"{one_line(text, reserved=OPEN + CLOSE)}"'
+    return f'"{escape_to_one_line(text, reserved=OPEN + CLOSE)}"'

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.cli.console.output import messages
-from sftkit.core.escape import visible
+from sftkit.core.escape import visible_parts
 from sftkit.training.callbacks.listener import LogEvent, RunListener, Sample
 from sftkit.training.training_report import TrainingReport
 
@@ -155,4 +155,4 @@ def _indented(text: str) -> str:
 
 
 def _safe(text: str) -> Text:
-    return Text.assemble(*((part.text, "magenta") if part.altered else part.text for part in visible(text)))
+    return Text.assemble(*((part.text, "magenta") if part.altered else part.text for part in visible_parts(text)))

@@ -9,8 +9,8 @@ from rich.style import Style
 from rich.text import Text
 
 from sftkit.cli.console.text_lines import note_of, print_text
-from sftkit.config.fields import plain
-from sftkit.core.escape import one_line, terminal_safe_json
+from sftkit.config.fields import to_plain_data
+from sftkit.core.escape import escape_to_one_line, terminal_safe_json
 from sftkit.inspection.verify.outcome import Difference
 from sftkit.inspection.verify.verify_dataset import Verification
 
@@ -22,14 +22,14 @@ _INDENT = 4
 
 def verification_json(found: Verification) -> str:
     """The verification as one JSON document: `location`, `verified`, `differences` and `notes`."""
-    return terminal_safe_json(json.dumps(plain(found), indent=2, ensure_ascii=False))
+    return terminal_safe_json(json.dumps(to_plain_data(found), indent=2, ensure_ascii=False))
 
 
 def print_verification(found: Verification, console: Console) -> None:
     """Print a verification; what differs stands last, and below it how much that is."""
-    print_text(console, Text(one_line(found.location), style=_HEADING))
+    print_text(console, Text(escape_to_one_line(found.location), style=_HEADING))
     for sentence in found.verified:
-        print_text(console, Text("verified: ", style=_RIGHT), Text(one_line(sentence)))
+        print_text(console, Text("verified: ", style=_RIGHT), Text(escape_to_one_line(sentence)))
     for sentence in found.notes:
         print_text(console, note_of(sentence))
     for difference in found.differences:
@@ -42,7 +42,7 @@ def print_verification(found: Verification, console: Console) -> None:
 
 
 def _print_difference(difference: Difference, console: Console) -> None:
-    text = f"{one_line(difference.place)}: {one_line(difference.what)}"
+    text = f"{escape_to_one_line(difference.place)}: {escape_to_one_line(difference.what)}"
     print_text(console, Text("differs: ", style=_WRONG), Text(text))
     for line in difference.details:
-        print_text(console, Text(one_line(line)), indent=_INDENT)
+        print_text(console, Text(escape_to_one_line(line)), indent=_INDENT)

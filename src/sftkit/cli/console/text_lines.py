@@ -8,7 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from sftkit.audit.findings import ERROR
-from sftkit.core.escape import one_line
+from sftkit.core.escape import escape_to_one_line
 
 _NOTE = Style(color="yellow")
 _LEVELS = {ERROR: Style(color="red")}
@@ -36,7 +36,7 @@ def print_text(console: Console, *parts: Text, indent: int = 0) -> None:
 
 def note_of(sentence: str) -> Text:
     """A note, which may hold names from the data."""
-    return Text(f"note: {one_line(sentence)}", style=_NOTE)
+    return Text(f"note: {escape_to_one_line(sentence)}", style=_NOTE)
 
 
 def level_style(level: str) -> Style:

@@ -26,7 +26,7 @@ from sftkit.audit.findings import (
     merge_counts,
 )
 from sftkit.config.commands import InspectConfig
-from sftkit.core.progress import Progress, shown
+from sftkit.core.progress import Progress, progress_stage
 from sftkit.inspection.audit.cross_shard_duplicates import DigestCollector, RowDigests, find_duplicates
 from sftkit.inspection.audit.shard_origin import find_origin
 from sftkit.inspection.parquet_columns import (
@@ -114,7 +114,7 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
         split, layout = part
         return _shard(layout, relative_name(layout.path, shards.root), norms, packings[split], progress, lock)
 
-    with shown(progress, "auditing", rows), ThreadPoolExecutor(_THREADS) as pool:
+    with progress_stage(progress, "auditing", rows), ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(checked, tokens))
     counts = merge_counts([part.counts for part in parts])
     copies = find_duplicates([part.digested for part in parts], on_purpose)

@@ -10,7 +10,7 @@ import numpy as np
 from sftkit.audit.checks.duplicates import Digests, repeated_rows, row_digests
 from sftkit.audit.checks.packs import PackBoundaries
 from sftkit.audit.findings import EXAMPLES, RuleCount
-from sftkit.core.rows import Offsets, Ragged, offsets_of
+from sftkit.core.rows import Offsets, Ragged, lengths_to_offsets
 from sftkit.inspection.parquet_columns import row_reference
 
 
@@ -70,7 +70,7 @@ def find_duplicates(shards: Sequence[RowDigests], on_purpose: int) -> RuleCount:
     """Rows that an earlier one equals, but for so many that a mix repeats on purpose."""
     copies = repeated_rows(np.concatenate([each.digests for each in shards]))
     copies = copies[: max(0, len(copies) - on_purpose)]
-    bounds = offsets_of(np.array([len(each.digests) for each in shards], np.int64))
+    bounds = lengths_to_offsets(np.array([len(each.digests) for each in shards], np.int64))
     examples = []
     for copy in copies[:EXAMPLES].tolist():
         shard = int(np.searchsorted(bounds, copy, side="right")) - 1

@@ -12,7 +12,7 @@ from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.audit.expectations.row_origin import making_in
 from sftkit.config.commands import InspectConfig
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.special_tokens import stop_tokens
@@ -63,7 +63,7 @@ def find_origin(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin
     """
     made_by: Mapping[str, Any] = manifest.config if manifest is not None else {}
     if manifest is None and config.datasets:
-        made_by = plain(config)
+        made_by = to_plain_data(config)
     template, notes = recorded_template(manifest) if manifest is not None else (None, [])
     tokenizer, more = open_tokenizer(config, manifest, template)
     return ShardOrigin(tokenizer, making_in(made_by), manifest, (*notes, *more))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftkit.config.commands import InspectConfig
-from sftkit.core.progress import Progress, Silent
+from sftkit.core.progress import Progress, SilentProgress
 from sftkit.errors import SourceError, UsageError
 from sftkit.inspection.verify.outcome import Difference, combined
 from sftkit.inspection.verify.verify_manifest import verify_manifest
@@ -14,8 +14,8 @@ from sftkit.inspection.verify.verify_origin import verify_sources, verify_tokeni
 from sftkit.inspection.verify.verify_shards import verify_shards
 from sftkit.shards.manifest import read_manifest
 from sftkit.storage.dataset_files import MANIFEST_NAME
-from sftkit.storage.files import size_of
-from sftkit.storage.paths import path_of
+from sftkit.storage.files import file_size
+from sftkit.storage.paths import parse_path
 
 _OTHER_QUESTIONS = ("audit", "fail_on", "split", "shard", "row", "seed", "search")
 
@@ -51,15 +51,15 @@ def verify(config: InspectConfig, progress: Progress | None = None) -> Verificat
         raise UsageError(f"verify checks a whole data set by its manifest: leave out {' and '.join(besides)}")
     if config.directory is None:
         raise UsageError("verify needs a directory of shards, with their manifest")
-    root = path_of(config.directory, config.storage_options)
-    if size_of(root) >= 0:
+    root = parse_path(config.directory, config.storage_options)
+    if file_size(root) >= 0:
         raise SourceError(f"{config.directory}: a file; verify takes the directory of its manifest")
     if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{config.directory}: no such directory")
     manifest = read_manifest(root)
     if manifest is None:
         raise SourceError(f"{config.directory}: holds no {MANIFEST_NAME} of sftkit, so there is nothing to verify by")
-    shows = progress or Silent()
+    shows = progress or SilentProgress()
     found = combined(
         [
             verify_manifest(root, manifest),

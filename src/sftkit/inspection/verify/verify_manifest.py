@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.shards.manifest import FORMAT_VERSION, Manifest, manifest_digest
 from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME
-from sftkit.storage.files import read_bytes, sha256_of_file, size_of
+from sftkit.storage.files import file_size, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath
-from sftkit.storage.streams import open_to_read
+from sftkit.storage.streams import open_binary
 
 _WRAPPED = "wrapped"
 
@@ -81,7 +81,7 @@ def _beside(root: AnyPath, manifest: Manifest) -> Iterator[Difference]:
         yield Difference(QUARANTINE_NAME, "its bytes changed")
     if CARD_NAME in manifest.files:
         card = root / CARD_NAME
-        if size_of(card) < 0:
+        if file_size(card) < 0:
             yield Difference(CARD_NAME, "is not there")
         elif sha256_of_file(card) != manifest.files[CARD_NAME]:
             yield Difference(CARD_NAME, "was edited")
@@ -89,10 +89,10 @@ def _beside(root: AnyPath, manifest: Manifest) -> Iterator[Difference]:
 
 def _lines(path: AnyPath) -> int:
     """Lines of a file; 0 where there is none."""
-    if size_of(path) < 0:
+    if file_size(path) < 0:
         return 0
     try:
-        with open_to_read(path) as stream:
+        with open_binary(path) as stream:
             return sum(1 for _ in stream)
     except FileNotFoundError:
         return 0

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from sftkit.config.commands import InspectConfig
 from sftkit.config.schema import ProcessorConfig
-from sftkit.core.progress import Progress, shown
+from sftkit.core.progress import Progress, progress_stage
 from sftkit.errors import ConfigError
 from sftkit.inspection.audit.shard_origin import recorded_template
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest, SourceInfo, TokenizerInfo
-from sftkit.storage.files import sha256_of_file, size_of
+from sftkit.storage.files import file_size, sha256_of_file
 from sftkit.storage.paths import is_url
 from sftkit.tokenization.tokenizer_files import tokenizer_files
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, read_chat_template
@@ -29,7 +29,7 @@ _NAMED = 20
 def verify_sources(manifest: Manifest, progress: Progress) -> CheckOutcome:
     """Sources that can be reached, by size and sha256. What changed is a note: shards may outlive their sources."""
     local = {source.path: source for source in manifest.sources if not is_url(source.path)}
-    with shown(progress, "verifying sources", len(local)), ThreadPoolExecutor(_AT_ONCE) as pool:
+    with progress_stage(progress, "verifying sources", len(local)), ThreadPoolExecutor(_AT_ONCE) as pool:
         states = []
         for state in pool.map(_state, local.values()):
             states.append(state)
@@ -88,7 +88,7 @@ def verify_versions(manifest: Manifest) -> CheckOutcome:
 def _state(source: SourceInfo) -> str | None:
     """What became of a source, None when it is as it was."""
     path = Path(source.path)
-    size = size_of(path)
+    size = file_size(path)
     if size < 0:
         return "gone"
     if size != source.bytes:

@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftkit.core.progress import Progress, shown
+from sftkit.core.progress import Progress, progress_stage
 from sftkit.errors import SourceError
 from sftkit.inspection.parquet_columns import TEXT, read_layout, split_packing
 from sftkit.inspection.summary.dataset_summary import ShardSummary
 from sftkit.inspection.summary.summarize import ShardCounts, count_shard
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
-from sftkit.storage.files import size_of, sizes_below
+from sftkit.storage.files import file_size, file_sizes_recursive
 from sftkit.storage.paths import AnyPath, RemotePath
-from sftkit.storage.streams import open_to_read
+from sftkit.storage.streams import open_binary
 
 _THREADS = min(4, os.cpu_count() or 1)  # each holds one row group
 _CHUNK = 4 << 20
@@ -57,8 +57,8 @@ def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> Chec
         difference = _other_bytes(root, info, owners, told)
         return _Shard(split, info, difference) if difference else _counted(root, manifest, split, info, told)
 
-    total = sum(max(size_of(root / shard.file), 0) for _, shard in named)
-    with shown(progress, "verifying", total), ThreadPoolExecutor(_THREADS) as pool:
+    total = sum(max(file_size(root / shard.file), 0) for _, shard in named)
+    with progress_stage(progress, "verifying", total), ThreadPoolExecutor(_THREADS) as pool:
         shards = list(pool.map(looked_at, named))
     differences = [shard.difference for shard in shards if shard.difference is not None]
     for split, info in manifest.splits.items():
@@ -80,7 +80,7 @@ def _other_bytes(root: AnyPath, info: ShardInfo, owners: Mapping[str, str], told
     path = root / info.file
     if path.name != info.file:
         return Difference(info.file, "named in the manifest, and no file beside it")
-    if size_of(path) < 0:
+    if file_size(path) < 0:
         is_there = isinstance(path, Path) and os.path.lexists(path)
         return Difference(info.file, "is no file that can be read" if is_there else "is not there")
     try:
@@ -158,7 +158,7 @@ def _split_differs(split: str, info: SplitInfo, parts: Sequence[ShardCounts]) ->
 def _extra(root: AnyPath, named: set[str]) -> list[str]:
     """Parquet files of the directory, at any depth, that are not among those named; hidden ones do not count."""
     if isinstance(root, RemotePath):
-        names = list(sizes_below(root))
+        names = list(file_sizes_recursive(root))
     else:
         names = [path.relative_to(root).as_posix() for path in root.rglob("*")]
     found = (name for name in names if name.lower().endswith(".parquet") and name not in named)
@@ -168,7 +168,7 @@ def _extra(root: AnyPath, named: set[str]) -> list[str]:
 def _sha256(path: AnyPath, told: Told) -> tuple[str, int]:
     """sha256 of a file, and how many bytes it has."""
     digest, size = hashlib.sha256(), 0
-    with open_to_read(path) as stream:
+    with open_binary(path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)  # leaves the interpreter free
             size += len(chunk)

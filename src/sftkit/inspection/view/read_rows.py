@@ -113,9 +113,9 @@ def _beginning(read: TokenColumns) -> TokenColumns:
         told = read.seq_lengths.values
         ends = np.minimum(np.cumsum(told, dtype=np.int64), MOST_TOKENS)
         kept = np.diff(ends, prepend=0).astype(told.dtype)
-        lengths = Ragged.of_lengths(kept[kept > 0], np.array([np.count_nonzero(kept > 0)]))
+        lengths = Ragged.from_lengths(kept[kept > 0], np.array([np.count_nonzero(kept > 0)]))
     return TokenColumns(
-        ids=read.ids.head(np.array([MOST_TOKENS])),
+        ids=read.ids.truncate(np.array([MOST_TOKENS])),
         labels=None if read.labels is None else read.labels[:MOST_TOKENS],
         trained=None if read.trained is None else read.trained[:MOST_TOKENS],
         misfit=read.misfit,

@@ -13,9 +13,9 @@ import numpy as np
 from sftkit import __version__
 from sftkit.audit.checks.duplicates import repeated_rows
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merge_counts
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import SECRET_KEYS
-from sftkit.core.progress import summed
+from sftkit.core.progress import sum_seconds
 from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.planning import Plan
@@ -90,7 +90,7 @@ def make_manifest(
             **{name: version(name) for name in _RECORDED_VERSIONS},
         },
         seconds=_rounded({"plan": plan.seconds, **seconds}),
-        worker_seconds=_rounded(summed(unit.seconds for unit in staged if not unit.reused)),
+        worker_seconds=_rounded(sum_seconds(unit.seconds for unit in staged if not unit.reused)),
         audit=_audit(plan, staged),
         units=len(staged),
         units_found=sum(unit.reused for unit in staged),
@@ -101,8 +101,8 @@ def make_manifest(
 
 def _resolved(plan: Plan) -> dict[str, Any]:
     """The config of a run as everyone may see it."""
-    datasets = [_public(plain(dataset)) for dataset in plan.recipe.datasets]
-    return {**_public(plain(plan.config)), "datasets": datasets}
+    datasets = [_public(to_plain_data(dataset)) for dataset in plan.recipe.datasets]
+    return {**_public(to_plain_data(plan.config)), "datasets": datasets}
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:

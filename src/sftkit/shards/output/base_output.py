@@ -25,7 +25,7 @@ from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.output.side_files import quarantine_sha256, write_quarantine, write_side_files
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.storage.dataset_files import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME, STAGING_NAME
-from sftkit.storage.files import read_bytes, remove, sizes_in, write_text
+from sftkit.storage.files import file_sizes, read_bytes, remove, write_text
 from sftkit.storage.paths import AnyPath, RemotePath
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Output(ABC, Generic[P]):
 
     def contains(self, manifest: Manifest) -> bool:
         """Whether every shard of a manifest is here, as long as it should be, and its quarantine."""
-        there = sizes_in(self.path)
+        there = file_sizes(self.path)
         whole = all(there.get(PurePosixPath(shard.file).name) == shard.bytes for shard in manifest.shards)
         return whole and quarantine_sha256(self.path) == manifest.files.get(QUARANTINE_NAME)
 

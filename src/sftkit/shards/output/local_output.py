@@ -15,10 +15,10 @@ from sftkit.errors import OutputError
 from sftkit.shards.output.base_output import LOCK_NAME, Output
 from sftkit.shards.staging.unit_store import is_unit_file
 from sftkit.storage.dataset_files import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME
-from sftkit.storage.file_lock import locked
-from sftkit.storage.files import aside, make_folder
+from sftkit.storage.file_lock import hold_lock
+from sftkit.storage.files import make_directory, temporary_path
 from sftkit.storage.paths import AnyPath
-from sftkit.storage.retry import reason_of
+from sftkit.storage.retry import error_reason
 
 _IN_THE_WAY = (errno.EISDIR, errno.EEXIST)
 
@@ -39,12 +39,12 @@ class LocalOutput(Output[Path]):
         existed = self.path.is_dir()
         if not self._stages_here:
             with self._writing("staging_dir", self.units.path):
-                make_folder(self.units.path)
-        with self._writing("output_dir", self.path), locked(self.staging / LOCK_NAME, self.path):
+                make_directory(self.units.path)
+        with self._writing("output_dir", self.path), hold_lock(self.staging / LOCK_NAME, self.path):
             self.check_free(overwrite=overwrite)  # another run may have ended meanwhile
             self._clear_unfinished()
             self.shard_folder.mkdir(parents=True)
-            make_folder(self.units.path)
+            make_directory(self.units.path)
             try:
                 with nullcontext() if self._stages_here else self._writing("staging_dir", self.units.path):
                     yield self
@@ -65,7 +65,7 @@ class LocalOutput(Output[Path]):
         """Finish what a run left to do that was killed when its data set was complete."""
         if not self.staging.is_dir() or (self.units.count() and not (self.staging / JOURNAL_NAME).exists()):
             return  # nothing there, or units that were to be kept
-        with self._writing("output_dir", self.path), locked(self.staging / LOCK_NAME, self.path):
+        with self._writing("output_dir", self.path), hold_lock(self.staging / LOCK_NAME, self.path):
             self._clear_unfinished()
             self._clear_finished()
             (self.staging / LOCK_NAME).unlink(missing_ok=True)
@@ -89,12 +89,12 @@ class LocalOutput(Output[Path]):
                 raise
             place = error.filename2 or error.filename  # of two names, where something was to be moved
             there = f" ({place} is in the way; move it)" if error.errno in _IN_THE_WAY else ""
-            raise OutputError(f"{key} {path}: cannot be written: {reason_of(error)}{there}") from None
+            raise OutputError(f"{key} {path}: cannot be written: {error_reason(error)}{there}") from None
 
     def _clear_unfinished(self) -> None:
         """Leave nothing but staged units in `.staging`, and nothing beside the data set that was to be part of it."""
         for name in (QUARANTINE_NAME, CARD_NAME, MANIFEST_NAME):
-            aside(self.path / name).unlink(missing_ok=True)
+            temporary_path(self.path / name).unlink(missing_ok=True)
         for path in list(self.staging.iterdir()):
             told = path.name in (LOCK_NAME, JOURNAL_NAME, QUARANTINE_NAME)
             if not told and not is_unit_file(path.name) and not _is_below(self.units.path, path):

@@ -12,10 +12,10 @@ from sftkit.shards.manifest import Manifest
 from sftkit.shards.output.base_output import LOCK_NAME, Output
 from sftkit.shards.staging.unit_store import is_unit_file
 from sftkit.storage.dataset_files import JOURNAL_NAME
-from sftkit.storage.files import copy, make_folder, remove, sizes_below, sizes_in
-from sftkit.storage.lease_lock import Lease, leased
+from sftkit.storage.files import copy, file_sizes, file_sizes_recursive, make_directory, remove
+from sftkit.storage.lease_lock import Lease, hold_lease
 from sftkit.storage.paths import AnyPath, RemotePath
-from sftkit.storage.retry import reason_of
+from sftkit.storage.retry import error_reason
 
 _COPIES = 16  # at the same time; the store does the work
 
@@ -33,10 +33,10 @@ class RemoteOutput(Output[RemotePath]):
     @contextmanager
     def open(self, *, overwrite: bool) -> Iterator[RemoteOutput]:
         """As `Output.open`; the lock has to be held on to."""
-        with self._told(), leased(self.staging / LOCK_NAME, self.path) as self._lease:
+        with self._told(), hold_lease(self.staging / LOCK_NAME, self.path) as self._lease:
             self.check_free(overwrite=overwrite)
-            self._clear_unfinished(sizes_below(self.staging))
-            make_folder(self.units.path)
+            self._clear_unfinished(file_sizes_recursive(self.staging))
+            make_directory(self.units.path)
             try:
                 yield self
             except BaseException:
@@ -48,20 +48,22 @@ class RemoteOutput(Output[RemotePath]):
                 self.units.remove_unfinished()
                 with suppress(OSError):  # the next run does it, and what made this one fail is to be told
                     mine = f"{self.shard_folder.name}/"
-                    self._clear_unfinished([name for name in sizes_below(self.staging) if name.startswith(mine)])
+                    self._clear_unfinished(
+                        [name for name in file_sizes_recursive(self.staging) if name.startswith(mine)]
+                    )
 
     def finish_cleanup(self) -> None:
         """Finish what a run left to do that was killed when its data set was complete."""
         with self._told():
-            if JOURNAL_NAME in sizes_in(self.staging):
-                with leased(self.staging / LOCK_NAME, self.path):
+            if JOURNAL_NAME in file_sizes(self.staging):
+                with hold_lease(self.staging / LOCK_NAME, self.path):
                     self._clear_finished()
 
     def _is_ours(self, place: AnyPath) -> bool:
         return str(place) == str(self.staging) or str(place).startswith(f"{self.staging}/")
 
     def _names(self) -> Sequence[str]:
-        return list(sizes_in(self.path))
+        return list(file_sizes(self.path))
 
     def _files_among(self, names: Sequence[str]) -> Sequence[str]:
         return names
@@ -82,7 +84,7 @@ class RemoteOutput(Output[RemotePath]):
     def _clear_finished(self) -> None:
         """Remove the staged units that are not to be kept; the journal last, which says that this is to be done."""
         if not self._keeps_units:
-            remove(*(self.staging / name for name in sizes_in(self.staging) if is_unit_file(name)))
+            remove(*(self.staging / name for name in file_sizes(self.staging) if is_unit_file(name)))
         remove(self.staging / JOURNAL_NAME)
 
     @contextmanager
@@ -93,10 +95,10 @@ class RemoteOutput(Output[RemotePath]):
         except OSError as error:
             place, staging = str(error.filename or ""), self.units.path
             if place.startswith(str(self.path)):
-                raise OutputError(f"output_dir {self.path}: cannot be read or written: {reason_of(error)}") from None
+                raise OutputError(f"output_dir {self.path}: cannot be read or written: {error_reason(error)}") from None
             if place.startswith(str(staging)):
-                raise OutputError(f"staging_dir {staging}: cannot be read or written: {reason_of(error)}") from None
+                raise OutputError(f"staging_dir {staging}: cannot be read or written: {error_reason(error)}") from None
             if place and not place.startswith((tempfile.gettempdir(), "/proc/self/fd")):
                 raise
             here = f"files for it are written to {tempfile.gettempdir()} first (TMPDIR)"
-            raise OutputError(f"output_dir {self.path}: cannot be written: {reason_of(error)}; {here}") from None
+            raise OutputError(f"output_dir {self.path}: cannot be written: {error_reason(error)}; {here}") from None

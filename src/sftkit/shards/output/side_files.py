@@ -9,7 +9,7 @@ from collections.abc import Collection
 from sftkit.core.row_log import BadRow
 from sftkit.shards.manifest import Manifest
 from sftkit.storage.dataset_files import CARD_NAME, QUARANTINE_NAME
-from sftkit.storage.files import remove, replacing, sha256_of_file, write_text
+from sftkit.storage.files import atomic_replace, remove, sha256_of_file, write_text
 from sftkit.storage.paths import AnyPath
 
 
@@ -55,7 +55,10 @@ def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> No
     remove(target)
     if not bad:
         return
-    with replacing(target) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+    with (
+        atomic_replace(target) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         for path, row in bad:
             entry = {"path": path, "row": row.number, "reason": row.reason, "content": row.content}
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")

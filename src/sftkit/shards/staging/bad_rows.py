@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sftkit.core.row_log import UNREAD, UNUSABLE, BadRow
+from sftkit.core.row_log import UNREADABLE, UNUSABLE, BadRow
 from sftkit.shards.arrow_arrays import number_array, text_array
-from sftkit.storage.files import replacing, sha256_of_file
+from sftkit.storage.files import atomic_replace, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
-from sftkit.storage.streams import open_arrow
+from sftkit.storage.streams import open_arrow_file
 
 OTHER_REASONS = "other reasons"
 
-_KINDS = (UNREAD, UNUSABLE)
+_KINDS = (UNREADABLE, UNUSABLE)
 _MOST_REASONS = 50
 _AT_ONCE = 200
 _LONE_NUMBER = re.compile(r"(?<![\w=.'\"-])\d+(?![\w'\"])")
@@ -70,7 +70,7 @@ class BadRowsFile:
 
 def open_unit_file(path: AnyPath) -> Any:
     """Not mapped into memory: what is read of it would stay there."""
-    return open_arrow(path) if isinstance(path, RemotePath) else pa.OSFile(os.fsencode(path))
+    return open_arrow_file(path) if isinstance(path, RemotePath) else pa.OSFile(os.fsencode(path))
 
 
 def bad_rows_path(rows: AnyPath) -> AnyPath:
@@ -97,7 +97,7 @@ class BadRowsWriter:
     def write(self, kind: str, rows: Sequence[BadRow]) -> None:
         """Append rows of a kind; their numbers are higher than those of the same kind before."""
         if self._writer is None:
-            self._local = self._aside.enter_context(replacing(self._path, self._run))
+            self._local = self._aside.enter_context(atomic_replace(self._path, self._run))
             self._sink = self._aside.enter_context(pa.OSFile(os.fsencode(self._local), "w"))
             options = pa.ipc.IpcWriteOptions(compression="zstd")
             self._writer = pa.ipc.new_file(self._sink, _record(0, []).schema, options=options)

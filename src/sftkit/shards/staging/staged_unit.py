@@ -15,7 +15,7 @@ from sftkit.shards.staging.bad_rows import BadRowsFile
 from sftkit.shards.staging.row_index import RowIndex, build_row_index
 from sftkit.storage.files import sha256_of_file
 from sftkit.storage.paths import AnyPath
-from sftkit.storage.streams import open_arrow
+from sftkit.storage.streams import open_arrow_file
 
 ROW_NUMBER = "sftkit_row_number"
 """Column of a unit's file: the number of each row within its source, from 1."""
@@ -98,7 +98,7 @@ class StagedUnit:
 
     def row_numbers(self, rows: Sequence[int]) -> list[int]:
         """Return the numbers within the source of rows given by their index in the file."""
-        with open_arrow(self.path) as source:
+        with open_arrow_file(self.path) as source:
             file = pa.ipc.open_file(source)
             numbers = [file.get_batch(batch).column(ROW_NUMBER) for batch in range(file.num_record_batches)]
             chosen: list[int] = pa.chunked_array(numbers).take(list(rows)).to_pylist()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sftkit.core.rows import Offsets, offsets_of
+from sftkit.core.rows import Offsets, lengths_to_offsets
 from sftkit.shards.staging.row_index import RowIndex
 from sftkit.storage.files import read_ranges
 from sftkit.storage.paths import AnyPath, RemotePath
@@ -63,7 +63,9 @@ class UnitReader:
 def _offsets(lengths: npt.NDArray[Any], counts: Offsets) -> npt.NDArray[Any]:
     """Lengths of rows -> their offsets within each record batch."""
     cuts = np.split(lengths, np.cumsum(counts)[:-1]) if len(counts) else []
-    return np.concatenate([np.zeros(0, lengths.dtype), *(offsets_of(part).astype(lengths.dtype) for part in cuts)])
+    return np.concatenate(
+        [np.zeros(0, lengths.dtype), *(lengths_to_offsets(part).astype(lengths.dtype) for part in cuts)]
+    )
 
 
 def _read(path: Path, runs: Iterable[ReadRequest]) -> None:

@@ -20,7 +20,7 @@ from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.staging.bad_rows import BadRowsFile, bad_rows_path
 from sftkit.shards.staging.row_index import RowIndex
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit, UnitFile
-from sftkit.storage.files import read_bytes, replacing, sha256_of_file, size_of
+from sftkit.storage.files import atomic_replace, file_size, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
 
 _VERSION = 5
@@ -74,7 +74,7 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, written: UnitFile | 
     }
     table = table.replace_schema_metadata({_KEY: json.dumps({**told, "digest": _digest(key, told, table)})})
     with (
-        replacing(path, run) as aside,
+        atomic_replace(path, run) as aside,
         pa.OSFile(os.fsencode(aside), "w") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
@@ -163,7 +163,7 @@ def _is_whole(path: AnyPath, told: dict[str, Any]) -> bool:
         return True
     if isinstance(path, RemotePath) and told["bytes"] <= _SMALL:  # one request instead of three
         return hashlib.sha256(read_bytes(path)).hexdigest() == str(told["sha256"])
-    return bool(size_of(path) == told["bytes"]) and bool(sha256_of_file(path) == told["sha256"])
+    return bool(file_size(path) == told["bytes"]) and bool(sha256_of_file(path) == told["sha256"])
 
 
 def _unit(table: pa.Table, told: dict[str, Any], rows: AnyPath) -> StagedUnit:

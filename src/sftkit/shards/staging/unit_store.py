@@ -15,7 +15,7 @@ from pathlib import Path
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitFile
 from sftkit.shards.staging.unit_record import read_record, record_path, write_record
 from sftkit.shards.staging.unit_writer import UnitWriter
-from sftkit.storage.files import UNFINISHED, remove, sizes_in
+from sftkit.storage.files import TEMPORARY_SUFFIX, file_sizes, remove
 from sftkit.storage.paths import AnyPath
 
 _AT_ONCE = 4  # hashing leaves the interpreter free
@@ -41,7 +41,7 @@ class UnitStore:
 
     def existing_keys(self, keys: Collection[str]) -> list[str]:
         """The keys of units that seem to be here; whether they are whole is not looked at."""
-        there = sizes_in(self.path)
+        there = file_sizes(self.path)
         return sorted(key for key in set(keys) if self._account(key).name in there)
 
     def load(self, keys: Sequence[str]) -> dict[str, StagedUnit]:
@@ -52,7 +52,7 @@ class UnitStore:
 
     def count(self) -> int:
         """How many units with rows are here."""
-        return sum(1 for name in sizes_in(self.path) if is_unit_file(name) and ".account" not in name)
+        return sum(1 for name in file_sizes(self.path) if is_unit_file(name) and ".account" not in name)
 
     def invalidate(self, keys: Sequence[str]) -> None:
         """Let units be found no more."""
@@ -60,7 +60,7 @@ class UnitStore:
 
     def remove_unfinished(self) -> None:
         """Remove what this run left unfinished; in an object store there is nothing that is."""
-        for path in self.path.glob(f".unit-*.{self.run}{UNFINISHED}") if isinstance(self.path, Path) else ():
+        for path in self.path.glob(f".unit-*.{self.run}{TEMPORARY_SUFFIX}") if isinstance(self.path, Path) else ():
             path.unlink(missing_ok=True)
 
     def _own(self) -> str:

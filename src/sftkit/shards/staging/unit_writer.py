@@ -25,7 +25,7 @@ from sftkit.shards.staging.staged_unit import (
     UnitFile,
     describe_unit_file,
 )
-from sftkit.storage.files import replacing
+from sftkit.storage.files import atomic_replace
 from sftkit.storage.paths import AnyPath
 
 
@@ -103,7 +103,7 @@ class UnitWriter:
         if self._writer is None:
             self._token_columns = tuple(sorted(batch.tokens))
             self._text_column = text_column
-            self._temporary = self._open_files.enter_context(replacing(self._path, self._run))
+            self._temporary = self._open_files.enter_context(atomic_replace(self._path, self._run))
             self._sink = self._open_files.enter_context(pa.OSFile(os.fsencode(self._temporary), "w"))
             self._writer = pa.ipc.new_file(self._sink, record.schema)
         elif (tuple(sorted(batch.tokens)), text_column) != (self._token_columns, self._text_column):
@@ -167,7 +167,7 @@ class UnitWriter:
         else:
             labels = batch.tokens[LABELS]
             self._sizes.append(batch.tokens[INPUT_IDS].lengths.astype(np.int32))
-            self._trained.append(labels.sums(labels.values != IGNORE_INDEX).astype(np.int32))
+            self._trained.append(labels.count_per_row(labels.values != IGNORE_INDEX).astype(np.int32))
 
 
 def _by_handler(drops: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

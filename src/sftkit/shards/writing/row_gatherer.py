@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, offsets_of
+from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, lengths_to_offsets
 from sftkit.shards.arrow_arrays import list_array, number_array
 from sftkit.shards.retained_columns import RETAINED, retained_array
 from sftkit.shards.staging.row_index import build_row_index
@@ -46,7 +46,7 @@ class SequenceSelection:
         """Tokens of each row of the shards: of each pack, where sequences are packed."""
         if self.pack_offsets is None:
             return self.sizes
-        return np.diff(offsets_of(self.sizes.astype(np.int64))[self.pack_offsets])
+        return np.diff(lengths_to_offsets(self.sizes.astype(np.int64))[self.pack_offsets])
 
     def slice(self, start: int, stop: int) -> SequenceSelection:
         """Rows of the shards (packs, where sequences are packed) from start to stop."""
@@ -147,7 +147,7 @@ class RowGatherer:
         """Read rows into an array, one behind the other, and tell where each begins there; neighbours that were staged
         as neighbours are read in one go.
         """
-        offsets = offsets_of(lengths)
+        offsets = lengths_to_offsets(lengths)
         breaks = np.flatnonzero((np.diff(units) != 0) | (np.diff(places) != lengths[:-1] * values.itemsize)) + 1
         runs = np.stack([np.append(0, breaks), np.append(breaks, len(units))], axis=1)
 

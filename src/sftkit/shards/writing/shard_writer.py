@@ -21,7 +21,7 @@ from sftkit.shards.manifest import ShardInfo
 from sftkit.shards.staging.staged_unit import Int32Array
 from sftkit.shards.writing.row_gatherer import RowGatherer, SequenceSelection
 from sftkit.shards.writing.shard_layout import ShardLayout
-from sftkit.storage.files import replacing, sha256_of_file
+from sftkit.storage.files import atomic_replace, sha256_of_file
 from sftkit.storage.paths import AnyPath
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class ShardWriter:
         layout, rows, tokens, trained = self._layout, 0, 0, 0
         # Ids hardly repeat within a page: a dictionary of them would only cost time.
         options = {"compression": "zstd", "use_dictionary": layout.dictionary_columns, "write_statistics": False}
-        with replacing(task.path, uuid.uuid4().hex[:8]) as aside:
+        with atomic_replace(task.path, uuid.uuid4().hex[:8]) as aside:
             with pa.OSFile(os.fsencode(aside), "w") as sink, pq.ParquetWriter(sink, layout.schema, **options) as writer:
                 size = 1 if layout.text_column is not None else _BYTES_PER_TOKEN
                 groups = _row_groups(task.sequences.row_sizes, size)

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.row_log import RowLog
-from sftkit.core.rows import TOKEN_COLUMNS, Batch, Ragged, Row, offsets_of
-from sftkit.sandbox.memory import within
-from sftkit.sources.source_file import BATCH_BYTES, BATCH_ROWS, Limits
+from sftkit.core.rows import TOKEN_COLUMNS, Batch, Ragged, Row, lengths_to_offsets
+from sftkit.sandbox.memory import run_with_memory_limit
+from sftkit.sources.source_file import BATCH_BYTES, BATCH_ROWS, ReadLimits
 
 _SHOWN_BYTES = 2000  # of a text that is none
 _MEMORY, _MEMORY_PER_BYTE = 1 << 30, 64  # for the values of a batch; nulls and truths take a bit each, or nothing
@@ -21,7 +21,7 @@ PIECE_ROWS = 256
 """Rows that are decoded at once: what memory takes where rows are long. Fewer would cost time where they are short."""
 
 
-def in_pieces(batch: pa.RecordBatch, most: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
+def split_batch(batch: pa.RecordBatch, most: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
     """A record batch as views of at most `PIECE_ROWS` rows and, unless it is one row, `BATCH_BYTES` or `most`."""
     for start in range(0, batch.num_rows, PIECE_ROWS):
         yield from _halved(batch.slice(start, PIECE_ROWS), min(BATCH_BYTES, most))
@@ -36,7 +36,7 @@ def _halved(piece: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
         yield piece
 
 
-def between(pieces: Iterable[pa.RecordBatch], start: int, rows: int | None) -> Iterator[pa.RecordBatch]:
+def slice_rows(pieces: Iterable[pa.RecordBatch], start: int, rows: int | None) -> Iterator[pa.RecordBatch]:
     """Of all rows of these pieces, so many (None: all) from number `start` on, counted from 0."""
     position, stop = 0, None if rows is None else start + rows
     for piece in pieces:
@@ -49,7 +49,7 @@ def between(pieces: Iterable[pa.RecordBatch], start: int, rows: int | None) -> I
             return
 
 
-def batches_of(pieces: Iterable[pa.RecordBatch], first_number: int, limits: Limits, log: RowLog) -> Iterator[Batch]:
+def to_batches(pieces: Iterable[pa.RecordBatch], first_number: int, limits: ReadLimits, log: RowLog) -> Iterator[Batch]:
     """Gather small record batches of one schema into batches of bounded rows and bytes, numbered on from the first.
 
     Rows that are too long, or hold text that is no UTF-8, go to the log.
@@ -64,7 +64,7 @@ def batches_of(pieces: Iterable[pa.RecordBatch], first_number: int, limits: Limi
             number, rows, size = number + rows, 0, 0
             pending.clear()
         if is_too_long:
-            log.quarantine(number, limits.too_long(f"{piece.nbytes:,} bytes"), _sizes(piece))
+            log.quarantine(number, limits.too_long_reason(f"{piece.nbytes:,} bytes"), _sizes(piece))
             number += 1
             continue
         pending.append(piece)
@@ -99,7 +99,7 @@ def _to_batches(pieces: list[pa.RecordBatch], first_number: int, log: RowLog) ->
 def _within_bounds(pieces: list[pa.RecordBatch], first_number: int) -> Batch:
     size = sum(piece.nbytes for piece in pieces)
     table = pa.Table.from_batches(pieces)
-    return within(_MEMORY + _MEMORY_PER_BYTE * size, partial(_to_batch, table, first_number))
+    return run_with_memory_limit(_MEMORY + _MEMORY_PER_BYTE * size, partial(_to_batch, table, first_number))
 
 
 def _to_batch(table: pa.Table, first_number: int) -> Batch:
@@ -132,7 +132,7 @@ def _as_ragged(column: pa.ChunkedArray) -> Ragged | None:
     if values.null_count:
         return None
     try:
-        return Ragged(values.cast(pa.int32()).to_numpy(zero_copy_only=False), offsets_of(lengths))
+        return Ragged(values.cast(pa.int32()).to_numpy(zero_copy_only=False), lengths_to_offsets(lengths))
     except pa.ArrowInvalid:
         return None  # ids beyond int32: left as Python lists, and refused as such further on
 

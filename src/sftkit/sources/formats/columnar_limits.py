@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from sftkit.errors import SourceError
 from sftkit.sandbox import memory
-from sftkit.sources.decompression import FREE_BYTES
+from sftkit.sources.decompression import ALWAYS_ALLOWED_BYTES
 from sftkit.sources.source_file import SourceFile
 
 _DECODED_AT_ONCE = 2 << 30
@@ -23,44 +23,44 @@ _LIKELY_EXPANSION = 20
 T = TypeVar("T")
 
 
-def refuse_twice(file: SourceFile, schema: pa.Schema) -> None:
+def reject_duplicate_columns(file: SourceFile, schema: pa.Schema) -> None:
     """Raise `SourceError` where two columns have one name."""
     twice = next((name for name, count in Counter(schema.names).items() if count > 1), None)
     if twice is not None:
         raise SourceError(f"{file.path}: has two columns {twice!r}; a column's name may stand once")
 
 
-def refuse_bomb(file: SourceFile, metadata: pq.FileMetaData) -> None:
+def reject_decompression_bomb(file: SourceFile, metadata: pq.FileMetaData) -> None:
     """Raise `SourceError` where the footer says that the file becomes far more than it is."""
     _refuse_size(file, sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)))
 
 
 def _refuse_size(file: SourceFile, size: int) -> None:
-    if size > max(FREE_BYTES, file.limits.expansion * file.size) and file.compression is None:
+    if size > max(ALWAYS_ALLOWED_BYTES, file.limits.expansion * file.size) and file.compression is None:
         raise SourceError(
             f"{file.path}: {file.size:,} bytes become {size:,} bytes or more, which is more than "
             f"max_expansion={file.limits.expansion:g} allows; raise it if this is right"
         )
 
 
-def honest(file: SourceFile, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def check_expansion(file: SourceFile, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The record batches of an Arrow file, unless they become far more than it is, or have two columns of one name."""
     size = 0
     for batch in batches:
         if not size:
-            refuse_twice(file, batch.schema)
+            reject_duplicate_columns(file, batch.schema)
         size += batch.nbytes
         _refuse_size(file, size)
         yield batch
 
 
-def each_within(file: SourceFile, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def limit_memory_per_batch(file: SourceFile, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Record batches, each decoded within bounds of memory."""
-    while (batch := within(file, lambda: next(batches, None))) is not None:
+    while (batch := decode_with_memory_limit(file, lambda: next(batches, None))) is not None:
         yield batch
 
 
-def within(file: SourceFile, decode: Callable[[], T]) -> T:
+def decode_with_memory_limit(file: SourceFile, decode: Callable[[], T]) -> T:
     """What is decoded, in memory that honest data of this size cannot need more of: sizes that a file tells of itself
     need not be true.
 
@@ -69,7 +69,7 @@ def within(file: SourceFile, decode: Callable[[], T]) -> T:
     """
     most = _LIKELY_EXPANSION * file.size + _DECODED_AT_ONCE + 4 * file.limits.row_bytes
     try:
-        return memory.within(most, decode)
+        return memory.run_with_memory_limit(most, decode)
     except MemoryError:
         raise SourceError(
             f"{file.path}: {file.size:,} bytes become more than {most:,} bytes of memory at once; rewrite the file in "

@@ -13,8 +13,8 @@ from typing import TextIO
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import SourceError
-from sftkit.sources.byte_streams import open_bytes, sha256_of
-from sftkit.sources.source_file import Range, Scan, SourceFile, in_batches
+from sftkit.sources.byte_streams import open_bytes, source_sha256
+from sftkit.sources.source_file import Range, ScanResult, SourceFile, group_into_batches
 
 _PIECE = 1 << 20
 _SHOWN = 2000
@@ -105,9 +105,9 @@ class Delimited:
 
     delimiter: str
 
-    def scan(self, file: SourceFile, unit_size: int) -> Scan:
+    def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Hash the file; it is one range."""
-        return Scan(sha256_of(file), (Range(0, file.size, 1, file.size),))
+        return ScanResult(source_sha256(file), (Range(0, file.size, 1, file.size),))
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """The records after the header; the first of them is row 1."""
@@ -115,7 +115,7 @@ class Delimited:
             # newline="": a line end inside quotes belongs to the field, whichever it is. What is no UTF-8 becomes half
             # surrogate pairs, by which the record is known.
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            yield from in_batches(self._rows(text, file, log))
+            yield from group_into_batches(self._rows(text, file, log))
 
     def _rows(self, text: TextIO, file: SourceFile, log: RowLog) -> Iterator[tuple[int, Row, int]]:
         csv.field_size_limit(sys.maxsize)
@@ -140,7 +140,7 @@ class Delimited:
                     raise SourceError(f"{file.path}: the header is longer than max_row_bytes allows") from None
                 number += 1
                 start = lines.start()
-                log.quarantine(number, file.limits.too_long(f"{lines.skipped():,} characters"), start)
+                log.quarantine(number, file.limits.too_long_reason(f"{lines.skipped():,} characters"), start)
 
 
 def _checked(header: list[str], path: str) -> list[str]:

@@ -18,8 +18,8 @@ import msgspec
 
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
-from sftkit.sources.formats.json_brackets import CLOSE_ARRAY, COMMA, OPEN, OPEN_ARRAY, Brackets, failure
-from sftkit.sources.formats.jsonl import quick_object
+from sftkit.sources.formats.json_brackets import CLOSE_ARRAY, COMMA, OPEN, OPEN_ARRAY, BracketScanner, find_json_error
+from sftkit.sources.formats.jsonl import decode_object
 
 _CHUNK = 1 << 20
 _SPACE = b" \t\r\n"
@@ -47,7 +47,7 @@ class Element:
     is_whole: bool = True
 
 
-def elements(stream: IO[bytes], path: str, most: int | None = None) -> Iterator[Element]:
+def scan_elements(stream: IO[bytes], path: str, most: int | None = None) -> Iterator[Element]:
     """The elements of the array that a stream holds.
 
     Args:
@@ -104,14 +104,14 @@ class _Array:
 
     def element(self) -> Element:
         """The element that begins here; go to what is after it."""
-        brackets = Brackets(self._start)
+        brackets = BracketScanner(self._start)
         wanted = _CHUNK
         while True:
             end = self._quick_end()
             end = brackets.end(self._buffer) if end is None else end
             if self._is_too_long(len(self._buffer) if end is None else end):
                 return self._passed_over(brackets)
-            if end is not None and (row := quick_object(self._held(end))) is not None:
+            if end is not None and (row := decode_object(self._held(end))) is not None:
                 self._look_at_lines(end)
                 return self._taken(end, row)
             cut = self._cut(len(self._buffer) if end is None else end)
@@ -141,13 +141,13 @@ class _Array:
         """Where, before `limit`, the line begins that ends an element that cannot be parsed; None where none does."""
         if self._line is None or (following := self._line_from(self._start, limit)) is None:
             return None
-        failed = failure(self._held(limit))
+        failed = find_json_error(self._held(limit))
         if failed is None:
             return None
         following = self._line_from(max(self._start, self._start + failed - len(self._line) - 1), limit)
         if following is None or self._lines_tell:
             return following
-        brackets = Brackets(self._start)
+        brackets = BracketScanner(self._start)
         brackets.end(self._buffer[:following])
         return following if brackets.in_string else None
 
@@ -156,7 +156,7 @@ class _Array:
         taken for brackets. Then something else follows than another object.
         """
         data = self._held(end)
-        if b'"' not in data or self._buffer[end] != COMMA or failure(data) is None:
+        if b'"' not in data or self._buffer[end] != COMMA or find_json_error(data) is None:
             return True
         while (found := _SEPARATORS.match(self._buffer, end)) is not None and found.end() == len(self._buffer):
             data = self._stream.read(_CHUNK)
@@ -172,14 +172,14 @@ class _Array:
             if following is not None:
                 return following  # a bracket is missing; those after it look as if they were within it
         data = self._buffer[self._start :].rstrip(_SPACE)
-        failed = failure(data)
+        failed = find_json_error(data)
         if failed is not None and data.endswith(b"]"):
             last_line = data[data.rfind(b"\n") + 1 :].strip(_SPACE)
             if failed == len(data) - 1 or (failed < len(data) and self._line is not None and last_line == b"]"):
                 return self._start + len(data) - 1
         raise self._error(_what_is_wrong(data))
 
-    def _passed_over(self, brackets: Brackets) -> Element:
+    def _passed_over(self, brackets: BracketScanner) -> Element:
         """The beginning of an element that is too long; go to what is after it."""
         head = self._buffer[self._start : self._start + _HEAD]
         while True:

@@ -17,7 +17,7 @@ _OUTSIDE = re.compile(rb'[^",\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",\[\]{}]*
 _STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
-class Brackets:
+class BracketScanner:
     """Follows the brackets of an element from `position` in a buffer."""
 
     def __init__(self, position: int) -> None:
@@ -56,7 +56,7 @@ class Brackets:
         return None
 
 
-def failure(data: bytes) -> int | None:
+def find_json_error(data: bytes) -> int | None:
     """Where a text stops to be JSON: len(data) when it only lacks its end; None where it is JSON, or nothing tells."""
     try:
         json.loads(data.decode("latin-1"))  # a character a byte, and the same to JSON

@@ -11,11 +11,11 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from sftkit.core.row_log import HALF_PAIR, RowLog
+from sftkit.core.row_log import LONE_SURROGATE, RowLog
 from sftkit.core.rows import Batch, Row
-from sftkit.sandbox.memory import within
-from sftkit.sources.byte_streams import hashed_chunks, in_bounded_lines, open_bytes, open_raw, sha256_of
-from sftkit.sources.source_file import Limits, Range, Scan, SourceFile, in_batches
+from sftkit.sandbox.memory import run_with_memory_limit
+from sftkit.sources.byte_streams import bounded_line_reader, hashed_chunks, open_bytes, open_raw, source_sha256
+from sftkit.sources.source_file import Range, ReadLimits, ScanResult, SourceFile, group_into_batches
 
 _MOST_NESTED = 800
 """Nesting that both parsers follow. Each gives up soon after, but not at the same depth."""
@@ -23,7 +23,7 @@ _MOST_NESTED = 800
 _decode = msgspec.json.Decoder(float_hook=float).decode
 
 
-def quick_object(line: bytes) -> Row | None:
+def decode_object(line: bytes) -> Row | None:
     """The JSON object that a line holds, or None where `json.loads` must say what the line is."""
     if len(line) > 2 * _MOST_NESTED and line.count(b"{") + line.count(b"[") > _MOST_NESTED:
         return None
@@ -47,10 +47,10 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 class JsonLines:
     """Ranges are bytes; row numbers are line numbers, blank lines included, so that an editor finds them."""
 
-    def scan(self, file: SourceFile, unit_size: int) -> Scan:
+    def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """One pass over the bytes: hashes, line ends nearest after every `unit_size` bytes, and lines before each."""
         if file.compression is not None:
-            return Scan(sha256_of(file), (Range(0, file.size, 1, file.size),))
+            return ScanResult(source_sha256(file), (Range(0, file.size, 1, file.size),))
         digest, part = hashlib.sha256(), hashlib.sha256()
         ranges: list[Range] = []
 
@@ -75,7 +75,7 @@ class JsonLines:
                 position += len(chunk)
         if position > start:
             add_range(position)
-        return Scan(digest.hexdigest(), tuple(ranges))
+        return ScanResult(digest.hexdigest(), tuple(ranges))
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Parse the lines that begin inside the range."""
@@ -83,7 +83,7 @@ class JsonLines:
             if file.compression is None and part.start:
                 stream.seek(part.start)
             length = None if file.compression else part.stop - part.start
-            yield from in_batches(_rows(stream, length, part.first_number, file.limits, log))
+            yield from group_into_batches(_rows(stream, length, part.first_number, file.limits, log))
 
 
 def _line_ends(data: bytes) -> int:
@@ -91,19 +91,19 @@ def _line_ends(data: bytes) -> int:
 
 
 def _rows(
-    stream: IO[bytes], length: int | None, first_number: int, limits: Limits, log: RowLog
+    stream: IO[bytes], length: int | None, first_number: int, limits: ReadLimits, log: RowLog
 ) -> Iterator[tuple[int, Row, int]]:
     taken = 0
     usual = min(_LONG, limits.row_bytes)
-    bounded = in_bounded_lines(stream, limits.row_bytes + 1)
+    bounded = bounded_line_reader(stream, limits.row_bytes + 1)
     for number, line in enumerate(iter(bounded, b""), first_number):
         taken += len(line)
-        row = quick_object(line) if len(line) <= usual else None
+        row = decode_object(line) if len(line) <= usual else None
         if row is None and len(line) > limits.row_bytes:
             rest = 0 if line.endswith(b"\n") else _skipped_line(bounded)
             taken += rest
             start = line[:_SHOWN_BYTES].decode("utf-8", errors="replace")
-            log.quarantine(number, limits.too_long(f"{len(line) + rest:,} bytes"), start)
+            log.quarantine(number, limits.too_long_reason(f"{len(line) + rest:,} bytes"), start)
         elif row is None:
             row = _parsed(line, number, log)
         if row is not None:
@@ -118,8 +118,8 @@ def _parsed(line: bytes, number: int, log: RowLog) -> Row | None:
     if not text or text.isspace():
         return None
     try:
-        return within(
-            _MEMORY + _MEMORY_PER_BYTE * len(line), lambda: quick_object(line) or parse_row(text, number, log)
+        return run_with_memory_limit(
+            _MEMORY + _MEMORY_PER_BYTE * len(line), lambda: decode_object(line) or parse_row(text, number, log)
         )
     except MemoryError:
         log.quarantine(number, "the row becomes more values than memory is allowed for it", "")
@@ -152,15 +152,15 @@ def parse_row(text: bytes, number: int, log: RowLog) -> Row | None:
     else:
         if not isinstance(row, dict):
             reason = f"a row must be a JSON object, not {_KINDS.get(type(row), 'a number')}"
-        elif holds_half_pairs(row, decoded):
-            reason = HALF_PAIR
+        elif contains_lone_surrogate(row, decoded):
+            reason = LONE_SURROGATE
         else:
             return row
     log.quarantine(number, reason, text.decode("utf-8", errors="replace").rstrip("\r\n"))
     return None
 
 
-def holds_half_pairs(value: object, text: str) -> bool:
+def contains_lone_surrogate(value: object, text: str) -> bool:
     """Whether a value, decoded from this JSON text, holds half a surrogate pair ("\\ud83d" alone): not a character."""
     if not _SURROGATE.search(text):
         return False

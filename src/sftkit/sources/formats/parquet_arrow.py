@@ -15,10 +15,16 @@ import pyarrow.parquet as pq
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import TOKEN_COLUMNS, Batch
 from sftkit.errors import SourceError
-from sftkit.sources.byte_streams import open_bytes, open_raw, sha256_of
-from sftkit.sources.formats.arrow_rows import PIECE_ROWS, batches_of, between, in_pieces
-from sftkit.sources.formats.columnar_limits import each_within, honest, refuse_bomb, refuse_twice, within
-from sftkit.sources.source_file import BATCH_BYTES, Range, Scan, SourceFile
+from sftkit.sources.byte_streams import open_bytes, open_raw, source_sha256
+from sftkit.sources.formats.arrow_rows import PIECE_ROWS, slice_rows, split_batch, to_batches
+from sftkit.sources.formats.columnar_limits import (
+    check_expansion,
+    decode_with_memory_limit,
+    limit_memory_per_batch,
+    reject_decompression_bomb,
+    reject_duplicate_columns,
+)
+from sftkit.sources.source_file import BATCH_BYTES, Range, ScanResult, SourceFile
 from sftkit.storage.paths import is_url
 
 _ARROW_FILE_MAGIC = b"ARROW1"
@@ -32,17 +38,17 @@ _MOST_CUTS = 8
 class Parquet:
     """Ranges are row groups, or rows of one where it is large."""
 
-    def scan(self, file: SourceFile, unit_size: int) -> Scan:
+    def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Gather or cut row groups to `unit_size` uncompressed bytes."""
         with _understood(file), open_bytes(file) as stream:
-            opened = within(file, lambda: pq.ParquetFile(stream))
-            refuse_twice(file, opened.schema_arrow)
-            refuse_bomb(file, opened.metadata)
+            opened = decode_with_memory_limit(file, lambda: pq.ParquetFile(stream))
+            reject_duplicate_columns(file, opened.schema_arrow)
+            reject_decompression_bomb(file, opened.metadata)
             groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
             # Rows that hold tokens already cost little but their decoding.
             is_worth_cutting = _is_at_hand(file) and not set(TOKEN_COLUMNS) & set(opened.schema_arrow.names)
-        return Scan(sha256_of(file), _ranges(sizes, unit_size, _MOST_CUTS if is_worth_cutting else 1))
+        return ScanResult(source_sha256(file), _ranges(sizes, unit_size, _MOST_CUTS if is_worth_cutting else 1))
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Decode the row groups a few rows at a time."""
@@ -50,35 +56,35 @@ class Parquet:
             opened = _open_parquet(file, stream)
             groups = list(range(part.start, part.stop))
             at_once = min((_rows_at_once(opened.metadata.row_group(index)) for index in groups), default=1)
-            read = each_within(file, opened.iter_batches(at_once, row_groups=groups, use_threads=False))
-            decoded = between(read, part.skip, part.rows)
-            pieces = (piece for batch in decoded for piece in in_pieces(batch, file.limits.row_bytes))
-            yield from batches_of(pieces, part.first_number, file.limits, log)
+            read = limit_memory_per_batch(file, opened.iter_batches(at_once, row_groups=groups, use_threads=False))
+            decoded = slice_rows(read, part.skip, part.rows)
+            pieces = (piece for batch in decoded for piece in split_batch(batch, file.limits.row_bytes))
+            yield from to_batches(pieces, part.first_number, file.limits, log)
 
 
 class Arrow:
     """Arrow IPC: ranges are record batches of the file format, or rows of one; the stream format is one range."""
 
-    def scan(self, file: SourceFile, unit_size: int) -> Scan:
+    def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Gather or cut record batches to `unit_size` bytes."""
         with _understood(file), _open_arrow(file) as opened:
             if not _is_file_format(opened.stream):
                 ranges: tuple[Range, ...] = (Range(0, -1, 1, file.size),)
             else:
-                batches = honest(file, each_within(file, opened.batches(0, None)))
+                batches = check_expansion(file, limit_memory_per_batch(file, opened.batches(0, None)))
                 sizes = [(batch.num_rows, batch.nbytes) for batch in batches]
                 # Batches that lie in the file as in memory can be cut at no cost; compressed ones are more than it.
                 is_in_place = opened.mapped is not None and sum(size for _, size in sizes) <= file.size
                 ranges = _ranges(sizes, unit_size, file.size if is_in_place else 1)
-        return Scan(sha256_of(file), ranges)
+        return ScanResult(source_sha256(file), ranges)
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """The record batches, cut into pieces of bounded rows."""
         with _understood(file), _open_arrow(file) as opened:
             batches = opened.streamed() if part.stop < 0 else opened.batches(part.start, part.stop)
-            decoded = between(honest(file, each_within(file, batches)), part.skip, part.rows)
-            pieces = (piece for batch in decoded for piece in in_pieces(batch, file.limits.row_bytes))
-            for batch in batches_of(pieces, part.first_number, file.limits, log):
+            decoded = slice_rows(check_expansion(file, limit_memory_per_batch(file, batches)), part.skip, part.rows)
+            pieces = (piece for batch in decoded for piece in split_batch(batch, file.limits.row_bytes))
+            for batch in to_batches(pieces, part.first_number, file.limits, log):
                 yield batch
                 opened.let_go()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sftkit.core.rows import Ragged, offsets_of
+from sftkit.core.rows import Ragged, lengths_to_offsets
 from sftkit.sandbox.memory import resident_bytes
 from sftkit.tokenization.encoding.byte_level import byte_alphabet
 from sftkit.tokenization.encoding.gigatoken_support import check_tokenizer
@@ -65,7 +65,7 @@ class GigatokenIds:
         rows = [encode(text) for text in texts]
         self._renew_when_grown(resident_bytes() - before)
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        return Ragged.of_lengths(np.concatenate(rows).astype(np.int32), lengths)
+        return Ragged.from_lengths(np.concatenate(rows).astype(np.int32), lengths)
 
     def vocabulary(self) -> dict[int, bytes]:
         """The bytes of each token, by id."""
@@ -134,7 +134,7 @@ def character_counts(backend: Any, engine: BareIds) -> CharacterCounts | None:
     lengths[list(vocabulary)] = np.fromiter(map(len, vocabulary.values()), np.int64, len(vocabulary))
     order = sorted(vocabulary)
     begins = (np.frombuffer(b"".join([vocabulary[token_id] for token_id in order]), np.uint8) & 0xC0) != 0x80
-    starts = offsets_of(lengths)
+    starts = lengths_to_offsets(lengths)
     running = np.concatenate(([0], np.cumsum(begins)))
     continues = (lengths > 0) & ~np.append(begins, True)[starts[:-1]]
     return CharacterCounts(running[starts[1:]] - running[starts[:-1]], continues)

@@ -15,7 +15,7 @@ from unicodedata import is_normalized
 import numpy as np
 import numpy.typing as npt
 
-from sftkit.core.rows import Mask, Ragged, put_together
+from sftkit.core.rows import Mask, Ragged, ragged_where
 from sftkit.tokenization.encoding.bare_ids import BareIds, character_counts
 from sftkit.tokenization.encoding.gigatoken_support import COMPOSABLE, UNSAFE, scrutinize
 from sftkit.tokenization.encoding.post_processor import PostProcessor
@@ -72,7 +72,7 @@ class FastEncoder:
         def here(some: Sequence[str]) -> Ragged:
             ids = self._engine.ids(some)
             if truncation and max_length is not None:
-                ids = ids.head(np.full(len(ids), max_length - added, np.int64))
+                ids = ids.truncate(np.full(len(ids), max_length - added, np.int64))
             return self._added.ids(ids) if added else ids
 
         if truncation and not cut_here:
@@ -80,7 +80,7 @@ class FastEncoder:
         safe = self._asked(texts) != UNSAFE
         if safe.all():
             return here(texts)
-        return put_together(safe, here(_where(safe, texts)), by_reference(_where(~safe, texts)))
+        return ragged_where(safe, here(_where(safe, texts)), by_reference(_where(~safe, texts)))
 
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
@@ -94,7 +94,7 @@ class FastEncoder:
         covered = np.add.reduceat(begun, ids.offsets[:-1]) * (ids.lengths > 0)
         exact = covered == np.fromiter(map(len, _where(mine, texts)), np.int64, len(ids))
         if not exact.all():
-            ids = ids.take(exact)
+            ids = ids.filter(exact)
             mine[mine] = exact
         inside = in_spans_by_count(ids, self._counts, _where(mine, spans))
         if add_special_tokens and self._added.count:
@@ -105,7 +105,7 @@ class FastEncoder:
             _where(~mine, texts), _where(~mine, spans), add_special_tokens=add_special_tokens
         )
         flags = (Ragged(inside.astype(np.int32), ids.offsets), Ragged(other_inside.astype(np.int32), other_ids.offsets))
-        return put_together(mine, ids, other_ids), put_together(mine, *flags).values.astype(np.bool_)
+        return ragged_where(mine, ids, other_ids), ragged_where(mine, *flags).values.astype(np.bool_)
 
     def _asked(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:
         """What the characters of each text ask for (see `scrutinize`)."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sftkit.core.rows import offsets_of
+from sftkit.core.rows import lengths_to_offsets
 from sftkit.tokenization.encoding.byte_level import byte_alphabet
 from sftkit.tokenization.engines import EngineRefusedError
 from sftkit.tokenization.tokenizer_loading import parts_of
@@ -188,7 +188,7 @@ def scrutinize(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
     others = [index for index, text in enumerate(texts) if not text.isascii()]
     if others:
         points = np.frombuffer("".join([texts[index] for index in others]).encode("utf-32-le"), np.uint32)
-        starts = offsets_of(np.fromiter((len(texts[index]) for index in others), np.int64, len(others)))[:-1]
+        starts = lengths_to_offsets(np.fromiter((len(texts[index]) for index in others), np.int64, len(others)))[:-1]
         asked[others] = np.maximum.reduceat(_scrutiny()[points], starts)
     return asked
 

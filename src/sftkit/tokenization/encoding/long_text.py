@@ -157,4 +157,4 @@ def _all_short(texts: Sequence[str]) -> bool:
 
 
 def _end_to_end(rows: Sequence[Ids]) -> Ragged:
-    return Ragged.of_lengths(np.concatenate(rows), np.array(list(map(len, rows)), np.int64))
+    return Ragged.from_lengths(np.concatenate(rows), np.array(list(map(len, rows)), np.int64))

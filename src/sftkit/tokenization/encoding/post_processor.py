@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sftkit.core.rows import Ids, Mask, Offsets, Ragged, offsets_of
+from sftkit.core.rows import Ids, Mask, Offsets, Ragged, lengths_to_offsets
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.engines import EngineRefusedError
 
@@ -61,7 +61,7 @@ class PostProcessor:
 
     def _wrap(self, ids: Ragged, values: Any, prefix: Any, suffix: Any) -> tuple[Any, Offsets]:
         lengths = ids.lengths
-        offsets = offsets_of(lengths + self.count)
+        offsets = lengths_to_offsets(lengths + self.count)
         wrapped = np.empty(int(offsets[-1]), values.dtype)
         moved_by = np.arange(len(ids)) * self.count + len(prefix)
         wrapped[np.arange(len(values)) + np.repeat(moved_by, lengths)] = values

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sftkit.core.row_log import RowError, checked_text
+from sftkit.core.row_log import RowError, require_valid_text
 from sftkit.errors import TokenizerError
-from sftkit.sandbox.render_limits import TemplateLimitError, limited
-from sftkit.sandbox.template_check import refuse_endless
+from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
+from sftkit.sandbox.template_check import check_template_operations
 from sftkit.tokenization.conversations import Conversation, Message
 from sftkit.tokenization.templates.marking import MarkedTemplate, index_macro
 
@@ -106,9 +106,9 @@ class ReferenceRenderer:
                 )
             )
 
-        refuse_endless(template or self.source(with_tools=conversation.tools is not None))
+        check_template_operations(template or self.source(with_tools=conversation.tools is not None))
         try:
-            text = limited(rendered, [conversation.messages, conversation.tools, conversation.documents])
+            text = render_within_limits(rendered, [conversation.messages, conversation.tools, conversation.documents])
         except TemplateLimitError:
             raise
         except jinja2.TemplateSyntaxError as error:
@@ -117,7 +117,7 @@ class ReferenceRenderer:
             ) from None
         except Exception as error:  # a template may raise anything on data it was not written for
             raise RowError(f"the chat template cannot render this row: {_reason(error)}") from None
-        return checked_text(text)
+        return require_valid_text(text)
 
     def render_marked(
         self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
-from sftkit.config.binding import describe
-from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, nearest
+from sftkit.config.binding import describe_value
+from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, did_you_mean
 from sftkit.training.arguments.argument_fields import TrainingArgument, union_members
 
 _NULL_WORDS = frozenset({"null", "none", "~", ""})
@@ -51,12 +51,12 @@ def coerce(given: Mapping[str, Any], fields: Mapping[str, TrainingArgument], pro
     for key, value in given.items():
         field = fields.get(key)
         if field is None:
-            problems.append(f"unknown key {key!r}{nearest(key, fields)}")
+            problems.append(f"unknown key {key!r}{did_you_mean(key, fields)}")
             continue
         try:
             values[key] = _convert(field, value)
         except _WrongTypeError as error:
-            problems.append(f"{key} must be {error}, not {describe(value)}")
+            problems.append(f"{key} must be {error}, not {describe_value(value)}")
     return values
 
 
@@ -104,7 +104,9 @@ def _choice(field: TrainingArgument, value: Any, *, optional: bool) -> Any:
         if candidate in field.choices:
             return candidate
     if len(field.choices) > _MOST_NAMED_CHOICES:
-        raise _WrongTypeError(f"one of the {len(field.choices)} names transformers knows{nearest(text, field.choices)}")
+        raise _WrongTypeError(
+            f"one of the {len(field.choices)} names transformers knows{did_you_mean(text, field.choices)}"
+        )
     raise _WrongTypeError(f"one of {', '.join(field.choices)}")
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TokenizerError, TrainingError
-from sftkit.sandbox.render_limits import limited
-from sftkit.sandbox.template_check import refuse_endless
+from sftkit.sandbox.render_limits import render_within_limits
+from sftkit.sandbox.template_check import check_template_operations
 from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def _rendered(
 ) -> str:
     render: Any = tokenizer.apply_chat_template
     try:
-        refuse_endless(tokenizer.get_chat_template())
+        check_template_operations(tokenizer.get_chat_template())
         copies = [dict(message) for message in messages]
-        return str(limited(lambda: render(copies, tokenize=False, **template_kwargs), copies))
+        return str(render_within_limits(lambda: render(copies, tokenize=False, **template_kwargs), copies))
     except TokenizerError:
         raise
     except Exception as error:  # templates raise what they like

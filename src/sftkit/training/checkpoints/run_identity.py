@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
-from sftkit.config.fields import plain
+from sftkit.config.fields import to_plain_data
 from sftkit.core.splits import TRAIN
 from sftkit.shards.reading import ShardSet
-from sftkit.storage.files import size_of
+from sftkit.storage.files import file_size
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -43,7 +43,7 @@ def run_identity(
         rows_per_step: rows (micro-batches, with a token budget) that all processes together take in a step.
         padded: whether batches are padded, and rows therefore sorted by length.
     """
-    own = {name: plain(getattr(config, name)) for name in _OF_THE_CONFIG}
+    own = {name: to_plain_data(getattr(config, name)) for name in _OF_THE_CONFIG}
     theirs = {name: getattr(arguments, name, None) for name in _OF_THE_TRAINER}
     streaming = config.dataprocessor.streaming
     run = {
@@ -62,18 +62,18 @@ def _data(shards: ShardSet) -> str:
     """Of which data: what the manifest says made it, else names and sizes of the files."""
     if shards.manifest is not None:
         return shards.manifest.fingerprint
-    files = [(path.name, size_of(path)) for path in shards.splits.get(TRAIN, ())]
+    files = [(path.name, file_size(path)) for path in shards.splits.get(TRAIN, ())]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def identity_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """What two runs differ in, in words."""
-    plain = json.loads(json.dumps(ours))  # as it is read back
-    names = sorted({*theirs, *plain})
+    now = json.loads(json.dumps(ours))  # as it is read back
+    names = sorted({*theirs, *now})
     return [
-        f"{name}: {_short(theirs.get(name))}, now {_short(plain.get(name))}"
+        f"{name}: {_short(theirs.get(name))}, now {_short(now.get(name))}"
         for name in names
-        if theirs.get(name) != plain.get(name)
+        if theirs.get(name) != now.get(name)
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftkit.storage.files import replacing, size_of, sync_file
+from sftkit.storage.files import atomic_replace, file_size, sync_file
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.distributed import warn_on_main_process
@@ -110,7 +110,7 @@ def seal_checkpoint(folder: Path, identity: Mapping[str, Any], state: RunState, 
         "resumable": resumable,
         "sealed_at": time.time_ns(),
     }
-    with replacing(folder / SEAL_NAME) as temporary:
+    with atomic_replace(folder / SEAL_NAME) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     (folder / UNFINISHED_NAME).unlink(missing_ok=True)
 
@@ -128,7 +128,7 @@ def read_seal(folder: Path) -> Seal | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return sealed if all(size_of(folder / name) == size for name, size in sealed.files.items()) else None
+    return sealed if all(file_size(folder / name) == size for name, size in sealed.files.items()) else None
 
 
 def delete_old_checkpoints(folder: Path, limit: int | None, identity: Mapping[str, Any], best: str | None) -> None:

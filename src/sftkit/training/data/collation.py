@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sftkit.core.rows import ATTENTION_MASK, IGNORE_INDEX, INPUT_IDS, LABELS, Offsets, Ragged, offsets_of
+from sftkit.core.rows import ATTENTION_MASK, IGNORE_INDEX, INPUT_IDS, LABELS, Offsets, Ragged, lengths_to_offsets
 from sftkit.training.data.boundaries import BoundaryEncoder, position_boundaries
 from sftkit.training.data.row_groups import TokenSequences
 from sftkit.training.data.work_counts import WorkCounts
@@ -127,7 +127,7 @@ def _joined(sequences: Sequence[TokenSequences]) -> tuple[Ragged, Ragged]:
         np.concatenate([column.values for column in columns])
         for columns in zip(*((each.input_ids, each.labels) for each in sequences), strict=True)
     )
-    return Ragged(ids, offsets_of(lengths)), Ragged(labels, offsets_of(lengths))
+    return Ragged(ids, lengths_to_offsets(lengths)), Ragged(labels, lengths_to_offsets(lengths))
 
 
 def _head(positions: npt.NDArray[np.bool_], following: Integers) -> dict[str, torch.Tensor]:

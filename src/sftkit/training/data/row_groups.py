@@ -110,7 +110,7 @@ def decode_row_group(place: RowGroupLocation, table: pa.Table, vocabulary_size: 
         return RowGroup(input_ids, labels, np.arange(len(input_ids) + 1))
     lengths = read_token_lists(place.path, table, SEQ_LENGTHS, place.first_row)
     ends = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
-    right = (lengths.sums(lengths.values < 1) == 0) & (np.diff(ends[lengths.offsets]) == input_ids.lengths)
+    right = (lengths.count_per_row(lengths.values < 1) == 0) & (np.diff(ends[lengths.offsets]) == input_ids.lengths)
     if not right.all():
         row = int(right.argmin())
         raise DataError(
@@ -125,7 +125,7 @@ def keep_sequences(group: RowGroup, keep: Mask) -> RowGroup:
     if keep.all():
         return group
     firsts = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))[group.row_offsets]
-    return RowGroup(group.input_ids.take(keep), group.labels.take(keep), firsts)
+    return RowGroup(group.input_ids.filter(keep), group.labels.filter(keep), firsts)
 
 
 def _part(column: Ragged, first: int, last: int) -> Ragged:

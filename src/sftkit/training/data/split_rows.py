@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets, predicted
+from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets, trained_mask
 from sftkit.errors import DataError, TrainingError
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.paths import AnyPath
@@ -233,7 +233,7 @@ class SplitRows:
         counts = SequenceCounts(seen=len(group.input_ids))
         if self._limit is not None:
             group = self._within(self._limit, group, place, counts)
-        keep = group.labels.sums(predicted(group.labels)) > 0
+        keep = group.labels.count_per_row(trained_mask(group.labels)) > 0
         counts.without_loss = int((~keep).sum())
         if number not in self._counted:
             self._counted.add(number)
@@ -262,7 +262,7 @@ class SplitRows:
         if limit.overflow == "drop":
             return keep_sequences(group, fits)
         limits: Offsets = np.full(len(fits), limit.tokens, np.int64)
-        return RowGroup(group.input_ids.head(limits), group.labels.head(limits), group.row_offsets)
+        return RowGroup(group.input_ids.truncate(limits), group.labels.truncate(limits), group.row_offsets)
 
 
 def open_split(

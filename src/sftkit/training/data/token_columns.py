@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sftkit.core.rows import Ragged, offsets_of
+from sftkit.core.rows import Ragged, lengths_to_offsets
 from sftkit.errors import DataError
 from sftkit.storage.paths import AnyPath
 
@@ -32,7 +32,7 @@ def read_token_lists(path: AnyPath, table: pa.Table, name: str, first: int) -> R
         flat = np.asarray(pc.cast(values, pa.int32()))
     except pa.ArrowException:
         raise DataError(f"{path}: column {name} must hold lists of token ids, not {column.type}") from None
-    return Ragged(flat, offsets_of(lengths))
+    return Ragged(flat, lengths_to_offsets(lengths))
 
 
 def check_ids(path: AnyPath, column: Ragged, first: int, vocabulary_size: int, *, ignored: int | None) -> None:
