@@ -16,6 +16,19 @@ from sftkit.shards.reading import open_shards
 from sftkit.storage.dataset_files import MANIFEST_NAME
 from sftkit.training.data.split_rows import SplitRows, open_split
 
+DEADLINE = 550
+"""Seconds after which a subprocess is considered to hang; far more than any takes on a busy machine."""
+
+FREE_PORT = """
+import socket
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+"""
+"""Source of a function for scripts that launch several processes: a port for their rendezvous."""
+
 
 def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int = 12, held: int = 10_000) -> SplitRows:
     """Rows of these lengths; every token of row i is i, and every one but the first is trained."""

@@ -25,20 +25,20 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_event_is_one_line_and_one_call(tmp_path: Path) -> None:
-    heard: list[Any] = []
-    log = JsonLinesLogger(tmp_path / "new" / "logs.jsonl", heard.append)
+def test_each_log_event_is_one_line_and_one_call_of_the_listener(tmp_path: Path) -> None:
+    received: list[Any] = []
+    log = JsonLinesLogger(tmp_path / "new" / "logs.jsonl", received.append)
     log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
     log.on_log(ARGUMENTS, state(1), TrainerControl(), logs={"loss": 1 / 3, "epoch": 0.1})
     log.on_log(ARGUMENTS, state(2), TrainerControl(), logs={"loss": math.nan, "grad_norm": math.inf})
-    assert events(tmp_path / "new" / "logs.jsonl") == heard == [
+    assert events(tmp_path / "new" / "logs.jsonl") == received == [
         {"step": 1, "epoch": 0.1, "loss": 0.3333333333333333},
         {"step": 2, "epoch": 0.2, "loss": None, "grad_norm": None},
     ]  # fmt: skip
-    assert list(heard[0]) == ["step", "epoch", "loss"]
+    assert list(received[0]) == ["step", "epoch", "loss"]
 
 
-def test_a_new_run_replaces_the_file_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
+def test_a_new_run_replaces_the_log_and_a_resumed_run_continues_it(tmp_path: Path) -> None:
     path = tmp_path / "logs.jsonl"
     path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 3, "loss": 1}\n{"step": 4, "lo')
     resumed = JsonLinesLogger(path, SilentListener().on_log)
@@ -49,21 +49,21 @@ def test_a_new_run_replaces_the_file_and_a_resumed_one_goes_on(tmp_path: Path) -
     assert path.read_text() == ""
 
 
-def test_other_processes_write_nothing(tmp_path: Path) -> None:
+def test_only_the_main_process_writes_the_log(tmp_path: Path) -> None:
     log = JsonLinesLogger(tmp_path / "logs.jsonl", SilentListener().on_log)
     log.on_train_begin(ARGUMENTS, state(0, main=False), TrainerControl())
     log.on_log(ARGUMENTS, state(1, main=False), TrainerControl(), logs={"loss": 1.0})
     assert not (tmp_path / "logs.jsonl").exists()
 
 
-def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     log = JsonLinesLogger(tmp_path / "file" / "logs.jsonl", SilentListener().on_log)
     with pytest.raises(OutputError, match=r"logs\.jsonl: cannot be written"):
         log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
 
 
-def test_lines_hold_what_other_programs_take_for_line_ends(tmp_path: Path) -> None:
+def test_unicode_line_separators_do_not_split_lines_of_the_log(tmp_path: Path) -> None:
     file = JsonLinesFile(tmp_path / "samples.jsonl")
     file.begin(0)
     kept = [{"step": step, "answer": "a\u2028b\x85c\nd\x1b[2J ä"} for step in (1, 2)]
@@ -75,24 +75,24 @@ def test_lines_hold_what_other_programs_take_for_line_ends(tmp_path: Path) -> No
     assert "\x1b" not in file.path.read_text(encoding="utf-8")
 
 
-def test_a_listener_hears_of_each_step_from_where_the_run_begins() -> None:
+def test_steps_are_reported_from_the_one_at_which_the_run_begins() -> None:
     class Steps(SilentListener):
         def __init__(self) -> None:
-            self.heard: list[tuple[int, int]] = []
+            self.received: list[tuple[int, int]] = []
 
         def on_step(self, step: int, max_steps: int) -> None:
-            self.heard.append((step, max_steps))
+            self.received.append((step, max_steps))
 
     steps = Steps()
     report = StepReporter(steps)
     report.on_train_begin(ARGUMENTS, TrainerState(global_step=7, max_steps=9), TrainerControl())
     report.on_step_end(ARGUMENTS, TrainerState(global_step=8, max_steps=9), TrainerControl())
     report.on_step_end(ARGUMENTS, state(8, main=False), TrainerControl())
-    assert steps.heard == [(7, 9), (8, 9)]
+    assert steps.received == [(7, 9), (8, 9)]
 
 
 class FakeRun(dict[str, Any]):
-    """Stands for aim.Run."""
+    """A stand-in for aim.Run."""
 
     def __init__(self, repo: str, experiment: str | None) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def fake_aim(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fake_aim")
-def test_aim_gets_every_number() -> None:
+def test_aim_tracks_every_number() -> None:
     log = make_aim_logger("repo", "experiment")
     assert log is not None
     log.on_train_begin(ARGUMENTS, state(0), TrainerControl())
@@ -133,7 +133,7 @@ def test_an_aim_repository_that_cannot_be_opened_is_named() -> None:
         make_aim_logger("broken", None)
 
 
-def test_aim_that_is_not_installed_is_said_and_an_empty_repo_asks_for_nothing(
+def test_a_missing_aim_gives_a_warning_only_if_a_repository_is_set(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "aim", None)
@@ -142,5 +142,5 @@ def test_aim_that_is_not_installed_is_said_and_an_empty_repo_asks_for_nothing(
     assert caplog.records == []
     assert make_aim_logger("repo", None) is None
     assert [record.message for record in caplog.records] == [
-        "aim_repo is given, but Aim is not installed (pip install 'sftkit[aim]'): it gets no logs"
+        "aim_repo is set, but Aim is not installed (pip install 'sftkit[aim]'): nothing is logged to it"
     ]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -24,69 +23,84 @@ from sftkit.training.distributed import (
     world_size,
 )
 
-SCRIPT = """
-import os, sys, time
+from .material import DEADLINE, FREE_PORT
+
+# Imports once, then forks two processes for each outcome of the main one. The result does not depend on the pause; it
+# only gives a process that does not wait the time to fail.
+DRIVER = (
+    FREE_PORT
+    + """
+import json, os, sys, time
+from pathlib import Path
+import accelerate, torch.distributed
 from sftkit.errors import TrainingError
 from sftkit.training.distributed import main_process_first
-fate, place = sys.argv[1:]
-try:
-    with main_process_first() as main:
-        if main:
-            time.sleep(1)
-            if fate == "raises":
-                raise RuntimeError("no")
-            if fate == "killed":
-                os._exit(9)
-            open(place, "w").write("built")
-        else:
-            assert open(place).read() == "built"
-except TrainingError as error:
-    sys.exit(f"TrainingError: {error}")
+
+def run(rank, outcome, folder):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    try:
+        with main_process_first() as main:
+            if main:
+                time.sleep(0.2)
+                if outcome == "raises":
+                    raise RuntimeError("no")
+                if outcome == "killed":
+                    os._exit(9)
+                (folder / outcome).write_text("built")
+            else:
+                assert (folder / outcome).read_text() == "built"
+    except TrainingError as error:
+        (folder / f"{outcome}.error").write_text(str(error))
+        return 1
+    except BaseException:
+        return 2
+    return 0
+
+folder, codes = Path(sys.argv[1]), {}
+for outcome in ("succeeds", "raises", "killed"):
+    os.environ["MASTER_PORT"] = free_port()
+    children = []
+    for rank in (0, 1):
+        child = os.fork()
+        if not child:
+            os._exit(run(rank, outcome, folder))
+        children.append(child)
+    codes[outcome] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+(folder / "codes.json").write_text(json.dumps(codes))
 """
+)
 
 
-def launch(tmp_path: Path, fate: str) -> list[tuple[int, str]]:
-    """Exit code and error output of the main process and of the one that waits for it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, fate, str(tmp_path / "built")],
-            env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    return [(process.returncode, errors) for process in processes for errors in [process.communicate(timeout=120)[1]]]
+@pytest.fixture(scope="module")
+def launches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes for each outcome of the main one: their exit codes, and the error of the one that waited."""
+    folder = tmp_path_factory.mktemp("launches")
+    launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, **launch, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", DRIVER, str(folder)], env=environment, timeout=DEADLINE, check=True)
+    return folder
 
 
-def test_the_others_wait_for_the_main_process(tmp_path: Path) -> None:
-    assert [code for code, _ in launch(tmp_path, "succeeds")] == [0, 0]
+def test_the_other_processes_wait_for_the_main_one(launches: Path) -> None:
+    assert json.loads((launches / "codes.json").read_text())["succeeds"] == [0, 0]
 
 
-@pytest.mark.parametrize("fate", ["raises", "killed"])
-def test_the_others_do_not_wait_for_a_main_process_that_failed(tmp_path: Path, fate: str) -> None:
-    began = time.monotonic()
-    [(main, _), (other, said)] = launch(tmp_path, fate)
+@pytest.mark.parametrize("outcome", ["raises", "killed"])
+def test_the_other_processes_fail_when_the_main_one_does(launches: Path, outcome: str) -> None:
+    main, other = json.loads((launches / "codes.json").read_text())[outcome]
     assert main != 0
     assert other == 1
-    assert "TrainingError: the main process failed while this one waited for it" in said
-    assert time.monotonic() - began < 60
+    error = (launches / f"{outcome}.error").read_text()
+    assert error == "the main process failed while this one waited for it; see its error message"
 
 
-def test_a_run_of_one_process_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_launcher_there_is_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with main_process_first() as main:
         assert main
 
 
 def test_only_the_main_process_warns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    import logging
-
     logger = logging.getLogger("sftkit.test")
     warn_on_main_process(logger, "from main")
     monkeypatch.setenv("RANK", "1")
@@ -96,21 +110,23 @@ def test_only_the_main_process_warns(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert (is_main_process(), world_size()) == (False, 2)
 
 
-def test_a_process_that_fails_gives_the_main_one_time_to_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not main_process_reports_failure()  # this is the main one
+def test_a_failing_process_reports_its_error_unless_the_launcher_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(distributed.time, "sleep", waited.append)
+    assert not main_process_reports_failure()  # this is the main process
+    assert waited == []
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(distributed, "_GRACE", 0.01)
-    assert not main_process_reports_failure()  # nobody ended it: it failed alone
-    monkeypatch.setattr(distributed, "_GRACE", 30)
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    assert not main_process_reports_failure()  # not ended while it waited: it failed alone
+    assert waited == [5.0]
+    monkeypatch.setattr(distributed.time, "sleep", lambda seconds: signal.raise_signal(signal.SIGTERM))
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line turns it into Ctrl-C
     try:
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         assert main_process_reports_failure()
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def test_a_process_that_has_gone_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_process_is_a_training_error(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:20")
     with pytest.raises(RuntimeError, match="Connection closed"), report_lost_processes():
         raise lost
@@ -118,13 +134,13 @@ def test_a_process_that_has_gone_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(TrainingError, match="another process of this run has ended"), report_lost_processes():
         raise lost
     with pytest.raises(RuntimeError, match="shapes"), report_lost_processes():
-        raise RuntimeError("shapes do not fit")
+        raise RuntimeError("shapes do not match")
 
 
-@pytest.mark.parametrize("asked", ["bf16", "no"])
-def test_the_precision_that_accelerate_asks_for_is_known(
-    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_the_precision_set_with_accelerate_launch_is_used(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
     config = TrainConfig(output_dir=str(tmp_path), training_arguments={"use_cpu": "true"})
-    assert make_training_arguments(config).bf16 is (asked == "bf16")
+    assert make_training_arguments(config).bf16 is (precision == "bf16")

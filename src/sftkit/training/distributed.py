@@ -1,4 +1,4 @@
-"""One run, several processes: who speaks, who works first, and what the launcher asked for that cannot be had."""
+"""What the processes of one run must agree on: who logs, who works first, and which launcher settings apply."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Building a large data set takes hours; waiting for it is no sign of a fault.
-_PATIENCE = timedelta(days=30)
+# Building a large data set takes hours, so a long wait is not a sign of a failure.
+_WAIT_TIMEOUT = timedelta(days=30)
 
 # Launchers end the other processes within a second of the first failure.
-_GRACE = 5.0  # seconds
+_FAILURE_GRACE = 5.0  # seconds
 
-_LAUNCHED_WITH_FSDP = "ACCELERATE_USE_FSDP"
-_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+_USE_FSDP = "ACCELERATE_USE_FSDP"
+_USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
 
 def is_main_process() -> bool:
-    """Whether this process is the first of those that a launcher started (true without a launcher)."""
+    """Whether this is the first of the processes that a launcher started; true without a launcher."""
     return os.environ.get("RANK", "0") in ("", "0")
 
 
@@ -39,13 +39,13 @@ def world_size() -> int:
 
 
 def warn_on_main_process(logger: logging.Logger, message: str) -> None:
-    """Log a warning from the main process alone, so that eight processes do not say it eight times."""
+    """Log a warning in the main process only, so that eight processes do not log it eight times."""
     if is_main_process():
         logger.warning(message)
 
 
 def silence_other_processes() -> None:
-    """Keep every process but the main one from repeating Python's and the libraries' warnings."""
+    """Keep every process except the main one from repeating warnings of Python and the libraries."""
     if not is_main_process():
         warnings.simplefilter("ignore")
         for name in ("accelerate", "torch", "transformers"):
@@ -60,21 +60,21 @@ def accelerator_available() -> bool:
 
 
 def disable_fsdp_on_cpu(use_cpu: bool = False) -> None:
-    """On the CPU, take back what `accelerate launch --use_fsdp` has asked for; on anything else, do nothing.
+    """Undo `accelerate launch --use_fsdp` for a run on the CPU; do nothing on an accelerator.
 
-    accelerate refuses to set up FSDP where there is no accelerator. Its other half would still be on: with
-    `fsdp_cpu_ram_efficient_loading` every process but the first may load empty weights, counting on FSDP to send them
-    the real ones. Both are turned off in this process, and the processes train data-parallel (DDP over gloo).
+    accelerate does not set up FSDP without an accelerator, but `fsdp_cpu_ram_efficient_loading` would stay in effect:
+    every process except the first would load empty weights and expect FSDP to send the real ones. Both are turned off
+    in this process, and the processes train data-parallel (DDP over gloo).
 
     Args:
-        use_cpu: the run computes on the CPU although there may be an accelerator.
+        use_cpu: the run computes on the CPU even if there is an accelerator.
     """
-    if os.environ.get(_LAUNCHED_WITH_FSDP, "false").lower() not in ("true", "1"):
+    if os.environ.get(_USE_FSDP, "false").lower() not in ("true", "1"):
         return
     if use_cpu or not accelerator_available():
-        os.environ[_LAUNCHED_WITH_FSDP] = "false"
+        os.environ[_USE_FSDP] = "false"
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-        os.environ["ACCELERATE_USE_PARALLELISM_CONFIG"] = "false"  # which of them share a copy of the model
+        os.environ["ACCELERATE_USE_PARALLELISM_CONFIG"] = "false"  # which processes share a copy of the model
         warn_on_main_process(
             _log, "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead"
         )
@@ -82,12 +82,12 @@ def disable_fsdp_on_cpu(use_cpu: bool = False) -> None:
 
 @contextmanager
 def main_process_first() -> Iterator[bool]:
-    """The main process runs the block while the others wait, then they run it too; yields whether this is main.
+    """Run the block in the main process while the others wait, then in the others; yields whether this is the main one.
 
-    A block that raises in the main process makes the others raise as well, so that no process waits for ever.
+    If the block raises in the main process, the others raise too, so that no process waits forever.
 
     Raises:
-        TrainingError: in a process that waited, when the main process failed or was ended.
+        TrainingError: in a waiting process, when the main process failed or was ended.
     """
     if world_size() == 1:
         yield True
@@ -97,8 +97,8 @@ def main_process_first() -> Iterator[bool]:
 
     if not dist.is_initialized():
         PartialState()
-    # A group of its own: gloo is there on every machine, and the run's own timeout stays as it was asked for.
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    # A separate group: gloo exists on every machine, and the timeout of the run's own group stays as configured.
+    group = dist.new_group(backend="gloo", timeout=_WAIT_TIMEOUT)
     try:
         if is_main_process():
             failed = True
@@ -106,35 +106,35 @@ def main_process_first() -> Iterator[bool]:
                 yield True
                 failed = False
             finally:
-                _tell(failed, group)
+                _share_outcome(failed, group)
         else:
-            if _tell(False, group):
-                raise TrainingError("the main process failed while this one waited for it; its message says why")
+            if _share_outcome(False, group):
+                raise TrainingError("the main process failed while this one waited for it; see its error message")
             yield False
     finally:
         dist.destroy_process_group(group)
 
 
-def _tell(failed: bool, group: object) -> bool:
-    """Meet the other processes; whether the main one failed."""
+def _share_outcome(failed: bool, group: object) -> bool:
+    """Wait for the other processes; whether the main one failed."""
     import torch
     import torch.distributed as dist
 
     outcome = torch.tensor([int(failed)])
     try:
         dist.all_reduce(outcome, group=group)
-    except RuntimeError:  # gloo: the other end of the connection has gone
+    except RuntimeError:  # gloo: the other end of the connection has closed
         return True
     return bool(outcome.item())
 
 
 def leave_process_group() -> None:
-    """End what the processes have in common, once all of them are done; every process must call it.
+    """Shut down communication once all processes are done; every process must call it.
 
-    gloo's own thread needs the GIL to let go of a tensor that Python has sent, and holds the group's lock meanwhile
-    (torch 2.13). A process that goes on to free its DDP model, or to exit, within those milliseconds waits for ever or
-    is aborted: about one run in five. The barrier, which waits without the GIL and sends no tensor, lets it finish.
-    gloo's group is then left to the end of the process; NCCL asks for its own to be destroyed.
+    With torch 2.13, gloo's own thread needs the GIL to release a tensor that Python has sent, and holds the lock of the
+    group meanwhile. A process that frees its DDP model or exits within those milliseconds deadlocks or is aborted, in
+    about one run of five. The barrier waits without the GIL and sends no tensor, so gloo's thread can finish. The gloo
+    group is then left to the end of the process; NCCL requires that its group is destroyed.
     """
     import torch.distributed as dist
 
@@ -146,27 +146,28 @@ def leave_process_group() -> None:
 
 
 def main_process_reports_failure() -> bool:
-    """Whether the main process has failed as well, and so has said why; returns at once in the main process (False).
+    """Whether the main process has failed too and reports the error; always False, at once, in the main process.
 
-    The processes of a launch mostly make the same mistake, and one message is enough. But a launcher ends them all as
-    soon as the first has failed: if that were another than the main one, nobody would say anything. So the others give
-    it some seconds to fail first. Who is not ended by then has failed alone, and must say so itself.
+    The processes of a launch usually fail with the same error, and one message is enough. But a launcher ends all
+    processes as soon as the first one fails: if that is not the main process, no error would be shown at all. So the
+    others wait some seconds for the main process to fail first, which makes the launcher end them. A process that is
+    not ended in that time failed alone and must report its error itself.
     """
     if is_main_process():
         return False
     try:
-        time.sleep(_GRACE)
-    except KeyboardInterrupt:  # what the launcher's signal becomes
+        time.sleep(_FAILURE_GRACE)
+    except KeyboardInterrupt:  # the launcher's signal is turned into this
         return True
     return False
 
 
 @contextmanager
 def report_lost_processes() -> Iterator[None]:
-    """Say in a sentence that another process of the run has gone, where gloo and NCCL tell of their connections.
+    """Replace the connection errors of gloo and NCCL by a message that another process of the run has ended.
 
     Raises:
-        TrainingError: instead of what they raise.
+        TrainingError: in place of a connection error.
     """
     try:
         yield
@@ -176,12 +177,12 @@ def report_lost_processes() -> Iterator[None]:
         if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo/transport" in str(error)):
             raise
         raise TrainingError(
-            "another process of this run has ended, and this one cannot go on alone; what the other said, or the "
-            "launcher's summary, tells why"
+            "another process of this run has ended, and this one cannot continue alone; see the error message of that "
+            "process, or the launcher's summary"
         ) from error
 
 
 def weights_are_sharded(arguments: TrainingArguments) -> bool:
-    """Whether each process holds a part of the model only (FSDP, DeepSpeed)."""
-    launched = (os.environ.get(name, "false").lower() in ("true", "1") for name in (_LAUNCHED_WITH_FSDP, _DEEPSPEED))
+    """Whether each process holds only a part of the model (FSDP, DeepSpeed)."""
+    launched = (os.environ.get(name, "false").lower() in ("true", "1") for name in (_USE_FSDP, _USE_DEEPSPEED))
     return any(launched) or bool(getattr(arguments, "fsdp", None)) or bool(getattr(arguments, "deepspeed", None))

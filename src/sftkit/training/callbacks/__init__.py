@@ -1,1 +1,1 @@
-"""Trainer callbacks: logs, sample answers, and checkpoints."""
+"""Callbacks of the Trainer: sealed checkpoints, logs, and sample answers; and the listener they report to."""

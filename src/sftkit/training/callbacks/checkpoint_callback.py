@@ -1,4 +1,4 @@
-"""The callback that seals checkpoints, and takes up where a resumed one left off."""
+"""The callback that seals checkpoints and restores the state of a resumed run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,24 @@ if TYPE_CHECKING:
 
 
 class CheckpointCallback(TrainerCallback):
-    """Seals every checkpoint when all processes have written their part, then deletes what is over the limit."""
+    """Seals each checkpoint once all processes have written their part, then deletes those above the limit.
+
+    Every process must have one: computing the state of the run and the barriers are collective operations. The main
+    process alone seals and deletes, between two barriers, so that a seal never covers a file that another process is
+    still writing, and no process starts the next step before the checkpoint is complete.
+    """
 
     def __init__(
         self, trainer: SftTrainer, identity: Mapping[str, Any], limit: int | None, resumed: RunState | None
     ) -> None:
+        """Set up the callback.
+
+        Args:
+            trainer: the trainer of the run.
+            identity: identity of the run, see `run_identity`.
+            limit: how many checkpoints of this run are kept (`save_total_limit`); None for all.
+            resumed: state saved with the checkpoint that the run resumes from.
+        """
         self._trainer = trainer
         self._identity = identity
         self._limit = limit
@@ -29,23 +42,19 @@ class CheckpointCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take up the run_state of the run that is resumed."""
+        """Restore the state of the resumed run."""
         if self._resumed is not None:
             self._trainer.restore_state(self._resumed)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Seal the checkpoint that the Trainer has just written; every process calls it."""
+        """Seal the checkpoint that the Trainer has just written."""
         run_state = self._trainer.run_state()
         if dist.is_initialized():
             dist.barrier()
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir))
-            seal_checkpoint(
-                folder / f"checkpoint-{state.global_step}",
-                self._identity,
-                run_state,
-                resumable=not args.save_only_model,
-            )
+            checkpoint = folder / f"checkpoint-{state.global_step}"
+            seal_checkpoint(checkpoint, self._identity, run_state, resumable=not args.save_only_model)
             delete_old_checkpoints(folder, self._limit, self._identity, state.best_model_checkpoint)
         if dist.is_initialized():
             dist.barrier()

@@ -1,4 +1,4 @@
-"""Who listens to a training run, and what is heard: steps, numbers, samples and notes, from the main process alone."""
+"""The interface through which a training run reports steps, logs, sample answers and notes, in the main process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 LogEvent = Mapping[str, Any]
-"""`step`, `epoch` and what was measured: `loss`, `grad_norm`, `learning_rate`, `eval_loss`, ..."""
+"""`step`, `epoch` and measured values: `loss`, `grad_norm`, `learning_rate`, `eval_loss`, ..."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model answers to a prompt after `step` optimizer steps; text as the tokenizer decodes it."""
+    """The model's answer to a prompt after `step` optimizer steps, as text decoded by the tokenizer."""
 
     step: int
     prompt: str
@@ -20,32 +20,32 @@ class Sample:
 
 
 class RunListener(Protocol):
-    """Hears what happens in a run, while it happens."""
+    """Receives the events of a run while it happens, in the main process only."""
 
     def on_note(self, sentence: str) -> None:
-        """Something about the run that is said once: what is trained, which attention computes."""
+        """Receive a fact about the run that is reported once, such as which parameters are trained."""
 
     def on_step(self, step: int, max_steps: int) -> None:
-        """So many optimizer steps are done, of so many; first heard before the first step."""
+        """Receive the number of optimizer steps done, and of all steps; first called before the first step."""
 
     def on_log(self, event: LogEvent) -> None:
-        """A log event, as it is written to `training_logs.jsonl`."""
+        """Receive a log event as written to `training_logs.jsonl`."""
 
     def on_sample(self, sample: Sample) -> None:
-        """The model has answered a sample prompt."""
+        """Receive an answer to a sample prompt."""
 
 
 class SilentListener:
-    """The listener of a run to which nobody listens."""
+    """A listener that ignores every event."""
 
     def on_note(self, sentence: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def on_step(self, step: int, max_steps: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def on_log(self, event: LogEvent) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def on_sample(self, sample: Sample) -> None:
-        """Nothing."""
+        """Do nothing."""

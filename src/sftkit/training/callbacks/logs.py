@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: `training_logs.jsonl` always, whoever listens, Aim when asked for."""
+"""Where log events of a run go: always `training_logs.jsonl` and the listener, and Aim on request."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from sftkit.errors import OutputError, TrainingError
 from sftkit.training.callbacks.listener import LogEvent, RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 
+_log = logging.getLogger(__name__)
+
+LOG_NAME = "training_logs.jsonl"
+
 
 class JsonLinesFile:
-    """A file of one JSON object a line, each with the `step` at which it was written.
+    """A file with one JSON object per line, each with the `step` at which it was written.
 
-    A run that starts anew replaces the file. A run that resumes from a checkpoint keeps the lines up to its step
-    and goes on from there.
+    A new run replaces the file. A run that resumes from a checkpoint keeps the lines up to the step of the checkpoint
+    and appends to them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def begin(self, step: int) -> None:
-        """Keep what is before the first step of a run that begins after `step` steps.
+        """Keep only the lines up to `step`, the number of steps done when the run begins.
 
         Raises:
             OutputError: the file cannot be written.
@@ -40,7 +44,7 @@ class JsonLinesFile:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Write one line; it is on its way to the disk when this returns."""
+        """Write one line and flush it to the operating system."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
 
@@ -49,29 +53,24 @@ class JsonLinesFile:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
-        return text.split("\n")  # splitlines() would also split at characters that JSON leaves in its texts
+        return text.split("\n")  # splitlines() would also split at U+2028 and others, which JSON does not escape
 
 
 def _step_of(line: str) -> float:
-    """The step of a written event; a line that was cut short by a kill comes after all."""
+    """The step of a line; infinity for a line that a kill cut short, so that it is never kept."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
 
 
-_log = logging.getLogger(__name__)
-
-LOG_NAME = "training_logs.jsonl"
-
-
 def log_event(state: TrainerState, logs: Mapping[str, Any]) -> dict[str, Any]:
-    """A log event in the order it is written, `step` and `epoch` first; what is not finite becomes None."""
+    """A log event with `step` and `epoch` first; numbers that are not finite become None."""
     return {"step": state.global_step, "epoch": state.epoch, **{key: _plain(value) for key, value in logs.items()}}
 
 
 class JsonLinesLogger(TrainerCallback):
-    """Writes each log event to a file of JSON lines, and tells it to a listener, in the main process alone."""
+    """Writes each log event to a file of JSON lines and passes it to a listener, in the main process only."""
 
     def __init__(self, path: Path, on_log: Callable[[LogEvent], None]) -> None:
         self._file = JsonLinesFile(path)
@@ -80,7 +79,7 @@ class JsonLinesLogger(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep what is before the first step of this run."""
+        """Drop the lines after the step at which this run begins."""
         if state.is_world_process_zero:
             self._file.begin(state.global_step)
 
@@ -92,7 +91,7 @@ class JsonLinesLogger(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write one line and tell the listener."""
+        """Write one line and call the listener."""
         if not state.is_world_process_zero or logs is None:
             return
         event = log_event(state, logs)
@@ -101,7 +100,7 @@ class JsonLinesLogger(TrainerCallback):
 
 
 class StepReporter(TrainerCallback):
-    """Tells a listener how many steps are done, in the main process alone."""
+    """Reports the number of steps done to a listener, in the main process only."""
 
     def __init__(self, listener: RunListener) -> None:
         self._listener = listener
@@ -109,20 +108,20 @@ class StepReporter(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Where the run begins, which is not at 0 when it resumes."""
-        self._tell(state)
+        """Report the step at which the run begins: 0, or that of the checkpoint it resumes from."""
+        self._report(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """One more."""
-        self._tell(state)
+        """Report one more step."""
+        self._report(state)
 
-    def _tell(self, state: TrainerState) -> None:
+    def _report(self, state: TrainerState) -> None:
         if state.is_world_process_zero:
             self._listener.on_step(state.global_step, state.max_steps)
 
 
 class AimLogger(TrainerCallback):
-    """Tracks each number of a log event in an Aim run."""
+    """Tracks the numbers of each log event in an Aim run."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
@@ -130,7 +129,7 @@ class AimLogger(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Record the training arguments (they hold no token)."""
+        """Record the training arguments, without the values of access tokens."""
         self._run["hparams"] = args.to_sanitized_dict()
 
     def on_log(
@@ -141,7 +140,7 @@ class AimLogger(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Track every finite number, those of an evaluation apart from those of training."""
+        """Track every finite number, those of evaluations under the subset "eval"."""
         for key, value in log_event(state, logs or {}).items():
             if isinstance(value, int | float) and key not in ("step", "epoch"):
                 subset = "eval" if key.startswith("eval_") else "train"
@@ -154,7 +153,7 @@ class AimLogger(TrainerCallback):
 
 
 def make_aim_logger(repo: str | None, experiment: str | None) -> AimLogger | None:
-    """A callback that logs to an Aim repository; None when none is asked for, or Aim is not installed.
+    """A callback that logs to an Aim repository; None if `repo` is empty or Aim is not installed.
 
     Raises:
         TrainingError: the repository cannot be opened.
@@ -165,17 +164,18 @@ def make_aim_logger(repo: str | None, experiment: str | None) -> AimLogger | Non
         import aim
     except ImportError:
         warn_on_main_process(
-            _log, "aim_repo is given, but Aim is not installed (pip install 'sftkit[aim]'): it gets no logs"
+            _log,
+            "aim_repo is set, but Aim is not installed (pip install 'sftkit[aim]'): nothing is logged to it",
         )
         return None
     try:
         return AimLogger(aim.Run(repo=repo, experiment=experiment or None))
-    except Exception as error:  # Aim documents no errors of its own
+    except Exception as error:  # Aim does not document which exceptions it raises
         raise TrainingError(f"aim_repo: {repo} cannot be opened: {' '.join(str(error).split())}") from error
 
 
 def _plain(value: Any) -> Any:
-    """A logged value as JSON has it."""
+    """A logged value as JSON can hold it."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

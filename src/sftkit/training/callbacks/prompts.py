@@ -1,4 +1,4 @@
-"""Sample prompts as the model is shown them, and the tokens that end its answers."""
+"""Encode sample prompts for the model, and find the tokens that end its answers."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _ANSWER = "sftkitanswer"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as it was given, and its token ids as the model is shown it."""
+    """A prompt, and the token ids that the model is given for it."""
 
     text: str
     ids: tuple[int, ...]
 
 
 def encode_prompt(text: str, tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]) -> Prompt:
-    """A prompt as a conversation of one user message, or as it stands where the tokenizer has no chat template.
+    """Encode a prompt as a conversation of one user message, or as plain text without a chat template.
 
     Args:
         text: the prompt.
-        tokenizer: with the chat template the data was made with.
-        template_kwargs: what the chat template is given besides (`chat_template_kwargs`).
+        tokenizer: with the chat template that made the data.
+        template_kwargs: extra variables for the chat template (`chat_template_kwargs`).
 
     Raises:
-        TrainingError: the chat template refuses it, or nothing is left of it.
+        TrainingError: the chat template rejects the prompt, or it has no tokens.
     """
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": text}]
-        rendered = _rendered(tokenizer, messages, {**template_kwargs, "add_generation_prompt": True})
+        rendered = _render(tokenizer, messages, {**template_kwargs, "add_generation_prompt": True})
         ids: Any = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     else:
         ids = tokenizer(text)["input_ids"]
@@ -48,34 +48,34 @@ def encode_prompt(text: str, tokenizer: PreTrainedTokenizerBase, template_kwargs
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, name: str, template_kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-    """Ids of the tokens that end an answer: those the model's files name, and the one its chat template writes.
+    """Ids of the tokens that end an answer: those named in the model's files, and the turn end of its chat template.
 
-    Base models often lack the latter in their files, and learn it from the data all the same.
+    Files of base models often do not name the latter, but the model learns it from the data.
 
     Args:
-        tokenizer: with the chat template the data was made with.
+        tokenizer: with the chat template that made the data.
         name: directory or Hub id whose `generation_config.json` is read.
-        template_kwargs: what the chat template is given besides.
+        template_kwargs: extra variables for the chat template.
     """
     found: list[Any] = [tokenizer.convert_tokens_to_ids(token) for token in stop_tokens(tokenizer, name)]
     if tokenizer.chat_template:
-        found.append(_end_of_turn(tokenizer, template_kwargs))
+        found.append(_turn_end(tokenizer, template_kwargs))
     return tuple(dict.fromkeys(stop for stop in found if isinstance(stop, int)))
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]) -> int | None:
-    """The special token that the chat template writes behind an answer, with nothing but white space before it."""
+def _turn_end(tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]) -> int | None:
+    """The special token that the chat template writes after an answer, with at most white space in between."""
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
-        behind = _rendered(tokenizer, messages, template_kwargs).rpartition(_ANSWER)[2].lstrip()
-    except TrainingError:  # there are templates that take no answer of this form
+        after = _render(tokenizer, messages, template_kwargs).rpartition(_ANSWER)[2].lstrip()
+    except TrainingError:  # some templates reject such a conversation
         return None
-    token = next((token for token in special_tokens(tokenizer) if token and behind.startswith(token)), None)
+    token = next((token for token in special_tokens(tokenizer) if token and after.startswith(token)), None)
     found: Any = None if token is None else tokenizer.convert_tokens_to_ids(token)
     return found if isinstance(found, int) else None
 
 
-def _rendered(
+def _render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], template_kwargs: Mapping[str, Any]
 ) -> str:
     render: Any = tokenizer.apply_chat_template
@@ -85,8 +85,8 @@ def _rendered(
         return str(render_within_limits(lambda: render(copies, tokenize=False, **template_kwargs), copies))
     except TokenizerError:
         raise
-    except Exception as error:  # templates raise what they like
+    except Exception as error:  # templates can raise anything
         reason = " ".join(str(error).split())
         raise TrainingError(
-            f"sample_prompts: the chat template takes no conversation of one user message: {reason}"
+            f"sample_prompts: the chat template cannot render a conversation of one user message: {reason}"
         ) from error

@@ -1,4 +1,4 @@
-"""What the model answers to a few prompts while it trains, so that a person can see it learn."""
+"""Let the model answer a few prompts while it trains, so that a person can watch it learn."""
 
 from __future__ import annotations
 
@@ -31,28 +31,43 @@ SAMPLES_NAME = "samples.jsonl"
 
 
 class SampleCallback(TrainerCallback):
-    """Has the model answer prompts before the first step, every `every` steps and at the end, in the main process.
+    """Has the model answer prompts before the first step, every few steps and at the end, in the main process only.
 
-    Answers are greedy and draw no random number: the losses of a run are the same with and without them.
+    Answers are greedy and draw no random numbers, so the losses of a run are identical with and without them.
     """
 
     def __init__(
-        self, *, prompts: Sequence[Prompt], answerer: AnswerGenerator, every: int, path: Path, listener: RunListener
-    ):
+        self,
+        *,
+        prompts: Sequence[Prompt],
+        generator: AnswerGenerator,
+        interval: int,
+        path: Path,
+        listener: RunListener,
+    ) -> None:
+        """Set up the callback.
+
+        Args:
+            prompts: the prompts to answer.
+            generator: generates an answer.
+            interval: steps between answers.
+            path: JSON lines file that the answers are written to.
+            listener: receives each answer.
+        """
         self._prompts = prompts
-        self._answerer = answerer
-        self._every = every
+        self._generator = generator
+        self._interval = interval
         self._file = JsonLinesFile(path)
         self._listener = listener
-        self._answered = -1
+        self._last_answered_step = -1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """What the model says before it has learned anything; a run that resumes has asked that already."""
+        """Answer before the first step, unless the run resumes."""
         if weights_are_sharded(args):
             warn_on_main_process(
-                _log, "sample_prompts: the weights are spread over the processes; there will be no samples"
+                _log, "sample_prompts: there are no samples when the weights are sharded over the processes"
             )
         elif state.is_world_process_zero:
             self._file.begin(state.global_step)
@@ -60,40 +75,37 @@ class SampleCallback(TrainerCallback):
             self._answer(args, state, kwargs["model"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Answer when it is time."""
-        if state.global_step % self._every == 0:
+        """Answer at every multiple of the interval."""
+        if state.global_step % self._interval == 0:
             self._answer(args, state, kwargs["model"])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Answer once more, unless the last step did."""
-        if state.global_step != self._answered:
+        if state.global_step != self._last_answered_step:
             self._answer(args, state, kwargs["model"])
 
     def _answer(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
-        self._answered = state.global_step
+        self._last_answered_step = state.global_step
         if not state.is_world_process_zero or weights_are_sharded(args):
             return
         for prompt in self._prompts:
-            sample = Sample(state.global_step, prompt.text, self._answerer.answer(model, prompt))
+            sample = Sample(state.global_step, prompt.text, self._generator.answer(model, prompt))
             self._file.append(asdict(sample))
             self._listener.on_sample(sample)
 
 
 @dataclass(frozen=True)
 class AnswerGenerator:
-    """Lets a model go on from a prompt, the likeliest token each time, until it stops.
-
-    stop_ids: tokens that end an answer. max_new_tokens: the longest answer there may be.
-    """
+    """Greedy decoding: the most likely token each time, until a stop token or a maximum length."""
 
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
     max_new_tokens: int
 
     def answer(self, model: Any, prompt: Prompt) -> str:
-        """The answer as text, with its special tokens but for the one that ends it."""
+        """The answer as text, including its special tokens except the stop token at the end."""
         ids = torch.tensor([prompt.ids], device=model.device)
         make: Any = GenerationConfig
         settings = make(
@@ -102,7 +114,7 @@ class AnswerGenerator:
             eos_token_id=list(self.stop_ids) or None,
             pad_token_id=self.stop_ids[0] if self.stop_ids else 0,
         )
-        with _inference(model), _own_generation_config(model, settings):
+        with _evaluation_mode(model), _generation_config(model, settings):
             made: Any = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         new: list[int] = made[0, len(prompt.ids) :].tolist()
         if new and new[-1] in self.stop_ids:
@@ -113,27 +125,27 @@ class AnswerGenerator:
 def make_sample_callback(
     config: TrainConfig, tokenizer: PreTrainedTokenizerBase, listener: RunListener
 ) -> SampleCallback | None:
-    """The callback that answers `sample_prompts`; None where there are none.
+    """The callback that answers `sample_prompts`; None if there are none.
 
     Raises:
-        TrainingError: the chat template takes no conversation of one user message.
+        TrainingError: the chat template cannot render a conversation of one user message.
     """
     if not config.sample_prompts:
         return None
     name = config.tokenizer_name_or_path or config.model_name_or_path or ""
-    given = config.chat_template_kwargs
+    template_kwargs = config.chat_template_kwargs
     return SampleCallback(
-        prompts=[encode_prompt(text, tokenizer, given) for text in config.sample_prompts],
-        answerer=AnswerGenerator(tokenizer, stop_ids(tokenizer, name, given), config.sample_max_new_tokens),
-        every=config.sample_steps,
+        prompts=[encode_prompt(text, tokenizer, template_kwargs) for text in config.sample_prompts],
+        generator=AnswerGenerator(tokenizer, stop_ids(tokenizer, name, template_kwargs), config.sample_max_new_tokens),
+        interval=config.sample_steps,
         path=Path(config.output_dir) / SAMPLES_NAME,
         listener=listener,
     )
 
 
 @contextmanager
-def _inference(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout, no checkpointing, a key-value cache) without gradients, and back."""
+def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout or checkpointing, with a key-value cache) without gradients; restored afterwards."""
     training = model.training
     model.eval()
     try:
@@ -144,12 +156,12 @@ def _inference(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _own_generation_config(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """`generate` fills what is not given from the model's own settings: sampling and penalties have no place here."""
+def _generation_config(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Replace the model's generation config, whose sampling and penalties `generate` would use as defaults."""
     owner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = owner.generation_config
+    original = owner.generation_config
     owner.generation_config = settings
     try:
         yield
     finally:
-        owner.generation_config = own
+        owner.generation_config = original
