@@ -1,6 +1,6 @@
 """What a mask costs on top of rendering and encoding, on one core: `python -m benchmarks.masking [TOKENIZER ...]`.
 
-Conversations of four to ten exchanges. The same engines render and encode with marks and spans (`find_turns`,
+Conversations of four to ten exchanges. The same engines render and encode with marks and spans (`find_trained_spans`,
 `encode_conversations`) and without (`render`, `encode`); nothing is made a second time. Batches alternate, and the
 median of the ratios of rounds counts, so that a busy machine slows both alike. The promise is 15 % at most.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.corpora import conversations, first_rows
 from sftkit.core.transformers_import import import_transformers_without_torch
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "tokenizers" / "qwen3"
@@ -47,7 +47,9 @@ def main() -> None:
     _print("tokenizer", "engine", "what", "plain", "masked", "extra", "promise")
     for name in options.tokenizers:
         for engine, given_up in _ENGINES.items():
-            box = ChatTokenizer(ChatTokenizerSpec(TokenizerSpec(name), "assistant", Engines(given_up, verify=0.0)))
+            box = ChatTokenizer(
+                ChatTokenizerSpec(TokenizerSpec(name), "assistant", EnginePolicy(given_up, verify_fraction=0.0))
+            )
             for what, (plain, masked) in _works(box).items():
                 seconds = [_both(plain, masked, rows) for _ in range(options.rounds + 1)][1:]  # the first one warms up
                 extra = median(masked / plain for plain, masked in seconds) - 1
@@ -63,7 +65,7 @@ def _works(box: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
         return [box.render(row, "messages") for row in rows]
 
     def find(rows: Rows) -> list[tuple[str, list[tuple[int, int]]]]:
-        return [box.find_turns(row, "messages") for row in rows]
+        return [box.find_trained_spans(row, "messages") for row in rows]
 
     def encode_masked(turns: list[tuple[str, list[tuple[int, int]]]]) -> object:
         return box.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
@@ -71,7 +73,7 @@ def _works(box: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
     def screened(rows: Rows) -> object:
         turns = find([box.screen(row, "messages")[0] for row in rows])
         for row in rows:
-            box.prompts_differ(row, "messages")
+            box.has_prompt_mismatch(row, "messages")
         return encode_masked(turns)
 
     def plain(rows: Rows) -> object:

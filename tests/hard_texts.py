@@ -12,11 +12,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sftkit.core.rows import Ragged
-from sftkit.tokenization.encoding.bare_ids import BareIds, GigatokenIds, TokenizersIds
 from sftkit.tokenization.encoding.fast_encoder import FastEncoder
+from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.engines import UnsupportedByEngineError
 from sftkit.tokenization.tokenizer_loading import backend_json
 
 # fmt: off
@@ -74,11 +74,11 @@ def some_spans() -> list[list[Span]]:
 def engines_of(tokenizer: Any) -> tuple[FastEncoder, ReferenceEncoder]:
     """The fast encoder as the chat tokenizer makes it, and the reference."""
     reference = ReferenceEncoder(tokenizer)
-    engine: BareIds
+    engine: IdEngine
     try:
-        engine = GigatokenIds(tokenizer, backend_json(tokenizer))
-    except EngineRefusedError:
-        engine = TokenizersIds(tokenizer, reference)
+        engine = GigatokenEngine(tokenizer, backend_json(tokenizer))
+    except UnsupportedByEngineError:
+        engine = TokenizersEngine(tokenizer, reference)
     return FastEncoder(tokenizer, engine, reference), reference
 
 

@@ -20,7 +20,7 @@ from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from sftkit.sources.discovery import find_source_files
 from sftkit.sources.work_units import read_unit, scan_files
-from sftkit.tokenization.engines import Engines
+from sftkit.tokenization.engines import EnginePolicy
 
 OWN_TOKENIZERS = ("bpe", "bos", "bos_eos", "trim", "metaspace", "sample:model")
 SHARED_TOKENIZERS = ("granite", "qwen3", "tinyllama")
@@ -33,7 +33,7 @@ EFFORT = float(os.environ.get("SFTKIT_EXAMPLES") or 1)
 1, fuzzers draw other examples each time.
 """
 
-WATCHED = Engines(frozenset(), verify=1.0)
+WATCHED = EnginePolicy(frozenset(), verify_fraction=1.0)
 """The engines of `auto`, with every row made again by the reference."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.tokenization.tokenizer_difference import template_difference, template_text, tokenizer_difference
-from sftkit.tokenization.tokenizer_files import tokenizer_files
+from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _of_ids(
     if original is not None and fingerprint(original) == made_with.fingerprint:
         details = tokenizer_difference(original, tokenizer)
     else:
-        names = changed_files(made_with, tokenizer_files(spec.name)) if made_with.files else []
+        names = changed_files(made_with, tokenizer_file_hashes(spec.name)) if made_with.files else []
         details = [f"files that differ: {', '.join(names)}"] if names else []
     return TokenizerMismatch(f"(made with {made_with.name}) {'; '.join(clauses)}", tuple(details))
 
@@ -91,7 +91,7 @@ def _of_templates(
 
 def _original(made_with: TokenizerInfo, spec: TokenizerSpec) -> PreTrainedTokenizerBase | None:
     """The tokenizer at the place that the manifest names, None where nothing is found there."""
-    if not tokenizer_files(made_with.name):
+    if not tokenizer_file_hashes(made_with.name):
         return None
     try:
         return load_tokenizer(

@@ -12,12 +12,12 @@ from sftkit.audit.expectations.expected import CONVERSATIONS, Expectations, RowO
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from template_zoo import CASES
 from template_zoo.model import Case, Style
 
-EVERY_PROMPT_LOOKED_AT = Engines(frozenset({ENCODER, RENDERER}), verify=1.0)
+CHECK_EVERY_PROMPT = EnginePolicy(frozenset({ENCODER, RENDERER}), verify_fraction=1.0)
 STYLES = {
     case.style.name: case.style
     for case in CASES
@@ -33,7 +33,7 @@ CONTENTS_LIKE_TURNS = {"lookalike", "mimic", "trailing stop", "thought and stop"
 
 def box_of(path: str, style: Style) -> ChatTokenizer:
     return ChatTokenizer(
-        ChatTokenizerSpec(TokenizerSpec(path, style.source, style.special), "assistant", EVERY_PROMPT_LOOKED_AT)
+        ChatTokenizerSpec(TokenizerSpec(path, style.source, style.special), "assistant", CHECK_EVERY_PROMPT)
     )
 
 
@@ -46,7 +46,7 @@ def norms_of(box: ChatTokenizer, variables: dict[str, Any]) -> Expectations:
 def rules_of(box: ChatTokenizer, case: Case, norms: Expectations) -> set[str] | None:
     """The rules that a masked row breaks, None where it is refused."""
     try:
-        text, spans = box.find_turns(case.talk.row, "messages")
+        text, spans = box.find_trained_spans(case.talk.row, "messages")
     except RowError:
         return None
     made = box.encode_conversations([text], [spans])
@@ -73,7 +73,7 @@ def test_masked_rows_have_no_trained_header_and_other_prompts_only_where_inferen
         checked += 1
         assert "header_trained" not in rules, case.name
         if "prompt_mismatch" in rules:
-            assert box.prompts_differ(case.talk.row, "messages"), case.name
+            assert box.has_prompt_mismatch(case.talk.row, "messages"), case.name
     assert checked > 3
 
 
@@ -102,7 +102,7 @@ def test_a_prompt_that_is_always_written_is_named_when_it_is_trained(tokenizer_p
     box = box_of(tokenizer_path("bpe"), STYLES["command-r7b"])
     norms = norms_of(box, {})
     case = next(case for case in CASES if case.style.name == "command-r7b" and case.name == "multi")
-    text, spans = box.find_turns(case.talk.row, "messages")
+    text, spans = box.find_trained_spans(case.talk.row, "messages")
     header = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
     wider = [(start - len(header), end) for start, end in spans]
     made = box.encode_conversations([text], [wider])

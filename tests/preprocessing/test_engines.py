@@ -18,7 +18,7 @@ from sftkit.cli.console.show_preprocess import print_result
 from sftkit.config.schema import DatasetConfig
 from sftkit.core.rows import Ragged, Row
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.tokenization.encoding.bare_ids import GigatokenIds
+from sftkit.tokenization.encoding.id_engines import GigatokenEngine
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
@@ -171,16 +171,16 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
 @pytest.fixture
 def wrong_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """gigatoken with the last two ids of texts with the marker changed for one another."""
-    right = GigatokenIds.ids
+    right = GigatokenEngine.ids
 
-    def ids(self: GigatokenIds, texts: list[str]) -> Ragged:
+    def ids(self: GigatokenEngine, texts: list[str]) -> Ragged:
         made = right(self, texts)
         for row, text in enumerate(texts):
             if MARKER in text:
                 made[row][-3:-1] = made[row][-3:-1][::-1].copy()
         return made
 
-    monkeypatch.setattr(GigatokenIds, "ids", ids)
+    monkeypatch.setattr(GigatokenEngine, "ids", ids)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.shards.staging.unit_writer import UnitWriter
-from sftkit.tokenization.encoding.bare_ids import GigatokenIds
+from sftkit.tokenization.encoding.id_engines import GigatokenEngine
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
 PAIRS = [{"id": i, "input": f"question {i} " + "cat " * (i % 7), "output": f"answer {i}"} for i in range(60)]
@@ -239,16 +239,16 @@ def test_units_of_an_engine_that_turns_out_to_differ_are_run_again(
     write_jsonl(files[1], [*PAIRS * 20, {"input": "Zauberwort", "output": "zwei drei vier"}])
     shared: dict[str, Any] = {"staging_dir": str(tmp_path / "units"), "unit_size": 1 << 20, "engine_verify": 1.0}
     first = made(tmp_path / "one", paired(files[0]), **shared)
-    right = GigatokenIds.ids
+    right = GigatokenEngine.ids
 
-    def wrong(self: GigatokenIds, texts: list[str]) -> Ragged:
+    def wrong(self: GigatokenEngine, texts: list[str]) -> Ragged:
         ids = right(self, texts)
         for row, text in enumerate(texts):
             if "Zauberwort" in text:
                 ids[row][-3:-1] = ids[row][-3:-1][::-1].copy()
         return ids
 
-    monkeypatch.setattr(GigatokenIds, "ids", wrong)
+    monkeypatch.setattr(GigatokenEngine, "ids", wrong)
     monkeypatch.setattr(logging.getLogger("sftkit"), "propagate", True)
     both = made(tmp_path / "two", paired(*files), **shared)
     assert "the fast encoder differs from the reference" in caplog.text

@@ -40,11 +40,11 @@ from sftkit.sandbox.template_check import check_template_operations
 from sftkit.shards.output.side_files import dataset_card
 from sftkit.sources.discovery import find_source_files
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.engines import UnsupportedByEngineError
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from sftkit.tokenization.rendering.minijinja_support import check_template
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
-from sftkit.tokenization.templates.lexing import plain_template
+from sftkit.tokenization.templates.template_lexer import unmarked_template
 from support import dataset, handler, preprocess, rows, write_jsonl, written
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "well"}]
@@ -168,7 +168,7 @@ def test_a_template_nested_too_deep_is_refused(make_reference: Callable[[str], R
     template = "{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}"
     with pytest.raises(TokenizerError, match="nested too deep"):
         make_reference(template).check()
-    with pytest.raises(EngineRefusedError):
+    with pytest.raises(UnsupportedByEngineError):
         check_template(template)
 
 
@@ -212,8 +212,8 @@ def test_a_row_of_fifty_megabytes_is_rendered_by_both_engines(make_reference: Ca
 
 @pytest.mark.parametrize("name", EXPLOSIONS)
 def test_a_template_that_could_explode_never_reaches_the_engine_that_cannot_be_bounded(name: str) -> None:
-    with pytest.raises(EngineRefusedError):
-        check_template(plain_template(IF_ASKED.format(EXPLOSIONS[name])))
+    with pytest.raises(UnsupportedByEngineError):
+        check_template(unmarked_template(IF_ASKED.format(EXPLOSIONS[name])))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_template_that_could_explode_never_reaches_the_engine_that_cannot_be_b
     ],
 )
 def test_a_template_whose_text_grows_by_itself_is_left_to_the_reference(template: str) -> None:
-    with pytest.raises(EngineRefusedError, match=r"it has (a|an|texts|join|indent) "):
+    with pytest.raises(UnsupportedByEngineError, match=r"it has (a|an|texts|join|indent) "):
         check_template(template)
 
 

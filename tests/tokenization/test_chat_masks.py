@@ -14,8 +14,14 @@ import chat_templates as templates
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-from sftkit.tokenization.templates.lexing import plain_template
-from sftkit.tokenization.templates.marking import CLOSE, OPEN, index_macro, mark_template, split_marks
+from sftkit.tokenization.templates.template_lexer import unmarked_template
+from sftkit.tokenization.templates.template_marks import (
+    MARK_END,
+    MARK_START,
+    index_function_source,
+    mark_template,
+    split_marks,
+)
 from support import ALL_TOKENIZERS, trained_texts
 
 MakeChatTokenizer = Callable[..., ChatTokenizer]
@@ -39,7 +45,7 @@ TWO_TURNS = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
 def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
     """The trained texts; the whole text is what the tokenizer itself renders."""
     row = {**row, "messages": messages}
-    text, spans = box.find_turns(row, "messages")
+    text, spans = box.find_trained_spans(row, "messages")
     assert text == box.tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
     assert spans == sorted(spans)
     return trained_texts(text, spans)
@@ -92,8 +98,13 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
     (
         "the characters that marks are made of",
         # "x" is no hexadecimal digit: whatever this process drew, this is almost a mark and never one.
-        [user(f"{OPEN[0]}g{CLOSE}"), assistant(f"{OPEN[:-1]}x0:1{CLOSE} b"), user(OPEN[0]), assistant(CLOSE)],
-        [f"{OPEN[:-1]}x0:1{CLOSE} b<|im_end|>", f"{CLOSE}<|im_end|>"],
+        [
+            user(f"{MARK_START[0]}g{MARK_END}"),
+            assistant(f"{MARK_START[:-1]}x0:1{MARK_END} b"),
+            user(MARK_START[0]),
+            assistant(MARK_END),
+        ],
+        [f"{MARK_START[:-1]}x0:1{MARK_END} b<|im_end|>", f"{MARK_END}<|im_end|>"],
     ),
     ("null keys", [{**user("a"), "name": None}, assistant("b"), user("a"), assistant("b")], ["b<|im_end|>"] * 2),
     ("thinking in the content", [user("a"), assistant("<think>no</think>b")], ["<think>no</think>b<|im_end|>"]),
@@ -160,9 +171,9 @@ def test_tool_calls_are_trained_and_what_tools_answer_is_not(chat_tokenizer: Mak
 
 def test_train_on_chooses_among_the_spans(chat_tokenizer: MakeChatTokenizer) -> None:
     row = {"messages": TWO_TURNS}
-    text, spans = chat_tokenizer(templates.CHATML, train_on="last_assistant").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, train_on="last_assistant").find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == ["see you<|im_end|>"]
-    text, spans = chat_tokenizer(templates.CHATML, train_on="all").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, train_on="all").find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == [text]
 
 
@@ -184,7 +195,7 @@ def test_a_row_without_a_usable_conversation_is_refused_with_its_reason(
     chat_tokenizer: MakeChatTokenizer, row: Row, reason: str
 ) -> None:
     with pytest.raises(RowError, match=reason):
-        chat_tokenizer(templates.CHATML).find_turns(row, "messages")
+        chat_tokenizer(templates.CHATML).find_trained_spans(row, "messages")
 
 
 def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot_tell(
@@ -193,7 +204,7 @@ def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot
     messages = [user("a"), assistant("b"), user("c"), assistant("d")]
     captured = "{% set body %}" + templates.QWEN3_LIKE + "{% endset %}{{ body }}"
     with pytest.raises(RowError, match="message 1 is rendered differently when others follow; cannot prove its mask"):
-        chat_tokenizer(captured).find_turns({"messages": messages}, "messages")
+        chat_tokenizer(captured).find_trained_spans({"messages": messages}, "messages")
 
 
 def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokenizer: MakeChatTokenizer) -> None:
@@ -204,7 +215,7 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokeniz
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     with pytest.raises(RowError, match="content lies outside of the turn's own text; cannot prove its mask"):
-        chat_tokenizer(moves).find_turns({"messages": [user("a"), assistant("forty-two")]}, "messages")
+        chat_tokenizer(moves).find_trained_spans({"messages": [user("a"), assistant("forty-two")]}, "messages")
 
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
@@ -215,7 +226,7 @@ def test_generation_blocks_give_the_mask_that_transformers_gives(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, messages: list[Row]
 ) -> None:
     tools = chat_tokenizer(templates.GENERATION, name=name)
-    text, spans = tools.find_turns({"messages": messages}, "messages")
+    text, spans = tools.find_trained_spans({"messages": messages}, "messages")
     made = tools.encode_conversations([text], [spans])
     # Trimmed offsets hide white space from transformers' own mask; `bpe` is the same tokenizer with whole ones.
     expected = reference("bpe" if name == "trim" else name).apply_chat_template(
@@ -240,7 +251,7 @@ def test_trained_tokens_decode_to_the_trained_text(
         pytest.skip("the template writes a BOS, and this tokenizer has none")
     messages = [system("be kind"), *TWO_TURNS]
     tools = chat_tokenizer(getattr(templates, template), name=name)
-    text, spans = tools.find_turns({"messages": messages}, "messages")
+    text, spans = tools.find_trained_spans({"messages": messages}, "messages")
     made = tools.encode_conversations([text], [spans])
     assert made.input_ids.values.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
     runs: list[list[int]] = [[]]
@@ -312,9 +323,9 @@ def test_a_marked_rendering_without_its_marks_is_the_plain_rendering(
             )
         )
 
-    text, blocks = split_marks(render(index_macro(None) + marked.source))
-    assert text == render(source) == render(plain_template(source))
-    assert OPEN in marked.source
+    text, blocks = split_marks(render(index_function_source(None) + marked.source))
+    assert text == render(source) == render(unmarked_template(source))
+    assert MARK_START in marked.source
     assert all(0 <= block.start <= block.end <= len(text) for block in blocks)
 
 
@@ -333,7 +344,7 @@ def test_real_templates_render_the_same_without_their_marks(
     for messages in (TWO_TURNS, [system("s"), *TWO_TURNS], [user("a")]):
         plain = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
         rendered = tokenizer.apply_chat_template(
-            messages, tools=tools, chat_template=index_macro(None) + marked.source, tokenize=False
+            messages, tools=tools, chat_template=index_function_source(None) + marked.source, tokenize=False
         )
         assert split_marks(rendered)[0] == plain
 
@@ -373,7 +384,7 @@ def test_a_turn_that_holds_what_the_model_does_not_produce_is_refused(
     chat_tokenizer: MakeChatTokenizer, template: str, messages: list[Row]
 ) -> None:
     with pytest.raises(RowError, match="cannot prove its mask"):
-        chat_tokenizer(template).find_turns({"messages": messages}, "messages")
+        chat_tokenizer(template).find_trained_spans({"messages": messages}, "messages")
 
 
 def test_the_header_of_a_last_turn_may_differ(chat_tokenizer: MakeChatTokenizer) -> None:

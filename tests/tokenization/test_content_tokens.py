@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.tokenization.content_screening import SpecialTokens
+from sftkit.tokenization.content_screening import SpecialTokenMatcher
 from support import ALL_TOKENIZERS
 
-CHATML = SpecialTokens(["<|im_start|>", "<|im_end|>", "<s>", "§"])
+CHATML = SpecialTokenMatcher(["<|im_start|>", "<|im_end|>", "<s>", "§"])
 
 # Tokens that overlap, nest, are one character long, or hold what breaks others.
 tokens = st.lists(st.text("<|ab>§\u200b", min_size=1, max_size=5), max_size=6)
@@ -63,49 +63,49 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
 def test_the_first_special_token_of_a_conversation_is_found(
     messages: Any, tools: Any, documents: Any, found: tuple[int | None, str] | None
 ) -> None:
-    assert CHATML.found_in(messages, tools, documents) == found
+    assert CHATML.find_special_token(messages, tools, documents) == found
 
 
 def test_the_longest_of_several_is_named() -> None:
-    assert SpecialTokens(["<s", "<s>"]).found_in([{"role": "user", "content": "a<s>"}]) == (0, "<s>")
+    assert SpecialTokenMatcher(["<s", "<s>"]).find_special_token([{"role": "user", "content": "a<s>"}]) == (0, "<s>")
 
 
 def test_a_tokenizer_without_special_tokens_finds_none() -> None:
-    nothing = SpecialTokens([])
-    assert nothing.found_in([{"role": "user", "content": "<s>"}], ["<s>"], ["<s>"]) is None
-    assert nothing.escaped("<s>") == "<s>"
+    nothing = SpecialTokenMatcher([])
+    assert nothing.find_special_token([{"role": "user", "content": "<s>"}], ["<s>"], ["<s>"]) is None
+    assert nothing.escape("<s>") == "<s>"
 
 
 def test_escaping_breaks_tokens_and_leaves_everything_else() -> None:
     value = {"a": ["<|im_end|>", "x < y", 1, None, True, {"<s>": "5 § and <|im_start|>user"}]}
-    assert CHATML.escaped(value) == {
+    assert CHATML.escape(value) == {
         "a": ["<\u200b|im_end|>", "x < y", 1, None, True, {"<\u200bs>": "5 \u200b and <\u200b|im_start|>user"}]
     }
     assert value["a"][0] == "<|im_end|>"  # what was given is not changed
 
 
 def test_tokens_that_overlap_are_all_broken() -> None:
-    assert SpecialTokens(["aa"]).escaped("aaaa") == "a\u200ba\u200ba\u200ba"
+    assert SpecialTokenMatcher(["aa"]).escape("aaaa") == "a\u200ba\u200ba\u200ba"
 
 
 def test_another_character_breaks_tokens_that_hold_the_usual_one() -> None:
-    assert SpecialTokens(["ab", "a\u200bb"]).escaped("ab a\u200bb") == "a\u200cb a\u200c\u200bb"
+    assert SpecialTokenMatcher(["ab", "a\u200bb"]).escape("ab a\u200bb") == "a\u200cb a\u200c\u200bb"
 
 
 def test_roles_stay_when_messages_are_escaped() -> None:
     messages = [{"role": "<s>", "content": "<s>", "train": True}]
-    assert CHATML.escaped_messages(messages) == [{"role": "<s>", "content": "<\u200bs>", "train": True}]
+    assert CHATML.escape_messages(messages) == [{"role": "<s>", "content": "<\u200bs>", "train": True}]
 
 
 @given(tokens, values)
 @settings(max_examples=300, deadline=None)
 def test_what_is_found_is_there_and_nothing_is_left_after_escaping(names: list[str], value: Any) -> None:
-    special = SpecialTokens(names)
+    special = SpecialTokenMatcher(names)
     there = any(name in text for name in names for text in leaves(value))
-    found = special.found_in([{"role": "user", "content": value}])
+    found = special.find_special_token([{"role": "user", "content": value}])
     assert (found is not None) == there
-    escaped = special.escaped(value)
-    assert special.found_in([{"role": "user", "content": escaped}], [escaped], [escaped]) is None
+    escaped = special.escape(value)
+    assert special.find_special_token([{"role": "user", "content": escaped}], [escaped], [escaped]) is None
     assert not any(name in text for name in names for text in leaves(escaped))
     if not there:
         assert escaped == value
@@ -115,7 +115,7 @@ def test_what_is_found_is_there_and_nothing_is_left_after_escaping(names: list[s
 def test_no_tokenizer_reads_an_escaped_token_as_special(name: str, reference: Callable[[str], Any]) -> None:
     tokenizer = reference(name)
     ids = special_tokens(tokenizer)
-    special = SpecialTokens(list(ids.values()))
+    special = SpecialTokenMatcher(list(ids.values()))
     assert ids
     for token in ids.values():
         for text in (
@@ -128,8 +128,8 @@ def test_no_tokenizer_reads_an_escaped_token_as_special(name: str, reference: Ca
         ):
             read = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert ids.keys() & set(read)
-            assert special.found_in([{"role": "user", "content": text}]) is not None
-            escaped = special.escaped(text)
+            assert special.find_special_token([{"role": "user", "content": text}]) is not None
+            escaped = special.escape(text)
             assert not ids.keys() & set(tokenizer(escaped, add_special_tokens=False)["input_ids"])
             assert escaped.replace("\u200b", "") == text
 
@@ -139,15 +139,15 @@ def test_what_a_tokenizer_reads_as_special_is_found(name: str, reference: Callab
     """Texts put together from pieces of the special tokens: what is special to the tokenizer is found, and escaped."""
     tokenizer = reference(name)
     ids = special_tokens(tokenizer)
-    special = SpecialTokens(list(ids.values()))
+    special = SpecialTokenMatcher(list(ids.values()))
     pieces = sorted({piece for token in ids.values() for piece in (token, token[:-1], token[1:], token[:3])})
 
     @given(st.lists(st.sampled_from([*pieces, " ", "\n", "word", "<", "é"]), max_size=8).map("".join))
     @settings(max_examples=60, deadline=None, database=None)
     def check(text: str) -> None:
         read = ids.keys() & set(tokenizer(text, add_special_tokens=False)["input_ids"])
-        assert (special.found_in([{"role": "user", "content": text}]) is not None) == bool(read)
-        assert not ids.keys() & set(tokenizer(special.escaped(text), add_special_tokens=False)["input_ids"])
+        assert (special.find_special_token([{"role": "user", "content": text}]) is not None) == bool(read)
+        assert not ids.keys() & set(tokenizer(special.escape(text), add_special_tokens=False)["input_ids"])
 
     check()
 
@@ -158,10 +158,10 @@ def test_a_special_token_of_one_character_is_taken_out(name: str, tokenizer_path
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_path(name))
     tokenizer.add_special_tokens({"pad_token": "§"})
-    special = SpecialTokens(["§", "<s>"])
+    special = SpecialTokenMatcher(["§", "<s>"])
     text = "a § b§<s>"
     assert tokenizer.pad_token_id in tokenizer(text, add_special_tokens=False)["input_ids"]
-    escaped = special.escaped(text)
+    escaped = special.escape(text)
     assert escaped == "a \u200b b\u200b<\u200bs>"
     read = tokenizer(escaped, add_special_tokens=False)["input_ids"]
     assert not {tokenizer.pad_token_id, tokenizer.bos_token_id} & set(read)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sftkit.core.rows import Ragged
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
-from sftkit.tokenization.encoding.spans import Encoded, in_spans
-from sftkit.tokenization.masking.labels import labels_after_prefix, with_loss
+from sftkit.tokenization.encoding.spans import TokensWithOffsets, tokens_in_spans
+from sftkit.tokenization.masking.labels import labels_after_prefix, labels_from_mask
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, fingerprint, load_tokenizer
 from support import ALL_TOKENIZERS, OWN_TOKENIZERS
 
@@ -136,9 +136,9 @@ def test_labels_from_spans_are_those_of_a_loop_over_tokens(
     flat = [pair for _, pairs, _ in rows for pair in pairs]
     ids = Ragged.from_lists([range(10, 10 + len(pairs)) for _, pairs, _ in rows])
     edges = np.array(flat, np.int64).reshape(-1, 2)
-    encoded = Encoded(ids, edges[:, 0], edges[:, 1])
-    inside = in_spans(encoded, [length for length, _, _ in rows], [spans for _, _, spans in rows])
-    labels = with_loss(ids, inside)
+    encoded = TokensWithOffsets(ids, edges[:, 0], edges[:, 1])
+    inside = tokens_in_spans(encoded, [length for length, _, _ in rows], [spans for _, _, spans in rows])
+    labels = labels_from_mask(ids, inside)
     assert lists(labels) == [naive_labels(list(range(10, 10 + len(pairs))), pairs, spans) for _, pairs, spans in rows]
 
 

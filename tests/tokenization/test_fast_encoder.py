@@ -38,16 +38,16 @@ from hard_texts import (
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.core.rows import Mask, Ragged
 from sftkit.tokenization.encoding import gigatoken_support
-from sftkit.tokenization.encoding.bare_ids import GigatokenIds, TokenizersIds
 from sftkit.tokenization.encoding.byte_level import byte_alphabet
 from sftkit.tokenization.encoding.fast_encoder import FastEncoder
-from sftkit.tokenization.encoding.gigatoken_support import COMPOSABLE, PLAIN, UNSAFE, scrutinize
-from sftkit.tokenization.encoding.post_processor import PostProcessor
+from sftkit.tokenization.encoding.gigatoken_support import COMPOSABLE, PLAIN, UNSAFE, classify_characters
+from sftkit.tokenization.encoding.id_engines import GigatokenEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
-from sftkit.tokenization.encoding.spans import CharacterCounts, Span, in_spans_by_count
-from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.encoding.spans import CharacterCounts, Span, tokens_in_spans_by_count
+from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
+from sftkit.tokenization.engines import UnsupportedByEngineError
 from sftkit.tokenization.tokenizer_loading import backend_json
-from sftkit.tokenization.verification import Sampler, VerifiedEncoder
+from sftkit.tokenization.verification import VerificationSampler, VerifiedEncoder
 from support import ALL_TOKENIZERS, OWN_TOKENIZERS
 
 
@@ -77,7 +77,7 @@ def test_texts_are_cut_as_the_reference_cuts_them(
     fast, reference = engines(name)
     if side == "left":
         monkeypatch.setattr(tokenizer, "truncation_side", side)
-        fast = FastEncoder(tokenizer, TokenizersIds(tokenizer, reference), reference)
+        fast = FastEncoder(tokenizer, TokenizersEngine(tokenizer, reference), reference)
     for length in (1, 2, 5, None):
         assert_same_ids(fast, reference, corpus()[10::16], truncation=True, max_length=length)
     assert_same_ids(fast, reference, corpus()[10::16], truncation=True, max_length=2, add_special_tokens=False)
@@ -86,7 +86,7 @@ def test_texts_are_cut_as_the_reference_cuts_them(
 @pytest.mark.parametrize("name", OWN_TOKENIZERS)
 def test_gigatoken_encodes_with_every_small_tokenizer(engines: Any, name: str) -> None:
     assert engines(name)[0].name == "gigatoken"
-    assert engines(name)[0].needs_no_offsets == (name != "metaspace")
+    assert engines(name)[0].locates_spans_by_count == (name != "metaspace")
 
 
 def test_a_text_of_5_mb_has_the_ids_of_the_reference(loaded: Any, engines: Any) -> None:
@@ -120,7 +120,7 @@ def test_any_spans_of_any_texts_have_the_tokens_that_the_reference_sees_in_them(
 @pytest.fixture(scope="module")
 def composing(state_of: Any) -> tuple[FastEncoder, ReferenceEncoder]:
     pair = engines_of(tokenizer_of(state_of("bpe"), ("normalizer", {"type": "NFC"})))
-    assert (pair[0].name, pair[0].needs_no_offsets) == ("gigatoken", True)
+    assert (pair[0].name, pair[0].locates_spans_by_count) == ("gigatoken", True)
     return pair
 
 
@@ -167,8 +167,8 @@ def test_gigatoken_is_refused_where_it_may_differ_and_the_rest_is_the_same(
         if change[1] == "WordPiece":
             state["model"]["continuing_subword_prefix"] = "##"
     tokenizer = tokenizer_of(state, change)
-    with pytest.raises(EngineRefusedError, match=re.escape(reason)):
-        GigatokenIds(tokenizer, backend_json(tokenizer))
+    with pytest.raises(UnsupportedByEngineError, match=re.escape(reason)):
+        GigatokenEngine(tokenizer, backend_json(tokenizer))
     fast, reference = engines_of(tokenizer)
     assert fast.name == "tokenizers"
     assert_same_ids(fast, reference, corpus()[10::6])
@@ -177,12 +177,12 @@ def test_gigatoken_is_refused_where_it_may_differ_and_the_rest_is_the_same(
 
 def test_gigatoken_is_refused_where_ids_are_left_to_chance_or_special_tokens_are_split(state_of: Any) -> None:
     dropping, splitting = tokenizer_of(state_of("bpe"), ("model.dropout", 0.1)), tokenizer_of(state_of("bpe"))
-    with pytest.raises(EngineRefusedError, match="has dropout"):
-        GigatokenIds(dropping, backend_json(dropping))
+    with pytest.raises(UnsupportedByEngineError, match="has dropout"):
+        GigatokenEngine(dropping, backend_json(dropping))
     for owner, setting in ((splitting, "split_special_tokens"), (splitting.backend_tokenizer, "encode_special_tokens")):
         setattr(owner, setting, True)
-        with pytest.raises(EngineRefusedError, match="splits special tokens"):
-            GigatokenIds(splitting, backend_json(splitting))
+        with pytest.raises(UnsupportedByEngineError, match="splits special tokens"):
+            GigatokenEngine(splitting, backend_json(splitting))
         assert_same_masks(*engines_of(splitting), corpus()[10::6], some_spans()[10::6])
         setattr(owner, setting, False)
 
@@ -222,7 +222,7 @@ def test_texts_are_split_in_the_same_places(all_pairs: Any, state_of: Any, split
     ("name", "prefix", "suffix"), [("bpe", [], []), ("bos", [1], []), ("bos_eos", [1], [2]), ("metaspace", [1], [])]
 )
 def test_what_is_put_around_texts_is_found(engines: Any, name: str, prefix: list[int], suffix: list[int]) -> None:
-    wrapping = PostProcessor.of(engines(name)[1])
+    wrapping = SurroundingTokens.learn(engines(name)[1])
     assert (wrapping.prefix.tolist(), wrapping.suffix.tolist()) == (prefix, suffix)
     assert wrapping.count == len(prefix) + len(suffix)
 
@@ -241,8 +241,8 @@ def test_what_depends_on_the_text_is_refused(wrap: Callable[[list[int]], list[in
         bare = [[ord(character) for character in text] for text in texts]
         return Ragged.from_lists([wrap(ids) if add_special_tokens else ids for ids in bare])
 
-    with pytest.raises(EngineRefusedError, match="around every text"):
-        PostProcessor.of(SimpleNamespace(encode=encode))  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedByEngineError, match="around every text"):
+        SurroundingTokens.learn(SimpleNamespace(encode=encode))  # type: ignore[arg-type]
 
 
 def test_a_text_asks_for_the_most_that_one_of_its_characters_asks_for() -> None:
@@ -253,12 +253,12 @@ def test_a_text_asks_for_the_most_that_one_of_its_characters_asks_for() -> None:
     }
     texts = [(text, asked) for asked, some in table.items() for text in some]
     random.Random(5).shuffle(texts)
-    assert scrutinize([text for text, _ in texts]).tolist() == [asked for _, asked in texts]
+    assert classify_characters([text for text, _ in texts]).tolist() == [asked for _, asked in texts]
 
 
 def test_no_plain_character_is_changed_by_composing_or_composes_with_the_one_before_it() -> None:
     every = [chr(point) for point in range(0x30000) if not 0xD800 <= point < 0xE000]
-    plain = {character for character, asked in zip(every, scrutinize(every), strict=True) if asked == PLAIN}
+    plain = {character for character, asked in zip(every, classify_characters(every), strict=True) if asked == PLAIN}
     assert len(plain) > 30_000
     assert {c for c in plain if unicodedata.normalize("NFC", c) != c or unicodedata.combining(c)} == set()
     decomposed = [unicodedata.decomposition(c).split() for c in every]
@@ -270,19 +270,19 @@ def test_no_plain_character_is_changed_by_composing_or_composes_with_the_one_bef
 
 
 def test_gigatoken_is_made_anew_when_it_has_grown(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sftkit.tokenization.encoding import bare_ids
+    from sftkit.tokenization.encoding import id_engines
 
-    held, load = itertools.count(0, 50 << 20), bare_ids._load
+    held, load = itertools.count(0, 50 << 20), id_engines._load
     made: list[Any] = []
 
     def loading(state: str) -> Any:
         made.append(load(state))
         return made[-1]
 
-    monkeypatch.setattr(bare_ids, "resident_bytes", lambda: next(held))
-    monkeypatch.setattr(bare_ids, "_load", loading)
+    monkeypatch.setattr(id_engines, "resident_bytes", lambda: next(held))
+    monkeypatch.setattr(id_engines, "_load", loading)
     tokenizer = loaded("bpe")
-    engine, texts = GigatokenIds(tokenizer, backend_json(tokenizer)), corpus()[10:60]
+    engine, texts = GigatokenEngine(tokenizer, backend_json(tokenizer)), corpus()[10:60]
     expected = ReferenceEncoder(tokenizer).encode(texts, add_special_tokens=False).values.tolist()
     assert [engine.ids(texts).values.tolist() for _ in range(6)] == [expected] * 6
     assert len(made) == 1 + 3
@@ -313,7 +313,7 @@ def test_spans_by_count_hold_the_tokens_with_a_byte_of_theirs(rows: list[tuple[s
             mine, character_of = character_of[: len(token)], character_of[len(token) :]
             expected.append(any(start <= at < end for at in mine for start, end in spans))
     ids = Ragged.from_lists([[vocabulary.index(token) for token in tokens] for _, tokens, _ in rows])
-    assert in_spans_by_count(ids, counts, [spans for _, _, spans in rows]).tolist() == expected
+    assert tokens_in_spans_by_count(ids, counts, [spans for _, _, spans in rows]).tolist() == expected
 
 
 class Wrong:
@@ -343,7 +343,7 @@ WHOLE = [[(0, len(text))] for text in ROWS]
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_wrong_id_or_mask_is_found_with_the_place_of_its_text(engines: Any, row: int, ids: bool) -> None:
     fast, reference = engines("bos_eos")
-    proven = VerifiedEncoder(Wrong(fast, row), reference, Sampler(0))
+    proven = VerifiedEncoder(Wrong(fast, row), reference, VerificationSampler(0))
     with pytest.raises(EngineDifferenceError) as found:
         _ = proven.encode(ROWS) if ids else proven.encode_spans(ROWS, WHOLE, add_special_tokens=True)
     assert (found.value.engine, found.value.index, found.value.sample) == ("encoder", row, ROWS[row])
@@ -351,7 +351,7 @@ def test_a_wrong_id_or_mask_is_found_with_the_place_of_its_text(engines: Any, ro
 
 def test_equal_ids_and_masks_are_given_as_they_are(engines: Any) -> None:
     fast, reference = engines("bos_eos")
-    proven = VerifiedEncoder(fast, reference, Sampler(1))
+    proven = VerifiedEncoder(fast, reference, VerificationSampler(1))
     assert proven.name == "gigatoken"
     assert_same_ids(proven, reference, ROWS, truncation=True, max_length=3)
     assert_same_masks(proven, reference, ROWS, WHOLE)
@@ -359,15 +359,15 @@ def test_equal_ids_and_masks_are_given_as_they_are(engines: Any) -> None:
 
 def test_a_row_that_is_not_sampled_is_not_compared(engines: Any) -> None:
     fast, reference = engines("bpe")
-    VerifiedEncoder(Wrong(fast, 8), reference, Sampler(0)).encode(["x"] * 9)
+    VerifiedEncoder(Wrong(fast, 8), reference, VerificationSampler(0)).encode(["x"] * 9)
     with pytest.raises(EngineDifferenceError):
-        VerifiedEncoder(Wrong(fast, 7), reference, Sampler(0)).encode(["x"] * 9)
+        VerifiedEncoder(Wrong(fast, 7), reference, VerificationSampler(0)).encode(["x"] * 9)
 
 
 @pytest.mark.parametrize(("fraction", "others"), [(0, 0), (0.01, 10), (0.1, 100), (0.37, 370), (1, 1000)])
 def test_the_first_rows_of_a_unit_are_taken_and_a_fraction_of_the_others(fraction: float, others: int) -> None:
-    sampler = Sampler(fraction)
+    sampler = VerificationSampler(fraction)
     for _ in range(3):
-        sampler.begin_unit()
-        assert [sampler.takes_next() for _ in range(8)] == [True] * 8
-        assert sum(sampler.takes_next() for _ in range(1000)) == pytest.approx(others, abs=9)
+        sampler.start_unit()
+        assert [sampler.take_next() for _ in range(8)] == [True] * 8
+        assert sum(sampler.take_next() for _ in range(1000)) == pytest.approx(others, abs=9)

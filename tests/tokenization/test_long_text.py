@@ -31,11 +31,11 @@ from hard_texts import (
 from sftkit.core.row_log import RowError
 from sftkit.tokenization import chat_tokenizer
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.encoding import gigatoken_support, long_text
-from sftkit.tokenization.encoding.long_text import PiecewiseEncoder, TextCutter
+from sftkit.tokenization.encoding import chunked_encoder, gigatoken_support
+from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder, TextChunker
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
-from sftkit.tokenization.engines import EngineRefusedError, Engines
-from sftkit.tokenization.masking.prefix_turns import check_size
+from sftkit.tokenization.engines import EnginePolicy, UnsupportedByEngineError
+from sftkit.tokenization.masking.prefix_turns import check_conversation_size
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import EFFORT, examples
 
@@ -65,12 +65,12 @@ def odd_texts() -> list[str]:
 
 
 @pytest.fixture
-def piecewise(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], tuple[PiecewiseEncoder, ReferenceEncoder]]:
-    monkeypatch.setattr(long_text, "PIECE", 1)  # to cut wherever it may be
+def piecewise(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], tuple[ChunkedEncoder, ReferenceEncoder]]:
+    monkeypatch.setattr(chunked_encoder, "MIN_CHUNK_CHARACTERS", 1)  # to cut wherever it may be
 
-    def make(tokenizer: Any) -> tuple[PiecewiseEncoder, ReferenceEncoder]:
+    def make(tokenizer: Any) -> tuple[ChunkedEncoder, ReferenceEncoder]:
         whole = ReferenceEncoder(tokenizer)
-        return PiecewiseEncoder(tokenizer, whole), whole
+        return ChunkedEncoder(tokenizer, whole), whole
 
     return make
 
@@ -129,38 +129,40 @@ def test_no_added_token_is_cut_or_loses_the_space_beside_it(
     "change", [("normalizer", {"type": "Lowercase"}), ("pre_tokenizer", BYTES), ("model.dropout", 0.5)]
 )
 def test_texts_of_other_tokenizers_are_not_cut(state_of: Any, loaded: Any, change: tuple[str, Any]) -> None:
-    with pytest.raises(EngineRefusedError):
-        TextCutter(tokenizer_of(state_of("bpe"), change))
-    with pytest.raises(EngineRefusedError):
-        TextCutter(loaded("metaspace"))
+    with pytest.raises(UnsupportedByEngineError):
+        TextChunker(tokenizer_of(state_of("bpe"), change))
+    with pytest.raises(UnsupportedByEngineError):
+        TextChunker(loaded("metaspace"))
 
 
 def test_pieces_are_as_long_as_they_should_be(loaded: Any) -> None:
     text = "words and more words.\n" * 200_000
-    bounds = TextCutter(loaded("bpe")).bounds(text)
+    bounds = TextChunker(loaded("bpe")).bounds(text)
     assert (bounds[0], bounds[-1]) == (0, len(text))
-    assert all(0 <= stop - start - long_text.PIECE < 10 for start, stop in pairwise(bounds[:-1]))
-    assert TextCutter(loaded("bpe")).bounds("x" * len(text)) == [0, len(text)]
+    assert all(0 <= stop - start - chunked_encoder.MIN_CHUNK_CHARACTERS < 10 for start, stop in pairwise(bounds[:-1]))
+    assert TextChunker(loaded("bpe")).bounds("x" * len(text)) == [0, len(text)]
 
 
 @pytest.mark.parametrize(("name", "text"), [("bpe", "x" * 120), ("metaspace", "one word and another " * 6)])
 def test_a_text_that_cannot_be_cut_and_is_too_long_is_put_aside(
     tokenizer_path: Callable[[str], str], name: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_text, "PIECE", 20)
-    monkeypatch.setattr(chat_tokenizer, "LONGEST_WHOLE", 100)
+    monkeypatch.setattr(chunked_encoder, "MIN_CHUNK_CHARACTERS", 20)
+    monkeypatch.setattr(chat_tokenizer, "MAX_CHUNK_CHARACTERS", 100)
     tools = ChatTokenizer(
-        ChatTokenizerSpec(TokenizerSpec(tokenizer_path(name)), "assistant", Engines(frozenset(), verify=0))
+        ChatTokenizerSpec(
+            TokenizerSpec(tokenizer_path(name)), "assistant", EnginePolicy(frozenset(), verify_fraction=0)
+        )
     )
-    assert tools.encodable(text[:100]) == text[:100]
+    assert tools.check_encodable(text[:100]) == text[:100]
     with pytest.raises(RowError, match="must be encoded at once; the limit is 100: split the row"):
-        tools.encodable(text)
+        tools.check_encodable(text)
     if name == "bpe":
-        assert tools.encodable("one word and another " * 6)
+        assert tools.check_encodable("one word and another " * 6)
 
 
 def test_a_conversation_that_would_take_for_ever_is_put_aside() -> None:
     turns = [{"role": ("user", "assistant")[place % 2], "content": "so"} for place in range(20_000)]
-    check_size(turns[:5000])
+    check_conversation_size(turns[:5000])
     with pytest.raises(RowError, match="20,000 messages is too long for this template"):
-        check_size(turns)
+        check_conversation_size(turns)

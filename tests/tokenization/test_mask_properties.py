@@ -133,7 +133,7 @@ def test_plain_conversations_train_what_the_style_says_and_nothing_else(
 ) -> None:
     style, box = STYLES[name], chat_tokenizer(STYLES[name].source)
     messages = data.draw(conversations(name, PLAIN))
-    text, spans = box.find_turns({"messages": messages}, "messages")
+    text, spans = box.find_trained_spans({"messages": messages}, "messages")
     assert trained_texts(text, spans) == [style.turn(messages, place) for place in answers(messages)]
     assert spans == sorted(spans)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
@@ -151,7 +151,7 @@ def test_contents_full_of_tricks_are_trained_right_or_put_aside(
     style, box = STYLES[name], chat_tokenizer(STYLES[name].source)
     messages = data.draw(conversations(name, TRICKY))
     try:
-        text, spans = box.find_turns({"messages": messages}, "messages")
+        text, spans = box.find_trained_spans({"messages": messages}, "messages")
     except RowError:
         return
     assert trained_texts(text, spans) == [style.turn(messages, place) for place in answers(messages)]
@@ -174,7 +174,7 @@ def test_flags_and_the_choice_of_turns_take_away_whole_turns(
     places = answers(plain)[-1:] if train_on == "last_assistant" else answers(plain)
     kept = [place for place in places if flags[place].get("train") is not False and flags[place].get("weight") != 0]
     row = {"messages": [{**message, **flag} for message, flag in zip(plain, flags, strict=True)]}
-    text, spans = box.find_turns(row, "messages")
+    text, spans = box.find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == [style.turn(plain, place) for place in kept]
 
 
@@ -197,9 +197,9 @@ def test_reasoning_is_left_out_of_turns_and_of_everything(
         if role == "assistant":
             expected.append(f"{content.lstrip() if block else content}<|im_end|>")
     row = {"messages": written}
-    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask").find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == expected
-    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask", train_on="all").find_turns(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask", train_on="all").find_trained_spans(row, "messages")
     assert "".join(trained_texts(text, spans)) == everything
 
 
@@ -218,10 +218,10 @@ def test_escaped_contents_hold_no_special_token(chat_tokenizer: MakeChatTokenize
     tool = {"name": "".join(data.draw(contents))}
     row = {"messages": messages, "tools": json.dumps([tool]) if data.draw(st.booleans()) else [tool]}
     safe, _ = box.screen(row, "messages")
-    text, spans = box.find_turns(safe, "messages")
+    text, spans = box.find_trained_spans(safe, "messages")
     ids = box.encode_conversations([text], [spans]).input_ids.values.tolist()
     special = [token for token in box.tokenizer.convert_ids_to_tokens(ids) if token in box.tokenizer.all_special_tokens]
     special += [token for token in box.tokenizer.convert_ids_to_tokens(ids) if token in ("<|im_start|>", "<|im_end|>")]
     assert special == ["<|im_start|>", "<|im_end|>"] * len(messages)
-    plain, _ = chat_tokenizer(templates.TOOLS).find_turns(row, "messages")
+    plain, _ = chat_tokenizer(templates.TOOLS).find_trained_spans(row, "messages")
     assert text.replace("\u200b", "") == plain

@@ -17,15 +17,21 @@ from sftkit.core.row_log import EngineDifferenceError, RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.engines import RENDERER, EngineRefusedError, Engines
+from sftkit.tokenization.engines import RENDERER, EnginePolicy, UnsupportedByEngineError
 from sftkit.tokenization.masking.turn_finder import TurnFinder
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from sftkit.tokenization.rendering.minijinja_support import check_template
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
-from sftkit.tokenization.templates.lexing import plain_template
-from sftkit.tokenization.templates.marking import CLOSE, INDEX, OPEN, mark_template, split_marks
+from sftkit.tokenization.templates.template_lexer import unmarked_template
+from sftkit.tokenization.templates.template_marks import (
+    INDEX_FUNCTION,
+    MARK_END,
+    MARK_START,
+    mark_template,
+    split_marks,
+)
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
-from sftkit.tokenization.verification import Sampler, VerifiedFunction, kind_of
+from sftkit.tokenization.verification import VerificationSampler, VerifiedFunction, conversation_kind
 from support import WATCHED
 
 Pair = tuple[ReferenceRenderer, MinijinjaRenderer]
@@ -156,7 +162,9 @@ def test_a_tokenizers_own_template_is_rendered_as_the_reference_renders_it(
         check_renders_alike(pair, conversation, always=kind in MAINSTREAM)
 
 
-PIECES = st.sampled_from(["a", " ", "\n", "'", '"', "\\", "{{", "%}", "\0", "\x1c", "\x85", "\ud800", "ß", "😀", CLOSE])
+PIECES = st.sampled_from(
+    ["a", " ", "\n", "'", '"', "\\", "{{", "%}", "\0", "\x1c", "\x85", "\ud800", "ß", "😀", MARK_END]
+)
 TEXT = st.lists(PIECES | st.characters(), max_size=6).map("".join)
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 VALUE = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2))
@@ -235,7 +243,7 @@ ELSEWHERE_DIFFERENT = [  # kinds of which some are different, refused as a whole
 
 @pytest.mark.parametrize(("source", "reason"), DIFFERENT + ELSEWHERE_DIFFERENT)
 def test_a_template_that_may_be_rendered_differently_is_refused_with_the_reason(source: str, reason: str) -> None:
-    with pytest.raises(EngineRefusedError) as raised:
+    with pytest.raises(UnsupportedByEngineError) as raised:
         check_template(source)
     assert reason in str(raised.value)
 
@@ -287,7 +295,7 @@ def test_what_templates_are_made_of_is_trusted(pair_of: MakePair, source: str, e
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_plain_template_renders_as_its_source_does(pair_of: MakePair, source: str) -> None:
     reference, _ = pair_of(source)
-    plain = plain_template(source)
+    plain = unmarked_template(source)
     assert "generation %}" not in plain
     for conversation in MAINSTREAM.values():
         if rendered(reference, conversation) is not None:
@@ -320,13 +328,17 @@ def test_turns_are_counted_in_a_loop_over_the_messages_and_asked_for_in_any_othe
 ) -> None:
     marked = mark_template(source)
     assert marked is not None
-    assert (marked.counted, marked.calls_index, f"{INDEX}(" in marked.source) == (counted, calls_index, calls_index)
-    assert marked.source.count(OPEN) == marks
+    assert (marked.counted_loop, marked.calls_index_function, f"{INDEX_FUNCTION}(" in marked.source) == (
+        counted,
+        calls_index,
+        calls_index,
+    )
+    assert marked.source.count(MARK_START) == marks
 
 
 @pytest.mark.parametrize(
     "text",
-    ["\x0e", CLOSE, f"\x0e0{CLOSE}", f"{OPEN[:-1]}x0:1{CLOSE}", f"{OPEN[:-1]}/0{CLOSE}"],
+    ["\x0e", MARK_END, f"\x0e0{MARK_END}", f"{MARK_START[:-1]}x0:1{MARK_END}", f"{MARK_START[:-1]}/0{MARK_END}"],
     ids=["first", "last", "mark", "begin", "end"],  # marks hold a number that is drawn in each process
 )
 @pytest.mark.parametrize("source", [templates.CHATML, templates.BY_INDEX, templates.GENERATION, templates.PARTS])
@@ -349,7 +361,7 @@ def proven(fast: Callable[[Conversation], str]) -> tuple[VerifiedFunction[str], 
         asked.append(conversation)
         return "right"
 
-    return VerifiedFunction(fast, reference, Sampler(0.0)), asked
+    return VerifiedFunction(fast, reference, VerificationSampler(0.0)), asked
 
 
 def refuses(conversation: Conversation) -> str:
@@ -359,7 +371,7 @@ def refuses(conversation: Conversation) -> str:
 @pytest.mark.parametrize("reference", [lambda conversation: "right", refuses])
 def test_a_fast_result_that_the_reference_does_not_have_ends_the_use_of_the_engine(reference: Any) -> None:
     with pytest.raises(EngineDifferenceError) as raised:
-        VerifiedFunction(lambda conversation: "wrong", reference, Sampler(0.0))(Conversation(says("a")))
+        VerifiedFunction(lambda conversation: "wrong", reference, VerificationSampler(0.0))(Conversation(says("a")))
     assert raised.value.engine == RENDERER
 
 
@@ -368,7 +380,7 @@ def test_what_the_fast_engine_cannot_render_is_the_references_to_render_or_refus
     assert [function(Conversation(says("a"))) for _ in range(20)] == ["right"] * 20
     assert len(asked) == 20
     with pytest.raises(RowError, match="no"):
-        VerifiedFunction(refuses, refuses, Sampler(0.0))(Conversation(says("a")))
+        VerifiedFunction(refuses, refuses, VerificationSampler(0.0))(Conversation(says("a")))
 
 
 def test_a_new_kind_of_conversation_is_rendered_twice_even_when_no_sample_is_taken() -> None:
@@ -400,7 +412,7 @@ def test_a_new_kind_of_conversation_is_rendered_twice_even_when_no_sample_is_tak
     ],
 )
 def test_conversations_are_of_one_kind_when_only_their_texts_differ(other: Conversation, same: bool) -> None:
-    assert (kind_of(other) == kind_of(Conversation(says("a", "b")))) is same
+    assert (conversation_kind(other) == conversation_kind(Conversation(says("a", "b")))) is same
 
 
 UNTRUSTED = "{% if 'a' | title == '' %}never{% endif %}" + templates.CHATML
@@ -410,21 +422,21 @@ UNTRUSTED = "{% if 'a' | title == '' %}never{% endif %}" + templates.CHATML
     ("template", "engines", "expected"),
     [
         (templates.CHATML, WATCHED, "minijinja"),
-        (templates.CHATML, Engines(frozenset({RENDERER}), 1.0), "jinja2"),
+        (templates.CHATML, EnginePolicy(frozenset({RENDERER}), 1.0), "jinja2"),
         (UNTRUSTED, WATCHED, "jinja2"),
     ],
 )
-@pytest.mark.parametrize("used_for", ["render", "find_turns"])
+@pytest.mark.parametrize("used_for", ["render", "find_trained_spans"])
 def test_a_chat_tokenizer_names_the_renderer_that_it_used(
-    tokenizer_path: Callable[[str], str], template: str, engines: Engines, expected: str, used_for: str
+    tokenizer_path: Callable[[str], str], template: str, engines: EnginePolicy, expected: str, used_for: str
 ) -> None:
     box = ChatTokenizer(
         ChatTokenizerSpec(TokenizerSpec(tokenizer_path("bpe"), chat_template=template), "assistant", engines)
     )
-    assert box.engines == {}
+    assert box.engines_used == {}
     made = getattr(box, used_for)({"messages": M}, "messages")
     assert (made if used_for == "render" else made[0]) == plain_rendering(template, messages=M)
-    assert box.engines == {RENDERER: expected}
+    assert box.engines_used == {RENDERER: expected}
 
 
 @pytest.mark.parametrize(
@@ -439,7 +451,7 @@ def test_a_chat_tokenizer_names_the_renderer_that_it_used(
     ],
 )
 def test_what_only_odd_values_render_differently_is_refused_too(template: str) -> None:
-    with pytest.raises(EngineRefusedError):
+    with pytest.raises(UnsupportedByEngineError):
         check_template(template)
 
 

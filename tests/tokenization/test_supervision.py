@@ -41,7 +41,7 @@ BLOCKS = (
 
 
 def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
-    text, spans = box.find_turns({**row, "messages": messages}, "messages")
+    text, spans = box.find_trained_spans({**row, "messages": messages}, "messages")
     return [piece for piece in trained_texts(text, spans) if piece]
 
 
@@ -207,7 +207,7 @@ def test_reasoning_is_left_out_up_to_the_answer(
     chat_tokenizer: MakeChatTokenizer, style: str, name: str, expected: list[str]
 ) -> None:
     [case] = [case for case in CASES if (case.style.name, case.name) == (style, name)]
-    text, spans = box_of(chat_tokenizer, case.style, reasoning="mask").find_turns(case.talk.row, "messages")
+    text, spans = box_of(chat_tokenizer, case.style, reasoning="mask").find_trained_spans(case.talk.row, "messages")
     assert [piece for piece in trained_texts(text, spans) if piece] == expected
 
 
@@ -342,7 +342,7 @@ def test_a_column_of_variables_goes_over_those_of_the_config(
 ) -> None:
     box = chat_tokenizer(SWITCHED, kwargs=config)
     row = {"messages": ASKED, "chat_template_kwargs": column}
-    text, spans = box.find_turns(row, "messages")
+    text, spans = box.find_trained_spans(row, "messages")
     assert ("<think>" in text) is quiet
     assert trained_texts(text, spans) == ["b<|im_end|>"]  # an empty reasoning is part of such a prompt
     assert box.render(row, "messages") == text
@@ -377,7 +377,7 @@ def test_tools_and_documents_may_be_lists_or_json_text(
     chat_tokenizer: MakeChatTokenizer, written: Callable[[Any], Any]
 ) -> None:
     row = {"messages": ASKED, "tools": written([TOOL]), "documents": written(DOCUMENTS)}
-    text, spans = chat_tokenizer(SWITCHED).find_turns(row, "messages")
+    text, spans = chat_tokenizer(SWITCHED).find_trained_spans(row, "messages")
     assert text.startswith('2[{"type": "function", "function": {"name": "add"}}]\n<|im_start|>user\n')
     assert trained_texts(text, spans) == ["b<|im_end|>"]
 
@@ -385,7 +385,7 @@ def test_tools_and_documents_may_be_lists_or_json_text(
 @pytest.mark.parametrize("nothing", [None, [], "", "[]"])
 def test_columns_that_hold_nothing_are_no_tools_and_documents(chat_tokenizer: MakeChatTokenizer, nothing: Any) -> None:
     row = {"messages": ASKED, "tools": nothing, "documents": nothing}
-    assert chat_tokenizer(SWITCHED).find_turns(row, "messages")[0].startswith("0\n<|im_start|>")
+    assert chat_tokenizer(SWITCHED).find_trained_spans(row, "messages")[0].startswith("0\n<|im_start|>")
 
 
 @pytest.mark.parametrize("template", ["CHATML", "PARTS", "QWEN3_LIKE", "GENERATION", "LLAMA2"])
@@ -393,9 +393,9 @@ def test_text_and_parts_of_text_are_the_same(chat_tokenizer: MakeChatTokenizer, 
     box = chat_tokenizer(getattr(templates, template))
     plain = [user("ab"), assistant("cd"), user("e"), assistant("f")]
     in_parts = [user(parts("a", "b")), assistant(parts("c", "d")), user(parts("e")), assistant(parts("f"))]
-    expected = box.find_turns({"messages": plain}, "messages")
-    assert box.find_turns({"messages": in_parts}, "messages") == expected
-    assert box.find_turns({"messages": [*plain[:1], *in_parts[1:]]}, "messages") == expected
+    expected = box.find_trained_spans({"messages": plain}, "messages")
+    assert box.find_trained_spans({"messages": in_parts}, "messages") == expected
+    assert box.find_trained_spans({"messages": [*plain[:1], *in_parts[1:]]}, "messages") == expected
 
 
 # --- Special tokens in content ------------------------------------------------------------------------
@@ -431,8 +431,8 @@ def test_special_tokens_in_content_follow_the_policy(chat_tokenizer: MakeChatTok
 
     safe, holds = escaped.screen(row, "messages")
     assert not holds
-    text, spans = escaped.find_turns(safe, "messages")
-    written, _ = kept.find_turns(row, "messages")
+    text, spans = escaped.find_trained_spans(safe, "messages")
+    written, _ = kept.find_trained_spans(row, "messages")
     assert text.replace("\u200b", "") == written  # a person reads the same
     tokenizer = escaped.tokenizer
     marks = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
@@ -500,15 +500,15 @@ def test_prompts_that_differ_from_those_of_inference_are_seen(
 ) -> None:
     box = chat_tokenizer(template, **choices)
     messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
-    box.begin_unit()
-    assert box.prompts_differ({"messages": messages}, "messages") is differs
+    box.start_unit()
+    assert box.has_prompt_mismatch({"messages": messages}, "messages") is differs
 
 
 def test_prompts_of_turns_without_a_loss_do_not_matter(chat_tokenizer: MakeChatTokenizer) -> None:
     box = chat_tokenizer(QWEN_THINKING.source)
-    box.begin_unit()
-    assert not box.prompts_differ({"messages": talk({"train": False}, {})}, "messages")
-    assert box.prompts_differ({"messages": talk({}, {"train": False})}, "messages")
+    box.start_unit()
+    assert not box.has_prompt_mismatch({"messages": talk({"train": False}, {})}, "messages")
+    assert box.has_prompt_mismatch({"messages": talk({}, {"train": False})}, "messages")
 
 
 def test_what_cannot_be_asked_at_inference_is_no_difference(chat_tokenizer: MakeChatTokenizer) -> None:
@@ -516,9 +516,9 @@ def test_what_cannot_be_asked_at_inference_is_no_difference(chat_tokenizer: Make
     box = chat_tokenizer(QWEN_THINKING.source)
     row = {"messages": [system("s"), assistant("b"), user("c"), assistant("d")]}
     assert trained(box, row["messages"]) == ["b<|im_end|>", "\n</think>\n\nd<|im_end|>"]
-    box.begin_unit()
-    assert not box.prompts_differ(row, "messages")
-    assert not chat_tokenizer(templates.GENERATION).prompts_differ({"messages": [user("a")]}, "messages")
+    box.start_unit()
+    assert not box.has_prompt_mismatch(row, "messages")
+    assert not chat_tokenizer(templates.GENERATION).has_prompt_mismatch({"messages": [user("a")]}, "messages")
 
 
 # --- Rows that end as text ----------------------------------------------------------------------------

@@ -13,16 +13,16 @@ import pytest
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import trained_texts
 from template_zoo import CASES
 from template_zoo.model import Case, OrRefused, Refused, Style
 
-FAST = Engines(frozenset(), verify=0.0)
-REFERENCE = Engines(frozenset({ENCODER, RENDERER}), verify=0.0)
+FAST = EnginePolicy(frozenset(), verify_fraction=0.0)
+REFERENCE = EnginePolicy(frozenset({ENCODER, RENDERER}), verify_fraction=0.0)
 
-MakeBox = Callable[[Style, Engines], ChatTokenizer]
+MakeBox = Callable[[Style, EnginePolicy], ChatTokenizer]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def box(tokenizer_path: Callable[[str], str]) -> MakeBox:
     """The ChatTokenizer of a style, with engines."""
 
     @cache
-    def make(style: Style, engines: Engines) -> ChatTokenizer:
+    def make(style: Style, engines: EnginePolicy) -> ChatTokenizer:
         spec = TokenizerSpec(tokenizer_path(style.tokenizer), style.source, style.special)
         return ChatTokenizer(ChatTokenizerSpec(spec, "assistant", engines))
 
@@ -40,7 +40,7 @@ def box(tokenizer_path: Callable[[str], str]) -> MakeBox:
 def outcome(box: ChatTokenizer, case: Case) -> tuple[str, list[tuple[int, int]]] | None:
     """Text and spans of a case, None when the row is refused."""
     try:
-        text, spans = box.find_turns(case.talk.row, "messages")
+        text, spans = box.find_trained_spans(case.talk.row, "messages")
     except RowError:
         return None
     return text, list(spans)
@@ -76,7 +76,7 @@ def given(case: Case) -> dict[str, Any]:
 def test_what_is_trained(box: MakeBox, case: Case) -> None:
     tools = box(case.style, FAST)
     found = outcome(tools, case)
-    if tools.engines["renderer"] != "jinja2":  # where the reference renders anyway, there is nothing to compare
+    if tools.engines_used["renderer"] != "jinja2":  # where the reference renders anyway, there is nothing to compare
         assert outcome(box(case.style, REFERENCE), case) == found, "the fast engine finds other spans"
     if found is None:
         assert case.expected is Refused or isinstance(case.expected, OrRefused), f"refused, not {case.expected}"
@@ -94,7 +94,7 @@ WITH_GENERATION_BLOCKS = [case for case in CASES if "generation %}" in (case.sty
 @pytest.mark.parametrize("case", WITH_GENERATION_BLOCKS, ids=str)
 def test_generation_blocks_give_the_tokens_that_transformers_gives(box: MakeBox, case: Case) -> None:
     tools = box(case.style, FAST)
-    text, spans = tools.find_turns(case.talk.row, "messages")
+    text, spans = tools.find_trained_spans(case.talk.row, "messages")
     made = tools.encode_conversations([text], [spans])
     expected = tools.tokenizer.apply_chat_template(
         as_taken(case),

@@ -43,14 +43,14 @@ class Tools(Protocol):
     def screen_text(self, text: str) -> str:
         """A text that was looked through for special tokens."""
 
-    def prompts_differ(self, row: Row, column: str | None) -> bool:
+    def has_prompt_mismatch(self, row: Row, column: str | None) -> bool:
         """Whether, in a row that is chosen as a sample, what comes before a trained turn is not what the model would
         be given at inference."""
 
-    def find_turns(self, row: Row, column: str | None) -> tuple[str, list[tuple[int, int]]]:
+    def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[tuple[int, int]]]:
         """The conversation of a row as text, and its trained spans in characters."""
 
-    def encodable(self, text: str) -> str:
+    def check_encodable(self, text: str) -> str:
         """A text that is not too long to be encoded; `RowError` for another."""
 
     def encode(self, texts: Sequence[str], *, truncation: bool = False, max_length: int | None = None) -> Ragged:

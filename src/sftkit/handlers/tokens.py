@@ -35,7 +35,9 @@ class Tokenize(Handler):
         check_positive("tokenize: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, texts = map_rows(batch, log, lambda row: tools.encodable(text_in(row, self.dataset_text_field)))
+            batch, texts = map_rows(
+                batch, log, lambda row: tools.check_encodable(text_in(row, self.dataset_text_field))
+            )
             with locate_engine_differences(batch):
                 ids = tools.encode(texts, truncation=self.truncation, max_length=self.max_length)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
@@ -66,7 +68,7 @@ class TokenizeAndApplyInputMasking(Handler):
         def pair(row: Row) -> tuple[str, str]:
             source = tools.screen_text(text_in(row, self.input_field_name))
             target = tools.screen_text(text_in(row, self.output_field_name))
-            return source, tools.encodable(_joined(source, target) + eos)
+            return source, tools.check_encodable(_joined(source, target) + eos)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, pairs = map_rows(batch, log, pair)
@@ -106,10 +108,10 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
                 if holds_tokens:
                     log.flag(SPECIAL_TOKEN_IN_CONTENT, int(number))
             batch, turns = map_rows(
-                batch.with_rows([row for row, _ in screened]), log, lambda row: tools.find_turns(row, column)
+                batch.with_rows([row for row, _ in screened]), log, lambda row: tools.find_trained_spans(row, column)
             )
             for number, row in zip(batch.numbers, batch.rows, strict=True):
-                if tools.prompts_differ(row, column):
+                if tools.has_prompt_mismatch(row, column):
                     log.flag(PROMPT_MISMATCH, int(number))
             with locate_engine_differences(batch):
                 made = tools.encode_conversations([t[0] for t in turns], [t[1] for t in turns])

@@ -107,7 +107,7 @@ class RowFinalizer:
             return batch.with_tokens(**{LABELS: batch.tokens[INPUT_IDS]})
         assert text_field is not None
         make_tokens = self.response_template is not None or self.train_on_all
-        check = tools.encodable if make_tokens else str
+        check = tools.check_encodable if make_tokens else str
         batch, texts = map_rows(batch, log, lambda row: check(text_in(row, text_field)))
         if self.response_template is not None:
             return self._mask_responses(batch, texts, self.response_template, log, tools)

@@ -103,7 +103,7 @@ class Pipeline:
         audit = UnitAudit(checked.rows, checked.faulty(log.flagged), checked.digests) if checked is not None else None
         watch.lap("audit")
         staged = writer.finish(
-            unit.number, log, self.chat_tokenizer.engines, watch.seconds, audit, unit.part.first_number
+            unit.number, log, self.chat_tokenizer.engines_used, watch.seconds, audit, unit.part.first_number
         )
         store.commit(task.key, staged, writer.file)
         return staged
@@ -118,7 +118,7 @@ class Pipeline:
         """
         steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
         unreadable = log.for_unreadable()
-        self.chat_tokenizer.begin_unit()
+        self.chat_tokenizer.start_unit()
         try:
             for batch in read_unit(unit, unreadable):
                 watch.lap("read")

@@ -31,8 +31,8 @@ from sftkit.sources.discovery import find_source_files
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, WorkUnit, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.engines import ENCODER, RENDERER, Engines
-from sftkit.tokenization.tokenizer_files import tokenizer_files
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
+from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Plan:
 
     def without_engine(self, engine: str) -> Plan:
         """The same plan with one fast engine given up. It gives the same shards."""
-        recipe = replace(self.recipe, chat_tokenizer=self.recipe.chat_tokenizer.without(engine))
+        recipe = replace(self.recipe, chat_tokenizer=self.recipe.chat_tokenizer.without_engine(engine))
         return replace(self, recipe=recipe, pipeline=Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer)))
 
 
@@ -210,7 +210,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
     return ChatTokenizerSpec(
         tokenizer=tokenizer_spec(config),
         train_on=config.train_on,
-        engines=Engines(reference, config.engine_verify),
+        engines=EnginePolicy(reference, config.engine_verify),
         reasoning=config.reasoning,
         special_tokens_in_content=config.special_tokens_in_content,
         chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
@@ -233,7 +233,7 @@ def _tokenizer_info(tools: ChatTokenizer, spec: TokenizerSpec | None) -> Tokeniz
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         chat_template=json.dumps(template, sort_keys=True, indent=1) if isinstance(template, dict) else template,
-        files=tokenizer_files(spec.name),
+        files=tokenizer_file_hashes(spec.name),
     )
 
 

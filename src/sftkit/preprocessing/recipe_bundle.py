@@ -22,7 +22,7 @@ from sftkit.handlers.user_function import user_modules
 from sftkit.preprocessing.pipeline import Recipe
 from sftkit.storage.files import file_size
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.tokenizer_files import files_of_tokenizer
+from sftkit.tokenization.tokenizer_files import tokenizer_file_paths
 
 _TOKENIZER = "tokenizer"
 _MODULES = "modules"
@@ -44,7 +44,7 @@ def bundle_recipe(recipe: Recipe) -> RecipeBundle:
     """
     files: dict[str, bytes] = {}
     spec = recipe.chat_tokenizer.tokenizer
-    for name, path in files_of_tokenizer(spec.name) if spec is not None else ():
+    for name, path in tokenizer_file_paths(spec.name) if spec is not None else ():
         files[f"{_TOKENIZER}/{name}"] = path.read_bytes()
     for name, path in user_modules(_functions(recipe)):
         files[f"{_MODULES}/{name}"] = path.read_bytes()

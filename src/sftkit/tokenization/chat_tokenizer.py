@@ -15,24 +15,30 @@ import numpy as np
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import LabeledTokens, Ragged, Row
 from sftkit.errors import ConfigError, TokenizerError
-from sftkit.tokenization.content_screening import KEEP, ContentScreen, SpecialTokens
-from sftkit.tokenization.conversations import Conversation, conversation_of, is_assistant, text_of
-from sftkit.tokenization.encoding.bare_ids import BareIds, GigatokenIds, TokenizersIds
+from sftkit.tokenization.content_screening import KEEP, ContentScreen, SpecialTokenMatcher
+from sftkit.tokenization.conversations import Conversation, is_assistant, read_conversation, text_of
+from sftkit.tokenization.encoding.chunked_encoder import MAX_CHUNK_CHARACTERS, MIN_CHUNK_CHARACTERS, ChunkedEncoder
 from sftkit.tokenization.encoding.fast_encoder import FastEncoder
-from sftkit.tokenization.encoding.long_text import LONGEST_WHOLE, PIECE, PiecewiseEncoder
+from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEncoder
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.engines import ENCODER, RENDERER, EngineRefusedError, Engines
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, UnsupportedByEngineError
 from sftkit.tokenization.masking import labels
 from sftkit.tokenization.masking.labels import response_spans
 from sftkit.tokenization.masking.reasoning import answer_start
-from sftkit.tokenization.masking.supervision import ALL, LAST_ASSISTANT, Supervision, are_flagged, untrained
-from sftkit.tokenization.masking.turn_finder import TurnFinder, prompts_of
-from sftkit.tokenization.probing.content_format import ContentFormats
+from sftkit.tokenization.masking.supervision import (
+    ALL,
+    LAST_ASSISTANT,
+    Supervision,
+    have_train_flags,
+    untrained_messages,
+)
+from sftkit.tokenization.masking.turn_finder import TurnFinder, inference_prompts
+from sftkit.tokenization.probing.content_format import ContentFormatAdapter
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
 from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
-from sftkit.tokenization.templates.analysis import wants_whole_row
+from sftkit.tokenization.templates.template_analysis import takes_whole_row
 from sftkit.tokenization.tokenizer_loading import (
     TokenizerSpec,
     backend_json,
@@ -40,7 +46,7 @@ from sftkit.tokenization.tokenizer_loading import (
     fingerprint,
     load_tokenizer,
 )
-from sftkit.tokenization.verification import Sampler, VerifiedEncoder, VerifiedFunction
+from sftkit.tokenization.verification import VerificationSampler, VerifiedEncoder, VerifiedFunction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,14 +73,14 @@ class ChatTokenizerSpec:
 
     tokenizer: TokenizerSpec | None
     train_on: str
-    engines: Engines
+    engines: EnginePolicy
     reasoning: str = "keep"
     chat_template_kwargs: str = ""
     special_tokens_in_content: str = KEEP
 
-    def without(self, engine: str) -> ChatTokenizerSpec:
+    def without_engine(self, engine: str) -> ChatTokenizerSpec:
         """The same with one fast engine given up."""
-        return replace(self, engines=Engines(self.engines.reference | {engine}, self.engines.verify))
+        return replace(self, engines=EnginePolicy(self.engines.reference_only | {engine}, self.engines.verify_fraction))
 
 
 class ChatTokenizer:
@@ -87,9 +93,9 @@ class ChatTokenizer:
         self._variables: Mapping[str, Any] = json.loads(spec.chat_template_kwargs or "{}")
         self._whole_row: dict[str, bool] = {}
         self._policy = spec.special_tokens_in_content
-        self._audited = Sampler(spec.engines.verify)
-        self._reference_only = spec.engines.reference
-        self._samplers = {engine: Sampler(spec.engines.verify) for engine in (ENCODER, RENDERER)}
+        self._audited = VerificationSampler(spec.engines.verify_fraction)
+        self._reference_only = spec.engines.reference_only
+        self._samplers = {engine: VerificationSampler(spec.engines.verify_fraction) for engine in (ENCODER, RENDERER)}
 
     def load(self) -> None:
         """Load everything now that is otherwise loaded when it is first needed."""
@@ -106,19 +112,19 @@ class ChatTokenizer:
         return backend_json(self.tokenizer)
 
     @property
-    def engines(self) -> dict[str, str]:
+    def engines_used(self) -> dict[str, str]:
         """The engines that were used so far, by what they do: `encoder`, `renderer`."""
         used = {}
         if "_encoder" in self.__dict__:
             used[ENCODER] = self._encoder.name
-        if "_find_turns" in self.__dict__ or "_render" in self.__dict__:
+        if "_find_trained_spans" in self.__dict__ or "_render" in self.__dict__:
             used[RENDERER] = (self._fast_renderer or self._reference_renderer).name
         return used
 
-    def begin_unit(self) -> None:
+    def start_unit(self) -> None:
         """Rows of another unit follow."""
         for sampler in (*self._samplers.values(), self._audited):
-            sampler.begin_unit()
+            sampler.start_unit()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -136,8 +142,8 @@ class ChatTokenizer:
     def _reference_encoder(self) -> Encoder:
         whole = ReferenceEncoder(self.tokenizer)
         try:
-            return PiecewiseEncoder(self.tokenizer, whole)
-        except EngineRefusedError as reason:
+            return ChunkedEncoder(self.tokenizer, whole)
+        except UnsupportedByEngineError as reason:
             _log.info("long texts are not cut for this tokenizer: %s", reason)
         return whole
 
@@ -148,17 +154,17 @@ class ChatTokenizer:
         try:
             engine = self._bare_ids()
             fast = FastEncoder(self.tokenizer, engine, self._reference_encoder)
-        except EngineRefusedError as reason:
+        except UnsupportedByEngineError as reason:
             _log.info("only the reference encodes with this tokenizer: %s", reason)
             return None
-        return fast if isinstance(engine, GigatokenIds) or fast.needs_no_offsets else None
+        return fast if isinstance(engine, GigatokenEngine) or fast.locates_spans_by_count else None
 
-    def _bare_ids(self) -> BareIds:
+    def _bare_ids(self) -> IdEngine:
         try:
-            return GigatokenIds(self.tokenizer, self._backend_json)
-        except EngineRefusedError as reason:
+            return GigatokenEngine(self.tokenizer, self._backend_json)
+        except UnsupportedByEngineError as reason:
             _log.info("gigatoken cannot be used with this tokenizer: %s", reason)
-        return TokenizersIds(self.tokenizer, self._reference_encoder)
+        return TokenizersEngine(self.tokenizer, self._reference_encoder)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -175,7 +181,7 @@ class ChatTokenizer:
         if RENDERER not in self._reference_only:
             try:
                 return MinijinjaRenderer(self.tokenizer, self._reference_renderer)
-            except EngineRefusedError as reason:
+            except UnsupportedByEngineError as reason:
                 _log.info("minijinja cannot be used with this chat template: %s", reason)
         return None
 
@@ -187,7 +193,7 @@ class ChatTokenizer:
         return VerifiedFunction(function_of(self._fast_renderer), reference, self._samplers[RENDERER])
 
     @cached_property
-    def _find_turns(self) -> Callable[[Conversation], tuple[str, list[Span]]]:
+    def _find_trained_spans(self) -> Callable[[Conversation], tuple[str, list[Span]]]:
         stops, specials = self.stop_tokens, special_tokens(self.tokenizer)
         return self._proven(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
 
@@ -197,7 +203,7 @@ class ChatTokenizer:
 
     @cached_property
     def _screen(self) -> ContentScreen:
-        return ContentScreen(SpecialTokens(special_tokens(self.tokenizer)), self._policy)
+        return ContentScreen(SpecialTokenMatcher(special_tokens(self.tokenizer)), self._policy)
 
     def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
         """A row as the policy for special tokens in content lets it go on, and whether such tokens are left in it.
@@ -206,15 +212,15 @@ class ChatTokenizer:
             RowDroppedError: the row is to be dropped.
             RowError: the row is to be quarantined, or holds no conversation.
         """
-        return self._screen.row(row, column)
+        return self._screen.screen_row(row, column)
 
     def screen_text(self, text: str) -> str:
         """A text as the policy for special tokens in content lets it go on; raises as `screen`."""
-        return self._screen.text(text)
+        return self._screen.screen_text(text)
 
     @cached_property
-    def _content_forms(self) -> ContentFormats:
-        return ContentFormats(self._reference_renderer)
+    def _content_forms(self) -> ContentFormatAdapter:
+        return ContentFormatAdapter(self._reference_renderer)
 
     @cached_property
     def stop_tokens(self) -> tuple[str, ...]:
@@ -250,14 +256,14 @@ class ChatTokenizer:
                 trained, which a text cannot hold.
         """
         if self._policy != KEEP:
-            row, _ = self._screen.row(row, column)
-        conversation = conversation_of(row, column, self._variables)
+            row, _ = self._screen.screen_row(row, column)
+        conversation = read_conversation(row, column, self._variables)
         messages = conversation.messages
-        if not isinstance(messages, Mapping) and are_flagged(messages) and untrained(messages):
+        if not isinstance(messages, Mapping) and have_train_flags(messages) and untrained_messages(messages):
             raise RowError(_FLAG_IN_TEXT)
-        return self._render(self._content_forms.adapted(conversation))
+        return self._render(self._content_forms.adapt(conversation))
 
-    def find_turns(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
+    def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
         """The conversation of a row as text, and the spans of it that are trained.
 
         A template that takes a whole row as `messages` gets it, `column` or not.
@@ -265,53 +271,53 @@ class ChatTokenizer:
         Raises:
             RowError: the row holds none, the template cannot render it, or the spans cannot be proven.
         """
-        text, spans = self._find_turns(self._conversation(row, column))
-        return self.encodable(text), spans
+        text, spans = self._find_trained_spans(self._conversation(row, column))
+        return self.check_encodable(text), spans
 
-    def encodable(self, text: str) -> str:
+    def check_encodable(self, text: str) -> str:
         """A text that is to be encoded.
 
         Raises:
             RowError: it is too long for the memory that this would take.
         """
-        if len(text) > LONGEST_WHOLE:
+        if len(text) > MAX_CHUNK_CHARACTERS:
             encoder = self._reference_encoder
-            longest = encoder.longest_piece(text) if isinstance(encoder, PiecewiseEncoder) else len(text)
-            if longest > LONGEST_WHOLE:
+            longest = encoder.longest_chunk(text) if isinstance(encoder, ChunkedEncoder) else len(text)
+            if longest > MAX_CHUNK_CHARACTERS:
                 raise RowError(
                     f"a text of {len(text):,} characters, of which {longest:,} must be encoded at once; "
-                    f"the limit is {LONGEST_WHOLE:,}: split the row"
+                    f"the limit is {MAX_CHUNK_CHARACTERS:,}: split the row"
                 )
         return text
 
-    def prompts_differ(self, row: Row, column: str | None) -> bool:
+    def has_prompt_mismatch(self, row: Row, column: str | None) -> bool:
         """Whether anything before a trained turn is other text, or other tokens, than the model is given at that place
         at inference. Only a sample of rows is looked at: the first of each unit, and as many as are verified; long
         ones are not, for every prompt of theirs is as long.
         """
-        if self._train_on == ALL or not self._audited.takes_next():
+        if self._train_on == ALL or not self._audited.take_next():
             return False
         conversation = self._conversation(row, column)
-        if sum(len(text_of(turn)) for turn in conversation.turns) > PIECE:
+        if sum(len(text_of(turn)) for turn in conversation.message_list) > MIN_CHUNK_CHARACTERS:
             return False
-        if not any(map(is_assistant, conversation.turns)):
+        if not any(map(is_assistant, conversation.message_list)):
             return False  # the template marked something else
-        trained = self._supervision.trained_turns(conversation.turns)
-        text, prompts = prompts_of(self._reference_renderer, conversation, trained)
+        trained = self._supervision.trained_turns(conversation.message_list)
+        text, prompts = inference_prompts(self._reference_renderer, conversation, trained)
         ids = self._reference_encoder.encode([text, *prompts], add_special_tokens=False)
         whole = ids[0]
         return any(not np.array_equal(whole[: len(ids[place])], ids[place]) for place in range(1, len(ids)))
 
     def _conversation(self, row: Row, column: str | None) -> Conversation:
-        conversation = conversation_of(row, column, self._variables)
+        conversation = read_conversation(row, column, self._variables)
         if column is not None and self._wants_whole_row(conversation):
-            conversation = conversation_of(row, None, self._variables)
-        return self._content_forms.adapted(conversation)
+            conversation = read_conversation(row, None, self._variables)
+        return self._content_forms.adapt(conversation)
 
     def _wants_whole_row(self, conversation: Conversation) -> bool:
         source = self._reference_renderer.source(with_tools=conversation.tools is not None)
         if source not in self._whole_row:
-            self._whole_row[source] = wants_whole_row(source)
+            self._whole_row[source] = takes_whole_row(source)
         return self._whole_row[source]
 
     def find_responses(self, text: str, response_template: str, instruction_template: str | None) -> list[Span]:
@@ -340,12 +346,12 @@ class ChatTokenizer:
         ids, inside = self._encoder.encode_spans(texts, spans, add_special_tokens=True)
         if self._train_on == ALL:
             return LabeledTokens(ids, labels.labels_everywhere(ids))
-        return LabeledTokens(ids, labels.with_loss(ids, inside))
+        return LabeledTokens(ids, labels.labels_from_mask(ids, inside))
 
     def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Ids of rendered conversations, which bring their special tokens, with a loss on the tokens of their spans."""
         ids, inside = self._encoder.encode_spans(texts, spans, add_special_tokens=False)
-        return LabeledTokens(ids, labels.with_loss(ids, inside))
+        return LabeledTokens(ids, labels.labels_from_mask(ids, inside))
 
     def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> LabeledTokens:
         """Ids of each text, with a loss on what comes after as many tokens as its input alone has."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from sftkit.core.row_log import RowDroppedError, RowError
 from sftkit.core.rows import Row
-from sftkit.tokenization.conversations import Conversation, conversation_of
+from sftkit.tokenization.conversations import Conversation, read_conversation
 
 _BREAKS = ("\u200b", "\u200c", "\u2060", *map(chr, range(0xE000, 0xF900)))
 """What may break a special token in two: U+200B, unless a special token holds it."""
 
 
-class SpecialTokens:
+class SpecialTokenMatcher:
     """The special tokens of a tokenizer, looked for in content and broken there.
 
     texts: what the tokenizer reads as a special token wherever it stands.
@@ -27,7 +27,7 @@ class SpecialTokens:
         self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
         self._break = next(mark for mark in _BREAKS if not any(mark in text for text in tokens))
 
-    def may_be_in(self, messages: Any, tools: Any = None, documents: Any = None) -> bool:
+    def may_contain(self, messages: Any, tools: Any = None, documents: Any = None) -> bool:
         """A quick look that tells most rows apart: False where plain messages, beside which there is nothing else, hold
         no character that a special token begins with.
         """
@@ -39,7 +39,7 @@ class SpecialTokens:
             return True
         return any(first in text for first in self._firsts)
 
-    def found_in(
+    def find_special_token(
         self, messages: Sequence[Mapping[str, Any]] | Mapping[str, Any], tools: Any = None, documents: Any = None
     ) -> tuple[int | None, str] | None:
         """The first special token in any text of a conversation but its roles, None where there is none.
@@ -61,7 +61,7 @@ class SpecialTokens:
         found = self._in(tools) or self._in(documents)
         return None if found is None else (None, found)
 
-    def escaped(self, value: Any) -> Any:
+    def escape(self, value: Any) -> Any:
         """The same value, a text or any structure of them, with no special token left in any text or key.
 
         A special token gets U+200B after its first character; one that is a single character becomes U+200B.
@@ -71,15 +71,15 @@ class SpecialTokens:
                 value = self._pattern.sub(self._broken, value)
             return value
         if isinstance(value, dict):
-            return {self.escaped(key): self.escaped(each) for key, each in value.items()}
+            return {self.escape(key): self.escape(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
-            return self._apart([self.escaped(each) for each in value])
+            return self._apart([self.escape(each) for each in value])
         return value
 
-    def escaped_messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def escape_messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The same messages with no special token left in anything but their roles."""
         return [
-            {key: value if key == "role" else self.escaped(value) for key, value in message.items()}
+            {key: value if key == "role" else self.escape(value) for key, value in message.items()}
             for message in messages
         ]
 
@@ -153,21 +153,21 @@ class ContentScreen:
     policy: `keep` them and say so, `escape` them (they become text), `drop` the row, or `error`: quarantine it.
     """
 
-    def __init__(self, tokens: SpecialTokens, policy: str) -> None:
+    def __init__(self, tokens: SpecialTokenMatcher, policy: str) -> None:
         self._tokens = tokens
         self._policy = policy
 
-    def row(self, row: Row, column: str | None) -> tuple[Row, bool]:
+    def screen_row(self, row: Row, column: str | None) -> tuple[Row, bool]:
         """A row as it may go on, and whether it holds special tokens that will be read as such.
 
         Raises:
             RowDroppedError: the row is to be dropped.
             RowError: the row is to be quarantined, or holds no conversation.
         """
-        if column is not None and not self._tokens.may_be_in(row.get(column), row.get("tools"), row.get("documents")):
+        if column is not None and not self._tokens.may_contain(row.get(column), row.get("tools"), row.get("documents")):
             return row, False
-        conversation = conversation_of(row, column)
-        found = self._tokens.found_in(conversation.messages, conversation.tools, conversation.documents)
+        conversation = read_conversation(row, column)
+        found = self._tokens.find_special_token(conversation.messages, conversation.tools, conversation.documents)
         if found is None:
             return row, False
         if self._policy == KEEP:
@@ -180,7 +180,7 @@ class ContentScreen:
         where = f"message {place}" if place is not None else "the row"
         raise RowError(f"{where} holds the special token {token!r} (special_tokens_in_content=error)")
 
-    def text(self, text: str) -> str:
+    def screen_text(self, text: str) -> str:
         """A text as it may go on; special tokens in it are somebody's intention unless the policy says otherwise.
 
         Raises:
@@ -188,11 +188,11 @@ class ContentScreen:
         """
         if self._policy == KEEP:
             return text
-        found = self._tokens.found_in([{"content": text}])
+        found = self._tokens.find_special_token([{"content": text}])
         if found is None:
             return text
         if self._policy == ESCAPE:
-            return str(self._tokens.escaped(text))
+            return str(self._tokens.escape(text))
         if self._policy == DROP:
             raise RowDroppedError(_DROPPED)
         raise RowError(f"it holds the special token {found[1]!r} (special_tokens_in_content=error)")
@@ -201,12 +201,12 @@ class ContentScreen:
         columns = set(row) if column is None else {column, *_TEMPLATE_COLUMNS} & set(row)
         made = {name: self._escaped_value(value) if name in columns else value for name, value in row.items()}
         for name, parsed in zip(_TEMPLATE_COLUMNS, (conversation.tools, conversation.documents), strict=True):
-            escaped = self._tokens.escaped(parsed)
+            escaped = self._tokens.escape(parsed)
             if escaped != parsed:
                 made[name] = escaped  # JSON text may write a token so that it is one only when it is parsed
         return made
 
     def _escaped_value(self, value: Any) -> Any:
         if isinstance(value, list) and value and all(isinstance(item, Mapping) and "role" in item for item in value):
-            return self._tokens.escaped_messages(value)
-        return self._tokens.escaped(value)
+            return self._tokens.escape_messages(value)
+        return self._tokens.escape(value)

@@ -53,7 +53,7 @@ class Conversation:
         return found[0]
 
     @property
-    def turns(self) -> Sequence[Message]:
+    def message_list(self) -> Sequence[Message]:
         """The messages themselves; `RowError` as `column`."""
         if not isinstance(self.messages, Mapping):
             return self.messages
@@ -61,16 +61,16 @@ class Conversation:
         turns: Sequence[Message] = self.messages[self.column]
         return turns
 
-    def with_turns(self, turns: Sequence[Message]) -> Conversation:
+    def with_message_list(self, turns: Sequence[Message]) -> Conversation:
         """The same conversation with other messages."""
         if not isinstance(self.messages, Mapping):
             return replace(self, messages=turns)
         assert self.column is not None
         return replace(self, messages={**self.messages, self.column: list(turns)})
 
-    def first(self, count: int) -> Conversation:
+    def first_messages(self, count: int) -> Conversation:
         """The conversation as it stood when it had `count` messages."""
-        return self.with_turns(self.turns[:count])
+        return self.with_message_list(self.message_list[:count])
 
 
 def role_of(message: Message) -> object:
@@ -83,7 +83,7 @@ def content_of(message: Message) -> Any:
     return message["content"] if "content" in message else message.get("value")
 
 
-def reasoning_of(message: Message) -> list[str]:
+def reasoning_texts(message: Message) -> list[str]:
     """The texts of a message's reasoning, in fields or parts of its own, as templates may trim them."""
     texts = [message.get(key) for key in _REASONING_KEYS]
     content = content_of(message)
@@ -101,7 +101,7 @@ def text_of(message: Message) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def answer_in(text: str) -> str:
+def text_after_reasoning(text: str) -> str:
     """What of a content follows the reasoning in it, trimmed: templates may take the reasoning out."""
     return _REASONING_ENDS.split(text)[-1].strip()
 
@@ -112,7 +112,7 @@ def is_assistant(message: Message) -> bool:
     return isinstance(role, str) and role.lower() in ASSISTANT_ROLES
 
 
-def assistant_turns(messages: Sequence[Message]) -> list[int]:
+def assistant_indices(messages: Sequence[Message]) -> list[int]:
     """Places of the assistant's messages.
 
     Raises:
@@ -132,7 +132,7 @@ def assistant_turns(messages: Sequence[Message]) -> list[int]:
     return turns
 
 
-def conversation_of(
+def read_conversation(
     row: Mapping[str, Any], column: str | None, variables: Mapping[str, Any] | None = None
 ) -> Conversation:
     """The conversation of a row: one column, or the whole row when `column` is None.

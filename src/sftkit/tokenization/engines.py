@@ -7,17 +7,17 @@ from dataclasses import dataclass
 ENCODER, RENDERER = "encoder", "renderer"
 
 
-class EngineRefusedError(Exception):
+class UnsupportedByEngineError(Exception):
     """A fast engine cannot take a tokenizer or a template, or is not known to do the same; the message says why."""
 
 
 @dataclass(frozen=True)
-class Engines:
+class EnginePolicy:
     """Which engines may be used, and how closely they are watched.
 
     reference: what only the reference may do, of ENCODER and RENDERER. verify: fraction of rows that a fast engine
     makes and the reference makes again.
     """
 
-    reference: frozenset[str]
-    verify: float
+    reference_only: frozenset[str]
+    verify_fraction: float

@@ -21,7 +21,7 @@ _BESIDE = ("config.json", "processor_config.json", "preprocessor_config.json")
 _CODE = "*.py"
 
 
-def files_of_tokenizer(name: str) -> list[tuple[str, Path]]:
+def tokenizer_file_paths(name: str) -> list[tuple[str, Path]]:
     """All that loading a tokenizer may look at, by its name there: its own files, and what lies beside them and says
     of which kind it is.
 
@@ -34,7 +34,7 @@ def files_of_tokenizer(name: str) -> list[tuple[str, Path]]:
     return sorted({**code, **found}.items())
 
 
-def tokenizer_files(name: str) -> dict[str, str]:
+def tokenizer_file_hashes(name: str) -> dict[str, str]:
     """sha256 of every file that a tokenizer is made from, by its name there; of a Hub id, those in the local cache.
 
     `generation_config.json` is among them, for stop tokens are read from it. {} where nothing can be found.

@@ -120,7 +120,7 @@ def backend_json(tokenizer: PreTrainedTokenizerBase) -> str | None:
     copy = Tokenizer.from_str(text)
     copy.no_truncation()
     copy.no_padding()
-    keep_whole_offsets(copy)
+    disable_offset_trimming(copy)
     return str(copy.to_str())
 
 
@@ -136,7 +136,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase, backend: str | None = None) 
     return hashlib.sha256(f"{state}\n{special_tokens}".encode()).hexdigest()
 
 
-def parts_of(backend: Any) -> dict[str, Any]:
+def backend_parts(backend: Any) -> dict[str, Any]:
     """The normalizer, pre-tokenizer and post-processor of a `tokenizers` backend as JSON values, None where missing."""
     from tokenizers import Tokenizer, models
 
@@ -151,10 +151,10 @@ def parts_of(backend: Any) -> dict[str, Any]:
 
 def trims_offsets(backend: Any) -> bool:
     """Whether a byte-level post-processor leaves the white space of a token out of its offsets."""
-    return _untrim(parts_of(backend)["post_processor"])
+    return _untrim(backend_parts(backend)["post_processor"])
 
 
-def keep_whole_offsets(backend: Any) -> None:
+def disable_offset_trimming(backend: Any) -> None:
     """Let offsets include the white space of a token.
 
     Byte-level post-processors may trim it (`trim_offsets`): a token that is white space only would then cover
@@ -162,7 +162,7 @@ def keep_whole_offsets(backend: Any) -> None:
     """
     from tokenizers import Tokenizer, models
 
-    post_processor = parts_of(backend)["post_processor"]
+    post_processor = backend_parts(backend)["post_processor"]
     if _untrim(post_processor):
         state = json.loads(Tokenizer(models.BPE()).to_str())
         backend.post_processor = Tokenizer.from_str(

@@ -12,7 +12,7 @@ import numpy as np
 from sftkit.core.row_log import EngineDifferenceError, RowError
 from sftkit.core.rows import Mask, Ragged
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.encoding.long_text import PIECE
+from sftkit.tokenization.encoding.chunked_encoder import MIN_CHUNK_CHARACTERS
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.engines import ENCODER, RENDERER
@@ -24,7 +24,7 @@ _KINDS = 512
 _SHOWN = 200
 
 
-class Sampler:
+class VerificationSampler:
     """Says which rows are made a second time by the reference.
 
     fraction: of all rows, besides the first of every unit.
@@ -32,15 +32,15 @@ class Sampler:
 
     def __init__(self, fraction: float) -> None:
         self._fraction = fraction
-        self.takes_all = fraction >= 1
+        self.verifies_all = fraction >= 1
         self._left = _FIRST
         self._owed = 0.0
 
-    def begin_unit(self) -> None:
+    def start_unit(self) -> None:
         """The first rows of a unit are always taken."""
         self._left = _FIRST
 
-    def takes_next(self) -> bool:
+    def take_next(self) -> bool:
         """Whether the next row is one."""
         self._owed += self._fraction
         if self._left > 0:
@@ -57,7 +57,7 @@ class VerifiedEncoder:
     text, a million characters are compared, unless all rows are.
     """
 
-    def __init__(self, fast: Encoder, reference: Encoder, sampler: Sampler) -> None:
+    def __init__(self, fast: Encoder, reference: Encoder, sampler: VerificationSampler) -> None:
         self._fast, self._reference, self._sampler = fast, reference, sampler
         self.name = fast.name
 
@@ -108,13 +108,13 @@ class VerifiedEncoder:
         encode: encodes some texts, or their beginnings, with an engine; their places among all texts are given, too.
         """
         made = encode(self._fast, texts, range(len(texts)))
-        sample = [index for index in range(len(texts)) if self._sampler.takes_next()]
-        whole = [index for index in sample if self._sampler.takes_all or len(texts[index]) <= PIECE]
+        sample = [index for index in range(len(texts)) if self._sampler.take_next()]
+        whole = [index for index in sample if self._sampler.verifies_all or len(texts[index]) <= MIN_CHUNK_CHARACTERS]
         if whole:
             expected = encode(self._reference, [texts[index] for index in whole], whole)
             _compare(texts, whole, [_row(made, index) for index in whole], expected)
         for index in sorted({*sample} - {*whole}):
-            beginning = [texts[index][:PIECE]]
+            beginning = [texts[index][:MIN_CHUNK_CHARACTERS]]
             expected = encode(self._reference, beginning, [index])
             _compare(texts, [index], [encode(self._fast, beginning, [index])], expected)
         return made
@@ -150,7 +150,7 @@ class VerifiedFunction(Generic[T]):
     """
 
     def __init__(
-        self, fast: Callable[[Conversation], T], reference: Callable[[Conversation], T], sampler: Sampler
+        self, fast: Callable[[Conversation], T], reference: Callable[[Conversation], T], sampler: VerificationSampler
     ) -> None:
         self._fast, self._reference, self._sampler = fast, reference, sampler
         self._kinds: set[object] = set()
@@ -162,7 +162,7 @@ class VerifiedFunction(Generic[T]):
             EngineDifferenceError: the reference makes something else of it.
             RowError: the reference cannot render it either.
         """
-        if self._sampler.takes_next() or self._is_new(conversation):
+        if self._sampler.take_next() or self._is_new(conversation):
             return self._compared(conversation)
         try:
             return self._fast(conversation)
@@ -190,14 +190,14 @@ class VerifiedFunction(Generic[T]):
 
     def _is_new(self, conversation: Conversation) -> bool:
         """Whether no conversation of this kind was met: templates branch on roles, on keys and on types."""
-        kind = kind_of(conversation)
+        kind = conversation_kind(conversation)
         if kind in self._kinds or len(self._kinds) >= _KINDS:
             return False
         self._kinds.add(kind)
         return True
 
 
-def kind_of(conversation: Conversation) -> object:
+def conversation_kind(conversation: Conversation) -> object:
     """What templates can tell conversations apart by, apart from their texts: equal for conversations of one kind."""
     messages = conversation.messages
     with_more = conversation.tools is not None, conversation.documents is not None

@@ -18,7 +18,7 @@ from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest, SourceInfo, TokenizerInfo
 from sftkit.storage.files import file_size, sha256_of_file
 from sftkit.storage.paths import is_url
-from sftkit.tokenization.tokenizer_files import tokenizer_files
+from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, read_chat_template
 from sftkit.tokenizer_match import changed_files, find_mismatches
 
@@ -117,7 +117,7 @@ def _files(made_with: TokenizerInfo, name: str) -> tuple[str, list[str]]:
     """How many files of a tokenizer are as they were, and those that are not although it makes the same tokens."""
     if not made_with.files:
         return "", []
-    files = tokenizer_files(name)
+    files = tokenizer_file_hashes(name)
     changed = changed_files(made_with, files)
     if changed:
         names = ", ".join(changed)

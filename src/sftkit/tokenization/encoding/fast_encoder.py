@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.core.rows import Mask, Ragged, ragged_where
-from sftkit.tokenization.encoding.bare_ids import BareIds, character_counts
-from sftkit.tokenization.encoding.gigatoken_support import COMPOSABLE, UNSAFE, scrutinize
-from sftkit.tokenization.encoding.post_processor import PostProcessor
+from sftkit.tokenization.encoding.gigatoken_support import COMPOSABLE, UNSAFE, classify_characters
+from sftkit.tokenization.encoding.id_engines import IdEngine, count_characters
 from sftkit.tokenization.encoding.reference_encoder import Encoder
-from sftkit.tokenization.encoding.spans import Span, in_spans_by_count
-from sftkit.tokenization.tokenizer_loading import parts_of
+from sftkit.tokenization.encoding.spans import Span, tokens_in_spans_by_count
+from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
+from sftkit.tokenization.tokenizer_loading import backend_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,19 +36,19 @@ class FastEncoder:
         EngineRefusedError: the tokenizer does more around the ids than put tokens before and after them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, engine: BareIds, reference: Encoder) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, engine: IdEngine, reference: Encoder) -> None:
         backend = tokenizer.backend_tokenizer
         self.name = engine.name
         self._engine = engine
         self._reference = reference
         self._cuts_right = tokenizer.truncation_side == "right"
-        self._composes = parts_of(backend)["normalizer"] is not None
+        self._composes = backend_parts(backend)["normalizer"] is not None
         self._is_byte_level = not getattr(backend.model, "byte_fallback", False)
-        self._added = PostProcessor.of(reference)
-        self._counts = character_counts(backend, engine)
+        self._added = SurroundingTokens.learn(reference)
+        self._counts = count_characters(backend, engine)
 
     @property
-    def needs_no_offsets(self) -> bool:
+    def locates_spans_by_count(self) -> bool:
         """Whether spans are found without the offsets of the reference."""
         return self._counts is not None
 
@@ -73,7 +73,7 @@ class FastEncoder:
             ids = self._engine.ids(some)
             if truncation and max_length is not None:
                 ids = ids.truncate(np.full(len(ids), max_length - added, np.int64))
-            return self._added.ids(ids) if added else ids
+            return self._added.add_to_ids(ids) if added else ids
 
         if truncation and not cut_here:
             return by_reference(texts)
@@ -90,15 +90,15 @@ class FastEncoder:
             return self._reference.encode_spans(texts, spans, add_special_tokens=add_special_tokens)
         mine = self._left_alone(texts)
         ids = self._engine.ids(_where(mine, texts))
-        begun = np.append(self._counts.begun[ids.values], 0)
+        begun = np.append(self._counts.started[ids.values], 0)
         covered = np.add.reduceat(begun, ids.offsets[:-1]) * (ids.lengths > 0)
         exact = covered == np.fromiter(map(len, _where(mine, texts)), np.int64, len(ids))
         if not exact.all():
             ids = ids.filter(exact)
             mine[mine] = exact
-        inside = in_spans_by_count(ids, self._counts, _where(mine, spans))
+        inside = tokens_in_spans_by_count(ids, self._counts, _where(mine, spans))
         if add_special_tokens and self._added.count:
-            ids, inside = self._added.ids(ids), self._added.mask(ids, inside)
+            ids, inside = self._added.add_to_ids(ids), self._added.add_to_mask(ids, inside)
         if mine.all():
             return ids, inside
         other_ids, other_inside = self._reference.encode_spans(
@@ -108,8 +108,8 @@ class FastEncoder:
         return ragged_where(mine, ids, other_ids), ragged_where(mine, *flags).values.astype(np.bool_)
 
     def _asked(self, texts: Sequence[str]) -> npt.NDArray[np.uint8]:
-        """What the characters of each text ask for (see `scrutinize`)."""
-        return scrutinize(texts) if self._is_byte_level else np.zeros(len(texts), np.uint8)
+        """What the characters of each text ask for (see `classify_characters`)."""
+        return classify_characters(texts) if self._is_byte_level else np.zeros(len(texts), np.uint8)
 
     def _left_alone(self, texts: Sequence[str]) -> Mask:
         """Which texts both engines know alike, and are composed already where the tokenizer composes."""

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from sftkit.core.rows import lengths_to_offsets
 from sftkit.tokenization.encoding.byte_level import byte_alphabet
-from sftkit.tokenization.engines import EngineRefusedError
-from sftkit.tokenization.tokenizer_loading import parts_of
+from sftkit.tokenization.engines import UnsupportedByEngineError
+from sftkit.tokenization.tokenizer_loading import backend_parts
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _CASED = (
@@ -83,7 +83,7 @@ _NEW_MARKS = (
 )  # fmt: skip
 
 
-def check_tokenizer(backend: Any) -> None:
+def check_gigatoken_support(backend: Any) -> None:
     """Accept a tokenizer that is encoded alike.
 
     Args:
@@ -92,7 +92,7 @@ def check_tokenizer(backend: Any) -> None:
     Raises:
         EngineRefusedError: with what may be encoded differently.
     """
-    model, tokens, parts = backend.model, backend.get_added_tokens_decoder().values(), parts_of(backend)
+    model, tokens, parts = backend.model, backend.get_added_tokens_decoder().values(), backend_parts(backend)
     kind = type(model).__name__
     _require(kind == "BPE", f"is no BPE but {kind}")
     for name in ("dropout", "end_of_word_suffix", "continuing_subword_prefix"):
@@ -133,7 +133,7 @@ def _check_byte_level(backend: Any, normalized: Collection[bool], parts: Mapping
         _require(not keys, f"has {len(keys)} tokens that are no sequences of bytes, like {keys[:1]}")
 
 
-def check_words(backend: Any) -> None:
+def check_word_splitting(backend: Any) -> None:
     """Accept a tokenizer of bytes that sees a word at a time, by a split pattern that is known.
 
     Args:
@@ -142,7 +142,7 @@ def check_words(backend: Any) -> None:
     Raises:
         EngineRefusedError: it may see more, or in another way.
     """
-    model, tokens, parts = backend.model, backend.get_added_tokens_decoder().values(), parts_of(backend)
+    model, tokens, parts = backend.model, backend.get_added_tokens_decoder().values(), backend_parts(backend)
     _require(type(model).__name__ == "BPE" and not model.byte_fallback, "is no byte-level BPE")
     _require(not model.dropout, "has dropout")
     _require(parts["normalizer"] in (None, {"type": "NFC"}), "normalizes text in an unusual way")
@@ -182,7 +182,7 @@ def _adds_around(post_processor: Mapping[str, Any] | None) -> bool:
     return post_processor["type"] in _POST_PROCESSORS
 
 
-def scrutinize(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
+def classify_characters(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
     """What the characters of each text ask for: PLAIN, COMPOSABLE or UNSAFE, the most of them; shape (texts,)."""
     asked = np.zeros(len(texts), np.uint8)
     others = [index for index, text in enumerate(texts) if not text.isascii()]
@@ -206,4 +206,4 @@ def _scrutiny() -> npt.NDArray[np.uint8]:
 
 def _require(holds: bool, otherwise: str) -> None:
     if not holds:
-        raise EngineRefusedError(f"it {otherwise}")
+        raise UnsupportedByEngineError(f"it {otherwise}")

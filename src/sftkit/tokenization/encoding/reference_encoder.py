@@ -10,8 +10,8 @@ import numpy as np
 
 from sftkit.core.rows import Mask, Ragged
 from sftkit.errors import TokenizerError
-from sftkit.tokenization.encoding.spans import Encoded, Span, in_spans
-from sftkit.tokenization.tokenizer_loading import keep_whole_offsets
+from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
+from sftkit.tokenization.tokenizer_loading import disable_offset_trimming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +49,7 @@ class ReferenceEncoder:
         self._tokenizer = tokenizer
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         if backend is not None:
-            keep_whole_offsets(backend)
+            disable_offset_trimming(backend)
 
     def encode(
         self,
@@ -81,9 +81,9 @@ class ReferenceEncoder:
             TokenizerError: the tokenizer is a slow one, which knows no offsets.
         """
         encoded = self.encode_with_offsets(texts, add_special_tokens=add_special_tokens)
-        return encoded.ids, in_spans(encoded, [len(text) for text in texts], spans)
+        return encoded.ids, tokens_in_spans(encoded, [len(text) for text in texts], spans)
 
-    def encode_with_offsets(self, texts: Sequence[str], *, add_special_tokens: bool) -> Encoded:
+    def encode_with_offsets(self, texts: Sequence[str], *, add_special_tokens: bool) -> TokensWithOffsets:
         """The same ids, and the characters of each token.
 
         Raises:
@@ -96,7 +96,7 @@ class ReferenceEncoder:
             )
         if not texts:
             nothing = np.zeros(0, np.int64)
-            return Encoded(Ragged.from_lists([]), nothing, nothing)
+            return TokensWithOffsets(Ragged.from_lists([]), nothing, nothing)
         called = self._tokenizer(
             list(texts),
             add_special_tokens=add_special_tokens,
@@ -108,4 +108,4 @@ class ReferenceEncoder:
         total = len(ids.values)
         edges = chain.from_iterable(chain.from_iterable(called["offset_mapping"]))
         pairs = np.fromiter(edges, np.int64, 2 * total).reshape(total, 2)
-        return Encoded(ids, pairs[:, 0], pairs[:, 1])
+        return TokensWithOffsets(ids, pairs[:, 0], pairs[:, 1])

@@ -14,7 +14,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokensWithOffsets:
     """Ids of a batch of texts with the characters each token covers.
 
     ids: the tokens, row by row. starts, ends: int64, shape (total tokens,): token t covers characters
@@ -30,14 +30,14 @@ class Encoded:
 class CharacterCounts:
     """What each token of a vocabulary of byte sequences (UTF-8) does to the count of characters, by token id.
 
-    begun: characters that begin in it, int64. continues: whether it begins in the middle of a character, bool.
+    started: characters that begin in it, int64. starts_inside: whether it begins in the middle of a character, bool.
     """
 
-    begun: Offsets
-    continues: Mask
+    started: Offsets
+    starts_inside: Mask
 
 
-def in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequence[Span]]) -> Mask:
+def tokens_in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequence[Span]]) -> Mask:
     """Which tokens overlap a span, when the tokens of each row lie end to end and cover its whole text.
 
     Args:
@@ -46,15 +46,15 @@ def in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequ
         spans: for each row its spans in characters, ordered and disjoint.
     """
     # All rows lie end to end as well, so one running sum places every token of the batch.
-    begun = counts.begun[ids.values]
-    ends = np.cumsum(begun)
+    started = counts.started[ids.values]
+    ends = np.cumsum(started)
     bases = np.concatenate(([0], ends))[ids.offsets[:-1]]
     edges = _edges(spans, bases)
     # The token that holds the first byte of the first character; and the one that holds that of the character after
     # the span, which is inside too when it begins with what is left of the character before.
     first, after = np.searchsorted(ends, edges[:, 0], side="right"), np.searchsorted(ends, edges[:, 1], side="right")
     holder = np.minimum(after, len(ends) - 1)
-    begins_before = (ends[holder] - begun[holder] < edges[:, 1]) | counts.continues[ids.values[holder]]
+    begins_before = (ends[holder] - started[holder] < edges[:, 1]) | counts.starts_inside[ids.values[holder]]
     bounds = np.zeros(len(ends) + 1, np.int32)
     np.add.at(bounds, first, 1)
     np.add.at(bounds, after + ((after < len(ends)) & begins_before), -1)
@@ -62,7 +62,7 @@ def in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequ
     return inside
 
 
-def in_spans(encoded: Encoded, text_lengths: Sequence[int], spans: Sequence[Sequence[Span]]) -> Mask:
+def tokens_in_spans(encoded: TokensWithOffsets, text_lengths: Sequence[int], spans: Sequence[Sequence[Span]]) -> Mask:
     """Which tokens overlap a span, by the offsets of each token.
 
     Args:
@@ -93,7 +93,7 @@ def _edges(spans: Sequence[Sequence[Span]], bases: Offsets) -> Offsets:
     return edges[edges[:, 0] < edges[:, 1]]
 
 
-def _closing_tokens(encoded: Encoded, inside: Mask) -> Mask:
+def _closing_tokens(encoded: TokensWithOffsets, inside: Mask) -> Mask:
     """Tokens that the tokenizer itself appends (an EOS): they close the text, so they follow the last token's fate."""
     closing = np.zeros_like(inside)
     filled = np.flatnonzero(encoded.ids.lengths > 0)

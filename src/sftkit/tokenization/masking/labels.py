@@ -39,7 +39,7 @@ def response_spans(
 def labels_after_prefix(ids: Ragged, prefixes: Offsets) -> Ragged:
     """Labels of a batch: -100 for the first `prefixes[i]` tokens of row i, the ids from there on."""
     position = np.arange(len(ids.values)) - np.repeat(ids.offsets[:-1], ids.lengths)
-    return with_loss(ids, position >= np.repeat(prefixes, ids.lengths))
+    return labels_from_mask(ids, position >= np.repeat(prefixes, ids.lengths))
 
 
 def labels_everywhere(ids: Ragged) -> Ragged:
@@ -47,7 +47,7 @@ def labels_everywhere(ids: Ragged) -> Ragged:
     return Ragged(ids.values, ids.offsets)
 
 
-def with_loss(ids: Ragged, trained: Mask) -> Ragged:
+def labels_from_mask(ids: Ragged, trained: Mask) -> Ragged:
     """Ids where `trained` (bool, shape (total tokens,)) is true, -100 elsewhere."""
     values: Ids = np.where(trained, ids.values, np.int32(IGNORE_INDEX)).astype(np.int32, copy=False)
     return Ragged(values, ids.offsets)

@@ -8,11 +8,18 @@ from itertools import pairwise
 from typing import Any
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import Conversation, Message, answer_in, assistant_turns, content_of, text_of
+from sftkit.tokenization.conversations import (
+    Conversation,
+    Message,
+    assistant_indices,
+    content_of,
+    text_after_reasoning,
+    text_of,
+)
 from sftkit.tokenization.masking.supervision import Turn
 from sftkit.tokenization.masking.turn_end import TurnEnd
 from sftkit.tokenization.masking.turn_start import TurnStart
-from sftkit.tokenization.probing.message_spans import Stretches
+from sftkit.tokenization.probing.message_spans import MessageSpans
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 
 # Characters of a text that is not in a turn by chance; fewer do where the text was not written elsewhere.
@@ -23,11 +30,11 @@ _MANY_MESSAGES = 500
 _MOST_STEPS = 20_000_000  # a minute's worth
 
 
-def check_size(messages: Sequence[Message]) -> None:
+def check_conversation_size(messages: Sequence[Message]) -> None:
     """Raise `RowError` for a conversation that would take too long where each turn is held against all messages."""
     if len(messages) < _MANY_MESSAGES:
         return
-    turns = len(assistant_turns(messages))
+    turns = len(assistant_indices(messages))
     thousands = sum(len(text_of(message)) for message in messages) // 1000
     if turns * (len(messages) + thousands) > _MOST_STEPS:
         raise RowError(
@@ -36,7 +43,7 @@ def check_size(messages: Sequence[Message]) -> None:
         )
 
 
-def by_prefixes(
+def find_turns_by_prefix(
     renderer: Renderer, conversation: Conversation, opening: TurnStart | None, closing: TurnEnd
 ) -> tuple[str, list[Turn]]:
     """The text of a conversation, and each turn between the rendering of what comes before it and the rendering that
@@ -45,22 +52,22 @@ def by_prefixes(
     Raises:
         RowError: they are not, or a turn does not begin as the template has turns begin.
     """
-    messages = conversation.turns
+    messages = conversation.message_list
     text = renderer.render(conversation)
     turns: list[Turn] = []
-    for place in assistant_turns(messages):
+    for place in assistant_indices(messages):
         start = _end_of_prompt(renderer, conversation, place, text, opening)
-        through = renderer.render(conversation.first(place + 1))
+        through = renderer.render(conversation.first_messages(place + 1))
         if not text.startswith(through):
             raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
-        check_content(text, start, len(through), messages[place])
-        turns.append((place, start, closing.end(text, start, len(through), messages[place])))
+        check_content_in_turn(text, start, len(through), messages[place])
+        turns.append((place, start, closing.find(text, start, len(through), messages[place])))
     if any(start < end for (_, _, end), (_, start, _) in pairwise(turns)):
         raise RowError("assistant turns overlap in the rendered text; cannot prove their masks")
     return text, turns
 
 
-def check_content(text: str, start: int, end: int, message: Message) -> None:
+def check_content_in_turn(text: str, start: int, end: int, message: Message) -> None:
     """Raise `RowError` when a turn's content stands outside of the turn's text at [start, end), and not in it.
 
     Then either the template moved it, or the turn is not where we think. What stands nowhere was reformatted or left
@@ -71,7 +78,7 @@ def check_content(text: str, start: int, end: int, message: Message) -> None:
             raise RowError("an assistant turn's content lies outside of the turn's own text; cannot prove its mask")
 
 
-def check_alone(produced: str, messages: Sequence[Message], place: int, stretches: Stretches) -> None:
+def check_no_foreign_text(produced: str, messages: Sequence[Message], place: int, stretches: MessageSpans) -> None:
     """Raise `RowError` when what a turn is to produce holds the text of another message, which the turn's own message
     does not hold: a system text that was not written by itself, or a question that is quoted.
     """
@@ -95,7 +102,7 @@ def _end_of_prompt(
     """
     if place == 0:
         raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
-    earlier = conversation.first(place)
+    earlier = conversation.first_messages(place)
     before = renderer.render(earlier)
     prompt = renderer.render(earlier, add_generation_prompt=True)
     if prompt != before and text.startswith(prompt):
@@ -104,7 +111,7 @@ def _end_of_prompt(
         raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
     if opening is None:
         raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
-    produced = opening.end_in(text, len(before), len(text))
+    produced = opening.find_end(text, len(before), len(text))
     if produced is None and prompt != before:
         raise RowError(f"message {place} does not begin with its generation prompt; cannot prove its mask")
     return len(before) if produced is None else produced
@@ -117,6 +124,6 @@ def _content_pieces(message: Message) -> Iterator[str]:
     for part in parts:
         text = part.get("text") if isinstance(part, dict) else part
         if isinstance(text, str):
-            answer = answer_in(text)
+            answer = text_after_reasoning(text)
             if answer:
                 yield answer

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import Message, content_of, reasoning_of
+from sftkit.tokenization.conversations import Message, content_of, reasoning_texts
 
 REASONING_WORDS = "think|reason|thought"
 """Every tag of reasoning holds one of these: <think>, <|START_THINKING|>, <seed:think>, <|begin_of_thought|>."""
@@ -61,7 +61,7 @@ def answer_start(text: str, start: int, end: int, message: Message) -> int:
 def _end_of_known_reasoning(text: str, start: int, end: int, message: Message) -> int | None:
     """Where in a turn the reasoning ends that the message holds in a field or part of its own; None where the template
     did not write it."""
-    pieces, answer = reasoning_of(message), _answer_of(message)
+    pieces, answer = reasoning_texts(message), _answer_of(message)
     if not pieces:
         return None
     begun = _behind_space(text, start, end)

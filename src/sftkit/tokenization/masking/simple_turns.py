@@ -8,10 +8,10 @@ from sftkit.tokenization.conversations import USUAL_ROLES, Message
 from sftkit.tokenization.masking.supervision import Turn
 from sftkit.tokenization.masking.turn_end import TurnEnd
 from sftkit.tokenization.masking.turn_start import TurnStart
-from sftkit.tokenization.templates.marking import CLOSE, OPEN
+from sftkit.tokenization.templates.template_marks import MARK_END, MARK_START
 
 
-def plain_turns(
+def find_simple_turns(
     rendered: str, loop: str, messages: Sequence[Message], opening: TurnStart, closing: TurnEnd
 ) -> tuple[str, list[Turn]] | None:
     """The text of a marked rendering and its assistant turns; None when anything is not plain, and is to be looked at.
@@ -27,10 +27,10 @@ def plain_turns(
         opening: with a prompt that does not depend on the conversation.
         closing: of the same template.
     """
-    before, *pieces = rendered.split(f"{OPEN}{loop}{CLOSE}")
-    if len(pieces) != len(messages) or rendered.count(OPEN) != len(pieces) + 1:
+    before, *pieces = rendered.split(f"{MARK_START}{loop}{MARK_END}")
+    if len(pieces) != len(messages) or rendered.count(MARK_START) != len(pieces) + 1:
         return None
-    pieces[-1], _, after = pieces[-1].partition(f"{OPEN}/{loop}{CLOSE}")
+    pieces[-1], _, after = pieces[-1].partition(f"{MARK_START}/{loop}{MARK_END}")
     prompt, (tail, stop) = opening.text, closing.plain
     front, back = len(prompt), len(tail) - stop
     turns: list[Turn] = []

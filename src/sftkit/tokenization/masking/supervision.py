@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import Message, assistant_turns
+from sftkit.tokenization.conversations import Message, assistant_indices
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.reasoning import answer_start
 
@@ -33,7 +33,7 @@ class Supervision:
     reasoning_masked: bool = False
 
     @property
-    def tells_messages_apart(self) -> bool:
+    def needs_turn_owners(self) -> bool:
         """Whether it matters which message a trained span belongs to."""
         return self.train_on == LAST_ASSISTANT or self.reasoning_masked
 
@@ -43,14 +43,14 @@ class Supervision:
         Raises:
             RowError: a message's flag is neither yes nor no, or where the reasoning of a turn ends cannot be told.
         """
-        flagged = are_flagged(messages)
-        if not self.tells_messages_apart and not flagged:
+        flagged = have_train_flags(messages)
+        if not self.needs_turn_owners and not flagged:
             return [(start, end) for _, start, end in turns]
         chosen = turns
         if self.train_on == LAST_ASSISTANT and turns:
             chosen = [turn for turn in turns if turn[0] == turns[-1][0]]
         if flagged:
-            left_out = untrained(messages)
+            left_out = untrained_messages(messages)
             chosen = [turn for turn in chosen if turn[0] not in left_out]
         if self.reasoning_masked:
             return [(reasoned, turn[2]) for turn in chosen for _, reasoned in [reasoning_span(text, turn, messages)]]
@@ -62,8 +62,8 @@ class Supervision:
         Raises:
             RowError: there is no assistant turn, or a flag is neither yes nor no.
         """
-        places = assistant_turns(messages)
-        left_out = untrained(messages)
+        places = assistant_indices(messages)
+        left_out = untrained_messages(messages)
         return [
             place for place in (places[-1:] if self.train_on == LAST_ASSISTANT else places) if place not in left_out
         ]
@@ -82,7 +82,7 @@ def reasoning_span(text: str, turn: Turn, messages: Sequence[Message]) -> Span:
         raise RowError(f"message {place}: {error}") from None
 
 
-def outside(spans: Iterable[Span], length: int) -> list[Span]:
+def spans_outside(spans: Iterable[Span], length: int) -> list[Span]:
     """What of a text of so many characters lies in none of some spans."""
     left: list[Span] = []
     edge = 0
@@ -93,13 +93,13 @@ def outside(spans: Iterable[Span], length: int) -> list[Span]:
     return [*left, (edge, length)] if edge < length else left
 
 
-def are_flagged(messages: Sequence[Message]) -> bool:
+def have_train_flags(messages: Sequence[Message]) -> bool:
     """Whether any message says of itself whether it is trained."""
     names = chain.from_iterable(messages)
     return not _FLAGS.isdisjoint(names)
 
 
-def untrained(messages: Sequence[Message]) -> frozenset[int]:
+def untrained_messages(messages: Sequence[Message]) -> frozenset[int]:
     """Places of the messages that say that they carry no loss. Every flag is looked at, also of messages that carry
     none anyway: one that cannot be understood is a mistake in the data.
 

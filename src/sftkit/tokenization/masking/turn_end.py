@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sftkit.tokenization.conversations import Message, answer_in, reasoning_of, text_of
+from sftkit.tokenization.conversations import Message, reasoning_texts, text_after_reasoning, text_of
 
 _NONE = ("\x00\x00", 0)
 _LONGEST_TAG = 128  # characters
@@ -39,7 +39,7 @@ class TurnEnd:
         self._tails = tuple(dict.fromkeys(tails))
         self.plain = next(((tail, stop) for tail in tails if (stop := self._stop_in(tail)) is not None), _NONE)
 
-    def end(self, text: str, start: int, end: int, message: Message) -> int:
+    def find(self, text: str, start: int, end: int, message: Message) -> int:
         """Where in a text the produced part of the turn ends that begins at `start` and was rendered up to `end`.
 
         That is behind its stop token. A turn without one ends with its content, or, where a stop token follows the
@@ -64,7 +64,9 @@ class TurnEnd:
 
     def _end_of_content(self, text: str, start: int, end: int, content: str) -> int | None:
         """Where the content of a turn ends in it, None where it does not stand there as it is."""
-        for written in dict.fromkeys((content, content.strip(), answer_in(content))):  # as it is, trimmed, split
+        for written in dict.fromkeys(
+            (content, content.strip(), text_after_reasoning(content))
+        ):  # as it is, trimmed, split
             if not written:
                 continue
             if text.startswith(written, start, end):
@@ -77,7 +79,7 @@ class TurnEnd:
 
     def _end_of_reasoning(self, text: str, start: int, end: int, message: Message) -> int:
         """Behind the reasoning of a turn where that holds what looks like a stop token, else the turn's start."""
-        for piece in reasoning_of(message):
+        for piece in reasoning_texts(message):
             if self._stop.search(piece) is not None and (place := text.find(piece, start, end)) >= 0:
                 return place + len(piece)
         return start

@@ -15,30 +15,35 @@ from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import (
     Conversation,
     Message,
-    assistant_turns,
+    assistant_indices,
     content_of,
     is_assistant,
 )
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.prefix_turns import by_prefixes, check_alone, check_content, check_size
-from sftkit.tokenization.masking.simple_turns import plain_turns
+from sftkit.tokenization.masking.prefix_turns import (
+    check_content_in_turn,
+    check_conversation_size,
+    check_no_foreign_text,
+    find_turns_by_prefix,
+)
+from sftkit.tokenization.masking.simple_turns import find_simple_turns
 from sftkit.tokenization.masking.supervision import (
     ALL,
     Supervision,
     Turn,
-    are_flagged,
-    outside,
+    have_train_flags,
     reasoning_span,
-    untrained,
+    spans_outside,
+    untrained_messages,
 )
 from sftkit.tokenization.masking.turn_end import TurnEnd
-from sftkit.tokenization.masking.turn_start import TurnStart, begins_reasoning, opening_of
-from sftkit.tokenization.probing.message_spans import Stretches, stretches_of
-from sftkit.tokenization.probing.turn_format import learn_turn_format, prompts_after
+from sftkit.tokenization.masking.turn_start import TurnStart, learn_turn_start, starts_with_reasoning_tag
+from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
+from sftkit.tokenization.probing.turn_format import learn_turn_format, possible_prompts
 from sftkit.tokenization.rendering.reference_renderer import Renderer
-from sftkit.tokenization.templates.analysis import prompt_depends_on_messages
-from sftkit.tokenization.templates.lexing import plain_template
-from sftkit.tokenization.templates.marking import MarkedTemplate, mark_template, split_marks
+from sftkit.tokenization.templates.template_analysis import prompt_depends_on_messages
+from sftkit.tokenization.templates.template_lexer import unmarked_template
+from sftkit.tokenization.templates.template_marks import MarkedTemplate, mark_template, split_marks
 
 _PROMPTED_CHARACTERS, _CHARACTERS_PER_MESSAGE = 16_000_000, 200  # what a message costs a template, in characters
 
@@ -75,7 +80,7 @@ class TurnFinder:
         Raises:
             RowError: the template cannot render it, or its spans cannot be proven.
         """
-        messages = conversation.turns
+        messages = conversation.message_list
         if self._supervision.train_on == ALL:
             return self._everything(conversation, messages)
         text, turns = self._turns(conversation)
@@ -85,10 +90,10 @@ class TurnFinder:
         """The text of a conversation, and what the model produces of it."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
-        if marked is None or not marked.counted:
-            check_size(conversation.turns)
+        if marked is None or not marked.counted_loop:
+            check_conversation_size(conversation.message_list)
         if marked is None:
-            return by_prefixes(self._renderer, conversation, *self._learn(marked, source, conversation))
+            return find_turns_by_prefix(self._renderer, conversation, *self._learn(marked, source, conversation))
         if marked.has_generation:
             return self._by_generation(conversation, marked, source)
         return self._by_marks(conversation, marked, source)
@@ -98,7 +103,7 @@ class TurnFinder:
         masked.
         """
         text, left_out = None, []
-        places = sorted(untrained(messages)) if are_flagged(messages) else ()
+        places = sorted(untrained_messages(messages)) if have_train_flags(messages) else ()
         if places:
             text, stretches = self._stretches(conversation, places)
             left_out += [stretches[place] for place in places if place in stretches]
@@ -107,19 +112,19 @@ class TurnFinder:
             left_out += [reasoning_span(text, turn, messages) for turn in turns]
         if text is None:
             text = self._renderer.render(conversation)
-        return text, outside(left_out, len(text))
+        return text, spans_outside(left_out, len(text))
 
-    def _stretches(self, conversation: Conversation, places: Sequence[int]) -> tuple[str, Stretches]:
+    def _stretches(self, conversation: Conversation, places: Sequence[int]) -> tuple[str, MessageSpans]:
         """The text of a conversation, and where in it some of its messages are.
 
         Raises:
             RowError: the template does not show it.
         """
         source = self._renderer.source(with_tools=conversation.tools is not None)
-        marked = self._marked(plain_template(source))
+        marked = self._marked(unmarked_template(source))
         if marked is not None:
             rendered = self._renderer.render_marked(conversation, marked)
-            text, stretches = stretches_of(rendered, marked, conversation.turns, places)
+            text, stretches = find_message_spans(rendered, marked, conversation.message_list, places)
             if stretches is not None:
                 return text, stretches
         raise RowError("the template does not show which text each message was rendered to; cannot tell them apart")
@@ -128,9 +133,9 @@ class TurnFinder:
         """The template's own `{% generation %}` blocks, each with the message it belongs to where that matters."""
         text, blocks = split_marks(self._renderer.render_marked(conversation, marked))
         spans = [(block.start, block.end) for block in blocks if block.end > block.start]
-        if not self._supervision.tells_messages_apart and not are_flagged(conversation.turns):
+        if not self._supervision.needs_turn_owners and not have_train_flags(conversation.message_list):
             return text, [(0, start, end) for start, end in spans]
-        places = assistant_turns(conversation.turns)
+        places = assistant_indices(conversation.message_list)
         try:
             _, stretches = self._stretches(conversation, places)
         except RowError:
@@ -149,32 +154,32 @@ class TurnFinder:
 
     def _by_marks(self, conversation: Conversation, marked: MarkedTemplate, source: str) -> tuple[str, list[Turn]]:
         """Find each turn by the marks of the template's own loop over the messages."""
-        messages = conversation.turns
+        messages = conversation.message_list
         opening, closing = self._learn(marked, source, conversation)
         rendered = self._renderer.render_marked(conversation, marked)
-        if marked.counted and opening is not None and opening.text and not opening.depends:
-            plain = plain_turns(rendered, marked.counted, messages, opening, closing)
+        if marked.counted_loop and opening is not None and opening.text and not opening.depends:
+            plain = find_simple_turns(rendered, marked.counted_loop, messages, opening, closing)
             if plain is not None:
                 return plain
-        check_size(messages)
-        places = assistant_turns(messages)
-        text, stretches = stretches_of(rendered, marked, messages, places)
+        check_conversation_size(messages)
+        places = assistant_indices(messages)
+        text, stretches = find_message_spans(rendered, marked, messages, places)
         if stretches is None or opening is None:
-            return by_prefixes(self._renderer, conversation, opening, closing)
+            return find_turns_by_prefix(self._renderer, conversation, opening, closing)
         turns: list[Turn] = []
         for place in places:
             message = messages[place]
             if place not in stretches:  # the template wrote nothing for it: so there is nothing to learn
-                check_content(text, 0, 0, message)
+                check_content_in_turn(text, 0, 0, message)
                 continue
             start, end = stretches[place]
             try:
                 if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
                     end = start + self._own_end(conversation, marked, place, text[start:end])
                 produced = self._produced(conversation, marked, opening, place, text, start, end)
-                check_content(text, produced, end, message)
-                stop = closing.end(text, produced, end, message)
-                check_alone(text[produced:stop], messages, place, stretches)
+                check_content_in_turn(text, produced, end, message)
+                stop = closing.find(text, produced, end, message)
+                check_no_foreign_text(text[produced:stop], messages, place, stretches)
             except RowError:
                 if place in self._supervision.trained_turns(messages):
                     raise
@@ -200,15 +205,15 @@ class TurnFinder:
         Raises:
             RowError: the turn does not begin with it, or nothing comes before the turn.
         """
-        produced = opening.end_in(text, start, end)
+        produced = opening.find_end(text, start, end)
         if produced is not None and not (place == 0 and produced == start):
-            if place == 0 or not opening.depends or not begins_reasoning(text, produced):
+            if place == 0 or not opening.depends or not starts_with_reasoning_tag(text, produced):
                 return produced
         elif place == 0:
             raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
         elif not opening.prompted:
             raise RowError(f"message {place} does not begin with the header that turns have; cannot prove its mask")
-        for prompt in prompts_after(self._renderer, marked, conversation.first(place)):
+        for prompt in possible_prompts(self._renderer, marked, conversation.first_messages(place)):
             if text.startswith(prompt, start, end) and (prompt or produced is None):
                 return start + len(prompt)
         if produced is not None:
@@ -222,8 +227,10 @@ class TurnFinder:
         Raises:
             RowError: that is not what the turn begins with.
         """
-        alone = conversation.first(place + 1)
-        text, stretches = stretches_of(self._renderer.render_marked(alone, marked), marked, alone.turns, [place])
+        alone = conversation.first_messages(place + 1)
+        text, stretches = find_message_spans(
+            self._renderer.render_marked(alone, marked), marked, alone.message_list, [place]
+        )
         start, end = stretches.get(place, (0, 0)) if stretches is not None else (0, 0)
         own = text[start:end]
         if not own or not written.startswith(own):
@@ -236,7 +243,9 @@ class TurnFinder:
         """What opens and closes the assistant turns of a template, with the variables that the conversation has."""
         key = source, _key_of(conversation.variables)
         if key not in self._learnt:
-            manners = learn_turn_format(self._renderer, marked or MarkedTemplate(plain_template(source)), conversation)
+            manners = learn_turn_format(
+                self._renderer, marked or MarkedTemplate(unmarked_template(source)), conversation
+            )
             closing = TurnEnd(
                 self._stops,
                 self._specials,
@@ -244,11 +253,11 @@ class TurnFinder:
                 keeps_space=manners is not None and manners.keeps_space,
             )
             depends = prompt_depends_on_messages(source)
-            self._learnt[key] = (opening_of(manners, depends=depends) if manners is not None else None), closing
+            self._learnt[key] = (learn_turn_start(manners, depends=depends) if manners is not None else None), closing
         return self._learnt[key]
 
 
-def prompts_of(renderer: Renderer, conversation: Conversation, places: Sequence[int]) -> tuple[str, list[str]]:
+def inference_prompts(renderer: Renderer, conversation: Conversation, places: Sequence[int]) -> tuple[str, list[str]]:
     """The text of a conversation, and what the model would have been given for the turns at some places; of a long
     conversation for a few of them. What the template refuses to render is left out, as is a turn that nothing comes
     before; and where no generation prompt is written, the text up to the turn, when it is the conversation's own: it
@@ -260,10 +269,10 @@ def prompts_of(renderer: Renderer, conversation: Conversation, places: Sequence[
     text = renderer.render(conversation)
     prompts = []
     after_others = [place for place in places if place]
-    cost = len(text) + _CHARACTERS_PER_MESSAGE * len(conversation.turns)
+    cost = len(text) + _CHARACTERS_PER_MESSAGE * len(conversation.message_list)
     step = math.ceil(len(after_others) * cost / _PROMPTED_CHARACTERS)
     for place in after_others[:: -max(step, 1)]:
-        earlier = conversation.first(place)
+        earlier = conversation.first_messages(place)
         with suppress(RowError):
             prompt = renderer.render(earlier, add_generation_prompt=True)
             if not text.startswith(prompt) or prompt != renderer.render(earlier):
@@ -275,7 +284,7 @@ def _key_of(variables: Mapping[str, Any]) -> str:
     return json.dumps(variables, sort_keys=True, default=str) if variables else ""
 
 
-def _may_hold_others(messages: Sequence[Message], stretches: Stretches, place: int) -> bool:
+def _may_hold_others(messages: Sequence[Message], stretches: MessageSpans, place: int) -> bool:
     """Whether a message that follows a turn, up to the next turn, was not written by itself."""
     for following in range(place + 1, len(messages)):
         if is_assistant(messages[following]):

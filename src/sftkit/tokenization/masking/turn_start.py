@@ -27,7 +27,7 @@ class TurnStart:
     prompted: bool
     depends: bool
 
-    def end_in(self, text: str, start: int, end: int) -> int | None:
+    def find_end(self, text: str, start: int, end: int) -> int | None:
         """Where the opening of the turn at [start, end) ends; None when the turn does not begin with it."""
         for opening in self.variants:
             if text.startswith(opening, start, end):
@@ -35,12 +35,12 @@ class TurnStart:
         return None
 
 
-def begins_reasoning(text: str, start: int) -> bool:
+def starts_with_reasoning_tag(text: str, start: int) -> bool:
     """Whether a text goes on with a tag of reasoning at a place."""
     return REASONING_TAG.match(text, start) is not None
 
 
-def opening_of(manners: TurnFormat, *, depends: bool) -> TurnStart | None:
+def learn_turn_start(manners: TurnFormat, *, depends: bool) -> TurnStart | None:
     """What a template opens assistant turns with; None when it cannot be told.
 
     A template without a generation prompt (it ignores `add_generation_prompt`) still writes a header: what stands

@@ -11,13 +11,13 @@ from typing import Any
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message
-from sftkit.tokenization.probing.turn_format import CONTENT
+from sftkit.tokenization.probing.turn_format import PROBE_CONTENT
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 
 _TEXT = "text"
 
 
-class ContentFormats:
+class ContentFormatAdapter:
     """Gives each template the contents in the form it takes, where a row has them in the other one.
 
     Lists of text parts become one text, the parts joined as they are; a text becomes one part. Lists with other parts
@@ -28,7 +28,7 @@ class ContentFormats:
         self._renderer = renderer
         self._takes: dict[str, tuple[bool, bool]] = {}
 
-    def adapted(self, conversation: Conversation) -> Conversation:
+    def adapt(self, conversation: Conversation) -> Conversation:
         """The conversation as the template takes it; the same object where nothing is to be done.
 
         Raises:
@@ -44,13 +44,13 @@ class ContentFormats:
         other, adapt = (list, _as_text) if takes_text else (str, _as_parts)
         if other not in [type(message.get("content")) for message in messages]:
             return conversation
-        return conversation.with_turns([adapt(message) for message in messages])
+        return conversation.with_message_list([adapt(message) for message in messages])
 
     def _form_of(self, source: str, conversation: Conversation) -> tuple[bool, bool]:
         if source not in self._takes:
             self._takes[source] = (
-                self._shows(source, CONTENT, conversation),
-                self._shows(source, [{"type": _TEXT, _TEXT: CONTENT}], conversation),
+                self._shows(source, PROBE_CONTENT, conversation),
+                self._shows(source, [{"type": _TEXT, _TEXT: PROBE_CONTENT}], conversation),
             )
         return self._takes[source]
 
@@ -62,7 +62,7 @@ class ContentFormats:
                 text = self._renderer.render(Conversation(turns, None, None, like.variables), template=source)
             except RowError:
                 continue
-            return CONTENT in text and f"'{CONTENT}'" not in text and f'"{CONTENT}"' not in text
+            return PROBE_CONTENT in text and f"'{PROBE_CONTENT}'" not in text and f'"{PROBE_CONTENT}"' not in text
         return False
 
 

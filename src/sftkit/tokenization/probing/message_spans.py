@@ -8,21 +8,21 @@ from operator import lt
 
 from sftkit.tokenization.conversations import Message
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.templates.marking import Block, MarkedTemplate, split_marks, split_turns
+from sftkit.tokenization.templates.template_marks import MarkedBlock, MarkedTemplate, split_iterations, split_marks
 
-Stretches = dict[int, Span]
+MessageSpans = dict[int, Span]
 """Place of a message -> the characters [start, end) that it was rendered to; empty ones are left out."""
 
 
-def stretches_of(
+def find_message_spans(
     rendered: str, marked: MarkedTemplate, messages: Sequence[Message], turns: Sequence[int]
-) -> tuple[str, Stretches | None]:
+) -> tuple[str, MessageSpans | None]:
     """The plain text of a marked rendering, and the stretches of the messages; None where the marks do not tell.
 
     turns: places of messages that are asked for: the loop that wrote them is the one that tells. Where the turns of a
     loop are counted, a message without a stretch was not written by itself.
     """
-    split = split_turns(rendered, marked.counted) if marked.counted else None
+    split = split_iterations(rendered, marked.counted_loop) if marked.counted_loop else None
     if split is not None:
         text, edges = split
         if len(edges) == len(messages) + 1:
@@ -41,7 +41,9 @@ def stretches_of(
     return text, stretches
 
 
-def _of_one_loop(blocks: Sequence[Block], messages: Sequence[Message], turns: Sequence[int]) -> Stretches | None:
+def _of_one_loop(
+    blocks: Sequence[MarkedBlock], messages: Sequence[Message], turns: Sequence[int]
+) -> MessageSpans | None:
     """What the one loop wrote that has all the turns; None when none has, or several have."""
     written = [block for block in blocks if block.end > block.start and block.message >= 0]
     found = []
@@ -52,25 +54,25 @@ def _of_one_loop(blocks: Sequence[Block], messages: Sequence[Message], turns: Se
     return found[0] if len(found) == 1 else None
 
 
-def _end_of(blocks: Sequence[Block], stretches: Stretches) -> int:
+def _end_of(blocks: Sequence[MarkedBlock], stretches: MessageSpans) -> int:
     """Where the loop ends that wrote some stretches."""
     last = max(end for _, end in stretches.values())
     loops = {block.loop for block in blocks if (block.start, block.end) in set(stretches.values())}
     return max([last, *(block.end for block in blocks if block.loop in loops)])
 
 
-def _of_loop(written: Sequence[Block], messages: Sequence[Message]) -> Stretches | None:
+def _of_loop(written: Sequence[MarkedBlock], messages: Sequence[Message]) -> MessageSpans | None:
     if not written[0].exact:
         return _named(written, messages)
     stretches = {block.message: (block.start, block.end) for block in written}
     return stretches if len(stretches) == len(written) else None  # else the loop ran more than once
 
 
-def _named(written: Sequence[Block], messages: Sequence[Message]) -> Stretches | None:
+def _named(written: Sequence[MarkedBlock], messages: Sequence[Message]) -> MessageSpans | None:
     """Where marks name the first of several equal messages, the order of rendering tells which one it is."""
     plain = [{name: value for name, value in message.items() if value is not None} for message in messages]
     first_equal = [plain.index(message) for message in plain]
-    stretches: Stretches = {}
+    stretches: MessageSpans = {}
     following = 0
     for block in written:
         try:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message
-from sftkit.tokenization.probing.message_spans import stretches_of
+from sftkit.tokenization.probing.message_spans import find_message_spans
 from sftkit.tokenization.rendering.reference_renderer import Renderer
-from sftkit.tokenization.templates.marking import MarkedTemplate, split_marks
+from sftkit.tokenization.templates.template_marks import MarkedTemplate, split_marks
 
-CONTENT = "sftkitprobe"
-_SPACED = f" {CONTENT} "
+PROBE_CONTENT = "sftkitprobe"
+_SPACED = f" {PROBE_CONTENT} "
 
 _SWITCHES = ("enable_thinking", "thinking")  # names that templates have for the switch between their two prompts
 
 _USER: Message = {"role": "user", "content": "a"}
-_ANSWER: Message = {"role": "assistant", "content": CONTENT}
+_ANSWER: Message = {"role": "assistant", "content": PROBE_CONTENT}
 _SYSTEM: Message = {"role": "system", "content": "b"}
 # The same with the names that ShareGPT has for them, for templates that read those.
 _OTHER_NAMES = {"role": "from", "content": "value"}
@@ -30,8 +30,8 @@ class TurnFormat:
     """How a template renders an assistant turn.
 
     prompt: the generation prompt, "" for none; None where it cannot be told. other_prompts: those with thinking
-    switched on or off, where the template knows such a switch. turns: a turn whose content is `CONTENT`, as the last of
-    a conversation, and before another exchange where that can be rendered; () where the marks do not tell.
+    switched on or off, where the template knows such a switch. turns: a turn whose content is `PROBE_CONTENT`, as the
+    last of a conversation, and before another exchange where that can be rendered; () where the marks do not tell.
     keeps_space: white space around a content is rendered with it.
     """
 
@@ -43,12 +43,12 @@ class TurnFormat:
     @property
     def headers(self) -> list[str]:
         """What stands before the content in the turns that show it."""
-        return [turn[: turn.index(CONTENT)] for turn in self.turns if CONTENT in turn]
+        return [turn[: turn.index(PROBE_CONTENT)] for turn in self.turns if PROBE_CONTENT in turn]
 
     @property
     def tails(self) -> list[str]:
         """What stands after the content in the turns that show it."""
-        return [turn[turn.index(CONTENT) + len(CONTENT) :] for turn in self.turns if CONTENT in turn]
+        return [turn[turn.index(PROBE_CONTENT) + len(PROBE_CONTENT) :] for turn in self.turns if PROBE_CONTENT in turn]
 
 
 def learn_turn_format(renderer: Renderer, marked: MarkedTemplate, like: Conversation) -> TurnFormat | None:
@@ -62,7 +62,7 @@ def learn_turn_format(renderer: Renderer, marked: MarkedTemplate, like: Conversa
     """
     for probe in _probes(like):
         try:
-            before = probe.first(len(probe.turns) - 1)
+            before = probe.first_messages(len(probe.message_list) - 1)
             after = _after(renderer, marked, before)
             prompt = after.prompt
             others = tuple(_other_prompts(renderer, marked, before)) if prompt else ()
@@ -102,7 +102,7 @@ class _After:
         return "" if self.edge is None else self.asked[self.edge :]
 
 
-def prompts_after(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> tuple[str, ...]:
+def possible_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> tuple[str, ...]:
     """What a template may write between some messages and an assistant turn after them, the likeliest first: all that
     it writes after them when it is asked for a generation prompt; nothing, where it then writes nothing else than
     otherwise.
@@ -144,15 +144,15 @@ def _text_and_edge(
 ) -> tuple[str, int | None]:
     """A rendering, and where in it the last of the messages ends; None where the marks do not tell."""
     rendered = renderer.render_marked(conversation, marked, add_generation_prompt=add_generation_prompt)
-    last = len(conversation.turns) - 1
-    text, stretches = stretches_of(rendered, marked, conversation.turns, [last])
+    last = len(conversation.message_list) - 1
+    text, stretches = find_message_spans(rendered, marked, conversation.message_list, [last])
     return text, stretches[last][1] if stretches else None
 
 
 def _turns_in(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -> Iterator[str]:
     """How the probe's answer is rendered: at the end, and before another exchange, as far as that can be told."""
-    turns = probe.turns
-    longer = probe.with_turns([*turns, turns[-2], turns[-1]])
+    turns = probe.message_list
+    longer = probe.with_message_list([*turns, turns[-2], turns[-1]])
     place = len(turns) - 1
     for conversation in (probe, longer):
         try:
@@ -161,12 +161,12 @@ def _turns_in(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -
             if conversation is probe:
                 raise
             continue
-        text, stretches = stretches_of(rendered, marked, conversation.turns, [place])
+        text, stretches = find_message_spans(rendered, marked, conversation.message_list, [place])
         if stretches:
             start, end = stretches[place]
             yield text[start:end]
         elif conversation is probe:
-            before = _text(renderer, marked, probe.first(place))
+            before = _text(renderer, marked, probe.first_messages(place))
             if text.startswith(before):
                 yield text[len(before) :]
 
@@ -174,15 +174,15 @@ def _turns_in(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -
 def _probes(like: Conversation) -> Iterator[Conversation]:
     """Small conversations of the kind asked for, without and with a system prompt, by either names of the keys."""
     plain = Conversation(like.messages, None, None, like.variables)
-    others = any("from" in message for message in like.turns)
+    others = any("from" in message for message in like.message_list)
     for turns in ([_USER, _ANSWER], [_SYSTEM, _USER, _ANSWER]):
-        yield plain.with_turns([_renamed(message) for message in turns] if others else turns)
+        yield plain.with_message_list([_renamed(message) for message in turns] if others else turns)
 
 
 def _with_answer(probe: Conversation, content: str) -> Conversation:
-    *before, answer = probe.turns
+    *before, answer = probe.message_list
     key = "value" if "value" in answer else "content"
-    return probe.with_turns([*before, {**answer, key: content}])
+    return probe.with_message_list([*before, {**answer, key: content}])
 
 
 def _renamed(message: Message) -> Message:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.engines import UnsupportedByEngineError
 from sftkit.tokenization.rendering.minijinja_support import check_template
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
-from sftkit.tokenization.templates.lexing import plain_template
-from sftkit.tokenization.templates.marking import INDEX, MarkedTemplate
+from sftkit.tokenization.templates.template_lexer import unmarked_template
+from sftkit.tokenization.templates.template_marks import INDEX_FUNCTION, MarkedTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,8 +45,8 @@ class MinijinjaRenderer:
         try:
             import minijinja
         except ImportError as error:  # it has no build for this machine
-            raise EngineRefusedError(str(error)) from None
-        check_template(plain_template(reference.source(with_tools=False)))
+            raise UnsupportedByEngineError(str(error)) from None
+        check_template(unmarked_template(reference.source(with_tools=False)))
         self._reference = reference
         self._values = dict(tokenizer.special_tokens_map)
         self._names: dict[str, str] = {}
@@ -69,7 +69,7 @@ class MinijinjaRenderer:
     ) -> str:
         """The text of a conversation; `RowError` when it cannot be rendered."""
         source = self.source(with_tools=conversation.tools is not None) if template is None else template
-        return self._rendered(source, plain_template, conversation, add_generation_prompt=add_generation_prompt)
+        return self._rendered(source, unmarked_template, conversation, add_generation_prompt=add_generation_prompt)
 
     def render_marked(
         self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
@@ -86,7 +86,7 @@ class MinijinjaRenderer:
         length = _plain_length(conversation)
         seen = conversation
         if length is None:
-            seen, length = self._reference.seen(conversation)
+            seen, length = self._reference.normalize(conversation)
         if seen is not conversation and not _are_alike([seen.messages, seen.tools, seen.documents]):
             raise RowError("it holds values that minijinja prints in another way")
         messages = seen.messages
@@ -103,7 +103,7 @@ class MinijinjaRenderer:
                     "tools": seen.tools,
                     "documents": seen.documents,
                     "add_generation_prompt": add_generation_prompt,
-                    INDEX: lambda message: _index(seen, message),
+                    INDEX_FUNCTION: lambda message: _index(seen, message),
                 },
             )
         except (KeyboardInterrupt, SystemExit):
@@ -176,7 +176,7 @@ def _index(conversation: Conversation, message: Any) -> int:
     if not isinstance(message, dict):
         return -1
     try:
-        return conversation.turns.index(message)
+        return conversation.message_list.index(message)
     except (ValueError, RowError):
         return -1
 

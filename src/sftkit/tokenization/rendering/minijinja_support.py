@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from sftkit.tokenization.engines import EngineRefusedError
-from sftkit.tokenization.templates.growth import growth_in
-from sftkit.tokenization.templates.marking import INDEX
+from sftkit.tokenization.engines import UnsupportedByEngineError
+from sftkit.tokenization.templates.template_marks import INDEX_FUNCTION
+from sftkit.tokenization.templates.unbounded_growth import find_unbounded_growth
 
 if TYPE_CHECKING:
     from jinja2 import nodes
@@ -72,7 +72,7 @@ _TESTS = frozenset({
     "boolean", "integer", "float", "equalto", "eq", "==", "ne", "!=",
 })  # fmt: skip
 _LOOP_TESTS = frozenset({"odd", "even", "divisibleby"})
-_FUNCTIONS = frozenset({INDEX, "raise_exception", "strftime_now", "namespace", "range"})
+_FUNCTIONS = frozenset({INDEX_FUNCTION, "raise_exception", "strftime_now", "namespace", "range"})
 _LOOP = frozenset({
     "index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem", "nextitem",
 })  # fmt: skip
@@ -106,10 +106,10 @@ def check_template(source: str) -> None:
         tree = environment.parse(source)
         literals = list(environment.lex(source))
     except jinja2.TemplateSyntaxError as error:
-        raise EngineRefusedError(f"line {error.lineno}: {error.message}") from None
+        raise UnsupportedByEngineError(f"line {error.lineno}: {error.message}") from None
     except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
-        raise EngineRefusedError(f"it cannot be read: {error}") from None
-    growth = growth_in(tree)
+        raise UnsupportedByEngineError(f"it cannot be read: {error}") from None
+    growth = find_unbounded_growth(tree)
     _require(not growth, growth)
     _require(not _ODD_SPACE.search(source), "a separator control character")
     for _, kind, text in literals:
@@ -122,7 +122,7 @@ def check_template(source: str) -> None:
 
 def _require(holds: bool, construct: str) -> None:
     if not holds:
-        raise EngineRefusedError(f"it has {construct}")
+        raise UnsupportedByEngineError(f"it has {construct}")
 
 
 class _Check:
@@ -141,7 +141,7 @@ class _Check:
         self._namespaces = {target.name for target in made if isinstance(target, nodes.Name)}
 
     def run(self) -> None:
-        """Raise `EngineRefusedError` at the first node that is not surely the same."""
+        """Raise `UnsupportedByEngineError` at the first node that is not surely the same."""
         for node in self._all:
             kind = type(node).__name__
             _require(kind in _NODES, f"a {kind}")
@@ -303,8 +303,8 @@ class _Check:
     def _macros_see_nothing_outside(self) -> None:
         """A macro sees outer variables as they are when it is called in Jinja2, when it is declared in minijinja."""
         n = self._nodes
-        outside = [node for node in self._tree.body if not isinstance(node, n.Macro)]
-        assigned = {name.name for node in outside for name in _walk(node) if _is_assigned(name, n)}
+        spans_outside = [node for node in self._tree.body if not isinstance(node, n.Macro)]
+        assigned = {name.name for node in spans_outside for name in _walk(node) if _is_assigned(name, n)}
         for macro in (node for node in self._tree.body if isinstance(node, n.Macro)):
             inside = list(_walk(macro))
             own = {argument.name for argument in macro.args} | {x.name for x in inside if _is_assigned(x, n)}

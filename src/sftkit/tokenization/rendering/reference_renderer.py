@@ -12,7 +12,7 @@ from sftkit.errors import TokenizerError
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.tokenization.conversations import Conversation, Message
-from sftkit.tokenization.templates.marking import MarkedTemplate, index_macro
+from sftkit.tokenization.templates.template_marks import MarkedTemplate, index_function_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -127,10 +127,10 @@ class ReferenceRenderer:
         Raises:
             RowError, TokenizerError: as `render`.
         """
-        prelude = index_macro(conversation.column) if marked.calls_index else ""
+        prelude = index_function_source(conversation.column) if marked.calls_index_function else ""
         return self.render(conversation, template=prelude + marked.source, add_generation_prompt=add_generation_prompt)
 
-    def seen(self, conversation: Conversation) -> tuple[Conversation, int]:
+    def normalize(self, conversation: Conversation) -> tuple[Conversation, int]:
         """A conversation as templates see it: what transformers makes of it before it renders (null keys left out,
         names of the reasoning unified, JSON types only). And its length as JSON, in characters.
 

@@ -1,9 +1,10 @@
-"""Texts of many megabytes, encoded piece by piece: `tokenizers` takes some 500 bytes for each character it is given.
+"""Encode texts of many megabytes in chunks: `tokenizers` needs some 500 bytes of memory per character of one call.
 
-A text is cut where tokenizers of the kind that `check_words` accepts cannot tell: where their split pattern begins a
-new word whatever stands before, and begins the same word when nothing does. Such places are English words after a space
-or a single line end, and Chinese ones after a single line end or before a comma or full stop, unless an added token
-touches the place.
+A text is cut only at places where cutting cannot change its tokens, for the tokenizers that `check_word_splitting`
+accepts. At such a place the split pattern starts a new word whatever comes before it, and starts the same word when
+nothing comes before it. The places used: before an English word that follows a space or a single line end; before a
+Chinese character that follows a single line end; before a Chinese comma or full stop. A place that an added token
+touches is not used.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sftkit.core.rows import Ids, Mask, Ragged
-from sftkit.tokenization.encoding.gigatoken_support import check_words
-from sftkit.tokenization.encoding.post_processor import PostProcessor
+from sftkit.tokenization.encoding.gigatoken_support import check_word_splitting
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
-from sftkit.tokenization.encoding.spans import Encoded, Span, in_spans
-from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
+from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
+from sftkit.tokenization.engines import UnsupportedByEngineError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PIECE = 1 << 20
+MIN_CHUNK_CHARACTERS = 1 << 20
 """Characters of a piece, at least. A text that is not longer is encoded whole."""
 
-LONGEST_WHOLE = 1 << 23
+MAX_CHUNK_CHARACTERS = 1 << 23
 """Characters of the longest text that is encoded whole, for want of a place to cut it: takes some 4 GB."""
 
 _CHINESE, _ENDS = "\u4e00-\u9fa5", "，。！？；：、"
@@ -38,7 +39,7 @@ _PLACES = re.compile(
 )
 
 
-class TextCutter:
+class TextChunker:
     """Cuts long texts for one tokenizer.
 
     Raises:
@@ -48,15 +49,17 @@ class TextCutter:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise EngineRefusedError("it is a Python tokenizer")
-        check_words(backend)
+            raise UnsupportedByEngineError("it is a Python tokenizer")
+        check_word_splitting(backend)
         self._tokens = [token.content for token in backend.get_added_tokens_decoder().values()]
 
     def bounds(self, text: str) -> list[int]:
-        """Where a text is cut, from 0 to its length: at least `PIECE` characters to a piece, but for the last."""
+        """Return the edges of the chunks, from 0 to the length of the text; only the last chunk may be shorter than
+        `MIN_CHUNK_CHARACTERS`.
+        """
         bounds = [0]
-        while len(text) - bounds[-1] > PIECE:
-            places = (match.start() for match in _PLACES.finditer(text, bounds[-1] + PIECE))
+        while len(text) - bounds[-1] > MIN_CHUNK_CHARACTERS:
+            places = (match.start() for match in _PLACES.finditer(text, bounds[-1] + MIN_CHUNK_CHARACTERS))
             place = next((place for place in places if self._is_free(text, place)), len(text))
             bounds.append(place)
         return bounds if bounds[-1] == len(text) else [*bounds, len(text)]
@@ -66,7 +69,7 @@ class TextCutter:
         return not any(token in text[max(place - len(token), 0) : place + len(token) + 1] for token in self._tokens)
 
 
-class PiecewiseEncoder:
+class ChunkedEncoder:
     """Encodes as a reference encoder does, long texts piece by piece.
 
     Raises:
@@ -77,8 +80,8 @@ class PiecewiseEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, whole: ReferenceEncoder) -> None:
         self.name = whole.name
         self._whole = whole
-        self._cutter = TextCutter(tokenizer)
-        self._added = PostProcessor.of(whole)
+        self._cutter = TextChunker(tokenizer)
+        self._added = SurroundingTokens.learn(whole)
         self._cuts_right = tokenizer.truncation_side == "right"
         self._most = tokenizer.model_max_length
 
@@ -104,7 +107,7 @@ class PiecewiseEncoder:
                 texts, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length
             )
         ids = _end_to_end([self._ids(text, room) for text in texts])
-        return self._added.ids(ids) if added else ids
+        return self._added.add_to_ids(ids) if added else ids
 
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
@@ -113,13 +116,13 @@ class PiecewiseEncoder:
         if _all_short(texts):
             return self._whole.encode_spans(texts, spans, add_special_tokens=add_special_tokens)
         rows = [self._with_offsets(text) for text in texts]
-        masks = [in_spans(row, [len(text)], [mine]) for row, text, mine in zip(rows, texts, spans, strict=True)]
+        masks = [tokens_in_spans(row, [len(text)], [mine]) for row, text, mine in zip(rows, texts, spans, strict=True)]
         ids, inside = _end_to_end([row.ids.values for row in rows]), np.concatenate(masks)
         if add_special_tokens and self._added.count:
-            return self._added.ids(ids), self._added.mask(ids, inside)
+            return self._added.add_to_ids(ids), self._added.add_to_mask(ids, inside)
         return ids, inside
 
-    def longest_piece(self, text: str) -> int:
+    def longest_chunk(self, text: str) -> int:
         """Characters of the longest piece that a text is encoded in."""
         return int(np.diff(self._cutter.bounds(text)).max(initial=0))
 
@@ -139,13 +142,13 @@ class PiecewiseEncoder:
             return ids
         return ids[:room] if self._cuts_right else ids[len(ids) - room :]
 
-    def _with_offsets(self, text: str) -> Encoded:
+    def _with_offsets(self, text: str) -> TokensWithOffsets:
         """Bare ids of one text, and the characters of each token."""
         pieces = [
             (start, self._whole.encode_with_offsets([piece], add_special_tokens=False))
             for start, piece in self._pieces(text)
         ]
-        return Encoded(
+        return TokensWithOffsets(
             _end_to_end([np.concatenate([each.ids.values for _, each in pieces])]),
             np.concatenate([each.starts + start for start, each in pieces]),
             np.concatenate([each.ends + start for start, each in pieces]),
@@ -153,7 +156,7 @@ class PiecewiseEncoder:
 
 
 def _all_short(texts: Sequence[str]) -> bool:
-    return all(len(text) <= PIECE for text in texts)
+    return all(len(text) <= MIN_CHUNK_CHARACTERS for text in texts)
 
 
 def _end_to_end(rows: Sequence[Ids]) -> Ragged:

@@ -10,11 +10,11 @@ import numpy as np
 from sftkit.core.rows import Ragged, lengths_to_offsets
 from sftkit.sandbox.memory import resident_bytes
 from sftkit.tokenization.encoding.byte_level import byte_alphabet
-from sftkit.tokenization.encoding.gigatoken_support import check_tokenizer
+from sftkit.tokenization.encoding.gigatoken_support import check_gigatoken_support
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.encoding.spans import CharacterCounts
-from sftkit.tokenization.engines import EngineRefusedError
-from sftkit.tokenization.tokenizer_loading import parts_of
+from sftkit.tokenization.engines import UnsupportedByEngineError
+from sftkit.tokenization.tokenizer_loading import backend_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +23,7 @@ _MOST_GROWTH = 96 << 20
 """Bytes that an engine may grow before it is made anew."""
 
 
-class BareIds(Protocol):
+class IdEngine(Protocol):
     """Something that encodes texts as they are."""
 
     @property
@@ -37,7 +37,7 @@ class BareIds(Protocol):
         """The bytes of each token of a byte-level vocabulary, added tokens included, by id."""
 
 
-class GigatokenIds:
+class GigatokenEngine:
     """By gigatoken, which gives the ids of the `tokenizers` backend it is made from.
 
     Raises:
@@ -48,10 +48,10 @@ class GigatokenIds:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, backend_json: str | None) -> None:
         if backend_json is None:
-            raise EngineRefusedError("it is a Python tokenizer")
+            raise UnsupportedByEngineError("it is a Python tokenizer")
         if getattr(tokenizer, "split_special_tokens", False):
-            raise EngineRefusedError("it splits special tokens")
-        check_tokenizer(tokenizer.backend_tokenizer)
+            raise UnsupportedByEngineError("it splits special tokens")
+        check_gigatoken_support(tokenizer.backend_tokenizer)
         self._json = backend_json
         self._engine = _load(backend_json)
         self._grown = 0
@@ -81,7 +81,7 @@ class GigatokenIds:
             self._grown = 0
 
 
-class TokenizersIds:
+class TokenizersEngine:
     """By the reference encoder: its ids cost what they cost, but no offsets need be made of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, reference: Encoder) -> None:
@@ -111,12 +111,12 @@ def _load(backend_json: str) -> Any:
 
         return load_hf_json(backend_json)
     except Exception as error:  # also where it has no build for this machine
-        raise EngineRefusedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise UnsupportedByEngineError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
-def character_counts(backend: Any, engine: BareIds) -> CharacterCounts | None:
+def count_characters(backend: Any, engine: IdEngine) -> CharacterCounts | None:
     """The counts for a `tokenizers` backend, whose tokens `engine` knows; None where tokens are not simply bytes."""
-    parts = parts_of(backend)
+    parts = backend_parts(backend)
     normalizer, pre_tokenizer = parts["normalizer"], parts["pre_tokenizer"]
     steps = pre_tokenizer["pretokenizers"] if pre_tokenizer and "pretokenizers" in pre_tokenizer else [pre_tokenizer]
     byte_level = [step for step in steps if step and step["type"] == "ByteLevel"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sftkit.errors import TokenizerError
 
 
-class Tag(NamedTuple):
+class TemplatePart(NamedTuple):
     """One piece of a lexed template: literal text, `{{ expression }}` or `{% statement %}`."""
 
     kind: str
@@ -27,35 +27,37 @@ class Tag(NamedTuple):
         return match[1] if match else ""
 
 
-def plain_template(source: str) -> str:
+def unmarked_template(source: str) -> str:
     """A template in the form that marked ones have, without marks and `{% generation %}` tags: it renders the same.
 
     Raises:
         TokenizerError: the source is not valid Jinja.
     """
     generation = ("generation", "endgeneration")
-    return "".join(written(tag) for tag in tags_of(source) if tag.kind != "block" or tag.word not in generation)
+    return "".join(
+        part_source(tag) for tag in lex_template(source) if tag.kind != "block" or tag.word not in generation
+    )
 
 
-def written(tag: Tag) -> str:
+def part_source(tag: TemplatePart) -> str:
     """A piece as template source again."""
     if tag.kind == "data":
-        return literal(tag.text)
+        return literal_source(tag.text)
     return f"{{{{{tag.text}}}}}" if tag.kind == "variable" else f"{{%{tag.text}%}}"
 
 
-def literal(text: str) -> str:
+def literal_source(text: str) -> str:
     """Template source that writes a text as it is."""
-    return f"{{{{ {quoted(text)} }}}}" if text else ""
+    return f"{{{{ {jinja_string(text)} }}}}" if text else ""
 
 
-def quoted(text: str) -> str:
+def jinja_string(text: str) -> str:
     """A text as a string of Jinja."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
 
 
-def tags_of(source: str) -> Iterator[Tag]:
+def lex_template(source: str) -> Iterator[TemplatePart]:
     """The pieces of a template, with white space control applied.
 
     Raises:
@@ -71,10 +73,10 @@ def tags_of(source: str) -> Iterator[Tag]:
             if token in ("block_begin", "variable_begin"):
                 kind, inner = token.removesuffix("_begin"), []
             elif token in ("block_end", "variable_end"):
-                yield Tag(kind, "".join(inner))
+                yield TemplatePart(kind, "".join(inner))
                 kind = ""
             elif token == "data":
-                yield Tag("data", value)
+                yield TemplatePart("data", value)
             elif kind:
                 inner.append(value)
     except jinja2.TemplateSyntaxError as error:

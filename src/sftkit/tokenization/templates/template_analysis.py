@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from sftkit.tokenization.templates.lexing import plain_template
+from sftkit.tokenization.templates.template_lexer import unmarked_template
 
 _MESSAGES = "messages"
 _PROMPT = "add_generation_prompt"
 
 
-def wants_whole_row(source: str) -> bool:
+def takes_whole_row(source: str) -> bool:
     """Whether a template looks into `messages` by names, as into a row, and not only as into a list.
 
     Raises:
@@ -52,7 +52,7 @@ def prompt_depends_on_messages(source: str) -> bool:
     return told < _count(tree) or any(not set_here.isdisjoint(_names_in(branch)) for branch in asked)
 
 
-def binds_messages(source: str) -> bool:
+def rebinds_messages(source: str) -> bool:
     """Whether a template gives the name `messages` to anything of its own."""
     from jinja2 import nodes
 
@@ -68,7 +68,7 @@ def _parsed(source: str) -> Any:
     import jinja2
 
     try:
-        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(plain_template(source))
+        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(unmarked_template(source))
     except jinja2.TemplateSyntaxError:
         return None
 

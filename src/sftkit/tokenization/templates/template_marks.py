@@ -15,14 +15,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from sftkit.tokenization.templates.analysis import binds_messages
-from sftkit.tokenization.templates.lexing import Tag, literal, quoted, tags_of, written
+from sftkit.tokenization.templates.template_analysis import rebinds_messages
+from sftkit.tokenization.templates.template_lexer import (
+    TemplatePart,
+    jinja_string,
+    lex_template,
+    literal_source,
+    part_source,
+)
 
-OPEN, CLOSE = f"\x0e{secrets.token_hex(8)}", "\x0f"
+MARK_START, MARK_END = f"\x0e{secrets.token_hex(8)}", "\x0f"
 """A mark is OPEN + text + CLOSE. OPEN is drawn anew in every process, so that no data can hold it. ASCII, because text
 beyond it costs more to pass from engine to engine."""
 
-INDEX = "sftkit_index"
+INDEX_FUNCTION = "sftkit_index"
 """A marked template calls this with a message to learn its place; who renders it says what it is."""
 
 _MARK_BEGINS_GENERATION, _MARK_ENDS_GENERATION = "g", "/g"
@@ -44,11 +50,11 @@ class MarkedTemplate:
 
     source: str
     has_generation: bool = False
-    calls_index: bool = False
-    counted: str = ""
+    calls_index_function: bool = False
+    counted_loop: str = ""
 
 
-class Block(NamedTuple):
+class MarkedBlock(NamedTuple):
     """A stretch [start, end) of the rendered text and what it was rendered from.
 
     message: index of the first message equal to the one rendered, -1 when the loop ran over something else, or a
@@ -69,57 +75,57 @@ def mark_template(source: str) -> MarkedTemplate | None:
     Raises:
         TokenizerError: the source is not valid Jinja.
     """
-    tags = list(tags_of(source))
+    tags = list(lex_template(source))
     if any(tag.kind == "block" and tag.word == "generation" for tag in tags):
         return MarkedTemplate("".join(_with_generation_marks(tags)), has_generation=True)
     counted: list[str] = []
-    marked = "".join(_with_loop_marks(tags, counted, runs_over_messages=not binds_messages(source)))
-    if OPEN not in marked:
+    marked = "".join(_with_loop_marks(tags, counted, runs_over_messages=not rebinds_messages(source)))
+    if MARK_START not in marked:
         return None
     only = counted[0] if len(counted) == 1 else ""
-    return MarkedTemplate(marked, calls_index=f"{INDEX}(" in marked, counted=only)
+    return MarkedTemplate(marked, calls_index_function=f"{INDEX_FUNCTION}(" in marked, counted_loop=only)
 
 
-def index_macro(column: str | None) -> str:
+def index_function_source(column: str | None) -> str:
     """`sftkit_index` in Jinja itself: the index of the first message that equals the one given, -1 for anything else.
 
     column: where the messages stand in the whole row, for templates that take one as `messages`.
     """
-    messages = "messages" if column is None else f"messages[{quoted(column)}]"
+    messages = "messages" if column is None else f"messages[{jinja_string(column)}]"
     known = "message is mapping and message in sftkit_messages"
     return (
-        f"{{% set sftkit_messages = {messages} %}}{{% macro {INDEX}(message) %}}"
+        f"{{% set sftkit_messages = {messages} %}}{{% macro {INDEX_FUNCTION}(message) %}}"
         f"{{{{ sftkit_messages.index(message) if {known} else -1 }}}}{{% endmacro %}}"
     )
 
 
-def split_turns(rendered: str, loop: str) -> tuple[str, list[int]] | None:
+def split_iterations(rendered: str, loop: str) -> tuple[str, list[int]] | None:
     """A marked rendering -> the plain text and where in it each turn of a counted loop begins, and the last one ends.
 
     None when other loops wrote something, or this one not exactly once; then `split_marks` tells more.
     """
-    before, *turns = rendered.split(f"{OPEN}{loop}{CLOSE}")
-    if not turns or rendered.count(OPEN) != len(turns) + 1:
+    before, *turns = rendered.split(f"{MARK_START}{loop}{MARK_END}")
+    if not turns or rendered.count(MARK_START) != len(turns) + 1:
         return None
-    last, _, after = turns[-1].partition(f"{OPEN}/{loop}{CLOSE}")
+    last, _, after = turns[-1].partition(f"{MARK_START}/{loop}{MARK_END}")
     turns[-1] = last
     return "".join([before, *turns, after]), list(accumulate(map(len, turns), initial=len(before)))
 
 
-def split_marks(rendered: str) -> tuple[str, list[Block]]:
+def split_marks(rendered: str) -> tuple[str, list[MarkedBlock]]:
     """A marked rendering -> the plain text and the blocks in the order in which they began."""
-    first, *marked = rendered.split(OPEN)
+    first, *marked = rendered.split(MARK_START)
     pieces = [first]
     length = len(first)
     turns: dict[str, int] = {}
     open_blocks: dict[str, tuple[int, int, bool]] = {}
-    blocks: list[Block] = []
+    blocks: list[MarkedBlock] = []
     for piece in marked:
-        mark, _, text = piece.partition(CLOSE)
+        mark, _, text = piece.partition(MARK_END)
         loop, _, index = mark.removeprefix("/").partition(":")
         if loop in open_blocks:
             start, message, exact = open_blocks.pop(loop)
-            blocks.append(Block(start, length, message, loop, exact))
+            blocks.append(MarkedBlock(start, length, message, loop, exact))
         if mark.startswith("/"):
             turns.pop(loop, None)
         elif index.startswith("="):
@@ -135,17 +141,17 @@ def split_marks(rendered: str) -> tuple[str, list[Block]]:
     return "".join(pieces), sorted(blocks)
 
 
-def _with_generation_marks(tags: Sequence[Tag]) -> Iterator[str]:
+def _with_generation_marks(tags: Sequence[TemplatePart]) -> Iterator[str]:
     for tag in tags:
         if tag.kind == "block" and tag.word == "generation":
             yield _mark(_MARK_BEGINS_GENERATION)
         elif tag.kind == "block" and tag.word == "endgeneration":
             yield _mark(_MARK_ENDS_GENERATION)
         else:
-            yield written(tag)
+            yield part_source(tag)
 
 
-def _with_loop_marks(tags: Sequence[Tag], counted: list[str], *, runs_over_messages: bool) -> Iterator[str]:
+def _with_loop_marks(tags: Sequence[TemplatePart], counted: list[str], *, runs_over_messages: bool) -> Iterator[str]:
     """Write a mark at the beginning of every turn of a loop over one variable, and after the loop.
 
     A loop over `messages` itself, when that name means the conversation, needs no index: its turns are counted. Loops
@@ -155,7 +161,7 @@ def _with_loop_marks(tags: Sequence[Tag], counted: list[str], *, runs_over_messa
     stack: list[tuple[str, bool]] = []  # of each open block: its loop, if it is marked, and whether marks may be inside
     loops = 0
     for place, tag in enumerate(tags):
-        yield written(tag)
+        yield part_source(tag)
         if tag.kind != "block":
             continue
         if tag.word.startswith("end") and stack:
@@ -171,19 +177,19 @@ def _with_loop_marks(tags: Sequence[Tag], counted: list[str], *, runs_over_messa
                 counted.append(loop)
                 yield _mark(loop)
             elif marked and head is not None and _runs_over_places(tags, head):
-                yield f'{{{{ "{OPEN}{loop}:=" ~ {head[1]} ~ "{CLOSE}" }}}}'
+                yield f'{{{{ "{MARK_START}{loop}:=" ~ {head[1]} ~ "{MARK_END}" }}}}'
             elif marked and head is not None:
-                yield f'{{{{ "{OPEN}{loop}:" ~ {INDEX}({head[1]}) ~ "{CLOSE}" }}}}'
+                yield f'{{{{ "{MARK_START}{loop}:" ~ {INDEX_FUNCTION}({head[1]}) ~ "{MARK_END}" }}}}'
             stack.append((loop, not counts and tag.word not in _CAPTURING))
 
 
-def _runs_over_places(tags: Sequence[Tag], head: re.Match[str]) -> bool:
+def _runs_over_places(tags: Sequence[TemplatePart], head: re.Match[str]) -> bool:
     """Whether a loop's variable is the place of a message in `messages`."""
     place = re.compile(rf"\b{_MESSAGES}\s*\[\s*{head[1]}\s*\]")
     return head[2].lstrip().startswith("range") and any(place.search(tag.text) for tag in tags if tag.kind != "data")
 
 
-def _writes(tags: Sequence[Tag], place: int) -> bool:
+def _writes(tags: Sequence[TemplatePart], place: int) -> bool:
     """Whether the loop that opens at `place` may write anything."""
     depth = 0
     for tag in tags[place:]:
@@ -196,10 +202,10 @@ def _writes(tags: Sequence[Tag], place: int) -> bool:
 
 
 def _mark(text: str) -> str:
-    return literal(f"{OPEN}{text}{CLOSE}")
+    return literal_source(f"{MARK_START}{text}{MARK_END}")
 
 
-def _opens_block(tag: Tag) -> bool:
+def _opens_block(tag: TemplatePart) -> bool:
     if tag.word == "set":
         # `{% set x %}...{% endset %}` captures output, `{% set x = ... %}` is no block.
         return "=" not in re.sub(r"==|!=|<=|>=", "", tag.text.split("|")[0])

@@ -25,7 +25,7 @@ _MEASURES = frozenset({"length", "count", "startswith", "endswith", "find"})
 _LENGTHENING = frozenset({"tojson", "replace", "join", "indent", "string"})
 
 
-def growth_in(tree: Any) -> str:
+def find_unbounded_growth(tree: Any) -> str:
     """What in a template may let a text grow faster than step by step, "" for nothing."""
     return next(_Growth(tree).found(), "")
 

@@ -9,20 +9,20 @@ import numpy as np
 
 from sftkit.core.rows import Ids, Mask, Offsets, Ragged, lengths_to_offsets
 from sftkit.tokenization.encoding.reference_encoder import Encoder
-from sftkit.tokenization.engines import EngineRefusedError
+from sftkit.tokenization.engines import UnsupportedByEngineError
 
 _PROBES = ("", "a", "b c")
 
 
 @dataclass(frozen=True)
-class PostProcessor:
+class SurroundingTokens:
     """The ids that are put before and after every text (BOS, EOS)."""
 
     prefix: Ids
     suffix: Ids
 
     @classmethod
-    def of(cls, reference: Encoder) -> PostProcessor:
+    def learn(cls, reference: Encoder) -> SurroundingTokens:
         """As the reference shows it on a few texts.
 
         Raises:
@@ -36,7 +36,7 @@ class PostProcessor:
             found.add(frozenset((tuple(whole[:start]), tuple(whole[start + len(bare) :])) for start in starts))
         shared = frozenset.intersection(*found)
         if len(shared) != 1:
-            raise EngineRefusedError("its post-processor does not put the same tokens around every text")
+            raise UnsupportedByEngineError("its post-processor does not put the same tokens around every text")
         [(prefix, suffix)] = shared
         return cls(np.array(prefix, np.int32), np.array(suffix, np.int32))
 
@@ -45,11 +45,11 @@ class PostProcessor:
         """Tokens added to each text."""
         return len(self.prefix) + len(self.suffix)
 
-    def ids(self, ids: Ragged) -> Ragged:
+    def add_to_ids(self, ids: Ragged) -> Ragged:
         """Ids with what is added."""
         return Ragged(*self._wrap(ids, ids.values, self.prefix, self.suffix))
 
-    def mask(self, ids: Ragged, inside: Mask) -> Mask:
+    def add_to_mask(self, ids: Ragged, inside: Mask) -> Mask:
         """The mask of the ids with what is added: nothing before the text, and after it the fate of its last token."""
         last = np.append(inside, False)[ids.offsets[1:] - 1] & (ids.lengths > 0)
         before, after = np.zeros(len(self.prefix), np.bool_), np.zeros(len(self.suffix), np.bool_)
