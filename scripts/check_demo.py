@@ -1,7 +1,7 @@
-"""Whether the model of `make demo` has learned something: `python scripts/check_demo.py demo/model`.
+"""Check that the model of `make demo` has learned: `python scripts/check_demo.py demo/model`.
 
-Its loss on the validation split has fallen, and what it answers to questions that it was not trained on has the form
-that answers have in the sample. What it says in that form is mostly wrong: it has half a million parameters.
+Its validation loss must have fallen, and its answers to questions that it was not trained on must have the form of the
+sample's answers. Their content is mostly wrong, because the model has half a million parameters.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ FORMS = {
     "Which language would help me in Latvia?": r"In \w+, \w+ will help you\.",
     "What do 2 calendars and 6 postcards cost?": r"(\d+ \w+: €\d+\.\d\d\n)+Total: €\d+\.\d\d",
 }
-LARGEST_LOSS = 1.8  # random weights have 7.6, a model that knows how often words come up about 5
+LARGEST_LOSS = 1.8  # random weights give 7.6, word frequencies alone about 5
 SMALLEST_SHARE = 0.5
 
 
 def main() -> None:
-    """Exit with 1 and a sentence when it has not."""
+    """Exit with code 1 and a sentence if it has not."""
     folder = Path(sys.argv[1])
     losses = [event["eval_loss"] for event in _lines(folder / "training_logs.jsonl") if "eval_loss" in event]
     if losses[-1] > LARGEST_LOSS:
         sys.exit(f"the validation loss ended at {losses[-1]:.3f}, more than {LARGEST_LOSS}")
     answers = {sample["prompt"]: sample["answer"] for sample in _lines(folder / "samples.jsonl")}
-    right = [re.fullmatch(form, answers[prompt].strip()) is not None for prompt, form in FORMS.items()]
-    if sum(right) < SMALLEST_SHARE * len(FORMS):
-        sys.exit(f"no answer has the form of the sample's answers: {answers}")
-    print(f"the demo learned: validation loss {losses[0]:.3f} -> {losses[-1]:.3f}, {sum(right)} answers in form")
+    well_formed = [re.fullmatch(form, answers[prompt].strip()) is not None for prompt, form in FORMS.items()]
+    if sum(well_formed) < SMALLEST_SHARE * len(FORMS):
+        sys.exit(f"no answer has the form of the answers in the sample: {answers}")
+    print(f"the demo learned: validation loss {losses[0]:.3f} -> {losses[-1]:.3f}, {sum(well_formed)} answers in the expected form")
 
 
 def _lines(path: Path) -> list[dict]:

@@ -1,15 +1,15 @@
-"""Writes the sample data that ships with sftkit, or as much data of the same kind as a benchmark wants.
+"""Write the sample data that ships with sftkit, or any amount of similar data for a benchmark.
 
-Why a generator and not a download: the sample must be free of other people's rights and of the network, its
-answers must be right, and a model of a million parameters must visibly learn from it in a minute. So every
-answer is computed, every topic answers in its own recognisable form ("17 + 25 = 42."), and numbers, names and
-words are combined so freely that a hundred thousand rows hardly repeat. The same seed gives the same bytes.
+A generator instead of a download, because the sample must need no license and no network, its answers must be correct,
+and a model with a million parameters must visibly learn from it in a minute. So every answer is computed, every topic
+has its own form of answers ("17 + 25 = 42."), and numbers, names and words are combined so that a hundred thousand rows
+hardly repeat. The same seed gives the same bytes.
 
     python scripts/make_sample.py                                       # rewrite src/sftkit/sample/*.jsonl
     python scripts/make_sample.py --conversations 88000 --turns 4 10 --output big.jsonl
 
-A topic is a function from a random generator to an endless stream of exchanges, each a question with its
-answer. A stream remembers what was said, so that a follow-up ("And for 8 people?") can lean on it.
+A topic is a function from a random generator to an endless stream of exchanges, each a question with its answer. A
+stream has state, so that a follow-up ("And for 8 people?") can refer to an earlier question.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 SAMPLE_DIR = Path(__file__).resolve().parent.parent / "src" / "sftkit" / "sample"
 SEED = 66
 TIMES = "\N{MULTIPLICATION SIGN}"  # not the letter x
-TURNS = (1, 4)  # exchanges a conversation: with a system prompt in the place of one, 2 to 8 messages
+TURNS = (1, 4)  # exchanges per conversation; a system prompt replaces one, so there are 2 to 8 messages
 
 Row = dict[str, Any]
 
 
 class Exchange(NamedTuple):
-    """What a user says and what the assistant answers."""
+    """A question of the user and the answer of the assistant."""
 
     question: str
     answer: str
@@ -42,11 +42,11 @@ Topic = Callable[[Random], Iterator[Exchange]]
 
 
 def _listed(words: str) -> list[str]:
-    """The words of a text: long lists are easier to read and to edit without quotes and commas."""
+    """The words of a text; long lists are easier to read and edit without quotes and commas."""
     return words.split()
 
 
-# --- What the topics talk about -------------------------------------------------------------------
+# --- Material of the topics -------------------------------------------------------------------
 
 NAMES = _listed("""
     Ada Amir Anaïs Björn Chloé Dmitri Elif Emeka Farah Grace Hana Hugo Ines Ivan Jonas José Kofi Lena
@@ -129,7 +129,7 @@ Uruguay|Montevideo|South America|Spanish
 Vietnam|Hanoi|Asia|Vietnamese""".splitlines()
 ]
 
-# dish -> ingredients for one person: (amount, unit); an empty unit counts pieces
+# dish -> ingredients for one person: (amount, unit, name); an empty unit counts pieces
 DISHES: dict[str, list[tuple[int, str, str]]] = {
     "crème brûlée": [(100, "ml", "cream"), (2, "", "egg yolks"), (20, "g", "sugar")],
     "crêpes": [(60, "g", "flour"), (120, "ml", "milk"), (1, "", "eggs")],
@@ -151,7 +151,7 @@ DISHES: dict[str, list[tuple[int, str, str]]] = {
     "tomato pasta": [(100, "g", "pasta"), (120, "g", "tomatoes"), (10, "ml", "olive oil"), (2, "g", "basil")],
 }
 
-# (larger unit, smaller unit, how many of the smaller make the larger)
+# (larger unit, smaller unit, number of smaller units in the larger one)
 UNITS = [
     ("km", "m", 1000), ("m", "cm", 100), ("cm", "mm", 10), ("kg", "g", 1000), ("t", "kg", 1000),
     ("l", "ml", 1000), ("hours", "minutes", 60), ("minutes", "seconds", 60), ("days", "hours", 24),
@@ -252,7 +252,7 @@ FAREWELLS = [
 
 
 def arithmetic(rng: Random) -> Iterator[Exchange]:
-    """Sums, products, divisions without remainder, small stories; now and then on with the last result."""
+    """Sums, products, divisions without remainder, small stories; sometimes a follow-up on the last result."""
     last: int | None = None
     while True:
         kind = rng.randrange(7)
@@ -302,7 +302,7 @@ def _sum_in_steps(rng: Random) -> Exchange:
 
 
 def sequences(rng: Random) -> Iterator[Exchange]:
-    """Which number follows, which is larger, is it even."""
+    """Next number, larger number, even or odd."""
     while True:
         start, step, shown = rng.randint(1, 60), rng.randint(2, 15), rng.randint(3, 5)
         kind = rng.randrange(3)
@@ -353,7 +353,7 @@ def units(rng: Random) -> Iterator[Exchange]:
 
 
 def kitchen(rng: Random) -> Iterator[Exchange]:
-    """Ingredients for a dish and a number of people, one a line; the number changes, or the dish."""
+    """Ingredients for a dish and a number of people, one per line; then the number changes, or the dish."""
     dish, people = "", 0
     while True:
         if dish and rng.random() < 0.4:
@@ -496,7 +496,7 @@ def _written(day: date) -> str:
 
 
 def shopping(rng: Random) -> Iterator[Exchange]:
-    """A receipt, one line an article, and the change."""
+    """A receipt, one line per article, and the change."""
     total = 0
     while True:
         if total and rng.random() < 0.5:
@@ -522,7 +522,7 @@ def _euros(cents: int) -> str:
 
 
 def small_talk(rng: Random) -> Iterator[Exchange]:
-    """Greetings first, then hobbies, places and plans; the user's name is remembered."""
+    """First greetings, then hobbies, places and plans; answers repeat the user's name."""
     name, city = rng.choice(NAMES), rng.choice(CITIES)
     greeting = rng.choice(["Hello", "Hi", "Good morning", "Good evening"])
     yield Exchange(
@@ -555,7 +555,7 @@ def small_talk(rng: Random) -> Iterator[Exchange]:
 
 
 def sftkit(rng: Random) -> Iterator[Exchange]:
-    """How to use sftkit: its words, and commands for the paths and numbers the user names."""
+    """How to use sftkit: its terms, and commands for the paths and numbers in the question."""
     while True:
         directory = f"{rng.choice(['out', 'data', 'runs'])}/{rng.choice(WORDS)}_{rng.randint(1, 99)}"
         config = f"{rng.choice(WORDS)}.yaml"
@@ -616,10 +616,10 @@ TOPICS: dict[str, Topic] = {
 def generate_conversations(
     count: int, seed: int, turns: tuple[int, int] = TURNS, prefix: str = "chat"
 ) -> Iterator[Row]:
-    """Yields `count` conversations, each with `turns` (fewest, most) exchanges of a user and an assistant.
+    """Yield `count` conversations, each with `turns` (fewest, most) exchanges of a user and an assistant.
 
-    A third has a system prompt; in those the most is one exchange fewer, so that a conversation never has
-    more than 2 * turns[1] messages (unless fewest = most). The first rows are the same for every `count`.
+    A third of them have a system prompt and at most one exchange fewer, so that a conversation never has more than
+    2 * turns[1] messages (unless fewest = most). The first rows are the same for every `count`.
     """
     rng = Random(seed)
     for number, topic in zip(range(count), _shuffled_rounds(rng, list(TOPICS)), strict=False):
@@ -627,7 +627,7 @@ def generate_conversations(
 
 
 def _shuffled_rounds(rng: Random, topics: list[str]) -> Iterator[str]:
-    """Every topic once in a random order, again and again: a small file still has all of them."""
+    """All topics in a random order, repeatedly, so that a small file has all of them."""
     while True:
         yield from rng.sample(topics, len(topics))
 
@@ -652,7 +652,7 @@ def _messages(rng: Random, topic: str, turns: tuple[int, int]) -> list[dict[str,
 
 
 def _distinct(stream: Iterator[Exchange], count: int) -> list[Exchange]:
-    """The first `count` exchanges of `stream` without repeated questions: nobody asks one thing twice."""
+    """The first `count` exchanges of `stream` without repeated questions."""
     found: dict[str, Exchange] = {}
     for exchange in stream:
         found.setdefault(exchange.question, exchange)
@@ -669,7 +669,7 @@ REVIEWS = {
 
 
 def sentiment(rng: Random) -> Exchange:
-    """A guest's remark and its sentiment: the one task that comes as pairs only."""
+    """A guest's remark and its sentiment; the only task that is in the pairs alone."""
     label = rng.choice(list(REVIEWS))
     dish, city, verdict = rng.choice(list(DISHES)), rng.choice(CITIES), rng.choice(REVIEWS[label])
     remark = f"We had {dish} in {city}. The meal was {verdict}."
@@ -677,7 +677,7 @@ def sentiment(rng: Random) -> Exchange:
 
 
 def generate_pairs(count: int, seed: int, prefix: str = "pair") -> Iterator[Row]:
-    """Yields `count` input/output pairs: first questions of the topics, and reviews to classify."""
+    """Yield `count` input/output pairs: first questions of the topics, and reviews to classify."""
     rng = Random(seed)
     topics = [*(name for name in TOPICS if name != "small_talk"), "sentiment"]
     for number, topic in zip(range(count), _shuffled_rounds(rng, topics), strict=False):
@@ -695,7 +695,7 @@ def generate_pairs(count: int, seed: int, prefix: str = "pair") -> Iterator[Row]
 
 
 def write_sample(directory: Path) -> None:
-    """Writes the three files that ship with sftkit; no two rows are alike, in a file or across them."""
+    """Write the three bundled files; no two rows are equal, in a file or across files."""
     directory.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()
     write_jsonl(directory / "conversations.jsonl", _unseen(generate_conversations(330, SEED), seen, 320))
@@ -705,7 +705,7 @@ def write_sample(directory: Path) -> None:
 
 
 def _unseen(rows: Iterable[Row], seen: set[str], count: int) -> Iterator[Row]:
-    """The first `count` rows whose content is not in `seen`, to which they are added."""
+    """The first `count` rows whose content is not in `seen`; adds them to it."""
     for row in rows:
         content = json.dumps([row[key] for key in row if key not in ("id", "topic")])
         if count > 0 and content not in seen:
@@ -715,15 +715,15 @@ def _unseen(rows: Iterable[Row], seen: set[str], count: int) -> Iterator[Row]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
-    """Writes one JSON object a line, UTF-8, with the same bytes on every system."""
+    """Write one JSON object per line, UTF-8, with the same bytes on every system."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def main() -> None:
-    """Parses the command line, writes, says what was written."""
+    """Parse the command line, write, and print what was written."""
     parser = argparse.ArgumentParser(description="Write the bundled sample, or any number of conversations like it.")
-    parser.add_argument("--conversations", type=int, help="how many conversations (default: the bundled files)")
+    parser.add_argument("--conversations", type=int, help="number of conversations (default: write the bundled files)")
     parser.add_argument("--output", type=Path, help="the JSONL file for --conversations")
     parser.add_argument("--turns", type=int, nargs=2, default=TURNS, metavar=("FEWEST", "MOST"))
     parser.add_argument("--seed", type=int, default=SEED)

@@ -1,15 +1,14 @@
-"""Trains the small tokenizer that ships with sftkit and writes the bundled model directory around it.
+"""Train the small tokenizer that ships with sftkit, and write the bundled model directory.
 
-Why our own: the demo and the tests must run without a network and without anybody's licence, and a model of
-a million parameters cannot afford a vocabulary of 100,000. It is a byte-level BPE over the bundled sample,
-built the way current chat models build theirs (every byte in the vocabulary, one token a digit, ChatML
-turns), so that what holds for it holds for them. There is no BOS token. The same sample gives the same bytes.
+The demo and the tests must run without a network and without a third-party license, and a model with a million
+parameters cannot afford a vocabulary of 100,000. The tokenizer is a byte-level BPE over the bundled sample, built like
+those of current chat models (every byte in the vocabulary, one token per digit, ChatML turns), so that it behaves like
+them. There is no BOS token. The same sample gives the same bytes.
 
     python scripts/train_tokenizer.py            # rewrite src/sftkit/sample/model/
 
-The directory gets tokenizer.json, tokenizer_config.json, chat_template.jinja and a config.json without
-weights. The three small files are written here and not by `save_pretrained`, so that they do not change with
-the installed version of transformers.
+The directory contains tokenizer.json, tokenizer_config.json, chat_template.jinja and config.json, but no weights. The
+three small files are not written by `save_pretrained`, so that they do not depend on the installed transformers.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ CONTEXT_LENGTH = 2048  # tokens
 
 PAD_TOKEN, TURN_START, EOS_TOKEN = SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
-# How GPT-4 cuts text into words, but with one token a digit: sums are then learned digit by digit.
+# GPT-4's split of text into words, but with one token per digit, so that sums are learned digit by digit.
 WORD_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -73,10 +72,10 @@ CHAT_TEMPLATE = """\
 
 
 def sample_texts(sample_dir: Path) -> Iterator[str]:
-    """Yields every text of the training files; the validation file stays unseen."""
+    """Yield every text of the training files, not of the validation file."""
     for row in _rows(sample_dir / "conversations.jsonl"):
         for message in row["messages"]:
-            yield f"{message['role']}\n{message['content']}"  # as it stands in a turn of the chat template
+            yield f"{message['role']}\n{message['content']}"  # as in a turn of the chat template
     for row in _rows(sample_dir / "pairs.jsonl"):
         yield f"{row['input']} {row['output']}"
 
@@ -88,7 +87,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
-    """Trains a byte-level BPE of VOCAB_SIZE entries; the special tokens have the ids 0, 1, 2."""
+    """Train a byte-level BPE with VOCAB_SIZE entries; the special tokens have the ids 0, 1, 2."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -110,7 +109,7 @@ def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
 
 
 def tokenizer_config() -> dict[str, Any]:
-    """What `AutoTokenizer` needs to know beside tokenizer.json."""
+    """What `AutoTokenizer` needs in addition to tokenizer.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": CONTEXT_LENGTH,
@@ -124,9 +123,8 @@ def tokenizer_config() -> dict[str, Any]:
 def model_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """A Llama small enough to learn the sample on two CPU cores in a minute (0.7 million parameters).
 
-    Weights drawn wider than the usual 0.02 learn much faster at this size: after 300 steps (batch 8,
-    learning rate 3e-3) the training loss is 0.93 instead of 1.46. A third layer gives 0.87 and
-    takes 1.4 times as long.
+    An `initializer_range` above the usual 0.02 learns much faster at this size: after 300 steps (batch 8, learning rate
+    3e-3) the training loss is 0.93 instead of 1.46. A third layer gives 0.87 and takes 1.4 times as long.
     """
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -148,11 +146,11 @@ def model_config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def write_model_dir(sample_dir: Path, model_dir: Path) -> None:
-    """Trains on `sample_dir` and writes tokenizer, chat template and model config to `model_dir`."""
+    """Train on `sample_dir`, and write tokenizer, chat template and model config to `model_dir`."""
     model_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(sample_texts(sample_dir))
     if tokenizer.get_vocab_size() != VOCAB_SIZE:
-        raise SystemExit(f"the sample gives only {tokenizer.get_vocab_size()} tokens: it is too small")
+        raise SystemExit(f"the sample is too small: it gives only {tokenizer.get_vocab_size()} tokens")
     tokenizer.save(str(model_dir / "tokenizer.json"))
     (model_dir / "chat_template.jinja").write_bytes(CHAT_TEMPLATE.encode())
     _write_json(model_dir / "tokenizer_config.json", tokenizer_config())
@@ -164,9 +162,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Parses the command line, writes, says what was written."""
+    """Parse the command line, write, and print what was written."""
     parser = argparse.ArgumentParser(description="Train the bundled tokenizer on the bundled sample.")
-    parser.add_argument("--sample", type=Path, default=SAMPLE_DIR, help="where the sample's JSONL files are")
+    parser.add_argument("--sample", type=Path, default=SAMPLE_DIR, help="directory of the sample's JSONL files")
     parser.add_argument("--output", type=Path, default=SAMPLE_DIR / "model", help="the model directory to write")
     options = parser.parse_args()
     write_model_dir(options.sample, options.output)
