@@ -1,7 +1,7 @@
-"""Writes docs/reference.md from the config dataclasses and the handlers, so that the page cannot drift from the code.
+"""Write docs/reference.md from the config dataclasses and the handlers.
 
-python scripts/make_reference.py            # writes docs/reference.md
-python scripts/make_reference.py --check    # exits 1 when the page is not what the code says
+python scripts/make_reference.py            # write docs/reference.md
+python scripts/make_reference.py --check    # exit with code 1 if the page is out of date
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 
 
 def main() -> int:
-    """Write the page, or compare it with what would be written."""
+    """Write the page, or check it."""
     text = "\n".join(_lines()) + "\n"
     if "--check" in sys.argv[1:]:
         return 0 if PAGE.read_text(encoding="utf-8") == text else 1
@@ -33,25 +33,26 @@ def main() -> int:
 def _lines() -> Iterator[str]:
     yield "# Reference"
     yield ""
-    yield "Made by `python scripts/make_reference.py` from the code; change it there."
+    yield "Generated from the code by `python scripts/make_reference.py`."
     yield ""
-    yield "Every key may be given as `--key value`, `--key=value` or `key=value`, with dashes or underscores, nested"
-    yield "ones dotted and with list indices (`datasets[0].sampling=0.3`), or in a YAML or JSON file (`--config`,"
-    yield "repeatable). Defaults give way to the data config, that to `--config` files in order, those to the command"
-    yield "line. A list takes several values (`--training_data_path a.jsonl b.jsonl`), or the option several times."
+    yield "Set a key on the command line as `--key value`, `--key=value` or `key=value`, with dashes or underscores;"
+    yield "nested keys with dots and list indices (`datasets[0].sampling=0.3`). Or set it in a YAML or JSON file"
+    yield "(`--config`, repeatable). The command line overrides `--config` files, later files override earlier ones, and"
+    yield "those override the data config. A list takes several values (`--training_data_path a.jsonl b.jsonl`), or the"
+    yield "option several times."
     yield ""
-    yield "In files, `${other.key}` stands for another key and `${oc.env:NAME}` for a variable of the environment (a"
-    yield "backslash before it makes it text). Any other `${` is text, and so is every one in a template."
+    yield "In files, `${other.key}` refers to another key and `${oc.env:NAME}` to an environment variable (put a backslash"
+    yield "before it to make it text). Any other `${` is text, and so is every `${` in a template."
     yield ""
     yield "## Keys of all commands"
     yield from _table(options_of(DataOptions))
     shared = {option.name for option in options_of(DataOptions)}
     for name, schema in (("preprocess", PreprocessConfig), ("inspect-shards", InspectConfig), ("train", TrainConfig)):
         yield ""
-        yield f"## Keys of `sftkit {name}` besides"
+        yield f"## Additional keys of `sftkit {name}`"
         if name == "train":
             yield ""
-            yield "Every field of `transformers.TrainingArguments` is a key too; see [training](training.md)."
+            yield "Every field of `transformers.TrainingArguments` is a key, too; see [training](training.md#settings)."
         yield from _table([option for option in options_of(schema) if option.name not in shared])
     for title, section in (
         ("`dataprocessor`", ProcessorConfig),
@@ -65,9 +66,9 @@ def _lines() -> Iterator[str]:
     yield ""
     yield "## Handlers"
     yield ""
-    yield "Their arguments stand in `arguments.fn_kwargs` (or directly in `arguments`). Every handler also takes"
-    yield "`arguments.remove_columns`: `all` drops every column that the handler did not write, a list drops those"
-    yield "named. `batched`, `batch_size` and `num_proc` are accepted and change nothing in the result."
+    yield "Arguments go into `arguments.fn_kwargs` (or directly into `arguments`). Every handler also takes"
+    yield "`arguments.remove_columns`: `all` drops every column that the handler did not write, a list drops the named"
+    yield "ones. `batched`, `batch_size` and `num_proc` are accepted but do not change the result."
     for name, handler in HANDLERS.items():
         yield ""
         yield f"### `{name}`"
@@ -77,13 +78,13 @@ def _lines() -> Iterator[str]:
     yield ""
     yield "### `package.module:function`"
     yield ""
-    yield "Your own function: `function(row, **fn_kwargs)` gets a row as a dict and returns the row that takes its"
-    yield "place, or `None` to drop it; any mapping will do, such as what a tokenizer's call returns. A parameter named"
-    yield "`tokenizer` gets the tokenizer. Modules of the working directory are found."
+    yield "Your own function: `function(row, **fn_kwargs)` receives a row as a dict and returns the row that replaces it,"
+    yield "or `None` to drop it. It may return any mapping, such as the result of a tokenizer call. A parameter named"
+    yield "`tokenizer` receives the tokenizer. Modules in the working directory are found."
     yield ""
-    yield "## Other names that are accepted"
+    yield "## Other accepted names"
     yield ""
-    yield "| name | is |"
+    yield "| name | same as |"
     yield "| --- | --- |"
     for section_name, names in aliases.KEY_ALIASES.items():
         prefix = f"{section_name}." if section_name else ""
