@@ -1,1 +1,1 @@
-"""Speed and memory of sftkit, against peers and floors: `python -m benchmarks.run`. See docs/performance.md."""
+"""Speed and memory of sftkit, compared with peers and floors: `python -m benchmarks.run`. See docs/performance.md."""

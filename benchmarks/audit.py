@@ -1,6 +1,6 @@
-"""How many tokens the audit checks in a second on one core: `python -m benchmarks.audit [SHARDS TOKENIZER]`.
+"""Tokens per second that the audit checks on one core: `python -m benchmarks.audit [SHARDS TOKENIZER]`.
 
-Without shards it builds some from the bundled sample's conversations. Digests (for duplicates) are timed apart.
+Without shards, it builds some from the sample's conversations. Digests (for duplicates) are timed separately.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sftkit.core.transformers_import import import_transformers_without_torch
 _TOKENS = 20_000_000
 _ROWS = 20_000
 _BATCH = 250_000
-"""Tokens that a worker checks at once, roughly."""
+"""About as many tokens as a worker checks at once."""
 
 
 def main() -> None:
-    """Print the speed of learning, checking and digesting."""
+    """Print the speed of learning expectations, checking rows and computing digests."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shards", nargs="?", type=Path)
     parser.add_argument("tokenizer", nargs="?", default="sample:model")
@@ -62,9 +62,9 @@ def _measure(shards: Path, name: str) -> None:
 
     tokenizer = load_tokenizer(TokenizerSpec(name))
     began = time.perf_counter()
-    making = RowOrigin(CONVERSATIONS, trains_all=False, variables={})
-    norms = learn_expectations(tokenizer, making, stop_tokens(tokenizer, name))
-    sys.stdout.write(f"learning the norms: {time.perf_counter() - began:.3f} s\n")
+    origin = RowOrigin(CONVERSATIONS, trains_all=False, variables={})
+    expected = learn_expectations(tokenizer, origin, stop_tokens(tokenizer, name))
+    sys.stdout.write(f"learning the expectations: {time.perf_counter() - began:.3f} s\n")
     rows = [row for path in sorted(shards.glob("*.parquet"))[:1] for row in _rows(path)][:_ROWS]
     batches, size = [], 0
     batch: list[tuple[np.ndarray, np.ndarray]] = []
@@ -76,9 +76,9 @@ def _measure(shards: Path, name: str) -> None:
             batch, size = [], 0
     batches += [_as_columns(batch)] if batch else []
     tokens = sum(len(ids.values) for ids, _ in batches)
-    sys.stdout.write(f"{tokens:,} tokens in {len(batches)} batches, {tokens / len(rows):.0f} a row\n")
+    sys.stdout.write(f"{tokens:,} tokens in {len(batches)} batches, {tokens / len(rows):.0f} per row\n")
     for what, work in (
-        ("checks", lambda ids, labels: check_rows(ids, labels, labels != IGNORE_INDEX, norms)),
+        ("checks", lambda ids, labels: check_rows(ids, labels, labels != IGNORE_INDEX, expected)),
         ("digests", lambda ids, labels: row_digests(ids)),
     ):
         done = 0
@@ -88,7 +88,7 @@ def _measure(shards: Path, name: str) -> None:
                 work(ids, labels)
             done += tokens
         seconds = time.process_time() - began
-        sys.stdout.write(f"{what}: {done / seconds / 1e6:.1f} million tokens a second\n")
+        sys.stdout.write(f"{what}: {done / seconds / 1e6:.1f} million tokens per second\n")
 
 
 def _rows(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:

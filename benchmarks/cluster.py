@@ -1,7 +1,7 @@
-"""Ray against the pool of processes, on one machine: whole commands and their stages, in turns.
+"""Ray compared with local worker processes, on one machine: whole commands and their stages, alternating.
 
-`python -m benchmarks.cluster --rows 88000`; a cluster of this machine is started and ended by every command of Ray's.
-With `--address` the commands of Ray's go to a cluster that is there, and `--output` is where all its nodes see it.
+`python -m benchmarks.cluster --rows 88000`; every Ray command starts and stops a cluster on this machine. With
+`--address`, it uses a running cluster, and `--output` is a directory that all nodes see.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _STAGES = ("plan", "stage", "write")
 
 
 def main() -> None:
-    """Run both executors in turns and print a table of medians."""
+    """Run both executors alternately and print a table of medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=88_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokenizer", default="sample:model")
-    parser.add_argument("--address", help="ray_address of a cluster that is there")
-    parser.add_argument("--output", type=Path, help="an existing directory for what is made")
+    parser.add_argument("--address", help="ray_address of a running cluster")
+    parser.add_argument("--output", type=Path, help="an existing directory for the output")
     given = parser.parse_args()
     address = [] if given.address is None else [f"--ray_address={given.address}"]
     executors = {"local": [], "ray": ["--executor=ray", *address]}
@@ -47,7 +47,7 @@ def main() -> None:
             path.read_bytes() == Path(scratch, "ray", path.name).read_bytes()
             for path in Path(scratch, "local").glob("*.parquet")
         )
-    sys.stdout.write(f"{given.rows:,} conversations, {size:.0f} MB; the same bytes: {same}\n\n")
+    sys.stdout.write(f"{given.rows:,} conversations, {size:.0f} MB; byte-identical: {same}\n\n")
     sys.stdout.write("| seconds | local | ray | ratio |\n| --- | ---: | ---: | ---: |\n")
     for what in ("command", *_STAGES):
         local, ray = (statistics.median(took[what] for took in seconds[name]) for name in executors)

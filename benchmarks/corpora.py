@@ -1,4 +1,4 @@
-"""The data that is measured on: conversations and pairs from the sample's generator, kept between runs."""
+"""The data of the benchmarks: conversations and pairs from the sample's generator, kept between runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ sys.path.insert(0, str(_SCRIPTS))
 import make_sample  # noqa: E402 (a script, in no package)
 
 TURNS = (4, 10)
-"""Exchanges a conversation: fewest and most."""
+"""Exchanges per conversation: fewest and most."""
 _LENGTHS = [1] * 200 + [20] * 10 + [500]
-"""The ragged corpus: how many conversations are joined to one row, again and again."""
+"""The ragged corpus: number of conversations joined to one row, repeatedly."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A file of rows. kind: conversations or pairs, which says what the columns are."""
+    """A file of rows. kind: `conversations` or `pairs`, which decides the columns."""
 
     kind: str
     path: Path
@@ -38,7 +38,7 @@ class Corpus:
 
     @property
     def options(self) -> list[str]:
-        """What `sftkit preprocess` has to be told."""
+        """Options for `sftkit preprocess`."""
         columns = ["--input_field_name", "input", "--output_field_name", "output"]
         if self.kind == "conversations":
             columns = ["--dataset_conversation_field", "messages"]
@@ -58,7 +58,7 @@ def pairs(work: Path, count: int) -> Corpus:
 
 
 def one_row_group(work: Path, count: int) -> Corpus:
-    """The conversations as a Parquet file that has a single row group."""
+    """The conversations as a Parquet file with a single row group."""
     path = _kept(work, f"one-row-group-{count}.parquet", lambda path: _write_parquet(path, _conversations(count)))
     return Corpus("conversations", path, count)
 
@@ -70,12 +70,12 @@ def ragged(work: Path, count: int) -> Corpus:
 
 
 def own_file(path: Path) -> Corpus:
-    """Conversations of the user's own: a JSONL file with a `messages` column."""
+    """The user's conversations: a JSONL file with a `messages` column."""
     return Corpus("conversations", path, count_lines(path))
 
 
 def count_lines(path: Path) -> int:
-    """Lines of a file."""
+    """The number of lines of a file."""
     with path.open("rb") as file:
         return sum(1 for _ in file)
 
@@ -87,7 +87,7 @@ def first_rows(path: Path, count: int) -> list[Row]:
 
 
 def conversations_of(count: int, turns: tuple[int, int]) -> Iterator[Row]:
-    """Conversations of so many exchanges, fewest and most."""
+    """Conversations with `turns` (fewest, most) exchanges."""
     return make_sample.generate_conversations(count, make_sample.SEED, turns)
 
 
@@ -117,7 +117,7 @@ def _write_parquet(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _kept(work: Path, name: str, write: Callable[[Path], None]) -> Path:
-    """The file of that name made by this version of the generator and of this module; written unless it is there."""
+    """The file of that name from this version of the generator and of this module; written if it does not exist."""
     sources = (_SCRIPTS / "make_sample.py").read_bytes() + Path(__file__).read_bytes()
     directory = work / f"corpora-{hashlib.sha256(sources).hexdigest()[:8]}"
     path = directory / name

@@ -1,11 +1,11 @@
-"""The steps that no data preparation can do without, each alone and on one core.
+"""The unavoidable steps of data preparation, each alone and on one core.
 
     python -m benchmarks.floors --data FILE --tokenizer DIRECTORY --shards DIRECTORY --result FILE
 
 Parsing the JSON lines, rendering the chat template, encoding the text, and writing the token columns as Parquet, each
-by the fastest means that gives the same result. What is timed is the one call, garbage collection as Python has it;
-reading the file, building the input of the next step and all else is not. The corpus is gone through in slices, so
-that memory stays bounded; every step is done three times, and the fastest of the three passes counts.
+in the fastest way that gives the same result. Only these calls are timed, with Python's default garbage collection, not
+reading the file or building the input of the next step. The corpus is processed in slices, so that memory is bounded;
+every step runs three times, and the fastest pass counts.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _CHECKED = 100
 
 
 class Stopwatch:
-    """Adds up the seconds of named steps, one sum a pass."""
+    """Sums up the seconds of named steps, one sum per pass."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * PASSES)
 
     def time(self, step: str, call: Callable[[], T]) -> T:
-        """Make a call once a pass; the result of the last."""
+        """Make a call once per pass; return the last result."""
         for number in range(PASSES):
             start = time.perf_counter()
             result = call()
             self._sums[step][number] += time.perf_counter() - start
             if number < PASSES - 1:
-                del result  # what is freed here is not freed within the next pass
+                del result  # free it here, not within the next pass
         return result
 
     def best(self) -> dict[str, float]:
-        """Seconds of each step's fastest pass."""
+        """Seconds of the fastest pass of each step."""
         return {step: min(sums) for step, sums in self._sums.items()}
 
 
@@ -80,7 +80,7 @@ def text_floors(data: Path, tokenizer: PreTrainedTokenizerBase, directory: str) 
 
 
 def write_floor(shards: Path) -> float:
-    """Write the token columns of finished shards as they were written: zstd, the same row groups."""
+    """Write the token columns of finished shards again in the same way: zstd, the same row groups."""
     import pyarrow.parquet as pq
 
     watch = Stopwatch()
@@ -123,15 +123,15 @@ def _parser(name: str) -> Callable[[str], Row]:
 
 
 def _renderer(tokenizer: PreTrainedTokenizerBase, sample: list[Row]) -> tuple[str, Callable[[Any], str]]:
-    """minijinja with the template as it is, where that renders what transformers renders; else transformers."""
+    """minijinja with the unmodified template, if its output equals that of transformers; else transformers."""
 
-    def plainly(messages: Any) -> str:
+    def reference(messages: Any) -> str:
         return tokenizer.apply_chat_template(messages, tokenize=False)
 
     try:
         import minijinja
     except ImportError:
-        return "transformers", plainly
+        return "transformers", reference
     environment = minijinja.Environment(trim_blocks=True, lstrip_blocks=True)
     given = dict(tokenizer.special_tokens_map)
 
@@ -140,16 +140,16 @@ def _renderer(tokenizer: PreTrainedTokenizerBase, sample: list[Row]) -> tuple[st
 
     try:
         environment.add_template("chat", tokenizer.chat_template)
-        same = all(render(row["messages"]) == plainly(row["messages"]) for row in sample)
+        same = all(render(row["messages"]) == reference(row["messages"]) for row in sample)
     except minijinja.TemplateError:
         same = False
-    return ("minijinja", render) if same else ("transformers", plainly)
+    return ("minijinja", render) if same else ("transformers", reference)
 
 
 def _encoder(
     tokenizer: PreTrainedTokenizerBase, directory: str, sample: list[Row]
 ) -> tuple[str, Callable[[list[str]], Any]]:
-    """gigatoken on one thread, where it gives the ids that the tokenizer gives; else tokenizers on one thread."""
+    """gigatoken on one thread, if it gives the same ids as the tokenizer; else tokenizers on one thread."""
     texts = [tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in sample]
     expected = tokenizer(texts, add_special_tokens=False)["input_ids"]
     try:
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="JSONL with a messages column")
     parser.add_argument("--tokenizer", required=True, help="directory")
-    parser.add_argument("--shards", type=Path, required=True, help="what sftkit made of the data")
+    parser.add_argument("--shards", type=Path, required=True, help="the shards that sftkit wrote from the data")
     parser.add_argument("--result", type=Path, required=True)
     options = parser.parse_args()
 

@@ -1,8 +1,8 @@
-"""What it saves to run the output head only where there is a loss: `python -m benchmarks.head [--tokens N]`.
+"""Savings from running the output head only where there is a loss: `python -m benchmarks.head [--tokens N]`.
 
-One flat batch of 4,096 tokens, a share of which carries a loss, through a Llama of four layers of width 256 with a
-vocabulary of 49,152, forward and backward, in float32 on the CPU; each way in a process of its own, for its peak
-memory.
+One flat batch of 4,096 tokens, a share of which carries a loss, through a Llama with four layers of width 256 and a
+vocabulary of 49,152, forward and backward, in float32 on the CPU; each variant in a separate process, to measure its
+peak memory.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ _LENGTH = 256  # of a sequence
 
 
 def main() -> None:
-    """Print seconds a batch and peak memory, with the whole head and with the positions that are trained."""
+    """Print seconds per batch and peak memory, with the whole head and with the trained positions only."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--result", type=Path, help="for one way alone: where to write what it took")
-    parser.add_argument("way", nargs="?", choices=("whole", "trimmed"))
+    parser.add_argument("--result", type=Path, help="measure one variant, and write the result here")
+    parser.add_argument("variant", nargs="?", choices=("whole", "trimmed"))
     parser.add_argument("share", nargs="?", type=float)
     options = parser.parse_args()
     if options.result is not None:
-        options.result.write_text(json.dumps(_measured(options.way, options.share, options.tokens)), encoding="utf-8")
+        options.result.write_text(
+            json.dumps(_measured(options.variant, options.share, options.tokens)), encoding="utf-8"
+        )
         return
     for share in _SHARES:
-        whole, trimmed = (run_module("head", "--tokens", options.tokens, way, share) for way in ("whole", "trimmed"))
+        whole, trimmed = (
+            run_module("head", "--tokens", options.tokens, variant, share) for variant in ("whole", "trimmed")
+        )
         sys.stdout.write(
             f"{share:4.0%} trained: {whole['seconds']:.2f} s -> {trimmed['seconds']:.2f} s "
             f"({whole['seconds'] / trimmed['seconds']:.2f} times), "
@@ -44,7 +48,7 @@ def main() -> None:
         )
 
 
-def _measured(way: str, share: float, tokens: int) -> dict[str, float]:
+def _measured(variant: str, share: float, tokens: int) -> dict[str, float]:
     import torch
     from transformers import LlamaForCausalLM, set_seed
 
@@ -59,7 +63,7 @@ def _measured(way: str, share: float, tokens: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     ids = [generator.integers(0, settings.vocab_size, _LENGTH, np.int32) for _ in range(tokens // _LENGTH)]
     labels = [np.where(generator.random(_LENGTH) < share, row, np.int32(IGNORE_INDEX)) for row in ids]
-    batch = FlatCollator(way == "trimmed")([TokenSequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
+    batch = FlatCollator(variant == "trimmed")([TokenSequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
     model = LlamaForCausalLM(settings)
     items = torch.tensor(batch.counts.trained_tokens)
     seconds = []

@@ -1,6 +1,6 @@
-"""Load: very many short rows, very long rows, very many files, very many shards; what each takes of memory and files.
+"""Load: very many short rows, very long rows, very many files, very many shards; the memory and open files of each.
 
-`python -m benchmarks.load rows --count 20000000` and so on; `--open-files` is `ulimit -n` for the command.
+For example `python -m benchmarks.load rows --count 20000000`; `--open-files` sets `ulimit -n` for the command.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _LONG = 50_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """One load. count: of what is many. make: writes `count` of it below a directory, and gives the options that
-    preprocess it.
-    """
+    """One kind of load."""
 
     count: int
+    """Default number of rows, files or shards."""
     make: Callable[[Path, int], list[str]]
+    """Writes `count` of them below a directory, and returns the options to preprocess them."""
 
 
 def main() -> None:
-    """Make the input of one case, run the commands on it, print a table."""
+    """Write the input of one case, run the commands on it, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("case", choices=CASES)
-    parser.add_argument("--count", type=int, help="of what is many")
+    parser.add_argument("--count", type=int, help="number of rows, files or shards")
     parser.add_argument("--tokenizer", default="sample:model")
     parser.add_argument("--open-files", type=int, default=256, help="ulimit -n of the command")
-    parser.add_argument("--work", type=Path, help="an existing directory on a disk with room")
+    parser.add_argument("--work", type=Path, help="an existing directory on a disk with enough space")
     parser.add_argument("--inspect", action="store_true", help="also a dry run, inspect-shards and its audit")
     parser.add_argument("options", nargs="*", help="more options of preprocess, after --")
     given = parser.parse_args()
@@ -80,7 +80,7 @@ def _line(name: str, took: Watched) -> str:
 
 
 def _pair(number: int) -> str:
-    """An input and an output of some forty characters, hardly two of them alike."""
+    """An input and an output of about forty characters; hardly two are equal."""
     words = [_WORDS[number // len(_WORDS) ** place % len(_WORDS)] for place in range(3)]
     return f'{{"input":"{number}? {words[0]}","output":"{words[1]} {words[2]}."}}\n'
 
@@ -97,7 +97,7 @@ def _many_rows(directory: Path, count: int) -> list[str]:
 
 
 def _many_mixed(directory: Path, count: int) -> list[str]:
-    """The same rows shuffled, split and packed: every shard takes rows of every unit."""
+    """The same rows shuffled, split and packed: every shard has rows of every unit."""
     config = {
         "dataprocessor": {"type": "default", "seed": 66},
         "datasets": [
@@ -138,7 +138,7 @@ def _many_shards(directory: Path, count: int) -> list[str]:
 
 
 def _long_rows(directory: Path, count: int) -> list[str]:
-    """Conversations of one very long message, and of very many short ones, in three kinds of files."""
+    """Conversations with one very long message, or very many short ones, in three kinds of files."""
     rows = [_long_message(number) if number % 2 == 0 else _many_messages(number) for number in range(count)]
     _lines_into(directory / "a.jsonl", (json.dumps(row) + "\n" for row in rows))
     (directory / "b.json").write_text(json.dumps(rows), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""What a mask costs on top of rendering and encoding, on one core: `python -m benchmarks.masking [TOKENIZER ...]`.
+"""Cost of a mask compared with rendering and encoding, on one core: `python -m benchmarks.masking [TOKENIZER ...]`.
 
 Conversations of four to ten exchanges. The same engines render and encode with marks and spans (`find_trained_spans`,
-`encode_conversations`) and without (`render`, `encode`); nothing is made a second time. Batches alternate, and the
-median of the ratios of rounds counts, so that a busy machine slows both alike. The promise is 15 % at most.
+`encode_conversations`) and without (`render`, `encode`), without verification. Batches alternate, and the median of the
+ratios of all rounds counts, so that a busy machine slows both equally. The target is at most 15 %.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "tokenizers" / "qwen3"
 _ENGINES = {"auto": frozenset[str](), "reference": frozenset({ENCODER, RENDERER})}
-_BATCH = 256  # rows, about as many as a pipeline has at once
-_PROMISE = 0.15
+_BATCH = 256  # rows, about as many as a pipeline processes at once
+_TARGET = 0.15
 
 Rows = list[dict[str, Any]]
 Work = Callable[[Rows], object]
 
 
 def main() -> None:
-    """Print a table: microseconds a row, and what is extra."""
+    """Print a table: microseconds per row, and the extra cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tokenizers", nargs="*", default=["sample:model", *([str(_SHARED)] * _SHARED.is_dir())])
     parser.add_argument("--rows", type=int, default=1000)
@@ -44,40 +44,41 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import_transformers_without_torch()
     rows = first_rows(conversations(options.work, options.rows).path, options.rows)
-    _print("tokenizer", "engine", "what", "plain", "masked", "extra", "promise")
+    _print("tokenizer", "engine", "what", "plain", "masked", "extra", "target")
     for name in options.tokenizers:
         for engine, given_up in _ENGINES.items():
-            box = ChatTokenizer(
+            tokenizer = ChatTokenizer(
                 ChatTokenizerSpec(TokenizerSpec(name), "assistant", EnginePolicy(given_up, verify_fraction=0.0))
             )
-            for what, (plain, masked) in _works(box).items():
-                seconds = [_both(plain, masked, rows) for _ in range(options.rounds + 1)][1:]  # the first one warms up
+            for what, (plain, masked) in _works(tokenizer).items():
+                rounds = [_both(plain, masked, rows) for _ in range(options.rounds + 1)]
+                seconds = rounds[1:]  # the first one warms up
                 extra = median(masked / plain for plain, masked in seconds) - 1
                 times = [f"{median(each) / len(rows) * 1e6:.0f} us" for each in zip(*seconds, strict=True)]
-                kept = ("kept" if extra <= _PROMISE else "BROKEN") if what == "whole" else ""
-                _print(Path(name).name, engine, what, *times, f"{extra:+.1%}", kept)
+                verdict = ("met" if extra <= _TARGET else "MISSED") if what == "whole" else ""
+                _print(Path(name).name, engine, what, *times, f"{extra:+.1%}", verdict)
 
 
-def _works(box: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
-    """Each step without and with a mask, by name; `screened` adds what the handler does besides."""
+def _works(tokenizer: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
+    """Each step without and with a mask, by name; `screened` includes the other work of the handler."""
 
     def render(rows: Rows) -> list[str]:
-        return [box.render(row, "messages") for row in rows]
+        return [tokenizer.render(row, "messages") for row in rows]
 
     def find(rows: Rows) -> list[tuple[str, list[tuple[int, int]]]]:
-        return [box.find_trained_spans(row, "messages") for row in rows]
+        return [tokenizer.find_trained_spans(row, "messages") for row in rows]
 
     def encode_masked(turns: list[tuple[str, list[tuple[int, int]]]]) -> object:
-        return box.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
+        return tokenizer.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
 
     def screened(rows: Rows) -> object:
-        turns = find([box.screen(row, "messages")[0] for row in rows])
+        turns = find([tokenizer.screen(row, "messages")[0] for row in rows])
         for row in rows:
-            box.has_prompt_mismatch(row, "messages")
+            tokenizer.has_prompt_mismatch(row, "messages")
         return encode_masked(turns)
 
     def plain(rows: Rows) -> object:
-        return box.encode(render(rows))
+        return tokenizer.encode(render(rows))
 
     return {
         "rendering": (render, find),
@@ -87,7 +88,7 @@ def _works(box: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
 
 
 def _both(plain: Work, masked: Work, rows: Rows) -> tuple[float, float]:
-    """Seconds of each, batch by batch in turn."""
+    """Seconds of each, alternating batch by batch."""
     seconds = [0.0, 0.0]
     gc.collect()
     for place in range(0, len(rows), _BATCH):

@@ -1,4 +1,4 @@
-"""Peak memory of a process and of its largest worker."""
+"""Peak memory of a process and its largest worker."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _INTERVAL = 0.05
 
 @dataclass(frozen=True)
 class Peaks:
-    """Largest resident size in bytes of the main process and of any process below it (0: there was none)."""
+    """Largest resident size in bytes of the main process and of any descendant (0 without descendants)."""
 
     main: int
     worker: int
 
 
 def watch(command: list[str]) -> Peaks:
-    """Run a command and look at the high-water marks of its processes every 50 ms.
+    """Run a command and read the high-water marks of its processes every 50 ms.
 
-    The kernel keeps the mark; only what a process gains in its very last 50 ms can be missed.
+    The kernel keeps the mark; only growth in the last 50 ms of a process can be missed.
 
     Raises:
         ContestantError: it failed.
@@ -35,7 +35,7 @@ def watch(command: list[str]) -> Peaks:
         process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
         while process.poll() is None:
             for pid in [process.pid, *_below(process.pid)]:
-                # The newest reading replaces the one before: between fork and exec a child shows its parent's mark.
+                # Keep the latest reading: between fork and exec, a child has its parent's mark.
                 marks[pid] = _high_water(pid) or marks.get(pid, 0)
             time.sleep(_INTERVAL)
         if process.returncode != 0:
@@ -46,7 +46,7 @@ def watch(command: list[str]) -> Peaks:
 
 
 def _high_water(pid: int) -> int:
-    """VmHWM in bytes; 0 for a process that is gone."""
+    """VmHWM in bytes; 0 if the process has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, ProcessLookupError):

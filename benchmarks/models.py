@@ -1,4 +1,4 @@
-"""The model that training is measured with."""
+"""The model of the training benchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from transformers import LlamaConfig
 
 
 def small_llama() -> LlamaConfig:
-    """Four layers of width 256 under a vocabulary of 49,152, as that of many a real model: most of it is the head."""
+    """Four layers of width 256 with a vocabulary of 49,152, like many real models: most weights are in the head."""
     return LlamaConfig(
         vocab_size=49_152,
         hidden_size=256,

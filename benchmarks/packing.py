@@ -1,8 +1,8 @@
-"""How long packing takes, and how full the packs are: `python -m benchmarks.packing [ROWS]`, on one core.
+"""Time and fill rate of packing on one core: `python -m benchmarks.packing [ROWS]`.
 
-Lengths are log-normal, as conversations have them, and, for the longest packs, all different as far as whole numbers
-allow, where few rows can be dealt with at once. The floor is numpy sorting the same lengths, which any best-fit
-decreasing must do first.
+Lengths are log-normal, like those of conversations, and, for the longest packs, also uniform, where few rows have the
+same length and can be packed together. The floor is the time numpy takes to sort the same lengths, which any best-fit
+decreasing has to do first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SEED = 7
 
 
 def main() -> None:
-    """Print a line a case: seconds, rows a second, fill, and how the time compares with the floor."""
+    """Print a line per case: seconds, rows per second, fill rate, and the time compared with the floor."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="?", type=int, default=_ROWS)
     rows = parser.parse_args().rows

@@ -1,9 +1,9 @@
-"""Other ways to the same tokens, each on the first rows of a JSONL file: TRL's, and turn by turn with transformers.
+"""Other programs for the same tokens, on the first rows of a JSONL file: TRL, and turn by turn with transformers.
 
     python -m benchmarks.peers trl --data FILE --kind conversations --rows 8800 --tokenizer DIRECTORY --result FILE
 
-Run in a process of its own. What is timed is the preparation alone: not the imports, not the loading of tokenizer,
-model and data, and not the writing of a file.
+Runs in a separate process. Only the preparation is timed, not imports, loading of tokenizer, model and data, or writing
+a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def prepare_with_trl(options: argparse.Namespace, tokenizer: PreTrainedTokenizer
     from trl import SFTConfig, SFTTrainer
 
     class TimedTrainer(SFTTrainer):
-        """Times its own preparation."""
+        """Measures the time of its preparation."""
 
         preparation_seconds = 0.0
 
@@ -71,7 +71,7 @@ def prepare_with_trl(options: argparse.Namespace, tokenizer: PreTrainedTokenizer
 
 
 def prepare_turn_by_turn(options: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Mask each conversation by the lengths of its beginnings, row by row with `apply_chat_template`."""
+    """Mask each conversation by the lengths of its prefixes, row by row with `apply_chat_template`."""
     rows = first_rows(options.data, options.rows)
     start = time.perf_counter()
     prepared = [_turn_by_turn(row["messages"], tokenizer) for row in rows]
@@ -85,7 +85,7 @@ def prepare_turn_by_turn(options: argparse.Namespace, tokenizer: PreTrainedToken
 
 
 def _turn_by_turn(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """Every assistant turn is found by tokenizing the conversation before it, and the one that ends with it."""
+    """Find each assistant turn by tokenizing the conversation before it and the one that ends with it."""
 
     def ids(count: int, prompt: bool = False) -> list[int]:
         return tokenizer.apply_chat_template(
@@ -102,7 +102,7 @@ def _turn_by_turn(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizer
 
 
 def _load(options: argparse.Namespace, scratch: Path) -> Dataset:
-    """The first rows, as `datasets` loads them, with no other columns than TRL needs."""
+    """The first rows as loaded by `datasets`, with only the columns that TRL needs."""
     from datasets import load_dataset
 
     subset = scratch / "rows.jsonl"
@@ -113,7 +113,7 @@ def _load(options: argparse.Namespace, scratch: Path) -> Dataset:
 
 
 def _row_for_trl(row: Row) -> Row:
-    """TRL joins prompt and completion as they are: a space is put between them where sftkit puts one."""
+    """TRL concatenates prompt and completion: add a space where sftkit does."""
     if "messages" in row:
         return {"messages": row["messages"]}
     space = "" if row["input"][-1:].isspace() or row["output"][:1].isspace() else " "
@@ -128,10 +128,10 @@ def _tiny_model(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 def _give_training_template(tokenizer: PreTrainedTokenizerBase, file: Path | None) -> str:
-    """See to it that TRL can tell the assistant's tokens: it needs `{% generation %}` in the template.
+    """Give the tokenizer a template with `{% generation %}`, which TRL needs to find the assistant's tokens.
 
-    TRL exchanges the templates that it knows by itself. For others, one that it would use for the family, or our own
-    for plain ChatML, takes the place of the tokenizer's. Returns which it is.
+    TRL replaces templates that it knows. For others, set TRL's template for the family, or ours for plain ChatML.
+    Returns a description of the template that is used.
     """
     from trl.chat_template_utils import get_training_chat_template, qwen3_training_chat_template
 
@@ -152,7 +152,7 @@ def _give_training_template(tokenizer: PreTrainedTokenizerBase, file: Path | Non
 
 
 def main() -> None:
-    """Parse the command line, run one contestant, write its result."""
+    """Parse the command line, run one program, and write its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("contestant", choices=["trl", "turn-by-turn"])
     parser.add_argument("--data", type=Path, required=True)

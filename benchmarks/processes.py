@@ -1,4 +1,4 @@
-"""Running contestants, each in a process of its own, and timing them."""
+"""Run and time programs, each in a separate process."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
 class ContestantError(Exception):
-    """A process ended otherwise than it should."""
+    """A process failed."""
 
 
 def timed(command: list[str], exit_code: int = 0) -> tuple[float, str]:
-    """Wall-clock seconds of a whole process, and what it printed.
+    """Wall-clock seconds of a whole process, and its output.
 
     Raises:
         ContestantError: it exited with another code.
@@ -42,7 +42,7 @@ def timed(command: list[str], exit_code: int = 0) -> tuple[float, str]:
 
 
 def run_module(module: str, *arguments: object) -> dict[str, Any]:
-    """Run a module of this package; the JSON object that it writes to `--result`, and `process_seconds`."""
+    """Run a module of this package; returns the JSON object that it writes to `--result`, with `process_seconds`."""
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "result.json"
         command = [sys.executable, "-m", f"benchmarks.{module}", "--result", result, *arguments]
@@ -52,7 +52,7 @@ def run_module(module: str, *arguments: object) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SftkitRun:
-    """What `sftkit preprocess` did. seconds: median of the whole process; engine: as the manifest names it."""
+    """A run of `sftkit preprocess`. seconds: median of the whole process; engine: as in the manifest."""
 
     seconds: float
     rows: int
@@ -62,7 +62,7 @@ class SftkitRun:
 
 
 class Sftkit:
-    """Runs `sftkit preprocess`, a few times each, and remembers what it ran."""
+    """Runs `sftkit preprocess`, several times each, and caches the results."""
 
     def __init__(self, tokenizer: str, work: Path, repeats: int) -> None:
         self.tokenizer = tokenizer
@@ -71,13 +71,13 @@ class Sftkit:
         self._runs: dict[tuple[Path, int, str], SftkitRun] = {}
 
     def has_engines(self) -> bool:
-        """Whether this sftkit can be told which engine to use."""
+        """Whether this version of sftkit has the option `--engine`."""
         return "--engine" in timed([*SFTKIT, "preprocess", "--help"])[1]
 
     def arguments(self, corpus: Corpus, workers: int | None, output: Path) -> list[str]:
-        """The command line but for the program; an output directory that is there is removed.
+        """The command line without the program; an existing output directory is deleted.
 
-        The number of workers is left to the program unless given.
+        `workers=None` leaves the number of workers to sftkit.
         """
         shutil.rmtree(output, ignore_errors=True)
         places = ["--tokenizer_name_or_path", self.tokenizer, "--output_dir", str(output)]
@@ -85,7 +85,7 @@ class Sftkit:
         return ["preprocess", *corpus.options, *places, *chosen]
 
     def run(self, corpus: Corpus, workers: int, engine: str = "") -> SftkitRun:
-        """The median of a few runs on that corpus; `engine` is the program's own choice unless given."""
+        """The median of several runs on a corpus; without `engine`, sftkit chooses."""
         key = (corpus.path, workers, engine)
         if key not in self._runs:
             output = self._work / f"shards-{corpus.kind}-{workers}{engine}"

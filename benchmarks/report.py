@@ -1,4 +1,4 @@
-"""What was measured, and how it is shown: on the console, as JSON, and as Markdown."""
+"""The results of a benchmark, on the console, as JSON, and as Markdown."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rich.table import Table
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 _PACKAGES = ["sftkit", "transformers", "tokenizers", "datasets", "pyarrow", "trl", "gigatoken", "minijinja"]
-_COLUMNS = ["", "rows", "seconds", "rows/s", "tokens/s", "figure", "promise", "kept", ""]
+_COLUMNS = ["", "rows", "seconds", "rows/s", "tokens/s", "figure", "target", "met", ""]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A promise: the figure is at least, or at most, so much."""
+    """A target: the figure must be at least, or at most, `value`."""
 
     value: float
     at_least: bool
     unit: str = "x"
 
-    def kept(self, figure: float) -> bool:
-        """Whether a figure keeps the promise."""
+    def met(self, figure: float) -> bool:
+        """Whether a figure meets the target."""
         return figure >= self.value if self.at_least else figure <= self.value
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. figure: what a promise is about, a ratio (x) or seconds (s)."""
+    """One line of the table. figure: the number that a target refers to, a ratio (x) or seconds (s)."""
 
     section: str
     name: str
@@ -52,13 +52,13 @@ class Line:
     note: str = ""
 
     @property
-    def kept(self) -> bool | None:
-        """Whether the promise is kept; None when there is none."""
-        return None if self.limit is None or self.figure is None else self.limit.kept(self.figure)
+    def met(self) -> bool | None:
+        """Whether the target is met; None without a target."""
+        return None if self.limit is None or self.figure is None else self.limit.met(self.figure)
 
     def cells(self) -> list[str]:
         """The line as text, by `_COLUMNS`."""
-        verdict = {True: "kept", False: "NOT KEPT", None: ""}[self.kept]
+        verdict = {True: "met", False: "MISSED", None: ""}[self.met]
         return [
             self.name,
             _count(self.rows),
@@ -74,13 +74,13 @@ class Line:
 
 @dataclass
 class Report:
-    """All that one run of the benchmark found."""
+    """All results of one run of the benchmark."""
 
     command: str
     machine: dict[str, str]
     lines: list[Line] = field(default_factory=list)
     stages: list[tuple[str, str, float]] = field(default_factory=list)
-    """Module, function, seconds: of one worker, the longest first."""
+    """Module, function and seconds in one worker, the longest first."""
 
     def show(self, console: Console) -> None:
         """Print it."""
@@ -91,7 +91,7 @@ class Report:
             table.add_section()
             table.add_row(f"[bold]{section}")
             for line in lines:
-                table.add_row(*line.cells(), style="red" if line.kept is False else None)
+                table.add_row(*line.cells(), style="red" if line.met is False else None)
         console.print(table)
         if self.stages:
             table = Table("where one worker spends its time", "seconds", "share", "mostly in", highlight=False)
@@ -100,7 +100,7 @@ class Report:
             console.print(table)
 
     def stage_rows(self) -> list[tuple[str, str, str, str]]:
-        """Module, seconds, share, and the function that takes most of it; what is under one percent is left out."""
+        """Module, seconds, share, and the function that takes most of it; modules below one percent are omitted."""
         total = sum(seconds for _, _, seconds in self.stages)
         modules: dict[str, list[tuple[float, str]]] = {}
         for module, function, seconds in self.stages:
@@ -114,13 +114,13 @@ class Report:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        lines = [{**asdict(line), "kept": line.kept} for line in self.lines]
+        lines = [{**asdict(line), "met": line.met} for line in self.lines]
         content = {"command": self.command, "machine": self.machine, "lines": lines, "stages": self.stages}
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def markdown(self) -> str:
-        """It as Markdown."""
-        parts = [f"```console\n{self.command}\n```", *_list(self.machine)]
+        """Format it as Markdown."""
+        parts = [f"```console\n# takes several minutes\n{self.command}\n```", *_list(self.machine)]
         for section, lines in groupby(self.lines, key=lambda line: line.section):
             parts += ["", f"### {section}", "", *_markdown_table(_COLUMNS, [line.cells() for line in lines])]
         if self.stages:
@@ -129,7 +129,7 @@ class Report:
         return "\n".join(parts)
 
     def write_into(self, path: Path) -> None:
-        """Put the Markdown between the two marks of a file.
+        """Replace the text between the two marks of a file with the Markdown.
 
         Raises:
             ValueError: the file has no such marks.
@@ -142,7 +142,7 @@ class Report:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on besides the code."""
+    """The machine and the versions that the results depend on."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"model name\s*:\s*(.+)", cpuinfo)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -179,7 +179,7 @@ def _list(items: dict[str, str]) -> list[str]:
 
 
 def _markdown_table(columns: list[str], rows: list[Any]) -> list[str]:
-    """The table without the columns that are empty throughout."""
+    """The table without empty columns."""
     used = [place for place, name in enumerate(columns) if place == 0 or any(row[place] for row in rows)]
     numeric = {"rows", "seconds", "rows/s", "tokens/s", "figure", "share"}
     header = [columns[place] for place in used]

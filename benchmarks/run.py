@@ -1,8 +1,8 @@
-"""Measure sftkit against its peers, its floors and its promises, and show a table.
+"""Compare sftkit with its peers, its floors and its targets, and show a table.
 
     python -m benchmarks.run --rows 88000 --tokenizer DIRECTORY --write docs/performance.md
 
-What is measured, and how, is told in docs/performance.md.
+docs/performance.md explains what is measured, and how.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .report import Limit, Line, Report, machine
 from .startup import config_error_seconds, help_seconds, ten_rows_seconds
 
 GROUPS = ["conversations", "pairs", "floors", "stages", "startup", "memory"]
-WIDTH = 200  # of the table, when it is printed to a file
+WIDTH = 200  # of the table when it is printed to a file
 WORK = Path(__file__).resolve().parent / ".work"
 
 TRL_LIMIT = Limit(15, at_least=True)
@@ -47,7 +47,7 @@ class Benchmark:
         self.stage_times: list[tuple[str, str, float]] = []
 
     def conversations(self) -> Iterator[Line]:
-        """Multi-turn conversations: sftkit with several workers and with one, TRL, and turn by turn."""
+        """Multi-turn conversations: sftkit with several workers and with one, TRL, turn by turn."""
         corpus = self._chats()
         section = f"Conversations: {corpus.rows:,} rows, {corpus.megabytes:.0f} MB"
         ours, alone = (self.sftkit.run(corpus, workers) for workers in (self.options.workers, 1))
@@ -74,30 +74,30 @@ class Benchmark:
         yield self._peer(section, "TRL's preparation", corpus, ours, TRL_LIMIT)
 
     def floors(self) -> Iterator[Line]:
-        """What each step takes alone, and sftkit against the sum."""
+        """The time of each step alone, and sftkit compared with the sum."""
         corpus, workers = self._chats(), self.options.workers
         ours = self.sftkit.run(corpus, workers)
-        section = "Floors of the conversations: one step alone, on one core"
+        section = "Floors for conversations: each step alone, on one core"
         result = run_module("floors", "--data", corpus.path, "--tokenizer", self.tokenizer, "--shards", ours.output)
         for name, step in result["steps"].items():
             yield Line(section, name, step["seconds"], ours.rows, ours.tokens, note=step["means"])
         total = sum(step["seconds"] for step in result["steps"].values())
         yield Line(section, "sum", total, ours.rows, ours.tokens)
         ratio = ours.seconds / (total / workers)
-        name = f"sftkit, {workers} workers, against sum / {workers}"
+        name = f"sftkit, {workers} workers, compared with sum / {workers}"
         yield _own_line(section, name, ours, ratio, FLOORS_LIMIT)
         for name, seconds in result["other_parsers"].items():
             yield Line(section, f"parse with {name} (not in the sum)", seconds, ours.rows, ours.tokens)
 
     def stages(self) -> Iterator[Line]:
-        """Where one worker spends its time; the result is a table of its own."""
+        """Where one worker spends its time; the result is a separate table."""
         command = self.sftkit.arguments(self._chats(), 1, self.work / "shards-stages")
         self.stage_times = [tuple(place) for place in run_module("stages", *command)["places"]]
         yield from ()
 
     def startup(self) -> Iterator[Line]:
         """Help, an error in the config, ten rows."""
-        section = "Small things: median of 5"
+        section = "Small runs: median of 5"
         for name, seconds, limit in [
             ("sftkit --help", help_seconds(), START_LIMIT),
             ("an error in the data config", config_error_seconds(self.work), START_LIMIT),
@@ -106,8 +106,8 @@ class Benchmark:
             yield Line(section, name, figure=seconds, unit="s", limit=limit)
 
     def memory(self) -> Iterator[Line]:
-        """Peak resident size of the main process and of the largest worker, for ten times the data."""
-        section = f"Peak memory with {self.options.workers} workers: ten times the data against once"
+        """Peak resident memory of the main process and of the largest worker, for ten times the data."""
+        section = f"Peak memory with {self.options.workers} workers: ten times the data compared with once"
         few = self.options.memory_rows
         for name, build in [
             ("JSONL", corpora.conversations),
@@ -119,7 +119,7 @@ class Benchmark:
             for who, low, high in [("main", before.main, after.main), ("worker", before.worker, after.worker)]:
                 sizes = f"{low / 1e6:.0f} MB -> {high / 1e6:.0f} MB"
                 files = f"file of {small.megabytes:.0f} MB -> {large.megabytes:.0f} MB"
-                figure = high / low if low else None  # data that is one unit of work needs no worker
+                figure = high / low if low else None  # data that is one work unit needs no worker
                 yield Line(
                     section,
                     f"{name}: {who}",
@@ -146,7 +146,7 @@ class Benchmark:
         limit: Limit | None,
         processes: int = 1,
     ) -> Line:
-        """Run a peer on as many rows as it is given; rates are compared, rows per second."""
+        """Run a peer, possibly on fewer rows; rows per second are compared."""
         contestant = "trl" if name.startswith("TRL") else "turn-by-turn"
         most = self.options.trl_rows if contestant == "trl" else self.options.turn_by_turn_rows
         rows = min(most or corpus.rows, corpus.rows)
@@ -166,19 +166,21 @@ def _own_line(section: str, name: str, run: SftkitRun, figure: float | None = No
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=88_000, help="conversations to generate (88,000: 100 MB)")
+    parser.add_argument("--rows", type=int, default=88_000, help="number of conversations to generate (88,000: 100 MB)")
     parser.add_argument("--file", type=Path, help="a JSONL file with a messages column, instead of generated ones")
     parser.add_argument("--tokenizer", default="sample:model", help="a directory (default: the bundled tokenizer)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
-    parser.add_argument("--pair-rows", type=int, help="pairs to generate (default: five times --rows)")
-    parser.add_argument("--trl-rows", type=int, help="how many of the rows TRL is given (default: all)")
+    parser.add_argument("--pair-rows", type=int, help="number of pairs to generate (default: five times --rows)")
+    parser.add_argument("--trl-rows", type=int, help="number of rows for TRL (default: all)")
     parser.add_argument("--trl-template", type=Path, help="a chat template with {%% generation %%}, for TRL")
-    parser.add_argument("--turn-by-turn-rows", type=int, default=1000, help="rows for the turn-by-turn way")
-    parser.add_argument("--memory-rows", type=int, help="the smaller of two sizes (default: 18,500, or --rows)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of sftkit, of which the median counts")
-    parser.add_argument("--work", type=Path, default=WORK, help="where corpora and shards are kept")
-    parser.add_argument("--write", type=Path, help="a Markdown file between whose marks the results are put")
+    parser.add_argument("--turn-by-turn-rows", type=int, default=1000, help="number of rows for turn by turn")
+    parser.add_argument(
+        "--memory-rows", type=int, help="number of rows of the smaller size (default: 18,500, or --rows)"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="runs of sftkit; the median counts")
+    parser.add_argument("--work", type=Path, default=WORK, help="directory for corpora and shards")
+    parser.add_argument("--write", type=Path, help="a Markdown file with marks; the results are written between them")
     options = parser.parse_args()
     if not Path(sample_path(options.tokenizer)).is_dir():
         parser.error(f"--tokenizer {options.tokenizer}: no such directory")
@@ -189,7 +191,7 @@ def _options() -> argparse.Namespace:
 
 
 def _command() -> str:
-    """The command line as it was given, but of paths only the last part: where things lie is nobody's concern."""
+    """The command line, with only the last part of absolute paths."""
     return shlex.join(["python", "-m", "benchmarks.run", *(_last_part(word) for word in sys.argv[1:])])
 
 
@@ -198,7 +200,7 @@ def _last_part(word: str) -> str:
 
 
 def main() -> None:
-    """Measure what is asked for, show it, keep it. A group that fails does not keep the others from running."""
+    """Measure, show and save the requested groups. If one group fails, the others still run."""
     options = _options()
     options.work.mkdir(parents=True, exist_ok=True)
     report = Report(_command(), machine())

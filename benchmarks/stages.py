@@ -1,10 +1,10 @@
-"""Where a run of sftkit spends its time, by sampling: a signal every two milliseconds notes where the program is.
+"""A sampling profile of a run of sftkit: a signal every two milliseconds records where the program is.
 
     python -m benchmarks.stages --result FILE preprocess --num_workers 1 ...
 
-A sample counts as long as it is since the last one, for a signal waits until a call into native code is over, and is
-put down to the innermost function of sftkit on the stack (to imports, if one is going on). Garbage collection is
-timed apart. With one worker all of the work is done in this process. Sampling costs one or two percent.
+A sample counts the time since the previous one, because a signal waits until a call into native code returns. It is
+attributed to the innermost sftkit function on the stack (to imports during an import). Garbage collection is timed
+separately. With one worker, all work is done in this process. Sampling costs one or two percent.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Sampler:
     def __init__(self) -> None:
         self.seconds: Counter[tuple[str, str]] = Counter()
         self._last = 0.0
-        self._collecting = 0.0  # when the collection that is going on began
+        self._collecting = 0.0  # start of the current collection
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         gc.callbacks.append(self._on_collection)
         signal.signal(signal.SIGALRM, self._on_signal)
         self._last = time.perf_counter()
         signal.setitimer(signal.ITIMER_REAL, _INTERVAL, _INTERVAL)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop sampling."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         gc.callbacks.remove(self._on_collection)
 
@@ -57,7 +57,7 @@ class Sampler:
             return
         spent = now - self._collecting
         self.seconds["garbage collection", ""] += spent
-        self._last += spent  # the sample that comes next leaves it out
+        self._last += spent  # exclude it from the next sample
 
 
 def _place(frame: FrameType | None) -> tuple[str, str]:
@@ -73,7 +73,7 @@ def _place(frame: FrameType | None) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Run sftkit in this process under the sampler and write what it saw."""
+    """Run sftkit in this process under the sampler, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--result", type=Path, required=True)
     options, arguments = parser.parse_known_args()

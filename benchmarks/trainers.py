@@ -1,7 +1,7 @@
-"""One trainer over one epoch of shards, timed: `python -m benchmarks.trainers --result FILE CONTESTANT SHARDS MODEL`.
+"""Time one epoch of one trainer: `python -m benchmarks.trainers --result FILE CONTESTANT SHARDS MODEL`.
 
 Contestants: `sftkit`, and TRL's SFTTrainer on the same rows as `trl` (its defaults), `trl-lean` (the same without
-gradient checkpointing) and `trl-packed` (its best packing). All train in float32, the same number of rows a step.
+gradient checkpointing) and `trl-packed` (its best packing). All use float32 and the same number of rows per step.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 PACK_LENGTH = 2048
-ROWS = 8  # of a batch, where rows are not packed
+ROWS = 8  # per batch, if rows are not packed
 
 
 def main() -> None:
-    """Train, and write what was done in how many seconds."""
+    """Train, and write seconds and token counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--result", type=Path, required=True)
     parser.add_argument("--bf16", action="store_true", help="on a GPU")

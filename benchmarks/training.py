@@ -1,8 +1,8 @@
-"""Training against TRL's SFTTrainer: `python -m benchmarks.training [--conversations N] [--repeats N]`.
+"""Training compared with TRL's SFTTrainer: `python -m benchmarks.training [--conversations N] [--repeats N]`.
 
 One epoch over the same tokenized conversations, about half of whose tokens carry a loss, with the same small Llama
-(four layers of width 256, a vocabulary of 49,152) in float32: trained tokens a second, which counts neither padding nor
-what is masked. Each contestant runs in a process of its own, in turns; unpacked rows are taken in batches of 8.
+(four layers of width 256, a vocabulary of 49,152) in float32: trained tokens per second, without padding and masked
+tokens. Each contestant runs in a separate process, alternately; unpacked rows are in batches of 8.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CONTESTANTS = {
 
 
 def main() -> None:
-    """Print trained tokens a second of every contestant, and the ratios."""
+    """Print trained tokens per second of every contestant, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--conversations", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=1)
@@ -46,7 +46,7 @@ def main() -> None:
             for name, (contestant, kind, keys) in _CONTESTANTS.items():
                 result = run_module("trainers", contestant, shards[kind], model, *keys)
                 rates[name].append(result["trained_tokens"] / result["seconds"])
-                _say(f"{name}: {_told(result)}")
+                _say(f"{name}: {_summary(result)}")
     _say("")
     medians = {name: statistics.median(found) for name, found in rates.items()}
     for name, rate in medians.items():
@@ -59,25 +59,23 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _told(result: dict[str, Any]) -> str:
+def _summary(result: dict[str, Any]) -> str:
     rate = result["trained_tokens"] / result["seconds"]
-    return (
-        f"{result['trained_tokens']:,} of {result['tokens']:,} tokens in {result['seconds']:.1f} s, {rate:.1f} a second"
-    )
+    return f"{result['trained_tokens']:,} of {result['tokens']:,} tokens in {result['seconds']:.1f} s, {rate:.1f}/s"
 
 
 def _model(work: Path) -> Path:
-    """The configuration of the model, without weights, and the bundled tokenizer."""
+    """The model's config, without weights, and the bundled tokenizer."""
     from transformers import AutoTokenizer
 
     from sftkit.sample import sample_path
 
     from .models import small_llama
 
-    place = work / "model"
-    small_llama().save_pretrained(place)
-    AutoTokenizer.from_pretrained(sample_path("sample:model")).save_pretrained(place)
-    return place
+    folder = work / "model"
+    small_llama().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(sample_path("sample:model")).save_pretrained(folder)
+    return folder
 
 
 def _shards(work: Path, name: str, model: Path, count: int) -> Path:

@@ -1,4 +1,4 @@
-"""A command watched from outside while it runs: memory and open files of its processes, and what it says."""
+"""Watch a command while it runs: memory and open files of its processes, and its number of output lines."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ _INTERVAL = 0.1
 
 @dataclass(frozen=True)
 class Watched:
-    """What a command took.
-
-    main, worker: high-water mark of resident memory, in bytes, of the process and of the largest one below it (0: there
-    was none). together: largest sum over all of them at one time, pages that they share counted once (PSS).
-    main_files, worker_files: most files open at one time, in the same way. lines: what was written to standard error.
-    """
+    """Resources that a command used."""
 
     seconds: float
     main: int
+    """High-water mark of resident memory of the main process, in bytes."""
     worker: int
+    """The same of its largest descendant; 0 without descendants."""
     together: int
+    """Largest sum over all of them at one time, in bytes; shared pages count once (PSS)."""
     main_files: int
+    """Most files open at one time in the main process."""
     worker_files: int
+    """The same in any descendant."""
     lines: int
+    """Lines written to standard error."""
 
 
 def watched(command: list[str], open_files: int) -> Watched:
-    """Run a command under a limit on open files (`ulimit -n`), and look at its processes ten times a second.
+    """Run a command with a limit on open files (`ulimit -n`), and observe its processes ten times per second.
 
     Raises:
         ContestantError: it failed.
@@ -44,10 +45,10 @@ def watched(command: list[str], open_files: int) -> Watched:
     marks: dict[int, int] = {}
     files: dict[int, int] = {}
     together = 0
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryFile("w+") as output:
         limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (open_files, open_files))
         began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=said, preexec_fn=limit)
+        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=errors, preexec_fn=limit)
         while process.poll() is None:
             pids = [process.pid, *_below(process.pid)]
             for pid in pids:
@@ -56,8 +57,8 @@ def watched(command: list[str], open_files: int) -> Watched:
             together = max(together, sum(_kilobytes(pid, "smaps_rollup", "Pss:") for pid in pids))
             time.sleep(_INTERVAL)
         seconds = time.perf_counter() - began
-        said.seek(0)
-        lines = said.readlines()
+        errors.seek(0)
+        lines = errors.readlines()
         if process.returncode != 0:
             raise ContestantError(f"{' '.join(command)} exited with {process.returncode}:\n{''.join(lines)[-4000:]}")
     main, main_files = marks.pop(process.pid), files.pop(process.pid)
@@ -73,7 +74,7 @@ def watched(command: list[str], open_files: int) -> Watched:
 
 
 def _kilobytes(pid: int, file: str, name: str) -> int:
-    """A line of a file in /proc that tells kilobytes, in bytes; 0 for a process that is gone."""
+    """A value in kilobytes from a file in /proc, in bytes; 0 if the process has ended."""
     with suppress(OSError):
         text = Path(f"/proc/{pid}/{file}").read_text(encoding="ascii", errors="replace")
         for line in text.splitlines():
@@ -84,7 +85,7 @@ def _kilobytes(pid: int, file: str, name: str) -> int:
 
 def _open_files(pid: int) -> int:
     with suppress(OSError):
-        return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - the entries are gone before a Path could be used
+        return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - entries may vanish before a Path is used
     return 0
 
 

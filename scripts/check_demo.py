@@ -29,7 +29,9 @@ def main() -> None:
     well_formed = [re.fullmatch(form, answers[prompt].strip()) is not None for prompt, form in FORMS.items()]
     if sum(well_formed) < SMALLEST_SHARE * len(FORMS):
         sys.exit(f"no answer has the form of the answers in the sample: {answers}")
-    print(f"the demo learned: validation loss {losses[0]:.3f} -> {losses[-1]:.3f}, {sum(well_formed)} answers in the expected form")
+    print(
+        f"the demo learned: validation loss {losses[0]:.3f} -> {losses[-1]:.3f}, {sum(well_formed)} well-formed answers"
+    )
 
 
 def _lines(path: Path) -> list[dict]:
