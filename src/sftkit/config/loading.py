@@ -21,6 +21,7 @@ from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.config_files import extract_resolved_config, read_json, read_yaml
 from sftkit.config.fields import is_literal, panel_of
 from sftkit.config.schema import ProcessorConfig
+from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError, UsageError
 from sftkit.sample import sample_path
 
@@ -296,8 +297,3 @@ def _yaml_place(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     place = f"{mark.line + 1}:{mark.column + 1}: " if mark else " "
     return f"{place}not valid YAML: {error.problem or error.context or 'broken structure'}"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the name of its class."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from sftkit.core.error_text import single_line
 from sftkit.errors import ConfigError
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Plugin:
             kind = "" if isinstance(error, ImportError | AttributeError) else f"it raised {type(error).__name__}: "
             raise ConfigError(
                 f"plugin {self.name!r} of the package {self.package} cannot be loaded from {self.entry_point.value}: "
-                f"{kind}{' '.join(str(error).split())}; fix the package, or uninstall it"
+                f"{kind}{single_line(error)}; fix the package, or uninstall it"
             ) from None
 
     def identity(self, extension: Any) -> list[str]:

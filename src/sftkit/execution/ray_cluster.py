@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from sftkit import __version__
+from sftkit.core.error_text import single_line
 from sftkit.errors import ConfigError, SftkitError, SourceError
 from sftkit.execution.runner import WorkerError
 
@@ -89,7 +90,7 @@ class RayCluster:
                 **own,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
+            reason = single_line(error)
             if self._address is None:
                 raise ConfigError(f"executor: Ray cannot start on this machine: {reason}") from None
             raise ConfigError(
@@ -147,7 +148,7 @@ class RayCluster:
         try:
             is_done, content = pickle.loads(ray.get(reference))
         except ray.exceptions.RayError as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = single_line(error)[:300]
             raise WorkerError(
                 f"Ray gave up on {task}, after {RETRIES + 1} tries: {reason}; run it again, with fewer tasks at a time "
                 "(num_workers) if memory is short"

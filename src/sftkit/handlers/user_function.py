@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from sftkit.config.fields import option
+from sftkit.core.error_text import single_line
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
@@ -170,4 +171,4 @@ def _signature(path: str, function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return single_line(error)

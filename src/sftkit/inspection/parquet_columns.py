@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sftkit.audit.checks.packs import PackBoundaries, Packing, pack_boundaries
+from sftkit.core.error_text import first_line
 from sftkit.core.rows import (
     IGNORE_INDEX,
     INPUT_IDS,
@@ -116,7 +117,7 @@ def iter_row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
             try:
                 table = file.read_row_group(group, columns=layout.columns, use_threads=False)
             except (OSError, pa.ArrowException) as error:
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
                 raise SourceError(f"{layout.path}: row group {group} cannot be read: {reason}") from None
             yield table
 
@@ -189,7 +190,7 @@ def _values(chunk: pa.Array, name: str, path: AnyPath) -> Ids:
         try:
             values = values.cast(pa.int32())
         except pa.ArrowInvalid as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise SourceError(f"{path}: column {name!r} holds numbers that no token has: {reason}") from None
     if values.null_count:
         values = pc.fill_null(values, IGNORE_INDEX if name == LABELS else 0)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sftkit.core.error_text import first_line
 from sftkit.core.splits import SPLITS, TRAIN, split_from_path
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import Manifest, read_manifest
@@ -100,7 +101,7 @@ def open_parquet(path: AnyPath) -> pq.ParquetFile:
         file = pq.ParquetFile(open_arrow_file(path), pre_buffer=isinstance(path, RemotePath))
         names = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise SourceError(f"{path}: cannot be read as Parquet: {first_line(error)}") from None
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise SourceError(f"{path}: has two columns {twice!r}; a column's name may stand once")

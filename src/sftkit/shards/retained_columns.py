@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sftkit.core.error_text import first_line
 from sftkit.errors import DataError
 
 RETAINED = "sftkit_extras"
@@ -47,7 +48,7 @@ def infer_schema(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
         try:
             fields.append(pa.field(name, pa.array(values).type))
         except _CANNOT_CONVERT as error:
-            message = f"retain_columns: column {name!r} holds values of different types: {_first_line(error)}"
+            message = f"retain_columns: column {name!r} holds values of different types: {first_line(error)}"
             raise RetainedColumnError(message, _first_mismatch(values)) from None
     return pa.schema(fields)
 
@@ -61,7 +62,7 @@ def unify_schemas(schemas: Sequence[pa.Schema]) -> pa.Schema:
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"retain_columns: a column holds values of different types: {_first_line(error)}") from None
+        raise DataError(f"retain_columns: a column holds values of different types: {first_line(error)}") from None
 
 
 def writable_field(field: pa.Field) -> pa.Field:
@@ -86,12 +87,8 @@ def retained_array(values: Sequence[Any], field: pa.Field) -> pa.Array:
     except _CANNOT_CONVERT as error:
         raise DataError(
             f"retain_columns: column {field.name!r} has type {field.type} over all rows, and a value does not fit: "
-            f"{_first_line(error)}; convert the column to text"
+            f"{first_line(error)}; convert the column to text"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 def _first_mismatch(values: Sequence[Any]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkit.config.schema import DatasetConfig
+from sftkit.core.error_text import first_line
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import BUILDERS, format_from_name
 from sftkit.sources.source_file import SourceFile
@@ -42,7 +43,7 @@ def find_hub_files(dataset: DatasetConfig, path: str, builder: str | None = None
         made.download_and_prepare()
         loaded = made.as_dataset(split=wanted)
     except Exception as error:  # `datasets` raises whatever a repository, a network or a script provokes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         here = "" if Path(path).exists() or builder else "no such file or directory, and "
         raise SourceError(f"{path}: {here}`datasets` cannot load split {wanted!r} of it: {reason}") from None
     if not loaded.cache_files:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.schema import DataOptions, ProcessorConfig
+from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.sample import sample_path
 
@@ -86,7 +87,7 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # transformers raises whatever its files provoke
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: there is no tokenizer there")

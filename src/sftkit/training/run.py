@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sftkit.config.commands import TrainConfig
+from sftkit.core.error_text import single_line
 from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
@@ -107,7 +108,7 @@ def _make_trainer(
         raise _out_of_memory() from error
     except (ValueError, RuntimeError, ImportError, NotImplementedError, OSError) as error:
         # What the Trainer refuses: arguments that contradict each other, trackers that are not installed, ...
-        raise TrainingError(f"the run cannot be set up: {' '.join(str(error).split())}") from error
+        raise TrainingError(f"the run cannot be set up: {single_line(error)}") from error
 
 
 def _run(trainer: SftTrainer, checkpoint: str | None) -> float:

@@ -12,6 +12,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sftkit.core.error_text import first_line
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import TOKEN_COLUMNS, Batch
 from sftkit.errors import SourceError
@@ -185,4 +186,4 @@ def _understood(file: SourceFile) -> Iterator[None]:
 
 
 def _reason(error: pa.ArrowException) -> str:
-    return str(error).splitlines()[0].partition(": TProtocolException")[0]
+    return first_line(error).partition(": TProtocolException")[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sftkit.core.error_text import first_line
 from sftkit.core.rows import Ragged, lengths_to_offsets
 from sftkit.sandbox.memory import resident_bytes
 from sftkit.tokenization.encoding.byte_level import byte_alphabet
@@ -111,7 +112,7 @@ def _load(backend_json: str) -> Any:
 
         return load_hf_json(backend_json)
     except Exception as error:  # also where it has no build for this machine
-        raise UnsupportedByEngineError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise UnsupportedByEngineError(first_line(error)) from None
 
 
 def count_characters(backend: Any, engine: IdEngine) -> CharacterCounts | None:

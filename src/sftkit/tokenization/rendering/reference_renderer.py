@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sftkit.core.error_text import first_line
 from sftkit.core.row_log import RowError, require_valid_text
 from sftkit.errors import TokenizerError
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
@@ -116,7 +117,7 @@ class ReferenceRenderer:
                 f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
             ) from None
         except Exception as error:  # a template may raise anything on data it was not written for
-            raise RowError(f"the chat template cannot render this row: {_reason(error)}") from None
+            raise RowError(f"the chat template cannot render this row: {first_line(error)}") from None
         return require_valid_text(text)
 
     def render_marked(
@@ -140,8 +141,3 @@ class ReferenceRenderer:
         text = self.render(conversation, template="{{ [messages, tools, documents] | tojson }}")
         messages, tools, documents = json.loads(text)
         return Conversation(messages, tools, documents, conversation.variables), len(text)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
+from sftkit.core.error_text import single_line
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
 from sftkit.training.arguments.coercion import coerce
@@ -171,5 +172,5 @@ def _sentence(error: Exception, values: Mapping[str, Any]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = single_line(error)
     return text or type(error).__name__

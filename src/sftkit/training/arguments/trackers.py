@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from sftkit.core.error_text import single_line
 from sftkit.errors import TrainingError
 
 _NONE = "none"
@@ -70,7 +71,7 @@ def tracker_failure(error: Exception) -> TrainingError | None:
     name = next((name for name, tracker in TRACKERS.items() if package in tracker.modules), None)
     if name is None:
         return None
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = single_line(error)
     return TrainingError(f"report_to: cannot write to {name}: {reason}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sftkit.core.error_text import single_line
 from sftkit.errors import OutputError, TrainingError
 from sftkit.training.callbacks.listener import LogEvent, RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
@@ -171,7 +172,7 @@ def make_aim_logger(repo: str | None, experiment: str | None) -> AimLogger | Non
     try:
         return AimLogger(aim.Run(repo=repo, experiment=experiment or None))
     except Exception as error:  # Aim does not document which exceptions it raises
-        raise TrainingError(f"aim_repo: {repo} cannot be opened: {' '.join(str(error).split())}") from error
+        raise TrainingError(f"aim_repo: {repo} cannot be opened: {single_line(error)}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sftkit.core.error_text import single_line
 from sftkit.errors import TokenizerError, TrainingError
 from sftkit.sandbox.render_limits import render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
@@ -86,7 +87,7 @@ def _render(
     except TokenizerError:
         raise
     except Exception as error:  # templates can raise anything
-        reason = " ".join(str(error).split())
+        reason = single_line(error)
         raise TrainingError(
             f"sample_prompts: the chat template cannot render a conversation of one user message: {reason}"
         ) from error

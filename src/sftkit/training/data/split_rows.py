@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sftkit.core.error_text import single_line
 from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets, trained_mask
 from sftkit.errors import DataError, TrainingError
 from sftkit.shards.reading import ShardSet, open_parquet
@@ -228,7 +229,7 @@ class SplitRows:
                 names = [name for name in (INPUT_IDS, LABELS, SEQ_LENGTHS) if name in file.schema_arrow.names]
                 table = file.read_row_group(place.index, columns=names)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{place.path}: cannot be read: {' '.join(str(error).split())}") from None
+            raise DataError(f"{place.path}: cannot be read: {single_line(error)}") from None
         group = decode_row_group(place, table, self._vocabulary_size)
         counts = SequenceCounts(seen=len(group.input_ids))
         if self._limit is not None:

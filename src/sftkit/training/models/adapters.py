@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
+from sftkit.core.error_text import single_line
 from sftkit.errors import TrainingError
 from sftkit.training.models.freezing import similar_names
 from sftkit.training.models.model_loading import fit_embeddings, load_model
@@ -69,7 +70,7 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
         with _quiet():
             return make(model, settings)
     except ValueError as error:  # what peft refuses: modules it has no adapter for, names that overlap
-        raise TrainingError(f"LoRA adapters cannot be added: {' '.join(str(error).split())}") from error
+        raise TrainingError(f"LoRA adapters cannot be added: {single_line(error)}") from error
 
 
 def save_merged(

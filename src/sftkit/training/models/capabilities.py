@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from sftkit.core.error_text import single_line
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Ragged
 from sftkit.training.data.boundaries import BoundaryEncoder, position_boundaries
 from sftkit.training.data.collation import LOGITS_TO_KEEP, SHIFT_LABELS, FlatCollator
@@ -138,7 +139,7 @@ def probe(what: str, trial: Callable[[], bool]) -> bool:
     try:
         return bool(trial())
     except Exception as error:  # a model fails in its own way at what it was not made for
-        _log.info("trying %s: %s", what, " ".join(str(error).split()))
+        _log.info("trying %s: %s", what, single_line(error))
         return False
 
 

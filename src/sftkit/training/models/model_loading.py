@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
+from sftkit.core.error_text import first_line
 from sftkit.errors import TrainingError
 from sftkit.sample import sample_path
 from sftkit.training.distributed import is_main_process, warn_on_main_process
@@ -47,7 +48,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     except TrainingError:
         raise
     except Exception as error:  # transformers raises whatever the files of a model provoke
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise TrainingError(f"model {config.model_name_or_path!r} cannot be loaded: {reason}") from error
 
 
