@@ -129,7 +129,7 @@ def test_resuming_where_there_is_nothing_starts_anew_or_says_what_is_wrong(
     tmp_path: Path, model_dir: Path, shard_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(model_dir, shard_dir, tmp_path, "--max_steps=1", "--save_strategy=no", "--resume_from_checkpoint=last")
-    assert f"{tmp_path} holds no checkpoint to resume from: the run starts anew" in caplog.messages
+    assert f"{tmp_path} has no checkpoint to resume from: the run starts from the beginning" in caplog.messages
     with pytest.raises(TrainingError, match="resume_from_checkpoint: /no/such is not a checkpoint"):
         run(model_dir, shard_dir, tmp_path, "--resume_from_checkpoint=/no/such")
 

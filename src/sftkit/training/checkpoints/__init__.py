@@ -1,1 +1,1 @@
-"""Checkpoints: which ones are complete, which one a run resumes from, and what identifies a run."""
+"""Checkpoints: which are complete, which one a run resumes from, and what identifies a run."""

@@ -1,8 +1,8 @@
-"""Checkpoints: when one is whole, which one a run goes on from, and which are kept.
+"""Choose the checkpoint that a run resumes from.
 
-The Trainer writes a checkpoint file by file. A seal is written when all processes are done with it and everything is on
-disk: a checkpoint without a seal, or with a file that is not as long as its seal says, was cut short by a kill and
-counts for nothing. Older checkpoints are deleted only after that.
+Only complete checkpoints with the state of the optimizer qualify (`seal.py`). Without instructions, a run resumes only
+from a checkpoint of the same run: one whose identity (`run_identity.py`) is equal, so that the resumed run sees the
+losses of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
 from sftkit.training.checkpoints.run_identity import identity_differences
-from sftkit.training.checkpoints.seal import SEAL_NAME, TRAINER_STATE_NAME, RunState, read_seal, resumable_checkpoints
+from sftkit.training.checkpoints.seal import (
+    SEAL_NAME,
+    TRAINER_STATE_NAME,
+    RunState,
+    read_seal,
+    resumable_checkpoints,
+)
 from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-
 _log = logging.getLogger(__name__)
-
 
 _NONE = ("false", "no", "none")
 _LAST = ("true", "yes", "last", "latest")
@@ -31,76 +35,93 @@ _LAST = ("true", "yes", "last", "latest")
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoint that a run goes on from, and what was kept with it (None for one of another tool)."""
+    """The checkpoint that a run resumes from."""
 
     checkpoint: Path
+
     state: RunState | None
+    """State saved with it; None for a checkpoint that another program wrote."""
 
 
 def find_resume_point(arguments: TrainingArguments, identity: Mapping[str, Any]) -> ResumePoint | None:
-    """The checkpoint to go on from, by `resume_from_checkpoint`; None to start anew.
+    """The checkpoint to resume from, as `resume_from_checkpoint` says; None to start from the beginning.
 
-    One without the state of the optimizer (`save_only_model`) is never gone on from: its losses would be others.
-    Not given: the newest whole checkpoint of this very run in `output_dir`, so that the command of a run that was
-    killed continues it. True or `last`: the newest whole one, of whatever run. A path: that one. False: none.
+    - Not given: the newest complete checkpoint of the same run in `output_dir`, so that rerunning the command of a
+      killed run continues it.
+    - true or `last`: the newest complete checkpoint in `output_dir`, of whatever run.
+    - A path: that checkpoint.
+    - false: none.
+
+    A checkpoint without the state of the optimizer (`save_only_model`) is never used: the losses would differ.
+
+    Args:
+        arguments: `output_dir` and `resume_from_checkpoint` of the run.
+        identity: identity of the run.
 
     Raises:
-        TrainingError: the path is no checkpoint, or none that is whole.
+        TrainingError: the path is not a checkpoint, or not a complete one.
     """
-    asked = str(arguments.resume_from_checkpoint or ("" if arguments.resume_from_checkpoint is None else "false"))
-    if asked.lower() in _NONE:
+    given = arguments.resume_from_checkpoint
+    wanted = "" if given is None else str(given or "false")
+    if wanted.lower() in _NONE:
         return None
     folder = Path(str(arguments.output_dir))
-    if asked.lower() in _LAST:
+    if wanted.lower() in _LAST:
         newest = next(resumable_checkpoints(folder), None)
         if newest is None:
-            warn_on_main_process(_log, f"{folder} holds no checkpoint to resume from: the run starts anew")
+            warn_on_main_process(_log, f"{folder} has no checkpoint to resume from: the run starts from the beginning")
             return None
         _warn_of_differences(newest[0], newest[1].identity, identity)
         return ResumePoint(newest[0], newest[1].state)
-    if asked:
-        return _given(Path(asked).expanduser(), asked, identity)
-    return _own(folder, identity)
+    if wanted:
+        return _at_path(Path(wanted).expanduser(), wanted, identity)
+    return _newest_of_run(folder, identity)
 
 
-def _own(folder: Path, identity: Mapping[str, Any]) -> ResumePoint | None:
+def _newest_of_run(folder: Path, identity: Mapping[str, Any]) -> ResumePoint | None:
     others: list[tuple[Path, list[str]]] = []
     for path, sealed in resumable_checkpoints(folder):
         differences = identity_differences(sealed.identity, identity)
         if not differences:
-            warn_on_main_process(_log, f"the run goes on from {path} (resume_from_checkpoint=false would start anew)")
+            warn_on_main_process(
+                _log,
+                f"the run resumes from {path}; set resume_from_checkpoint=false to start from the beginning",
+            )
             return ResumePoint(path, sealed.state)
         others.append((path, differences))
     if others:
         path, differences = others[0]
         warn_on_main_process(
             _log,
-            f"{path} is of another run ({', '.join(differences)}): this run starts anew; "
-            "resume_from_checkpoint=true would go on from it all the same",
+            f"{path} belongs to another run ({', '.join(differences)}): this run starts from the beginning; "
+            "set resume_from_checkpoint=true to resume from it anyway",
         )
     return None
 
 
-def _given(path: Path, asked: str, identity: Mapping[str, Any]) -> ResumePoint:
+def _at_path(path: Path, given: str, identity: Mapping[str, Any]) -> ResumePoint:
     if not (path / TRAINER_STATE_NAME).is_file():
-        raise TrainingError(f"resume_from_checkpoint: {asked} is not a checkpoint (it has no {TRAINER_STATE_NAME})")
+        raise TrainingError(f"resume_from_checkpoint: {given} is not a checkpoint (it has no {TRAINER_STATE_NAME})")
     sealed = read_seal(path)
     if sealed is not None:
         if not sealed.resumable:
             raise TrainingError(
-                f"resume_from_checkpoint: {asked} holds the model alone (save_only_model=true); "
+                f"resume_from_checkpoint: {given} holds only the model (save_only_model=true); "
                 "give it as model_name_or_path to start a run from its weights"
             )
         _warn_of_differences(path, sealed.identity, identity)
         return ResumePoint(path, sealed.state)
     if (path / SEAL_NAME).exists():
-        raise TrainingError(f"resume_from_checkpoint: {asked} is not whole: files are missing or cut short")
-    return ResumePoint(path, None)  # another tool's, which has no seal
+        raise TrainingError(
+            f"resume_from_checkpoint: {given} is incomplete (files are missing or truncated); use another checkpoint"
+        )
+    return ResumePoint(path, None)  # written by another program, which does not seal checkpoints
 
 
 def _warn_of_differences(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     differences = identity_differences(theirs, ours)
     if differences:
         warn_on_main_process(
-            _log, f"{path} is of a run with other settings ({', '.join(differences)}); it is gone on from as asked"
+            _log,
+            f"{path} belongs to a run with other settings ({', '.join(differences)}); resuming from it as requested",
         )

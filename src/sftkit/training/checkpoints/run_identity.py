@@ -1,10 +1,15 @@
-"""What makes two runs the same run: everything that decides which losses they see, and nothing else."""
+"""The identity of a run: every setting that decides which losses it sees, and nothing else.
+
+Two runs with equal identities see the same losses, step by step. Where a run logs, saves and evaluates, how a step is
+divided into micro-batches, and the number of processes are not part of it: they do not change a loss.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
@@ -16,42 +21,43 @@ from sftkit.storage.files import file_size
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
-_OF_THE_CONFIG = (
+_CONFIG_FIELDS = (
     *("model_name_or_path", "init_from_config", "torch_dtype", "add_special_tokens", "max_seq_length", "overflow"),
     *("tokens_per_device_batch", "shuffle_window", "freeze", "use_peft", "load_in_4bit", "lora_r", "lora_alpha"),
     *("lora_dropout", "lora_target_modules", "lora_modules_to_save"),
 )
-_OF_THE_TRAINER = (
+_TRAINER_FIELDS = (
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "adam_beta1"),
     *("adam_beta2", "adam_epsilon", "optim", "optim_args", "optim_target_modules", "max_grad_norm", "max_steps"),
     *("num_train_epochs", "seed", "data_seed", "neftune_noise_alpha", "bf16", "fp16", "label_smoothing_factor"),
     *("train_sampling_strategy", "dataloader_drop_last", "average_tokens_across_devices"),
 )
 
+_ROWS_PER_STEP = "rows_a_step"  # a key of the file format: checkpoints of earlier versions must stay comparable
+_SHOWN_NAMES: Mapping[str, str] = MappingProxyType({_ROWS_PER_STEP: "rows per step"})
+_MOST_CHARACTERS = 40  # of a value in a message
+
 
 def run_identity(
     config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, rows_per_step: int, *, padded: bool
 ) -> dict[str, Any]:
-    """What a run is, as JSON has it. Where it logs, saves and evaluates, and how many processes it has, is not in it.
+    """The identity of a run, as plain JSON data.
 
     Args:
-        config, arguments: of the run.
-        shards: what it trains on.
+        config: the run.
+        arguments: its training arguments.
+        shards: the data it trains on.
         rows_per_step: rows (micro-batches, with a token budget) that all processes together take in a step.
         padded: whether batches are padded, and rows therefore sorted by length.
     """
-    own = {name: to_plain_data(getattr(config, name)) for name in _OF_THE_CONFIG}
-    theirs = {name: getattr(arguments, name, None) for name in _OF_THE_TRAINER}
-    streaming = config.dataprocessor.streaming
+    own = {name: to_plain_data(getattr(config, name)) for name in _CONFIG_FIELDS}
+    trainer = {name: getattr(arguments, name, None) for name in _TRAINER_FIELDS}
     run = {
         **own,
-        **theirs,
+        **trainer,
         "data": _data(shards),
-        "rows_a_step": rows_per_step,
-        "streaming": streaming,
+        _ROWS_PER_STEP: rows_per_step,
+        "streaming": config.dataprocessor.streaming,
         "padded": padded,
     }
     found: dict[str, Any] = json.loads(json.dumps(run, default=str))
@@ -59,7 +65,7 @@ def run_identity(
 
 
 def _data(shards: ShardSet) -> str:
-    """Of which data: what the manifest says made it, else names and sizes of the files."""
+    """The fingerprint in the manifest, or without a manifest a hash of the names and sizes of the files."""
     if shards.manifest is not None:
         return shards.manifest.fingerprint
     files = [(path.name, file_size(path)) for path in shards.splits.get(TRAIN, ())]
@@ -67,16 +73,20 @@ def _data(shards: ShardSet) -> str:
 
 
 def identity_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """What two runs differ in, in words."""
-    now = json.loads(json.dumps(ours))  # as it is read back
-    names = sorted({*theirs, *now})
+    """What differs between the identity of a checkpoint and that of this run, one phrase for each field.
+
+    Example:
+        >>> identity_differences({"seed": 1, "max_steps": 9}, {"seed": 2, "max_steps": 9})
+        ['seed: 1, now 2']
+    """
+    current = json.loads(json.dumps(ours))  # as it would be read back from a checkpoint
     return [
-        f"{name}: {_short(theirs.get(name))}, now {_short(now.get(name))}"
-        for name in names
-        if theirs.get(name) != now.get(name)
+        f"{_SHOWN_NAMES.get(name, name)}: {_short(theirs.get(name))}, now {_short(current.get(name))}"
+        for name in sorted({*theirs, *current})
+        if theirs.get(name) != current.get(name)
     ]
 
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."

@@ -1,4 +1,18 @@
-"""Seals: which checkpoints are complete, and what was saved with them."""
+"""Seal checkpoints, so that a complete one can be told from one that a kill cut short.
+
+The Trainer writes a checkpoint file by file, and a kill can leave any part of it. Writing one takes four steps:
+
+1. `begin_checkpoint` removes any existing directory of that name, its seal first, and puts the file `UNFINISHED_NAME`
+   into the new one.
+2. The Trainer, in every process, writes its files.
+3. When all processes are done, the main one calls `seal_checkpoint`: it flushes every file to disk, then writes the
+   seal, atomically, with the size of each file in bytes.
+4. `delete_old_checkpoints` deletes checkpoints above the limit, again their seals first.
+
+A checkpoint is complete if and only if it has a seal and every file has the size recorded there (`read_seal`). This
+holds after a kill at any moment: before step 3 ends there is no seal, and from step 3 on every file is on disk. Because
+step 4 comes last, there is always a complete checkpoint once one has been written.
+"""
 
 from __future__ import annotations
 
@@ -10,81 +24,67 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sftkit.storage.files import atomic_replace, file_size, sync_file
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.distributed import warn_on_main_process
 
-if TYPE_CHECKING:
-    pass
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What is kept with a checkpoint, so that a resumed run logs what the run would have logged.
-
-    loss: sum of the losses of the steps since the last log event. logged: step of that event. total: sum of the losses
-    of all steps before it. work: done so far.
-    """
-
-    loss_since_log: float
-    last_logged_step: int
-    total_loss: float
-    work: WorkCounts
-
-
 _log = logging.getLogger(__name__)
-
-
-def _state_to_json(state: RunState) -> dict[str, Any]:
-    """The keys are part of the file format: checkpoints of earlier versions must stay readable."""
-    return {
-        "loss": state.loss_since_log,
-        "logged": state.last_logged_step,
-        "total": state.total_loss,
-        "work": asdict(state.work),
-    }
-
-
-def _state_from_json(content: Mapping[str, Any]) -> RunState:
-    return RunState(content["loss"], content["logged"], content["total"], WorkCounts(**content["work"]))
-
 
 SEAL_NAME = "sftkit_checkpoint.json"
 
-
 UNFINISHED_NAME = "sftkit_unfinished"
-"""Stands in a checkpoint from before its first file is written until its seal is."""
+"""A file that is in a checkpoint from before its first file is written until it is sealed."""
 
+TRAINER_STATE_NAME = "trainer_state.json"
+"""The Trainer's own record, which every checkpoint has."""
 
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
-TRAINER_STATE_NAME = "trainer_state.json"
+@dataclass(frozen=True)
+class RunState:
+    """State saved with a checkpoint, so that a resumed run logs the same values as an uninterrupted one."""
+
+    loss_since_log: float
+    """Sum of the losses of the steps since the last log event."""
+
+    last_logged_step: int
+    """Step of the last log event."""
+
+    total_loss: float
+    """Sum of the losses of all steps up to that event."""
+
+    work: WorkCounts
+    """Work done so far."""
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What makes a checkpoint whole, and says what it is of.
-
-    files: every other file below it, with its bytes. identity: see `identity.run_identity`. progress: of the run.
-    resumable: whether it has the state of the optimizer. sealed_at: when, in nanoseconds.
-    """
+    """The content of the file that makes a checkpoint complete."""
 
     files: Mapping[str, int]
+    """Path of every other file, relative to the checkpoint -> its size in bytes."""
+
     identity: Mapping[str, Any]
+    """Identity of the run, see `run_identity`."""
+
     state: RunState
+
     resumable: bool
+    """Whether it has the state of the optimizer."""
+
     sealed_at: int
+    """When it was sealed, in nanoseconds since the epoch."""
 
 
 def begin_checkpoint(folder: Path) -> None:
-    """Make room for a checkpoint that is about to be written: what stood there under its name is whole no more.
+    """Create an empty directory for a checkpoint. Invalidates and removes any existing checkpoint of that name.
 
     Raises:
-        OSError: it cannot be removed, or the directory not be made.
+        OSError: it cannot be removed or created.
     """
     if folder.is_dir():
         (folder / SEAL_NAME).unlink(missing_ok=True)
@@ -94,10 +94,10 @@ def begin_checkpoint(folder: Path) -> None:
 
 
 def seal_checkpoint(folder: Path, identity: Mapping[str, Any], state: RunState, *, resumable: bool) -> None:
-    """Declare a checkpoint whole: bring every file to disk, then write the seal.
+    """Declare a checkpoint complete: flush every file to disk, then write the seal.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a file cannot be written.
     """
     files = {}
     for path in _files(folder):
@@ -116,7 +116,7 @@ def seal_checkpoint(folder: Path, identity: Mapping[str, Any], state: RunState, 
 
 
 def read_seal(folder: Path) -> Seal | None:
-    """The seal of a checkpoint that is whole, else None."""
+    """The seal of a complete checkpoint; None for any other directory."""
     try:
         content = json.loads((folder / SEAL_NAME).read_text(encoding="utf-8"))
         sealed = Seal(
@@ -132,36 +132,43 @@ def read_seal(folder: Path) -> Seal | None:
 
 
 def delete_old_checkpoints(folder: Path, limit: int | None, identity: Mapping[str, Any], best: str | None) -> None:
-    """Delete what kills left unfinished, and all but the newest `limit` whole checkpoints of a run, and the best."""
+    """Delete unfinished checkpoints that kills left, and the oldest complete ones of a run above the limit.
+
+    Args:
+        folder: directory of the checkpoints. Those of other runs are kept.
+        limit: how many complete checkpoints are kept; None for all.
+        identity: identity of the run.
+        best: path of the best checkpoint, which is kept too.
+    """
     for path in folder.glob(f"checkpoint-*/{UNFINISHED_NAME}"):
         if not (path.parent / SEAL_NAME).exists():
             shutil.rmtree(path.parent, ignore_errors=True)
     if not limit or limit < 1:
         return
-    whole = [path for path, sealed in _whole(folder) if identity_differences(sealed.identity, identity) == []]
-    for path in whole[limit:]:
+    complete = [path for path, sealed in _complete(folder) if identity_differences(sealed.identity, identity) == []]
+    for path in complete[limit:]:
         if best is None or path.resolve() != Path(best).resolve():
-            (path / SEAL_NAME).unlink(missing_ok=True)  # from here on it is not whole, however far deleting it comes
+            (path / SEAL_NAME).unlink(missing_ok=True)  # now incomplete, even if deleting it is interrupted
             shutil.rmtree(path, ignore_errors=True)
 
 
 def resumable_checkpoints(folder: Path) -> Iterator[tuple[Path, Seal]]:
-    """The whole checkpoints of a directory that can be gone on from, newest first."""
-    without = False
-    for path, sealed in _whole(folder):
+    """The complete checkpoints of a directory that have the state of the optimizer, newest first."""
+    warned = False
+    for path, sealed in _complete(folder):
         if sealed.resumable:
             yield path, sealed
-        elif not without:
-            without = True
-            warn_on_main_process(_log, f"{path} holds the model alone (save_only_model=true): no run can go on from it")
+        elif not warned:
+            warned = True
+            warn_on_main_process(_log, f"{path} holds only the model (save_only_model=true): no run can resume from it")
 
 
-def _whole(folder: Path) -> list[tuple[Path, Seal]]:
-    """The whole checkpoints of a directory, the one that was sealed last first."""
+def _complete(folder: Path) -> list[tuple[Path, Seal]]:
+    """The complete checkpoints of a directory, most recently sealed first."""
     if not folder.is_dir():
         return []
-    places = [path for path in folder.iterdir() if _CHECKPOINT.match(path.name)]
-    found = [(path, sealed) for path in places if (sealed := read_seal(path)) is not None]
+    candidates = [path for path in folder.iterdir() if _CHECKPOINT.match(path.name)]
+    found = [(path, sealed) for path in candidates if (sealed := read_seal(path)) is not None]
     return sorted(found, key=lambda each: -each[1].sealed_at)
 
 
@@ -169,3 +176,17 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL_NAME, UNFINISHED_NAME)
     )
+
+
+def _state_to_json(state: RunState) -> dict[str, Any]:
+    """The keys are part of the file format: checkpoints of earlier versions must stay readable."""
+    return {
+        "loss": state.loss_since_log,
+        "logged": state.last_logged_step,
+        "total": state.total_loss,
+        "work": asdict(state.work),
+    }
+
+
+def _state_from_json(content: Mapping[str, Any]) -> RunState:
+    return RunState(content["loss"], content["logged"], content["total"], WorkCounts(**content["work"]))
