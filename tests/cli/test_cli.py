@@ -200,7 +200,7 @@ def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, below: str) -> Non
         (["--training_data_path", "pairs.jsonl", "--output_dir", "pairs.jsonl/below"], "cannot be written"),
         (
             ["--training_data_path", "pairs.jsonl", "--output_dir", "other"],
-            "holds theirs.parquet, which is not of sftkit",
+            "holds theirs.parquet, which sftkit did not write",
         ),
         (["--training_data_path", "pairs.jsonl", "--model_name_or_path", "not_there/at_all"], "cannot be loaded"),
         (
@@ -234,8 +234,8 @@ def test_more_shards_than_rows_leave_what_is_tokenized_for_the_next_run(
     command = ("preprocess", "--training_data_path", pairs, "--model_name_or_path", TOKENIZER, "--output_dir", "out")
     refused = sftkit(*command, "--num_dataset_shards", "7")
     assert refused.code == 1
-    assert "error: 6 rows cannot fill 7 shards; ask for at most 6 (num_dataset_shards," in refused.err
-    assert "WARNING: 1 tokenized unit stays in out/.staging: the same command goes on from it" in refused.err
+    assert "error: 6 rows cannot fill 7 shards; use at most 6 (num_dataset_shards," in refused.err
+    assert "WARNING: 1 tokenized unit stays in out/.staging: the same command resumes from it" in refused.err
     done = sftkit(*command, "--num_dataset_shards", "6")
     assert done.code == 0
     assert "0 of 1 work units tokenized, 1 found staged" in done.out

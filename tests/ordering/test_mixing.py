@@ -164,5 +164,5 @@ def test_shards_are_contiguous_whole_and_balanced_to_within_one_row(sizes: list[
 
 
 def test_fewer_rows_than_shards_is_an_error_that_says_so() -> None:
-    with pytest.raises(DataError, match="2 rows cannot fill 3 shards; ask for at most 2"):
+    with pytest.raises(DataError, match="2 rows cannot fill 3 shards; use at most 2"):
         shard_bounds(np.array([5, 5]), 3)

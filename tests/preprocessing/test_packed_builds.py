@@ -306,7 +306,7 @@ def test_packs_are_no_rows_to_be_processed_again(tmp_path: Path) -> None:
 
 def test_fewer_packs_than_shards_is_an_error(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
-    with pytest.raises(DataError, match="2 packs cannot fill 3 shards; ask for at most 2"):
+    with pytest.raises(DataError, match="2 packs cannot fill 3 shards; use at most 2"):
         preprocess(tmp_path / "out", dataset(source), packing="bfd", pack_length=12, num_dataset_shards=3)
 
 

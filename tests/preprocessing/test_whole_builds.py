@@ -159,7 +159,7 @@ def test_shards_are_contiguous_balanced_and_keep_the_order(tmp_path: Path, pairs
 def test_fewer_rows_than_shards_is_an_error_and_leaves_no_data_set(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
-    with pytest.raises(DataError, match="50 rows cannot fill 51 shards; ask for at most 50"):
+    with pytest.raises(DataError, match="50 rows cannot fill 51 shards; use at most 50"):
         preprocess(tmp_path / "out", paired(pairs), model_name_or_path=tokenizer_path("bpe"), num_dataset_shards=51)
     assert_staged_only(tmp_path / "out")
 
@@ -630,7 +630,7 @@ def test_a_directory_with_another_data_set_is_refused_and_overwritten_when_told(
     options = {"model_name_or_path": tokenizer_path("bpe")}
     preprocess(out, paired(pairs), num_dataset_shards=3, **options)
     before = shard_bytes(out)
-    with pytest.raises(OutputError, match="holds another data set; choose another directory, or say overwrite=true"):
+    with pytest.raises(OutputError, match="holds another data set; choose another directory, or set overwrite=true"):
         preprocess(out, paired(pairs), num_dataset_shards=2, **options)
     assert shard_bytes(out) == before
     preprocess(out, paired(pairs), num_dataset_shards=2, overwrite=True, **options)
@@ -662,7 +662,7 @@ def test_a_directory_with_files_that_are_in_the_way_is_refused(
     out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text("mine")
-    with pytest.raises(OutputError, match=f"holds {name}, which is not of sftkit; choose an empty directory"):
+    with pytest.raises(OutputError, match=f"holds {name}, which sftkit did not write; choose an empty directory"):
         preprocess(out, paired(pairs), model_name_or_path=tokenizer_path("bpe"))
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]
 

@@ -272,7 +272,7 @@ MISTAKES = [
         1,
         "--num_dataset_shards 99",
         "8 rows cannot fill 99 shards",
-        "ask for at most 8",
+        "use at most 8",
         leaves=OF_FAILED_RUNS,
     ),
     of_preprocess(

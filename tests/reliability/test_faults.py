@@ -120,7 +120,7 @@ def test_an_interrupted_run_leaves_complete_units_and_resumes(
     harmless = (".staging", ".staging/lock")  # the file of a lock that is interrupted stays, and locks nothing
     assert [name for run in before for name in run["left"] if name not in harmless and "/unit-" not in name] == []
     if "staging" in {run["stage"] for run in runs}:
-        assert "the same command goes on from them" in runs[0]["stderr"]
+        assert "the same command resumes from them" in runs[0]["stderr"]
     else:
         assert fault == "interrupted_at_a_change"
 

@@ -435,7 +435,9 @@ def test_train_names_shards_that_are_missing_cut_short_exchanged_or_broken(folde
         return str(error.value)
 
     put(**{HELD_OUT: whole[HELD_OUT][:-9]})
-    sizes = f"has {len(whole[HELD_OUT]) - 9} bytes where the manifest says {len(whole[HELD_OUT])}: it is cut short"
+    sizes = (
+        f"has {len(whole[HELD_OUT]) - 9} bytes, the manifest says {len(whole[HELD_OUT])}: it was truncated or renamed"
+    )
     assert f"{shards / HELD_OUT}: {sizes}" in said()
     put(**{FIRST: whole[FIRST][:-9]})
     assert f"{shards / FIRST}: has {len(whole[FIRST]) - 9} bytes" in said()
@@ -446,7 +448,7 @@ def test_train_names_shards_that_are_missing_cut_short_exchanged_or_broken(folde
     assert f"{shards / SECOND}: cannot be read as Parquet" in said()
     put()
     (shards / FIRST).unlink()
-    assert f"{shards / FIRST}: named in the manifest, but not there" in said()
+    assert f"{shards / FIRST}: is listed in the manifest but missing" in said()
     assert not (folder / "cache").exists()  # the other shards alone are another data set: nothing was made of them
 
 
@@ -564,7 +566,7 @@ def test_a_model_that_would_never_stop_is_told(
 def test_a_manifest_cannot_lead_out_of_its_directory(folder: Path) -> None:
     shutil.copy(folder / "shards" / FIRST, folder / "outside.parquet")
     edit(folder / "shards" / "manifest.json", splits__train__shards__0__file="../outside.parquet")
-    with pytest.raises(DataError, match=r"names .*outside\.parquet, which is no file beside it"):
+    with pytest.raises(DataError, match=r"lists .*outside\.parquet, which is not a file in its directory"):
         open_shards(str(folder / "shards"))
 
 

@@ -71,13 +71,13 @@ def test_files_of_a_run_that_was_killed_while_it_published_are_its_own(tmp_path:
     preprocess(out, data, **options)
     whole = shard_bytes(out)
     (out / "manifest.json").unlink()
-    with pytest.raises(OutputError, match=r"holds README\.md, which is not of sftkit"):
+    with pytest.raises(OutputError, match=r"holds README\.md, which sftkit did not write"):
         preprocess(out, data, **options)
     (out / ".staging").mkdir()
     (out / ".staging" / "publishing.json").write_text(
         '["train-00000-of-00003.parquet", "train-00001-of-00003.parquet"]'
     )
-    with pytest.raises(OutputError, match=r"holds train-00002-of-00003\.parquet, which is not of sftkit"):
+    with pytest.raises(OutputError, match=r"holds train-00002-of-00003\.parquet, which sftkit did not write"):
         preprocess(out, data, **options)
     (out / "train-00002-of-00003.parquet").unlink()
     preprocess(out, data, **options)

@@ -192,7 +192,7 @@ def test_another_data_set_is_not_overwritten_unasked(source: Path, bucket: Bucke
 
 def test_files_of_others_are_in_the_way(source: Path, bucket: Bucket) -> None:
     bucket.put(source, "out/theirs.parquet")
-    with pytest.raises(OutputError, match=r"out: holds theirs\.parquet, which is not of sftkit"):
+    with pytest.raises(OutputError, match=r"out: holds theirs\.parquet, which sftkit did not write"):
         made(config(str(source), bucket.url("out"), bucket))
     assert set(bucket.names("out")) == {"theirs.parquet"}
 
@@ -428,7 +428,7 @@ def test_shards_are_read_as_local_ones(both: tuple[str, str], bucket: Bucket) ->
 
 def test_a_lost_shard_is_named(both: tuple[str, str], bucket: Bucket) -> None:
     bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
-    with pytest.raises(DataError, match=r"out/train-00001-of-00003\.parquet: named in the manifest, but not there"):
+    with pytest.raises(DataError, match=r"out/train-00001-of-00003\.parquet: is listed in the manifest but missing"):
         open_shards(both[1], bucket.options)
 
 

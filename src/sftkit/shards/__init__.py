@@ -1,1 +1,1 @@
-"""What is on disk: staged units, Parquet shards, the manifest, the output directory; writing and reading them."""
+"""Everything that is on disk: staged units, Parquet shards, the manifest, and the output directory that holds them."""

@@ -1,5 +1,7 @@
-"""numpy and text <-> Arrow, by their buffers. `pa.array` and `to_numpy` would import pandas wherever it is installed,
-which takes as long as staging thousands of rows.
+"""Converts between numpy arrays, text and Arrow arrays through their buffers.
+
+`pa.array` and `Array.to_numpy` import pandas wherever it is installed, which takes as long as staging thousands
+of rows.
 """
 
 from __future__ import annotations
@@ -15,18 +17,18 @@ from sftkit.core.rows import Ragged
 
 
 def number_array(values: npt.NDArray[Any]) -> pa.Array:
-    """Numbers as an Arrow array of the same type, without copying them."""
+    """Convert a numpy array to an Arrow array of the same type, without copying."""
     values = np.ascontiguousarray(values)
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 
 
 def list_array(column: Ragged) -> pa.Array:
-    """A ragged column as an Arrow list<int32> array (at most 2^31 values)."""
+    """Convert a ragged column (at most 2^31 values) to an Arrow list<int32> array."""
     return pa.ListArray.from_arrays(number_array(column.offsets.astype(np.int32)), number_array(column.values))
 
 
 def text_array(texts: Sequence[str]) -> pa.Array:
-    """Texts as an Arrow large_string array."""
+    """Convert strings to an Arrow large_string array."""
     encoded = [text.encode() for text in texts]
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
@@ -35,5 +37,5 @@ def text_array(texts: Sequence[str]) -> pa.Array:
 
 
 def numpy_view(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The numbers of an Arrow array without nulls, without copying them."""
+    """View an Arrow array of numbers without nulls as a numpy array, without copying."""
     return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]

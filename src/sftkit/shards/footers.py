@@ -1,4 +1,4 @@
-"""Shards that are cut short, exchanged or broken, found by their sizes and footers before a row of them is read."""
+"""Finds truncated, exchanged and unreadable shards by file size and Parquet footer, without reading any rows."""
 
 from __future__ import annotations
 
@@ -15,80 +15,75 @@ from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.files import file_size
 from sftkit.storage.paths import AnyPath
 
-_AT_ONCE = 8  # files
-_NAMED = 5
+_THREADS = 8
+_MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What the footer of a Parquet file says.
-
-    largest_id: of its `input_ids`, as far as the statistics of its row groups tell; None where they tell nothing.
-    """
+    """What the footer of a Parquet file says."""
 
     path: AnyPath
     rows: int
     largest_id: int | None
+    """The largest of its `input_ids`, from the statistics of its row groups; None when there are no statistics."""
 
 
 def check_footers(shards: ShardSet) -> list[Footer]:
-    """The footers of all shards, once every one of them is what it should be as far as this shows.
+    """Read the footers of all shards, and compare them and the file sizes with the manifest, if there is one.
 
     Raises:
-        DataError: shards are missing, not as long as the manifest says, not readable as Parquet, or hold another number
-            of rows; the first of them are named.
+        DataError: shards are missing, have another size or number of rows than the manifest says, or are not readable
+            as Parquet. The message lists the first of them.
     """
-    said = _said(shards)
+    recorded = {shard.file: shard for shard in shards.manifest.shards} if shards.manifest is not None else {}
     paths = [path for files in shards.splits.values() for path in files]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        looked = list(pool.map(lambda path: _look(path, said.get(path.name)), paths))
-    faults = [found for found in looked if isinstance(found, str)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(pool.map(lambda path: _check_footer(path, recorded.get(path.name)), paths))
+    faults = [result for result in results if isinstance(result, str)]
     if faults:
-        more = f"; and {len(faults) - _NAMED} more shards" if len(faults) > _NAMED else ""
-        raise DataError(f"{'; '.join(faults[:_NAMED])}{more}; copy the data set again, or make it anew")
-    return [found for found in looked if isinstance(found, Footer)]
+        more = f"; and {len(faults) - _MAX_LISTED} more shards" if len(faults) > _MAX_LISTED else ""
+        raise DataError(
+            f"{'; '.join(faults[:_MAX_LISTED])}{more}; copy the data set again, or run preprocess again to rebuild it"
+        )
+    return [result for result in results if isinstance(result, Footer)]
 
 
 def read_footer(path: AnyPath) -> Footer:
-    """What the footer of a Parquet file says.
+    """Read the footer of a Parquet file.
 
     Raises:
-        SourceError: it cannot be opened, or is not Parquet.
+        SourceError: the file cannot be opened, or is not Parquet.
     """
     with open_parquet(path) as file:
-        footer = file.metadata
-        return Footer(path, footer.num_rows, max(_largest_ids(footer), default=None))
+        metadata = file.metadata
+        return Footer(path, metadata.num_rows, max(_largest_ids(metadata), default=None))
 
 
-def _look(path: AnyPath, said: ShardInfo | None) -> Footer | str:
-    """A shard's footer, or what is wrong with it."""
+def _check_footer(path: AnyPath, recorded: ShardInfo | None) -> Footer | str:
+    """Return the footer of a shard, or what is wrong with the shard."""
     size = file_size(path)
     if size < 0:
-        return f"{path}: is not there"
-    if said is not None and size != said.bytes:
-        how = "it is cut short" if size < said.bytes else "it is another file"
-        return f"{path}: has {size} bytes where the manifest says {said.bytes}: {how}, or stands under another's name"
+        return f"{path}: is missing"
+    if recorded is not None and size != recorded.bytes:
+        cause = "truncated" if size < recorded.bytes else "replaced"
+        return f"{path}: has {size} bytes, the manifest says {recorded.bytes}: it was {cause} or renamed"
     try:
         footer = read_footer(path)
     except SourceError as error:
         return str(error)
-    if said is not None and footer.rows != said.rows:
-        return f"{path}: holds {footer.rows} rows where the manifest says {said.rows}"
+    if recorded is not None and footer.rows != recorded.rows:
+        return f"{path}: has {footer.rows} rows, the manifest says {recorded.rows}"
     return footer
 
 
-def _said(shards: ShardSet) -> dict[str, ShardInfo]:
-    if shards.manifest is None:
-        return {}
-    return {shard.file: shard for shard in shards.manifest.shards}
-
-
-def _largest_ids(footer: pq.FileMetaData) -> Iterator[int]:
-    names = [footer.schema.column(place).path.split(".")[0] for place in range(footer.num_columns)]
-    if INPUT_IDS not in names:
+def _largest_ids(metadata: pq.FileMetaData) -> Iterator[int]:
+    """Yield the maximum of `input_ids` in each row group that has statistics."""
+    columns = [metadata.schema.column(index).path.split(".")[0] for index in range(metadata.num_columns)]
+    if INPUT_IDS not in columns:
         return
-    column = names.index(INPUT_IDS)
-    for number in range(footer.num_row_groups):
-        statistics = footer.row_group(number).column(column).statistics
+    column = columns.index(INPUT_IDS)
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(column).statistics
         if statistics is not None and statistics.has_min_max and isinstance(statistics.max, int):
             yield statistics.max

@@ -1,4 +1,4 @@
-"""manifest.json: what a data set is made of, and the sign that it is whole (it is written last)."""
+"""manifest.json: describes a data set, and marks it as complete, since it is written last."""
 
 from __future__ import annotations
 
@@ -23,137 +23,169 @@ FORMAT_VERSION = 1
 
 _TIMES = ("seconds", "worker_seconds")
 _EXECUTORS = ("executor", "ray_address")
-_TOLD = ("units_found", "digest")
+_NOT_STORED = ("units_found", "digest")
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One Parquet file: its name within the directory, and what it holds."""
+    """One Parquet file."""
 
     file: str
+    """Name within the directory of the manifest."""
     rows: int
+    """Rows, or packs."""
     tokens: int
+    """0 for text."""
     trained_tokens: int
+    """Tokens whose label is not -100."""
     bytes: int
     sha256: str
 
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """The shards of one split together.
-
-    rows: of the shards; packs, where rows are packed. length_min, length_max: tokens of the shortest and the longest
-    sequence (a row, or a part of a pack). length_histogram: sequences by tokens; bucket "64" holds 64 to 127.
-    sequences, pack_length, fill_rate: of packs only; fill_rate is tokens over rows * pack_length.
-    """
+    """The shards of one split."""
 
     rows: int
+    """Rows of the shards: packs, where rows are packed."""
     tokens: int
     trained_tokens: int
     length_min: int
+    """Tokens of the shortest sequence. A sequence is a row, or one of those in a pack; text counts in characters."""
     length_max: int
+    """Tokens of the longest sequence."""
     length_histogram: Mapping[str, int]
+    """Number of sequences by length: bucket "64" counts those of 64 to 127 tokens. Empty for text."""
     shards: tuple[ShardInfo, ...]
+    """The shards, in row order."""
     sequences: int | None = None
+    """Number of sequences in all packs; None where rows are not packed."""
     pack_length: int | None = None
+    """The most tokens that a pack may have; None where rows are not packed."""
     fill_rate: float | None = None
+    """tokens / (rows * pack_length), 0 to 1; None where rows are not packed."""
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """One file that was read, with the account of its rows: read = kept + dropped + quarantined.
-
-    dropped, dropped_by_handler, quarantined_by_reason: as in `Manifest`.
-    """
+    """One source file and its row counts: rows_read = rows_kept + the sum of `dropped` + quarantined."""
 
     dataset: str
+    """Name of the data set that the file belongs to."""
     path: str
     bytes: int
     sha256: str
     rows_read: int
     rows_kept: int
     dropped: Mapping[str, int]
+    """As in `Manifest`."""
     quarantined: int
     dropped_by_handler: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """As in `Manifest`."""
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
+    """As in `Manifest`."""
 
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """Which tokenizer and chat template made the tokens.
-
-    chat_template: its text; of several named ones, JSON of them. files: sha256 by name, of what it was loaded from.
-    """
+    """The tokenizer and chat template that made the tokens."""
 
     name: str
+    """The path or Hub id that it was loaded from."""
     vocabulary_size: int
+    """Number of tokens, including added ones."""
     eos_token: str | None
     fingerprint: str
+    """A hash that differs between tokenizers that may give different ids."""
     chat_template_sha256: str | None
     added_special_tokens: tuple[str, ...] = ()
+    """Tokens that the config added to the tokenizer."""
     eos_token_id: int | None = None
     pad_token_id: int | None = None
     chat_template: str | None = None
+    """Text of the template; where the tokenizer has several named ones, a JSON object of them."""
     files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> sha256 of the files that the tokenizer was loaded from."""
 
 
 @dataclass(frozen=True)
 class FindingInfo:
-    """A rule of the audit that rows break: how many do, and the first of them by `path:row` of their source."""
+    """A rule of the audit that some rows break."""
 
     rule: str
     level: str
+    """`error` or `warning`."""
     rows: int
+    """Number of rows that break it."""
     examples: tuple[str, ...]
+    """The first of them, as `path:row` of their source."""
 
 
 @dataclass(frozen=True)
 class AuditInfo:
-    """What the audit found in the rows that passed, before they were split and mixed."""
+    """What the audit found in the rows that passed, before they were split, mixed and packed."""
 
     rows: int
+    """Rows that were checked."""
     findings: tuple[FindingInfo, ...]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything needed to trust and to repeat a data set.
+    """The content of manifest.json: what a data set consists of, and everything needed to verify and reproduce it.
 
-    rows_read = rows_written - rows_repeated + rows_left_out + the sum of `dropped` + quarantined. dropped: by reason.
-    dropped_by_handler: the same, by the handler that did it (`finish` and `packing` are what comes after handlers).
-    quarantined_by_reason: numbers that differ from row to row are N in a reason.
-    seconds: of each stage of the run, as time passed. worker_seconds: what staging was spent on, all workers together.
-    audit: None for text, and for shards of a time before the audit. units: work units of the run. units_found: how many
-    of them an earlier run had staged already; told by the run, and not kept on disk. files: sha256 by name, of what
-    stands beside the shards. digest: of all that is kept, but
-    for times: it tells a manifest that was edited.
+    The manifest is written after all other files, so a data set with a manifest is complete. Its row counts add up:
+    rows_read = rows_written - rows_repeated + rows_left_out + the sum of `dropped` + quarantined.
     """
 
     columns: tuple[str, ...]
+    """Columns of the shards."""
     text_column: str | None
+    """The text column, where rows are text instead of tokens."""
     splits: Mapping[str, SplitInfo]
+    """By name: `train`, `validation`."""
     sources: tuple[SourceInfo, ...]
     rows_read: int
+    """Rows of all sources."""
     rows_written: int
+    """Rows that went into the shards, counted before packing. A row that the mix repeats counts each time."""
     rows_left_out: int
+    """Rows that passed, but that splitting or mixing did not use."""
     rows_repeated: int
+    """Additional copies of rows in the shards, made by the mix."""
     dropped: Mapping[str, int]
+    """Rows that a rule of the config removed: reason -> count."""
     quarantined: int
+    """Rows that could not be used; they are in quarantine.jsonl."""
     tokenizer: TokenizerInfo | None
+    """None for text."""
     engine: Mapping[str, str]
+    """The engines that encoded and rendered the rows."""
     fingerprint: str
+    """A hash of everything that decides the content of the shards; a run with the same fingerprint is already done."""
     config: Mapping[str, Any]
+    """The resolved config of the run, without secrets; `preprocess --config manifest.json` accepts it."""
     versions: Mapping[str, str]
+    """Versions of Python and of the libraries that made the shards."""
     format_version: int = FORMAT_VERSION
     seconds: Mapping[str, float] = field(default_factory=dict)
+    """Elapsed time of each stage of the run."""
     worker_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time spent on each step of tokenizing, summed over all workers."""
     audit: AuditInfo | None = None
+    """None for text, and in manifests that are older than the audit."""
     units: int = 0
+    """Work units of the run."""
     units_found: int = field(default=0, compare=False)
+    """Units that an earlier run had staged. Set in the result of a run, not stored on disk."""
     dropped_by_handler: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """`dropped` by the step that removed the rows: a handler, or `finish` and `packing`, which follow all handlers."""
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> count. Numbers that differ between rows are replaced by N."""
     files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> sha256 of the other files of the data set: README.md, quarantine.jsonl."""
     digest: str = field(default="", compare=False)
+    """sha256 of the stored values, except for times (see `manifest_digest`); detects edits."""
 
     @property
     def shards(self) -> list[ShardInfo]:
@@ -161,24 +193,30 @@ class Manifest:
         return [shard for split in self.splits.values() for shard in split.shards]
 
     def to_json(self) -> str:
-        """The manifest as indented JSON, keys in the order of the fields."""
-        kept = {key: value for key, value in to_plain_data(self).items() if key not in _TOLD}
-        return json.dumps({**kept, "digest": manifest_digest(kept)}, indent=2, ensure_ascii=False) + "\n"
+        """Return the manifest as indented JSON, with keys in the order of the fields."""
+        stored = {key: value for key, value in to_plain_data(self).items() if key not in _NOT_STORED}
+        return json.dumps({**stored, "digest": manifest_digest(stored)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def manifest_digest(data: Mapping[str, Any]) -> str:
-    """sha256 over the JSON values of a manifest, without those that two runs with the same outcome may differ in."""
-    content = {key: value for key, value in data.items() if key not in (*_TOLD, *_TIMES)}
+    """Return a sha256 over the JSON values of a manifest.
+
+    Values in which two runs with the same result may differ are left out: times, and where the run was executed.
+    """
+    content = {key: value for key, value in data.items() if key not in (*_NOT_STORED, *_TIMES)}
     if isinstance(content.get("config"), Mapping):
         content["config"] = {key: value for key, value in content["config"].items() if key not in _EXECUTORS}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(directory: AnyPath) -> Manifest | None:
-    """The manifest of a directory, or None where there is none of ours.
+    """Read the manifest of a directory.
+
+    Returns:
+        None when there is no manifest.json, or when it is another tool's.
 
     Raises:
-        OutputError: there is one, but it cannot be read as ours.
+        OutputError: the file cannot be read, or is not a valid manifest.
     """
     path = directory / MANIFEST_NAME
     try:
@@ -190,16 +228,24 @@ def read_manifest(directory: AnyPath) -> Manifest | None:
     except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path}: cannot be read: {error_reason(error)}") from None
     if not isinstance(data, dict) or "format_version" not in data or "fingerprint" not in data:
-        return None  # another tool's file of this name
+        return None
     problems: list[Problem] = []
     manifest = bind_config(Manifest, data, problems)
     if manifest is None:
-        raise OutputError(f"{path}: not a manifest of sftkit: {problems[0].message.rstrip(': ')}")
+        raise OutputError(f"{path}: is not a valid manifest of sftkit: {problems[0].message.rstrip(': ')}")
     return manifest
 
 
 def length_histogram(lengths: npt.NDArray[np.int64]) -> dict[str, int]:
-    """Row lengths (tokens, shape (rows,)) counted in buckets that double: lower bound -> rows."""
+    """Count lengths (shape (rows,)) in buckets that double in size.
+
+    Returns:
+        Lower bound of the bucket -> count, without empty buckets.
+
+    Example:
+        >>> length_histogram(np.array([0, 1, 3, 64, 127]))
+        {'0': 1, '1': 1, '2': 1, '64': 2}
+    """
     if not len(lengths):
         return {}
     exponents = np.frexp(np.maximum(lengths, 0).astype(np.float64))[1]  # 0 -> 0, 1 -> 1, 2..3 -> 2, 4..7 -> 3

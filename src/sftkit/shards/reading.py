@@ -1,4 +1,4 @@
-"""Directories and files of shards -> where their rows are, read lazily. Works on any Parquet with `input_ids`."""
+"""Finds the shards of a directory or URL and reads them lazily. Works for any Parquet files with `input_ids`."""
 
 from __future__ import annotations
 
@@ -24,25 +24,32 @@ from sftkit.storage.streams import open_arrow_file
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The Parquet files of a data set by split, in order, and its manifest where it has one.
+    """The Parquet files of a data set.
 
-    name: what to call it, where that is not its path.
+    The files come from the manifest, if there is one: a file that it lists and that is missing is an error, and other
+    Parquet files in the directory are ignored. Without a manifest (shards of another tool) they are all Parquet files
+    below the directory, sorted by path, each assigned to a split by its name. Shards of this tool have one row per
+    training example or pack, with `input_ids` and `labels` (list<int32>, labels unshifted, -100 where there is no
+    loss), `seq_lengths` (list<int32>) in packs, or a text column.
     """
 
     root: AnyPath
+    """The directory, or the file if only one was opened."""
     splits: dict[str, tuple[AnyPath, ...]]
+    """Split -> its files, in row order."""
     manifest: Manifest | None
     name: str = ""
+    """What to call the data set in output, if not by its path."""
 
     def tables(self, split: str, columns: list[str] | None = None) -> Iterator[tuple[AnyPath, pa.Table]]:
-        """Each shard's row groups as Arrow tables, one row group in memory at a time."""
+        """Yield the row groups of a split, each with the path of its file, holding one in memory at a time."""
         for path in self.splits.get(split, ()):
             with open_parquet(path) as file:
                 for group in range(file.num_row_groups):
                     yield path, file.read_row_group(group, columns=columns)
 
     def column_names(self, split: str) -> list[str]:
-        """Columns of the first shard of a split."""
+        """Return the columns of the first shard of a split."""
         paths = self.splits.get(split, ())
         if not paths:
             return []
@@ -51,16 +58,20 @@ class ShardSet:
 
 
 def open_shards(location: str, storage_options: Mapping[str, Any] | None = None) -> ShardSet:
-    """Find the shards of a directory, or take one Parquet file alone.
+    """Find the shards of a directory, or open a single Parquet file.
 
     Args:
         location: a local path, or a URL.
-        storage_options: of the file systems behind URLs, as in a config.
+        storage_options: options of the file systems behind URLs, as in a config.
 
     Raises:
-        SourceError: nothing is there, or nothing that is Parquet.
-        DataError: shards that the manifest names are missing; the others alone are another data set.
+        SourceError: nothing is there, or no Parquet file.
+        DataError: shards that the manifest lists are missing.
         OutputError: there is a manifest that cannot be read.
+
+    Example:
+        >>> for path, table in open_shards("shards").tables("train"):  # doctest: +SKIP
+        ...     print(path, table.num_rows)
     """
     try:
         return _open_shards(parse_path(location, storage_options), location)
@@ -70,18 +81,18 @@ def open_shards(location: str, storage_options: Mapping[str, Any] | None = None)
 
 def _open_shards(root: AnyPath, location: str) -> ShardSet:
     if file_size(root) >= 0:
-        return _one_file(root, location)
+        return _open_file(root, location)
     if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{location}: no such directory or Parquet file")
     manifest = read_manifest(root)
     if manifest is not None:
         splits = {name: tuple(root / shard.file for shard in split.shards) for name, split in manifest.splits.items()}
         if not any(splits.values()):
-            raise SourceError(f"{location}: the manifest names no shards; make the data set anew")
-        _check_names(root, [path for paths in splits.values() for path in paths])
+            raise SourceError(f"{location}: the manifest lists no shards; run preprocess again")
+        _check_listed_files(root, [path for paths in splits.values() for path in paths])
         return ShardSet(root, splits, manifest, location)
     require_complete_dataset(root)
-    names = [name for name in _names_below(root) if name.endswith(".parquet") and not _hidden(name)]
+    names = [name for name in _names_below(root) if name.endswith(".parquet") and not _is_hidden(name)]
     if not names:
         raise SourceError(f"{location}: no Parquet files in this directory")
     found: dict[str, tuple[AnyPath, ...]] = {}
@@ -92,38 +103,39 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
 
 
 def open_parquet(path: AnyPath) -> pq.ParquetFile:
-    """A Parquet file, opened for reading; the columns that are read of a remote one are fetched together.
+    """Open a Parquet file for reading. The columns that are read of a remote file are fetched together.
 
     Raises:
-        SourceError: it cannot be opened, or is not Parquet.
+        SourceError: it cannot be opened, is not Parquet, or has two columns of one name.
     """
     try:
         file = pq.ParquetFile(open_arrow_file(path), pre_buffer=isinstance(path, RemotePath))
         names = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {first_line(error)}") from None
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if twice is not None:
-        raise SourceError(f"{path}: has two columns {twice!r}; a column's name may stand once")
+    duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
+    if duplicate is not None:
+        raise SourceError(f"{path}: has two columns named {duplicate!r}; column names must be unique")
     return file
 
 
-def _check_names(root: AnyPath, paths: list[AnyPath]) -> None:
-    """Raise `DataError` where files that a manifest names are not there, or not beside it."""
+def _check_listed_files(root: AnyPath, paths: list[AnyPath]) -> None:
+    """Raise `DataError` when files that a manifest lists are missing, or are not in its directory."""
     outside = next((path for path in paths if path != root / path.name), None)
     if outside is not None:
-        raise DataError(f"{root / MANIFEST_NAME}: names {outside}, which is no file beside it")
-    there = file_sizes(root)
-    missing = [path for path in paths if path.name not in there]
+        raise DataError(f"{root / MANIFEST_NAME}: lists {outside}, which is not a file in its directory")
+    existing = file_sizes(root)
+    missing = [path for path in paths if path.name not in existing]
     if missing:
-        more = f", and {len(missing) - 1} more shards are missing" if len(missing) > 1 else ""
+        more = f", as are {len(missing) - 1} more shards" if len(missing) > 1 else ""
         raise DataError(
-            f"{missing[0]}: named in the manifest, but not there{more}; copy the data set again, or make it anew"
+            f"{missing[0]}: is listed in the manifest but missing{more}; "
+            "copy the data set again, or run preprocess again to rebuild it"
         )
 
 
-def _one_file(path: AnyPath, location: str) -> ShardSet:
-    """A file on its own; when it is a shard of the data set it stands in, with that one's manifest."""
+def _open_file(path: AnyPath, location: str) -> ShardSet:
+    """Open a single file; with the manifest of its directory, if that lists the file as a shard."""
     manifest = read_manifest(path.parent)
     for split, info in manifest.splits.items() if manifest is not None else ():
         if any(shard.file == path.name for shard in info.shards):
@@ -132,11 +144,11 @@ def _one_file(path: AnyPath, location: str) -> ShardSet:
 
 
 def _names_below(root: AnyPath) -> list[str]:
-    """Files in a folder and in those in it, relative to it, in order."""
+    """Return the paths of files in a folder and its subfolders, relative to it, sorted."""
     if isinstance(root, RemotePath):
         return list(file_sizes_recursive(root))
     return [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.parquet"))]
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))

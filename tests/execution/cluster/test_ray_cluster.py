@@ -168,7 +168,7 @@ def test_an_interrupted_run_ends_its_tasks_and_is_gone_on_with(job: Job, nodes: 
     child.send_signal(signal.SIGINT)
     _, stderr = child.communicate(timeout=60)
     assert child.returncode == 130, stderr
-    assert "the same command goes on from them" in stderr
+    assert "the same command resumes from them" in stderr
     assert stderr.endswith("interrupted\n")
     kept = staged_in(out)
     time.sleep(1)

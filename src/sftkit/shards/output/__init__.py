@@ -1,1 +1,1 @@
-"""The output directory, local or remote: what exists already, and how a data set is published."""
+"""The output directory, local or remote, and how a data set is published in it."""

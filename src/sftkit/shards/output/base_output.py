@@ -1,8 +1,18 @@
-"""Where a run writes its data set, whatever kind of place that is: what is there before, and how it becomes a data set.
+"""The output directory: what it may hold before a run, and how a run publishes its data set there.
 
-Everything is written below `.staging` and put into place when it is whole; the manifest comes last. What is being put
-into place is written down first, so that after a kill in the middle the next run knows these files as its own, and
-readers refuse them.
+A directory of a complete data set:
+
+    train-00000-of-00003.parquet, ...   the shards
+    quarantine.jsonl                    the rows that could not be used, if any
+    README.md                           the data set card
+    manifest.json                       written last; its presence means that the data set is complete
+
+While a run works, and where staged units are kept, there is also `.staging/`:
+
+    lock                                held by the run that writes here
+    unit-*.arrow                        staged units
+    run-*/                              the shards of one run until they are published
+    publishing.json                     the journal: present from the start of publication until the cleanup after it
 """
 
 from __future__ import annotations
@@ -36,11 +46,29 @@ LOCK_NAME = "lock"
 
 
 class Output(ABC, Generic[P]):
-    """The place of a data set.
+    """The output directory of a run.
 
-    staging_dir: where staged units stand; nothing of what is whole there is ever removed. Without it they stand in
-    `.staging`, where keep_staging keeps them after a run. shard_folder: where the shards of a run stand until all are
-    written; each run has its own, for a worker may outlive for a moment the run that it worked for.
+    A run opens the directory, writes its shards to `shard_folder`, and publishes them:
+
+        with output.open(overwrite=False):
+            ...  # write the shards below output.shard_folder
+            output.publish(manifest, bad_rows)
+
+    Several files cannot be replaced atomically, so publication uses a journal. `publish` (1) lists the new shards and
+    the files that they replace in the journal, (2) removes the old manifest, then the old files, (3) moves the new
+    shards into place, (4) writes the files beside them, and (5) writes the new manifest. `open` then (6) removes the
+    staged units, and the journal last.
+
+    A run that is killed before (2) leaves any existing data set untouched. Killed from (2) to (5) it leaves a journal
+    and no manifest: readers refuse the directory, and the next run recognizes the files in the journal as partly
+    published, replaces them, and resumes from the staged units. Killed after (5) it leaves a complete data set, of
+    which the next run only finishes the cleanup (`finish_cleanup`).
+
+    Args:
+        path: the output directory.
+        staging_dir: a directory for staged units that other runs may share; complete units in it are never removed.
+            By default they are in `.staging`.
+        keep_staging: keep the units in `.staging` after the run.
     """
 
     def __init__(self, path: P, staging_dir: AnyPath | None = None, *, keep_staging: bool = False) -> None:
@@ -48,125 +76,146 @@ class Output(ABC, Generic[P]):
         self.path: P = path
         self.staging: P = path / STAGING_NAME
         self.units = UnitStore(staging_dir or self.staging, run)
+        """The staged units."""
         self.shard_folder: P = self.staging / f"run-{run}"
-        self._stages_here = self._is_ours(self.units.path)
+        """Where shards are written. Each run has its own: a worker may briefly outlive the run that started it."""
+        self._stages_here = self._is_in_staging(self.units.path)
         self._keeps_units = keep_staging or (staging_dir is not None and self._stages_here)
 
     def manifest(self) -> Manifest | None:
-        """The manifest of the data set that is here, or None."""
+        """Return the manifest of the data set in the directory, None when there is none.
+
+        Raises:
+            OutputError: there is a manifest that cannot be read.
+        """
         return read_manifest(self.path)
 
     def contains(self, manifest: Manifest) -> bool:
-        """Whether every shard of a manifest is here, as long as it should be, and its quarantine."""
-        there = file_sizes(self.path)
-        whole = all(there.get(PurePosixPath(shard.file).name) == shard.bytes for shard in manifest.shards)
-        return whole and quarantine_sha256(self.path) == manifest.files.get(QUARANTINE_NAME)
+        """Return whether every shard of a manifest is here with its size, and the quarantine with its sha256."""
+        sizes = file_sizes(self.path)
+        complete = all(sizes.get(PurePosixPath(shard.file).name) == shard.bytes for shard in manifest.shards)
+        return complete and quarantine_sha256(self.path) == manifest.files.get(QUARANTINE_NAME)
 
     @abstractmethod
     def open(self, *, overwrite: bool) -> AbstractContextManager[Output[P]]:
-        """Prepare for a run, and keep other runs out.
+        """Lock the directory and prepare it for a run.
 
-        What a run leaves unfinished is cleared away. Staged units go once the run is done; if it fails, or is ended,
-        they stay for the next one, which goes on from them.
+        Leftovers of interrupted runs are removed at the start, and those of this run at the end. Staged units are
+        removed after success; after a failure they stay, and the next run resumes from them.
+
+        Args:
+            overwrite: allow replacing another data set.
 
         Raises:
-            OutputError: it holds another data set, another run is writing here, or it cannot be written.
+            OutputError: the directory holds another data set or foreign files, another run is writing to it, or it
+                cannot be written.
         """
 
     @abstractmethod
     def finish_cleanup(self) -> None:
-        """Finish what a run left to do that was killed when its data set was complete."""
+        """Remove what is left of a run that was killed after it had published its data set."""
 
     def check_free(self, *, overwrite: bool) -> None:
-        """Raise `OutputError` when writing here would mix with, or take the place of, what is here already."""
+        """Check that a run may write here.
+
+        Raises:
+            OutputError: there is another data set (unless `overwrite`), or a file that no data set of ours owns and
+                that would become part of one.
+        """
         if self.manifest() is not None:
             if not overwrite:
                 raise OutputError(
-                    f"output_dir {self.path}: holds another data set; choose another directory, or say overwrite=true"
+                    f"output_dir {self.path}: holds another data set; choose another directory, or set overwrite=true"
                 )
             return
-        ours = _half_published(self.staging)
-        in_the_way = (name for name in self._names() if name.endswith(".parquet") or name == CARD_NAME)
-        foreign = next((name for name in in_the_way if name not in ours), None)
+        ours = _journal(self.staging)
+        conflicting = (name for name in self._names() if name.endswith(".parquet") or name == CARD_NAME)
+        foreign = next((name for name in conflicting if name not in ours), None)
         if foreign is not None:
             raise OutputError(
-                f"output_dir {self.path}: holds {foreign}, which is not of sftkit; choose an empty directory"
+                f"output_dir {self.path}: holds {foreign}, which sftkit did not write; choose an empty directory"
             )
 
     def save_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> P:
-        """Write the quarantined rows of a run that fails to a file, whose path is given back; the quarantine of a data
-        set that is here is left alone.
+        """Write the quarantined rows of a failing run and return the path of the file.
+
+        It is written to `.staging` if there is a data set here, whose own quarantine is not touched.
         """
         folder = self.path if self.manifest() is None else self.staging
-        place: P = folder / QUARANTINE_NAME
-        write_quarantine(place, bad)
-        return place
+        target: P = folder / QUARANTINE_NAME
+        write_quarantine(target, bad)
+        return target
 
     def publish(self, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> Manifest:
-        """Put the finished shards into place and write the manifest, which makes them a data set. The manifest that
-        was written is given back: it names the files beside the shards, too.
+        """Turn the finished shards in `shard_folder` into the data set of the directory.
+
+        Args:
+            manifest: describes the shards.
+            bad: the quarantined rows, as (source path, row).
+
+        Returns:
+            The manifest as written, which also lists the files beside the shards.
 
         Raises:
-            OutputError: another run has taken over meanwhile; what it made is left alone.
+            OutputError: another run has taken over the directory; its files are not touched.
         """
         names = _shard_names(manifest)
-        others = self._files_among([*_half_published(self.staging), *_shard_names(self.manifest())])
-        journal = list(dict.fromkeys(chain(names, others)))
-        self._check_ours()
+        replaced = self._existing([*_journal(self.staging), *_shard_names(self.manifest())])
+        journal = list(dict.fromkeys(chain(names, replaced)))
+        self._check_lock()
         write_text(self.staging / JOURNAL_NAME, json.dumps(journal))
         remove(self.path / MANIFEST_NAME)
         remove(*(self.path / name for name in journal))
-        self._put_into_place(names)
+        self._move_into_place(names)
         complete = replace(manifest, files=write_side_files(self.path, manifest, bad))
-        self._check_ours()
+        self._check_lock()
         write_text(self.path / MANIFEST_NAME, complete.to_json())
         return complete
 
     @abstractmethod
-    def _is_ours(self, place: AnyPath) -> bool:
-        """Whether a place is `.staging`, or below it."""
+    def _is_in_staging(self, path: AnyPath) -> bool:
+        """Return whether a path is `.staging` or below it."""
 
     @abstractmethod
     def _names(self) -> Sequence[str]:
-        """Names of what is right here."""
+        """Return the names of the files in the directory itself."""
 
     @abstractmethod
-    def _files_among(self, names: Sequence[str]) -> Sequence[str]:
-        """Those of some names that files have here, as far as this has to be known to remove them."""
+    def _existing(self, names: Sequence[str]) -> Sequence[str]:
+        """Return those of the names that have to be removed to free them: where files exist, or may exist."""
 
     @abstractmethod
-    def _check_ours(self) -> None:
-        """Raise `OutputError` when another run has taken over."""
+    def _check_lock(self) -> None:
+        """Raise `OutputError` when another run has taken over the lock."""
 
     @abstractmethod
-    def _put_into_place(self, names: Sequence[str]) -> None:
-        """Let the shards of these names, which stand in the shard folder, stand here."""
+    def _move_into_place(self, names: Sequence[str]) -> None:
+        """Move or copy shards of these names from `shard_folder` to the directory."""
 
-    def _tell_what_stays(self) -> None:
+    def _log_remaining_units(self) -> None:
         try:
-            staged = self.units.count() if self._stages_here else 0
+            count = self.units.count() if self._stages_here else 0
         except OSError:
-            return  # what made the run fail is told already
-        if staged:
-            what, them = ("unit stays", "it") if staged == 1 else ("units stay", "them")
-            place = self.units.path
-            _log.warning("%d tokenized %s in %s: the same command goes on from %s", staged, what, place, them)
+            return  # the error that ended the run is already reported
+        if count:
+            what, them = ("unit stays", "it") if count == 1 else ("units stay", "them")
+            _log.warning("%d tokenized %s in %s: the same command resumes from %s", count, what, self.units.path, them)
 
 
 def _shard_names(manifest: Manifest | None) -> list[str]:
-    return _plain(shard.file for shard in manifest.shards) if manifest is not None else []
+    return _base_names(shard.file for shard in manifest.shards) if manifest is not None else []
 
 
-def _half_published(staging: AnyPath) -> list[str]:
-    """Names of the files that a run was putting into place, or was to take away, when it was killed."""
+def _journal(staging: AnyPath) -> list[str]:
+    """Return the names of the files that an interrupted run was publishing or replacing."""
     try:
         names = json.loads(read_bytes(staging / JOURNAL_NAME))
     except (OSError, ValueError, RecursionError):
         return []
-    return _plain([*names, CARD_NAME]) if isinstance(names, list) else []
+    return _base_names([*names, CARD_NAME]) if isinstance(names, list) else []
 
 
-def _plain(names: Iterable[object]) -> list[str]:
-    """Some names, which may be anybody's, as names of files right here."""
-    plain = (PurePosixPath(name).name for name in names if isinstance(name, str))
-    return [name for name in plain if name not in ("", "..")]
+def _base_names(names: Iterable[object]) -> list[str]:
+    """Reduce untrusted names to base names, so that they can only refer to files in the directory itself."""
+    base_names = (PurePosixPath(name).name for name in names if isinstance(name, str))
+    return [name for name in base_names if name not in ("", "..")]

@@ -1,4 +1,4 @@
-"""An output directory below a URL. Nothing can be renamed there: the store copies shards to their names."""
+"""An output directory in an object store, which cannot rename: it copies shards into place by itself."""
 
 from __future__ import annotations
 
@@ -17,88 +17,88 @@ from sftkit.storage.lease_lock import Lease, hold_lease
 from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.retry import error_reason
 
-_COPIES = 16  # at the same time; the store does the work
+_COPIES = 16  # concurrent; the store does the work
 
 
 class RemoteOutput(Output[RemotePath]):
-    """The place below a URL that a run writes its data set to."""
+    """An output directory below a URL. The lock is a lease, which the run has to renew (`lease_lock`)."""
 
     _lease: Lease | None = None
 
     def contains(self, manifest: Manifest) -> bool:
-        """As `Output.contains`; what the store says is told in a sentence."""
-        with self._told():
+        """As `Output.contains`; failures of the store are raised as `OutputError`."""
+        with self._name_key_in_errors():
             return super().contains(manifest)
 
     @contextmanager
     def open(self, *, overwrite: bool) -> Iterator[RemoteOutput]:
-        """As `Output.open`; the lock has to be held on to."""
-        with self._told(), hold_lease(self.staging / LOCK_NAME, self.path) as self._lease:
+        """As `Output.open`."""
+        with self._name_key_in_errors(), hold_lease(self.staging / LOCK_NAME, self.path) as self._lease:
             self.check_free(overwrite=overwrite)
-            self._clear_unfinished(file_sizes_recursive(self.staging))
+            self._remove_unfinished(file_sizes_recursive(self.staging))
             make_directory(self.units.path)
             try:
                 yield self
             except BaseException:
-                self._tell_what_stays()
+                self._log_remaining_units()
                 raise
             else:
-                self._clear_finished()
+                self._remove_used_units()
             finally:
                 self.units.remove_unfinished()
-                with suppress(OSError):  # the next run does it, and what made this one fail is to be told
-                    mine = f"{self.shard_folder.name}/"
-                    self._clear_unfinished(
-                        [name for name in file_sizes_recursive(self.staging) if name.startswith(mine)]
+                with suppress(OSError):  # the next run removes it; the error that ended this one is what matters
+                    own = f"{self.shard_folder.name}/"
+                    self._remove_unfinished(
+                        [name for name in file_sizes_recursive(self.staging) if name.startswith(own)]
                     )
 
     def finish_cleanup(self) -> None:
-        """Finish what a run left to do that was killed when its data set was complete."""
-        with self._told():
+        """As `Output.finish_cleanup`."""
+        with self._name_key_in_errors():
             if JOURNAL_NAME in file_sizes(self.staging):
                 with hold_lease(self.staging / LOCK_NAME, self.path):
-                    self._clear_finished()
+                    self._remove_used_units()
 
-    def _is_ours(self, place: AnyPath) -> bool:
-        return str(place) == str(self.staging) or str(place).startswith(f"{self.staging}/")
+    def _is_in_staging(self, path: AnyPath) -> bool:
+        return str(path) == str(self.staging) or str(path).startswith(f"{self.staging}/")
 
     def _names(self) -> Sequence[str]:
         return list(file_sizes(self.path))
 
-    def _files_among(self, names: Sequence[str]) -> Sequence[str]:
-        return names
+    def _existing(self, names: Sequence[str]) -> Sequence[str]:
+        return names  # removing a missing file costs no more than looking for it
 
-    def _check_ours(self) -> None:
-        assert self._lease is not None, "published while it is open"
+    def _check_lock(self) -> None:
+        assert self._lease is not None, "publish is called while the output is open"
         self._lease.check()
 
-    def _put_into_place(self, names: Sequence[str]) -> None:
+    def _move_into_place(self, names: Sequence[str]) -> None:
         with ThreadPoolExecutor(_COPIES) as pool:
             list(pool.map(lambda name: copy(self.shard_folder / name, self.path / name), names))
 
-    def _clear_unfinished(self, names: Iterable[str]) -> None:
-        """Leave nothing but staged units, the lock and the journal, of some names below `.staging`."""
+    def _remove_unfinished(self, names: Iterable[str]) -> None:
+        """Remove files below `.staging`, given by name, except staged units, lock and journal."""
         kept = (LOCK_NAME, JOURNAL_NAME)
         remove(*(self.staging / name for name in names if name not in kept and not is_unit_file(name)))
 
-    def _clear_finished(self) -> None:
-        """Remove the staged units that are not to be kept; the journal last, which says that this is to be done."""
+    def _remove_used_units(self) -> None:
+        """Remove the staged units unless they are to be kept, and then the journal: it marks the cleanup as pending."""
         if not self._keeps_units:
             remove(*(self.staging / name for name in file_sizes(self.staging) if is_unit_file(name)))
         remove(self.staging / JOURNAL_NAME)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What a store says of a file below the path, as one sentence that names the key the path was given by."""
+    def _name_key_in_errors(self) -> Iterator[None]:
+        """Turn an `OSError` about a file of this run into an `OutputError` that names the config key of its path."""
         try:
             yield
         except OSError as error:
-            place, staging = str(error.filename or ""), self.units.path
-            if place.startswith(str(self.path)):
+            file, staging = str(error.filename or ""), self.units.path
+            if file.startswith(str(self.path)):
                 raise OutputError(f"output_dir {self.path}: cannot be read or written: {error_reason(error)}") from None
-            if place.startswith(str(staging)):
+            if file.startswith(str(staging)):
                 raise OutputError(f"staging_dir {staging}: cannot be read or written: {error_reason(error)}") from None
-            if place and not place.startswith((tempfile.gettempdir(), "/proc/self/fd")):
+            if file and not file.startswith((tempfile.gettempdir(), "/proc/self/fd")):
                 raise
-            here = f"files for it are written to {tempfile.gettempdir()} first (TMPDIR)"
-            raise OutputError(f"output_dir {self.path}: cannot be written: {error_reason(error)}; {here}") from None
+            hint = f"its files are first written to {tempfile.gettempdir()} (set TMPDIR to use another disk)"
+            raise OutputError(f"output_dir {self.path}: cannot be written: {error_reason(error)}; {hint}") from None

@@ -1,4 +1,4 @@
-"""What stands beside the shards of a data set: the rows that could not be used, and the card."""
+"""The files beside the shards of a data set: the quarantined rows and the data set card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from sftkit.storage.paths import AnyPath
 
 
 def dataset_card(manifest: Manifest) -> str:
-    """A card whose head names the files of each split, and whose text says what they hold."""
+    """Return the data set card (README.md): a YAML header that lists the files of each split, and a summary.
+
+    The manifest records its sha256, so the same data set must always get the same text.
+    """
     lines = ["---", "configs:", "- config_name: default", "  data_files:"]
     for name in manifest.splits:
         lines += [f"  - split: {name}", f"    path: {name}-*.parquet"]
@@ -42,8 +45,9 @@ def dataset_card(manifest: Manifest) -> str:
 
 
 def _code(name: str) -> str:
-    """A name from data or a path as a code span of Markdown, in which nothing is markup. Its fence is longer than any
-    run of backticks in it (CommonMark 0.31, 6.1).
+    """Format an untrusted name as a Markdown code span, in which nothing is markup.
+
+    The fence is longer than any run of backticks in the name (CommonMark 0.31, 6.1).
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
@@ -51,7 +55,7 @@ def _code(name: str) -> str:
 
 
 def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> None:
-    """Write quarantined rows, (path, row) each, one JSON object a line; no file where there are none."""
+    """Write quarantined rows, given as (source path, row), as JSON lines. Without rows there is no file."""
     remove(target)
     if not bad:
         return
@@ -65,15 +69,15 @@ def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> No
 
 
 def write_side_files(folder: AnyPath, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> dict[str, str]:
-    """Write what stands beside the shards; sha256 by name."""
+    """Write the quarantine and the card, and return the sha256 of each by name."""
     write_quarantine(folder / QUARANTINE_NAME, bad)
     write_text(folder / CARD_NAME, dataset_card(manifest))
-    found = {CARD_NAME: sha256_of_file(folder / CARD_NAME), QUARANTINE_NAME: quarantine_sha256(folder)}
-    return {name: sha256 for name, sha256 in found.items() if sha256 is not None}
+    hashes = {CARD_NAME: sha256_of_file(folder / CARD_NAME), QUARANTINE_NAME: quarantine_sha256(folder)}
+    return {name: sha256 for name, sha256 in hashes.items() if sha256 is not None}
 
 
 def quarantine_sha256(folder: AnyPath) -> str | None:
-    """sha256 of the quarantine of a data set, None where it has none."""
+    """Return the sha256 of the quarantine of a data set, None when it has none."""
     try:
         return sha256_of_file(folder / QUARANTINE_NAME)
     except (FileNotFoundError, IsADirectoryError):

@@ -1,7 +1,8 @@
-"""The quarantined rows of a staged unit, in a file of their own: there may be millions, and nobody holds them all.
+"""The quarantined rows of a staged unit, in a file of their own: there may be millions, too many to hold in memory.
 
-Arrow IPC, compressed; contents as JSON text, for they may hold half a surrogate pair. Rows that could not be read and
-rows that could not be used come from two hands, each in the order of its numbers: each hand has its record batches.
+The file is Arrow IPC, zstd-compressed. Columns: `kind` (int8, 0 for `UNREAD`, 1 for `UNUSABLE`), `number` (int64),
+`reason` (large_string) and `content` (large_string, a JSON string, since a content may hold lone surrogates). Each
+record batch holds rows of one kind, and the rows of a kind are in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -29,23 +30,22 @@ from sftkit.storage.streams import open_arrow_file
 OTHER_REASONS = "other reasons"
 
 _KINDS = (UNREADABLE, UNUSABLE)
-_MOST_REASONS = 50
-_AT_ONCE = 200
+_MAX_REASONS = 50
+_ROWS_PER_BATCH = 200
 _LONE_NUMBER = re.compile(r"(?<![\w=.'\"-])\d+(?![\w'\"])")
 
 
 @dataclass(frozen=True)
 class BadRowsFile:
-    """Quarantined rows in a file, in the order of their numbers.
-
-    path: the file, which exists when count > 0. reasons: how many rows there are for each kind of reason. number_shift:
-    how much higher their numbers are now than in the file. bytes, sha256: of the file.
-    """
+    """The quarantined rows of a unit, on disk. Iterating reads them, a few at a time, in the order of their numbers."""
 
     path: AnyPath
+    """The file; it exists when `count > 0`."""
     count: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    """Rows by generic reason (see `generic_reason`)."""
     number_shift: int = 0
+    """Added to the row numbers in the file when they are read."""
     bytes: int = 0
     sha256: str | None = None
 
@@ -53,90 +53,96 @@ class BadRowsFile:
         return self.count
 
     def __iter__(self) -> Iterator[BadRow]:
-        """Read them, a few at a time."""
         if self.count:
             yield from heapq.merge(*(self._of_kind(kind) for kind in range(len(_KINDS))), key=lambda row: row.number)
 
     def _of_kind(self, kind: int) -> Iterator[BadRow]:
-        with open_unit_file(self.path) as source:
+        with _open_unmapped(self.path) as source:
             file = pa.ipc.open_file(source)
-            for place in range(file.num_record_batches):
-                batch = file.get_batch(place)
+            for index in range(file.num_record_batches):
+                batch = file.get_batch(index)
                 if batch.column("kind")[0].as_py() == kind:
                     columns = (batch.column(name).to_pylist() for name in ("number", "reason", "content"))
                     for number, reason, content in zip(*columns, strict=True):
                         yield BadRow(number + self.number_shift, reason, json.loads(content))
 
 
-def open_unit_file(path: AnyPath) -> Any:
-    """Not mapped into memory: what is read of it would stay there."""
+def _open_unmapped(path: AnyPath) -> Any:
+    """Open a file for Arrow without a memory map, whose pages would count as memory of this process."""
     return open_arrow_file(path) if isinstance(path, RemotePath) else pa.OSFile(os.fsencode(path))
 
 
 def bad_rows_path(rows: AnyPath) -> AnyPath:
-    """Where the bad rows of a unit stand, beside the file of its rows: a part of its account."""
+    """Return the path of a unit's bad rows, given the path of its rows."""
     return rows.with_name(f"{rows.stem}.bad.account.arrow")
 
 
 class BadRowsWriter:
-    """Writes bad rows as they come; the file is there once it is finished, if there was one.
+    """Writes bad rows as they come. The file appears in `finish`, and only if there were any.
 
-    run: what sets the name of the unfinished file apart from those of other runs.
+    Args:
+        path: where the file will be.
+        run: part of its temporary name, different for each run and unit.
     """
 
     def __init__(self, path: AnyPath, run: str) -> None:
         self._path = path
-        self._local: Path | None = None
         self._run = run
-        self._aside = ExitStack()
+        self._open_files = ExitStack()
+        self._temporary: Path | None = None
         self._sink: pa.OSFile | None = None
         self._writer: pa.RecordBatchFileWriter | None = None
         self._count = 0
         self._reasons: Counter[str] = Counter()
 
     def write(self, kind: str, rows: Sequence[BadRow]) -> None:
-        """Append rows of a kind; their numbers are higher than those of the same kind before."""
+        """Append rows of one kind; their numbers must be higher than those of earlier rows of the same kind."""
         if self._writer is None:
-            self._local = self._aside.enter_context(atomic_replace(self._path, self._run))
-            self._sink = self._aside.enter_context(pa.OSFile(os.fsencode(self._local), "w"))
+            self._temporary = self._open_files.enter_context(atomic_replace(self._path, self._run))
+            self._sink = self._open_files.enter_context(pa.OSFile(os.fsencode(self._temporary), "w"))
             options = pa.ipc.IpcWriteOptions(compression="zstd")
-            self._writer = pa.ipc.new_file(self._sink, _record(0, []).schema, options=options)
-        for start in range(0, len(rows), _AT_ONCE):
-            self._writer.write_batch(_record(_KINDS.index(kind), rows[start : start + _AT_ONCE]))
+            self._writer = pa.ipc.new_file(self._sink, _record_batch(0, []).schema, options=options)
+        for start in range(0, len(rows), _ROWS_PER_BATCH):
+            self._writer.write_batch(_record_batch(_KINDS.index(kind), rows[start : start + _ROWS_PER_BATCH]))
         self._count += len(rows)
         for row in rows:
             count_reason(self._reasons, generic_reason(row.reason), 1)
 
     def finish(self) -> BadRowsFile:
-        """What was written, on disk."""
-        if self._writer is None or self._sink is None or self._local is None:
+        """Complete the file and describe it."""
+        if self._writer is None or self._sink is None or self._temporary is None:
             return BadRowsFile(self._path)
         self._writer.close()
         self._sink.close()
-        size, sha256 = self._local.stat().st_size, sha256_of_file(self._local)
-        self._aside.close()
+        size, sha256 = self._temporary.stat().st_size, sha256_of_file(self._temporary)
+        self._open_files.close()
         return BadRowsFile(self._path, self._count, dict(self._reasons), bytes=size, sha256=sha256)
 
     def discard(self, error: BaseException) -> None:
-        """Leave nothing of it."""
-        self._aside.__exit__(type(error), error, error.__traceback__)
+        """Remove the unfinished file."""
+        self._open_files.__exit__(type(error), error, error.__traceback__)
 
 
 def generic_reason(reason: str) -> str:
-    """A reason without the numbers that set it apart from the same in another row: places, ids, lengths."""
+    """Replace the numbers in a reason (positions, ids, lengths), so that equal problems in different rows count as one.
+
+    Example:
+        >>> generic_reason("id 7 is outside the vocabulary")
+        'id N is outside the vocabulary'
+    """
     return _LONE_NUMBER.sub("N", reason)
 
 
 def count_reason(reasons: Counter[str], reason: str, count: int) -> None:
-    """Count rows under their reason; when there are very many reasons (what functions raise may be anything), under
-    `OTHER_REASONS`.
+    """Add rows to the count of their reason, or of `OTHER_REASONS` once there are too many different reasons.
+
+    User functions may raise anything, so the number of different reasons is otherwise unbounded.
     """
-    known = reason in reasons or len(reasons) < _MOST_REASONS
+    known = reason in reasons or len(reasons) < _MAX_REASONS
     reasons[reason if known else OTHER_REASONS] += count
 
 
-def _record(kind: int, rows: Sequence[BadRow]) -> pa.RecordBatch:
-    """Rows of one kind as a record batch."""
+def _record_batch(kind: int, rows: Sequence[BadRow]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(
         {
             "kind": number_array(np.full(len(rows), kind, np.int8)),

@@ -1,4 +1,4 @@
-"""Where in the file of a staged unit its rows lie: what it takes to read some of them and nothing else."""
+"""The byte offset of each row in the file of a staged unit, so that single rows can be read without the others."""
 
 from __future__ import annotations
 
@@ -18,34 +18,41 @@ from sftkit.shards.arrow_arrays import numpy_view
 _TOKEN_BYTES = 4
 
 RowLengths = npt.NDArray[Any]
-"""Of each row in a column: tokens (int32), or bytes of text (int64), shape (rows,)."""
+"""Values of each row in one column: tokens (int32) or bytes of text (int64), shape (rows,)."""
 
 
 @dataclass(frozen=True)
 class RowIndex:
-    """The rows of a staged unit, column by column.
+    """Where the rows of a staged unit lie in its file, column by column.
 
-    counts: rows of each record batch, shape (batches,). begins: for each column, the byte of the file at which the
-    values of each record batch begin, shape (batches,). lengths: for each column, of each row; columns whose rows are
-    equally long share an array. widths: bytes of a value in each column.
+    Within a record batch the values of a column are contiguous, so the offset of a row follows from the start of the
+    batch and the lengths of the rows before it.
     """
 
     batch_rows: Offsets
+    """Rows of each record batch, shape (batches,)."""
     batch_starts: Mapping[str, Offsets]
+    """By column: byte offset in the file of the values of each record batch, shape (batches,)."""
     lengths: Mapping[str, RowLengths]
+    """By column: the length of each row. Columns with equal lengths share one array."""
     value_bytes: Mapping[str, int]
+    """By column: bytes of one value (4 for a token, 1 for text)."""
 
 
 def build_row_index(path: Path, columns: Sequence[str]) -> RowIndex:
-    """Look into a local file of staged rows, at some columns of tokens (list<int32>) or text (large_string).
+    """Index some columns of a local file of staged rows.
+
+    Args:
+        path: the Arrow file.
+        columns: names of columns of tokens (list<int32>) or text (large_string).
 
     Raises:
-        OSError, pa.ArrowException: it cannot be read.
+        OSError, pa.ArrowException: the file cannot be read.
     """
-    counts: list[int] = []
-    begins: dict[str, list[int]] = {name: [] for name in columns}
+    batch_rows: list[int] = []
+    starts: dict[str, list[int]] = {name: [] for name in columns}
     lengths: dict[str, list[RowLengths]] = {name: [] for name in columns}
-    widths: dict[str, int] = dict.fromkeys(columns, _TOKEN_BYTES)
+    value_bytes: dict[str, int] = dict.fromkeys(columns, _TOKEN_BYTES)
     with pa.memory_map(os.fsencode(path)) as source:
         base = source.read_buffer().address
         source.seek(0)
@@ -54,24 +61,25 @@ def build_row_index(path: Path, columns: Sequence[str]) -> RowIndex:
             batch = file.get_batch(number)
             if not batch.num_rows:
                 continue
-            counts.append(batch.num_rows)
+            batch_rows.append(batch.num_rows)
             for name in columns:
                 column = batch.column(name)
                 if pa.types.is_list(column.type):
-                    offsets, values, widths[name] = numpy_view(column.offsets, np.int32), column.values, _TOKEN_BYTES
+                    offsets, values = numpy_view(column.offsets, np.int32), column.values
+                    value_bytes[name] = _TOKEN_BYTES
                     buffer, first = values.buffers()[1], values.offset * _TOKEN_BYTES
                 else:
-                    buffer, first, widths[name] = column.buffers()[2], 0, 1
+                    buffer, first, value_bytes[name] = column.buffers()[2], 0, 1
                     offsets = np.frombuffer(column.buffers()[1], np.int64)[: batch.num_rows + 1]
-                begins[name].append(buffer.address - base + first if buffer is not None else 0)
+                starts[name].append(buffer.address - base + first if buffer is not None else 0)
                 lengths[name].append(np.diff(offsets))
-    found: dict[str, RowLengths] = {}
+    shared: dict[str, RowLengths] = {}
     for name, parts in lengths.items():
         own = np.concatenate([np.zeros(0, np.int32), *parts])
-        found[name] = next((each for each in found.values() if np.array_equal(each, own)), own)
+        shared[name] = next((other for other in shared.values() if np.array_equal(other, own)), own)
     return RowIndex(
-        batch_rows=np.array(counts, np.int64),
-        batch_starts={name: np.array(places, np.int64) for name, places in begins.items()},
-        lengths=found,
-        value_bytes=widths,
+        batch_rows=np.array(batch_rows, np.int64),
+        batch_starts={name: np.array(offsets, np.int64) for name, offsets in starts.items()},
+        lengths=shared,
+        value_bytes=value_bytes,
     )

@@ -1,4 +1,4 @@
-"""Staged units as they are gathered into shards: any rows, in any order, without holding the units in memory."""
+"""Reads rows of a staged unit, in any order, without holding the unit in memory."""
 
 from __future__ import annotations
 
@@ -16,84 +16,94 @@ from sftkit.storage.files import read_ranges
 from sftkit.storage.paths import AnyPath, RemotePath
 
 ReadRequest = tuple[int, npt.NDArray[Any]]
-"""The byte at which values lie in a file, and the array that they are to fill."""
+"""A byte offset in the file, and the contiguous array to fill from there."""
 
-_GAP = 256 << 10  # bytes that are fetched for nothing sooner than a request more is made
+_MAX_GAP = 256 << 10  # bytes; a larger gap costs more to download than a second request
 
 
 class UnitReader:
-    """The rows of one staged unit.
+    """Reads rows of one staged unit by their byte offsets.
 
-    Of its values only the places of the rows are held (4 bytes a row, where columns have the same lengths); they are
-    read from the file when they are asked for. What is mapped into memory would count as memory of this process, page
-    by page.
+    Only the row offsets are held in memory: 4 bytes per row and distinct set of lengths. The file is not
+    memory-mapped, since mapped pages would count as memory of this process. Use it in two steps:
+
+        offsets, lengths = reader.locate("input_ids", rows)
+        reader.read((offset, array), ...)
     """
 
     def __init__(self, path: AnyPath, index: RowIndex) -> None:
         self._path = path
-        self._ends = np.cumsum(index.batch_rows, dtype=np.int64)  # of the record batches, in rows
-        self._begins = index.batch_starts
-        self._widths = index.value_bytes
-        self._offsets: dict[str, npt.NDArray[Any]] = {}  # within each batch: one more of them than it has rows
+        self._batch_ends = np.cumsum(index.batch_rows, dtype=np.int64)
+        self._batch_starts = index.batch_starts
+        self._value_bytes = index.value_bytes
+        self._offsets: dict[str, npt.NDArray[Any]] = {}  # within each batch, which has one more offset than rows
         known: dict[int, npt.NDArray[Any]] = {}
         for name, lengths in index.lengths.items():
             if id(lengths) not in known:
-                known[id(lengths)] = _offsets(lengths, index.batch_rows)
+                known[id(lengths)] = _batch_offsets(lengths, index.batch_rows)
             self._offsets[name] = known[id(lengths)]
 
     def locate(self, name: str, rows: Offsets) -> tuple[Offsets, Offsets]:
-        """(byte in the file, values) of a column in some rows, shape (rows,) each; a value is a token, or a byte."""
-        batches = np.searchsorted(self._ends, rows, side="right")
+        """Return the byte offset and the length in values (tokens, or bytes of text) of some rows of a column.
+
+        Args:
+            name: the column.
+            rows: indices of rows in the unit, shape (rows,).
+
+        Returns:
+            Two int64 arrays, shape (rows,).
+        """
+        batches = np.searchsorted(self._batch_ends, rows, side="right")
         offsets, entries = self._offsets[name], rows + batches
         starts = offsets[entries].astype(np.int64)
-        return self._begins[name][batches] + starts * self._widths[name], offsets[entries + 1] - starts
+        return self._batch_starts[name][batches] + starts * self._value_bytes[name], offsets[entries + 1] - starts
 
-    def read(self, runs: Iterable[ReadRequest]) -> None:
-        """Fill arrays with the values that lie at a byte of the file, one after the other.
+    def read(self, requests: Iterable[ReadRequest]) -> None:
+        """Fill arrays with the values at byte offsets of the file.
 
         Raises:
-            OSError: they cannot be read.
+            OSError: the file cannot be read.
         """
         if isinstance(self._path, RemotePath):
-            _fetch(self._path, [(place, into) for place, into in runs if into.nbytes])
+            _read_remote(self._path, [(offset, array) for offset, array in requests if array.nbytes])
         else:
-            _read(self._path, runs)
+            _read_local(self._path, requests)
 
 
-def _offsets(lengths: npt.NDArray[Any], counts: Offsets) -> npt.NDArray[Any]:
-    """Lengths of rows -> their offsets within each record batch."""
-    cuts = np.split(lengths, np.cumsum(counts)[:-1]) if len(counts) else []
+def _batch_offsets(lengths: npt.NDArray[Any], batch_rows: Offsets) -> npt.NDArray[Any]:
+    """Convert lengths of rows to offsets within each record batch, concatenated."""
+    parts = np.split(lengths, np.cumsum(batch_rows)[:-1]) if len(batch_rows) else []
     return np.concatenate(
-        [np.zeros(0, lengths.dtype), *(lengths_to_offsets(part).astype(lengths.dtype) for part in cuts)]
+        [np.zeros(0, lengths.dtype), *(lengths_to_offsets(part).astype(lengths.dtype) for part in parts)]
     )
 
 
-def _read(path: Path, runs: Iterable[ReadRequest]) -> None:
+def _read_local(path: Path, requests: Iterable[ReadRequest]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        for place, into in runs:
-            view = memoryview(into.view(np.uint8).data) if len(into) else memoryview(b"")
+        for offset, array in requests:
+            view = memoryview(array.view(np.uint8).data) if len(array) else memoryview(b"")
             while view:
-                count = os.preadv(descriptor, [view], place)
+                count = os.preadv(descriptor, [view], offset)
                 if not count:
                     raise OSError(f"{path}: ends too early")
-                view, place = view[count:], place + count
+                view, offset = view[count:], offset + count
     finally:
         os.close(descriptor)
 
 
-def _fetch(path: RemotePath, runs: Sequence[ReadRequest]) -> None:
-    """Read runs of a remote file with few requests: what lies close together is fetched as one stretch."""
-    stretches: list[list[int]] = []
-    ordered = sorted(runs, key=lambda run: run[0])
-    for place, into in ordered:
-        if stretches and place - stretches[-1][1] <= _GAP:
-            stretches[-1][1] = max(stretches[-1][1], place + into.nbytes)
+def _read_remote(path: RemotePath, requests: Sequence[ReadRequest]) -> None:
+    """Read ranges of a remote file; ranges that are close together are fetched in one request."""
+    ranges: list[list[int]] = []
+    ordered = sorted(requests, key=lambda request: request[0])
+    for offset, array in ordered:
+        if ranges and offset - ranges[-1][1] <= _MAX_GAP:
+            ranges[-1][1] = max(ranges[-1][1], offset + array.nbytes)
         else:
-            stretches.append([place, place + into.nbytes])
-    fetched = zip(stretches, read_ranges(path, [(start, stop) for start, stop in stretches]), strict=True)
+            ranges.append([offset, offset + array.nbytes])
+    fetched = zip(ranges, read_ranges(path, [(start, stop) for start, stop in ranges]), strict=True)
     (start, stop), data = next(fetched, ((0, 0), b""))
-    for place, into in ordered:
-        if place >= stop:
+    for offset, array in ordered:
+        if offset >= stop:
             (start, stop), data = next(fetched)
-        into.view(np.uint8)[:] = np.frombuffer(data, np.uint8, into.nbytes, place - start)
+        array.view(np.uint8)[:] = np.frombuffer(data, np.uint8, array.nbytes, offset - start)

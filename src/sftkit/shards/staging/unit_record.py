@@ -1,7 +1,8 @@
-"""The account of a staged unit as a file: everything but its rows. Arrow IPC: a line a row, the rest as JSON beside.
+"""The record of a staged unit: everything about it except its rows, in one small file that is written last.
 
-Quarantined rows stand in a file of their own (`bad_rows`), of which the account has size and sha256. Where in the file
-of its rows each of them lies is told too, for those who fetch some of them out of an object store.
+The file is Arrow IPC. Its columns have one entry per row (tokens, trained tokens, digests, lengths of text columns);
+its metadata holds the rest as JSON: counts, size and sha256 of the files of rows and of quarantined rows, the row
+index, and a digest over all of this and the unit's key.
 """
 
 from __future__ import annotations
@@ -26,34 +27,34 @@ from sftkit.storage.paths import AnyPath, RemotePath
 _VERSION = 5
 _KEY = b"sftkit"
 _SIZES = "sizes"
-_SMALL = 16 << 20
-_NOT_OURS = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
+_SMALL = 16 << 20  # bytes
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
 def record_path(rows: AnyPath) -> AnyPath:
-    """Where the account of a unit stands, beside the file of its rows."""
+    """Return the path of a unit's record, given the path of its rows."""
     return rows.with_name(f"{rows.stem}.account.arrow")
 
 
-def write_record(path: AnyPath, key: str, unit: StagedUnit, written: UnitFile | None, run: str) -> None:
-    """Write the account of a unit whose rows are on disk.
+def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | None, run: str) -> None:
+    """Write the record of a unit whose other files are complete.
 
     Args:
-        path: where it is to stand.
-        key: of the unit.
-        unit: fresh from staging.
-        written: the file of its rows, None where it has none.
-        run: part of the name of the unfinished file.
+        path: where to write it.
+        key: the unit's key.
+        unit: the unit, as returned by `UnitWriter.finish`.
+        file: the file with its rows, None when it has no rows.
+        run: part of the temporary name.
     """
     columns = {"sizes": number_array(unit.sizes), "trained": number_array(unit.trained)}
     if unit.audit is not None:
         columns["digests"] = number_array(unit.audit.digests)
-    index, lengths = _index_told(written.index, unit) if written is not None else (None, {})
+    index, lengths = _encode_index(file.index, unit) if file is not None else (None, {})
     table = pa.table({**columns, **lengths})
-    told = {
+    values = {
         "version": _VERSION,
-        "bytes": written.bytes if written is not None else 0,
-        "sha256": written.sha256 if written is not None else None,
+        "bytes": file.bytes if file is not None else 0,
+        "sha256": file.sha256 if file is not None else None,
         "index": index,
         "token_columns": unit.token_columns,
         "text_column": unit.text_column,
@@ -72,37 +73,48 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, written: UnitFile | 
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.violations if unit.audit is not None else None,
     }
-    table = table.replace_schema_metadata({_KEY: json.dumps({**told, "digest": _digest(key, told, table)})})
+    table = table.replace_schema_metadata({_KEY: json.dumps({**values, "digest": _digest(key, values, table)})})
     with (
-        atomic_replace(path, run) as aside,
-        pa.OSFile(os.fsencode(aside), "w") as sink,
+        atomic_replace(path, run) as temporary,
+        pa.OSFile(os.fsencode(temporary), "w") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         writer.write_table(table, max_chunksize=max(1, unit.rows))
 
 
 def read_record(key: str, rows: AnyPath) -> StagedUnit | None:
-    """The unit of a key, by its account; None where there is no account, it is damaged or that of another key, or the
-    file with the rows is another one.
+    """Load a unit and verify its files against its record.
+
+    Args:
+        key: the unit's key.
+        rows: path of the file with its rows, whether or not it exists.
+
+    Returns:
+        The unit; None when it has to be staged again: the record is missing, damaged or of another key or version, or
+        another file does not have the recorded size and sha256.
     """
     try:
-        table, told = _read(key, rows)
-        if not _is_whole(rows, told) or not _is_whole(bad_rows_path(rows), told["bad"]):
+        table, values = _read(key, rows)
+        if not _is_intact(rows, values) or not _is_intact(bad_rows_path(rows), values["bad"]):
             return None
-        return _unit(table, told, rows)
-    except _NOT_OURS:
-        return None  # no account, or none that we wrote: the unit will be made anew
+        return _decode_unit(table, values, rows)
+    except _UNREADABLE:
+        return None
 
 
 def read_row_index(rows: AnyPath, columns: Sequence[str]) -> RowIndex:
-    """Where some columns of a unit lie in the file of its rows, by its account.
+    """Read the row index of some columns from a unit's record.
+
+    Args:
+        rows: path of the file with the unit's rows.
+        columns: names of token or text columns.
 
     Raises:
-        OSError: there is no account that says it.
+        OSError: the record is missing or damaged.
     """
     try:
-        table, told = _read(rows.stem.removeprefix("unit-"), rows)
-        index = told["index"]
+        table, values = _read(rows.stem.removeprefix("unit-"), rows)
+        index = values["index"]
         return RowIndex(
             batch_rows=np.array(index["counts"], np.int64),
             batch_starts={name: np.array(index["begins"][name], np.int64) for name in columns},
@@ -113,44 +125,44 @@ def read_row_index(rows: AnyPath, columns: Sequence[str]) -> RowIndex:
             value_bytes={name: index["widths"][name] for name in columns},
         )
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise OSError(f"{record_path(rows)}: is not as it was written ({error}); run the command again") from None
+        raise OSError(f"{record_path(rows)}: is damaged ({error}); run the command again") from None
 
 
 def _read(key: str, rows: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
-    """The account of a unit.
+    """Read a record: its table, and the JSON values of its metadata.
 
     Raises:
         OSError: there is none.
-        ValueError, KeyError, TypeError, ArrowException: it is not whole, or that of another unit.
+        ValueError, KeyError, TypeError, pa.ArrowException: it is damaged, or of another unit or version.
     """
     table = pa.ipc.open_file(pa.BufferReader(read_bytes(record_path(rows)))).read_all()
-    told = json.loads(table.schema.metadata[_KEY])
-    digest = told.pop("digest")
-    if told["version"] != _VERSION or digest != _digest(key, told, table):
-        raise ValueError("it is damaged, or of another unit or version")
-    return table, told
+    values = json.loads(table.schema.metadata[_KEY])
+    digest = values.pop("digest")
+    if values["version"] != _VERSION or digest != _digest(key, values, table):
+        raise ValueError("its digest does not match, or it is of another unit or version")
+    return table, values
 
 
-def _index_told(index: RowIndex, unit: StagedUnit) -> tuple[dict[str, Any], dict[str, pa.Array]]:
-    """An index as JSON has it, and the lengths of rows that the account does not hold already."""
-    named: dict[str, str] = {}
+def _encode_index(index: RowIndex, unit: StagedUnit) -> tuple[dict[str, Any], dict[str, pa.Array]]:
+    """Encode a row index as JSON values, and as columns for those lengths that the record does not hold already."""
+    column_of: dict[str, str] = {}
     lengths: dict[str, pa.Array] = {}
     for name, own in index.lengths.items():
-        named[name] = _SIZES if np.array_equal(own, unit.sizes) else f"length:{name}"
-        if named[name] != _SIZES:
-            lengths[named[name]] = number_array(own.astype(np.int64))
-    told = {
+        column_of[name] = _SIZES if np.array_equal(own, unit.sizes) else f"length:{name}"
+        if column_of[name] != _SIZES:
+            lengths[column_of[name]] = number_array(own.astype(np.int64))
+    values = {
         "counts": index.batch_rows.tolist(),
-        "begins": {name: places.tolist() for name, places in index.batch_starts.items()},
-        "lengths": named,
+        "begins": {name: starts.tolist() for name, starts in index.batch_starts.items()},
+        "lengths": column_of,
         "widths": dict(index.value_bytes),
     }
-    return told, lengths
+    return values, lengths
 
 
-def _digest(key: str, told: Mapping[str, Any], table: pa.Table) -> str:
-    """sha256 over all that an account says, and whose it is."""
-    digest = hashlib.sha256(json.dumps([key, told], sort_keys=True).encode())
+def _digest(key: str, values: Mapping[str, Any], table: pa.Table) -> str:
+    """Return a sha256 over the unit's key and the whole content of its record."""
+    digest = hashlib.sha256(json.dumps([key, values], sort_keys=True).encode())
     for name in sorted(table.column_names):
         digest.update(f"{name} {table.num_rows}".encode())
         for chunk in table.column(name).chunks:
@@ -158,33 +170,34 @@ def _digest(key: str, told: Mapping[str, Any], table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _is_whole(path: AnyPath, told: dict[str, Any]) -> bool:
-    if told["sha256"] is None:
+def _is_intact(path: AnyPath, recorded: Mapping[str, Any]) -> bool:
+    """Return whether a file has the recorded size and sha256."""
+    if recorded["sha256"] is None:
         return True
-    if isinstance(path, RemotePath) and told["bytes"] <= _SMALL:  # one request instead of three
-        return hashlib.sha256(read_bytes(path)).hexdigest() == str(told["sha256"])
-    return bool(file_size(path) == told["bytes"]) and bool(sha256_of_file(path) == told["sha256"])
+    if isinstance(path, RemotePath) and recorded["bytes"] <= _SMALL:  # one request instead of three
+        return hashlib.sha256(read_bytes(path)).hexdigest() == str(recorded["sha256"])
+    return bool(file_size(path) == recorded["bytes"]) and bool(sha256_of_file(path) == recorded["sha256"])
 
 
-def _unit(table: pa.Table, told: dict[str, Any], rows: AnyPath) -> StagedUnit:
+def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> StagedUnit:
     audit = None
-    if told["audited"] is not None:
-        faulty = {rule: (count, tuple(first)) for rule, (count, first) in told["faulty"].items()}
-        audit = UnitAudit(told["audited"], faulty, _numbers(table, "digests", np.uint64))
+    if values["audited"] is not None:
+        violations = {rule: (count, tuple(first)) for rule, (count, first) in values["faulty"].items()}
+        audit = UnitAudit(values["audited"], violations, _numbers(table, "digests", np.uint64))
     return StagedUnit(
         number=0,
         path=rows,
         sizes=_numbers(table, "sizes", np.int32),
         trained=_numbers(table, "trained", np.int32),
-        token_columns=tuple(told["token_columns"]),
-        text_column=told["text_column"],
-        retained=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(told["extras"]))),
-        first_number=told["first_number"],
-        rows_read=told["read"],
-        drops=told["drops"],
-        bad_rows=BadRowsFile(bad_rows_path(rows), **told["bad"]),
-        engines=told["engines"],
-        seconds=told["seconds"],
+        token_columns=tuple(values["token_columns"]),
+        text_column=values["text_column"],
+        retained=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(values["extras"]))),
+        first_number=values["first_number"],
+        rows_read=values["read"],
+        drops=values["drops"],
+        bad_rows=BadRowsFile(bad_rows_path(rows), **values["bad"]),
+        engines=values["engines"],
+        seconds=values["seconds"],
         audit=audit,
         reused=True,
     )

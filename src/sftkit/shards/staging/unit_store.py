@@ -1,8 +1,4 @@
-"""Staged units in a directory, each named by a key that says what it holds, so that any run can find and use them.
-
-`unit-KEY.arrow` holds the rows. Beside it stands `unit-KEY.account.arrow`, which comes last: a unit is whole when its
-account is there, is that of its key, and names the size and the sha256 of its rows.
-"""
+"""A directory of staged units, found by their keys. The package docstring describes its files."""
 
 from __future__ import annotations
 
@@ -18,62 +14,66 @@ from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.storage.files import TEMPORARY_SUFFIX, file_sizes, remove
 from sftkit.storage.paths import AnyPath
 
-_AT_ONCE = 4  # hashing leaves the interpreter free
+_THREADS = 4  # hashing releases the GIL
 
 
 @dataclass(frozen=True)
 class UnitStore:
-    """A directory of staged units. Several runs may use it at the same time, for equal keys stand for equal rows.
-
-    run: part of the names of the files that this run has not finished.
-    """
+    """A directory of staged units. Several runs may use it at the same time: equal keys mean equal rows."""
 
     path: AnyPath
     run: str
+    """Part of the temporary file names of this run."""
 
     def writer(self, key: str) -> UnitWriter:
-        """Writes the rows of a unit, to be kept when they are written."""
-        return UnitWriter(self.path / f"unit-{key}.arrow", self._own())
+        """Return a writer for the rows of a unit; call `commit` once they are written."""
+        return UnitWriter(self._rows_path(key), self._unique_name())
 
-    def commit(self, key: str, unit: StagedUnit, written: UnitFile | None) -> None:
-        """Let a unit whose rows are written be found from now on."""
-        write_record(self._account(key), key, unit, written, self._own())
+    def commit(self, key: str, unit: StagedUnit, file: UnitFile | None) -> None:
+        """Write the record of a unit, which makes it available to this run and later ones.
+
+        Args:
+            key: the unit's key.
+            unit: the unit, as returned by `UnitWriter.finish`.
+            file: `UnitWriter.file`.
+        """
+        write_record(self._record_path(key), key, unit, file, self._unique_name())
 
     def existing_keys(self, keys: Collection[str]) -> list[str]:
-        """The keys of units that seem to be here; whether they are whole is not looked at."""
-        there = file_sizes(self.path)
-        return sorted(key for key in set(keys) if self._account(key).name in there)
+        """Return those of the keys that have a record, sorted, without checking that the units are intact."""
+        files = file_sizes(self.path)
+        return sorted(key for key in set(keys) if self._record_path(key).name in files)
 
     def load(self, keys: Sequence[str]) -> dict[str, StagedUnit]:
-        """The units among these that are here and whole, by key: their files are hashed."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            units = pool.map(self._find, keys)
+        """Return the intact units of these keys. Their files are hashed; damaged units are left out."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            units = pool.map(lambda key: read_record(key, self._rows_path(key)), keys)
             return {key: unit for key, unit in zip(keys, units, strict=True) if unit is not None}
 
     def count(self) -> int:
-        """How many units with rows are here."""
+        """Return the number of units with rows."""
         return sum(1 for name in file_sizes(self.path) if is_unit_file(name) and ".account" not in name)
 
     def invalidate(self, keys: Sequence[str]) -> None:
-        """Let units be found no more."""
-        remove(*(self._account(key) for key in keys))
+        """Remove the records of units, so that they are staged again."""
+        remove(*(self._record_path(key) for key in keys))
 
     def remove_unfinished(self) -> None:
-        """Remove what this run left unfinished; in an object store there is nothing that is."""
+        """Remove the temporary files of this run. In an object store there are none."""
         for path in self.path.glob(f".unit-*.{self.run}{TEMPORARY_SUFFIX}") if isinstance(self.path, Path) else ():
             path.unlink(missing_ok=True)
 
-    def _own(self) -> str:
-        """Sets the name of an unfinished file apart from those of other runs, and of the same unit run elsewhere."""
+    def _unique_name(self) -> str:
+        """Return a part of temporary names that no other run has, nor another attempt at the same unit."""
         return f"{uuid.uuid4().hex[:8]}.{self.run}"
 
-    def _find(self, key: str) -> StagedUnit | None:
-        return read_record(key, self.path / f"unit-{key}.arrow")
+    def _rows_path(self, key: str) -> AnyPath:
+        return self.path / f"unit-{key}.arrow"
 
-    def _account(self, key: str) -> AnyPath:
-        return record_path(self.path / f"unit-{key}.arrow")
+    def _record_path(self, key: str) -> AnyPath:
+        return record_path(self._rows_path(key))
 
 
 def is_unit_file(name: str) -> bool:
-    """Whether a file has the name of a staged unit, or of its account."""
+    """Return whether a file name is that of one of the files of a staged unit."""
     return name.startswith("unit-") and name.endswith(".arrow")

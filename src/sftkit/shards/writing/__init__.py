@@ -1,1 +1,1 @@
-"""Staged rows in their final order -> Parquet shards."""
+"""Writes Parquet shards from staged units, in the final row order."""

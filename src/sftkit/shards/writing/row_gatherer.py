@@ -1,4 +1,4 @@
-"""Sequences picked from staged units -> Arrow tables as they go into shards."""
+"""Builds the Arrow tables of shards from sequences that are picked, in any order, from staged units."""
 
 from __future__ import annotations
 
@@ -23,77 +23,81 @@ from sftkit.shards.staging.unit_record import read_row_index
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.storage.paths import AnyPath, RemotePath
 
+_REQUESTS = 16  # concurrent, per process
+
 
 @dataclass(frozen=True)
 class SequenceSelection:
-    """Some sequences, shape (sequences,) each.
+    """Sequences picked from staged rows, in the order of the shards, and how they form rows.
 
-    rows: the staged row of each, by index into all staged rows. sizes: its tokens (characters of text). starts: its
-    first token within the row, None where all are whole. packs: pack i is the sequences from packs[i] to packs[i + 1],
-    shape (packs + 1,); None where each is a row of its own.
+    A sequence is a staged row, or (in wrapped packs, and where a row is longer than a pack) a part of one.
     """
 
     rows: Offsets
+    """The staged row of each sequence, as an index into the rows of all units, shape (sequences,)."""
     sizes: Int32Array
+    """Tokens of each sequence (characters of text), shape (sequences,)."""
     starts: Int32Array | None = None
+    """Index of each sequence's first token within its row, shape (sequences,); None when all start at 0."""
     pack_offsets: Offsets | None = None
+    """Pack i holds the sequences `pack_offsets[i]` to `pack_offsets[i + 1]` (exclusive), shape (packs + 1,); None when
+    every sequence is a row by itself."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def row_sizes(self) -> Int32Array | Offsets:
-        """Tokens of each row of the shards: of each pack, where sequences are packed."""
+        """Tokens of each row of the shards (of each pack, if packed), shape (shard rows,)."""
         if self.pack_offsets is None:
             return self.sizes
         return np.diff(lengths_to_offsets(self.sizes.astype(np.int64))[self.pack_offsets])
 
     def slice(self, start: int, stop: int) -> SequenceSelection:
-        """Rows of the shards (packs, where sequences are packed) from start to stop."""
+        """Return the sequences of the shard rows (packs, if packed) from start to stop, exclusive."""
         if self.pack_offsets is None:
-            packs, first, last = None, start, stop
+            pack_offsets, first, last = None, start, stop
         else:
             first, last = int(self.pack_offsets[start]), int(self.pack_offsets[stop])
-            packs = self.pack_offsets[start : stop + 1] - first
+            pack_offsets = self.pack_offsets[start : stop + 1] - first
         starts = None if self.starts is None else self.starts[first:last]
-        return SequenceSelection(self.rows[first:last], self.sizes[first:last], starts, packs)
-
-
-_REQUESTS = 16  # at the same time, of a process
+        return SequenceSelection(self.rows[first:last], self.sizes[first:last], starts, pack_offsets)
 
 
 @dataclass(frozen=True)
 class GatheredRows:
-    """Rows of a shard, and how many tokens (0 for text) and trained tokens are in them."""
+    """Some rows of a shard."""
 
     table: pa.Table
     tokens: int
+    """0 for text."""
     trained_tokens: int
 
 
 class RowGatherer:
-    """Reads the staged units of a layout, each looked into when it is first needed, once. No file is held open."""
+    """Reads rows from the staged units of a layout. It indexes each unit once, on first use, and keeps no file open."""
 
     def __init__(self, layout: ShardLayout) -> None:
         self._layout = layout
-        self._bases = np.concatenate(([0], np.cumsum(layout.unit_rows)))
+        self._first_rows = np.concatenate(([0], np.cumsum(layout.unit_rows)))
         self._readers: dict[int, UnitReader] = {}
 
     def gather(self, sequences: SequenceSelection) -> GatheredRows:
-        """The rows of the shard that these sequences make.
+        """Build the table of the shard rows that some sequences form.
 
         Raises:
             OSError: a staged unit cannot be read.
+            DataError: a retained column cannot be converted to its type.
         """
         layout, packs = self._layout, sequences.pack_offsets
-        units = np.searchsorted(self._bases, sequences.rows, side="right") - 1
-        places = sequences.rows - self._bases[units]
+        units = np.searchsorted(self._first_rows, sequences.rows, side="right") - 1
+        rows = sequences.rows - self._first_rows[units]
         columns: list[pa.Array] = []
         tokens = trained = 0
         for name in layout.token_columns:
-            column = self._tokens(name, units, places, sequences)
+            column = self._tokens(name, units, rows, sequences)
             if name == LABELS and packs is not None:
-                # nothing predicts the first token of a sequence, least of all what happens to stand before it
+                # The first token of a sequence cannot be predicted from the unrelated sequence before it in the pack.
                 column.values[column.offsets[:-1][column.lengths > 0]] = IGNORE_INDEX
             if name == LABELS:
                 tokens, trained = len(column.values), int(np.count_nonzero(column.values != IGNORE_INDEX))
@@ -101,12 +105,11 @@ class RowGatherer:
         if packs is not None:
             columns.append(list_array(Ragged(sequences.sizes.astype(np.int32), packs)))
         if layout.text_column is not None:
-            column_name = layout.text_column
-            columns.append(pa.array(self._texts(column_name, units, places)))
+            columns.append(pa.array(self._texts(layout.text_column, units, rows)))
         if len(layout.retained):
-            extras = [json.loads(text) for text in self._texts(RETAINED, units, places)]
+            retained = [json.loads(text) for text in self._texts(RETAINED, units, rows)]
             for field in layout.retained_fields:
-                values = retained_array([row.get(field.name) for row in extras], field)
+                values = retained_array([row.get(field.name) for row in retained], field)
                 columns.append(values if packs is None else _lists(values, packs))
         return GatheredRows(pa.Table.from_arrays(columns, schema=layout.schema), tokens, trained)
 
@@ -116,50 +119,52 @@ class RowGatherer:
         return self._readers[unit]
 
     def _tokens(self, name: str, units: Offsets, rows: Offsets, sequences: SequenceSelection) -> Ragged:
-        """Read sequences out of their units."""
-        places, lengths = self._places(name, units, rows)
+        """Read a token column of sequences, given the unit of each and its row within the unit."""
+        positions, lengths = self._locate(name, units, rows)
         if sequences.pack_offsets is not None:
             lengths = sequences.sizes.astype(np.int64)
         if sequences.starts is not None:
-            places += sequences.starts.astype(np.int64) * np.dtype(np.int32).itemsize
+            positions += sequences.starts.astype(np.int64) * np.dtype(np.int32).itemsize
         values = np.empty(int(lengths.sum()), np.int32)
-        return Ragged(values, self._fill(values, units, places, lengths))
+        return Ragged(values, self._fill(values, units, positions, lengths))
 
     def _texts(self, name: str, units: Offsets, rows: Offsets) -> list[str]:
-        """Read a column of text."""
-        places, lengths = self._places(name, units, rows)
+        """Read a text column, given the unit of each row and its index within the unit."""
+        positions, lengths = self._locate(name, units, rows)
         values = np.empty(int(lengths.sum()), np.uint8)
-        offsets = self._fill(values, units, places, lengths).tolist()
+        offsets = self._fill(values, units, positions, lengths).tolist()
         data = values.tobytes()
         return [data[start:stop].decode() for start, stop in pairwise(offsets)]
 
-    def _places(self, name: str, units: Offsets, rows: Offsets) -> tuple[Offsets, Offsets]:
-        """The byte in its unit's file at which each row of a column begins, and its values."""
-        places, lengths = np.empty(len(units), np.int64), np.empty(len(units), np.int64)
+    def _locate(self, name: str, units: Offsets, rows: Offsets) -> tuple[Offsets, Offsets]:
+        """Return the byte offset of each row in its unit's file, and its length in values."""
+        positions, lengths = np.empty(len(units), np.int64), np.empty(len(units), np.int64)
 
-        def look(unit: int, chosen: Offsets) -> None:
-            places[chosen], lengths[chosen] = self._reader(unit).locate(name, rows[chosen])
+        def locate(unit: int, chosen: Offsets) -> None:
+            positions[chosen], lengths[chosen] = self._reader(unit).locate(name, rows[chosen])
 
-        self._for_each(look, _by_unit(units))
-        return places, lengths
+        self._for_each_unit(locate, _group_by_unit(units))
+        return positions, lengths
 
-    def _fill(self, values: npt.NDArray[Any], units: Offsets, places: Offsets, lengths: Offsets) -> Offsets:
-        """Read rows into an array, one behind the other, and tell where each begins there; neighbours that were staged
-        as neighbours are read in one go.
+    def _fill(self, values: npt.NDArray[Any], units: Offsets, positions: Offsets, lengths: Offsets) -> Offsets:
+        """Read rows into an array, concatenated, and return their offsets in it, shape (rows + 1,).
+
+        Neighbours that are contiguous in the same file are read together.
         """
         offsets = lengths_to_offsets(lengths)
-        breaks = np.flatnonzero((np.diff(units) != 0) | (np.diff(places) != lengths[:-1] * values.itemsize)) + 1
+        breaks = np.flatnonzero((np.diff(units) != 0) | (np.diff(positions) != lengths[:-1] * values.itemsize)) + 1
         runs = np.stack([np.append(0, breaks), np.append(breaks, len(units))], axis=1)
 
         def read(unit: int, chosen: Offsets) -> None:
-            mine = runs[chosen].tolist()
-            self._reader(unit).read((int(places[a]), values[offsets[a] : offsets[b]]) for a, b in mine)
+            bounds = runs[chosen].tolist()
+            requests = ((int(positions[a]), values[offsets[a] : offsets[b]]) for a, b in bounds)
+            self._reader(unit).read(requests)
 
-        self._for_each(read, _by_unit(units[runs[:, 0]]) if len(units) else ())
+        self._for_each_unit(read, _group_by_unit(units[runs[:, 0]]) if len(units) else ())
         return offsets
 
-    def _for_each(self, act: Callable[[int, Offsets], None], parts: Iterable[tuple[int, Offsets]]) -> None:
-        """Do something for each unit: one after the other, or some at a time where each waits for a network."""
+    def _for_each_unit(self, act: Callable[[int, Offsets], None], parts: Iterable[tuple[int, Offsets]]) -> None:
+        """Call `act` for each unit: one after the other, or concurrently where units are remote."""
         if not isinstance(self._layout.unit_paths[0], RemotePath):
             for unit, chosen in parts:
                 act(unit, chosen)
@@ -170,24 +175,26 @@ class RowGatherer:
 
 
 def open_unit_reader(path: AnyPath, columns: Sequence[str]) -> UnitReader:
-    """Reads some columns of a staged unit: a local file tells where its rows lie, of a remote one its account does.
+    """Open some columns of a staged unit for reading.
+
+    The row index of a local file is built from the file; that of a remote one is read from the unit record, to avoid
+    downloading the file.
 
     Raises:
-        OSError: it cannot be looked into.
+        OSError: the file or the record cannot be read.
     """
-    return UnitReader(
-        path, read_row_index(path, columns) if isinstance(path, RemotePath) else build_row_index(path, columns)
-    )
+    index = read_row_index(path, columns) if isinstance(path, RemotePath) else build_row_index(path, columns)
+    return UnitReader(path, index)
 
 
 def _lists(values: pa.Array, packs: Offsets) -> pa.Array:
     return pa.ListArray.from_arrays(number_array(packs.astype(np.int32)), values)
 
 
-def _by_unit(units: Offsets) -> Iterator[tuple[int, Offsets]]:
-    """Each unit among these and where it stands there, ascending. One pass, however many units there are."""
+def _group_by_unit(units: Offsets) -> Iterator[tuple[int, Offsets]]:
+    """Yield each distinct unit, ascending, with the indices at which it occurs. Takes one pass over `units`."""
     order = np.argsort(units, kind="stable")
     ordered = units[order]
-    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
-    for places in np.split(order, begins[1:]) if len(units) else ():
-        yield int(units[places[0]]), places
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    for indices in np.split(order, starts[1:]) if len(units) else ():
+        yield int(units[indices[0]]), indices

@@ -1,4 +1,4 @@
-"""The columns of shards."""
+"""The columns of shards, and the staged units that they are made from."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ _TOKENS = pa.list_(pa.int32())
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """What the shards of a data set are made of: staged files in order, the rows of each, and the columns.
-
-    extras: names and types of the retained columns, of one row. is_packed: a row of the shards is many sequences.
-    """
+    """Where the rows of a data set come from, and which columns its shards have."""
 
     unit_paths: tuple[AnyPath, ...]
+    """Files of the staged units, in the order in which their rows are numbered."""
     unit_rows: tuple[int, ...]
+    """Rows of each unit."""
     token_columns: tuple[str, ...]
     text_column: str | None
     retained: pa.Schema
+    """Names and types of the retained columns of one row."""
     is_packed: bool = False
+    """Whether a row of the shards is a pack of several sequences."""
 
     @property
     def schema(self) -> pa.Schema:
-        """The Parquet schema: token columns, what tells sequences apart, then text, then what the config retains (of
-        packs in lists, an entry a sequence).
+        """The Parquet schema: token columns, `seq_lengths` for packs, the text column, then the retained columns.
+
+        In packs a retained column is a list with one entry per sequence.
 
         Raises:
-            DataError: Parquet has no type for what is retained.
+            DataError: Parquet has no type for a retained column.
         """
         fields = [pa.field(name, _TOKENS) for name in self.token_columns]
         if self.is_packed:
             fields.append(pa.field(SEQ_LENGTHS, _TOKENS))
         if self.text_column is not None:
             fields.append(pa.field(self.text_column, pa.string()))
-        concrete = self.retained_fields
-        return pa.schema(
-            [*fields, *(pa.field(each.name, pa.list_(each.type)) for each in concrete)]
-            if self.is_packed
-            else [*fields, *concrete]
-        )
+        retained = self.retained_fields
+        if self.is_packed:
+            retained = [pa.field(field.name, pa.list_(field.type)) for field in retained]
+        return pa.schema([*fields, *retained])
 
     @property
     def staged_columns(self) -> tuple[str, ...]:
-        """The columns of the staged files that rows are made of."""
+        """The columns to read from the staged units."""
         text = () if self.text_column is None else (self.text_column,)
         return (*self.token_columns, *text, *((RETAINED,) if len(self.retained) else ()))
 
     @property
     def retained_fields(self) -> list[pa.Field]:
-        """The retained columns, each with a type that can be written."""
+        """The retained columns of one row, with types that Parquet supports."""
         return [writable_field(field) for field in self.retained]
 
     @property
     def dictionary_columns(self) -> list[str]:
-        """Columns, as Parquet names them, that may hold the same again and again."""
+        """Parquet paths of the columns whose values may repeat, and so are worth a dictionary."""
         return [f"{name}.list.element" if self.is_packed else name for name in self.retained.names]

@@ -1,4 +1,8 @@
-"""Staged rows in a given order -> Parquet shards: contiguous, balanced by tokens, zstd, row groups sized in bytes."""
+"""Writes Parquet shards: contiguous ranges of the final row order, balanced by tokens.
+
+Shards are compressed with zstd; row groups hold about `ROW_GROUP_BYTES` of tokens or text, and page dictionaries are
+used for retained columns only. The bytes of a shard depend on its rows alone.
+"""
 
 from __future__ import annotations
 
@@ -41,24 +45,28 @@ class ShardTask:
         return self.path.name
 
 
-def shard_bounds(sizes: Int32Array | Offsets, count: int, what: str = "rows") -> list[int]:
+def shard_bounds(sizes: Int32Array | Offsets, count: int, unit: str = "rows") -> list[int]:
     """Cut rows into contiguous shards of nearly equal size.
 
     Args:
         sizes: tokens of each row in order, shape (rows,).
         count: number of shards; every shard gets at least one row.
-        what: what to call them in the error.
+        unit: what rows are called in the error message.
 
     Returns:
-        count + 1 row positions, from 0 to the number of rows.
+        count + 1 row indices, from 0 to the number of rows.
 
     Raises:
         DataError: there are fewer rows than shards.
+
+    Example:
+        >>> shard_bounds(np.array([5, 1, 1, 1, 4], np.int32), 2)
+        [0, 2, 5]
     """
     rows = len(sizes)
     if rows < count:
         raise DataError(
-            f"{rows} {what} cannot fill {count} shards; ask for at most {rows} "
+            f"{rows} {unit} cannot fill {count} shards; use at most {rows} "
             "(num_dataset_shards, num_eval_dataset_shards)"
         )
     ends = np.cumsum(sizes, dtype=np.float64)
@@ -73,13 +81,20 @@ def shard_bounds(sizes: Int32Array | Offsets, count: int, what: str = "rows") ->
 
 
 def shard_name(split: str, number: int, count: int) -> str:
-    """`train-00000-of-00003.parquet`, as Hub data sets are named."""
+    """Return the file name of a shard, in the convention of Hub data sets.
+
+    Example:
+        >>> shard_name("train", 0, 3)
+        'train-00000-of-00003.parquet'
+    """
     return f"{split}-{number:05d}-of-{count:05d}.parquet"
 
 
 class ShardWriter:
-    """Writes shards of a layout, one after the other. Sent to another process it is the same one for all its shards
-    there, so that each process looks into a staged unit once.
+    """Writes shards of one layout. A callable, to be run as the function of `Runner.run`.
+
+    Unpickling returns the same writer for all shards that a process writes, so that each process indexes a staged unit
+    only once.
     """
 
     def __init__(self, layout: ShardLayout) -> None:
@@ -89,56 +104,59 @@ class ShardWriter:
 
     def __reduce__(self) -> tuple[Callable[[bytes], ShardWriter], tuple[bytes]]:
         self._pickled = self._pickled or pickle.dumps(self._layout)
-        return _shard_writer, (self._pickled,)
+        return _process_writer, (self._pickled,)
 
     def __call__(self, task: ShardTask) -> ShardInfo:
-        """Gather sequences into one Parquet file.
+        """Write one Parquet file.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: a staged unit cannot be read, or the file cannot be written.
         """
         layout, rows, tokens, trained = self._layout, 0, 0, 0
-        # Ids hardly repeat within a page: a dictionary of them would only cost time.
+        # Ids hardly repeat within a page, so a dictionary of them would only cost time.
         options = {"compression": "zstd", "use_dictionary": layout.dictionary_columns, "write_statistics": False}
-        with atomic_replace(task.path, uuid.uuid4().hex[:8]) as aside:
-            with pa.OSFile(os.fsencode(aside), "w") as sink, pq.ParquetWriter(sink, layout.schema, **options) as writer:
-                size = 1 if layout.text_column is not None else _BYTES_PER_TOKEN
-                groups = _row_groups(task.sequences.row_sizes, size)
-                gathered = (self._gatherer.gather(task.sequences.slice(start, stop)) for start, stop in groups)
-                for part in prefetch(gathered):
+        with atomic_replace(task.path, uuid.uuid4().hex[:8]) as temporary:
+            with (
+                pa.OSFile(os.fsencode(temporary), "w") as sink,
+                pq.ParquetWriter(sink, layout.schema, **options) as writer,
+            ):
+                value_bytes = 1 if layout.text_column is not None else _BYTES_PER_TOKEN
+                groups = _row_groups(task.sequences.row_sizes, value_bytes)
+                tables = (self._gatherer.gather(task.sequences.slice(start, stop)) for start, stop in groups)
+                for part in prefetch(tables):
                     writer.write_table(part.table, row_group_size=part.table.num_rows)
                     rows, tokens = rows + part.table.num_rows, tokens + part.tokens
                     trained += part.trained_tokens
-            written, sha256 = aside.stat().st_size, sha256_of_file(aside)
-        return ShardInfo(task.path.name, rows, tokens, trained, written, sha256)
+            size, sha256 = temporary.stat().st_size, sha256_of_file(temporary)
+        return ShardInfo(task.path.name, rows, tokens, trained, size, sha256)
 
 
 @lru_cache(maxsize=1)
-def _shard_writer(pickled: bytes) -> ShardWriter:
-    """The one of this process, which works for one run."""
+def _process_writer(pickled: bytes) -> ShardWriter:
+    """Return the writer of this process; a process works for one run at a time."""
     return ShardWriter(pickle.loads(pickled))
 
 
 def write_shard(layout: ShardLayout, task: ShardTask) -> ShardInfo:
-    """Gather sequences into one Parquet file, as a `ShardWriter` does."""
+    """Write one Parquet file with a new `ShardWriter`."""
     return ShardWriter(layout)(task)
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made by a thread while the one before it is in use."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = maker.submit(next, items, None)
+    """Yield the items of an iterator, making each in a thread while the caller uses the one before it."""
+    with ThreadPoolExecutor(1) as thread:
+        pending = thread.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = thread.submit(next, items, None)
             yield item
 
 
-def _row_groups(sizes: Int32Array | Offsets, bytes_per_unit: int) -> Iterator[tuple[int, int]]:
-    """Row positions of groups that hold about ROW_GROUP_BYTES each."""
-    ends = np.cumsum(sizes, dtype=np.int64) * bytes_per_unit
+def _row_groups(sizes: Int32Array | Offsets, value_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield the row ranges [start, stop) of row groups of about ROW_GROUP_BYTES each."""
+    ends = np.cumsum(sizes, dtype=np.int64) * value_bytes
     start = 0
     while start < len(sizes):
-        begun = int(ends[start - 1]) if start else 0
-        stop = max(int(np.searchsorted(ends, begun + ROW_GROUP_BYTES, side="right")), start + 1)
+        base = int(ends[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(ends, base + ROW_GROUP_BYTES, side="right")), start + 1)
         yield start, stop
         start = stop
