@@ -205,7 +205,7 @@ def test_an_unknown_column_in_a_jinja_template_is_quarantined(apply: Apply) -> N
     jinja = config("apply_custom_jinja_template", dataset_text_field="t", template="{{ nope }}")
     rows, log = apply([{"a": 1}], jinja)
     assert rows == []
-    assert log.bad[0].reason == "the template asks for what is not there: 'nope' is undefined; columns here: a"
+    assert log.bad[0].reason == "the template uses a missing value: 'nope' is undefined; columns here: a"
 
 
 @pytest.mark.parametrize(

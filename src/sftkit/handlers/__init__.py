@@ -1,1 +1,1 @@
-"""The data handlers: what a data config may do to a row, one small module a family, one registry."""
+"""The data handlers: what a data config can do to each row, such as rendering, tokenizing or renaming columns."""

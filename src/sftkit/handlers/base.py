@@ -1,93 +1,120 @@
-"""What a handler is: its arguments as a frozen dataclass, the columns it needs and makes, and the step it becomes."""
+"""The base class of data handlers, and functions that several handlers use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from sftkit.config.fields import to_plain_data
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import EngineDifferenceError, RowDroppedError, RowError, RowLog, require_valid_text
-from sftkit.core.rows import Batch, LabeledTokens, Ragged, Row
+from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
 from sftkit.sandbox.render_limits import TemplateLimitError
+
+if TYPE_CHECKING:
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 T = TypeVar("T")
 
 Step = Callable[[Batch, RowLog], Batch]
-"""One step of the pipeline: rows in, rows out; what does not pass goes to the log."""
-
-
-class Tools(Protocol):
-    """What handlers need of a tokenizer. See `sftkit.tokenization.chat_tokenizer.ChatTokenizer`."""
-
-    @property
-    def eos_token(self) -> str:
-        """The eos token as text; `TokenizerError` when there is none."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer, for functions of the user's own."""
-
-    def check_chat_template(self) -> None:
-        """Raise `TokenizerError` when there is no chat template, or one that is not valid Jinja."""
-
-    def render(self, row: Row, column: str | None) -> str:
-        """The conversation of a row as text."""
-
-    def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
-        """A row whose conversation was looked through for special tokens, and whether any are left in it."""
-
-    def screen_text(self, text: str) -> str:
-        """A text that was looked through for special tokens."""
-
-    def has_prompt_mismatch(self, row: Row, column: str | None) -> bool:
-        """Whether, in a row that is chosen as a sample, what comes before a trained turn is not what the model would
-        be given at inference."""
-
-    def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation of a row as text, and its trained spans in characters."""
-
-    def check_encodable(self, text: str) -> str:
-        """A text that is not too long to be encoded; `RowError` for another."""
-
-    def encode(self, texts: Sequence[str], *, truncation: bool = False, max_length: int | None = None) -> Ragged:
-        """Ids of each text as the tokenizer's call gives them."""
-
-    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> LabeledTokens:
-        """Ids of rendered conversations and labels inside their spans."""
-
-    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> LabeledTokens:
-        """Ids of each text and labels after its input."""
+"""One step of the pipeline: takes a batch, returns the rows that remain, and records the others in the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Handler:
-    """Base of all handlers. The fields of a subclass are its arguments (`fn_kwargs`)."""
+class Handler(ABC):
+    """Base class of the data handlers, one of which stands behind each entry of `data_handlers`.
+
+    The fields of a subclass are its arguments (`fn_kwargs`). They are read from the config and checked before any data
+    is read. `bind` then returns the step that changes the rows. All other methods describe the handler, so that the
+    rest of the package need not know it: which columns it reads and writes, and what rows are made of afterwards.
+
+    A handler in this folder is found by its `registered_as`. A handler of another package is registered as an entry
+    point of the group `sftkit.handlers` (see `sftkit.core.plugins`):
+
+        @dataclass(frozen=True, kw_only=True)
+        class Lowercase(Handler):
+            column: str = option(help="Column whose text is changed.")
+
+            def reads(self):
+                return (self.column,)
+
+            def produces(self):
+                return None
+
+            def bind(self, tokenizer):
+                return row_step(lambda row: {**row, self.column: text_in(row, self.column).lower()})
+    """
+
+    registered_as: ClassVar[str] = ""
+    """The name of a built-in handler in configs; "" for base classes and for handlers of other packages."""
+
+    makes_new_rows: ClassVar[bool] = False
+    """Whether the step returns new rows, whose columns are known only after it has run. `remove_columns` then does
+    nothing."""
+
+    @abstractmethod
+    def produces(self) -> RowKind | None:
+        """Tell what rows are made of after this handler; None if it only changes columns.
+
+        The audit derives its expectations from this. Return `RowKind.UNKNOWN` when in doubt.
+        """
+
+    @abstractmethod
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Return the step that changes the rows.
+
+        Raises:
+            TokenizerError: the tokenizer lacks something that this handler needs.
+            ConfigError: the arguments contradict each other.
+        """
+
+    @property
+    def ends_with_stop_token(self) -> bool:
+        """Whether every row of pairs or text that this handler makes ends with a stop token."""
+        return True
 
     def reads(self) -> tuple[str, ...]:
         """Columns that every row must have."""
         return ()
 
     def writes(self) -> tuple[str, ...]:
-        """Columns this handler adds or replaces; `remove_columns: all` leaves these."""
+        """Columns that this handler adds or replaces; `remove_columns: all` keeps them."""
         return ()
 
-    def bind(self, tools: Tools) -> Step:
-        """The step, with what it needs of the tokenizer in place.
+    def keeps(self, columns: Collection[str]) -> set[str]:
+        """Those of a row's columns that this handler keeps."""
+        return set(columns)
 
-        Raises:
-            TokenizerError: the tokenizer lacks what this handler needs.
-            ConfigError: the arguments do not make sense together.
-        """
-        raise NotImplementedError
+    def retains(self) -> tuple[str, ...]:
+        """Columns that the shards must have because the arguments name them."""
+        return ()
+
+    def text_column(self) -> str | None:
+        """The column with the text that this handler reads or writes, if it handles the text of the row."""
+        return None
+
+    def sees_tokenizer_limits(self) -> bool:
+        """Whether the result depends on the tokenizer's `model_max_length` and `truncation_side`."""
+        return False
+
+    def identity(self) -> Any:
+        """What the handler does, as JSON can hold it: handlers with equal identities make equal rows."""
+        return to_plain_data(self)
 
 
 def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Batch, list[T]]:
-    """`function` of every row, and the batch without the rows on which it raised `RowError` (quarantined) or
-    `RowDroppedError` (counted).
+    """Call a function on every row.
+
+    A row on which it raises `RowError` is quarantined; one on which it raises `RowDroppedError` is counted as dropped.
+
+    Returns:
+        The batch without those rows, and the function's result for each row that is left.
     """
     values: list[T] = []
     kept = np.ones(len(batch), np.bool_)
@@ -107,7 +134,7 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
 
 @contextmanager
 def locate_engine_differences(batch: Batch) -> Iterator[None]:
-    """Say of which row an `EngineDifferenceError` is, where the rows of a batch are encoded together."""
+    """Add the row number to an `EngineDifferenceError` that is raised while the rows of a batch are encoded together."""
     try:
         yield
     except EngineDifferenceError as error:
@@ -115,7 +142,7 @@ def locate_engine_differences(batch: Batch) -> Iterator[None]:
 
 
 def row_step(function: Callable[[Row], Row]) -> Step:
-    """A step that treats rows one by one; a `RowError` quarantines the row."""
+    """Make a step of a function that changes one row; the function may raise as in `map_rows`."""
 
     def step(batch: Batch, log: RowLog) -> Batch:
         kept, rows = map_rows(batch, log, function)
@@ -125,16 +152,16 @@ def row_step(function: Callable[[Row], Row]) -> Step:
 
 
 def check_positive(name: str, value: int | None) -> None:
-    """Raise `ConfigError` when a length that an argument gives is less than 1."""
+    """Raise `ConfigError` if a length is less than 1."""
     if value is not None and value < 1:
         raise ConfigError(f"{name} must be 1 or more, not {value}")
 
 
 def text_in(row: Row, column: str) -> str:
-    """The text in a column.
+    """Return the text in a column.
 
     Raises:
-        RowError: the column is missing, null, or not text.
+        RowError: the column is missing or null, or holds something else.
     """
     try:
         value = row[column]
@@ -148,5 +175,5 @@ def text_in(row: Row, column: str) -> str:
 
 
 def missing_column_message(column: str, columns: Sequence[str] | Row) -> str:
-    """The sentence for a column that is not there."""
+    """Say that a column is missing, and which columns there are."""
     return f"column {column!r} not found; columns here: {', '.join(columns) or 'none'}"

@@ -1,21 +1,36 @@
-"""Handlers that move columns about, and the one that leaves out large rows."""
+"""Handlers that copy, rename, keep or remove columns, and one that drops large rows."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import Batch, Row
-from sftkit.handlers.base import Handler, Step, Tools, check_positive, map_rows, missing_column_message
+from sftkit.handlers.base import Handler, Step, check_positive, map_rows, missing_column_message
+
+if TYPE_CHECKING:
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuplicateColumns(Handler):
+class ColumnHandler(Handler):
+    """Base of the handlers that leave what rows are made of as it is."""
+
+    def produces(self) -> None:
+        """None: tokens and text stay what they are."""
+        return
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateColumns(ColumnHandler):
     """Copies a column under another name."""
+
+    registered_as = "duplicate_columns"
 
     old_column: str = option(help="Column that is copied.")
     new_column: str = option(help="Name of the copy.")
@@ -28,8 +43,8 @@ class DuplicateColumns(Handler):
         """The new column."""
         return (self.new_column,)
 
-    def bind(self, tools: Tools) -> Step:
-        """Copy, in rows or in token columns."""
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Copy a column of Python values or of tokens."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch = require_columns(batch, log, (self.old_column,))
@@ -41,8 +56,10 @@ class DuplicateColumns(Handler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenameColumns(Handler):
-    """Gives columns other names."""
+class RenameColumns(ColumnHandler):
+    """Renames columns."""
+
+    registered_as = "rename_columns"
 
     columns: Mapping[str, str] = option(help="Old name: new name.")
 
@@ -54,8 +71,12 @@ class RenameColumns(Handler):
         """The new names."""
         return tuple(self.columns.values())
 
-    def bind(self, tools: Tools) -> Step:
-        """Rename, in rows or in token columns."""
+    def keeps(self, columns: Collection[str]) -> set[str]:
+        """All but the old names."""
+        return set(columns) - set(self.columns)
+
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Rename columns of Python values and of tokens."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch = require_columns(batch, log, self.reads())
@@ -73,8 +94,10 @@ class RenameColumns(Handler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetainColumns(Handler):
+class RetainColumns(ColumnHandler):
     """Keeps the named columns and no others."""
+
+    registered_as = "retain_columns"
 
     columns: tuple[str, ...] = option(help="Columns that stay.")
 
@@ -82,8 +105,16 @@ class RetainColumns(Handler):
         """The columns that stay."""
         return self.columns
 
-    def bind(self, tools: Tools) -> Step:
-        """Drop all others."""
+    def keeps(self, columns: Collection[str]) -> set[str]:
+        """The columns that stay."""
+        return set(columns) & set(self.columns)
+
+    def retains(self) -> tuple[str, ...]:
+        """The columns that stay."""
+        return self.columns
+
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Remove all other columns."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
             return keep_columns(require_columns(batch, log, self.columns), frozenset(self.columns))
@@ -92,17 +123,23 @@ class RetainColumns(Handler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoveColumns(Handler):
+class RemoveColumns(ColumnHandler):
     """Drops the named columns."""
+
+    registered_as = "remove_columns"
 
     columns: tuple[str, ...] = option(help="Columns that go.")
 
     def reads(self) -> tuple[str, ...]:
-        """The columns that go: they must be there."""
+        """The removed columns, which must exist."""
         return self.columns
 
-    def bind(self, tools: Tools) -> Step:
-        """Drop them."""
+    def keeps(self, columns: Collection[str]) -> set[str]:
+        """All but the removed columns."""
+        return set(columns) - set(self.columns)
+
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Remove the columns."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch = require_columns(batch, log, self.columns)
@@ -112,8 +149,10 @@ class RemoveColumns(Handler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkipLargeText(Handler):
+class SkipLargeText(ColumnHandler):
     """Keeps rows whose column is strictly shorter than `max_length`."""
+
+    registered_as = "skip_large_text"
 
     column_name: str = option(help="Column that is measured: tokens of `input_ids`, characters of text.")
     max_length: int = option(help="Rows this long or longer are dropped.")
@@ -122,8 +161,8 @@ class SkipLargeText(Handler):
         """The measured column."""
         return (self.column_name,)
 
-    def bind(self, tools: Tools) -> Step:
-        """Measure and drop."""
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Measure each row, and drop it if it is too large."""
         check_positive("skip_large_text: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
@@ -141,11 +180,11 @@ class SkipLargeText(Handler):
 
 
 def require_columns(batch: Batch, log: RowLog, columns: Collection[str]) -> Batch:
-    """The rows that have all these columns; others are quarantined."""
-    wanted = [column for column in columns if column not in batch.tokens]
+    """Return the rows that have all these columns; quarantine the others."""
+    in_rows = [column for column in columns if column not in batch.tokens]
 
     def check(row: Row) -> None:
-        for column in wanted:
+        for column in in_rows:
             if column not in row:
                 raise RowError(missing_column_message(column, [*row, *batch.tokens]))
 
@@ -153,7 +192,7 @@ def require_columns(batch: Batch, log: RowLog, columns: Collection[str]) -> Batc
 
 
 def keep_columns(batch: Batch, columns: Collection[str]) -> Batch:
-    """The same rows with these columns only."""
+    """Return the same rows with these columns only."""
     rows: list[Row] = [{name: value for name, value in row.items() if name in columns} for row in batch.rows]
     return Batch(rows, batch.numbers, {name: column for name, column in batch.tokens.items() if name in columns})
 

@@ -1,4 +1,4 @@
-"""The forms that conversations have in the field -> messages as chat templates of transformers take them."""
+"""Converts the conversation formats found in data sets to the messages that chat templates of transformers take."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftkit.config.binding import describe_value
 from sftkit.config.fields import did_you_mean, option
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Handler, Step, Tools, missing_column_message, row_step
+from sftkit.handlers.base import Step, missing_column_message, row_step
+from sftkit.handlers.columns import ColumnHandler
 from sftkit.handlers.tool_calls import (
     Call,
     message_calls,
@@ -25,8 +26,11 @@ from sftkit.handlers.tool_calls import (
     type_name,
 )
 
+if TYPE_CHECKING:
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
-"""Where a conversation is looked for, in this order, when nothing names its column."""
+"""Columns that may hold the conversation when the config names none, in order of preference."""
 
 MESSAGES = "messages"
 TOOLS = "tools"
@@ -44,9 +48,9 @@ ROLES: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys((_TOOL, "observation", "function_response", "tool_response", "function"), _TOOL),
     }
 )
-"""Names of roles that are understood -> roles; `function_call` is an assistant whose text is a call."""
+"""Accepted role names and the role that each means; `function_call` is an assistant message whose text is a call."""
 
-# Kinds of parts, in the order in which chat templates write them.
+# Kinds of content parts, in the order in which chat templates write them.
 _REASONING, _TEXT, _TOOL_CALL = range(3)
 _PART_KINDS = MappingProxyType({"reasoning": _REASONING, "text": _TEXT, "tool_call": _TOOL_CALL})
 _MEDIA = frozenset({"text", "image", "image_url", "audio", "video"})
@@ -57,10 +61,12 @@ _THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertToMessages(Handler):
+class ConvertToMessages(ColumnHandler):
     """Makes `messages` of ShareGPT conversations (`from`/`value`, `function_call`, `observation`) and of content in
     parts (`type`/`value`); tool calls and `tools` become objects. Other keys of a message stay.
     """
+
+    registered_as = "convert_to_messages"
 
     conversation_column: str | None = option(
         None, help="Column that holds the conversation; by default `messages`, `conversations` or `conversation`."
@@ -79,14 +85,14 @@ class ConvertToMessages(Handler):
     only_if_needed: bool = option(False, help="Leave a row alone whose messages chat templates can read as they are.")
 
     def reads(self) -> tuple[str, ...]:
-        """The conversation column, when it is named."""
+        """The conversation column, if it is named."""
         return (self.conversation_column,) if self.conversation_column else ()
 
     def writes(self) -> tuple[str, ...]:
-        """The messages, and the tools that they may call."""
+        """The messages and the tools."""
         return (self.messages_column, TOOLS)
 
-    def bind(self, tools: Tools) -> Step:
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Convert each row."""
         for name, role in self.roles.items():
             if role not in ROLES:
@@ -129,17 +135,17 @@ class ConvertToMessages(Handler):
         role_key = self.role_key or _first_of(turn, "role", "from")
         content_key = self.content_key or _first_of(turn, "content", "value")
         role = self._role(turn, role_key)
-        calls, reasons = message_calls(turn), any(turn.get(key) for key in _REASONING_KEYS)
-        said = _said(turn.get(content_key), role, silent=bool(calls) or reasons)
-        if said.reasoning is not None and reasons:
+        calls, has_reasoning = message_calls(turn), any(turn.get(key) for key in _REASONING_KEYS)
+        content = _parse_content(turn.get(content_key), role, may_be_empty=bool(calls) or has_reasoning)
+        if content.reasoning is not None and has_reasoning:
             raise RowError("it has reasoning both in its content and beside it")
         taken = {role_key, content_key, "role", "content", "tool_calls", "function_call"}
-        message = {"role": _ASSISTANT if role == _CALL else role, "content": said.content, **said.flags}
+        message = {"role": _ASSISTANT if role == _CALL else role, "content": content.text, **content.flags}
         message |= {key: value for key, value in turn.items() if key not in taken}
-        if said.reasoning is not None:
-            message["reasoning_content"] = said.reasoning
-        if said.calls or calls:
-            message["tool_calls"] = [*said.calls, *calls]
+        if content.reasoning is not None:
+            message["reasoning_content"] = content.reasoning
+        if content.calls or calls:
+            message["tool_calls"] = [*content.calls, *calls]
         return message
 
     def _role(self, turn: Row, key: str) -> str:
@@ -156,7 +162,7 @@ class ConvertToMessages(Handler):
 
 
 def needs_conversion(conversation: object) -> bool:
-    """Whether a conversation is in a form that chat templates do not know: `from`/`value`, or parts with a `value`."""
+    """Whether a conversation has a format that chat templates do not know: `from`/`value`, or parts with a `value`."""
     if not isinstance(conversation, list):
         return False
     for turn in conversation:
@@ -164,48 +170,50 @@ def needs_conversion(conversation: object) -> bool:
             if "from" in turn and "role" not in turn:
                 return True
             content = turn.get("content")
-            if type(content) is not str and _has_values(content):  # most are text, and this is asked of every row
+            if type(content) is not str and _has_values(content):  # fast for text, as this runs on every row
                 return True
     return False
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What the content of a message says, as templates take it."""
+class _Content:
+    """The content of a message, taken apart."""
 
-    content: str | list[Any] = ""
+    text: str | list[Any] = ""
+    """What templates get as `content`: text, or parts."""
     reasoning: str | None = None
     calls: tuple[Call, ...] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
+    """Training flags, which then apply to the whole message."""
 
 
-def _said(content: Any, role: str, *, silent: bool) -> _Said:
-    """Read the content of a message. silent: it may say nothing, for it calls or reasons beside its content."""
+def _parse_content(content: Any, role: str, *, may_be_empty: bool) -> _Content:
+    """Take the content of a message apart. It may be empty if the message has calls or reasoning under other keys."""
     if content is None:
-        if silent:
-            return _Said()
+        if may_be_empty:
+            return _Content()
         raise RowError("it has no content")
     if role == _TOOL and not isinstance(content, str) and not _is_media(content):
-        return _Said(json.dumps(content, ensure_ascii=False, default=str))  # a result not written down as text
+        return _Content(json.dumps(content, ensure_ascii=False, default=str))  # a result that is not text
     if _has_values(content):
-        return _said_in_parts(content, role)
+        return _parse_parts(content, role)
     if role == _CALL:
-        return _said_call(content)
+        return _parse_call_content(content)
     if isinstance(content, str) or _is_parts(content):
-        return _Said(content)
+        return _Content(content)
     raise RowError(f"its content must be text, not {type_name(content)}")
 
 
-def _said_call(content: Any) -> _Said:
-    """A call or several, as objects or as JSON text, after what was thought and said first."""
+def _parse_call_content(content: Any) -> _Content:
+    """Read calls, as objects or as JSON text; reasoning and other text may come before them."""
     if not isinstance(content, str):
-        return _Said(calls=parse_calls(content))
+        return _Content(calls=parse_calls(content))
     thinking = _THINKING.match(content)
     text, calls = split_text_and_calls(content[thinking.end() :] if thinking else content)
-    return _Said(text, thinking[1].strip("\n") if thinking else None, calls)
+    return _Content(text, thinking[1].strip("\n") if thinking else None, calls)
 
 
-def _said_in_parts(parts: list[Any], role: str) -> _Said:
+def _parse_parts(parts: list[Any], role: str) -> _Content:
     texts: dict[int, list[str]] = {_TEXT: [], _REASONING: []}
     calls: list[Call] = []
     latest = _REASONING
@@ -227,11 +235,11 @@ def _said_in_parts(parts: list[Any], role: str) -> _Said:
         else:
             raise RowError(f"the value of a part of type {name!r} must be text, not {type_name(value)}")
     reasoning = "".join(texts[_REASONING]) if texts[_REASONING] else None
-    return _Said("".join(texts[_TEXT]), reasoning, tuple(calls), _flags_of(parts))
+    return _Content("".join(texts[_TEXT]), reasoning, tuple(calls), _shared_flags(parts))
 
 
-def _flags_of(parts: list[Any]) -> dict[str, Any]:
-    """The flags that all parts of a message have alike, which then are the message's."""
+def _shared_flags(parts: list[Any]) -> dict[str, Any]:
+    """Return the training flags of the parts, which must be equal, for the whole message."""
     flags = {}
     for name in _FLAGS:
         values = [part.get(name) for part in parts]
@@ -251,17 +259,17 @@ def _is_part(part: Any) -> bool:
 
 
 def _is_media(content: Any) -> bool:
-    """Whether content is in parts that a tool may answer with, and not a list that is the answer itself."""
+    """Whether content consists of parts, and is not a list that is itself the result of a tool."""
     return _is_parts(content) and all(part["type"] in _MEDIA for part in content)
 
 
 def _has_values(content: Any) -> bool:
-    """Whether content is in parts of which one holds what it says as `value`."""
+    """Whether content consists of parts and one of them has its content under `value`."""
     return _is_parts(content) and any("value" in part for part in content)
 
 
 def _first_of(row: Row, *keys: str) -> str:
-    """The first of these keys that holds something, else the first that is there, else the first."""
+    """Return the first of these keys whose value is not null, else the first that exists, else the first."""
     for key in keys:
         if row.get(key) is not None:
             return key

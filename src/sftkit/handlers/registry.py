@@ -1,162 +1,201 @@
-"""Names -> handlers, and a data set's list of handlers -> one chain, checked before any data is read."""
+"""Handlers by name, and the handlers of a data set: built from its config and checked before any data is read."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import sftkit.handlers
 from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES
 from sftkit.config.binding import Problem, bind_config, describe_value, field_types
 from sftkit.config.fields import did_you_mean
 from sftkit.config.schema import DatasetConfig, HandlerConfig
+from sftkit.core.plugins import Registry
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Handler, Step, Tools
-from sftkit.handlers.columns import (
-    DuplicateColumns,
-    RemoveColumns,
-    RenameColumns,
-    RetainColumns,
-    SkipLargeText,
-    keep_columns,
-)
-from sftkit.handlers.convert_messages import ConvertToMessages
-from sftkit.handlers.text import (
-    AddTokenizerEosToken,
-    ApplyCustomDataFormattingTemplate,
-    ApplyCustomJinjaTemplate,
-    ApplyTokenizerChatTemplate,
-)
-from sftkit.handlers.tokens import Tokenize, TokenizeAndApplyChatTemplateWithMasking, TokenizeAndApplyInputMasking
+from sftkit.handlers.base import Handler, Step
+from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.user_function import UserFunction
 
-HANDLERS: Mapping[str, type[Handler]] = MappingProxyType(
-    {
-        "add_tokenizer_eos_token": AddTokenizerEosToken,
-        "apply_custom_data_formatting_template": ApplyCustomDataFormattingTemplate,
-        "apply_custom_jinja_template": ApplyCustomJinjaTemplate,
-        "apply_tokenizer_chat_template": ApplyTokenizerChatTemplate,
-        "convert_to_messages": ConvertToMessages,
-        "duplicate_columns": DuplicateColumns,
-        "remove_columns": RemoveColumns,
-        "rename_columns": RenameColumns,
-        "retain_columns": RetainColumns,
-        "skip_large_text": SkipLargeText,
-        "tokenize": Tokenize,
-        "tokenize_and_apply_chat_template_with_masking": TokenizeAndApplyChatTemplateWithMasking,
-        "tokenize_and_apply_input_masking": TokenizeAndApplyInputMasking,
-    }
-)
+if TYPE_CHECKING:
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 ALL_COLUMNS = "all"
-# What `arguments` of any handler may hold besides the handler's own; the last three change nothing in the result.
-_MAP_ARGUMENTS = ("remove_columns", "batched", "batch_size", "num_proc")
+
+_IGNORED_ARGUMENTS = ("batched", "batch_size", "num_proc")  # of `datasets.map`; they change nothing in the result
+
+
+def _built_in_handlers() -> dict[str, type[Handler]]:
+    """Find the handlers in the modules of this folder."""
+    found: dict[str, type[Handler]] = {}
+    for module in pkgutil.iter_modules(sftkit.handlers.__path__, "sftkit.handlers."):
+        for member in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(member) and issubclass(member, Handler) and member.registered_as:
+                found[member.registered_as] = member
+    return dict(sorted(found.items()))
+
+
+def _problem_of(extension: Any) -> str | None:
+    if not inspect.isclass(extension) or not issubclass(extension, Handler):
+        return "must be a subclass of sftkit.handlers.base.Handler"
+    missing = ", ".join(sorted(extension.__abstractmethods__))
+    return f"must define {missing}" if missing else None
+
+
+HANDLERS: Registry[type[Handler]] = Registry("handlers", _built_in_handlers(), _problem_of)
+"""Every handler that a data config can name, except functions of the user."""
 
 
 @dataclass(frozen=True)
 class ConfiguredHandler:
-    """A handler in its place. remove_columns: columns dropped after it, or `all` that it did not write."""
+    """One entry of `data_handlers`, ready to be bound to a tokenizer."""
 
     name: str
+    """Its name in configs, or the path of a user function."""
     handler: Handler
     remove_columns: tuple[str, ...]
+    """Columns to remove afterwards; `all` stands for every column that the handler did not write."""
+    plugin: Sequence[str] | None = None
+    """What changes when the code of a plugin changes; None for handlers of this package."""
 
-    def bind(self, tools: Tools) -> Step:
-        """The handler's step, then the removal of columns; `ConfigError` and `TokenizerError` as the handler's."""
-        step = self.handler.bind(tools)
-        if not self.remove_columns or isinstance(self.handler, UserFunction):
-            return step  # what a function returns is what it wrote: there is nothing to remove
-        written, removed = frozenset(self.handler.writes()), frozenset(self.remove_columns) - {ALL_COLUMNS}
-        everything = ALL_COLUMNS in self.remove_columns
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Return the handler's step, followed by the removal of columns.
+
+        Raises:
+            ConfigError, TokenizerError: as `Handler.bind`.
+        """
+        step = self.handler.bind(tokenizer)
+        if not self.remove_columns or self.handler.makes_new_rows:
+            return step
+        written, named = frozenset(self.handler.writes()), frozenset(self.remove_columns) - {ALL_COLUMNS}
+        removes_all = ALL_COLUMNS in self.remove_columns
 
         def step_and_remove(batch: Batch, log: RowLog) -> Batch:
             original = frozenset(batch.columns())
             after = step(batch, log)
-            gone = (original if everything else removed) - written
-            return keep_columns(after, frozenset(after.columns()) - gone)
+            removed = (original if removes_all else named) - written
+            return keep_columns(after, frozenset(after.columns()) - removed)
 
         return step_and_remove
 
     def reads(self) -> tuple[str, ...]:
-        """Columns that must be there: those the handler reads, and those that are removed by name."""
+        """Columns that must exist: those that the handler reads, and those that are removed by name."""
         return (*self.handler.reads(), *(column for column in self.remove_columns if column != ALL_COLUMNS))
 
     def columns_after(self, columns: Collection[str]) -> set[str]:
         """Which columns rows with these columns have after this handler."""
-        written = set(self.handler.writes())
-        if isinstance(self.handler, RetainColumns):
-            left = set(columns) & set(self.handler.columns)
-        elif isinstance(self.handler, (RemoveColumns, RenameColumns)):
-            left = set(columns) - set(self.handler.columns)
-        else:
-            left = set(columns)
-        gone = left if ALL_COLUMNS in self.remove_columns else set(self.remove_columns)
-        return (left - gone) | written
+        kept = self.handler.keeps(columns)
+        removed = kept if ALL_COLUMNS in self.remove_columns else set(self.remove_columns)
+        return (kept - removed) | set(self.handler.writes())
+
+    def sees_tokenizer_limits(self) -> bool:
+        """Whether the result may depend on `model_max_length` and `truncation_side` of the tokenizer."""
+        return self.plugin is not None or self.handler.sees_tokenizer_limits()
 
 
 def build_handlers(dataset: DatasetConfig, position: int) -> tuple[ConfiguredHandler, ...]:
-    """The handlers of `datasets[position]`, each with its arguments read and checked.
+    """Build the handlers of `datasets[position]` from their arguments.
 
     Raises:
-        ConfigError: unknown names, wrong or missing arguments; all of them together.
+        ConfigError: with every unknown name and every wrong or missing argument.
     """
     problems: list[Problem] = []
-    links = []
-    for index, config in enumerate(dataset.data_handlers):
-        where = f"datasets[{position}].data_handlers[{index}]"
-        link = _build_link(config, where, problems)
-        if link is not None:
-            links.append(link)
+    handlers = [
+        _build(config, f"datasets[{position}].data_handlers[{index}]", problems)
+        for index, config in enumerate(dataset.data_handlers)
+    ]
     if problems:
         raise ConfigError([problem.message for problem in problems])
-    return tuple(links)
+    return tuple(handler for handler in handlers if handler is not None)
 
 
-def last_text_column(links: Sequence[ConfiguredHandler]) -> str | None:
-    """The column that the last text handler of a chain wrote or read."""
-    columns = [getattr(link.handler, "dataset_text_field", None) for link in links]
+def recorded_handlers(dataset: Mapping[str, Any]) -> list[Handler | None]:
+    """Build the handlers of a data set as a manifest records it.
+
+    None stands for a handler that cannot be built here: it belongs to a package that is not installed, or its
+    arguments are those of another version.
+    """
+    configs = [
+        HandlerConfig(name=str(entry["name"]), arguments=entry.get("arguments") or {})
+        for entry in dataset.get("data_handlers") or ()
+    ]
+    built = [_build(config, config.name, []) for config in configs]
+    return [None if each is None else each.handler for each in built]
+
+
+def produced_rows(handlers: Iterable[Handler | None]) -> tuple[RowKind | None, bool]:
+    """Tell what rows are made of after some handlers.
+
+    Args:
+        handlers: in their order; None stands for one of which nothing is known.
+
+    Returns:
+        The kind of the rows (None if all handlers only change columns), and whether each ends with a stop token.
+    """
+    kind: RowKind | None = None
+    ends_with_stop_token = True
+    for handler in handlers:
+        made = RowKind.UNKNOWN if handler is None else handler.produces()
+        if made is None or (made is RowKind.TEXT and kind is RowKind.RENDERED):
+            continue
+        kind, ends_with_stop_token = made, handler is None or handler.ends_with_stop_token
+        if kind.is_tokens:
+            break
+    return kind, ends_with_stop_token
+
+
+def last_text_column(handlers: Sequence[ConfiguredHandler]) -> str | None:
+    """The text column of the last handler that has one."""
+    columns = [configured.handler.text_column() for configured in handlers]
     return next((column for column in reversed(columns) if column), None)
 
 
-def _build_link(config: HandlerConfig, where: str, problems: list[Problem]) -> ConfiguredHandler | None:
-    own, removed = _arguments(config, where, problems)
+def _build(config: HandlerConfig, where: str, problems: list[Problem]) -> ConfiguredHandler | None:
+    given, removed = _arguments(config, where, problems)
     if ":" in config.name:
-        return ConfiguredHandler(config.name, UserFunction(path=config.name, fn_kwargs=own), removed)
+        return ConfiguredHandler(config.name, UserFunction(path=config.name, fn_kwargs=given), removed)
     name = HANDLER_ALIASES.get(config.name, config.name)
-    if name not in HANDLERS:
-        known = ", ".join(HANDLERS)
-        problems.append(
-            Problem(
-                where,
-                f"{where}: unknown handler {config.name!r}{did_you_mean(config.name, HANDLERS)}; "
-                f"known handlers: {known}, or package.module:function",
-            )
-        )
+    try:
+        cls = _find(name, config.name, where)
+        plugin = HANDLERS.identity(name)
+    except ConfigError as error:
+        problems += [Problem(where, problem) for problem in error.problems]
         return None
-    kind = HANDLERS[name]
-    names = field_types(kind)
+    known = field_types(cls)
     arguments: dict[str, Any] = {}
-    for key, value in own.items():
-        ours = key if key in names else HANDLER_ARGUMENT_ALIASES.get(key, key)
-        if ours in arguments:
-            problems.append(Problem(where, f"{where}.{config.name}: {ours!r} is given twice, once as {key!r}"))
-        arguments[ours] = value
-    handler = bind_config(kind, arguments, problems, section=f"{where}.{config.name}")
-    return ConfiguredHandler(name, handler, removed) if handler is not None else None
+    for key, value in given.items():
+        argument = key if key in known else HANDLER_ARGUMENT_ALIASES.get(key, key)
+        if argument in arguments:
+            problems.append(Problem(where, f"{where}.{config.name}: {argument!r} is given twice, once as {key!r}"))
+        arguments[argument] = value
+    handler = bind_config(cls, arguments, problems, section=f"{where}.{config.name}")
+    return ConfiguredHandler(name, handler, removed, plugin) if handler is not None else None
+
+
+def _find(name: str, given: str, where: str) -> type[Handler]:
+    if name in HANDLERS:
+        return HANDLERS[name]
+    raise ConfigError(
+        f"{where}: unknown handler {given!r}{did_you_mean(given, HANDLERS)}; known handlers: {', '.join(HANDLERS)}, or "
+        "package.module:function"
+    )
 
 
 def _arguments(config: HandlerConfig, where: str, problems: list[Problem]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(the handler's own arguments, columns to remove): own arguments stand in `fn_kwargs` or beside it."""
+    """Separate the handler's own arguments, in `fn_kwargs` or beside it, from the columns to remove."""
     given = dict(config.arguments)
     keywords = given.pop("fn_kwargs", None) or {}
     if not isinstance(keywords, Mapping):
         problems.append(Problem(where, f"{where}.arguments.fn_kwargs must hold keys and values"))
         keywords = {}
     removed = given.pop("remove_columns", None)
-    for name in _MAP_ARGUMENTS[1:]:
+    for name in _IGNORED_ARGUMENTS:
         given.pop(name, None)
     if removed is None:
         columns: tuple[str, ...] = ()
@@ -165,8 +204,7 @@ def _arguments(config: HandlerConfig, where: str, problems: list[Problem]) -> tu
     elif isinstance(removed, list) and all(isinstance(column, str) for column in removed):
         columns = tuple(removed)
     else:
-        problems.append(
-            Problem(where, f"{where}.arguments.remove_columns must be all or a list, not {describe_value(removed)}")
-        )
+        message = f"{where}.arguments.remove_columns must be all or a list, not {describe_value(removed)}"
+        problems.append(Problem(where, message))
         columns = ()
     return {**given, **{str(key): value for key, value in keywords.items()}}, columns

@@ -1,69 +1,91 @@
-"""Handlers that make or change a text column."""
+"""Handlers that write or change a text column."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftkit.config.fields import option
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Handler, Step, Tools, missing_column_message, row_step, text_in
+from sftkit.handlers.base import Handler, Step, missing_column_message, row_step, text_in
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
+
+if TYPE_CHECKING:
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 _PLACEHOLDER = re.compile(r"\{\{([\s0-9A-Za-z_\-.]+)\}\}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApplyTokenizerChatTemplate(Handler):
-    """Renders the row's conversation into a text column with the tokenizer's chat template."""
+class TextHandler(Handler):
+    """Base of the handlers that write the text of a row into the column `dataset_text_field`."""
 
     dataset_text_field: str = option(help="Column the text is written to.")
+
+    def produces(self) -> RowKind:
+        """Text."""
+        return RowKind.TEXT
+
+    def writes(self) -> tuple[str, ...]:
+        """The text column."""
+        return (self.dataset_text_field,)
+
+    def text_column(self) -> str:
+        """The text column."""
+        return self.dataset_text_field
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyTokenizerChatTemplate(TextHandler):
+    """Renders the row's conversation into a text column with the tokenizer's chat template."""
+
+    registered_as = "apply_tokenizer_chat_template"
+
     conversation_column: str | None = option(
         None, help="Column that holds the messages; without it the template gets the whole row."
     )
 
+    def produces(self) -> RowKind:
+        """Text of the chat template."""
+        return RowKind.RENDERED
+
     def reads(self) -> tuple[str, ...]:
-        """The conversation column, when there is one."""
+        """The conversation column, if it is named."""
         return (self.conversation_column,) if self.conversation_column else ()
 
-    def writes(self) -> tuple[str, ...]:
-        """The text column."""
-        return (self.dataset_text_field,)
-
-    def bind(self, tools: Tools) -> Step:
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Render each row."""
-        tools.check_chat_template()
-        return row_step(lambda row: {**row, self.dataset_text_field: tools.render(row, self.conversation_column)})
+        tokenizer.check_chat_template()
+        return row_step(lambda row: {**row, self.dataset_text_field: tokenizer.render(row, self.conversation_column)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApplyCustomJinjaTemplate(Handler):
+class ApplyCustomJinjaTemplate(TextHandler):
     """Renders a Jinja template over the row's columns, sandboxed."""
 
-    dataset_text_field: str = option(help="Column the text is written to.")
+    registered_as = "apply_custom_jinja_template"
+
     template: str = option(help="The template; columns are its variables, and `element` is the whole row.")
     add_eos_token: bool = option(True, help="End the text with the eos token.")
 
-    def writes(self) -> tuple[str, ...]:
-        """The text column."""
-        return (self.dataset_text_field,)
-
-    def bind(self, tools: Tools) -> Step:
-        """Compile the template once, render each row.
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Compile the template once, and render each row.
 
         Raises:
-            ConfigError: it is not valid Jinja.
-            TokenizerError: it takes too much (of a row: `TemplateLimitError`, from the step).
+            ConfigError: the template is not valid Jinja.
+            TokenizerError: compiling it exceeds the limits of time or memory. (For a row, the step raises
+                `TemplateLimitError`.)
         """
         from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        eos = tools.eos_token if self.add_eos_token else ""
+        eos = tokenizer.eos_token if self.add_eos_token else ""
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         check_template_operations(self.template)
         try:
@@ -77,7 +99,9 @@ class ApplyCustomJinjaTemplate(Handler):
             except TemplateLimitError:
                 raise
             except UndefinedError as error:
-                raise RowError(f"the template asks for what is not there: {error}; {_columns(row)}") from None
+                raise RowError(
+                    f"the template uses a missing value: {error}; columns here: {', '.join(row) or 'none'}"
+                ) from None
             except Exception as error:  # a template may raise anything on data it was not written for
                 raise RowError(f"the template cannot render this row: {error}") from None
             return {**row, self.dataset_text_field: text + eos}
@@ -86,10 +110,11 @@ class ApplyCustomJinjaTemplate(Handler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApplyCustomDataFormattingTemplate(Handler):
+class ApplyCustomDataFormattingTemplate(TextHandler):
     """Puts columns into a text by `{{column}}`. Names may hold letters, digits, spaces, `_`, `-` and `.`."""
 
-    dataset_text_field: str = option(help="Column the text is written to.")
+    registered_as = "apply_custom_data_formatting_template"
+
     template: str = option(help="The text, with `{{column}}` where a column's value goes.")
     add_eos_token: bool = option(True, help="End the text with the eos token.")
 
@@ -97,13 +122,9 @@ class ApplyCustomDataFormattingTemplate(Handler):
         """The columns that the template names."""
         return tuple(dict.fromkeys(name.strip() for name in _PLACEHOLDER.findall(self.template)))
 
-    def writes(self) -> tuple[str, ...]:
-        """The text column."""
-        return (self.dataset_text_field,)
-
-    def bind(self, tools: Tools) -> Step:
-        """Substitute in each row."""
-        eos = tools.eos_token if self.add_eos_token else ""
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Replace the placeholders for each row."""
+        eos = tokenizer.eos_token if self.add_eos_token else ""
 
         def substitute(row: Row) -> Row:
             text = _PLACEHOLDER.sub(lambda match: _value_text(row, match[1].strip()), self.template)
@@ -113,8 +134,10 @@ class ApplyCustomDataFormattingTemplate(Handler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddTokenizerEosToken(Handler):
+class AddTokenizerEosToken(TextHandler):
     """Appends the eos token to a text column."""
+
+    registered_as = "add_tokenizer_eos_token"
 
     dataset_text_field: str = option(help="Column whose text gets the eos token.")
     only_if_missing: bool = option(False, help="Leave a text alone that ends with it already.")
@@ -123,18 +146,14 @@ class AddTokenizerEosToken(Handler):
         """The text column."""
         return (self.dataset_text_field,)
 
-    def writes(self) -> tuple[str, ...]:
-        """The text column."""
-        return (self.dataset_text_field,)
-
-    def bind(self, tools: Tools) -> Step:
-        """Append to each row."""
-        eos = tools.eos_token
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Append the token to each row."""
+        eos = tokenizer.eos_token
 
         def append(row: Row) -> Row:
             text = text_in(row, self.dataset_text_field)
-            closed = self.only_if_missing and text.rstrip().endswith(eos)
-            return {**row, self.dataset_text_field: text if closed else text + eos}
+            is_closed = self.only_if_missing and text.rstrip().endswith(eos)
+            return {**row, self.dataset_text_field: text if is_closed else text + eos}
 
         return row_step(append)
 
@@ -146,7 +165,3 @@ def _value_text(row: Row, column: str) -> str:
     if value is None:
         raise RowError(f"column {column!r} is null where text should be")
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-
-
-def _columns(row: Row) -> str:
-    return f"columns here: {', '.join(row) or 'none'}"

@@ -1,15 +1,20 @@
-"""Handlers that make tokens."""
+"""Handlers that tokenize."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sftkit.config.fields import option
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, LabeledTokens, Ragged, Row
-from sftkit.handlers.base import Handler, Step, Tools, check_positive, locate_engine_differences, map_rows, text_in
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, LabeledTokens
+from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
+
+if TYPE_CHECKING:
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 _SPACE = (" ", "\n", "\t")
 
@@ -18,9 +23,15 @@ _SPACE = (" ", "\n", "\t")
 class Tokenize(Handler):
     """`input_ids` and `attention_mask` of a text column, as the tokenizer's call gives them."""
 
+    registered_as = "tokenize"
+
     dataset_text_field: str = option(help="Column that holds the text.")
     truncation: bool = option(False, help="Cut at `max_length` tokens (the tokenizer's own limit without it).")
     max_length: int | None = option(None, help="Longest row in tokens, when `truncation` is on.")
+
+    def produces(self) -> RowKind:
+        """Tokens without labels."""
+        return RowKind.UNKNOWN
 
     def reads(self) -> tuple[str, ...]:
         """The text column."""
@@ -30,16 +41,22 @@ class Tokenize(Handler):
         """The token columns."""
         return (INPUT_IDS, ATTENTION_MASK)
 
-    def bind(self, tools: Tools) -> Step:
-        """Encode a batch at once."""
+    def text_column(self) -> str:
+        """The text column."""
+        return self.dataset_text_field
+
+    def sees_tokenizer_limits(self) -> bool:
+        """True if rows are truncated."""
+        return self.truncation
+
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Encode a batch at a time."""
         check_positive("tokenize: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, texts = map_rows(
-                batch, log, lambda row: tools.check_encodable(text_in(row, self.dataset_text_field))
-            )
+            batch, texts = map_rows(batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field)))
             with locate_engine_differences(batch):
-                ids = tools.encode(texts, truncation=self.truncation, max_length=self.max_length)
+                ids = tokenizer.encode(texts, truncation=self.truncation, max_length=self.max_length)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
 
         return step
@@ -49,9 +66,20 @@ class Tokenize(Handler):
 class TokenizeAndApplyInputMasking(Handler):
     """Input and output become one text; only the tokens after those of the input carry a loss."""
 
+    registered_as = "tokenize_and_apply_input_masking"
+
     input_field_name: str = option(help="Column that holds the input.")
     output_field_name: str = option(help="Column that holds the output.")
     add_eos_token: bool = option(True, help="End the text with the eos token.")
+
+    def produces(self) -> RowKind:
+        """Tokens of an input and an output."""
+        return RowKind.PAIRS
+
+    @property
+    def ends_with_stop_token(self) -> bool:
+        """True if the eos token is added."""
+        return self.add_eos_token
 
     def reads(self) -> tuple[str, ...]:
         """Both columns."""
@@ -61,19 +89,20 @@ class TokenizeAndApplyInputMasking(Handler):
         """The token columns."""
         return (INPUT_IDS, LABELS, ATTENTION_MASK)
 
-    def bind(self, tools: Tools) -> Step:
-        """Encode texts and inputs of a batch at once."""
-        eos = tools.eos_token if self.add_eos_token else ""
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Encode the texts and the inputs of a batch at a time."""
+        eos = tokenizer.eos_token if self.add_eos_token else ""
 
         def pair(row: Row) -> tuple[str, str]:
-            source = tools.screen_text(text_in(row, self.input_field_name))
-            target = tools.screen_text(text_in(row, self.output_field_name))
-            return source, tools.check_encodable(_joined(source, target) + eos)
+            source = tokenizer.screen_text(text_in(row, self.input_field_name))
+            target = tokenizer.screen_text(text_in(row, self.output_field_name))
+            return source, tokenizer.check_encodable(_joined(source, target) + eos)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, pairs = map_rows(batch, log, pair)
+            inputs, texts = [source for source, _ in pairs], [text for _, text in pairs]
             with locate_engine_differences(batch):
-                return add_token_columns(batch, tools.encode_pairs([p[0] for p in pairs], [p[1] for p in pairs]))
+                return add_token_columns(batch, tokenizer.encode_pairs(inputs, texts))
 
         return step
 
@@ -82,55 +111,60 @@ class TokenizeAndApplyInputMasking(Handler):
 class TokenizeAndApplyChatTemplateWithMasking(Handler):
     """Renders and tokenizes a conversation; only what the model has to produce carries a loss."""
 
+    registered_as = "tokenize_and_apply_chat_template_with_masking"
+
     conversation_column: str | None = option(
         "messages", help="Column that holds the messages; null gives the template the whole row."
     )
     max_seq_length: int | None = option(None, help="Cut rows at so many tokens.")
 
+    def produces(self) -> RowKind:
+        """Tokens of a conversation."""
+        return RowKind.CONVERSATIONS
+
     def reads(self) -> tuple[str, ...]:
-        """The conversation column, when there is one."""
+        """The conversation column, if it is named."""
         return (self.conversation_column,) if self.conversation_column is not None else ()
 
     def writes(self) -> tuple[str, ...]:
         """The token columns."""
         return (INPUT_IDS, LABELS, ATTENTION_MASK)
 
-    def bind(self, tools: Tools) -> Step:
-        """Render row by row, encode a batch at once."""
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Render each row, and encode a batch at a time."""
         check_positive("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
-        tools.check_chat_template()
+        tokenizer.check_chat_template()
 
         column = self.conversation_column
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, screened = map_rows(batch, log, lambda row: tools.screen(row, column))
-            for number, (_, holds_tokens) in zip(batch.numbers, screened, strict=True):
-                if holds_tokens:
+            batch, screened = map_rows(batch, log, lambda row: tokenizer.screen(row, column))
+            for number, (_, holds_special_tokens) in zip(batch.numbers, screened, strict=True):
+                if holds_special_tokens:
                     log.flag(SPECIAL_TOKEN_IN_CONTENT, int(number))
-            batch, turns = map_rows(
-                batch.with_rows([row for row, _ in screened]), log, lambda row: tools.find_trained_spans(row, column)
-            )
+            batch = batch.with_rows([row for row, _ in screened])
+            batch, turns = map_rows(batch, log, lambda row: tokenizer.find_trained_spans(row, column))
             for number, row in zip(batch.numbers, batch.rows, strict=True):
-                if tools.has_prompt_mismatch(row, column):
+                if tokenizer.has_prompt_mismatch(row, column):
                     log.flag(PROMPT_MISMATCH, int(number))
             with locate_engine_differences(batch):
-                made = tools.encode_conversations([t[0] for t in turns], [t[1] for t in turns])
+                encoded = tokenizer.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
             if self.max_seq_length is not None:
                 limits = np.full(len(batch), self.max_seq_length, np.int64)
-                made = LabeledTokens(made.input_ids.truncate(limits), made.labels.truncate(limits))
-            return add_token_columns(batch, made)
+                encoded = LabeledTokens(encoded.input_ids.truncate(limits), encoded.labels.truncate(limits))
+            return add_token_columns(batch, encoded)
 
         return step
 
 
-def add_token_columns(batch: Batch, made: LabeledTokens) -> Batch:
-    """A batch with `input_ids`, `labels` and an `attention_mask` of ones."""
-    columns = {INPUT_IDS: made.input_ids, LABELS: made.labels, ATTENTION_MASK: _ones(made.input_ids)}
+def add_token_columns(batch: Batch, encoded: LabeledTokens) -> Batch:
+    """Return the batch with `input_ids`, `labels` and an `attention_mask` of ones."""
+    columns = {INPUT_IDS: encoded.input_ids, LABELS: encoded.labels, ATTENTION_MASK: _ones(encoded.input_ids)}
     return batch.with_tokens(**columns)
 
 
 def _joined(source: str, target: str) -> str:
-    """Input and output with a space between, unless either brings white space of its own."""
+    """Join input and output with a space, unless there is white space between them already."""
     separator = "" if source.endswith(_SPACE) or target.startswith(_SPACE) else " "
     return source + separator + target
 

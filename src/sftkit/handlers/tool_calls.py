@@ -1,4 +1,4 @@
-"""Tool calls and tools as data sets write them down -> as chat templates of transformers take them."""
+"""Converts tool calls and tools from the formats found in data sets to the one that chat templates take."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ _CALL_START = re.compile(r"\[\s*\{|\{\s*\"")
 
 
 def parse_calls(value: Any) -> tuple[Call, ...]:
-    """One call or a list of them, each as `{"name", "arguments"}`, bare or below `function`.
+    """Read one call or a list of calls, each with `name` and `arguments`, at the top or under `function`.
 
     Raises:
-        RowError: it is no call, or its arguments are no object.
+        RowError: a value is not a call, or its arguments are not an object.
+
+    Example:
+        >>> parse_calls({"name": "add", "arguments": '{"a": 1}'})
+        ({'type': 'function', 'function': {'name': 'add', 'arguments': {'a': 1}}},)
     """
     if isinstance(value, list) and value:
         return tuple(_call(each) for each in value)
@@ -28,10 +32,10 @@ def parse_calls(value: Any) -> tuple[Call, ...]:
 
 
 def split_text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
-    """What a text says first, and the calls that it ends with: JSON of one, of a list, or of one after the other.
+    """Split a text into what it says and the calls that it ends with: one as JSON, a list, or several in a row.
 
     Raises:
-        RowError: it does not end with a call, or there is a call that other text follows.
+        RowError: the text does not end with a call.
     """
     try:
         return "", parse_calls(parse_json(text, "its call"))
@@ -46,10 +50,10 @@ def split_text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
 
 
 def message_calls(message: Mapping[str, Any]) -> tuple[Call, ...]:
-    """The calls that a message has under a key of their own: `tool_calls`, or the older `function_call`.
+    """Read the calls under the keys `tool_calls` and `function_call` (the older form) of a message.
 
     Raises:
-        RowError: what is there is no call.
+        RowError: a value is not a call.
     """
     calls, single = message.get("tool_calls"), message.get("function_call")
     if isinstance(calls, str) and calls.strip():
@@ -58,10 +62,10 @@ def message_calls(message: Mapping[str, Any]) -> tuple[Call, ...]:
 
 
 def parse_tools(value: Any) -> list[Any] | None:
-    """The tools of a row, a list or JSON text of one, with bare functions wrapped; None where there are none.
+    """Read the tools of a row, a list or JSON text, and wrap bare functions; None if there are none.
 
     Raises:
-        RowError: it is not a list of tools.
+        RowError: the value is not a list of tools.
     """
     if isinstance(value, str):
         value = parse_json(value, "it") if value.strip() else None
@@ -74,22 +78,26 @@ def parse_tools(value: Any) -> list[Any] | None:
 
 
 def parse_json(text: Any, what: str) -> Any:
-    """JSON text as the value it stands for; anything else is that value already.
+    """Parse JSON text; return any other value unchanged.
+
+    Args:
+        text: JSON text, or a value.
+        what: how to refer to it in the error.
 
     Raises:
-        RowError: the text is not JSON. It begins with `what`.
+        RowError: the text is not JSON.
     """
     if not isinstance(text, str):
         return text
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError of its own
+    except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise RowError(f"{what} is not JSON: {reason}") from None
 
 
 def type_name(value: Any) -> str:
-    """What a value is, for a sentence about it."""
+    """Name the type of a value for an error message."""
     if value is None:
         return "null"
     return "an empty list" if value == [] else type(value).__name__
@@ -120,7 +128,7 @@ def _call(value: Any) -> Call:
 
 
 def _calls_from(text: str, start: int) -> tuple[tuple[Call, ...], int]:
-    """The calls that stand one after the other from `start` on, and where they and the white space after them end."""
+    """Read consecutive calls from `start` on; also return where they, and the white space after them, end."""
     decoder, calls = json.JSONDecoder(), list[Call]()
     with suppress(ValueError, RecursionError, RowError):
         while start < len(text):
@@ -136,7 +144,7 @@ def _tool(tool: Any, index: int) -> dict[str, Any]:
     if isinstance(tool.get("function"), dict):
         return tool if "type" in tool else {"type": "function", **tool}
     if tool.get("type") not in (None, "function"):
-        return tool  # one that the model brings along, such as a search
+        return tool  # one that is built into the model, such as a search
     if not isinstance(tool.get("name"), str):
         raise RowError(f"tool {index} has no name (keys: {', '.join(tool) or 'none'})")
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}

@@ -1,41 +1,62 @@
-"""Functions of the user's own, named by import path: row -> row, or row -> None to drop it."""
+"""Row functions of the user, named by import path: each returns the row that replaces its row, or None to drop it."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
+import hashlib
 import sys
 import sysconfig
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.core.error_text import single_line
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Handler, Step, Tools
+from sftkit.handlers.base import Handler, Step
+
+if TYPE_CHECKING:
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserFunction(Handler):
     """Calls `function(row, **fn_kwargs)`; a parameter named `tokenizer` gets the tokenizer."""
 
+    makes_new_rows = True
+
     path: str = option(help="`package.module:function`")
     fn_kwargs: Mapping[str, Any] = option(factory=dict, help="Keyword arguments of the function.")
 
-    def bind(self, tools: Tools) -> Step:
-        """Import the function and call it on each row, token columns included as lists."""
+    def produces(self) -> RowKind:
+        """Anything."""
+        return RowKind.UNKNOWN
+
+    def sees_tokenizer_limits(self) -> bool:
+        """True: the function can ask for the tokenizer."""
+        return True
+
+    def identity(self) -> Any:
+        """The arguments as Python writes them, and the sha256 of the files that name and define the function."""
+        arguments = sorted((str(name), repr(value)) for name, value in self.fn_kwargs.items())
+        return [arguments, _source_digests(self.path)]
+
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Import the function and call it on each row; the row includes token columns as lists."""
         function = import_function(self.path)
         keywords = dict(self.fn_kwargs)
         signature = _signature(self.path, function)
         if "tokenizer" in signature.parameters:
-            keywords.setdefault("tokenizer", tools.tokenizer)
+            keywords.setdefault("tokenizer", tokenizer.tokenizer)
         try:
             signature.bind({}, **keywords)
         except TypeError as error:
@@ -48,8 +69,8 @@ class UserFunction(Handler):
                 tokens = {name: column[index].tolist() for name, column in batch.tokens.items()}
                 number = int(batch.numbers[index])
                 try:
-                    result = function({**_own(row), **tokens}, **keywords)
-                except (Exception, SystemExit, GeneratorExit) as error:  # the user's code may raise anything
+                    result = function({**_copy(row), **tokens}, **keywords)
+                except (Exception, SystemExit, GeneratorExit) as error:  # user code may raise anything
                     kept[index] = False
                     log.quarantine(number, f"{self.path} raised {type(error).__name__}: {error}", row)
                     continue
@@ -67,7 +88,7 @@ class UserFunction(Handler):
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """The function at `package.module:function`; modules of the working directory are found too.
+    """Import the function at `package.module:function`; modules in the working directory are found too.
 
     Raises:
         ConfigError: there is no such module or function.
@@ -75,14 +96,14 @@ def import_function(path: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # a console script's path lacks it, `python -m` has it
+        sys.path.append(here)  # `python -m` has it, a console script does not
     if not all(each.isidentifier() for each in (*module_name.split("."), name)):
         raise ConfigError(f"handler {path!r}: write it package.module:function")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         kind = "" if isinstance(error, ImportError) else f"it raised {type(error).__name__}: "
-        raise ConfigError(f"handler {path!r}: cannot import {module_name}: {kind}{_one_line(error)}") from None
+        raise ConfigError(f"handler {path!r}: cannot import {module_name}: {kind}{single_line(error)}") from None
     function = getattr(module, name, None)
     if function is None:
         raise ConfigError(f"handler {path!r}: module {module_name} has no {name!r}")
@@ -92,11 +113,13 @@ def import_function(path: str) -> Callable[..., Any]:
 
 
 def user_modules(paths: Iterable[str]) -> list[tuple[str, Path]]:
-    """The files of the modules that functions are in, and of all that these have imported, which are of the user's own:
-    name below the directory that they are imported from, and where they are.
+    """Find the files of the user's own modules that functions need: those that define them, and all their imports.
 
     Args:
-        paths: of functions, `package.module:function`.
+        paths: the functions, each `package.module:function`.
+
+    Returns:
+        For each file, its name relative to the directory it is imported from, and its path.
 
     Raises:
         ConfigError: there is no such module or function.
@@ -114,21 +137,25 @@ def user_modules(paths: Iterable[str]) -> list[tuple[str, Path]]:
     found: dict[str, Path] = {}
     for file in (Path(each).resolve() for each in files if isinstance(each, str) and each.endswith(".py")):
         root = next((each for each in roots if file.is_relative_to(each)), None)
-        if root is not None and not any(file.is_relative_to(place) for place in installed):
+        if root is not None and not any(file.is_relative_to(folder) for folder in installed):
             found[file.relative_to(root).as_posix()] = file
     return sorted(found.items())
 
 
 def check_trusted(path: str, packages: Collection[str]) -> None:
-    """Let a data config, which may come from a stranger, call nothing but what is the user's own.
+    """Check that a data config, which may be untrusted, calls only functions of the user.
 
-    A module of Python's library, or of a package that was installed, is not: most can write anywhere. What a module of
-    the user's own has imported from there is not, either.
+    Functions of the standard library and of installed packages are refused, for most of them could write anywhere. So
+    are functions that a module of the user imports from there.
+
+    Args:
+        path: the function, `package.module:function`.
+        packages: installed packages whose functions may be called (`trust_packages`).
 
     Raises:
-        ConfigError: the function is of no module of the user's own, nor of one of these packages.
+        ConfigError: the function belongs to another installed package, or to the standard library.
     """
-    _check_package(path, path.partition(":")[0], packages)  # before anything of it runs
+    _check_package(path, path.partition(":")[0], packages)  # before any of its code runs
     function = import_function(path)
     names = {path.partition(":")[0], getattr(inspect.unwrap(function), "__module__", None) or "builtins"}
     for name in sorted(names):
@@ -139,36 +166,43 @@ def _check_package(path: str, module: str, packages: Collection[str]) -> None:
     package = module.partition(".")[0]
     if package not in packages and _is_installed(package):
         raise ConfigError(
-            f"handler {path!r}: {package} is an installed package, not a module of your own; if its function is to "
-            f"be called, say trust_packages={package}"
+            f"handler {path!r}: {package} is an installed package, not a module of your own; to allow its functions, "
+            f"set trust_packages={package}"
         )
 
 
 def _is_installed(package: str) -> bool:
     if package in sys.stdlib_module_names or package in sys.builtin_module_names:
         return True
-    places = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    folders = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     try:
-        spec = importlib.util.find_spec(package)  # imports nothing, for a package that is in no other
+        spec = importlib.util.find_spec(package)  # imports nothing for a top-level package
     except (ImportError, ValueError):
         return False
-    inside = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-    return any(Path(each).resolve().is_relative_to(place) for each in inside if each for place in places)
+    locations = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    return any(Path(each).resolve().is_relative_to(folder) for each in locations if each for folder in folders)
 
 
-def _own(value: Any) -> Any:
-    """A copy of a row, for a function that may change what it is given: what is told of a bad row is the row."""
+def _source_digests(path: str) -> list[str]:
+    function = import_function(path)
+    files = {getattr(sys.modules[path.partition(":")[0]], "__file__", None)}
+    with suppress(TypeError):  # not written in Python
+        files.add(inspect.getsourcefile(inspect.unwrap(function)))
+    names = sorted(file for file in files if file is not None)
+    return [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names if Path(name).is_file()]
+
+
+def _copy(value: Any) -> Any:
+    """Copy a row for a function that may change it, because the quarantine shows the row as it was read."""
     if type(value) is dict:
-        return {key: _own(each) for key, each in value.items()}
-    return [_own(each) for each in value] if type(value) is list else value
+        return {key: _copy(each) for key, each in value.items()}
+    return [_copy(each) for each in value] if type(value) is list else value
 
 
 def _signature(path: str, function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function)
-    except (TypeError, ValueError):  # of what is not written in Python
-        raise ConfigError(f"handler {path!r}: its parameters cannot be told; give a function of Python") from None
-
-
-def _one_line(error: BaseException) -> str:
-    return single_line(error)
+    except (TypeError, ValueError):  # not written in Python
+        raise ConfigError(
+            f"handler {path!r}: its parameters cannot be determined; use a function written in Python"
+        ) from None

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN = "conversations", "pairs", "rendered text", "text", "unknown"
+from sftkit.core.row_kinds import RowKind
+
+CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN = RowKind
 
 START, END = -1, -2
 """In sequences of ids: the beginning and the end of the row."""
@@ -25,7 +27,7 @@ class RowOrigin:
     besides (`chat_template_kwargs`), None when unknown.
     """
 
-    kind: str = UNKNOWN
+    kind: RowKind = UNKNOWN
     trains_all: bool | None = None
     reasoning_masked: bool = False
     ends: bool = True

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
-from sftkit.audit.expectations.row_origin import making_in
+from sftkit.audit.expectations.row_origin import common_origin, row_origin
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
+from sftkit.handlers.registry import produced_rows, recorded_handlers
 from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.special_tokens import stop_tokens
@@ -66,7 +67,13 @@ def find_origin(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin
         made_by = to_plain_data(config)
     template, notes = recorded_template(manifest) if manifest is not None else (None, [])
     tokenizer, more = open_tokenizer(config, manifest, template)
-    return ShardOrigin(tokenizer, making_in(made_by), manifest, (*notes, *more))
+    return ShardOrigin(tokenizer, _row_origin(made_by), manifest, (*notes, *more))
+
+
+def _row_origin(config: Mapping[str, Any]) -> RowOrigin:
+    """Tell how a run with this config (as a manifest holds it) makes rows."""
+    produced = [produced_rows(recorded_handlers(dataset)) for dataset in config.get("datasets") or ()]
+    return common_origin([row_origin(config, kind, ends_with_stop_token=ends) for kind, ends in produced])
 
 
 def recorded_template(manifest: Manifest) -> tuple[str | None, list[str]]:
