@@ -134,7 +134,7 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
 
 @contextmanager
 def locate_engine_differences(batch: Batch) -> Iterator[None]:
-    """Add the row number to an `EngineDifferenceError` that is raised while the rows of a batch are encoded together."""
+    """Add the row number to an `EngineDifferenceError` that is raised while the rows of a batch are encoded."""
     try:
         yield
     except EngineDifferenceError as error:

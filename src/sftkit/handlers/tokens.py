@@ -10,7 +10,7 @@ import numpy as np
 from sftkit.config.fields import option
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, Ragged, Row, LabeledTokens
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, LabeledTokens, Ragged, Row
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class Tokenize(Handler):
         check_positive("tokenize: max_length", self.max_length)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, texts = map_rows(batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field)))
+            batch, texts = map_rows(
+                batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field))
+            )
             with locate_engine_differences(batch):
                 ids = tokenizer.encode(texts, truncation=self.truncation, max_length=self.max_length)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})

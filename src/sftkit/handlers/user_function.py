@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
-import hashlib
 import sys
 import sysconfig
 from collections.abc import Callable, Collection, Iterable, Mapping

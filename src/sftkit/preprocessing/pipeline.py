@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
-from sftkit.audit.expectations.row_origin import making_of
+from sftkit.audit.expectations.row_origin import row_origin
+from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import EngineDifferenceError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step
-from sftkit.handlers.columns import RemoveColumns, RenameColumns, RetainColumns, keep_columns, require_columns
-from sftkit.handlers.registry import ConfiguredHandler, build_handlers, last_text_column
+from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
+from sftkit.handlers.registry import ConfiguredHandler, build_handlers, last_text_column, produced_rows
 from sftkit.preprocessing.finalize import RowFinalizer
 from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
 from sftkit.sandbox.render_limits import TemplateLimitError
@@ -29,6 +30,8 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 
 FINALIZE = "finish"
 """Who has the rows after all handlers, in accounts and measurements."""
+
+_ORIGIN_OPTIONS = ("train_on", "reasoning", "response_template", "chat_template_kwargs")
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Pipeline:
     def _norms_of(self, dataset: str) -> Expectations:
         """What right rows of a data set look like, learnt when its first rows of tokens are there."""
         line = self._lines[dataset]
-        making = making_of(line.options, line.config)
+        making = line.origin
         if making not in self._norms:
             known = self.chat_tokenizer.vocabulary_size is not None
             self._norms[making] = (
@@ -178,14 +181,21 @@ class _Line:
     def retains_at_load(self) -> bool:
         """Whether `retain_columns` speaks of the source's columns (dropped at load time) or of what handlers make."""
         made = {column for link in self.links for column in link.handler.writes()}
-        knowable = all(":" not in link.name for link in self.links)
+        knowable = not any(link.handler.makes_new_rows for link in self.links)
         return bool(self.config.retain_columns) and knowable and not made & set(self.config.retain_columns)
+
+    @property
+    def origin(self) -> RowOrigin:
+        """How the rows are made, for the audit."""
+        kind, ends_with_stop_token = produced_rows(link.handler for link in self.links)
+        options = {name: to_plain_data(getattr(self.options, name)) for name in _ORIGIN_OPTIONS}
+        return row_origin(options, kind, ends_with_stop_token=ends_with_stop_token)
 
     @property
     def ending(self) -> RowFinalizer:
         """How this data set's rows are finished."""
         options = self.options
-        kept_by_handlers = [link.handler.columns for link in self.links if isinstance(link.handler, RetainColumns)]
+        kept_by_handlers = [link.handler.retains() for link in self.links]
         candidates = (options.dataset_text_field, last_text_column(self.links), DEFAULT_TEXT_FIELD)
         return RowFinalizer(
             text_fields=tuple(dict.fromkeys(name for name in candidates if name)),
@@ -224,8 +234,8 @@ class _Line:
             at_hand &= {*self.config.retain_columns, *TOKEN_COLUMNS}
         seen = set(at_hand)
         for link in self.links:
-            if ":" in link.name:
-                return  # what a function of the user's own makes of the columns, only running it tells
+            if link.handler.makes_new_rows:
+                return  # the columns of new rows are known only after the handler has run
             self._require(link.name, link.reads(), at_hand)
             at_hand = link.columns_after(at_hand)
             seen |= at_hand

@@ -19,19 +19,14 @@ verification, the number of workers, and limits on bad rows: they change no row.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
-from sftkit.handlers.user_function import UserFunction, import_function
 from sftkit.sources.source_file import Range
 from sftkit.sources.work_units import ScannedFile
 
@@ -84,16 +79,16 @@ def _bytes(file: ScannedFile, part: Range) -> list[Any]:
 
 
 def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[str, Any]) -> str:
-    """What is made of the rows of a data set, as a name: the part of its units' keys that is not their bytes."""
-    links = build_handlers(dataset, 0)
-    sees_limits = any(":" in link.name or getattr(link.handler, "truncation", False) for link in links)
+    """Hash everything that decides what rows of a data set become: the part of a unit key that is not their bytes."""
+    handlers = build_handlers(dataset, 0)
+    sees_limits = any(each.sees_tokenizer_limits() for each in handlers)
     return _sha256(
         {
             "row_semantics": ROW_SEMANTICS,
             "rename_columns": to_plain_data(dataset.rename_columns),
             "retain_columns": sorted(dataset.retain_columns),
             "remove_columns": sorted(dataset.remove_columns),
-            "handlers": [[link.name, _meaning(link), sorted(link.remove_columns)] for link in links],
+            "handlers": [_handler_identity(each) for each in handlers],
             "options": {key: to_plain_data(getattr(options, key)) for key in ROW_OPTIONS},
             "overflow": options.overflow if options.max_seq_length is not None else None,
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
@@ -101,22 +96,9 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
     )
 
 
-def _meaning(link: ConfiguredHandler) -> Any:
-    """What a handler does; of a function of the user's own, its arguments as Python writes them, and its source."""
-    if isinstance(link.handler, UserFunction):
-        given = sorted((str(name), repr(value)) for name, value in link.handler.fn_kwargs.items())
-        return [given, _source_of(link.name)]
-    return to_plain_data(link.handler)
-
-
-def _source_of(name: str) -> list[str]:
-    """sha256 of the files that a function of the user's own is in: where it is named, and where it is defined."""
-    function = import_function(name)
-    files = {getattr(sys.modules[name.partition(":")[0]], "__file__", None)}
-    with suppress(TypeError):  # not a function written in Python
-        files.add(inspect.getsourcefile(inspect.unwrap(function)))
-    paths = sorted(file for file in files if file is not None)
-    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if Path(path).is_file()]
+def _handler_identity(configured: ConfiguredHandler) -> list[Any]:
+    identity = [configured.name, configured.handler.identity(), sorted(configured.remove_columns)]
+    return identity if configured.plugin is None else [*identity, list(configured.plugin)]
 
 
 def _sha256(content: Any) -> str:
