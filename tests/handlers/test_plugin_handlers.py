@@ -71,10 +71,13 @@ def test_workers_run_the_handler_of_a_plugin_and_its_changes_invalidate_staged_u
     texts = [tokenizer.decode(row["input_ids"]) for row in written(tmp_path / "first")]
     assert texts[:2] == ["word 0 ANSWER 0?<|im_end|>", "word 1 ANSWER 1?<|im_end|>"]
     assert (len(texts), first["rows_written"], first["audit"]["findings"]) == (400, 400, [])
-    assert (first["units"] > 2, first["units_found"]) == (True, 0)
-    assert preprocess(site, data_config, tmp_path / "second")["units_found"] == first["units"]
+    staged = set((tmp_path / "staged").rglob("unit-*"))
+    assert len(staged) > 2
+    preprocess(site, data_config, tmp_path / "second")
+    assert set((tmp_path / "staged").rglob("unit-*")) == staged
     (site / "toys.py").write_text(SHOUT.replace(".upper()", ".title()"))
-    assert preprocess(site, data_config, tmp_path / "third")["units_found"] == 0
+    preprocess(site, data_config, tmp_path / "third")
+    assert len(set((tmp_path / "staged").rglob("unit-*"))) == 2 * len(staged)
     assert "Answer 0?" in tokenizer.decode(written(tmp_path / "third")[0]["input_ids"])
 
 

@@ -53,6 +53,9 @@ class Tokenize(Handler):
         """Encode a batch at a time."""
         check_positive("tokenize: max_length", self.max_length)
 
+        def text(row: Row) -> str:
+            return tokenizer.check_encodable(text_in(row, self.dataset_text_field))
+
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, texts = map_rows(
                 batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field))
