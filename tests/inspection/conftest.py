@@ -28,9 +28,9 @@ def byte_ids(text: str) -> list[int]:
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Byte-level BPE without merges: id n is byte n, so that every character beyond ASCII is several tokens."""
-    from sftkit.inspection.view.decoding import _BYTE_OF
+    from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
 
-    vocabulary = dict(_BYTE_OF)
+    vocabulary = dict(BYTE_OF_CHARACTER)
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

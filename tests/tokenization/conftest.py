@@ -13,7 +13,7 @@ import pytest
 
 from hard_texts import tokenizer_of
 from sftkit.sample import sample_path
-from sftkit.tokenization.encoding.byte_level import byte_alphabet
+from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 
 
@@ -31,7 +31,7 @@ def state_of(tokenizer_path: Callable[[str], str]) -> Callable[[str], dict[str, 
 @pytest.fixture(scope="module")
 def all_pairs(state_of: Any) -> Any:
     """A tokenizer that merges any two bytes, so that nearly every wrong split gives other ids."""
-    letters = byte_alphabet()
+    letters = BYTE_CHARACTERS
     pairs = [(first, second) for first in letters for second in letters]
     random.Random(4).shuffle(pairs)
     state = state_of("bpe")

@@ -38,7 +38,7 @@ from hard_texts import (
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.core.rows import Mask, Ragged
 from sftkit.tokenization.encoding import gigatoken_support
-from sftkit.tokenization.encoding.byte_level import byte_alphabet
+from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
 from sftkit.tokenization.encoding.fast_encoder import FastEncoder
 from sftkit.tokenization.encoding.gigatoken_support import COMPOSABLE, PLAIN, UNSAFE, classify_characters
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine, TokenizersEngine
@@ -188,7 +188,7 @@ def test_gigatoken_is_refused_where_ids_are_left_to_chance_or_special_tokens_are
 
 
 def test_a_unigram_model_over_bytes_has_the_ids_and_masks_of_the_reference(state_of: Any) -> None:
-    model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], *([letter, -1.0] for letter in byte_alphabet())]}
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], *([letter, -1.0] for letter in BYTE_CHARACTERS)]}
     fast, reference = engines_of(tokenizer_of(state_of("bpe"), ("model", model)))
     assert_same_masks(fast, reference, corpus()[10::6], some_spans()[10::6])
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.binding import describe_value
 from sftkit.config.fields import did_you_mean, option
+from sftkit.core.message_fields import LOSS_FLAGS, REASONING_FIELDS
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
@@ -54,8 +55,6 @@ ROLES: Mapping[str, str] = MappingProxyType(
 _REASONING, _TEXT, _TOOL_CALL = range(3)
 _PART_KINDS = MappingProxyType({"reasoning": _REASONING, "text": _TEXT, "tool_call": _TOOL_CALL})
 _MEDIA = frozenset({"text", "image", "image_url", "audio", "video"})
-_FLAGS = ("train", "weight", "loss_weight")
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 _THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
@@ -135,7 +134,7 @@ class ConvertToMessages(ColumnHandler):
         role_key = self.role_key or _first_of(turn, "role", "from")
         content_key = self.content_key or _first_of(turn, "content", "value")
         role = self._role(turn, role_key)
-        calls, has_reasoning = message_calls(turn), any(turn.get(key) for key in _REASONING_KEYS)
+        calls, has_reasoning = message_calls(turn), any(turn.get(key) for key in REASONING_FIELDS)
         content = _parse_content(turn.get(content_key), role, may_be_empty=bool(calls) or has_reasoning)
         if content.reasoning is not None and has_reasoning:
             raise RowError("it has reasoning both in its content and beside it")
@@ -241,7 +240,7 @@ def _parse_parts(parts: list[Any], role: str) -> _Content:
 def _shared_flags(parts: list[Any]) -> dict[str, Any]:
     """Return the training flags of the parts, which must be equal, for the whole message."""
     flags = {}
-    for name in _FLAGS:
+    for name in LOSS_FLAGS:
         values = [part.get(name) for part in parts]
         if any(value != values[0] for value in values):
             raise RowError(f"its parts differ in {name!r}, which only a whole message can have")

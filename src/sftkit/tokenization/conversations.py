@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from sftkit.config.schema import RESERVED_VARIABLES
+from sftkit.core.message_fields import REASONING_FIELDS, REASONING_PART_FIELDS, REASONING_PART_TYPES
 from sftkit.core.row_log import RowError
 
 Message = Mapping[str, Any]
@@ -18,8 +19,6 @@ ASSISTANT_ROLES = frozenset(
     {"assistant", "assistant_tool_call", "model", "gpt", "bot", "chatbot", "chatgpt", "ai", "function_call"}
 )
 
-_REASONING_KEYS = ("reasoning_content", "thinking", "reasoning", "thought")
-_REASONING_PARTS = frozenset({"thinking", "reasoning", "think"})
 _REASONING_ENDS = re.compile(r"</think>|</reasoning>|</thought>|</seed:think>|\[/THINK\]")
 USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
@@ -85,11 +84,11 @@ def content_of(message: Message) -> Any:
 
 def reasoning_texts(message: Message) -> list[str]:
     """The texts of a message's reasoning, in fields or parts of its own, as templates may trim them."""
-    texts = [message.get(key) for key in _REASONING_KEYS]
+    texts = [message.get(key) for key in REASONING_FIELDS]
     content = content_of(message)
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, Mapping) and part.get("type") in _REASONING_PARTS]
-        texts += [value for part in parts for value in map(part.get, ("thinking", "text", "reasoning"))]
+        parts = [part for part in content if isinstance(part, Mapping) and part.get("type") in REASONING_PART_TYPES]
+        texts += [value for part in parts for value in map(part.get, REASONING_PART_FIELDS)]
     return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
 

@@ -16,11 +16,10 @@ from sftkit.audit.expectations.neighbours import Neighbours
 from sftkit.audit.expectations.prober import Prober
 from sftkit.audit.expectations.probes import ASSISTANT, Probe, RenderedProbe, contents
 from sftkit.audit.expectations.produced_tokens import produced_tokens
+from sftkit.core.message_fields import THINKING_SWITCHES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_OPTIONS = ("enable_thinking", "thinking")  # of templates, where those of the run are not known
 
 
 def learn_expectations(
@@ -119,7 +118,7 @@ def _variables(prober: Prober, origin: RowOrigin) -> list[Mapping[str, Any]]:
     """Values of a template's options under which answers may be asked for."""
     if origin.variables is not None:
         return [{}]
-    named = [name for name in _OPTIONS if name in prober.source]
+    named = [name for name in THINKING_SWITCHES if name in prober.source]
     return [{}, *({name: value} for name in named for value in (True, False))]
 
 

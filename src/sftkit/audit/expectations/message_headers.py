@@ -22,12 +22,13 @@ from sftkit.audit.expectations.probes import (
     RenderedProbe,
     content_of,
 )
+from sftkit.core.message_fields import REASONING_TAG_WORDS
 
-REASONING = re.compile("think|thought|reason", re.IGNORECASE)
+REASONING = re.compile(REASONING_TAG_WORDS, re.IGNORECASE)
 """Found in the tokens that open and close reasoning."""
 
 _REASONING_TAGS = re.compile(  # at the end of what stands before an answer; with the white space between
-    r"(?:(?:<[^<>\s]*(?:think|reason|thought)[^<>\s]*>|\[/?(?:THINK|REASONING)\])\s*)+\Z", re.IGNORECASE
+    rf"(?:(?:<[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[/?(?:THINK|REASONING)\])\s*)+\Z", re.IGNORECASE
 )
 _LEAST_PLAIN = 3  # tokens of a prompt or header without a special token: fewer stand anywhere
 _LONGEST = 24  # tokens of a prompt or header that are looked at

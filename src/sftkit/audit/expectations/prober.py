@@ -25,6 +25,7 @@ from sftkit.audit.expectations.probes import (
     content_of,
     marker,
 )
+from sftkit.core.message_fields import TEMPLATE_REASONING_FIELDS
 from sftkit.errors import TokenizerError
 from sftkit.sandbox.render_limits import render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _NO_ROLES = frozenset(
     {"role", "content", "messages", "message", "tool_calls", "function", "name", "arguments", "tools", "type", "text"}
     | {"parameters", "properties", "description", "required", "string", "object", "items", "enum", "default"}
-    | {"image", "video", "audio", "reasoning_content", "thinking"}
+    | {"image", "video", "audio", *TEMPLATE_REASONING_FIELDS}
 )
 _ROLE_LITERAL = re.compile(r"""(?:==|!=|\bin\b)\s*[\[(]?((?:\s*,?\s*['"][A-Za-z_]{2,30}['"])+)""")
 _MOST_ROLES = 12
@@ -158,7 +159,7 @@ class Prober:
         if role == TOOL:
             return {"role": TOOL, "name": word, "tool_call_id": call_id, "content": text}
         if role == REASONED:
-            return {"role": ASSISTANT, "reasoning_content": f"{word} so", "thinking": f"{word} so", "content": text}
+            return {"role": ASSISTANT, **dict.fromkeys(TEMPLATE_REASONING_FIELDS, f"{word} so"), "content": text}
         if role in (CALL, SAID_CALL):
             function = {"name": word, "arguments": {word: text}}
             calls = [{"id": call_id, "type": "function", "function": function}]

@@ -16,6 +16,7 @@ from sftkit.core.rows import Ids, Ragged
 from sftkit.core.transformers_import import import_transformers_without_torch
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import Manifest
+from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
 from sftkit.tokenization.tokenizer_loading import (
     TokenizerSpec,
     fingerprint,
@@ -181,16 +182,6 @@ def _bytes_of(surface: str) -> bytes | None:
     if match is not None:
         return bytes([int(match[1], 16)])
     try:
-        return bytes(_BYTE_OF[character] for character in surface)
+        return bytes(BYTE_OF_CHARACTER[character] for character in surface)
     except KeyError:
         return None
-
-
-def _byte_level_alphabet() -> dict[str, int]:
-    """Character -> byte, as GPT-2 spells bytes (openai/gpt-2, src/encoder.py, bytes_to_unicode)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_level_alphabet()

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.core.rows import lengths_to_offsets
-from sftkit.tokenization.encoding.byte_level import byte_alphabet
+from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
 from sftkit.tokenization.engines import UnsupportedByEngineError
 from sftkit.tokenization.tokenizer_loading import backend_parts
 
@@ -126,7 +126,7 @@ def _check_byte_level(backend: Any, normalized: Collection[bool], parts: Mapping
     _require(len(normalized) <= 1 and not (normalizer and True in normalized), "looks for tokens in normalized text")
     _require(_splits_as_known(parts["pre_tokenizer"]), _UNUSUAL_SPLIT)
     vocabulary = backend.get_vocab(with_added_tokens=False)
-    odd = set("".join(vocabulary)).difference(byte_alphabet())
+    odd = set("".join(vocabulary)).difference(BYTE_CHARACTERS)
     if odd:
         contents = {token.content for token in backend.get_added_tokens_decoder().values()}
         keys = [key for key in vocabulary if not odd.isdisjoint(key) and key not in contents]

@@ -10,7 +10,7 @@ import numpy as np
 from sftkit.core.error_text import first_line
 from sftkit.core.rows import Ragged, lengths_to_offsets
 from sftkit.sandbox.memory import resident_bytes
-from sftkit.tokenization.encoding.byte_level import byte_alphabet
+from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
 from sftkit.tokenization.encoding.gigatoken_support import check_gigatoken_support
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.encoding.spans import CharacterCounts
@@ -97,13 +97,16 @@ class TokenizersEngine:
     def vocabulary(self) -> dict[int, bytes]:
         """The bytes of each token, by id; what is written in no bytes is left as the text it is."""
         backend = self._tokenizer.backend_tokenizer
-        value = {character: byte for byte, character in enumerate(byte_alphabet())}
-        vocabulary = {
-            token_id: bytes([value[c] for c in token]) if value.keys() >= set(token) else token.encode()
-            for token, token_id in backend.get_vocab(with_added_tokens=False).items()
-        }
+        tokens = backend.get_vocab(with_added_tokens=False).items()
+        vocabulary = {token_id: _bytes_of(token) for token, token_id in tokens}
         added = backend.get_added_tokens_decoder().items()
         return {**vocabulary, **{token_id: token.content.encode() for token_id, token in added}}
+
+
+def _bytes_of(token: str) -> bytes:
+    if BYTE_OF_CHARACTER.keys() >= set(token):
+        return bytes([BYTE_OF_CHARACTER[character] for character in token])
+    return token.encode()
 
 
 def _load(backend_json: str) -> Any:

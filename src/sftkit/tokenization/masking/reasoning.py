@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sftkit.core.message_fields import REASONING_TAG_WORDS
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, content_of, reasoning_texts
 
-REASONING_WORDS = "think|reason|thought"
-"""Every tag of reasoning holds one of these: <think>, <|START_THINKING|>, <seed:think>, <|begin_of_thought|>."""
-
-_TAG = rf"(?:</?[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>|\[/?(?:THINK|REASONING)\])"
+_TAG = rf"(?:</?[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[/?(?:THINK|REASONING)\])"
 
 REASONING_TAG = re.compile(rf"\s*{_TAG}", re.IGNORECASE)
 """White space and one tag of reasoning, opening or closing."""
@@ -25,11 +23,11 @@ TAGS_ONLY = re.compile(r"(?:\s|<[^<>\s]*>|\[[^\[\]\s]*\]|(?<=\|>)\w+(?=<\|))*")
 """Tags, and words between them (`<|start|>assistant<|channel|>final<|message|>`)."""
 
 
-_OPENING = rf"(?:<(?!/|\|?/?end)[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>|\[(?:THINK|REASONING)\])(?<!/>)"
+_OPENING = rf"(?:<(?!/|\|?/?end)[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[(?:THINK|REASONING)\])(?<!/>)"
 _OPENS = re.compile(rf"\s*{_OPENING}", re.IGNORECASE)
 _OPENED_BEFORE = re.compile(rf"{_OPENING}\s*\Z", re.IGNORECASE)
 _CLOSES = re.compile(
-    rf"(?:</[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>|<\|?/?end[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>|<\|/[^<>\s]*(?:{REASONING_WORDS})[^<>\s]*>"
+    rf"(?:</[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|<\|?/?end[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|<\|/[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>"
     r"|\[/(?:THINK|REASONING)\])\s*",
     re.IGNORECASE,
 )

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from sftkit.core.message_fields import LOSS_FLAGS, TRAIN_FLAG
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, assistant_indices
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.reasoning import answer_start
 
 ALL, LAST_ASSISTANT = "all", "last_assistant"
-
-_TRAIN, _WEIGHTS = "train", ("weight", "loss_weight")
-_FLAGS = frozenset({_TRAIN, *_WEIGHTS})
 
 
 Turn = tuple[int, int, int]
@@ -96,7 +94,7 @@ def spans_outside(spans: Iterable[Span], length: int) -> list[Span]:
 def have_train_flags(messages: Sequence[Message]) -> bool:
     """Whether any message says of itself whether it is trained."""
     names = chain.from_iterable(messages)
-    return not _FLAGS.isdisjoint(names)
+    return not frozenset(LOSS_FLAGS).isdisjoint(names)
 
 
 def untrained_messages(messages: Sequence[Message]) -> frozenset[int]:
@@ -115,9 +113,9 @@ def is_trained(message: Message, place: int) -> bool:
     Raises:
         RowError: `train` is not true or false, a weight not 0 or 1.
     """
-    flags = {key: message[key] for key in (_TRAIN, *_WEIGHTS) if message.get(key) is not None}
+    flags = {key: message[key] for key in LOSS_FLAGS if message.get(key) is not None}
     for key, value in flags.items():
         if value not in (0, 1):
-            wanted = "true or false" if key == _TRAIN else "0 or 1"
+            wanted = "true or false" if key == TRAIN_FLAG else "0 or 1"
             raise RowError(f"{key!r} of message {place} must be {wanted}, not {value!r}")
     return all(flags.values())

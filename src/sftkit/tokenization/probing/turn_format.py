@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from sftkit.core.message_fields import THINKING_SWITCHES
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message
 from sftkit.tokenization.probing.message_spans import find_message_spans
@@ -14,8 +15,6 @@ from sftkit.tokenization.templates.template_marks import MarkedTemplate, split_m
 
 PROBE_CONTENT = "sftkitprobe"
 _SPACED = f" {PROBE_CONTENT} "
-
-_SWITCHES = ("enable_thinking", "thinking")  # names that templates have for the switch between their two prompts
 
 _USER: Message = {"role": "user", "content": "a"}
 _ANSWER: Message = {"role": "assistant", "content": PROBE_CONTENT}
@@ -124,7 +123,7 @@ def _after(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> 
 
 
 def _other_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> Iterator[str]:
-    for name in _SWITCHES:
+    for name in THINKING_SWITCHES:
         if name not in marked.source:
             continue
         for value in (True, False):

@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from sftkit.core.message_fields import TRANSFORMERS_REASONING_FIELDS
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import UnsupportedByEngineError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_REASONING = frozenset({"reasoning_content", "thinking", "reasoning"})
+_CHANGED_BY_TRANSFORMERS = frozenset(TRANSFORMERS_REASONING_FIELDS)
 _MOST_STEPS = 1_000_000
 """Steps of one rendering, of which a turn of a loop takes some four. Templates in use take a few hundred a message."""
 
@@ -138,7 +139,7 @@ def _plain_length(conversation: Conversation) -> int | None:
         return None
     if isinstance(messages, Mapping):
         values: Iterable[Any] = messages.values()
-    elif _REASONING.isdisjoint(chain.from_iterable(messages)):
+    elif _CHANGED_BY_TRANSFORMERS.isdisjoint(chain.from_iterable(messages)):
         values = chain.from_iterable([message.values() for message in messages])
     else:
         return None

@@ -1,0 +1,30 @@
+"""Names that chat data and chat templates use for reasoning and for loss flags, shared by all packages."""
+
+from __future__ import annotations
+
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning", "thought")
+"""Message fields that hold the reasoning of an assistant message."""
+
+TEMPLATE_REASONING_FIELDS = ("reasoning_content", "thinking")
+"""The fields from which chat templates read reasoning."""
+
+TRANSFORMERS_REASONING_FIELDS = (*TEMPLATE_REASONING_FIELDS, "reasoning")
+"""The fields that `apply_chat_template` of transformers copies to `TEMPLATE_REASONING_FIELDS` before it renders
+(`transformers.utils.chat_template_utils`). Templates get all other fields unchanged."""
+
+REASONING_PART_TYPES = frozenset({"thinking", "reasoning", "think"})
+"""Values of `type` of the content parts that hold reasoning."""
+
+REASONING_PART_FIELDS = ("thinking", "text", "reasoning")
+"""Fields of such a part that may hold its text."""
+
+REASONING_TAG_WORDS = "think|reason|thought"
+"""Regular expression for the words in reasoning tags: `<think>`, `<|START_THINKING|>`, `<seed:think>`,
+`<|begin_of_thought|>`."""
+
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""Template variables that switch reasoning on or off."""
+
+TRAIN_FLAG = "train"
+LOSS_FLAGS = (TRAIN_FLAG, "weight", "loss_weight")
+"""Message fields that exclude a message from the loss (`train: false`, `weight: 0`)."""
