@@ -320,9 +320,10 @@ def test_input_masking_in_literal_tokens(apply: Apply, reference: Callable[[str]
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
 def test_tokenize_gives_what_the_tokenizer_gives(apply: Apply, reference: Callable[[str], Any], name: str) -> None:
-    texts = ["the cat sat on the mat", "", "你好 </s> x"]
-    for arguments in ({}, {"truncation": True, "max_length": 3}, {"truncation": False, "max_length": 3}):
-        cut = {"truncation": True, "max_length": 3} if arguments.get("truncation") else {}
+    texts = ["the cat sat on the mat", "", "你好 </s> x", "the cat " * 3000]
+    truncated = {"truncation": True, "max_length": 3}
+    for arguments in ({}, truncated, {"truncation": True}, {"truncation": False, "max_length": 3}):
+        cut = arguments if arguments.get("truncation") else {}
         expected = [dict(reference(name)(text, **cut)) for text in texts]
         rows, _ = apply(
             [{"t": text} for text in texts], config("tokenize", dataset_text_field="t", **arguments), name=name

@@ -59,10 +59,9 @@ def test_ids_are_those_of_the_tokenizer_called_text_by_text(encoder: ReferenceEn
 
 def test_truncation_is_the_tokenizers_and_does_not_last(encoder: ReferenceEncoder, tokenizer: Any) -> None:
     cut = [tokenizer(text, truncation=True, max_length=4)["input_ids"] for text in TEXTS]
-    assert lists(encoder.encode(TEXTS, truncation=True, max_length=4)) == cut
+    assert lists(encoder.encode(TEXTS, limit=4)) == cut
     whole = [tokenizer(text)["input_ids"] for text in TEXTS]
     assert lists(encoder.encode(TEXTS)) == whole
-    assert lists(encoder.encode(TEXTS, truncation=False, max_length=4)) == whole
 
 
 @pytest.mark.parametrize("add_special_tokens", [True, False])
@@ -96,7 +95,7 @@ def test_a_fingerprint_tells_tokenizers_apart_and_leaves_out_what_changes_no_id(
     assert len(set(prints.values())) == len(OWN_TOKENIZERS)
     for name in OWN_TOKENIZERS:
         used = load_tokenizer(TokenizerSpec(tokenizer_path(name)))
-        ReferenceEncoder(used).encode(["a b c d e"], truncation=True, max_length=2)
+        ReferenceEncoder(used).encode(["a b c d e"], limit=2)
         assert fingerprint(used) == prints[name]
     added = load_tokenizer(TokenizerSpec(tokenizer_path("bpe"), added_special_tokens=("<|new|>",)))
     assert fingerprint(added) != prints["bpe"]

@@ -79,8 +79,8 @@ def test_texts_are_cut_as_the_reference_cuts_them(
         monkeypatch.setattr(tokenizer, "truncation_side", side)
         fast = FastEncoder(tokenizer, TokenizersEngine(tokenizer, reference), reference)
     for length in (1, 2, 5, None):
-        assert_same_ids(fast, reference, corpus()[10::16], truncation=True, max_length=length)
-    assert_same_ids(fast, reference, corpus()[10::16], truncation=True, max_length=2, add_special_tokens=False)
+        assert_same_ids(fast, reference, corpus()[10::16], limit=length)
+    assert_same_ids(fast, reference, corpus()[10::16], limit=2, add_special_tokens=False)
 
 
 @pytest.mark.parametrize("name", OWN_TOKENIZERS)
@@ -114,7 +114,7 @@ def test_any_spans_of_any_texts_have_the_tokens_that_the_reference_sees_in_them(
     pair = composing if name == "nfc" else engines(name)
     texts, spans = [text for text, _ in rows], [spans for _, spans in rows]
     assert_same_masks(*pair, texts, spans)
-    assert_same_ids(*pair, texts, truncation=True, max_length=3)
+    assert_same_ids(*pair, texts, limit=3)
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +353,7 @@ def test_equal_ids_and_masks_are_given_as_they_are(engines: Any) -> None:
     fast, reference = engines("bos_eos")
     proven = VerifiedEncoder(fast, reference, VerificationSampler(1))
     assert proven.name == "gigatoken"
-    assert_same_ids(proven, reference, ROWS, truncation=True, max_length=3)
+    assert_same_ids(proven, reference, ROWS, limit=3)
     assert_same_masks(proven, reference, ROWS, WHOLE)
 
 

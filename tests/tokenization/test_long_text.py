@@ -104,12 +104,12 @@ def test_ids_masks_and_truncation_are_those_of_the_whole_text(loaded: Any, piece
     assert_same_masks(pieces, whole, corpus()[8:], some_spans()[8:])
     assert_same_masks(pieces, whole, odd, [[(1, len(text) // 2)] for text in odd], False)
     for length in (2, 5, 40):
-        assert_same_ids(pieces, whole, odd, truncation=True, max_length=length)
+        assert_same_ids(pieces, whole, odd, limit=length)
 
 
 def test_a_text_is_cut_on_the_side_that_the_tokenizer_cuts(loaded: Any, piecewise: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(loaded("bos_eos"), "truncation_side", "left")
-    assert_same_ids(*piecewise(loaded("bos_eos")), odd_texts()[:100], truncation=True, max_length=7)
+    assert_same_ids(*piecewise(loaded("bos_eos")), odd_texts()[:100], limit=7)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Tokenize(Handler):
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Encode a batch at a time."""
         check_positive("tokenize: max_length", self.max_length)
+        limit = (self.max_length or tokenizer.max_length) if self.truncation else None
 
         def text(row: Row) -> str:
             return tokenizer.check_encodable(text_in(row, self.dataset_text_field))
@@ -61,7 +62,7 @@ class Tokenize(Handler):
                 batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field))
             )
             with locate_engine_differences(batch):
-                ids = tokenizer.encode(texts, truncation=self.truncation, max_length=self.max_length)
+                ids = tokenizer.encode(texts, limit=limit)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
 
         return step

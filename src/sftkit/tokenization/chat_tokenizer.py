@@ -59,6 +59,9 @@ _FLAG_IN_TEXT = (
     "use tokenize_and_apply_chat_template_with_masking"
 )
 
+_NO_LIMIT = int(1e20)
+"""A larger `model_max_length` means that there is no limit, in transformers too."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -337,9 +340,15 @@ class ChatTokenizer:
             with suppress(RowError):
                 yield answer_start(text, start, end, {}), end
 
-    def encode(self, texts: Sequence[str], *, truncation: bool = False, max_length: int | None = None) -> Ragged:
-        """`tokenizer(text)["input_ids"]` of each text; `max_length` in tokens."""
-        return self._encoder.encode(texts, truncation=truncation, max_length=max_length)
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens that the tokenizer's model takes; None if it sets no limit."""
+        limit: int = self.tokenizer.model_max_length
+        return limit if limit <= _NO_LIMIT else None
+
+    def encode(self, texts: Sequence[str], *, limit: int | None = None) -> Ragged:
+        """`tokenizer(text)["input_ids"]` of each text, cut to `limit` tokens."""
+        return self._encoder.encode(texts, limit=limit)
 
     def encode_spans(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Ids of each text as the tokenizer's call gives them, with a loss on the tokens of its spans."""

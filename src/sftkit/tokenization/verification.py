@@ -61,14 +61,7 @@ class VerifiedEncoder:
         self._fast, self._reference, self._sampler = fast, reference, sampler
         self.name = fast.name
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        add_special_tokens: bool = True,
-        truncation: bool = False,
-        max_length: int | None = None,
-    ) -> Ragged:
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
         """As the fast encoder.
 
         Raises:
@@ -76,9 +69,7 @@ class VerifiedEncoder:
         """
 
         def encode(engine: Encoder, some: Sequence[str], numbers: Sequence[int]) -> tuple[Ragged, Mask]:
-            ids = engine.encode(
-                some, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length
-            )
+            ids = engine.encode(some, add_special_tokens=add_special_tokens, limit=limit)
             return ids, np.zeros(len(ids.values), np.bool_)
 
         return self._proven(texts, encode)[0]

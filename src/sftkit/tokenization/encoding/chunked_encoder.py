@@ -83,29 +83,17 @@ class ChunkedEncoder:
         self._cutter = TextChunker(tokenizer)
         self._added = SurroundingTokens.learn(whole)
         self._cuts_right = tokenizer.truncation_side == "right"
-        self._most = tokenizer.model_max_length
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        add_special_tokens: bool = True,
-        truncation: bool = False,
-        max_length: int | None = None,
-    ) -> Ragged:
-        """`tokenizer(text)["input_ids"]` of each text; `max_length` is in tokens."""
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
+        """`tokenizer(text)["input_ids"]` of each text, cut to `limit` tokens."""
 
         def whole(some: Sequence[str]) -> Ragged:
-            return self._whole.encode(
-                some, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length
-            )
+            return self._whole.encode(some, add_special_tokens=add_special_tokens, limit=limit)
 
         added = self._added.count if add_special_tokens else 0
-        room = (self._most if max_length is None else max_length) - added if truncation else None
+        room = None if limit is None else limit - added
         if _all_short(texts) or (room is not None and room < 0):
-            return self._whole.encode(
-                texts, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length
-            )
+            return self._whole.encode(texts, add_special_tokens=add_special_tokens, limit=limit)
         ids = _end_to_end([self._ids(text, room) for text in texts])
         return self._added.add_to_ids(ids) if added else ids
 

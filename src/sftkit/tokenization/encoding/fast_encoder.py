@@ -52,30 +52,20 @@ class FastEncoder:
         """Whether spans are found without the offsets of the reference."""
         return self._counts is not None
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        add_special_tokens: bool = True,
-        truncation: bool = False,
-        max_length: int | None = None,
-    ) -> Ragged:
-        """`tokenizer(text)["input_ids"]` of each text; `max_length` is in tokens."""
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
+        """`tokenizer(text)["input_ids"]` of each text, cut to `limit` tokens."""
         added = self._added.count if add_special_tokens else 0
-        cut_here = self._cuts_right and max_length is not None and max_length >= added
 
         def by_reference(some: Sequence[str]) -> Ragged:
-            return self._reference.encode(
-                some, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length
-            )
+            return self._reference.encode(some, add_special_tokens=add_special_tokens, limit=limit)
 
         def here(some: Sequence[str]) -> Ragged:
             ids = self._engine.ids(some)
-            if truncation and max_length is not None:
-                ids = ids.truncate(np.full(len(ids), max_length - added, np.int64))
+            if limit is not None:
+                ids = ids.truncate(np.full(len(ids), limit - added, np.int64))
             return self._added.add_to_ids(ids) if added else ids
 
-        if truncation and not cut_here:
+        if limit is not None and (limit < added or not self._cuts_right):
             return by_reference(texts)
         safe = self._asked(texts) != UNSAFE
         if safe.all():

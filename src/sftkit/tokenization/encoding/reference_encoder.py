@@ -24,15 +24,8 @@ class Encoder(Protocol):
     def name(self) -> str:
         """What the manifest calls it."""
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        add_special_tokens: bool = True,
-        truncation: bool = False,
-        max_length: int | None = None,
-    ) -> Ragged:
-        """`tokenizer(text)["input_ids"]` of each text; `max_length` is in tokens."""
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
+        """`tokenizer(text)["input_ids"]` of each text, cut to `limit` tokens."""
 
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
@@ -51,22 +44,15 @@ class ReferenceEncoder:
         if backend is not None:
             disable_offset_trimming(backend)
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        add_special_tokens: bool = True,
-        truncation: bool = False,
-        max_length: int | None = None,
-    ) -> Ragged:
-        """`tokenizer(text)["input_ids"]` of each text; `max_length` is in tokens."""
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
+        """`tokenizer(text)["input_ids"]` of each text, cut to `limit` tokens."""
         if not texts:
             return Ragged.from_lists([])
         called = self._tokenizer(
             list(texts),
             add_special_tokens=add_special_tokens,
-            truncation=truncation,
-            max_length=max_length if truncation else None,
+            truncation=limit is not None,
+            max_length=limit,
             return_attention_mask=False,
             verbose=False,
         )
