@@ -434,7 +434,7 @@ def test_a_lost_shard_is_named(both: tuple[str, str], bucket: Bucket) -> None:
 
 @pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_reads_them(streaming: bool, both: tuple[str, str], bucket: Bucket) -> None:
-    from sftkit.training.data.split_rows import open_split
+    from sftkit.training.data.open_split import open_split
 
     held = 1 << 20
     local, remote = (

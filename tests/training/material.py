@@ -1,4 +1,4 @@
-"""Rows in memory for the tests of batching: what `SplitRows` knows of rows, without files."""
+"""Helpers for the tests of training: small splits on disk, and reading back what a run logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
 from sftkit.shards.reading import open_shards
 from sftkit.storage.dataset_files import MANIFEST_NAME
-from sftkit.training.data.split_rows import SplitRows, open_split
+from sftkit.training.data.open_split import open_split
+from sftkit.training.data.split_rows import SplitRows
 
 DEADLINE = 550
 """Seconds after which a subprocess is considered to hang; far more than any takes on a busy machine."""
@@ -30,8 +31,18 @@ def free_port():
 """Source of a function for scripts that launch several processes: a port for their rendezvous."""
 
 
-def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int = 12, held: int = 10_000) -> SplitRows:
-    """Rows of these lengths; every token of row i is i, and every one but the first is trained."""
+def open_rows(
+    folder: Path, lengths: Sequence[int], *, group: int = 4, file: int = 12, cached: int = 10_000
+) -> SplitRows:
+    """Write and open rows of these lengths; every token of row i is i, and every token except the first is trained.
+
+    Args:
+        folder: where the files are written.
+        lengths: tokens of each row.
+        group: rows of a row group.
+        file: rows of a file.
+        cached: tokens that `SplitRows` keeps in memory.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ids = [[number] * length for number, length in enumerate(lengths)]
     for start in range(0, len(ids), file):
@@ -40,11 +51,17 @@ def written(folder: Path, lengths: Sequence[int], *, group: int = 4, file: int =
             {"input_ids": pa.array(part, pa.list_(pa.int32())), "labels": pa.array(part, pa.list_(pa.int32()))}
         )
         pq.write_table(table, folder / f"train-{start:05d}.parquet", row_group_size=group)
-    return open_split(open_shards(str(folder)), "train", max(len(ids), 1), None, held)
+    return open_split(open_shards(str(folder)), "train", max(len(ids), 1), None, cached)
 
 
-def write_laid_out(folder: Path, files: Sequence[Sequence[Sequence[int]]], *, packed: bool = False) -> int:
-    """Files of row groups of rows of these lengths; every token of row i is i. Packs are of two sequences. How many."""
+def write_layout(folder: Path, files: Sequence[Sequence[Sequence[int]]], *, packed: bool = False) -> int:
+    """Write files of row groups of rows of these lengths; every token of row i is i. Returns the number of rows.
+
+    Args:
+        folder: where the files are written.
+        files: tokens of each row of each row group of each file.
+        packed: whether each row is a pack of two sequences.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     kind = pa.list_(pa.int32())
     number = 0
@@ -62,7 +79,7 @@ def write_laid_out(folder: Path, files: Sequence[Sequence[Sequence[int]]], *, pa
 
 
 def write_manifest(folder: Path, *rows: int) -> None:
-    """A manifest of the training files of a directory, which are said to hold so many rows."""
+    """Write a manifest that records so many rows for each training file of a directory."""
     files = sorted(path.name for path in folder.glob("train-*.parquet"))
     shards = tuple(ShardInfo(name, count, 0, 0, 0, "") for name, count in zip(files, rows, strict=True))
     split = SplitInfo(sum(rows), 0, 0, 0, 0, {}, shards)
@@ -79,10 +96,10 @@ def events(output: Path) -> list[dict[str, Any]]:
 
 
 def logged(output: Path, key: str) -> list[float]:
-    """What a run logged under a key, event by event."""
+    """The values that a run logged under a key."""
     return [event[key] for event in events(output) if key in event]
 
 
-def numbers(rows: SplitRows, refs: np.ndarray) -> list[int]:
-    """The numbers of the rows that refs stand for."""
+def row_numbers(rows: SplitRows, refs: np.ndarray) -> list[int]:
+    """The numbers of the rows that references point to."""
     return [int(rows.row(group, row).input_ids.values[0]) for group, row in refs.tolist()]

@@ -10,7 +10,8 @@ import pytest
 
 from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.shards.reading import open_shards
-from sftkit.training.data.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.data.open_split import open_split
+from sftkit.training.data.split_rows import RowLimit, SplitRows
 
 from .material import write_manifest
 
@@ -18,8 +19,8 @@ Writer = Callable[..., None]
 Row = tuple[list[list[int]], list[list[int]]]
 
 
-def opened(place: Path, limit: RowLimit | None = None, split: str = "train", *, held: int = 1000) -> SplitRows:
-    return open_split(open_shards(str(place)), split, 10, limit, held)
+def opened(place: Path, limit: RowLimit | None = None, split: str = "train", *, cached: int = 1000) -> SplitRows:
+    return open_split(open_shards(str(place)), split, 10, limit, cached)
 
 
 def rows_of(found: SplitRows) -> list[Row]:
@@ -37,7 +38,7 @@ def write_packs(path: Path, input_ids: list[list[int]], labels: list[list[int]],
     pq.write_table(pa.table({"input_ids": input_ids, "labels": labels, "seq_lengths": lengths}), path)
 
 
-def test_rows_are_those_of_the_shards_in_order(tmp_path: Path, write_rows: Writer) -> None:
+def test_rows_of_all_files_are_read_in_order(tmp_path: Path, write_rows: Writer) -> None:
     write_rows(tmp_path / "train-00000-of-00002.parquet", [[1, 2, 3], [4, 5]], [[-100, 2, 3], [-100, 5]])
     write_rows(tmp_path / "train-00001-of-00002.parquet", [[6, 7, 8, 9]], [[-100, -100, 8, 9]])
     found = opened(tmp_path)
@@ -51,7 +52,7 @@ def test_rows_are_those_of_the_shards_in_order(tmp_path: Path, write_rows: Write
     assert found.sizes(np.array([[1, 0], [0, 1], [0, 0]])).tolist() == [4, 2, 3]
 
 
-def test_packs_fall_into_their_sequences(tmp_path: Path) -> None:
+def test_packs_are_divided_into_their_sequences(tmp_path: Path) -> None:
     write_packs(
         tmp_path / "a.parquet",
         [[1, 2, 3, 4, 5], [6, 7]],
@@ -65,22 +66,20 @@ def test_packs_fall_into_their_sequences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.uint16())])
-def test_other_tools_integer_lists_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+def test_lists_of_any_integer_type_are_read(tmp_path: Path, kind: pa.DataType) -> None:
     labels = pa.array([[-100, 2]], pa.list_(pa.int64()))
     pq.write_table(pa.table({"input_ids": pa.array([[1, 2]], kind), "labels": labels}), tmp_path / "x.parquet")
     assert rows_of(opened(tmp_path / "x.parquet")) == [([[1, 2]], [[-100, 2]])]
 
 
-def test_a_row_group_is_read_when_a_row_of_it_is_needed_and_let_go_of_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_groups_are_read_when_needed_and_leave_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [[1, 2, 3, 4]] * 20
     table = pa.table({"input_ids": ids, "labels": ids})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
     read: list[int] = []
     original = SplitRows._read
     monkeypatch.setattr(SplitRows, "_read", lambda self, number: read.append(number) or original(self, number))
-    found = opened(tmp_path, held=16)  # two groups of eight tokens; four are held in any case
+    found = opened(tmp_path, cached=16)  # two groups of eight tokens; four groups stay in any case
     assert (len(found), read) == (20, [])
     for number in (3, 3, 4, 3):
         found.group(number)
@@ -90,7 +89,7 @@ def test_a_row_group_is_read_when_a_row_of_it_is_needed_and_let_go_of_again(
     assert read == [3, 4, 5, 6, 7, 4]
 
 
-def test_streaming_looks_into_a_file_when_it_is_reached(tmp_path: Path, write_rows: Writer) -> None:
+def test_streaming_reads_a_footer_when_its_file_is_reached(tmp_path: Path, write_rows: Writer) -> None:
     for number in range(3):
         write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * (number + 1), [[1, 2]] * (number + 1))
     write_manifest(tmp_path, 1, 2, 3)
@@ -100,44 +99,44 @@ def test_streaming_looks_into_a_file_when_it_is_reached(tmp_path: Path, write_ro
     assert (len(found), found.file_rows(2), len(found.locations)) == (6, 3, 1)
 
 
-def test_without_a_manifest_streaming_counts_rows_by_footers(tmp_path: Path, write_rows: Writer) -> None:
+def test_streaming_without_a_manifest_reads_all_footers(tmp_path: Path, write_rows: Writer) -> None:
     for number in range(3):
         write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * (number + 1), [[1, 2]] * (number + 1))
     found = open_split(open_shards(str(tmp_path)), "train", 10, None, 100, streaming=True)
     assert (len(found), [found.file_rows(file) for file in range(3)]) == (6, [1, 2, 3])
 
 
-def test_a_file_with_other_rows_than_the_manifest_says_is_named(tmp_path: Path, write_rows: Writer) -> None:
+def test_a_file_with_another_number_of_rows_than_its_manifest_is_an_error(tmp_path: Path, write_rows: Writer) -> None:
     for number in range(2):
         write_rows(tmp_path / f"train-0000{number}.parquet", [[1, 2]] * 2, [[1, 2]] * 2)
     write_manifest(tmp_path, 2, 3)
     found = open_split(open_shards(str(tmp_path)), "train", 10, None, 100, streaming=True)
-    with pytest.raises(DataError, match=r"train-00001\.parquet: holds 2 rows where the manifest says 3"):
+    with pytest.raises(DataError, match=r"train-00001\.parquet: holds 2 rows, but the manifest records 3"):
         found.groups_of(1)
 
 
-def test_rows_are_fetched_from_one_row_group_after_the_other(tmp_path: Path) -> None:
+def test_fetch_copies_rows_and_keeps_only_needed_row_groups(tmp_path: Path) -> None:
     ids = [[1, 2, 3, 4]] * 20
     pq.write_table(pa.table({"input_ids": ids, "labels": ids}), tmp_path / "a.parquet", row_group_size=2)
-    found = opened(tmp_path, held=16)
+    found = opened(tmp_path, cached=16)
     refs = np.array([[number, 1] for number in (5, 0, 1, 2, 3, 4, 9)])
     assert found.fetch(refs, {0, 1, 2, 3, 4}).tolist() == [4] * 7
-    held = [found.group(number) for number in range(5)]
-    assert all(found.group(number) is held[number] for number in range(5))  # whatever they weigh
+    cached = [found.group(number) for number in range(5)]
+    assert all(found.group(number) is cached[number] for number in range(5))  # whatever their size
     row = found.row(9, 1)
     assert row.input_ids.values.tolist() == [1, 2, 3, 4]
-    assert row.input_ids.values.base is None  # it does not keep its row group in memory
+    assert row.input_ids.values.base is None  # a copy, which does not keep its row group in memory
     assert found.row(9, 1) is row
     found.fetch(refs[:1], {4})
-    assert found.group(4) is held[4]
-    assert found.group(3) is not held[3]
+    assert found.group(4) is cached[4]
+    assert found.group(3) is not cached[3]
     assert found.row(9, 1) is not row
 
 
-def test_rows_without_a_loss_are_left_out_and_counted(
+def test_rows_without_a_trained_token_are_left_out_and_counted(
     tmp_path: Path, write_rows: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # The label of position 0 is predicted from nothing: the second row has nothing to learn either.
+    # Nothing predicts the token at position 0, so the second row has no trained token either.
     write_rows(tmp_path / "a.parquet", [[1, 2], [3, 4], [5, 6]], [[-100, 2], [3, -100], [-100, -100]])
     found = opened(tmp_path)
     assert rows_of(found) == [([[1, 2]], [[-100, 2]]), ([], []), ([], [])]
@@ -145,7 +144,7 @@ def test_rows_without_a_loss_are_left_out_and_counted(
     assert caplog.messages == [f"{tmp_path} (train): 2 of 3 rows carry no loss and are left out"]
 
 
-def test_rows_left_out_take_no_place_once_they_are_known(tmp_path: Path, write_rows: Writer) -> None:
+def test_unusable_rows_can_be_skipped_once_they_are_known(tmp_path: Path, write_rows: Writer) -> None:
     write_rows(tmp_path / "a.parquet", [[1, 2], [3, 4], [5, 6]], [[-100, -100], [3, 4], [5, 6]])
     found = opened(tmp_path)
     assert len(found) == 3
@@ -155,42 +154,42 @@ def test_rows_left_out_take_no_place_once_they_are_known(tmp_path: Path, write_r
     assert (len(found), found.usable_rows(0).tolist()) == (2, [1, 2])
 
 
-def test_a_sequence_without_a_loss_is_left_out_of_its_pack(tmp_path: Path) -> None:
+def test_a_sequence_without_a_trained_token_is_removed_from_its_pack(tmp_path: Path) -> None:
     write_packs(tmp_path / "a.parquet", [[1, 2, 3, 4]], [[-100, -100, -100, 4]], [[2, 2]])
     assert rows_of(opened(tmp_path)) == [([[3, 4]], [[-100, 4]])]
 
 
 @pytest.mark.parametrize(("overflow", "second"), [("truncate", ([[4, 5, 6]], [[-100, 5, 6]])), ("drop", ([], []))])
-def test_longer_rows_are_cut_or_dropped(
+def test_longer_rows_are_truncated_or_dropped(
     tmp_path: Path, write_rows: Writer, overflow: str, second: Row, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_rows(tmp_path / "a.parquet", [[1, 2, 3], [4, 5, 6, 7]], [[-100, 2, 3], [-100, 5, 6, 7]])
     found = opened(tmp_path, RowLimit(3, overflow))
     assert rows_of(found) == [([[1, 2, 3]], [[-100, 2, 3]]), second]
     found.warn_of_skipped_rows()
-    done = {"truncate": "cut", "drop": "left out"}[overflow]
+    done = {"truncate": "truncated", "drop": "left out"}[overflow]
     assert caplog.messages == [f"{tmp_path} (train): 1 of 2 rows are longer than max_seq_length=3 and are {done}"]
 
 
-def test_the_limit_holds_for_the_sequences_of_a_pack(tmp_path: Path) -> None:
+def test_the_length_limit_applies_to_the_sequences_of_a_pack(tmp_path: Path) -> None:
     write_packs(tmp_path / "a.parquet", [[1, 2, 3, 4, 5]], [[-100, 2, -100, 4, 5]], [[2, 3]])
     assert rows_of(opened(tmp_path, RowLimit(2, "truncate"))) == [([[1, 2], [3, 4]], [[-100, 2], [-100, 4]])]
 
 
-def test_longer_rows_are_an_error_when_asked(tmp_path: Path, write_rows: Writer) -> None:
+def test_longer_rows_can_be_an_error(tmp_path: Path, write_rows: Writer) -> None:
     write_rows(tmp_path / "a.parquet", [[1, 2], [1, 2, 3]], [[1, 2], [1, 2, 3]])
     with pytest.raises(DataError, match=r"a\.parquet:2: 3 tokens, more than max_seq_length=2"):
         opened(tmp_path, RowLimit(2, "error")).group(0)
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
-        ({"text": ["a"]}, "no column input_ids and no column labels (there is: text)"),
-        ({"input_ids": [[1]]}, "no column labels (there is: input_ids)"),
+        ({"text": ["a"]}, "no column input_ids and no column labels (columns: text)"),
+        ({"input_ids": [[1]]}, "no column labels (columns: input_ids)"),
         ({"input_ids": [[1, 2], None], "labels": [[1, 2], [1]]}, "a.parquet:2: input_ids is null"),
         ({"input_ids": [[1, 2], [3]], "labels": [[1, 2], [3, 4]]},
-         "a.parquet:2: 1 input_ids and 2 labels; there must be as many"),
+         "a.parquet:2: 1 input_ids and 2 labels; there must be as many of each"),
         ({"input_ids": [[1, 2], [3, 12]], "labels": [[1, 2], [3, 1]]},
          "a.parquet:2: token id 12 is not one of the model's 10"),
         ({"input_ids": [[1, -1]], "labels": [[1, 2]]}, "a.parquet:1: token id -1"),
@@ -199,19 +198,19 @@ def test_longer_rows_are_an_error_when_asked(tmp_path: Path, write_rows: Writer)
         ({"input_ids": [["a"]], "labels": [[1]]}, "column input_ids must hold lists of token ids"),
         ({"input_ids": [[1, None]], "labels": [[1, 2]]}, "input_ids holds a null"),
         ({"input_ids": [[1, 2], [1, 2]], "labels": [[1, 2], [1, 2]], "seq_lengths": [[2], [1]]},
-         "a.parquet:2: seq_lengths sum to 1, the row has 2 tokens"),
+         "a.parquet:2: seq_lengths must be positive and sum to the tokens of the row; they sum to 1, the row has 2"),
         ({"input_ids": [[1, 2]], "labels": [[1, 2]], "seq_lengths": [[2, 0]]}, "a.parquet:1: seq_lengths"),
     ],
 )  # fmt: skip
-def test_rows_that_cannot_be_used_are_named(tmp_path: Path, columns: dict[str, object], said: str) -> None:
+def test_invalid_rows_are_named(tmp_path: Path, columns: dict[str, object], message: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     with pytest.raises(SftkitError) as raised:
         opened(tmp_path).group(0)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert isinstance(raised.value, DataError | TrainingError)
 
 
-def test_a_row_is_named_by_its_number_in_its_file_whatever_its_row_group(tmp_path: Path) -> None:
+def test_an_invalid_row_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
     ids = [[1, 2], [3, 4], [5, 6], [7, 99]]
     pq.write_table(pa.table({"input_ids": ids, "labels": [[1, 2]] * 4}), tmp_path / "a.parquet", row_group_size=2)
     with pytest.raises(DataError, match=r"a\.parquet:4: token id 99"):
@@ -222,11 +221,11 @@ def test_an_empty_or_missing_split_is_refused(tmp_path: Path, write_rows: Writer
     write_rows(tmp_path / "a.parquet", [], [])
     with pytest.raises(TrainingError, match="the train split has no rows"):
         opened(tmp_path)
-    with pytest.raises(TrainingError, match=r"there is no validation split \(there is: train\)"):
+    with pytest.raises(TrainingError, match=r"there is no validation split \(existing splits: train\)"):
         opened(tmp_path, split="validation")
 
 
-def test_a_file_that_was_cut_short_is_named(tmp_path: Path, write_rows: Writer) -> None:
+def test_a_truncated_file_is_named(tmp_path: Path, write_rows: Writer) -> None:
     write_rows(tmp_path / "train-0.parquet", [[1, 2]], [[1, 2]])
     write_rows(tmp_path / "train-1.parquet", [[1, 2]], [[1, 2]])
     whole = (tmp_path / "train-1.parquet").read_bytes()

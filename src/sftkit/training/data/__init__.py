@@ -1,1 +1,1 @@
-"""Shards -> micro-batches: reading rows, the order of an epoch, batching, and collation."""
+"""From shards to micro-batches: read rows, order them in an epoch, batch them, and collate them into tensors."""

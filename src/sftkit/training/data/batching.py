@@ -1,7 +1,7 @@
-"""Rows in order -> the micro-batches of every process, the same rows a step however many processes there are.
+"""Divide the rows of an epoch into steps, and each step into the micro-batches of all processes.
 
-A step takes the next rows of the order. How they fall into micro-batches changes nothing but speed, since the loss is
-the mean over the trained tokens of the whole step; so they are dealt such that the work is spread evenly.
+A step takes the same rows whatever the number of processes, as long as it takes as many. How they are divided into
+micro-batches only affects speed, because the loss is the mean over the trained tokens of the whole step.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from sftkit.core.rows import Offsets
-from sftkit.training.data.epoch_order import NO_ROWS, EpochOrder, RowRefs, Shuffling
-from sftkit.training.data.split_rows import SplitRows
+from sftkit.training.data.epoch_order import NO_ROWS, EpochOrder, Shuffling
+from sftkit.training.data.split_rows import RowRefs, SplitRows
 from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)
@@ -24,66 +24,83 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepLayout:
-    """How a step is shared out.
-
-    accumulation: micro-batches of one process in a step. processes: that train together. padded: rows of a
-    micro-batch are padded to the longest, so that similar lengths should share one.
-    """
+    """How a step is divided into micro-batches."""
 
     accumulation_steps: int
+    """Micro-batches of one process in a step."""
+
     processes: int
+    """Processes that train together."""
+
     padded: bool
+    """Whether the rows of a micro-batch are padded to the longest, so that they should have similar lengths."""
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches of a full step."""
+        """Micro-batches of a full step, of all processes together."""
         return self.accumulation_steps * self.processes
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How the rows of an epoch fall into steps, the last of which takes what is left.
+    """How the rows of an epoch are divided into steps; the last step takes what is left.
 
-    count: rows of the epoch. rows_per_micro_batch: rows of a micro-batch at most.
+    Example:
+        >>> plan = StepPlan(rows=21, rows_per_micro_batch=2, layout=StepLayout(2, 2, False))
+        >>> plan.rows_per_step, [plan.rows_in(step) for step in range(4)], [plan.batches_in(step) for step in range(4)]
+        (8, [8, 8, 5, 0], [2, 2, 2, 0])
     """
 
     rows: int
+    """Rows of an epoch."""
+
     rows_per_micro_batch: int
+    """The most rows of a micro-batch."""
+
     layout: StepLayout
 
     @property
     def rows_per_step(self) -> int:
-        """Rows of a full step, in all processes together."""
+        """Rows of a full step, of all processes together."""
         return self.rows_per_micro_batch * self.layout.micro_batches
 
     @property
     def batches_per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
-        full = self.rows // self.rows_per_step
-        return full * self.layout.accumulation_steps + self.batches_in(full)
+        full_steps = self.rows // self.rows_per_step
+        return full_steps * self.layout.accumulation_steps + self.batches_in(full_steps)
 
     def rows_in(self, step: int) -> int:
-        """Rows of a step, in all processes together; none after the last."""
+        """Rows of a step, of all processes together; 0 after the last step."""
         return max(0, min(self.rows_per_step, self.rows - step * self.rows_per_step))
 
     def batches_in(self, step: int) -> int:
-        """Micro-batches of one process in a step; as many in every process, though some may be without a row."""
+        """Micro-batches of one process in a step. Every process has as many, even if some of them are empty."""
         return -(-self.rows_in(step) // (self.rows_per_micro_batch * self.layout.processes))
 
 
 class Batcher(Protocol):
-    """The micro-batches of every epoch."""
+    """Decides which rows each micro-batch of each epoch has."""
 
     @property
     def batches_per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
 
     def rows(self, epoch: int, number: int, process: int) -> RowRefs:
-        """The rows of micro-batch `number` of an epoch for one process; they may be none."""
+        """The rows of micro-batch `number` of an epoch for one process; possibly none."""
 
 
 class RowBatcher:
-    """So many rows a micro-batch. A step at the end of an epoch takes what is left, or is dropped."""
+    """Micro-batches with a fixed number of rows.
+
+    1. Step s takes the next `rows_per_step` rows of the epoch's order. The last step of an epoch takes what is left, or
+       is dropped.
+    2. They are divided into one part for each micro-batch of each process: parts of nearly equal tokens, or of similar
+       lengths if they are padded.
+    3. Parts are sorted, largest first, and dealt to the processes in turn: micro-batch m of process p is part
+       m * processes + p. Processes wait for each other after every micro-batch, and so compute parts of similar size at
+       the same time.
+    """
 
     def __init__(
         self, rows: SplitRows, shuffling: Shuffling, layout: StepLayout, rows_per_micro_batch: int, *, drop_last: bool
@@ -91,41 +108,46 @@ class RowBatcher:
         self._rows = rows
         self._shuffling = shuffling
         self._layout = layout
-        self._steps = StepPlan(
-            rows_per_epoch(rows, layout, rows_per_micro_batch, drop_last=drop_last), rows_per_micro_batch, layout
-        )
+        count = rows_per_epoch(rows, layout, rows_per_micro_batch, drop_last=drop_last)
+        self._plan = StepPlan(count, rows_per_micro_batch, layout)
+        # The latest epoch and step, as micro-batches are asked for in order.
         self._order: tuple[int, EpochOrder] | None = None
-        self._dealt: tuple[tuple[int, int], list[RowRefs]] | None = None
+        self._parts: tuple[tuple[int, int], list[RowRefs]] | None = None
 
     @property
     def batches_per_epoch(self) -> int:
         """Micro-batches of one process in an epoch."""
-        return self._steps.batches_per_epoch
+        return self._plan.batches_per_epoch
 
     def rows(self, epoch: int, number: int, process: int) -> RowRefs:
         """The rows of micro-batch `number` of an epoch for one process."""
-        step, part = divmod(number, self._layout.accumulation_steps)
-        if self._dealt is None or self._dealt[0] != (epoch, step):
-            if self._order is None or self._order[0] != epoch:
-                self._order = epoch, EpochOrder(self._rows, self._shuffling, epoch)
-            start = step * self._steps.rows_per_step
-            refs = self._order[1].rows(start, start + self._steps.rows_in(step))
-            parts = self._steps.batches_in(step) * self._layout.processes
-            most, padded = self._steps.rows_per_micro_batch, self._layout.padded
-            dealt = (
-                [refs]
-                if parts == 1
-                else split_into_micro_batches(refs, self._rows.sizes(refs), parts, most, padded=padded)
-            )
-            self._dealt = (epoch, step), dealt
-        return self._dealt[1][part * self._layout.processes + process]
+        step, in_step = divmod(number, self._layout.accumulation_steps)
+        if self._parts is None or self._parts[0] != (epoch, step):
+            self._parts = (epoch, step), self._divide(epoch, step)
+        return self._parts[1][in_step * self._layout.processes + process]
+
+    def _divide(self, epoch: int, step: int) -> list[RowRefs]:
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, EpochOrder(self._rows, self._shuffling, epoch)
+        start = step * self._plan.rows_per_step
+        refs = self._order[1].rows(start, start + self._plan.rows_in(step))
+        parts = self._plan.batches_in(step) * self._layout.processes
+        if parts == 1:
+            return [refs]
+        most = self._plan.rows_per_micro_batch
+        return split_into_micro_batches(refs, self._rows.sizes(refs), parts, most, padded=self._layout.padded)
 
 
 class TokenBatcher:
-    """At most so many tokens a micro-batch (with `padded`, those of padding count); a longer row is alone in one.
+    """Micro-batches with at most a fixed number of tokens, including padding if they are padded.
 
-    Which rows share a micro-batch is decided once, as for packs; the order of micro-batches is drawn every epoch,
-    within the windows of the first epoch and among them. The lengths of all rows are read at the start.
+    1. The rows of each window of the first epoch's order are cut into micro-batches: one ends where the next row would
+       exceed the limit. A row longer than the limit is a micro-batch of its own.
+    2. Every epoch permutes the windows, and the micro-batches within each window.
+    3. They are dealt to the processes in turn: micro-batch m of process p is number m * processes + p.
+
+    Which rows share a micro-batch is thus the same in all epochs and for any number of processes. It depends on the
+    lengths of all rows, so all rows are read once at the start.
     """
 
     def __init__(
@@ -134,6 +156,7 @@ class TokenBatcher:
         self._shuffling = shuffling
         self._layout = layout
         self._order = EpochOrder(rows, shuffling, 0)
+        # Start and stop of the micro-batches of each window, as positions in the order of the first epoch.
         self._windows: list[list[tuple[int, int]]] = []
         for start, stop in pairwise(self._order.starts.tolist()):
             sizes = rows.sizes(self._order.rows(start, stop))
@@ -141,7 +164,7 @@ class TokenBatcher:
             self._windows.append([(start + a, start + b) for a, b in pairwise(cuts)])
         count = sum(map(len, self._windows))
         self._count = _whole_steps(count, layout.micro_batches) if drop_last else count
-        self._drawn: tuple[int, list[tuple[int, int]]] | None = None
+        self._epoch_batches: tuple[int, list[tuple[int, int]]] | None = None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -150,25 +173,25 @@ class TokenBatcher:
 
     def rows(self, epoch: int, number: int, process: int) -> RowRefs:
         """The rows of micro-batch `number` of an epoch for one process."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self._draw(epoch)[: self._count]
-        place = number * self._layout.processes + process
-        batches = self._drawn[1]
-        return self._order.rows(*batches[place]) if place < len(batches) else NO_ROWS
+        if self._epoch_batches is None or self._epoch_batches[0] != epoch:
+            self._epoch_batches = epoch, self._permute(epoch)[: self._count]
+        index = number * self._layout.processes + process
+        batches = self._epoch_batches[1]
+        return self._order.rows(*batches[index]) if index < len(batches) else NO_ROWS
 
-    def _draw(self, epoch: int) -> list[tuple[int, int]]:
+    def _permute(self, epoch: int) -> list[tuple[int, int]]:
         if not self._shuffling.shuffled:
             return [batch for window in self._windows for batch in window]
         generator = np.random.default_rng([self._shuffling.seed, epoch])
-        drawn: list[tuple[int, int]] = []
+        batches: list[tuple[int, int]] = []
         for number in generator.permutation(len(self._windows)).tolist():
             window = self._windows[number]
-            drawn += [window[place] for place in generator.permutation(len(window)).tolist()]
-        return drawn
+            batches += [window[index] for index in generator.permutation(len(window)).tolist()]
+        return batches
 
 
 def _whole_steps(count: int, step: int) -> int:
-    """So many of some rows (or batches) fill whole steps; all of them, where they do not fill one."""
+    """How many of `count` rows (or micro-batches) fill whole steps; all of them if they do not fill even one."""
     if count < step:
         warn_on_main_process(
             _log,
@@ -185,47 +208,65 @@ def rows_per_epoch(rows: SplitRows, layout: StepLayout, rows_per_micro_batch: in
 
 
 def split_into_micro_batches(refs: RowRefs, sizes: Offsets, parts: int, most: int, *, padded: bool) -> list[RowRefs]:
-    """Rows in micro-batches of nearly equal size (similar length with `padded`), of `most` rows, the largest first."""
-    dealt = split_by_length(sizes, parts) if padded else balance_by_size(sizes, parts, most)
-    # The processes wait for each other after every micro-batch: those of one round should be equally large.
-    dealt.sort(key=lambda part: -int(sizes[part].sum()))
-    return [refs[part] for part in dealt]
+    """Divide the rows of a step into micro-batches, largest first.
+
+    Args:
+        refs: the rows.
+        sizes: their tokens, shape (rows,).
+        parts: how many micro-batches.
+        most: the most rows of one.
+        padded: prefer rows of similar length over micro-batches of equal size.
+    """
+    divided = split_by_length(sizes, parts) if padded else balance_by_size(sizes, parts, most)
+    divided.sort(key=lambda part: -int(sizes[part].sum()))
+    return [refs[part] for part in divided]
 
 
 def balance_by_size(sizes: Offsets, parts: int, most: int) -> list[list[int]]:
-    """Deal rows into parts of nearly equal size, largest first to the smallest part (Graham's LPT rule, 1969).
+    """Divide rows into parts of nearly equal size: largest row first, each to the smallest part.
+
+    This is Graham's LPT rule (1969): the largest part is at most 4/3 of the best possible, unless `most` interferes.
 
     Args:
         sizes: tokens of each row, shape (rows,), at most parts * most rows.
         parts: how many parts.
-        most: rows that a part may have.
+        most: the most rows of a part.
 
     Returns:
-        the rows of each part by index, in order.
+        The indices of the rows of each part, in order.
+
+    Example:
+        >>> balance_by_size(np.array([9, 1, 1, 9]), parts=2, most=2)
+        [[0, 1], [2, 3]]
     """
     heap = [(0, part) for part in range(parts)]
-    dealt: list[list[int]] = [[] for _ in range(parts)]
+    divided: list[list[int]] = [[] for _ in range(parts)]
     for row in np.argsort(-sizes, kind="stable").tolist():
-        weight, part = heapq.heappop(heap)
-        dealt[part].append(row)
-        if len(dealt[part]) < most:
-            heapq.heappush(heap, (weight + int(sizes[row]), part))
-    return [sorted(part) for part in dealt]
+        size, part = heapq.heappop(heap)
+        divided[part].append(row)
+        if len(divided[part]) < most:
+            heapq.heappush(heap, (size + int(sizes[row]), part))
+    return [sorted(part) for part in divided]
 
 
 def split_by_length(sizes: Offsets, parts: int) -> list[list[int]]:
-    """Rows by index in parts of (nearly) equally many, each with rows of similar length."""
+    """Divide rows into parts of nearly equally many rows, each of similar lengths.
+
+    Example:
+        >>> split_by_length(np.array([9, 1, 1, 9]), parts=2)
+        [[0, 3], [1, 2]]
+    """
     return [sorted(part.tolist()) for part in np.array_split(np.argsort(-sizes, kind="stable"), parts)]
 
 
 def _cuts(sizes: Offsets, tokens: int, *, padded: bool) -> list[int]:
-    """Where rows in order are cut so that no part has more tokens than allowed (next-fit)."""
+    """Cut rows in order so that no part exceeds the limit (next-fit): the start of each part, and the end."""
     cuts = [0]
     if not padded:
         ends = np.cumsum(sizes)
         while cuts[-1] < len(sizes):
-            begun = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
-            cuts.append(max(int(np.searchsorted(ends, begun + tokens, side="right")), cuts[-1] + 1))
+            before = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
+            cuts.append(max(int(np.searchsorted(ends, before + tokens, side="right")), cuts[-1] + 1))
         return cuts
     longest = 0
     for row, size in enumerate(sizes.tolist()):

@@ -1,4 +1,4 @@
-"""How attention is told where the sequences of a flat batch end, besides by `position_ids`."""
+"""Tell attention where the sequences of a flat batch end, in addition to `position_ids`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ import torch
 from sftkit.core.rows import Offsets
 
 SEQUENCE_LENGTHS = "sequence_lengths"
-"""The argument that `sequence_boundaries` attention looks for."""
+"""The model argument that `sequence_attention.py` reads."""
 
 BoundaryEncoder = Callable[[Offsets], Mapping[str, Any]]
-"""Where sequences begin and end, int64, shape (sequences + 1,) -> arguments of the model."""
+"""Where sequences begin and end, int64, shape (sequences + 1,) -> extra arguments of the model."""
 
 
-def position_boundaries(ends: Offsets) -> Mapping[str, Any]:
-    """Nothing: transformers makes a block-diagonal causal mask from the positions."""
+def position_boundaries(offsets: Offsets) -> Mapping[str, Any]:
+    """No extra arguments: transformers derives a block-diagonal causal mask from the positions."""
     return {}
 
 
-def flash_boundaries(ends: Offsets) -> Mapping[str, Any]:
-    """What flash attention takes (`cu_seq_lens_q`, ...); left to find it out itself, it waits for the GPU."""
-    cumulated = torch.from_numpy(ends.astype(np.int32))
-    longest = int(np.diff(ends).max())
+def flash_boundaries(offsets: Offsets) -> Mapping[str, Any]:
+    """The arguments of flash attention (`cu_seq_lens_q`, ...). Computing them from positions would wait for the GPU."""
+    cumulative = torch.from_numpy(offsets.astype(np.int32))
+    longest = int(np.diff(offsets).max())
     return {
-        "cu_seq_lens_q": cumulated,
-        "cu_seq_lens_k": cumulated,
+        "cu_seq_lens_q": cumulative,
+        "cu_seq_lens_k": cumulative,
         "max_length_q": longest,
         "max_length_k": longest,
     }
 
 
-def sequence_boundaries(ends: Offsets) -> Mapping[str, Any]:
-    """The lengths themselves, and in the place of the mask a single entry, so that none is made."""
-    return {SEQUENCE_LENGTHS: tuple(np.diff(ends).tolist()), "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool)}
+def sequence_boundaries(offsets: Offsets) -> Mapping[str, Any]:
+    """The lengths of the sequences, and a mask of a single entry so that transformers does not build a full one."""
+    return {
+        SEQUENCE_LENGTHS: tuple(np.diff(offsets).tolist()),
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool),
+    }

@@ -1,7 +1,8 @@
-"""Sequences -> what a model takes: laid end to end without padding, or padded.
+"""Collate sequences into the arguments of a model, either concatenated without padding or padded.
 
-Of the output head only the positions are asked for that predict a trained token (`logits_to_keep`), and their labels
-are given as `shift_labels`, already next to them: the head is much of the work, and most of a chat is not trained.
+The output head only has to run at positions that predict a trained token: it is much of the work, and most tokens of a
+chat are not trained. `logits_to_keep` names these positions to the model, and `shift_labels` gives the label that each
+of them predicts, so that the model does not shift labels itself.
 """
 
 from __future__ import annotations
@@ -22,106 +23,128 @@ from sftkit.training.data.work_counts import WorkCounts
 SHIFT_LABELS = "shift_labels"
 LOGITS_TO_KEEP = "logits_to_keep"
 
-_MULTIPLE = 8  # tensor cores work on multiples of 8
+_WIDTH_MULTIPLE = 8  # tensor cores work on multiples of 8
 
-_UNKNOWN = WorkCounts()
+_NO_WORK = WorkCounts()
 
-Integers = npt.NDArray[np.int64]
+_Integers = npt.NDArray[np.int64]
 
 
 class CollatedBatch(dict[str, Any]):
-    """One micro-batch: what the model is called with, and how much work that is."""
+    """One micro-batch: the keyword arguments of the model, and how much work it is (`counts`)."""
 
-    def __init__(self, inputs: Mapping[str, Any], counts: WorkCounts = _UNKNOWN) -> None:
+    def __init__(self, inputs: Mapping[str, Any], counts: WorkCounts = _NO_WORK) -> None:
         super().__init__(inputs)
         self.counts = counts
 
 
 class Collator(Protocol):
-    """Sequences -> one micro-batch."""
+    """Makes one micro-batch of some sequences."""
 
     def __call__(self, sequences: Sequence[TokenSequences]) -> CollatedBatch:
-        """Of no sequences: a batch of one token without a loss, so that a process without work keeps step."""
+        """Collate sequences.
+
+        No sequences give a batch of one token without a loss: a process without rows must still run the model, as
+        the others wait for its (zero) gradients.
+        """
 
 
 @dataclass(frozen=True)
 class FlatCollator:
-    """All sequences in one row, without padding; `position_ids` start anew with each.
+    """Concatenates all sequences into one row, without padding.
 
-    Gives int64 tensors: `input_ids`, `position_ids` and `labels` of shape (1, tokens), where the first label of every
-    sequence is -100. With `trim_head`, `logits_to_keep` of shape (positions,), and `labels` and `shift_labels` of
-    shape (1, positions), instead. There is no attention mask: models of transformers tell sequences apart by their
-    positions, and attention that is faster otherwise by what `boundaries` adds.
+    Each position predicts the next token of its own sequence. So the label predicted at position i is that of token
+    i + 1, except at the last position of a sequence, where it is -100: the next token belongs to another sequence.
+    `position_ids` restart at 0 with every sequence. There is no attention mask: models of transformers derive from the
+    positions where sequences end, and attention that can do so faster from what `boundaries` adds.
+
+    The batch holds int64 tensors:
+
+    - `input_ids` and `position_ids`, shape (1, tokens);
+    - without `trim_head`: `labels`, shape (1, tokens), for a model that shifts them by one itself; the first label of
+      every sequence is -100;
+    - with `trim_head`: `logits_to_keep`, shape (positions,), the positions that predict a trained token, and `labels`
+      and `shift_labels`, both shape (1, positions), the labels predicted there.
     """
 
     trim_head: bool
+    """Whether the output head runs only at positions that predict a trained token."""
+
     boundaries: BoundaryEncoder = position_boundaries
 
     def __call__(self, sequences: Sequence[TokenSequences]) -> CollatedBatch:
-        """Lay the sequences end to end."""
-        input_ids, labels = _joined(sequences)
+        """Concatenate the sequences."""
+        input_ids, labels = _concatenated(sequences)
         tokens = len(input_ids.values)
         starts = input_ids.offsets[:-1]
-        following = np.full(tokens, IGNORE_INDEX, np.int64)  # the label of each position's next token
-        following[:-1] = labels.values[1:]
-        following[starts[1:] - 1] = IGNORE_INDEX
-        trained = following != IGNORE_INDEX
+        next_labels = np.full(tokens, IGNORE_INDEX, np.int64)
+        next_labels[:-1] = labels.values[1:]
+        next_labels[starts[1:] - 1] = IGNORE_INDEX
+        trained = next_labels != IGNORE_INDEX
         positions = np.arange(tokens) - np.repeat(starts, input_ids.lengths)
         inputs: dict[str, Any] = {
-            INPUT_IDS: _row(input_ids.values),
-            "position_ids": _row(positions),
+            INPUT_IDS: _as_row(input_ids.values),
+            "position_ids": _as_row(positions),
             "use_cache": False,
         }
         if self.trim_head:
-            inputs |= _head(trained, following[None])
+            inputs |= _head_arguments(trained, next_labels[None])
         else:
             shifted = np.full(tokens, IGNORE_INDEX, np.int64)
-            shifted[1:] = following[:-1]
-            inputs[LABELS] = _row(shifted)
+            shifted[1:] = next_labels[:-1]
+            inputs[LABELS] = _as_row(shifted)
         inputs |= self.boundaries(input_ids.offsets)
         return CollatedBatch(inputs, _counts(sequences, trained, tokens, self.trim_head))
 
 
 @dataclass(frozen=True)
 class PaddingCollator:
-    """Every sequence a row, padded on the right to the longest, rounded up to a multiple of 8 tokens.
+    """Makes each sequence a row, padded on the right to the longest, rounded up to a multiple of 8 tokens.
 
-    Gives int64 tensors of shape (sequences, width): `input_ids` padded with `pad_token_id`, `labels` with -100, and
-    `attention_mask`, 1 where there is a token. With `trim_head`, `logits_to_keep` of shape (positions,) holds the
-    columns in which any row predicts a trained token, and `labels` and `shift_labels` are of shape
-    (sequences, positions).
+    The batch holds int64 tensors:
+
+    - `input_ids`, shape (sequences, width), padded with `pad_token_id`;
+    - `attention_mask`, shape (sequences, width), 1 where there is a token;
+    - without `trim_head`: `labels`, shape (sequences, width), padded with -100;
+    - with `trim_head`: `logits_to_keep`, shape (positions,), the columns in which any row predicts a trained token, and
+      `labels` and `shift_labels`, both shape (sequences, positions), the labels predicted there.
     """
 
     trim_head: bool
+    """Whether the output head runs only at columns that predict a trained token."""
+
     pad_token_id: int
 
     def __call__(self, sequences: Sequence[TokenSequences]) -> CollatedBatch:
         """Pad the sequences to one width."""
-        flat_ids, flat_labels = _joined(sequences)
-        shape = (len(flat_ids), -(-int(flat_ids.lengths.max()) // _MULTIPLE) * _MULTIPLE)
+        flat_ids, flat_labels = _concatenated(sequences)
+        shape = (len(flat_ids), -(-int(flat_ids.lengths.max()) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
         input_ids = np.full(shape, self.pad_token_id, np.int64)
         labels = np.full(shape, IGNORE_INDEX, np.int64)
         mask = np.arange(shape[1]) < flat_ids.lengths[:, None]
         input_ids[mask] = flat_ids.values
         labels[mask] = flat_labels.values
         labels[:, 0] = IGNORE_INDEX
-        following = np.full(shape, IGNORE_INDEX, np.int64)
-        following[:, :-1] = labels[:, 1:]
-        trained = following != IGNORE_INDEX
+        next_labels = np.full(shape, IGNORE_INDEX, np.int64)
+        next_labels[:, :-1] = labels[:, 1:]
+        trained = next_labels != IGNORE_INDEX
         inputs: dict[str, Any] = {
             INPUT_IDS: torch.from_numpy(input_ids),
             ATTENTION_MASK: torch.from_numpy(mask.astype(np.int64)),
             "use_cache": False,
         }
-        inputs |= _head(trained.any(axis=0), following) if self.trim_head else {LABELS: torch.from_numpy(labels)}
+        if self.trim_head:
+            inputs |= _head_arguments(trained.any(axis=0), next_labels)
+        else:
+            inputs[LABELS] = torch.from_numpy(labels)
         return CollatedBatch(inputs, _counts(sequences, trained, input_ids.size, self.trim_head))
 
 
-def _joined(sequences: Sequence[TokenSequences]) -> tuple[Ragged, Ragged]:
-    """All sequences as one column each of ids and labels; of none, one token without a loss."""
+def _concatenated(sequences: Sequence[TokenSequences]) -> tuple[Ragged, Ragged]:
+    """The ids and the labels of all sequences as one column each; without sequences, one token without a loss."""
     if not any(len(each.input_ids) for each in sequences):
-        one: Offsets = np.array([0, 1])
-        return Ragged(np.zeros(1, np.int32), one), Ragged(np.full(1, IGNORE_INDEX, np.int32), one)
+        offsets: Offsets = np.array([0, 1])
+        return Ragged(np.zeros(1, np.int32), offsets), Ragged(np.full(1, IGNORE_INDEX, np.int32), offsets)
     lengths = np.concatenate([each.input_ids.lengths for each in sequences])
     ids, labels = (
         np.concatenate([column.values for column in columns])
@@ -130,12 +153,12 @@ def _joined(sequences: Sequence[TokenSequences]) -> tuple[Ragged, Ragged]:
     return Ragged(ids, lengths_to_offsets(lengths)), Ragged(labels, lengths_to_offsets(lengths))
 
 
-def _head(positions: npt.NDArray[np.bool_], following: Integers) -> dict[str, torch.Tensor]:
-    """The positions that the head is asked for, and the labels of what they predict."""
+def _head_arguments(positions: npt.NDArray[np.bool_], next_labels: _Integers) -> dict[str, torch.Tensor]:
+    """The positions at which the head runs, and the labels predicted there."""
     chosen = np.flatnonzero(positions)
     if not len(chosen):
-        chosen = np.zeros(1, np.int64)  # every parameter takes part, so that no process waits for another's gradients
-    labels = torch.from_numpy(np.ascontiguousarray(following[:, chosen]))
+        chosen = np.zeros(1, np.int64)  # the head must get gradients too, or other processes would wait for them
+    labels = torch.from_numpy(np.ascontiguousarray(next_labels[:, chosen]))
     return {LOGITS_TO_KEEP: torch.from_numpy(chosen), LABELS: labels, SHIFT_LABELS: labels}
 
 
@@ -154,5 +177,5 @@ def _counts(
     )
 
 
-def _row(values: npt.NDArray[Any]) -> torch.Tensor:
+def _as_row(values: npt.NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.int64))[None]

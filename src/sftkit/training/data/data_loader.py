@@ -1,4 +1,4 @@
-"""Micro-batches as torch's DataLoader gives them to the Trainer: each process its own, from any position at once."""
+"""The DataLoader that gives the Trainer the micro-batches of one process, from any position of an epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MicroBatchIndex = tuple[int, int]
 
 
 class MicroBatchDataset(Dataset[list[TokenSequences]]):
-    """The micro-batches of one process: those of place (epoch, number), as the sequences of their rows."""
+    """The micro-batches of one process, each as the sequences of its rows."""
 
     def __init__(self, rows: SplitRows, batches: Batcher, process: int) -> None:
         self._rows = rows
@@ -24,16 +24,16 @@ class MicroBatchDataset(Dataset[list[TokenSequences]]):
         self._process = process
 
     def __len__(self) -> int:
-        """Rows of the split, which is what the Trainer reports as examples."""
+        """Rows of the split, which the Trainer reports as the number of examples."""
         return len(self._rows)
 
-    def __getitem__(self, place: MicroBatchIndex) -> list[TokenSequences]:
-        refs = self._batches.rows(*place, self._process)
+    def __getitem__(self, index: MicroBatchIndex) -> list[TokenSequences]:
+        refs = self._batches.rows(*index, self._process)
         return [self._rows.row(group, row) for group, row in refs.tolist()]
 
 
 class MicroBatchSampler(Sampler[list[MicroBatchIndex]]):
-    """The places of one epoch. To pass over some costs nothing: what they stand for is not read."""
+    """The indices of one epoch. Skipping some, as a resumed run does, is free: their rows are not read."""
 
     def __init__(self, batches_per_epoch: int) -> None:
         self._batches_per_epoch = batches_per_epoch
@@ -46,18 +46,18 @@ class MicroBatchSampler(Sampler[list[MicroBatchIndex]]):
         return ([(self.epoch, number)] for number in range(self._batches_per_epoch))
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that iterating next goes through; the Trainer calls it."""
+        """Set the epoch of the next iteration; called by the Trainer."""
         self.epoch = epoch
 
 
 class MicroBatchLoader(DataLoader[list[TokenSequences]]):
-    """A DataLoader that the Trainer can tell the epoch.
+    """A DataLoader whose epoch the Trainer can set.
 
-    It is not handed to accelerate, which would deal out its batches to the processes once more.
+    It is not passed to accelerate, which would distribute its batches over the processes a second time.
     """
 
     def set_epoch(self, epoch: int) -> None:
-        """Go through this epoch next."""
+        """Set the epoch of the next iteration."""
         if isinstance(self.batch_sampler, MicroBatchSampler):
             self.batch_sampler.set_epoch(epoch)
 
@@ -65,27 +65,27 @@ class MicroBatchLoader(DataLoader[list[TokenSequences]]):
 def make_loader(
     rows: SplitRows, batches: Batcher, process: int, collate: Collator, *, workers: int, prefetch: int | None
 ) -> MicroBatchLoader:
-    """The micro-batches of one process, collated.
+    """The collated micro-batches of one process.
 
     Args:
         rows: of the split.
-        batches: how they are batched.
-        process: which of the processes this is.
+        batches: which rows each micro-batch has.
+        process: index of this process.
         collate: makes a micro-batch.
-        workers: processes of this process that read ahead; 0 for none.
-        prefetch: micro-batches that each of them is ahead; None for torch's default.
+        workers: how many worker processes of this process read ahead; 0 for none.
+        prefetch: micro-batches that each worker is ahead; None for torch's default.
     """
     return MicroBatchLoader(
         MicroBatchDataset(rows, batches, process),
         batch_sampler=MicroBatchSampler(batches.batches_per_epoch),
-        collate_fn=_Collate(collate),
+        collate_fn=_CollateOne(collate),
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
     )
 
 
-class _Collate:
-    """DataLoader gives a list of one micro-batch."""
+class _CollateOne:
+    """Unpacks the list of one micro-batch that DataLoader passes to `collate_fn`."""
 
     def __init__(self, collate: Collator) -> None:
         self._collate = collate

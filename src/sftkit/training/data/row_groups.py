@@ -1,4 +1,4 @@
-"""One Parquet row group: where it is, and its rows as sequences, checked."""
+"""Locate and decode Parquet row groups of token sequences."""
 
 from __future__ import annotations
 
@@ -16,118 +16,137 @@ from sftkit.training.data.token_columns import check_ids, read_token_lists
 
 @dataclass(frozen=True)
 class RowGroupLocation:
-    """Where a row group is: its number in its file, the number of its first row there (the first is 1), what it holds.
-
-    tokens: values in its `input_ids`, as the footer says.
-    """
+    """Where a row group is, and how much it holds."""
 
     path: AnyPath
+
     index: int
+    """Index of the row group in its file, from 0."""
+
     first_row: int
+    """Number of its first row in the file, from 1."""
+
     rows: int
+
     tokens: int
+    """Values of its column `input_ids`, as recorded in the footer."""
 
 
 @dataclass(frozen=True)
 class TokenSequences:
-    """Some sequences, in order: ids and labels (unshifted, -100 for no loss) of each."""
+    """Some sequences in order."""
 
     input_ids: Ragged
     labels: Ragged
+    """Not shifted: the label of token i itself, -100 for no loss."""
 
     def copy(self) -> TokenSequences:
-        """The same apart from what they were a part of, which need not stay in memory for them."""
+        """A copy that does not keep the row group in memory that the sequences are a view of."""
         columns = (self.input_ids, self.labels)
         return TokenSequences(*(Ragged(column.values.copy(), column.offsets) for column in columns))
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """The rows of one Parquet row group that can be trained on, as they came or as packs.
+    """The decoded rows of one Parquet row group; a row is one sequence, or a pack of several.
 
-    input_ids, labels: of every sequence. firsts: which sequences are of which row: row i has the sequences
-    `firsts[i]` to `firsts[i + 1]`, int64, shape (rows + 1,); a row that is left out has none. sizes: tokens of each
-    row, int64, shape (rows,).
+    A row that is left out of training stays as a row without sequences, so that rows keep their numbers.
     """
 
     input_ids: Ragged
+    """Ids of every sequence of every row."""
+
     labels: Ragged
+    """Labels of every sequence of every row."""
+
     row_offsets: Offsets
+    """Row i has the sequences `row_offsets[i]` to `row_offsets[i + 1]`; int64, shape (rows + 1,)."""
 
     @property
     def sizes(self) -> Offsets:
         """Tokens of each row, shape (rows,)."""
-        ends = self.input_ids.offsets[self.row_offsets]
-        return np.diff(ends)
+        return np.diff(self.input_ids.offsets[self.row_offsets])
 
     def row(self, number: int) -> TokenSequences:
-        """The sequences of one row."""
-        first, last = self.row_offsets[number], self.row_offsets[number + 1]
-        return TokenSequences(_part(self.input_ids, first, last), _part(self.labels, first, last))
+        """The sequences of one row, as views."""
+        first, stop = self.row_offsets[number], self.row_offsets[number + 1]
+        return TokenSequences(_sequences(self.input_ids, first, stop), _sequences(self.labels, first, stop))
 
 
 def locate_row_groups(path: AnyPath) -> list[RowGroupLocation]:
-    """The row groups of a file that hold rows; its footer is read, its rows are not.
+    """The row groups of a file that have rows; only its footer is read.
 
     Raises:
-        SourceError: it cannot be read, or is not Parquet.
-        DataError: it has no `input_ids`.
+        SourceError: the file cannot be read, or is not Parquet.
+        DataError: it has no column `input_ids`.
     """
     with open_parquet(path) as file:
         footer = file.metadata
-        names = [footer.schema.column(place).path.split(".")[0] for place in range(footer.num_columns)]
+        names = [footer.schema.column(index).path.split(".")[0] for index in range(footer.num_columns)]
         if INPUT_IDS not in names:
             raise DataError(f"{path}: no column {INPUT_IDS}")
         column = names.index(INPUT_IDS)
-        places, first = [], 1
-        for number in range(footer.num_row_groups):
-            group = footer.row_group(number)
+        locations, first = [], 1
+        for index in range(footer.num_row_groups):
+            group = footer.row_group(index)
             if group.num_rows:
-                places.append(RowGroupLocation(path, number, first, group.num_rows, group.column(column).num_values))
+                tokens = group.column(column).num_values
+                locations.append(RowGroupLocation(path, index, first, group.num_rows, tokens))
             first += group.num_rows
-    return places
+    return locations
 
 
-def decode_row_group(place: RowGroupLocation, table: pa.Table, vocabulary_size: int) -> RowGroup:
-    """A row group as it is in its file, checked, with its rows cut into sequences.
+def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_size: int) -> RowGroup:
+    """Check the rows of a row group and divide them into sequences.
+
+    Args:
+        location: of the row group.
+        table: its columns `input_ids`, `labels` and, for packs, `seq_lengths`.
+        vocabulary_size: every token id is below it.
 
     Raises:
-        DataError: a row cannot be used; it is named as `path:row`.
+        DataError: a row is invalid; it is named as `path:row`.
     """
+    path, first_row = location.path, location.first_row
     for name in (INPUT_IDS, LABELS):
         if name not in table.column_names:
-            raise DataError(f"{place.path}: no column {name}")
-    input_ids = read_token_lists(place.path, table, INPUT_IDS, place.first_row)
-    labels = read_token_lists(place.path, table, LABELS, place.first_row)
-    misfit = input_ids.lengths != labels.lengths
-    if misfit.any():
-        row = int(misfit.argmax())
-        counts = f"{input_ids.lengths[row]} input_ids and {labels.lengths[row]} labels; there must be as many"
-        raise DataError(f"{place.path}:{place.first_row + row}: {counts}")
-    check_ids(place.path, input_ids, place.first_row, vocabulary_size, ignored=None)
-    check_ids(place.path, labels, place.first_row, vocabulary_size, ignored=IGNORE_INDEX)
+            raise DataError(f"{path}: no column {name}")
+    input_ids = read_token_lists(path, table, INPUT_IDS, first_row)
+    labels = read_token_lists(path, table, LABELS, first_row)
+    mismatch = input_ids.lengths != labels.lengths
+    if mismatch.any():
+        row = int(mismatch.argmax())
+        raise DataError(
+            f"{path}:{first_row + row}: {input_ids.lengths[row]} input_ids and {labels.lengths[row]} labels;"
+            " there must be as many of each"
+        )
+    check_ids(path, input_ids, first_row, vocabulary_size, ignored=None)
+    check_ids(path, labels, first_row, vocabulary_size, ignored=IGNORE_INDEX)
     if SEQ_LENGTHS not in table.column_names:
         return RowGroup(input_ids, labels, np.arange(len(input_ids) + 1))
-    lengths = read_token_lists(place.path, table, SEQ_LENGTHS, place.first_row)
-    ends = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
-    right = (lengths.count_per_row(lengths.values < 1) == 0) & (np.diff(ends[lengths.offsets]) == input_ids.lengths)
-    if not right.all():
-        row = int(right.argmin())
+    lengths = read_token_lists(path, table, SEQ_LENGTHS, first_row)
+    sequence_offsets = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
+    all_positive = lengths.count_per_row(lengths.values < 1) == 0
+    valid = all_positive & (np.diff(sequence_offsets[lengths.offsets]) == input_ids.lengths)
+    if not valid.all():
+        row = int(valid.argmin())
         raise DataError(
-            f"{place.path}:{place.first_row + row}: {SEQ_LENGTHS} sum to {int(lengths[row].sum())}, "
-            f"the row has {input_ids.lengths[row]} tokens"
+            f"{path}:{first_row + row}: {SEQ_LENGTHS} must be positive and sum to the tokens of the row;"
+            f" they sum to {int(lengths[row].sum())}, the row has {input_ids.lengths[row]} tokens"
         )
-    return RowGroup(Ragged(input_ids.values, ends), Ragged(labels.values, ends), lengths.offsets)
+    return RowGroup(
+        Ragged(input_ids.values, sequence_offsets), Ragged(labels.values, sequence_offsets), lengths.offsets
+    )
 
 
 def keep_sequences(group: RowGroup, keep: Mask) -> RowGroup:
-    """The sequences that are kept; rows stay, if only as rows without sequences."""
+    """Only the sequences where `keep` (bool, shape (sequences,)) is true; every row stays, even if it has none left."""
     if keep.all():
         return group
-    firsts = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))[group.row_offsets]
-    return RowGroup(group.input_ids.filter(keep), group.labels.filter(keep), firsts)
+    row_offsets = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))[group.row_offsets]
+    return RowGroup(group.input_ids.filter(keep), group.labels.filter(keep), row_offsets)
 
 
-def _part(column: Ragged, first: int, last: int) -> Ragged:
-    offsets = column.offsets[first : last + 1]
+def _sequences(column: Ragged, first: int, stop: int) -> Ragged:
+    offsets = column.offsets[first : stop + 1]
     return Ragged(column.values[offsets[0] : offsets[-1]], offsets - offsets[0])

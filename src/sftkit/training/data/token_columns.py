@@ -1,4 +1,4 @@
-"""List columns of Parquet -> flat int32 arrays, checked; what is wrong is named as `path:row`."""
+"""Read and check list columns of token ids."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from sftkit.storage.paths import AnyPath
 
 
 def read_token_lists(path: AnyPath, table: pa.Table, name: str, first: int) -> Ragged:
-    """A list column of any integer type as flat int32; `first` is the number of the table's first row in its file.
+    """Read a list column of any integer type as int32.
+
+    Args:
+        path: the file, for error messages.
+        table: some rows of it.
+        name: the column.
+        first: number of the table's first row in the file, counted from 1.
 
     Raises:
-        DataError: it holds something else than lists of whole numbers.
+        DataError: the column holds something other than lists of whole numbers.
     """
     column = table.column(name)
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
@@ -36,19 +42,19 @@ def read_token_lists(path: AnyPath, table: pa.Table, name: str, first: int) -> R
 
 
 def check_ids(path: AnyPath, column: Ragged, first: int, vocabulary_size: int, *, ignored: int | None) -> None:
-    """See to it that every id is one of the model's, or the one that is ignored.
+    """Check that every id is below the size of the model's vocabulary and not negative, or equal to `ignored`.
 
     Raises:
-        DataError: an id is not; its row is named.
+        DataError: naming the row of an id that is not.
     """
     values = column.values
     if not len(values) or (values.min() >= 0 and values.max() < vocabulary_size):
         return
-    bad = (values < 0) | (values >= vocabulary_size)
+    invalid = (values < 0) | (values >= vocabulary_size)
     if ignored is not None:
-        bad &= values != ignored
-    if bad.any():
-        position = int(bad.argmax())
+        invalid &= values != ignored
+    if invalid.any():
+        position = int(invalid.argmax())
         row = int(np.searchsorted(column.offsets, position, side="right")) - 1
         raise DataError(
             f"{path}:{first + row}: token id {values[position]} is not one of the model's"

@@ -1,4 +1,4 @@
-"""How much work batches are, counted in tokens."""
+"""How much work batches are, in tokens."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from dataclasses import astuple, dataclass
 
 @dataclass(frozen=True)
 class WorkCounts:
-    """What went through a model.
+    """What a model has processed. Counts can be added and subtracted.
 
-    tokens: padding left out. trained_tokens: those that carry a loss. slots: with padding. squared_lengths: sum over
-    sequences of tokens squared, of which causal attention does half. head_positions: those the output head ran on.
+    Example:
+        >>> WorkCounts(tokens=5, slots=8) + WorkCounts(tokens=2, slots=8)
+        WorkCounts(tokens=7, trained_tokens=0, slots=16, squared_lengths=0, head_positions=0)
     """
 
     tokens: int = 0
+    """Tokens, without padding."""
+
     trained_tokens: int = 0
+    """Tokens that carry a loss."""
+
     slots: int = 0
+    """Tokens, including padding."""
+
     squared_lengths: int = 0
+    """Sum over all sequences of the square of their tokens; causal attention computes half as many pairs."""
+
     head_positions: int = 0
+    """Positions at which the output head ran."""
 
     def __sub__(self, other: WorkCounts) -> WorkCounts:
         return WorkCounts(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))

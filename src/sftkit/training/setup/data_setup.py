@@ -13,7 +13,8 @@ from sftkit.shards.reading import ShardSet
 from sftkit.training.data.collation import Collator, FlatCollator, PaddingCollator
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
-from sftkit.training.data.split_rows import RowLimit, SplitRows, open_split
+from sftkit.training.data.open_split import open_split
+from sftkit.training.data.split_rows import RowLimit, SplitRows
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.models.model_loading import embedding_rows

@@ -1,0 +1,72 @@
+"""Open a split of a set of shards for training."""
+
+from __future__ import annotations
+
+from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
+from sftkit.errors import TrainingError
+from sftkit.shards.reading import ShardSet
+from sftkit.training.data.split_rows import RowLimit, SplitRows
+
+
+def open_split(
+    shards: ShardSet,
+    split: str,
+    vocabulary_size: int,
+    limit: RowLimit | None,
+    max_cached_tokens: int,
+    *,
+    streaming: bool = False,
+) -> SplitRows:
+    """Locate the rows of one split; no row is read before it is needed.
+
+    Args:
+        shards: the files.
+        split: `train` or `validation`.
+        vocabulary_size: rows of the model's embedding; every token id is below it.
+        limit: the longest sequence; None for any length.
+        max_cached_tokens: how many tokens of row groups stay in memory.
+        streaming: read the footer of a file only when the file is reached, if a manifest records how many rows it has.
+
+    Raises:
+        TrainingError: the split has no token columns, or no rows.
+        SourceError: a file cannot be read, or is not Parquet.
+    """
+    packed = SEQ_LENGTHS in _check_columns(shards, split)
+    manifest_rows = _manifest_rows(shards, split) if streaming else None
+    rows = SplitRows(
+        f"{shards.root} ({split})",
+        shards.splits[split],
+        vocabulary_size,
+        limit,
+        max_cached_tokens,
+        packed=packed,
+        manifest_rows=manifest_rows,
+    )
+    if manifest_rows is None:
+        rows.locate_all()
+    if not len(rows):
+        raise TrainingError(f"{shards.root}: the {split} split has no rows")
+    return rows
+
+
+def _manifest_rows(shards: ShardSet, split: str) -> list[int] | None:
+    """Rows of each file of a split as the manifest records them."""
+    if shards.manifest is None:
+        return None
+    rows = {shard.file: shard.rows for shard in shards.manifest.splits[split].shards}
+    return [rows[path.name] for path in shards.splits[split]]
+
+
+def _check_columns(shards: ShardSet, split: str) -> list[str]:
+    """The columns of a split, which must include token columns."""
+    if not shards.splits.get(split):
+        existing = ", ".join(shards.splits) or "none"
+        raise TrainingError(f"{shards.root}: there is no {split} split (existing splits: {existing})")
+    names = shards.column_names(split)
+    missing = [name for name in (INPUT_IDS, LABELS) if name not in names]
+    if missing:
+        raise TrainingError(
+            f"{shards.splits[split][0]}: no column {' and no column '.join(missing)} (columns: {', '.join(names)});"
+            " use `sftkit preprocess` to make shards with both"
+        )
+    return names
