@@ -205,10 +205,10 @@ def test_everything_wrong_is_reported_at_once_with_the_nearest_key(data_config: 
         )
     assert problems_of(error) == (
         "unknown option --max_seq_len (did you mean 'max_seq_length'?)",
-        "unexpected argument 'stray'; options are written --key value or key=value",
+        "unexpected argument 'stray'; write options as --key value or key=value",
         "datasets[0].sampling must be a number, not 'x'",
         "num_workers must be a whole number, not 'many'",
-        "missing key 'output_dir': Directory the shards are written to.",
+        "missing key 'output_dir': Directory for the shards.",
     )
     assert error.value.exit_code == 2
 
@@ -240,7 +240,7 @@ def test_the_seeds_slip_is_an_error_with_line_and_column(tmp_path: Path) -> None
         ("c.yaml", "- 1\n- 2\n", "must hold keys and values"),
         ("c.yaml", "just text", "must hold keys and values"),
         ("c.yaml", "a: 1\na: 2\n", "c.yaml:2:"),
-        ("c.yaml", "model_name_or_path: ${nowhere}\n", "refers to something that is not there"),
+        ("c.yaml", "model_name_or_path: ${nowhere}\n", "refers to a key or variable that cannot be found"),
     ],
 )
 def test_broken_config_files_are_named(tmp_path: Path, name: str, text: str, expected: str) -> None:
@@ -258,7 +258,7 @@ def test_a_missing_config_file_is_named() -> None:
 def test_datasets_in_two_files_are_refused(tmp_path: Path, data_config: str) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("datasets: []\n")
-    with pytest.raises(ConfigError, match="give the data config once"):
+    with pytest.raises(ConfigError, match="set it in only one of them"):
         preprocess("--data_config_path", data_config, "--config", str(other))
 
 

@@ -46,7 +46,7 @@ def test_weights_that_do_not_sum_to_one_are_refused() -> None:
 
 def test_weights_for_some_data_sets_only_are_refused() -> None:
     [problem] = problems(config(dataset("a", sampling=1.0), dataset("b")))
-    assert "sampling is given for some and not for b" in problem
+    assert "sampling is missing for b" in problem
 
 
 def test_a_validation_only_data_set_needs_no_weight() -> None:
@@ -64,7 +64,7 @@ def test_options_of_a_protocol_are_a_mapping() -> None:
 
 def test_streaming_is_refused_with_the_reason() -> None:
     [problem] = problems(config(dataset(), dataprocessor=ProcessorConfig(streaming=True)))
-    assert problem.startswith("streaming: true cannot be preprocessed: shards are split, mixed and balanced")
+    assert problem.startswith("streaming: true cannot be used to preprocess: shards are split, mixed and balanced")
 
 
 def test_two_chat_templates_are_refused() -> None:
@@ -84,7 +84,7 @@ def test_two_chat_templates_are_refused() -> None:
         ({"instruction_template": "x"}, "instruction_template is given without response_template"),
         ({"response_template": ""}, "response_template is empty"),
         ({"training_data_path": ("x",)}, "give either a data config (`datasets`) or training_data_path, not both"),
-        ({"dataset_conversation_field": "m"}, "dataset_conversation_field says how rows become text"),
+        ({"dataset_conversation_field": "m"}, "dataset_conversation_field cannot be combined with `datasets`"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(changes: dict[str, Any], expected: str) -> None:
@@ -102,8 +102,11 @@ def test_no_data_at_all_is_said() -> None:
             SplitConfig(train=0.9, validation=0.2),
             "datasets[0].split: train and validation sum to 1.1, which is more than 1",
         ),
-        (SplitConfig(train=1.5), "datasets[0].split.train must lie between 0 and 1, not 1.5"),
-        (SplitConfig(train=0.0, validation=0.0), "datasets[0].split takes no rows at all"),
+        (SplitConfig(train=1.5), "datasets[0].split.train must be between 0 and 1, not 1.5"),
+        (
+            SplitConfig(train=0.0, validation=0.0),
+            "datasets[0].split selects no rows; set train or validation to more than 0",
+        ),
     ],
 )
 def test_impossible_splits_are_named(split: SplitConfig, expected: str) -> None:
@@ -111,4 +114,6 @@ def test_impossible_splits_are_named(split: SplitConfig, expected: str) -> None:
 
 
 def test_equal_names_are_refused() -> None:
-    assert problems(config(dataset("a"), dataset("a"))) == ("datasets: the name 'a' is used 2 times",)
+    assert problems(config(dataset("a"), dataset("a"))) == (
+        "datasets: the name 'a' is used 2 times; names must be unique",
+    )

@@ -273,8 +273,8 @@ def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> 
     ("option", "value", "code", "sentence"),
     [
         ("--engine", "fast", 2, "engine must be one of auto, reference, not 'fast'"),
-        ("--engine_verify", "1.5", 1, "engine_verify must lie between 0 and 1, not 1.5"),
-        ("--engine_verify", "-1", 1, "engine_verify must lie between 0 and 1, not -1"),
+        ("--engine_verify", "1.5", 1, "engine_verify must be between 0 and 1, not 1.5"),
+        ("--engine_verify", "-1", 1, "engine_verify must be between 0 and 1, not -1"),
     ],
 )
 def test_an_engine_option_that_cannot_be_is_one_sentence(option: str, value: str, code: int, sentence: str) -> None:

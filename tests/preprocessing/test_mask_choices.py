@@ -435,7 +435,7 @@ def told(*command_lines: list[str]) -> list[tuple[int, str]]:
     return [(code, text) for code, text in json.loads(done.stdout)]
 
 
-RESERVED = "apply_chat_template takes it for itself"
+RESERVED = "an argument of apply_chat_template"
 
 
 def test_choices_that_are_none_are_told_in_a_sentence(tmp_path: Path) -> None:
@@ -448,8 +448,8 @@ def test_choices_that_are_none_are_told_in_a_sentence(tmp_path: Path) -> None:
         (["--overflow", "cut"], 2, "overflow must be one of truncate, drop, error, not 'cut'"),
         (["--chat_template_kwargs", "nonsense"], 2, "chat_template_kwargs must hold keys and values, not 'nonsense'"),
         (["--chat_template_kwargs", "[1]"], 2, "chat_template_kwargs must hold keys and values, not a list"),
-        (["--chat_template_kwargs.tokenize=true"], 1, f"chat_template_kwargs may not hold 'tokenize': {RESERVED}"),
-        (["--chat_template_kwargs.messages=x"], 1, f"chat_template_kwargs may not hold 'messages': {RESERVED}"),
+        (["--chat_template_kwargs.tokenize=true"], 1, f"chat_template_kwargs must not contain 'tokenize', {RESERVED}"),
+        (["--chat_template_kwargs.messages=x"], 1, f"chat_template_kwargs must not contain 'messages', {RESERVED}"),
     ]  # fmt: skip
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}])
     common = ["--training_data_path", str(source), "--model_name_or_path", "sample:model"]
@@ -464,7 +464,7 @@ def test_choices_of_the_wrong_kind_in_a_file_are_told_in_a_sentence(tmp_path: Pa
         ("reasoning: [mask]", "reasoning must be text, not a list"),
         ("reasoning: true", "reasoning must be one of keep, mask, not True"),
         ("chat_template_kwargs: [1]", "chat_template_kwargs must hold keys and values, not a list"),
-        ("chat_template_kwargs: {tokenize: true}", f"chat_template_kwargs may not hold 'tokenize': {RESERVED}"),
+        ("chat_template_kwargs: {tokenize: true}", f"chat_template_kwargs must not contain 'tokenize', {RESERVED}"),
         ("special_tokens_in_content: {a: 1}", "special_tokens_in_content must be text, not keys and values"),
         ("train_on: [assistant]", "train_on must be text, not a list"),
     ]

@@ -269,9 +269,9 @@ def test_no_row_that_fits_is_an_error_that_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"packing": "bfd"}, "packing=bfd needs a length: give pack_length, or max_seq_length"),
-        ({"packing": "wrapped"}, "packing=wrapped needs a length: give pack_length, or max_seq_length"),
-        ({"pack_length": 5}, "pack_length is given without packing; say packing=bfd, or packing=wrapped"),
+        ({"packing": "bfd"}, "packing=bfd needs a length; set pack_length or max_seq_length"),
+        ({"packing": "wrapped"}, "packing=wrapped needs a length; set pack_length or max_seq_length"),
+        ({"pack_length": 5}, "pack_length is given without packing; set packing=bfd or packing=wrapped"),
         ({"packing": "bfd", "pack_length": 0}, "pack_length must be 1 or more, not 0"),
     ],
 )
@@ -414,5 +414,5 @@ def test_train_lays_text_end_to_end_for_continued_pretraining(tmp_path: Path) ->
 
 
 def test_train_finds_out_about_packing_without_a_length_before_it_reads_data(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give pack_length, or max_seq_length"):
+    with pytest.raises(ConfigError, match="set pack_length or max_seq_length"):
         check_training_data(training(tmp_path, tmp_path / "nowhere", packing="bfd"))

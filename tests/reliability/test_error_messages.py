@@ -129,28 +129,28 @@ MISTAKES = [
     of("preprocess", "no data", 1, "--output_dir out", "no data: give data_config_path", "training_data_path"),
     of_preprocess("zero", 1, "--max_seq_length 0", "max_seq_length must be 1 or more, not 0"),
     of_preprocess("negative", 1, "--max_bad_rows -1", "max_bad_rows must be 0 or more, not -1"),
-    of_preprocess("fraction", 1, "--engine_verify 2", "engine_verify must lie between 0 and 1, not 2"),
-    of_preprocess("no length", 1, "--packing bfd", "packing=bfd needs a length", "give pack_length, or max_seq_length"),
-    of_preprocess("no packing", 1, "--pack_length 9", "pack_length is given without packing", "say packing=bfd"),
-    of_preprocess("streaming", 1, "--streaming true", "streaming: true cannot be preprocessed", "leave streaming out"),
+    of_preprocess("fraction", 1, "--engine_verify 2", "engine_verify must be between 0 and 1, not 2"),
+    of_preprocess("no length", 1, "--packing bfd", "packing=bfd needs a length", "set pack_length or max_seq_length"),
+    of_preprocess("no packing", 1, "--pack_length 9", "pack_length is given without packing", "set packing=bfd"),
+    of_preprocess("streaming", 1, "--streaming true", "streaming: true cannot be used", "leave streaming out"),
     of_preprocess(
         "no response", 1, "--instruction_template x", "instruction_template is given without response_template"
     ),
     of_preprocess("empty", 1, "response_template=", "response_template is empty"),
-    of_preprocess("half a pair", 1, "--input_field_name input", "input_field_name is given alone", "go together"),
+    of_preprocess("half a pair", 1, "--input_field_name input", "input_field_name is given alone", "set both"),
     of_preprocess("two ways", 1, "--data_config_path columns.yaml", "training_data_path", "not both"),
     # --- config files
     of_config("no config", 1, "nowhere.yaml", "nowhere.yaml: no such config file"),
     of_config("a folder as config", 1, "nothing_in_it", "nothing_in_it: cannot be read as a config file"),
     of_config("broken YAML", 1, "broken.yaml", "broken.yaml:2:5: not valid YAML"),
     of_config("broken JSON", 1, "broken.json", "broken.json:1:7: not valid JSON"),
-    of_config("a key twice", 1, "double.yaml", "double.yaml:2:1: not valid YAML: the key 'datasets' stands twice"),
+    of_config("a key twice", 1, "double.yaml", "double.yaml:2:1: not valid YAML: the key 'datasets' appears twice"),
     of_config("a list", 1, "list.yaml", "list.yaml: a config file must hold keys and values"),
     of_config(
         "an alias in itself", 1, "endless.yaml", "endless.yaml: not valid YAML", "an alias (*) that refers to itself"
     ),
     of_config("not UTF-8", 1, "latin.yaml", "latin.yaml: cannot be read as a config file"),
-    of_config("a reference", 1, "reference.yaml", "model_name_or_path refers to something that is not there"),
+    of_config("a reference", 1, "reference.yaml", "model_name_or_path refers to a key or variable"),
     of_config("a slip", 1, "slip.yaml", "datasets[0].data_pathes", "did you mean 'data_paths'?"),
     of_config(
         "handler", 1, "handler.yaml", "datasets[0].data_handlers[0]: unknown handler 'tokenise'", "known handlers:"
@@ -166,11 +166,11 @@ MISTAKES = [
     of_config("limit", 1, "limit.yaml", "skip_large_text.max_length must be a whole number, not 'many'"),
     of_config("weights", 1, "weights.yaml", "datasets: the sampling weights must sum to 1, not 0.6"),
     of_config(
-        "some weights", 1, "some_weights.yaml", "sampling is given for some and not for b", "give it for all or none"
+        "some weights", 1, "some_weights.yaml", "sampling is missing for b", "set it for all data sets or for none"
     ),
     of_config("split", 1, "split.yaml", "datasets[0].split: train and validation sum to 1.1, which is more than 1"),
     of_config("a name twice", 1, "twice.yaml", "datasets: the name 'data' is used 2 times"),
-    of_config("reserved", 1, "reserved.yaml", "chat_template_kwargs may not hold 'messages'"),
+    of_config("reserved", 1, "reserved.yaml", "chat_template_kwargs must not contain 'messages'"),
     of_config("two templates", 1, "templates.yaml", "chat_template and chat_template_path", "give one chat template"),
     of_config(
         "template's path", 1, "template_path.yaml", "dataprocessor.chat_template_path: nowhere.jinja: No such file"

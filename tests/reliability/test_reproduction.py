@@ -185,5 +185,5 @@ def test_other_datasets_besides_those_of_a_manifest_are_refused(data: Path) -> N
     shards = data / "shards"
     arguments = _mixed(data)
     preprocess(*arguments, "--model_name_or_path=sample:model", "--output_dir", shards)
-    with pytest.raises(ConfigError, match="give the data config once"):
+    with pytest.raises(ConfigError, match="set it in only one of them"):
         load_config(PreprocessConfig, [*map(str, arguments[:2]), "--config", str(shards / "manifest.json")])

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from sftkit.config.command_line import strip_optional
-from sftkit.config.fields import choices_of, default_of, help_of, is_required, panel_of
+from sftkit.config.fields import default_of, is_required, option_info
 
 _BOOLEAN = "BOOL"
 
@@ -64,17 +64,18 @@ def _options(schema: type[Any], prefix: str, panel: str) -> typing.Iterator[Opti
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         kind = strip_optional(hints[field.name])
-        heading = panel or panel_of(field)
+        info = option_info(field)
+        heading = panel or info.panel
         if dataclasses.is_dataclass(kind) and not prefix:
             yield from _options(typing.cast(type[Any], kind), f"{field.name}.", heading)
             continue
         yield Option(
             name=prefix + field.name,
-            help=help_of(field) + (" Must be given." if is_required(field) else ""),
+            help=info.help + (" Must be given." if is_required(field) else ""),
             kind=_kind(kind),
             default=_default(field),
             panel=heading,
-            choices=choices_of(field) or (("true", "false") if kind is bool else ()),
+            choices=info.choices or (("true", "false") if kind is bool else ()),
         )
 
 

@@ -1,11 +1,10 @@
-"""Other names that are accepted for ours: those of later versions of the seed's project, and of other tools."""
+"""Alternative names for keys, options and handlers: those of newer fms-hf-tuning versions and of other tools."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-# name -> ours, per section of a config. The key is the dotted section with list indices left out.
 KEY_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "": MappingProxyType(
@@ -24,8 +23,8 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "datasets": MappingProxyType({"select_columns": "retain_columns"}),
     }
 )
+"""Alias -> key, for each section of a config; "" is the top level."""
 
-# Options of the command line that stand for a key further in.
 PATH_ALIASES: Mapping[str, str] = MappingProxyType(
     {
         "chat_template": "dataprocessor.chat_template",
@@ -36,6 +35,7 @@ PATH_ALIASES: Mapping[str, str] = MappingProxyType(
         "sampling_stopping_strategy": "dataprocessor.sampling_stopping_strategy",
     }
 )
+"""Top-level name -> dotted path of a nested key."""
 
 HANDLER_ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -46,6 +46,7 @@ HANDLER_ALIASES: Mapping[str, str] = MappingProxyType(
         "sharegpt_to_messages": "convert_to_messages",
     }
 )
+"""Alias -> handler."""
 
 HANDLER_ARGUMENT_ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -61,3 +62,4 @@ HANDLER_ARGUMENT_ALIASES: Mapping[str, str] = MappingProxyType(
         "column_mapping": "columns",
     }
 )
+"""Alias -> argument, for all handlers."""

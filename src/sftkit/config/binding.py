@@ -1,4 +1,4 @@
-"""Plain data -> config dataclass, collecting everything that is wrong on the way."""
+"""Binding plain data to a config dataclass, collecting all problems instead of stopping at the first."""
 
 from __future__ import annotations
 
@@ -11,43 +11,53 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sftkit.config.aliases import KEY_ALIASES
-from sftkit.config.fields import (
-    FALSE_WORDS,
-    TRUE_WORDS,
-    choices_of,
-    did_you_mean,
-    help_of,
-    is_required,
-    plugins_of,
-    words_of,
-)
+from sftkit.config.fields import did_you_mean, is_required, option_info
+from sftkit.config.words import is_null_word, parse_boolean
 from sftkit.core.plugins import find_plugins
 from sftkit.errors import ConfigError
 
 T = TypeVar("T")
 
-_TRUE = frozenset(TRUE_WORDS)
-_FALSE = frozenset(FALSE_WORDS)
-_NULL = frozenset({"null", "none", "~", ""})
+_MAX_SHOWN = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config: the dotted key it concerns, and the sentence that says so."""
+    """One problem of a config."""
 
     path: str
+    """Dotted path of the key."""
     message: str
+    """One sentence that names the key."""
     missing: bool = False
+    """Whether a required key is missing."""
 
 
 class _InvalidError(Exception):
-    """A value could not be read; its problem has been recorded."""
+    """A value is invalid, and its problem has been recorded."""
 
 
 def bind_config(cls: type[T], data: Mapping[str, Any], problems: list[Problem], *, section: str = "") -> T | None:
-    """Make a `cls` from plain data; whatever is wrong is appended to `problems` and gives `None`.
+    """Create a config dataclass from plain data.
 
-    Strings are accepted where a number or a boolean is meant ("0.1", "False"), as command lines give them.
+    Numbers and booleans may be given as text ("0.1", "False"), as command lines do.
+
+    Args:
+        cls: The config dataclass.
+        data: Keys and values. Aliases of keys are accepted.
+        problems: Receives the problems.
+        section: Dotted path of the data within the config, for messages.
+
+    Returns:
+        The config, or None if there are problems.
+
+    Example:
+        >>> from sftkit.config.schema import SplitConfig
+        >>> problems = []
+        >>> bind_config(SplitConfig, {"train": "0.9"}, problems)
+        SplitConfig(train=0.9, validation=None)
+        >>> bind_config(SplitConfig, {"trian": 0.9}, problems), problems[0].message
+        (None, "unknown key 'trian' (did you mean 'train'?)")
     """
     try:
         return typing.cast(T, _bind_dataclass(cls, data, section, problems))
@@ -56,14 +66,31 @@ def bind_config(cls: type[T], data: Mapping[str, Any], problems: list[Problem], 
 
 
 def field_types(cls: type[Any]) -> dict[str, Any]:
-    """The resolved annotation of every field of a config dataclass."""
+    """Return the resolved annotation of every field of a config dataclass."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def section_aliases(section: str) -> Mapping[str, str]:
-    """The other names accepted in a section ("datasets[2]" reads as "datasets")."""
+    """Return the aliases of keys in a section; list indices are ignored (`datasets[2]`)."""
     return KEY_ALIASES.get(section.split("[")[0], {})
+
+
+def describe_value(value: Any) -> str:
+    """Describe a value for an error message, shortened if it is long.
+
+    Example:
+        >>> describe_value("many"), describe_value([1, 2]), describe_value(None)
+        ("'many'", 'a list', 'nothing')
+    """
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "keys and values"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
 def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Problem]) -> Any:
@@ -72,28 +99,28 @@ def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Prob
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = field_types(cls)
     aliases = section_aliases(section)
-    before = len(problems)
+    count_before = len(problems)
     values: dict[str, Any] = {}
     for given, value in data.items():
-        name = _canonical(str(given), fields, aliases)
+        name = _canonical_name(str(given), fields, aliases)
         path = f"{section}.{given}" if section else str(given)
         if name not in fields:
-            known = [*fields, *(alias for alias, ours in aliases.items() if ours in fields)]
+            known = [*fields, *(alias for alias, key in aliases.items() if key in fields)]
             problems.append(Problem(path, f"unknown key {path!r}{did_you_mean(str(given), known)}"))
         elif name in values:
-            problems.append(Problem(path, f"{path!r} and {name!r} are the same key; give it once"))
+            problems.append(Problem(path, f"{path!r} and {name!r} are the same key; set only one of them"))
         else:
-            values[name] = _read(hints[name], fields[name], value, path, problems)
+            values[name] = _bind_field(hints[name], fields[name], value, path, problems)
     for name, field in fields.items():
         if name not in values and is_required(field):
             path = f"{section}.{name}" if section else name
-            problems.append(Problem(path, f"missing key {path!r}: {help_of(field)}", missing=True))
-    if len(problems) > before:
+            problems.append(Problem(path, f"missing key {path!r}: {option_info(field).help}", missing=True))
+    if len(problems) > count_before:
         raise _InvalidError
     return cls(**values)
 
 
-def _canonical(given: str, fields: Mapping[str, Any], aliases: Mapping[str, str]) -> str:
+def _canonical_name(given: str, fields: Mapping[str, Any], aliases: Mapping[str, str]) -> str:
     for name in (given, given.replace("-", "_")):
         if name in fields:
             return name
@@ -102,28 +129,27 @@ def _canonical(given: str, fields: Mapping[str, Any], aliases: Mapping[str, str]
     return given
 
 
-def _read(annotation: Any, field: dataclasses.Field[Any], value: Any, path: str, problems: list[Problem]) -> Any:
+def _bind_field(annotation: Any, field: dataclasses.Field[Any], value: Any, path: str, problems: list[Problem]) -> Any:
     try:
         result = _convert(annotation, value, path, problems)
     except _InvalidError:
         return None
-    choices = choices_of(field)
-    if choices and result is not None and result not in choices:
-        # YAML and shells write `packing: False` for packing: none
-        word = words_of(field).get(str(value).lower(), str(value).lower())
-        if word in choices:
-            return word
-        registered = _plugin_names(field, path, problems)
-        if result in registered:
+    info = option_info(field)
+    if info.choices and result is not None and result not in info.choices:
+        spelling = str(value).lower()  # YAML and shells write `packing: False` for `packing: none`
+        choice = info.words.get(spelling, spelling)
+        if choice in info.choices:
+            return choice
+        plugin_names = _plugin_names(info.plugins, path, problems)
+        if result in plugin_names:
             return result
-        allowed = ", ".join([*choices, *registered])
+        allowed = ", ".join([*info.choices, *plugin_names])
         problems.append(Problem(path, f"{path} must be one of {allowed}, not {value!r}"))
     return result
 
 
-def _plugin_names(field: dataclasses.Field[Any], path: str, problems: list[Problem]) -> list[str]:
-    """The names that installed packages register for a field, for values that are not built in."""
-    group = plugins_of(field)
+def _plugin_names(group: str, path: str, problems: list[Problem]) -> list[str]:
+    """Return the names that installed packages register for a field; called only for values that are not built in."""
     try:
         return list(find_plugins(group)) if group else []
     except ConfigError as error:
@@ -132,14 +158,18 @@ def _plugin_names(field: dataclasses.Field[Any], path: str, problems: list[Probl
 
 
 def _convert(annotation: Any, value: Any, path: str, problems: list[Problem]) -> Any:
-    """`value` as `annotation` says, or `_InvalidError` with the problem recorded."""
+    """Convert a value to an annotation.
+
+    Raises:
+        _InvalidError: The value is invalid; its problem has been recorded.
+    """
     if annotation is Any:
         return value
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         [inner] = [argument for argument in arguments if argument is not type(None)]
-        if value is None or (inner is not str and isinstance(value, str) and value.lower() in _NULL):
+        if value is None or (inner is not str and is_null_word(value)):
             return None
         return _convert(inner, value, path, problems)
     if dataclasses.is_dataclass(annotation):
@@ -162,14 +192,14 @@ def _convert_list(inner: Any, value: Any, path: str, problems: list[Problem]) ->
         if inner is str and isinstance(value, (str, int, float)):
             return (str(value),)
         _fail(problems, path, f"{path} must be a list, not {describe_value(value)}")
-    before = len(problems)
+    count_before = len(problems)
     items = []
     for index, item in enumerate(value):
         try:
             items.append(_convert(inner, item, f"{path}[{index}]", problems))
         except _InvalidError:
             continue
-    if len(problems) > before:
+    if len(problems) > count_before:
         raise _InvalidError
     return tuple(items)
 
@@ -177,10 +207,9 @@ def _convert_list(inner: Any, value: Any, path: str, problems: list[Problem]) ->
 def _convert_scalar(kind: Any, value: Any, path: str, problems: list[Problem]) -> Any:
     text = value.strip() if isinstance(value, str) else value
     if kind is bool:
-        if isinstance(value, bool):
-            return value
-        if str(text).lower() in _TRUE | _FALSE:
-            return str(text).lower() in _TRUE
+        boolean = parse_boolean(value)
+        if boolean is not None:
+            return boolean
         _fail(problems, path, f"{path} must be true or false, not {describe_value(value)}")
     if kind is int and not isinstance(value, bool):
         number = _number(text)
@@ -202,24 +231,12 @@ def _number(value: Any) -> float | None:
     if isinstance(value, int):
         return value
     if isinstance(value, str) and value.lstrip("+-").isdecimal():
-        return int(value)  # exact, where float would round
+        return int(value)  # float() would round large numbers
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def describe_value(value: Any) -> str:
-    """A value in words for an error message, cut short when it is long."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return "keys and values"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _fail(problems: list[Problem], path: str, message: str) -> typing.NoReturn:

@@ -1,7 +1,7 @@
-"""argv -> overrides: `key=value`, `--key value`, `--key=value`, dashes or underscores, list indices.
+"""Parsing a command line into overrides: `key=value`, `--key value` or `--key=value`.
 
-The options are the fields of the command's config dataclass and nothing else; nested keys are dotted
-(`--dataprocessor.seed 1`, `datasets[0].sampling=0.3`).
+The options are exactly the fields of the command's config dataclass. Dashes and underscores are interchangeable, and
+nested keys are dotted, with list indices in brackets (`--dataprocessor.seed 1`, `datasets[0].sampling=0.3`).
 """
 
 from __future__ import annotations
@@ -16,37 +16,48 @@ from typing import Any
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, field_types, section_aliases
 from sftkit.config.fields import did_you_mean
+from sftkit.config.words import parse_boolean
 
 _BARE_OVERRIDE = re.compile(r"^([A-Za-z_][\w.\-\[\]]*)=(.*)$", re.DOTALL)
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-_BOOLEAN_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0"})
 
 
 @dataclass(frozen=True)
 class Override:
-    """One setting of the command line: its dotted path, the annotation of the key, and the text as typed."""
+    """One setting from the command line."""
 
     path: str
+    """Dotted path of the key."""
     annotation: Any
+    """Annotation of the key."""
     text: str
+    """The value as typed."""
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a command line says: settings in order, bare words, and what is wrong with it."""
+    """A parsed command line."""
 
     overrides: tuple[Override, ...]
+    """Settings, in order."""
     words: tuple[str, ...]
+    """Positional arguments."""
     problems: tuple[Problem, ...]
 
 
 def parse_command_line(argv: Sequence[str], schema: type[Any], extra_keys: Mapping[str, Any]) -> CommandLine:
-    """Read a command line against a config dataclass.
+    """Parse a command line against a config dataclass.
 
     Args:
-        argv: the arguments after the command's name.
-        schema: the command's config dataclass.
-        extra_keys: further top-level keys and their annotations (`train` takes those of TrainingArguments).
+        argv: The arguments after the command's name.
+        schema: The command's config dataclass.
+        extra_keys: More top-level keys and their annotations (`train` accepts those of TrainingArguments).
+
+    Example:
+        >>> from sftkit.config.schema import SplitConfig
+        >>> line = parse_command_line(["--train", "0.9", "validation=0.1", "word"], SplitConfig, {})
+        >>> [(override.path, override.text) for override in line.overrides], line.words
+        ([('train', '0.9'), ('validation', '0.1')], ('word',))
     """
     overrides: list[Override] = []
     words: list[str] = []
@@ -78,7 +89,7 @@ def parse_command_line(argv: Sequence[str], schema: type[Any], extra_keys: Mappi
 
 
 def locate(key: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """The canonical dotted path of a key and its annotation, or None when there is no such key."""
+    """Return the canonical dotted path of a key and its annotation; None if there is no such key."""
     head, *tail = _steps(PATH_ALIASES.get(key.replace("-", "_"), key))
     name = str(head).replace("-", "_")
     name = section_aliases("").get(name, name)
@@ -91,22 +102,37 @@ def locate(key: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> tuple[
 
 
 def option_names(schema: type[Any], extra_keys: Collection[str]) -> list[str]:
-    """Every name that may stand after `--`, apart from nested and alias ones."""
+    """Return the names of all options, apart from nested keys and aliases."""
     return [*field_types(schema), *extra_keys]
 
 
 def unknown_key(key: str, spelled: str, schema: type[Any], extra_keys: Mapping[str, Any]) -> Problem:
-    """The problem of a key that does not exist, with the nearest one that does; `spelled` is what the user wrote."""
+    """Describe a key that does not exist and suggest a similar one.
+
+    Args:
+        key: The key.
+        spelled: What the user wrote, as in `option --key`.
+        schema: The command's config dataclass.
+        extra_keys: More top-level keys and their annotations.
+    """
     section, _, last = key.rpartition(".")
     parent = locate(section, schema, extra_keys) if section else None
     kind = strip_optional(parent[1]) if parent else None
-    if is_dataclass(kind):  # the section is right, the key in it is not
+    if is_dataclass(kind):  # the section exists, but not the key in it
         known = [f"{section}.{name}" for name in field_types(typing.cast(type[Any], kind))]
         return Problem(key, f"unknown {spelled}{did_you_mean(f'{section}.{last}', known)}")
     names = option_names(schema, extra_keys)
-    aliases = [alias for alias, ours in section_aliases("").items() if ours in names]
+    aliases = [alias for alias, name in section_aliases("").items() if name in names]
     known = [*names, *PATH_ALIASES, *aliases, "help"]
     return Problem(key, f"unknown {spelled}{did_you_mean(key.replace('-', '_'), known)}")
+
+
+def strip_optional(annotation: Any) -> Any:
+    """Return `T` for `T | None`, and other annotations unchanged."""
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        inner = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
+        return inner[0] if len(inner) == 1 else annotation
+    return annotation
 
 
 def _steps(key: str) -> list[str | int]:
@@ -133,19 +159,11 @@ def _descend(path: str, annotation: Any, steps: list[str | int]) -> tuple[str, A
     return None
 
 
-def strip_optional(annotation: Any) -> Any:
-    """`T` for `T | None`, anything else as it is."""
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        inner = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
-        return inner[0] if len(inner) == 1 else annotation
-    return annotation
-
-
 def _values_after(rest: _Lookahead, annotation: Any, *, several: bool) -> list[str]:
-    """The values of `--key value`: a boolean may stand alone and then means true, a list takes all that follow."""
+    """Take the values of `--key value`: a boolean without a value is true, and a list takes all values that follow."""
     if strip_optional(annotation) is bool:
         following = rest.peek()
-        return [next(rest)] if following is not None and following.lower() in _BOOLEAN_WORDS else ["true"]
+        return [next(rest)] if following is not None and parse_boolean(following) is not None else ["true"]
     values = [next(rest)] if rest.next_is_value() else []
     several = several and annotation == tuple[str, ...]
     while values and several and rest.next_is_value() and not _BARE_OVERRIDE.match(rest.peek() or ""):
@@ -154,7 +172,7 @@ def _values_after(rest: _Lookahead, annotation: Any, *, several: bool) -> list[s
 
 
 class _Lookahead(Iterator[str]):
-    """An iterator over words that can show the next one without taking it."""
+    """An iterator over words that can return the next word without consuming it."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = list(words)

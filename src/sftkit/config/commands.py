@@ -1,4 +1,4 @@
-"""The configuration of every command, as frozen dataclasses: the one source of YAML keys, options, help and docs."""
+"""Configuration of the commands `preprocess`, `inspect-shards` and `train`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, option
+from sftkit.config.fields import option
 from sftkit.config.schema import RUN_PANEL, DataOptions
+from sftkit.config.words import boolean_spellings
 
 _OUTPUT = "Output"
 _MODEL = "Model"
@@ -15,45 +16,44 @@ _TRACKING = "Tracking"
 _PREVIEW = "Preview"
 _BATCHES = "Batches"
 _ADAPTERS = "Adapters"
+_ONLY_TRAIN = "Used only by `train`; ignored here."
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig(DataOptions):
     """`sftkit preprocess`."""
 
-    output_dir: str = option(panel=_OUTPUT, help="Directory the shards are written to.")
-    num_dataset_shards: int = option(1, panel=_OUTPUT, help="Number of training shards.")
-    num_eval_dataset_shards: int = option(1, panel=_OUTPUT, help="Number of validation shards.")
-    overwrite: bool = option(False, panel=_OUTPUT, help="Replace the data set that `output_dir` holds.")
+    output_dir: str = option(panel=_OUTPUT, help="Directory for the shards.")
+    num_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of training shards.")
+    num_eval_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of validation shards.")
+    overwrite: bool = option(False, per_run=True, panel=_OUTPUT, help="Replace the data set in `output_dir`.")
     staging_dir: str | None = option(
         None,
         panel=_OUTPUT,
-        help="Where tokenized units are kept, for other runs to find; by default `.staging` in output_dir.",
+        help="Directory for staged units, which other runs can reuse. Default: `.staging` in output_dir.",
     )
     keep_staging: bool = option(
         False,
         panel=_OUTPUT,
-        help="Keep the tokenized units in output_dir, so that packing, mixing or sharding anew takes seconds.",
+        help="Keep the staged units in output_dir, so that packing, mixing or sharding again takes seconds.",
     )
     executor: str = option(
         "local",
         choices=("local", "ray"),
         panel=RUN_PANEL,
-        help="Who runs the work units: worker processes of this machine, or a Ray cluster (extra: ray).",
+        help="Where to run the work units: in worker processes on this machine or on a Ray cluster (extra: ray).",
     )
     ray_address: str | None = option(
         None,
         panel=RUN_PANEL,
-        help="The Ray cluster of executor=ray: auto for the one that this machine is part of, HOST:PORT, or null for "
-        "one of this machine alone, for this run.",
+        help="Ray cluster for executor=ray: auto (the cluster this machine belongs to), HOST:PORT, or null to start "
+        "one on this machine for this run.",
     )
-    dry_run: bool = option(False, panel=RUN_PANEL, help="Print the resolved config and the plan; write nothing.")
-    split_batches: bool = option(
-        False, panel=RUN_PANEL, help="Of `train`; accepted here so that one command line serves."
+    dry_run: bool = option(
+        False, per_run=True, panel=RUN_PANEL, help="Print the resolved config and the plan without writing anything."
     )
-    use_flash_attn: bool = option(
-        False, panel=RUN_PANEL, help="Of `train`; accepted here so that one command line serves."
-    )
+    split_batches: bool = option(False, panel=RUN_PANEL, help=_ONLY_TRAIN)
+    use_flash_attn: bool = option(False, panel=RUN_PANEL, help=_ONLY_TRAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,117 +61,153 @@ class InspectConfig(DataOptions):
     """`sftkit inspect-shards`."""
 
     directory: str | None = option(
-        None, panel=_PREVIEW, help="Directory of shards, or one Parquet file; the first bare argument."
+        None, panel=_PREVIEW, help="Directory of shards, or one Parquet file. Also the first positional argument."
     )
-    rows: int = option(1, panel=_PREVIEW, help="How many rows are shown.")
-    row: int | None = option(None, panel=_PREVIEW, help="Show this row of the split (the first is 0).")
-    shard: str | None = option(None, panel=_PREVIEW, help="Only this shard: its number or file name.")
-    split: str | None = option(None, panel=_PREVIEW, help="Only this split, train or validation.")
-    seed: int | None = option(None, panel=_PREVIEW, help="Show rows drawn at random with this seed.")
+    rows: int = option(1, minimum=0, panel=_PREVIEW, help="Number of rows to show.")
+    row: int | None = option(None, minimum=0, panel=_PREVIEW, help="Show the row with this index in the split, from 0.")
+    shard: str | None = option(None, panel=_PREVIEW, help="Show only this shard, given by number or file name.")
+    split: str | None = option(None, panel=_PREVIEW, help="Show only this split, train or validation.")
+    seed: int | None = option(None, panel=_PREVIEW, help="Show random rows, chosen with this seed.")
     verify: bool = option(
         False,
         panel=_PREVIEW,
-        help="Check everything that the manifest says, and name what differs; exit code 1 if any.",
+        help="Check the data set against its manifest and name all differences. The exit code is 1 if there are any.",
     )
-    search: str | None = option(None, panel=_PREVIEW, help="Show rows whose decoded text contains this.")
+    search: str | None = option(None, panel=_PREVIEW, help="Show rows whose decoded text contains this text.")
     show_whitespace: bool = option(False, panel=_PREVIEW, help="Make spaces, tabs and line ends visible.")
-    format: str = option("text", choices=("text", "json"), panel=_PREVIEW, help="How the report is printed.")
+    format: str = option("text", choices=("text", "json"), panel=_PREVIEW, help="Format of the report.")
     audit: bool = option(
-        False, panel=_PREVIEW, help="Check every row instead of showing some: masks, special tokens, cuts, duplicates."
+        False,
+        panel=_PREVIEW,
+        help="Check every row instead of showing some: masks, special tokens, truncation, duplicates.",
     )
     fail_on: str | None = option(
         None,
         choices=("error", "warning"),
         panel=_PREVIEW,
-        help="Audit, and exit with 1 when there are findings of this level or worse; without it, findings exit with 0.",
+        help="Audit, and exit with code 1 if there are findings of this level or worse. Without it, findings do not "
+        "change the exit code.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(DataOptions):
-    """`sftkit train`; every `transformers.TrainingArguments` field is accepted besides."""
+    """`sftkit train`. All fields of `transformers.TrainingArguments` are accepted too."""
 
     output_dir: str = option(panel=_OUTPUT, help="Directory for checkpoints, logs and the trained model.")
     cache_dir: str = option(
-        "~/.cache/sftkit", panel=_OUTPUT, help="Where shards built from a data config are kept between runs."
+        "~/.cache/sftkit", panel=_OUTPUT, help="Directory that keeps shards built from a data config between runs."
     )
     init_from_config: bool = option(
-        False, panel=_MODEL, help="Initialise at random a model directory that has a config and no weights."
+        False,
+        panel=_MODEL,
+        run_identity=True,
+        help="Initialize the weights at random, for a model directory that has a config but no weights.",
     )
     torch_dtype: str | None = option(
         None,
         choices=("auto", "float32", "bfloat16", "float16"),
         panel=_MODEL,
-        help="Data type the model is loaded in; float32 when not given.",
+        run_identity=True,
+        help="Data type of the model. Default: float32.",
     )
     attn_implementation: str | None = option(
-        None, panel=_MODEL, help="Attention of the model (eager, sdpa, flash_attention_2, ...)."
+        None, panel=_MODEL, help="Attention implementation (eager, sdpa, flash_attention_2, ...)."
     )
     use_flash_attn: bool = option(
-        False, panel=_MODEL, help="Flash attention where it is installed and a GPU is there, else SDPA."
+        False, panel=_MODEL, help="Use flash attention if it is installed and there is a GPU, otherwise SDPA."
     )
-    use_reentrant: bool | None = option(None, panel=_MODEL, help="Reentrant gradient checkpointing.")
+    use_reentrant: bool | None = option(None, panel=_MODEL, help="Use reentrant gradient checkpointing.")
     allow_mismatch: bool = option(
-        False, panel=_MODEL, help="Train on shards made with another tokenizer or chat template."
+        False, panel=_MODEL, help="Train on shards made with a different tokenizer or chat template."
     )
     padding_free: str = option(
         "auto",
         choices=("auto", "true", "false"),
-        words={**dict.fromkeys(FALSE_WORDS, "false"), **dict.fromkeys(TRUE_WORDS, "true")},
+        words=boolean_spellings(true="true", false="false"),
         panel=_BATCHES,
-        help="Rows of a batch laid end to end without padding; auto does so wherever the model keeps them apart.",
+        help="Concatenate the rows of a batch instead of padding them. auto: if the model keeps them separate.",
     )
     tokens_per_device_batch: int | None = option(
         None,
+        minimum=1,
         panel=_BATCHES,
-        help="Tokens in a batch of one device at most, instead of per_device_train_batch_size rows.",
+        run_identity=True,
+        help="Maximum number of tokens in a batch per device, instead of per_device_train_batch_size rows.",
     )
     shuffle_window: int = option(
         64 << 20,
+        minimum=1,
         panel=_BATCHES,
-        help="Tokens that are shuffled together, and held in memory (8 bytes each), at a time.",
+        run_identity=True,
+        help="Number of tokens to shuffle together. They are held in memory, 8 bytes each.",
     )
     split_batches: bool = option(
-        False, panel=_BATCHES, help="`per_device_train_batch_size` is then the batch of all devices together."
+        False, panel=_BATCHES, help="`per_device_train_batch_size` is the batch size of all devices together."
     )
     freeze: tuple[str, ...] = option(
-        (), panel=_MODEL, help="Parameters that are not trained: names, parts of names, or patterns with `*`."
+        (),
+        panel=_MODEL,
+        run_identity=True,
+        help="Parameters not to train: names, parts of names, or patterns with `*`.",
     )
-    use_peft: bool = option(False, panel=_ADAPTERS, help="Train LoRA adapters instead of the model (extra: peft).")
+    use_peft: bool = option(
+        False, panel=_ADAPTERS, run_identity=True, help="Train LoRA adapters instead of the model (extra: peft)."
+    )
     load_in_4bit: bool = option(
-        False, panel=_ADAPTERS, help="QLoRA: hold the frozen model in 4 bits (extra: qlora); implies use_peft."
+        False,
+        panel=_ADAPTERS,
+        run_identity=True,
+        help="QLoRA: hold the frozen model in 4 bits (extra: qlora). Implies use_peft.",
     )
-    lora_r: int = option(16, panel=_ADAPTERS, help="Rank of the adapters.")
-    lora_alpha: int = option(32, panel=_ADAPTERS, help="Scale of the adapters, over their rank.")
-    lora_dropout: float = option(0.0, panel=_ADAPTERS, help="Dropout in front of the adapters.")
+    lora_r: int = option(16, minimum=1, panel=_ADAPTERS, run_identity=True, help="Rank of the adapters.")
+    lora_alpha: int = option(
+        32,
+        minimum=1,
+        panel=_ADAPTERS,
+        run_identity=True,
+        help="Scale of the adapters: their output is multiplied by lora_alpha / lora_r.",
+    )
+    lora_dropout: float = option(
+        0.0, panel=_ADAPTERS, run_identity=True, help="Dropout before the adapters, as a probability."
+    )
     lora_target_modules: tuple[str, ...] = option(
-        ("all-linear",), panel=_ADAPTERS, help="Modules that get an adapter; all-linear: every linear one but the head."
+        ("all-linear",),
+        panel=_ADAPTERS,
+        run_identity=True,
+        help="Modules that get an adapter. all-linear: all linear modules except the output head.",
     )
     lora_modules_to_save: tuple[str, ...] = option(
-        (), panel=_ADAPTERS, help="Modules that are trained as a whole and saved with the adapters."
+        (), panel=_ADAPTERS, run_identity=True, help="Modules to train in full and save with the adapters."
     )
     merge_lora: bool = option(
-        False, panel=_ADAPTERS, help="Save the model with its adapters merged into it, besides the adapters."
+        False, panel=_ADAPTERS, help="Save the model with merged adapters, in addition to the adapters."
     )
     sample_prompts: tuple[str, ...] = option(
-        (), literal=True, panel=_TRACKING, help="Prompts that the model answers while it trains, to be looked at."
+        (), literal=True, panel=_TRACKING, help="Prompts that the model answers during training, for inspection."
     )
-    sample_steps: int = option(100, panel=_TRACKING, help="The model answers sample_prompts every so many steps.")
-    sample_max_new_tokens: int = option(64, panel=_TRACKING, help="Longest answer to a sample prompt, in tokens.")
+    sample_steps: int = option(
+        100, minimum=1, panel=_TRACKING, help="Number of steps between answers to sample_prompts."
+    )
+    sample_max_new_tokens: int = option(
+        64, minimum=1, panel=_TRACKING, help="Maximum length of an answer to a sample prompt, in tokens."
+    )
     include_tokens_per_second: bool = option(
-        False, panel=_TRACKING, help="Accepted for older command lines: tokens per second are always logged."
+        False, panel=_TRACKING, help="Accepted for compatibility and ignored: tokens per second are always logged."
     )
     aim_repo: str | None = option(None, panel=_TRACKING, help="Aim repository to log to (extra: aim).")
-    experiment: str | None = option(None, panel=_TRACKING, help="Aim experiment name.")
+    experiment: str | None = option(None, panel=_TRACKING, help="Name of the Aim experiment.")
     training_arguments: Mapping[str, Any] = option(
-        factory=dict, panel=RUN_PANEL, help="`transformers.TrainingArguments` fields, also as options of their own."
+        factory=dict,
+        panel=RUN_PANEL,
+        help="Fields of `transformers.TrainingArguments`. Each is also an option of its own.",
     )
 
 
 def to_preprocess_config(options: DataOptions, output_dir: str) -> PreprocessConfig:
-    """The same data, tokenizer and rules as a config of `preprocess`, for the commands that build what they need.
+    """Return a `preprocess` config with the same shared keys, for commands that build shards themselves.
 
-    Training may stream shards; they are made of the whole data set all the same.
+    `dataprocessor.streaming` is turned off: it concerns only how `train` reads the shards.
     """
     shared = {field.name: getattr(options, field.name) for field in fields(DataOptions)}
     shared["dataprocessor"] = replace(options.dataprocessor, streaming=False)

@@ -1,25 +1,60 @@
-"""A config that a run was resolved to, given back as a config: the `config` of a manifest, or the manifest itself."""
+"""Reading one YAML or JSON config file into plain data, and rejecting everything that a config cannot contain."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-_DEEPEST = 100
-_MOST_VALUES = 1_000_000
-"""Aliases (`*name`) can make a billion values of a few lines, and lists that hold themselves."""
+from sftkit.core.error_text import first_line
+from sftkit.errors import ConfigError
+from sftkit.sample import sample_path
+
+_MAX_DEPTH = 100
+_MAX_VALUES = 1_000_000
+"""YAML aliases (`*name`) can expand a few lines to a billion values, or make a list contain itself."""
+
+
+def read_config_file(path: str) -> dict[str, Any]:
+    """Read a YAML or JSON config file as plain data.
+
+    Raises:
+        ConfigError: The file is missing, unreadable or malformed. The message names line and column if known.
+    """
+    try:
+        text = Path(sample_path(path)).expanduser().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
+    try:
+        data = read_json(text) if path.endswith(".json") else read_yaml(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"{path}:{_yaml_problem(error)}") from None
+    except yaml.YAMLError as error:
+        kind = "JSON" if path.endswith(".json") else "YAML"
+        raise ConfigError(f"{path}: not valid {kind}: {first_line(error)}") from None
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a config file must hold keys and values")
+    return {str(key): value for key, value in data.items()}
 
 
 def read_yaml(text: str) -> Any:
-    """Plain data of a YAML document: keys and values, lists, texts, numbers, truth values and nulls.
+    """Read a YAML document: mappings, lists, text, numbers, booleans and nulls.
 
     Raises:
-        yaml.YAMLError: it is not well-formed, names a key twice, or holds anything else; the error knows line and
-            column where there is a place.
+        yaml.YAMLError: The document is malformed, repeats a key or contains other types. The error has a line and
+            column if there is one.
+
+    Example:
+        >>> read_yaml("{rate: 1e-5, day: 2024-01-31}")
+        {'rate': 1e-05, 'day': '2024-01-31'}
     """
     try:
         data = yaml.load(text, Loader=_ConfigLoader)
@@ -30,11 +65,11 @@ def read_yaml(text: str) -> Any:
 
 
 def read_json(text: str) -> Any:
-    """Plain data of a JSON document.
+    """Read a JSON document.
 
     Raises:
-        json.JSONDecodeError: it is not well-formed.
-        yaml.YAMLError: it is nested too deep, or holds a number of thousands of digits.
+        json.JSONDecodeError: The document is malformed.
+        yaml.YAMLError: The document is nested too deep, or contains a number with thousands of digits.
     """
     try:
         data = json.loads(text)
@@ -49,34 +84,35 @@ def read_json(text: str) -> Any:
 
 
 def check_plain_data(data: Any) -> None:
-    """Look through all of a config file's data.
+    """Check the data of a config file, without recursion.
 
     Raises:
-        yaml.YAMLError: it is nested too deep (or without end), is too much, or holds what no config does.
+        yaml.YAMLError: The data is nested too deep (or endlessly), too large, or contains a type that configs do not
+            have.
     """
-    left = [(data, 0)]
+    pending = [(data, 0)]
     count = 0
-    while left:
-        value, depth = left.pop()
+    while pending:
+        value, depth = pending.pop()
         count += 1
-        if depth > _DEEPEST:
-            raise yaml.YAMLError(f"nested more than {_DEEPEST} levels deep, or an alias (*) that refers to itself")
-        if count > _MOST_VALUES:
-            raise yaml.YAMLError(f"more than {_MOST_VALUES:,} values, with what aliases (*) stand for")
+        if depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {_MAX_DEPTH} levels deep, or an alias (*) that refers to itself")
+        if count > _MAX_VALUES:
+            raise yaml.YAMLError(f"more than {_MAX_VALUES:,} values after aliases (*) are expanded")
         if isinstance(value, dict):
             _check_keys(value)
-            left += [(each, depth + 1) for each in value.values()]
+            pending += [(item, depth + 1) for item in value.values()]
         elif isinstance(value, list):
-            left += [(each, depth + 1) for each in value]
+            pending += [(item, depth + 1) for item in value]
         elif not isinstance(value, (str, int, float, bool, type(None))):
-            raise yaml.YAMLError(f"a config holds text, numbers, lists, keys and values, and no {_tag_of(value)}")
+            raise yaml.YAMLError(f"a config cannot contain {_tag_of(value)}; use text, numbers, lists, keys and values")
 
 
 def _check_keys(section: dict[Any, Any]) -> None:
     for key in section:
         if not isinstance(key, (str, int, float)):
             shown = "null" if key is None else repr(key)
-            raise yaml.YAMLError(f"the key {shown} is no text; put it in quotes")
+            raise yaml.YAMLError(f"the key {shown} is not text; put it in quotes")
 
 
 def _tag_of(value: Any) -> str:
@@ -85,14 +121,20 @@ def _tag_of(value: Any) -> str:
     return "!!set" if isinstance(value, set) else type(value).__name__
 
 
+def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f"{mark.line + 1}:{mark.column + 1}: " if mark else " "
+    return f"{place}not valid YAML: {error.problem or error.context or 'broken structure'}"
+
+
 class _ConfigLoader(yaml.SafeLoader):
-    """Safe YAML 1.1 but for its surprises."""
+    """PyYAML's safe loader, but repeated keys are errors, dates are text, and `1e-5` is a number."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            # what PyYAML's own constructors raise on values that are not what their tag says
+            # PyYAML's constructors raise these for values that do not match their tag.
             raise yaml.constructor.ConstructorError(
                 None, None, f"a value that cannot be read as {node.tag.rpartition(':')[2]}", node.start_mark
             ) from None
@@ -103,7 +145,7 @@ class _ConfigLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen and key_node.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key!r} appears twice", key_node.start_mark
                 )
             if isinstance(key, str):
                 seen.add(key)
@@ -117,26 +159,3 @@ _ConfigLoader.yaml_implicit_resolvers = {
 _ConfigLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
-
-
-# What `datasets` say already.
-_RESOLVED_INTO_DATASETS = (
-    *("config", "data_config_path", "training_data_path", "validation_data_path", "dataset_conversation_field"),
-    *("input_field_name", "output_field_name", "data_formatter_template"),
-)
-_OF_ONE_RUN = ("dry_run", "overwrite")  # leave to replace a data set was given for that run's directory alone
-_OF_A_MANIFEST = frozenset({"format_version", "fingerprint"})
-
-
-def extract_resolved_config(data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a config file says that holds a resolved config, or a manifest; None for a config that someone wrote.
-
-    A resolved config is known by its key `config`, which no file says of itself. Nothing in it refers to anything any
-    more: a `${` in it is text.
-    """
-    config = data.get("config")
-    if set(data) >= _OF_A_MANIFEST and isinstance(config, Mapping):
-        data = {str(key): value for key, value in config.items()}
-    if "config" not in data or not data.get("datasets"):
-        return None
-    return {key: value for key, value in data.items() if key not in (*_RESOLVED_INTO_DATASETS, *_OF_ONE_RUN)}

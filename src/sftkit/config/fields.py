@@ -1,109 +1,96 @@
-"""How a config field is declared: one place gives its default, help, aliases and reading rules."""
+"""Declaration of config fields: one call of `option` defines the default of a key and everything else about it."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-TRUE_WORDS = ("true", "yes", "on", "1")
-FALSE_WORDS = ("false", "no", "off", "0")
-"""How YAML files and shells say true and false, in lower case."""
-
-_HELP = "help"
-_CHOICES = "choices"
-_LITERAL = "literal"
-_PANEL = "panel"
-_PLUGINS = "plugins"
-_REQUIRED = "required"
-_WORDS = "words"
+_METADATA_KEY = "sftkit_option"
 
 
-def option(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    factory: Any = dataclasses.MISSING,
-    choices: Sequence[str] = (),
-    plugins: str = "",
-    words: Mapping[str, str] = MappingProxyType({}),
-    literal: bool = False,
-    panel: str = "Options",
-) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class OptionInfo:
+    """What `option` declares about a config field, besides its type and default."""
+
+    help: str
+    """One sentence for `--help` and the reference."""
+    panel: str = "Options"
+    """Heading under which `--help` lists the option."""
+    choices: tuple[str, ...] = ()
+    """Allowed values of a text field; empty if any text is allowed."""
+    plugins: str = ""
+    """Entry point group (without `sftkit.`) whose names are allowed besides `choices`."""
+    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Other spellings of some choices, in lower case, such as `false` for `none`."""
+    minimum: float | None = None
+    maximum: float | None = None
+    literal: bool = False
+    """The text is a template: `${...}` in it is not an interpolation."""
+    secret: bool = False
+    """The value may contain credentials. It is neither shown nor written to a manifest."""
+    trusted_only: bool = False
+    """A data config must not set this key, because a data config may come from an untrusted source."""
+    shorthand_for: str = ""
+    """Key of the data config that this key is a short form of. A resolved config contains that key instead."""
+    per_run: bool = False
+    """The key applies to one run only. It is ignored when a manifest is used as a config."""
+    changes_rows: bool = False
+    """The key changes how rows are tokenized, so it is part of the keys of staged units."""
+    run_identity: bool = False
+    """The key changes the losses of a training run, so it is part of the run's identity in checkpoints."""
+
+
+def option(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MISSING, **info: Any) -> Any:
     """Declare a config field.
 
     Args:
-        default: value when nothing is said; leave out (and `factory` too) for a key that must be given.
-        help: one sentence for `--help` and the docs.
-        factory: makes the default, for containers.
-        choices: the allowed values of a string field.
-        plugins: entry point group (without `sftkit.`) whose names are allowed besides `choices`.
-        words: other words, in lower case, for some of them (`false` for none).
-        literal: the text is a template; `${...}` in it is text, not an OmegaConf interpolation.
-        panel: heading under which `--help` lists the option.
+        default: Value of a key that is not set. A key without `default` and `factory` is required.
+        factory: Returns the default, for mutable values.
+        **info: Fields of `OptionInfo`; `help` is required.
+
+    Example:
+        >>> @dataclass
+        ... class Config:
+        ...     rows: int = option(1, minimum=0, help="Number of rows.")
+        >>> [field] = dataclasses.fields(Config)
+        >>> option_info(field).minimum
+        0
     """
-    metadata: dict[str, Any] = {
-        _HELP: help,
-        _CHOICES: tuple(choices),
-        _PLUGINS: plugins,
-        _WORDS: words,
-        _LITERAL: literal,
-        _PANEL: panel,
-    }
+    metadata = {_METADATA_KEY: OptionInfo(**info)}
     if factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     if default is not dataclasses.MISSING:
         return dataclasses.field(default=default, metadata=metadata)
-    # Required keys still need a default so that a subclass may add optional ones before them.
-    return dataclasses.field(metadata=metadata | {_REQUIRED: True})
+    return dataclasses.field(metadata=metadata)
 
 
-def help_of(field: dataclasses.Field[Any]) -> str:
-    """The help sentence of a field ("" where none was given)."""
-    return str(field.metadata.get(_HELP, ""))
+def option_info(field: dataclasses.Field[Any]) -> OptionInfo:
+    """Return what `option` declares about a field; the defaults for a field declared without it."""
+    info: OptionInfo = field.metadata.get(_METADATA_KEY, OptionInfo(help=""))
+    return info
 
 
-def choices_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
-    """The allowed values of a field, () when it is free."""
-    return tuple(field.metadata.get(_CHOICES, ()))
+def keys_where(schema: type[Any], condition: Callable[[OptionInfo], object]) -> tuple[str, ...]:
+    """Return the keys of a config dataclass whose declaration satisfies a condition, in order.
 
-
-def plugins_of(field: dataclasses.Field[Any]) -> str:
-    """The entry point group whose names are allowed besides the choices, "" if there is none."""
-    return str(field.metadata.get(_PLUGINS, ""))
-
-
-def words_of(field: dataclasses.Field[Any]) -> Mapping[str, str]:
-    """Other words for the allowed values of a field, in lower case."""
-    words: Mapping[str, str] = field.metadata.get(_WORDS, {})
-    return words
-
-
-def panel_of(field: dataclasses.Field[Any]) -> str:
-    """The `--help` heading a field stands under."""
-    return str(field.metadata.get(_PANEL, "Options"))
-
-
-def is_literal(field: dataclasses.Field[Any]) -> bool:
-    """Whether the field holds template text, in which `${...}` is not an interpolation."""
-    return bool(field.metadata.get(_LITERAL, False))
+    Example:
+        >>> from sftkit.config.schema import DataOptions
+        >>> keys_where(DataOptions, lambda info: info.secret)
+        ('storage_options',)
+    """
+    return tuple(field.name for field in dataclasses.fields(schema) if condition(option_info(field)))
 
 
 def is_required(field: dataclasses.Field[Any]) -> bool:
-    """Whether the field has no default."""
+    """Whether a field has no default."""
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for the closest known name, or `""` when nothing comes close."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
-
-
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The default value of a field; `None` for a required one."""
+    """Return the default value of a field; None for a required one."""
     if field.default is not dataclasses.MISSING:
         return field.default
     if field.default_factory is not dataclasses.MISSING:
@@ -111,8 +98,19 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     return None
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the most similar known name, for error messages; an empty text if none is similar.
+
+    Example:
+        >>> did_you_mean("max_lenght", ["max_length", "columns"])
+        " (did you mean 'max_length'?)"
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
 def to_plain_data(config: Any) -> Any:
-    """A config dataclass as plain dicts and lists (JSON-ready), in field order."""
+    """Convert a config dataclass, or any value in one, to dicts and lists that JSON can represent."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: to_plain_data(getattr(config, field.name)) for field in dataclasses.fields(config)}
     if isinstance(config, Mapping):

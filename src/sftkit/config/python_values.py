@@ -1,4 +1,4 @@
-"""Python values -> a command's configuration, merged with config files as a command line is."""
+"""Loading a command's configuration from Python values, merged with config files like a command line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
+from omegaconf import DictConfig
+from omegaconf.errors import UnsupportedValueType
 
 from sftkit.config.binding import Problem, bind_config, describe_value
 from sftkit.config.command_line import locate, unknown_key
 from sftkit.config.fields import default_of, is_required
-from sftkit.config.loading import bind_merged, escape, merge_files
+from sftkit.config.merging import EXTRA_KEYS_FIELD, bind_merged, escape, merge_files, set_value
 from sftkit.errors import ConfigError
 
 T = TypeVar("T")
@@ -32,15 +32,16 @@ def load_values(
     """Load a command's configuration from Python values, merged as `load_config` merges files and a command line.
 
     Args:
-        schema: the command's config dataclass.
-        config: an instance of it, the path of a config file, or several paths; later files win.
-        values: keys and their values, which win over `config`. A key may be dotted (`dataprocessor.seed`). A mapping
-            is merged into what `config` holds, anything else replaces it. Text is literal: `${` refers to nothing.
-        extra_keys: as for `load_config`.
-        check_extra: as for `load_config`.
+        schema: The command's config dataclass.
+        config: An instance of it, the path of a config file, or several paths; later files take precedence.
+        values: Keys and their values, which take precedence over `config`. A key may be dotted
+            (`dataprocessor.seed`). A mapping is merged into what `config` holds, anything else replaces it. Text is
+            literal: `${` refers to nothing.
+        extra_keys: As for `load_config`.
+        check_extra: As for `load_config`.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: The configuration is invalid. The error lists all problems.
 
     Example:
         >>> from sftkit.config.commands import PreprocessConfig
@@ -48,19 +49,19 @@ def load_values(
         4096
     """
     extra_keys = extra_keys or {}
-    values = {key: _plain(value) for key, value in values.items()}
+    values = {key: _to_plain(value) for key, value in values.items()}
     data_config = values.get("data_config_path")
     if isinstance(config, schema):
-        given = _values_set(config)
+        given = _changed_values(config)
         if data_config is None and not given.get("datasets"):
             data_config = given.get("data_config_path")
         if not values and data_config is None:
             problems: list[Problem] = []
             bound = bind_config(schema, given, problems)
-            return _checked(bound, problems, [], check_extra(given.get("training_arguments") or {}))
+            return _checked(bound, problems, [], check_extra(given.get(EXTRA_KEYS_FIELD) or {}))
         merged = merge_files((), data_config, given)
     else:
-        paths = _paths_of(config, schema)
+        paths = _config_paths(config, schema)
         values |= {"config": paths} if paths else {}
         merged = merge_files(paths, data_config)
     unknown = _set_values(merged, values, schema, extra_keys)
@@ -78,54 +79,49 @@ def _checked(config: T | None, problems: list[Problem], before: list[str], after
 def _set_values(
     merged: DictConfig, values: Mapping[str, Any], schema: type[Any], extra_keys: Mapping[str, Any]
 ) -> list[str]:
-    """Write values into the merged config; returns a message for each that cannot be."""
+    """Set values in the merged config; returns a message for each that cannot be set."""
     problems: list[str] = []
     for key, value in values.items():
         located = locate(key, schema, extra_keys)
         if located is None:
             problems.append(unknown_key(key, f"key {key!r}", schema, extra_keys).message)
             continue
-        path = located[0]
-        head = path.split("[")[0]
         try:
-            if head != path and OmegaConf.select(merged, head) is None:
-                raise IndexError  # OmegaConf would turn the list into a mapping
-            OmegaConf.update(merged, path, escape(value, literal=True), force_add=True)
+            if not set_value(merged, located[0], escape(value, literal=True)):
+                problems.append(f"{key} cannot be set: the config has no such entry")
         except UnsupportedValueType:
             problems.append(f"{key} cannot be {describe_value(value)}: give text, numbers, lists, or keys and values")
-        except (OmegaConfBaseException, IndexError, AttributeError, TypeError, AssertionError):
-            problems.append(f"{key} cannot be set: the config has no such entry")
     return problems
 
 
-def _values_set(config: Any) -> dict[str, Any]:
-    """The fields of a config object that differ from their defaults, as plain values."""
+def _changed_values(config: Any) -> dict[str, Any]:
+    """Return the fields of a config object that differ from their defaults, as plain values."""
     return {
-        field.name: _plain(getattr(config, field.name))
+        field.name: _to_plain(getattr(config, field.name))
         for field in dataclasses.fields(config)
         if is_required(field) or getattr(config, field.name) != default_of(field)
     }
 
 
-def _plain(value: Any) -> Any:
-    """A Python value as a config file would give it: dataclasses as mappings, paths as text, tuples as lists."""
+def _to_plain(value: Any) -> Any:
+    """Convert a Python value to what a config file would hold: dataclasses to mappings, paths to text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: _to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, (bool, int, float)):
         return value
-    if isinstance(value, numbers.Integral):  # those of numpy
+    if isinstance(value, numbers.Integral):  # NumPy integers
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
 
 
-def _paths_of(config: object, schema: type[Any]) -> list[str]:
-    """The config files that are given in place of a config object."""
+def _config_paths(config: object, schema: type[Any]) -> list[str]:
+    """Return the paths of config files that were passed instead of a config object."""
     if config is None:
         return []
     paths = [config] if isinstance(config, (str, os.PathLike)) else config

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from sftkit.config.fields import to_plain_data
+from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.sources.source_file import Range
@@ -38,18 +38,8 @@ TOKENIZER_LIMITS = "limits"
 
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
-ROW_OPTIONS = (
-    "response_template",
-    "instruction_template",
-    "dataset_text_field",
-    "max_seq_length",
-    "train_on",
-    "reasoning",
-    "chat_template_kwargs",
-    "special_tokens_in_content",
-    "max_row_bytes",
-)
-"""Options that change rows, besides `overflow` where there is a `max_seq_length`."""
+ROW_OPTIONS = tuple(key for key in keys_where(DataOptions, lambda info: info.changes_rows) if key != "overflow")
+"""Options that change rows. `overflow` is one of them only if there is a `max_seq_length`."""
 
 
 def unit_keys(

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import yaml
 
 from sftkit.config.binding import describe_value
-from sftkit.config.fields import FALSE_WORDS, TRUE_WORDS, did_you_mean
+from sftkit.config.fields import did_you_mean
+from sftkit.config.words import is_null_word, parse_boolean
 from sftkit.training.arguments.argument_fields import TrainingArgument, union_members
 
-_NULL_WORDS = frozenset({"null", "none", "~", ""})
 _MOST_NAMED_CHOICES = 12
 
 # The Trainer takes more here than transformers' annotations say.
@@ -65,7 +65,7 @@ def _convert(field: TrainingArgument, value: Any) -> Any:
     if field.choices:
         return _choice(field, value, optional=NoneType in members)
     is_list_of_names = field.name == "report_to"  # "none" is one of the names
-    if NoneType in members and (value is None or (_is_null_word(value) and not is_list_of_names)):
+    if NoneType in members and (value is None or (is_null_word(value) and not is_list_of_names)):
         return None
     if value is None:
         raise _WrongTypeError(_expected(members))
@@ -86,10 +86,6 @@ def _convert(field: TrainingArgument, value: Any) -> Any:
         raise _WrongTypeError(_expected(members)) from None
 
 
-def _is_null_word(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().lower() in _NULL_WORDS
-
-
 def _is_text(member: Any) -> bool:
     return isinstance(member, type) and issubclass(member, str)
 
@@ -97,7 +93,7 @@ def _is_text(member: Any) -> bool:
 def _choice(field: TrainingArgument, value: Any, *, optional: bool) -> Any:
     if value is False and "no" in field.choices:
         return "no"  # YAML reads a bare `no` as false
-    if optional and (value is None or _is_null_word(str(value))):
+    if optional and (value is None or is_null_word(str(value))):
         return None
     text = str(value).strip()
     for candidate in (text, text.lower()):
@@ -111,10 +107,10 @@ def _choice(field: TrainingArgument, value: Any, *, optional: bool) -> Any:
 
 
 def _boolean(_: Any, value: Any) -> bool:
-    word = str(value).strip().lower()
-    if word in TRUE_WORDS or word in FALSE_WORDS:
-        return word in TRUE_WORDS
-    raise _WrongTypeError
+    boolean = parse_boolean(value)
+    if boolean is None:
+        raise _WrongTypeError
+    return boolean
 
 
 def _literal(kind: Any, value: Any) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftkit.config.words import FALSE_WORDS, TRUE_WORDS
 from sftkit.errors import TrainingError
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.checkpoints.seal import (
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NONE = ("false", "no", "none")
-_LAST = ("true", "yes", "last", "latest")
+_NONE = (*FALSE_WORDS, "none")
+_LAST = (*TRUE_WORDS, "last", "latest")
 
 
 @dataclass(frozen=True)

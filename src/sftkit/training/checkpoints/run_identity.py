@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
-from sftkit.config.fields import to_plain_data
+from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.core.splits import TRAIN
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.files import file_size
@@ -21,11 +21,7 @@ from sftkit.storage.files import file_size
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-_CONFIG_FIELDS = (
-    *("model_name_or_path", "init_from_config", "torch_dtype", "add_special_tokens", "max_seq_length", "overflow"),
-    *("tokens_per_device_batch", "shuffle_window", "freeze", "use_peft", "load_in_4bit", "lora_r", "lora_alpha"),
-    *("lora_dropout", "lora_target_modules", "lora_modules_to_save"),
-)
+_CONFIG_FIELDS = keys_where(TrainConfig, lambda info: info.run_identity)
 _TRAINER_FIELDS = (
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "adam_beta1"),
     *("adam_beta2", "adam_epsilon", "optim", "optim_args", "optim_target_modules", "max_grad_norm", "max_steps"),

@@ -1,0 +1,198 @@
+"""Merging config files with OmegaConf and binding the result to a config dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
+
+from sftkit.config.aliases import PATH_ALIASES
+from sftkit.config.binding import Problem, bind_config, field_types, section_aliases
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.config_files import read_config_file
+from sftkit.config.fields import keys_where
+from sftkit.config.schema import DataOptions, ProcessorConfig
+from sftkit.core.error_text import first_line
+from sftkit.errors import ConfigError
+
+T = TypeVar("T")
+
+EXTRA_KEYS_FIELD = "training_arguments"
+"""Key that receives extra top-level keys: those that are not fields of the config dataclass."""
+
+# Keys whose text is a template, in which `${` is text. `template` is a handler argument.
+_LITERAL_KEYS = frozenset(
+    {key for schema in (ProcessorConfig, TrainConfig) for key in keys_where(schema, lambda info: info.literal)}
+    | {"template"}
+)
+# `${other.key}`, or one of OmegaConf's own resolvers such as `${oc.env:HOME}`.
+_INTERPOLATION = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
+
+_COMMAND_KEYS = {
+    field.name for schema in (PreprocessConfig, InspectConfig, TrainConfig) for field in dataclasses.fields(schema)
+}
+_NOT_IN_DATA_CONFIGS = _COMMAND_KEYS - set(keys_where(DataOptions, lambda info: not info.trusted_only))
+_NOT_REPEATED = keys_where(PreprocessConfig, lambda info: info.shorthand_for or info.per_run)
+_MANIFEST_KEYS = frozenset({"format_version", "fingerprint"})
+
+
+def merge_files(
+    paths: Sequence[str], data_config: str | None, given: Mapping[str, Any] = MappingProxyType({})
+) -> DictConfig:
+    """Merge a data config, config files and the values of a config object; later ones take precedence.
+
+    Args:
+        paths: The config files, in order.
+        data_config: Path of the data config. If None, the config files may name one.
+        given: Plain values of a config object. They are final: `${` in them is text, and they name no further files.
+
+    Raises:
+        ConfigError: A file cannot be read or merged.
+    """
+    files: list[tuple[str, dict[str, Any]]] = []
+    resolved: set[str] = set()
+    merged: dict[str, Any] = {}
+    for path in paths:
+        content = read_config_file(path)
+        data = extract_resolved_config(content)
+        resolved |= set() if data is None else {path}
+        files.append((path, _apply_aliases(content) if data is None else data))
+        merged |= files[-1][1]
+    if given:
+        files.append(("the config object", dict(given)))
+        resolved.add("the config object")
+    elif data_config is None:
+        data_config = merged.get("data_config_path")
+    if data_config is not None:
+        data = _apply_aliases(read_config_file(str(data_config)))
+        _check_data_config(str(data_config), data)
+        twice = [path for path, other in files if "datasets" in other and "datasets" in data]
+        if twice:
+            raise ConfigError(f"`datasets` is set in {twice[0]} and in {data_config}; set it in only one of them")
+        files.insert(0, (str(data_config), data))
+    try:
+        escaped = (escape(data, literal=path in resolved) for path, data in files)
+        result = OmegaConf.merge(*map(OmegaConf.create, escaped), OmegaConf.create({}))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config files cannot be merged: {first_line(error)}") from None
+    assert isinstance(result, DictConfig)
+    return result
+
+
+def bind_merged(
+    schema: type[T], merged: DictConfig, extra_keys: Mapping[str, Any]
+) -> tuple[T | None, list[Problem], Mapping[str, Any]]:
+    """Bind a merged config to its dataclass.
+
+    Returns:
+        The config (None if it is invalid), its problems, and the values of its extra keys.
+
+    Raises:
+        ConfigError: A value refers to a key that does not exist.
+    """
+    try:
+        data = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a config"
+        raise ConfigError(f"{key} refers to a key or variable that cannot be found: {first_line(error)}") from None
+    assert isinstance(data, dict)
+    plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
+    problems: list[Problem] = []
+    return bind_config(schema, plain, problems), problems, plain.get(EXTRA_KEYS_FIELD) or {}
+
+
+def extract_resolved_config(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config to repeat from a manifest or a resolved config; None for a config that a user wrote.
+
+    A resolved config is recognized by its key `config`, which users cannot set in a file. Its values are final: `${`
+    in them is text.
+    """
+    config = data.get("config")
+    if set(data) >= _MANIFEST_KEYS and isinstance(config, Mapping):
+        data = {str(key): value for key, value in config.items()}
+    if "config" not in data or not data.get("datasets"):
+        return None
+    return {key: value for key, value in data.items() if key not in _NOT_REPEATED}
+
+
+def set_value(merged: DictConfig, path: str, value: Any) -> bool:
+    """Set a value in a merged config.
+
+    Args:
+        merged: The config to change.
+        path: Dotted path, with list indices in brackets.
+        value: Plain data, already escaped.
+
+    Returns:
+        Whether the path exists, apart from its last key.
+
+    Raises:
+        UnsupportedValueType: The value is not plain data.
+    """
+    head = path.split("[")[0]
+    try:
+        if head != path and OmegaConf.select(merged, head) is None:
+            return False  # OmegaConf would create a mapping in place of the list
+        OmegaConf.update(merged, path, value, force_add=True)
+    except UnsupportedValueType:
+        raise
+    except (OmegaConfBaseException, IndexError, AttributeError, TypeError, AssertionError):
+        return False
+    return True
+
+
+def escape(data: Any, *, literal: bool = False) -> Any:
+    """Escape every `${` that is not an interpolation, or all of them if `literal`, so that OmegaConf keeps it."""
+    if isinstance(data, Mapping):
+        return {key: escape(value, literal=literal or key in _LITERAL_KEYS) for key, value in data.items()}
+    if isinstance(data, list):
+        return [escape(value, literal=literal) for value in data]
+    if not isinstance(data, str) or "${" not in data:
+        return data
+
+    def escaped(match: re.Match[str]) -> str:
+        if not literal and _INTERPOLATION.match(data, match.end(1)):
+            return match[0]
+        # OmegaConf reads n backslashes before `${` as n // 2 of them, and as an escape if n is odd.
+        return match[1] * 2 + "\\${"
+
+    return re.sub(r"(\\*)\$\{", escaped, data)
+
+
+def _check_data_config(path: str, data: Mapping[str, Any]) -> None:
+    """Reject keys of a data config that control the run: the file may come from an untrusted source."""
+    key = next((key for key in data if key in _NOT_IN_DATA_CONFIGS), None)
+    if key is not None:
+        raise ConfigError(f"{path}: a data config cannot set {key}; set it as an option or in a --config file")
+
+
+def _apply_aliases(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename top-level aliases to their keys, so that values of files and of the command line meet under one key."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key.replace("-", "_") if "-" in key else key
+        name = section_aliases("").get(name, name)
+        section, _, inner = PATH_ALIASES.get(name, "").partition(".")
+        if inner:
+            result.setdefault(section, {})
+            result[section] = {**result[section], inner: value}
+        elif isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+            result[name] = {**result[name], **value}
+        else:
+            result[name] = value
+    return result
+
+
+def _gather_extra_keys(data: dict[str, Any], schema: type[Any], extra_keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Move extra top-level keys into `training_arguments`."""
+    fields = field_types(schema)
+    extra = {key: value for key, value in data.items() if key not in fields and key in extra_keys}
+    if not extra:
+        return data
+    rest = {key: value for key, value in data.items() if key not in extra}
+    return rest | {EXTRA_KEYS_FIELD: {**(rest.get(EXTRA_KEYS_FIELD) or {}), **extra}}
