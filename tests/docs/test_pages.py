@@ -45,5 +45,5 @@ def test_modules_that_are_named_exist(page: Path) -> None:
 
 
 def test_the_site_has_every_page() -> None:
-    nav = re.findall(r"^ *- ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    nav = re.findall(r"^ *- (?:\w+: )?([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(nav) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
