@@ -20,6 +20,7 @@ SHARED = frozenset({"config", "core", "errors", "sample", "sandbox", "storage"})
 """What every package may import."""
 
 COMMAND_LINE = frozenset({"cli", "__main__"})
+PYTHON_API = frozenset({"api", "__init__"})
 NAMED_TYPES = {"handlers": "sftkit.tokenization.chat_tokenizer.ChatTokenizer"}
 """A type of another stage that a stage may name, for the type checker only: handlers are bound to a chat tokenizer."""
 
@@ -105,14 +106,20 @@ def test_only_the_command_line_knows_rich_and_typer() -> None:
     assert violations(None, lambda path: top_level(imports(path)) & {"rich", "typer", "click"}) == {}
 
 
+def test_only_the_command_line_knows_the_python_api() -> None:
+    packages = {package_of(path) for path in modules()} - COMMAND_LINE - PYTHON_API
+    assert violations(packages, lambda path: own_imports(path) & PYTHON_API) == {}
+
+
 def test_only_the_command_line_knows_the_command_line() -> None:
     assert violations(None, lambda path: own_imports(path) & COMMAND_LINE) == {}
 
 
 def test_heavy_packages_are_imported_where_they_are_needed() -> None:
-    # `training` may import them at once: `train` alone reaches it, which the processes below hold.
+    # `training` may import them at once, for only `train` reaches it, and so may what gives shards to torch.
     packages = {package_of(path) for path in modules()} - {"training"}
-    assert violations(packages, lambda path: top_level(imports(path, at_module_level=True)) & HEAVY) == {}
+    found = violations(packages, lambda path: top_level(imports(path, at_module_level=True)) & HEAVY)
+    assert found == {"api/torch_data.py": {"torch"}}
 
 
 def dependencies(folder: Path) -> dict[str, set[str]]:

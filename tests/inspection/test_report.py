@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sftkit.cli.console.show_report import print_report, report_json
+from sftkit.cli.console.show_report import print_inspection, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.core.escape import escape_to_one_line, terminal_safe_json, visible_parts
 from sftkit.inspection.report import inspect_shards
@@ -25,7 +25,7 @@ def printed(
     config = InspectConfig(tokenizer_name_or_path=name, **options)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=colour, width=width, color_system="truecolor" if colour else None)
-    print_report(inspect_shards(config, open_shards(str(path))), config, console)
+    print_inspection(inspect_shards(config, open_shards(str(path))), config, console)
     return stream.getvalue()
 
 

@@ -128,6 +128,6 @@ def _config_paths(config: object, schema: type[Any]) -> list[str]:
     if isinstance(paths, (list, tuple)) and all(isinstance(path, (str, os.PathLike)) for path in paths):
         return [os.fspath(path) for path in paths]
     raise ConfigError(
-        f"config must be a {schema.__name__}, the path of a config file or a list of paths, "
+        f"`config` must be a {schema.__name__}, the path of a config file or a list of paths, "
         f"not {describe_value(config)}"
     )

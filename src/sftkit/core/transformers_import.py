@@ -11,6 +11,23 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
+_without_torch = False
+
+
+def leave_out_torch() -> None:
+    """Make `import_transformers` import transformers without torch, from now on in this process."""
+    global _without_torch
+    _without_torch = True
+
+
+def import_transformers() -> None:
+    """Import transformers the way this process wants it: without torch after `leave_out_torch`, else as usual.
+
+    Commands leave torch out. In a process of somebody else, who may train next, transformers must find it.
+    """
+    if _without_torch:
+        import_transformers_without_torch()
+
 
 def import_transformers_without_torch() -> None:
     """Import transformers as if torch were not installed. Once done, it stays so for the life of this process.

@@ -10,6 +10,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from multiprocessing.connection import wait as wait_for_sentinels
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from sftkit.execution.processes import START_METHOD, deferred_interrupts
@@ -48,19 +49,33 @@ def rare_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
+_python: Any = multiprocessing.get_context(START_METHOD)
+
+
+class _Process(_python.Process):  # type: ignore[misc]  # which class it is depends on the platform
+    """A process that does not import the script that started it: a script without a guard would run once more."""
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
 class _Context(BaseContext):
     """Starts processes as Python does, and knows all that it started, also one that is dead at once."""
 
     def __init__(self) -> None:
-        self._python: Any = multiprocessing.get_context(START_METHOD)
         self._made: list[BaseProcess] = []
 
     def Process(self, *args: Any, **options: Any) -> BaseProcess:  # noqa: N802 (as the pool calls it)
-        self._made.append(self._python.Process(*args, **options))
+        self._made.append(_Process(*args, **options))
         return self._made[-1]
 
     def get_context(self, method: str | None = None) -> Any:
-        return self._python.get_context(method) if method else self._python
+        return _python.get_context(method) if method else _python
 
     def get_start_method(self, allow_none: bool = False) -> str:
         return START_METHOD

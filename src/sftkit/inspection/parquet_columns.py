@@ -99,10 +99,8 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
     text = next((name for name in text_fields if name in names and _is_text(schema.field(name).type)), None)
     if text is None:
         there = ", ".join(names) or "none"
-        raise SourceError(
-            f"{path}: has no column 'input_ids' and no text column {' or '.join(map(repr, text_fields))} "
-            f"(name another with dataset_text_field); columns there: {there}"
-        )
+        or_text = f" and no text column {' or '.join(map(repr, text_fields))} (name another with dataset_text_field)"
+        raise SourceError(f"{path}: has no column 'input_ids'{or_text if text_fields else ''}; columns there: {there}")
     return ColumnLayout(path, names, False, (), False, text)
 
 

@@ -14,7 +14,7 @@ from sftkit.config.commands import InspectConfig, to_preprocess_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import RowLog
 from sftkit.core.splits import TRAIN
-from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import DataError
 from sftkit.ordering.packing import NONE
 from sftkit.preprocessing.build import shard_columns_of
@@ -38,7 +38,7 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     Raises:
         ConfigError, SourceError, DataError, TokenizerError: as `preprocess` would.
     """
-    import_transformers_without_torch()
+    import_transformers()
     # A few rows are made before a fast engine would be loaded.
     planned = plan(replace(to_preprocess_config(config, str(scratch)), engine="reference"))
     wanted = max(SAMPLE_ROWS, config.rows, (config.row or 0) + 1)

@@ -8,7 +8,16 @@ SAMPLE_SCHEME = "sample:"
 
 
 def sample_path(location: str) -> str | Path:
-    """`sample:NAME` -> where that file of the bundled sample lies; anything else as it is."""
+    """Return the path of a file or folder of the bundled sample.
+
+    Args:
+        location: `sample:NAME`; anything else is returned unchanged.
+
+    Example:
+        >>> from sftkit import sample_path
+        >>> sample_path("sample:pairs.jsonl").is_file(), sample_path("pairs.jsonl")
+        (True, 'pairs.jsonl')
+    """
     if not location.startswith(SAMPLE_SCHEME):
         return location
     return Path(__file__).parent / location.removeprefix(SAMPLE_SCHEME)

@@ -24,9 +24,15 @@ class Footer:
     """What the footer of a Parquet file says."""
 
     path: AnyPath
-    rows: int
+    group_rows: tuple[int, ...]
+    """Rows of each row group."""
     largest_id: int | None
     """The largest of its `input_ids`, from the statistics of its row groups; None when there are no statistics."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.group_rows)
 
 
 def check_footers(shards: ShardSet) -> list[Footer]:
@@ -57,7 +63,8 @@ def read_footer(path: AnyPath) -> Footer:
     """
     with open_parquet(path) as file:
         metadata = file.metadata
-        return Footer(path, metadata.num_rows, max(_largest_ids(metadata), default=None))
+        rows = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+        return Footer(path, rows, max(_largest_ids(metadata), default=None))
 
 
 def _check_footer(path: AnyPath, recorded: ShardInfo | None) -> Footer | str:

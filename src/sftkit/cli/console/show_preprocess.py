@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sftkit.api.use_cases import PreprocessResult
 from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.text_lines import print_text
 from sftkit.config.fields import to_plain_data
@@ -121,6 +122,16 @@ def print_plan(plan: Plan, console: Console) -> None:
     for name in _shortened(_expected_files(plan)):
         console.print(Text(f"  {name}"))
     console.print("nothing was written (dry run)")
+
+
+def print_outcome(result: PreprocessResult, console: Console) -> None:
+    """Print what `preprocess` did: the plan of a dry run, what was written, or that nothing was left to do."""
+    if result.manifest is None:
+        print_plan(result.plan, console)
+    elif result.ran:
+        print_result(result.manifest, result.output_dir, console)
+    else:
+        print_text(console, Text(escape_to_one_line(f"{result.output_dir}: complete and unchanged, nothing to do")))
 
 
 def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:

@@ -10,14 +10,17 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from sftkit.audit.findings import reaches
 from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_rows import print_rows
+from sftkit.cli.console.show_verification import print_verification
 from sftkit.cli.console.text_lines import note_of, percent, print_text
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.core.escape import escape_to_one_line, terminal_safe_json
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.dataset_summary import DatasetOrigin, PackSummary, SplitSummary, Summary
+from sftkit.inspection.verify.verify_dataset import Verification
 from sftkit.shards.manifest import SourceInfo
 
 _HEADING = Style(bold=True)
@@ -28,19 +31,30 @@ _LISTED = 20
 _BAR = 30
 
 
-def report_json(report: Report) -> str:
-    """The report as one JSON document: `summary`, `rows` (with all their tokens), `notes` and `audit`."""
-    return terminal_safe_json(json.dumps(to_plain_data(report), indent=2, ensure_ascii=False))
+def print_inspection(found: Report | Verification, config: InspectConfig, console: Console) -> None:
+    """Print a report or a verification as `config.format` asks."""
+    if config.format == "json":
+        console.file.write(report_json(found) + "\n")
+    elif isinstance(found, Verification):
+        print_verification(found, console)
+    else:
+        print_report(found, config, console)
+
+
+def has_failed(found: Report | Verification, config: InspectConfig) -> bool:
+    """Whether something differs from the manifest, or the audit has findings of the level of `config.fail_on`."""
+    if isinstance(found, Verification):
+        return bool(found.differences)
+    return config.fail_on is not None and found.audit is not None and reaches(found.audit.findings, config.fail_on)
+
+
+def report_json(found: Report | Verification) -> str:
+    """A report or a verification as one JSON document; its keys are the fields of the class."""
+    return terminal_safe_json(json.dumps(to_plain_data(found), indent=2, ensure_ascii=False))
 
 
 def print_report(report: Report, config: InspectConfig, console: Console) -> None:
-    """Print a report as text, or as JSON and nothing else when `config.format` is json.
-
-    Where the console has no colour, marks tell trained tokens from the others.
-    """
-    if config.format == "json":
-        console.file.write(report_json(report) + "\n")
-        return
+    """Print a report as text. Where the console has no colour, marks tell trained tokens from the others."""
     _print_summary(report.summary, console)
     for note in report.notes:
         print_text(console, note_of(note))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
 from sftkit.cli.console.text_lines import note_of, print_text
-from sftkit.config.fields import to_plain_data
-from sftkit.core.escape import escape_to_one_line, terminal_safe_json
+from sftkit.core.escape import escape_to_one_line
 from sftkit.inspection.verify.outcome import Difference
 from sftkit.inspection.verify.verify_dataset import Verification
 
@@ -18,11 +15,6 @@ _HEADING = Style(bold=True)
 _RIGHT = Style(color="green")
 _WRONG = Style(color="red")
 _INDENT = 4
-
-
-def verification_json(found: Verification) -> str:
-    """The verification as one JSON document: `location`, `verified`, `differences` and `notes`."""
-    return terminal_safe_json(json.dumps(to_plain_data(found), indent=2, ensure_ascii=False))
 
 
 def print_verification(found: Verification, console: Console) -> None:

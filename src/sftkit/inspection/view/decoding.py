@@ -13,7 +13,7 @@ import numpy as np
 
 from sftkit.config.commands import InspectConfig
 from sftkit.core.rows import Ids, Ragged
-from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
@@ -150,7 +150,7 @@ def open_tokenizer(
     named = tokenizer_spec(config)
     if named is None and made_with is None:
         return None, ["no manifest tells which tokenizer made these ids: name it with tokenizer_name_or_path"]
-    import_transformers_without_torch()
+    import_transformers()
     if named is not None:
         tokenizer = load_tokenizer(
             replace(

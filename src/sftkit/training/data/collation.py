@@ -37,6 +37,11 @@ class CollatedBatch(dict[str, Any]):
         super().__init__(inputs)
         self.counts = counts
 
+    def to(self, device: torch.device | str) -> CollatedBatch:
+        """Copy the batch to a device."""
+        moved = {name: value.to(device) if torch.is_tensor(value) else value for name, value in self.items()}
+        return CollatedBatch(moved, self.counts)
+
 
 class Collator(Protocol):
     """Makes one micro-batch of some sequences."""
@@ -67,7 +72,7 @@ class FlatCollator:
       and `shift_labels`, both shape (1, positions), the labels predicted there.
     """
 
-    trim_head: bool
+    trim_head: bool = False
     """Whether the output head runs only at positions that predict a trained token."""
 
     boundaries: BoundaryEncoder = position_boundaries

@@ -1,0 +1,1 @@
+"""The public Python API; `sftkit` itself exports its names."""

@@ -1,0 +1,225 @@
+"""`sftkit.preprocess`, `sftkit.inspect_shards` and `sftkit.train`: what the three commands call."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.python_values import load_values
+from sftkit.core.progress import Progress, SilentProgress
+from sftkit.core.transformers_import import import_transformers
+from sftkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from sftkit.inspection.report import Report
+    from sftkit.inspection.verify.verify_dataset import Verification
+    from sftkit.preprocessing.planning import Plan
+    from sftkit.shards.manifest import Manifest
+    from sftkit.training.callbacks.listener import RunListener
+    from sftkit.training.training_report import TrainingReport
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
+ConfigFiles: TypeAlias = "StrPath | Sequence[StrPath]"
+
+
+@dataclass(frozen=True)
+class PreprocessResult:
+    """The outcome of `sftkit.preprocess`."""
+
+    output_dir: str
+    """Where the shards are: a directory or a URL."""
+
+    manifest: Manifest | None
+    """Describes the shards and accounts for every row; None after a dry run."""
+
+    ran: bool
+    """Whether rows were processed: False after a dry run, and when `output_dir` already held exactly these shards."""
+
+    plan: Plan
+    """The sources, work units and handlers of the run."""
+
+
+def preprocess(
+    config: PreprocessConfig | ConfigFiles | None = None, *, progress: Progress | None = None, **keys: Any
+) -> PreprocessResult:
+    """Turn raw data into tokenized, loss-masked, sharded Parquet; the same as `sftkit preprocess`.
+
+    Args:
+        config: a config object, or the path of a config file, or several paths; later files win.
+        progress: receives the progress of the run; without it nothing is shown.
+        **keys: keys of `sftkit preprocess` and their values, which win over `config`. Sections are mappings or config
+            objects (`datasets=[{"name": "pairs", ...}]`, `dataprocessor={"seed": 1}`).
+
+    Returns:
+        The manifest of the shards, and whether anything had to be done.
+
+    Raises:
+        ConfigError: keys or values are wrong; all of them are named.
+        SourceError: a data path cannot be found or read.
+        DataError: too many rows cannot be used, or no rows are left.
+        TokenizerError: the tokenizer or the chat template cannot be loaded or used.
+        OutputError: `output_dir` cannot be written, or holds another data set.
+
+    Example:
+        >>> import sftkit
+        >>> result = sftkit.preprocess(
+        ...     data_config_path="sample:data_config.yaml", model_name_or_path="sample:model", output_dir="out"
+        ... )
+        >>> result.ran, result.manifest.rows_written
+        (True, 640)
+    """
+    from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
+    from sftkit.preprocessing.planning import check_config, plan
+
+    settings = load_values(PreprocessConfig, config, keys)
+    check_config(settings)
+    import_transformers()
+    with open_cluster(settings) as cluster:
+        planned = plan(settings, cluster)
+        if settings.dry_run:
+            return PreprocessResult(settings.output_dir, None, False, planned)
+        existing = find_finished(planned)
+        if existing is not None:
+            output_for(planned.config).finish_cleanup()
+            return PreprocessResult(settings.output_dir, existing, False, planned)
+        return PreprocessResult(settings.output_dir, run(planned, progress or SilentProgress(), cluster), True, planned)
+
+
+@overload
+def inspect_shards(
+    directory: StrPath | None = None,
+    *,
+    verify: Literal[True],
+    config: InspectConfig | ConfigFiles | None = None,
+    progress: Progress | None = None,
+    **keys: Any,
+) -> Verification: ...
+
+
+@overload
+def inspect_shards(
+    directory: StrPath | None = None,
+    *,
+    config: None = None,
+    progress: Progress | None = None,
+    **keys: Any,
+) -> Report: ...
+
+
+@overload
+def inspect_shards(
+    directory: StrPath | None = None,
+    *,
+    config: InspectConfig | ConfigFiles,
+    progress: Progress | None = None,
+    **keys: Any,
+) -> Report | Verification: ...
+
+
+def inspect_shards(
+    directory: StrPath | None = None,
+    *,
+    config: InspectConfig | ConfigFiles | None = None,
+    progress: Progress | None = None,
+    **keys: Any,
+) -> Report | Verification:
+    """Count, show, audit or verify shards, or preview raw data; the same as `sftkit inspect-shards`.
+
+    Args:
+        directory: a directory of shards or one Parquet file. Leave it out to preview a data config.
+        config: a config object, or the path of a config file, or several paths; later files win.
+        progress: receives the progress of an audit or a verification; without it nothing is shown.
+        **keys: keys of `sftkit inspect-shards` and their values, which win over `config`.
+
+    Returns:
+        A report with counts, the rows that were asked for and, with `audit=True`, the findings. With `verify=True`, a
+        verification: what agrees with the manifest and what differs.
+
+    Raises:
+        ConfigError: keys or values are wrong or exclude each other; all of them are named.
+        SourceError: a file cannot be read, has no columns that are known, or what is asked for does not exist.
+        DataError: shards that the manifest names are missing.
+        TokenizerError: the tokenizer cannot be loaded, or a search needs one and there is none.
+
+    Example:
+        >>> import sftkit
+        >>> report = sftkit.inspect_shards("shards", rows=2)
+        >>> [(split.name, split.rows) for split in report.summary.splits]
+        [('train', 600), ('validation', 40)]
+        >>> sftkit.inspect_shards("shards", verify=True).differences
+        ()
+    """
+    from sftkit.inspection.report import inspect_shards as inspect
+    from sftkit.inspection.verify.verify_dataset import verify
+    from sftkit.preprocessing.preview import preview_shards
+    from sftkit.shards.reading import open_shards
+
+    settings = load_values(InspectConfig, config, keys if directory is None else {"directory": directory, **keys})
+    if settings.verify:
+        return verify(settings, progress)
+    is_raw = bool(settings.datasets or settings.training_data_path or settings.validation_data_path)
+    if is_raw == bool(settings.directory):
+        raise UsageError("give either a directory of shards, or a data config (data_config_path) to preview, not both")
+    if settings.directory:
+        return inspect(settings, open_shards(settings.directory, settings.storage_options), progress)
+    with tempfile.TemporaryDirectory(prefix="sftkit-preview-") as scratch:
+        return inspect(settings, preview_shards(settings, Path(scratch)), progress)
+
+
+def train(
+    config: TrainConfig | ConfigFiles | None = None,
+    *,
+    progress: Progress | None = None,
+    listener: RunListener | None = None,
+    **keys: Any,
+) -> TrainingReport:
+    """Fine-tune a model on shards, on tokenized Parquet or on a data config; the same as `sftkit train`.
+
+    Every process of a launch (`torchrun`, `accelerate launch`) calls it.
+
+    Args:
+        config: a config object, or the path of a config file, or several paths; later files win.
+        progress: receives the progress of building shards from raw data; without it nothing is shown.
+        listener: receives the steps, log events and samples of the run, in the main process.
+        **keys: keys of `sftkit train`, those of `transformers.TrainingArguments` included, and their values, which
+            win over `config`.
+
+    Returns:
+        Steps, losses, times and counts of the run.
+
+    Raises:
+        ConfigError: keys or values are wrong or exclude each other; all of them are named.
+        SourceError: a data path cannot be found or read.
+        DataError: a row cannot be used; it is named as `path:row`.
+        TokenizerError: the tokenizer or the chat template cannot be loaded or used.
+        TrainingError: the model, the arguments and the shards do not fit together, or memory runs out.
+        OutputError: `output_dir` cannot be written.
+
+    Example:
+        >>> import sftkit
+        >>> report = sftkit.train(
+        ...     training_data_path="shards", model_name_or_path="sample:model", init_from_config=True,
+        ...     output_dir="model", max_steps=10, learning_rate=1e-3, logging_steps=1, use_cpu=True,
+        ... )
+        >>> report.steps, report.last_loss < report.first_loss
+        (10, True)
+    """
+    from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
+    from sftkit.training.arguments.build_arguments import argument_problems, extra_keys, make_training_arguments
+    from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
+
+    settings = load_values(TrainConfig, config, keys, extra_keys=extra_keys(), check_extra=argument_problems)
+    check_training_data(settings)
+    silence_other_processes()
+    arguments = make_training_arguments(settings)
+    with main_process_first() as is_main:
+        shards = find_or_build_shards(settings, progress if is_main and progress is not None else SilentProgress())
+    from sftkit.training.run import train as run_training
+
+    with report_lost_processes():
+        return run_training(settings, arguments, shards, listener)
