@@ -1,4 +1,4 @@
-"""Defaults < data config < config files < command line, and what is said about mistakes."""
+"""Loading a config: precedence of command line, files and defaults, interpolation, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -52,18 +52,22 @@ def problems_of(error: pytest.ExceptionInfo[ConfigError]) -> tuple[str, ...]:
         ["max-seq-length=512"],
     ],
 )
-def test_every_way_to_write_an_option_means_the_same(argv: list[str]) -> None:
+def test_all_spellings_of_an_option_are_equivalent(argv: list[str]) -> None:
     assert preprocess(*argv).max_seq_length == 512
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("true", True), ("False", False), ("TRUE", True), ("no", False), ("1", True)]
-)
-def test_booleans_may_be_written_as_text(text: str, value: bool) -> None:
+    ("text", "value"),
+    [
+        ("true", True), ("False", False), ("TRUE", True), ("no", False), ("1", True), ("0", False), ("on", True),
+        ("off", False), ("Yes", True),
+    ],
+)  # fmt: skip
+def test_a_boolean_option_accepts_all_boolean_words(text: str, value: bool) -> None:
     assert preprocess("--overwrite", text).overwrite is value
 
 
-def test_a_boolean_option_alone_means_true_and_does_not_eat_the_next_one() -> None:
+def test_a_boolean_option_without_a_value_is_true_and_does_not_consume_the_next_option() -> None:
     config = preprocess("--overwrite", "--max_seq_length", "7", "--dry_run")
     assert (config.overwrite, config.dry_run, config.max_seq_length) == (True, True, 7)
 
@@ -73,7 +77,9 @@ def test_packing_false_is_packing_none(text: str) -> None:
     assert preprocess("--packing", text).packing == "none"
 
 
-def test_the_command_line_wins_over_files_and_later_files_over_earlier_ones(tmp_path: Path, data_config: str) -> None:
+def test_the_command_line_overrides_files_and_later_files_override_earlier_ones(
+    tmp_path: Path, data_config: str
+) -> None:
     (tmp_path / "one.yaml").write_text("max_seq_length: 1\noverflow: drop\nnum_dataset_shards: 5\n")
     (tmp_path / "two.yaml").write_text("max_seq_length: 2\noverflow: error\ndataprocessor: {seed: 9}\n")
     config = preprocess(
@@ -85,7 +91,7 @@ def test_the_command_line_wins_over_files_and_later_files_over_earlier_ones(tmp_
     assert config.dataprocessor.sampling_stopping_strategy == "first_exhausted"
 
 
-def test_list_indices_reach_into_the_data_config(data_config: str) -> None:
+def test_options_with_list_indices_change_the_data_config(data_config: str) -> None:
     config = preprocess(
         "--data_config_path", data_config, "datasets[0].sampling=0.3", "--datasets[0].shuffle", "true",
         "datasets[0].data_handlers[0].arguments.fn_kwargs.max_length=8", "datasets[0].data_paths=[x.jsonl, y.jsonl]",
@@ -95,13 +101,13 @@ def test_list_indices_reach_into_the_data_config(data_config: str) -> None:
     assert dataset.data_handlers[0].arguments["fn_kwargs"] == {"dataset_text_field": "text", "max_length": 8}
 
 
-def test_an_index_past_the_end_is_an_error_that_names_the_key(data_config: str) -> None:
+def test_a_list_index_past_the_end_is_an_error_that_names_the_key(data_config: str) -> None:
     with pytest.raises(UsageError) as error:
         preprocess("--data_config_path", data_config, "datasets[4].sampling=0.3")
     assert "datasets[4].sampling" in str(error.value)
 
 
-def test_a_json_data_config_reads_like_yaml(tmp_path: Path) -> None:
+def test_a_data_config_can_be_json(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text(
         json.dumps({"datasets": [{"name": "j", "data_paths": ["a"]}], "dataprocessor": {"sampling_seed": 3}})
@@ -110,7 +116,7 @@ def test_a_json_data_config_reads_like_yaml(tmp_path: Path) -> None:
     assert (config.datasets[0].name, config.dataprocessor.seed) == ("j", 3)
 
 
-def test_repeated_list_options_add_up() -> None:
+def test_a_repeated_list_option_extends_the_list() -> None:
     config = preprocess("--training_data_path", "a", "--training_data_path", "b c,d")
     assert config.training_data_path == ("a", "b c,d")
 
@@ -118,16 +124,16 @@ def test_repeated_list_options_add_up() -> None:
 @pytest.mark.parametrize(
     "text", ["a ${b} {{c}}", r"\${x}", "${", "{{x}}: ${y} $ {z}", "[not, a, list]", "1e3", "true", ""]
 )
-def test_template_text_is_taken_as_it_stands_from_the_command_line(text: str) -> None:
+def test_template_text_on_the_command_line_is_literal(text: str) -> None:
     assert preprocess(f"--response_template={text}").response_template == text
 
 
-def test_sample_prompts_are_taken_as_they_stand() -> None:
+def test_sample_prompts_are_literal() -> None:
     config = load_config(TrainConfig, ["--output_dir=o", "--sample_prompts", "What is ${x}?"])
     assert config.sample_prompts == ("What is ${x}?",)
 
 
-def test_template_text_is_taken_as_it_stands_from_files(tmp_path: Path) -> None:
+def test_template_text_in_files_is_literal(tmp_path: Path) -> None:
     template = "{{ messages }} ${x} \\${y} {% if true %}1{% endif %}"
     handler = {"name": "apply_custom_jinja_template", "arguments": {"fn_kwargs": {"template": "cost ${{price}}"}}}
     data = {
@@ -141,7 +147,7 @@ def test_template_text_is_taken_as_it_stands_from_files(tmp_path: Path) -> None:
     assert config.datasets[0].data_handlers[0].arguments["fn_kwargs"]["template"] == "cost ${{price}}"
 
 
-def test_a_dollar_before_a_brace_is_text_unless_it_names_a_key(tmp_path: Path) -> None:
+def test_a_dollar_before_a_brace_is_text_unless_it_refers_to_a_key(tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
     path.write_text(
         "datasets:\n - name: n\n   data_paths: ['a ${ b }.jsonl']\n   data_handlers:\n"
@@ -153,12 +159,12 @@ def test_a_dollar_before_a_brace_is_text_unless_it_names_a_key(tmp_path: Path) -
     assert dataset.data_handlers[0].arguments["fn_kwargs"]["template"] == "Price ${{ ID }} ${input}"
 
 
-def test_a_list_option_takes_all_the_words_that_follow() -> None:
+def test_a_list_option_takes_all_values_that_follow() -> None:
     config = preprocess("--training_data_path", "a.jsonl", "b c.csv", "max_seq_length=3", "--overwrite")
     assert (config.training_data_path, config.max_seq_length, config.overwrite) == (("a.jsonl", "b c.csv"), 3, True)
 
 
-def test_numbers_dates_and_booleans_of_yaml_are_read_as_meant(tmp_path: Path) -> None:
+def test_yaml_exponents_are_numbers_and_yaml_dates_are_text(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text("learning_rate: 1e-3\nadam_epsilon: 1E-10\nrun_name: 2026-11-22\nsave_strategy: no\n")
     extra = dict.fromkeys(("learning_rate", "adam_epsilon", "run_name", "save_strategy"), str)
@@ -168,7 +174,7 @@ def test_numbers_dates_and_booleans_of_yaml_are_read_as_meant(tmp_path: Path) ->
     }  # fmt: skip
 
 
-def test_interpolation_works_elsewhere(tmp_path: Path) -> None:
+def test_a_value_can_refer_to_another_key(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("model_name_or_path: m\ntokenizer_name_or_path: ${model_name_or_path}/tok\n")
     assert preprocess("--config", str(path)).tokenizer_name_or_path == "m/tok"
@@ -181,15 +187,17 @@ def test_interpolation_works_elsewhere(tmp_path: Path) -> None:
         (["--num_eval_dataset_shards", "2"], ("num_eval_dataset_shards", 2)),
     ],
 )
-def test_names_of_later_versions_are_aliases(argv: list[str], expected: tuple[str, object]) -> None:
+def test_option_names_of_newer_fms_hf_tuning_versions_are_accepted(
+    argv: list[str], expected: tuple[str, object]
+) -> None:
     assert getattr(preprocess(*argv), expected[0]) == expected[1]
 
 
-def test_chat_template_on_the_command_line_is_the_data_processors() -> None:
+def test_the_option_chat_template_sets_dataprocessor_chat_template() -> None:
     assert preprocess("--chat_template", "{{ x }}").dataprocessor.chat_template == "{{ x }}"
 
 
-def test_everything_wrong_is_reported_at_once_with_the_nearest_key(data_config: str) -> None:
+def test_all_mistakes_are_reported_at_once_with_similar_keys(data_config: str) -> None:
     with pytest.raises(UsageError) as error:
         load_config(
             PreprocessConfig,
@@ -213,7 +221,7 @@ def test_everything_wrong_is_reported_at_once_with_the_nearest_key(data_config: 
     assert error.value.exit_code == 2
 
 
-def test_a_wrong_key_in_a_file_is_a_config_error_and_not_a_usage_error(tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_file_is_a_config_error_not_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
     path.write_text("datasets:\n - name: a\n   data_pathes: [x]\n   sampling: much\n")
     with pytest.raises(ConfigError) as error:
@@ -226,7 +234,7 @@ def test_a_wrong_key_in_a_file_is_a_config_error_and_not_a_usage_error(tmp_path:
     assert error.value.exit_code == 1
 
 
-def test_the_seeds_slip_is_an_error_with_line_and_column(tmp_path: Path) -> None:
+def test_wrong_indentation_is_an_error_with_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
     path.write_text('datasets:\n - name: dataset_1\n    retain_columns:\n     - "formatted_chat"\n')
     with pytest.raises(ConfigError, match=r"data\.yaml:3:19: not valid YAML: mapping values are not allowed"):
@@ -243,45 +251,47 @@ def test_the_seeds_slip_is_an_error_with_line_and_column(tmp_path: Path) -> None
         ("c.yaml", "model_name_or_path: ${nowhere}\n", "refers to a key or variable that cannot be found"),
     ],
 )
-def test_broken_config_files_are_named(tmp_path: Path, name: str, text: str, expected: str) -> None:
+def test_the_message_about_a_malformed_config_file_names_the_file(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         preprocess("--config", str(path))
 
 
-def test_a_missing_config_file_is_named() -> None:
+def test_the_message_about_a_missing_config_file_names_the_file() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
         preprocess("--config", "nowhere.yaml")
 
 
-def test_datasets_in_two_files_are_refused(tmp_path: Path, data_config: str) -> None:
+def test_datasets_in_two_files_are_rejected(tmp_path: Path, data_config: str) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("datasets: []\n")
     with pytest.raises(ConfigError, match="set it in only one of them"):
         preprocess("--data_config_path", data_config, "--config", str(other))
 
 
-def test_a_choice_outside_of_the_list_names_the_list() -> None:
+def test_the_message_about_an_invalid_choice_lists_the_choices() -> None:
     with pytest.raises(UsageError, match="overflow must be one of truncate, drop, error, not 'cut'"):
         preprocess("--overflow", "cut")
 
 
-def test_an_option_without_its_value_is_named() -> None:
+def test_the_message_about_a_missing_value_names_the_option() -> None:
     with pytest.raises(UsageError, match="--max_seq_length needs a value"):
         preprocess("--max_seq_length", "--overwrite")
 
 
-def test_negative_numbers_and_dashes_are_values() -> None:
+def test_values_may_start_with_dashes() -> None:
     assert load_config(InspectConfig, ["d", "--row", "-1", "--search", "- x"], first_word="directory").row == -1
     assert preprocess("--response_template", "--- answer").response_template == "--- answer"
 
 
-def test_the_first_bare_word_of_inspect_is_the_directory() -> None:
+def test_the_positional_argument_of_inspect_shards_is_the_directory() -> None:
     assert load_config(InspectConfig, ["shards", "--rows", "2"], first_word="directory").directory == "shards"
 
 
-def test_keys_of_training_arguments_are_gathered(tmp_path: Path) -> None:
+def test_training_arguments_are_collected_from_files_and_options(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text("learning_rate: 1e-3\noutput_dir: o\n")
     extra = {"learning_rate": "float", "adam_beta1": "float", "eval_strategy": "str"}

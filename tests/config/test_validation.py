@@ -1,4 +1,4 @@
-"""What no single key shows, said before any data is read."""
+"""Validation of a whole config before any data is read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sftkit.config.commands import PreprocessConfig, TrainConfig
+from sftkit.config.fields import keys_where
 from sftkit.config.schema import DatasetConfig, ProcessorConfig, SplitConfig
 from sftkit.config.validation import validate_config
 from sftkit.errors import ConfigError
@@ -22,16 +23,26 @@ def dataset(name: str = "a", **changes: Any) -> DatasetConfig:
     return dataclasses.replace(DatasetConfig(name=name, data_paths=("p",)), **changes)
 
 
-def problems(made: PreprocessConfig) -> tuple[str, ...]:
+def problems(config: PreprocessConfig) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as error:
-        validate_config(made)
+        validate_config(config)
     return error.value.problems
 
 
 @pytest.mark.parametrize("key", ["tokens_per_device_batch", "shuffle_window", "sample_steps", "lora_r"])
-def test_what_training_counts_must_be_one_or_more(key: str) -> None:
+def test_training_rejects_a_count_of_zero(key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key} must be 1 or more, not 0"):
         check_training_data(TrainConfig(**{"output_dir": "o", "training_data_path": ("p",), key: 0}))
+
+
+@pytest.mark.parametrize("schema", [PreprocessConfig, TrainConfig])
+def test_every_declared_minimum_and_maximum_is_enforced(schema: type[Any]) -> None:
+    for key in keys_where(schema, lambda info: info.minimum is not None):
+        with pytest.raises(ConfigError, match=rf"{key} must be .*, not -1"):
+            validate_config(schema(**{"output_dir": "o", key: -1}))
+    for key in keys_where(schema, lambda info: info.maximum is not None):
+        with pytest.raises(ConfigError, match=rf"{key} must be between .*, not 2"):
+            validate_config(schema(**{"output_dir": "o", key: 2}))
 
 
 @pytest.mark.parametrize("weights", [(0.7, 0.2, 0.1), (0.7, 0.3), (1.0,), (0.1,) * 10, (1 / 3, 1 / 3, 1 / 3)])
@@ -39,12 +50,12 @@ def test_weights_that_sum_to_one_within_rounding_are_accepted(weights: tuple[flo
     validate_config(config(*(dataset(str(i), sampling=w) for i, w in enumerate(weights))))
 
 
-def test_weights_that_do_not_sum_to_one_are_refused() -> None:
+def test_weights_that_do_not_sum_to_one_are_rejected() -> None:
     [problem] = problems(config(dataset("a", sampling=0.7), dataset("b", sampling=0.2)))
     assert problem == "datasets: the sampling weights must sum to 1, not 0.9"
 
 
-def test_weights_for_some_data_sets_only_are_refused() -> None:
+def test_weights_for_only_some_data_sets_are_rejected() -> None:
     [problem] = problems(config(dataset("a", sampling=1.0), dataset("b")))
     assert "sampling is missing for b" in problem
 
@@ -54,20 +65,20 @@ def test_a_validation_only_data_set_needs_no_weight() -> None:
     validate_config(config(dataset("a", sampling=0.5), dataset("b", sampling=0.5), held_out))
 
 
-def test_options_of_a_protocol_are_a_mapping() -> None:
-    wrong = {"s3": "secret", "client_kwargs": "as it is"}
+def test_storage_options_of_a_protocol_must_be_a_mapping() -> None:
+    wrong = {"s3": "secret", "client_kwargs": "anything"}
     assert [*problems(config(dataset(storage_options=wrong), storage_options=wrong))] == [
         "storage_options.s3 must be a mapping of options, not str",
         "datasets[0].storage_options.s3 must be a mapping of options, not str",
     ]
 
 
-def test_streaming_is_refused_with_the_reason() -> None:
+def test_streaming_is_rejected_with_the_reason() -> None:
     [problem] = problems(config(dataset(), dataprocessor=ProcessorConfig(streaming=True)))
     assert problem.startswith("streaming: true cannot be used to preprocess: shards are split, mixed and balanced")
 
 
-def test_two_chat_templates_are_refused() -> None:
+def test_two_chat_templates_are_rejected() -> None:
     both = ProcessorConfig(chat_template="x", chat_template_base64="eA==")
     [problem] = problems(config(dataset(), dataprocessor=both))
     assert problem == "dataprocessor has chat_template and chat_template_base64; give one chat template"
@@ -87,11 +98,11 @@ def test_two_chat_templates_are_refused() -> None:
         ({"dataset_conversation_field": "m"}, "dataset_conversation_field cannot be combined with `datasets`"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(changes: dict[str, Any], expected: str) -> None:
+def test_the_message_about_an_invalid_setting_names_the_key(changes: dict[str, Any], expected: str) -> None:
     assert any(problem.startswith(expected) for problem in problems(config(dataset(), **changes)))
 
 
-def test_no_data_at_all_is_said() -> None:
+def test_a_config_without_data_is_rejected() -> None:
     assert problems(config()) == ("no data: give data_config_path, `datasets`, or training_data_path",)
 
 
@@ -109,11 +120,11 @@ def test_no_data_at_all_is_said() -> None:
         ),
     ],
 )
-def test_impossible_splits_are_named(split: SplitConfig, expected: str) -> None:
+def test_impossible_split_fractions_are_rejected(split: SplitConfig, expected: str) -> None:
     assert expected in problems(config(dataset(split=split)))
 
 
-def test_equal_names_are_refused() -> None:
+def test_two_data_sets_with_the_same_name_are_rejected() -> None:
     assert problems(config(dataset("a"), dataset("a"))) == (
         "datasets: the name 'a' is used 2 times; names must be unique",
     )
