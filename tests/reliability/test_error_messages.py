@@ -360,7 +360,7 @@ MISTAKES = [
         "no weights",
         1,
         "--training_data_path done --model_name_or_path tokenizer --output_dir out",
-        "tokenizer holds a config.json and no weights",
+        "tokenizer has a config.json but no weights",
         "init_from_config=true",
     ),
 ]

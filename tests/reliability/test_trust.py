@@ -458,7 +458,7 @@ def test_train_shows_how_the_chat_template_differs(folder: Path, caplog: pytest.
     with pytest.raises(TrainingError) as error:
         belongs(folder)
     first, *lines = str(error.value).splitlines()
-    assert first.endswith("allow_mismatch=true trains all the same)")
+    assert first.endswith("set allow_mismatch=true to train anyway)")
     assert any(line.startswith("  -") and "<|im_end|>" in line for line in lines)
     assert any(line.startswith("  +") and "</s>" in line for line in lines)
     belongs(folder, allow_mismatch=True)
@@ -486,10 +486,10 @@ def test_train_shows_the_first_tokens_that_differ(folder: Path) -> None:
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit(folder / "model" / "config.json", vocab_size=2046)
-    with pytest.raises(TrainingError, match=r"has 2048 tokens and .* an embedding of 2046: .*\(2046\), .*\(2047\)"):
+    with pytest.raises(TrainingError, match=r"has 2048 tokens, but .* an embedding of 2046: .*\(2046\), .*\(2047\)"):
         belongs(folder)
     belongs(folder, allow_mismatch=True)
-    assert "the embedding grows" in caplog.messages[0]
+    assert "rows are added to the embedding" in caplog.messages[0]
     edit(folder / "model" / "config.json", vocab_size=2048)
     belongs(folder, add_special_tokens=("<new>",))  # which gets its own
 
@@ -527,7 +527,7 @@ END = 2
         ({"eos_token_id": END, "pad_token_id": END}, None, []),
         ({"eos_token_id": END, "pad_token_id": 7}, None, []),
         ({"eos_token_id": 5}, {"eos_token_id": [5, END]}, []),
-        ({"eos_token_id": 5}, None, ["the tokenizer's eos token is '<|im_end|>' (2), and "]),
+        ({"eos_token_id": 5}, None, ["the tokenizer's eos token is '<|im_end|>' (2), but "]),
         (
             {"eos_token_id": END},
             {"eos_token_id": 0},
@@ -555,8 +555,8 @@ def test_a_model_that_would_never_stop_is_told(
     write_rows(path, [[40, 41, other], [42, other], [43, 44]])
     belongs(folder, open_shards(str(folder / "theirs")))
     assert len(caplog.messages) == 1
-    assert "most of what is trained on ends with" in caplog.messages[0]
-    assert "name it under eos_token_id in generation_config.json" in caplog.messages[0]
+    assert "most trained spans end with" in caplog.messages[0]
+    assert "add the token to eos_token_id in generation_config.json" in caplog.messages[0]
     caplog.clear()
     write_rows(path, [[40, 41, END], [42, END], [43, 44]])
     belongs(folder, open_shards(str(folder / "theirs")))

@@ -56,35 +56,33 @@ def logits(model: Any, inputs: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def test_saved_adapters_on_the_base_model_give_the_same_logits_and_so_does_the_merged_model(
-    tmp_path: Path, model_dir: Path
-) -> None:
+def test_saved_adapters_and_the_merged_model_give_the_same_logits(tmp_path: Path, model_dir: Path) -> None:
     from peft import PeftModel
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
     settings, run = config(model_dir, tmp_path, merge_lora=True), arguments(tmp_path)
     expected = logits(trained(adapted(settings, run), INPUTS, saved=tmp_path), INPUTS)
     base = AutoModelForCausalLM.from_pretrained(model_dir)
-    assert (logits(base, INPUTS) - expected).abs().max() > 0.1  # it has learned something
+    assert (logits(base, INPUTS) - expected).abs().max() > 0.1  # the adapters have learned something
     assert not list(tmp_path.glob("model*.safetensors"))
     torch.testing.assert_close(logits(PeftModel.from_pretrained(base, tmp_path), INPUTS), expected)
 
-    place = save_merged(settings, run, tokenizer, len(tokenizer))
-    assert place == tmp_path / "merged"
-    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(place), INPUTS), expected)
-    assert PreTrainedTokenizerFast.from_pretrained(place).chat_template == tokenizer.chat_template
+    folder = save_merged(settings, run, tokenizer, len(tokenizer))
+    assert folder == tmp_path / "merged"
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(folder), INPUTS), expected)
+    assert PreTrainedTokenizerFast.from_pretrained(folder).chat_template == tokenizer.chat_template
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("whole", [False, True])
-def test_rows_of_new_tokens_are_trained_and_saved(
-    tmp_path: Path, make_model: Callable[..., None], tied: bool, whole: bool
+@pytest.mark.parametrize("all_rows", [False, True])
+def test_embeddings_of_new_tokens_are_trained_and_saved(
+    tmp_path: Path, make_model: Callable[..., None], tied: bool, all_rows: bool
 ) -> None:
     from peft import PeftModel
 
     make_model(tmp_path, ROWS, tied=tied)
     modules = ("embed_tokens",) if tied else ("embed_tokens", "lm_head")
-    settings = config(tmp_path, tmp_path / "out", lora_modules_to_save=modules if whole else ())
+    settings = config(tmp_path, tmp_path / "out", lora_modules_to_save=modules if all_rows else ())
     model = adapted(settings, arguments(tmp_path / "out"), NEW)
     before = model.get_input_embeddings().weight.detach().clone()
     expected = logits(trained(model, INPUTS, saved=tmp_path / "out"), INPUTS)
@@ -98,11 +96,11 @@ def test_rows_of_new_tokens_are_trained_and_saved(
     changed = (merged.get_input_embeddings().weight - before).abs().amax(1) > 0
     assert changed[torch.tensor(NEW)[[1, 2]]].all()  # 20 is not in the inputs
     old = set(torch.nonzero(changed[:ROWS]).flatten().tolist())
-    assert bool(old) == whole  # tokens the model knew are left alone unless their module is trained as a whole
+    assert bool(old) == all_rows  # known tokens do not change unless all rows are trained
     assert (merged.get_output_embeddings().weight is merged.get_input_embeddings().weight) == tied
 
 
-def test_only_the_adapters_are_trained(tmp_path: Path, make_model: Callable[..., None]) -> None:
+def test_only_adapters_are_trained(tmp_path: Path, make_model: Callable[..., None]) -> None:
     make_model(tmp_path, ROWS)
     model = adapted(config(tmp_path, tmp_path / "out"), arguments(tmp_path / "out"))
     # A pair of matrices for each of q, k, v, o (32 -> 32) and gate, up (32 -> 64), down (64 -> 32), in two layers.
@@ -116,7 +114,7 @@ def test_only_the_adapters_are_trained(tmp_path: Path, make_model: Callable[...,
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_leaves_the_gradients_as_they_are(
+def test_gradient_checkpointing_does_not_change_the_gradients(
     tmp_path: Path, make_model: Callable[..., None], reentrant: bool
 ) -> None:
     make_model(tmp_path, ROWS)
@@ -133,7 +131,7 @@ def test_gradient_checkpointing_leaves_the_gradients_as_they_are(
     assert any(found.abs().max() > 0 for name, found in gradients[1].items() if ".layers.0." in name)
 
 
-def test_a_run_resumes_from_a_checkpoint_of_adapters(tmp_path: Path, make_model: Callable[..., None]) -> None:
+def test_a_run_with_adapters_resumes_from_its_checkpoint(tmp_path: Path, make_model: Callable[..., None]) -> None:
     make_model(tmp_path, ROWS)
     rows = [
         {"input_ids": row, "labels": row} for row in torch.randint(0, ROWS, (12, 6), generator=torch.manual_seed(0))
@@ -153,56 +151,56 @@ def test_a_run_resumes_from_a_checkpoint_of_adapters(tmp_path: Path, make_model:
         trainer.train(resume_from_checkpoint=checkpoint)
         return [event["loss"] for event in trainer.state.log_history if "loss" in event]
 
-    whole = run(None)
-    assert len(whole) == 4
-    assert run(str(tmp_path / "out" / "checkpoint-2")) == whole
+    expected = run(None)
+    assert len(expected) == 4
+    assert run(str(tmp_path / "out" / "checkpoint-2")) == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
-        ({"lora_target_modules": ("q_prj",)}, r"lora_target_modules: the model has no module called 'q_prj'; .*q_proj"),
+        ({"lora_target_modules": ("q_prj",)}, r"lora_target_modules: the model has no module 'q_prj'; .*q_proj"),
         (
             {"lora_modules_to_save": ("head",)},
-            r"lora_modules_to_save: the model has no module called 'head'; .*lm_head",
+            r"lora_modules_to_save: the model has no module 'head'; .*lm_head",
         ),
         ({"lora_target_modules": ("layers",)}, "LoRA adapters cannot be added: .*ModuleList"),
     ],
 )
-def test_modules_that_cannot_be_meant_are_refused(
-    tmp_path: Path, make_model: Callable[..., None], given: dict[str, Any], said: str
+def test_invalid_modules_are_refused(
+    tmp_path: Path, make_model: Callable[..., None], given: dict[str, Any], message: str
 ) -> None:
     make_model(tmp_path, ROWS)
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         adapted(config(tmp_path, tmp_path / "out", **given), arguments(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
-    ("given", "missing", "said"),
+    ("given", "missing", "message"),
     [
         ({}, "peft", r"use_peft: peft is not installed; pip install 'sftkit\[peft\]'"),
         ({"load_in_4bit": True}, "bitsandbytes", r"load_in_4bit: bitsandbytes is not .*'sftkit\[qlora\]'"),
     ],
 )
-def test_what_is_not_installed_is_named_with_its_extra(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], missing: str, said: str
+def test_missing_packages_are_named_with_their_extra(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], missing: str, message: str
 ) -> None:
     model = load_model(config(model_dir, tmp_path), arguments(tmp_path))
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == missing else found(name, *rest)
     )
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         add_adapters(model, config(model_dir, tmp_path, **given), ())
 
 
-def test_four_bits_imply_adapters(tmp_path: Path) -> None:
+def test_4_bits_imply_adapters(tmp_path: Path) -> None:
     assert uses_adapters(config(tmp_path, tmp_path, use_peft=False, load_in_4bit=True))
     assert not uses_adapters(config(tmp_path, tmp_path, use_peft=False))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_in_four_bits_learns_through_its_adapters(tmp_path: Path, model_dir: Path, dtype: str) -> None:
+def test_a_model_in_4_bits_trains_through_its_adapters(tmp_path: Path, model_dir: Path, dtype: str) -> None:
     pytest.importorskip("bitsandbytes")
     from peft import PeftModel
 
@@ -218,9 +216,9 @@ def test_a_model_in_four_bits_learns_through_its_adapters(tmp_path: Path, model_
     expected = logits(trained(model, INPUTS, saved=tmp_path), INPUTS)
     assert model(input_ids=INPUTS, labels=INPUTS).loss.item() < start
     torch.testing.assert_close(logits(PeftModel.from_pretrained(load_model(settings, run), tmp_path), INPUTS), expected)
-    # The adapters are merged into the model as it was before it was held in 4 bits.
+    # The adapters are merged into the model as it was before quantization.
     merged = AutoModelForCausalLM.from_pretrained(save_merged(settings, run, tokenizer, len(tokenizer)))
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype))
     assert merged.dtype == base.dtype
-    whole = logits(PeftModel.from_pretrained(base, tmp_path), INPUTS)
-    torch.testing.assert_close(logits(merged, INPUTS), whole, rtol=1e-2, atol=1e-2)
+    expected = logits(PeftModel.from_pretrained(base, tmp_path), INPUTS)
+    torch.testing.assert_close(logits(merged, INPUTS), expected, rtol=1e-2, atol=1e-2)

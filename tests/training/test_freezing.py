@@ -13,7 +13,7 @@ from sftkit.training.models.freezing import ParameterCounts, count_parameters, f
 
 @pytest.fixture(scope="module")
 def deep() -> Callable[[], LlamaForCausalLM]:
-    """Twelve layers, so that there is a layer 1 and a layer 10."""
+    """Makes a model with twelve layers, so that there is a layer 1 and a layer 10."""
     settings = LlamaConfig(
         vocab_size=10, hidden_size=8, intermediate_size=8, num_hidden_layers=12, num_attention_heads=1,
         num_key_value_heads=1, tie_word_embeddings=False,
@@ -22,7 +22,7 @@ def deep() -> Callable[[], LlamaForCausalLM]:
 
 
 def frozen(model: torch.nn.Module) -> set[str]:
-    """The first two parts of the names of what is not trained: `layers.0`, `embed_tokens`, ..."""
+    """The layers (`layers.0`) and other modules (`embed_tokens`) with frozen parameters."""
     names = (name.removeprefix("model.") for name, values in model.named_parameters() if not values.requires_grad)
     return {".".join(name.split(".")[:2]) if name.startswith("layers") else name.split(".")[0] for name in names}
 
@@ -39,7 +39,7 @@ def frozen(model: torch.nn.Module) -> set[str]:
         (("*.layers.*",), {f"layers.{number}" for number in range(12)}),
     ],
 )
-def test_patterns_freeze_what_they_name(
+def test_patterns_freeze_matching_parameters(
     deep: Callable[[], LlamaForCausalLM], patterns: tuple[str, ...], expected: set[str]
 ) -> None:
     model = deep()
@@ -48,23 +48,23 @@ def test_patterns_freeze_what_they_name(
 
 
 @pytest.mark.parametrize(
-    ("patterns", "said"),
+    ("patterns", "message"),
     [
-        (("embed_tokns",), "freeze: no parameter is called 'embed_tokns'; names like it: embed_tokens, "),
-        (("layers.12",), r"freeze: no parameter is called 'layers\.12'; names like it: .*layers\.1"),
-        (("layers.*.mlp",), r"freeze: no parameter is called 'layers\.\*\.mlp'"),  # the whole name must match
+        (("embed_tokns",), "freeze: no parameter matches 'embed_tokns'; did you mean embed_tokens, "),
+        (("layers.12",), r"freeze: no parameter matches 'layers\.12'; did you mean .*layers\.1"),
+        (("layers.*.mlp",), r"freeze: no parameter matches 'layers\.\*\.mlp'"),  # the whole name must match
         (("*",), r"freeze: \* leaves no parameter to train"),
         (("model", "lm_head"), "freeze: model, lm_head leaves no parameter to train"),
     ],
 )
-def test_patterns_that_cannot_be_meant_are_refused(
-    deep: Callable[[], LlamaForCausalLM], patterns: tuple[str, ...], said: str
+def test_invalid_patterns_are_refused(
+    deep: Callable[[], LlamaForCausalLM], patterns: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         freeze(deep(), patterns)
 
 
-def test_what_is_frozen_does_not_move(tmp_path: Path, deep: Callable[[], LlamaForCausalLM]) -> None:
+def test_frozen_parameters_do_not_change(tmp_path: Path, deep: Callable[[], LlamaForCausalLM]) -> None:
     model = deep()
     freeze(model, ("mlp",))
     before = {name: values.detach().clone() for name, values in model.named_parameters()}
@@ -72,13 +72,13 @@ def test_what_is_frozen_does_not_move(tmp_path: Path, deep: Callable[[], LlamaFo
     inputs = torch.arange(10)[None]
     model(input_ids=inputs, labels=inputs).loss.backward()
     optimizer.step()
-    moved = {name for name, values in model.named_parameters() if not torch.equal(values, before[name])}
-    assert moved
-    assert not any("mlp" in name for name in moved)
-    assert any("layers.0.self_attn" in name for name in moved)  # gradients pass through what is frozen
+    changed = {name for name, values in model.named_parameters() if not torch.equal(values, before[name])}
+    assert changed
+    assert not any("mlp" in name for name in changed)
+    assert any("layers.0.self_attn" in name for name in changed)  # gradients pass through frozen parameters
 
 
-def test_parameters_are_counted_tied_ones_once() -> None:
+def test_tied_parameters_are_counted_once() -> None:
     settings = LlamaConfig(
         vocab_size=10, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1, tie_word_embeddings=True,
@@ -91,12 +91,12 @@ def test_parameters_are_counted_tied_ones_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "text"),
     [
         (ParameterCounts(1_230_000_000, 4_240_000), "trains 4.2 M of 1.2 B parameters (0.34%)"),
         (ParameterCounts(960, 960), "trains 960 of 960 parameters (100.00%)"),
         (ParameterCounts(68_800, 1_000), "trains 1.0 k of 68.8 k parameters (1.45%)"),
     ],
 )
-def test_counts_are_said_in_a_few_digits(counts: ParameterCounts, said: str) -> None:
-    assert str(counts) == said
+def test_parameter_counts_are_shown_in_a_few_digits(counts: ParameterCounts, text: str) -> None:
+    assert str(counts) == text

@@ -29,7 +29,7 @@ def points(curves: list[Curve]) -> dict[str, list[tuple[int, float]]]:
     return {curve.name: list(zip(curve.steps, curve.losses, strict=True)) for curve in curves}
 
 
-def test_losses_are_read_from_the_log_and_what_is_no_event_is_passed_over(tmp_path: Path) -> None:
+def test_losses_are_read_from_the_log_and_invalid_lines_are_skipped(tmp_path: Path) -> None:
     log = write(tmp_path / "log.jsonl", [*EVENTS, 7, None, {"loss": 1.0}], '{"step": 50, "lo')
     assert points(read_curves(log)) == {
         "training loss": [(10, 3.0), (20, 2.5), (40, 2.0)],
@@ -37,7 +37,7 @@ def test_losses_are_read_from_the_log_and_what_is_no_event_is_passed_over(tmp_pa
     }
 
 
-def test_the_picture_is_a_png_and_the_same_for_the_same_log(tmp_path: Path) -> None:
+def test_the_picture_is_a_png_and_identical_for_the_same_log(tmp_path: Path) -> None:
     log = write(tmp_path / "log.jsonl", EVENTS)
     pictures = [tmp_path / "one.png", tmp_path / "two.png"]
     assert [draw_curve(log, picture) for picture in pictures] == [True, True]
@@ -47,7 +47,7 @@ def test_the_picture_is_a_png_and_the_same_for_the_same_log(tmp_path: Path) -> N
     assert content == pictures[1].read_bytes()
 
 
-def test_another_loss_makes_another_picture(tmp_path: Path) -> None:
+def test_another_loss_gives_another_picture(tmp_path: Path) -> None:
     without = [event for event in EVENTS if "eval_loss" not in event]
     draw_curve(write(tmp_path / "one.jsonl", EVENTS), tmp_path / "one.png")
     draw_curve(write(tmp_path / "two.jsonl", without), tmp_path / "two.png")
@@ -55,7 +55,7 @@ def test_another_loss_makes_another_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("events", [None, [], [{"step": 3, "train_runtime": 1.0}], [{"step": 1, "loss": None}]])
-def test_a_run_without_losses_has_no_picture(tmp_path: Path, events: list[Any] | None) -> None:
+def test_a_log_without_losses_gives_no_picture(tmp_path: Path, events: list[Any] | None) -> None:
     log = tmp_path / "log.jsonl"
     if events is not None:
         write(log, events)
@@ -63,6 +63,6 @@ def test_a_run_without_losses_has_no_picture(tmp_path: Path, events: list[Any] |
     assert not (tmp_path / "curve.png").exists()
 
 
-def test_a_loss_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
+def test_losses_that_are_not_finite_are_skipped(tmp_path: Path) -> None:
     log = write(tmp_path / "log.jsonl", [{"step": 1, "loss": math.nan}, {"step": 2, "loss": math.inf}, EVENTS[0]])
     assert points(read_curves(log))["training loss"] == [(10, 3.0)]

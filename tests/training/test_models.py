@@ -25,7 +25,7 @@ def config(model: Path | str, **given: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_new_rows_start_as_the_mean_of_the_old_ones(
+def test_embeddings_of_new_tokens_start_as_the_mean_of_the_known_ones(
     tmp_path: Path, make_model: Callable[..., None], tied: bool
 ) -> None:
     make_model(tmp_path, 20, tied=tied)
@@ -41,7 +41,7 @@ def test_new_rows_start_as_the_mean_of_the_old_ones(
     assert (after is new_head) == tied
 
 
-def test_new_tokens_take_spare_rows_first(tmp_path: Path, make_model: Callable[..., None]) -> None:
+def test_new_tokens_use_spare_rows_first(tmp_path: Path, make_model: Callable[..., None]) -> None:
     make_model(tmp_path, 20)
     model = load_model(config(tmp_path), arguments())
     before = model.get_input_embeddings().weight.detach().clone()
@@ -52,7 +52,7 @@ def test_new_tokens_take_spare_rows_first(tmp_path: Path, make_model: Callable[.
     torch.testing.assert_close(after[18:], before[18:])
 
 
-def test_nothing_changes_when_every_token_is_known(tmp_path: Path, make_model: Callable[..., None]) -> None:
+def test_embeddings_do_not_change_if_every_token_is_known(tmp_path: Path, make_model: Callable[..., None]) -> None:
     make_model(tmp_path, 20)
     model = load_model(config(tmp_path), arguments())
     before = model.get_input_embeddings().weight.detach().clone()
@@ -60,8 +60,8 @@ def test_nothing_changes_when_every_token_is_known(tmp_path: Path, make_model: C
     assert torch.equal(model.get_input_embeddings().weight, before)
 
 
-def test_an_embedding_without_values_can_be_fitted(tmp_path: Path, make_model: Callable[..., None]) -> None:
-    # Under FSDP with cpu_ram_efficient_loading all processes but the first hold meta tensors.
+def test_rows_can_be_added_to_a_meta_tensor(tmp_path: Path, make_model: Callable[..., None]) -> None:
+    # With FSDP and cpu_ram_efficient_loading, all processes except the first have meta tensors.
     make_model(tmp_path, 20)
     settings = load_model(config(tmp_path), arguments()).config
     with torch.device("meta"):
@@ -71,25 +71,27 @@ def test_an_embedding_without_values_can_be_fitted(tmp_path: Path, make_model: C
     assert model.get_input_embeddings().weight.is_meta
 
 
-def test_a_config_without_weights_is_initialised_only_when_asked(
+def test_a_model_without_weights_is_initialized_only_on_request(
     tmp_path: Path, model_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(model_dir / "config.json", tmp_path)
-    with pytest.raises(TrainingError, match=r"holds a config\.json and no weights; init_from_config=true"):
+    with pytest.raises(TrainingError, match=r"has a config\.json but no weights; set init_from_config=true"):
         load_model(config(tmp_path), arguments())
     model = load_model(config(tmp_path, init_from_config=True), arguments())
     assert embedding_rows(model) == json.loads((tmp_path / "config.json").read_text())["vocab_size"]
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path} holds no weights: the model starts from random ones (seed 42)"
+        f"{tmp_path} has no weights: the model starts from random ones (seed 42)"
     ]
 
 
-def test_the_data_type_is_float32_unless_given(model_dir: Path) -> None:
+def test_the_data_type_is_float32_by_default(model_dir: Path) -> None:
     assert load_model(config(model_dir), arguments()).dtype == torch.float32
     assert load_model(config(model_dir, torch_dtype="bfloat16"), arguments()).dtype == torch.bfloat16
 
 
-def test_flash_attention_without_a_gpu_is_sdpa_and_said_once(model_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_flash_attention_without_a_gpu_falls_back_to_sdpa_with_a_warning(
+    model_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = load_model(config(model_dir, use_flash_attn=True), arguments())
     assert model.config._attn_implementation == "sdpa"
     assert [record.message for record in caplog.records] == [
@@ -97,7 +99,7 @@ def test_flash_attention_without_a_gpu_is_sdpa_and_said_once(model_dir: Path, ca
     ]
 
 
-def test_the_attention_that_is_named_is_used(model_dir: Path) -> None:
+def test_attn_implementation_decides_the_attention(model_dir: Path) -> None:
     model = load_model(config(model_dir, attn_implementation="eager", use_flash_attn=True), arguments())
     assert model.config._attn_implementation == "eager"
 
@@ -106,7 +108,7 @@ HOPPER, AMPERE, TURING, BLACKWELL = (9, 0), (8, 6), (7, 5), (10, 0)
 
 
 @pytest.mark.parametrize(
-    ("around", "expected"),
+    ("context", "expected"),
     [
         (AttentionContext(HOPPER, half_precision=True, has_flash_2=True, has_flash_3=True), None),
         (AttentionContext(HOPPER, half_precision=True, has_flash_2=False, has_flash_3=True), None),
@@ -133,19 +135,19 @@ HOPPER, AMPERE, TURING, BLACKWELL = (9, 0), (8, 6), (7, 5), (10, 0)
         ),
         (
             AttentionContext(AMPERE, half_precision=False, has_flash_2=True, has_flash_3=True),
-            "it computes in 16 bits only",
+            "it only computes in 16 bits",
         ),
     ],
 )
-def test_flash_attention_needs_a_gpu_that_can_a_package_and_16_bits(
-    around: AttentionContext, expected: str | None
+def test_flash_attention_needs_a_recent_gpu_a_package_and_16_bits(
+    context: AttentionContext, expected: str | None
 ) -> None:
-    found = flash_obstacle(around)
+    found = flash_obstacle(context)
     assert found is None if expected is None else found is not None and found.startswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("around", "asked", "supported", "expected"),
+    ("context", "requested", "supported", "expected"),
     [
         (
             AttentionContext(HOPPER, half_precision=True, has_flash_2=True, has_flash_3=True),
@@ -191,14 +193,14 @@ def test_flash_attention_needs_a_gpu_that_can_a_package_and_16_bits(
         ),
     ],
 )
-def test_attention_is_chosen_by_what_is_there_and_what_the_model_can(
-    around: AttentionContext, asked: bool, supported: bool | None, expected: str | None
+def test_attention_depends_on_the_machine_the_model_and_the_request(
+    context: AttentionContext, requested: bool, supported: bool | None, expected: str | None
 ) -> None:
-    known = None if supported is None else type("Model", (), {"_supports_flash_attn": supported})
-    assert attention_for(around, known, asked=asked) == expected
+    model_class = None if supported is None else type("Model", (), {"_supports_flash_attn": supported})
+    assert attention_for(context, model_class, requested=requested) == expected
 
 
-def test_nothing_is_said_about_attention_that_nobody_asked_for(
+def test_there_is_no_warning_about_attention_without_a_request(
     model_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert load_model(config(model_dir), arguments()).config._attn_implementation == "sdpa"
@@ -206,21 +208,21 @@ def test_nothing_is_said_about_attention_that_nobody_asked_for(
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "no-such/model-anywhere"])
-def test_a_model_that_is_not_there_is_one_sentence(name: str) -> None:
+def test_a_missing_model_is_one_sentence(name: str) -> None:
     with pytest.raises(TrainingError, match=f"model '{name}' cannot be loaded: ") as raised:
         load_model(config(name), arguments())
     assert "\n" not in str(raised.value)
 
 
-def test_weights_that_are_not_whole_are_refused(tmp_path: Path, make_model: Callable[..., None]) -> None:
+def test_incomplete_weights_are_refused(tmp_path: Path, make_model: Callable[..., None]) -> None:
     make_model(tmp_path, 20)
     settings = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 3}
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(TrainingError, match="not a whole LlamaForCausalLM: 9 tensors are missing"):
+    with pytest.raises(TrainingError, match="not a complete LlamaForCausalLM: 9 tensors are missing"):
         load_model(config(tmp_path), arguments())
 
 
-def test_the_tokenizer_fixture_fits_the_model_fixture(model_dir: Path) -> None:
+def test_the_tokenizer_fixture_matches_the_model_fixture(model_dir: Path) -> None:
     assert len(PreTrainedTokenizerFast.from_pretrained(model_dir)) == embedding_rows(
         load_model(config(model_dir), arguments())
     )

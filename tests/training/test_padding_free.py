@@ -1,4 +1,4 @@
-"""Sequences laid end to end give the loss and the gradients that they give one by one, and do not see each other."""
+"""Concatenated sequences give the loss and gradients of separate ones, and do not see each other."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def sequences(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> list[TokenSe
         ids = generator.integers(0, VOCABULARY, length, np.int32)
         labels = np.where(generator.random(length) < 0.5, ids, np.int32(-100))
         labels[-1] = ids[-1]
-        labels[0] = ids[0]  # carries no loss all the same: nothing comes before it
+        labels[0] = ids[0]  # carries no loss: nothing before it predicts it
         made.append(TokenSequences(Ragged.from_lists([ids]), Ragged.from_lists([labels])))
     return made
 
 
 def one_by_one(model: PreTrainedModel, rows: list[TokenSequences]) -> tuple[float, dict[str, torch.Tensor]]:
-    """Mean over the trained tokens of the loss, and its gradients, with nothing of ours involved."""
+    """Mean loss over the trained tokens, and its gradients, without any code of sftkit."""
     model.zero_grad()
     trained = sum(int((row.labels.values[1:] != -100).sum()) for row in rows)
     total = 0.0
@@ -111,7 +111,7 @@ COLLATORS = {
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_loss_and_gradients_are_those_of_the_sequences_one_by_one(
+def test_batches_give_the_loss_and_gradients_of_separate_sequences(
     family: str, attention: str, checkpointing: bool
 ) -> None:
     model, rows = model_of(family, attention), sequences()
@@ -126,7 +126,9 @@ def test_loss_and_gradients_are_those_of_the_sequences_one_by_one(
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
 @pytest.mark.parametrize("family", [*FAMILIES, "sliding"])
-def test_so_they_are_when_attention_goes_sequence_by_sequence(family: str, checkpointing: bool) -> None:
+def test_sequence_attention_gives_the_loss_and_gradients_of_separate_sequences(
+    family: str, checkpointing: bool
+) -> None:
     rows = sequences()
     loss, gradients = one_by_one(model_of(family, "eager"), rows)
     model = model_of(family)
@@ -168,18 +170,18 @@ def test_no_sequence_sees_another(family: str, attention: str) -> None:
             assert same == (number != changed)
 
 
-def test_the_head_runs_on_positions_that_predict_a_trained_token_alone() -> None:
+def test_the_head_runs_only_at_positions_that_predict_a_trained_token() -> None:
     model, rows = model_of("llama"), sequences()
-    seen: list[int] = []
-    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    head_positions: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: head_positions.append(output.shape[1]))
     batch = COLLATORS["flat"](rows)
     together(model, batch)
     trained = sum(int((row.labels.values[1:] != -100).sum()) for row in rows)
-    assert seen == [trained] == [batch.counts.trained_tokens] == [batch.counts.head_positions]
+    assert head_positions == [trained] == [batch.counts.trained_tokens] == [batch.counts.head_positions]
     assert trained < sum(LENGTHS)
 
 
-def test_what_flash_attention_takes() -> None:
+def test_flash_attention_gets_the_boundaries_of_sequences() -> None:
     batch = FlatCollator(trim_head=True, boundaries=flash_boundaries)(sequences(lengths=(3, 1, 4)))
     assert batch["cu_seq_lens_q"].tolist() == batch["cu_seq_lens_k"].tolist() == [0, 3, 4, 8]
     assert str(batch["cu_seq_lens_q"].dtype) == "torch.int32"
@@ -192,7 +194,7 @@ def item(ids: list[int], labels: list[int]) -> TokenSequences:
     return TokenSequences(Ragged.from_lists([ids]), Ragged.from_lists([labels]))
 
 
-def test_a_flat_batch() -> None:
+def test_flat_batch() -> None:
     rows = [item([1, 2, 3], [1, 2, 3]), item([4], [4]), item([5, 6, 7], [-100, -100, 7])]
     batch = FlatCollator(trim_head=False)(rows)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7]]
@@ -204,7 +206,7 @@ def test_a_flat_batch() -> None:
     assert (counts.tokens, counts.trained_tokens, counts.slots, counts.squared_lengths) == (7, 3, 7, 19)
 
 
-def test_a_padded_batch() -> None:
+def test_padded_batch() -> None:
     rows = [item([1, 2, 3], [-100, 2, 3]), item([4, 5], [4, 5])]
     batch = PaddingCollator(trim_head=False, pad_token_id=9)(rows)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 9, 9, 9, 9, 9], [4, 5, 9, 9, 9, 9, 9, 9]]
@@ -218,7 +220,7 @@ def test_a_padded_batch() -> None:
 
 
 @pytest.mark.parametrize("name", list(COLLATORS))
-def test_a_process_without_rows_keeps_step_and_adds_nothing(name: str) -> None:
+def test_a_batch_without_rows_has_no_loss_and_zero_gradients(name: str) -> None:
     model = model_of("llama")
     batch = COLLATORS[name]([])
     loss = model(**batch, num_items_in_batch=torch.tensor(5)).loss
@@ -228,11 +230,11 @@ def test_a_process_without_rows_keeps_step_and_adds_nothing(name: str) -> None:
     assert (batch.counts.tokens, batch.counts.trained_tokens) == (0, 0)
 
 
-def test_abilities_are_found_out() -> None:
-    able = Capabilities(separates_sequences=True, supports_logits_to_keep=True, sums_loss=True)
+def test_capabilities_are_detected() -> None:
+    all_capabilities = Capabilities(separates_sequences=True, supports_logits_to_keep=True, sums_loss=True)
     for family in FAMILIES:
-        assert probe_capabilities(model_of(family)) == capabilities_by_class(model_of(family)) == able
-        assert probe_capabilities(model_of(family).to(torch.bfloat16)) == able
+        assert probe_capabilities(model_of(family)) == capabilities_by_class(model_of(family)) == all_capabilities
+        assert probe_capabilities(model_of(family).to(torch.bfloat16)) == all_capabilities
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64))
     assert probe_capabilities(gpt2).separates_sequences
     experts = Qwen3MoeForCausalLM(
@@ -245,13 +247,13 @@ def test_abilities_are_found_out() -> None:
             output_router_logits=True,
         )
     )
-    assert probe_capabilities(experts) == able
+    assert probe_capabilities(experts) == all_capabilities
     state_space = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2))
     assert not probe_capabilities(state_space).separates_sequences
     assert not capabilities_by_class(state_space).separates_sequences
 
 
-def test_a_window_that_stands_in_the_mask_alone_is_found_out() -> None:
+def test_a_sliding_window_that_is_only_in_the_mask_is_detected() -> None:
     assert passes_sliding_window(model_of("llama"))
     assert passes_sliding_window(model_of("sliding"))
     settings = {
@@ -266,7 +268,7 @@ def test_a_window_that_stands_in_the_mask_alone_is_found_out() -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_trying_out_leaves_the_model_and_the_random_numbers_alone() -> None:
+def test_probing_changes_neither_the_model_nor_the_random_state() -> None:
     model = model_of("llama")
     before = {name: values.clone() for name, values in model.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -277,20 +279,20 @@ def test_trying_out_leaves_the_model_and_the_random_numbers_alone() -> None:
     assert all(values.grad is None for values in model.parameters())
 
 
-class _Careless(LlamaForCausalLM):
-    """Its loss is a mean over the batch, whatever it is given."""
+class _MeanLoss(LlamaForCausalLM):
+    """Its loss is the mean over the batch; it ignores `num_items_in_batch`."""
 
     def forward(self, *args: Any, num_items_in_batch: Any = None, labels: Any = None, **kwargs: Any) -> Any:
         return super().forward(*args, labels=labels, **kwargs)
 
 
-def test_a_model_whose_loss_cannot_be_relied_on_is_found_out() -> None:
+def test_a_model_that_does_not_sum_its_loss_is_detected() -> None:
     config = LlamaConfig(**SHAPE, intermediate_size=48)
-    found = probe_capabilities(_Careless(config))
+    found = probe_capabilities(_MeanLoss(config))
     assert (found.separates_sequences, found.sums_loss) == (True, False)
 
 
-def test_the_loss_of_our_own_is_a_sum_over_a_number_of_items() -> None:
+def test_summed_cross_entropy_is_divided_by_the_number_of_items() -> None:
     logits = torch.randn(2, 3, VOCABULARY)
     labels = torch.tensor([[1, -100, 2], [-100, -100, 5]])
     chosen = labels != -100

@@ -25,7 +25,7 @@ def llama(**changes: Any) -> LlamaForCausalLM:
 
 
 def counted(model: torch.nn.Module) -> tuple[int, int]:
-    """What torch itself counts in one step on one sequence: weights times activations, and attention (not causal)."""
+    """Operations of one step on one sequence as counted by torch: of weights, and of attention (not causal)."""
     inputs = torch.arange(LENGTH)[None] % 500
     with FlopCounterMode(display=False) as counter:
         model(input_ids=inputs, labels=inputs, use_cache=False).loss.backward()
@@ -44,19 +44,19 @@ def counted(model: torch.nn.Module) -> tuple[int, int]:
         ("model.*",),
     ],
 )
-def test_operations_are_those_that_torch_counts(patterns: tuple[str, ...]) -> None:
+def test_operations_match_those_counted_by_torch(patterns: tuple[str, ...]) -> None:
     model = llama()
     freeze(model, patterns)
     cost = training_cost(model)
     weights, attention = counted(model)
     assert cost is not None
-    # Weights of norms are counted as weights here (6N), and make no product; they are under 1% of these models. The
-    # first trained layer has an input that needs no gradient, of which three of seven products are counted too many.
+    # The formula counts weights of norms (6N), which are not multiplied; they are under 1% of these models. The input
+    # of the first trained layer needs no gradient; there, three of seven products are counted too many.
     assert cost.flops(LENGTH, LENGTH, 0) == pytest.approx(weights, rel=0.04)
-    assert cost.flops(0, 0, LENGTH**2) == pytest.approx(attention / 2, rel=0.03)  # rotary positions are a product too
+    assert cost.flops(0, 0, LENGTH**2) == pytest.approx(attention / 2, rel=0.03)  # torch also counts rotary positions
 
 
-def test_adapters_cost_no_gradients_of_frozen_weights() -> None:
+def test_frozen_weights_under_adapters_need_no_gradients() -> None:
     peft = pytest.importorskip("peft")
     settings = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear")
     model = peft.get_peft_model(llama(), settings)
@@ -69,7 +69,7 @@ def test_adapters_cost_no_gradients_of_frozen_weights() -> None:
     assert cost.per_token < 0.8 * whole.per_token
 
 
-def test_the_cost_of_a_model_in_numbers() -> None:
+def test_the_cost_of_a_model_follows_from_its_sizes() -> None:
     cost = training_cost(llama())
     body = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 160 + 2 * 64) + 64
     assert cost == TrainingCost(
@@ -80,7 +80,7 @@ def test_the_cost_of_a_model_in_numbers() -> None:
     assert training_cost(LlamaForCausalLM(tied)) == cost
 
 
-def test_experts_that_a_token_is_not_sent_to_cost_nothing() -> None:
+def test_only_active_experts_are_counted() -> None:
     sizes = {
         "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
         "num_attention_heads": 1, "num_key_value_heads": 1, "num_local_experts": 8,
@@ -91,7 +91,7 @@ def test_experts_that_a_token_is_not_sent_to_cost_nothing() -> None:
     assert two.per_token - one.per_token == 6 * 3 * 16 * 32
 
 
-def test_attention_over_a_window_is_left_out() -> None:
+def test_attention_over_a_sliding_window_is_not_counted() -> None:
     model = llama()
     whole = training_cost(model)
     model.config.layer_types = ["full_attention", "sliding_attention", "sliding_attention"]
@@ -101,23 +101,23 @@ def test_attention_over_a_window_is_left_out() -> None:
     assert part.per_length_squared == whole.per_length_squared / 3
 
 
-def test_a_module_that_is_no_language_model_has_no_cost() -> None:
+def test_a_module_that_is_not_a_language_model_has_no_cost() -> None:
     assert training_cost(torch.nn.Linear(2, 2)) is None
 
 
-def test_rates_are_counts_over_seconds() -> None:
+def test_rates_are_work_per_second() -> None:
     work = WorkCounts(tokens=600, trained_tokens=150, slots=800, squared_lengths=10_000, head_positions=200)
     meter = ThroughputMeter(
         TrainingCost(per_token=100.0, per_head_position=10.0, per_length_squared=1.0), peak_flops=100_000.0
     )
-    # 600 * 100 + 200 * 10 + 10,000 operations in 3 s, of 300,000 that were possible
+    # 600 * 100 + 200 * 10 + 10,000 operations in 3 s, out of 300,000 possible ones
     found = meter.measure(work, 3.0)
     assert found == Throughput(200.0, 50.0, 0.25, pytest.approx(0.24))
     rates = {"tokens_per_second": 200.0, "trained_tokens_per_second": 50.0, "padding_share": 0.25}
     assert found.log_entries() == {**rates, "mfu": pytest.approx(0.24)}
 
 
-def test_what_is_not_known_is_not_said() -> None:
+def test_unknown_rates_are_left_out() -> None:
     work = WorkCounts(tokens=10, trained_tokens=5, slots=10, squared_lengths=100, head_positions=5)
     assert ThroughputMeter().measure(work, 1.0).log_entries() == {
         "tokens_per_second": 10.0, "trained_tokens_per_second": 5.0, "padding_share": 0.0,
@@ -150,7 +150,7 @@ def test_what_is_not_known_is_not_said() -> None:
         ("Some accelerator", None),
     ],
 )
-def test_peaks_are_those_of_the_data_sheets(name: str, teraflops: float | None) -> None:
+def test_peaks_match_the_data_sheets(name: str, teraflops: float | None) -> None:
     found = peak_flops(name, torch.bfloat16)
     assert (None if found is None else found / 1e12) == (None if teraflops is None else pytest.approx(teraflops))
 
@@ -163,7 +163,7 @@ def test_the_peak_depends_on_the_data_type() -> None:
     assert peak_flops(name, torch.float64) is None
 
 
-def test_the_cpu_has_no_peak_and_its_memory_is_that_of_the_process() -> None:
+def test_the_cpu_has_no_peak_and_the_memory_of_the_process() -> None:
     assert device_peak_flops(torch.device("cpu"), torch.float32) is None
-    held = torch.ones(30_000_000)  # 120 MB
-    assert peak_memory(torch.device("cpu")) > held.nbytes
+    tensor = torch.ones(30_000_000)  # 120 MB
+    assert peak_memory(torch.device("cpu")) > tensor.nbytes

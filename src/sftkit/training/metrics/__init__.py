@@ -1,1 +1,1 @@
-"""Throughput, floating-point operations, hardware limits, and the loss curve."""
+"""Measure a run: throughput, floating-point operations, limits of the hardware, and the loss curve."""

@@ -1,9 +1,9 @@
-"""The floating-point operations that training a causal language model needs, from its sizes and what is frozen.
+"""Count the floating-point operations of training a causal language model, from its sizes and its frozen weights.
 
-The count is that of Kaplan et al. 2020 (https://arxiv.org/abs/2001.08361) and of PaLM, appendix B
-(https://arxiv.org/abs/2204.02311): 6 operations a weight and token, and 12 a layer, unit of width (heads x head size)
-and pair of tokens in attention, halved where attention is causal. Models are looked at as torch modules with a
-`config`; nothing here knows transformers.
+The formula is that of Kaplan et al. 2020 (https://arxiv.org/abs/2001.08361) and PaLM, appendix B
+(https://arxiv.org/abs/2204.02311): 6 operations per weight and token; and in attention, 12 per layer, unit of width
+(heads x head size) and pair of tokens, half of that if attention is causal. Any torch module with a `config` will do;
+this module does not import transformers.
 """
 
 from __future__ import annotations
@@ -17,28 +17,34 @@ import torch
 
 from sftkit.training.models.freezing import element_count
 
-_PASS = 2
-"""A multiplication and an addition: of a weight and a token in each pass, forward, gradient of the input, of itself."""
+_MULTIPLY_ADD = 2
+"""Operations per weight and token in each pass: forward, gradient of the input, gradient of the weight."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _EXPERTS = ".experts."
-_NO_PRODUCT = "trainable_tokens_delta"  # rows of an embedding, held by peft
+_NOT_MULTIPLIED = "trainable_tokens_delta"  # rows of an embedding that peft holds
 
 
 @dataclass(frozen=True)
 class TrainingCost:
     """Operations of one forward and backward pass.
 
-    token: of all weights but embeddings and head, a token. head: of the output head, a position it is run on.
-    square: of attention, a token times a token of the same sequence (the causal half is already taken).
+    Example:
+        >>> TrainingCost(per_token=6, per_head_position=2, per_length_squared=1).flops(10, 5, 100)
+        170
     """
 
     per_token: float
+    """Of all weights except embeddings and output head, per token."""
+
     per_head_position: float
+    """Of the output head, per position at which it runs."""
+
     per_length_squared: float
+    """Of causal attention, per squared token of a sequence (the pairs that causality excludes are not counted)."""
 
     def flops(self, tokens: int, head_positions: int, squared_lengths: int) -> float:
-        """Operations of some work. Padding is none, nor is what gradient checkpointing computes a second time."""
+        """Operations of some work, without padding and without what gradient checkpointing computes twice."""
         return (
             self.per_token * tokens
             + self.per_head_position * head_positions
@@ -47,19 +53,21 @@ class TrainingCost:
 
 
 def training_cost(model: torch.nn.Module) -> TrainingCost | None:
-    """What a token, a position of the head and a pair of tokens cost in training. What is not needed is not counted:
+    """What training costs per token, per position of the output head, and per pair of tokens.
 
-    - a frozen weight, as under LoRA, has no gradient of its own (4 operations instead of 6), and where nothing before
-      it is trained, its input has none either (2); attention is counted likewise;
-    - of the experts of a mixture, those that a token is sent to;
-    - attention of layers that `layer_types` does not call full (sliding windows, linear attention) is left out, so
-      that the result is a lower bound for such models.
+    Only necessary operations are counted:
+
+    - A frozen weight, as under LoRA, needs no gradient for itself (4 operations instead of 6). If no weight before it
+      is trained either, its input needs no gradient (2 operations). Attention is counted in the same way.
+    - Of a mixture of experts, only the experts that a token is sent to.
+    - Attention of layers that are not "full_attention" in `layer_types` (sliding windows, linear attention) is left
+      out, so that the result is a lower bound for such models.
 
     Args:
-        model: with its adapters, and with everything frozen that is to be; not yet spread over processes.
+        model: with adapters added and weights frozen, before it is sharded over processes.
 
     Returns:
-        None where the sizes of attention or the output head cannot be found.
+        None if the sizes of attention or the output head cannot be found.
     """
     config: Any = getattr(model, "config", None)
     config = getattr(config, "text_config", None) or config
@@ -68,39 +76,41 @@ def training_cost(model: torch.nn.Module) -> TrainingCost | None:
     head = find_head() if find_head else None
     if width is None or head is None:
         return None
-    in_head = {id(values) for values in head.parameters()}
-    in_embeddings = {
+    head_ids = {id(values) for values in head.parameters()}
+    embedding_ids = {
         id(values)
         for module in model.modules()
         if isinstance(module, torch.nn.Embedding)
         for values in module.parameters()
     }
-    share = _active_experts(config)
-    needed, first_trained, layer = 0.0, None, -1
-    for name, values in model.named_parameters():  # in the order in which a token meets them
+    active_share = _active_experts(config)
+    per_token, first_trained, layer = 0.0, None, -1
+    for name, values in model.named_parameters():  # in the order in which they are applied to a token
         number = _LAYER.search(name)
         layer = int(number[1]) if number else layer
-        product = not (id(values) in in_head | in_embeddings or _NO_PRODUCT in name)
-        if product:
+        multiplied = not (id(values) in head_ids | embedding_ids or _NOT_MULTIPLIED in name)
+        if multiplied:
             passes = 1 + (first_trained is not None) + values.requires_grad
-            needed += _PASS * passes * element_count(values) * (share if _EXPERTS in name else 1)
-        if values.requires_grad and first_trained is None and (product or id(values) in in_embeddings):
+            per_token += _MULTIPLY_ADD * passes * element_count(values) * (active_share if _EXPERTS in name else 1)
+        if values.requires_grad and first_trained is None and (multiplied or id(values) in embedding_ids):
             first_trained = layer
     return TrainingCost(
-        per_token=needed,
-        per_head_position=_PASS * element_count(head.weight) * (1 + (first_trained is not None) + _is_trained(head)),
+        per_token=per_token,
+        per_head_position=_MULTIPLY_ADD
+        * element_count(head.weight)
+        * (1 + (first_trained is not None) + _is_trained(head)),
         per_length_squared=sum(_square(width, first_trained, layer) for layer in _full_layers(config)),
     )
 
 
 def _square(width: float, first_trained: int | None, layer: int) -> float:
-    """Operations of one layer's attention, a token and a token: scores and sums, forward, and twice that backward."""
+    """Operations of causal attention of one layer per pair of tokens: scores and sums, and twice that backward."""
     passes = 3 if first_trained is not None and layer >= first_trained else 1
-    return passes * 2 * _PASS * width / 2
+    return passes * 2 * _MULTIPLY_ADD * width / 2
 
 
 def _attention_width(config: Any) -> float | None:
-    """Heads times their size; the mean of both sizes where those of keys and values differ (latent attention)."""
+    """Heads times head size; with different sizes of keys and values (latent attention), the mean of both."""
     heads, hidden = getattr(config, "num_attention_heads", None), getattr(config, "hidden_size", None)
     if not isinstance(heads, int) or not isinstance(hidden, int):
         return None
@@ -115,11 +125,12 @@ def _full_layers(config: Any) -> list[int]:
 
 
 def _active_experts(config: Any) -> float:
+    """The share of the experts of a mixture that a token is sent to; 1 without a mixture."""
     chosen = getattr(config, "num_experts_per_tok", None)
-    there = next(
+    total = next(
         (count for key in ("num_local_experts", "num_experts", "n_routed_experts")
          if (count := getattr(config, key, None))), None)  # fmt: skip
-    return chosen / there if chosen and there else 1.0
+    return chosen / total if chosen and total else 1.0
 
 
 def _is_trained(head: Any) -> bool:

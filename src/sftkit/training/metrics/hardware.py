@@ -1,4 +1,4 @@
-"""What the hardware of a run can do, and how much memory the run took."""
+"""Peak performance of the hardware of a run, and the memory that the run used."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ import torch
 
 @dataclass(frozen=True)
 class PeakFlops:
-    """Teraflops of one device by data type, dense: matrix units for 16 bits and TF32, general units for float32."""
+    """Dense teraflops of one device."""
 
     half: float
+    """bfloat16 and float16, on matrix units."""
+
     tf32: float
+    """TF32, on matrix units; 0 without support for it."""
+
     single: float
+    """float32, on general units."""
 
 
-# The first pattern that is found in the device's name holds. Sources: the makers' data sheets and architecture white
-# papers, without sparsity (where NVIDIA gives only figures with 2:4 sparsity, half of them), at boost clock; for
+# The first pattern found in the name of the device applies. Sources: the vendors' data sheets and architecture white
+# papers, without sparsity (half of NVIDIA's figure where only one with 2:4 sparsity is given), at boost clock; for
 # GeForce and RTX boards 16 bits with accumulation in float32, as torch computes.
 _PEAKS: tuple[tuple[str, PeakFlops], ...] = (
     (r"GB200", PeakFlops(2500, 1250, 80)),
@@ -47,17 +52,21 @@ _PEAKS: tuple[tuple[str, PeakFlops], ...] = (
     (r"MI3(?:00|25)X", PeakFlops(1307.4, 653.7, 163.4)),
     (r"MI355X", PeakFlops(2516.6, 0, 157.3)),
     (r"MI350X", PeakFlops(2309.6, 0, 144.2)),
-    (r"MI250", PeakFlops(191.5, 0, 23.9)),  # one of the two halves of a card, which is what torch calls a device
+    (r"MI250", PeakFlops(191.5, 0, 23.9)),  # one of the two dies of a card; torch sees each as a device
 )
 
 
 def peak_flops(name: str, dtype: torch.dtype, *, tf32: bool = False) -> float | None:
-    """Floating-point operations a second that a device can do at most; None where that is not known.
+    """The peak of a device in floating-point operations per second; None if it is not known.
 
     Args:
-        name: the device's name, as `torch.cuda.get_device_name` tells it.
-        dtype: what matrices are multiplied in (under autocast: its data type).
+        name: name of the device, as returned by `torch.cuda.get_device_name`.
+        dtype: data type in which matrices are multiplied (with autocast, that of autocast).
         tf32: whether float32 matrices may be multiplied in TF32.
+
+    Example:
+        >>> peak_flops("NVIDIA A100-SXM4-80GB", torch.bfloat16)
+        312000000000000.0
     """
     peak = next((peak for pattern, peak in _PEAKS if re.search(pattern, name)), None)
     if peak is None:
@@ -70,7 +79,7 @@ def peak_flops(name: str, dtype: torch.dtype, *, tf32: bool = False) -> float | 
 
 
 def device_peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """The same for a device of this machine; None for anything but a GPU."""
+    """The peak of a device of this machine in floating-point operations per second; None for the CPU."""
     if device.type != "cuda":
         return None
     tf32 = torch.backends.cuda.matmul.allow_tf32
@@ -78,7 +87,7 @@ def device_peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes that were held at a time: on the GPU by torch, else in main memory by this process (0 on Windows)."""
+    """Peak memory in bytes: of torch on a GPU, otherwise of this process in main memory (0 on Windows)."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""The loss of a run as a picture, drawn from its log."""
+"""Draw the losses in the log of a run."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ _TRAIN, _EVAL = "#2a6f97", "#c8553d"
 _LOSSES = (("loss", "training loss", _TRAIN), ("eval_loss", "validation loss", _EVAL))
 _INCHES = (8.0, 4.5)
 _DOTS_PER_INCH = 120
-_FEW = 40
+_MOST_MARKED_STEPS = 40
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of the picture: its name, and a loss for each step that has one."""
+    """One line of the picture: the losses of the steps that have one."""
 
     name: str
-    colour: str
+    color: str
     steps: tuple[int, ...]
     losses: tuple[float, ...]
 
 
 def draw_curve(log: Path, picture: Path) -> bool:
-    """Draw training and validation loss over the steps; whether there was anything to draw.
+    """Draw training and validation loss over the steps.
 
     Args:
-        log: a `training_logs.jsonl`, whole or cut short.
-        picture: PNG file to write, next to the log as a rule.
+        log: a `training_logs.jsonl`, complete or truncated.
+        picture: PNG file to write.
+
+    Returns:
+        Whether there was a loss to draw.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed (extra: plot).
@@ -48,27 +51,29 @@ def draw_curve(log: Path, picture: Path) -> bool:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for curve in curves:
-        marker = "o" if curve.name != _LOSSES[0][1] or len(curve.steps) < _FEW else None
+        marker = "o" if curve.name != _LOSSES[0][1] or len(curve.steps) < _MOST_MARKED_STEPS else None
         label = f"{curve.name}, {curve.losses[-1]:.4g} at the end"
-        axes.plot(curve.steps, curve.losses, label=label, color=curve.colour, marker=marker, markersize=3.5, lw=1.4)
+        axes.plot(curve.steps, curve.losses, label=label, color=curve.color, marker=marker, markersize=3.5, lw=1.4)
     axes.legend(frameon=False)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("loss (nats per token)")
     axes.locator_params(axis="x", integer=True)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=_DOTS_PER_INCH, metadata={"Software": None})  # the same log makes the same bytes
+    figure.savefig(
+        picture, dpi=_DOTS_PER_INCH, metadata={"Software": None}
+    )  # without the version, so that the same log gives the same bytes
     return True
 
 
 def read_curves(log: Path) -> list[Curve]:
-    """The losses in a log; lines that are no events, and losses that are not finite, are passed over."""
+    """The losses in a log; invalid lines and losses that are not finite are skipped."""
     events = [event for line in _lines(log) if isinstance(event := _event(line), dict)]
     curves = []
-    for key, name, colour in _LOSSES:
+    for key, name, color in _LOSSES:
         points = [(_number(event.get("step")), _number(event.get(key))) for event in events]
         found = [(int(step), loss) for step, loss in points if step is not None and loss is not None]
-        curves.append(Curve(name, colour, tuple(step for step, _ in found), tuple(loss for _, loss in found)))
+        curves.append(Curve(name, color, tuple(step for step, _ in found), tuple(loss for _, loss in found)))
     return curves
 
 

@@ -1,4 +1,4 @@
-"""How fast a run is: tokens a second, the share of padding, and how much of the hardware's arithmetic is used."""
+"""How fast a run is: tokens per second, the share of padding, and how much of the hardware's peak is used."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from sftkit.training.metrics.flops import TrainingCost
 
 @dataclass(frozen=True)
 class Throughput:
-    """Rates over a stretch of time.
-
-    padding_share: padding among all slots, 0 to 1; None where nothing went through. mfu: model FLOPs utilisation, the
-    operations the model needs over those the hardware could have done, 0 to 1; None where either is not known.
-    """
+    """Rates over a period of time."""
 
     tokens_per_second: float
     trained_tokens_per_second: float
+
     padding_share: float | None
+    """Padding among all slots, 0 to 1; None if there was no work."""
+
     mfu: float | None
+    """Model FLOPs utilization: operations that the model needs, divided by those that the hardware could have done in
+    that time, 0 to 1. None if either is not known.
+    """
 
     def log_entries(self) -> dict[str, float]:
-        """The rates as they stand in a log event; what is not known is left out."""
-        named = {
+        """The rates by their names in log events, without unknown ones."""
+        rates = {
             "tokens_per_second": self.tokens_per_second,
             "trained_tokens_per_second": self.trained_tokens_per_second,
             "padding_share": self.padding_share,
             "mfu": self.mfu,
         }
-        return {name: value for name, value in named.items() if value is not None}
+        return {name: value for name, value in rates.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class ThroughputMeter:
-    """Turns work and seconds into rates.
-
-    cost: of the model (`flops.training_cost`). peak: operations a second of all devices of the run together
-    (`devices.peak_flops` times their number). None where not known.
-    """
+    """Computes rates from work and seconds."""
 
     cost: TrainingCost | None = None
+    """Cost of the model (`training_cost`); None if it is not known."""
+
     peak_flops: float | None = None
+    """Operations per second of all devices of the run together; None if it is not known."""
 
     def measure(self, work: WorkCounts, seconds: float) -> Throughput:
-        """The rates of some work done in so many seconds."""
+        """The rates of some work that took so many seconds."""
         seconds = max(seconds, 1e-9)
         mfu = None
         if self.cost is not None and self.peak_flops:

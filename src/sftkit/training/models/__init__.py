@@ -1,1 +1,1 @@
-"""The model of a run: loading, new tokens, adapters, freezing, attention, and what it is capable of."""
+"""The model of a run: loading, new tokens, adapters, frozen parameters, attention, and capabilities."""

@@ -1,6 +1,6 @@
-"""LoRA and QLoRA: adapters around a frozen model, by peft.
+"""Add LoRA and QLoRA adapters to a frozen model with peft, and merge them into it.
 
-Sources: LoRA, https://arxiv.org/abs/2106.09685; QLoRA (NF4, double quantisation), https://arxiv.org/abs/2305.14314.
+Sources: LoRA, https://arxiv.org/abs/2106.09685; QLoRA (NF4, double quantization), https://arxiv.org/abs/2305.14314.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 MERGED_DIR = "merged"
-"""Directory below `output_dir` that holds the model with its adapters merged into it."""
+"""Directory in `output_dir` for the model with its adapters merged into it."""
 
 ALL_LINEAR = "all-linear"
 
 
 def uses_adapters(config: TrainConfig) -> bool:
-    """Whether the run trains adapters; `load_in_4bit` implies it."""
+    """Whether the run trains adapters, which `load_in_4bit` implies."""
     return config.use_peft or config.load_in_4bit
 
 
 def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int]) -> PeftModel:
-    """Put LoRA adapters into a model, and freeze everything else.
+    """Add LoRA adapters to a model, and freeze everything else.
 
-    The embeddings of new tokens are trained and saved with the adapters, those rows alone; the rest of the embeddings
-    stays as it is. Where `lora_modules_to_save` names the embeddings, they are trained as a whole.
+    Of the embeddings, only the rows of new tokens are trained, and saved with the adapters. If `lora_modules_to_save`
+    names the embeddings, all their rows are trained.
 
     Args:
-        model: loaded, with an embedding for every token; it is changed in place.
+        model: with an embedding for every token; changed in place.
         config: rank, scale, dropout and modules of the adapters.
         new_tokens: ids that the model was not trained with.
 
     Raises:
-        TrainingError: peft is not installed, or a module that is named does not exist.
+        TrainingError: peft is not installed, or a module in the config does not exist.
     """
     _check_installed(config)
     from peft import LoraConfig, get_peft_model
@@ -67,47 +67,51 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
     )
     make: Callable[..., PeftModel] = get_peft_model
     try:
-        with _quiet():
+        with _without_future_warnings():
             return make(model, settings)
-    except ValueError as error:  # what peft refuses: modules it has no adapter for, names that overlap
+    except ValueError as error:  # modules for which peft has no adapter, overlapping names
         raise TrainingError(f"LoRA adapters cannot be added: {single_line(error)}") from error
 
 
 def save_merged(
     config: TrainConfig, arguments: TrainingArguments, tokenizer: PreTrainedTokenizerBase, known_tokens: int
 ) -> Path:
-    """Save the model with the adapters of `output_dir` merged into it, and the tokenizer, to `<output_dir>/merged`.
+    """Merge the adapters in `output_dir` into the model, and save it with the tokenizer to `<output_dir>/merged`.
 
-    The model is read once more, onto the CPU and in the run's data type, as `merge_and_unload` of a model held in
-    4 bits would round the sum to 4 bits again, and one spread over processes is whole in none of them. For the main
-    process alone, once the adapters are saved.
+    The model is loaded again, on the CPU and in the data type of the run: merging into a model in 4 bits would round
+    the sum to 4 bits again, and no process holds the whole of a sharded model. Call it in the main process only, when
+    the adapters are saved.
 
     Args:
-        config, arguments: the run.
-        tokenizer: as it is saved with the adapters.
+        config: the run.
+        arguments: its training arguments.
+        tokenizer: as saved with the adapters.
         known_tokens: how many of its tokens the model was trained with before the run.
+
+    Returns:
+        The directory.
 
     Raises:
         TrainingError: the model cannot be loaded again.
     """
     from peft import PeftModel
 
-    place = Path(config.output_dir) / MERGED_DIR
+    folder = Path(config.output_dir) / MERGED_DIR
     model = load_model(replace(config, load_in_4bit=False, attn_implementation="eager"), arguments)
     fit_embeddings(model, len(tokenizer), known_tokens)
-    with _quiet():
-        whole: Any = PeftModel.from_pretrained(model, config.output_dir)
-    merged = whole.merge_and_unload()
-    merged.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    del model, whole, merged
+    with _without_future_warnings():
+        adapted: Any = PeftModel.from_pretrained(model, config.output_dir)
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    del model, adapted, merged
     gc.collect()
-    return place
+    return folder
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """peft asks transformers for what goes by another name there by now; it is not for users to mend."""
+def _without_future_warnings() -> Iterator[None]:
+    """Hide warnings about deprecated names of transformers that peft uses; users cannot fix them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
@@ -121,23 +125,23 @@ def _check_installed(config: TrainConfig) -> None:
 
 
 def _check_names(key: str, names: Sequence[str], model: PreTrainedModel) -> None:
-    """A module is named by its whole name or by the end of it, as peft reads names."""
-    there = [name for name, _ in model.named_modules() if name]
+    """A module is named by its full name or its last parts, as in peft."""
+    existing = [name for name, _ in model.named_modules() if name]
     for name in names:
-        if not any(whole == name or whole.endswith(f".{name}") for whole in there):
-            raise TrainingError(f"{key}: the model has no module called {name!r}; {similar_names(name, there)}")
+        if not any(full == name or full.endswith(f".{name}") for full in existing):
+            raise TrainingError(f"{key}: the model has no module {name!r}; {similar_names(name, existing)}")
 
 
 def _token_rows(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int]) -> dict[str, list[int]] | None:
-    """The rows of input and output embedding that are trained, by the module's name."""
+    """The rows of the input and output embeddings that are trained, by the name of the module."""
     if not new_tokens:
         return None
-    heads = [model.get_input_embeddings()]
+    embeddings = [model.get_input_embeddings()]
     if not _tied(model):
-        heads.append(model.get_output_embeddings())  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    names = [name for name, module in model.named_modules() if any(module is head for head in heads)]
-    whole = config.lora_modules_to_save
-    rows = {name: list(new_tokens) for name in names if not any(name.split(".")[-1] == w.split(".")[-1] for w in whole)}
+        embeddings.append(model.get_output_embeddings())  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    names = [name for name, module in model.named_modules() if any(module is embedding for embedding in embeddings)]
+    fully_trained = {name.split(".")[-1] for name in config.lora_modules_to_save}
+    rows = {name: list(new_tokens) for name in names if name.split(".")[-1] not in fully_trained}
     return rows or None
 
 

@@ -1,4 +1,4 @@
-"""Which attention a model computes with: the fastest that is installed and that the hardware can do."""
+"""Choose the fastest attention implementation that is installed and that model and hardware support."""
 
 from __future__ import annotations
 
@@ -36,55 +36,57 @@ class AttentionContext:
 
 
 def choose_attention(config: TrainConfig, arguments: TrainingArguments, model_class: Any) -> str | None:
-    """The attention implementation to ask transformers for; None leaves it to choose (SDPA, eager where it must).
+    """The attention implementation to request from transformers; None lets it choose (SDPA, or eager).
 
-    `attn_implementation` is taken at its word. Otherwise it is flash attention where nothing stands against it; what
-    does is said once where `use_flash_attn` asks for it.
+    `attn_implementation` decides if it is set. Otherwise it is flash attention if nothing prevents it. If something
+    does although `use_flash_attn` is set, a warning says what.
 
     Args:
-        config, arguments: the run.
-        model_class: of the model; None where it is not known, which leaves flash attention to those who ask for it.
+        config: the run.
+        arguments: its training arguments.
+        model_class: class of the model. If None, it is not known whether the model supports flash attention, which is
+            then used only if `use_flash_attn` is set.
     """
     if config.attn_implementation is not None:
         return config.attn_implementation
-    return attention_for(_surroundings(config, arguments), model_class, asked=config.use_flash_attn)
+    return attention_for(_context(config, arguments), model_class, requested=config.use_flash_attn)
 
 
-def attention_for(around: AttentionContext, model_class: Any, *, asked: bool) -> str | None:
-    """Flash attention where it can be had; else SDPA with a warning where it was asked for, and None where not."""
-    obstacle = flash_obstacle(around) or _class_obstacle(model_class, asked=asked)
+def attention_for(context: AttentionContext, model_class: Any, *, requested: bool) -> str | None:
+    """Flash attention if it is possible; otherwise SDPA, with a warning, if it was requested, and None if not."""
+    obstacle = flash_obstacle(context) or _class_obstacle(model_class, requested=requested)
     if obstacle is None:
-        return "flash_attention_3" if around.has_flash_3 and around.capability == _HOPPER else "flash_attention_2"
-    if not asked:
+        return "flash_attention_3" if context.has_flash_3 and context.capability == _HOPPER else "flash_attention_2"
+    if not requested:
         return None
     warn_on_main_process(_log, f"use_flash_attn: {obstacle}; SDPA attention is used instead")
     return "sdpa"
 
 
-def flash_obstacle(around: AttentionContext) -> str | None:
-    """What keeps flash attention from being used; None when nothing does.
+def flash_obstacle(context: AttentionContext) -> str | None:
+    """What prevents flash attention, as part of a sentence; None if nothing does.
 
-    FlashAttention 2 needs Ampere or newer, FlashAttention 3 is made for Hopper, both compute in 16 bits:
-    https://github.com/Dao-AILab/flash-attention
+    FlashAttention 2 needs Ampere or newer, FlashAttention 3 needs Hopper, and both compute only in 16 bits
+    (https://github.com/Dao-AILab/flash-attention).
     """
-    if around.capability is None:
+    if context.capability is None:
         return "there is no GPU"
-    if around.capability < _AMPERE:
+    if context.capability < _AMPERE:
         return "the GPU is older than Ampere"
-    if not (around.has_flash_2 or (around.has_flash_3 and around.capability == _HOPPER)):
+    if not (context.has_flash_2 or (context.has_flash_3 and context.capability == _HOPPER)):
         return "flash-attn is not installed (pip install 'sftkit[flash-attn]')"
-    if not around.half_precision:
-        return "it computes in 16 bits only (torch_dtype=bfloat16 or bf16=true)"
+    if not context.half_precision:
+        return "it only computes in 16 bits (set torch_dtype=bfloat16 or bf16=true)"
     return None
 
 
-def _class_obstacle(model_class: Any, *, asked: bool) -> str | None:
+def _class_obstacle(model_class: Any, *, requested: bool) -> str | None:
     if model_class is None:
-        return None if asked else "the model's class is not known"
-    return None if model_class._supports_flash_attn else f"{model_class.__name__} cannot"
+        return None if requested else "the model's class is not known"
+    return None if model_class._supports_flash_attn else f"{model_class.__name__} does not support it"
 
 
-def _surroundings(config: TrainConfig, arguments: TrainingArguments) -> AttentionContext:
+def _context(config: TrainConfig, arguments: TrainingArguments) -> AttentionContext:
     import torch
     from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 

@@ -1,4 +1,4 @@
-"""The loss where a model's own cannot be used: a sum over trained tokens, divided by a number that is given."""
+"""The loss for models whose own loss cannot be used."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sftkit.core.rows import IGNORE_INDEX
 def summed_cross_entropy(
     logits: torch.Tensor, next_labels: torch.Tensor, items: torch.Tensor, smoothing: float
 ) -> torch.Tensor:
-    """Sum of the cross entropies of trained tokens over `items`, in float32.
+    """Sum of the cross entropies of all trained tokens, divided by `items`, in float32.
 
     Args:
         logits: shape (rows, positions, vocabulary).
-        next_labels: what each position should predict, -100 for no loss, shape (rows, positions).
-        items: what to divide by; the trained tokens of the global batch.
-        smoothing: share of the target spread over the vocabulary (label smoothing).
+        next_labels: the label that each position should predict, -100 for no loss, shape (rows, positions).
+        items: the divisor: trained tokens of the global batch.
+        smoothing: share of the target that is spread over the vocabulary (label smoothing).
     """
     summed = functional.cross_entropy(
         logits.float().flatten(0, 1),

@@ -1,4 +1,4 @@
-"""Which parameters are trained: patterns that freeze some, and how many are left."""
+"""Freeze parameters by patterns of their names, and count the trained ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 _WILDCARDS = frozenset("*?[")
-_NEAR = 3
+_MOST_SIMILAR = 3
 
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Numbers of a model, and those among them that are trained."""
+    """Parameters of a model, and how many of them are trained."""
 
     total: int
     trained: int
@@ -31,23 +31,23 @@ class ParameterCounts:
 
 
 def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> None:
-    """Train no parameter whose name holds one of the patterns.
+    """Freeze every parameter whose name matches one of the patterns.
 
-    A pattern with `*`, `?` or `[` must match the whole name, as file names are matched. Any other is a part of it;
-    where it begins or ends with a digit, the number is whole: `layers.1` is not in `layers.10`.
+    A pattern with `*`, `?` or `[` must match the whole name, as in file name patterns. Any other pattern must be part
+    of the name, but does not match part of a number: `layers.1` does not match `layers.10`.
 
     Args:
-        model: its parameters' `requires_grad` is changed; call it after adapters were added.
-        patterns: of names as `named_parameters` gives them, such as `model.layers.0.mlp.up_proj.weight`.
+        model: `requires_grad` of its parameters is changed. Add adapters first.
+        patterns: patterns of names of `named_parameters`, such as `model.layers.0.mlp.up_proj.weight`.
 
     Raises:
-        TrainingError: a pattern matches nothing, or nothing would be left to train.
+        TrainingError: a pattern matches nothing, or no parameter is left to train.
     """
     parameters = dict(model.named_parameters())
     for pattern in patterns:
         found = [values for name, values in parameters.items() if _matches(name, pattern)]
         if not found:
-            raise TrainingError(f"freeze: no parameter is called {pattern!r}; {similar_names(pattern, parameters)}")
+            raise TrainingError(f"freeze: no parameter matches {pattern!r}; {similar_names(pattern, parameters)}")
         for values in found:
             values.requires_grad_(False)
     if patterns and not any(values.requires_grad for values in parameters.values()):
@@ -55,14 +55,16 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> None:
 
 
 def similar_names(name: str, names: Iterable[str]) -> str:
-    """The names, and parts of names, that are spelt most like one, for an error message."""
+    """A hint for an error message: the names, or parts of names, that are most similar to a given name."""
     parts = dict.fromkeys(part for whole in names for part in _parts(whole))
-    near = difflib.get_close_matches(name, parts, n=_NEAR, cutoff=0.5)
-    return f"names like it: {', '.join(near)}" if near else f"there are {', '.join(list(parts)[-_NEAR:])}, ..."
+    near = difflib.get_close_matches(name, parts, n=_MOST_SIMILAR, cutoff=0.5)
+    return (
+        f"did you mean {', '.join(near)}?" if near else f"use a name such as {', '.join(list(parts)[-_MOST_SIMILAR:])}"
+    )
 
 
 def count_parameters(model: torch.nn.Module) -> ParameterCounts:
-    """Count a model's parameters; tied ones once, those of 4 bits as what they stand for."""
+    """Count the parameters of a model; tied ones once, quantized ones by their original number."""
     total = trained = 0
     for values in model.parameters():
         total += element_count(values)
@@ -71,7 +73,7 @@ def count_parameters(model: torch.nn.Module) -> ParameterCounts:
 
 
 def element_count(values: Any) -> int:
-    """Elements of a parameter, also where this process holds them packed (bitsandbytes) or not at all (ZeRO-3)."""
+    """Elements of a parameter, even if this process holds them packed (bitsandbytes) or not at all (ZeRO-3)."""
     quantized = getattr(values, "quant_state", None)
     if quantized is not None:
         return int(quantized.shape.numel())
@@ -81,13 +83,13 @@ def element_count(values: Any) -> int:
 def _matches(name: str, pattern: str) -> bool:
     if _WILDCARDS & set(pattern):
         return fnmatchcase(name, pattern)
-    begin = r"(?<!\d)" if pattern[:1].isdigit() else ""
+    start = r"(?<!\d)" if pattern[:1].isdigit() else ""
     end = r"(?!\d)" if pattern[-1:].isdigit() else ""
-    return re.search(f"{begin}{re.escape(pattern)}{end}", name) is not None
+    return re.search(f"{start}{re.escape(pattern)}{end}", name) is not None
 
 
 def _parts(name: str) -> list[str]:
-    """A name, the modules on its way (`model.layers.0`), and its words that are no numbers."""
+    """A name, its prefixes (`model.layers.0`), and its words except numbers."""
     words = name.split(".")
     return [".".join(words[:count]) for count in range(1, len(words) + 1)] + [w for w in words if not w.isdigit()]
 

@@ -1,4 +1,4 @@
-"""The causal language model of a run: loaded or initialised, with an embedding for every token."""
+"""Load or initialize the causal language model of a run, with an embedding for every token."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "model*.safetensors.inde
 
 
 def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
-    """Load the model that `model_name_or_path` names, or initialise it where `init_from_config` says so.
+    """Load the model named by `model_name_or_path`, or initialize it with random weights (`init_from_config`).
 
-    Call it after the process group exists: with FSDP only the first process of a machine reads the weights.
+    Call it after the process group has been set up: with FSDP, only the first process of a machine reads the weights.
 
     Raises:
-        TrainingError: it is not there, has no weights, or transformers cannot load it.
+        TrainingError: the model does not exist, has no weights, or transformers cannot load it.
     """
     if config.model_name_or_path is None:
-        raise TrainingError("model_name_or_path is missing: it names the model to train")
+        raise TrainingError("model_name_or_path is missing; set it to the model to train")
     location = str(sample_path(config.model_name_or_path))
-    initialise = _has_config_only(location)
-    if initialise and not config.init_from_config:
+    initialize = _has_config_only(location)
+    if initialize and not config.init_from_config:
         raise TrainingError(
-            f"{location} holds a config.json and no weights; init_from_config=true starts from random ones"
+            f"{location} has a config.json but no weights; set init_from_config=true to start from random ones"
         )
-    if initialise:
+    if initialize:
         warn_on_main_process(
-            _log, f"{location} holds no weights: the model starts from random ones (seed {arguments.seed})"
+            _log, f"{location} has no weights: the model starts from random ones (seed {arguments.seed})"
         )
-    make = _initialised if initialise else _loaded
+    make = _initialize if initialize else _load
     try:
         return make(location, config, arguments)
     except TrainingError:
         raise
-    except Exception as error:  # transformers raises whatever the files of a model provoke
+    except Exception as error:  # the files of a model can make transformers raise anything
         reason = first_line(error)
         raise TrainingError(f"model {config.model_name_or_path!r} cannot be loaded: {reason}") from error
 
 
 def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> None:
-    """See to it that every token has an embedding, and that a new token starts as the mean of the known ones.
+    """Give every token an embedding; that of a new token starts as the mean of the known ones.
 
     Args:
-        model: its input and output embeddings are changed in place; rows are only added, never removed.
+        model: its input and output embeddings are changed in place; rows are only added.
         tokens: length of the tokenizer.
-        known_tokens: how many of them the model was trained with; the rest is new.
+        known_tokens: how many of them the model was trained with; the others are new.
 
     Raises:
-        TrainingError: the embedding is spread over the processes and cannot be added to.
+        TrainingError: the embedding is sharded over the processes, so that no row can be added.
     """
     import torch
 
@@ -70,24 +70,26 @@ def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> No
     if tokens <= known:
         return
     if hasattr(model.get_input_embeddings().weight, "ds_shape"):
-        raise TrainingError("DeepSpeed ZeRO-3 cannot take new tokens; add them in a run without it, and train on that")
+        raise TrainingError(
+            "DeepSpeed ZeRO-3 cannot add new tokens; add them in a run without it, and train the model it saves"
+        )
     if tokens > rows:
         model.resize_token_embeddings(tokens, mean_resizing=False)
     with torch.no_grad():
-        # Tied embeddings are one matrix: the second time the same rows get the same mean.
+        # Tied embeddings are one matrix; the second assignment then repeats the first.
         for values in _embeddings(model):
             values[known:tokens] = values[:known].float().mean(0).to(values.dtype)
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
-    """How many token ids the model knows."""
+    """Rows of the input embedding: every token id is below it."""
     weight: Any = model.get_input_embeddings().weight
-    # DeepSpeed's ZeRO-3 leaves an empty tensor in place and keeps the shape beside it.
+    # DeepSpeed ZeRO-3 leaves an empty tensor in its place, with the original shape as an attribute.
     return int(getattr(weight, "ds_shape", weight.shape)[0])
 
 
 def _embeddings(model: PreTrainedModel) -> list[Any]:
-    """What has one entry a token: the input embedding, the output embedding, and its bias where it has one."""
+    """The tensors with one entry per token: input embedding, output embedding, and its bias if it has one."""
     output = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     found = [model.get_input_embeddings().weight, getattr(output, "weight", None), getattr(output, "bias", None)]
     return [values for values in found if values is not None]
@@ -100,7 +102,7 @@ def _has_config_only(location: str) -> bool:
     return not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
 
 
-def _loaded(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
+def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
@@ -118,37 +120,40 @@ def _loaded(location: str, config: TrainConfig, arguments: TrainingArguments) ->
     model: PreTrainedModel = loaded[0]
     report: Mapping[str, Any] = loaded[1]
     missing = sorted(report["missing_keys"])
-    if missing and is_main_process():  # under FSDP the other processes get theirs later
+    if missing and is_main_process():  # under FSDP the other processes receive theirs later
         raise TrainingError(
-            f"the weights in {location} are not a whole {type(model).__name__}:"
-            f" {len(missing)} tensors are missing, {missing[0]} among them"
+            f"the weights in {location} are not a complete {type(model).__name__}:"
+            f" {len(missing)} tensors are missing, including {missing[0]}"
         )
     return model
 
 
 def _four_bits(config: TrainConfig, arguments: TrainingArguments) -> Any:
-    """QLoRA's way to hold the weights: NF4, the scales quantised as well (https://arxiv.org/abs/2305.14314)."""
+    """Quantization of QLoRA: NF4, with quantized scales (https://arxiv.org/abs/2305.14314)."""
     import torch
     from transformers import BitsAndBytesConfig
 
     mixed = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
-    given = _dtype(config)
-    computed = mixed or (torch.bfloat16 if given == "auto" else given)
+    dtype = _dtype(config)
+    compute_dtype = mixed or (torch.bfloat16 if dtype == "auto" else dtype)
     make: Any = BitsAndBytesConfig
     return make(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=computed
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
     )
 
 
 def _class_of(settings: Any) -> Any:
-    """The class that transformers makes of a configuration; None for code that comes with the files."""
+    """The class that transformers uses for a configuration; None if the code comes with the files of the model."""
     from transformers import AutoModelForCausalLM
 
     mapping: Any = AutoModelForCausalLM._model_mapping
     return mapping.get(type(settings), None)
 
 
-def _initialised(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
+def _initialize(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)

@@ -1,4 +1,4 @@
-"""Whether shards and model belong together: the tokenizer and the chat template that made the shards."""
+"""Load the tokenizer of a run, and check that shards, tokenizer and model match."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ _TEMPLATE_KEYS = ("chat_template", "chat_template_path", "chat_template_base64")
 
 @dataclass(frozen=True)
 class RunTokenizer:
-    """The tokenizer of a run, to be saved with the model.
-
-    known_tokens: its length before special tokens were added to it for this run.
-    """
+    """The tokenizer of a run, which is saved with the model."""
 
     tokenizer: PreTrainedTokenizerBase
+
     known_tokens: int
+    """Its length before special tokens were added for this run."""
 
     @property
     def pad_token_id(self) -> int:
-        """The id that fills up a batch; where there is no pad token, eos (it is masked, so any id would do)."""
+        """The id that fills up a batch; without a pad token, that of eos (it is masked, so any id would work)."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
@@ -45,22 +44,22 @@ class RunTokenizer:
 
 
 def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
-    """Load the tokenizer of a run, and see to it that shards, tokenizer and model belong together.
+    """Load the tokenizer of a run, and check that shards, tokenizer and model match.
 
-    Special tokens and a chat template that were given when the shards were made, and are not given now, are taken
-    from the manifest: what is saved with the model is what its data was made with. Of the model only the config is
+    Special tokens and a chat template that were given when the shards were made, but not for this run, are taken from
+    the manifest, so that the model is saved with the tokenizer that made its data. Only the config of the model is
     read.
 
     Raises:
-        DataError: shards are missing, cut short or exchanged, or hold an id that the model does not have.
-        TrainingError: the tokenizer is not the one that made the shards, or larger than the model's embedding (and
-            `allow_mismatch` is off), or no tokenizer is named.
+        DataError: shards are missing, truncated or exchanged, or hold an id that the model does not have.
+        TrainingError: no tokenizer is named; or, unless `allow_mismatch` is set, the tokenizer is not the one that made
+            the shards, or is larger than the model's embedding.
         TokenizerError: the tokenizer cannot be loaded.
     """
     footers = check_footers(shards)
     spec = tokenizer_spec(config)
     if spec is None:
-        raise TrainingError("model_name_or_path is missing: it names the model to train")
+        raise TrainingError("model_name_or_path is missing; set it to the model to train")
     if shards.manifest is not None:
         spec = _as_recorded(spec, shards.manifest)
     tokenizer = load_tokenizer(spec)
@@ -68,29 +67,29 @@ def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
     if spec.added_special_tokens:
         known = len(load_tokenizer(replace(spec, added_special_tokens=())))
     _check_origin(config, shards, tokenizer, spec)
-    facts = read_model_vocabulary(config)
-    check_vocabulary(facts, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
-    check_stop_tokens(facts, tokenizer, shards)
+    model = read_model_vocabulary(config)
+    check_vocabulary(model, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
+    check_stop_tokens(model, tokenizer, shards)
     return RunTokenizer(tokenizer, known)
 
 
 def _check_origin(
     config: TrainConfig, shards: ShardSet, tokenizer: PreTrainedTokenizerBase, spec: TokenizerSpec
 ) -> None:
-    """Refuse a tokenizer, or a chat template, that is not the one that made the shards; show what differs."""
+    """Refuse a tokenizer or chat template that is not the one that made the shards, and show what differs."""
     made_with = shards.manifest.tokenizer if shards.manifest is not None else None
     if made_with is None:
         return
     found = find_mismatches(made_with, tokenizer, spec)
     if found and set(made_with.added_special_tokens) < set(spec.added_special_tokens):
-        # Tokens that are added now change no id of the shards: what counts is the tokenizer without them.
+        # Tokens added for this run do not change ids of the shards: compare the tokenizer without them.
         before = replace(spec, added_special_tokens=made_with.added_special_tokens)
         found = find_mismatches(made_with, load_tokenizer(before), before)
     if not found:
         return
     text = f"{shards.root} was made with another tokenizer than {spec.name}: {'; '.join(each.clause for each in found)}"
     if not config.allow_mismatch:
-        remedy = "take the one that made them, or make them anew; allow_mismatch=true trains all the same"
+        remedy = "use the tokenizer that made them, or make the shards again; set allow_mismatch=true to train anyway"
         raise TrainingError(_with_details(f"{text} ({remedy})", found))
     warn_on_main_process(_log, _with_details(text, found))
 
@@ -108,13 +107,13 @@ def _as_recorded(spec: TokenizerSpec, manifest: Manifest) -> TokenizerSpec:
 
 
 def _recorded_template(manifest: Manifest) -> str | None:
-    """The chat template that the config of the shards gave, None where it gave none or it is no longer there."""
+    """The chat template in the config of the shards; None if it has none or its file no longer exists."""
     section = manifest.config.get("dataprocessor")
     if not isinstance(section, dict):
         return None
     given = {key: str(section[key]) for key in _TEMPLATE_KEYS if section.get(key) is not None}
     if given and manifest.tokenizer is not None and manifest.tokenizer.chat_template is not None:
-        return manifest.tokenizer.chat_template  # whatever has become of the file it came from
+        return manifest.tokenizer.chat_template  # even if the file it came from has changed
     try:
         return read_chat_template(
             ProcessorConfig(
@@ -124,4 +123,4 @@ def _recorded_template(manifest: Manifest) -> str | None:
             )
         )
     except ConfigError:
-        return None  # a template file that has gone; the comparison that follows says what that means
+        return None  # the template file is gone; the comparison that follows reports any mismatch

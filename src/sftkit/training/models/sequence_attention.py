@@ -1,8 +1,8 @@
-"""SDPA attention over sequences laid end to end, one sequence at a time.
+"""SDPA attention over a flat batch, one sequence at a time.
 
-transformers tells SDPA where sequences end by a mask of tokens times tokens: for a batch of 32,000 tokens a billion
-places, nearly all of them closed. Each sequence by itself needs no mask, and SDPA's causal kernels work on what is
-left. Flash attention does the same in one kernel; this is for where it is not installed.
+transformers tells SDPA where sequences end with a mask of tokens x tokens: for a batch of 32,000 tokens a billion
+entries, nearly all of them False. A single sequence needs no mask, and SDPA's causal kernels only compute the pairs
+that are left. Flash attention does the same in one kernel; this module is for machines without it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SEQUENCE_ATTENTION = "sftkit_by_sequence"
+"""The name under which transformers knows this attention."""
 
-_LISTENING = "sftkit_listening"
-_WINDOW = "sliding_window"
-_KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+_RECORDING_ATTENTION = "sftkit_recording"
+_SLIDING_WINDOW = "sliding_window"
+_SUPPORTED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 def supports_sequence_attention(model: PreTrainedModel) -> bool:
-    """Whether a model computes with SDPA, and its attention is causal or a sliding window and nothing else."""
+    """Whether a model uses SDPA, and its attention is causal, with or without a sliding window."""
     settings: Any = model.config.get_text_config()
-    kinds = frozenset(getattr(settings, "layer_types", None) or ())
+    layer_types = frozenset(getattr(settings, "layer_types", None) or ())
     chunked = getattr(settings, "attention_chunk_size", None) is not None
-    return model.config._attn_implementation == "sdpa" and kinds <= _KNOWN_LAYERS and not chunked
+    return model.config._attn_implementation == "sdpa" and layer_types <= _SUPPORTED_LAYERS and not chunked
 
 
 def use_sequence_attention(model: PreTrainedModel) -> None:
-    """Have a model compute attention so, for batches that say where sequences end; others it takes as before."""
+    """Compute attention one sequence at a time, for batches that say where sequences end; others as before."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -41,10 +42,16 @@ def use_sequence_attention(model: PreTrainedModel) -> None:
     model.set_attn_implementation(SEQUENCE_ATTENTION)
 
 
-def passes_sliding_window(model: PreTrainedModel) -> bool:
-    """Whether a model with a sliding window tells attention of it; some have it in the mask alone, which is not made.
+def use_sdpa_attention(model: PreTrainedModel) -> None:
+    """Switch back to SDPA with a mask."""
+    model.set_attn_implementation("sdpa")
 
-    It is run on a few tokens to see; what it computes with is left at SDPA.
+
+def passes_sliding_window(model: PreTrainedModel) -> bool:
+    """Whether a model with a sliding window passes it to attention; True for a model without one.
+
+    Some models only put the window into the mask, which sequence attention does not build. The model is run on two
+    tokens to find out, and uses SDPA afterwards.
     """
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -55,29 +62,24 @@ def passes_sliding_window(model: PreTrainedModel) -> bool:
         getattr(settings, "layer_types", None) or ()
     ):
         return True
-    told: list[bool] = []
+    window_passed: list[bool] = []
 
-    def listening(
+    def recording_attention(
         module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **given: Any
     ) -> tuple[torch.Tensor, None]:
-        told.append(_WINDOW in given)
-        done: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **given)
-        return done
+        window_passed.append(_SLIDING_WINDOW in given)
+        output: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **given)
+        return output
 
-    AttentionInterface.register(_LISTENING, listening)
-    AttentionMaskInterface.register(_LISTENING, sdpa_mask)
-    model.set_attn_implementation(_LISTENING)
+    AttentionInterface.register(_RECORDING_ATTENTION, recording_attention)
+    AttentionMaskInterface.register(_RECORDING_ATTENTION, sdpa_mask)
+    model.set_attn_implementation(_RECORDING_ATTENTION)
     try:
         with torch.no_grad():
             model(input_ids=torch.ones((1, 2), dtype=torch.int64, device=model.device), use_cache=False)
     finally:
         use_sdpa_attention(model)
-    return bool(told) and all(told)
-
-
-def use_sdpa_attention(model: PreTrainedModel) -> None:
-    """Take it back: SDPA with a mask."""
-    model.set_attn_implementation("sdpa")
+    return bool(window_passed) and all(window_passed)
 
 
 def _attention(
@@ -86,28 +88,34 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    **settings: Any,  # transformers' attention interface leaves open what a model passes
+    **settings: Any,  # transformers' attention interface does not fix what a model passes
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a batch of one row; see `sdpa_attention_forward` of transformers for shapes and settings."""
+    """Attention of a batch of one row. See transformers' `sdpa_attention_forward` for shapes and settings."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     lengths = settings.pop(SEQUENCE_LENGTHS, None)
     if lengths is None:
-        done: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-        return done
+        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, **settings
+        )
+        return output
     if settings.get("position_bias") is not None:
-        raise NotImplementedError("a position bias cannot be cut into sequences")
-    window = settings.get(_WINDOW)
-    parts = []
-    pieces = [torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)]
-    for length, queries, keys, values in zip(lengths, *pieces, strict=True):
-        mask = _window(length, window, query.device) if window is not None and length > window else None
-        parts.append(sdpa_attention_forward(module, queries, keys, values, mask, **settings)[0])
-    return torch.cat(parts, dim=1), None
+        raise NotImplementedError("a position bias cannot be divided into sequences")
+    window = settings.get(_SLIDING_WINDOW)
+    outputs = []
+    per_sequence = [torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)]
+    for length, queries, keys, values in zip(lengths, *per_sequence, strict=True):
+        mask = _window_mask(length, window, query.device) if window is not None and length > window else None
+        outputs.append(sdpa_attention_forward(module, queries, keys, values, mask, **settings)[0])
+    return torch.cat(outputs, dim=1), None
 
 
-def _window(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """Who sees whom in a sliding window: itself and what is less than `window` tokens before it."""
-    places = torch.arange(length, device=device)
-    distance = places[:, None] - places
+def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """The mask of a sliding window: each token sees itself and the `window` - 1 tokens before it.
+
+    Returns:
+        bool, shape (1, 1, length, length).
+    """
+    positions = torch.arange(length, device=device)
+    distance = positions[:, None] - positions
     return ((distance >= 0) & (distance < window))[None, None]

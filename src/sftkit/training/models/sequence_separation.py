@@ -1,4 +1,4 @@
-"""How a model keeps the sequences of a flat batch apart: its capabilities, its attention, and its boundaries."""
+"""Decide how a model keeps the sequences of a flat batch apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from sftkit.config.commands import TrainConfig
-from sftkit.training.data.boundaries import BoundaryEncoder, flash_boundaries, position_boundaries, sequence_boundaries
+from sftkit.training.data.boundaries import (
+    BoundaryEncoder,
+    flash_boundaries,
+    position_boundaries,
+    sequence_boundaries,
+)
 from sftkit.training.distributed import weights_are_sharded
 from sftkit.training.models.capabilities import (
     Capabilities,
@@ -29,17 +34,19 @@ if TYPE_CHECKING:
 
 
 def determine_capabilities(model: PreTrainedModel, config: TrainConfig, arguments: TrainingArguments) -> Capabilities:
-    """What the model can do, tried out on the device that it will train on where it is whole.
+    """Probe what the model can do, on the device it trains on, and choose its attention for flat batches.
 
-    Where it attends by SDPA and nothing else was asked for, it is made to do so sequence by sequence, if it can.
+    A model that uses SDPA, and was not asked to use another attention, is switched to `sequence_attention.py` if that
+    keeps sequences apart; otherwise it is switched back. A model with sharded weights cannot be run here: its class
+    decides.
     """
     if weights_are_sharded(arguments):
         return capabilities_by_class(model)
     if getattr(model, "quantization_method", None) is None:
-        model.to(arguments.device)  # type: ignore[arg-type]  # transformers types it as if it took no device
+        model.to(arguments.device)  # type: ignore[arg-type]  # transformers' type stub takes no device
     precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
-    free = config.attn_implementation is None and config.padding_free != "false" and not arguments.torch_compile
-    if free and supports_sequence_attention(model) and _passes_its_windows(model, precision):
+    may_switch = config.attn_implementation is None and config.padding_free != "false" and not arguments.torch_compile
+    if may_switch and supports_sequence_attention(model) and _passes_sliding_window(model, precision):
         use_sequence_attention(model)
         capabilities = probe_capabilities(model, boundary_encoder_for(model), precision)
         if capabilities.separates_sequences:
@@ -48,13 +55,13 @@ def determine_capabilities(model: PreTrainedModel, config: TrainConfig, argument
     return probe_capabilities(model, boundary_encoder_for(model), precision)
 
 
-def _passes_its_windows(model: PreTrainedModel, precision: torch.dtype | None) -> bool:
+def _passes_sliding_window(model: PreTrainedModel, precision: torch.dtype | None) -> bool:
     with evaluation_mode(model, precision):
         return probe("sliding windows", lambda: passes_sliding_window(model))
 
 
 def boundary_encoder_for(model: PreTrainedModel) -> BoundaryEncoder:
-    """How the model's attention is told where sequences end."""
+    """How the attention of a model is told where sequences end."""
     attention = str(getattr(model.config, "_attn_implementation", ""))
     if attention == SEQUENCE_ATTENTION:
         return sequence_boundaries

@@ -1,4 +1,4 @@
-"""Which token ids a model knows and stops at, read from its config alone, against its tokenizer and its data."""
+"""Check the token ids that a model knows and stops at against its tokenizer and data, from its config alone."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_NAMED = 3  # tokens
-_MOSTLY = 0.5  # of the stretches that are trained on
+_MOST_NAMED = 3  # tokens in a message
+_MAJORITY = 0.5  # of the trained spans
 
 
 @dataclass(frozen=True)
 class ModelVocabulary:
-    """What a model's files say of token ids.
-
-    name: what the model is called. vocabulary_size: rows of its embedding, None where its config does not say.
-    stop_ids: where `generate` stops: those of its generation config, or else of its config.
-    """
+    """What the files of a model say about token ids."""
 
     name: str
+    """Name of the model."""
+
     vocabulary_size: int | None
+    """Rows of its embedding; None if its config does not say."""
+
     stop_ids: tuple[int, ...]
+    """Where `generate` stops: the eos tokens of its generation config, or of its config."""
 
 
 def read_model_vocabulary(config: TrainConfig) -> ModelVocabulary:
-    """Read a model's config, but not its weights. What cannot be read is left to the loading of the model to tell."""
+    """Read the config of a model, not its weights. Errors are left to loading the model, which reports them."""
     from transformers import AutoConfig, GenerationConfig
 
     name = config.model_name_or_path or ""
@@ -56,55 +57,56 @@ def read_model_vocabulary(config: TrainConfig) -> ModelVocabulary:
     try:
         settings: Any = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
         settings = settings.get_text_config(decoder=True)
-    except Exception:  # transformers raises whatever the files of a model provoke
+    except Exception:  # the files of a model can make transformers raise anything
         return ModelVocabulary(name, None, ())
-    stops = _listed(getattr(settings, "eos_token_id", None))
+    stops = _ids(getattr(settings, "eos_token_id", None))
     if not Path(location).is_dir() or (Path(location) / "generation_config.json").is_file():
-        with suppress(OSError, ValueError, TypeError):  # there is none; `generate` then goes by the config
-            stops = _listed(GenerationConfig.from_pretrained(location).eos_token_id) or stops
+        with suppress(OSError, ValueError, TypeError):  # there is none; `generate` then uses the config
+            stops = _ids(GenerationConfig.from_pretrained(location).eos_token_id) or stops
     size = getattr(settings, "vocab_size", None)
     return ModelVocabulary(name, size if isinstance(size, int) else None, stops)
 
 
 def check_vocabulary(
-    facts: ModelVocabulary,
+    model: ModelVocabulary,
     tokenizer: PreTrainedTokenizerBase,
     spec: TokenizerSpec,
     footers: Sequence[Footer],
     *,
     allow_mismatch: bool,
 ) -> None:
-    """See to it that the model has an embedding for every token.
+    """Check that the model has an embedding for every token.
 
-    Tokens that are added in this run get theirs, so they do not count. With `allow_mismatch` all get one.
+    Tokens that are added in this run are excluded, because embeddings are added for them. With `allow_mismatch`,
+    embeddings are added for all missing tokens.
 
     Args:
-        facts: of the model.
+        model: token ids of the model.
         tokenizer: of the run.
-        spec: knows the tokens that are added.
-        footers: of the shards; they may tell the largest id there.
-        allow_mismatch: a tokenizer that is too large is a warning.
+        spec: has the added tokens.
+        footers: of the shards; some record the largest id.
+        allow_mismatch: only warn of a tokenizer that is too large.
 
     Raises:
         TrainingError: the tokenizer is larger than the embedding.
-        DataError: an id in the shards is.
+        DataError: an id in the shards is larger than the embedding and the tokenizer.
     """
-    size = facts.vocabulary_size
+    size = model.vocabulary_size
     if size is None:
         return
     added = set(spec.added_special_tokens)
     vocabulary = {number: token for token, number in tokenizer.get_vocab().items()}
     beyond = sorted(number for number, token in vocabulary.items() if number >= size and token not in added)
     if beyond:
-        named = ", ".join(f"{vocabulary[number]!r} ({number})" for number in beyond[:_NAMED])
-        more = f" and {len(beyond) - _NAMED} more" if len(beyond) > _NAMED else ""
+        named = ", ".join(f"{vocabulary[number]!r} ({number})" for number in beyond[:_MOST_NAMED])
+        more = f" and {len(beyond) - _MOST_NAMED} more" if len(beyond) > _MOST_NAMED else ""
         text = (
-            f"the tokenizer {spec.name} has {len(tokenizer)} tokens and {facts.name} an embedding of {size}: "
+            f"the tokenizer {spec.name} has {len(tokenizer)} tokens, but {model.name} has an embedding of {size}: "
             f"{named}{more} would have none"
         )
         if not allow_mismatch:
-            raise TrainingError(f"{text}; take the model's own tokenizer, or add rows with allow_mismatch=true")
-        warn_on_main_process(_log, f"{text}; the embedding grows")
+            raise TrainingError(f"{text}; use the model's own tokenizer, or set allow_mismatch=true to add rows")
+        warn_on_main_process(_log, f"{text}; rows are added to the embedding")
     known = max(size, len(tokenizer))
     for footer in footers:
         if footer.largest_id is not None and footer.largest_id >= known:
@@ -114,38 +116,38 @@ def check_vocabulary(
             )
 
 
-def check_stop_tokens(facts: ModelVocabulary, tokenizer: PreTrainedTokenizerBase, shards: ShardSet) -> None:
-    """Warn of a model that would not stop as it is taught to.
+def check_stop_tokens(model: ModelVocabulary, tokenizer: PreTrainedTokenizerBase, shards: ShardSet) -> None:
+    """Warn if the model would not stop where its data do.
 
-    The Trainer saves a model so that it stops at its tokenizer's eos as well as where it did before. Pad tokens are not
-    compared: labels say what is trained, so that a pad token that is eos takes no loss away.
+    The Trainer saves a model so that it stops at the tokenizer's eos token in addition to its own stop tokens. Pad
+    tokens are not compared: labels say what is trained, so a pad token that is also eos does not remove any loss.
     """
-    if tokenizer.eos_token_id is None and not facts.stop_ids:
+    if tokenizer.eos_token_id is None and not model.stop_ids:
         warn_on_main_process(
-            _log, f"neither the tokenizer nor {facts.name} names an eos token: the model has nothing to stop at"
+            _log, f"neither the tokenizer nor {model.name} names an eos token: the model has no token to stop at"
         )
         return
     eos = tokenizer.eos_token_id
-    if eos is not None and facts.stop_ids and eos not in facts.stop_ids:
+    if eos is not None and model.stop_ids and eos not in model.stop_ids:
         warn_on_main_process(
             _log,
-            f"the tokenizer's eos token is {_named([eos], tokenizer)}, and {facts.name} stops at "
-            f"{_named(facts.stop_ids, tokenizer)}: the trained model is saved to stop at either",
+            f"the tokenizer's eos token is {_named([eos], tokenizer)}, but {model.name} stops at "
+            f"{_named(model.stop_ids, tokenizer)}: the trained model is saved so that it stops at either",
         )
-    stops = {*facts.stop_ids, *([eos] if eos is not None else [])}
-    taught = _taught_end(shards)
+    stops = {*model.stop_ids, *([eos] if eos is not None else [])}
+    taught = _usual_last_token(shards)
     special = {tokenizer.convert_tokens_to_ids(token) for token in special_tokens(tokenizer)}
     if taught is not None and taught not in stops and taught in special:
         warn_on_main_process(
             _log,
-            f"most of what is trained on ends with {_named([taught], tokenizer)}, and {facts.name} and its tokenizer "
-            f"stop at {_named(sorted(stops), tokenizer)}: the trained model would go on after it; name it under "
-            "eos_token_id in generation_config.json, or make it the tokenizer's eos_token",
+            f"most trained spans end with {_named([taught], tokenizer)}, but {model.name} and its tokenizer stop at "
+            f"{_named(sorted(stops), tokenizer)}: the trained model would not stop there; add the token to "
+            "eos_token_id in generation_config.json, or set it as the tokenizer's eos_token",
         )
 
 
-def _taught_end(shards: ShardSet) -> int | None:
-    """The id that most stretches of trained tokens end with, in the first row group; None where there is no such id."""
+def _usual_last_token(shards: ShardSet) -> int | None:
+    """The id that most trained spans of the first row group end with; None if there is no such id."""
     paths = shards.splits.get(TRAIN, ())
     if not paths:
         return None
@@ -154,7 +156,7 @@ def _taught_end(shards: ShardSet) -> int | None:
             if LABELS not in file.schema_arrow.names or not file.num_row_groups:
                 return None
             labels = read_token_lists(paths[0], file.read_row_group(0, columns=[LABELS]), LABELS, 1)
-    except (SftkitError, OSError, pa.ArrowException):  # the feed will say
+    except (SftkitError, OSError, pa.ArrowException):  # reported when the split is opened
         return None
     trained = labels.values != IGNORE_INDEX
     last = np.zeros(len(trained), np.bool_)
@@ -163,11 +165,11 @@ def _taught_end(shards: ShardSet) -> int | None:
     if not len(ends):
         return None
     [(found, count)] = Counter(ends.tolist()).most_common(1)
-    return int(found) if count > _MOSTLY * len(ends) else None
+    return int(found) if count > _MAJORITY * len(ends) else None
 
 
-def _listed(value: Any) -> tuple[int, ...]:
-    """`eos_token_id` as configs have it: one id, several, or none."""
+def _ids(value: Any) -> tuple[int, ...]:
+    """`eos_token_id` as in a config: one id, several, or none."""
     values = value if isinstance(value, list | tuple) else [value]
     return tuple(each for each in values if type(each) is int)
 
