@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import fsspec
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of its own on a server."""
+    """A bucket on a server."""
 
     endpoint: str
     name: str
@@ -49,15 +49,31 @@ class Bucket:
         return {name: self.system.cat_file(f"{self.name}/{folder}/{name}") for name in self.names(folder)}
 
     def failures(self) -> tuple[int, int]:
-        """Requests that the server was sent, and how many of them it failed."""
-        with urllib.request.urlopen(f"{self.endpoint}/failures") as answer:
-            requests, failures = ast.literal_eval(answer.read().decode())
+        """How many requests the server received, and how many of them it failed."""
+        requests, failures = ast.literal_eval(self._ask("failures"))
         return requests, failures
+
+    @contextmanager
+    def holding(self, part: str, after: int = 0) -> Iterator[Callable[[], bool]]:
+        """Let the server hold the writes of names that contain `part`, after so many of them, and fail them at the end.
+
+        Yields a function that says whether a write is held.
+        """
+        self._ask(f"hold?{after}&{part}")
+        try:
+            yield lambda: self._ask("held") != "0"
+        finally:
+            self._ask("release")
+
+    def _ask(self, what: str) -> str:
+        with urllib.request.urlopen(f"{self.endpoint}/{what}") as answer:
+            said: str = answer.read().decode()
+        return said
 
 
 @contextmanager
 def server(failing: float = 0.0) -> Iterator[str]:
-    """A server that fails a fraction of its requests, in a process of its own; its endpoint."""
+    """A server that fails a fraction of its requests, in another process; yields its endpoint."""
     script = Path(__file__).with_name("s3_server.py")
     process = subprocess.Popen(
         [sys.executable, str(script), str(failing)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -1,12 +1,15 @@
-"""An S3-compatible server on this machine (moto), which may fail now and then. A script, started by `buckets.server`.
+"""An S3-compatible server on this machine (moto) that can fail and hold requests. A script, run by `buckets.server`.
 
-argv: the fraction of requests that it answers with an error. Prints its port; tells at `/failures` how often it failed.
+argv: the fraction of requests that it answers with an error. It prints its port. `/failures` shows the numbers of
+requests and of failures. `/hold?COUNT&PART` holds the writes of names that contain PART, after so many of them;
+`/held` shows how many are held; `/release` fails those and holds no more.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,25 +17,56 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 ERROR = b'<?xml version="1.0"?><Error><Code>InternalError</Code><Message>Try again.</Message></Error>'
-FAILURES = "/failures"
 
 
 class Failing:
-    """Answers a fraction of the requests with an error, or cuts the answer short."""
+    """Answers a fraction of the requests with an error, and holds some writes."""
 
     def __init__(self, fraction: float) -> None:
         self._application = DomainDispatcherApplication(create_backend_app)
         self._chance = random.Random(1)
         self._fraction = fraction
         self._counts = [0, 0]
+        self._lock = threading.Lock()
+        self._hold: tuple[str, int] | None = None
+        self._held = 0
+        self._released = threading.Event()
 
     def __call__(self, environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        if environment["PATH_INFO"] == FAILURES:
+        path, query = environment["PATH_INFO"], environment["QUERY_STRING"]
+        if path == "/failures":
             return _answer(start, "200 OK", repr(self._counts).encode())
+        if path == "/hold":
+            count, _, part = query.partition("&")
+            self._hold, self._held, self._released = (part, int(count)), 0, threading.Event()
+            return _answer(start, "200 OK", b"")
+        if path == "/held":
+            return _answer(start, "200 OK", str(self._held).encode())
+        if path == "/release":
+            self._hold = None
+            self._released.set()
+            return _answer(start, "200 OK", b"")
+        if environment["REQUEST_METHOD"] in ("PUT", "POST") and self._is_held(path):
+            released = self._released
+            self._held += 1
+            released.wait()
+            return self._fail(environment, start)
         self._counts[0] += 1
         if self._chance.random() >= self._fraction:
             return self._application(environment, start)
         self._counts[1] += 1
+        return self._fail(environment, start)
+
+    def _is_held(self, path: str) -> bool:
+        """Whether a write of this path is held; it is counted if it is not."""
+        with self._lock:
+            if self._hold is None or self._hold[0] not in path:
+                return False
+            part, left = self._hold
+            self._hold = (part, max(0, left - 1))
+            return left == 0
+
+    def _fail(self, environment: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
         environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
         return _answer(start, self._chance.choice(["500 Internal Server Error", "503 Slow Down"]), ERROR)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,18 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def wait_until(question: Callable[[], bool], process: subprocess.Popen[Any] | None = None) -> None:
+    """Wait until the answer is yes, as long as it takes. A process that has to make it so must be running."""
+    while not question():
+        assert process is None or process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def without_progress(stderr: str) -> str:
+    """What a command printed, without the lines that show progress when it takes longer than ten seconds."""
+    return re.sub(r"^\w+: +\d+%,.*\n", "", stderr, flags=re.MULTILINE)
 
 
 def handler(name: str, **fn_kwargs: Any) -> HandlerConfig:

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from reliability.material import sftkit
+from support import wait_until
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
 TOKENIZER = "sample:model"
@@ -44,7 +44,7 @@ print("IMPORTED", code, [name for name in ("torch", "transformers", "datasets") 
 
 def imported_by(*arguments: str | Path) -> tuple[str, str]:
     code = IMPORTED.format(arguments=[str(argument) for argument in arguments])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     _, exit_code, modules = done.stdout.strip().splitlines()[-1].split(" ", 2)
     return exit_code, modules
 
@@ -69,7 +69,7 @@ def test_the_version_is_told() -> None:
     from sftkit import __version__
 
     command = [sys.executable, "-m", "sftkit", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stdout) == (0, f"sftkit {__version__}\n")
 
 
@@ -184,7 +184,7 @@ def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, below: str) -> Non
     dropped = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"] if os.geteuid() == 0 else []
     command = [*dropped, sys.executable, "-m", "sftkit", "preprocess", "--training_data_path", f"{closed}{below}"]
     command += ["--model_name_or_path", TOKENIZER, "--output_dir", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     closed.chmod(0o700)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert "cannot be read: Permission denied" in done.stderr
@@ -278,20 +278,32 @@ def test_a_data_config_is_previewed_without_writing(tmp_path: Path, monkeypatch:
     assert sorted(tmp_path.iterdir()) == before
 
 
+HANDLER = """
+import time
+from pathlib import Path
+
+def hang(row, begun):
+    Path(begun).touch()
+    time.sleep(1e6)
+"""
+
+
 def test_an_interrupted_run_ends_with_130_and_leaves_no_data_set(tmp_path: Path) -> None:
-    big = write_pairs(tmp_path / "big.jsonl", 200_000)
+    (tmp_path / "hanging_handler.py").write_text(HANDLER)
+    write_pairs(tmp_path / "in.jsonl", 50)
+    handler = {"name": "hanging_handler:hang", "arguments": {"fn_kwargs": {"begun": str(tmp_path / "begun")}}}
+    data = {"name": "pairs", "data_paths": ["in.jsonl"], "data_handlers": [handler]}
+    (tmp_path / "data.json").write_text(json.dumps({"datasets": [data]}))
     out = tmp_path / "out"
-    arguments = ["preprocess", "--training_data_path", big, "--model_name_or_path", TOKENIZER, "--output_dir", out]
-    arguments += ["--num_workers", "2"]
+    arguments = ["--data_config_path=data.json", f"--output_dir={out}", "--num_workers=2", "--unit_size=500"]
     running = subprocess.Popen(
-        [sys.executable, "-m", "sftkit", *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
-    while not list(out.glob(".staging/run-*")):  # the lock is held by then
-        assert running.poll() is None
-        time.sleep(0.02)
+        [sys.executable, "-m", "sftkit", "preprocess", *arguments], cwd=tmp_path, env=ENVIRONMENT,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until((tmp_path / "begun").exists, running)
     running.send_signal(signal.SIGINT)
-    _, messages = running.communicate(timeout=120)
-    assert running.returncode == 130
+    _, messages = running.communicate()
+    assert running.returncode == 130, messages
     assert "Traceback" not in messages, messages
     left = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
     assert all(path.parent.name == ".staging" and path.name.startswith("unit-") for path in left), left

@@ -98,7 +98,7 @@ def run(words: Sequence[str], block: Block) -> str:
     assert words[0] in ("sftkit", "torchrun", "accelerate"), f"{place}: the test does not know this command"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", *words] if words[0] == "sftkit" else words
-    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, f"{place}\n{done.stdout}\n{done.stderr}"
     return f"{done.stdout}\n{done.stderr}\n"
 

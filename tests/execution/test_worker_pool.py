@@ -49,7 +49,7 @@ def where(number: int) -> int:
 def fail_or_sleep(number: int) -> int:
     if number == 3:
         raise ValueError("three")
-    time.sleep(60 if number == 4 else 0)
+    time.sleep(1e6 if number == 4 else 0)  # a test that waits for it hangs
     return number
 
 
@@ -127,19 +127,15 @@ def test_a_single_task_runs_in_this_process() -> None:
 
 def test_a_task_that_raises_ends_the_run_at_once_and_the_next_run_works() -> None:
     with WorkerPool(2) as workers:
-        begun = time.monotonic()
         with pytest.raises(ValueError, match="three"):
             list(workers.run(fail_or_sleep, [4, 3, 5, 6, 7]))
-        assert time.monotonic() - begun < 30
         assert sorted(workers.run(fail_or_sleep, [5, 6])) == [(5, 5), (6, 6)]
 
 
 def test_a_run_that_nobody_follows_to_its_end_is_broken_off() -> None:
     before = children()
-    begun = time.monotonic()
     with WorkerPool(2) as workers:
         assert next(workers.run(fail_or_sleep, [4, 5, 6])) in [(5, 5), (6, 6)]
-    assert time.monotonic() - begun < 30
     assert children() == before
 
 

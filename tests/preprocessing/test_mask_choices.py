@@ -431,7 +431,7 @@ print(json.dumps(told))
 def told(*command_lines: list[str]) -> list[tuple[int, str]]:
     """Exit code and stderr of each; one process for all, which takes longest to start."""
     command = [sys.executable, "-c", IN_ONE_PROCESS, json.dumps(command_lines)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
     return [(code, text) for code, text in json.loads(done.stdout)]
 
 

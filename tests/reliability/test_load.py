@@ -17,7 +17,7 @@ import pytest
 
 from sftkit.tokenization import chat_tokenizer
 from sftkit.tokenization.encoding import chunked_encoder
-from support import dataset, handler, preprocess, write_jsonl
+from support import dataset, handler, preprocess, without_progress, write_jsonl
 
 OPEN_FILES = 64
 PAIRS = ["--input_field_name=input", "--output_field_name=output", "--tokenizer_name_or_path=sample:model"]
@@ -27,7 +27,7 @@ def sftkit(*argv: str, open_files: int = OPEN_FILES) -> subprocess.CompletedProc
     """The command in a process of its own, under a limit on open files."""
     limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (open_files, open_files))
     command = [sys.executable, "-m", "sftkit", *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, preexec_fn=limit)
+    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
 
 
 def pairs(count: int) -> list[dict[str, str]]:
@@ -44,7 +44,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards = ["--num_dataset_shards=150", "--num_workers=2", f"--output_dir={place / 'out'}"]
     made = sftkit("preprocess", f"--training_data_path={place / 'in'}", *PAIRS, *shards)
     assert made.returncode == 0, made.stderr
-    assert len(made.stderr.splitlines()) < 10
+    assert len(without_progress(made.stderr).splitlines()) < 10
     return place
 
 
@@ -88,7 +88,7 @@ def test_long_rows_and_long_conversations_take_memory_and_time_in_proportion(tmp
         "    status = Path('/proc/self/status').read_text()\n"
         "    print('peak', re.findall(r'VmHWM:\\s+(\\d+)', status)[0], file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["rows_written"] == 2
     kilobytes = int(done.stderr.split("peak ")[1])

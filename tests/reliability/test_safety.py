@@ -586,7 +586,7 @@ def test_the_timer_ends_before_the_interpreter_does() -> None:
         "    def __del__(self): last()\n"
         "late = Late()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 

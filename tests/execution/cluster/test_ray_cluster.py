@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from sftkit.execution.runner import Runner, WorkerError
 from sftkit.preprocessing.build import open_cluster, run
 from sftkit.preprocessing.planning import plan
 from sftkit.preprocessing.recipe_bundle import bundle_recipe
-from support import dataset, handler, shard_bytes, write_jsonl
+from support import dataset, handler, shard_bytes, wait_until, write_jsonl
 
 ROWS = int(os.environ.get("SFTKIT_CLUSTER_ROWS", "1500"))
 UNITS = 24
@@ -62,10 +63,25 @@ class Job:
     def begun(self, name: str, **changes: Any) -> subprocess.Popen[str]:
         path = self.place / f"{name}.json"
         path.write_text(json.dumps({**self.config, **changes}))
+        tests = str(Path(__file__).parents[2])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
         return subprocess.Popen(
             [sys.executable, "-m", "sftkit", "preprocess", f"--config={path}"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
+
+    def hold_rows_from(self, first: int) -> None:
+        (self.place / "next").write_text(str(first))
+        (self.place / "next").replace(self.place / "gate")
+
+    @contextmanager
+    def holding_rows_from(self, first: int) -> Iterator[None]:
+        """Let runs wait before the rows from a number on."""
+        self.hold_rows_from(first)
+        try:
+            yield
+        finally:
+            (self.place / "gate").unlink()
 
 
 def timeless(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +100,13 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         "shuffle": True,
         "split": {"train": 0.9, "validation": 0.1},
         "retain_columns": ["id", "messages"],
-        "data_handlers": [{"name": "tokenize_and_apply_chat_template_with_masking"}],
+        "data_handlers": [
+            {
+                "name": "execution.cluster.tasks:wait_at_gate",
+                "arguments": {"fn_kwargs": {"gate": str(place / "gate")}},
+            },
+            {"name": "tokenize_and_apply_chat_template_with_masking"},
+        ],
     }
     config = {
         "datasets": [data], "model_name_or_path": "sample:model", "output_dir": str(place / "local"), "num_workers": 2,
@@ -102,14 +124,8 @@ def staged_in(out: Path) -> int:
     return len(list(out.glob(".staging/unit-*.account.arrow")))
 
 
-def wait_for(child: subprocess.Popen[str], staged: Callable[[], int], units: int) -> None:
-    while child.poll() is None and staged() < units:
-        time.sleep(0.02)
-    assert child.poll() is None, child.communicate()[1]
-
-
 def check_made(job: Job, child: subprocess.Popen[str], out: Path) -> None:
-    stdout, stderr = child.communicate(timeout=900)
+    stdout, stderr = child.communicate()
     assert child.returncode == 0, stderr
     assert "Traceback" not in stderr
     assert shard_bytes(out) == job.shards
@@ -128,11 +144,13 @@ def test_three_nodes_make_the_bytes_of_a_local_run(job: Job, nodes: Any) -> None
 
 def test_so_they_do_when_a_node_is_lost_and_another_comes(job: Job, nodes: Any) -> None:
     out = job.place / "lost"
-    child = job.begun("lost", output_dir=str(out), **on(nodes))
-    wait_for(child, lambda: staged_in(out), UNITS // 6)
-    nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
-    wait_for(child, lambda: staged_in(out), UNITS // 3)
-    add_node(nodes)
+    with job.holding_rows_from(ROWS // 3):
+        child = job.begun("lost", output_dir=str(out), **on(nodes))
+        wait_until(lambda: staged_in(out) >= UNITS // 6, child)
+        nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
+        job.hold_rows_from(2 * ROWS // 3)
+        wait_until(lambda: staged_in(out) >= UNITS // 3, child)
+        add_node(nodes)
     check_made(job, child, out)
 
 
@@ -145,13 +163,18 @@ def test_so_they_do_in_an_object_store_that_fails_when_the_driver_is_killed_thre
             "datasets": [{**data, "data_paths": [raw]}], "output_dir": bucket.url("out"),
             "storage_options": bucket.options, **on(nodes),
         }  # fmt: skip
+
+        def staged_in_store() -> int:
+            return sum(".account" in name for name in bucket.names("out"))
+
         for share in (0.2, 0.5, 0.8):
-            child = job.begun("store", **changes)
-            wait_for(child, lambda: sum(".account" in name for name in bucket.names("out")), int(UNITS * share))
-            child.kill()
-            child.communicate()
+            with bucket.holding(".account", int(UNITS * share) - staged_in_store()) as is_held:
+                child = job.begun("store", **changes)
+                wait_until(is_held, child)
+                child.kill()
+                child.communicate()
         child = job.begun("store", **changes)
-        stdout, stderr = child.communicate(timeout=900)
+        stdout, stderr = child.communicate()
         assert child.returncode == 0, stderr
         assert "found staged" in stdout
         files = bucket.files("out")
@@ -163,15 +186,16 @@ def test_so_they_do_in_an_object_store_that_fails_when_the_driver_is_killed_thre
 
 def test_an_interrupted_run_ends_its_tasks_and_is_gone_on_with(job: Job, nodes: Any) -> None:
     out = job.place / "interrupted"
-    child = job.begun("interrupted", output_dir=str(out), **on(nodes))
-    wait_for(child, lambda: staged_in(out), 2)
-    child.send_signal(signal.SIGINT)
-    _, stderr = child.communicate(timeout=60)
-    assert child.returncode == 130, stderr
-    assert "the same command resumes from them" in stderr
-    assert stderr.endswith("interrupted\n")
-    kept = staged_in(out)
-    time.sleep(1)
+    with job.holding_rows_from(ROWS // 3):
+        child = job.begun("interrupted", output_dir=str(out), **on(nodes))
+        wait_until(lambda: staged_in(out) >= 2, child)
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate()
+        assert child.returncode == 130, stderr
+        assert "the same command resumes from them" in stderr
+        assert stderr.endswith("interrupted\n")
+        kept = staged_in(out)
+    time.sleep(1)  # a task that still ran would stage its unit
     assert staged_in(out) == kept < UNITS
 
 
