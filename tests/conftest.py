@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -98,8 +99,19 @@ def _save(tokenizer: Any, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The cluster comes first: the rest of a module begun late is taken over by processes that set one up anew."""
+    """Mark as slow what `@pytest.mark.sampled` leaves out, and run the cluster's tests first.
+
+    The rest of a module that is begun late would go to other processes, and each of them would start a cluster.
+    """
+    seen: Counter[str] = Counter()
+    for item in items:
+        if (sampled := item.get_closest_marker("sampled")) is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % sampled.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
     items.sort(key=lambda item: "cluster" not in item.path.parts)
 
 

@@ -76,6 +76,7 @@ def test_the_reference_page_is_up_to_date() -> None:
     assert run(sys.executable, "scripts/make_reference.py", "--check").returncode == 0
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "example", [path for path in EXAMPLES if not path.name.startswith("train")], ids=lambda p: p.name
 )

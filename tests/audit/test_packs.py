@@ -147,6 +147,7 @@ def labels_too_short(pack: Pack) -> Pack:
     return replace(pack, labels=pack.labels[:-1])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("spoil", "rule", "sequence"),
     [

@@ -269,6 +269,7 @@ FAULTS: list[tuple[str, Fault, Callable[[Clean], Any]]] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
 def test_clean_conversations_give_no_finding(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
     made = clean(name, style)
@@ -312,6 +313,7 @@ def test_every_seeded_row_is_found_in_its_pack(clean: Callable[[str, str], Clean
             assert sequences_named(packed(rows, 1000), made.norms) == {rule: list(SEEDED)}, spoil.__name__
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
 def test_nothing_is_wrong_with_edges_that_wrapping_cut(
     clean: Callable[[str, str], Clean], name: str, style: str
@@ -329,6 +331,7 @@ def test_nothing_is_wrong_with_edges_that_wrapping_cut(
                 assert sequences_named(packs, norms, packing) == {}, capacity
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
 def test_seeded_rows_are_found_in_wrapped_packs_where_they_are_whole(
     clean: Callable[[str, str], Clean], name: str, style: str

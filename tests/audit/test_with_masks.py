@@ -54,6 +54,7 @@ def rules_of(box: ChatTokenizer, case: Case, norms: Expectations) -> set[str] | 
     return {rule for rule, _, _ in check_row(made.input_ids.values, labels, labels != -100, norms)}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", sorted(STYLES))
 def test_masked_rows_have_no_trained_header_and_other_prompts_only_where_inference_has_others(
     tokenizer_path: Callable[[str], str], name: str

@@ -49,6 +49,7 @@ def imported_by(*arguments: str | Path) -> tuple[str, str]:
     return exit_code, modules
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("arguments", "exit_code"),
     [
@@ -173,6 +174,7 @@ def test_a_mistake_that_fails_every_row_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/usr/bin/setpriv").exists(), reason="root may read everything")
 @pytest.mark.parametrize("below", ["", "/pairs.jsonl"])
 def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, below: str) -> None:

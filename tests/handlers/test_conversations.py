@@ -579,6 +579,7 @@ def reasoning_before_the_end(row: Row) -> str:
     return "".join(each["value"] for each in parts if each["type"] == "reasoning").strip("\n")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("simple", [False, True])
 @pytest.mark.parametrize("name", SHARED_FILES)
 def test_the_shared_files_are_trained_on_as_they_were_said(

@@ -100,6 +100,7 @@ def by_reference(tmp_path_factory: pytest.TempPathFactory, kinds: tuple[DatasetC
     return shards
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("unit_size", [2000, 64 << 10, 8 << 20])
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_fast_engines_write_the_bytes_of_the_reference(
@@ -214,6 +215,7 @@ def check_given_up(
     ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.usefixtures("wrong_encoder")
 @pytest.mark.parametrize(("row", "verify"), [(170, 1.0), (8, 0.0)])
 def test_an_encoder_that_differs_in_a_verified_row_is_given_up_for_the_whole_run(
@@ -223,6 +225,7 @@ def test_an_encoder_that_differs_in_a_verified_row_is_given_up_for_the_whole_run
     check_given_up(tmp_path, source, row, log, "encoder", verify=verify)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.usefixtures("wrong_renderer")
 @pytest.mark.parametrize(("row", "verify"), [(170, 1.0), (8, 0.0)])
 def test_a_renderer_that_differs_in_a_verified_row_is_given_up_for_the_whole_run(
@@ -232,6 +235,7 @@ def test_a_renderer_that_differs_in_a_verified_row_is_given_up_for_the_whole_run
     check_given_up(tmp_path, source, row, log, "renderer", verify=verify)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("wrong_renderer", "wrong_encoder")
 def test_both_engines_are_given_up_where_both_differ(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", with_marker(conversations(200), 170))

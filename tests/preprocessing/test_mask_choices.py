@@ -335,6 +335,7 @@ def test_a_flag_that_a_text_cannot_hold_is_quarantined(tmp_path: Path, make: Mak
 # --- Length -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["turns", "everything", "reasoning", "responses"])
 @pytest.mark.parametrize("overflow", ["truncate", "drop", "error"])
 def test_masks_survive_every_way_to_shorten(tmp_path: Path, make: Make, kind: str, overflow: str) -> None:

@@ -482,6 +482,7 @@ def told(manifest: Manifest) -> Manifest:
     return dataclasses.replace(manifest, seconds={}, worker_seconds={}, units_found=0, config={})
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_exactly_what_a_change_concerns_is_run_again(
     case: Case, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

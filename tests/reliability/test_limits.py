@@ -235,6 +235,7 @@ def test_a_frame_that_wants_a_huge_window_is_refused(tmp_path: Path) -> None:
         read(path, ReadLimits())
 
 
+@pytest.mark.slow
 def test_a_parquet_footer_that_promises_too_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     text = pa.array(["y" * 1_000_000]).take(pa.array([0] * 200))
@@ -371,6 +372,7 @@ def test_a_row_that_is_too_long_is_never_held(tmp_path: Path, make: Callable[[Pa
     assert grown < 90
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("make", [dictionary_bomb, list_bomb, compressed_batch])
 def test_what_columns_become_is_bounded(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """By what may be decoded at once, though the file's own numbers do not tell; nothing has been allowed for here."""

@@ -54,6 +54,7 @@ def test_many_files_become_many_shards_with_few_files_open(many: Path) -> None:
     assert len(list((many / "out").glob("train-*.parquet"))) == 150
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("options", [(), ("--audit=true",), ("--verify=true",), ("--rows=1", "--shard=77")])
 def test_many_shards_are_looked_at_with_few_files_open(many: Path, options: Sequence[str]) -> None:
     looked = sftkit("inspect-shards", str(many / "out"), *options)
@@ -69,6 +70,7 @@ def test_a_plan_of_many_files_is_short(many: Path) -> None:
     assert "... and 952 more ..." in planned.stdout
 
 
+@pytest.mark.slow
 def test_long_rows_and_long_conversations_take_memory_and_time_in_proportion(tmp_path: Path) -> None:
     """`tokenizers` alone would take half a kilobyte for each character, and a prompt for each turn its square."""
     message = "".join(f"{number} alder larch.\n" for number in range(200_000))

@@ -81,6 +81,7 @@ def sftkit(*arguments: str | Path) -> str:
     return done.output
 
 
+@pytest.mark.sampled(4)
 def test_a_run_reads_and_writes_them_and_tells_them_as_they_are(
     name: str, folder: Path, tmp_path: Path, tokenizer_path: Callable[[str], str]
 ) -> None:

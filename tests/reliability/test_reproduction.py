@@ -132,6 +132,7 @@ def _conversations(data: Path) -> list[object]:
 RUNS = [_mixed, _packed, _simple, _template, _conversations]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("write", [_as_yaml, _as_json, _as_it_is])
 @pytest.mark.parametrize("arguments", RUNS)
 def test_the_config_of_a_manifest_makes_the_same_shards(

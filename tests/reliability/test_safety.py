@@ -112,6 +112,7 @@ def test_a_chat_template_that_loops_is_broken_off(
     assert time.process_time() - begun < 5
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", EXPLOSIONS)
 def test_a_chat_template_that_explodes_is_broken_off(
     low: None, make_reference: Callable[[str], ReferenceRenderer], monkeypatch: pytest.MonkeyPatch, name: str
@@ -251,6 +252,7 @@ def test_a_template_that_takes_too_many_steps_is_left_to_the_reference(
         renderer.render(magic)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 @pytest.mark.parametrize("name", ["nested writing", "doubling"])
 def test_a_run_ends_at_the_row_and_names_it(

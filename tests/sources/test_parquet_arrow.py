@@ -158,6 +158,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
 def test_memory_does_not_grow_with_a_row_group_or_record_batch(tmp_path: Path, kind: str) -> None:

@@ -89,6 +89,7 @@ def test_gigatoken_encodes_with_every_small_tokenizer(engines: Any, name: str) -
     assert engines(name)[0].locates_spans_by_count == (name != "metaspace")
 
 
+@pytest.mark.slow
 def test_a_text_of_5_mb_has_the_ids_of_the_reference(loaded: Any, engines: Any) -> None:
     tokens = sorted(loaded("sample:model").get_vocab(), key=len)[-90:] * 20
     words = [token.replace("Ġ", " ") for token in tokens] + PIECES + LINE_ENDS + SPACES
@@ -199,6 +200,7 @@ def test_what_a_form_adds_does_not_stand_for_what_a_token_swallows(state_of: Any
     assert_same_masks(*engines_of(swallowing), [text], [[(0, 1)]])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("splits", "normalizer"),
     [

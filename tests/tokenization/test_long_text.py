@@ -75,6 +75,7 @@ def piecewise(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], tuple[ChunkedE
     return make
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("splits", "normalizer"),
     [

@@ -72,6 +72,7 @@ def given(case: Case) -> dict[str, Any]:
     return {"tools": case.talk.tools, "documents": case.talk.documents, **case.talk.variables}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_is_trained(box: MakeBox, case: Case) -> None:
     tools = box(case.style, FAST)

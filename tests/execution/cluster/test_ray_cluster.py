@@ -271,6 +271,7 @@ def test_the_users_own_functions_and_tokenizer_travel(
     assert shard_bytes(tmp_path / "elsewhere") == shard_bytes(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_recipe_bundle_is_unpacked_on_a_machine_without_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer_path: Callable[[str], str]
 ) -> None:
