@@ -46,7 +46,7 @@ def norms_of(box: ChatTokenizer, variables: dict[str, Any]) -> Expectations:
 def rules_of(box: ChatTokenizer, case: Case, norms: Expectations) -> set[str] | None:
     """The rules that a masked row breaks, None where it is refused."""
     try:
-        text, spans = box.find_trained_spans(case.talk.row, "messages")
+        text, spans = box.find_trained_spans(case.conversation.row, "messages")
     except RowError:
         return None
     made = box.encode_conversations([text], [spans])
@@ -65,8 +65,8 @@ def test_masked_rows_have_no_trained_header_and_other_prompts_only_where_inferen
     assert norms.prompts
     checked = 0
     for case in CASES:
-        begun = case.talk.messages[0].get("role") != "assistant"  # nothing is asked for the first of them
-        if case.style != style or case.name in CONTENTS_LIKE_TURNS or case.talk.variables or not begun:
+        begun = case.conversation.messages[0].get("role") != "assistant"  # nothing is asked for the first of them
+        if case.style != style or case.name in CONTENTS_LIKE_TURNS or case.conversation.variables or not begun:
             continue
         rules = rules_of(box, case, norms)
         if rules is None:
@@ -74,7 +74,7 @@ def test_masked_rows_have_no_trained_header_and_other_prompts_only_where_inferen
         checked += 1
         assert "header_trained" not in rules, case.name
         if "prompt_mismatch" in rules:
-            assert box.has_prompt_mismatch(case.talk.row, "messages"), case.name
+            assert box.has_prompt_mismatch(case.conversation.row, "messages"), case.name
     assert checked > 3
 
 
@@ -103,7 +103,7 @@ def test_a_prompt_that_is_always_written_is_named_when_it_is_trained(tokenizer_p
     box = box_of(tokenizer_path("bpe"), STYLES["command-r7b"])
     norms = norms_of(box, {})
     case = next(case for case in CASES if case.style.name == "command-r7b" and case.name == "multi")
-    text, spans = box.find_trained_spans(case.talk.row, "messages")
+    text, spans = box.find_trained_spans(case.conversation.row, "messages")
     header = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
     wider = [(start - len(header), end) for start, end in spans]
     made = box.encode_conversations([text], [wider])

@@ -1,4 +1,4 @@
-"""Chat templates in the styles that are about, one module a family, with the texts that must be trained."""
+"""Chat templates in the styles of published models, one module per family, with the texts that must be trained."""
 
 from template_zoo import (
     chatml,

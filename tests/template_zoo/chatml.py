@@ -1,13 +1,13 @@
-"""ChatML: `<|im_start|>role`, `<|im_end|>`, and what the families that took it up made of it."""
+"""ChatML: `<|im_start|>role`, `<|im_end|>`, and the variants of other families."""
 
 from __future__ import annotations
 
-from template_zoo.model import OrRefused, Style, cases
+from template_zoo.model import OrQuarantined, Style, cases
 
 _OPEN, _STOP = "<|im_start|>assistant\n", "<|im_end|>"
 _TOKENS = ("<|im_start|>", "<|im_end|>")
 
-# Yi, Hermes and many fine-tunes: one line, the option of the prompt set to false where it is not given.
+# Yi, Hermes and many fine-tunes: one line; add_generation_prompt is set to false if it is not given.
 YI = Style(
     "yi",
     r"""{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content'] %}{% endif %}{% if system_message is defined %}{{ system_message }}{% endif %}{% for message in messages %}{% set content = message['content'] %}{% if message['role'] == 'user' %}{{ '<|im_start|>user\n' + content + '<|im_end|>\n<|im_start|>assistant\n' }}{% elif message['role'] == 'assistant' %}{{ content + '<|im_end|>' + '\n' }}{% endif %}{% endfor %}""",
@@ -15,9 +15,9 @@ YI = Style(
     _OPEN,
     _STOP,
 )
-"""The header of the answer is written by the user's turn, and no prompt is ever added."""
+"""The user's turn writes the header of the answer; there is no generation prompt."""
 
-# LFM2: rebinds `messages`, writes what is no text as JSON, tool results between tokens.
+# LFM2: reassigns `messages`, writes content other than text as JSON, tool results between tokens.
 LFM2 = Style(
     "lfm2",
     r"""{{- bos_token -}}
@@ -63,7 +63,7 @@ LFM2 = Style(
     _STOP,
 )
 
-# InternLM2: tools in a plugin's system turn, actions between special tokens, an environment that answers.
+# InternLM2: tools in a plugin's system turn, actions between special tokens, results in environment turns.
 INTERNLM2 = Style(
     "internlm2",
     r"""{%- if messages[0]["role"] == "system" %}
@@ -123,7 +123,7 @@ INTERNLM2 = Style(
     _STOP,
 )
 
-# OLMo 3: rebinds `messages` when there is a system text, trims, Python calls between XML tags.
+# OLMo 3: reassigns `messages` if there is a system text, trims, Python calls between XML tags.
 OLMO3 = Style(
     "olmo3",
     r"""{{- bos_token }}
@@ -189,7 +189,7 @@ OLMO3 = Style(
     _STOP,
 )
 
-# By the indices of a range, as templates do that look at neighbours.
+# A loop over indices, as in templates that look at neighboring messages.
 BY_INDEX = Style(
     "by-index",
     r"""{%- for i in range(messages | length) %}
@@ -212,9 +212,9 @@ BY_INDEX = Style(
     _OPEN,
     _STOP,
 )
-"""Messages of one role in a row become one turn."""
+"""Consecutive messages of one role become one turn."""
 
-# The end of the text token after the turns, as some ChatML fine-tunes write it.
+# An end-of-text token after the turns, as in some ChatML fine-tunes.
 EOS_AFTER_CHATML = Style(
     "eos-after-chatml",
     r"""{%- for message in messages %}
@@ -245,13 +245,13 @@ _PLAIN = {
     "mimic": ["<|im_start|>assistant\n<|im_end|>", "<|im_end|><|im_end|>"],
     "think": ["<think>\nhm\n</think>\n\nb<|im_end|>", "<think>\nho\n</think>\n\nd<|im_end|>"],
 }
-"""Of templates that write contents as they are."""
+"""For templates that write contents unchanged."""
 
 _IN_A_ROW = {
     "twice": ["b<|im_end|>", "c<|im_end|>"],
     "first": ["b<|im_end|>", "d<|im_end|>"],
 }
-"""Of templates that write a header for every turn."""
+"""For templates that write a header for every turn."""
 
 _TRIMMED = {
     "trailing eos": ["x</s><|im_end|>"],
@@ -277,14 +277,14 @@ CASES = [
         YI,
         {
             **_PLAIN,
-            "twice": ["b<|im_end|>", "c<|im_end|>"],  # nothing is written between them
-            "first": OrRefused(["b<|im_end|>", "d<|im_end|>"]),
+            "twice": ["b<|im_end|>", "c<|im_end|>"],  # nothing between them
+            "first": OrQuarantined(["b<|im_end|>", "d<|im_end|>"]),
         },
     ),
     *cases(
         LFM2,
         {
-            **{talk: texts for talk, texts in _PLAIN.items() if talk != "parts"},
+            **{name: texts for name, texts in _PLAIN.items() if name != "parts"},
             **_IN_A_ROW,
         },
     ),
@@ -314,8 +314,8 @@ CASES = [
         BY_INDEX,
         {
             **_PLAIN,
-            # One turn of two messages: the model writes the first, and goes on.
-            "twice": OrRefused(["b", "c<|im_end|>"]),
+            # One turn of two messages: the model writes both.
+            "twice": OrQuarantined(["b", "c<|im_end|>"]),
             "first": ["b<|im_end|>", "d<|im_end|>"],
         },
     ),

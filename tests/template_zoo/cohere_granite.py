@@ -1,14 +1,14 @@
-"""Cohere, Granite, Jamba, Apertus, EXAONE's neighbours: roles between tokens, documents, prompts nobody asked for."""
+"""Cohere, Granite, Jamba, Apertus: roles between tokens, documents, prompts that are always written."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import TWO_TURNS, Talk, system
-from template_zoo.model import Case, OrRefused, Refused, Style, cases
+from template_zoo.conversations import TWO_TURNS, Conversation, system
+from template_zoo.model import Case, OrQuarantined, Quarantined, Style, cases
 
 _TURN = ("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>")
 _CHATBOT = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
 
-# Command-R: a branch that is never taken, contents stripped, roles alternate.
+# Command-R: an unreachable branch, contents stripped, alternating roles.
 COMMAND_R = Style(
     "command-r",
     r"""{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% elif false == true %}{% set loop_messages = messages %}{% set system_message = 'You are Command-R.' %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% if system_message != false %}{{ '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>' + system_message + '<|END_OF_TURN_TOKEN|>' }}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% set content = message['content'] %}{% if message['role'] == 'user' %}{{ '<|START_OF_TURN_TOKEN|><|USER_TOKEN|>' + content.strip() + '<|END_OF_TURN_TOKEN|>' }}{% elif message['role'] == 'assistant' %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>'  + content.strip() + '<|END_OF_TURN_TOKEN|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}""",
@@ -17,8 +17,8 @@ COMMAND_R = Style(
     "<|END_OF_TURN_TOKEN|>",
 )
 
-# Command-R7B, Command-A: reasoning, actions and responses between tokens, tool results gathered over a slice of the
-# messages with a break, and the prompt always written, asked for or not.
+# Command-R7B, Command-A: reasoning, actions and responses between tokens, tool results collected by a loop over a slice
+# of the messages with a break, and a generation prompt that is always written.
 COMMAND_R7B = Style(
     "command-r7b",
     r"""{{ bos_token }}
@@ -91,7 +91,7 @@ COMMAND_R7B = Style(
 _ROLE = ("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>", "<|tool_call|>")
 _GRANITE = "<|start_of_role|>assistant<|end_of_role|>"
 
-# Granite 3: a system text with the date, documents, the prompt in the last turn of the loop, with controls in it.
+# Granite 3: a system text with the date, documents, the prompt in the last iteration, with controls in it.
 GRANITE3 = Style(
     "granite3",
     r"""{%- if messages[0]['role'] == 'system' %}
@@ -132,7 +132,7 @@ GRANITE3 = Style(
     "<|end_of_text|>",
 )
 
-# Granite 3.2 and 3.3: with calls after the content, thoughts of earlier turns cut out by a split.
+# Granite 3.2 and 3.3: calls after the content, reasoning of earlier turns removed by a split.
 GRANITE33 = Style(
     "granite3.3",
     r"""{%- for message in messages %}
@@ -160,7 +160,7 @@ GRANITE33 = Style(
     "<|end_of_text|>",
 )
 
-# Granite 4: contents gathered in a namespace, parts on lines of their own, tool results merged into one user turn.
+# Granite 4: contents collected in a namespace, parts on separate lines, tool results merged into one user turn.
 GRANITE4 = Style(
     "granite4",
     r"""{%- set sys_ns = namespace(text='') %}
@@ -239,10 +239,10 @@ GRANITE4 = Style(
     content="both",
 )
 
-# The tokenizers at hand, with the templates they bring.
+# The shared tokenizers, with their templates.
 GRANITE_REAL = Style("granite", None, (), "<|assistant|>\n", "<|end_of_text|>", tokenizer="granite")
 
-# Jamba: a space after the header that the prompt does not have, contents by a macro.
+# Jamba: a space after the header that is not in the prompt, contents by a macro.
 JAMBA = Style(
     "jamba",
     r"""{{- bos_token -}}
@@ -273,8 +273,8 @@ JAMBA = Style(
     "<|eom|>",
 )
 
-# Apertus: the end of an answer is written when the next question comes, and not at all at the end; an answer goes on
-# after its tools within one turn.
+# Apertus: the end of an answer is written before the next question, and never after the last answer; an answer
+# continues after its tools within one turn.
 APERTUS = Style(
     "apertus",
     r"""{{ bos_token }}
@@ -366,15 +366,15 @@ _LISTS = (
     "<|end_of_text|>"
 )
 
-TOOLS_IN_SYSTEM = Talk([system("be kind"), *TWO_TURNS], [{"type": "function", "function": {"name": "add"}}])
+TOOLS_IN_SYSTEM = Conversation([system("be kind"), *TWO_TURNS], [{"type": "function", "function": {"name": "add"}}])
 
-_DOCUMENTS = Talk(TWO_TURNS, documents=[{"doc_id": 1, "text": "hello"}])
-_CONTROLLED = Talk(TWO_TURNS, variables={"thinking": True, "controls": {"length": "short"}})
+_DOCUMENTS = Conversation(TWO_TURNS, documents=[{"doc_id": 1, "text": "hello"}])
+_CONTROLLED = Conversation(TWO_TURNS, variables={"thinking": True, "controls": {"length": "short"}})
 
 CASES = [
     Case(GRANITE3, "documents", _DOCUMENTS, ["hello<|end_of_text|>", "see you<|end_of_text|>"]),
-    # Controls stand in the prompt only: no turn of the history begins with it.
-    Case(GRANITE3, "controls", _CONTROLLED, OrRefused(["hello<|end_of_text|>", "see you<|end_of_text|>"])),
+    # Only the prompt has controls: no turn of the history begins with it.
+    Case(GRANITE3, "controls", _CONTROLLED, OrQuarantined(["hello<|end_of_text|>", "see you<|end_of_text|>"])),
     *cases(
         COMMAND_R,
         {
@@ -390,8 +390,8 @@ CASES = [
             "empty": ["<|END_OF_TURN_TOKEN|>", "d<|END_OF_TURN_TOKEN|>"],
             "blank": ["<|END_OF_TURN_TOKEN|>", "d<|END_OF_TURN_TOKEN|>"],
             "padded": ["b<|END_OF_TURN_TOKEN|>", "d<|END_OF_TURN_TOKEN|>"],
-            "twice": Refused,
-            "first": Refused,
+            "twice": Quarantined,
+            "first": Quarantined,
             "open": ["b<|END_OF_TURN_TOKEN|>"],
             "parts": ["cd<|END_OF_TURN_TOKEN|>", "d<|END_OF_TURN_TOKEN|>"],
             "lookalike": [
@@ -529,7 +529,7 @@ CASES = [
             "lookalike": ["<|assistant_start|>x</s>", "d</s>e"],
             "mimic": ["<|assistant_start|></s>", "</s>"],
             "tool last": ['<|tools_prefix|>[{"add": {"a": 1, "b": 2}}]<|tools_suffix|>'],
-            "tool": OrRefused(['<|tools_prefix|>[{"add": {"a": 1, "b": 2}}]<|tools_suffix|>', "It is 3."]),
+            "tool": OrQuarantined(['<|tools_prefix|>[{"add": {"a": 1, "b": 2}}]<|tools_suffix|>', "It is 3."]),
         },
     ),
     Case(

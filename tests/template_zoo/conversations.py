@@ -1,4 +1,4 @@
-"""The conversations that templates are tried on, by name."""
+"""The conversations that templates are tested with, by name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Talk:
-    """Messages, the tools that are offered, and what else the template is given."""
+class Conversation:
+    """Messages, tools, documents, and variables for the template."""
 
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
@@ -19,7 +19,7 @@ class Talk:
 
     @property
     def row(self) -> dict[str, Any]:
-        """A row of a data set that holds this."""
+        """A row of a data set with this conversation."""
         row = {"messages": self.messages, "tools": self.tools, "documents": self.documents}
         return {**row, "chat_template_kwargs": self.variables}
 
@@ -49,30 +49,30 @@ def result(number: int, content: str) -> Message:
     return {"role": "tool", "name": "add", "tool_call_id": f"call0000{number}", "content": content}
 
 
-def lookalike(header: str, stop: str) -> Talk:
-    """Contents that hold what opens and ends an assistant turn of a template."""
+def lookalike(header: str, stop: str) -> Conversation:
+    """Contents that contain the start and end of an assistant turn of a template."""
     contents = (f"{header}fake{stop}", f"{header}x", "c", f"d{stop}e")
-    return Talk([user(contents[0]), assistant(contents[1]), user(contents[2]), assistant(contents[3])])
+    return Conversation([user(contents[0]), assistant(contents[1]), user(contents[2]), assistant(contents[3])])
 
 
-def mimic(header: str, stop: str) -> Talk:
-    """Contents that are nothing but what opens or ends an assistant turn of a template."""
-    return Talk([user(header), assistant(header), user(stop), assistant(stop)])
+def mimic(header: str, stop: str) -> Conversation:
+    """Contents that equal the start or end of an assistant turn of a template."""
+    return Conversation([user(header), assistant(header), user(stop), assistant(stop)])
 
 
-def trailing_stop(stop: str) -> Talk:
-    """Answers that end with a stop token of their own, and with white space, which many templates trim."""
-    return Talk([user("a"), assistant(f"x{stop} \n "), user("c"), assistant(f"\n{stop}")])
+def trailing_stop(stop: str) -> Conversation:
+    """Answers that end with a stop token in the content, and with white space, which many templates trim."""
+    return Conversation([user("a"), assistant(f"x{stop} \n "), user("c"), assistant(f"\n{stop}")])
 
 
-def thought_and_stop(stop: str) -> Talk:
-    """A thought in the content, and a stop token at its end."""
-    return Talk([user("a"), assistant(f"<think>\nh\n</think>\n\nb{stop}")])
+def thought_and_stop(stop: str) -> Conversation:
+    """Reasoning in the content, and a stop token at its end."""
+    return Conversation([user("a"), assistant(f"<think>\nh\n</think>\n\nb{stop}")])
 
 
-def stop_in_reasoning(stop: str) -> Talk:
-    """A thought that ends with a stop token, and an answer without a word."""
-    return Talk([user("a"), assistant("", reasoning_content=f"h{stop}")])
+def stop_in_reasoning(stop: str) -> Conversation:
+    """Reasoning that ends with a stop token, and an empty answer."""
+    return Conversation([user("a"), assistant("", reasoning_content=f"h{stop}")])
 
 
 ADD = {
@@ -90,21 +90,21 @@ ADD = {
 ONE_CALL, TWO_CALLS = [call(1, 1, 2)], [call(1, 1, 2), call(2, 3, 4)]
 TWO_TURNS = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
 
-TALKS = {
-    "single": Talk([user("hi"), assistant("hello")]),
-    "multi": Talk(TWO_TURNS),
-    "system": Talk([system("be kind"), *TWO_TURNS]),
-    "same": Talk([user("same"), assistant("same"), user("same"), assistant("same")]),
-    "empty": Talk([user("a"), assistant(""), user("c"), assistant("d")]),
-    "empty last": Talk([user("a"), assistant("b"), user("c"), assistant("")]),
-    "blank": Talk([user(" "), assistant(" \n "), user("c"), assistant("d")]),
-    "padded": Talk([user(" a "), assistant("  b \n"), user("c"), assistant("\n d")]),
-    "trailing eos": Talk([user("a"), assistant("x</s> \n ")]),
-    "twice": Talk([user("a"), assistant("b"), assistant("c")]),
-    "first": Talk([assistant("b"), user("c"), assistant("d")]),
-    "open": Talk([user("a"), assistant("b"), user("c")]),
-    "parts": Talk([user(parts("a", "b")), assistant(parts("c", "d")), user(parts("a")), assistant(parts("d"))]),
-    "think": Talk(
+CONVERSATIONS = {
+    "single": Conversation([user("hi"), assistant("hello")]),
+    "multi": Conversation(TWO_TURNS),
+    "system": Conversation([system("be kind"), *TWO_TURNS]),
+    "same": Conversation([user("same"), assistant("same"), user("same"), assistant("same")]),
+    "empty": Conversation([user("a"), assistant(""), user("c"), assistant("d")]),
+    "empty last": Conversation([user("a"), assistant("b"), user("c"), assistant("")]),
+    "blank": Conversation([user(" "), assistant(" \n "), user("c"), assistant("d")]),
+    "padded": Conversation([user(" a "), assistant("  b \n"), user("c"), assistant("\n d")]),
+    "trailing eos": Conversation([user("a"), assistant("x</s> \n ")]),
+    "twice": Conversation([user("a"), assistant("b"), assistant("c")]),
+    "first": Conversation([assistant("b"), user("c"), assistant("d")]),
+    "open": Conversation([user("a"), assistant("b"), user("c")]),
+    "parts": Conversation([user(parts("a", "b")), assistant(parts("c", "d")), user(parts("a")), assistant(parts("d"))]),
+    "think": Conversation(
         [
             user("a"),
             assistant("<think>\nhm\n</think>\n\nb"),
@@ -112,18 +112,20 @@ TALKS = {
             assistant("<think>\nho\n</think>\n\nd"),
         ]
     ),
-    "reasoning": Talk(
+    "reasoning": Conversation(
         [user("a"), assistant("b", reasoning_content="hm"), user("c"), assistant("d", reasoning_content="ho")]
     ),
-    "thinking": Talk([user("a"), assistant("b", thinking="hm"), user("c"), assistant("d", thinking="ho")]),
-    "tool": Talk([user("1+2?"), assistant("", tool_calls=ONE_CALL), result(1, "3"), assistant("It is 3.")], [ADD]),
-    "tool null": Talk(
+    "thinking": Conversation([user("a"), assistant("b", thinking="hm"), user("c"), assistant("d", thinking="ho")]),
+    "tool": Conversation(
+        [user("1+2?"), assistant("", tool_calls=ONE_CALL), result(1, "3"), assistant("It is 3.")], [ADD]
+    ),
+    "tool null": Conversation(
         [user("1+2?"), assistant(None, tool_calls=ONE_CALL), result(1, "3"), assistant("It is 3.")], [ADD]
     ),
-    "tool words": Talk(
+    "tool words": Conversation(
         [user("1+2?"), assistant("Let me see.", tool_calls=ONE_CALL), result(1, "3"), assistant("It is 3.")], [ADD]
     ),
-    "tool thought": Talk(
+    "tool thought": Conversation(
         [
             user("1+2?"),
             assistant("", tool_calls=ONE_CALL, reasoning_content="hm"),
@@ -132,8 +134,8 @@ TALKS = {
         ],
         [ADD],
     ),
-    "tool last": Talk([user("1+2?"), assistant("", tool_calls=ONE_CALL, reasoning_content="hm")], [ADD]),
-    "tool then more": Talk(
+    "tool last": Conversation([user("1+2?"), assistant("", tool_calls=ONE_CALL, reasoning_content="hm")], [ADD]),
+    "tool then more": Conversation(
         [
             user("1+2?"),
             assistant("", tool_calls=ONE_CALL),
@@ -144,7 +146,7 @@ TALKS = {
         ],
         [ADD],
     ),
-    "parallel": Talk(
+    "parallel": Conversation(
         [
             user("1+2? 3+4?"),
             assistant("", tool_calls=TWO_CALLS),
@@ -154,7 +156,7 @@ TALKS = {
         ],
         [ADD],
     ),
-    "same results": Talk(
+    "same results": Conversation(
         [
             user("1+2?"),
             assistant("", tool_calls=ONE_CALL),

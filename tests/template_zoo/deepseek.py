@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from template_zoo.model import OrRefused, Style, cases
+from template_zoo.model import OrQuarantined, Style, cases
 
 _TOKENS = (
     "<｜User｜>",
@@ -18,7 +18,7 @@ _TOKENS = (
     "<｜tool▁output▁end｜>",
 )
 
-# V2: words for headers, a prompt without the space that follows it in the turn.
+# V2: headers of words, a prompt without the space that follows it in a turn.
 V2 = Style(
     "deepseek-v2",
     r"""{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '
@@ -32,7 +32,7 @@ V2 = Style(
 
 _LOOP = r"""{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% set ns = namespace(is_first=false, is_tool=false, is_output_first=true, system_prompt='') %}{%- for message in messages %}{%- if message['role'] == 'system' %}{% set ns.system_prompt = message['content'] %}{%- endif %}{%- endfor %}{{bos_token}}{{ns.system_prompt}}{%- for message in messages %}{%- if message['role'] == 'user' %}{%- set ns.is_tool = false -%}{{'<｜User｜>' + message['content']}}{%- endif %}{%- if message['role'] == 'assistant' and 'tool_calls' in message and message['tool_calls'] %}{%- set ns.is_tool = false -%}{%- for tool in message['tool_calls']%}{%- if not ns.is_first %}{{'<｜Assistant｜>' + (message['content'] or '') + '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + tool['type'] + '<｜tool▁sep｜>' + tool['function']['name'] + '\n' + '```json' + '\n' + tool['function']['arguments'] | tojson + '\n' + '```' + '<｜tool▁call▁end｜>'}}{%- set ns.is_first = true -%}{%- else %}{{'\n' + '<｜tool▁call▁begin｜>' + tool['type'] + '<｜tool▁sep｜>' + tool['function']['name'] + '\n' + '```json' + '\n' + tool['function']['arguments'] | tojson + '\n' + '```' + '<｜tool▁call▁end｜>'}}{%- endif %}{%- endfor %}{%- set ns.is_first = false -%}{{'<｜tool▁calls▁end｜>' + eos_token}}{%- endif %}{%- if message['role'] == 'assistant' and not message['tool_calls'] %}{%- if ns.is_tool %}{{'<｜tool▁outputs▁end｜>' + message['content'] + eos_token}}{%- set ns.is_tool = false -%}{%- else %}CONTENT{{'<｜Assistant｜>' + content + eos_token}}{%- endif %}{%- endif %}{%- if message['role'] == 'tool' %}{%- set ns.is_tool = true -%}{%- if ns.is_output_first %}{{'<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>' + message['content'] + '<｜tool▁output▁end｜>'}}{%- set ns.is_output_first = false %}{%- else %}{{'\n<｜tool▁output▁begin｜>' + message['content'] + '<｜tool▁output▁end｜>'}}{%- endif %}{%- endif %}{%- endfor -%}{% if ns.is_tool %}{{'<｜tool▁outputs▁end｜>'}}{% endif %}"""
 
-# V3: tool results are closed by the turn that follows them, or at the end; then no prompt is added.
+# V3: the turn after tool results closes them, or the end of the conversation does; then there is no prompt.
 V3 = Style(
     "deepseek-v3",
     _LOOP.replace("CONTENT", "{% set content = message['content'] %}")
@@ -42,7 +42,7 @@ V3 = Style(
     "</s>",
 )
 
-# R1 and R1-0528: the prompt opens the reasoning, no turn of the history keeps its own.
+# R1 and R1-0528: the prompt opens the reasoning; turns of the history lose theirs.
 R1 = Style(
     "deepseek-r1",
     _LOOP.replace(
@@ -56,7 +56,7 @@ R1 = Style(
     "</s>",
 )
 
-# V3.1: the prompt closes the reasoning at once, or opens it when it is asked to think; so does every answer to a user.
+# V3.1: the prompt closes the reasoning, or opens it in thinking mode; so does every answer to a user.
 V31 = Style(
     "deepseek-v3.1",
     r"""{% if not add_generation_prompt is defined -%}
@@ -146,7 +146,7 @@ V31 = Style(
     "</s>",
 )
 
-# V3.2: questions and tool results write the header of the answer, and open its reasoning or close it.
+# V3.2: questions and tool results write the header of the answer, and open or close its reasoning.
 V32 = Style(
     "deepseek-v3.2",
     r"""{%- set enable_thinking = enable_thinking | default(true) -%}
@@ -235,13 +235,13 @@ CASES = [
     *cases(
         V32,
         {
-            # Earlier questions write `</think>`; asked at that time, they would have written `<think>`.
+            # Earlier questions write `</think>`; as the last message they would have written `<think>`.
             "single": ["</think>hello</s>"],
-            "multi": OrRefused(["hello</s>", "</think>see you</s>"]),
-            "system": OrRefused(["hello</s>", "</think>see you</s>"]),
-            "same": OrRefused(["same</s>", "</think>same</s>"]),
-            "empty": OrRefused(["</s>", "</think>d</s>"]),
-            "reasoning": OrRefused(["b</s>", "ho</think>d</s>"]),
+            "multi": OrQuarantined(["hello</s>", "</think>see you</s>"]),
+            "system": OrQuarantined(["hello</s>", "</think>see you</s>"]),
+            "same": OrQuarantined(["same</s>", "</think>same</s>"]),
+            "empty": OrQuarantined(["</s>", "</think>d</s>"]),
+            "reasoning": OrQuarantined(["b</s>", "ho</think>d</s>"]),
             "tool thought": [f"hm</think>\n\n<calls>\n{_INVOKE}\n</calls></s>", "ho</think>It is 3.</s>"],
             "tool last": [f"hm</think>\n\n<calls>\n{_INVOKE}\n</calls></s>"],
         },
@@ -292,10 +292,10 @@ CASES = [
         V31,
         {
             **_ANSWERS,
-            "lookalike": ["x</s>", "d</s>e</s>"],  # `</think>` in the content splits it
+            "lookalike": ["x</s>", "d</s>e</s>"],  # the content is split at `</think>`
             "mimic": ["</s>", "</s></s>"],
             "twice": ["b</s>", "c</s>"],
-            "first": OrRefused(["b</s>", "d</s>"]),
+            "first": OrQuarantined(["b</s>", "d</s>"]),
             "think": ["\n\nb</s>", "\n\nd</s>"],
             "tool": [f"<｜tool▁calls▁begin｜>{_SHORT}<｜tool▁calls▁end｜></s>", "It is 3.</s>"],
             "tool words": [f"Let me see.<｜tool▁calls▁begin｜>{_SHORT}<｜tool▁calls▁end｜></s>", "It is 3.</s>"],

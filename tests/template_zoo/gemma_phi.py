@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from template_zoo.model import OrRefused, Refused, Style, cases
+from template_zoo.model import OrQuarantined, Quarantined, Style, cases
 
 _TURNS = ("<start_of_turn>", "<end_of_turn>")
 
-# Gemma 1 and 2: a system role is refused, roles alternate, contents are trimmed.
+# Gemma 1 and 2: no system role, alternating roles, trimmed contents.
 GEMMA1 = Style(
     "gemma1",
     r"""{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '
@@ -18,7 +18,7 @@ GEMMA1 = Style(
     "<end_of_turn>",
 )
 
-# Gemma 3: the system text is put in front of the first question, contents as text or parts.
+# Gemma 3: the system text before the first question, contents as text or parts.
 GEMMA3 = Style(
     "gemma3",
     r"""{{ bos_token }}
@@ -75,8 +75,8 @@ GEMMA3 = Style(
     content="both",
 )
 
-# The style of Gemma's later tool templates: tool results are looked ahead for and written inside of the model's turn,
-# which goes on after them; contents are captured before they are written.
+# Gemma's later tool templates: a turn looks ahead for tool results, writes them inside the model's turn, and continues
+# after them; contents are captured before they are written.
 GEMMA_TOOLS = Style(
     "gemma-tools",
     r"""{%- macro format_argument(argument) -%}
@@ -171,7 +171,7 @@ GEMMA_TOOLS = Style(
     "<turn|>",
 )
 
-# The first Phi 3: the question writes the header of the answer, a system message is left out.
+# The first Phi 3: the question writes the header of the answer; system messages are dropped.
 PHI3_FIRST = Style(
     "phi3-first",
     r"""{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') %}{{'<|user|>' + '
@@ -184,7 +184,7 @@ PHI3_FIRST = Style(
     "<|end|>",
 )
 
-# Phi 3 and 3.5: the end-of-text token after the loop, where no prompt is asked for.
+# Phi 3 and 3.5: an end-of-text token after the loop, without a generation prompt.
 PHI3 = Style(
     "phi3",
     r"""{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}{{'<|system|>
@@ -200,7 +200,7 @@ PHI3 = Style(
     "<|end|>",
 )
 
-# Phi 4 mini: no line ends at all, tools in the system turn.
+# Phi 4 mini: no line ends, tools in the system turn.
 PHI4_MINI = Style(
     "phi4-mini",
     r"""{%- for message in messages -%}
@@ -219,7 +219,7 @@ PHI4_MINI = Style(
     "<|assistant|>",
     "<|end|>",
 )
-"""The model stops at `<|end|>`, as in earlier turns; the end of the text after it is nobody's turn."""
+"""The model stops at `<|end|>`, as in earlier turns; the end-of-text token after it belongs to no turn."""
 
 # Phi 4: a separator between role and content.
 PHI4 = Style(
@@ -254,13 +254,13 @@ CASES = [
             "trailing stop": ["x<end_of_turn><end_of_turn>", "<end_of_turn><end_of_turn>"],
             "single": ["hello<end_of_turn>"],
             "multi": ["hello<end_of_turn>", "see you<end_of_turn>"],
-            "system": Refused,
+            "system": Quarantined,
             "same": ["same<end_of_turn>", "same<end_of_turn>"],
             "empty": ["<end_of_turn>", "d<end_of_turn>"],
             "blank": ["<end_of_turn>", "d<end_of_turn>"],
             "padded": ["b<end_of_turn>", "d<end_of_turn>"],
-            "twice": Refused,
-            "first": Refused,
+            "twice": Quarantined,
+            "first": Quarantined,
             "open": ["b<end_of_turn>"],
             "parts": ["cd<end_of_turn>", "d<end_of_turn>"],
             "lookalike": ["<start_of_turn>model\nx<end_of_turn>", "d<end_of_turn>e<end_of_turn>"],
@@ -278,8 +278,8 @@ CASES = [
             "empty": ["<end_of_turn>", "d<end_of_turn>"],
             "blank": ["<end_of_turn>", "d<end_of_turn>"],
             "padded": ["b<end_of_turn>", "d<end_of_turn>"],
-            "twice": Refused,
-            "first": Refused,
+            "twice": Quarantined,
+            "first": Quarantined,
             "open": ["b<end_of_turn>"],
             "parts": ["cd<end_of_turn>", "d<end_of_turn>"],
             "lookalike": ["<start_of_turn>model\nx<end_of_turn>", "d<end_of_turn>e<end_of_turn>"],
@@ -297,12 +297,12 @@ CASES = [
             "padded": ["b<turn|>", "d<turn|>"],
             "open": ["b<turn|>"],
             "lookalike": ["<|turn>model\nx<turn|>", "d<turn|>e<turn|>"],
-            # What the tool answered stands in the same stretch as the call, and must not be trained.
-            "tool": OrRefused(["<|tool_call>call:add{a:1,b:2}<tool_call|>", "It is 3.<turn|>"]),
-            "tool then more": OrRefused(
+            # The tool result is in the same span as the call, and must not be trained.
+            "tool": OrQuarantined(["<|tool_call>call:add{a:1,b:2}<tool_call|>", "It is 3.<turn|>"]),
+            "tool then more": OrQuarantined(
                 ["<|tool_call>call:add{a:1,b:2}<tool_call|>", "It is 3.<turn|>", "see you<turn|>"]
             ),
-            "parallel": OrRefused(
+            "parallel": OrQuarantined(
                 [
                     "<|tool_call>call:add{a:1,b:2}<tool_call|><|tool_call>call:add{a:3,b:4}<tool_call|>",
                     "3 and 7.<turn|>",
@@ -311,7 +311,7 @@ CASES = [
             "tool last": ["<|tool_call>call:add{a:1,b:2}<tool_call|>"],
         },
     ),
-    *cases(PHI3_FIRST, {**_END, "first": OrRefused(["b<|end|>", "d<|end|>"])}),
+    *cases(PHI3_FIRST, {**_END, "first": OrQuarantined(["b<|end|>", "d<|end|>"])}),
     *cases(PHI3, {**_END, "first": ["b<|end|>", "d<|end|>"]}),
     *cases(
         PHI4_MINI,

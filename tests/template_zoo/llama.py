@@ -1,11 +1,11 @@
-"""Llama and what was tuned from it: `[INST]`, headers between tokens, tools in the first question."""
+"""Llama and its derivatives: `[INST]`, headers between tokens, tools in the first question."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import TALKS, Talk, assistant, user
-from template_zoo.model import Case, OrRefused, Refused, Style, cases
+from template_zoo.conversations import CONVERSATIONS, Conversation, assistant, user
+from template_zoo.model import Case, OrQuarantined, Quarantined, Style, cases
 
-# Llama 2: the system text goes into the first question, contents are stripped, roles must alternate, no prompt.
+# Llama 2: system text in the first question, stripped contents, alternating roles, no generation prompt.
 LLAMA2 = Style(
     "llama2",
     r"""{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}""",
@@ -13,7 +13,7 @@ LLAMA2 = Style(
     stop=" </s>",
 )
 
-# Llama 3: one expression a turn, `bos_token` put in front of the first one.
+# Llama 3: one expression per turn, `bos_token` before the first one.
 LLAMA3 = Style(
     "llama3",
     r"""{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>
@@ -26,7 +26,7 @@ LLAMA3 = Style(
     "<|eot_id|>",
 )
 
-# Llama 3.1 and 3.2: the date, tools in the first question (which leaves the loop), one call a turn, `ipython` results.
+# Llama 3.1 and 3.2: the date, tools in the first question (outside the loop), one call per turn, `ipython` results.
 LLAMA31 = Style(
     "llama3.1",
     r"""{{- bos_token }}
@@ -130,7 +130,7 @@ LLAMA31 = Style(
     "<|eot_id|>",
 )
 
-# Llama 3.1 with the code interpreter on: calls end with <|eom_id|>, answers with <|eot_id|>.
+# Llama 3.1 with the code interpreter: calls end with <|eom_id|>, answers with <|eot_id|>.
 LLAMA31_IPYTHON = Style(
     "llama3.1-ipython",
     r"""{%- set builtin_tools = ['add'] %}
@@ -229,7 +229,7 @@ LLAMA4 = Style(
     content="both",
 )
 
-# Tulu 3, OLMo 2, Falcon 3: a line end after the stop unless it is the last turn, the prompt inside of the loop.
+# Tulu 3, OLMo 2, Falcon 3: a line end after the stop except in the last turn, the prompt inside the loop.
 TULU3 = Style(
     "tulu3",
     r"""{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '<|system|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'assistant' %}{% if not loop.last %}{{ '<|assistant|>\n'  + message['content'] + eos_token + '\n' }}{% else %}{{ '<|assistant|>\n'  + message['content'] + eos_token }}{% endif %}{% endif %}{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}""",
@@ -237,7 +237,7 @@ TULU3 = Style(
     stop="</s>",
 )
 
-# OLMo: the end-of-text token ends the last turn only, a line end the others.
+# OLMo: an end-of-text token ends only the last turn, a line end the others.
 EOS_LAST = Style(
     "eos-last",
     r"""{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] }}{% elif message['role'] == 'assistant' %}{{ '<|assistant|>\n' + message['content'] }}{% if loop.last %}{{ eos_token }}{% endif %}{% endif %}{% if not loop.last %}{{ '\n' }}{% endif %}{% if loop.last and add_generation_prompt %}{{ '\n<|assistant|>\n' }}{% endif %}{% endfor %}""",
@@ -245,7 +245,7 @@ EOS_LAST = Style(
     stop="\n<|user|>\n",
 )
 
-# The other way round: the last turn is left without an end, to be gone on with.
+# The opposite: the last turn has no end, so that it can be continued.
 EOS_UNLESS_LAST = Style(
     "eos-unless-last",
     r"""{% for message in messages %}
@@ -260,7 +260,7 @@ EOS_UNLESS_LAST = Style(
     stop="</s>\n",
 )
 
-# Zephyr, StableLM: line ends between statements stay, the prompt is written in the last turn of the loop.
+# Zephyr, StableLM: line ends between statements are kept, the prompt is written in the last iteration.
 ZEPHYR = Style(
     "zephyr",
     r"""{% for message in messages %}
@@ -279,7 +279,7 @@ ZEPHYR = Style(
     stop="</s>",
 )
 
-# Nemotron Nano 2: the last answer is taken out of the loop and written after it, as the prompt would have it begun.
+# Nemotron Nano 2: the last answer is written after the loop, and begins like the prompt.
 NEMOTRON = Style(
     "nemotron-nano",
     r"""{%- set ns = namespace(enable_thinking=true) -%}
@@ -350,16 +350,16 @@ _CALL = '{"name": "add", "parameters": {"a": 1, "b": 2}}'
 _CALL_2 = '{"name": "add", "parameters": {"a": 3, "b": 4}}'
 
 _IN_SYSTEM = {"tools_in_user_message": False, "date_string": "26 Jul 2024"}
-_NO_THINK = Talk([user("hi /no_think"), assistant("hello")])
+_NO_THINK = Conversation([user("hi /no_think"), assistant("hello")])
 
 CASES = [
     Case(
         LLAMA31,
         "tools in the system text",
-        Talk(TALKS["tool"].messages, TALKS["tool"].tools, variables=_IN_SYSTEM),
+        Conversation(CONVERSATIONS["tool"].messages, CONVERSATIONS["tool"].tools, variables=_IN_SYSTEM),
         [_CALL + "<|eot_id|>", "It is 3.<|eot_id|>"],
     ),
-    Case(NEMOTRON, "no think", _NO_THINK, OrRefused(["hello\n<SPECIAL_12>"])),
+    Case(NEMOTRON, "no think", _NO_THINK, OrQuarantined(["hello\n<SPECIAL_12>"])),
     *cases(
         LLAMA2,
         {
@@ -371,8 +371,8 @@ CASES = [
             "empty": ["  </s>", " d </s>"],
             "blank": ["  </s>", " d </s>"],
             "padded": [" b </s>", " d </s>"],
-            "twice": Refused,
-            "first": Refused,
+            "twice": Quarantined,
+            "first": Quarantined,
             "open": [" b </s>"],
             "parts": [" cd </s>", " d </s>"],
             "lookalike": [" <s>[INST] a [/INST]x </s>", " d </s>e </s>"],
@@ -392,7 +392,7 @@ CASES = [
             "blank": ["<|eot_id|>", "d<|eot_id|>"],
             "padded": ["b<|eot_id|>", "d<|eot_id|>"],
             "twice": ["b<|eot_id|>", "c<|eot_id|>"],
-            "first": OrRefused(["b<|eot_id|>", "d<|eot_id|>"]),
+            "first": OrQuarantined(["b<|eot_id|>", "d<|eot_id|>"]),
             "open": ["b<|eot_id|>"],
             "mimic": ["<|start_header_id|>assistant<|end_header_id|><|eot_id|>", "<|eot_id|><|eot_id|>"],
             "lookalike": [
@@ -421,10 +421,10 @@ CASES = [
             ],
             "tool": [_CALL + "<|eot_id|>", "It is 3.<|eot_id|>"],
             "tool null": [_CALL + "<|eot_id|>", "It is 3.<|eot_id|>"],
-            "tool words": [_CALL + "<|eot_id|>", "It is 3.<|eot_id|>"],  # the template leaves the words out
+            "tool words": [_CALL + "<|eot_id|>", "It is 3.<|eot_id|>"],  # the template drops the words
             "tool then more": [_CALL + "<|eot_id|>", "It is 3.<|eot_id|>", "see you<|eot_id|>"],
             "same results": [_CALL + "<|eot_id|>", _CALL + "<|eot_id|>", "3<|eot_id|>"],
-            "parallel": Refused,
+            "parallel": Quarantined,
         },
     ),
     *cases(
@@ -511,7 +511,7 @@ CASES = [
             "first": ["b</s>", "d"],
             "open": ["b</s>"],
             "lookalike": ["Assistant: x</s>", "d</s>\ne"],
-            "mimic": ["Assistant: </s>", "</s>\n"],  # the line end is the content's own
+            "mimic": ["Assistant: </s>", "</s>\n"],  # the line end belongs to the content
         },
     ),
     *cases(
@@ -535,15 +535,15 @@ CASES = [
     *cases(
         NEMOTRON,
         {
-            "trailing stop": OrRefused(["x\n<SPECIAL_12>\n<SPECIAL_12>", "<SPECIAL_12>\n<SPECIAL_12>"]),
-            "single": OrRefused(["hello\n<SPECIAL_12>"]),
-            "multi": OrRefused(["hello\n<SPECIAL_12>", "see you\n<SPECIAL_12>"]),
-            "system": OrRefused(["hello\n<SPECIAL_12>", "see you\n<SPECIAL_12>"]),
-            "same": OrRefused(["same\n<SPECIAL_12>", "same\n<SPECIAL_12>"]),
-            "padded": OrRefused(["b\n<SPECIAL_12>", "d\n<SPECIAL_12>"]),
+            "trailing stop": OrQuarantined(["x\n<SPECIAL_12>\n<SPECIAL_12>", "<SPECIAL_12>\n<SPECIAL_12>"]),
+            "single": OrQuarantined(["hello\n<SPECIAL_12>"]),
+            "multi": OrQuarantined(["hello\n<SPECIAL_12>", "see you\n<SPECIAL_12>"]),
+            "system": OrQuarantined(["hello\n<SPECIAL_12>", "see you\n<SPECIAL_12>"]),
+            "same": OrQuarantined(["same\n<SPECIAL_12>", "same\n<SPECIAL_12>"]),
+            "padded": OrQuarantined(["b\n<SPECIAL_12>", "d\n<SPECIAL_12>"]),
             "open": ["b\n<SPECIAL_12>"],
-            # What the last turn thought stands after the prompt's <think>, with a tag of its own.
-            "think": OrRefused(["b\n<SPECIAL_12>", "<think>\nho\n</think>\n\nd\n<SPECIAL_12>"]),
+            # The reasoning of the last turn follows the prompt's <think>, with another tag.
+            "think": OrQuarantined(["b\n<SPECIAL_12>", "<think>\nho\n</think>\n\nd\n<SPECIAL_12>"]),
         },
     ),
 ]

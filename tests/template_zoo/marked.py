@@ -1,14 +1,14 @@
-"""Templates with `{% generation %}`: their own marks are followed."""
+"""Templates with `{% generation %}`, which is followed."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import TWO_TURNS, Talk, system
+from template_zoo.conversations import TWO_TURNS, Conversation, system
 from template_zoo.model import Case, Style, cases
 
 _OPEN, _STOP = "<|im_start|>assistant\n", "<|im_end|>"
 _TOKENS = ("<|im_start|>", "<|im_end|>")
 
-# SmolLM3: {% generation %} around the whole turn, header and line end included; a mode in the system text.
+# SmolLM3: {% generation %} around the whole turn, including header and line end; the system text sets a mode.
 SMOLLM3 = Style(
     "smollm3",
     r"""{%- if enable_thinking is not defined -%}
@@ -58,7 +58,7 @@ SMOLLM3 = Style(
     _STOP,
 )
 
-# The same without the marks: its prompt depends on what the system text says.
+# The same without {% generation %}: its prompt depends on the system text.
 SMOLLM3_UNMARKED = Style(
     "smollm3-unmarked",
     (SMOLLM3.source or "").replace("{% generation %}", "").replace("{% endgeneration %}", ""),
@@ -67,7 +67,7 @@ SMOLLM3_UNMARKED = Style(
     _STOP,
 )
 
-# A training template: {% generation %} around content, calls and stop, several blocks a turn.
+# A training template: {% generation %} around content, calls and stop, several blocks per turn.
 GENERATION = Style(
     "generation",
     r"""{%- for message in messages %}
@@ -111,16 +111,16 @@ _PLAIN = {
     "mimic": ["<|im_start|>assistant\n<|im_end|>", "<|im_end|><|im_end|>"],
     "think": ["<think>\nhm\n</think>\n\nb<|im_end|>", "<think>\nho\n</think>\n\nd<|im_end|>"],
 }
-"""Of templates that write contents as they are."""
+"""For templates that write contents unchanged."""
 
 _IN_A_ROW = {
     "twice": ["b<|im_end|>", "c<|im_end|>"],
     "first": ["b<|im_end|>", "d<|im_end|>"],
 }
-"""Of templates that write a header for every turn."""
+"""For templates that write a header for every turn."""
 
-_NO_THINK = Talk([system("be kind /no_think"), *TWO_TURNS])
-_THINKING_OFF = Talk(TWO_TURNS, variables={"enable_thinking": False})
+_NO_THINK = Conversation([system("be kind /no_think"), *TWO_TURNS])
+_THINKING_OFF = Conversation(TWO_TURNS, variables={"enable_thinking": False})
 
 CASES = [
     *cases(

@@ -1,11 +1,11 @@
-"""Families whose turn may be several messages of the format: a channel or a recipient each, one stop at the end."""
+"""Families whose turn can be several messages of the format, each with a channel or recipient, with one stop."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import Talk, assistant, user
-from template_zoo.model import Case, OrRefused, Style, cases
+from template_zoo.conversations import Conversation, assistant, user
+from template_zoo.model import Case, OrQuarantined, Style, cases
 
-# HyperCLOVA X: the prompt leaves the line open, for the model to say what it writes: an answer, a thought, a call.
+# HyperCLOVA X: the prompt ends within a line, and the model continues with answer, reasoning or call.
 HYPERCLOVA = Style(
     "hyperclova",
     r"""{% if tools is not defined or tools is none %}
@@ -84,7 +84,7 @@ HYPERCLOVA = Style(
     "<|im_end|><|endofturn|>",
 )
 
-# GigaChat: messages by a macro, separators in a namespace, the call is a message of a role of its own.
+# GigaChat: messages by a macro, separators in a namespace, a separate role for calls.
 GIGACHAT = Style(
     "gigachat",
     r"""{%- macro render_role_message(message, role=None) -%}
@@ -143,7 +143,7 @@ GIGACHAT = Style(
     "<|message_sep|>\n\n",
 )
 
-# Kimi K3: XML of tokens, tags by macros with lists of pairs, the prompt opens the reasoning of every turn.
+# Kimi K3: tokens as XML tags, written by macros with lists of pairs; the prompt opens the reasoning of every turn.
 KIMI3 = Style(
     "kimi-k3",
     r"""{%- macro escape_attr(value) -%}
@@ -237,8 +237,8 @@ KIMI3 = Style(
     content="both",
 )
 
-# Recipients after the role; the stop tells whether more follows; a system text of its own is written when the model is
-# asked, and not for a conversation alone.
+# Recipients after the role; the stop token says whether more follows; a default system text is written only with a
+# generation prompt.
 RECIPIENTS = Style(
     "recipients",
     r"""{{- bos_token -}}
@@ -277,8 +277,8 @@ RECIPIENTS = Style(
     "<|eot|>",
 )
 
-# Apriel: the template asks for the prompt itself, whatever it is told; it begins the reasoning in words, and the last
-# turn has no end.
+# Apriel: the template always adds the generation prompt, which begins the reasoning in words; the last turn has no
+# end.
 APRIEL = Style(
     "apriel",
     r"""{%- set add_thoughts = true -%}
@@ -333,8 +333,8 @@ _K3_TOOLS = (
 _TO_USER = " to=user<|message|>"
 _TO_ADD = ' to=add<|message|>{"a": 1, "b": 2}'
 
-_QUICK = Talk([user("hi"), assistant("hello")], variables={"thinking": False})
-_TRAINING = Talk([user("hi"), assistant("hello")], variables={"training_prompt": True})
+_QUICK = Conversation([user("hi"), assistant("hello")], variables={"thinking": False})
+_TRAINING = Conversation([user("hi"), assistant("hello")], variables={"training_prompt": True})
 
 CASES = [
     *cases(
@@ -346,7 +346,7 @@ CASES = [
             "multi": ["\nhello" + _END, "\nsee you" + _END],
             "system": ["\nhello" + _END, "\nsee you" + _END],
             "same": ["\nsame" + _END, "\nsame" + _END],
-            "empty": OrRefused(["\nd" + _END]),
+            "empty": OrQuarantined(["\nd" + _END]),
             "blank": ["\n \n " + _END, "\nd" + _END],
             "padded": ["\n  b " + _END, "\n d" + _END],
             "twice": ["\nb" + _END, "\nc" + _END],
@@ -401,9 +401,9 @@ CASES = [
     *cases(
         RECIPIENTS,
         {
-            # Asked without a system text, the model sees one that these rows do not have.
-            "single": OrRefused([_TO_USER + "hello<|eot|>"]),
-            "multi": OrRefused([_TO_USER + "hello<|eot|>", _TO_USER + "see you<|eot|>"]),
+            # The generation prompt adds a system text that these rows do not have.
+            "single": OrQuarantined([_TO_USER + "hello<|eot|>"]),
+            "multi": OrQuarantined([_TO_USER + "hello<|eot|>", _TO_USER + "see you<|eot|>"]),
             "system": [_TO_USER + "hello<|eot|>", _TO_USER + "see you<|eot|>"],
             "tool": [_TO_ADD + "<|eot|>", _TO_USER + "It is 3.<|eot|>"],
             "tool thought": [
@@ -419,12 +419,12 @@ CASES = [
     *cases(
         APRIEL,
         {
-            "single": OrRefused(["hello"]),
-            "multi": OrRefused(["hello\n<|end|>", "see you"]),
-            "same": OrRefused(["same\n<|end|>", "same"]),
-            "open": OrRefused(["b\n<|end|>"]),
-            "reasoning": OrRefused(["b\n<|end|>", "ho\n[BEGIN FINAL RESPONSE]\nd"]),
+            "single": OrQuarantined(["hello"]),
+            "multi": OrQuarantined(["hello\n<|end|>", "see you"]),
+            "same": OrQuarantined(["same\n<|end|>", "same"]),
+            "open": OrQuarantined(["b\n<|end|>"]),
+            "reasoning": OrQuarantined(["b\n<|end|>", "ho\n[BEGIN FINAL RESPONSE]\nd"]),
         },
     ),
-    Case(APRIEL, "training", _TRAINING, OrRefused(["hello\n<|end|>"])),
+    Case(APRIEL, "training", _TRAINING, OrQuarantined(["hello\n<|end|>"])),
 ]

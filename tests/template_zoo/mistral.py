@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from template_zoo.conversations import ADD, Talk, assistant, user
-from template_zoo.model import Case, Refused, Style, cases
+from template_zoo.conversations import ADD, Conversation, assistant, user
+from template_zoo.model import Case, Quarantined, Style, cases
 
 _TOKENS = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]")
 
-# v1 (7B-Instruct v0.1 and v0.2): roles alternate, a system role is refused.
+# v1 (7B-Instruct v0.1 and v0.2): alternating roles, no system role.
 MISTRAL1 = Style(
     "mistral-v1",
     r"""{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}""",
@@ -15,7 +15,7 @@ MISTRAL1 = Style(
     stop="</s>",
 )
 
-# v3: tools before the last question, the system text inside of it (and nowhere when an answer follows), calls with ids.
+# v3: tools before the last question, the system text in it (dropped if an answer follows), calls with ids.
 MISTRAL3 = Style(
     "mistral-v3",
     r"""{%- if messages[0]["role"] == "system" %}
@@ -165,7 +165,7 @@ MISTRAL7 = Style(
     content="both",
 )
 
-# v13 (Magistral 2509): reasoning is a part of the content, between [THINK] and [/THINK]; calls without ids.
+# v13 (Magistral 2509): reasoning as a part of the content, between [THINK] and [/THINK]; calls without ids.
 MISTRAL13 = Style(
     "mistral-v13",
     r"""{{- bos_token }}
@@ -254,7 +254,7 @@ MISTRAL13 = Style(
     content="both",
 )
 
-THOUGHTS = Talk(
+THOUGHTS = Conversation(
     [
         user("a"),
         assistant([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "b"}]),
@@ -278,14 +278,14 @@ CASES = [
         {
             "single": ["hello</s>"],
             "multi": ["hello</s>", "see you</s>"],
-            "system": Refused,
+            "system": Quarantined,
             "same": ["same</s>", "same</s>"],
             "empty": ["</s>", "d</s>"],
             "empty last": ["b</s>", "</s>"],
             "blank": [" \n </s>", "d</s>"],
             "padded": ["  b \n</s>", "\n d</s>"],
-            "twice": Refused,
-            "first": Refused,
+            "twice": Quarantined,
+            "first": Quarantined,
             "open": ["b</s>"],
             "parts": ["cd</s>", "d</s>"],
             "lookalike": ["[INST] a [/INST]x</s>", "d</s>e</s>"],
@@ -303,8 +303,8 @@ CASES = [
             "empty": [" </s>", " d</s>"],
             "blank": [" </s>", " d</s>"],
             "padded": [" b</s>", " d</s>"],
-            "twice": Refused,
-            "first": Refused,
+            "twice": Quarantined,
+            "first": Quarantined,
             "open": [" b</s>"],
             "lookalike": [" [INST] a[/INST]x</s>", " d</s>e</s>"],
             "tool": [_CALL, " It is 3.</s>"],
@@ -340,7 +340,7 @@ CASES = [
             "same": ["same</s>", "same</s>"],
             "empty": ["</s>", "d</s>"],
             "padded": ["  b \n</s>", "\n d</s>"],
-            "twice": Refused,
+            "twice": Quarantined,
             "open": ["b</s>"],
             "parts": ["cd</s>", "d</s>"],
             "tool": [_ARGS + "</s>", "It is 3.</s>"],

@@ -1,4 +1,4 @@
-"""What a family of templates says: its templates, and the trained texts of conversations rendered with them."""
+"""A family of templates: the templates, and the trained text of conversations rendered with them."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from dataclasses import dataclass
 from enum import Enum
 
 from template_zoo import conversations
-from template_zoo.conversations import Talk
+from template_zoo.conversations import Conversation
 
 
 class Verdict(Enum):
-    """What is expected where there are no trained texts."""
+    """Expected instead of trained texts."""
 
-    REFUSED = "the row is put aside"
+    QUARANTINED = "the row is quarantined"
 
 
-Refused = Verdict.REFUSED
+Quarantined = Verdict.QUARANTINED
 
 
 @dataclass(frozen=True)
-class OrRefused:
-    """These texts, or the row is put aside: right or not at all."""
+class OrQuarantined:
+    """Either exactly these texts are trained, or the row is quarantined."""
 
     texts: list[str]
 
 
-Expected = list[str] | OrRefused | Verdict
+Expected = list[str] | OrQuarantined | Verdict
 
 
 @dataclass(frozen=True)
 class Style:
-    """A chat template.
-
-    source: None for the own template of `tokenizer`. special: the tokens that the family's tokenizers know as one
-    piece. header, stop: what opens and ends an assistant turn, for contents that look like turns. content: what the
-    template takes, `text`, `parts`, or `both`. reads_row: its `messages` is the whole row.
-    """
+    """A chat template and its properties."""
 
     name: str
     source: str | None
+    """The template; None for the template of `tokenizer`."""
     special: tuple[str, ...] = ()
+    """Special tokens of the family's tokenizers."""
     header: str = ""
+    """Start of an assistant turn, for contents that look like turns."""
     stop: str = ""
+    """End of an assistant turn, for contents that look like turns."""
     content: str = "text"
+    """The form of content that the template takes: `text`, `parts` or `both`."""
     reads_row: bool = False
+    """Whether its `messages` is the whole row."""
     tokenizer: str = "bpe"
 
-    def talk(self, name: str) -> Talk:
-        """The conversation of this name; some are made from what opens and ends the style's own turns."""
+    def conversation(self, name: str) -> Conversation:
+        """The conversation of this name; some contain the start or end of the style's turns."""
         match name:
             case "lookalike":
                 return conversations.lookalike(self.header, self.stop)
@@ -60,16 +61,16 @@ class Style:
                 return conversations.thought_and_stop(self.stop)
             case "stop in reasoning":
                 return conversations.stop_in_reasoning(self.stop)
-        return conversations.TALKS[name]
+        return conversations.CONVERSATIONS[name]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A conversation in a style and what of it must be trained."""
+    """A conversation in a style, and its trained texts."""
 
     style: Style
     name: str
-    talk: Talk
+    conversation: Conversation
     expected: Expected
 
     def __str__(self) -> str:
@@ -77,6 +78,6 @@ class Case:
 
 
 def cases(style: Style, expected: Mapping[str, Expected]) -> Iterator[Case]:
-    """The cases of a style, by the names of conversations."""
+    """The cases of a style, by name of the conversation."""
     for name, texts in expected.items():
-        yield Case(style, name, style.talk(name), texts)
+        yield Case(style, name, style.conversation(name), texts)

@@ -1,16 +1,16 @@
-"""Ways to write a template that no family owns: filters around loops, text gathered in a variable, rows cut short."""
+"""Unusual templates of no family: filters around loops, text collected in a variable, dropped messages."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import Talk, assistant, system, user
-from template_zoo.model import Case, OrRefused, Refused, Style, cases
+from template_zoo.conversations import Conversation, assistant, system, user
+from template_zoo.model import Case, OrQuarantined, Quarantined, Style, cases
 
 _TOKENS = ("<|im_start|>", "<|im_end|>")
 _OPEN, _STOP = "<|im_start|>assistant\n", "<|im_end|>"
 _TURN = "'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n'"
 _PROMPT = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
-# OpenChat: roles in title case as words, the stop token of a tokenizer that has another eos.
+# OpenChat: roles as words in title case, a stop token other than the eos of the tokenizer.
 OPENCHAT = Style(
     "openchat",
     r"""{{ bos_token }}{% for message in messages %}{{ 'GPT4 Correct ' + message['role'].title() + ': ' + message['content'] + '<|end_of_turn|>'}}{% endfor %}{% if add_generation_prompt %}{{ 'GPT4 Correct Assistant:' }}{% endif %}""",
@@ -19,7 +19,7 @@ OPENCHAT = Style(
     "<|end_of_turn|>",
 )
 
-# The text is gathered in a namespace and written once.
+# The text is collected in a namespace and written once.
 GATHERED = Style(
     "gathered",
     "{% set ns = namespace(text='') %}{% for message in messages %}{% set ns.text = ns.text + "
@@ -31,7 +31,7 @@ GATHERED = Style(
     _STOP,
 )
 
-# A macro that is given the messages, and loops over them.
+# A macro that takes the messages and loops over them.
 LOOP_IN_MACRO = Style(
     "loop-in-macro",
     "{% macro chat(turns) %}{% for message in turns %}{{ " + _TURN + " }}{% endfor %}{% endmacro %}"
@@ -41,7 +41,7 @@ LOOP_IN_MACRO = Style(
     _STOP,
 )
 
-# A filter around the loop: white space at the ends is cut from the whole.
+# A filter around the loop: white space at both ends of the text is removed.
 FILTERED = Style(
     "filter-around",
     "{% filter trim %}{% for message in messages %}{{ " + _TURN + " }}{% endfor %}{% endfilter %}"
@@ -51,7 +51,7 @@ FILTERED = Style(
     _STOP,
 )
 
-# The loop chooses among the messages; the system text was written before.
+# A filter in the loop; the system text is written before it.
 CHOSEN = Style(
     "loop-with-if",
     "{% if messages[0].role == 'system' %}{{ 'System: ' + messages[0].content + '\\n' }}{% endif %}"
@@ -69,7 +69,7 @@ REJECTED = Style(
     _STOP,
 )
 
-# `continue` and `break`: other roles are passed over, and the loop ends at a message without content.
+# `continue` and `break`: other roles are skipped, and the loop ends at a message without content.
 CONTINUES = Style(
     "loop-controls",
     "{% for message in messages %}{% if message.role == 'system' %}{% continue %}{% endif %}"
@@ -79,7 +79,7 @@ CONTINUES = Style(
     _STOP,
 )
 
-# Only the last messages are kept.
+# Only the last messages are written.
 LAST_THREE = Style(
     "last-three",
     "{% for message in messages[-3:] %}{{ " + _TURN + " }}{% endfor %}" + _PROMPT,
@@ -88,7 +88,7 @@ LAST_THREE = Style(
     _STOP,
 )
 
-# The content is reformatted: line by line, in capitals, with what is not wanted replaced.
+# The content is reformatted: line by line, in capitals, with replacements.
 REFORMATTED = Style(
     "reformatted",
     r"""{%- for message in messages -%}
@@ -104,7 +104,7 @@ REFORMATTED = Style(
     _STOP,
 )
 
-# Two loops: the system messages first, wherever they stand, then the others.
+# Two loops: first all system messages, then the others.
 TWO_LOOPS = Style(
     "two-loops",
     "{% for message in messages %}{% if message.role == 'system' %}{{ " + _TURN + " }}{% endif %}{% endfor %}"
@@ -136,7 +136,7 @@ FORETOLD = Style(
     _STOP,
 )
 
-# Numbered turns: the header of a turn depends on its place.
+# Numbered turns: the header of a turn depends on its position.
 NUMBERED = Style(
     "numbered",
     r"""{%- for message in messages -%}
@@ -147,7 +147,7 @@ NUMBERED = Style(
     stop="</s>\n",
 )
 
-# The header knows how long the answer is: it cannot be a prompt.
+# The header contains the length of the answer, so it cannot be a prompt.
 KNOWING = Style(
     "knowing-header",
     r"""{%- for message in messages -%}
@@ -158,9 +158,9 @@ KNOWING = Style(
     "<|im_start|>assistant 1\n",
     _STOP,
 )
-"""The model writes the length, too: it stands after the prompt."""
+"""The model also writes the length, which follows the prompt."""
 
-# A weight or a name beside the role, and what was not asked for.
+# A weight or a name next to the role, and additional text.
 NAMES = Style(
     "names",
     r"""{%- for message in messages -%}
@@ -172,7 +172,7 @@ NAMES = Style(
     _STOP,
 )
 
-# The reasoning in a field of another name than the families use, before the content.
+# Reasoning before the content, in a field with an unusual name.
 THOUGHTS = Style(
     "thoughts",
     r"""{%- for message in messages -%}
@@ -186,7 +186,7 @@ THOUGHTS = Style(
     _STOP,
 )
 
-# A reminder after the last question, before the answer: it is no part of the prompt that others get.
+# A reminder between the last question and the answer; other prompts do not have it.
 REMINDER = Style(
     "reminder",
     r"""{%- for message in messages -%}
@@ -202,7 +202,7 @@ REMINDER = Style(
     _STOP,
 )
 
-# {% generation %} in some branches only: what has no mark of its own carries no loss.
+# {% generation %} in some branches only: text outside it carries no loss.
 SOME_GENERATION = Style(
     "some-generation",
     r"""{%- for message in messages -%}
@@ -220,7 +220,7 @@ SOME_GENERATION = Style(
     _STOP,
 )
 
-# Line ends of another system, and what Jinja would take for its own in literal text.
+# Windows line ends, and Jinja delimiters in literal text.
 CRLF = Style(
     "crlf",
     "{% raw %}{{ raw }}{% endraw %}{% for message in messages %}\r\n"
@@ -231,8 +231,8 @@ CRLF = Style(
     _STOP,
 )
 
-# A word in any message changes the prompt, and how every answer opens; the prompt is asked for in an expression, under
-# another name, or by a macro.
+# A word in any message changes the prompt and the start of every answer; add_generation_prompt is used in an expression,
+# under another name, or in a macro.
 _QUICK = (
     "{% set ns = namespace(opening='') %}{% for message in messages %}{% if '/quick' in message.content %}"
     "{% set ns.opening = '<think></think>' %}{% endif %}{% endfor %}"
@@ -264,11 +264,11 @@ QUICK_BY_MACRO = Style(
     _STOP,
 )
 
-_QUICK_TALK = Talk([user("a /quick"), assistant("b"), user("c"), assistant("d")])
+_QUICK_TALK = Conversation([user("a /quick"), assistant("b"), user("c"), assistant("d")])
 _NAMED = [{**user("a"), "name": "Ann"}, {**assistant("b"), "name": "Bot"}, user("c"), assistant("d")]
 _REASONED = [user("a"), {**assistant("b"), "reasoning": "hm"}, user("c"), assistant("d")]
-_SYSTEM_LATE = Talk([user("a"), assistant("b"), system("be kind"), user("a"), assistant("b")])
-_LINES = Talk([user("a"), assistant("one\n two \nhello"), user("c"), assistant("d")])
+_SYSTEM_LATE = Conversation([user("a"), assistant("b"), system("be kind"), user("a"), assistant("b")])
+_LINES = Conversation([user("a"), assistant("one\n two \nhello"), user("c"), assistant("d")])
 
 _PLAIN = {
     "single": ["hello<|im_end|>"],
@@ -319,8 +319,8 @@ CASES = [
             "system": ["hello<|im_end|>", "see you<|im_end|>"],
             "same": ["same<|im_end|>", "same<|im_end|>"],
             "empty last": ["b<|im_end|>"],  # the loop ends before the empty answer
-            # Nothing is rendered from the empty answer on; a template that drops "d" drops its loss with it.
-            "empty": OrRefused([]),
+            # Nothing is rendered from the empty answer on, so "d" is not trained.
+            "empty": OrQuarantined([]),
         },
     ),
     Case(CONTINUES, "late system", _SYSTEM_LATE, ["b<|im_end|>", "b<|im_end|>"]),
@@ -328,10 +328,10 @@ CASES = [
         LAST_THREE,
         {
             "single": ["hello<|im_end|>"],
-            "multi": OrRefused(["hello<|im_end|>", "see you<|im_end|>"]),
-            "twice": OrRefused(["b<|im_end|>", "c<|im_end|>"]),
-            "same": OrRefused(["same<|im_end|>", "same<|im_end|>"]),
-            "lookalike": OrRefused(["<|im_start|>assistant\nx<|im_end|>", "d<|im_end|>e<|im_end|>"]),
+            "multi": OrQuarantined(["hello<|im_end|>", "see you<|im_end|>"]),
+            "twice": OrQuarantined(["b<|im_end|>", "c<|im_end|>"]),
+            "same": OrQuarantined(["same<|im_end|>", "same<|im_end|>"]),
+            "lookalike": OrQuarantined(["<|im_start|>assistant\nx<|im_end|>", "d<|im_end|>e<|im_end|>"]),
         },
     ),
     *cases(
@@ -347,21 +347,21 @@ CASES = [
     Case(REFORMATTED, "lines", _LINES, ["> ONE\n> TWO\n> HI\n<|im_end|>", "> D\n<|im_end|>"]),
     *cases(TWO_LOOPS, {**_PLAIN, "system": ["hello<|im_end|>", "see you<|im_end|>"]}),
     Case(TWO_LOOPS, "late system", _SYSTEM_LATE, ["b<|im_end|>", "b<|im_end|>"]),
-    # In this order no answer comes after its question: nothing can be asked for that way.
-    *cases(BACKWARDS, {"multi": Refused, "same": Refused}),
+    # In this order no answer follows its question, so there is no prompt.
+    *cases(BACKWARDS, {"multi": Quarantined, "same": Quarantined}),
     *cases(
         FORETOLD,
         {
-            "single": OrRefused(["hello<|im_end|>"]),
-            "multi": OrRefused(["hello<|im_end|>", "see you<|im_end|>"]),
+            "single": OrQuarantined(["hello<|im_end|>"]),
+            "multi": OrQuarantined(["hello<|im_end|>", "see you<|im_end|>"]),
         },
     ),
     *cases(
         NUMBERED,
         {
             "single": ["hello</s>"],
-            # A later header counts the messages that follow; the prompt of the first answer cannot have said so.
-            "multi": OrRefused(["hello</s>", "see you</s>"]),
+            # A later header contains the number of messages, which the prompt of the first answer cannot contain.
+            "multi": OrQuarantined(["hello</s>", "see you</s>"]),
         },
     ),
     *cases(
@@ -373,9 +373,14 @@ CASES = [
         },
     ),
     *cases(NAMES, _PLAIN),
-    Case(NAMES, "names", Talk(_NAMED), OrRefused(["b<|im_end|>", "d<|im_end|>"])),
+    Case(NAMES, "names", Conversation(_NAMED), OrQuarantined(["b<|im_end|>", "d<|im_end|>"])),
     *cases(THOUGHTS, _PLAIN),
-    Case(THOUGHTS, "reasoning by its third name", Talk(_REASONED), ["<thought>hm</thought>b<|im_end|>", "d<|im_end|>"]),
+    Case(
+        THOUGHTS,
+        "reasoning by its third name",
+        Conversation(_REASONED),
+        ["<thought>hm</thought>b<|im_end|>", "d<|im_end|>"],
+    ),
     *cases(REMINDER, _PLAIN),
     *cases(
         SOME_GENERATION,

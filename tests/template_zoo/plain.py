@@ -1,9 +1,9 @@
-"""Templates of words: no special token but the eos, or none at all."""
+"""Templates of plain words: no special token except the eos, or none."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import Talk, assistant, user
-from template_zoo.model import Case, OrRefused, Refused, Style, cases
+from template_zoo.conversations import Conversation, assistant, user
+from template_zoo.model import Case, OrQuarantined, Quarantined, Style, cases
 
 # Vicuna: the question writes the header of the answer.
 VICUNA = Style(
@@ -13,7 +13,7 @@ VICUNA = Style(
     stop="</s>",
 )
 
-# Vicuna as it is written over many lines: the indentation is part of the text, and differs between prompt and turn.
+# Vicuna written over several lines: the indentation is part of the text, and differs between prompt and turn.
 VICUNA_INDENTED = Style(
     "vicuna-indented",
     r"""{% if messages[0]['role'] == 'system' %}
@@ -44,7 +44,7 @@ VICUNA_INDENTED = Style(
     stop="</s>",
 )
 
-# Alpaca: literal headers between the statements, contents trimmed, empty lines unless it is the last turn, no eos.
+# Alpaca: literal headers between statements, trimmed contents, empty lines except after the last turn, no eos.
 ALPACA = Style(
     "alpaca",
     r"""{{ bos_token -}}
@@ -81,7 +81,7 @@ ALPACA = Style(
     stop="\n\n### Instruction:\n",
 )
 
-# Alpaca with an eos, as it is used for training.
+# Alpaca with an eos, for training.
 ALPACA_EOS = Style(
     "alpaca-eos",
     r"""{% for message in messages %}{% if message['role'] == 'user' %}### Instruction:
@@ -98,7 +98,7 @@ ALPACA_EOS = Style(
     stop="</s>\n\n",
 )
 
-# Alpaca for one turn, without a loop: the messages by their places.
+# Alpaca for one turn, without a loop: messages by index.
 ALPACA_SINGLE = Style(
     "alpaca-single",
     r"""{{ '### Instruction:\n' + messages[0]['content'] + '\n\n### Response:\n' }}{% if messages | length > 1 %}{{ messages[1]['content'] + eos_token }}{% endif %}""",
@@ -106,7 +106,7 @@ ALPACA_SINGLE = Style(
     stop="</s>",
 )
 
-# SOLAR: as Alpaca, all turns end with empty lines, the prompt in the last turn of the loop.
+# SOLAR: like Alpaca, but all turns end with empty lines, and the prompt is in the last iteration.
 SOLAR = Style(
     "solar",
     r"""{% for message in messages %}{% if message.role == 'system' %}{% if message.content%}### System:
@@ -124,7 +124,7 @@ SOLAR = Style(
     stop="\n\n### User:\n",
 )
 
-# Orion: the question writes the header, and an eos behind it.
+# Orion: the question writes the header, and an eos after it.
 ORION = Style(
     "orion",
     r"""{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{% if message['role'] == 'user' %}{{ 'Human: ' + message['content'] + '\n\nAssistant: ' + eos_token }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}""",
@@ -132,7 +132,7 @@ ORION = Style(
     stop="</s>",
 )
 
-# Baichuan 2: reserved tokens for headers, nothing that ends a turn; the system text is picked out of all messages.
+# Baichuan 2: reserved tokens as headers, no end of a turn; the system text is searched in all messages.
 BAICHUAN = Style(
     "baichuan",
     r"""{{ (messages|selectattr('role', 'equalto', 'system')|list|last).content|trim if (messages|selectattr('role', 'equalto', 'system')|list) else '' }}
@@ -153,7 +153,7 @@ BAICHUAN = Style(
     "<reserved_106>",
 )
 
-# ChatGLM: rounds are counted, headers in Chinese.
+# ChatGLM: numbered rounds, headers in Chinese.
 CHATGLM = Style(
     "chatglm",
     r"""{{- bos_token -}}
@@ -177,7 +177,7 @@ CHATGLM = Style(
     stop="\n[Round 1]\n问：",
 )
 
-# Falcon: the line end before a header is written by the turn before, or with the prompt.
+# Falcon: the line end before a header belongs to the turn before, or to the prompt.
 FALCON = Style(
     "falcon",
     r"""{{- bos_token -}}
@@ -198,7 +198,7 @@ FALCON = Style(
     stop="\nUser: ",
 )
 
-# TeleFLM: the question writes the header; statements on lines of their own, whose indentation and line ends are kept.
+# TeleFLM: the question writes the header; statements on separate lines, with their indentation and line ends.
 TELEFLM = Style(
     "teleflm",
     r"""{% for message in messages %}
@@ -215,7 +215,7 @@ TELEFLM = Style(
     "<_user>",
 )
 
-# Granite 20B functions: a space before the end, a header that calls write without the space of the prompt.
+# Granite 20B functions: a space before the end; the header before calls lacks the space of the prompt.
 GRANITE_FC = Style(
     "granite-fc",
     r"""{{- bos_token }}
@@ -267,7 +267,7 @@ If none of the functions are relevant, please say so.
     " </s>",
 )
 
-# Nothing but role and content.
+# Only role and content.
 COLON = Style(
     "colon",
     r"""{% for message in messages %}{{ message.role ~ ': ' ~ message.content ~ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}""",
@@ -275,7 +275,7 @@ COLON = Style(
     stop="\nuser: ",
 )
 
-# The eos once, after the loop, right behind the last content, or with a line end between.
+# One eos after the loop, directly after the last content, or with a line end between.
 EOS_AFTER_LOOP = Style(
     "eos-after-loop",
     r"""{% for message in messages %}{{ '### ' + message.role | title + ':\n' + message.content }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\n### Assistant:\n' }}{% elif messages[-1].role == 'assistant' %}{{ eos_token }}{% endif %}""",
@@ -297,7 +297,7 @@ EOS_ON_ITS_LINE = Style(
     stop="\n### User:\n",
 )
 
-# A stop token of the template and the eos right behind it, in every turn.
+# A stop token of the template, directly followed by the eos, in every turn.
 TWO_STOPS = Style(
     "two-stops",
     r"""{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|eot|>' }}{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}""",
@@ -305,7 +305,7 @@ TWO_STOPS = Style(
     "<|assistant|>",
     "<|eot|></s>",
 )
-_CONTEXT = Talk([user("a"), {"role": "user_context", "content": "b"}, assistant("c")])
+_CONTEXT = Conversation([user("a"), {"role": "user_context", "content": "b"}, assistant("c")])
 
 CASES = [
     *cases(
@@ -324,7 +324,7 @@ CASES = [
             "lookalike": [" USER: a ASSISTANT:x</s>", " d</s>e</s>"],
         },
     ),
-    *cases(VICUNA_INDENTED, {"single": Refused, "multi": Refused, "system": Refused}),
+    *cases(VICUNA_INDENTED, {"single": Quarantined, "multi": Quarantined, "system": Quarantined}),
     *cases(
         ALPACA,
         {
@@ -366,8 +366,8 @@ CASES = [
         ALPACA_SINGLE,
         {
             "single": ["hello</s>"],
-            # The second pair is not rendered at all: nothing of it can be trained.
-            "multi": OrRefused(["hello</s>"]),
+            # The second pair is not rendered, so it cannot be trained.
+            "multi": OrQuarantined(["hello</s>"]),
         },
     ),
     *cases(
@@ -399,7 +399,7 @@ CASES = [
             "empty": ["</s>", "d</s>"],
             "padded": ["  b \n</s>", "\n d</s>"],
             "twice": ["b</s>", "c</s>"],
-            "first": OrRefused(["b</s>", "d</s>"]),
+            "first": OrQuarantined(["b</s>", "d</s>"]),
             "open": ["b</s>"],
             "lookalike": ["Human: a\n\nAssistant: </s>x</s>", "d</s>e</s>"],
         },
@@ -465,13 +465,15 @@ CASES = [
         GRANITE_FC,
         {
             # The prompt ends with a line end that no turn has.
-            "single": OrRefused(["hello </s>"]),
-            "multi": OrRefused(["hello </s>", "see you </s>"]),
-            "system": OrRefused(["hello </s>", "see you </s>"]),
-            "same": OrRefused(["same </s>", "same </s>"]),
-            "empty": OrRefused([" </s>", "d </s>"]),
-            "open": OrRefused(["b </s>"]),
-            "tool": OrRefused(['<function_call> {"name": "add", "arguments": {"a": 1, "b": 2}}</s>', "It is 3. </s>"]),
+            "single": OrQuarantined(["hello </s>"]),
+            "multi": OrQuarantined(["hello </s>", "see you </s>"]),
+            "system": OrQuarantined(["hello </s>", "see you </s>"]),
+            "same": OrQuarantined(["same </s>", "same </s>"]),
+            "empty": OrQuarantined([" </s>", "d </s>"]),
+            "open": OrQuarantined(["b </s>"]),
+            "tool": OrQuarantined(
+                ['<function_call> {"name": "add", "arguments": {"a": 1, "b": 2}}</s>', "It is 3. </s>"]
+            ),
         },
     ),
     *cases(

@@ -1,14 +1,14 @@
-"""Qwen: ChatML with reasoning that comes and goes, tool calls as JSON and as XML."""
+"""Qwen: ChatML with reasoning in some turns, tool calls as JSON and as XML."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import ADD, ONE_CALL, TWO_TURNS, Talk, assistant, result, user
-from template_zoo.model import Case, OrRefused, Style, cases
+from template_zoo.conversations import ADD, ONE_CALL, TWO_TURNS, Conversation, assistant, result, user
+from template_zoo.model import Case, OrQuarantined, Style, cases
 
 _OPEN, _STOP = "<|im_start|>assistant\n", "<|im_end|>"
 _TOKENS = ("<|im_start|>", "<|im_end|>")
 
-# Qwen2.5: a system text of its own, JSON tool calls, tool results in a row merged into one user turn.
+# Qwen2.5: a default system text, JSON tool calls, consecutive tool results merged into one user turn.
 QWEN25 = Style(
     "qwen2.5",
     r"""{%- if tools %}
@@ -71,11 +71,11 @@ QWEN25 = Style(
     _STOP,
 )
 
-# Qwen3 itself: the last turn gets an empty reasoning, earlier turns lose theirs.
+# Qwen3: the last turn gets empty reasoning, earlier turns lose theirs.
 QWEN3 = Style("qwen3", None, (), _OPEN, _STOP, tokenizer="qwen3")
 
-# The Qwen3 successors (Thinking-2507, 3.5): macro for contents, the prompt opens the reasoning unless told not to,
-# a conversation without a question is refused.
+# The Qwen3 successors (Thinking-2507, 3.5): a macro for contents, the prompt opens the reasoning unless it is switched
+# off, a conversation without a question is an error.
 QWEN_THINKING = Style(
     "qwen-thinking",
     r"""{%- macro render_content(content) %}
@@ -322,14 +322,14 @@ _PLAIN = {
     "mimic": ["<|im_start|>assistant\n<|im_end|>", "<|im_end|><|im_end|>"],
     "think": ["<think>\nhm\n</think>\n\nb<|im_end|>", "<think>\nho\n</think>\n\nd<|im_end|>"],
 }
-"""Of templates that write contents as they are."""
+"""For templates that write contents unchanged."""
 
 _IN_A_ROW = {
     "twice": ["b<|im_end|>", "c<|im_end|>"],
     "first": ["b<|im_end|>", "d<|im_end|>"],
 }
-"""Of templates that write a header for every turn."""
-_TOOL_MIMIC = Talk(
+"""For templates that write a header for every turn."""
+_TOOL_MIMIC = Conversation(
     [
         user("1+2?"),
         assistant("", tool_calls=ONE_CALL),
@@ -338,8 +338,8 @@ _TOOL_MIMIC = Talk(
     ],
     [ADD],
 )
-_THINKING_OFF = Talk(TWO_TURNS, variables={"enable_thinking": False})
-_ASKED_NOT_TO = Talk([user("a"), assistant("b", reasoning_content="hm")], variables={"enable_thinking": False})
+_THINKING_OFF = Conversation(TWO_TURNS, variables={"enable_thinking": False})
+_ASKED_NOT_TO = Conversation([user("a"), assistant("b", reasoning_content="hm")], variables={"enable_thinking": False})
 
 CASES = [
     *cases(
@@ -460,6 +460,6 @@ CASES = [
     ),
     Case(QWEN3, "thinking off", _THINKING_OFF, ["hello<|im_end|>", "see you<|im_end|>"]),
     Case(QWEN_THINKING, "thinking off", _THINKING_OFF, ["hello<|im_end|>", "see you<|im_end|>"]),
-    # A turn that thinks although the prompt says that it need not: no prompt of this row comes before it.
-    Case(QWEN3, "thinks when asked not to", _ASKED_NOT_TO, OrRefused(["<think>\nhm\n</think>\n\nb<|im_end|>"])),
+    # A turn with reasoning although the prompt switches it off: no prompt of this row matches it.
+    Case(QWEN3, "thinks when asked not to", _ASKED_NOT_TO, OrQuarantined(["<think>\nhm\n</think>\n\nb<|im_end|>"])),
 ]

@@ -1,12 +1,12 @@
-"""Families that think: channels, reasoning in fields of its own, prompts that close an empty reasoning."""
+"""Reasoning models: channels, separate fields for reasoning, prompts that close empty reasoning."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import Talk, assistant, user
-from template_zoo.model import Case, OrRefused, Style, cases
+from template_zoo.conversations import Conversation, assistant, user
+from template_zoo.model import Case, OrQuarantined, Style, cases
 
-# gpt-oss (harmony): channels, reasoning in `thinking`, <|return|> in the last turn, <|call|> after a call; a turn may
-# be two messages of the format.
+# gpt-oss (harmony): channels, reasoning in `thinking`, <|return|> in the last turn, <|call|> after a call; a turn can be
+# two messages of the format.
 HARMONY = Style(
     "gpt-oss",
     r"""{%- macro render_tools(tools) %}
@@ -92,7 +92,7 @@ HARMONY = Style(
     "<|end|>",
 )
 
-# ERNIE 4.5: words for headers, tokens of the template's own where the tokenizer gives none.
+# ERNIE 4.5: words as headers, default tokens in the template if the tokenizer has none.
 ERNIE = Style(
     "ernie4.5",
     r"""{%- if not add_generation_prompt is defined -%}
@@ -121,7 +121,7 @@ ERNIE = Style(
     "</s>",
 )
 
-# Seed-OSS: tokens set by the template itself, line ends before contents, an empty answer is a header and no more.
+# Seed-OSS: tokens set by the template, line ends before contents, an empty answer is only a header.
 SEED = Style(
     "seed-oss",
     r"""{# special token variables #}
@@ -210,7 +210,7 @@ def {{ item.function.name }}(
     "<seed:eos>",
 )
 
-# EXAONE 4: without being asked to think the prompt closes an empty reasoning, and so does the last turn.
+# EXAONE 4: without thinking, the prompt closes empty reasoning, and so does the last turn.
 EXAONE4 = Style(
     "exaone4",
     r"""{%- set ns = namespace(last_query_idx=-1) %}
@@ -260,7 +260,7 @@ EXAONE4 = Style(
     "[|endofturn|]",
 )
 
-# Hunyuan A13B: no header at all, one expression a message, ends of turns that differ by role.
+# Hunyuan A13B: no header, one expression per message, different ends of turns by role.
 HUNYUAN = Style(
     "hunyuan",
     r"""{% set loop_messages = messages %}
@@ -300,11 +300,11 @@ _FINAL = "<|channel|>final<|message|>"
 _TO_ADD = ' to=functions.add<|channel|>commentary json<|message|>{"a": 1, "b": 2}<|call|>'
 _SEED_CALL = "<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n<parameter=b>2</parameter>\n</function>\n</seed:tool_call>"
 _SEED_CALL_2 = "<seed:tool_call>\n<function=add>\n<parameter=a>3</parameter>\n<parameter=b>4</parameter>\n</function>\n</seed:tool_call>"
-_THINKING_ON = Talk(
+_THINKING_ON = Conversation(
     [user("a"), assistant("b", reasoning_content="hm"), user("c"), assistant("d", reasoning_content="ho")],
     variables={"enable_thinking": True},
 )
-_NOTHING_TO_THINK = Talk([user("hi"), assistant("hello")], variables={"enable_thinking": True})
+_NOTHING_TO_THINK = Conversation([user("hi"), assistant("hello")], variables={"enable_thinking": True})
 
 CASES = [
     Case(EXAONE4, "thinking on", _THINKING_ON, ["b[|endofturn|]", "ho\n</think>\n\nd[|endofturn|]"]),
@@ -339,7 +339,7 @@ CASES = [
             ],
             "tool": [_TO_ADD, _FINAL + "It is 3.<|return|>"],
             "tool null": [_TO_ADD, _FINAL + "It is 3.<|return|>"],
-            "tool words": [_TO_ADD, _FINAL + "It is 3.<|return|>"],  # left out, for an answer follows
+            "tool words": [_TO_ADD, _FINAL + "It is 3.<|return|>"],  # dropped, because an answer follows
             "tool thought": [
                 _TO_ADD,
                 "<|channel|>analysis<|message|>ho<|end|><|start|>assistant" + _FINAL + "It is 3.<|return|>",
@@ -371,13 +371,13 @@ CASES = [
         {
             "trailing eos": ["x</s><seed:eos>"],
             "trailing stop": ["x<seed:eos><seed:eos>", "<seed:eos><seed:eos>"],
-            "stop in reasoning": OrRefused(["<seed:think>h<seed:eos></seed:think>"]),
+            "stop in reasoning": OrQuarantined(["<seed:think>h<seed:eos></seed:think>"]),
             "single": ["hello<seed:eos>"],
             "multi": ["hello<seed:eos>", "see you<seed:eos>"],
             "system": ["hello<seed:eos>", "see you<seed:eos>"],
             "same": ["same<seed:eos>", "same<seed:eos>"],
-            "empty": OrRefused(["d<seed:eos>"]),
-            "blank": OrRefused(["d<seed:eos>"]),
+            "empty": OrQuarantined(["d<seed:eos>"]),
+            "blank": OrQuarantined(["d<seed:eos>"]),
             "padded": ["b<seed:eos>", "d<seed:eos>"],
             "twice": ["b<seed:eos>", "c<seed:eos>"],
             "first": ["b<seed:eos>", "d<seed:eos>"],
@@ -396,7 +396,7 @@ CASES = [
     *cases(
         EXAONE4,
         {
-            "stop in reasoning": OrRefused(["h[|endofturn|]\n</think>\n\n[|endofturn|]"]),
+            "stop in reasoning": OrQuarantined(["h[|endofturn|]\n</think>\n\n[|endofturn|]"]),
             "single": ["hello[|endofturn|]"],
             "multi": ["hello[|endofturn|]", "see you[|endofturn|]"],
             "system": ["hello[|endofturn|]", "see you[|endofturn|]"],
@@ -407,9 +407,9 @@ CASES = [
             "twice": ["b[|endofturn|]", "c[|endofturn|]"],
             "open": ["b[|endofturn|]"],
             "lookalike": ["[|assistant|]\nx[|endofturn|]", "d[|endofturn|]e[|endofturn|]"],
-            # The prompt of a model that is asked to think ends with `<think>` and a line end.
-            "think": OrRefused(["b[|endofturn|]", "ho\n</think>\n\nd[|endofturn|]"]),
-            "reasoning": OrRefused(["b[|endofturn|]", "ho\n</think>\n\nd[|endofturn|]"]),
+            # The prompt with thinking ends with `<think>` and a line end.
+            "think": OrQuarantined(["b[|endofturn|]", "ho\n</think>\n\nd[|endofturn|]"]),
+            "reasoning": OrQuarantined(["b[|endofturn|]", "ho\n</think>\n\nd[|endofturn|]"]),
         },
     ),
     *cases(
@@ -423,7 +423,7 @@ CASES = [
             "blank": [" \n <|eos|>", "d<|eos|>"],
             "padded": ["  b \n<|eos|>", "\n d<|eos|>"],
             "twice": ["b<|eos|>", "c<|eos|>"],
-            "first": OrRefused(["b<|eos|>", "d<|eos|>"]),
+            "first": OrQuarantined(["b<|eos|>", "d<|eos|>"]),
             "open": ["b<|eos|>"],
             "parts": ["cd<|eos|>", "d<|eos|>"],
             "lookalike": ["<|startoftext|>a<|extra_0|>x<|eos|>", "d<|eos|>e<|eos|>"],

@@ -1,11 +1,11 @@
-"""Messages and rows of other shapes: contents in parts, other keys and roles, pairs, macros, the whole row."""
+"""Other forms of messages and rows: contents in parts, other keys and roles, pairs, macros, the whole row."""
 
 from __future__ import annotations
 
-from template_zoo.conversations import Talk, assistant, parts, user
-from template_zoo.model import Case, Refused, Style, cases
+from template_zoo.conversations import Conversation, assistant, parts, user
+from template_zoo.model import Case, Quarantined, Style, cases
 
-# Without a loop over messages: one text is joined, and captured before it is written.
+# One text, captured before it is written.
 CAPTURED = Style(
     "captured",
     r"""{%- set body -%}
@@ -19,7 +19,7 @@ CAPTURED = Style(
     "[END]\n",
 )
 
-# Messages written by a macro of their own, called in the loop.
+# Messages written by a macro that the loop calls.
 BY_MACRO = Style(
     "by-macro",
     r"""{%- macro turn(role, content, last) -%}
@@ -36,7 +36,7 @@ BY_MACRO = Style(
     "</assistant>",
 )
 
-# Pairs of messages: each turn of the loop writes a question and its answer.
+# Pairs of messages: each iteration writes a question and its answer.
 IN_PAIRS = Style(
     "in-pairs",
     r"""{%- for i in range(0, messages | length, 2) -%}
@@ -49,7 +49,7 @@ IN_PAIRS = Style(
     stop="</s>\n",
 )
 
-# Content as a list of parts only.
+# Content only as a list of parts.
 PARTS_ONLY = Style(
     "parts-only",
     r"""{%- for message in messages -%}
@@ -66,7 +66,7 @@ PARTS_ONLY = Style(
     content="parts",
 )
 
-# ShareGPT: other names for role and content, other roles.
+# ShareGPT: other keys for role and content, other roles.
 SHAREGPT = Style(
     "sharegpt",
     r"""{%- set names = {'human': 'user', 'gpt': 'assistant', 'system': 'system'} -%}
@@ -79,7 +79,7 @@ SHAREGPT = Style(
     "<|im_end|>",
 )
 
-# Roles by other names, in upper case, refused when they are not known.
+# Other names of roles, in upper case; unknown ones are an error.
 OTHER_ROLES = Style(
     "other-roles",
     r"""{%- for message in messages -%}
@@ -96,7 +96,7 @@ OTHER_ROLES = Style(
     stop="</s>\n",
 )
 
-# `messages` is the whole row, as in the design that the program grew from.
+# `messages` is the whole row, as in fms-hf-tuning.
 WHOLE_ROW = Style(
     "whole-row",
     r"""{%- for message in messages['messages'] %}
@@ -115,7 +115,7 @@ WHOLE_ROW = Style(
     reads_row=True,
 )
 
-_SHAREGPT_TALK = Talk(
+_SHAREGPT = Conversation(
     [
         {"from": "human", "value": "hi"},
         {"from": "gpt", "value": "hello"},
@@ -123,7 +123,7 @@ _SHAREGPT_TALK = Talk(
         {"from": "gpt", "value": "hello"},
     ]
 )
-_BOT_TALK = Talk(
+_BOT = Conversation(
     [
         {"role": "human", "content": "hi"},
         {"role": "bot", "content": "hello"},
@@ -131,7 +131,7 @@ _BOT_TALK = Talk(
         {"role": "bot", "content": "see you"},
     ]
 )
-_MIXED = Talk([user("a"), assistant(parts("c", "d")), user(parts("e")), assistant("d")])
+_MIXED = Conversation([user("a"), assistant(parts("c", "d")), user(parts("e")), assistant("d")])
 
 CASES = [
     *cases(
@@ -188,9 +188,9 @@ CASES = [
         },
     ),
     Case(PARTS_ONLY, "text and parts", _MIXED, ["cd<|im_end|>", "d<|im_end|>"]),
-    Case(SHAREGPT, "other keys", _SHAREGPT_TALK, ["hello<|im_end|>", "hello<|im_end|>"]),
-    Case(OTHER_ROLES, "bot", _BOT_TALK, ["hello</s>", "see you</s>"]),
-    *cases(OTHER_ROLES, {"single": Refused}),
+    Case(SHAREGPT, "other keys", _SHAREGPT, ["hello<|im_end|>", "hello<|im_end|>"]),
+    Case(OTHER_ROLES, "bot", _BOT, ["hello</s>", "see you</s>"]),
+    *cases(OTHER_ROLES, {"single": Quarantined}),
     *cases(
         WHOLE_ROW,
         {

@@ -20,7 +20,7 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import WATCHED, trained_texts
 from template_zoo import CASES
-from template_zoo.conversations import TALKS, assistant, parts, system, user
+from template_zoo.conversations import CONVERSATIONS, assistant, parts, system, user
 from template_zoo.model import Style
 from template_zoo.qwen import QWEN_THINKING
 
@@ -207,7 +207,9 @@ def test_reasoning_is_left_out_up_to_the_answer(
     chat_tokenizer: MakeChatTokenizer, style: str, name: str, expected: list[str]
 ) -> None:
     [case] = [case for case in CASES if (case.style.name, case.name) == (style, name)]
-    text, spans = box_of(chat_tokenizer, case.style, reasoning="mask").find_trained_spans(case.talk.row, "messages")
+    text, spans = box_of(chat_tokenizer, case.style, reasoning="mask").find_trained_spans(
+        case.conversation.row, "messages"
+    )
     assert [piece for piece in trained_texts(text, spans) if piece] == expected
 
 
@@ -217,7 +219,7 @@ PLAIN_STYLES = ["llama3", "gemma3", "mistral-v3", "phi4", "zephyr", "alpaca-eos"
 @pytest.mark.parametrize("style", PLAIN_STYLES)
 @pytest.mark.parametrize("name", ["multi", "same", "empty", "padded"])
 def test_without_reasoning_nothing_changes(chat_tokenizer: MakeChatTokenizer, style: str, name: str) -> None:
-    messages = TALKS[name].messages
+    messages = CONVERSATIONS[name].messages
     made = [trained(box_of(chat_tokenizer, STYLES[style], reasoning=choice), messages) for choice in ("keep", "mask")]
     assert made[0] == made[1]
     assert made[0]

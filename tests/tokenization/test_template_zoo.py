@@ -17,7 +17,7 @@ from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import trained_texts
 from template_zoo import CASES
-from template_zoo.model import Case, OrRefused, Refused, Style
+from template_zoo.model import Case, OrQuarantined, Quarantined, Style
 
 FAST = EnginePolicy(frozenset(), verify_fraction=0.0)
 REFERENCE = EnginePolicy(frozenset({ENCODER, RENDERER}), verify_fraction=0.0)
@@ -40,7 +40,7 @@ def box(tokenizer_path: Callable[[str], str]) -> MakeBox:
 def outcome(box: ChatTokenizer, case: Case) -> tuple[str, list[tuple[int, int]]] | None:
     """Text and spans of a case, None when the row is refused."""
     try:
-        text, spans = box.find_trained_spans(case.talk.row, "messages")
+        text, spans = box.find_trained_spans(case.conversation.row, "messages")
     except RowError:
         return None
     return text, list(spans)
@@ -48,7 +48,7 @@ def outcome(box: ChatTokenizer, case: Case) -> tuple[str, list[tuple[int, int]]]
 
 def as_taken(case: Case) -> list[dict[str, Any]]:
     """The messages as the template takes their contents."""
-    messages = case.talk.messages
+    messages = case.conversation.messages
     if case.style.content == "both" or (case.style.content == "text" and case.name != "parts"):
         return messages
     contents = [message["content"] for message in messages]
@@ -69,7 +69,7 @@ def rendered(box: ChatTokenizer, case: Case) -> str:
 
 def given(case: Case) -> dict[str, Any]:
     """What the template is given besides the messages."""
-    return {"tools": case.talk.tools, "documents": case.talk.documents, **case.talk.variables}
+    return {"tools": case.conversation.tools, "documents": case.conversation.documents, **case.conversation.variables}
 
 
 @pytest.mark.sampled(2)
@@ -80,12 +80,12 @@ def test_what_is_trained(box: MakeBox, case: Case) -> None:
     if tools.engines_used["renderer"] != "jinja2":  # where the reference renders anyway, there is nothing to compare
         assert outcome(box(case.style, REFERENCE), case) == found, "the fast engine finds other spans"
     if found is None:
-        assert case.expected is Refused or isinstance(case.expected, OrRefused), f"refused, not {case.expected}"
+        assert case.expected is Quarantined or isinstance(case.expected, OrQuarantined), f"refused, not {case.expected}"
         return
     text, spans = found
     assert spans == sorted(spans)
     trained = [piece for piece in trained_texts(text, spans) if piece]
-    assert trained == (case.expected.texts if isinstance(case.expected, OrRefused) else case.expected)
+    assert trained == (case.expected.texts if isinstance(case.expected, OrQuarantined) else case.expected)
     assert text == rendered(tools, case)
 
 
@@ -95,7 +95,7 @@ WITH_GENERATION_BLOCKS = [case for case in CASES if "generation %}" in (case.sty
 @pytest.mark.parametrize("case", WITH_GENERATION_BLOCKS, ids=str)
 def test_generation_blocks_give_the_tokens_that_transformers_gives(box: MakeBox, case: Case) -> None:
     tools = box(case.style, FAST)
-    text, spans = tools.find_trained_spans(case.talk.row, "messages")
+    text, spans = tools.find_trained_spans(case.conversation.row, "messages")
     made = tools.encode_conversations([text], [spans])
     expected = tools.tokenizer.apply_chat_template(
         as_taken(case),
