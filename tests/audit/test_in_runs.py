@@ -223,7 +223,7 @@ def test_the_end_of_preprocess_says_what_to_do(tmp_path: Path) -> None:
     assert "audit: 120 rows checked\n" in done.stdout
     assert "warning: answer_cut, 1 row: " in done.stdout
     assert f"in {source}:90\n" in done.stdout
-    assert "raise max_seq_length or say overflow: drop" in done.stdout
+    assert "raise max_seq_length or set overflow: drop" in done.stdout
 
 
 def test_pairs_may_go_without_an_eos(tmp_path: Path) -> None:

@@ -160,7 +160,9 @@ def test_findings_about_a_whole_row_stand_below_its_title(tmp_path: Path) -> Non
     assert [(found.rule, found.level, found.turn) for found in row.findings] == [("no_trained_token", "error", None)]
     lines = page(report).splitlines()
     title = next(place for place, line in enumerate(lines) if line.startswith("train row 0 "))
-    assert lines[title + 1] == "  error: no_trained_token: no token carries a loss, so nothing is learnt from the row"
+    assert lines[title + 1] == (
+        "  error: no_trained_token: no token carries a loss, so the model learns nothing from the row"
+    )
     assert lines[title + 3] == "[1] system: 12 tokens"
 
 

@@ -1,4 +1,4 @@
-"""Faults of many batches -> findings: rows counted by rule, the first of them named."""
+"""The rules of the audit, and findings: how many rows break a rule, and which ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 ERROR, WARNING = "error", "warning"
 
 EXAMPLES = 5
-"""Rows that a finding names."""
+"""Maximum number of rows that a finding names."""
 
 NO_TRAINED_TOKEN = "no_trained_token"
 STOP_TOKEN_UNTRAINED = "stop_token_untrained"
@@ -29,48 +29,49 @@ DUPLICATE_ROW = "duplicate_row"
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that may be wrong with a row.
-
-    level: error or warning. what: what is wrong, of "rows" (in packs: sequences). advice: what to do about it.
-    """
+    """One thing that may be wrong with a row (in packs: with a sequence)."""
 
     name: str
+    """The name shown in reports and manifests."""
     level: str
+    """`error` or `warning`."""
     description: str
+    """What is wrong, and what it does to training."""
     advice: str
+    """What to do about it."""
 
 
 _TABLE = (
     Rule(
         NO_TRAINED_TOKEN,
         ERROR,
-        "no token carries a loss, so nothing is learnt from the row",
-        "leave such rows out; where truncation took the answer away, raise max_seq_length or say overflow: drop",
+        "no token carries a loss, so the model learns nothing from the row",
+        "remove such rows; if truncation removed the answer, raise max_seq_length or set overflow: drop",
     ),
     Rule(
         STOP_TOKEN_UNTRAINED,
         ERROR,
-        "an answer carries a loss and the stop token behind it none, so the model does not learn to stop",
-        "put {% generation %} marks of the chat template around the stop token too, or mask again with sftkit",
+        "an answer carries a loss but the stop token after it does not, so the model does not learn to stop",
+        "extend the {% generation %} block of the chat template to include the stop token, or mask again with sftkit",
     ),
     Rule(
         BOS_DOUBLED,
         ERROR,
         "the row begins with two BOS tokens",
-        "one is the chat template's and one the tokenizer's: use a handler that renders and tokenizes at once, or "
-        "take one of them away",
+        "the chat template writes one and the tokenizer adds one: use a handler that renders and tokenizes in one "
+        "step, or remove one of them",
     ),
     Rule(
         BOS_MISSING,
         ERROR,
-        "the row does not begin with the BOS token that the tokenizer or the chat template puts there at inference",
+        "the row does not begin with the BOS token that the tokenizer or the chat template adds at inference",
         "tokenize with special tokens, or let the chat template write the BOS",
     ),
     Rule(
         HEADER_TRAINED,
         ERROR,
-        "tokens of the generation prompt or of a role's header carry a loss, which no model is asked to produce",
-        "mask again with sftkit, or begin the {% generation %} marks of the chat template after the header",
+        "tokens of the generation prompt or of a role's header carry a loss, but the model never generates them",
+        "mask again with sftkit, or start the {% generation %} block of the chat template after the header",
     ),
     Rule(
         COLUMNS_MISMATCH,
@@ -81,108 +82,108 @@ _TABLE = (
     Rule(
         SEQ_LENGTHS_MISMATCH,
         ERROR,
-        "seq_lengths do not sum to the tokens of the pack, or hold a length below 1: nobody can tell where its "
-        "sequences begin",
-        "pack again with sftkit, or write seq_lengths from the sequences that were laid together",
+        "seq_lengths do not sum to the tokens of the pack, or contain a length below 1, so the starts "
+        "of its sequences are unknown",
+        "pack again with sftkit, or write seq_lengths from the sequences in the pack",
     ),
     Rule(
         PACK_TOO_LONG,
         ERROR,
         "the pack has more tokens than the manifest's pack_length",
-        "pack again with sftkit; whatever changed these shards has to write a new data set, not change this one",
+        "pack again with sftkit; a tool that changes shards must write a new data set, not edit this one",
     ),
     Rule(
         LABELS_DIFFER,
         ERROR,
         "labels differ from input_ids where they are not -100",
-        "write labels unshifted (the model shifts them), made from the same ids",
+        "write labels from the same ids, unshifted (the model shifts them)",
     ),
     Rule(
         IDS_OUTSIDE_VOCABULARY,
         ERROR,
-        "input_ids hold numbers that stand for no token of the tokenizer",
-        "tokenize again with this tokenizer, or name the one (with its added tokens) that made the ids",
+        "input_ids contain ids that the tokenizer does not have",
+        "tokenize again with this tokenizer, or set the tokenizer (with its added tokens) that made the ids",
     ),
     Rule(
         FIRST_TOKEN_TRAINED,
         WARNING,
-        "the first token of a sequence in a pack carries a loss, though it is the sequence before it that predicts it",
-        "set the first label of every sequence to -100, unless whatever trains on the packs leaves it out",
+        "the first token of a sequence in a pack carries a loss, but the previous sequence predicts it",
+        "set the first label of every sequence to -100, unless the trainer ignores it",
     ),
     Rule(
         ANSWER_CUT,
         WARNING,
-        "the last answer reaches the end of the row without a stop token: cut by truncation, or it never had one",
-        "raise max_seq_length or say overflow: drop; give texts an eos token",
+        "the last answer ends the row without a stop token: it was truncated, or never had one",
+        "raise max_seq_length or set overflow: drop; add an eos token to texts",
     ),
     Rule(
         SPECIAL_TOKEN_IN_CONTENT,
         WARNING,
-        "a special token stands where the chat template writes none, so it came from the content",
-        "say special_tokens_in_content: escape, drop or error",
+        "a special token appears where the chat template never writes one, so it came from the content",
+        "set special_tokens_in_content to escape, drop or error",
     ),
     Rule(
         PROMPT_MISMATCH,
         WARNING,
-        "what stands before an answer is, as tokens, not what the model is given at inference (preprocess renders this "
-        "for a sample of rows: there may be more)",
-        "compare with add_generation_prompt=True: strip white space from the content, give the chat_template_kwargs "
+        "the tokens before an answer differ from the prompt that the model gets at inference (preprocess checks this "
+        "for a sample of rows, so there may be more)",
+        "compare with add_generation_prompt=True: strip white space from the content, use the chat_template_kwargs "
         "of inference, or train on the last answer only (train_on: last_assistant)",
     ),
     Rule(
         DUPLICATE_ROW,
         WARNING,
-        "the row has the same tokens as one before it",
-        "deduplicate the sources, unless the repetition is meant as a weight",
+        "the row has the same tokens as an earlier row",
+        "deduplicate the sources, unless the repetition is intended as a weight",
     ),
 )
 
 RULES = {rule.name: rule for rule in _TABLE}
-"""Every rule by its name, in the order of reports."""
+"""All rules by name, in the order of reports."""
 
 PACK_RULES = frozenset({COLUMNS_MISMATCH, SEQ_LENGTHS_MISMATCH, PACK_TOO_LONG})
-"""Rules that packs break as a whole; the others are broken by their sequences."""
+"""Rules about whole packs; all others are about the sequences in them."""
 
 LABEL_RULES = frozenset(
     {NO_TRAINED_TOKEN, STOP_TOKEN_UNTRAINED, HEADER_TRAINED, LABELS_DIFFER}
     | {FIRST_TOKEN_TRAINED, ANSWER_CUT, PROMPT_MISMATCH}
 )
-"""Rules that cannot be judged in a row whose labels (or masks) do not fit its tokens."""
+"""Rules that cannot be checked if the labels (or masks) of a row do not match its tokens."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that rows break.
-
-    rows: how many; of packed rows sequences, but for the rules `PACK_RULES`. examples: the first of them, at most
-    `EXAMPLES`, by `path:row`, `shard:row` or `shard:row (sequence n)`.
-    """
+    """A rule that some rows break."""
 
     rule: str
+    """Name of the rule."""
     level: str
+    """`error` or `warning`."""
     rows: int
+    """Number of rows; in packs the number of sequences, except for `PACK_RULES`."""
     examples: tuple[str, ...]
+    """The first of them, at most `EXAMPLES`: `path:row`, `shard:row` or `shard:row (sequence n)`."""
 
 
 def reaches(findings: Iterable[Finding], level: str) -> bool:
-    """Whether any finding is of a level (error, warning) or worse."""
+    """Whether any finding has this level (error, warning) or a more severe one."""
     return any(finding.level == ERROR or level == WARNING for finding in findings)
 
 
 @dataclass(frozen=True)
 class RuleCount:
-    """Rows that break a rule: how many, and the names of the first of them."""
+    """How many rows break a rule, and the names of the first ones."""
 
     rows: int
     examples: tuple[str, ...]
 
 
 Counts = Mapping[str, RuleCount]
-"""By the names of rules."""
+"""Counts by the name of the rule."""
 
 
 def merge_counts(parts: Iterable[Counts]) -> dict[str, RuleCount]:
-    """The counts of several parts, which come in the order of the rows, together."""
+    """Add up the counts of several parts, given in the order of the rows."""
     rows: dict[str, int] = {}
     examples: dict[str, list[str]] = {}
     for part in parts:
@@ -194,6 +195,6 @@ def merge_counts(parts: Iterable[Counts]) -> dict[str, RuleCount]:
 
 
 def findings_of(counts: Counts) -> tuple[Finding, ...]:
-    """The findings of some counts, in the order of the rules: errors first."""
+    """Turn counts into findings, in the order of the rules: errors first."""
     found: Sequence[tuple[str, RuleCount]] = [(name, counts[name]) for name in RULES if name in counts]
     return tuple(Finding(name, RULES[name].level, each.rows, each.examples) for name, each in found if each.rows)

@@ -1,4 +1,4 @@
-"""The audit of some rows as they come by, batch by batch: by the numbers that they have in their source."""
+"""The audit of rows batch by batch, as a work unit produces them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _TOKENS_AT_ONCE = 1 << 17
 
 
 class AuditCollector:
-    """What is wrong with the rows so far. Small batches are checked together: so many tokens cost little each."""
+    """Collects what is wrong with rows. Small batches are checked together, which costs less per token."""
 
-    def __init__(self, norms: Expectations) -> None:
-        self._norms = norms
+    def __init__(self, expectations: Expectations) -> None:
+        self._expectations = expectations
         self._faulty: dict[str, list[Offsets]] = {}
         self._numbers: list[Offsets] = []
         self._digests: list[Digests] = []
@@ -27,17 +27,23 @@ class AuditCollector:
 
     @property
     def rows(self) -> int:
-        """How many were checked."""
+        """Number of rows that were checked."""
         return sum(map(len, self._numbers))
 
     @property
     def digests(self) -> Digests:
-        """Of each row's ids, shape (rows,)."""
+        """Digests of the ids of each row, uint64, shape (rows,)."""
         self._check_pending()
         return np.concatenate([np.zeros(0, np.uint64), *self._digests])
 
     def add(self, ids: Ragged, labels: Ragged, numbers: Offsets) -> None:
-        """Check some rows; `numbers` are theirs within the source, int64, shape (rows,), ascending."""
+        """Check some rows.
+
+        Args:
+            ids: their tokens.
+            labels: their labels, of the same shape.
+            numbers: their row numbers in the source, int64, shape (rows,), ascending.
+        """
         self._numbers.append(numbers)
         self._pending.append((ids, labels, numbers))
         if sum(len(each.values) for each, _, _ in self._pending) >= _TOKENS_AT_ONCE:
@@ -53,15 +59,15 @@ class AuditCollector:
             labels = Ragged(np.concatenate([each.values for _, each, _ in self._pending]), ids.offsets)
             numbers = np.concatenate([each for _, _, each in self._pending])
         self._pending = []
-        for rule, fault in check_rows(ids, labels.values, labels.values != IGNORE_INDEX, self._norms).items():
+        for rule, fault in check_rows(ids, labels.values, labels.values != IGNORE_INDEX, self._expectations).items():
             self._faulty.setdefault(rule, []).append(numbers[np.unique(fault.rows)])
         self._digests.append(row_digests(ids))
 
     def faulty(self, noted: Mapping[str, Collection[int]]) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """By rule, how many rows break it and the numbers of the first of them, united with those that were noted.
+        """Count the rows that break each rule, and give the numbers of the first ones.
 
         Args:
-            noted: numbers of rows by rule; those that were not checked (they did not pass after all) are left out.
+            noted: row numbers by rule that the pipeline itself noted; rows that were dropped later are ignored.
         """
         self._check_pending()
         faulty = {rule: np.unique(np.concatenate(parts)) for rule, parts in self._faulty.items()}

@@ -1,4 +1,4 @@
-"""Checks of what carries a loss in rows: from the end of a prompt to the end of a stop token, and nothing else."""
+"""Check which tokens carry a loss: those from the end of a prompt to the end of a stop token, and no others."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sftkit.core.rows import Mask, Offsets
 
 
 def untrained_rows(batch: TokenBatch, runs: TokenRuns) -> Offsets:
-    """Rows (of any length, none too) without a trained token."""
+    """Rows of any length, empty ones included, without a trained token."""
     without = ~(batch.cut_start | batch.cut_end)
     without[runs.rows] = False
     return np.flatnonzero(without)
 
 
 def untrained_stops(batch: TokenBatch, runs: TokenRuns) -> Offsets:
-    """Stop tokens without a loss right behind a run that does not end with one."""
+    """Untrained stop tokens that directly follow a trained run without a stop token at its end."""
     text, flags = batch.text, batch.flags
     ends = runs.ends[runs.ends < text.last[runs.rows]]
     untrained = ((flags[ends] & STOP) > 0) & ((flags[ends] & OPENER) == 0) & ((flags[ends - 1] & STOP) == 0)
@@ -27,19 +27,19 @@ def untrained_stops(batch: TokenBatch, runs: TokenRuns) -> Offsets:
 
 
 def cut_answers(batch: TokenBatch, runs: TokenRuns, chats: Mask) -> tuple[Offsets, Offsets]:
-    """Last runs that reach the end of their row without a stop token: their first and last token."""
-    norms, text, flags = batch.norms, batch.text, batch.flags
+    """Last runs that reach the end of their row without a stop token, as [start, stop) of each."""
+    expectations, text, flags = batch.expectations, batch.text, batch.flags
     nothing = np.zeros(0, np.int64)
-    if not norms.stops or not len(runs.rows):
+    if not expectations.stops or not len(runs.rows):
         return nothing, nothing
     final = np.append(np.flatnonzero(runs.rows[1:] != runs.rows[:-1]), len(runs.rows) - 1)
     starts, ends, rows = runs.starts[final], runs.ends[final], runs.rows[final]
-    ending = np.where(chats, norms.chats_end, norms.origin.ends) & ~batch.cut_end
-    if batch.cut_start.any():  # what is left may be no more than what follows a stop token, or not look like a chat
-        longest = max(map(len, norms.tails), default=0)
-        ending &= ~batch.cut_start | ((chats | norms.chats_end) & (text.last - text.first > longest))
+    ending = np.where(chats, expectations.chats_end, expectations.origin.ends) & ~batch.cut_end
+    if batch.cut_start.any():  # the rest may hold only what follows a stop token, or not look like a chat
+        longest = max(map(len, expectations.tails), default=0)
+        ending &= ~batch.cut_start | ((chats | expectations.chats_end) & (text.last - text.first > longest))
     open_ = ending[rows] & (ends == text.last[rows]) & ((flags[ends - 1] & STOP) == 0)
-    for tail in norms.tails:  # where everything is trained, so is what follows the last stop token
+    for tail in expectations.tails:  # if everything is trained, so is what follows the last stop token
         before = ends - len(tail) - 1
         ended = text.precedes(ends, rows, tail) & (before >= text.first[rows])
         open_ &= ~(ended & ((flags[np.maximum(before, 0)] & STOP) > 0))
@@ -47,81 +47,86 @@ def cut_answers(batch: TokenBatch, runs: TokenRuns, chats: Mask) -> tuple[Offset
 
 
 def trained_headers(batch: TokenBatch, runs: TokenRuns, chats: Mask, misplaced: Offsets) -> Offsets:
-    """Trained tokens that open a message: special ones anywhere, others where a run begins in a header."""
-    norms, text, flags = batch.norms, batch.text, batch.flags
-    if norms.origin.trains_all or batch.trained is None or not norms.prompts:
+    """Trained tokens of message headers: special tokens anywhere, other tokens where a run begins inside a header."""
+    expectations, text, flags = batch.expectations, batch.text, batch.flags
+    if expectations.origin.trains_all or batch.trained is None or not expectations.prompts:
         return np.zeros(0, np.int64)
-    measured = _measured(runs, chats, norms)
-    opening = batch.having(OPENER)
+    checked = _checked_rows(runs, chats, expectations)
+    opening = batch.positions_of(OPENER)
     opening = opening[batch.trained[opening]]
     rows = text.rows_of(opening)
-    # Some came from the content; next to a cut nobody can tell.
-    longest = max((len(sequence) for _, sequences in norms.before for sequence in sequences), default=0)
-    near_cut = batch.near_tear(opening, rows, longest) | (batch.cut_end[rows] & (opening == text.last[rows] - 1))
-    opening = opening[measured[rows] & ~near_cut & ~np.isin(opening, misplaced)]
-    # Models that stop by the header of the next message have to produce it.
+    # Some came from the content; next to a cut this is unknown.
+    longest = max((len(sequence) for _, sequences in expectations.before for sequence in sequences), default=0)
+    near_cut = batch.near_cut_start(opening, rows, longest) | (batch.cut_end[rows] & (opening == text.last[rows] - 1))
+    opening = opening[checked[rows] & ~near_cut & ~np.isin(opening, misplaced)]
+    # A model that stops with the header of the next message has to generate it.
     following = np.minimum(opening + 1, len(flags) - 1)
-    goes_on = (opening + 1 < text.last[text.rows_of(opening)]) & batch.trained[following]
-    opening = opening[((flags[opening] & STOP) == 0) | goes_on]
-    starts = runs.starts[measured[runs.rows] & ~_torn(batch, runs)]
-    starts = starts[~_prompted(text, starts, text.rows_of(starts), norms)]
+    continues = (opening + 1 < text.last[text.rows_of(opening)]) & batch.trained[following]
+    opening = opening[((flags[opening] & STOP) == 0) | continues]
+    starts = runs.starts[checked[runs.rows] & ~_may_lack_prompt(batch, runs)]
+    starts = starts[~_follows_prompt(text, starts, text.rows_of(starts), expectations)]
     begun = np.zeros(len(starts), np.bool_)
-    for header in (*norms.prompts, *norms.headers):
+    for header in (*expectations.prompts, *expectations.headers):
         begun |= text.surrounds(starts, header)
     return np.union1d(opening, starts[begun])
 
 
-def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, headed: Offsets) -> Offsets:
-    """First tokens of answers that do not stand behind the prompt."""
-    norms, text = batch.norms, batch.text
-    if norms.origin.trains_all or not norms.prompts:
+def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, header_tokens: Offsets) -> Offsets:
+    """First tokens of answers that do not directly follow the prompt."""
+    expectations, text = batch.expectations, batch.text
+    if expectations.origin.trains_all or not expectations.prompts:
         return np.zeros(0, np.int64)
-    measured = _measured(runs, chats, norms)
-    right = _prompted(text, runs.starts, runs.rows, norms) | ~measured[runs.rows] | _torn(batch, runs)
-    holds_header = np.searchsorted(headed, runs.ends) > np.searchsorted(headed, runs.starts)
-    suspects = np.flatnonzero(~right & ~holds_header)
+    checked = _checked_rows(runs, chats, expectations)
+    correct = (
+        _follows_prompt(text, runs.starts, runs.rows, expectations)
+        | ~checked[runs.rows]
+        | _may_lack_prompt(batch, runs)
+    )
+    holds_header = np.searchsorted(header_tokens, runs.ends) > np.searchsorted(header_tokens, runs.starts)
+    suspects = np.flatnonzero(~correct & ~holds_header)
     if not len(suspects):
         return suspects
     starts = runs.starts[suspects]
-    stops = batch.having(STOP | OPENER)
-    # A turn may be trained in parts: the ones after the first go on where the turn is.
+    stops = batch.positions_of(STOP | OPENER)
+    # A turn may be trained in several parts: later parts continue within the same turn.
     earlier = suspects - 1
     same_row = (earlier >= 0) & (runs.rows[earlier] == runs.rows[suspects])
     between = np.searchsorted(stops, starts) - np.searchsorted(stops, runs.ends[earlier] - 1)
-    right = same_row & (between == 0)
-    if norms.origin.reasoning_masked:
-        ends = np.unique(np.concatenate([text.ends_of(prompt) for prompt in norms.prompts]))
+    correct = same_row & (between == 0)
+    if expectations.origin.reasoning_masked:
+        ends = np.unique(np.concatenate([text.ends_of(prompt) for prompt in expectations.prompts]))
         if len(ends):
             place = np.searchsorted(ends, starts, side="right") - 1
             prompt = ends[np.maximum(place, 0)]
             inside = (place >= 0) & (text.rows_of(np.maximum(prompt - 1, 0)) == runs.rows[suspects])
-            stops = batch.having(STOP)
-            right |= inside & (np.searchsorted(stops, starts) == np.searchsorted(stops, prompt))
-    wrong: Offsets = starts[~right]
+            stops = batch.positions_of(STOP)
+            correct |= inside & (np.searchsorted(stops, starts) == np.searchsorted(stops, prompt))
+    wrong: Offsets = starts[~correct]
     return wrong
 
 
-def _measured(runs: TokenRuns, chats: Mask, norms: Expectations) -> Mask:
-    """Rows whose loss is measured by prompts and headers."""
-    return chats & ~runs.whole if norms.origin.trains_all is None else chats
+def _checked_rows(runs: TokenRuns, chats: Mask, expectations: Expectations) -> Mask:
+    """Rows whose loss is checked against prompts and headers."""
+    return chats & ~runs.whole if expectations.origin.trains_all is None else chats
 
 
-def _torn(batch: TokenBatch, runs: TokenRuns) -> Mask:
-    """Runs whose prompt may have been cut off: those before the first stop token that stands so far from the beginning
-    of a torn row that no prompt reaches from there to the beginning.
+def _may_lack_prompt(batch: TokenBatch, runs: TokenRuns) -> Mask:
+    """Runs whose prompt may have been cut off.
+
+    These are the runs before the first stop token that is farther from the cut start of a row than any prompt is long.
     """
     if not batch.cut_start.any():
         return np.zeros(len(runs.rows), np.bool_)
-    longest = max(map(len, batch.norms.prompts), default=0)
-    stops = batch.having(STOP)
+    longest = max(map(len, batch.expectations.prompts), default=0)
+    stops = batch.positions_of(STOP)
     begin = np.minimum(batch.text.first[runs.rows] + longest, runs.starts)
     torn: Mask = batch.cut_start[runs.rows] & (np.searchsorted(stops, runs.starts) == np.searchsorted(stops, begin))
     return torn
 
 
-def _prompted(text: ConcatenatedRows, positions: Offsets, rows: Offsets, norms: Expectations) -> Mask:
-    """Whether each position stands right behind a prompt."""
+def _follows_prompt(text: ConcatenatedRows, positions: Offsets, rows: Offsets, expectations: Expectations) -> Mask:
+    """Whether each position directly follows a prompt."""
     found = np.zeros(len(positions), np.bool_)
-    for prompt in norms.prompts:
+    for prompt in expectations.prompts:
         found |= text.precedes(positions, rows, prompt)
     return found

@@ -1,4 +1,4 @@
-"""Which sequences share the rows of packed data, and which of their edges are those of what they were made of."""
+"""The boundaries of sequences in packed rows, and which sequences may be cut at the edge of a pack."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from sftkit.core.rows import Mask, Offsets, Ragged, lengths_to_offsets, ragged_w
 
 @dataclass(frozen=True)
 class Packing:
-    """How rows were packed, as far as that is known.
-
-    length: no pack has more tokens; None when unknown. wrapped: rows were laid end to end and cut into packs, so that
-    the first sequence of a pack may lack its beginning, and the last one its end.
-    """
+    """How rows were packed, as far as that is known."""
 
     length: int | None = None
+    """Maximum number of tokens in a pack; None if unknown."""
     wrapped: bool = False
+    """Rows were concatenated and cut into packs: the first sequence may lack its start, the last one its end."""
 
 
 @dataclass(frozen=True)
 class PackBoundaries:
-    """The sequences of some packs.
-
-    offsets: where sequences begin among all tokens, int64, shape (sequences + 1,). rows: the pack of each, ascending,
-    int64, shape (sequences,). numbers: which sequence of its pack each is, from 0, int64, shape (sequences,).
-    mismatched: packs of which the lengths do not tell where sequences begin, bool, shape (rows,); each of them is one
-    sequence here, as is a pack without tokens. too_long: packs with more tokens than a pack may have, bool, shape
-    (rows,). cut_start, cut_end: sequences that may go on from the pack before or in the one behind, bool, shape
-    (sequences,).
-    """
+    """The sequences of some packs."""
 
     offsets: Offsets
+    """Start of each sequence among all tokens, int64, shape (sequences + 1,)."""
     rows: Offsets
+    """The pack of each sequence, ascending, int64, shape (sequences,)."""
     numbers: Offsets
+    """The index of each sequence in its pack, from 0, int64, shape (sequences,)."""
     mismatched: Mask
+    """Packs whose sequence lengths are invalid, bool, shape (rows,). Such a pack counts as one
+    sequence here, as does an empty pack."""
     too_long: Mask
+    """Packs with more tokens than allowed, bool, shape (rows,)."""
     cut_start: Mask
+    """Sequences that may continue one of the previous pack, bool, shape (sequences,)."""
     cut_end: Mask
+    """Sequences that may continue in the next pack, bool, shape (sequences,)."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 def pack_boundaries(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBoundaries:
-    """The sequences of some packs.
+    """Find the sequences of some packs.
 
     Args:
         ids: the packs.
-        lengths: tokens of the sequences of each; right ones are at least 1 and sum to the tokens of the pack.
-        packing: how they were packed.
+        lengths: tokens of each sequence, pack by pack; valid ones are at least 1 and sum to the tokens of the pack.
+        packing: how the rows were packed.
     """
     sums = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
     totals = sums[lengths.offsets[1:]] - sums[lengths.offsets[:-1]]
     mismatched = (totals != ids.lengths) | (lengths.count_per_row(lengths.values < 1) > 0)
-    alone = mismatched | (lengths.lengths == 0)
-    if alone.any():
-        one_each = Ragged.from_lengths(ids.lengths[alone].astype(np.int32), np.ones(np.count_nonzero(alone), np.int64))
-        lengths = ragged_where(alone, one_each, lengths.filter(~alone))
+    as_one = mismatched | (lengths.lengths == 0)
+    if as_one.any():
+        whole_packs = Ragged.from_lengths(
+            ids.lengths[as_one].astype(np.int32), np.ones(np.count_nonzero(as_one), np.int64)
+        )
+        lengths = ragged_where(as_one, whole_packs, lengths.filter(~as_one))
     counts = lengths.lengths
     rows = np.repeat(np.arange(len(counts)), counts)
     numbers = np.arange(len(rows)) - lengths.offsets[rows]

@@ -1,4 +1,4 @@
-"""Rows of tokens -> what is wrong with them, many rows at once. No row is looked at alone."""
+"""Check rows of tokens against all rules, many rows at once."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from sftkit.core.rows import IGNORE_INDEX, Ids, Mask, Offsets, Ragged
 
 @dataclass(frozen=True)
 class Fault:
-    """The places where rows break a rule, in the order of the rows.
-
-    rows: the row of each place. sequences: the sequence, counted through all packs; the row itself where rows are not
-    packed. starts, stops: its tokens, [start, stop) within the row. All int64, shape (places,).
-    """
+    """The places where rows break a rule, in the order of the rows. All fields are int64, shape (places,)."""
 
     rows: Offsets
+    """The row of each place."""
     sequences: Offsets
+    """The sequence of each place, counted over all packs; the row itself if rows are not packed."""
     starts: Offsets
+    """The first token of each place, within its row."""
     stops: Offsets
+    """The token after the last one of each place, within its row."""
 
     def keep(self, keep: Mask) -> Fault:
         """The places where `keep` (bool, shape (places,)) is true."""
@@ -41,17 +41,21 @@ class Fault:
 
 
 Faults = Mapping[str, Fault]
-"""By the names of rules; a rule that no row breaks is not there."""
+"""Faults by the name of the rule. Rules that no row breaks are absent."""
 
 _TOKEN_RULES = frozenset({findings.LABELS_DIFFER, findings.IDS_OUTSIDE_VOCABULARY})
-"""Rules that hold wherever sequences begin."""
+"""Rules that do not depend on where sequences begin."""
 
 
 def check_row(
-    ids: Ids, labels: Ids | None, trained: Mask | None, norms: Expectations, packs: PackBoundaries | None = None
+    ids: Ids, labels: Ids | None, trained: Mask | None, expectations: Expectations, packs: PackBoundaries | None = None
 ) -> list[tuple[str, int, int]]:
-    """What is wrong with one row: (rule, first token, token after the last), in the order of the tokens."""
-    faults = check_rows(Ragged(ids, np.array([0, len(ids)], np.int64)), labels, trained, norms, packs)
+    """Check one row.
+
+    Returns:
+        (rule, first token, token after the last) of each fault, in the order of the tokens.
+    """
+    faults = check_rows(Ragged(ids, np.array([0, len(ids)], np.int64)), labels, trained, expectations, packs)
     places = [
         (start, stop, rule)
         for rule, fault in faults.items()
@@ -61,26 +65,30 @@ def check_row(
 
 
 def check_rows(
-    ids: Ragged, labels: Ids | None, trained: Mask | None, norms: Expectations, packs: PackBoundaries | None = None
+    ids: Ragged,
+    labels: Ids | None,
+    trained: Mask | None,
+    expectations: Expectations,
+    packs: PackBoundaries | None = None,
 ) -> Faults:
     """Check some rows.
 
     Args:
         ids: the rows.
-        labels: int32, shape (tokens,); None where masks say what carries a loss, or nothing.
-        trained: which tokens carry a loss, bool, shape (tokens,); None when unknown.
-        norms: what right rows look like.
-        packs: the sequences that share the rows, for packs: each is checked like a row of its own.
+        labels: int32, shape (tokens,); None if masks say which tokens carry a loss, or if this is unknown.
+        trained: which tokens carry a loss, bool, shape (tokens,); None if unknown.
+        expectations: what correct rows look like.
+        packs: the sequences in the rows, if these are packs; each sequence is then checked like a row.
     """
     offsets = ids.offsets if packs is None else packs.offsets
-    batch = batch_of(ids.values, offsets, trained, norms, packs)
+    batch = batch_of(ids.values, offsets, trained, expectations, packs)
     found: dict[str, Fault] = {}
 
     def note(rule: str, starts: Offsets, stops: Offsets) -> None:
         if len(starts):
             order = np.argsort(starts, kind="stable")
             starts, stops = starts[order], stops[order]
-            # An empty row is no row of any token; its place is where the next one begins.
+            # No token belongs to an empty row; its place is the start of the next one.
             sequences = np.searchsorted(offsets, starts, side="right") - 1
             rows = sequences if packs is None else packs.rows[sequences]
             found[rule] = Fault(rows, sequences, starts - ids.offsets[rows], stops - ids.offsets[rows])
@@ -90,7 +98,7 @@ def check_rows(
         wrong &= labels != IGNORE_INDEX if trained is None else trained
         different = np.flatnonzero(wrong)
         note(findings.LABELS_DIFFER, different, different + 1)
-    outside = batch.having(HOLE)
+    outside = batch.positions_of(HOLE)
     note(findings.IDS_OUTSIDE_VOCABULARY, outside, outside + 1)
     chats = chats_in(batch)
     note(findings.BOS_DOUBLED, *doubled_bos(batch))
@@ -101,9 +109,9 @@ def check_rows(
         unended = untrained_stops(batch, batch.runs)
         note(findings.STOP_TOKEN_UNTRAINED, unended, unended + 1)
         note(findings.ANSWER_CUT, *cut_answers(batch, batch.runs, chats))
-        headed = trained_headers(batch, batch.runs, chats, misplaced)
-        note(findings.HEADER_TRAINED, headed, headed + 1)
-        mismatched = mismatched_prompts(batch, batch.runs, chats, headed)
+        header_tokens = trained_headers(batch, batch.runs, chats, misplaced)
+        note(findings.HEADER_TRAINED, header_tokens, header_tokens + 1)
+        mismatched = mismatched_prompts(batch, batch.runs, chats, header_tokens)
         note(findings.PROMPT_MISMATCH, mismatched, mismatched + 1)
         untrained = untrained_rows(batch, batch.runs)
         if len(untrained):
@@ -112,11 +120,11 @@ def check_rows(
             found[findings.NO_TRAINED_TOKEN] = Fault(
                 rows, untrained, offsets[untrained] - begin, offsets[untrained + 1] - begin
             )
-    return found if packs is None else {**_of_packs(ids, packs, trained), **_told(found, packs)}
+    return found if packs is None else {**_pack_faults(ids, packs, trained), **_reliable_faults(found, packs)}
 
 
-def _told(found: Faults, packs: PackBoundaries) -> Faults:
-    """Faults without those that only seem to be there because nobody knows where sequences begin."""
+def _reliable_faults(found: Faults, packs: PackBoundaries) -> Faults:
+    """Leave out faults that depend on where sequences begin, in packs where that is unknown."""
     if not packs.mismatched.any():
         return found
     kept = {
@@ -125,8 +133,8 @@ def _told(found: Faults, packs: PackBoundaries) -> Faults:
     return {rule: each for rule, each in kept.items() if len(each.rows)}
 
 
-def _of_packs(ids: Ragged, packs: PackBoundaries, trained: Mask | None) -> Faults:
-    """What is wrong with the packs themselves."""
+def _pack_faults(ids: Ragged, packs: PackBoundaries, trained: Mask | None) -> Faults:
+    """Faults of the packs themselves."""
     found = {}
     for rule, which in ((findings.SEQ_LENGTHS_MISMATCH, packs.mismatched), (findings.PACK_TOO_LONG, packs.too_long)):
         rows = np.flatnonzero(which)
@@ -135,7 +143,7 @@ def _of_packs(ids: Ragged, packs: PackBoundaries, trained: Mask | None) -> Fault
                 rows, np.searchsorted(packs.rows, rows), np.zeros(len(rows), np.int64), ids.lengths[rows]
             )
     if trained is not None:
-        # Nothing stands before the first sequence of a pack, so that nothing predicts its first token.
+        # The first token of a pack has no predecessor, so nothing predicts it.
         later = np.flatnonzero(packs.numbers > 0)
         later = later[trained[packs.offsets[later]]]
         if len(later):

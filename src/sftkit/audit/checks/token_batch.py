@@ -1,4 +1,4 @@
-"""Rows of tokens side by side, with what each token is, for checks that look at many rows at once."""
+"""A batch of rows with flags for each token, for checks that look at many rows at once."""
 
 from __future__ import annotations
 
@@ -14,48 +14,55 @@ from sftkit.audit.expectations.id_sequences import ConcatenatedRows
 from sftkit.core.rows import Ids, Mask, Offsets
 
 STOP, OPENER, FOREIGN, SPECIAL, AFTER, BEFORE, HOLE = (1 << bit for bit in range(7))
-"""What a token is, as flags."""
+"""Flags of tokens: stop token, opener of a message, never written by the template, any special token, constrained
+in what may follow or precede it, no token of the vocabulary."""
 
 
 @dataclass(frozen=True)
 class TokenRuns:
-    """Stretches of trained tokens, [starts, ends) of all tokens, ascending; no run goes on from one row to the next.
-
-    rows: of each run. whole: rows of which everything is trained, bool, shape (rows,).
-    """
+    """Runs of consecutive trained tokens, ascending. A run never crosses from one row to the next."""
 
     starts: Offsets
+    """Position of the first token of each run, among all tokens, int64, shape (runs,)."""
     ends: Offsets
+    """Position after the last token of each run, int64, shape (runs,)."""
     rows: Offsets
+    """The row of each run, int64, shape (runs,)."""
     whole: Mask
+    """Rows in which every token is trained, bool, shape (rows,)."""
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Rows (or packed sequences), what their tokens are, and which of them carry a loss.
+    """Rows (or packed sequences), the flags of their tokens, and which tokens carry a loss."""
 
-    flags: of each token, uint8, shape (tokens,). marked, marks, marked_rows: positions of the tokens that have flags,
-    these flags, and their rows; all that is looked for among special tokens is looked for there. cut_start, cut_end:
-    rows that may have been cut from something longer (pieces of wrapped packs): what is missing is no fault.
-    """
-
-    norms: Expectations
+    expectations: Expectations
+    """What correct rows look like."""
     text: ConcatenatedRows
+    """The rows."""
     flags: npt.NDArray[np.uint8]
+    """Flags of each token, uint8, shape (tokens,)."""
     marked: Offsets
+    """Positions of the tokens that have flags, ascending; checks of special tokens look only at these."""
     marks: npt.NDArray[np.uint8]
+    """Flags of the marked tokens."""
     marked_rows: Offsets
+    """Rows of the marked tokens."""
     trained: Mask | None
+    """Which tokens carry a loss, bool, shape (tokens,); None if unknown."""
     runs: TokenRuns | None
+    """Runs of trained tokens; None if unknown."""
     cut_start: Mask
+    """Rows whose start may be missing (pieces of wrapped packs), bool, shape (rows,). What is missing is no fault."""
     cut_end: Mask
+    """Rows whose end may be missing, bool, shape (rows,)."""
 
-    def having(self, flag: int) -> Offsets:
-        """The positions of tokens that have one of some flags, ascending."""
+    def positions_of(self, flag: int) -> Offsets:
+        """Positions of tokens that have one of the given flags, ascending."""
         return self.marked[(self.marks & flag) > 0]
 
-    def near_tear(self, positions: Offsets, rows: Offsets, tokens: int) -> Mask:
-        """Which positions stand among the first tokens of a row whose beginning may be missing."""
+    def near_cut_start(self, positions: Offsets, rows: Offsets, tokens: int) -> Mask:
+        """Which positions are among the first `tokens` tokens of a row whose start may be missing."""
         if not self.cut_start.any():
             return np.zeros(len(positions), np.bool_)
         near: Mask = self.cut_start[rows] & (positions < self.text.first[rows] + tokens)
@@ -63,63 +70,63 @@ class TokenBatch:
 
 
 def batch_of(
-    values: Ids, offsets: Offsets, trained: Mask | None, norms: Expectations, packs: PackBoundaries | None = None
+    values: Ids, offsets: Offsets, trained: Mask | None, expectations: Expectations, packs: PackBoundaries | None = None
 ) -> TokenBatch:
-    """Find what each token is, and the trained runs.
+    """Compute the flags of each token, and the trained runs.
 
     Args:
         values: ids, row by row, int32, shape (tokens,).
         offsets: where rows (or packed sequences) begin, shape (rows + 1,).
-        trained: which tokens carry a loss, shape (tokens,); None when unknown.
-        norms: what right rows look like.
-        packs: the packs that sequences were taken from.
+        trained: which tokens carry a loss, shape (tokens,); None if unknown.
+        expectations: what correct rows look like.
+        packs: the packs that the sequences come from.
     """
-    table = _table(norms)
+    table = _table(expectations)
     size = len(table)
     if not len(values):
         flags = np.zeros(0, np.uint8)
-    elif norms.vocabulary_size is None:
+    elif expectations.vocabulary_size is None:
         flags = np.zeros(len(values), np.uint8)
     elif values.min() < 0 or values.max() >= size:
         foreign = (values < 0) | (values >= size)
         flags = table[np.where(foreign, 0, values)]
         flags[foreign] = HOLE
     else:
-        flags = table.take(values, mode="clip")  # faster than to have each of them looked at again
-    text = ConcatenatedRows(values, offsets, *_bounds(values, offsets, norms))
+        flags = table.take(values, mode="clip")  # faster than checking each of them again
+    text = ConcatenatedRows(values, offsets, *_bounds(values, offsets, expectations))
     runs = None
     if trained is not None:
         trained, runs = _runs(trained, text)
     marked = np.flatnonzero(flags != 0)
     whole = np.zeros(len(text.first), np.bool_)
-    torn = (packs.cut_start, packs.cut_end) if packs is not None else (whole, whole)
-    return TokenBatch(norms, text, flags, marked, flags[marked], text.rows_of_many(marked), trained, runs, *torn)
+    cut = (packs.cut_start, packs.cut_end) if packs is not None else (whole, whole)
+    return TokenBatch(expectations, text, flags, marked, flags[marked], text.rows_of_many(marked), trained, runs, *cut)
 
 
 @lru_cache(maxsize=8)
-def _table(norms: Expectations) -> npt.NDArray[np.uint8]:
-    """What each id is, by id."""
-    table = np.zeros(norms.vocabulary_size or 1, np.uint8)
+def _table(expectations: Expectations) -> npt.NDArray[np.uint8]:
+    """Flags by token id."""
+    table = np.zeros(expectations.vocabulary_size or 1, np.uint8)
     for flag, ids in (
-        (STOP, norms.stops),
-        (OPENER, norms.openers),
-        (FOREIGN, norms.foreign),
-        (SPECIAL, norms.special),
-        (AFTER, [token for token, _ in norms.after]),
-        (BEFORE, [token for token, _ in norms.before]),
-        (HOLE, norms.holes),
+        (STOP, expectations.stops),
+        (OPENER, expectations.openers),
+        (FOREIGN, expectations.foreign),
+        (SPECIAL, expectations.special),
+        (AFTER, [token for token, _ in expectations.after]),
+        (BEFORE, [token for token, _ in expectations.before]),
+        (HOLE, expectations.holes),
     ):
         known = [value for value in ids if 0 <= value < len(table)]
         table[known] |= flag
     return table
 
 
-def _bounds(values: Ids, offsets: Offsets, norms: Expectations) -> tuple[Offsets, Offsets]:
-    """Where each row begins and ends, padding left out. Padding with a stop token or a BOS cannot be told from it."""
+def _bounds(values: Ids, offsets: Offsets, expectations: Expectations) -> tuple[Offsets, Offsets]:
+    """Start and end of each row without padding. Padding by a stop token or the BOS cannot be recognized."""
     first, last = offsets[:-1], offsets[1:]
-    pad = norms.pad
+    pad = expectations.pad
     filled = last > first
-    if pad is None or pad in norms.stops or pad == norms.bos or not filled.any():
+    if pad is None or pad in expectations.stops or pad == expectations.bos or not filled.any():
         return first, last
     if not (values[first[filled]] == pad).any() and not (values[last[filled] - 1] == pad).any():
         return first, last
@@ -133,7 +140,7 @@ def _bounds(values: Ids, offsets: Offsets, norms: Expectations) -> tuple[Offsets
 
 
 def _runs(trained: Mask, text: ConcatenatedRows) -> tuple[Mask, TokenRuns]:
-    """Trained stretches. The first position of a row counts for nothing: no token predicts it."""
+    """Runs of trained tokens. The first token of a row never counts as trained: no token predicts it."""
     trained = trained.copy()
     filled = text.offsets[:-1][np.diff(text.offsets) > 0]
     trained[filled] = False

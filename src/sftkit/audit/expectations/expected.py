@@ -1,4 +1,4 @@
-"""What right rows look like, in token ids: all that the checks know of a tokenizer, its template and the run."""
+"""What correct rows look like, in token ids: all that the checks know about a tokenizer, its template and the run."""
 
 from __future__ import annotations
 
@@ -11,58 +11,68 @@ from sftkit.core.row_kinds import RowKind
 CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN = RowKind
 
 START, END = -1, -2
-"""In sequences of ids: the beginning and the end of the row."""
+"""Stand for the start and the end of the row in sequences of ids."""
 
 TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class RowOrigin:
-    """How rows were made, as far as that is known.
-
-    kind: CONVERSATIONS (rendered by the chat template), PAIRS (input, output, eos), TEXT (tokenized as a whole,
-    responses found in it), RENDERED (the same of text that the chat template made) or UNKNOWN. trains_all: every token
-    carries a loss; None when unknown. reasoning_masked: the reasoning of answers carries none. ends: rows that are no
-    conversations end with a stop token. response_template: of TEXT. variables: what the chat template was given
-    besides (`chat_template_kwargs`), None when unknown.
-    """
+    """How rows were made, as far as that is known."""
 
     kind: RowKind = UNKNOWN
+    """CONVERSATIONS (rendered by the chat template), PAIRS (input, output, eos), TEXT (tokenized as a whole, responses
+    found in it), RENDERED (the same for text that the chat template rendered) or UNKNOWN."""
     trains_all: bool | None = None
+    """Every token carries a loss; None if unknown."""
     reasoning_masked: bool = False
+    """The reasoning of answers carries no loss."""
     ends: bool = True
+    """Rows that are not conversations end with a stop token."""
     response_template: str | None = None
+    """The text before each response, for TEXT."""
     variables: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Extra variables of the chat template (`chat_template_kwargs`); None if unknown."""
 
 
 @dataclass(frozen=True)
 class Expectations:
-    """What holds for every right row; what is not known is empty or None, and is not checked.
-
-    vocabulary_size: ids are below it, and none of `holes`. pad: may stand around a row. bos_in_chats, bos_in_text:
-    rows begin with `bos`. stops: what answers end with. prompts: how a right row goes on before an answer, one of
-    these (the generation prompt, or what stands before the answer where a template has none). headers: what opens
-    messages of other roles. roles: whose, for each of the headers. openers: the special tokens in prompts and headers.
-    foreign: special tokens that the template never writes. after: what may follow a special token, one of these.
-    before: what may precede it. tails: what may follow the last stop token of a conversation. chats_end: conversations
-    end with a stop token (and a tail). special: all special tokens.
-    """
+    """What holds for every correct row. What is unknown is empty or None, and is not checked."""
 
     origin: RowOrigin = RowOrigin()
+    """How the rows were made."""
     vocabulary_size: int | None = None
+    """All ids are below it."""
     holes: TokenIds = ()
+    """Ids below `vocabulary_size` that are no tokens."""
     bos: int | None = None
+    """The BOS token."""
     pad: int | None = None
+    """The padding token, which may surround a row."""
     bos_in_chats: bool = False
+    """Conversations begin with `bos`."""
     bos_in_text: bool = False
+    """Other rows begin with `bos`."""
     stops: TokenIds = ()
+    """Stop tokens, which end answers."""
     prompts: tuple[TokenIds, ...] = ()
+    """What directly precedes an answer, one of these: the generation prompt, or the header of an answer if the template
+    has no generation prompt."""
     headers: tuple[TokenIds, ...] = ()
+    """What opens messages of other roles."""
     roles: tuple[str, ...] = ()
+    """The role of each of the headers."""
     openers: TokenIds = ()
+    """The special tokens in prompts and headers."""
     foreign: TokenIds = ()
+    """Special tokens that the template never writes."""
     after: tuple[tuple[int, tuple[TokenIds, ...]], ...] = ()
+    """For some special tokens, the sequences of which one must follow it."""
     before: tuple[tuple[int, tuple[TokenIds, ...]], ...] = ()
+    """For some special tokens, the sequences of which one must precede it."""
     tails: tuple[TokenIds, ...] = ()
+    """What may follow the last stop token of a conversation."""
     chats_end: bool = False
+    """Conversations end with a stop token (and a tail)."""
     special: TokenIds = ()
+    """All special tokens."""

@@ -1,4 +1,4 @@
-"""Sequences of ids looked for at many places of many rows at once."""
+"""Sequences of ids: what several have in common, and where one occurs in many rows at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from sftkit.core.rows import Ids, Mask, Offsets
 
 
 def common_prefix(rows: Sequence[TokenIds]) -> TokenIds:
-    """The ids that all sequences begin with."""
+    """The longest sequence of ids that all sequences begin with.
+
+    Example:
+        >>> common_prefix([(1, 2, 3), (1, 2, 4)])
+        (1, 2)
+    """
     shortest = min(rows, key=len)
     for place, value in enumerate(shortest):
         if any(row[place] != value for row in rows):
@@ -21,7 +26,7 @@ def common_prefix(rows: Sequence[TokenIds]) -> TokenIds:
 
 
 def common_suffix(rows: Sequence[TokenIds]) -> TokenIds:
-    """The ids that all sequences end with."""
+    """The longest sequence of ids that all sequences end with."""
     return common_prefix([row[::-1] for row in rows])[::-1]
 
 
@@ -37,30 +42,29 @@ def ends_with(sequence: TokenIds, end: TokenIds) -> bool:
 
 @dataclass(frozen=True)
 class ConcatenatedRows:
-    """Rows laid end to end: row i is `values[first[i]:last[i]]`, where padding around it is left out.
-
-    offsets: where rows begin, padding included, int64, shape (rows + 1,).
-    """
+    """Concatenated rows: row i is `values[first[i]:last[i]]`, without the padding around it."""
 
     values: Ids
+    """The ids of all rows, int32, shape (tokens,)."""
     offsets: Offsets
+    """Start of each row, padding included, int64, shape (rows + 1,)."""
     first: Offsets
+    """Position of the first token of each row, int64, shape (rows,)."""
     last: Offsets
+    """Position after the last token of each row, int64, shape (rows,)."""
 
     def rows_of(self, positions: Offsets) -> Offsets:
-        """The row that each of some positions lies in."""
+        """The row of each position."""
         rows: Offsets = np.searchsorted(self.offsets, positions, side="right") - 1
         return rows
 
     def rows_of_many(self, positions: Offsets) -> Offsets:
-        """The same for ascending positions of which there are many a row."""
+        """The row of each position, for ascending positions of which a row has many."""
         bounds = np.searchsorted(positions, self.offsets)
         return np.repeat(np.arange(len(self.first)), np.diff(bounds))
 
     def follows(self, positions: Offsets, rows: Offsets, sequence: Sequence[int]) -> Mask:
-        """Whether a sequence stands from each position of some rows on. A row that ends within it is cut: that is no
-        difference.
-        """
+        """Whether a sequence starts at each position. A row that ends within the sequence still matches: it was cut."""
         last = self.last[rows]
         same = np.ones(len(positions), np.bool_)
         for step, wanted in enumerate(sequence):
@@ -70,7 +74,7 @@ class ConcatenatedRows:
         return same
 
     def precedes(self, positions: Offsets, rows: Offsets, sequence: Sequence[int]) -> Mask:
-        """Whether a sequence ends right before each position (the end of a row is one too), all of it in that row."""
+        """Whether a sequence ends directly before each position, entirely within that row."""
         same = positions - len(sequence) >= self.first[rows] - (START in sequence)
         for step, wanted in enumerate(reversed(sequence), start=1):
             at = positions - step
@@ -78,7 +82,7 @@ class ConcatenatedRows:
         return same
 
     def surrounds(self, positions: Offsets, sequence: Sequence[int]) -> Mask:
-        """Whether each position is one of a sequence that stands there in full, in one row."""
+        """Whether each position lies in a complete occurrence of a sequence within one row."""
         rows = self.rows_of(positions)
         last = self.last[rows]
         found = np.zeros(len(positions), np.bool_)
@@ -89,7 +93,7 @@ class ConcatenatedRows:
         return found
 
     def ends_of(self, sequence: Sequence[int]) -> Offsets:
-        """The positions right behind each place where a sequence stands in one row, ascending."""
+        """The positions directly after each occurrence of a sequence within one row, ascending."""
         at = np.flatnonzero(self.values == sequence[-1])
         if len(sequence) > 1:
             at = at[self.precedes(at, self.rows_of(at), sequence[:-1])]

@@ -1,4 +1,4 @@
-"""What opens messages, as tokens: prompts before answers, headers of other roles."""
+"""What opens messages, as tokens: prompts before answers, and headers of other roles."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from sftkit.audit.expectations.probes import (
 from sftkit.core.message_fields import REASONING_TAG_WORDS
 
 REASONING = re.compile(REASONING_TAG_WORDS, re.IGNORECASE)
-"""Found in the tokens that open and close reasoning."""
+"""Matches the tokens that open and close reasoning."""
 
-_REASONING_TAGS = re.compile(  # at the end of what stands before an answer; with the white space between
+_REASONING_TAGS = re.compile(  # at the end of the text before an answer, with the white space between
     rf"(?:(?:<[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[/?(?:THINK|REASONING)\])\s*)+\Z", re.IGNORECASE
 )
-_LEAST_PLAIN = 3  # tokens of a prompt or header without a special token: fewer stand anywhere
-_LONGEST = 24  # tokens of a prompt or header that are looked at
+_LEAST_PLAIN = 3  # tokens of a prompt or header without a special token: shorter ones may occur anywhere
+_LONGEST = 24  # tokens of a prompt or header that are compared
 
 
 class MessageHeaders:
-    """Finds them in what a template writes.
+    """Finds prompts and headers in what a template writes.
 
     Args:
-        prober: renders more where that is needed.
-        surroundings: of the special tokens.
-        stops: stop tokens: none is part of an opening, nor is `bos`.
-        bos: None where there is none.
+        prober: renders more conversations if needed.
+        neighbours: the neighbours of special tokens.
+        stops: stop tokens; neither these nor `bos` are part of a header.
+        bos: the BOS token; None if there is none.
     """
 
-    def __init__(self, prober: Prober, surroundings: Neighbours, stops: Collection[int], bos: int | None) -> None:
+    def __init__(self, prober: Prober, neighbours: Neighbours, stops: Collection[int], bos: int | None) -> None:
         self._prober = prober
-        self._surroundings = surroundings
+        self._neighbours = neighbours
         self._stops = stops
         self._bos = bos
 
     def headers(self, shown: Sequence[RenderedProbe]) -> dict[TokenIds, str]:
-        """What opens messages that no model writes, and the role of these; of several the plainest."""
+        """The headers of messages that the model does not write -> their role; the most usual one of several."""
         roles: dict[TokenIds, str] = {}
         for each in shown:
             for header, role in self._headers_in(each):
@@ -59,7 +59,7 @@ class MessageHeaders:
         return roles
 
     def prompts(self, questions: Iterable[RenderedProbe]) -> tuple[TokenIds, ...]:
-        """What stands before an answer, by the way it is asked for; () where it cannot be told for one of them."""
+        """What directly precedes answers, for each way to ask for one; () if it is unknown for one of them."""
         prompts: set[TokenIds] = set()
         for question in questions:
             asked = self._as_asked(question)
@@ -67,7 +67,7 @@ class MessageHeaders:
                 continue
             gap = asked.gaps[-1]
             if len(set(gap)) > 1:
-                prompt = tight(self._prober, common_suffix(gap))
+                prompt = trimmed_header(self._prober, common_suffix(gap))
             else:
                 prompt = self._opening(asked, len(asked.gaps) - 1, gap[0])
             if not prompt:
@@ -77,8 +77,9 @@ class MessageHeaders:
         return tuple(sorted(shortest))
 
     def _opening(self, shown: RenderedProbe, gap: int, tokens: TokenIds) -> TokenIds:
-        """What opens the message whose content (or end) follows `tokens`, which stand in a gap: back to the stop token,
-        the white space or the content before it.
+        """The header of the message whose content (or end) follows `tokens` in a gap.
+
+        It begins after the stop token, the white space or the content before it.
         """
         sequence = tokens
         for place in range(gap - 1, -1, -1):
@@ -87,20 +88,21 @@ class MessageHeaders:
                 break
             left = shown.gaps[place]
             sequence = (token, *sequence)
-            if len(set(left)) > 1 or (self._prober.is_blank(left[0]) and not self._goes_on(shown, place)):
+            if len(set(left)) > 1 or (self._prober.is_blank(left[0]) and not self._includes_previous(shown, place)):
                 break
             sequence = (*left[0], *sequence)
-        return tight(self._prober, sequence)
+        return trimmed_header(self._prober, sequence)
 
-    def _goes_on(self, shown: RenderedProbe, place: int) -> bool:
-        """Whether an opening that begins with the special token at a place goes on with the one right before that: what
-        opens the reasoning never stands alone, and what never follows a content closes none.
+    def _includes_previous(self, shown: RenderedProbe, place: int) -> bool:
+        """Whether a header that begins with the special token at a place includes the special token before that.
+
+        A token that opens reasoning is never a header alone, and a token that never follows content closes none.
         """
         if not place or shown.gaps[place][0]:
             return False
         token, before = shown.specials[place], shown.specials[place - 1]
         opens_reasoning = REASONING.search(self._prober.decode((token,))) is not None
-        return opens_reasoning or self._surroundings.never_follows_content(before)
+        return opens_reasoning or self._neighbours.never_follows_content(before)
 
     def _headers_in(self, shown: RenderedProbe) -> Iterator[tuple[TokenIds, str]]:
         for place, gap in enumerate(shown.gaps):
@@ -111,14 +113,16 @@ class MessageHeaders:
                     yield header, "+".join(dict.fromkeys(asked))
 
     def _asked_in(self, shown: RenderedProbe, place: int) -> list[str]:
-        """The roles of the messages, written by no model, whose contents a gap begins with."""
+        """The roles of the messages that a gap begins with, up to the first one that the model writes."""
         contents = MARKER.finditer(self._prober.decode(shown.gaps[place][0]))
         roles = (shown.probe.shape[int(found[1])] for found in contents)
         return list(takewhile(lambda role: role not in ANSWERS, roles))
 
     def _as_asked(self, question: RenderedProbe) -> RenderedProbe | None:
-        """A question as the model is asked it. Where the template writes no generation prompt, what it writes before
-        the content of an answer is added, unless that is white space or reasoning, which the model writes.
+        """A question with the prompt that the model gets.
+
+        If the template writes no generation prompt, this is what it writes before the content of an answer, except for
+        white space and reasoning, which the model writes.
         """
         probe = question.probe
         plain = Probe(probe.shape, probe.tools)
@@ -139,8 +143,8 @@ class MessageHeaders:
         return self._prober.aligned(probe, texts)
 
 
-def tight(prober: Prober, sequence: TokenIds) -> TokenIds:
-    """An opening without white space before it; nothing, where what is left could stand anywhere."""
+def trimmed_header(prober: Prober, sequence: TokenIds) -> TokenIds:
+    """A header without the white space before it; () if what is left could occur anywhere."""
     blank = takewhile(lambda value: value not in prober.specials and prober.is_blank((value,)), sequence)
     sequence = sequence[len(list(blank)) :]
     enough = any(value in prober.specials for value in sequence) or len(sequence) >= _LEAST_PLAIN
@@ -148,6 +152,6 @@ def tight(prober: Prober, sequence: TokenIds) -> TokenIds:
 
 
 def _plainness(role: str) -> tuple[int, int, str]:
-    """Orders what may be the role of one header: a single one, then the usual ones."""
+    """Sort key for the roles of one header: single roles first, then the usual ones."""
     usual = (USER, SYSTEM, TOOL)
     return role.count("+"), usual.index(role) if role in usual else len(usual), role

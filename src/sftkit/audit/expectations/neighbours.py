@@ -1,4 +1,4 @@
-"""What stands right before and behind the special tokens of a template's conversations, whatever their contents are."""
+"""What directly precedes and follows special tokens in a template's conversations, whatever the contents are."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sftkit.audit.expectations.id_sequences import common_prefix
 from sftkit.audit.expectations.prober import Prober
 from sftkit.audit.expectations.probes import RenderedProbe
 
-_SEEN_OFTEN = 3  # slots that a token must have been seen in before its surroundings bind
+_LEAST_OCCURRENCES = 3  # occurrences of a token in probes before its neighbours become a rule
 
 Bound = tuple[tuple[int, tuple[TokenIds, ...]], ...]
-"""By token, the sequences of which one must stand beside it."""
+"""For each token, the sequences of which one must be next to it."""
 
 
 class Neighbours:
-    """Gathered slot by slot; a slot is a special token at one place of one probe.
+    """Collects the neighbours of special tokens, one slot at a time: a special token at one place of one probe.
 
     Args:
-        prober: knows what is white space.
+        prober: decodes tokens.
     """
 
     def __init__(self, prober: Prober) -> None:
@@ -32,7 +32,7 @@ class Neighbours:
         self._slots: dict[int, int] = defaultdict(int)
 
     def note(self, shown: RenderedProbe) -> None:
-        """Note what stands before and behind each special token, whatever the contents."""
+        """Record what precedes and follows each special token, whatever the contents."""
         tokens = shown.specials
         for place, token in enumerate(tokens):
             self._slots[token] += 1
@@ -48,41 +48,45 @@ class Neighbours:
                 self._after[token].add(self._beginning(common_prefix(right)))
 
     def _beginning(self, written: TokenIds) -> TokenIds:
-        """The first tokens of what the template writes before another content: up to its first word, which may be the
-        name of a role.
-        """
+        """The first tokens that the template writes before other content, up to the first word (maybe a role)."""
         signs = takewhile(lambda value: not re.search(r"\w", self._prober.decode((value,))), written)
         return written[: max(1, len(list(signs)))]
 
     def never_follows_content(self, token: int) -> bool:
-        """Whether a token was seen, and never right behind a content."""
+        """Whether a token occurred, and never directly after content."""
         return token in self._before and () not in self._before[token]
 
     def after(self, tokens: Collection[int]) -> Bound:
-        """What may follow some tokens, for those that no content follows: any white space seen behind them, and
-        whatever was seen after that. No probe has every turn before every other.
+        """What may follow some tokens, if content never follows them.
+
+        Any white space that occurred after a token may be combined with anything that occurred after white space: no
+        probe has every turn before every other turn.
         """
         return _sorted(
             {
-                token: {(*blank, *rest) for blank, _ in map(self._parted, kept) for _, rest in map(self._parted, kept)}
+                token: {
+                    (*blank, *rest)
+                    for blank, _ in map(self._split_white_space, kept)
+                    for _, rest in map(self._split_white_space, kept)
+                }
                 for token, kept in self._after.items()
                 if () not in kept and token in tokens
             }
         )
 
-    def _parted(self, sequence: TokenIds) -> tuple[TokenIds, TokenIds]:
-        """The white space that a sequence begins with, and the rest."""
+    def _split_white_space(self, sequence: TokenIds) -> tuple[TokenIds, TokenIds]:
+        """Split a sequence into its leading white space and the rest."""
         blank = tuple(takewhile(lambda value: value >= 0 and self._prober.is_blank((value,)), sequence))
         return blank, sequence[len(blank) :]
 
     def before(self, tokens: Collection[int]) -> Bound:
-        """What may precede some tokens, for those that were seen often and follow no content."""
-        often = (token for token in tokens if self._slots[token] >= _SEEN_OFTEN)
+        """What may precede some tokens, if they occurred often and never follow content."""
+        often = (token for token in tokens if self._slots[token] >= _LEAST_OCCURRENCES)
         return _sorted({token: self._before[token] for token in often if () not in self._before[token]})
 
 
 def _sorted(sequences: Mapping[int, set[TokenIds]]) -> Bound:
-    """By token; of the sequences those first that hold tokens only, for they are the most frequent."""
+    """Sort by token. Sequences without START or END come first: they are the most frequent."""
     return tuple(
         (token, tuple(sorted(kept, key=lambda each: (min(each) < 0, each))))
         for token, kept in sorted(sequences.items())

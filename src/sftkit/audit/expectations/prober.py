@@ -1,4 +1,4 @@
-"""Renders probes with a tokenizer's chat template, and shows what is the template's in them."""
+"""Render made-up conversations with a tokenizer's chat template, and separate the template's text from the contents."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from sftkit.sandbox.template_check import check_template_operations
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Names that template sources compare with and that are no roles.
-_NO_ROLES = frozenset(
+# Names that template sources compare with but that are not roles.
+_NOT_ROLES = frozenset(
     {"role", "content", "messages", "message", "tool_calls", "function", "name", "arguments", "tools", "type", "text"}
     | {"parameters", "properties", "description", "required", "string", "object", "items", "enum", "default"}
     | {"image", "video", "audio", *TEMPLATE_REASONING_FIELDS}
 )
 _ROLE_LITERAL = re.compile(r"""(?:==|!=|\bin\b)\s*[\[(]?((?:\s*,?\s*['"][A-Za-z_]{2,30}['"])+)""")
 _MOST_ROLES = 12
-# By these in the first message some templates switch what they ask for an answer with.
+# Some templates change their prompt if the first message contains one of these.
 _SWITCHING_WORDS = ("/no_think",)
 
 
@@ -51,7 +51,7 @@ class Prober:
     Args:
         tokenizer: its template is used as `apply_chat_template` uses it.
         specials: ids of its special tokens.
-        variables: what the template is given besides.
+        variables: extra variables of the template.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Prober:
 
     @property
     def source(self) -> str:
-        """The text of all templates of the tokenizer, "" where there are none."""
+        """The source of all templates of the tokenizer; "" if there are none."""
         templates: Any = self.tokenizer.chat_template or ""
         return "\n".join(templates.values()) if isinstance(templates, dict) else str(templates)
 
@@ -72,14 +72,16 @@ class Prober:
         """Conversations of all shapes that the template can render."""
         shapes = [Probe(shape, tools=False) for shape in SHAPES]
         shapes += [Probe(shape, tools=True) for shape in TOOL_SHAPES]
-        yield from self._shown(shapes)
+        yield from self._render_probes(shapes)
         for role in self._roles():
             after_all = Probe((USER, role, ASSISTANT, role, ASSISTANT), tools=False)
-            # Where roles must alternate, it may still come after an answer.
-            yield from list(self._shown([after_all])) or self._shown([Probe((USER, ASSISTANT, role, ASSISTANT), False)])
+            # If roles must alternate, the role may still follow an answer.
+            yield from list(self._render_probes([after_all])) or self._render_probes(
+                [Probe((USER, ASSISTANT, role, ASSISTANT), False)]
+            )
 
     def questions(self, variables: Sequence[Mapping[str, Any]] = ({},)) -> Iterator[RenderedProbe]:
-        """Conversations that ask for an answer, with a generation prompt, under each of some variables besides."""
+        """Conversations that end with a generation prompt, once for each set of extra variables."""
         shapes = [
             Probe((USER,), tools=False, asks=True),
             Probe((SYSTEM, USER), tools=False, asks=True),
@@ -90,24 +92,24 @@ class Prober:
         for word in (word for word in _SWITCHING_WORDS if word in self.source):
             shapes += [Probe(shape, tools=False, asks=True, word=word) for shape in ((USER,), (SYSTEM, USER))]
         for more in variables:
-            yield from self._shown(shapes, more)
+            yield from self._render_probes(shapes, more)
 
     def text(self, probe: Probe, variant: int, more: Mapping[str, Any] | None = None) -> str | None:
-        """The rendering of a probe with the contents of one variant, None where the template refuses it."""
+        """Render a probe with the contents of one variant; None if the template rejects it."""
         messages: Any = [self._message(role, place, variant) for place, role in enumerate(probe.shape)]
         if probe.word:
             messages[0]["content"] += f" {probe.word}"
         return self._rendered(self._form, messages, probe, variant, more or {})
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts that bring their special tokens."""
+        """Ids of texts that contain their special tokens already."""
         if not texts:
             return []
         ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     def aligned(self, probe: Probe, texts: Sequence[str]) -> RenderedProbe | None:
-        """Texts of one probe over contents, cut at their special tokens; None where they have too little in common."""
+        """Cut the texts of one probe at their special tokens; None if the texts have too little in common."""
         cut = [self._cut(ids) for ids in self.encode(texts)]
         if not cut:
             return None
@@ -118,18 +120,18 @@ class Prober:
         return RenderedProbe(probe, specials, gaps, tuple(texts))
 
     def is_blank(self, ids: Sequence[int]) -> bool:
-        """Whether tokens are white space, or none at all."""
+        """Whether there are only white space tokens, or none."""
         return not ids or not str(self.tokenizer.decode(list(ids))).strip()
 
     def is_settled(self, gap: Sequence[tuple[int, ...]]) -> bool:
-        """Whether a gap is white space, or nothing, and the same with all contents."""
+        """Whether a gap is empty or white space, and identical for all contents."""
         return len(set(gap)) == 1 and self.is_blank(gap[0])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens."""
+        """Decode tokens."""
         return str(self.tokenizer.decode(list(ids)))
 
-    def _shown(self, probes: Sequence[Probe], more: Mapping[str, Any] | None = None) -> Iterator[RenderedProbe]:
+    def _render_probes(self, probes: Sequence[Probe], more: Mapping[str, Any] | None = None) -> Iterator[RenderedProbe]:
         for probe in probes:
             texts = self._texts(probe, more or {})
             shown = self.aligned(probe, texts)
@@ -143,7 +145,7 @@ class Prober:
         for variant in range(len(EDGES)):
             text = self.text(probe, variant, more)
             if text is None:
-                break  # a shape that is refused once is refused always
+                break  # a shape that is rejected once is always rejected
             texts.append(text)
         return texts
 
@@ -155,7 +157,9 @@ class Prober:
     def _message(self, role: str, place: int, variant: int) -> dict[str, Any]:
         text = content_of(place, variant)
         word = WORDS[(variant + place) % len(WORDS)]
-        call_id = f"{word}00000000"[:8].replace("_", "0") + word[-1]  # of nine letters and digits, as some ask for
+        call_id = (
+            f"{word}00000000"[:8].replace("_", "0") + word[-1]
+        )  # nine letters and digits, as some templates require
         if role == TOOL:
             return {"role": TOOL, "name": word, "tool_call_id": call_id, "content": text}
         if role == REASONED:
@@ -199,11 +203,11 @@ class Prober:
             return str(render_within_limits(render, messages))
         except TokenizerError:
             raise
-        except Exception:  # a template may raise anything on conversations that it was not written for
+        except Exception:  # a template may raise anything for conversations it does not expect
             return None
 
     def _working_form(self) -> str | None:
-        """How messages must be given: as they are, with other names, in parts, in a row; None where nothing works."""
+        """The form of messages that works: plain, with other names, in parts, or as a row; None if none works."""
         if not self.source:
             return None
         probe = Probe((USER, ASSISTANT), tools=False)
@@ -215,7 +219,7 @@ class Prober:
         return None
 
     def _roles(self) -> list[str]:
-        """Roles that the template names, and those of the field."""
+        """Roles that the template names, and the usual ones."""
         named = [name for found in _ROLE_LITERAL.findall(self.source) for name in re.findall(r"\w+", found)]
-        others = [name for name in dict.fromkeys(named) if name not in _NO_ROLES and name not in (USER, ASSISTANT)]
+        others = [name for name in dict.fromkeys(named) if name not in _NOT_ROLES and name not in (USER, ASSISTANT)]
         return list(dict.fromkeys([SYSTEM, TOOL, *others]))[:_MOST_ROLES]

@@ -1,4 +1,4 @@
-"""Made-up conversations that show what a chat template writes around contents, whatever the contents are."""
+"""Made-up conversations that show what a chat template writes around contents."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ EDGES = (
     ("7", "```\n\n"),
     ('"', "9"),
 )
-"""What contents begin and end with: all that may merge with the text around them."""
+"""What contents begin and end with: characters that tokenizers may merge with the surrounding text."""
 
 WORDS = ("alpha", "get_x", "Zoo", "b1", "run", "my_tool", "Q", "list", "ask")
 """Names of tools and arguments."""
 
 MARKER = re.compile(r"sftkit(\d+)q")
-"""Finds markers; the group is the place."""
+"""Finds markers; the group is the index of the message."""
 
 
 def marker(place: int) -> str:
-    """A word in the content of the message at a place that is nowhere else."""
+    """A unique word in the content of the message at a place."""
     return f"sftkit{place}q"
 
 
@@ -37,7 +37,7 @@ def content_of(place: int, variant: int) -> str:
 
 
 def contents() -> list[str]:
-    """The contents of the first message in all variants."""
+    """The content of the first message in every variant."""
     return [content_of(0, variant) for variant in range(len(EDGES))]
 
 
@@ -46,7 +46,7 @@ CALL, SAID_CALL, REASONED = "call", "said and call", "reasoned"
 ANSWERS = frozenset(
     {ASSISTANT, CALL, SAID_CALL, REASONED, "assistant_tool_call", "function_call", "model", "gpt", "ai", "chatbot"}
 )
-"""What may stand in a shape for a message that the model writes."""
+"""Names in shapes for messages that the model writes."""
 
 SHAPES: tuple[tuple[str, ...], ...] = (
     (USER, ASSISTANT),
@@ -68,27 +68,27 @@ TOOL_SHAPES: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Probe:
-    """One shape of a conversation.
-
-    shape: roles, or kinds of assistant messages. tools: whether there are any. asks: ends with a generation prompt.
-    word: ends the content of the first message, for a template that looks for it there.
-    """
+    """The shape of one conversation."""
 
     shape: tuple[str, ...]
+    """Roles, or kinds of assistant messages."""
     tools: bool
+    """Whether the conversation has tools."""
     asks: bool = False
+    """Whether it ends with a generation prompt."""
     word: str = ""
+    """A last word for the first message, for templates that look for it there."""
 
 
 @dataclass(frozen=True)
 class RenderedProbe:
-    """What the template and the tokenizer make of one probe, over many contents.
-
-    specials: the special tokens in order, the same for all contents. gaps: for each stretch before, between and behind
-    them its ids, one tuple for each of the contents. texts: the renderings.
-    """
+    """The renderings of one probe with several contents, as tokens."""
 
     probe: Probe
+    """The shape."""
     specials: tuple[int, ...]
+    """The special tokens in order, the same for all contents."""
     gaps: tuple[tuple[tuple[int, ...], ...], ...]
+    """The ids before, between and after the special tokens: for each gap one tuple per content."""
     texts: tuple[str, ...]
+    """The renderings."""

@@ -1,4 +1,4 @@
-"""Which special tokens the model itself writes."""
+"""Special tokens that the model itself generates."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from sftkit.audit.expectations.probes import ANSWERS, MARKER, RenderedProbe
 def produced_tokens(
     prober: Prober, shown: Iterable[RenderedProbe], prompts: Sequence[TokenIds], stops: Collection[int]
 ) -> set[int]:
-    """Special tokens that stand in answers: behind a prompt up to the next stop token; and up to the last content
-    of the answer, where a template writes it in several pieces.
+    """Special tokens inside answers.
+
+    These are the ones after a prompt, up to the next stop token, and up to the last content of the answer if the
+    template writes it in several pieces.
     """
     produced: set[int] = set()
     for each in shown:
