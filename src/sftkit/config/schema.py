@@ -205,6 +205,7 @@ class DataOptions:
     train_on: str = option(
         "assistant",
         choices=("assistant", "last_assistant", "all"),
+        plugins="train_on",
         panel=_ROWS,
         changes_rows=True,
         help="Tokens to train: those of every assistant turn, of the last assistant turn, or all tokens.",

@@ -7,7 +7,8 @@ In a key are
   besides, format and compression;
 - the recipe of a row: the data set's renamed, retained and removed columns and its handlers (by their meaning: other
   names for the same, and arguments that change nothing, make no difference; of functions of the user's own also the
-  sha256 of the file that defines them, though not of what that imports), the options that change rows, the
+  sha256 of the file that defines them, though not of what that imports), the options that change rows (with the
+  package, version and sha256 of the file of a `train_on` plugin), the
   tokenizer's fingerprint and chat template, the model's stop tokens, `ROW_SEMANTICS`, and the versions of the
   libraries that rows follow.
 
@@ -29,6 +30,7 @@ from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.sources.source_file import Range
 from sftkit.sources.work_units import ScannedFile
+from sftkit.tokenization.masking.train_on import TRAIN_ON
 
 ROW_SEMANTICS = 2
 """Raised whenever the same input would give other rows than before."""
@@ -72,6 +74,7 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
     """Hash everything that decides what rows of a data set become: the part of a unit key that is not their bytes."""
     handlers = build_handlers(dataset, 0)
     sees_limits = any(each.sees_tokenizer_limits() for each in handlers)
+    train_on_plugin = TRAIN_ON.identity(options.train_on)
     return _sha256(
         {
             "row_semantics": ROW_SEMANTICS,
@@ -82,6 +85,7 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
             "options": {key: to_plain_data(getattr(options, key)) for key in ROW_OPTIONS},
             "overflow": options.overflow if options.max_seq_length is not None else None,
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
+            **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),
         }
     )
 

@@ -27,12 +27,11 @@ from sftkit.tokenization.masking import labels
 from sftkit.tokenization.masking.labels import response_spans
 from sftkit.tokenization.masking.reasoning import answer_start
 from sftkit.tokenization.masking.supervision import (
-    ALL,
-    LAST_ASSISTANT,
     Supervision,
     have_train_flags,
     untrained_messages,
 )
+from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turn_finder import TurnFinder, inference_prompts
 from sftkit.tokenization.probing.content_format import ContentFormatAdapter
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
@@ -327,8 +326,7 @@ class ChatTokenizer:
         """The spans of the responses in a text; none when it has no response."""
         eos = self.tokenizer.eos_token
         spans = response_spans(text, response_template, instruction_template, eos if isinstance(eos, str) else None)
-        if self._train_on == LAST_ASSISTANT:
-            spans = spans[-1:]
+        spans = self._supervision.trained_responses(text, spans)
         if self._supervision.reasoning_masked:
             return list(self._answers(text, spans))
         return spans

@@ -16,7 +16,7 @@ from sftkit.tokenization.conversations import (
     text_after_reasoning,
     text_of,
 )
-from sftkit.tokenization.masking.supervision import Turn
+from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.masking.turn_end import TurnEnd
 from sftkit.tokenization.masking.turn_start import TurnStart
 from sftkit.tokenization.probing.message_spans import MessageSpans
@@ -45,7 +45,7 @@ def check_conversation_size(messages: Sequence[Message]) -> None:
 
 def find_turns_by_prefix(
     renderer: Renderer, conversation: Conversation, opening: TurnStart | None, closing: TurnEnd
-) -> tuple[str, list[Turn]]:
+) -> tuple[str, list[AssistantTurn]]:
     """The text of a conversation, and each turn between the rendering of what comes before it and the rendering that
     ends with it. Both must be beginnings of the whole text.
 
@@ -54,15 +54,15 @@ def find_turns_by_prefix(
     """
     messages = conversation.message_list
     text = renderer.render(conversation)
-    turns: list[Turn] = []
+    turns: list[AssistantTurn] = []
     for place in assistant_indices(messages):
         start = _end_of_prompt(renderer, conversation, place, text, opening)
         through = renderer.render(conversation.first_messages(place + 1))
         if not text.startswith(through):
             raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
         check_content_in_turn(text, start, len(through), messages[place])
-        turns.append((place, start, closing.find(text, start, len(through), messages[place])))
-    if any(start < end for (_, _, end), (_, start, _) in pairwise(turns)):
+        turns.append(AssistantTurn(place, start, closing.find(text, start, len(through), messages[place])))
+    if any(second.start < first.end for first, second in pairwise(turns)):
         raise RowError("assistant turns overlap in the rendered text; cannot prove their masks")
     return text, turns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sftkit.tokenization.conversations import USUAL_ROLES, Message
-from sftkit.tokenization.masking.supervision import Turn
+from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.masking.turn_end import TurnEnd
 from sftkit.tokenization.masking.turn_start import TurnStart
 from sftkit.tokenization.templates.template_marks import MARK_END, MARK_START
@@ -13,7 +13,7 @@ from sftkit.tokenization.templates.template_marks import MARK_END, MARK_START
 
 def find_simple_turns(
     rendered: str, loop: str, messages: Sequence[Message], opening: TurnStart, closing: TurnEnd
-) -> tuple[str, list[Turn]] | None:
+) -> tuple[str, list[AssistantTurn]] | None:
     """The text of a marked rendering and its assistant turns; None when anything is not plain, and is to be looked at.
 
     Plain is: the loop was run once for each message, and nothing else wrote; every turn begins with the generation
@@ -33,7 +33,7 @@ def find_simple_turns(
     pieces[-1], _, after = pieces[-1].partition(f"{MARK_START}/{loop}{MARK_END}")
     prompt, (tail, stop) = opening.text, closing.plain
     front, back = len(prompt), len(tail) - stop
-    turns: list[Turn] = []
+    turns: list[AssistantTurn] = []
     position = len(before)
     for place, message in enumerate(messages):
         piece, role = pieces[place], message.get("role")
@@ -48,7 +48,7 @@ def find_simple_turns(
                 or not piece.endswith(f"{content}{tail}", front)
             ):
                 return None
-            turns.append((place, position + front, end - back))
+            turns.append(AssistantTurn(place, position + front, end - back))
         elif (turns and end == position) or type(role) is not str or role not in USUAL_ROLES:
             return None
         position = end

@@ -1,121 +1,158 @@
-"""Which of the turns that a conversation has carry a loss: what the config and the messages themselves say."""
+"""Selects what of the assistant turns carries a loss, by the config (`train_on`, `reasoning`) and by message flags."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
+from typing import NamedTuple
 
 from sftkit.core.message_fields import LOSS_FLAGS, TRAIN_FLAG
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, assistant_indices
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.reasoning import answer_start
+from sftkit.tokenization.masking.train_on import ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn
 
-ALL, LAST_ASSISTANT = "all", "last_assistant"
+_FLAGS = frozenset(LOSS_FLAGS)
 
 
-Turn = tuple[int, int, int]
-"""The place of an assistant's message, and the part of it that the model produces: characters [start, end) of the
-rendered text."""
+class AssistantTurn(NamedTuple):
+    """The part of an assistant message that the model produces: characters [start, end) of the rendered text."""
+
+    message: int
+    """Index of the message."""
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """What of a conversation carries a loss.
+    """Selects the trained spans of a conversation.
 
-    train_on: `assistant`, `last_assistant` or `all`. reasoning_masked: the reasoning of the turns is left out.
+    Raises:
+        ConfigError: `train_on` is the name of a plugin that cannot be loaded.
     """
 
-    train_on: str = "assistant"
+    train_on: str = ASSISTANT
+    """A key of `TRAIN_ON`. `all` is left to the callers, since it also trains text outside of turns."""
     reasoning_masked: bool = False
+    """Whether the reasoning of turns carries no loss."""
+
+    def __post_init__(self) -> None:
+        """Load the plugin, if `train_on` names one."""
+        _ = self._strategy
+
+    @cached_property
+    def _strategy(self) -> TrainOn:
+        return TRAIN_ON[self.train_on]
 
     @property
     def needs_turn_owners(self) -> bool:
-        """Whether it matters which message a trained span belongs to."""
-        return self.train_on == LAST_ASSISTANT or self.reasoning_masked
+        """Whether the result depends on which message a span belongs to."""
+        return self.train_on != ASSISTANT or self.reasoning_masked
 
-    def spans(self, text: str, turns: Sequence[Turn], messages: Sequence[Message]) -> list[Span]:
-        """The spans of the turns that carry a loss.
+    def spans(self, text: str, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> list[Span]:
+        """Return the trained spans of the turns found in a rendered text.
 
         Raises:
-            RowError: a message's flag is neither yes nor no, or where the reasoning of a turn ends cannot be told.
+            RowError: a loss flag is invalid, the end of the reasoning of a turn is unknown, or `train_on` refused.
         """
-        flagged = have_train_flags(messages)
-        if not self.needs_turn_owners and not flagged:
-            return [(start, end) for _, start, end in turns]
-        chosen = turns
-        if self.train_on == LAST_ASSISTANT and turns:
-            chosen = [turn for turn in turns if turn[0] == turns[-1][0]]
-        if flagged:
-            left_out = untrained_messages(messages)
-            chosen = [turn for turn in chosen if turn[0] not in left_out]
+        has_flags = have_train_flags(messages)
+        if not self.needs_turn_owners and not has_flags:
+            return [(turn.start, turn.end) for turn in turns]
+        trained = self._choose(messages, list(dict.fromkeys(turn.message for turn in turns)))
+        if has_flags:
+            trained -= untrained_messages(messages)
+        chosen = [turn for turn in turns if turn.message in trained]
         if self.reasoning_masked:
-            return [(reasoned, turn[2]) for turn in chosen for _, reasoned in [reasoning_span(text, turn, messages)]]
-        return [(start, end) for _, start, end in chosen]
+            return [(reasoning_span(text, turn, messages)[1], turn.end) for turn in chosen]
+        return [(turn.start, turn.end) for turn in chosen]
 
     def trained_turns(self, messages: Sequence[Message]) -> list[int]:
-        """Places of the assistant's messages that carry a loss.
+        """Return the indices of the assistant messages that carry a loss.
 
         Raises:
-            RowError: there is no assistant turn, or a flag is neither yes nor no.
+            RowError: there is no assistant message, a loss flag is invalid, or `train_on` refused.
         """
-        places = assistant_indices(messages)
-        left_out = untrained_messages(messages)
-        return [
-            place for place in (places[-1:] if self.train_on == LAST_ASSISTANT else places) if place not in left_out
-        ]
+        indices = assistant_indices(messages)
+        trained = self._choose(messages, indices) - untrained_messages(messages)
+        return [index for index in indices if index in trained]
+
+    def trained_responses(self, text: str, responses: Sequence[Span]) -> list[Span]:
+        """Return the trained ones of the responses in a text; each counts as an assistant message with its text.
+
+        Raises:
+            RowError: `train_on` refused.
+        """
+        if self._strategy is every_turn:
+            return list(responses)
+        messages = [{"role": "assistant", "content": text[start:end]} for start, end in responses]
+        trained = self._choose(messages, range(len(messages)))
+        return [span for index, span in enumerate(responses) if index in trained]
+
+    def _choose(self, messages: Sequence[Message], turns: Sequence[int]) -> frozenset[int]:
+        return choose_turns(self.train_on, self._strategy, messages, turns)
 
 
-def reasoning_span(text: str, turn: Turn, messages: Sequence[Message]) -> Span:
-    """The reasoning that a turn begins with, and what closes it; empty where there is none.
+def reasoning_span(text: str, turn: AssistantTurn, messages: Sequence[Message]) -> Span:
+    """Return the reasoning at the start of a turn with its closing tag; an empty span if the turn has none.
 
     Raises:
-        RowError: where it ends cannot be told.
+        RowError: the end of the reasoning is unknown.
     """
-    place, start, end = turn
     try:
-        return start, answer_start(text, start, end, messages[place])
+        return turn.start, answer_start(text, turn.start, turn.end, messages[turn.message])
     except RowError as error:
-        raise RowError(f"message {place}: {error}") from None
+        raise RowError(f"message {turn.message}: {error}") from None
 
 
-def spans_outside(spans: Iterable[Span], length: int) -> list[Span]:
-    """What of a text of so many characters lies in none of some spans."""
-    left: list[Span] = []
+def complement(spans: Iterable[Span], length: int) -> list[Span]:
+    """Return the spans of a text of `length` characters that lie outside of the given spans.
+
+    Example:
+        >>> complement([(5, 7), (0, 2)], 9)
+        [(2, 5), (7, 9)]
+    """
+    gaps: list[Span] = []
     edge = 0
     for start, end in sorted(spans):
         if edge < start:
-            left.append((edge, start))
+            gaps.append((edge, start))
         edge = max(edge, end)
-    return [*left, (edge, length)] if edge < length else left
+    return [*gaps, (edge, length)] if edge < length else gaps
 
 
 def have_train_flags(messages: Sequence[Message]) -> bool:
-    """Whether any message says of itself whether it is trained."""
-    names = chain.from_iterable(messages)
-    return not frozenset(LOSS_FLAGS).isdisjoint(names)
+    """Return whether any message has a field that may exclude it from the loss."""
+    return not _FLAGS.isdisjoint(chain.from_iterable(messages))
 
 
 def untrained_messages(messages: Sequence[Message]) -> frozenset[int]:
-    """Places of the messages that say that they carry no loss. Every flag is looked at, also of messages that carry
-    none anyway: one that cannot be understood is a mistake in the data.
+    """Return the indices of the messages that exclude themselves from the loss.
+
+    The flags of all messages are checked, also where they have no effect: an invalid flag is a mistake in the data.
 
     Raises:
         RowError: as `is_trained`.
     """
-    return frozenset(place for place, message in enumerate(messages) if not is_trained(message, place))
+    return frozenset(index for index, message in enumerate(messages) if not is_trained(message, index))
 
 
-def is_trained(message: Message, place: int) -> bool:
-    """What a message says of itself with `train: false`, `weight: 0` or `loss_weight: 0`; null says nothing.
+def is_trained(message: Message, index: int) -> bool:
+    """Return False for `train: false`, `weight: 0` and `loss_weight: 0`; a null flag is ignored.
 
     Raises:
-        RowError: `train` is not true or false, a weight not 0 or 1.
+        RowError: `train` is not true or false, or a weight is not 0 or 1.
+
+    Example:
+        >>> is_trained({"role": "assistant", "content": "yes", "weight": 0}, 1)
+        False
     """
     flags = {key: message[key] for key in LOSS_FLAGS if message.get(key) is not None}
     for key, value in flags.items():
         if value not in (0, 1):
-            wanted = "true or false" if key == TRAIN_FLAG else "0 or 1"
-            raise RowError(f"{key!r} of message {place} must be {wanted}, not {value!r}")
+            expected = "true or false" if key == TRAIN_FLAG else "0 or 1"
+            raise RowError(f"{key!r} of message {index} must be {expected}, not {value!r}")
     return all(flags.values())

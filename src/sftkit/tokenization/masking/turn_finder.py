@@ -28,14 +28,14 @@ from sftkit.tokenization.masking.prefix_turns import (
 )
 from sftkit.tokenization.masking.simple_turns import find_simple_turns
 from sftkit.tokenization.masking.supervision import (
-    ALL,
+    AssistantTurn,
     Supervision,
-    Turn,
+    complement,
     have_train_flags,
     reasoning_span,
-    spans_outside,
     untrained_messages,
 )
+from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turn_end import TurnEnd
 from sftkit.tokenization.masking.turn_start import TurnStart, learn_turn_start, starts_with_reasoning_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
@@ -86,7 +86,7 @@ class TurnFinder:
         text, turns = self._turns(conversation)
         return text, self._supervision.spans(text, turns, messages)
 
-    def _turns(self, conversation: Conversation) -> tuple[str, list[Turn]]:
+    def _turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
         """The text of a conversation, and what the model produces of it."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
@@ -112,7 +112,7 @@ class TurnFinder:
             left_out += [reasoning_span(text, turn, messages) for turn in turns]
         if text is None:
             text = self._renderer.render(conversation)
-        return text, spans_outside(left_out, len(text))
+        return text, complement(left_out, len(text))
 
     def _stretches(self, conversation: Conversation, places: Sequence[int]) -> tuple[str, MessageSpans]:
         """The text of a conversation, and where in it some of its messages are.
@@ -129,21 +129,25 @@ class TurnFinder:
                 return text, stretches
         raise RowError("the template does not show which text each message was rendered to; cannot tell them apart")
 
-    def _by_generation(self, conversation: Conversation, marked: MarkedTemplate, source: str) -> tuple[str, list[Turn]]:
+    def _by_generation(
+        self, conversation: Conversation, marked: MarkedTemplate, source: str
+    ) -> tuple[str, list[AssistantTurn]]:
         """The template's own `{% generation %}` blocks, each with the message it belongs to where that matters."""
         text, blocks = split_marks(self._renderer.render_marked(conversation, marked))
         spans = [(block.start, block.end) for block in blocks if block.end > block.start]
         if not self._supervision.needs_turn_owners and not have_train_flags(conversation.message_list):
-            return text, [(0, start, end) for start, end in spans]
+            return text, [AssistantTurn(0, start, end) for start, end in spans]
         places = assistant_indices(conversation.message_list)
         try:
             _, stretches = self._stretches(conversation, places)
         except RowError:
             if len(blocks) != len(places):
                 raise
-            return text, [(place, block.start, block.end) for place, block in zip(places, blocks, strict=True)]
+            return text, [
+                AssistantTurn(place, block.start, block.end) for place, block in zip(places, blocks, strict=True)
+            ]
         owners = [
-            (place, start, end)
+            AssistantTurn(place, start, end)
             for start, end in ((block.start, block.end) for block in blocks)
             for place, (first, last) in stretches.items()
             if first <= start and end <= last
@@ -152,7 +156,9 @@ class TurnFinder:
             raise RowError("a {% generation %} block spans several messages; cannot tell them apart")
         return text, owners
 
-    def _by_marks(self, conversation: Conversation, marked: MarkedTemplate, source: str) -> tuple[str, list[Turn]]:
+    def _by_marks(
+        self, conversation: Conversation, marked: MarkedTemplate, source: str
+    ) -> tuple[str, list[AssistantTurn]]:
         """Find each turn by the marks of the template's own loop over the messages."""
         messages = conversation.message_list
         opening, closing = self._learn(marked, source, conversation)
@@ -166,7 +172,7 @@ class TurnFinder:
         text, stretches = find_message_spans(rendered, marked, messages, places)
         if stretches is None or opening is None:
             return find_turns_by_prefix(self._renderer, conversation, opening, closing)
-        turns: list[Turn] = []
+        turns: list[AssistantTurn] = []
         for place in places:
             message = messages[place]
             if place not in stretches:  # the template wrote nothing for it: so there is nothing to learn
@@ -184,7 +190,7 @@ class TurnFinder:
                 if place in self._supervision.trained_turns(messages):
                     raise
                 continue  # it carries no loss, so nothing need be proven
-            turns.append((place, produced, stop))
+            turns.append(AssistantTurn(place, produced, stop))
         return text, turns
 
     def _produced(

@@ -303,8 +303,8 @@ class _Check:
     def _macros_see_nothing_outside(self) -> None:
         """A macro sees outer variables as they are when it is called in Jinja2, when it is declared in minijinja."""
         n = self._nodes
-        spans_outside = [node for node in self._tree.body if not isinstance(node, n.Macro)]
-        assigned = {name.name for node in spans_outside for name in _walk(node) if _is_assigned(name, n)}
+        outside = [node for node in self._tree.body if not isinstance(node, n.Macro)]
+        assigned = {name.name for node in outside for name in _walk(node) if _is_assigned(name, n)}
         for macro in (node for node in self._tree.body if isinstance(node, n.Macro)):
             inside = list(_walk(macro))
             own = {argument.name for argument in macro.args} | {x.name for x in inside if _is_assigned(x, n)}
