@@ -1,4 +1,4 @@
-"""The bundled sample is what its scripts make, its rows are sound, its tokenizer does what it says."""
+"""The bundled sample: its scripts reproduce it, its rows and answers are correct, its tokenizer works as documented."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHAT_FILES = ("conversations.jsonl", "validation.jsonl")
 
 
 def load_script(name: str) -> ModuleType:
-    """Imports a file of scripts/, which is no package and is not installed."""
+    """Import a file of scripts/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -38,7 +38,7 @@ def read_rows(name: str) -> list[dict[str, Any]]:
 
 
 def exchanges(topic: str) -> Iterator[tuple[str, str]]:
-    """Every question of the topic with its answer, from all three files."""
+    """Every question of a topic with its answer, from all three files."""
     for row in [*read_rows("conversations.jsonl"), *read_rows("validation.jsonl")]:
         contents = [message["content"] for message in row["messages"] if message["role"] != "system"]
         if row["topic"] == topic:
@@ -53,7 +53,7 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(SAMPLE / "model")
 
 
-# --- The files are what the scripts make --------------------------------------------------------------
+# --- The scripts reproduce the files ------------------------------------------------------------------
 
 
 def test_make_sample_writes_the_bundled_files_byte_for_byte(tmp_path: Path) -> None:
@@ -77,17 +77,17 @@ def test_generated_conversations_do_not_depend_on_their_count() -> None:
     assert list(generate(20, seed=1)) != list(generate(20, seed=2))
 
 
-def test_generated_conversations_have_the_turns_asked_for_and_hardly_repeat() -> None:
+def test_generated_conversations_have_the_requested_turns_and_do_not_repeat() -> None:
     rows = list(load_script("make_sample").generate_conversations(3000, seed=5, turns=(4, 10)))
     turns = [sum(message["role"] == "user" for message in row["messages"]) for row in rows]
     assert (min(turns), max(turns)) == (4, 10)
     assert len({json.dumps(row["messages"]) for row in rows}) == 3000
 
 
-# --- The rows are sound -------------------------------------------------------------------------------
+# --- The rows are well-formed --------------------------------------------------------------------------
 
 
-def test_the_sample_is_as_large_as_it_should_be() -> None:
+def test_the_sample_has_the_documented_size() -> None:
     counts = {name: len(read_rows(name)) for name in (*CHAT_FILES, "pairs.jsonl")}
     assert counts == {"conversations.jsonl": 320, "validation.jsonl": 40, "pairs.jsonl": 280}
     assert sum((SAMPLE / name).stat().st_size for name in counts) < 400_000
@@ -129,7 +129,7 @@ def test_both_chat_files_cover_the_same_eleven_topics() -> None:
 
 def test_no_validation_conversation_occurs_in_train() -> None:
     def dialogues(name: str) -> set[str]:
-        """The conversations without their system prompts: another prompt makes no new conversation."""
+        """The conversations without their system prompts."""
         rows = (row["messages"] for row in read_rows(name))
         return {json.dumps([each for each in row if each["role"] != "system"]) for row in rows}
 
@@ -137,7 +137,7 @@ def test_no_validation_conversation_occurs_in_train() -> None:
     assert not dialogues("validation.jsonl") & dialogues("conversations.jsonl")
 
 
-# --- The answers are right ----------------------------------------------------------------------------
+# --- The answers are correct --------------------------------------------------------------------------
 
 OPERATIONS = {
     "+": lambda a, b: a + b,
@@ -157,8 +157,7 @@ def test_every_equation_of_the_arithmetic_answers_holds() -> None:
     assert {sign for _, sign, _, _ in equations} == set(OPERATIONS)
 
 
-def test_the_arithmetic_answers_answer_their_questions() -> None:
-    """A bare expression in the question is the expression in the answer."""
+def test_arithmetic_answers_repeat_the_expression_of_the_question() -> None:
     asked = [
         (expression[0], answer)
         for question, answer in exchanges("arithmetic")
@@ -177,7 +176,7 @@ def test_every_receipt_adds_up() -> None:
         assert sum(prices) == total, receipt
 
 
-def test_every_weekday_is_right() -> None:
+def test_every_weekday_is_correct() -> None:
     answers = "\n".join(answer for _, answer in exchanges("calendar"))
     found = re.findall(r"(\d+) (\w+) (\d{4}) is a (\w+)\.", answers)
     months = [date(2000, number, 1).strftime("%B") for number in range(1, 13)]
@@ -186,7 +185,7 @@ def test_every_weekday_is_right() -> None:
     assert len(found) > 10
 
 
-def test_the_commands_for_sftkit_use_options_of_sftkit() -> None:
+def test_answers_about_sftkit_use_existing_options() -> None:
     options = {match for _, answer in exchanges("sftkit") for match in re.findall(r"--(\w+)", answer)}
     assert options == {
         "data_config_path",
@@ -227,7 +226,7 @@ def test_digits_are_single_tokens_and_offsets_cover_the_text(tokenizer: Any) -> 
     assert encoded.offset_mapping == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 7), (7, 12)]
 
 
-def test_nothing_is_added_around_the_text(tokenizer: Any) -> None:
+def test_no_special_tokens_are_added_around_a_text(tokenizer: Any) -> None:
     assert tokenizer("even").input_ids == tokenizer("even", add_special_tokens=False).input_ids
 
 
@@ -271,13 +270,13 @@ def test_chat_template_renders_tools_and_their_calls(tokenizer: Any) -> None:
     )
 
 
-def test_chat_template_refuses_content_it_would_drop(tokenizer: Any) -> None:
+def test_chat_template_rejects_content_that_it_would_drop(tokenizer: Any) -> None:
     messages = [{"role": "user", "content": [{"type": "image", "url": "x.png"}]}]
     with pytest.raises(Exception, match="must be a text"):
         tokenizer.apply_chat_template(messages, tokenize=False)
 
 
-def test_model_config_fits_the_tokenizer(tokenizer: Any) -> None:
+def test_model_config_matches_the_tokenizer(tokenizer: Any) -> None:
     config = AutoConfig.from_pretrained(SAMPLE / "model")
     assert config.architectures == ["LlamaForCausalLM"]
     assert config.vocab_size == len(tokenizer)
@@ -285,7 +284,7 @@ def test_model_config_fits_the_tokenizer(tokenizer: Any) -> None:
     assert config.max_position_embeddings == tokenizer.model_max_length == 2048
 
 
-def test_data_config_names_the_bundled_files() -> None:
+def test_data_config_refers_to_the_bundled_files() -> None:
     config = yaml.safe_load((SAMPLE / "data_config.yaml").read_text(encoding="utf-8"))
     assert [each["name"] for each in config["datasets"]] == ["conversations", "pairs", "held_out"]
     for dataset in config["datasets"]:
