@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers.utils import logging as transformers_logging
 
 import sftkit
 from reliability.material import sftkit as command
@@ -141,7 +142,7 @@ def test_text_of_python_values_is_literal(pairs: Path) -> None:
             [
                 "unknown key 'outptu_dir' (did you mean 'output_dir'?)",
                 "max_seq_length must be a whole number, not 'many'",
-                "missing key 'output_dir': Directory the shards are written to.",
+                "missing key 'output_dir': ",
             ],
         ),
         ({"output_dir": "x", "dataprocessor": {"sed": 1}}, ["unknown key 'dataprocessor.sed' (did you mean 'seed'?)"]),
@@ -243,19 +244,19 @@ def state() -> tuple[Any, ...]:
     signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     names = ("", "sftkit", "transformers")
     logs = [(logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in names]
-    return (signals, logs, logging.getLogger("sftkit").propagate, Path.cwd())
+    bars = transformers_logging.is_progress_bar_enabled()
+    return (signals, logs, logging.getLogger("sftkit").propagate, bars, Path.cwd())
 
 
 def test_nothing_is_printed_and_signals_and_logging_stay_as_they_were(
     pairs: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import transformers
-
-    assert transformers.logging
+    transformers_logging.enable_progress_bar()
     before = state()
     make(pairs)
     sftkit.inspect_shards(pairs.parent / "shards", audit=True)
-    sftkit.train(**TINY, training_data_path=pairs.parent / "shards", output_dir=pairs.parent / "model")
+    model = pairs.parent / "model"
+    sftkit.train(**TINY, training_data_path=pairs.parent / "shards", output_dir=model, log_level="info")
     assert capfd.readouterr().out == ""
     assert state() == before
 

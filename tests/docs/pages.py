@@ -42,7 +42,7 @@ class Block:
     language: str
     text: str
     is_output: bool
-    """Whether it directly follows a console block, and so shows its output."""
+    """Whether it directly follows a console or Python block, and so shows its output."""
 
     @property
     def first_line(self) -> str:
@@ -70,18 +70,18 @@ class Block:
 
 def blocks_of(page: Path) -> Iterator[Block]:
     fence, language, start, lines = "", "", 0, []
-    after_console = False
+    after_run = False
     for number, line in enumerate(page.read_text(encoding="utf-8").split("\n"), start=1):
         match = _FENCE.match(line)
         if not fence and match:
             fence, language, start, lines = match[1], match[2], number, []
         elif fence and line == fence:
-            yield Block(page.name, start, language, "\n".join(lines), after_console and language == "text")
-            fence, after_console = "", language == "console"
+            yield Block(page.name, start, language, "\n".join(lines), after_run and language == "text")
+            fence, after_run = "", language in ("console", "python")
         elif fence:
             lines.append(line)
         elif line:
-            after_console = False
+            after_run = False
 
 
 def anchors_of(page: Path) -> set[str]:

@@ -7,6 +7,7 @@ file name is saved under that name. Blocks that begin with a line of `SKIPPED` a
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +31,9 @@ from support import write_jsonl
 from .pages import PAGES, ROOT, Block, blocks_of
 
 SAMPLE = ROOT / "src" / "sftkit" / "sample"
-RUN_PAGES = [page for page in PAGES if any(block.language in ("console", "yaml") for block in blocks_of(page))]
+RUN_PAGES = [
+    page for page in PAGES if any(block.language in ("console", "yaml", "python") for block in blocks_of(page))
+]
 SLOW_PAGES = {"launching.md", "scaling.md"}
 """They start other processes: launchers and a Ray cluster."""
 
@@ -78,7 +82,9 @@ def test_the_blocks_of_a_page_work(page: Path, working_directory: Path) -> None:
             (working_directory / block.file_name).write_text(block.text, encoding="utf-8")
             validate(block)
         elif block.language == "python":
-            exec(compile(block.text, block.place, "exec"), names)
+            with redirect_stdout(io.StringIO()) as printed:
+                exec(compile(block.text, block.place, "exec"), names)
+            output = printed.getvalue()
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(working_directory):
             del sys.modules[name]

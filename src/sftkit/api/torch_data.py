@@ -33,11 +33,11 @@ _ANY_ID = 1 << 31  # more than an int32 holds
 
 
 class ShardDataset(Dataset[TokenSequences]):
-    """The rows of one split for torch's DataLoader and transformers' Trainer; collate them with `collator_for`.
+    """The rows of one split, for torch's DataLoader and transformers' Trainer; collate them with `collator_for`.
 
-    An item is the sequences of one row: one, or those of a pack. As in `sftkit train`, what carries no loss is left
-    out. Row groups are read when they are needed, and kept up to `held_tokens`: a random order is fast where the split
-    fits, and reads much more than it uses where it does not; `sftkit train` has no such limit.
+    An item holds the sequences of one row: one, or those of a pack. As in `sftkit train`, sequences without a loss are
+    left out. Row groups are read when they are needed and kept in memory, up to `max_cached_tokens`. A random order is
+    slow in a split that is larger: almost every row is read from disk with its whole row group.
 
     Example:
         >>> import sftkit
@@ -56,17 +56,19 @@ class ShardDataset(Dataset[TokenSequences]):
         *,
         max_seq_length: int | None = None,
         overflow: str = "truncate",
-        held_tokens: int = 64 << 20,
+        max_cached_tokens: int = 64 << 20,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Open a split. Its rows are read at once where nothing vouches that each of them carries a loss.
+        """Open a split.
+
+        Its rows are read once to find those without a loss, unless the manifest's audit says that there are none.
 
         Args:
             location: a directory of shards or one Parquet file with `input_ids` and `labels`; a path or a URL.
             split: `train` or `validation`.
             max_seq_length: longest sequence, in tokens; None for any length.
-            overflow: what becomes of a longer one: `truncate`, `drop` or `error`.
-            held_tokens: tokens that are kept in memory, 8 bytes each.
+            overflow: what to do with a longer one: `truncate`, `drop` or `error`.
+            max_cached_tokens: tokens of row groups that stay in memory, 8 bytes each.
             storage_options: options of the file system behind a URL, as in a config.
 
         Raises:
@@ -77,7 +79,7 @@ class ShardDataset(Dataset[TokenSequences]):
         shards = open_shards(os.fspath(location), storage_options)
         check_footers(shards)
         limit = None if max_seq_length is None else RowLimit(max_seq_length, overflow)
-        self._rows = open_split(shards, split, _ANY_ID, limit, held_tokens)
+        self._rows = open_split(shards, split, _ANY_ID, limit, max_cached_tokens)
         groups = range(len(self._rows.locations))
         if limit is not None or not _all_carry_a_loss(shards.manifest):
             for group in groups:
@@ -102,15 +104,16 @@ class ShardDataset(Dataset[TokenSequences]):
 
 
 def collator_for(model: PreTrainedModel, *, trim_head: bool = False) -> FlatCollator | PaddingCollator:
-    """Choose how batches of a `ShardDataset` are laid out for a model: without padding wherever it can do that.
+    """Choose the collator for batches of a `ShardDataset`: without padding if the model supports it.
 
-    The model is tried on a few tokens, on its device and with its weights: where it keeps concatenated sequences apart
-    the result is a `FlatCollator` (with `cu_seq_lens` for flash attention), else a `PaddingCollator`.
+    Runs the model on a few tokens, on its device. If it keeps concatenated sequences apart, the result is a
+    `FlatCollator` (with `cu_seq_lens` for flash attention), otherwise a `PaddingCollator`.
 
     Args:
         model: a causal language model of transformers.
-        trim_head: let the output head run only where a token is trained, where the model can; its labels are then
-            those of `logits_to_keep`, and a loss of your own has to know that.
+        trim_head: run the output head only at positions that predict a trained token, if the model supports it. The
+            batch then has `logits_to_keep`, and its labels are those of these positions. Leave it off if you compute
+            the loss yourself.
 
     Example:
         >>> import sftkit
@@ -129,7 +132,7 @@ def collator_for(model: PreTrainedModel, *, trim_head: bool = False) -> FlatColl
 
 
 def _all_carry_a_loss(manifest: Manifest | None) -> bool:
-    """Whether the audit of `preprocess` found a loss in every row, and no row was cut after it."""
+    """Whether every row has a loss, according to the audit of `preprocess`; rows that were cut later may have none."""
     if manifest is None or manifest.audit is None or manifest.config.get("packing") == "wrapped":
         return False
     return not {NO_TRAINED_TOKEN, FIRST_TOKEN_TRAINED} & {finding.rule for finding in manifest.audit.findings}

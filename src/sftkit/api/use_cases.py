@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -221,5 +222,19 @@ def train(
         shards = find_or_build_shards(settings, progress if is_main and progress is not None else SilentProgress())
     from sftkit.training.run import train as run_training
 
-    with report_lost_processes():
+    with report_lost_processes(), _restored_transformers_logging():
         return run_training(settings, arguments, shards, listener)
+
+
+@contextmanager
+def _restored_transformers_logging() -> Iterator[None]:
+    """Restore the verbosity and the progress bars of transformers, which a run sets for itself."""
+    from transformers.utils import logging
+
+    verbosity, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
