@@ -18,7 +18,9 @@ from typing import TypeVar
 import numpy as np
 
 from sftkit.core.rows import Ids
-from sftkit.ordering.packing import Packs, pack_bfd, pack_wrapped
+from sftkit.ordering.best_fit import pack_bfd
+from sftkit.ordering.packing_strategy import Packs
+from sftkit.ordering.wrapped import pack_wrapped
 
 T = TypeVar("T")
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.ordering.packing import Packs, pack_bfd, pack_wrapped
+from sftkit.ordering.best_fit import pack_bfd
+from sftkit.ordering.packing_strategy import Packs
+from sftkit.ordering.wrapped import pack_wrapped
 
 
 def naive_rooms(lengths: list[int], capacity: int) -> list[int]:

@@ -23,6 +23,9 @@ RESERVED_VARIABLES = frozenset(
 )
 """Names that `chat_template_kwargs` must not contain: they are arguments of transformers' `apply_chat_template`."""
 
+NO_PACKING = "none"
+"""The value of `packing` for rows that are not packed."""
+
 RUN_PANEL = "Run"
 _DATA = "Data"
 _TOKENIZER = "Tokenizer"
@@ -232,10 +235,10 @@ class DataOptions:
         "so that it stays text, drop the row, or quarantine the row (error).",
     )
     packing: str = option(
-        "none",
-        choices=("none", "bfd", "wrapped"),
+        NO_PACKING,
+        choices=(NO_PACKING, "bfd", "wrapped"),
         plugins="packing",
-        words=boolean_spellings(true="bfd", false="none"),
+        words=boolean_spellings(true="bfd", false=NO_PACKING),
         panel=_ROWS,
         help="How rows share a sequence. bfd: fill packs with whole rows (best-fit decreasing); wrapped: concatenate "
         "rows and cut them at pack_length. `false` means none, `true` means bfd.",

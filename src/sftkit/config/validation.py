@@ -11,7 +11,7 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
-from sftkit.config.schema import RESERVED_VARIABLES, DataOptions, DatasetConfig
+from sftkit.config.schema import NO_PACKING, RESERVED_VARIABLES, DataOptions, DatasetConfig
 from sftkit.errors import ConfigError
 
 WEIGHT_TOLERANCE = 1e-6
@@ -121,9 +121,9 @@ def _template_problems(config: DataOptions) -> Iterator[str]:
 
 
 def _packing_problems(config: DataOptions) -> Iterator[str]:
-    if config.packing == "none" and config.pack_length is not None:
+    if config.packing == NO_PACKING and config.pack_length is not None:
         yield "pack_length is given without packing; set packing=bfd or packing=wrapped"
-    if config.packing != "none" and config.pack_length is None and config.max_seq_length is None:
+    if config.packing != NO_PACKING and config.pack_length is None and config.max_seq_length is None:
         yield f"packing={config.packing} needs a length; set pack_length or max_seq_length"
 
 

@@ -11,14 +11,16 @@ Finding plugins reads the metadata of installed packages and imports nothing; a 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from sftkit.core.error_text import single_line
@@ -113,6 +115,17 @@ def plugin_packages() -> dict[str, str]:
     groups = [group for group in points.groups if group.startswith(_PREFIX)]
     found = (point.dist for group in groups for point in points.select(group=group))
     return {package.name: package.version for package in found if package is not None}
+
+
+def find_built_in(package: ModuleType, base: type[Any]) -> dict[str, Any]:
+    """Find the subclasses of `base` in the modules of a package, by their class attribute `registered_as`."""
+    found: dict[str, Any] = {}
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for member in vars(importlib.import_module(module.name)).values():
+            name = getattr(member, "registered_as", "") if inspect.isclass(member) and issubclass(member, base) else ""
+            if name:
+                found[name] = member
+    return dict(sorted(found.items()))
 
 
 class Registry(Mapping[str, T]):

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from sftkit import __version__
 from sftkit.core.error_text import single_line
+from sftkit.core.plugins import plugin_packages
 from sftkit.errors import ConfigError, SftkitError, SourceError
 from sftkit.execution.runner import WorkerError
 
@@ -184,9 +185,9 @@ def _ray() -> Any:
 
 
 def _versions() -> dict[str, str]:
-    """Of all that decides the bytes of shards."""
+    """The versions of everything that decides the bytes of shards, plugins included."""
     own = {"sftkit": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
-    return own | {name: version(name) for name in _PACKAGES}
+    return own | {name: version(name) for name in _PACKAGES} | plugin_packages()
 
 
 def _work(sent: _Sent, task: bytes, versions: dict[str, str], folder: str) -> bytes:
@@ -229,7 +230,11 @@ def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
         VersionsError: its packages are others than those of the machine that sends the tasks.
     """
     here = _versions()
-    others = [f"{name} {here[name]} (here: {said})" for name, said in versions if here[name] != said]
+    others = [
+        f"{name} {here.get(name, '(missing)')} (here: {expected})"
+        for name, expected in versions
+        if here.get(name) != expected
+    ]
     if others:
         raise VersionMismatchError(
             f"the node {platform.node()} has {', '.join(others)}: the shards would have other bytes; install the same "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES
 from sftkit.config.binding import Problem, bind_config, describe_value, field_types
 from sftkit.config.fields import did_you_mean
 from sftkit.config.schema import DatasetConfig, HandlerConfig
-from sftkit.core.plugins import Registry
+from sftkit.core.plugins import Registry, find_built_in
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch
@@ -31,16 +29,6 @@ ALL_COLUMNS = "all"
 _IGNORED_ARGUMENTS = ("batched", "batch_size", "num_proc")  # of `datasets.map`; they change nothing in the result
 
 
-def _built_in_handlers() -> dict[str, type[Handler]]:
-    """Find the handlers in the modules of this folder."""
-    found: dict[str, type[Handler]] = {}
-    for module in pkgutil.iter_modules(sftkit.handlers.__path__, "sftkit.handlers."):
-        for member in vars(importlib.import_module(module.name)).values():
-            if inspect.isclass(member) and issubclass(member, Handler) and member.registered_as:
-                found[member.registered_as] = member
-    return dict(sorted(found.items()))
-
-
 def _problem_of(extension: Any) -> str | None:
     if not inspect.isclass(extension) or not issubclass(extension, Handler):
         return "must be a subclass of sftkit.handlers.base.Handler"
@@ -48,7 +36,7 @@ def _problem_of(extension: Any) -> str | None:
     return f"must define {missing}" if missing else None
 
 
-HANDLERS: Registry[type[Handler]] = Registry("handlers", _built_in_handlers(), _problem_of)
+HANDLERS: Registry[type[Handler]] = Registry("handlers", find_built_in(sftkit.handlers, Handler), _problem_of)
 """Every handler that a data config can name, except functions of the user."""
 
 

@@ -23,6 +23,7 @@ from sftkit.core.rows import (
     lengths_to_offsets,
 )
 from sftkit.errors import SourceError
+from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
@@ -208,14 +209,11 @@ def _aligned(column: Ragged, ids: Ragged, missing: int) -> Ids:
     return values
 
 
-_WRAPPED = "wrapped"
-
-
 def split_packing(manifest: Manifest | None, split: str) -> Packing:
     """How a split was packed; nothing is known of shards without a manifest."""
     if manifest is None or split not in manifest.splits:
         return Packing()
-    return Packing(manifest.splits[split].pack_length, manifest.config.get("packing") == _WRAPPED)
+    return Packing(manifest.splits[split].pack_length, not keeps_rows_whole(manifest.config.get("packing")))
 
 
 def row_reference(shard: str, row: int, sequence: int | None = None) -> str:

@@ -1,209 +1,112 @@
-"""Lengths of rows -> packs of at most `capacity` tokens. On integers only: no token is looked at.
-
-`pack_bfd` is best-fit decreasing (Johnson, "Near-optimal bin packing algorithms", MIT 1973): longest rows first, each
-into the fullest pack that still has room for it. As Krell et al. ("Efficient Sequence Packing without
-Cross-contamination", 2021) it goes through lengths, not rows: rows of one length are alike, and so are packs of one
-room, so that whole runs of them are dealt with at once.
-"""
+"""The packing strategies by name, and packing as the options of a run ask for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import inspect
+from typing import Any
 
 import numpy as np
 
-from sftkit.config.schema import DataOptions
-from sftkit.core.rows import Ids, Offsets, lengths_to_offsets
-
-NONE, BFD, WRAPPED = "none", "bfd", "wrapped"
-"""What `packing` may be."""
-
-_WORD = 512  # bits of a word of `_RoomIndex`: both of its levels stay small
-_AT_ONCE = 1 << 20  # rows
+import sftkit.ordering
+from sftkit.config.schema import NO_PACKING, DataOptions
+from sftkit.core.plugins import Registry, find_built_in
+from sftkit.core.rows import Ids, Offsets
+from sftkit.errors import DataError
+from sftkit.ordering.packing_strategy import PackingStrategy, Packs
 
 
-@dataclass(frozen=True)
-class Packs:
-    """Which rows, or pieces of rows, make up each pack.
+def _problem_of(extension: Any) -> str | None:
+    if not inspect.isclass(extension) or not issubclass(extension, PackingStrategy):
+        return "must be a subclass of sftkit.ordering.packing_strategy.PackingStrategy"
+    missing = ", ".join(sorted(extension.__abstractmethods__))
+    return f"must define {missing}" if missing else None
 
-    rows, starts, lengths: of each piece, its row, its first token within the row and its tokens, int32, shape
-    (pieces,). offsets: pack i is the pieces from offsets[i] to offsets[i + 1], int64, shape (packs + 1,).
-    """
 
-    rows: Ids
-    starts: Ids
-    lengths: Ids
-    offsets: Offsets
+PACKING_STRATEGIES: Registry[type[PackingStrategy]] = Registry(
+    "packing", find_built_in(sftkit.ordering, PackingStrategy), _problem_of
+)
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
-    @property
-    def sizes(self) -> Offsets:
-        """Tokens of each pack, shape (packs,)."""
-        return np.diff(lengths_to_offsets(self.lengths.astype(np.int64))[self.offsets])
-
-    def take(self, packs: Offsets) -> Packs:
-        """These packs, in this order."""
-        counts = np.diff(self.offsets)[packs]
-        offsets = lengths_to_offsets(counts)
-        pieces = np.arange(offsets[-1])
-        pieces += np.repeat(self.offsets[packs] - offsets[:-1], counts)
-        return Packs(self.rows[pieces], self.starts[pieces], self.lengths[pieces], offsets)
+def is_packed(options: DataOptions) -> bool:
+    """Whether rows are packed."""
+    return options.packing != NO_PACKING
 
 
 def pack_length_of(options: DataOptions) -> int | None:
-    """Tokens that a pack may hold; None where rows are not packed."""
-    return None if options.packing == NONE else options.pack_length or options.max_seq_length
+    """The most tokens that a pack may hold; None if rows are not packed."""
+    return options.pack_length or options.max_seq_length if is_packed(options) else None
 
 
-def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs | None:
-    """Rows of these lengths as the options want them packed; None where they want no packs."""
-    capacity = pack_length_of(options)
-    if capacity is None:
-        return None
-    return pack_wrapped(lengths, capacity) if options.packing == WRAPPED else pack_bfd(lengths, capacity)
+def keeps_rows_whole(packing: object) -> bool:
+    """Whether a kind of packing, as configs and manifests name it, cuts no row.
+
+    False for a strategy that is not installed here, because nothing is known about it.
+
+    Example:
+        >>> keeps_rows_whole("bfd"), keeps_rows_whole("wrapped"), keeps_rows_whole("none")
+        (True, False, True)
+    """
+    if packing in (None, NO_PACKING):
+        return True
+    name = str(packing)
+    return name in PACKING_STRATEGIES and PACKING_STRATEGIES[name]().keeps_rows_whole
 
 
-def pack_wrapped(lengths: Offsets | Ids, capacity: int) -> Packs:
-    """Rows laid end to end in their order, cut wherever a pack is full; the last one may not be.
+def check_packing(options: DataOptions) -> None:
+    """Raise `ConfigError` if the packing strategy cannot be used."""
+    if is_packed(options):
+        _ = PACKING_STRATEGIES[options.packing]
+
+
+def packing_identity(options: DataOptions) -> list[Any]:
+    """What decides which rows share a pack, as JSON can hold it; [] if rows are not packed."""
+    if not is_packed(options):
+        return []
+    identity = [options.packing, pack_length_of(options), options.overflow]
+    plugin = PACKING_STRATEGIES.identity(options.packing)
+    return identity if plugin is None else [*identity, plugin]
+
+
+def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
+    """Pack rows as the options ask for it.
 
     Args:
         lengths: tokens of each row, shape (rows,).
-        capacity: tokens of a pack.
-    """
-    ends = np.cumsum(lengths, dtype=np.int64)
-    begins = ends - lengths
-    first = begins // capacity  # pack
-    counts = np.where(ends > begins, (ends - 1) // capacity - first + 1, 0)
-    offsets = lengths_to_offsets(counts)
-    rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    packs = np.arange(len(rows)) - (offsets[:-1] - first)[rows]
-    starts = np.maximum(begins[rows], packs * capacity)
-    sizes = np.minimum(ends[rows], (packs + 1) * capacity) - starts
-    within = (starts - begins[rows]).astype(np.int32)
-    return Packs(rows, within, sizes.astype(np.int32), lengths_to_offsets(np.bincount(packs)))
-
-
-def pack_bfd(lengths: Offsets | Ids, capacity: int) -> Packs:
-    """Whole rows, best-fit decreasing. Packs are in the order in which they were opened, the rows of each in theirs.
-
-    A run of `n` rows of length L meets the packs with the least room r that is enough. Each of these takes r // L of
-    the rows one after the other (while it has room, none is a better fit), so that a run of c packs takes up to
-    c * (r // L) rows in one step. What was done is noted in runs, and told row by row at the end.
-
-    Args:
-        lengths: tokens of each row, 1 to `capacity`, shape (rows,); less than 2^31 rows.
-        capacity: tokens of a pack.
+        options: with a `packing` that is not `none`.
 
     Raises:
-        ValueError: a length is not 1 to `capacity`.
+        DataError: a strategy of another package lost or repeated tokens, or exceeded the pack length.
     """
-    lengths = np.asarray(lengths, np.int32)
-    if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= capacity:
-        raise ValueError(f"lengths must lie between 1 and {capacity}")
-    first, each, taken = _runs(np.bincount(lengths), capacity)
-    narrow = np.uint16 if capacity < 1 << 16 else np.int32  # numpy sorts 16 bits by radix
-    order = np.argsort((capacity - lengths).astype(narrow), kind="stable")  # as the runs met them
-    pack_of = np.empty(len(lengths), np.int32)
-    for part, packs in _told(first, each, taken):
-        pack_of[order[part]] = packs
-    del order
-    rows = np.argsort(pack_of, kind="stable")
-    starts = np.zeros(len(rows), np.int32)
-    return Packs(rows.astype(np.int32), starts, lengths[rows], lengths_to_offsets(np.bincount(pack_of)))
+    capacity = pack_length_of(options)
+    assert capacity is not None
+    strategy = PACKING_STRATEGIES[options.packing]()
+    if strategy.keeps_rows_whole:
+        lengths = np.minimum(lengths, capacity)  # longer rows were dropped, or are cut when they are written
+    packs = strategy.pack(lengths, capacity)
+    if PACKING_STRATEGIES.identity(options.packing) is not None:
+        problem = _problem_with(packs, np.asarray(lengths, np.int64), capacity, whole=strategy.keeps_rows_whole)
+        if problem is not None:
+            raise DataError(f"packing={options.packing}: {problem}; this must be fixed in the package that provides it")
+    return packs
 
 
-def _runs(counts: Offsets, capacity: int) -> tuple[Offsets, Offsets, Offsets]:
-    """Pack rows by how many there are of each length, longest first.
-
-    Returns:
-        Runs in the order of the rows, shape (runs,) each: the first pack of the run, the rows that each of its packs
-        takes (the last may take fewer), and the rows of the run.
-    """
-    rooms = _RoomIndex(capacity)
-    runs_of: list[list[tuple[int, int]]] = [[] for _ in range(capacity + 1)]  # by room: (first pack, packs)
-    opened = 0
-    first: list[int] = []
-    each: list[int] = []
-    taken: list[int] = []
-    for length in np.flatnonzero(counts)[::-1].tolist():
-        left = int(counts[length])
-        while left:
-            room = rooms.next(length)
-            if room is None:
-                room = capacity
-                packs = -(-left // (room // length))
-                runs_of[room].append((opened, packs))
-                rooms.add(room)
-                opened += packs
-            fitting = room // length
-            pack, packs = runs_of[room].pop()
-            used = min(packs, -(-left // fitting))
-            if used < packs:
-                runs_of[room].append((pack + used, packs - used))
-            rows = min(left, used * fitting)
-            left -= rows
-            full = rows // fitting
-            if full:
-                runs_of[room - fitting * length].append((pack, full))
-                rooms.add(room - fitting * length)
-            if full < used:
-                after = room - (rows - full * fitting) * length
-                runs_of[after].append((pack + full, 1))
-                rooms.add(after)
-            if not runs_of[room]:
-                rooms.remove(room)
-            first.append(pack)
-            each.append(fitting)
-            taken.append(rows)
-    return np.array(first, np.int64), np.array(each, np.int64), np.array(taken, np.int64)
-
-
-def _told(first: Offsets, each: Offsets, taken: Offsets) -> Iterator[tuple[slice, Offsets]]:
-    """The runs row by row, some rows at a time: (the rows by their place among all, the pack of each)."""
-    ends = np.cumsum(taken)
-    total = int(ends[-1]) if len(ends) else 0
-    for start in range(0, total, _AT_ONCE):
-        places = np.arange(start, min(start + _AT_ONCE, total))
-        run = np.searchsorted(ends, places, side="right")
-        within: Offsets = places - (ends[run] - taken[run])
-        yield slice(start, start + len(places)), first[run] + within // each[run]
-
-
-class _RoomIndex:
-    """A set of whole numbers from 0 to a limit that knows the next larger one, as bits in two levels."""
-
-    def __init__(self, limit: int) -> None:
-        self._words = [0] * (limit // _WORD + 1)
-        self._filled = 0  # bit i: word i is not empty
-
-    def add(self, number: int) -> None:
-        """Put a number in, if it is not there."""
-        word, bit = divmod(number, _WORD)
-        self._words[word] |= 1 << bit
-        self._filled |= 1 << word
-
-    def remove(self, number: int) -> None:
-        """Take a number out."""
-        word, bit = divmod(number, _WORD)
-        self._words[word] &= ~(1 << bit)
-        if not self._words[word]:
-            self._filled &= ~(1 << word)
-
-    def next(self, number: int) -> int | None:
-        """The least member that is not less than a number."""
-        word, bit = divmod(number, _WORD)
-        here = self._words[word] >> bit
-        if here:
-            return number + _lowest_bit(here)
-        later = self._filled >> (word + 1)
-        if not later:
-            return None
-        word += 1 + _lowest_bit(later)
-        return word * _WORD + _lowest_bit(self._words[word])
-
-
-def _lowest_bit(bits: int) -> int:
-    return (bits & -bits).bit_length() - 1
+def _problem_with(packs: Packs, lengths: Offsets, capacity: int, *, whole: bool) -> str | None:
+    """Say what is wrong with packs; None if they hold every token once and are not too long."""
+    counts = np.diff(packs.offsets)
+    if packs.offsets[-1] != len(packs.rows) or (counts < 1).any():
+        return "a pack has no rows, or rows that no pack has"
+    if len(packs) and packs.sizes.max() > capacity:
+        return f"a pack has {packs.sizes.max()} tokens, more than pack_length={capacity}"
+    order = np.lexsort((packs.starts, packs.rows))
+    rows, starts, sizes = packs.rows[order], packs.starts[order], packs.lengths[order]
+    begins_row = np.diff(rows, prepend=-1) != 0
+    expected = np.where(begins_row, 0, np.append(0, (starts + sizes)[:-1]))
+    tokens = np.bincount(packs.rows, weights=packs.lengths, minlength=len(lengths))
+    if (sizes < 1).any() or (starts != expected).any() or not np.array_equal(tokens, lengths):
+        return "a token of some row is in no pack or in several"
+    if whole and not begins_row.all():
+        return "a row is cut, although the strategy keeps rows whole"
+    cut_start = packs.starts > 0
+    cut_end = packs.starts + packs.lengths < lengths[packs.rows]
+    cut_start[packs.offsets[:-1]] = cut_end[packs.offsets[1:] - 1] = False
+    return "a row is cut in the middle of a pack" if (cut_start | cut_end).any() else None

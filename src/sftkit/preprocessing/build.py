@@ -19,7 +19,7 @@ from sftkit.execution.ray_cluster import RayCluster
 from sftkit.execution.runner import Runner
 from sftkit.execution.worker_pool import WorkerPool
 from sftkit.ordering.mixing import Indices, MixSource, order_splits
-from sftkit.ordering.packing import BFD, NONE, make_packs, pack_length_of
+from sftkit.ordering.packing import is_packed, make_packs, pack_length_of
 from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_rows_message, split_info
 from sftkit.preprocessing.accounting.quarantine import BadRowBudget, Quarantine, bad_rows_message
 from sftkit.preprocessing.accounting.row_counts import RowCounts, check_row_accounting
@@ -95,7 +95,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
         usable = _usable(staged)
         orders = {split: usable[rows] for split, rows in orders.items()}
-        layout = shard_columns_of(staged, is_packed=config.packing != NONE)
+        layout = shard_columns_of(staged, is_packed=is_packed(config))
         watch.lap("order")
         splits = _write_splits(plan, staged, orders, layout, workers, output, progress)
         watch.lap("write")
@@ -224,12 +224,9 @@ def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32
     """What the rows of a split look like in its shards, in order. Packs to train on are shuffled: packing sorts them by
     the lengths of what is in them.
     """
-    length = pack_length_of(config)
-    if length is None:
+    if not is_packed(config):
         return SequenceSelection(rows, sizes[rows])
-    fitting = np.minimum(sizes[rows], length) if config.packing == BFD else sizes[rows]
-    packs = make_packs(fitting, config)
-    assert packs is not None
+    packs = make_packs(sizes[rows], config)
     if split == TRAIN:
         packs = packs.take(np.random.default_rng(config.dataprocessor.seed).permutation(len(packs)))
     return SequenceSelection(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)

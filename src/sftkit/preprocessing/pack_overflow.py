@@ -17,7 +17,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Row
 from sftkit.execution.runner import Runner
-from sftkit.ordering.packing import BFD, pack_length_of
+from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
 from sftkit.preprocessing.finalize import NO_TRAINED_TOKEN
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.row_gatherer import open_unit_reader
@@ -38,7 +38,7 @@ def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, 
     A row that is cut loses what is past the pack when it is gathered; one that has no trained token left is dropped.
     """
     length = pack_length_of(config)
-    if length is None or config.packing != BFD:
+    if length is None or not keeps_rows_whole(config.packing):
         return list(staged)
     made: list[StagedUnit] = []
     cut = 0

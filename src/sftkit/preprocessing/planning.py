@@ -22,7 +22,7 @@ from sftkit.execution.processes import SMALL_SOURCE, available_cores
 from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import check_trusted
-from sftkit.ordering.packing import NONE, pack_length_of
+from sftkit.ordering.packing import check_packing, packing_identity
 from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve_datasets
 from sftkit.preprocessing.pipeline import Pipeline, Recipe
 from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key, unit_keys
@@ -86,7 +86,11 @@ def check_config(config: PreprocessConfig) -> None:
         ConfigError: with all of it.
     """
     problems: list[str] = []
-    checks: list[Callable[[], object]] = [partial(validate_config, config), partial(tokenizer_spec, config)]
+    checks: list[Callable[[], object]] = [
+        partial(validate_config, config),
+        partial(check_packing, config),
+        partial(tokenizer_spec, config),
+    ]
     checks += [partial(build_handlers, dataset, index) for index, dataset in enumerate(config.datasets)]
     checks += [partial(check_trusted, name, config.trust_packages) for name in _functions(config.datasets)]
     for each in checks:
@@ -271,6 +275,7 @@ def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: Mappi
         "order": [config.dataprocessor.seed, config.dataprocessor.sampling_stopping_strategy],
         "shards": [getattr(config, key, None) for key in ("num_dataset_shards", "num_eval_dataset_shards")],
     }
-    if config.packing != NONE:
-        content["packing"] = [config.packing, pack_length_of(config), config.overflow]
+    packing = packing_identity(config)
+    if packing:
+        content["packing"] = packing
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

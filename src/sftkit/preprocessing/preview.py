@@ -16,7 +16,7 @@ from sftkit.core.row_log import RowLog
 from sftkit.core.splits import TRAIN
 from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import DataError
-from sftkit.ordering.packing import NONE
+from sftkit.ordering.packing import is_packed
 from sftkit.preprocessing.build import shard_columns_of
 from sftkit.preprocessing.planning import Plan, plan
 from sftkit.shards.reading import ShardSet
@@ -56,7 +56,7 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     sizes = np.concatenate([unit.sizes for unit in filled])[rows]
     path = scratch / shard_name(TRAIN, 0, 1)
     write_shard(shard_columns_of(filled), ShardTask(path, SequenceSelection(rows, sizes)))
-    unpacked = "" if config.packing == NONE else ", before they are packed"
+    unpacked = ", before they are packed" if is_packed(config) else ""
     name = f"the first rows of {_name(config)}{unpacked} (preview, nothing written)"
     return ShardSet(scratch, {TRAIN: (path,)}, None, name)
 

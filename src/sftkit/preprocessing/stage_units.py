@@ -15,7 +15,7 @@ from sftkit.core.progress import Progress, progress_stage
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.errors import DataError
 from sftkit.execution.runner import Runner
-from sftkit.ordering.packing import NONE
+from sftkit.ordering.packing import is_packed
 from sftkit.preprocessing.accounting.quarantine import BadRowBudget, max_rows_per_unit
 from sftkit.preprocessing.pipeline import Pipeline, StagingTask
 from sftkit.preprocessing.planning import Plan
@@ -138,7 +138,7 @@ class _Account:
 
 
 def _check_packable(plan: Plan, unit: WorkUnit, staged: StagedUnit) -> None:
-    if plan.config.packing != NONE and staged.text_column is not None:
+    if is_packed(plan.config) and staged.text_column is not None:
         raise DataError(
             f"{unit.file.path}: its rows end as text ({staged.text_column!r}), which cannot be packed; "
             "give a response_template, or say train_on=all for a loss on every token"

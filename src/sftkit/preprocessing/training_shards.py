@@ -14,7 +14,7 @@ from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN
 from sftkit.errors import ConfigError, SourceError
-from sftkit.ordering.packing import NONE, pack_length_of
+from sftkit.ordering.packing import is_packed, pack_length_of
 from sftkit.preprocessing.build import find_finished, output_for, run
 from sftkit.preprocessing.planning import Plan, check_config, plan
 from sftkit.shards.reading import ShardSet, open_shards
@@ -48,7 +48,7 @@ def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
     if SEQ_LENGTHS in _columns(given):
         _check_packs(config, given)
         return given
-    return given if config.packing == NONE else _repacked(config, given, progress)
+    return _repacked(config, given, progress) if is_packed(config) else given
 
 
 def _repacked(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
@@ -65,7 +65,7 @@ def _repacked(config: TrainConfig, given: ShardSet, progress: Progress) -> Shard
 
 def _check_packs(config: TrainConfig, given: ShardSet) -> None:
     """Raise `ConfigError` when packs are asked for that are others than those of the shards."""
-    if config.packing == NONE or given.manifest is None:
+    if not is_packed(config) or given.manifest is None:
         return
     there = (given.manifest.config.get("packing"), given.manifest.splits[TRAIN].pack_length)
     wanted = (config.packing, pack_length_of(config))

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
+from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.manifest import FORMAT_VERSION, Manifest, manifest_digest
 from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME
 from sftkit.storage.files import file_size, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.streams import open_binary
-
-_WRAPPED = "wrapped"
 
 
 def verify_manifest(root: AnyPath, manifest: Manifest) -> CheckOutcome:
@@ -66,7 +65,7 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
     yield "dropped", sum(manifest.dropped.values()), sum(sum(source.dropped.values()) for source in manifest.sources)
     distinct = manifest.rows_written - manifest.rows_repeated + manifest.rows_left_out
     yield "rows_written", distinct, sum(source.rows_kept for source in manifest.sources)
-    if manifest.config.get("packing") != _WRAPPED:  # which cuts rows
+    if keeps_rows_whole(manifest.config.get("packing")):
         there = sum(split.rows if split.sequences is None else split.sequences for split in manifest.splits.values())
         yield "rows_written", manifest.rows_written, there
 

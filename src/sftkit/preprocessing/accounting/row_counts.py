@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.bad_rows import count_reason
 from sftkit.shards.staging.staged_unit import StagedUnit
@@ -88,8 +89,7 @@ def _differences(manifest: Manifest) -> Iterator[str]:
         if total != parts_together:
             yield f"{total} rows {what} in all, {parts_together} in parts"
     in_shards = [split.rows if split.sequences is None else split.sequences for split in manifest.splits.values()]
-    wrapped = manifest.config.get("packing") == "wrapped"  # rows are cut there, and lie in several packs
-    if sum(in_shards) != manifest.rows_written and not wrapped:
+    if sum(in_shards) != manifest.rows_written and keeps_rows_whole(manifest.config.get("packing")):
         yield f"{manifest.rows_written} rows to write, {sum(in_shards)} in shards"
 
 
