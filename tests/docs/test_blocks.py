@@ -1,8 +1,9 @@
 """Code blocks of the documentation work as shown.
 
 The blocks of a page run in order, in a temporary directory that holds what the pages take for granted: `pairs.jsonl`,
-`chats.jsonl`, `others.parquet`, `configs/`, and `MODEL`, a model directory. A YAML or Python block that begins with a
-file name is saved under that name. Blocks that begin with a line of `SKIPPED` are not run.
+`chats.jsonl`, `others.parquet`, `configs/`, and `MODEL`, a model directory. A YAML, TOML or Python block that begins
+with a file name is saved under that name; a `pyproject.toml` is also installed. Blocks that begin with a line of
+`SKIPPED` are not run.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def run(words: Sequence[str], block: Block) -> str:
         done = subprocess.run([words[0], "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{place}\n{done.stderr}"
         return done.stdout
-    if words[0] == "sftkit" and "ray" not in words:
+    installed = any(Path.cwd().glob("*.dist-info"))
+    if words[0] == "sftkit" and "ray" not in words and not installed:
         outcome = sftkit(*words[1:])
         assert outcome.code == 0, f"{place}\n{outcome.out}\n{outcome.err}"
         return f"{outcome.out}\n{outcome.err}\n"
@@ -122,11 +124,26 @@ def assert_shown(block: Block, output: str) -> None:
         position = found + 1
 
 
+def install(pyproject: str) -> None:
+    """Write the metadata of a package whose modules are in the working directory, as pip would."""
+    project = tomllib.loads(pyproject)["project"]
+    metadata = Path(f"{project['name']}-{project['version']}.dist-info")
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
+    )
+    groups = {group: points.items() for group, points in project["entry-points"].items()}
+    lines = [line for group, points in groups.items() for line in (f"[{group}]", *map(" = ".join, points))]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def validate(block: Block) -> None:
     """Load a config as what its name says: `train.yaml`, `run.yaml` (for preprocess), or a data config."""
     assert block.file_name is not None
-    if block.language != "yaml":
-        return
+    if block.file_name == "pyproject.toml":
+        install(block.text)
+    if block.language != "yaml" or any(Path.cwd().glob("*.dist-info")):
+        return  # configs that use a plugin are loaded by the commands after them
     from sftkit.config.commands import PreprocessConfig, TrainConfig
     from sftkit.config.loading import load_config
     from sftkit.handlers.registry import build_handlers
@@ -169,7 +186,7 @@ def test_exactly_these_blocks_are_skipped() -> None:
         "# needs a GPU": 2,
         "# needs several GPUs": 3,
         "# needs several machines": 2,
-        "# needs network access": 4,
+        "# needs network access": 5,
         "# needs a Kubernetes cluster": 1,
         "# takes several minutes": 4,
     }
