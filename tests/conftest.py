@@ -1,4 +1,4 @@
-"""Small tokenizers of every kind that masks must hold for, made on the spot, and the shared ones where they are."""
+"""Tokenizers for the tests: small ones of every kind, generated, and shared ones if available."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sftkit.core.row_log import RowLog
 from sftkit.errors import SftkitError
 from support import SHARED_TOKENIZERS, WATCHED
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests do not use the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' processes share the cores; torch's threads wait spinning
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores, and idle torch threads spin
 
 # Some tests send it to processes, which would inherit that a shell has it ignored in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,7 +66,7 @@ def _byte_level(folder: Path, *, trim_offsets: bool = False, template: str | Non
 
 
 def _metaspace(folder: Path) -> None:
-    """Llama's way: a space is prepended, spaces become U+2581, characters that are not known become bytes."""
+    """Like Llama: a space is prepended, spaces become U+2581, and unknown characters become bytes."""
     from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
@@ -117,36 +117,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None]:
-    """A test fails where a message to the user, or the reason for which a row is quarantined, breaks our rules.
-
-    Asked of every error that is made while any test runs, whatever the test is about.
-    """
+    """Fail a test in which an error message or the reason for a quarantined row breaks the rules of `error_rules`."""
     faults: list[str] = []
-    made, quarantine = SftkitError.__init__, RowLog.quarantine
+    initialize, quarantine = SftkitError.__init__, RowLog.quarantine
 
-    def make(error: SftkitError, *arguments: object) -> None:
-        made(error, *arguments)
+    def check_error(error: SftkitError, *arguments: object) -> None:
+        initialize(error, *arguments)
         faults.extend(f"{fault}: {error}" for fault in faults_of(str(error)))
 
-    def tell(log: RowLog, number: int, reason: str, content: Any) -> None:
+    def check_reason(log: RowLog, number: int, reason: str, content: Any) -> None:
         faults.extend(f"{fault}: {reason}" for fault in faults_of_reason(reason))
         quarantine(log, number, reason, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SftkitError, "__init__", make)
-        patch.setattr(RowLog, "quarantine", tell)
+        patch.setattr(SftkitError, "__init__", check_error)
+        patch.setattr(RowLog, "quarantine", check_reason)
         yield
     assert not faults
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _early(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Workers are forked ready, as `preprocess` has them; else each would take seconds to import what it needs."""
+def _warm_up(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let workers be forked with all imports done, as in `preprocess`; otherwise each would import for seconds."""
     from sftkit.config.commands import PreprocessConfig
     from sftkit.execution.processes import SMALL_SOURCE
     from sftkit.preprocessing.worker_warmup import warm_up_workers
 
-    big = tmp_path_factory.mktemp("early") / "big.jsonl"
+    big = tmp_path_factory.mktemp("warm_up") / "big.jsonl"
     with big.open("wb") as stream:
         stream.truncate(SMALL_SOURCE)
     warm_up_workers(PreprocessConfig(output_dir="o", training_data_path=(str(big),), model_name_or_path="sample:model"))
@@ -154,7 +151,7 @@ def _early(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Where the tokenizer of this name lies: one of OWN_TOKENIZERS (made when first asked for) or SHARED_TOKENIZERS."""
+    """The path of a tokenizer by name: one of OWN_TOKENIZERS (generated on first use) or SHARED_TOKENIZERS."""
     makers: dict[str, Callable[[Path], None]] = {
         "bpe": _byte_level,
         "bos": lambda folder: _byte_level(folder, template="<s> $A"),
@@ -182,7 +179,7 @@ def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 @pytest.fixture(scope="session")
 def reference(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
-    """The transformers tokenizer of this name as AutoTokenizer gives it, never handed to sftkit. Do not change it."""
+    """A tokenizer by name as AutoTokenizer loads it, never given to sftkit. Do not change it."""
     from transformers import AutoTokenizer
 
     from sftkit.sample import sample_path
@@ -220,7 +217,7 @@ def chat_tokenizer(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """A file of ../shared/data; the test is skipped where it is not there."""
+    """A file of ../shared/data; the test is skipped if it does not exist."""
 
     def path(name: str) -> Path:
         found = SHARED / "data" / name
@@ -233,7 +230,7 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture
 def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`datasets` prepares what it prepares below tmp_path."""
+    """Let `datasets` cache below tmp_path."""
     import datasets
 
     folder = tmp_path / "datasets-cache"

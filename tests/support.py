@@ -1,4 +1,4 @@
-"""What several tests say in the same words: small files, configs, whole runs, and reading back what they made."""
+"""Helpers for tests: small files, configs, whole runs, and reading their output."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EFFORT = float(os.environ.get("SFTKIT_EXAMPLES") or 1)
 """
 
 WATCHED = EnginePolicy(frozenset(), verify_fraction=1.0)
-"""The engines of `auto`, with every row made again by the reference."""
+"""The engines of `auto`, with every row verified against the reference."""
 
 
 def examples(count: int) -> int:
@@ -75,7 +75,7 @@ def dataset(*paths: object, **keys: Any) -> DatasetConfig:
 
 
 def read(*paths: object, unit_size: int = UNIT_SIZE, **keys: Any) -> tuple[list[tuple[int, Row]], RowLog]:
-    """(row number, row) of a data set in order, token columns as lists, and the log of what could not be read."""
+    """(row number, row) of a data set in order, with token columns as lists, and the log of unreadable rows."""
     log = RowLog()
     found: list[tuple[int, Row]] = []
     for file in scan_files(find_source_files(dataset(*paths, **keys)), unit_size):
@@ -88,7 +88,7 @@ def read(*paths: object, unit_size: int = UNIT_SIZE, **keys: Any) -> tuple[list[
 
 
 def rows(*paths: object, **keys: Any) -> list[Row]:
-    """The rows of a data set that can be read as a whole."""
+    """The rows of a data set without bad rows."""
     found, log = read(*paths, **keys)
     assert not log.bad
     return [row for _, row in found]
@@ -105,7 +105,7 @@ def preprocess(
 
 
 def written(output: Path, split: str = "train") -> list[Row]:
-    """The rows of a split's shards in order, read by pyarrow itself."""
+    """The rows of the shards of a split in order, read by pyarrow."""
     files = sorted(output.glob(f"{split}-*.parquet"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 

@@ -100,7 +100,7 @@ def test_rows_of_text_are_not_audited(tmp_path: Path) -> None:
     assert (report.audit.rows, report.audit.findings) == (0, ())
 
 
-def test_marks_without_the_stop_token(tmp_path: Path) -> None:
+def test_generation_marks_that_leave_out_the_stop_token_are_found(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [chat(number) for number in range(1, 9)])
     made = preprocess(
         tmp_path / "out",
@@ -121,7 +121,7 @@ def test_marks_without_the_stop_token(tmp_path: Path) -> None:
     assert any("chat template differs" in note for note in report.audit.notes)
 
 
-def test_rows_that_were_noted_are_named_if_they_passed() -> None:
+def test_rows_noted_while_rendering_are_named_unless_they_were_dropped() -> None:
     ids = Ragged.from_lists([[1, 2, 3], [4, 5], [6, 7], [1, 2, 3]])
     labels = Ragged.from_lists([[-100, 2, 3], [-100, -100], [-100, 7], [-100, 2, 3]])
     rows, log = AuditCollector(Expectations()), RowLog()
@@ -136,7 +136,7 @@ def test_rows_that_were_noted_are_named_if_they_passed() -> None:
     }
 
 
-def test_repetition_by_the_mix_is_no_finding(tmp_path: Path) -> None:
+def test_rows_repeated_by_a_mix_are_not_duplicates(tmp_path: Path) -> None:
     parts = [
         dataset(
             write_jsonl(tmp_path / f"{name}.jsonl", [chat(start + number) for number in range(count)]),
@@ -179,7 +179,7 @@ def foreign(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("tokenizer", [None, MODEL])
-def test_parquet_made_by_others(foreign: Path, tokenizer: str | None) -> None:
+def test_parquet_files_of_other_tools_are_audited(foreign: Path, tokenizer: str | None) -> None:
     config = InspectConfig(audit=True, tokenizer_name_or_path=tokenizer)
     audit = inspect_shards(config, open_shards(str(foreign))).audit
     assert audit is not None
@@ -194,7 +194,7 @@ def test_parquet_made_by_others(foreign: Path, tokenizer: str | None) -> None:
     assert [each.rule for each in only.findings] == ["duplicate_row"]
 
 
-def test_exit_codes_gate_a_pipeline(foreign: Path) -> None:
+def test_fail_on_sets_the_exit_code(foreign: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "sftkit", "inspect-shards", str(foreign), *arguments]
         return subprocess.run(words, capture_output=True, text=True, check=False)
@@ -215,7 +215,7 @@ def test_exit_codes_gate_a_pipeline(foreign: Path) -> None:
     assert command("--fail_on", "never").returncode == 2
 
 
-def test_the_end_of_preprocess_says_what_to_do(tmp_path: Path) -> None:
+def test_preprocess_prints_findings_with_advice(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", mixed_rows())
     words = [sys.executable, "-m", "sftkit", "preprocess", "--training_data_path", str(source)]
     words += ["--model_name_or_path", MODEL, "--output_dir", str(tmp_path / "out"), "--max_seq_length", "60"]
@@ -226,7 +226,7 @@ def test_the_end_of_preprocess_says_what_to_do(tmp_path: Path) -> None:
     assert "raise max_seq_length or set overflow: drop" in done.stdout
 
 
-def test_pairs_may_go_without_an_eos(tmp_path: Path) -> None:
+def test_pairs_without_an_eos_are_clean_if_the_handler_adds_none(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [{"input": f"{n}?", "output": f"yes {n}"} for n in range(9)])
     for add in (True, False):
         masking = handler(

@@ -55,7 +55,7 @@ def test_pairs_are_clean(tmp_path: Path, tokenizer_path: Callable[[str], str], n
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_special_tokens_inside_of_pairs_are_found(tokenizer_path: Callable[[str], str], name: str) -> None:
+def test_special_tokens_inside_pairs_are_found(tokenizer_path: Callable[[str], str], name: str) -> None:
     path = tokenizer_path(name)
     tokenizer = loaded(path)
 
@@ -98,7 +98,7 @@ def test_rendered_texts_are_clean(tmp_path: Path, tokenizer_path: Callable[[str]
     assert set(named(made, right)) == {"stop_token_untrained"}
 
 
-def test_a_bos_of_the_template_and_one_of_the_tokenizer(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
+def test_a_bos_from_both_template_and_tokenizer_is_found(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
     rows = [{"messages": conversation(draw, system=False)} for draw in draws(9)]
     rendering = handler("apply_tokenizer_chat_template", dataset_text_field="text", conversation_column="messages")
     path = tokenizer_path("bos")
@@ -112,7 +112,7 @@ def test_a_bos_of_the_template_and_one_of_the_tokenizer(tmp_path: Path, tokenize
 @pytest.mark.parametrize(
     ("name", "template"), [("sample:model", None), ("bpe", "LLAMA2"), ("qwen3", None), ("granite", None)]
 )
-def test_all_and_the_last_answer_alone_are_clean(
+def test_rows_with_train_on_all_or_last_assistant_are_clean(
     tmp_path: Path, tokenizer_path: Callable[[str], str], name: str, template: str | None, train_on: str
 ) -> None:
     source = getattr(chat_templates, template) if template else None
@@ -153,7 +153,9 @@ def test_masked_reasoning_is_clean(tmp_path: Path, tokenizer_path: Callable[[str
     assert named(made, norms(path, **making, reasoning_masked=True)) == {"prompt_mismatch": [4]}
 
 
-def test_an_answer_that_merges_with_the_prompt(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
+def test_an_answer_whose_tokens_merge_with_the_prompt_is_found(
+    tmp_path: Path, tokenizer_path: Callable[[str], str]
+) -> None:
     rows = [{"messages": conversation(draw, system=False)} for draw in draws(10)]
     rows[6]["messages"][1]["content"] = "\n\nso"  # "\n" of the header and these are one token
     path = tokenizer_path("qwen3")
@@ -173,7 +175,7 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return built(tmp_path_factory.mktemp("chats"), rows, MASKED_CHAT, tokenizer_name_or_path="sample:model")
 
 
-def test_padding_around_rows_is_no_part_of_them(chats: list[Row]) -> None:
+def test_padding_around_rows_is_ignored(chats: list[Row]) -> None:
     right = norms("sample:model")
     assert right.pad is not None
     cut = row_of(
@@ -210,7 +212,7 @@ def test_without_a_tokenizer_labels_are_still_checked(chats: list[Row]) -> None:
     assert named(rows, Expectations()) == {"no_trained_token": [1, 5], "labels_differ": [2]}
 
 
-def test_one_row_with_the_places_of_its_faults(chats: list[Row]) -> None:
+def test_faults_of_one_row_have_places(chats: list[Row]) -> None:
     right = norms("sample:model", kind=CONVERSATIONS, trains_all=False, variables={})
     row = max(chats, key=lambda row: len(row.trained_runs()))
     start, stop = row.trained_runs()[1]
@@ -222,13 +224,13 @@ def test_one_row_with_the_places_of_its_faults(chats: list[Row]) -> None:
     assert right.openers == (loaded("sample:model").convert_tokens_to_ids("<|im_start|>"),)
 
 
-def test_nothing_at_all() -> None:
+def test_no_rows_have_no_faults() -> None:
     empty = np.zeros(0, np.int32)
     assert check_rows(Ragged.from_lists([]), empty, empty != 0, norms("sample:model")) == {}
 
 
 @pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{{ messages[0].content }}", "{% for", "hello"])
-def test_templates_that_show_nothing_leave_norms_open(
+def test_templates_that_show_nothing_leave_expectations_unknown(
     tokenizer_path: Callable[[str], str], chats: list[Row], source: str
 ) -> None:
     made = norms(tokenizer_path("bpe"), source)

@@ -64,7 +64,7 @@ def named(path: Path, **options: Any) -> dict[str, tuple[int, list[str]]]:
 
 
 @given(st.lists(st.lists(st.integers(1, 5), max_size=4), max_size=6))
-def test_sequences_of_packs_are_told_by_their_lengths(lengths: list[list[int]]) -> None:
+def test_sequences_of_packs_follow_their_lengths(lengths: list[list[int]]) -> None:
     ids = Ragged.from_lists([list(range(sum(row))) for row in lengths])
     packs = pack_boundaries(ids, Ragged.from_lists(lengths), Packing(7, wrapped=True))
     expected, position = [], 0
@@ -80,7 +80,7 @@ def test_sequences_of_packs_are_told_by_their_lengths(lengths: list[list[int]]) 
 
 
 @given(st.data())
-def test_packs_that_do_not_fit_are_one_sequence_and_the_others_stay(data: st.DataObject) -> None:
+def test_a_pack_with_wrong_lengths_is_one_sequence_and_others_are_unaffected(data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.lists(st.integers(-2, 4), max_size=4), min_size=1, max_size=6))
     tokens = [max(0, sum(row) + data.draw(st.integers(-1, 1))) for row in lengths]
     ids = Ragged.from_lists([[0] * count for count in tokens])
@@ -162,7 +162,7 @@ def labels_too_short(pack: Pack) -> Pack:
     ],
 )
 @pytest.mark.parametrize("how", ["bfd", "wrapped"])
-def test_spoilt_packs_are_named_under_their_rule_and_no_others(
+def test_each_broken_pack_is_named_under_its_rule_only(
     tmp_path: Path, how: str, spoil: Callable[[Pack], Pack], rule: str, sequence: str
 ) -> None:
     path, packs = built(tmp_path, how)
@@ -172,7 +172,7 @@ def test_spoilt_packs_are_named_under_their_rule_and_no_others(
     assert named(path) == {rule: (3, [f"{SHARD}:{row}{sequence}" for row in (0, 3, 4)])}
 
 
-def test_packs_longer_than_the_manifest_allows(tmp_path: Path) -> None:
+def test_packs_longer_than_the_manifest_allows_are_named(tmp_path: Path) -> None:
     path, packs = built(tmp_path, "bfd", 104)
     longer = Pack(packs[1].ids + packs[2].ids, packs[1].labels + packs[2].labels, packs[1].lengths + packs[2].lengths)
     write_packs(path / SHARD, [packs[0], longer, *packs[3:]])
@@ -181,13 +181,13 @@ def test_packs_longer_than_the_manifest_allows(tmp_path: Path) -> None:
     assert named(path, tokenizer_name_or_path=MODEL) == {}
 
 
-def test_of_the_first_sequence_nothing_predicts_the_first_token(tmp_path: Path) -> None:
+def test_a_trained_first_token_of_the_first_sequence_is_not_a_finding(tmp_path: Path) -> None:
     path, packs = built(tmp_path, "bfd")
     write_packs(path / SHARD, [packs[0].with_label(0, packs[0].ids[0]), *packs[1:]])
     assert named(path) == {}
 
 
-def test_tokens_are_checked_where_sequences_cannot_be_told(tmp_path: Path) -> None:
+def test_tokens_are_checked_even_if_sequences_are_unknown(tmp_path: Path) -> None:
     path, packs = built(tmp_path, "bfd")
     ids = list(packs[2].ids)
     ids[packs[2].starts()[1]] = 99_999
@@ -198,7 +198,7 @@ def test_tokens_are_checked_where_sequences_cannot_be_told(tmp_path: Path) -> No
     }
 
 
-def test_copies_are_found_between_sequences(tmp_path: Path) -> None:
+def test_duplicates_are_found_between_sequences(tmp_path: Path) -> None:
     path, packs = built(tmp_path, "bfd")
     once = Pack(packs[1].ids[: packs[1].lengths[0]], packs[1].labels[: packs[1].lengths[0]], packs[1].lengths[:1])
     write_packs(path / SHARD, [*packs, replace(once), packs[4]])
@@ -207,27 +207,27 @@ def test_copies_are_found_between_sequences(tmp_path: Path) -> None:
     assert named(path) == {"duplicate_row": (5, names)}
 
 
-def test_copies_of_packs_whose_sequences_cannot_be_told_are_not_looked_for(tmp_path: Path) -> None:
+def test_packs_with_unknown_sequences_have_no_duplicates(tmp_path: Path) -> None:
     path, packs = built(tmp_path, "bfd")
     write_packs(path / SHARD, [no_lengths(packs[0]), no_lengths(packs[0]), *packs[1:]])
     assert named(path) == {"seq_lengths_misfit": (2, [f"{SHARD}:0", f"{SHARD}:1"])}
 
 
-def test_copies_at_the_edges_of_wrapped_packs_are_none(tmp_path: Path) -> None:
+def test_equal_pieces_at_the_edges_of_wrapped_packs_are_not_duplicates(tmp_path: Path) -> None:
     path, packs = built(tmp_path, "wrapped")
     write_packs(path / SHARD, [*packs, packs[1]])
     inner = [f"{SHARD}:{len(packs)} (sequence {n})" for n in range(2, len(packs[1].lengths))]
     assert named(path) == {"duplicate_row": (len(inner), inner)}
 
 
-def test_wrapped_packs_without_their_manifest_are_measured_as_they_are(tmp_path: Path) -> None:
+def test_wrapped_packs_without_a_manifest_are_checked_as_complete_rows(tmp_path: Path) -> None:
     path, _ = built(tmp_path, "wrapped")
     (path / "manifest.json").unlink()
     found = named(path, tokenizer_name_or_path=MODEL)
     assert set(found) >= {"answer_cut", "no_trained_token"}
 
 
-def test_pieces_of_conversations_without_an_opener_may_end_as_conversations_do() -> None:
+def test_a_piece_without_a_header_may_end_like_a_conversation() -> None:
     """Of a template that writes nothing behind answers: a piece that lacks its opener (7) is no text without an end."""
     norms = Expectations(vocabulary_size=10, stops=(9,), openers=(7,), chats_end=False, special=(7, 9))
     rows = [row_of((7, 1, 2, 3, 4), (IGNORED, IGNORED, 2, 3, 4))] * 4
@@ -239,7 +239,7 @@ def test_pieces_of_conversations_without_an_opener_may_end_as_conversations_do()
     assert sequences_named([pack_of(text)], norms, Packing(9, wrapped=True)) == {"answer_cut": [1]}
 
 
-def test_an_answer_that_is_cut_within_the_words_of_a_header_is_no_header() -> None:
+def test_an_answer_cut_within_the_words_of_a_header_is_not_a_header() -> None:
     norms = Expectations(
         RowOrigin(CONVERSATIONS, trains_all=False),
         vocabulary_size=10,
@@ -258,7 +258,7 @@ def test_an_answer_that_is_cut_within_the_words_of_a_header_is_no_header() -> No
     assert sequences_named([pack_of(spoilt)], norms, Packing()) == {"header_trained": [0, 1, 2, 3, 4]}
 
 
-def test_a_prompt_that_is_cut_at_its_own_stop_token_is_no_other_prompt() -> None:
+def test_a_prompt_cut_at_its_stop_token_is_not_a_mismatch() -> None:
     making = RowOrigin(CONVERSATIONS, trains_all=False)
     norms = Expectations(making, vocabulary_size=10, stops=(9,), prompts=((1, 9, 2),), chats_end=True, special=(9,))
     rows = [row_of((5, 1, 9, 2, 6, 7, 9), (IGNORED,) * 4 + (6, 7, 9))] * 5
@@ -269,7 +269,7 @@ def test_a_prompt_that_is_cut_at_its_own_stop_token_is_no_other_prompt() -> None
     }
 
 
-def test_two_bos_in_the_middle_of_a_text_are_not_at_its_beginning() -> None:
+def test_two_bos_tokens_at_a_cut_inside_a_text_are_not_a_doubled_bos() -> None:
     norms = Expectations(vocabulary_size=10, bos=5, stops=(9,))
     rows = [row_of((1, 2, 5, 5, 3, 9), (IGNORED, 2, 5, 5, 3, 9))] * 5
     for capacity in range(1, 14):
@@ -277,7 +277,7 @@ def test_two_bos_in_the_middle_of_a_text_are_not_at_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 5, 8, 13, 40])
-def test_pairs_and_texts_may_be_wrapped_too(tmp_path: Path, capacity: int) -> None:
+def test_wrapped_pairs_and_texts_are_clean(tmp_path: Path, capacity: int) -> None:
     rows = [
         {"input": f"<|im_start|>user\n{n}?<|im_end|>\n<|im_start|>assistant\n", "output": f"{n}."} for n in range(9)
     ]
@@ -292,7 +292,7 @@ def test_pairs_and_texts_may_be_wrapped_too(tmp_path: Path, capacity: int) -> No
     assert named(tmp_path / "out").keys() <= whole.keys()
 
 
-def test_masks_tell_the_loss_of_packs_too(tmp_path: Path) -> None:
+def test_packs_with_masks_are_checked(tmp_path: Path) -> None:
     _, packs = built(tmp_path, "bfd")
     masks = [[int(label != IGNORED) for label in pack.labels] for pack in packs]
     masks[1][packs[1].starts()[1]] = 1

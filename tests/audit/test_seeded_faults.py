@@ -23,7 +23,7 @@ from .packed import packed, sequences_named, wrapped
 
 ROWS = 60
 SEEDED = (0, 7, 8, 31, 59)
-"""Which rows are spoilt: the first, the last, neighbours, and some in the middle."""
+"""Which rows are broken: the first, the last, neighbours, and some in the middle."""
 
 TEMPLATES: dict[str, str | None] = {
     "own": None,
@@ -282,11 +282,11 @@ def test_clean_conversations_give_no_finding(clean: Callable[[str, str], Clean],
 def test_every_seeded_row_is_found_and_no_other(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
     made = clean(name, style)
     tried = 0
-    for rule, spoil, applies in FAULTS:
+    for rule, break_row, applies in FAULTS:
         if not applies(made):
             continue
-        rows = [spoil(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
-        assert named(rows, made.norms) == {rule: list(SEEDED)}, spoil.__name__
+        rows = [break_row(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
+        assert named(rows, made.norms) == {rule: list(SEEDED)}, break_row.__name__
         tried += 1
     assert tried >= (12 if (name, style) == ("bpe", "response") else 14)
 
@@ -307,17 +307,15 @@ def test_every_seeded_row_is_found_in_its_pack(clean: Callable[[str, str], Clean
     made = clean(name, style)
     assert sequences_named(packed(made.rows, 1000), made.norms) == {}
     assert sequences_named(packed(made.rows, 1000), norms_of(made.tokenizer, UNKNOWN)) == {}
-    for rule, spoil, applies in FAULTS:
+    for rule, break_row, applies in FAULTS:
         if applies(made):
-            rows = [spoil(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
-            assert sequences_named(packed(rows, 1000), made.norms) == {rule: list(SEEDED)}, spoil.__name__
+            rows = [break_row(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
+            assert sequences_named(packed(rows, 1000), made.norms) == {rule: list(SEEDED)}, break_row.__name__
 
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
-def test_nothing_is_wrong_with_edges_that_wrapping_cut(
-    clean: Callable[[str, str], Clean], name: str, style: str
-) -> None:
+def test_edges_cut_by_wrapping_are_clean(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
     made = clean(name, style)
     whole = [row_of(row.ids, row.ids) for row in made.rows]
     making = RowOrigin(CONVERSATIONS, trains_all=True, variables={})
@@ -333,26 +331,26 @@ def test_nothing_is_wrong_with_edges_that_wrapping_cut(
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
-def test_seeded_rows_are_found_in_wrapped_packs_where_they_are_whole(
+def test_seeded_rows_are_found_in_wrapped_packs_if_they_are_not_cut(
     clean: Callable[[str, str], Clean], name: str, style: str
 ) -> None:
     made = clean(name, style)
     seen = 0
-    for rule, spoil, applies in FAULTS:
+    for rule, break_row, applies in FAULTS:
         if not applies(made):
             continue
-        rows = [spoil(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
+        rows = [break_row(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
         for capacity in (531, 1009):
             packs = wrapped(rows, capacity)
             found = sequences_named(packs.packs, made.norms, Packing(capacity, wrapped=True))
             named_rows = {packs.owners[sequence] for sequence in found.get(rule, [])}
-            assert set(found) <= {rule}, (spoil.__name__, capacity)
-            assert packs.inner & set(SEEDED) <= named_rows <= set(SEEDED), (spoil.__name__, capacity)
+            assert set(found) <= {rule}, (break_row.__name__, capacity)
+            assert packs.inner & set(SEEDED) <= named_rows <= set(SEEDED), (break_row.__name__, capacity)
             seen += len(packs.inner & set(SEEDED))
     assert seen
 
 
-def test_a_special_token_of_the_content_is_no_header_next_to_a_cut(clean: Callable[[str, str], Clean]) -> None:
+def test_a_special_token_in_the_content_next_to_a_cut_is_not_a_header(clean: Callable[[str, str], Clean]) -> None:
     made = clean("sample:model", "own")
     rows = [opener_in_the_answer(row, made) for row in made.rows[:12]]
     for capacity in range(2, 90):

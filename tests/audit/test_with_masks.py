@@ -56,7 +56,7 @@ def rules_of(box: ChatTokenizer, case: Case, norms: Expectations) -> set[str] | 
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", sorted(STYLES))
-def test_masked_rows_have_no_trained_header_and_other_prompts_only_where_inference_has_others(
+def test_rows_made_by_sftkit_have_no_trained_header_and_only_prompts_of_inference(
     tokenizer_path: Callable[[str], str], name: str
 ) -> None:
     style = STYLES[name]
@@ -92,14 +92,14 @@ def test_masked_rows_have_no_trained_header_and_other_prompts_only_where_inferen
         ("nemotron-nano", {"<SPECIAL_11>Assistant\n<think>\n\n", "<SPECIAL_11>Assistant\n<think></think>"}),
     ],
 )
-def test_prompts_of_templates_that_write_them_in_their_own_way(
+def test_prompts_of_unusual_templates_are_learned(
     tokenizer_path: Callable[[str], str], name: str, prompts: set[str]
 ) -> None:
     box = box_of(tokenizer_path("bpe"), STYLES[name])
     assert {box.tokenizer.decode(list(prompt)) for prompt in norms_of(box, {}).prompts} == prompts
 
 
-def test_a_prompt_that_is_always_written_is_named_when_it_is_trained(tokenizer_path: Callable[[str], str]) -> None:
+def test_a_trained_prompt_is_found_if_the_template_always_writes_it(tokenizer_path: Callable[[str], str]) -> None:
     box = box_of(tokenizer_path("bpe"), STYLES["command-r7b"])
     norms = norms_of(box, {})
     case = next(case for case in CASES if case.style.name == "command-r7b" and case.name == "multi")

@@ -1,8 +1,8 @@
-"""What every message to the user must be, as far as a program can tell. `tests/conftest.py` asks it of all of them.
+"""Rules for the wording of messages to users. `tests/conftest.py` applies them to every error raised in any test.
 
-The rules: one line a problem, none of Python's own words (tracebacks, addresses, names of exceptions). It
-names its place (a key, a path, `path:row`, a name in quotes, a token, a part of the run), and says what to do, or
-what is and what was to be.
+Each line of a message is short and contains nothing of Python (tracebacks, addresses, names of exceptions). A message
+names a place (a key, a path, `path:row`, a quoted name, a token, a part of the run), and says what to do or what is
+wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sftkit.training.arguments.build_arguments import training_argument_fields
 
 LONGEST_LINE = 1000
 MOST_LINES = 40
-"""Of a config with many things wrong, or of many bad rows."""
+"""A config may have many problems, and a source many bad rows."""
 
 _PYTHON = re.compile(
     r"Traceback|^\s*File \"|<[\w.]+(?: [\w.]+)* at 0x|0x[0-9a-f]{6,}|<class '|\bNoneType\b|\bNone$|^[A-Z]\w*Error\b|"
@@ -33,30 +33,33 @@ _PLACE = re.compile(
     r"\bline \d|\brow \d|:\d"  # a place in a file
 )
 _PARTS = ("template", "tokenizer", "main process", "another process", "worker process", "model", "GPU", "transformers")
-_DOES = re.compile(
+_STATEMENT = re.compile(
     # what to do
-    r"(?i)\b(?:give|say|choose|ask for|use|leave|lower|raise|set|add|name|take|run it|train|wait|mend|allow|install|"
-    r"write|start|needs?|known|did you mean|known|there:|here:|there is|there are|takes|must|may|can|should|at most|"
-    # what is, where what was to be is plain from it
-    r"no such|not (?:valid|found|there|a|one|the|to|end|UTF-8|installed|whole)|cannot|holds?|has|have|missing|"
-    r"unknown|unexpected|broken|more than|differs?|empty|twice|gone|is a|without|invalid|null|alone|together|computes|"
-    r"requires?|expected|like it|"
-    r"no (?:rows?|data|Parquet|files?))\b"
+    r"(?i)\b(?:add|allow|ask for|change|check|choose|correct|delete|did you mean|download|fix|give|increase|install|"
+    r"leave|lower|make|mend|move|name|pass|raise|reduce|remove|rename|repeat|replace|rerun|retry|run|say|set|shorten|split|"
+    r"start|take|tokenize|train|try|update|upgrade|use|wait|write|"
+    # what is wrong
+    r"at most|at least|alone|beyond|broken|cannot|can|computes|conflicts?|contains?|corrupt|damaged|differs?|do not|"
+    r"does not|duplicates?|empty|exceeds?|exists?|expected|expects?|ends?|fails?|failed|gone|has|have|here:|holds?|"
+    r"ignored|incomplete|invalid|is a|is an|is not|are not|is only|is set|known|larger|like it|longer|may|mismatch|"
+    r"missing|more than|must|needs?|no such|no (?:rows?|data|Parquet|files?)|null|requires?|should|stopped|takes?|"
+    r"not (?:a|end|found|installed|one|the|there|to|valid|UTF-8)|there are|there is|there:|together|too|twice|"
+    r"unexpected|unknown|unsupported|without|would|wrong)\b"
 )
 
 
 @cache
 def _keys() -> re.Pattern[str]:
-    """Every key of a config, every handler, every argument of the Trainer."""
+    """Matches keys of a config, names of handlers, and arguments of the Trainer."""
     schemas = (DataOptions, PreprocessConfig, InspectConfig, TrainConfig, ProcessorConfig)
     keys = {field.name for schema in schemas for field in dataclasses.fields(schema)}
-    keys -= {"config", "row", "rows", "split", "format", "type"}  # words of any sentence
+    keys -= {"config", "row", "rows", "split", "format", "type"}  # common words
     names = "|".join(sorted({*keys, *HANDLERS, *training_argument_fields()}, key=len, reverse=True))
     return re.compile(rf"\b(?:{names})\b|\b[a-z]+(?:_[a-z0-9]+)+\b")
 
 
 def faults_of(message: str) -> list[str]:
-    """What is wrong with a message as it is shown; [] when nothing is."""
+    """What is wrong with the wording of a message; [] if nothing is."""
     message = printable(message)
     if not message.strip():
         return ["it is empty"]
@@ -68,8 +71,8 @@ def faults_of(message: str) -> list[str]:
         found.append("it begins or ends with white space")
     if not (_PLACE.search(message) or _keys().search(message) or any(part in message for part in _PARTS)):
         found.append("it names no place")
-    if not _DOES.search(message):
-        found.append("it says neither what to do nor what is and should be")
+    if not _STATEMENT.search(message):
+        found.append("it says neither what to do nor what is wrong")
     return found
 
 
@@ -80,12 +83,12 @@ def _faults_of_line(line: str) -> list[str]:
     if len(line) > LONGEST_LINE:
         found.append(f"it has a line of {len(line)} characters")
     if _START.match(line.strip()):
-        found.append("it begins with what is said in front of it anyway")
+        found.append("it repeats the prefix of errors")
     if python := _PYTHON.search(line):
-        found.append(f"it speaks Python: {python[0]!r}")
+        found.append(f"it contains Python: {python[0]!r}")
     return found
 
 
 def faults_of_reason(reason: str) -> list[str]:
-    """What is wrong with the reason for which a row is quarantined; it stands behind the row's place."""
+    """What is wrong with the wording of the reason why a row is quarantined, which follows the place of the row."""
     return _faults_of_line(printable(reason).replace("\n", " "))

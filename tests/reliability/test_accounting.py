@@ -289,7 +289,7 @@ def test_exactly_the_planted_rows_are_in_quarantine(tmp_path: Path, own_function
     assert entries(tmp_path / "less") == entries(tmp_path / "out")
 
 
-def test_so_they_are_whichever_processes_read_them(tmp_path: Path, own_function: str) -> None:
+def test_the_planted_rows_are_in_quarantine_with_any_number_of_workers(tmp_path: Path, own_function: str) -> None:
     (tmp_path / "more").mkdir()
     sources = [
         SOURCES[kind](folder)
@@ -331,7 +331,7 @@ CHATS: dict[str, tuple[Row, str]] = {
 }
 
 
-def test_failing_templates_and_masks_that_cannot_be_proven_name_their_row(tmp_path: Path, tokenizer_path: Any) -> None:
+def test_failing_templates_and_unverifiable_masks_name_their_row(tmp_path: Path, tokenizer_path: Any) -> None:
     items = [Item(chat(f"answer {number}")) for number in range(30)]
     draw = random.Random("chats")
     for fault in (*CHATS.values(), *CHATS.values()):
@@ -368,7 +368,7 @@ def broken(path: Path, good: int, bad: int) -> Path:
 
 
 @pytest.mark.parametrize("limit", [0.3, 3, 0.35, 0.999])
-def test_so_many_bad_rows_are_allowed(tmp_path: Path, limit: float) -> None:
+def test_as_many_bad_rows_as_max_bad_rows_are_allowed(tmp_path: Path, limit: float) -> None:
     assert (
         preprocess(tmp_path / "out", dataset(broken(tmp_path / "a.jsonl", 7, 3)), max_bad_rows=limit).quarantined == 3
     )
@@ -383,7 +383,7 @@ def test_so_many_bad_rows_are_allowed(tmp_path: Path, limit: float) -> None:
         (0.01, "3 rows cannot be used of 10 read, more than max_bad_rows=0.01 allows (0):"),
     ],
 )
-def test_so_many_are_not(tmp_path: Path, limit: float, first_line: str) -> None:
+def test_more_bad_rows_than_max_bad_rows_fail_the_run(tmp_path: Path, limit: float, first_line: str) -> None:
     path = broken(tmp_path / "a.jsonl", 7, 3)
     with pytest.raises(DataError) as caught:
         preprocess(tmp_path / "out", dataset(path), max_bad_rows=limit)
@@ -395,11 +395,11 @@ def test_so_many_are_not(tmp_path: Path, limit: float, first_line: str) -> None:
 
 
 @given(fraction=st.decimals(0, "0.999", places=3), read=st.integers(0, 10**12))
-def test_a_fraction_is_that_of_the_rows_read_and_not_of_a_float(fraction: Decimal, read: int) -> None:
+def test_a_fraction_of_bad_rows_is_exact(fraction: Decimal, read: int) -> None:
     assert BadRowBudget(float(fraction)).allowed(read) == int(fraction * read)
 
 
-def test_many_bad_rows_are_told_of_in_part_and_kept_up_to_a_limit(
+def test_the_error_lists_some_bad_rows_and_the_run_keeps_a_limited_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sftkit.preprocessing.build.BAD_ROWS_GATHERED", 15)
@@ -414,7 +414,7 @@ def test_many_bad_rows_are_told_of_in_part_and_kept_up_to_a_limit(
 
 
 @pytest.mark.parametrize("limit", [3, 0.2])
-def test_a_run_is_given_up_when_nothing_that_may_come_can_save_it(
+def test_a_run_stops_once_it_must_have_too_many_bad_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
     monkeypatch.setattr("sftkit.preprocessing.stage_units.EXCESS_BAD_ROWS", 0)
@@ -433,7 +433,9 @@ def test_a_run_is_given_up_when_nothing_that_may_come_can_save_it(
     lines=st.lists(st.sampled_from(["{x", '{"text": "abc"}', "", "[1]"]), min_size=1, max_size=40),
     unit_size=st.integers(1, 90),
 )
-def test_it_is_not_given_up_before(tmp_path_factory: pytest.TempPathFactory, lines: list[str], unit_size: int) -> None:
+def test_a_run_does_not_stop_while_it_may_still_succeed(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], unit_size: int
+) -> None:
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_text("\n".join(['{"text": "first"}', *lines]))
     files = scan_files(find_source_files(dataset(path)), unit_size)
@@ -451,7 +453,7 @@ def test_it_is_not_given_up_before(tmp_path_factory: pytest.TempPathFactory, lin
     assert (manifest.rows_read, manifest.quarantined) == (read, bad)
 
 
-def test_a_data_set_with_more_bad_rows_than_are_allowed_now_is_refused_and_stays(tmp_path: Path) -> None:
+def test_a_finished_data_set_with_too_many_bad_rows_is_refused_and_kept(tmp_path: Path) -> None:
     data = dataset(broken(tmp_path / "a.jsonl", 7, 3))
     manifest = preprocess(tmp_path / "out", data, max_bad_rows=3)
     planned = plan(PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(data,), max_bad_rows=3, num_workers=1))
@@ -467,7 +469,7 @@ def test_a_data_set_with_more_bad_rows_than_are_allowed_now_is_refused_and_stays
 # --- Memory, and what is on disk ------------------------------------------------------------------------
 
 
-def test_bad_rows_are_held_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_rows_are_kept_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftkit.sources.source_file.BATCH_BYTES", 256 << 10)
     path = tmp_path / "a.jsonl.gz"  # one unit
     with gzip.open(path, "wb", compresslevel=1) as stream:
@@ -497,7 +499,7 @@ def test_bad_rows_are_held_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch
     unusable=st.lists(st.integers(51, 99), unique=True).map(sorted),
     text=st.text(st.characters(), max_size=5),
 )
-def test_bad_rows_are_read_in_the_order_of_their_numbers_as_they_were(
+def test_bad_rows_are_read_back_in_order(
     tmp_path_factory: pytest.TempPathFactory, unread: list[int], unusable: list[int], text: str
 ) -> None:
     shuffled = sorted([*unread, *unusable], key=lambda number: number * 7919 % 101)
@@ -513,7 +515,7 @@ def test_bad_rows_are_read_in_the_order_of_their_numbers_as_they_were(
     assert bad.path.exists() == bool(rows)
 
 
-def test_a_file_of_bad_rows_that_is_another_is_not_used(tmp_path: Path) -> None:
+def test_a_changed_file_of_bad_rows_is_not_used(tmp_path: Path) -> None:
     data = dataset(broken(tmp_path / "a.jsonl", 20, 3))
     options: dict[str, Any] = {"max_bad_rows": 3, "unit_size": 100, "staging_dir": str(tmp_path / "units")}
     first = preprocess(tmp_path / "one", data, **options)
@@ -524,7 +526,7 @@ def test_a_file_of_bad_rows_that_is_another_is_not_used(tmp_path: Path) -> None:
     assert entries(tmp_path / "two") == entries(tmp_path / "one")
 
 
-def test_there_are_not_as_many_reasons_as_rows(tmp_path: Path) -> None:
+def test_the_number_of_reasons_is_bounded(tmp_path: Path) -> None:
     writer = BadRowsWriter(tmp_path / "bad.arrow", "run")
     writer.write("unread", [BadRow(number, f"{number} is {'x' * number}", "") for number in range(200)])
     reasons = writer.finish().reasons
@@ -535,9 +537,7 @@ def test_there_are_not_as_many_reasons_as_rows(tmp_path: Path) -> None:
 # --- Bugs of ours ---------------------------------------------------------------------------------------
 
 
-def test_a_row_that_is_lost_on_the_way_stops_the_run_before_anything_is_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_row_stops_the_run_before_anything_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"input_ids": [1, 2], "labels": [1, 2]}] * 5)
     monkeypatch.setattr("sftkit.preprocessing.finalize._without_untrained", lambda batch, log: batch.slice(0, 4))
     with pytest.raises(RowAccountingError) as caught:
@@ -549,7 +549,7 @@ def test_a_row_that_is_lost_on_the_way_stops_the_run_before_anything_is_publishe
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".staging"]
 
 
-def test_an_account_without_handlers_and_reasons_can_be_read(tmp_path: Path) -> None:
+def test_a_unit_record_without_handlers_and_reasons_can_be_read(tmp_path: Path) -> None:
     manifest = preprocess(tmp_path / "out", dataset(broken(tmp_path / "a.jsonl", 7, 3)), max_bad_rows=3)
     path = tmp_path / "out" / "manifest.json"
     told = json.loads(path.read_text())
@@ -564,7 +564,7 @@ def test_an_account_without_handlers_and_reasons_can_be_read(tmp_path: Path) -> 
 # --- What is shown --------------------------------------------------------------------------------------
 
 
-def test_the_screen_shows_the_account_of_every_source_and_the_reasons(tmp_path: Path, own_function: str) -> None:
+def test_the_summary_shows_the_row_counts_of_every_source_and_the_reasons(tmp_path: Path, own_function: str) -> None:
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     one.write_text('{"id": "1", "text": "x"}\n{"id": "2", "text": "DROP"}\n')
     two.write_text('{"id": "3", "text": "y"}\n{"id": "4", "text": "z"}\n{\x1b[2Jbroken\n{"id": "5", "text": 5}\n')

@@ -419,7 +419,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda each: f"{each.arguments[0]}: {each.name}")
-def test_a_mistake_is_told_with_its_place_and_its_remedy(
+def test_a_mistake_is_reported_with_its_place_and_remedy(
     folder: Path, mistake: Mistake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -441,14 +441,14 @@ def test_a_mistake_is_told_with_its_place_and_its_remedy(
     assert {name: after.get(name) for name in before} == before
 
 
-def test_there_are_enough_of_them() -> None:
+def test_there_are_at_least_sixty_mistakes() -> None:
     assert len(MISTAKES) >= 60
     assert {mistake.arguments[0] for mistake in MISTAKES} == {"preprocess", "inspect-shards", "train"}
     names = [(mistake.arguments[0], mistake.name) for mistake in MISTAKES]
     assert len(names) == len(set(names))
 
 
-def test_a_findings_level_is_an_exit_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fail_on_a_level_is_exit_code_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     done = sftkit("inspect-shards", "done", "--audit", "--fail_on", "warning")
     assert (done.code, done.err) == (1, "")
@@ -464,7 +464,7 @@ def test_a_findings_level_is_an_exit_code(folder: Path, monkeypatch: pytest.Monk
     ],
     ids=["interrupted", "a bug of ours"],
 )
-def test_what_is_no_mistake_has_an_exit_code_of_its_own(
+def test_usage_errors_and_bugs_have_other_exit_codes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, raised: BaseException, code: int, told: str
 ) -> None:
     monkeypatch.chdir(folder)

@@ -171,7 +171,7 @@ def textual(config: Any) -> Any:
 
 @budget(120)
 @given(st.one_of(configs, near_a_good_one()), st.sampled_from(["yaml", "json"]), st.sampled_from(COMMANDS))
-def test_any_config_runs_or_is_told_what_is_wrong_with_it(
+def test_any_config_runs_or_is_one_clear_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, config: Any, form: str, command: tuple[str, ...]
 ) -> None:
     if isinstance(config, dict) and command[0] == "inspect-shards":
@@ -227,7 +227,7 @@ def yaml_bytes(draw: st.DrawFn) -> bytes:
 @example(b"2: {" * 300 + b"}" * 300, "yaml")
 @example(b"1" * 5000, "json")
 @example(b"a: " + b"1" * 5000, "yaml")
-def test_any_bytes_are_a_config_or_told_what_they_are(
+def test_any_bytes_as_a_config_run_or_are_one_clear_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, form: str
 ) -> None:
     tried(folder, COMMANDS[0], content, f"bytes.{form}", monkeypatch)

@@ -134,7 +134,7 @@ GOOD = b"".join(json.dumps(row_of(number)).encode() + b"\n" for number in range(
 @given(files(), st.booleans(), st.sampled_from(KINDS), st.sampled_from([50, 1 << 20]), st.sampled_from([0, 1000, 0.5]))
 @example(b"\x00\n", True, "pairs", 50, 1000)
 @example(b'{"input": "\\ud83d", "output": "x"}', True, "pairs", 50, 1000)
-def test_any_bytes_are_rows_or_told_as_what_they_are(
+def test_any_bytes_as_jsonl_are_rows_or_quarantined_or_one_clear_error(
     tokenizer: Path, tmp_path_factory: pytest.TempPathFactory, content: bytes, good: bool, kind: str, unit_size: int,
     bad: float,
 ) -> None:  # fmt: skip

@@ -148,7 +148,7 @@ def all_is_well_elsewhere(place: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["rows", "packs"])
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_what_is_right_is_used(folder: Path, name: str, kind: str) -> None:
+def test_an_unchanged_data_set_is_accepted_by_every_command(folder: Path, name: str, kind: str) -> None:
     outcome = done(name, copied(folder, kind))
     check(name, outcome)
     refused = {
@@ -209,7 +209,7 @@ def changed(manifest: Any, way: list[int], what: str, value: Any) -> None:
 
 @budget(100)
 @given(changes(), st.sampled_from(["rows", "packs"]), st.sampled_from(sorted(COMMANDS)), st.booleans())
-def test_any_manifest_is_used_or_told_what_is_wrong_with_it(
+def test_any_manifest_is_accepted_or_one_clear_error(
     folder: Path, how: list[tuple[list[int], str, Any]], kind: str, name: str, sealed: bool
 ) -> None:
     place = copied(folder, kind)
@@ -226,7 +226,7 @@ def test_any_manifest_is_used_or_told_what_is_wrong_with_it(
 
 @budget(40)
 @given(st.data(), st.sampled_from(sorted(COMMANDS)))
-def test_any_bytes_of_a_manifest_are_told_what_they_are(folder: Path, data: st.DataObject, name: str) -> None:
+def test_any_bytes_as_a_manifest_are_one_clear_error(folder: Path, data: st.DataObject, name: str) -> None:
     place = copied(folder, "rows")
     path = place / "manifest.json"
     deep = st.sampled_from(
@@ -255,7 +255,7 @@ def process() -> Iterator[ProcessPoolExecutor]:
 
 @budget(60)
 @given(st.data(), st.sampled_from(["rows", "packs"]), st.sampled_from(sorted(COMMANDS)))
-def test_any_bytes_of_a_shard_are_told_what_they_are(
+def test_any_bytes_as_a_shard_are_accepted_or_one_clear_error(
     folder: Path, process: ProcessPoolExecutor, data: st.DataObject, kind: str, name: str
 ) -> None:
     place = copied(folder, kind)
@@ -320,7 +320,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
 
 @budget(80)
 @given(tables(), st.sampled_from(sorted(COMMANDS)), st.booleans(), st.booleans())
-def test_any_table_is_used_or_told_what_is_wrong_with_it(
+def test_any_table_is_accepted_or_one_clear_error(
     folder: Path, table: pa.Table, name: str, with_manifest: bool, whole: bool
 ) -> None:
     place = copied(folder, "rows")
@@ -354,7 +354,7 @@ def test_two_columns_of_one_name_are_an_error(folder: Path, table: pa.Table, nam
 
 @pytest.mark.parametrize("name", ["inspect", "audit", "verify", "train", "preprocess from", "preprocess into"])
 @pytest.mark.parametrize("change", [{"splits": {}}, {"splits": {"train": {}}}, {"tokenizer": 5}], ids=str)
-def test_a_manifest_that_says_too_little_is_an_error(folder: Path, name: str, change: dict[str, Any]) -> None:
+def test_an_incomplete_manifest_is_an_error(folder: Path, name: str, change: dict[str, Any]) -> None:
     place = copied(folder, "rows")
     path = place / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -364,7 +364,7 @@ def test_a_manifest_that_says_too_little_is_an_error(folder: Path, name: str, ch
 
 
 @pytest.mark.parametrize("name", ["inspect", "verify", "train", "preprocess from", "preprocess into"])
-def test_a_manifest_nested_without_end_is_an_error(folder: Path, name: str) -> None:
+def test_a_deeply_nested_manifest_is_an_error(folder: Path, name: str) -> None:
     place = copied(folder, "rows")
     (place / "manifest.json").write_text("[" * 100_000)
     outcome = done(name, place)

@@ -484,7 +484,7 @@ def told(manifest: Manifest) -> Manifest:
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_exactly_what_a_change_concerns_is_run_again(
+def test_exactly_the_units_that_a_change_affects_are_run_again(
     case: Case, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "world"
@@ -539,7 +539,7 @@ ARGUMENTS = [(name, field) for name, kind in sorted(EVERY_HANDLER.items()) for f
 
 
 @pytest.mark.parametrize(("name", "field"), ARGUMENTS, ids=[f"{name}.{field.name}" for name, field in ARGUMENTS])
-def test_every_argument_of_every_handler_makes_another_recipe(name: str, field: dataclasses.Field[Any]) -> None:
+def test_every_argument_of_every_handler_changes_the_recipe_key(name: str, field: dataclasses.Field[Any]) -> None:
     needed = {
         each.name: values_of(str(each.type))[0] for each in dataclasses.fields(EVERY_HANDLER[name]) if is_required(each)
     }
@@ -558,7 +558,7 @@ def test_every_argument_of_every_handler_makes_another_recipe(name: str, field: 
     [({"a": 1, "b": 2}, {"b": 2, "a": 1}), ({1: "x"}, {"1": "x"}), ([1], ["1"]), (1, True), (1, 1.0)],
     ids=["order", "keys", "items", "truth", "numbers"],
 )
-def test_what_a_user_function_can_tell_apart_is_told_apart(
+def test_arguments_that_a_user_function_can_distinguish_have_different_keys(
     one: Any, other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enter(tmp_path, monkeypatch)
@@ -572,7 +572,7 @@ def test_what_a_user_function_can_tell_apart_is_told_apart(
 
 
 @pytest.mark.parametrize("name", ["ROW_SEMANTICS", "version"])
-def test_rows_of_other_semantics_or_libraries_are_not_used(
+def test_units_of_other_versions_are_not_reused(
     name: str, made: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "world"

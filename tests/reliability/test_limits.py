@@ -116,7 +116,7 @@ def test_rows_that_are_too_long_are_quarantined_and_the_others_keep_their_number
     unit_size=st.integers(1, 300),
     ends=st.booleans(),
 )
-def test_exactly_the_longer_lines_are_left_out_wherever_units_are_cut(
+def test_exactly_the_too_long_lines_are_quarantined_for_any_unit_size(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], most: int, unit_size: int, ends: bool
 ) -> None:
     lines = [json.dumps({"t": "x" * length}) for length in lengths]
@@ -139,7 +139,7 @@ def test_exactly_the_longer_lines_are_left_out_wherever_units_are_cut(
     most=st.integers(20, 80),
     quote_all=st.booleans(),
 )
-def test_records_that_are_too_long_end_where_csv_ends_them(
+def test_a_too_long_csv_record_ends_where_the_record_ends(
     tmp_path_factory: pytest.TempPathFactory, records: list[list[str]], most: int, quote_all: bool
 ) -> None:
     """Quotes, doubled quotes and line ends inside of them."""
@@ -160,7 +160,7 @@ def test_records_that_are_too_long_end_where_csv_ends_them(
     assert [row.number for row in log.bad] == [i + 1 for i, size in enumerate(sizes) if size > most]
 
 
-def test_a_run_keeps_such_rows_apart_under_its_own_key(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
+def test_max_row_bytes_is_part_of_the_unit_key(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
     rows = [{"text": f"{row['text']} and so on"} for row in ROWS]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     data = dataset(path, data_handlers=[handler("tokenize", dataset_text_field="text")])
@@ -190,7 +190,7 @@ def bomb(path: Path, ending: str, megabytes: int) -> Path:
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_a_compressed_source_that_becomes_too_much_ends_the_run_and_names_the_key(
+def test_a_source_that_decompresses_to_too_much_ends_the_run_and_names_the_key(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decompression, "ALWAYS_ALLOWED_BYTES", 4 << 20)
@@ -203,7 +203,7 @@ def test_a_compressed_source_that_becomes_too_much_ends_the_run_and_names_the_ke
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_little_may_become_anything(tmp_path: Path, ending: str) -> None:
+def test_a_small_source_may_expand_by_any_factor(tmp_path: Path, ending: str) -> None:
     """A small file of the same line over and over is no bomb."""
     path = tmp_path / f"a.jsonl.{ending}"
     with path.open("wb") as stream, PACKERS[ending](stream) as packed:
@@ -212,7 +212,7 @@ def test_little_may_become_anything(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_compressed_columns_are_searched_as_far_as_is_allowed(
+def test_compressed_columns_are_read_up_to_max_expansion(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parquet is read from its end: all of it is decompressed before anything is known."""
@@ -226,7 +226,7 @@ def test_compressed_columns_are_searched_as_far_as_is_allowed(
         read(bomb(tmp_path / f"c.parquet.{ending}", ending, 40), ReadLimits(expansion=100))
 
 
-def test_a_frame_that_wants_a_huge_window_is_refused(tmp_path: Path) -> None:
+def test_a_zstandard_frame_with_a_huge_window_is_refused(tmp_path: Path) -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=False)
     path = tmp_path / "a.jsonl.zst"
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
@@ -236,7 +236,7 @@ def test_a_frame_that_wants_a_huge_window_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_parquet_footer_that_promises_too_much_is_refused(tmp_path: Path) -> None:
+def test_a_parquet_footer_that_claims_too_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     text = pa.array(["y" * 1_000_000]).take(pa.array([0] * 200))
     pq.write_table(pa.table({"text": text}), path, compression="zstd", use_dictionary=False)
@@ -255,7 +255,7 @@ def test_growth_of_memory_is_bounded_while_a_function_runs() -> None:
     assert len(bytes(800 << 20)) == 800 << 20
 
 
-def test_several_threads_may_take_what_each_is_allowed() -> None:
+def test_each_thread_may_allocate_its_allowance() -> None:
     """And leave no limit behind."""
     soft = resource.getrlimit(resource.RLIMIT_AS)
     barrier = threading.Barrier(3)
@@ -271,7 +271,7 @@ def test_several_threads_may_take_what_each_is_allowed() -> None:
     assert resource.getrlimit(resource.RLIMIT_AS) == soft
 
 
-def test_what_grew_since_it_was_measured_counts_for_no_one() -> None:
+def test_memory_allocated_before_a_limit_does_not_count() -> None:
     assert run_with_cached_memory_limit(400 << 20, lambda: 1) == 1
     held = bytes(600 << 20)
     assert len(run_with_cached_memory_limit(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
@@ -365,7 +365,7 @@ def compressed_batch(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [long_line, long_record])
-def test_a_row_that_is_too_long_is_never_held(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_a_too_long_row_is_never_held_in_memory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """Its 10 MiB that are allowed are, and what reading itself takes."""
     grown, rows, bad, said = resident(make(tmp_path))
     assert (rows, bad, said) == (2, 1, "")
@@ -374,7 +374,7 @@ def test_a_row_that_is_too_long_is_never_held(tmp_path: Path, make: Callable[[Pa
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("make", [dictionary_bomb, list_bomb, compressed_batch])
-def test_what_columns_become_is_bounded(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_the_memory_of_expanding_columns_is_bounded(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """By what may be decoded at once, though the file's own numbers do not tell; nothing has been allowed for here."""
     path = make(tmp_path)
     grown, rows, bad, said = resident(path, 1e9)
@@ -383,7 +383,7 @@ def test_what_columns_become_is_bounded(tmp_path: Path, make: Callable[[Path], P
     assert grown < 420
 
 
-def test_record_batches_that_become_too_much_name_the_key(tmp_path: Path) -> None:
+def test_record_batches_that_expand_too_much_name_the_key(tmp_path: Path) -> None:
     text = pa.array(["y" * 1_000_000]).take(pa.array([0] * 100))
     table = pa.table({"text": text})
     for name, new in (("a.arrow", pa.ipc.new_file), ("b.arrow", pa.ipc.new_stream)):

@@ -56,7 +56,7 @@ def test_many_files_become_many_shards_with_few_files_open(many: Path) -> None:
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("options", [(), ("--audit=true",), ("--verify=true",), ("--rows=1", "--shard=77")])
-def test_many_shards_are_looked_at_with_few_files_open(many: Path, options: Sequence[str]) -> None:
+def test_many_shards_are_inspected_with_few_files_open(many: Path, options: Sequence[str]) -> None:
     looked = sftkit("inspect-shards", str(many / "out"), *options)
     assert looked.returncode == 0, looked.stderr
 
@@ -71,7 +71,7 @@ def test_a_plan_of_many_files_is_short(many: Path) -> None:
 
 
 @pytest.mark.slow
-def test_long_rows_and_long_conversations_take_memory_and_time_in_proportion(tmp_path: Path) -> None:
+def test_long_rows_and_long_conversations_take_memory_in_proportion(tmp_path: Path) -> None:
     """`tokenizers` alone would take half a kilobyte for each character, and a prompt for each turn its square."""
     message = "".join(f"{number} alder larch.\n" for number in range(200_000))
     turns = [{"role": ("user", "assistant")[place % 2], "content": f"{place} elm"} for place in range(20_000)]

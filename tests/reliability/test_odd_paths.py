@@ -82,7 +82,7 @@ def sftkit(*arguments: str | Path) -> str:
 
 
 @pytest.mark.sampled(4)
-def test_a_run_reads_and_writes_them_and_tells_them_as_they_are(
+def test_a_run_reads_writes_and_reports_odd_paths(
     name: str, folder: Path, tmp_path: Path, tokenizer_path: Callable[[str], str]
 ) -> None:
     """As sources, output_dir and staging_dir; the shards are those of plain names."""
@@ -125,13 +125,13 @@ def test_a_run_reads_and_writes_them_and_tells_them_as_they_are(
     assert sftkit("inspect-shards", first)
 
 
-def test_a_directory_is_read_by_its_name(name: str, folder: Path) -> None:
+def test_a_directory_with_an_odd_name_is_read(name: str, folder: Path) -> None:
     write_jsonl(folder / "inside" / f"{name}.jsonl", ROWS)
     [file] = find_source_files(dataset(folder))
     assert (file.path, file.size) == (str(folder / "inside" / f"{name}.jsonl"), Path(file.path).stat().st_size)
 
 
-def test_a_tokenizer_is_loaded_from_there_or_refused_in_a_sentence(
+def test_a_tokenizer_at_an_odd_path_is_loaded_or_refused_with_one_sentence(
     name: str, folder: Path, tmp_path: Path, tokenizer_path: Callable[[str], str]
 ) -> None:
     """`tokenizers` opens its files itself, by names of UTF-8."""

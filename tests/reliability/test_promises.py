@@ -10,7 +10,7 @@ PAGE = TESTS.parent / "docs" / "reliability.md"
 NAMED = re.compile(r"`((?:tests/[a-z]+/)?(?:test_\w+|conftest|error_rules)\.py|tests/conftest\.py)(?:::(\w+))?`")
 
 
-def test_every_test_that_is_named_is_there() -> None:
+def test_every_test_named_in_the_page_exists() -> None:
     named = NAMED.findall(PAGE.read_text())
     assert len(named) > 40
     missing = []

@@ -146,7 +146,7 @@ def test_the_config_of_a_manifest_makes_the_same_shards(
     assert again.fingerprint == made.fingerprint
 
 
-def test_what_was_made_again_can_be_made_again(data: Path) -> None:
+def test_a_reproduced_data_set_can_be_reproduced(data: Path) -> None:
     folders = [data / str(number) for number in range(3)]
     preprocess(*_mixed(data), "--model_name_or_path=sample:model", "--output_dir", folders[0])
     for before, after in pairwise(folders):
@@ -154,7 +154,7 @@ def test_what_was_made_again_can_be_made_again(data: Path) -> None:
     assert shard_bytes(folders[2]) == shard_bytes(folders[0])
 
 
-def test_text_shards_are_tokenized_again_alike(data: Path) -> None:
+def test_the_config_of_text_shards_reproduces_them(data: Path) -> None:
     preprocess("--training_data_path", data / "texts.jsonl", "--dataset_text_field=body", "--output_dir", data / "text")
     preprocess(
         "--training_data_path", data / "text", "--response_template=A:", "--tokenizer_name_or_path=sample:model",
@@ -164,7 +164,7 @@ def test_text_shards_are_tokenized_again_alike(data: Path) -> None:
     assert shard_bytes(data / "again") == shard_bytes(data / "shards")
 
 
-def test_the_command_line_still_wins(data: Path) -> None:
+def test_the_command_line_overrides_a_manifest(data: Path) -> None:
     shards = data / "shards"
     preprocess(*_mixed(data), "--model_name_or_path=sample:model", "--output_dir", shards)
     config = load_config(
@@ -174,7 +174,7 @@ def test_the_command_line_still_wins(data: Path) -> None:
     assert (config.max_seq_length, config.datasets[0].sampling, config.overflow) == (7, 0.1, "drop")
 
 
-def test_leave_to_replace_a_data_set_does_not_outlive_its_run(data: Path) -> None:
+def test_overwrite_is_not_repeated_from_a_manifest(data: Path) -> None:
     shards = data / "shards"
     preprocess(*_mixed(data), "--model_name_or_path=sample:model", "--output_dir", shards)
     config = load_config(PreprocessConfig, ["--config", str(shards / "manifest.json"), "--output_dir=o"])
@@ -182,7 +182,7 @@ def test_leave_to_replace_a_data_set_does_not_outlive_its_run(data: Path) -> Non
     assert config.overwrite is False
 
 
-def test_other_datasets_besides_those_of_a_manifest_are_refused(data: Path) -> None:
+def test_datasets_in_addition_to_those_of_a_manifest_are_refused(data: Path) -> None:
     shards = data / "shards"
     arguments = _mixed(data)
     preprocess(*arguments, "--model_name_or_path=sample:model", "--output_dir", shards)

@@ -101,7 +101,7 @@ def make_reference(reference: Callable[[str], Any]) -> Iterator[Callable[[str], 
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_a_chat_template_that_loops_is_broken_off(
+def test_a_chat_template_that_loops_is_interrupted(
     low: None, make_reference: Callable[[str], ReferenceRenderer], name: str
 ) -> None:
     begun = time.process_time()
@@ -114,7 +114,7 @@ def test_a_chat_template_that_loops_is_broken_off(
 
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", EXPLOSIONS)
-def test_a_chat_template_that_explodes_is_broken_off(
+def test_a_chat_template_that_explodes_is_interrupted(
     low: None, make_reference: Callable[[str], ReferenceRenderer], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(render_limits, "MAX_SECONDS", 10.0)
@@ -125,14 +125,16 @@ def test_a_chat_template_that_explodes_is_broken_off(
 
 
 @pytest.mark.parametrize("name", ["nested ranges", "center", "doubling"])
-def test_it_is_broken_off_when_it_is_checked_at_the_start(
+def test_a_bad_template_is_interrupted_when_it_is_checked_at_the_start(
     low: None, make_reference: Callable[[str], ReferenceRenderer], name: str
 ) -> None:
     with pytest.raises(TemplateLimitError):
         make_reference((LOOPS | EXPLOSIONS)[name]).check()
 
 
-def test_it_is_broken_off_when_the_timer_was_about_to_stop(low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_is_interrupted_even_if_the_timer_was_about_to_stop(
+    low: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It stops when nothing was rendered for a while, which may be right before a rendering."""
 
     def late(more: int, function: Callable[[], Any]) -> Any:
@@ -153,7 +155,7 @@ def test_it_is_broken_off_when_the_timer_was_about_to_stop(low: None, monkeypatc
 
 
 @pytest.mark.parametrize("name", ENDLESS_STEPS)
-def test_a_step_that_nothing_could_end_is_refused_unseen(
+def test_an_operation_that_cannot_be_interrupted_is_refused(
     make_reference: Callable[[str], ReferenceRenderer], name: str
 ) -> None:
     with pytest.raises(TokenizerError, match=r"the template has .* which may never end; leave it out"):
@@ -180,7 +182,7 @@ def test_a_text_that_is_too_long_is_refused_though_there_is_memory_for_it(monkey
         render_within_limits(lambda: "a" * 1001, "")
 
 
-def test_long_rows_are_given_more(low: None) -> None:
+def test_long_rows_have_higher_limits(low: None) -> None:
     """Of everything, in proportion to their texts wherever they stand; it is rendered again from the beginning."""
     calls = []
 
@@ -212,7 +214,7 @@ def test_a_row_of_fifty_megabytes_is_rendered_by_both_engines(make_reference: Ca
 
 
 @pytest.mark.parametrize("name", EXPLOSIONS)
-def test_a_template_that_could_explode_never_reaches_the_engine_that_cannot_be_bounded(name: str) -> None:
+def test_a_template_that_could_explode_is_never_rendered_by_the_fast_engine(name: str) -> None:
     with pytest.raises(UnsupportedByEngineError):
         check_template(unmarked_template(IF_ASKED.format(EXPLOSIONS[name])))
 
@@ -233,7 +235,7 @@ def test_a_template_that_could_explode_never_reaches_the_engine_that_cannot_be_b
         "{{ messages[0].content|tojson(indent=99999999) }}",
     ],
 )
-def test_a_template_whose_text_grows_by_itself_is_left_to_the_reference(template: str) -> None:
+def test_a_template_with_growing_text_is_left_to_the_reference(template: str) -> None:
     with pytest.raises(UnsupportedByEngineError, match=r"it has (a|an|texts|join|indent) "):
         check_template(template)
 
@@ -255,7 +257,7 @@ def test_a_template_that_takes_too_many_steps_is_left_to_the_reference(
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 @pytest.mark.parametrize("name", ["nested writing", "doubling"])
-def test_a_run_ends_at_the_row_and_names_it(
+def test_a_run_ends_at_the_row_of_a_bad_template_and_names_it(
     low: None, tmp_path: Path, tokenizer_path: Callable[[str], str], engine: str, name: str
 ) -> None:
     """At the first of them; what is well before it renders."""
@@ -279,7 +281,7 @@ def test_a_run_ends_at_the_row_and_names_it(
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_so_does_a_run_whose_own_template_explodes(low: None, tmp_path: Path, tokenizer_path: Any) -> None:
+def test_a_run_whose_handler_template_explodes_ends_at_the_row(low: None, tmp_path: Path, tokenizer_path: Any) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "magic"}])
     made = dataset(
         path,
@@ -295,7 +297,7 @@ def test_so_does_a_run_whose_own_template_explodes(low: None, tmp_path: Path, to
         preprocess(tmp_path / "out", made, tokenizer_name_or_path=tokenizer_path("bpe"), train_on="all")
 
 
-def test_a_handlers_template_is_compiled_within_limits_too(
+def test_a_handler_template_is_compiled_within_limits(
     low: None, tmp_path: Path, tokenizer_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jinja computes what is constant when it compiles."""
@@ -312,7 +314,7 @@ def test_a_handlers_template_is_compiled_within_limits_too(
             preprocess(tmp_path / "out", made, tokenizer_name_or_path=tokenizer_path("bpe"), train_on="all")
 
 
-def test_the_audit_learns_from_no_template_without_limits(
+def test_the_audit_renders_templates_within_limits(
     low: None, make_reference: Callable[[str], ReferenceRenderer]
 ) -> None:
     tokenizer = make_reference(LOOPS["nested ranges"])._tokenizer
@@ -323,7 +325,7 @@ def test_the_audit_learns_from_no_template_without_limits(
         learn_expectations(tokenizer, RowOrigin(CONVERSATIONS), ())
 
 
-def test_samples_while_training_are_prompted_within_limits(
+def test_samples_during_training_are_rendered_within_limits(
     low: None, make_reference: Callable[[str], ReferenceRenderer]
 ) -> None:
     from sftkit.training.callbacks.prompts import stop_ids
@@ -352,7 +354,7 @@ def masking(**keys: str) -> Any:
         *("trust_remote_code", "config", "training_arguments", "output-dir", "stagingDir"),
     ],
 )
-def test_a_data_config_says_nothing_about_where_and_how_the_run_writes(tmp_path: Path, pairs: Path, key: str) -> None:
+def test_a_data_config_cannot_set_where_and_how_the_run_writes(tmp_path: Path, pairs: Path, key: str) -> None:
     data = {"datasets": [{"name": "a", "data_paths": [str(pairs)]}], key: str(tmp_path / "elsewhere")}
     (tmp_path / "data.json").write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=re.escape(key).replace("\\-", "[-_]")):
@@ -411,7 +413,7 @@ class _Bomb:
         return Path.touch, (self.path,)
 
 
-def test_no_pickle_in_a_columnar_file_is_read(tmp_path: Path) -> None:
+def test_pickles_in_a_columnar_file_are_not_read(tmp_path: Path) -> None:
     """Pickled Python types of Arrow, as its older versions wrote and read them, and pandas' metadata."""
     pickled = pickle.dumps(_Bomb(tmp_path / "run"))
     of_type = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickled}
@@ -427,7 +429,7 @@ def test_no_pickle_in_a_columnar_file_is_read(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_our_own_code_unpickles_nothing_but_what_its_processes_tell_each_other() -> None:
+def test_sftkit_unpickles_only_what_its_own_processes_send() -> None:
     package = Path(sftkit.__file__).parent
     found = {
         path.relative_to(package).as_posix()
@@ -443,7 +445,7 @@ def test_our_own_code_unpickles_nothing_but_what_its_processes_tell_each_other()
     }
 
 
-def test_code_of_others_is_off_unless_asked_for_and_named_in_the_manifest(
+def test_remote_code_is_off_by_default_and_named_in_the_manifest(
     tmp_path: Path, pairs: Path, tokenizer_path: Callable[[str], str]
 ) -> None:
     tokenizer = tokenizer_path("bpe")
@@ -478,7 +480,7 @@ def console(request: pytest.FixtureRequest) -> Console:
     return made
 
 
-def test_nothing_that_is_printed_is_obeyed_by_a_terminal(console: Console) -> None:
+def test_printed_control_characters_are_escaped(console: Console) -> None:
     table = Table(HOSTILE)
     table.add_row(HOSTILE)
     for each in (HOSTILE, Text(HOSTILE), table):
@@ -489,7 +491,7 @@ def test_nothing_that_is_printed_is_obeyed_by_a_terminal(console: Console) -> No
     assert "[red]markup[/red] :smile:" in shown
 
 
-def test_styles_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_escaping_keeps_styles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     made = output.results()
@@ -514,9 +516,7 @@ def test_errors_logs_and_tracebacks_are_escaped(capsys: pytest.CaptureFixture[st
     assert said.count("\\x1b]0;title\\x07") >= 4
 
 
-def test_what_a_run_and_a_preview_show_of_hostile_data_is_escaped(
-    tmp_path: Path, tokenizer_path: Callable[[str], str]
-) -> None:
+def test_hostile_data_is_escaped_by_runs_and_previews(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
     """Of texts, column names, paths and reasons; the bad row's own file holds it as it was, in JSON."""
     path = tmp_path / "\x1b[31m\u202e.jsonl"
     write_jsonl(path, [{"input": HOSTILE, "output": HOSTILE, HOSTILE: HOSTILE}, {"input": 5, HOSTILE: "x"}])
@@ -553,7 +553,7 @@ def test_what_a_run_and_a_preview_show_of_hostile_data_is_escaped(
     assert not OBEYED.search(card)
 
 
-def test_names_on_the_card_are_no_markup(tmp_path: Path, pairs: Path, tokenizer_path: Callable[[str], str]) -> None:
+def test_names_on_the_card_are_not_markup(tmp_path: Path, pairs: Path, tokenizer_path: Callable[[str], str]) -> None:
     manifest = preprocess(tmp_path / "out", dataset(pairs, data_handlers=[masking()]),
                           tokenizer_name_or_path=tokenizer_path("bpe"))  # fmt: skip
     assert manifest.tokenizer is not None
@@ -568,7 +568,7 @@ def test_names_on_the_card_are_no_markup(tmp_path: Path, pairs: Path, tokenizer_
     assert not any(line.startswith("# [a]") for line in card.splitlines())
 
 
-def test_the_place_is_kept_on_the_way_between_processes() -> None:
+def test_the_place_of_an_error_survives_pickling() -> None:
     told = TemplateLimitError("the template takes more than it may").at("7").at("a.jsonl:7")
     error = pickle.loads(pickle.dumps(told))
     assert (str(error), error.exit_code) == ("a.jsonl:7: the template takes more than it may, or leave this row out", 1)

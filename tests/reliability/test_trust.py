@@ -114,7 +114,7 @@ def sha(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["shards", "packs", "templated"])
-def test_a_data_set_as_it_was_made_differs_in_nothing(folder: Path, name: str) -> None:
+def test_an_unchanged_data_set_has_no_differences(folder: Path, name: str) -> None:
     found = verified(folder / name)
     assert found.differences == ()
     assert found.notes == ()
@@ -130,7 +130,7 @@ def test_a_data_set_as_it_was_made_differs_in_nothing(folder: Path, name: str) -
     assert found.verified[6].startswith("versions of sftkit, ")
 
 
-def test_wherever_a_bit_is_flipped_the_shard_is_named(folder: Path) -> None:
+def test_a_flipped_bit_anywhere_names_the_shard(folder: Path) -> None:
     path = folder / "shards" / SECOND
     before, length = sha(path), path.stat().st_size
     for position in (0, 4, length // 3, length // 2, length - 20, length - 1):
@@ -141,7 +141,7 @@ def test_wherever_a_bit_is_flipped_the_shard_is_named(folder: Path) -> None:
     assert differences(folder / "shards") == []
 
 
-def test_a_shard_that_was_cut_short_or_grew_is_named_with_both_sizes(folder: Path) -> None:
+def test_a_shard_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
     path = folder / "shards" / FIRST
     whole = path.read_bytes()
     said = f"the manifest says {len(whole):,}"
@@ -151,7 +151,7 @@ def test_a_shard_that_was_cut_short_or_grew_is_named_with_both_sizes(folder: Pat
     assert differences(folder / "shards") == [f"{FIRST}: {len(whole) + 1:,} bytes, {said}: longer than it was"]
 
 
-def test_shards_that_changed_places_are_told_apart(folder: Path) -> None:
+def test_exchanged_shards_are_found(folder: Path) -> None:
     one, other = folder / "shards" / FIRST, folder / "shards" / SECOND
     one.rename(folder / "aside")
     other.rename(one)
@@ -206,7 +206,7 @@ ROWS, TRAINED, FILE = (f"splits__train__shards__{key}" for key in ("0__rows", "1
         ({"tokenizer__fingerprint": "0" * 64}, ("same size, but they do not tokenize alike",)),
     ],
 )
-def test_an_edited_manifest_is_found_and_so_is_what_it_now_says_wrongly(
+def test_an_edited_manifest_and_its_wrong_values_are_found(
     folder: Path, changes: dict[str, Any], named: list[str]
 ) -> None:
     edit(folder / "shards" / "manifest.json", **changes)
@@ -216,7 +216,7 @@ def test_an_edited_manifest_is_found_and_so_is_what_it_now_says_wrongly(
         assert any(what in each for each in found), (what, found)
 
 
-def test_counts_that_add_up_are_still_held_against_the_rows(folder: Path) -> None:
+def test_consistent_but_wrong_counts_are_found(folder: Path) -> None:
     path = folder / "packs" / "manifest.json"
     edit(path, splits__train__sequences=47, splits__train__fill_rate=0.5, splits__train__pack_length=999)
     data = json.loads(path.read_text())
@@ -227,7 +227,7 @@ def test_counts_that_add_up_are_still_held_against_the_rows(folder: Path) -> Non
     assert any(each.startswith("split train: fill rate 0.0") for each in found)
 
 
-def test_rows_that_were_quarantined_must_still_be_there(folder: Path) -> None:
+def test_a_missing_quarantine_file_is_found(folder: Path) -> None:
     with (folder / "chats.jsonl").open("a") as file:
         file.write("{broken\n{broken\n")
     shards = folder / "with_bad_rows"
@@ -241,7 +241,7 @@ def test_rows_that_were_quarantined_must_still_be_there(folder: Path) -> None:
     assert differences(shards) == ["quarantine.jsonl: 1 rows, the manifest says 2"]
 
 
-def test_sources_that_changed_or_went_are_notes(folder: Path) -> None:
+def test_changed_or_missing_sources_are_notes(folder: Path) -> None:
     source = folder / "chats.jsonl"
     size = source.stat().st_size
     source.write_bytes(source.read_bytes().replace(b"7?", b"8?"))
@@ -300,7 +300,7 @@ def test_a_file_of_the_tokenizer_that_changes_no_token_is_a_note(folder: Path) -
     )
 
 
-def test_a_tokenizer_that_is_gone_is_a_note_unless_it_was_named(folder: Path) -> None:
+def test_a_missing_tokenizer_is_a_note_unless_it_was_given(folder: Path) -> None:
     shutil.rmtree(folder / "model")
     found = verified(folder / "shards")
     assert found.differences == ()
@@ -321,7 +321,7 @@ def test_a_changed_chat_template_is_shown_line_by_line(folder: Path, name: str, 
     assert "+" + lines[3].rstrip("\n") + "{{ 'more' }}" in found.details
 
 
-def test_a_chat_template_that_is_gone_is_told_and_the_manifests_copy_taken(folder: Path) -> None:
+def test_a_missing_chat_template_is_found_and_replaced_by_that_of_the_manifest(folder: Path) -> None:
     (folder / "own.jinja").unlink()
     found = verified(folder / "templated")
     assert found.differences == ()
@@ -342,7 +342,7 @@ def test_other_versions_are_a_note(folder: Path) -> None:
     assert note.endswith("no-such-package 1 (here: not installed)")
 
 
-def test_an_older_manifest_is_verified_as_far_as_it_goes(folder: Path) -> None:
+def test_an_older_manifest_is_verified_as_far_as_possible(folder: Path) -> None:
     path = folder / "shards" / "manifest.json"
     data = json.loads(path.read_text())
     del data["digest"]
@@ -364,14 +364,14 @@ def test_an_older_manifest_is_verified_as_far_as_it_goes(folder: Path) -> None:
         ({"split": "train", "row": 0}, UsageError, "leave out split and row"),
     ],
 )
-def test_what_cannot_be_verified_is_one_sentence(
+def test_a_directory_that_cannot_be_verified_is_one_sentence(
     folder: Path, options: dict[str, Any], error: type[SftkitError], said: str
 ) -> None:
     with pytest.raises(error, match=said):
         verify(InspectConfig(**{"directory": str(folder / "shards"), "verify": True, **options}))
 
 
-def test_without_a_manifest_there_is_nothing_to_verify_by(folder: Path) -> None:
+def test_verification_needs_a_manifest(folder: Path) -> None:
     path = folder / "shards" / "manifest.json"
     path.write_text(path.read_text()[:100])
     with pytest.raises(OutputError, match=r"manifest\.json: cannot be read"):
@@ -383,7 +383,7 @@ def test_without_a_manifest_there_is_nothing_to_verify_by(folder: Path) -> None:
         verified(folder / "shards" / FIRST)
 
 
-def test_the_command_says_what_differs_a_line_each_and_exits_with_1(folder: Path) -> None:
+def test_the_command_prints_one_line_per_difference_and_exits_with_1(folder: Path) -> None:
     shards = folder / "shards"
     done = CliRunner().invoke(app, ["inspect-shards", str(shards), "--verify"])
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "nothing differs from the manifest")
@@ -415,7 +415,7 @@ def belongs(folder: Path, shards: str | ShardSet = "shards", model: str = "model
     return load_run_tokenizer(config, found)
 
 
-def test_shards_and_model_that_belong_together_say_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_matching_shards_and_model_give_no_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("shards", "packs", "templated"):
         assert belongs(folder, name).known_tokens == 2048
     assert caplog.messages == []
@@ -494,7 +494,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path, caplog: 
     belongs(folder, add_special_tokens=("<new>",))  # which gets its own
 
 
-def test_an_id_that_no_model_token_has_is_found_by_the_footers(folder: Path, write_rows: Callable[..., None]) -> None:
+def test_an_id_outside_the_model_is_found_in_the_footers(folder: Path, write_rows: Callable[..., None]) -> None:
     path = folder / "theirs" / "train.parquet"
     write_rows(path, [[1, 2, 2047], [5, 2048, 1]])
     with pytest.raises(DataError, match=r"train\.parquet: holds token id 2048, which is not one of the model's 2048"):
@@ -535,7 +535,7 @@ END = 2
         ),
     ],
 )
-def test_a_model_that_stops_elsewhere_than_its_tokenizer_is_told(
+def test_a_model_whose_stop_tokens_differ_from_its_tokenizer_is_reported(
     folder: Path, caplog: pytest.LogCaptureFixture, config: dict[str, Any], generation: Any, said: list[str]
 ) -> None:
     edit(folder / "model" / "config.json", **config)
@@ -547,7 +547,7 @@ def test_a_model_that_stops_elsewhere_than_its_tokenizer_is_told(
     assert all(each in message for each, message in zip(said, caplog.messages, strict=True))
 
 
-def test_a_model_that_would_never_stop_is_told(
+def test_a_model_that_would_never_stop_is_reported(
     folder: Path, caplog: pytest.LogCaptureFixture, write_rows: Callable[..., None]
 ) -> None:
     other = 0  # a special token too, which neither the tokenizer nor the model stops at
@@ -591,11 +591,11 @@ def test_a_manifest_cannot_lead_out_of_its_directory(folder: Path) -> None:
         ("\n".join("abcdefghij"), "\n".join("ABCDEFGHIJ"), ["line 1:", *(f"-{c}" for c in "abcdefgh"), "..."]),
     ],
 )
-def test_the_difference_of_templates_is_short_and_harmless(theirs: str, ours: str, expected: list[str]) -> None:
+def test_the_difference_of_templates_is_short_and_escaped(theirs: str, ours: str, expected: list[str]) -> None:
     assert template_difference(theirs, ours) == expected
 
 
-def test_the_digest_of_a_manifest_leaves_times_out_and_nothing_else(folder: Path) -> None:
+def test_the_digest_of_a_manifest_covers_everything_except_times(folder: Path) -> None:
     data = json.loads((folder / "shards" / "manifest.json").read_text())
     assert manifest_digest({**data, "seconds": {"plan": 9.0}, "worker_seconds": {}}) == data["digest"]
     for key in data.keys() - {"seconds", "worker_seconds", "digest", "units_found"}:
@@ -628,7 +628,7 @@ def test_an_edited_quarantine_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "..", "", "/dev/zero"])
-def test_no_name_in_a_manifest_is_taken_for_more_than_a_name(folder: Path, name: str) -> None:
+def test_names_in_a_manifest_are_not_paths(folder: Path, name: str) -> None:
     """By what verifies, and by what makes the data set anew."""
     shards = folder / "shards"
     edit(shards / "manifest.json", splits__train__shards__0__file=name)
@@ -650,7 +650,7 @@ def test_only_files_are_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("journal", ["5", "null", '["a\\u0000b", 7, "..", ""]', "[" * 100_000])
-def test_a_damaged_journal_is_nobodys(folder: Path, journal: str) -> None:
+def test_a_damaged_journal_is_ignored(folder: Path, journal: str) -> None:
     staging = folder / "shards" / ".staging"
     staging.mkdir()
     (staging / "publishing.json").write_text(journal)
@@ -660,7 +660,7 @@ def test_a_damaged_journal_is_nobodys(folder: Path, journal: str) -> None:
     assert (folder / "model").is_dir()
 
 
-def test_what_stands_where_a_unit_belongs_is_named(folder: Path) -> None:
+def test_a_foreign_file_in_the_place_of_a_unit_is_named(folder: Path) -> None:
     data = dataset(folder / "chats.jsonl", data_handlers=[handler(CHATS)])
     options = {"model_name_or_path": str(folder / "model"), "staging_dir": str(folder / "units")}
     preprocess(folder / "one", data, **options)
