@@ -101,7 +101,7 @@ def _save(tokenizer: Any, folder: Path) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what `@pytest.mark.sampled` leaves out, and run the cluster's tests first.
+    """Mark as slow what `@pytest.mark.sampled` leaves out and tests of a large vocabulary; run cluster tests first.
 
     The rest of a module that is begun late would go to other processes, and each of them would start a cluster.
     """
@@ -112,6 +112,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[test] % sampled.args[0]:
                 item.add_marker(pytest.mark.slow)
             seen[test] += 1
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if "qwen3" in map(str, parameters.values()):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: "cluster" not in item.path.parts)
 
 
