@@ -41,7 +41,7 @@ def install_plugin(
     return folder
 
 
-def run_sftkit(folder: Path, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run_sftkit(folder: Path, *arguments: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run `python -m sftkit` where the packages in a folder are installed."""
     search = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""A folder to run things in: three source files, a tokenizer, a chat template, and functions of the user's own."""
+"""A folder to run commands in: three source files, a tokenizer, a chat template, and functions of the user."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from support import EFFORT, examples, write_jsonl
 
 FILES = ("a.jsonl", "b.jsonl", "c.jsonl")
 BAD = "bad.jsonl"
-"""A file that some rows of cannot be used."""
+"""A file with some bad rows."""
 OWN_MODULE = "own_functions_of_the_user"
 TOKENIZER = "tokenizer"
 TEMPLATE = "template.jinja"
@@ -48,7 +48,7 @@ CHAT_TEMPLATE = """\
 
 OWN_FUNCTIONS = '''\
 def keep(row, mark=""):
-    """The row as it is, marked."""
+    """Add a mark to the row."""
     return {**row, "own": mark}
 
 
@@ -58,7 +58,7 @@ def other(row, mark=""):
 
 
 def row_of(number: int) -> dict[str, Any]:
-    """A row that every way of making tokens can use."""
+    """A row that every handler can tokenize."""
     said = f"answer {number} " + "and more " * (number % 5)
     question = f"question {number}?" if number % 4 else f"what does <|im_end|> mean, {number}?"
     first = {"role": "assistant", "content": f"first {number}", "reasoning_content": f"thought {number}"}
@@ -78,13 +78,13 @@ def row_of(number: int) -> dict[str, Any]:
 
 
 def copy_tokenizer(folder: Path) -> None:
-    """The bundled tokenizer with a chat template that has reasoning and a variable."""
+    """Copy the bundled tokenizer, with a chat template that uses reasoning and a variable."""
     shutil.copytree(sample_path("sample:model"), folder)
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
 
 
 def make_folder(folder: Path) -> None:
-    """Everything that the configs below speak of."""
+    """Create everything that the configs below refer to."""
     folder.mkdir(parents=True, exist_ok=True)
     for at, name in enumerate(FILES):
         write_jsonl(folder / name, [row_of(8 * at + each) for each in range(8)])
@@ -164,7 +164,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class World:
-    """A folder, which is the working directory, and a config of `preprocess` as a data config would say it."""
+    """A working directory, and a config of `preprocess` as plain data."""
 
     folder: Path
     config: dict[str, Any]
@@ -175,17 +175,17 @@ class World:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The one data set."""
+        """The only data set."""
         found: dict[str, Any] = self.config["datasets"][0]
         return found
 
     def arguments(self, handler: int = -1) -> dict[str, Any]:
-        """A handler's own arguments."""
+        """The `fn_kwargs` of a handler."""
         found: dict[str, Any] = self.data["data_handlers"][handler]["arguments"]["fn_kwargs"]
         return found
 
     def plan(self, **keys: Any) -> Plan:
-        """What a new process would plan: modules are imported anew."""
+        """Plan like a new process: modules are imported again."""
         sys.modules.pop(OWN_MODULE, None)
         importlib.invalidate_caches()
         problems: list[Problem] = []
@@ -197,7 +197,7 @@ class World:
         return run(self.plan(**keys), SilentProgress())
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Write something else in a file, where it stood first."""
+        """Replace the first occurrence of a text in a file."""
         path = self.folder / name
         text = path.read_text(encoding="utf-8")
         assert old in text
@@ -250,7 +250,7 @@ def within(seconds: float = HANG) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left on the terminal."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -258,7 +258,7 @@ class Outcome:
 
     @property
     def clear(self) -> bool:
-        """Whether it is a success, or an error of the user's that is told as such."""
+        """Whether it is a success, or a clear error."""
         if self.code == 0:
             return "Traceback" not in self.err
         return self.code in (1, 2) and "Traceback" not in self.err and "error: " in self.err
@@ -266,7 +266,7 @@ class Outcome:
 
 def sftkit(*arguments: object, seconds: float = HANG) -> Outcome:
     """Run a command in this process."""
-    import transformers  # else `preprocess` would import it, for all tests to come, as if torch were not installed
+    import transformers  # otherwise `preprocess` would import it without torch, for all later tests
 
     assert transformers is not None
     logger = logging.getLogger("sftkit")
@@ -281,7 +281,7 @@ def sftkit(*arguments: object, seconds: float = HANG) -> Outcome:
 
 
 def changed_bytes(draw: st.DrawFn, data: bytes) -> bytes:
-    """Some of the bytes are others, are gone, or stand twice."""
+    """Replace, remove or repeat some of the bytes."""
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, max(0, len(data) - 1)))
         length = draw(st.integers(0, 40))

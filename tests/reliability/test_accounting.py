@@ -1,5 +1,5 @@
-"""Rows that cannot be used, planted at drawn places in every kind of source: exactly those are put aside, each with its
-path, its row and a reason, and all rows that were read are accounted for.
+"""Bad rows, planted at random places in every kind of source: exactly those are quarantined, each with its path, row
+and reason, and all rows read are accounted for.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ UNENDED: dict[str, tuple[bytes, str]] = {
 
 @dataclass(frozen=True)
 class Item:
-    """What is written for a row: itself, or what is to be found in quarantine. reason: None for a row that is fine."""
+    """The data written for a row, and the reason for its quarantine; None for a good row."""
 
     data: Row | bytes
     reason: str | None = None
@@ -108,7 +108,7 @@ class Item:
 
 
 def planted(seed: str, *faults: dict[str, tuple[Any, str]]) -> list[Item]:
-    """Rows, each fault twice among them, and two rows that are dropped; where they stand is drawn."""
+    """Rows in random order: good ones, each fault twice, and two rows that are dropped."""
     items = [
         Item({"id": str(number), "text": f"row {number}, whole" + " and more" * (number % 7)}) for number in range(ROWS)
     ]
@@ -123,7 +123,7 @@ def planted(seed: str, *faults: dict[str, tuple[Any, str]]) -> list[Item]:
 # --- Sources --------------------------------------------------------------------------------------------
 
 Made = tuple[Path, list[tuple[int, Item]]]
-"""A source, and (row number, item) of what is in it."""
+"""A source, and (row number, item) of its rows."""
 
 
 def json_lines(folder: Path) -> Made:
@@ -196,7 +196,7 @@ def columnar(ending: str, save: Callable[[pa.Table, Path], None]) -> Callable[[P
         items = planted(ending, wrong)
         rows = [item.data if isinstance(item.data, dict) else {"id": "0", "text": item.data} for item in items]
         texts = [row["text"].encode() if isinstance(row["text"], str) else row["text"] for row in rows]
-        text = pa.array(texts, pa.binary()).view(pa.string())  # as Arrow has it, unchecked
+        text = pa.array(texts, pa.binary()).view(pa.string())  # unchecked
         path = folder / f"rows{ending}"
         save(pa.table({"id": [row["id"] for row in rows], "text": text}), path)
         return path, list(enumerate(items, 1))
@@ -223,7 +223,7 @@ SOURCES: dict[str, Callable[[Path], Made]] = {
     "arrow": columnar(".arrow", save_arrow),
 }
 CUT = ("jsonl", "parquet", "arrow")
-"""Those that are cut into several units."""
+"""Kinds of sources that are split into several units."""
 
 
 def entries(output: Path) -> list[dict[str, Any]]:
@@ -232,7 +232,7 @@ def entries(output: Path) -> list[dict[str, Any]]:
 
 
 def check_account(manifest: Manifest) -> None:
-    """read = kept + dropped + quarantined: for every source, and in all."""
+    """read = kept + dropped + quarantined, for every source and in total."""
     for source in manifest.sources:
         assert source.rows_read == source.rows_kept + sum(source.dropped.values()) + source.quarantined
         assert sum(source.quarantined_by_reason.values()) == source.quarantined
@@ -254,7 +254,7 @@ def check_planted(output: Path, manifest: Manifest, *sources: Made) -> None:
         assert entry["reason"].startswith(item.reason)
         if isinstance(item.data, dict):
             assert json.loads(entry["content"]) == item.data
-        elif item.data[:1] in b"{[n":  # a record of CSV is told as a list of its fields
+        elif item.data[:1] in b"{[n":  # a CSV record is reported as a list of its fields
             assert entry["content"] == item.data.decode(errors="replace")
     fine = [
         item.data["id"]
@@ -362,7 +362,7 @@ def test_failing_templates_and_unverifiable_masks_name_their_row(tmp_path: Path,
 
 
 def broken(path: Path, good: int, bad: int) -> Path:
-    """So many bad lines, and then so many good ones."""
+    """Some bad lines, then some good ones."""
     path.write_text("{broken\n" * bad + "".join(f'{{"text": "row {number}"}}\n' for number in range(good)))
     return path
 
@@ -424,7 +424,7 @@ def test_a_run_stops_once_it_must_have_too_many_bad_rows(
         preprocess(
             tmp_path / "out", dataset(path), max_bad_rows=limit, unit_size=120, staging_dir=str(tmp_path / "units")
         )
-    units = len(list((tmp_path / "units").glob("*.account.arrow"))) // 2  # each has bad rows, too
+    units = len(list((tmp_path / "units").glob("*.account.arrow"))) // 2  # each has a file of bad rows, too
     assert units == (1 if limit == 3 else 5)
 
 

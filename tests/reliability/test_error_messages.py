@@ -1,7 +1,7 @@
-"""Mistakes that users make, each typed as a command line: the exit code, the place and the remedy that are told, and
-that nothing is printed, changed or left behind.
+"""Mistakes of users, each given as a command line: the exit code, the place and the remedy in the message, and that
+nothing else is printed, changed or left behind.
 
-That every message of every other test keeps the rules of `error_rules` is asked in `tests/conftest.py`.
+`tests/conftest.py` checks the messages of all other tests by `error_rules`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PAIR = {
     "arguments": {"fn_kwargs": {"input_field_name": "input", "output_field_name": "output"}},
 }
 OF_FAILED_RUNS = ("out", "out/.staging", "out/quarantine.jsonl")
-"""What a run leaves that fails when its rows are staged: the next one goes on from there."""
+"""What a run leaves that fails after its rows are staged, for the next run to resume from."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """arguments: of the command line. says: what the message must hold: the place first, then what to do about it."""
+    """Arguments of a command line, and what its message must contain: first the place, then what to do about it."""
 
     name: str
     code: int
@@ -45,7 +45,7 @@ class Mistake:
 
 
 def of_preprocess(name: str, code: int, arguments: str, *says: str, leaves: tuple[str, ...] = ()) -> Mistake:
-    """A mistake in an otherwise sufficient command line."""
+    """A mistake in an otherwise complete command line."""
     given = arguments.split()
     enough = [each for each in (DATA, TOKENIZER, OUT) if each[0] not in given]
     return Mistake(name, code, ("preprocess", *(word for each in enough for word in each), *given), says, leaves)

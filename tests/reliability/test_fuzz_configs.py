@@ -1,4 +1,4 @@
-"""Whatever a config file holds, each command runs with it or says in its own words what is wrong with it.
+"""Each command runs with any config file, or reports what is wrong with it.
 
 SFTKIT_EXAMPLES=100 in the environment tries a hundred times as many examples, new ones each time.
 """
@@ -60,7 +60,7 @@ trees = st.recursive(
 
 
 def section(names: list[str], inner: dict[str, st.SearchStrategy[Any]], most: int = 6) -> st.SearchStrategy[Any]:
-    """Keys of a section, or near to them, with what may be their values."""
+    """Keys of a section, or similar ones, with possible values."""
     keys = st.one_of(st.sampled_from(names), st.sampled_from(names).map(lambda name: name.replace("_", "-")), words)
     likely = st.dictionaries(keys, trees, max_size=most)
     return st.builds(lambda tree, ours: {**tree, **ours}, likely, st.fixed_dictionaries({}, optional=inner))
@@ -112,7 +112,7 @@ configs = st.one_of(
 
 @st.composite
 def near_a_good_one(draw: st.DrawFn) -> Any:
-    """A config that works, with something in it put in place of something else."""
+    """A working config with one value replaced."""
     config = json.loads(json.dumps(CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))]))
     for _ in range(draw(st.integers(0, 3))):
         place: Any = config
@@ -163,7 +163,7 @@ def dumped(config: Any, form: str) -> bytes:
 
 
 def textual(config: Any) -> Any:
-    """With keys that JSON can hold."""
+    """Convert keys to text, as JSON requires."""
     if isinstance(config, dict):
         return {str(key): textual(value) for key, value in config.items()}
     return [textual(each) for each in config] if isinstance(config, list) else config
@@ -214,7 +214,7 @@ def yaml_bytes(draw: st.DrawFn) -> bytes:
     b"a: &a [1,1,1,1,1,1,1,1,1]\n"
     + b"".join(b"%c: &%c [%s*%c]\n" % (n, n, b"*%c," % (n - 1) * 9, n - 1) for n in range(ord("b"), ord("k"))),
     "yaml",
-)  # a billion values of ten lines
+)  # a billion values in ten lines
 @example(b"a: !!timestamp x\nb: !!int ''\nc: !!float x", "yaml")
 @example(b"~: 1\n", "yaml")
 @example(b"output_dir: !!binary aGk=\n", "yaml")

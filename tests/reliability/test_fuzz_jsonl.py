@@ -1,4 +1,4 @@
-"""Whatever bytes a JSONL file holds, `preprocess` uses its rows, puts them aside with a reason, or says what is wrong.
+"""`preprocess` uses or quarantines the rows of any JSONL file, or reports what is wrong with it.
 
 SFTKIT_EXAMPLES=100 in the environment tries a hundred times as many examples, new ones each time.
 """
@@ -91,7 +91,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def preprocess(folder: Path, tokenizer: Path, content: bytes, kind: str, unit_size: int, bad: float) -> str:
-    """What came of it, in a word; anything but a success or an error of the user's is raised."""
+    """The outcome in a word; anything but a success or an `SftkitError` is raised."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     (folder / "a.jsonl").write_bytes(content)

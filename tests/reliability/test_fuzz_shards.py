@@ -1,5 +1,6 @@
-"""Whatever a data set's manifest says and its Parquet files hold: each command that is given it works, or says in its
-own words what is wrong. `train` is taken to where the model would be loaded, and all rows are read.
+"""Each command works with any manifest and any Parquet files, or reports what is wrong with them.
+
+`train` runs up to the point where the model would be loaded, and reads all rows.
 
 SFTKIT_EXAMPLES=100 in the environment tries a hundred times as many examples, new ones each time.
 """
@@ -44,7 +45,7 @@ def preprocess(folder: Path, *options: object, out: str) -> Outcome:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two data sets, of rows and of packs, with a validation split, and a tokenizer; copies of them are changed."""
+    """A tokenizer and two data sets, of rows and of packs, with a validation split. Tests change copies of them."""
     made = tmp_path_factory.mktemp("shards")
     copy_tokenizer(made / "tokenizer")
     write_jsonl(made / "pairs.jsonl", [{key: row_of(n)[key] for key in ("input", "output")} for n in range(24)])
@@ -71,7 +72,7 @@ def written_into(place: Path, *options: object) -> Outcome:
 
 
 def fed(place: Path, *options: object) -> Outcome:
-    """What `train` does with shards before it loads the model, and as it goes on: every row is read."""
+    """What `train` does with shards before it loads the model, and then reading every row."""
     from sftkit.training.data.open_split import open_split
     from sftkit.training.models.run_tokenizer import load_run_tokenizer
 
@@ -114,7 +115,7 @@ COMMANDS: dict[str, tuple[Callable[..., Outcome], tuple[object, ...]]] = {
     "train on packs": (fed, ("packing", "bfd", "pack_length", 64)),
     "train all the same": (fed, ("allow_mismatch", True)),
 }
-SAYS_WHAT_IT_FOUND = ("audit", "verify", "verify as json")  # exit code 1 without an error
+REPORTS_DIFFERENCES = ("audit", "verify", "verify as json")  # exit code 1 without an error
 
 
 def done(name: str, place: Path) -> Outcome:
@@ -123,14 +124,14 @@ def done(name: str, place: Path) -> Outcome:
 
 
 def check(name: str, outcome: Outcome) -> None:
-    found = outcome.code == 1 and name in SAYS_WHAT_IT_FOUND and "Traceback" not in outcome.err
+    found = outcome.code == 1 and name in REPORTS_DIFFERENCES and "Traceback" not in outcome.err
     assert outcome.clear or found, f"{name}: {outcome.err[-2000:]}"
     _, _, told = outcome.err.partition("error: ")
     assert outcome.clear is False or outcome.code == 0 or faults_of(told.strip()) == []
 
 
 def copied(folder: Path, kind: str) -> Path:
-    """A data set to change, in a folder of its own; what was there before is gone."""
+    """A fresh copy of a data set, to be changed."""
     place = folder.parent / f"{folder.name}-changed"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -140,7 +141,7 @@ def copied(folder: Path, kind: str) -> Path:
     return place / kind
 
 
-def all_is_well_elsewhere(place: Path, folder: Path) -> None:
+def check_nothing_else_changed(place: Path, folder: Path) -> None:
     assert (folder / "canary").read_text() == "untouched"
     ours = {place.name, "tokenizer", "pairs.jsonl", "canary", "anew", "cache"}
     assert {path.name for path in place.parent.iterdir()} <= ours
@@ -177,7 +178,7 @@ trees = st.recursive(
 
 @st.composite
 def changes(draw: st.DrawFn) -> list[tuple[list[int], str, Any]]:
-    """What is done to a manifest: the way to a place in it (by which key at each level), what, and a value."""
+    """Changes of a manifest: the path to a place (which key at each level), the kind of change, and a value."""
     way = st.lists(st.integers(0, 40), min_size=1, max_size=6)
     what = st.sampled_from(["set", "set", "set", "delete", "add", "swap"])
     return draw(st.lists(st.tuples(way, what, trees), min_size=1, max_size=3))
@@ -217,11 +218,11 @@ def test_any_manifest_is_accepted_or_one_clear_error(
     manifest = json.loads(path.read_text())
     for way, what, value in how:
         changed(manifest, way, what, value)
-    if sealed:  # as someone would who knows how it is made
+    if sealed:  # like someone who knows the format
         manifest.pop("digest", None)
     path.write_text(json.dumps(manifest))
     check(name, done(name, place))
-    all_is_well_elsewhere(place, folder)
+    check_nothing_else_changed(place, folder)
 
 
 @budget(40)
@@ -235,7 +236,7 @@ def test_any_bytes_as_a_manifest_are_one_clear_error(folder: Path, data: st.Data
     content = data.draw(st.one_of(deep, st.just(None)))
     path.write_bytes(changed_bytes(data.draw, path.read_bytes()) if content is None else content)
     check(name, done(name, place))
-    all_is_well_elsewhere(place, folder)
+    check_nothing_else_changed(place, folder)
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ def limited() -> None:
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[ProcessPoolExecutor]:
-    """Another process, for what could end a process."""
+    """Another process, for input that could crash it."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), limited) as pool:
         yield pool
 
@@ -270,11 +271,11 @@ def test_any_bytes_as_a_shard_are_accepted_or_one_clear_error(
     if data.draw(st.booleans()):
         (place / "manifest.json").unlink()
     check(name, process.submit(done, name, place).result())
-    all_is_well_elsewhere(place, folder)
+    check_nothing_else_changed(place, folder)
 
 
 def columns(count: int) -> st.SearchStrategy[pa.Array]:
-    """A column of so many rows, of a type that could stand there."""
+    """A column with some number of rows, of a possible type."""
     numbers = st.one_of(st.integers(0, 400), st.integers(-100, 5000), st.sampled_from([2**31, -(2**31), 2**62, -1]))
     lists = st.lists(st.one_of(st.none(), st.lists(st.one_of(numbers, numbers, st.none()), max_size=5)), min_size=count,
                      max_size=count)  # fmt: skip
@@ -332,7 +333,7 @@ def test_any_table_is_accepted_or_one_clear_error(
     except pa.ArrowException:
         assume(False)
     check(name, done(name, place))
-    all_is_well_elsewhere(place, folder)
+    check_nothing_else_changed(place, folder)
 
 
 # --- What was found ---------------------------------------------------------------------------------------------------

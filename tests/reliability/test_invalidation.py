@@ -30,14 +30,14 @@ from sftkit.shards.manifest import Manifest
 from support import shard_bytes
 
 NONE, ALL = 0, -1
-"""Units that are run; of three files with one unit each."""
+"""Units that are run again, of three files with one unit each."""
 
 Change = Callable[[World], object]
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing that changes.
+    """One change.
 
     keys: the config's keys that it is about. kind: of `CONFIGS`. run: how many units are run. done: whether the data
     set that was there counts as this one. same: whether the shards are those that were there.
@@ -53,7 +53,7 @@ class Case:
 
 
 def option(key: str, value: Any, run: int, **rest: Any) -> Case:
-    """A key at the top of the config."""
+    """Change a top-level key of the config."""
     name = rest.pop("name", f"{key}={value}")
 
     def change(world: World) -> None:
@@ -70,7 +70,7 @@ def processor(key: str, value: Any, run: int, **rest: Any) -> Case:
 
 
 def data(key: str, value: Any, run: int, **rest: Any) -> Case:
-    """A key of the data set."""
+    """Change a key of the data set."""
 
     def change(world: World) -> None:
         world.data[key] = value
@@ -79,7 +79,7 @@ def data(key: str, value: Any, run: int, **rest: Any) -> Case:
 
 
 def argument(key: str, value: Any, run: int, handler: int = -1, **rest: Any) -> Case:
-    """An argument of a handler."""
+    """Change an argument of a handler."""
     return Case(
         rest.pop("name", f"{key}={value} of a handler"),
         lambda world: world.arguments(handler).update({key: value}),
@@ -90,7 +90,7 @@ def argument(key: str, value: Any, run: int, handler: int = -1, **rest: Any) -> 
 
 
 def setting(key: str, value: Any, run: int = ALL, **rest: Any) -> Case:
-    """A key of tokenizer_config.json."""
+    """Change a key of tokenizer_config.json."""
     file = f"{TOKENIZER}/tokenizer_config.json"
     return Case(f"tokenizer_config.json: {key}", lambda world: world.edit_json(file, **{key: value}), run, **rest)
 
@@ -99,7 +99,7 @@ def setting(key: str, value: Any, run: int = ALL, **rest: Any) -> Case:
 
 
 def nothing(_: World) -> None:
-    """Not a thing."""
+    """Change nothing."""
 
 
 def touch(world: World) -> None:
@@ -117,7 +117,7 @@ def append_rows(world: World) -> None:
 
 
 def put_in_front(world: World, count: int) -> None:
-    """Rows in front of all others: those that follow have other numbers."""
+    """Insert rows before all others, which changes their numbers."""
     path = world.folder / BAD
     rows = [json.dumps(row_of(number)) + "\n" for number in range(50, 50 + count)]
     path.write_text("".join(rows) + path.read_text())
@@ -139,7 +139,7 @@ def add_copy(world: World) -> None:
 
 
 def swap_contents(world: World) -> None:
-    """What was `a.jsonl` is now `b.jsonl`, and the other way round."""
+    """Exchange `a.jsonl` and `b.jsonl`."""
     a, b, aside = (world.folder / name for name in ("a.jsonl", "b.jsonl", "aside"))
     a.rename(aside)
     b.rename(a)
@@ -153,14 +153,14 @@ def compress(world: World) -> None:
 
 
 def as_array(world: World) -> None:
-    """The same rows in another format."""
+    """Write the same rows in another format."""
     rows = [json.loads(line) for line in (world.folder / "b.jsonl").read_text().splitlines()]
     (world.folder / "b.json").write_text(json.dumps(rows))
     world.data["data_paths"] = ["a.jsonl", "b.json", "c.jsonl"]
 
 
 def elsewhere(world: World) -> None:
-    """The same run, started in another directory."""
+    """Start the same run in another directory."""
     away = world.folder / "away"
     away.mkdir()
     os.chdir(away)
@@ -176,7 +176,7 @@ def paths(*spelled: str) -> Change:
 
 
 def split_in_two(world: World) -> None:
-    """The same files and handlers, as two data sets."""
+    """Split the same files and handlers into two data sets."""
     other = {**world.data, "name": "other", "data_paths": ["c.jsonl"]}
     world.data["data_paths"] = ["a.jsonl", "b.jsonl"]
     world.config["datasets"].append(other)
@@ -212,7 +212,7 @@ def a_synonym(world: World) -> None:
 
 
 def said_beside(world: World) -> None:
-    """Arguments beside `fn_kwargs`, and one that says what goes without saying."""
+    """Add arguments beside `fn_kwargs`, and one with its default value."""
     world.data["data_handlers"][-1]["arguments"] = {
         "output_field_name": "output", "input_field_name": "input", "add_eos_token": "True",
     }  # fmt: skip
@@ -223,7 +223,7 @@ def own_source(old: str, new: str) -> Change:
 
 
 def moved_function(world: World) -> None:
-    """The function comes from a module of another name, which says the same."""
+    """Move the function to a module with another name and the same source."""
     own = world.folder / f"{OWN_MODULE}.py"
     shutil.copy(own, world.folder / "own_functions_copied.py")
     world.data["data_handlers"][0]["name"] = "own_functions_copied:keep"
@@ -256,7 +256,7 @@ def template_text(world: World, *, changed: bool, key: str = "chat_template") ->
 
 
 def vocabulary(world: World) -> None:
-    """A piece of text that no row holds stands for another token."""
+    """Change the id of a token that occurs in no row."""
     path = world.folder / TOKENIZER / "tokenizer.json"
     state = json.loads(path.read_text())
     state["model"]["merges"].pop()
@@ -264,7 +264,7 @@ def vocabulary(world: World) -> None:
 
 
 def reformatted(world: World) -> None:
-    """tokenizer.json says the same with other spaces."""
+    """Write the same tokenizer.json with other white space."""
     path = world.folder / TOKENIZER / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()), indent=3))
 
@@ -279,7 +279,7 @@ def as_the_model(world: World) -> None:
 
 
 def other_stop_token(world: World) -> None:
-    """A token that ends a turn besides eos, as generation_config.json says."""
+    """Add a stop token in generation_config.json."""
     (world.folder / TOKENIZER / "generation_config.json").write_text('{"eos_token_id": [0, 3]}')
 
 
@@ -288,7 +288,7 @@ def no_stop_token_more(world: World) -> None:
 
 
 def beside_tokenizer(world: World) -> None:
-    """A file of the model that says nothing of tokens."""
+    """Add a file of the model that does not concern tokens."""
     (world.folder / TOKENIZER / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 3}')
 
 
@@ -317,7 +317,7 @@ CUT = [
     Case("one byte in the middle of a file", one_byte, 1, kind="cut"),
     Case("rows at the end of a file", append_rows, 2, kind="cut"),
     Case("a row less at the end of a file", take_last_out, 1, kind="cut"),
-    # What was first in its file is not any more: a byte order mark would now be text.
+    # The first row of the file is not the first any more: a byte order mark would now be text.
     Case("a unit of rows in front of a file", lambda world: put_in_front(world, 3), 2, kind="cut"),
     Case("a row in front of a file", lambda world: put_in_front(world, 1), 3, kind="cut"),
 ]
@@ -449,7 +449,7 @@ CASES = [*SOURCES, *CUT, *HANDLERS, *TOKENIZERS, *ROWS, *WITHOUT_DATA_CONFIG, *A
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder of one kind in which everything is staged, and the data set made; not to be changed."""
+    """A folder of one kind with all units staged and the data set finished; not to be changed."""
 
     @cache
     def make(kind: str) -> Path:
@@ -465,9 +465,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Work there, as a process that was started there would."""
+    """Work in a folder like a process that was started there."""
     patch.chdir(folder)
-    # Other tests of this process have left the folders that they worked in, with modules of the same name.
+    # Other tests of this process may have imported modules of the same name from other folders.
     patch.setattr(sys, "path", [each for each in sys.path if not Path(each, f"{OWN_MODULE}.py").is_file()])
     patch.setattr(sys, "dont_write_bytecode", True)
 
@@ -478,7 +478,7 @@ def quarantined(output: Path) -> str | None:
 
 
 def told(manifest: Manifest) -> Manifest:
-    """What a manifest says of the data set: its account, its findings by `path:row`, its shards."""
+    """What a manifest says about the data set: row counts, findings, shards."""
     return dataclasses.replace(manifest, seconds={}, worker_seconds={}, units_found=0, config={})
 
 
@@ -510,10 +510,15 @@ def test_exactly_the_units_that_a_change_affects_are_run_again(
 # --- Nothing left out of the table ------------------------------------------------------------------------------------
 
 ABOUT_THE_RUN = {
-    *("config", "data_config_path", "dry_run"),  # where a config comes from; a dry run makes nothing
-    *("datasets", "dataprocessor", "staging_dir"),  # what is in them; what all cases are about
-    "max_expansion",  # ends a run, and changes no row
-    *("executor", "ray_address", "storage_options", "datasets.storage_options"),  # who does it, how files are reached
+    *("config", "data_config_path", "dry_run"),  # where a config comes from; a dry run writes nothing
+    *("datasets", "dataprocessor", "staging_dir"),  # their keys have cases; staging is the subject of all cases
+    "max_expansion",  # may end a run, but changes no row
+    *(
+        "executor",
+        "ray_address",
+        "storage_options",
+        "datasets.storage_options",
+    ),  # where units run and how files are read
 }
 
 
@@ -522,12 +527,12 @@ def test_every_key_of_a_config_has_a_case() -> None:
                 "datasets.data_handlers.": HandlerConfig}  # fmt: skip
     every = {prefix + field.name for prefix, schema in sections.items() for field in dataclasses.fields(schema)}
     told = {key for case in CASES for key in case.keys}
-    assert sorted(every - told - ABOUT_THE_RUN) == ["dataprocessor.streaming"]  # of `train`
+    assert sorted(every - told - ABOUT_THE_RUN) == ["dataprocessor.streaming"]  # used by `train`
     assert sorted(told - every) == []
 
 
 def values_of(kind: str) -> list[Any]:
-    """Three values of a type as it is written in a dataclass."""
+    """Up to three values of a type, given as in a dataclass."""
     return {
         "str": ["one", "two", "three"], "bool": [True, False], "int": [7, 8, 9], "str | None": ["one", "two", None],
         "int | None": [7, 8, None], "tuple[str, ...]": [["one"], ["two"], ["one", "two"]],

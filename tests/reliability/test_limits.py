@@ -1,4 +1,4 @@
-"""Sources that are, or become, more than a run may hold: absurdly long rows, bombs, values without end."""
+"""Sources that exceed a limit: very long rows, decompression bombs, endless values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TOO_LONG = (
 
 
 def read(path: object, limits: ReadLimits, unit_size: int = 8 << 20) -> tuple[list[tuple[int, Row]], RowLog]:
-    """(row number, row) of a source, and the log of what could not be read."""
+    """(row number, row) of a source, and the log of unreadable rows."""
     log = RowLog()
     found: list[tuple[int, Row]] = []
     for file in scan_files(find_source_files(dataset(path), limits), unit_size):
@@ -91,7 +91,7 @@ def as_arrow(folder: Path) -> Path:
 
 
 def as_url(folder: Path) -> str:
-    """What fsspec opens has no lines of a bounded length."""
+    """Files opened by fsspec cannot limit the length of lines."""
     return f"file://{as_jsonl(folder)}"
 
 
@@ -142,7 +142,7 @@ def test_exactly_the_too_long_lines_are_quarantined_for_any_unit_size(
 def test_a_too_long_csv_record_ends_where_the_record_ends(
     tmp_path_factory: pytest.TempPathFactory, records: list[list[str]], most: int, quote_all: bool
 ) -> None:
-    """Quotes, doubled quotes and line ends inside of them."""
+    """Even with quotes, doubled quotes and line ends inside them."""
     path = tmp_path_factory.mktemp("records") / "a.csv"
     sizes = []
     with path.open("w", newline="", encoding="utf-8") as stream:
@@ -204,7 +204,7 @@ def test_a_source_that_decompresses_to_too_much_ends_the_run_and_names_the_key(
 
 @pytest.mark.parametrize("ending", PACKERS)
 def test_a_small_source_may_expand_by_any_factor(tmp_path: Path, ending: str) -> None:
-    """A small file of the same line over and over is no bomb."""
+    """A small file that repeats one line is not a bomb."""
     path = tmp_path / f"a.jsonl.{ending}"
     with path.open("wb") as stream, PACKERS[ending](stream) as packed:
         packed.write(b'{"text": "the same"}\n' * 50_000)
@@ -215,7 +215,7 @@ def test_a_small_source_may_expand_by_any_factor(tmp_path: Path, ending: str) ->
 def test_compressed_columns_are_read_up_to_max_expansion(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parquet is read from its end: all of it is decompressed before anything is known."""
+    """Parquet is read from its end, so all of it is decompressed first."""
     plain = as_parquet(tmp_path).read_bytes()
     path = tmp_path / f"b.parquet.{ending}"
     with path.open("wb") as stream, PACKERS[ending](stream) as packed:
@@ -256,7 +256,7 @@ def test_growth_of_memory_is_bounded_while_a_function_runs() -> None:
 
 
 def test_each_thread_may_allocate_its_allowance() -> None:
-    """And leave no limit behind."""
+    """No limit remains afterwards."""
     soft = resource.getrlimit(resource.RLIMIT_AS)
     barrier = threading.Barrier(3)
 
@@ -311,7 +311,7 @@ print(most() - before, rows, len(log.bad), said)
 
 
 def resident(path: Path, expansion: float = 1000) -> tuple[int, int, int, str]:
-    """What reading a source takes at most in MiB, its rows, bad rows, and what ended it; in a process of its own."""
+    """Peak memory of reading a source in another process (MiB), its rows, its bad rows, and the error."""
     command = [sys.executable, "-c", RESIDENT, str(path), str(10 << 20), str(expansion)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown, rows, bad, said = done.stdout.rstrip("\n").split(" ", 3)
@@ -319,7 +319,7 @@ def resident(path: Path, expansion: float = 1000) -> tuple[int, int, int, str]:
 
 
 def long_line(folder: Path) -> Path:
-    """Three lines, the second of 200 MB (as a hole in the file, which takes no disk)."""
+    """Three lines; the second has 200 MB, as a hole in the file that takes no disk space."""
     path = folder / "a.jsonl"
     with path.open("wb") as stream:
         stream.write(b'{"text": "a"}\n')
@@ -339,7 +339,7 @@ def long_record(folder: Path) -> Path:
 
 
 def dictionary_bomb(folder: Path) -> Path:
-    """One text of 9 MB, and 100,000 rows that say so."""
+    """One text of 9 MB that 100,000 rows refer to."""
     path = folder / "a.parquet"
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["y" * 9_000_000]))
     pq.write_table(pa.table({"text": text}), path, store_schema=False, dictionary_pagesize_limit=1 << 30)
@@ -347,7 +347,7 @@ def dictionary_bomb(folder: Path) -> Path:
 
 
 def list_bomb(folder: Path) -> Path:
-    """A row of 40 million zeros, in some kilobytes."""
+    """A row of 40 million zeros in a few kilobytes."""
     path = folder / "a.parquet"
     values = pa.array(np.zeros(40_000_000, np.int64))
     lists = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
@@ -366,7 +366,7 @@ def compressed_batch(folder: Path) -> Path:
 
 @pytest.mark.parametrize("make", [long_line, long_record])
 def test_a_too_long_row_is_never_held_in_memory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    """Its 10 MiB that are allowed are, and what reading itself takes."""
+    """Only its first 10 MiB, which are allowed, and the memory of reading itself."""
     grown, rows, bad, said = resident(make(tmp_path))
     assert (rows, bad, said) == (2, 1, "")
     assert grown < 90
@@ -375,7 +375,7 @@ def test_a_too_long_row_is_never_held_in_memory(tmp_path: Path, make: Callable[[
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("make", [dictionary_bomb, list_bomb, compressed_batch])
 def test_the_memory_of_expanding_columns_is_bounded(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    """By what may be decoded at once, though the file's own numbers do not tell; nothing has been allowed for here."""
+    """By the size of what is decoded at once, although the file does not declare it."""
     path = make(tmp_path)
     grown, rows, bad, said = resident(path, 1e9)
     assert re.search(r"a\.\w+: [\d,]+ bytes become more than [\d,]+ bytes of memory at once; .*max_row_bytes", said)

@@ -1,6 +1,6 @@
-"""Many rows, files and shards, and long rows: within bounds, with a sane account of progress.
+"""Many rows, files and shards, and long rows, within limits on open files and memory.
 
-Small enough for every run; `benchmarks/load.py` does the same with what deserves the name (docs/performance.md).
+`benchmarks/load.py` does the same at a larger scale (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAIRS = ["--input_field_name=input", "--output_field_name=output", "--tokenizer_
 
 
 def sftkit(*argv: str, open_files: int = OPEN_FILES) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, under a limit on open files."""
+    """Run the command in another process, with a limit on open files."""
     limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (open_files, open_files))
     command = [sys.executable, "-m", "sftkit", *argv]
     return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
@@ -36,7 +36,7 @@ def pairs(count: int) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 files, and 150 shards of them, made with few files open at a time."""
+    """300 files and 150 shards of them, made with few files open at a time."""
     place = tmp_path_factory.mktemp("many")
     (place / "in").mkdir()
     for number in range(300):
@@ -72,7 +72,7 @@ def test_a_plan_of_many_files_is_short(many: Path) -> None:
 
 @pytest.mark.slow
 def test_long_rows_and_long_conversations_take_memory_in_proportion(tmp_path: Path) -> None:
-    """`tokenizers` alone would take half a kilobyte for each character, and a prompt for each turn its square."""
+    """`tokenizers` alone would take half a kilobyte per character, and rendering each prompt quadratic time."""
     message = "".join(f"{number} alder larch.\n" for number in range(200_000))
     turns = [{"role": ("user", "assistant")[place % 2], "content": f"{place} elm"} for place in range(20_000)]
     rows = [{"messages": [{"role": "user", "content": message}, {"role": "assistant", "content": "So."}]}]

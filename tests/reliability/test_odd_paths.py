@@ -1,4 +1,4 @@
-"""Paths as file systems allow them: spaces, quotes, line ends, dashes, any Unicode, and bytes that are none."""
+"""All paths that file systems allow: spaces, quotes, line ends, dashes, Unicode, and bytes that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def folder(name: str, tmp_path: Path) -> Path:
-    """A directory of that name."""
+    """A directory with that name."""
     return tmp_path / name
 
 
 def sources(folder: Path, name: str) -> list[Path]:
-    """Files of that name in all formats, a bad row in the first."""
+    """Files with that name in all formats; the first one has a bad row."""
     lines = write_jsonl(folder / f"{name}.jsonl", ROWS)
     with lines.open("a") as stream:
         stream.write("{broken\n")
@@ -85,7 +85,7 @@ def sftkit(*arguments: str | Path) -> str:
 def test_a_run_reads_writes_and_reports_odd_paths(
     name: str, folder: Path, tmp_path: Path, tokenizer_path: Callable[[str], str]
 ) -> None:
-    """As sources, output_dir and staging_dir; the shards are those of plain names."""
+    """As sources, output_dir and staging_dir; the shards are identical to those of plain names."""
     paths = sources(folder, name)
     fields = ("--input_field_name=input", "--output_field_name=output", "--max_bad_rows=1", "--num_workers=1")
     common = (*fields, "--tokenizer_name_or_path", tokenizer_path("bpe"))
@@ -104,7 +104,7 @@ def test_a_run_reads_writes_and_reports_odd_paths(
     assert (out / "README.md").is_file()
     assert any(staging.iterdir())
 
-    sftkit(*run)  # it is done, and known to be
+    sftkit(*run)  # it is finished, and recognized as such
     assert read_manifest(out) == manifest
     again = folder / "again"
     assert "5 found staged" in sftkit(*(again if word == out else word for word in run))
@@ -134,7 +134,7 @@ def test_a_directory_with_an_odd_name_is_read(name: str, folder: Path) -> None:
 def test_a_tokenizer_at_an_odd_path_is_loaded_or_refused_with_one_sentence(
     name: str, folder: Path, tmp_path: Path, tokenizer_path: Callable[[str], str]
 ) -> None:
-    """`tokenizers` opens its files itself, by names of UTF-8."""
+    """`tokenizers` opens its files itself, and only accepts UTF-8."""
     home = folder / f"tokenizer{name}"
     shutil.copytree(tokenizer_path("bpe"), home)
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)

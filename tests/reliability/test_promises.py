@@ -1,4 +1,4 @@
-"""docs/reliability.md names the test of every promise: they must be there."""
+"""The tests that docs/reliability.md names for its promises exist."""
 
 from __future__ import annotations
 

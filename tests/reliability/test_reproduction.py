@@ -1,4 +1,4 @@
-"""A manifest makes its own shards again, bit for bit: its `config`, as YAML or JSON, or the manifest itself."""
+"""A manifest, or its `config` as YAML or JSON, reproduces its shards bit for bit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Write = Callable[[Manifest, Path, Path], str]
 
 
 def preprocess(*argv: object) -> Manifest:
-    """`sftkit preprocess`, in this process."""
+    """Run `sftkit preprocess` in this process."""
     return run(plan(load_config(PreprocessConfig, [*map(str, argv), "--num_workers=1"])), SilentProgress())
 
 
@@ -50,7 +50,7 @@ def _config_in(shards: Path) -> Any:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Chats, pairs and texts, and a chat template of their own."""
+    """Chats, pairs and texts, and a chat template."""
     chats = [
         {
             "messages": [

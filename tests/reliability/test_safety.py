@@ -1,4 +1,4 @@
-"""What strangers' files may do to a run: templates that never end, pickles, configs that write elsewhere, terminals."""
+"""Untrusted input is safe: endless templates, pickles, configs that write elsewhere, control characters."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ ENDLESS_STEPS = {
 
 @pytest.fixture
 def low(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits that are met soon."""
+    """Low limits."""
     monkeypatch.setattr(render_limits, "MAX_SECONDS", 0.5)
     monkeypatch.setattr(render_limits, "MAX_MEMORY_BYTES", 400 << 20)
 
@@ -135,7 +135,7 @@ def test_a_bad_template_is_interrupted_when_it_is_checked_at_the_start(
 def test_a_template_is_interrupted_even_if_the_timer_was_about_to_stop(
     low: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stops when nothing was rendered for a while, which may be right before a rendering."""
+    """The timer stops after a while without renderings, which may be just before one."""
 
     def late(more: int, function: Callable[[], Any]) -> Any:
         watch = render_limits._watch()
@@ -183,7 +183,7 @@ def test_a_text_that_is_too_long_is_refused_though_there_is_memory_for_it(monkey
 
 
 def test_long_rows_have_higher_limits(low: None) -> None:
-    """Of everything, in proportion to their texts wherever they stand; it is rendered again from the beginning."""
+    """All limits grow with the texts of the row; it is rendered again from the start."""
     calls = []
 
     def slow() -> str:
@@ -243,7 +243,7 @@ def test_a_template_with_growing_text_is_left_to_the_reference(template: str) ->
 def test_a_template_that_takes_too_many_steps_is_left_to_the_reference(
     low: None, make_reference: Callable[[str], ReferenceRenderer]
 ) -> None:
-    """minijinja ends it without a message of ours; the reference says what it was."""
+    """minijinja stops with its own message; the reference reports the limit."""
     renderer = make_reference(IF_ASKED.format(LOOPS["nested writing"]))
     fast = MinijinjaRenderer(renderer._tokenizer, renderer)
     assert fast.render(Conversation(CHAT)) == "hellowell"
@@ -260,7 +260,7 @@ def test_a_template_that_takes_too_many_steps_is_left_to_the_reference(
 def test_a_run_ends_at_the_row_of_a_bad_template_and_names_it(
     low: None, tmp_path: Path, tokenizer_path: Callable[[str], str], engine: str, name: str
 ) -> None:
-    """At the first of them; what is well before it renders."""
+    """At the first bad row; good rows before it are rendered."""
     rows = [
         {"messages": [{"role": "user", "content": "magic" if i in (12, 13) else f"{i}"}, CHAT[1]]} for i in range(20)
     ]
@@ -300,7 +300,7 @@ def test_a_run_whose_handler_template_explodes_ends_at_the_row(low: None, tmp_pa
 def test_a_handler_template_is_compiled_within_limits(
     low: None, tmp_path: Path, tokenizer_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jinja computes what is constant when it compiles."""
+    """Jinja evaluates constants when it compiles."""
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
     monkeypatch.setattr(render_limits, "MAX_SECONDS", 0.5)
     for template, limit in (
@@ -368,7 +368,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_no_name_in_a_data_config_leads_out_of_the_output_directory(
     tmp_path: Path, pairs: Path, tokenizer_path: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every key of it that holds a name, with one that leads upwards, and one that begins at the root."""
+    """For each key that holds a name: a relative path that leads upwards, and an absolute path."""
     tokenizer = tokenizer_path("bpe")
     cwd = tmp_path / "a" / "b" / "c"
     cwd.mkdir(parents=True)
@@ -404,7 +404,7 @@ def test_builders_that_read_pickles_are_refused(tmp_path: Path) -> None:
 
 
 class _Bomb:
-    """Says so in a file when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -414,7 +414,7 @@ class _Bomb:
 
 
 def test_pickles_in_a_columnar_file_are_not_read(tmp_path: Path) -> None:
-    """Pickled Python types of Arrow, as its older versions wrote and read them, and pandas' metadata."""
+    """Neither pickled Python types of older Arrow versions nor the metadata of pandas."""
     pickled = pickle.dumps(_Bomb(tmp_path / "run"))
     of_type = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickled}
     schema = pa.schema([pa.field("text", pa.string(), metadata=of_type)], metadata={b"pandas": pickled})
@@ -517,7 +517,7 @@ def test_errors_logs_and_tracebacks_are_escaped(capsys: pytest.CaptureFixture[st
 
 
 def test_hostile_data_is_escaped_by_runs_and_previews(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
-    """Of texts, column names, paths and reasons; the bad row's own file holds it as it was, in JSON."""
+    """In texts, column names, paths and reasons. quarantine.jsonl keeps the bad row unchanged, as JSON."""
     path = tmp_path / "\x1b[31m\u202e.jsonl"
     write_jsonl(path, [{"input": HOSTILE, "output": HOSTILE, HOSTILE: HOSTILE}, {"input": 5, HOSTILE: "x"}])
     out = tmp_path / "out\x1b[31m"
@@ -575,7 +575,7 @@ def test_the_place_of_an_error_survives_pickling() -> None:
 
 
 def test_the_timer_ends_before_the_interpreter_does() -> None:
-    """It would kill it: the signal's handler goes first."""
+    """The interpreter removes the signal handler first, so a signal would kill it."""
     code = (
         "import atexit, time\n"
         "def last():\n"

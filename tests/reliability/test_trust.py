@@ -1,4 +1,4 @@
-"""Shards that are not what their manifest says, and models that they are not for: every planted fault is named."""
+"""Every difference between shards and their manifest, tokenizer or model is found and named."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HELD_OUT = "validation-00000-of-00001.parquet"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer and its model's config, chats, a chat template, and shards made of all of them."""
+    """A folder with a tokenizer, the config of its model, chats, a chat template, and shards made from them."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(str(sample_path("sample:model")), folder / "model")
     template = (folder / "model" / "chat_template.jinja").read_text()
@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, whose shards name what is in it. They may be harmed."""
+    """A copy of that folder, to be damaged. Its shards refer to the files in it."""
     shutil.copytree(made, tmp_path / "copy")
     for name in ("shards", "packs", "templated"):
         path = tmp_path / "copy" / name / "manifest.json"
@@ -406,7 +406,7 @@ def test_the_command_prints_one_line_per_difference_and_exits_with_1(folder: Pat
 
 
 def belongs(folder: Path, shards: str | ShardSet = "shards", model: str = "model", **options: Any) -> Any:
-    """What train does first: find the shards, and see to it that they, the tokenizer and the model go together."""
+    """What `train` does first: find the shards and check that they match the tokenizer and the model."""
     config = TrainConfig(
         output_dir=str(folder / "out"), cache_dir=str(folder / "cache"), model_name_or_path=str(folder / model),
         training_data_path=(str(folder / str(shards)),) if isinstance(shards, str) else (), **options,
@@ -449,7 +449,7 @@ def test_train_names_shards_that_are_missing_cut_short_exchanged_or_broken(folde
     put()
     (shards / FIRST).unlink()
     assert f"{shards / FIRST}: is listed in the manifest but missing" in said()
-    assert not (folder / "cache").exists()  # the other shards alone are another data set: nothing was made of them
+    assert not (folder / "cache").exists()  # no data set was made from the other shards alone
 
 
 def test_train_shows_how_the_chat_template_differs(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -463,7 +463,7 @@ def test_train_shows_how_the_chat_template_differs(folder: Path, caplog: pytest.
     assert any(line.startswith("  +") and "</s>" in line for line in lines)
     belongs(folder, allow_mismatch=True)
     assert "was made with another tokenizer than" in caplog.messages[0]
-    (folder / "own.jinja").unlink()  # a template that was given is part of the data, wherever its file is now
+    (folder / "own.jinja").unlink()  # a given template is part of the data, even if its file is gone
     assert belongs(folder, "templated").tokenizer.chat_template.startswith("{# ours #}")
 
 
@@ -491,7 +491,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path, caplog: 
     belongs(folder, allow_mismatch=True)
     assert "rows are added to the embedding" in caplog.messages[0]
     edit(folder / "model" / "config.json", vocab_size=2048)
-    belongs(folder, add_special_tokens=("<new>",))  # which gets its own
+    belongs(folder, add_special_tokens=("<new>",))  # which gets an embedding
 
 
 def test_an_id_outside_the_model_is_found_in_the_footers(folder: Path, write_rows: Callable[..., None]) -> None:
@@ -505,7 +505,7 @@ def test_an_id_outside_the_model_is_found_in_the_footers(folder: Path, write_row
 
 @pytest.fixture
 def write_rows() -> Callable[..., None]:
-    """Writes Parquet as others do, with statistics; every token is trained on."""
+    """Writes Parquet like other tools, with statistics; every token is trained."""
 
     def write(path: Path, ids: list[list[int]]) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -515,7 +515,7 @@ def write_rows() -> Callable[..., None]:
 
 
 END = 2
-"""Id of the sample tokenizer's `<|im_end|>`, which is its eos."""
+"""Id of `<|im_end|>`, the eos token of the sample tokenizer."""
 
 
 @pytest.mark.parametrize(
@@ -550,7 +550,7 @@ def test_a_model_whose_stop_tokens_differ_from_its_tokenizer_is_reported(
 def test_a_model_that_would_never_stop_is_reported(
     folder: Path, caplog: pytest.LogCaptureFixture, write_rows: Callable[..., None]
 ) -> None:
-    other = 0  # a special token too, which neither the tokenizer nor the model stops at
+    other = 0  # another special token, at which neither the tokenizer nor the model stops
     path = folder / "theirs" / "train.parquet"
     write_rows(path, [[40, 41, other], [42, other], [43, 44]])
     belongs(folder, open_shards(str(folder / "theirs")))
@@ -629,7 +629,7 @@ def test_an_edited_quarantine_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "..", "", "/dev/zero"])
 def test_names_in_a_manifest_are_not_paths(folder: Path, name: str) -> None:
-    """By what verifies, and by what makes the data set anew."""
+    """Neither by verification nor by a run that makes the data set again."""
     shards = folder / "shards"
     edit(shards / "manifest.json", splits__train__shards__0__file=name)
     told = ("no file beside it", "is not there", "is no file that can be read")
@@ -640,7 +640,7 @@ def test_names_in_a_manifest_are_not_paths(folder: Path, name: str) -> None:
 
 
 def test_only_files_are_read(folder: Path) -> None:
-    """A pipe, or a device without an end, would be read for ever."""
+    """A pipe or an endless device would be read forever."""
     shards = folder / "shards"
     (shards / FIRST).unlink()
     os.mkfifo(shards / FIRST)

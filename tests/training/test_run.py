@@ -250,7 +250,6 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
         capture_output=True,
         text=True,
         env=environment,
-        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
