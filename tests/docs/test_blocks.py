@@ -35,8 +35,8 @@ SAMPLE = ROOT / "src" / "sftkit" / "sample"
 RUN_PAGES = [
     page for page in PAGES if any(block.language in ("console", "yaml", "python") for block in blocks_of(page))
 ]
-SLOW_PAGES = {"launching.md", "scaling.md"}
-"""They start other processes: launchers and a Ray cluster."""
+SLOW_PAGES = {"extending.md", "launching.md", "python.md", "scaling.md"}
+"""They start other processes (with plugins, launchers, a Ray cluster), or train for several epochs."""
 
 
 def as_parameter(page: Path) -> object:
