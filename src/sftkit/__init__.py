@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from sftkit.inspection.report import Report
-    from sftkit.inspection.verify.verify_dataset import Verification
+    from sftkit.inspection.verify.outcome import Verification
     from sftkit.sample import sample_path
     from sftkit.shards.manifest import Manifest
     from sftkit.training.callbacks.listener import RunListener
@@ -48,7 +48,7 @@ _EXPORTS = {
         *("ConfigError", "DataError", "OutputError", "SftkitError", "SourceError", "TokenizerError", "TrainingError"),
     ),
     "sftkit.inspection.report": ("Report",),
-    "sftkit.inspection.verify.verify_dataset": ("Verification",),
+    "sftkit.inspection.verify.outcome": ("Verification",),
     "sftkit.sample": ("sample_path",),
     "sftkit.shards.manifest": ("Manifest",),
     "sftkit.training.data.collation": ("FlatCollator", "PaddingCollator"),

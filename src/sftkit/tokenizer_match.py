@@ -1,4 +1,4 @@
-"""Whether a tokenizer is the one that a manifest names, and what sets it apart if it is not."""
+"""Compares a tokenizer with the one that a manifest records."""
 
 from __future__ import annotations
 
@@ -18,85 +18,94 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizerMismatch:
-    """One thing that differs: a clause for an error message, and lines that show it."""
+    """One difference between two tokenizers."""
 
     clause: str
+    """What differs, for an error message."""
     details: tuple[str, ...]
+    """Lines that show the difference."""
 
     def __str__(self) -> str:
         return "\n  ".join([self.clause, *self.details])
 
 
 def find_mismatches(
-    made_with: TokenizerInfo, tokenizer: PreTrainedTokenizerBase, spec: TokenizerSpec
+    recorded: TokenizerInfo, tokenizer: PreTrainedTokenizerBase, spec: TokenizerSpec
 ) -> tuple[TokenizerMismatch, ...]:
-    """What sets a tokenizer apart from the one that made some shards; () when it gives the same ids from the same rows.
+    """Find how a tokenizer differs from the one that made some shards.
 
-    Where the two differ, and the one that made the shards is still where it was, it is loaded to show where.
+    To show where they differ, the tokenizer that made the shards is loaded, if it is still available. In messages it is
+    the one "there", and the other one is "here".
 
     Args:
-        made_with: what the manifest says.
-        tokenizer: the one here, with its chat template and special tokens in place.
+        recorded: the tokenizer in the manifest.
+        tokenizer: the tokenizer to compare, with its chat template and added special tokens.
         spec: what it was loaded from.
+
+    Returns:
+        () when both give the same ids for the same rows.
     """
-    found = []
-    ids_differ = fingerprint(tokenizer) != made_with.fingerprint
-    templates_differ = chat_template_sha256(tokenizer) != made_with.chat_template_sha256
-    original = _original(made_with, spec) if ids_differ or templates_differ else None
+    mismatches = []
+    ids_differ = fingerprint(tokenizer) != recorded.fingerprint
+    templates_differ = chat_template_sha256(tokenizer) != recorded.chat_template_sha256
+    original = _load_recorded(recorded, spec) if ids_differ or templates_differ else None
     if ids_differ:
-        found.append(_of_ids(made_with, tokenizer, spec, original))
+        mismatches.append(_compare_ids(recorded, tokenizer, spec, original))
     if templates_differ:
-        found.append(_of_templates(made_with, tokenizer, original))
-    return tuple(found)
+        mismatches.append(_compare_templates(recorded, tokenizer, original))
+    return tuple(mismatches)
 
 
-def changed_files(made_with: TokenizerInfo, files: Mapping[str, str]) -> list[str]:
-    """Names of the files that the shards' tokenizer was loaded from and that are others here, or gone, or new."""
-    return sorted(name for name in {*made_with.files, *files} if made_with.files.get(name) != files.get(name))
+def changed_files(recorded: TokenizerInfo, files: Mapping[str, str]) -> list[str]:
+    """Return the names of a tokenizer's files that differ from the recorded ones, are missing or are new.
+
+    Args:
+        recorded: the tokenizer in the manifest.
+        files: name -> sha256 of the files to compare.
+    """
+    return sorted(name for name in {*recorded.files, *files} if recorded.files.get(name) != files.get(name))
 
 
-def _of_ids(
-    made_with: TokenizerInfo,
+def _compare_ids(
+    recorded: TokenizerInfo,
     tokenizer: PreTrainedTokenizerBase,
     spec: TokenizerSpec,
     original: PreTrainedTokenizerBase | None,
 ) -> TokenizerMismatch:
     pairs = [
-        ("vocabulary", f"{made_with.vocabulary_size} tokens", f"{len(tokenizer)} tokens"),
-        ("eos token", repr(made_with.eos_token), repr(tokenizer.eos_token)),
-        ("added special tokens", str(list(made_with.added_special_tokens)), str(list(spec.added_special_tokens))),
+        ("vocabulary", f"{recorded.vocabulary_size} tokens", f"{len(tokenizer)} tokens"),
+        ("eos token", repr(recorded.eos_token), repr(tokenizer.eos_token)),
+        ("added special tokens", str(list(recorded.added_special_tokens)), str(list(spec.added_special_tokens))),
     ]
     clauses = [f"{what} {theirs} there, {ours} here" for what, theirs, ours in pairs if theirs != ours]
-    clauses = clauses or ["same size, but they do not tokenize alike (their fingerprints differ)"]
-    if original is not None and fingerprint(original) == made_with.fingerprint:
+    clauses = clauses or ["same size, but they tokenize differently (their fingerprints differ)"]
+    if original is not None and fingerprint(original) == recorded.fingerprint:
         details = tokenizer_difference(original, tokenizer)
     else:
-        names = changed_files(made_with, tokenizer_file_hashes(spec.name)) if made_with.files else []
+        names = changed_files(recorded, tokenizer_file_hashes(spec.name)) if recorded.files else []
         details = [f"files that differ: {', '.join(names)}"] if names else []
-    return TokenizerMismatch(f"(made with {made_with.name}) {'; '.join(clauses)}", tuple(details))
+    return TokenizerMismatch(f"(made with {recorded.name}) {'; '.join(clauses)}", tuple(details))
 
 
-def _of_templates(
-    made_with: TokenizerInfo, tokenizer: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase | None
+def _compare_templates(
+    recorded: TokenizerInfo, tokenizer: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase | None
 ) -> TokenizerMismatch:
-    theirs, ours = made_with.chat_template, template_text(tokenizer)
-    if theirs is None and original is not None and chat_template_sha256(original) == made_with.chat_template_sha256:
+    theirs, ours = recorded.chat_template, template_text(tokenizer)
+    if theirs is None and original is not None and chat_template_sha256(original) == recorded.chat_template_sha256:
         theirs = template_text(original)
     here = chat_template_sha256(tokenizer)
-    clause = f"chat template {_short(made_with.chat_template_sha256)} there, {_short(here)} here"
+    clause = f"chat template {_short(recorded.chat_template_sha256)} there, {_short(here)} here"
     if theirs is None or ours is None:
         return TokenizerMismatch(clause, ())
     return TokenizerMismatch(clause, ("- there, + here", *template_difference(theirs, ours)))
 
 
-def _original(made_with: TokenizerInfo, spec: TokenizerSpec) -> PreTrainedTokenizerBase | None:
-    """The tokenizer at the place that the manifest names, None where nothing is found there."""
-    if not tokenizer_file_hashes(made_with.name):
+def _load_recorded(recorded: TokenizerInfo, spec: TokenizerSpec) -> PreTrainedTokenizerBase | None:
+    """Load the tokenizer that the manifest names, None when it is not available any more."""
+    if not tokenizer_file_hashes(recorded.name):
         return None
     try:
-        return load_tokenizer(
-            TokenizerSpec(made_with.name, None, made_with.added_special_tokens, spec.trust_remote_code)
-        )
+        return load_tokenizer(TokenizerSpec(recorded.name, None, recorded.added_special_tokens, spec.trust_remote_code))
     except TokenizerError:
         return None
 

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer of 262 tokens and Parquet files of known rows, made on the spot."""
+"""A byte-level tokenizer with 258 tokens, and small Parquet files with known rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Writer = Callable[..., Path]
 
 
 def byte_ids(text: str) -> list[int]:
-    """The ids of a text: its UTF-8 bytes."""
+    """Return the ids of a text: its UTF-8 bytes."""
     return list(text.encode())
 
 
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Byte-level BPE without merges: id n is byte n, so that every character beyond ASCII is several tokens."""
+    """A byte-level BPE tokenizer without merges: id n is byte n, so a character beyond ASCII is several tokens."""
     from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
 
     vocabulary = dict(BYTE_OF_CHARACTER)
@@ -43,7 +43,7 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def write() -> Writer:
-    """Writes one Parquet file of columns given as lists; list columns are list<int32> unless a type is given."""
+    """Return a function that writes a Parquet file of columns; lists become list<int32> unless a type is given."""
 
     def write_table(path: Path, kind: pa.DataType | None = None, group: int | None = None, **columns: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def write() -> Writer:
 
 @pytest.fixture
 def shard_dir(tmp_path: Path, write: Writer) -> Path:
-    """Two training shards of 3 and 2 rows, a validation shard of 1; row n asks "nn?" and answers "yes n"."""
+    """Two training shards with 3 and 2 rows, and a validation shard with 1; row n asks "nn?" and answers "yes n"."""
     rows = [[ASK, *byte_ids(f"{n}{n}?"), *byte_ids(f"yes {n}"), END] for n in range(6)]
     labels = [[-100] * 4 + row[4:] for row in rows]
     folder = tmp_path / "shards"
@@ -72,7 +72,7 @@ def shard_dir(tmp_path: Path, write: Writer) -> Path:
 def manifest_for(
     files: Mapping[str, Sequence[tuple[str, int, int, int]]], tokenizer: str, fingerprint: str
 ) -> Manifest:
-    """A manifest whose shards are (file, rows, tokens, trained tokens) each."""
+    """Return a manifest whose shards are given as (file, rows, tokens, trained tokens)."""
     splits = {
         split: SplitInfo(
             rows=sum(shard[1] for shard in shards),

@@ -1,4 +1,4 @@
-"""Packs: counted in sequences, shown sequence by sequence, searched within sequences."""
+"""Packs: counted, shown and searched sequence by sequence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.inspection.report import Report, inspect_shards
 from sftkit.inspection.summary.dataset_summary import PackSummary
 from sftkit.inspection.summary.summarize import summarize
-from sftkit.inspection.view import read_rows as inspection_rows
+from sftkit.inspection.view import read_rows
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_shards
 
@@ -24,14 +24,14 @@ from .conftest import ASK, END, Writer, byte_ids, manifest_for
 
 
 def talk(number: int, question: str = "", answer: str = "") -> tuple[list[int], list[int]]:
-    """Ids and labels of a question and its answer."""
+    """Return ids and labels of a question and its answer."""
     begin = [ASK, *byte_ids(question or f"{number}{number}?")]
     end = [*byte_ids(answer or f"yes {number}"), END]
     return begin + end, [-100] * len(begin) + end
 
 
 def packs(write: Writer, path: Path, *rows: list[tuple[list[int], list[int]]], **columns: Any) -> Path:
-    """A Parquet file of packs, each given as its talks."""
+    """Write a Parquet file of packs, each given as its sequences (ids, labels)."""
     return write(
         path,
         input_ids=[[value for ids, _ in row for value in ids] for row in rows],
@@ -64,7 +64,7 @@ def test_packs_are_counted_in_sequences(tmp_path: Path, write: Writer) -> None:
     assert train.lengths.histogram == {"8": 3, "16": 1}
 
 
-def test_the_page_of_a_summary(tmp_path: Path, write: Writer) -> None:
+def test_summary_table_of_packs(tmp_path: Path, write: Writer) -> None:
     path = packs(write, tmp_path / "a.parquet", [talk(1), talk(2), talk(3, "long one?")], [talk(4)])
     text = page(look(path, None, rows=0), width=80)
     lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -87,33 +87,33 @@ def test_the_page_of_a_summary(tmp_path: Path, write: Writer) -> None:
 
 
 def with_manifest(path: Path, sequences: int, pack_length: int) -> ShardSet:
-    """A file of 2 packs with a manifest that says these are packs of so many tokens at most."""
+    """Return a file of 2 packs with a manifest that records these numbers."""
     made: Manifest = manifest_for({"train": [(path.name, 2, 40, 24)]}, "x", "y")
     split = replace(made.splits["train"], sequences=sequences, pack_length=pack_length, fill_rate=0.5)
     return ShardSet(path, {"train": (path,)}, replace(made, splits={"train": split}))
 
 
-def test_the_manifest_tells_the_pack_length_and_is_checked(tmp_path: Path, write: Writer) -> None:
+def test_pack_length_comes_from_the_manifest_and_sequences_are_compared_with_it(tmp_path: Path, write: Writer) -> None:
     path = packs(write, tmp_path / "a.parquet", [talk(1), talk(2), talk(3)], [talk(4)])
     summary = summarize(with_manifest(path, 4, 64))
     assert summary.splits[0].packs == PackSummary(4, 2.0, 3, 64, 0.3125, 0)
     assert summary.notes == ()
     assert summarize(with_manifest(path, 5, 64)).notes == (
-        "train is not what the manifest says: 4 sequences, the manifest has 5 sequences",
+        "train does not match the manifest: 4 sequences, the manifest says 5 sequences",
     )
     plain = write(tmp_path / "b.parquet", input_ids=[talk(1)[0] * 3, talk(4)[0]], labels=[talk(1)[1] * 3, talk(4)[1]])
     assert summarize(with_manifest(plain, 4, 64)).notes == (
-        "train is not what the manifest says: rows that are not packed, the manifest has 4 sequences",
+        "train does not match the manifest: rows that are not packed, the manifest says 4 sequences",
     )
 
 
-def test_lengths_that_do_not_fit_are_counted_and_told(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
+def test_invalid_seq_lengths_are_counted_and_reported(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
     rows = [[talk(1), talk(2)], [talk(3)], [talk(4), talk(5)]]
     path = packs(write, tmp_path / "a.parquet", *rows, seq_lengths=[[10, 9], [10], [23, -3]])
     report = look(path, tokenizer_dir, rows=3)
     (train,) = report.summary.splits
     assert train.packs == PackSummary(3, 1.0, 1, 20, 0.8333, 2)
-    assert report.summary.notes == ("train: in 2 packs seq_lengths do not say where sequences begin",)
+    assert report.summary.notes == ("train: in 2 packs seq_lengths do not match the tokens",)
     assert [row.seq_lengths for row in report.rows] == [(), (10,), ()]
     assert report.rows[0].notes == ("seq_lengths sum to 19, the row has 20 tokens",)
     assert report.rows[2].notes == ("seq_lengths sum to 20, the row has 20 tokens; one of them is -3",)
@@ -152,7 +152,7 @@ def test_a_pack_is_shown_sequence_by_sequence(tmp_path: Path, write: Writer, tok
     )
 
 
-def test_findings_of_a_pack_stand_in_their_sequence(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
+def test_findings_of_a_pack_are_printed_in_their_sequence(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
     ids, labels = talk(2)
     cut = (ids[:-1], labels[:-1])
     first = (talk(3)[0], [ASK, *talk(3)[1][1:]])
@@ -169,7 +169,7 @@ def test_findings_of_a_pack_stand_in_their_sequence(tmp_path: Path, write: Write
     )
 
 
-def test_the_first_token_of_a_sequence_is_cut_from_no_turn(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
+def test_untrained_first_token_of_a_sequence_starts_no_turn(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
     text = [*byte_ids("all"), END]
     path = packs(write, tmp_path / "a.parquet", [(text, [-100, *text[1:]])] * 2)
     (row,) = look(path, tokenizer_dir).rows
@@ -180,9 +180,7 @@ def test_the_first_token_of_a_sequence_is_cut_from_no_turn(tmp_path: Path, write
     assert "    a⟦ll<|end|>⟧\n" in page(look(path, tokenizer_dir))
 
 
-def test_characters_are_not_joined_over_the_end_of_a_sequence(
-    tmp_path: Path, write: Writer, tokenizer_dir: Path
-) -> None:
+def test_characters_are_not_joined_across_sequences(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
     halves = [byte_ids("é")[:1], byte_ids("é")[1:]]
     path = packs(write, tmp_path / "a.parquet", [(half, [-100]) for half in halves])
     (row,) = look(path, tokenizer_dir).rows
@@ -190,22 +188,22 @@ def test_characters_are_not_joined_over_the_end_of_a_sequence(
 
 
 def long_pack(count: int = 12) -> list[tuple[list[int], list[int]]]:
-    """Talks of 10 tokens; number 8 to 11 lack the last one."""
+    """Return sequences of 10 tokens; numbers 8 to 11 lack the last token."""
     talks = [talk(number % 10) for number in range(count)]
     return [(ids[:-1], labels[:-1]) if 7 <= n <= 10 else (ids, labels) for n, (ids, labels) in enumerate(talks)]
 
 
-def shown(text: str) -> list[str]:
+def sequence_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("---", "..."))]
 
 
-def test_of_a_long_pack_the_first_sequences_are_shown_and_those_with_findings(
+def test_first_sequences_of_a_long_pack_and_those_with_findings_are_shown(
     tmp_path: Path, write: Writer, tokenizer_dir: Path
 ) -> None:
     path = packs(write, tmp_path / "a.parquet", long_pack(), long_pack(4))
     first, second = look(path, tokenizer_dir, rows=2).rows
     assert (first.on_page, second.on_page) == ((0, 1, 2, 7, 8, 9), (0, 1, 2, 3))
-    assert shown(page(look(path, tokenizer_dir))) == [
+    assert sequence_lines(page(look(path, tokenizer_dir))) == [
         "--- sequence 1 of 12: 10 tokens, 6 trained",
         "--- sequence 2 of 12: 10 tokens, 6 trained",
         "--- sequence 3 of 12: 10 tokens, 6 trained",
@@ -220,17 +218,17 @@ def test_of_a_long_pack_the_first_sequences_are_shown_and_those_with_findings(
     assert (len(document["tokens"]), document["on_page"]) == (116, [0, 1, 2, 7, 8, 9])
 
 
-def test_a_pack_that_is_asked_for_is_shown_whole(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
+def test_requested_pack_is_shown_completely(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
     path = packs(write, tmp_path / "a.parquet", [talk(1)], long_pack())
     text = page(look(path, tokenizer_dir, row=1))
-    assert shown(text) == [
+    assert sequence_lines(text) == [
         f"--- sequence {n} of 12: {9 if n in (8, 9, 10, 11) else 10} tokens, {5 if n in (8, 9, 10, 11) else 6} trained"
         for n in range(1, 13)
     ]
     assert text.count("warning: answer_cut") == 4
 
 
-def test_a_search_is_within_sequences_and_shows_those_that_hold_it(
+def test_search_looks_within_sequences_and_shows_those_that_match(
     tmp_path: Path, write: Writer, tokenizer_dir: Path
 ) -> None:
     path = packs(write, tmp_path / "a.parquet", [talk(1), talk(2)], [talk(n) for n in (3, 2, 4, 5, 2, 6)], [talk(7)])
@@ -241,7 +239,7 @@ def test_a_search_is_within_sequences_and_shows_those_that_hold_it(
     assert found("yes 2", rows=9) == [(0, (1,)), (1, (1, 4))]
     assert found("yes 2", rows=9, row=1) == [(1, (1, 4))]
     assert found("1<|end|><|ask|>2", rows=9) == []
-    assert shown(page(look(path, tokenizer_dir, search="yes 2", row=1))) == [
+    assert sequence_lines(page(look(path, tokenizer_dir, search="yes 2", row=1))) == [
         "... sequence 1: 10 tokens",
         "--- sequence 2 of 6: 10 tokens, 6 trained",
         "... sequences 3 to 4: 20 tokens",
@@ -250,14 +248,12 @@ def test_a_search_is_within_sequences_and_shows_those_that_hold_it(
     ]
 
 
-def test_nothing_of_the_data_passes_for_the_line_of_a_sequence(
-    tmp_path: Path, write: Writer, tokenizer_dir: Path
-) -> None:
+def test_data_cannot_imitate_the_line_of_a_sequence(tmp_path: Path, write: Writer, tokenizer_dir: Path) -> None:
     spoof = "a\n--- sequence 2 of 2: 9 tokens\x1b[31m\n... sequences 3 to 9"
     path = packs(write, tmp_path / "a.parquet", [talk(1, spoof), talk(2)])
     text = page(look(path, tokenizer_dir))
     assert "\n    --- sequence 2 of 2: 9 tokens\\x1b[31m\n    ... sequences 3 to 9\n[2] 6 tokens" in text
-    assert shown(text) == [
+    assert sequence_lines(text) == [
         f"--- sequence {n} of 2: {size} tokens, 6 trained" for n, size in ((1, len(talk(1, spoof)[0])), (2, 10))
     ]
     assert "\x1b" not in text
@@ -281,10 +277,10 @@ def test_empty_packs_and_packs_of_one_sequence(tmp_path: Path, write: Writer, to
     assert ", 1 sequence\n" in page(look(path, tokenizer_dir))
 
 
-def test_of_a_very_long_row_the_beginning_is_shown_and_all_of_it_is_judged(
+def test_first_tokens_of_a_very_long_row_are_shown_and_all_are_counted(
     tmp_path: Path, write: Writer, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection_rows, "MOST_TOKENS", 7)
+    monkeypatch.setattr(read_rows, "MAX_TOKENS", 7)
     (ids, labels), length = talk(0), len(talk(0)[0])
     [row] = look(write(tmp_path / "a.parquet", input_ids=[ids], labels=[labels]), tokenizer_dir).rows
     assert (row.length, len(row.tokens), row.trained_tokens) == (length, 7, sum(label >= 0 for label in labels))

@@ -29,7 +29,7 @@ def printed(
     return stream.getvalue()
 
 
-def test_without_colour_marks_show_the_loss(shard_dir: Path, tokenizer_dir: Path) -> None:
+def test_without_colour_trained_tokens_are_marked(shard_dir: Path, tokenizer_dir: Path) -> None:
     text = printed(shard_dir, tokenizer_dir)
     assert "[1] 4 tokens\n    <|ask|>00?\n[2] 6 tokens, 6 trained\n    ⟦yes 0<|end|>⟧\n" in text
     assert text.count("⟦trained⟧: these tokens carry a loss; everything else carries none") == 1
@@ -45,7 +45,7 @@ def test_with_colour_there_are_no_marks(shard_dir: Path, tokenizer_dir: Path) ->
     assert "\x1b[1;7;32m<|end|>\x1b[0m" in text
 
 
-def test_no_color_brings_the_marks_to_a_terminal(
+def test_no_color_shows_marks_on_a_terminal(
     shard_dir: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
@@ -59,7 +59,7 @@ def test_whitespace_is_visible_on_request(tmp_path: Path, tokenizer_dir: Path, w
     assert "    ⟦a b    c\n    d⟧\n" in printed(path, tokenizer_dir)
 
 
-def test_nothing_in_the_data_reaches_the_terminal_raw(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+def test_control_characters_in_data_are_escaped(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[byte_ids(HOSTILE)], labels=[byte_ids(HOSTILE)])
     expected = "a\\x1b[31m[red]b\\u202ec\\x07\\x0d\\x9b\\u27e6d\\u27e7 :smile:"
     assert f"⟦{expected}⟧" in printed(path, tokenizer_dir)
@@ -69,7 +69,7 @@ def test_nothing_in_the_data_reaches_the_terminal_raw(tmp_path: Path, tokenizer_
     assert not set("\x07\r\x9b\u202e") & set(coloured)
 
 
-def test_invisible_characters_are_escaped_and_emoji_stay_whole() -> None:
+def test_invisible_characters_are_escaped_and_emoji_are_kept() -> None:
     assert (
         escape_to_one_line("a\u200bb\ufeff\xad👩\u200d🚀\n\U000e0041")
         == "a\\u200bb\\ufeff\\xad👩\u200d🚀\\n\\U000e0041"
@@ -81,7 +81,7 @@ def test_invisible_characters_are_escaped_and_emoji_stay_whole() -> None:
     ]
 
 
-def test_labels_of_another_id_are_marked(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+def test_labels_that_differ_from_their_ids_are_marked(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[byte_ids("abc")], labels=[[-100, 98, 97]])
     text = printed(path, tokenizer_dir)
     assert "[1] 1 token\n    a\n[2] 2 tokens, 2 trained\n    ⟦b≠c⟧\n" in text
@@ -89,7 +89,7 @@ def test_labels_of_another_id_are_marked(tmp_path: Path, tokenizer_dir: Path, wr
     assert "note: 1 trained tokens have a label that differs from their id" in text
 
 
-def test_ids_are_shown_as_numbers_where_there_is_no_text(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+def test_ids_without_a_text_are_shown_as_numbers(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[104, 99999, 105]], labels=[[-100, -100, 105]])
     text = printed(path, tokenizer_dir)
     assert "[1] 2 tokens\n    h<99999>\n  error: ids_outside_vocabulary, token 1 (id 99999): " in text
@@ -105,7 +105,7 @@ def test_wide_characters_are_wrapped_on_a_terminal(tmp_path: Path, tokenizer_dir
     assert "你" * 50 in printed(path, tokenizer_dir, width=40)
 
 
-def test_json_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path) -> None:
+def test_json_report_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path) -> None:
     document = json.loads(printed(shard_dir, tokenizer_dir, format="json", rows=2))
     assert list(document) == ["summary", "rows", "notes", "audit"]
     assert document["audit"] is None
@@ -120,7 +120,7 @@ def test_json_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path) -> Non
     }
 
 
-def test_json_holds_no_raw_control_characters(tmp_path: Path, write: Writer) -> None:
+def test_json_report_escapes_control_characters(tmp_path: Path, write: Writer) -> None:
     hostile = HOSTILE + "\U000e0041"
     path = write(tmp_path / "a.parquet", text=[hostile])
     text = report_json(inspect_shards(InspectConfig(), open_shards(str(path))))
@@ -129,7 +129,7 @@ def test_json_holds_no_raw_control_characters(tmp_path: Path, write: Writer) -> 
     assert terminal_safe_json('"\U000e0041"') == '"\\udb40\\udc41"'
 
 
-def test_a_summary_imports_neither_torch_nor_transformers(tmp_path: Path, write: Writer) -> None:
+def test_summary_imports_neither_torch_nor_transformers(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2]], labels=[[1, 2]])
     code = (
         "import sys; from sftkit.config.commands import InspectConfig; from sftkit.shards.reading import open_shards; "

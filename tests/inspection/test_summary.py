@@ -45,7 +45,7 @@ def test_length_statistics() -> None:
 
 @pytest.mark.parametrize("element", [pa.int64(), pa.uint16(), pa.int32()])
 @pytest.mark.parametrize("make", [pa.list_, pa.large_list])
-def test_any_list_of_whole_numbers_is_read(tmp_path: Path, write: Writer, make: object, element: pa.DataType) -> None:
+def test_any_list_of_integers_is_read(tmp_path: Path, write: Writer, make: object, element: pa.DataType) -> None:
     path = write(tmp_path / "a.parquet", make(element), 1, input_ids=[[1, 2, 3], [4], []])
     (train,) = summarize(open_shards(str(path))).splits
     assert (train.rows, train.tokens, train.trained_tokens) == (3, 4, None)
@@ -58,7 +58,7 @@ def test_fixed_size_lists_and_null_rows_are_read(tmp_path: Path) -> None:
     assert (train.rows, train.tokens) == (3, 4)
 
 
-def test_masks_of_trl_tell_the_loss_where_there_are_no_labels(tmp_path: Path, write: Writer) -> None:
+def test_masks_of_trl_are_used_when_there_are_no_labels(tmp_path: Path, write: Writer) -> None:
     path = write(
         tmp_path / "a.parquet",
         input_ids=[[1, 2, 3, 4]],
@@ -70,19 +70,17 @@ def test_masks_of_trl_tell_the_loss_where_there_are_no_labels(tmp_path: Path, wr
     assert summary.splits[0].trained_tokens == 1
 
 
-def test_columns_of_fms_hf_tuning(tmp_path: Path, write: Writer) -> None:
+def test_columns_of_fms_hf_tuning_are_read(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2, 3]], labels=[[-100, 2, 3]], attention_mask=[[1, 1, 1]])
     assert summarize(open_shards(str(path))).splits[0].trained_tokens == 2
 
 
-def test_no_labels_is_said(tmp_path: Path, write: Writer) -> None:
+def test_missing_labels_are_noted(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2]])
-    assert summarize(open_shards(str(path))).notes == (
-        "there are no labels: nothing here says which tokens carry a loss",
-    )
+    assert summarize(open_shards(str(path))).notes == ("there are no labels: which tokens carry a loss is unknown",)
 
 
-def test_what_is_wrong_with_labels_is_counted(tmp_path: Path, write: Writer) -> None:
+def test_wrong_labels_are_counted(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2, 3], [4, 5]], labels=[[-100, 9, 3], [4]])
     summary = summarize(open_shards(str(path)))
     assert (summary.splits[0].wrong_labels, summary.splits[0].misfit_rows) == (1, 1)
@@ -101,10 +99,10 @@ def test_text_is_counted_in_characters(tmp_path: Path, write: Writer) -> None:
     assert summarize(open_shards(str(write(tmp_path / "b.parquet", body=["ab"]))), "body").splits[0].characters == 2
 
 
-def test_other_columns_are_an_error_that_names_them(tmp_path: Path, write: Writer) -> None:
+def test_files_without_tokens_or_text_are_an_error_that_names_their_columns(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", prompt=["a"], n=[1])
     message = (
-        f"{path}: has no column 'input_ids' and no text column 'text' (name another with dataset_text_field); "
+        f"{path}: has no column 'input_ids' and no text column 'text' (set dataset_text_field to use another); "
         "columns there: prompt, n"
     )
     with pytest.raises(SourceError) as error:
@@ -123,17 +121,17 @@ def test_no_rows_is_an_error_that_names_the_columns(tmp_path: Path) -> None:
 def test_input_ids_of_another_type_are_an_error(tmp_path: Path, values: list[object]) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"input_ids": values}), path)
-    with pytest.raises(SourceError, match=r"column 'input_ids' must hold lists of whole numbers, not "):
+    with pytest.raises(SourceError, match=r"column 'input_ids' must hold lists of integers, not "):
         summarize(open_shards(str(path)))
 
 
 def test_numbers_beyond_32_bits_are_an_error(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", pa.list_(pa.int64()), input_ids=[[2**40]])
-    with pytest.raises(SourceError, match="column 'input_ids' holds numbers that no token has"):
+    with pytest.raises(SourceError, match="column 'input_ids' holds numbers that cannot be token ids"):
         summarize(open_shards(str(path)))
 
 
-def test_the_manifest_is_told_and_checked(shard_dir: Path) -> None:
+def test_manifest_is_included_and_compared(shard_dir: Path) -> None:
     found = open_shards(str(shard_dir))
     files = {
         "train": [("train-00000-of-00002.parquet", 3, 30, 18), ("train-00001-of-00002.parquet", 2, 20, 13)],
@@ -143,6 +141,6 @@ def test_the_manifest_is_told_and_checked(shard_dir: Path) -> None:
     assert summary.origin is not None
     assert summary.origin.dropped == {"no trained token": 2}
     assert summary.notes == (
-        "train-00001-of-00002.parquet is not what the manifest says: (2, 20, 12) (rows, tokens, trained tokens), "
-        "the manifest has (2, 20, 13)",
+        "train-00001-of-00002.parquet does not match the manifest: (rows, tokens, trained tokens) are (2, 20, 12), "
+        "the manifest says (2, 20, 13)",
     )

@@ -1,4 +1,4 @@
-"""Rows cut into their turns, with what is wrong where it is."""
+"""Rows are split into turns, and findings are printed in the turn that they are about."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def page(report: Report, *, width: int = 200, terminal: bool = False) -> str:
     return stream.getvalue()
 
 
-def rewritten(path: Path, change: Callable[[list[int], list[int]], None]) -> None:
+def rewrite_first_row(path: Path, change: Callable[[list[int], list[int]], None]) -> None:
     """Change ids and labels of the first training row in place."""
     file = path / "train-00000-of-00001.parquet"
     table = pq.read_table(file)
@@ -71,7 +71,7 @@ def text_of(row: ShownRow, start: int, stop: int) -> str:
     return "".join(token.text or "" for token in row.tokens[start:stop])
 
 
-def test_a_conversation_falls_into_its_messages(tmp_path: Path) -> None:
+def test_conversation_is_split_into_its_messages(tmp_path: Path) -> None:
     (row,) = look(shards(tmp_path, TALK)).rows
     assert [turn.role for turn in row.turns] == ["system", "user", "assistant", "user", "assistant"]
     assert [turn.start for turn in row.turns] == [0, *(turn.stop for turn in row.turns[:-1])]
@@ -85,7 +85,7 @@ def test_a_conversation_falls_into_its_messages(tmp_path: Path) -> None:
     assert row.findings == ()
 
 
-def test_the_page_of_a_conversation(tmp_path: Path) -> None:
+def test_conversation_is_printed_turn_by_turn(tmp_path: Path) -> None:
     text = page(look(shards(tmp_path, TALK)))
     assert text.endswith(
         "[3] assistant: 8 tokens, 4 trained\n"
@@ -110,7 +110,7 @@ def test_the_page_of_a_conversation(tmp_path: Path) -> None:
         ("granite", None, ["system", "user", "assistant", "user", "assistant"]),
     ],
 )
-def test_roles_are_known_by_the_headers_of_the_template(
+def test_roles_are_found_by_the_headers_of_the_template(
     tmp_path: Path, tokenizer_path: Callable[[str], str], name: str, template: str | None, roles: list[str]
 ) -> None:
     path = shards(tmp_path, TALK, model_name_or_path=tokenizer_path(name), processor={"chat_template": template})
@@ -121,7 +121,7 @@ def test_roles_are_known_by_the_headers_of_the_template(
         assert bool(turn.trained_tokens) == (turn.role == "assistant")
 
 
-def test_a_role_that_no_probe_had_is_read_from_the_row(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
+def test_unknown_role_is_read_from_the_row(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
     talk = [{"role": "critic", "content": "Hm."}, *TALK[1:3], {"role": "two words", "content": "x"}, *TALK[3:]]
     path = shards(
         tmp_path,
@@ -133,7 +133,7 @@ def test_a_role_that_no_probe_had_is_read_from_the_row(tmp_path: Path, tokenizer
     assert [turn.role for turn in row.turns] == ["critic", "user", "assistant", None, "user", "assistant"]
 
 
-def test_special_tokens_of_a_content_open_no_turn_and_are_named_in_theirs(tmp_path: Path) -> None:
+def test_special_tokens_in_content_start_no_turn_and_are_reported_in_theirs(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": f"{INJECTED} Or <|im_start|> it?"}, {"role": "assistant", "content": "No."}]
     report = look(shards(tmp_path, TALK, talk), row=1)
     (row,) = report.rows
@@ -152,9 +152,9 @@ def test_special_tokens_of_a_content_open_no_turn_and_are_named_in_theirs(tmp_pa
     )
 
 
-def test_findings_about_a_whole_row_stand_below_its_title(tmp_path: Path) -> None:
+def test_findings_about_a_whole_row_are_printed_below_its_title(tmp_path: Path) -> None:
     path = shards(tmp_path, TALK)
-    rewritten(path, lambda ids, labels: labels.__setitem__(slice(None), [-100] * len(ids)))
+    rewrite_first_row(path, lambda ids, labels: labels.__setitem__(slice(None), [-100] * len(ids)))
     report = look(path)
     (row,) = report.rows
     assert [(found.rule, found.level, found.turn) for found in row.findings] == [("no_trained_token", "error", None)]
@@ -166,17 +166,17 @@ def test_findings_about_a_whole_row_stand_below_its_title(tmp_path: Path) -> Non
     assert lines[title + 3] == "[1] system: 12 tokens"
 
 
-def test_every_fault_stands_under_its_turn(tmp_path: Path) -> None:
+def test_findings_are_printed_below_their_turn(tmp_path: Path) -> None:
     path = shards(tmp_path, TALK)
     (clean,) = look(path).rows
     answer, last = clean.turns[2], clean.turns[4]
 
     def spoil(ids: list[int], labels: list[int]) -> None:
-        labels[answer.start] = ids[answer.start]  # the opener
+        labels[answer.start] = ids[answer.start]  # the first token of the header
         labels[last.start + 4] = labels[last.start + 5] = 7
-        del ids[-2:], labels[-2:]  # the stop token, and the line end behind it
+        del ids[-2:], labels[-2:]  # the stop token, and the line end after it
 
-    rewritten(path, spoil)
+    rewrite_first_row(path, spoil)
     (row,) = look(path).rows
     assert [(found.rule, found.turn) for found in row.findings] == [
         ("header_trained", 2),
@@ -187,7 +187,7 @@ def test_every_fault_stands_under_its_turn(tmp_path: Path) -> None:
     assert (differing.start, differing.stop) == (last.start + 4, last.start + 6)
 
 
-def test_many_findings_of_one_rule_are_counted_on_the_page(tmp_path: Path) -> None:
+def test_many_findings_of_one_rule_are_abbreviated(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "<|im_end|> so " * 9}, {"role": "assistant", "content": "No."}]
     report = look(shards(tmp_path, talk))
     assert len(report.rows[0].findings) == 9
@@ -196,7 +196,7 @@ def test_many_findings_of_one_rule_are_counted_on_the_page(tmp_path: Path) -> No
     assert lines[-1] == "  warning: special_token_in_content, 6 more in this turn"
 
 
-def test_a_page_of_80_columns(tmp_path: Path) -> None:
+def test_report_fits_80_columns(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": f"{INJECTED} " * 3}, {"role": "assistant", "content": "so " * 60}]
     path = shards(tmp_path, talk, max_seq_length=60)
     text = page(look(path), width=80, terminal=True)
@@ -207,7 +207,7 @@ def test_a_page_of_80_columns(tmp_path: Path) -> None:
     assert sum(line.startswith("  warning: ") for line in lines) == 4
 
 
-def test_nothing_of_the_data_passes_for_a_line_of_ours(tmp_path: Path) -> None:
+def test_data_cannot_imitate_lines_of_the_report(tmp_path: Path) -> None:
     spoof = "a\n[2] assistant: 9 tokens, 9 trained\n  error: header_trained\x1b[31m ⟦x⟧"
     talk = [{"role": "user", "content": spoof}, {"role": "assistant", "content": "No. <|endoftext|>\x07"}]
     text = page(look(shards(tmp_path, talk)))
@@ -216,7 +216,7 @@ def test_nothing_of_the_data_passes_for_a_line_of_ours(tmp_path: Path) -> None:
     assert sum(line.startswith("[") for line in text.splitlines()) == 2
 
 
-def test_what_findings_quote_is_short_and_harmless(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
+def test_quotes_in_findings_are_short_and_escaped(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     ids = byte_ids("\x1b[31m⟦ab\n" + "c" * 300)
     path = write(tmp_path / "a.parquet", input_ids=[ids], labels=[[-100, *ids[1:]]])
     text = page(look(path, tokenizer_name_or_path=str(tokenizer_dir)))
@@ -226,7 +226,7 @@ def test_what_findings_quote_is_short_and_harmless(tmp_path: Path, tokenizer_dir
     assert len(line) < 250
 
 
-def test_without_headers_a_row_is_cut_where_the_loss_begins_and_ends(tmp_path: Path) -> None:
+def test_row_without_headers_is_split_where_the_loss_starts_and_ends(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [{"input": "One and one?", "output": "It is two."}])
     pairs = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
     preprocess(tmp_path / "out", dataset(source, data_handlers=[pairs]), model_name_or_path=MODEL)
@@ -235,7 +235,7 @@ def test_without_headers_a_row_is_cut_where_the_loss_begins_and_ends(tmp_path: P
     assert text_of(row, 0, row.turns[0].stop) == "One and one?"
 
 
-def test_rows_without_a_loss_and_without_tokens_can_be_cut() -> None:
+def test_rows_without_a_loss_or_without_tokens_can_be_split() -> None:
     nothing = RowTokens([], [], [], None, [(0, 0)])
     assert split_turns(nothing, Expectations(), ()) == ()
     three = RowTokens([1, 2, 3], ["a", "b", "c"], [False] * 3, None, [(0, 1), (1, 1), (1, 3)])
@@ -247,7 +247,7 @@ def test_rows_without_a_loss_and_without_tokens_can_be_cut() -> None:
     assert [turn.trained_tokens for turn in split_turns(trained, Expectations(), ())] == [0, 1, 0]
 
 
-def test_json_carries_turns_and_findings(tmp_path: Path) -> None:
+def test_json_report_contains_turns_and_findings(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": INJECTED}, {"role": "assistant", "content": "No."}]
     row = json.loads(report_json(look(shards(tmp_path, talk))))["rows"][0]
     assert row["turns"][0] == {"start": 0, "stop": 11, "role": "user", "sequence": 0, "trained_tokens": 0}
@@ -256,18 +256,18 @@ def test_json_carries_turns_and_findings(tmp_path: Path) -> None:
     ]
 
 
-def test_no_rows_no_tokenizer(tmp_path: Path, write: Writer) -> None:
+def test_no_tokenizer_is_loaded_when_no_rows_are_shown(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2]], labels=[[1, 2]])
     report = look(path, rows=0, tokenizer_name_or_path=str(tmp_path / "gone"))
     assert (report.rows, report.notes) == ((), ())
 
 
-def test_without_a_tokenizer_rows_are_not_cut(shard_dir: Path) -> None:
+def test_without_a_tokenizer_rows_are_not_split(shard_dir: Path) -> None:
     (row,) = look(shard_dir).rows
     assert (row.turns, row.findings) == ((), ())
 
 
-def test_a_preview_is_cut_and_measured_too(tmp_path: Path) -> None:
+def test_preview_is_split_and_audited_too(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": INJECTED}, {"role": "assistant", "content": "No."}]
     source = write_jsonl(tmp_path / "a.jsonl", [{"messages": talk}])
     config = InspectConfig(datasets=(dataset(source, data_handlers=[MASKED]),), model_name_or_path=MODEL)

@@ -120,8 +120,8 @@ def test_an_unchanged_data_set_has_no_differences(folder: Path, name: str) -> No
     assert found.notes == ()
     size = sum(path.stat().st_size for path in (folder / name).glob("*.parquet"))
     assert found.verified[:6] == (
-        "manifest.json: as it was written",
-        "accounts: 60 rows read, 60 written",
+        "manifest.json: unchanged",
+        "row counts: 60 rows read, 60 written",
         f"3 of 3 shards ({size:,} bytes): sha256, columns, rows, tokens, trained tokens",
         "no other Parquet files",
         "1 of 1 sources: unchanged",
@@ -136,7 +136,7 @@ def test_a_flipped_bit_anywhere_names_the_shard(folder: Path) -> None:
     for position in (0, 4, length // 3, length // 2, length - 20, length - 1):
         flip_a_bit(path, position)
         [found] = differences(folder / "shards")
-        assert found == f"{SECOND}: sha256 {sha(path)}, the manifest says {before}: its bytes changed"
+        assert found == f"{SECOND}: sha256 {sha(path)}, the manifest says {before}: its content changed"
         flip_a_bit(path, position)
     assert differences(folder / "shards") == []
 
@@ -146,9 +146,9 @@ def test_a_shard_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
     whole = path.read_bytes()
     said = f"the manifest says {len(whole):,}"
     path.write_bytes(whole[:-100])
-    assert differences(folder / "shards") == [f"{FIRST}: {len(whole) - 100:,} bytes, {said}: cut short"]
+    assert differences(folder / "shards") == [f"{FIRST}: {len(whole) - 100:,} bytes, {said}: truncated"]
     path.write_bytes(whole + b"x")
-    assert differences(folder / "shards") == [f"{FIRST}: {len(whole) + 1:,} bytes, {said}: longer than it was"]
+    assert differences(folder / "shards") == [f"{FIRST}: {len(whole) + 1:,} bytes, {said}: longer"]
 
 
 def test_exchanged_shards_are_found(folder: Path) -> None:
@@ -157,8 +157,8 @@ def test_exchanged_shards_are_found(folder: Path) -> None:
     other.rename(one)
     (folder / "aside").rename(other)
     assert differences(folder / "shards") == [
-        f"{FIRST}: holds what the manifest calls {SECOND}: exchanged, or renamed",
-        f"{SECOND}: holds what the manifest calls {FIRST}: exchanged, or renamed",
+        f"{FIRST}: has the content of {SECOND}: exchanged or renamed",
+        f"{SECOND}: has the content of {FIRST}: exchanged or renamed",
     ]
 
 
@@ -170,14 +170,14 @@ def test_missing_and_extra_shards_are_all_named(folder: Path) -> None:
     (shards / "below").mkdir()
     shutil.copy(shards / SECOND, shards / "below" / "train.parquet")
     assert differences(shards) == [
-        f"{FIRST}: is not there",
-        f"{HELD_OUT}: is not there",
-        "below/train.parquet: a Parquet file that the manifest does not name",
-        "train-00002-of-00003.parquet: a Parquet file that the manifest does not name",
+        f"{FIRST}: is missing",
+        f"{HELD_OUT}: is missing",
+        "below/train.parquet: a Parquet file that the manifest does not list",
+        "train-00002-of-00003.parquet: a Parquet file that the manifest does not list",
     ]
 
 
-EDITED = "manifest.json: was edited: its digest is not that of what it says"
+EDITED = "manifest.json: was edited: its digest does not match its content"
 
 
 ROWS, TRAINED, FILE = (f"splits__train__shards__{key}" for key in ("0__rows", "1__trained_tokens", "1__file"))
@@ -189,21 +189,21 @@ ROWS, TRAINED, FILE = (f"splits__train__shards__{key}" for key in ("0__rows", "1
         ({"config__dataprocessor__seed": 43}, ()),
         ({"fingerprint": "0" * 64}, ()),
         ({"sources__0__sha256": "0" * 64}, ()),
-        ({"rows_read": 61}, ("rows_read is 61, its parts make 60",)),
-        ({"quarantined": 2}, ("quarantined is 2, its parts make 0", "quarantine.jsonl: 0 rows, the manifest says 2")),
+        ({"rows_read": 61}, ("rows_read is 61, its parts sum to 60",)),
+        ({"quarantined": 2}, ("quarantined is 2, its parts sum to 0", "quarantine.jsonl: 0 rows, the manifest says 2")),
         ({"splits__validation__length_max": 99}, ("split validation: longest ", ", the manifest says 99")),
-        ({ROWS: 9}, ("splits.train.rows is 48, its parts make ", f"{FIRST}: holds ", " rows (the manifest says 9)")),
+        ({ROWS: 9}, ("splits.train.rows is 48, its parts sum to ", f"{FIRST}: has ", " rows (the manifest says 9)")),
         (
             {TRAINED: 9},
-            ("splits.train.trained_tokens is ", f"{SECOND}: holds ", " trained tokens (the manifest says 9)"),
+            ("splits.train.trained_tokens is ", f"{SECOND}: has ", " trained tokens (the manifest says 9)"),
         ),
-        ({FILE: "../a.parquet"}, ("../a.parquet: named in the manifest, and no file beside it",)),
+        ({FILE: "../a.parquet"}, ("../a.parquet: is listed in the manifest, but is not a file name in its directory",)),
         (
             {FILE: FIRST},
-            (f"names {FIRST} 2 times", f"{FIRST}: holds what", f"{SECOND}: a Parquet file that the manifest"),
+            (f"lists {FIRST} 2 times", f"{FIRST}: has the content", f"{SECOND}: a Parquet file that the manifest"),
         ),
-        ({"columns": ["input_ids"]}, (f"{FIRST}: holds columns input_ids, labels (the manifest says input_ids)",)),
-        ({"tokenizer__fingerprint": "0" * 64}, ("same size, but they do not tokenize alike",)),
+        ({"columns": ["input_ids"]}, (f"{FIRST}: has columns input_ids, labels (the manifest says input_ids)",)),
+        ({"tokenizer__fingerprint": "0" * 64}, ("same size, but they tokenize differently",)),
     ],
 )
 def test_an_edited_manifest_and_its_wrong_values_are_found(
@@ -246,11 +246,11 @@ def test_changed_or_missing_sources_are_notes(folder: Path) -> None:
     size = source.stat().st_size
     source.write_bytes(source.read_bytes().replace(b"7?", b"8?"))
     assert verified(folder / "shards").notes == (
-        f"source {source}: changed (same size, another sha256) since the shards were made",
+        f"source {source}: changed (same size, other sha256) since the shards were made",
     )
     source.write_bytes(b"")
     assert verified(folder / "shards").notes == (
-        f"source {source}: changed (0 bytes, {size:,} then) since the shards were made",
+        f"source {source}: changed (now 0 bytes, was {size:,}) since the shards were made",
     )
     source.unlink()
     found = verified(folder / "shards")
@@ -267,7 +267,7 @@ def test_a_changed_tokenizer_is_shown_by_its_files(folder: Path) -> None:
     path.write_text(json.dumps(state))
     [found] = verified(folder / "shards").differences
     assert (found.place, found.details) == (f"tokenizer {folder / 'model'}", ("files that differ: tokenizer.json",))
-    assert "same size, but they do not tokenize alike" in found.what
+    assert "same size, but they tokenize differently" in found.what
 
 
 def test_another_tokenizer_is_shown_by_its_first_tokens(folder: Path) -> None:
@@ -295,8 +295,7 @@ def test_a_file_of_the_tokenizer_that_changes_no_token_is_a_note(folder: Path) -
     found = verified(folder / "shards")
     assert found.differences == ()
     assert found.notes == (
-        f"tokenizer {folder / 'model'}: other files than made the shards (tokenizer_config.json), and the same tokens "
-        "all the same",
+        f"tokenizer {folder / 'model'}: files changed (tokenizer_config.json), but it makes the same tokens",
     )
 
 
@@ -326,8 +325,8 @@ def test_a_missing_chat_template_is_found_and_replaced_by_that_of_the_manifest(f
     found = verified(folder / "templated")
     assert found.differences == ()
     assert found.notes == (
-        f"dataprocessor.chat_template_path: {folder / 'own.jinja'}: No such file or directory: the manifest's own copy "
-        "of it was taken",
+        f"dataprocessor.chat_template_path: {folder / 'own.jinja'}: No such file or directory; the copy in the "
+        "manifest was used instead",
     )
 
 
@@ -338,7 +337,7 @@ def test_other_versions_are_a_note(folder: Path) -> None:
     found = verified(folder / "shards")
     assert found.differences == ()
     [note] = found.notes
-    assert note.startswith("made with other versions than are installed: sftkit 0.0.1 (here: ")
+    assert note.startswith("made with other versions than those installed: sftkit 0.0.1 (here: ")
     assert note.endswith("no-such-package 1 (here: not installed)")
 
 
@@ -351,7 +350,7 @@ def test_an_older_manifest_is_verified_as_far_as_possible(folder: Path) -> None:
     path.write_text(json.dumps(data))
     found = verified(folder / "shards")
     assert found.differences == ()
-    assert found.notes == ("the manifest holds no digest of itself: whether it was edited cannot be told",)
+    assert found.notes == ("the manifest has no digest, so edits to it cannot be detected",)
     assert f"tokenizer {folder / 'model'}: fingerprint, chat template" in found.verified
 
 
@@ -377,9 +376,9 @@ def test_verification_needs_a_manifest(folder: Path) -> None:
     with pytest.raises(OutputError, match=r"manifest\.json: cannot be read"):
         verified(folder / "shards")
     path.unlink()
-    with pytest.raises(SourceError, match=r"holds no manifest\.json of sftkit, so there is nothing to verify by"):
+    with pytest.raises(SourceError, match=r"has no manifest\.json of sftkit to verify against"):
         verified(folder / "shards")
-    with pytest.raises(SourceError, match="a file; verify takes the directory"):
+    with pytest.raises(SourceError, match="is a file; verify needs the directory"):
         verified(folder / "shards" / FIRST)
 
 
@@ -393,13 +392,13 @@ def test_the_command_prints_one_line_per_difference_and_exits_with_1(folder: Pat
     assert done.exit_code == 1
     *_, first, second, last = done.stdout.splitlines()
     assert first.startswith(f"differs: {FIRST}: sha256 ")
-    assert second == "differs: \\x1b[31mmore.parquet: a Parquet file that the manifest does not name"
+    assert second == "differs: \\x1b[31mmore.parquet: a Parquet file that the manifest does not list"
     assert last == "2 differences"
     done = CliRunner().invoke(app, ["inspect-shards", str(shards), "--verify", "--format", "json"])
     assert done.exit_code == 1
     found = json.loads(done.stdout)
     assert [each["place"] for each in found["differences"]] == [FIRST, "\x1b[31mmore.parquet"]
-    assert found["verified"][0] == "manifest.json: as it was written"
+    assert found["verified"][0] == "manifest.json: unchanged"
 
 
 # What `train` finds before it loads the weights of a model.
@@ -611,10 +610,10 @@ def test_files_beside_the_shards_are_verified_too(folder: Path) -> None:
     (shards / "more.PARQUET").write_bytes(b"")
     assert differences(shards) == [
         "README.md: was edited",
-        "more.PARQUET: a Parquet file that the manifest does not name",
+        "more.PARQUET: a Parquet file that the manifest does not list",
     ]
     (shards / "README.md").unlink()
-    assert "README.md: is not there" in differences(shards)
+    assert "README.md: is missing" in differences(shards)
 
 
 def test_an_edited_quarantine_is_found(tmp_path: Path) -> None:
@@ -624,7 +623,7 @@ def test_an_edited_quarantine_is_found(tmp_path: Path) -> None:
     preprocess(tmp_path / "out", data, model_name_or_path="sample:model", max_bad_rows=1)
     assert differences(tmp_path / "out") == []
     (tmp_path / "out" / "quarantine.jsonl").write_text("{}\n")
-    assert differences(tmp_path / "out") == ["quarantine.jsonl: its bytes changed"]
+    assert differences(tmp_path / "out") == ["quarantine.jsonl: its content changed"]
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "..", "", "/dev/zero"])
@@ -632,11 +631,11 @@ def test_names_in_a_manifest_are_not_paths(folder: Path, name: str) -> None:
     """Neither by verification nor by a run that makes the data set again."""
     shards = folder / "shards"
     edit(shards / "manifest.json", splits__train__shards__0__file=name)
-    told = ("no file beside it", "is not there", "is no file that can be read")
+    told = ("is not a file name in its directory", "is missing", "is not a readable file")
     assert any(each.endswith(told) for each in differences(shards))
     data = dataset(folder / "chats.jsonl", data_handlers=[handler(CHATS)])
     preprocess(shards, data, model_name_or_path=str(folder / "model"), overwrite=True)
-    assert differences(shards) == [f"{FIRST}: a Parquet file that the manifest does not name"]
+    assert differences(shards) == [f"{FIRST}: a Parquet file that the manifest does not list"]
 
 
 def test_only_files_are_read(folder: Path) -> None:
@@ -645,7 +644,7 @@ def test_only_files_are_read(folder: Path) -> None:
     (shards / FIRST).unlink()
     os.mkfifo(shards / FIRST)
     edit(shards / "manifest.json", sources__0__path="/dev/zero", sources__0__bytes=0)
-    assert f"{FIRST}: is no file that can be read" in differences(shards)
+    assert f"{FIRST}: is not a readable file" in differences(shards)
     assert any("/dev/zero" in note and "gone" in note for note in verified(shards).notes)
 
 

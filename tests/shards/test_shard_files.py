@@ -1,4 +1,4 @@
-"""Staged units and the shards gathered from them, in any order, against plain lists."""
+"""Staged units, the shards that are written from them in any order, and reading shards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stage(folder: Path, number: int, *batches: Batch, text_column: str | None = 
     return writer.finish(number, RowLog(), {}, {})
 
 
-def gather(folder: Path, units: list[StagedUnit], order: list[int]) -> list[Row]:
+def write_and_read(folder: Path, units: list[StagedUnit], order: list[int]) -> list[Row]:
     layout = ShardLayout(
         unit_paths=tuple(unit.path for unit in units),
         unit_rows=tuple(unit.rows for unit in units),
@@ -65,7 +65,7 @@ def gather(folder: Path, units: list[StagedUnit], order: list[int]) -> list[Row]
     ),
     data=st.data(),
 )
-def test_rows_are_gathered_from_all_units_in_any_order_with_repetition(
+def test_shards_hold_rows_of_all_units_in_any_order_with_repetition(
     tmp_path_factory: pytest.TempPathFactory, units: list[list[list[list[int]]]], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("staged")
@@ -79,45 +79,48 @@ def test_rows_are_gathered_from_all_units_in_any_order_with_repetition(
         staged.append(stage(folder, number, *made))
     order = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=12))
     expected = [{"input_ids": rows[i], "labels": [-100, *rows[i][1:]] if rows[i] else [], "at": i} for i in order]
-    assert gather(folder, staged, order) == expected
+    assert write_and_read(folder, staged, order) == expected
 
 
-def test_retained_columns_that_some_units_lack_are_null_there(tmp_path: Path) -> None:
+def test_retained_columns_are_null_in_units_that_lack_them(tmp_path: Path) -> None:
     units = [
         stage(tmp_path, 0, batch([[1, 2]], [{"a": 1}])),
         stage(tmp_path, 1, batch([[3, 4]], [{"b": [{"c": "x"}]}])),
     ]
-    assert [(row["a"], row["b"]) for row in gather(tmp_path, units, [1, 0])] == [(None, [{"c": "x"}]), (1, None)]
+    assert [(row["a"], row["b"]) for row in write_and_read(tmp_path, units, [1, 0])] == [
+        (None, [{"c": "x"}]),
+        (1, None),
+    ]
 
 
-def test_text_rows_are_gathered_with_what_is_retained(tmp_path: Path) -> None:
+def test_rows_of_text_keep_their_retained_columns(tmp_path: Path) -> None:
     texts = Batch([{"t": "ab", "n": 1}, {"t": "", "n": None}, {"t": "你好", "n": 3}], np.array([1, 2, 3]))
     unit = stage(tmp_path, 0, texts, text_column="t")
     assert unit.sizes.tolist() == [2, 0, 2]
     assert unit.trained.tolist() == [0, 0, 0]
-    assert gather(tmp_path, [unit], [2, 1]) == [{"t": "你好", "n": 3}, {"t": "", "n": None}]
+    assert write_and_read(tmp_path, [unit], [2, 1]) == [{"t": "你好", "n": 3}, {"t": "", "n": None}]
 
 
 def test_row_groups_are_sized_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftkit.shards.writing.shard_writer.ROW_GROUP_BYTES", 8 * 10)  # 10 tokens
     unit = stage(tmp_path, 0, batch([[1] * 4] * 5 + [[1] * 25] + [[1] * 4], [{}] * 7))
-    gather(tmp_path, [unit], list(range(7)))
+    write_and_read(tmp_path, [unit], list(range(7)))
     metadata = pq.ParquetFile(tmp_path / "shard.parquet").metadata
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1, 1, 1]
 
 
-def test_a_unit_that_breaks_leaves_no_file(tmp_path: Path) -> None:
+def test_failed_unit_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="retain_columns: column 'a' holds values of different types"):
         stage(tmp_path, 0, batch([[1]], [{}]), batch([[1], [2]], [{"a": "x"}, {"a": 1}]))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_unit_without_rows_writes_no_file(tmp_path: Path) -> None:
+def test_unit_without_rows_has_no_file(tmp_path: Path) -> None:
     unit = stage(tmp_path, 0)
     assert (unit.rows, unit.path.exists()) == (0, False)
 
 
-def test_lengths_are_counted_in_buckets_that_double() -> None:
+def test_length_histogram_buckets_double_in_size() -> None:
     lengths = np.array([0, 1, 2, 3, 4, 7, 8, 1023, 1024, 5])
     assert length_histogram(lengths) == {"0": 1, "1": 1, "2": 2, "4": 3, "8": 1, "512": 1, "1024": 1}
     assert length_histogram(np.array([], np.int64)) == {}
@@ -126,7 +129,7 @@ def test_lengths_are_counted_in_buckets_that_double() -> None:
 # --- Reading ------------------------------------------------------------------------------------------
 
 
-def test_any_parquet_directory_is_read_by_the_splits_its_names_tell(tmp_path: Path) -> None:
+def test_splits_of_any_parquet_directory_follow_from_its_file_names(tmp_path: Path) -> None:
     names = ["train-1.parquet", "train-0.parquet", "data/test/x.parquet", ".hidden/y.parquet", "more.parquet"]
     for value, name in enumerate(names):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +145,7 @@ def test_any_parquet_directory_is_read_by_the_splits_its_names_tell(tmp_path: Pa
     assert one.splits == {"train": (tmp_path / "more.parquet",)}
 
 
-def test_what_holds_no_shards_is_an_error(tmp_path: Path) -> None:
+def test_location_without_shards_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such directory or Parquet file"):
         open_shards(str(tmp_path / "nothing"))
     with pytest.raises(SourceError, match="no Parquet files in this directory"):

@@ -116,7 +116,7 @@ class ShardSplit(Sequence[ShardRow]):
 
     def _row(self, group: int, number: int) -> ShardRow:
         tokens = self._tokens(group)
-        if tokens.misfit[number]:
+        if tokens.length_mismatch[number]:
             path, _ = self._groups[group]
             place = f"{path}:{self._firsts[group] + number}"
             raise DataError(f"{place}: labels (or masks) and input_ids differ in length")

@@ -1,1 +1,1 @@
-"""Shards -> a report: what they hold, and rows token by token as the model will see them."""
+"""Inspects shards: a summary, rows shown token by token, an audit, and verification against the manifest."""

@@ -1,4 +1,8 @@
-"""How the rows of shards were packed, as their manifest tells it, and how to name what is in a pack."""
+"""Reads the tokens, labels and texts of Parquet files, whichever tool wrote them.
+
+Any list of integers is accepted for `input_ids`. What carries a loss comes from `labels` (-100 where there is none), or
+else from TRL's `completion_mask` and `assistant_masks` (1 where there is one; with both, where both are 1).
+"""
 
 from __future__ import annotations
 
@@ -29,23 +33,24 @@ from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
 
 TEXT = "text"
-_MASKS = ("completion_mask", "assistant_masks")  # TRL's: 1 where there is a loss, in every mask that is there
+_MASKS = ("completion_mask", "assistant_masks")
 
 
 @dataclass(frozen=True)
 class ColumnLayout:
-    """The columns of one Parquet file that are read.
-
-    tokens: whether it has `input_ids`; otherwise `text` names its text column. supervision: the columns that say which
-    tokens carry a loss, in full `labels`, or masks of 0 and 1; () when there are none.
-    """
+    """Which columns of a Parquet file are read."""
 
     path: AnyPath
     names: tuple[str, ...]
+    """All columns of the file."""
     tokens: bool
+    """Whether it has `input_ids`."""
     supervision: tuple[str, ...]
+    """The columns that say which tokens carry a loss: `labels`, or masks of 0 and 1; () when there are none."""
     packed: bool
+    """Whether rows are packs, which have `seq_lengths`."""
     text: str | None
+    """The text column, for files without `input_ids`."""
 
     @property
     def columns(self) -> list[str]:
@@ -57,35 +62,37 @@ class ColumnLayout:
 
 @dataclass(frozen=True)
 class TokenColumns:
-    """Rows of tokens side by side.
-
-    ids: the rows. labels: int32, shape (tokens,), -100 where there is no loss; None where the loss comes from masks
-    or nothing tells. trained: bool, shape (tokens,), or None when nothing tells. misfit: bool, shape (rows,): a
-    column differs from `input_ids` in length; what it lacks carries no loss. seq_lengths: tokens of the sequences that
-    share each row, for packs.
-    """
+    """The tokens of some rows."""
 
     ids: Ragged
     labels: Ids | None
+    """int32, shape (tokens,), -100 where there is no loss; None when there is no `labels` column."""
     trained: Mask | None
-    misfit: Mask
+    """Which tokens carry a loss, bool, shape (tokens,); None when there are neither labels nor masks."""
+    length_mismatch: Mask
+    """Rows in which a column differs from `input_ids` in length, bool, shape (rows,); missing values carry no loss."""
     seq_lengths: Ragged | None
+    """Tokens of the sequences in each pack; None where rows are not packed."""
 
     @property
-    def wrong(self) -> Mask:
-        """Tokens that carry a loss towards another id than their own, bool, shape (tokens,)."""
+    def wrong_labels(self) -> Mask:
+        """Trained tokens whose label differs from their id, bool, shape (tokens,)."""
         if self.labels is None or self.trained is None:
             return np.zeros(len(self.ids.values), np.bool_)
         different: Mask = self.labels != self.ids.values
         return np.logical_and(different, self.trained, out=different)
 
     def packs(self, packing: Packing) -> PackBoundaries | None:
-        """The sequences that share the rows, None where rows are not packed."""
+        """Return the sequences in the rows, None where rows are not packed."""
         return pack_boundaries(self.ids, self.seq_lengths, packing) if self.seq_lengths is not None else None
 
 
 def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
-    """Find the columns of a Parquet file; `text_fields` are names that a text column may have, the likeliest first.
+    """Find the columns of a Parquet file.
+
+    Args:
+        path: the file.
+        text_fields: names that a text column may have, the most likely first.
 
     Raises:
         SourceError: it cannot be read, or has neither `input_ids` nor a text column.
@@ -99,14 +106,16 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
         return ColumnLayout(path, names, True, supervision, SEQ_LENGTHS in names, None)
     text = next((name for name in text_fields if name in names and _is_text(schema.field(name).type)), None)
     if text is None:
-        there = ", ".join(names) or "none"
-        or_text = f" and no text column {' or '.join(map(repr, text_fields))} (name another with dataset_text_field)"
-        raise SourceError(f"{path}: has no column 'input_ids'{or_text if text_fields else ''}; columns there: {there}")
+        or_text = f" and no text column {' or '.join(map(repr, text_fields))} (set dataset_text_field to use another)"
+        raise SourceError(
+            f"{path}: has no column 'input_ids'{or_text if text_fields else ''}; "
+            f"columns there: {', '.join(names) or 'none'}"
+        )
     return ColumnLayout(path, names, False, (), False, text)
 
 
 def iter_row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
-    """The row groups of a file from number `first` on, with the layout's columns only, one in memory at a time.
+    """Yield the row groups of a file from index `first` on, with the layout's columns, one in memory at a time.
 
     Raises:
         SourceError: the file cannot be read.
@@ -116,45 +125,44 @@ def iter_row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
             try:
                 table = file.read_row_group(group, columns=layout.columns, use_threads=False)
             except (OSError, pa.ArrowException) as error:
-                reason = first_line(error)
-                raise SourceError(f"{layout.path}: row group {group} cannot be read: {reason}") from None
+                raise SourceError(f"{layout.path}: row group {group} cannot be read: {first_line(error)}") from None
             yield table
 
 
 def token_columns(table: pa.Table, layout: ColumnLayout) -> TokenColumns:
-    """The token columns of some rows as flat arrays.
+    """Convert the token columns of some rows to flat arrays.
 
     Raises:
-        SourceError: a column does not hold lists of whole numbers.
+        SourceError: a column does not hold lists of integers.
     """
     ids = _ragged(table.column(INPUT_IDS), INPUT_IDS, layout.path)
     columns = [_ragged(table.column(name), name, layout.path) for name in layout.supervision]
-    misfit = np.zeros(len(ids), np.bool_)
+    length_mismatch = np.zeros(len(ids), np.bool_)
     for column in columns:
-        misfit |= column.lengths != ids.lengths
+        length_mismatch |= column.lengths != ids.lengths
     labels, trained = None, None
     if layout.supervision == (LABELS,):
         labels = _aligned(columns[0], ids, IGNORE_INDEX)
         trained = labels != IGNORE_INDEX
     elif columns:
         trained = np.logical_and.reduce([_aligned(column, ids, 0) != 0 for column in columns])
-    packs = _ragged(table.column(SEQ_LENGTHS), SEQ_LENGTHS, layout.path) if layout.packed else None
-    return TokenColumns(ids, labels, trained, misfit, packs)
+    seq_lengths = _ragged(table.column(SEQ_LENGTHS), SEQ_LENGTHS, layout.path) if layout.packed else None
+    return TokenColumns(ids, labels, trained, length_mismatch, seq_lengths)
 
 
 def row_lengths(table: pa.Table, layout: ColumnLayout) -> Offsets:
-    """Tokens of each row, shape (rows,); `SourceError` as `token_columns`."""
+    """Return the tokens of each row, shape (rows,). Raises `SourceError` as `token_columns`."""
     return _ragged(table.column(INPUT_IDS), INPUT_IDS, layout.path).lengths
 
 
 def text_lengths(table: pa.Table, layout: ColumnLayout) -> Offsets:
-    """Characters of each row of the text column, shape (rows,); a null has none."""
+    """Return the characters of each row of the text column, shape (rows,); 0 for null."""
     lengths = pc.fill_null(pc.utf8_length(_plain_text(table, layout)), 0)
     return np.asarray(lengths.to_numpy(), np.int64)
 
 
 def text_values(table: pa.Table, layout: ColumnLayout) -> list[str]:
-    """The text column of some rows; a null is an empty text."""
+    """Return the text column of some rows; "" for null."""
     return [text or "" for text in _plain_text(table, layout).to_pylist()]
 
 
@@ -169,11 +177,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _ragged(column: pa.ChunkedArray, name: str, path: AnyPath) -> Ragged:
-    """A column of lists, of any list and whole-number type, as a `Ragged`; a null row is empty."""
+    """Convert a column of any list and integer type; null rows become empty."""
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not (pa.types.is_integer(kind.value_type) or pa.types.is_boolean(kind.value_type)):
-        raise SourceError(f"{path}: column {name!r} must hold lists of whole numbers, not {kind}")
+        raise SourceError(f"{path}: column {name!r} must hold lists of integers, not {kind}")
     lengths = [np.asarray(pc.fill_null(pc.list_value_length(chunk), 0)) for chunk in column.chunks]
     values = [_values(chunk, name, path) for chunk in column.chunks]
     if len(values) == 1:
@@ -184,13 +192,13 @@ def _ragged(column: pa.ChunkedArray, name: str, path: AnyPath) -> Ragged:
 
 
 def _values(chunk: pa.Array, name: str, path: AnyPath) -> Ids:
-    values = chunk.flatten()  # leaves out what null rows may hide
+    values = chunk.flatten()  # skips values that null rows may hide
     if values.type != pa.int32():
         try:
             values = values.cast(pa.int32())
         except pa.ArrowInvalid as error:
             reason = first_line(error)
-            raise SourceError(f"{path}: column {name!r} holds numbers that no token has: {reason}") from None
+            raise SourceError(f"{path}: column {name!r} holds numbers that cannot be token ids: {reason}") from None
     if values.null_count:
         values = pc.fill_null(values, IGNORE_INDEX if name == LABELS else 0)
     flat: Ids = values.to_numpy()
@@ -198,7 +206,7 @@ def _values(chunk: pa.Array, name: str, path: AnyPath) -> Ids:
 
 
 def _aligned(column: Ragged, ids: Ragged, missing: int) -> Ids:
-    """The values of a column at the positions of `ids`, shape (tokens,); `missing` where a row of it is too short."""
+    """Return a column at the positions of `ids`, shape (tokens,); `missing` where its row is too short."""
     if np.array_equal(column.offsets, ids.offsets):
         return column.values
     kept = np.minimum(column.lengths, ids.lengths)
@@ -210,12 +218,17 @@ def _aligned(column: Ragged, ids: Ragged, missing: int) -> Ids:
 
 
 def split_packing(manifest: Manifest | None, split: str) -> Packing:
-    """How a split was packed; nothing is known of shards without a manifest."""
+    """Return how a split was packed; for shards without a manifest this is unknown."""
     if manifest is None or split not in manifest.splits:
         return Packing()
     return Packing(manifest.splits[split].pack_length, not keeps_rows_whole(manifest.config.get("packing")))
 
 
 def row_reference(shard: str, row: int, sequence: int | None = None) -> str:
-    """`shard:row`, the row counted from 0 within the file; in a pack with the sequence, which pages count from 1."""
+    """Format the position of a row, or of a sequence in a pack. Arguments count from 0, the printed sequence from 1.
+
+    Example:
+        >>> row_reference("a.parquet", 7), row_reference("a.parquet", 7, 0)
+        ('a.parquet:7', 'a.parquet:7 (sequence 1)')
+    """
     return f"{shard}:{row}" if sequence is None else f"{shard}:{row} (sequence {sequence + 1})"

@@ -19,9 +19,9 @@ from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.core.escape import escape_to_one_line, terminal_safe_json
 from sftkit.inspection.report import Report
-from sftkit.inspection.summary.dataset_summary import DatasetOrigin, PackSummary, SplitSummary, Summary
-from sftkit.inspection.verify.verify_dataset import Verification
-from sftkit.shards.manifest import SourceInfo
+from sftkit.inspection.summary.dataset_summary import PackSummary, SplitSummary, Summary
+from sftkit.inspection.verify.outcome import Verification
+from sftkit.shards.manifest import Manifest, SourceInfo
 
 _HEADING = Style(bold=True)
 
@@ -29,6 +29,12 @@ _LISTED = 20
 """Shards and sources named on the screen; JSON has all of them."""
 
 _BAR = 30
+
+_ORIGIN_KEYS = (
+    *("tokenizer", "engine", "sources", "rows_read", "rows_written", "rows_left_out", "rows_repeated", "dropped"),
+    *("quarantined", "fingerprint", "versions"),
+)
+"""The keys of a manifest that JSON reports contain."""
 
 
 def print_inspection(found: Report | Verification, config: InspectConfig, console: Console) -> None:
@@ -49,8 +55,14 @@ def has_failed(found: Report | Verification, config: InspectConfig) -> bool:
 
 
 def report_json(found: Report | Verification) -> str:
-    """A report or a verification as one JSON document; its keys are the fields of the class."""
-    return terminal_safe_json(json.dumps(to_plain_data(found), indent=2, ensure_ascii=False))
+    """Return a report or a verification as one JSON document. Its keys are the fields of the class, except that of the
+    manifest in a report's summary only `_ORIGIN_KEYS` are included.
+    """
+    document = to_plain_data(found)
+    if isinstance(found, Report) and found.summary.origin is not None:
+        manifest = document["summary"]["origin"]
+        document["summary"]["origin"] = {key: manifest[key] for key in _ORIGIN_KEYS}
+    return terminal_safe_json(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def print_report(report: Report, config: InspectConfig, console: Console) -> None:
@@ -141,7 +153,7 @@ def _print_histogram(split: SplitSummary, console: Console) -> None:
     console.print(table, highlight=False)
 
 
-def _facts_of(origin: DatasetOrigin) -> list[tuple[str, str]]:
+def _facts_of(origin: Manifest) -> list[tuple[str, str]]:
     facts = []
     if origin.tokenizer is not None:
         tokenizer = origin.tokenizer
@@ -169,7 +181,7 @@ def _print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
         print_text(console, Text(f"{name}: ", style=_HEADING), Text(escape_to_one_line(value), style=Style(bold=False)))
 
 
-def _print_sources(origin: DatasetOrigin, console: Console) -> None:
+def _print_sources(origin: Manifest, console: Console) -> None:
     shown = origin.sources[:_LISTED]
     _print_facts(console, (("source", f"{source.path}: {_account(source)}") for source in shown))
     _print_more(console, len(origin.sources), "sources")

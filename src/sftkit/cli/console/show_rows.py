@@ -27,9 +27,8 @@ from sftkit.cli.console.row_text import (
 )
 from sftkit.cli.console.text_lines import level_style, note_of, percent, print_text
 from sftkit.core.escape import escape_to_one_line
-from sftkit.inspection.view.pack_excerpt import sequences_with_findings
 from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding
-from sftkit.inspection.view.shown_row import ShownRow
+from sftkit.inspection.view.shown_row import ShownRow, sequences_with_findings
 from sftkit.inspection.view.turns import Turn
 
 _HEADING = Style(bold=True)

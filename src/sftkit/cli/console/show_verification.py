@@ -8,8 +8,7 @@ from rich.text import Text
 
 from sftkit.cli.console.text_lines import note_of, print_text
 from sftkit.core.escape import escape_to_one_line
-from sftkit.inspection.verify.outcome import Difference
-from sftkit.inspection.verify.verify_dataset import Verification
+from sftkit.inspection.verify.outcome import Difference, Verification
 
 _HEADING = Style(bold=True)
 _RIGHT = Style(color="green")

@@ -1,1 +1,1 @@
-"""The audit of existing shards, whoever made them."""
+"""Audits the rows of shards, whichever tool wrote them."""

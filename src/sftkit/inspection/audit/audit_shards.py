@@ -1,4 +1,4 @@
-"""Every row of a set of shards checked, whoever made them: the audit, from Parquet."""
+"""Checks every row of a set of shards against the rules of the audit."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from sftkit.audit.findings import (
 )
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, progress_stage
+from sftkit.core.rows import Offsets
 from sftkit.inspection.audit.cross_shard_duplicates import DigestCollector, RowDigests, find_duplicates
 from sftkit.inspection.audit.shard_origin import find_origin
 from sftkit.inspection.parquet_columns import (
@@ -44,44 +45,49 @@ from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.paths import AnyPath, relative_name
 
 _THREADS = min(8, os.cpu_count() or 1)
-_TOKENS_AT_ONCE = 1 << 18  # what a processor's cache holds, with what is made of it
+_BATCH_TOKENS = 1 << 18  # a batch and what is derived from it fit the processor's cache
 
 
 @dataclass(frozen=True)
 class ShardAudit:
-    """What is wrong with the rows of some shards.
+    """The result of an audit.
 
-    rows: how many were checked. sequences: how many share them, one by one checked, where rows are packed; None where
-    they are not. findings: examples are `shard:row`, the row counted within the file, from 0, and in packs
-    `shard:row (sequence n)`, counted from 1. notes: what could not be checked, and why.
+    A finding counts the rows that break a rule. In packs each sequence is checked like a row, and a finding counts
+    sequences, except for the rules about a whole pack. Examples are `shard:row`, or `shard:row (sequence n)` in packs:
+    the row counts from 0 within the file, the sequence from 1 within the pack.
     """
 
     rows: int
+    """Rows that were checked."""
     sequences: int | None
+    """Sequences that were checked; None where rows are not packed."""
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    """What could not be checked, and why."""
 
 
 @dataclass(frozen=True)
-class _Checked:
-    """One shard. sequences: those of its packs, None where it has none."""
-
+class _CheckedShard:
     sequences: int | None
+    """Sequences in its packs, None where rows are not packed."""
     counts: dict[str, RuleCount]
-    digested: RowDigests
+    """Rule -> rows or sequences that break it."""
+    digests: RowDigests
 
 
 def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str], progress: Progress) -> ShardAudit:
     """Check every row of every split.
 
-    Without a tokenizer (the one that the config names, or the manifest's) only what needs none is checked, and a note
-    says so.
+    The shards may come from any tool. What a correct row looks like is learned from the tokenizer, its chat template
+    and the config that made the rows: those in `config`, or else those in the manifest. Without a tokenizer, rules that
+    need one are skipped, and a note says so. Files are checked in parallel, in batches of about 2^18 tokens; identical
+    rows are found by hashes over all shards.
 
     Args:
-        config: names tokenizer and chat template, where the manifest does not.
-        shards: the files.
+        config: names the tokenizer and chat template, if they are not to be the manifest's.
+        shards: the files to check.
         fields: names that a text column may have.
-        progress: is told of rows.
+        progress: receives rows and tokens.
 
     Raises:
         SourceError: a file cannot be read.
@@ -91,109 +97,114 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
     tokens = [(split, layout) for split, layout in layouts if layout.tokens]
     notes = []
     if len(tokens) < len(layouts):
-        notes.append("rows of text hold no tokens yet: they are not audited")
+        notes.append("rows of text have no tokens yet and are not audited")
     if not tokens:
         return ShardAudit(0, None, (), tuple(notes))
     if any(not layout.supervision for _, layout in tokens):
-        notes.append("there are no labels: what depends on the loss was not checked")
-    source = find_origin(config, shards.manifest)
-    norms = source.norms()
-    notes += [*source.notes, *source.differing_template()]
-    if source.tokenizer is None:
-        notes.append("without a tokenizer neither special tokens nor prompts, ids and stop tokens could be checked")
+        notes.append("there are no labels: rules about the loss were not checked")
+    origin = find_origin(config, shards.manifest)
+    expectations = origin.learn_expectations()
+    notes += [*origin.notes, *origin.template_notes()]
+    if origin.tokenizer is None:
+        notes.append("without a tokenizer, special tokens, prompts, ids and stop tokens could not be checked")
     packings = {split: split_packing(shards.manifest, split) for split in shards.splits}
     if any(packings[split].wrapped for split, _ in tokens):
-        notes.append("rows are wrapped: what is cut at the edges of packs is no finding, nor are copies there")
-    on_purpose = _repeated_on_purpose(shards.manifest)
-    if on_purpose:
-        notes.append(f"the mix repeats {on_purpose:,} rows on purpose: so many copies are no finding")
-    rows = sum(_rows_of(layout.path) for _, layout in tokens)
+        notes.append("packs are wrapped: cuts at the edges of packs are not reported, nor are duplicates there")
+    repeated = shards.manifest.rows_repeated if shards.manifest is not None else 0
+    if repeated:
+        notes.append(f"the mix repeats {repeated:,} rows on purpose: that many duplicates are not reported")
+    rows = sum(_row_count(layout.path) for _, layout in tokens)
     lock = threading.Lock()
 
-    def checked(part: tuple[str, ColumnLayout]) -> _Checked:
+    def check(part: tuple[str, ColumnLayout]) -> _CheckedShard:
         split, layout = part
-        return _shard(layout, relative_name(layout.path, shards.root), norms, packings[split], progress, lock)
+        name = relative_name(layout.path, shards.root)
+        return _check_shard(layout, name, expectations, packings[split], progress, lock)
 
     with progress_stage(progress, "auditing", rows), ThreadPoolExecutor(_THREADS) as pool:
-        parts = list(pool.map(checked, tokens))
+        parts = list(pool.map(check, tokens))
     counts = merge_counts([part.counts for part in parts])
-    copies = find_duplicates([part.digested for part in parts], on_purpose)
-    findings = findings_of({**counts, **_found_by_rendering(shards.manifest, counts), DUPLICATE_ROW: copies})
+    duplicates = find_duplicates([part.digests for part in parts], repeated)
+    findings = findings_of({**counts, **_recorded_prompts(shards.manifest, counts), DUPLICATE_ROW: duplicates})
     sequences = [part.sequences for part in parts if part.sequences is not None]
     return ShardAudit(rows, sum(sequences) if sequences else None, findings, tuple(notes))
 
 
-def _found_by_rendering(manifest: Manifest | None, counts: Mapping[str, RuleCount]) -> dict[str, RuleCount]:
-    """Prompts that `preprocess` found to differ by rendering them, which tokens alone may not show."""
-    made = manifest.audit.findings if manifest is not None and manifest.audit is not None else ()
+def _recorded_prompts(manifest: Manifest | None, counts: Mapping[str, RuleCount]) -> dict[str, RuleCount]:
+    """Return the prompt mismatches in the manifest if there are more: `preprocess` finds them by rendering rows."""
+    recorded = manifest.audit.findings if manifest is not None and manifest.audit is not None else ()
     return {
-        each.rule: RuleCount(each.rows, each.examples)
-        for each in made
-        if each.rule == PROMPT_MISMATCH and (each.rule not in counts or counts[each.rule].rows < each.rows)
+        finding.rule: RuleCount(finding.rows, finding.examples)
+        for finding in recorded
+        if finding.rule == PROMPT_MISMATCH and (finding.rule not in counts or counts[finding.rule].rows < finding.rows)
     }
 
 
-def _shard(
-    layout: ColumnLayout, name: str, norms: Expectations, packing: Packing, progress: Progress, lock: threading.Lock
-) -> _Checked:
-    """What is wrong with the rows of one file, and a digest of each."""
+def _check_shard(
+    layout: ColumnLayout,
+    name: str,
+    expectations: Expectations,
+    packing: Packing,
+    progress: Progress,
+    lock: threading.Lock,
+) -> _CheckedShard:
     parts: list[dict[str, RuleCount]] = []
-    digesting = DigestCollector(name)
+    digests = DigestCollector(name)
     done, sequences = 0, 0
     for group in iter_row_groups(layout):
         lengths = row_lengths(group, layout)
-        for start, stop in _cuts(np.cumsum(lengths)):
+        for start, stop in _batches(np.cumsum(lengths)):
             tokens = token_columns(group.slice(start, stop - start), layout)
             packs = tokens.packs(packing)
-            found = _judged(check_rows(tokens.ids, tokens.labels, tokens.trained, norms, packs), tokens)
-            parts.append({rule: _count(rule, fault, packs, name, done) for rule, fault in found.items()})
-            digesting.add(tokens.ids, packs, done)
+            faults = check_rows(tokens.ids, tokens.labels, tokens.trained, expectations, packs)
+            faults = _with_length_mismatches(faults, tokens)
+            parts.append({rule: _count(rule, fault, packs, name, done) for rule, fault in faults.items()})
+            digests.add(tokens.ids, packs, done)
             done += stop - start
             sequences += len(packs) if packs is not None else 0
             with lock:
                 progress.advance(stop - start, rows=stop - start, tokens=len(tokens.ids.values))
-    return _Checked(sequences if layout.packed else None, merge_counts(parts), digesting.result())
+    return _CheckedShard(sequences if layout.packed else None, merge_counts(parts), digests.result())
 
 
-def _judged(found: Faults, tokens: TokenColumns) -> Faults:
-    """Faults of some rows, those of columns that do not fit in the place of what these would seem to break."""
-    if not tokens.misfit.any():
-        return found
-    rows = np.flatnonzero(tokens.misfit)
-    nothing = np.zeros(len(rows), np.int64)
-    kept = {rule: each.keep(~tokens.misfit[each.rows]) if rule in LABEL_RULES else each for rule, each in found.items()}
-    return {**kept, COLUMNS_MISMATCH: Fault(rows, rows, nothing, tokens.ids.lengths[rows])}
+def _with_length_mismatches(faults: Faults, tokens: TokenColumns) -> Faults:
+    """Replace the faults about labels in rows whose columns differ in length by that fault."""
+    if not tokens.length_mismatch.any():
+        return faults
+    rows = np.flatnonzero(tokens.length_mismatch)
+    starts = np.zeros(len(rows), np.int64)
+    kept = {
+        rule: fault.keep(~tokens.length_mismatch[fault.rows]) if rule in LABEL_RULES else fault
+        for rule, fault in faults.items()
+    }
+    return {**kept, COLUMNS_MISMATCH: Fault(rows, rows, starts, tokens.ids.lengths[rows])}
 
 
 def _count(rule: str, fault: Fault, packs: PackBoundaries | None, shard: str, first: int) -> RuleCount:
-    """Rows (of packs: sequences) that break a rule; `first` is the number of the first row within its file."""
+    """Count the rows (in packs, the sequences) that break a rule; `first` is the index of the first row in the file."""
     if packs is None or rule in PACK_RULES:
         rows = np.unique(fault.rows)
         return RuleCount(len(rows), tuple(row_reference(shard, first + row) for row in rows[:EXAMPLES].tolist()))
     broken = np.unique(fault.sequences)
-    names = []
+    examples = []
     for sequence in broken[:EXAMPLES].tolist():
         row = int(packs.rows[sequence])
         number = None if packs.mismatched[row] else int(packs.numbers[sequence])
-        names.append(row_reference(shard, first + row, number))
-    return RuleCount(len(broken), tuple(names))
+        examples.append(row_reference(shard, first + row, number))
+    return RuleCount(len(broken), tuple(examples))
 
 
-def _cuts(ends: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[tuple[int, int]]:
-    """Rows [start, stop) that are checked at once; `ends` are the running sums of their tokens."""
-    cuts, start = [], 0
+def _batches(ends: Offsets) -> list[tuple[int, int]]:
+    """Return row ranges [start, stop) to check at once, given the cumulative tokens of the rows, shape (rows,)."""
+    batches, start = [], 0
     while start < len(ends):
         before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + _TOKENS_AT_ONCE, side="right")))
-        cuts.append((start, stop))
+        stop = max(start + 1, int(np.searchsorted(ends, before + _BATCH_TOKENS, side="right")))
+        batches.append((start, stop))
         start = stop
-    return cuts
+    return batches
 
 
-def _repeated_on_purpose(manifest: Manifest | None) -> int:
-    return manifest.rows_repeated if manifest is not None else 0
-
-
-def _rows_of(path: AnyPath) -> int:
+def _row_count(path: AnyPath) -> int:
     with open_parquet(path) as file:
         return int(file.metadata.num_rows)

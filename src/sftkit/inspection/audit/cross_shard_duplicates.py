@@ -1,4 +1,4 @@
-"""Rows that an earlier row equals, found over all shards."""
+"""Finds rows that are identical to an earlier row, over all shards."""
 
 from __future__ import annotations
 
@@ -16,48 +16,52 @@ from sftkit.inspection.parquet_columns import row_reference
 
 @dataclass(frozen=True)
 class RowDigests:
-    """A digest of each row of one shard, or of each sequence of its packs.
-
-    digests: uint64, shape (rows,) or (sequences,). rows, numbers: where they are in packs, the row counted within the
-    file and the sequence within its pack, both from 0; None where digest i is of row i.
-    """
+    """Hashes of the rows of one shard, or of the sequences in its packs."""
 
     shard: str
     digests: Digests
+    """uint64, shape (rows,) or (sequences,)."""
     rows: Offsets | None
+    """In packs: the row of each sequence within the file, from 0; None where digest i is that of row i."""
     numbers: Offsets | None
+    """In packs: the number of each sequence within its pack, from 0."""
 
-    def name(self, place: int) -> str:
-        """What to call what the digest at a place is of."""
+    def reference(self, index: int) -> str:
+        """Return the printed reference of the row or sequence with digest `index`."""
         if self.rows is None or self.numbers is None:
-            return row_reference(self.shard, place)
-        return row_reference(self.shard, int(self.rows[place]), int(self.numbers[place]))
+            return row_reference(self.shard, index)
+        return row_reference(self.shard, int(self.rows[index]), int(self.numbers[index]))
 
 
 class DigestCollector:
-    """Digests of a shard, as its rows come by."""
+    """Hashes the rows of a shard, batch by batch."""
 
     def __init__(self, shard: str) -> None:
         self._shard = shard
         self._digests: list[Digests] = [np.zeros(0, np.uint64)]
-        self._places: list[tuple[Offsets, Offsets]] = []
+        self._positions: list[tuple[Offsets, Offsets]] = []
 
     def add(self, ids: Ragged, packs: PackBoundaries | None, first: int) -> None:
-        """Take some rows, of which the first is number `first` of the file.
+        """Hash some rows.
 
-        Of packs, pieces of longer sequences are left out, for short ones may well be equal, and those of which nobody
-        knows where they begin.
+        In packs, sequences that may be parts of longer ones are left out, since short parts may well be equal; so are
+        packs whose sequences are unknown.
+
+        Args:
+            ids: the rows.
+            packs: their sequences, where rows are packed.
+            first: index of the first row within the file.
         """
         if packs is None:
             self._digests.append(row_digests(ids))
             return
-        whole = ~(packs.cut_start | packs.cut_end | packs.mismatched[packs.rows])
-        self._digests.append(row_digests(Ragged(ids.values, packs.offsets))[whole])
-        self._places.append((packs.rows[whole] + first, packs.numbers[whole]))
+        complete = ~(packs.cut_start | packs.cut_end | packs.mismatched[packs.rows])
+        self._digests.append(row_digests(Ragged(ids.values, packs.offsets))[complete])
+        self._positions.append((packs.rows[complete] + first, packs.numbers[complete]))
 
     def result(self) -> RowDigests:
-        """The digests of all rows so far."""
-        rows, numbers = zip(*self._places, strict=True) if self._places else (None, None)
+        """Return the digests of all rows so far."""
+        rows, numbers = zip(*self._positions, strict=True) if self._positions else (None, None)
         return RowDigests(
             self._shard,
             np.concatenate(self._digests),
@@ -66,13 +70,13 @@ class DigestCollector:
         )
 
 
-def find_duplicates(shards: Sequence[RowDigests], on_purpose: int) -> RuleCount:
-    """Rows that an earlier one equals, but for so many that a mix repeats on purpose."""
-    copies = repeated_rows(np.concatenate([each.digests for each in shards]))
-    copies = copies[: max(0, len(copies) - on_purpose)]
-    bounds = lengths_to_offsets(np.array([len(each.digests) for each in shards], np.int64))
+def find_duplicates(shards: Sequence[RowDigests], expected: int) -> RuleCount:
+    """Count rows that are identical to an earlier row, beyond the `expected` number of intended repetitions."""
+    duplicates = repeated_rows(np.concatenate([shard.digests for shard in shards]))
+    duplicates = duplicates[: max(0, len(duplicates) - expected)]
+    bounds = lengths_to_offsets(np.array([len(shard.digests) for shard in shards], np.int64))
     examples = []
-    for copy in copies[:EXAMPLES].tolist():
-        shard = int(np.searchsorted(bounds, copy, side="right")) - 1
-        examples.append(shards[shard].name(copy - int(bounds[shard])))
-    return RuleCount(len(copies), tuple(examples))
+    for duplicate in duplicates[:EXAMPLES].tolist():
+        shard = int(np.searchsorted(bounds, duplicate, side="right")) - 1
+        examples.append(shards[shard].reference(duplicate - int(bounds[shard])))
+    return RuleCount(len(duplicates), tuple(examples))

@@ -1,4 +1,4 @@
-"""What right rows of some shards look like: the norms of the audit, from their tokenizer and the run that made them."""
+"""Finds how shards were made, and from that what correct rows look like."""
 
 from __future__ import annotations
 
@@ -27,37 +27,35 @@ _TEMPLATE_KEYS = ("chat_template", "chat_template_path", "chat_template_base64")
 
 @dataclass(frozen=True)
 class ShardOrigin:
-    """What rows were made with, as far as it can be had.
-
-    tokenizer: with the chat template that made the rows; None where there is none, and then `notes` says why. making:
-    how the run made them. made_by: the manifest with which they came. notes: what the reader should know.
-    """
+    """What shards were made with, as far as it is known."""
 
     tokenizer: PreTrainedTokenizerBase | None
-    making: RowOrigin
-    made_by: Manifest | None
+    """The tokenizer, with the chat template that made the rows; None when it is unavailable."""
+    row_origin: RowOrigin
+    """How the rows were made."""
+    manifest: Manifest | None
     notes: tuple[str, ...]
+    """Warnings for the reader; one of them explains why there is no tokenizer."""
 
-    def norms(self) -> Expectations:
-        """What right rows look like; takes some 0.1 s where there is a tokenizer."""
+    def learn_expectations(self) -> Expectations:
+        """Return what correct rows look like; takes about 0.1 s if there is a tokenizer."""
         if self.tokenizer is None:
-            return Expectations(origin=self.making)
-        return learn_expectations(
-            self.tokenizer, self.making, stop_tokens(self.tokenizer, str(self.tokenizer.name_or_path))
-        )
+            return Expectations(origin=self.row_origin)
+        stops = stop_tokens(self.tokenizer, str(self.tokenizer.name_or_path))
+        return learn_expectations(self.tokenizer, self.row_origin, stops)
 
-    def differing_template(self) -> list[str]:
-        """A note, where the tokenizer's chat template is not the one that made the rows."""
-        made_with = self.made_by.tokenizer if self.made_by is not None else None
-        if self.tokenizer is None or made_with is None:
+    def template_notes(self) -> list[str]:
+        """Return a warning if the tokenizer's chat template is not the one that made the rows."""
+        recorded = self.manifest.tokenizer if self.manifest is not None else None
+        if self.tokenizer is None or recorded is None:
             return []
-        if made_with.chat_template_sha256 == chat_template_sha256(self.tokenizer):
+        if recorded.chat_template_sha256 == chat_template_sha256(self.tokenizer):
             return []
-        return ["the chat template differs from the one that made the shards: rows are measured by this one"]
+        return ["the chat template differs from the one that made the shards: rows are checked against this one"]
 
 
 def find_origin(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin:
-    """Find what made some rows: the manifest's run, or the data config of a preview.
+    """Find how shards were made, from their manifest, or from the data config of a preview.
 
     Raises:
         TokenizerError, ConfigError: the config names a tokenizer or a template that cannot be loaded.
@@ -77,11 +75,15 @@ def _row_origin(config: Mapping[str, Any]) -> RowOrigin:
 
 
 def recorded_template(manifest: Manifest) -> tuple[str | None, list[str]]:
-    """The chat template that a manifest's config gave, None where it gave none, or it is gone, as a note then says."""
+    """Return the chat template that the config in a manifest sets, and warnings for the reader.
+
+    The template is None when the config sets none, or when its file cannot be read any more and the manifest has no
+    copy of it; the latter is a warning.
+    """
     processor = manifest.config.get("dataprocessor") or {}
-    made_with = manifest.tokenizer
-    if any(processor.get(key) is not None for key in _TEMPLATE_KEYS) and made_with and made_with.chat_template:
-        return made_with.chat_template, []  # whatever has become of the file it came from
+    tokenizer = manifest.tokenizer
+    if any(processor.get(key) is not None for key in _TEMPLATE_KEYS) and tokenizer and tokenizer.chat_template:
+        return tokenizer.chat_template, []  # its file may have changed since
     if processor.get("chat_template") is not None:
         return str(processor["chat_template"]), []
     if processor.get("chat_template_base64") is not None:
@@ -92,4 +94,4 @@ def recorded_template(manifest: Manifest) -> tuple[str | None, list[str]]:
     try:
         return Path(path).read_text(encoding="utf-8"), []
     except (OSError, UnicodeDecodeError):
-        return None, [f"{path}: the chat template that made the shards cannot be read; give chat_template_path"]
+        return None, [f"{path}: the chat template that made the shards cannot be read; set chat_template_path"]

@@ -1,4 +1,4 @@
-"""What a summary makes doubtful: columns that do not fit, labels that say nothing, counts that the manifest denies."""
+"""Warnings in a summary: problems with columns and labels, and counts that differ from the manifest."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sftkit.shards.manifest import Manifest, ShardInfo
 
 
 def count_notes(splits: Sequence[SplitSummary], layouts: Sequence[ColumnLayout]) -> list[str]:
-    """What the reader should know of some counts, one sentence each."""
+    """Return what the reader should know about the counts, one sentence each."""
     notes = []
     if len({(layout.tokens, layout.supervision, layout.packed) for layout in layouts}) > 1:
-        notes.append("the shards do not have the same columns")
+        notes.append("the shards have different columns")
     if any(layout.tokens and not layout.supervision for layout in layouts):
-        notes.append("there are no labels: nothing here says which tokens carry a loss")
+        notes.append("there are no labels: which tokens carry a loss is unknown")
     for split in splits:
         if split.wrong_labels:
             notes.append(f"{split.name}: {split.wrong_labels:,} tokens carry a label that differs from their id")
@@ -23,30 +23,31 @@ def count_notes(splits: Sequence[SplitSummary], layouts: Sequence[ColumnLayout])
             notes.append(f"{split.name}: in {split.misfit_rows:,} rows labels and input_ids differ in length")
         if split.packs is not None and split.packs.misfit:
             packs = f"{split.packs.misfit:,} pack{'s' if split.packs.misfit > 1 else ''}"
-            notes.append(f"{split.name}: in {packs} seq_lengths do not say where sequences begin")
+            notes.append(f"{split.name}: in {packs} seq_lengths do not match the tokens")
         if split.trained_tokens == 0 and split.tokens:
-            notes.append(f"{split.name}: not one token carries a loss")
+            notes.append(f"{split.name}: no token carries a loss")
     return notes
 
 
 def manifest_notes(splits: Sequence[SplitSummary], manifest: Manifest | None) -> list[str]:
-    """Shards that do not hold what the manifest says."""
+    """Return where the shards differ from their manifest, one sentence each."""
     if manifest is None:
         return []
     notes = []
     for split in splits:
-        said = {shard.file: shard for shard in manifest.splits[split.name].shards}
+        recorded = {shard.file: shard for shard in manifest.splits[split.name].shards}
         for shard in split.shards:
-            if _counted(shard) != _said(said[shard.file]):
+            if _counted(shard) != _recorded(recorded[shard.file]):
                 notes.append(
-                    f"{shard.file} is not what the manifest says: {_counted(shard)} (rows, tokens, trained tokens), "
-                    f"the manifest has {_said(said[shard.file])}"
+                    f"{shard.file} does not match the manifest: (rows, tokens, trained tokens) are {_counted(shard)}, "
+                    f"the manifest says {_recorded(recorded[shard.file])}"
                 )
-        told = manifest.splits[split.name].sequences
+        expected = manifest.splits[split.name].sequences
         found = split.packs.sequences if split.packs is not None else None
-        if len(split.shards) == len(said) and found != told:
+        if len(split.shards) == len(recorded) and found != expected:
             notes.append(
-                f"{split.name} is not what the manifest says: {_sequences(found)}, the manifest has {_sequences(told)}"
+                f"{split.name} does not match the manifest: {_sequences(found)}, "
+                f"the manifest says {_sequences(expected)}"
             )
     return notes
 
@@ -59,5 +60,5 @@ def _counted(shard: ShardSummary) -> tuple[int, int, int]:
     return shard.rows, shard.tokens or 0, shard.trained_tokens or 0
 
 
-def _said(shard: ShardInfo) -> tuple[int, int, int]:
+def _recorded(shard: ShardInfo) -> tuple[int, int, int]:
     return shard.rows, shard.tokens, shard.trained_tokens

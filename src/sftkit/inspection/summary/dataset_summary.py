@@ -1,98 +1,85 @@
-"""What a set of shards holds, counted from the Parquet itself and told together with its manifest."""
+"""The summary of a set of shards: what was counted in the Parquet files, with the manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sftkit.inspection.summary.lengths import Lengths
-from sftkit.shards.manifest import SourceInfo, TokenizerInfo
+from sftkit.shards.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """One Parquet file. tokens: None for text; trained_tokens: None where nothing tells; characters: of text only."""
+    """Counts of one Parquet file."""
 
     file: str
     rows: int
     tokens: int | None
+    """None for text."""
     trained_tokens: int | None
+    """None when there are no labels or masks."""
     characters: int | None
+    """None for tokens."""
 
 
 @dataclass(frozen=True)
 class PackSummary:
-    """The packs of one split.
-
-    sequences: how many share them. sequences_mean, sequences_max: in a pack. pack_length: tokens that a pack has room
-    for: the manifest's, or else those of the longest pack. fill_rate: how much of that is filled, 0 to 1.
-    misfit: packs whose `seq_lengths` do not tell where sequences begin; each counts as one sequence.
-    """
+    """The packs of one split."""
 
     sequences: int
+    """Number of sequences in all packs."""
     sequences_mean: float
+    """Sequences per pack."""
     sequences_max: int
+    """The most sequences in one pack."""
     pack_length: int
+    """The most tokens of a pack: the manifest's `pack_length`, or the length of the longest pack."""
     fill_rate: float
+    """Tokens / (packs * pack_length), 0 to 1."""
     misfit: int
+    """Packs whose `seq_lengths` do not match their tokens; each counts as one sequence."""
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """The shards of one split together.
-
-    trained_share: of all tokens, 0 to 1. packs: where rows are packed. lengths: of rows, of packed rows their
-    sequences. wrong_labels: tokens that carry a loss towards another id than their own. misfit_rows: rows whose labels
-    (or masks) and `input_ids` differ in length.
-    """
+    """The shards of one split."""
 
     name: str
     rows: int
     tokens: int | None
     trained_tokens: int | None
     trained_share: float | None
+    """Trained tokens / tokens, 0 to 1."""
     characters: int | None
     packs: PackSummary | None
+    """None where rows are not packed."""
     lengths: Lengths | None
+    """Lengths of the rows, or of the sequences where rows are packed."""
     wrong_labels: int
+    """Trained tokens whose label differs from their id."""
     misfit_rows: int
+    """Rows whose labels (or masks) and `input_ids` differ in length."""
     shards: tuple[ShardSummary, ...]
 
 
 @dataclass(frozen=True)
-class DatasetOrigin:
-    """What only the manifest knows: how the shards came to be."""
-
-    tokenizer: TokenizerInfo | None
-    engine: Mapping[str, str]
-    sources: tuple[SourceInfo, ...]
-    rows_read: int
-    rows_written: int
-    rows_left_out: int
-    rows_repeated: int
-    dropped: Mapping[str, int]
-    quarantined: int
-    fingerprint: str
-    versions: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Summary:
-    """A set of shards.
-
-    columns: of the first shard. text_column: named where rows are text. supervision: the columns that say which tokens
-    carry a loss, () when none do. notes: what the reader should know, one sentence each.
-    """
+    """A set of shards."""
 
     location: str
     columns: tuple[str, ...]
+    """Columns of the first shard."""
     text_column: str | None
+    """The text column, where rows are text."""
     supervision: tuple[str, ...]
+    """The columns that say which tokens carry a loss; () when there are none."""
     splits: tuple[SplitSummary, ...]
-    origin: DatasetOrigin | None
+    origin: Manifest | None
+    """The manifest of the shards. JSON reports include only how the shards were made (`report_json`)."""
     notes: tuple[str, ...]
+    """Warnings for the reader, one sentence each."""
 
 
 def fraction(part: int | None, whole: int | None) -> float | None:
-    """A part of a whole, 0 to 1, rounded to four places; None where there is none."""
+    """Return part / whole, 0 to 1, rounded to four places; None if either is unknown or the whole is 0."""
     return round(part / whole, 4) if part is not None and whole else None

@@ -1,4 +1,4 @@
-"""Lengths of rows counted as they come by: exact statistics of any number of rows in the memory of their variety."""
+"""Exact statistics of row lengths, in memory that grows with the number of distinct lengths only."""
 
 from __future__ import annotations
 
@@ -14,37 +14,43 @@ from sftkit.shards.manifest import length_histogram
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long rows are, in tokens (characters for text).
-
-    median: the mean of the two middle lengths where rows are even in number. p95: the smallest length that 95 % of the
-    rows do not exceed. histogram: bucket -> rows; bucket "64" holds 64 to 127.
-    """
+    """Statistics of row lengths, in tokens (characters for text)."""
 
     min: int
     mean: float
     median: float
+    """The mean of the two middle lengths when the number of rows is even."""
     p95: int
+    """The smallest length that 95 % of the rows do not exceed."""
     max: int
     histogram: Mapping[str, int]
+    """Number of rows by length: bucket "64" counts those of 64 to 127."""
 
 
 class LengthCounter:
-    """Counts rows by length."""
+    """Counts rows by length.
+
+    Example:
+        >>> counter = LengthCounter()
+        >>> counter.add(np.array([3, 5, 5]))
+        >>> counter.result()
+        Lengths(min=3, mean=4.33, median=5.0, p95=5, max=5, histogram={'2': 1, '4': 2})
+    """
 
     def __init__(self) -> None:
         self._rows: Counter[int] = Counter()
 
     def add(self, lengths: Offsets) -> None:
-        """Count some rows; `lengths` has shape (rows,)."""
+        """Count some rows, given their lengths, shape (rows,)."""
         values, counts = np.unique(lengths, return_counts=True)
         self._rows.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def merge(self, other: LengthCounter) -> None:
-        """Count all rows of another counter too."""
+        """Add the counts of another counter."""
         self._rows.update(other._rows)
 
     def result(self) -> Lengths | None:
-        """The statistics of all rows so far, None when there were none."""
+        """Return the statistics of all rows so far, None when there were none."""
         if not self._rows:
             return None
         values = np.array(sorted(self._rows), np.int64)
@@ -52,8 +58,8 @@ class LengthCounter:
         ends = np.cumsum(counts)
         rows = int(ends[-1])
 
-        def ranked(rank: int) -> int:
-            """The length of the row with this rank (the shortest has 0)."""
+        def length_at(rank: int) -> int:
+            """The length at a rank in ascending order, from 0."""
             return int(values[np.searchsorted(ends, rank, side="right")])
 
         histogram: Counter[str] = Counter()
@@ -61,10 +67,10 @@ class LengthCounter:
             (bucket,) = length_histogram(np.array([length]))
             histogram[bucket] += count
         return Lengths(
-            min=ranked(0),
+            min=length_at(0),
             mean=round(float((values * counts).sum() / rows), 2),
-            median=(ranked((rows - 1) // 2) + ranked(rows // 2)) / 2,
-            p95=ranked(-(-rows * 95 // 100) - 1),
-            max=ranked(rows - 1),
+            median=(length_at((rows - 1) // 2) + length_at(rows // 2)) / 2,
+            p95=length_at(-(-rows * 95 // 100) - 1),
+            max=length_at(rows - 1),
             histogram=dict(histogram),
         )

@@ -1,4 +1,4 @@
-"""Shards -> their summary: every one of them is read once, in the columns that matter."""
+"""Summarizes shards. Every file is read once, in the columns that matter, one row group in memory at a time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,8 @@ from sftkit.inspection.parquet_columns import (
     token_columns,
 )
 from sftkit.inspection.summary.consistency import count_notes, manifest_notes
-from sftkit.inspection.summary.dataset_summary import (
-    DatasetOrigin,
-    PackSummary,
-    ShardSummary,
-    SplitSummary,
-    Summary,
-    fraction,
-)
+from sftkit.inspection.summary.dataset_summary import PackSummary, ShardSummary, SplitSummary, Summary, fraction
 from sftkit.inspection.summary.lengths import LengthCounter
-from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import AnyPath, relative_name
 
@@ -40,26 +32,27 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 def text_column_names(shards: ShardSet, chosen: str | None = None) -> tuple[str, ...]:
-    """Names that a text column may have, the likeliest first."""
-    made = shards.manifest.text_column if shards.manifest is not None else None
-    return tuple(dict.fromkeys(name for name in (chosen, made, TEXT) if name))
+    """Return the names that a text column may have, the most likely first."""
+    recorded = shards.manifest.text_column if shards.manifest is not None else None
+    return tuple(dict.fromkeys(name for name in (chosen, recorded, TEXT) if name))
 
 
 def summarize(shards: ShardSet, text_field: str | None = None) -> Summary:
-    """Count everything in a set of shards, one row group in memory at a time.
+    """Count everything in a set of shards.
 
     Args:
-        shards: the files; every one of them is read in full, the columns that matter only.
-        text_field: the column that is the text, where there are no `input_ids`.
+        shards: the files to read.
+        text_field: the text column, where there are no `input_ids`.
 
     Raises:
-        SourceError: a file cannot be read, has no columns that we know, or there is not one row.
+        SourceError: a file cannot be read or has neither `input_ids` nor a text column, or there are no rows at all.
     """
-    fields = text_column_names(shards, text_field)
-    layouts = {split: [read_layout(path, fields) for path in paths] for split, paths in shards.splits.items()}
+    names = text_column_names(shards, text_field)
+    layouts = {split: [read_layout(path, names) for path in paths] for split, paths in shards.splits.items()}
     every = [layout for files in layouts.values() for layout in files]
     splits = tuple(
-        _split(name, files, shards.root, split_packing(shards.manifest, name)) for name, files in layouts.items()
+        _summarize_split(name, files, shards.root, split_packing(shards.manifest, name))
+        for name, files in layouts.items()
     )
     if not any(split.rows for split in splits):
         raise SourceError(f"{shards.root}: holds no rows; columns there: {', '.join(every[0].names) or 'none'}")
@@ -69,46 +62,55 @@ def summarize(shards: ShardSet, text_field: str | None = None) -> Summary:
         text_column=every[0].text,
         supervision=every[0].supervision,
         splits=splits,
-        origin=_origin(shards.manifest) if shards.manifest is not None else None,
+        origin=shards.manifest,
         notes=(*count_notes(splits, every), *manifest_notes(splits, shards.manifest)),
     )
 
 
 @dataclass
 class ShardCounts:
-    """Running counts of a shard that only its split tells of. longest, sequences, most, misfit_packs: of packs, in
-    tokens and sequences.
-    """
+    """Running counts of a shard that are reported for its split only."""
 
     lengths: LengthCounter = field(default_factory=LengthCounter)
-    wrong: int = 0
-    misfit: int = 0
+    wrong_labels: int = 0
+    """Trained tokens whose label differs from their id."""
+    mismatched_rows: int = 0
+    """Rows whose columns differ in length."""
     packed_rows: int = 0
     packed_tokens: int = 0
-    longest: int = 0
+    longest_pack: int = 0
+    """Tokens of the longest pack."""
     sequences: int = 0
-    most: int = 0
-    misfit_packs: int = 0
+    """Sequences in all packs."""
+    most_sequences: int = 0
+    """The most sequences in one pack."""
+    mismatched_packs: int = 0
+    """Packs whose `seq_lengths` do not match their tokens."""
 
     def add_packs(self, ids: Ragged, packs: PackBoundaries) -> None:
         """Count some packs."""
         self.packed_rows += len(ids)
         self.packed_tokens += len(ids.values)
-        self.longest = max(self.longest, int(ids.lengths.max(initial=0)))
+        self.longest_pack = max(self.longest_pack, int(ids.lengths.max(initial=0)))
         self.sequences += len(packs)
-        self.most = max(self.most, int(packs.numbers.max(initial=-1)) + 1)
-        self.misfit_packs += int(np.count_nonzero(packs.mismatched))
+        self.most_sequences = max(self.most_sequences, int(packs.numbers.max(initial=-1)) + 1)
+        self.mismatched_packs += int(np.count_nonzero(packs.mismatched))
 
     def merge(self, other: ShardCounts) -> None:
-        """Count another shard too."""
+        """Add the counts of another shard."""
         self.lengths.merge(other.lengths)
-        for name in ("wrong", "misfit", "packed_rows", "packed_tokens", "sequences", "misfit_packs"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.longest, self.most = max(self.longest, other.longest), max(self.most, other.most)
+        self.wrong_labels += other.wrong_labels
+        self.mismatched_rows += other.mismatched_rows
+        self.packed_rows += other.packed_rows
+        self.packed_tokens += other.packed_tokens
+        self.longest_pack = max(self.longest_pack, other.longest_pack)
+        self.sequences += other.sequences
+        self.most_sequences = max(self.most_sequences, other.most_sequences)
+        self.mismatched_packs += other.mismatched_packs
 
 
-def _split(name: str, files: Sequence[ColumnLayout], root: AnyPath, packing: Packing) -> SplitSummary:
-    # Arrow and numpy let go of the interpreter while they work; each thread holds one row group.
+def _summarize_split(name: str, files: Sequence[ColumnLayout], root: AnyPath, packing: Packing) -> SplitSummary:
+    # Arrow and numpy release the GIL; each thread holds one row group.
     with ThreadPoolExecutor(_THREADS) as pool:
         counted = list(pool.map(partial(count_shard, root=root, packing=packing), files))
     shards = tuple(shard for shard, _ in counted)
@@ -123,40 +125,45 @@ def _split(name: str, files: Sequence[ColumnLayout], root: AnyPath, packing: Pac
         trained_tokens=trained,
         trained_share=fraction(trained, tokens),
         characters=_sum([shard.characters for shard in shards]),
-        packs=_packs(counts, packing) if any(layout.packed for layout in files) else None,
+        packs=_summarize_packs(counts, packing) if any(layout.packed for layout in files) else None,
         lengths=counts.lengths.result(),
-        wrong_labels=counts.wrong,
-        misfit_rows=counts.misfit,
+        wrong_labels=counts.wrong_labels,
+        misfit_rows=counts.mismatched_rows,
         shards=shards,
     )
 
 
-def _packs(counts: ShardCounts, packing: Packing) -> PackSummary:
-    length = packing.length or counts.longest
+def _summarize_packs(counts: ShardCounts, packing: Packing) -> PackSummary:
+    length = packing.length or counts.longest_pack
     rows = max(1, counts.packed_rows)
     return PackSummary(
         sequences=counts.sequences,
         sequences_mean=round(counts.sequences / rows, 2),
-        sequences_max=counts.most,
+        sequences_max=counts.most_sequences,
         pack_length=length,
         fill_rate=fraction(counts.packed_tokens, rows * length) or 0.0,
-        misfit=counts.misfit_packs,
+        misfit=counts.mismatched_packs,
     )
 
 
 def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[ShardSummary, ShardCounts]:
-    """Count one file: what it holds, and what only its split tells of.
+    """Count one file.
+
+    Args:
+        layout: the columns of the file.
+        root: the directory that its name in the summary is relative to.
+        packing: how its rows were packed.
 
     Raises:
         SourceError: it cannot be read.
     """
     counts = ShardCounts()
-    known = layout.tokens and bool(layout.supervision)
+    is_supervised = layout.tokens and bool(layout.supervision)
     total = ShardSummary(
         file=relative_name(layout.path, root),
         rows=0,
         tokens=0 if layout.tokens else None,
-        trained_tokens=0 if known else None,
+        trained_tokens=0 if is_supervised else None,
         characters=None if layout.tokens else 0,
     )
     for table in iter_row_groups(layout):
@@ -169,8 +176,8 @@ def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[
         tokens = token_columns(table, layout)
         packs = tokens.packs(packing)
         counts.lengths.add(tokens.ids.lengths if packs is None else np.diff(packs.offsets))
-        counts.misfit += int(np.count_nonzero(tokens.misfit))
-        counts.wrong += int(np.count_nonzero(tokens.wrong))
+        counts.mismatched_rows += int(np.count_nonzero(tokens.length_mismatch))
+        counts.wrong_labels += int(np.count_nonzero(tokens.wrong_labels))
         if packs is not None:
             counts.add_packs(tokens.ids, packs)
         total = replace(total, tokens=(total.tokens or 0) + len(tokens.ids.values))
@@ -182,19 +189,3 @@ def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[
 def _sum(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
-
-
-def _origin(manifest: Manifest) -> DatasetOrigin:
-    return DatasetOrigin(
-        tokenizer=manifest.tokenizer,
-        engine=manifest.engine,
-        sources=manifest.sources,
-        rows_read=manifest.rows_read,
-        rows_written=manifest.rows_written,
-        rows_left_out=manifest.rows_left_out,
-        rows_repeated=manifest.rows_repeated,
-        dropped=manifest.dropped,
-        quarantined=manifest.quarantined,
-        fingerprint=manifest.fingerprint,
-        versions=manifest.versions,
-    )

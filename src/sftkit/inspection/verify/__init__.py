@@ -1,1 +1,1 @@
-"""A data set against its manifest: files, counts, sources, tokenizer and versions."""
+"""Verifies a data set against its manifest: files, counts, sources, tokenizer and versions."""

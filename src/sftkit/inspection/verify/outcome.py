@@ -1,4 +1,4 @@
-"""What came of verifying something: what was found right, what differs, and what the reader should know."""
+"""The results of verification."""
 
 from __future__ import annotations
 
@@ -8,35 +8,52 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not what the manifest says.
-
-    place: the file, or the part of the manifest. what: how it differs. details: lines that show it.
-    """
+    """Something that does not match the manifest."""
 
     place: str
+    """The file, or the part of the manifest."""
     what: str
+    """How it differs."""
     details: tuple[str, ...] = ()
+    """Lines that show the difference."""
 
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """What some checks gave. right: what was checked and is as it should be, a sentence each."""
+    """The result of some checks, one sentence for each entry."""
 
-    right: tuple[str, ...] = ()
+    verified: tuple[str, ...] = ()
+    """What was checked and matches the manifest."""
     differences: tuple[Difference, ...] = ()
     notes: tuple[str, ...] = ()
+    """What could not be checked, or is no fault of the data set (changed sources, other versions)."""
 
 
-def combined(parts: Iterable[CheckOutcome]) -> CheckOutcome:
-    """What several checks gave, in order."""
-    every = list(parts)
+@dataclass(frozen=True)
+class Verification:
+    """The result of all checks of a data set; the fields are those of `CheckOutcome`."""
+
+    location: str
+    verified: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+
+def combine(parts: Iterable[CheckOutcome]) -> CheckOutcome:
+    """Concatenate the results of several checks."""
+    outcomes = list(parts)
     return CheckOutcome(
-        right=tuple(each for part in every for each in part.right),
-        differences=tuple(each for part in every for each in part.differences),
-        notes=tuple(each for part in every for each in part.notes),
+        verified=tuple(sentence for outcome in outcomes for sentence in outcome.verified),
+        differences=tuple(difference for outcome in outcomes for difference in outcome.differences),
+        notes=tuple(note for outcome in outcomes for note in outcome.notes),
     )
 
 
 def format_value(value: object) -> str:
-    """A count as it is shown: with commas."""
+    """Format a value for a message: integers with thousands separators.
+
+    Example:
+        >>> format_value(1234), format_value("a")
+        ('1,234', "'a'")
+    """
     return f"{value:,}" if isinstance(value, int) else repr(value)

@@ -1,4 +1,4 @@
-"""A manifest by itself: as it was written, complete, and adding up."""
+"""Checks a manifest by itself: that it was not edited, and that its counts add up."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from sftkit.storage.streams import open_binary
 
 
 def verify_manifest(root: AnyPath, manifest: Manifest) -> CheckOutcome:
-    """Whether a manifest is as it was written, and its counts agree with each other and with the quarantine.
+    """Check the digest of a manifest, the sums of its counts, and the files beside the shards.
 
     Args:
-        root: the directory it stands in.
-        manifest: as read from there.
+        root: the directory of the manifest.
+        manifest: the manifest, as read from there.
     """
-    right, differences, notes = [], [], []
-    written = json.loads(read_bytes(root / MANIFEST_NAME))
+    verified, differences, notes = [], [], []
+    stored = json.loads(read_bytes(root / MANIFEST_NAME))
     if not manifest.digest:
-        notes.append("the manifest holds no digest of itself: whether it was edited cannot be told")
-    elif manifest_digest(written) == manifest.digest:
-        right.append(f"{MANIFEST_NAME}: as it was written")
+        notes.append("the manifest has no digest, so edits to it cannot be detected")
+    elif manifest_digest(stored) == manifest.digest:
+        verified.append(f"{MANIFEST_NAME}: unchanged")
     else:
-        differences.append(Difference(MANIFEST_NAME, "was edited: its digest is not that of what it says"))
+        differences.append(Difference(MANIFEST_NAME, "was edited: its digest does not match its content"))
     if manifest.format_version != FORMAT_VERSION:
-        said = f"format_version {manifest.format_version}, this sftkit writes {FORMAT_VERSION}"
-        notes.append(f"{MANIFEST_NAME}: {said}")
+        notes.append(
+            f"{MANIFEST_NAME}: has format_version {manifest.format_version}, this sftkit writes {FORMAT_VERSION}"
+        )
     sums = list(_sums(manifest))
     differences += [
-        Difference(MANIFEST_NAME, f"{what} is {format_value(said)}, its parts make {format_value(summed)}")
-        for what, said, summed in sums
-        if said != summed
+        Difference(MANIFEST_NAME, f"{what} is {format_value(total)}, its parts sum to {format_value(summed)}")
+        for what, total, summed in sums
+        if total != summed
     ]
     files = Counter(shard.file for shard in manifest.shards)
-    differences += [Difference(MANIFEST_NAME, f"names {name} {n} times") for name, n in files.items() if n > 1]
-    if all(said == summed for _, said, summed in sums):
-        right.append(
-            f"accounts: {format_value(manifest.rows_read)} rows read, {format_value(manifest.rows_written)} written"
-        )
-    differences += _beside(root, manifest)
-    return CheckOutcome(tuple(right), tuple(differences), tuple(notes))
+    differences += [Difference(MANIFEST_NAME, f"lists {name} {n} times") for name, n in files.items() if n > 1]
+    if all(total == summed for _, total, summed in sums):
+        counts = f"{format_value(manifest.rows_read)} rows read, {format_value(manifest.rows_written)} written"
+        verified.append(f"row counts: {counts}")
+    differences += _side_files(root, manifest)
+    return CheckOutcome(tuple(verified), tuple(differences), tuple(notes))
 
 
 def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
-    """Everything that is said once as a whole and once in parts: its name, the whole, and the sum of the parts."""
+    """Yield every count that is recorded both in total and in parts: its name, the total, the sum of the parts."""
     for name, split in manifest.splits.items():
         for key in ("rows", "tokens", "trained_tokens"):
             yield f"splits.{name}.{key}", getattr(split, key), sum(getattr(shard, key) for shard in split.shards)
@@ -66,28 +66,30 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
     distinct = manifest.rows_written - manifest.rows_repeated + manifest.rows_left_out
     yield "rows_written", distinct, sum(source.rows_kept for source in manifest.sources)
     if keeps_rows_whole(manifest.config.get("packing")):
-        there = sum(split.rows if split.sequences is None else split.sequences for split in manifest.splits.values())
-        yield "rows_written", manifest.rows_written, there
+        sequences = sum(
+            split.rows if split.sequences is None else split.sequences for split in manifest.splits.values()
+        )
+        yield "rows_written", manifest.rows_written, sequences
 
 
-def _beside(root: AnyPath, manifest: Manifest) -> Iterator[Difference]:
-    """How the files beside the shards differ."""
-    kept = _lines(root / QUARANTINE_NAME)
-    if kept != manifest.quarantined:
-        what = f"{format_value(kept)} rows, the manifest says {format_value(manifest.quarantined)}"
+def _side_files(root: AnyPath, manifest: Manifest) -> Iterator[Difference]:
+    """Yield how the quarantine and the card differ from the manifest."""
+    rows = _line_count(root / QUARANTINE_NAME)
+    if rows != manifest.quarantined:
+        what = f"{format_value(rows)} rows, the manifest says {format_value(manifest.quarantined)}"
         yield Difference(QUARANTINE_NAME, what)
-    elif kept and manifest.files and sha256_of_file(root / QUARANTINE_NAME) != manifest.files.get(QUARANTINE_NAME):
-        yield Difference(QUARANTINE_NAME, "its bytes changed")
+    elif rows and manifest.files and sha256_of_file(root / QUARANTINE_NAME) != manifest.files.get(QUARANTINE_NAME):
+        yield Difference(QUARANTINE_NAME, "its content changed")
     if CARD_NAME in manifest.files:
         card = root / CARD_NAME
         if file_size(card) < 0:
-            yield Difference(CARD_NAME, "is not there")
+            yield Difference(CARD_NAME, "is missing")
         elif sha256_of_file(card) != manifest.files[CARD_NAME]:
             yield Difference(CARD_NAME, "was edited")
 
 
-def _lines(path: AnyPath) -> int:
-    """Lines of a file; 0 where there is none."""
+def _line_count(path: AnyPath) -> int:
+    """Count the lines of a file; 0 when it does not exist."""
     if file_size(path) < 0:
         return 0
     try:

@@ -1,4 +1,4 @@
-"""The files of a data set against its manifest: there, whole, and holding what it says, byte by byte and row by row."""
+"""Checks the shards of a data set against its manifest: sha256, size, columns and counts."""
 
 from __future__ import annotations
 
@@ -22,116 +22,129 @@ from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.streams import open_binary
 
 _THREADS = min(4, os.cpu_count() or 1)  # each holds one row group
-_CHUNK = 4 << 20
-_KINDS = ("sha256", "columns", "rows", "tokens", "trained tokens")
+_CHUNK = 4 << 20  # bytes
+_CHECKED = ("sha256", "columns", "rows", "tokens", "trained tokens")
 
-Told = Callable[[int, int, int], None]
-"""Is told of so many bytes, rows and tokens that were looked at."""
+Advance = Callable[[int, int, int], None]
+"""Reports progress: bytes, rows and tokens that were checked."""
 
 
 @dataclass(frozen=True)
-class _Shard:
-    """One shard looked at. counts: None where its bytes are not those of the manifest, and it was read no further."""
-
+class _CheckedShard:
     split: str
     info: ShardInfo
     difference: Difference | None
     counts: ShardCounts | None = None
+    """None when the rows were not read, because the bytes are not those of the manifest."""
 
 
 def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> CheckOutcome:
-    """Hash and count every shard, some at a time, and look for Parquet files that are none of them.
+    """Hash and count every shard, and look for Parquet files that the manifest does not list.
 
-    A shard whose bytes are not the manifest's is not read any further: nobody knows what is in it.
+    The rows of a shard whose bytes differ from the manifest are not read.
+
+    Args:
+        root: the directory of the manifest.
+        manifest: what to check against.
+        progress: receives bytes, rows and tokens.
     """
-    named = [(split, shard) for split, info in manifest.splits.items() for shard in info.shards]
-    owners = {shard.sha256: shard.file for _, shard in named}
+    listed = [(split, shard) for split, info in manifest.splits.items() for shard in info.shards]
+    file_of_hash = {shard.sha256: shard.file for _, shard in listed}
     lock = threading.Lock()
 
-    def told(read: int, rows: int, tokens: int) -> None:
+    def advance(size: int, rows: int, tokens: int) -> None:
         with lock:
-            progress.advance(read, rows=rows, tokens=tokens)
+            progress.advance(size, rows=rows, tokens=tokens)
 
-    def looked_at(part: tuple[str, ShardInfo]) -> _Shard:
+    def check(part: tuple[str, ShardInfo]) -> _CheckedShard:
         split, info = part
-        difference = _other_bytes(root, info, owners, told)
-        return _Shard(split, info, difference) if difference else _counted(root, manifest, split, info, told)
+        difference = _compare_bytes(root, info, file_of_hash, advance)
+        if difference is not None:
+            return _CheckedShard(split, info, difference)
+        return _compare_counts(root, manifest, split, info, advance)
 
-    total = sum(max(file_size(root / shard.file), 0) for _, shard in named)
+    total = sum(max(file_size(root / shard.file), 0) for _, shard in listed)
     with progress_stage(progress, "verifying", total), ThreadPoolExecutor(_THREADS) as pool:
-        shards = list(pool.map(looked_at, named))
+        shards = list(pool.map(check, listed))
     differences = [shard.difference for shard in shards if shard.difference is not None]
     for split, info in manifest.splits.items():
         counts = [shard.counts for shard in shards if shard.split == split and shard.counts is not None]
         if len(counts) == len(info.shards):
-            differences += _split_differs(split, info, counts)
+            differences += _compare_split(split, info, counts)
     good = [shard.info for shard in shards if shard.difference is None]
     size = format_value(sum(info.bytes for info in good))
-    right = [f"{format_value(len(good))} of {format_value(len(shards))} shards ({size} bytes): {', '.join(_KINDS)}"]
-    extra = _extra(root, {shard.file for _, shard in named})
-    if not extra:
-        right.append("no other Parquet files")
-    others = [Difference(name, "a Parquet file that the manifest does not name") for name in extra]
-    return CheckOutcome(tuple(right if good else right[1:]), (*differences, *others))
+    verified = []
+    if good:
+        count = f"{format_value(len(good))} of {format_value(len(shards))}"
+        verified.append(f"{count} shards ({size} bytes): {', '.join(_CHECKED)}")
+    unlisted = _unlisted_files(root, {shard.file for _, shard in listed})
+    if not unlisted:
+        verified.append("no other Parquet files")
+    others = [Difference(name, "a Parquet file that the manifest does not list") for name in unlisted]
+    return CheckOutcome(tuple(verified), (*differences, *others))
 
 
-def _other_bytes(root: AnyPath, info: ShardInfo, owners: Mapping[str, str], told: Told) -> Difference | None:
-    """How a file differs from the one that the manifest names, as a whole; None when it is that one."""
+def _compare_bytes(
+    root: AnyPath, info: ShardInfo, file_of_hash: Mapping[str, str], advance: Advance
+) -> Difference | None:
+    """Return how the bytes of a file differ from those of the shard in the manifest, None when they are the same."""
     path = root / info.file
     if path.name != info.file:
-        return Difference(info.file, "named in the manifest, and no file beside it")
+        return Difference(info.file, "is listed in the manifest, but is not a file name in its directory")
     if file_size(path) < 0:
-        is_there = isinstance(path, Path) and os.path.lexists(path)
-        return Difference(info.file, "is no file that can be read" if is_there else "is not there")
+        exists = isinstance(path, Path) and os.path.lexists(path)
+        return Difference(info.file, "is not a readable file" if exists else "is missing")
     try:
-        digest, size = _sha256(path, told)
+        digest, size = _sha256(path, advance)
     except FileNotFoundError:
-        return Difference(info.file, "is not there")
+        return Difference(info.file, "is missing")
     except OSError as error:
         return Difference(info.file, f"cannot be read: {error.strerror or error}")
     if digest == info.sha256:
         if size == info.bytes:
             return None
         return Difference(info.file, f"{format_value(size)} bytes, the manifest says {format_value(info.bytes)}")
-    if digest in owners:
-        return Difference(info.file, f"holds what the manifest calls {owners[digest]}: exchanged, or renamed")
+    if digest in file_of_hash:
+        return Difference(info.file, f"has the content of {file_of_hash[digest]}: exchanged or renamed")
     if size != info.bytes:
-        how = "cut short" if isinstance(info.bytes, int) and size < info.bytes else "longer than it was"
+        how = "truncated" if isinstance(info.bytes, int) and size < info.bytes else "longer"
         return Difference(info.file, f"{format_value(size)} bytes, the manifest says {format_value(info.bytes)}: {how}")
-    return Difference(info.file, f"sha256 {digest[:12]}, the manifest says {str(info.sha256)[:12]}: its bytes changed")
+    return Difference(
+        info.file, f"sha256 {digest[:12]}, the manifest says {str(info.sha256)[:12]}: its content changed"
+    )
 
 
-def _counted(root: AnyPath, manifest: Manifest, split: str, info: ShardInfo, told: Told) -> _Shard:
-    """A shard of the right bytes, with what the manifest says of them compared to what they hold."""
+def _compare_counts(root: AnyPath, manifest: Manifest, split: str, info: ShardInfo, advance: Advance) -> _CheckedShard:
+    """Compare the columns and counts of a shard whose bytes are those of the manifest."""
     names = tuple(name for name in (manifest.text_column, TEXT) if name)
     try:
         layout = read_layout(root / info.file, names)
-        found, counts = count_shard(layout, root, split_packing(manifest, split))
+        summary, counts = count_shard(layout, root, split_packing(manifest, split))
     except SourceError as error:
-        return _Shard(split, info, Difference(info.file, str(error)))
-    told(0, found.rows, found.tokens or 0)
+        return _CheckedShard(split, info, Difference(info.file, str(error)))
+    advance(0, summary.rows, summary.tokens or 0)
     wrong = []
     if set(layout.names) != set(manifest.columns):
         wrong.append(f"columns {', '.join(layout.names)} (the manifest says {', '.join(manifest.columns)})")
     wrong += [
-        f"{format_value(there)} {what} (the manifest says {format_value(said)})"
-        for what, there, said in _pairs(found, info)
-        if there != said
+        f"{format_value(found)} {what} (the manifest says {format_value(recorded)})"
+        for what, found, recorded in _counts(summary, info)
+        if found != recorded
     ]
-    difference = Difference(info.file, f"holds {', '.join(wrong)}") if wrong else None
-    return _Shard(split, info, difference, counts)
+    difference = Difference(info.file, f"has {', '.join(wrong)}") if wrong else None
+    return _CheckedShard(split, info, difference, counts)
 
 
-def _pairs(found: ShardSummary, info: ShardInfo) -> list[tuple[str, int, int]]:
+def _counts(found: ShardSummary, recorded: ShardInfo) -> list[tuple[str, int, int]]:
     return [
-        ("rows", found.rows, info.rows),
-        ("tokens", found.tokens or 0, info.tokens),
-        ("trained tokens", found.trained_tokens or 0, info.trained_tokens),
+        ("rows", found.rows, recorded.rows),
+        ("tokens", found.tokens or 0, recorded.tokens),
+        ("trained tokens", found.trained_tokens or 0, recorded.trained_tokens),
     ]
 
 
-def _split_differs(split: str, info: SplitInfo, parts: Sequence[ShardCounts]) -> list[Difference]:
-    """How the lengths of a split, and its packs, differ from what the manifest says of them."""
+def _compare_split(split: str, info: SplitInfo, parts: Sequence[ShardCounts]) -> list[Difference]:
+    """Return how the lengths and packs of a split differ from the manifest."""
     counts = ShardCounts()
     for part in parts:
         counts.merge(part)
@@ -144,33 +157,33 @@ def _split_differs(split: str, info: SplitInfo, parts: Sequence[ShardCounts]) ->
     if info.sequences is not None:
         pairs.append(("sequences", counts.sequences, info.sequences))
     if info.pack_length is not None and counts.packed_rows:
-        full = round(counts.packed_tokens / (counts.packed_rows * info.pack_length), 4)
-        pairs.append(("fill rate", full, info.fill_rate))
-        if counts.longest > info.pack_length:
-            pairs.append(("tokens of a pack", counts.longest, info.pack_length))
+        fill_rate = round(counts.packed_tokens / (counts.packed_rows * info.pack_length), 4)
+        pairs.append(("fill rate", fill_rate, info.fill_rate))
+        if counts.longest_pack > info.pack_length:
+            pairs.append(("tokens of a pack", counts.longest_pack, info.pack_length))
     return [
-        Difference(f"split {split}", f"{what} {format_value(there)}, the manifest says {format_value(said)}")
-        for what, there, said in pairs
-        if there != said
+        Difference(f"split {split}", f"{what} {format_value(found)}, the manifest says {format_value(recorded)}")
+        for what, found, recorded in pairs
+        if found != recorded
     ]
 
 
-def _extra(root: AnyPath, named: set[str]) -> list[str]:
-    """Parquet files of the directory, at any depth, that are not among those named; hidden ones do not count."""
+def _unlisted_files(root: AnyPath, listed: set[str]) -> list[str]:
+    """Return the Parquet files below the directory that are not listed, except hidden ones."""
     if isinstance(root, RemotePath):
         names = list(file_sizes_recursive(root))
     else:
         names = [path.relative_to(root).as_posix() for path in root.rglob("*")]
-    found = (name for name in names if name.lower().endswith(".parquet") and name not in named)
+    found = (name for name in names if name.lower().endswith(".parquet") and name not in listed)
     return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
 
 
-def _sha256(path: AnyPath, told: Told) -> tuple[str, int]:
-    """sha256 of a file, and how many bytes it has."""
+def _sha256(path: AnyPath, advance: Advance) -> tuple[str, int]:
+    """Return the sha256 of a file and its size in bytes."""
     digest, size = hashlib.sha256(), 0
     with open_binary(path) as stream:
         while chunk := stream.read(_CHUNK):
-            digest.update(chunk)  # leaves the interpreter free
+            digest.update(chunk)  # releases the GIL
             size += len(chunk)
-            told(len(chunk), 0, 0)
+            advance(len(chunk), 0, 0)
     return digest.hexdigest(), size

@@ -1,1 +1,1 @@
-"""Rows for display: which ones, their text token by token, their turns and findings."""
+"""Selects rows, and prepares them for display: the text of each token, turns and findings."""

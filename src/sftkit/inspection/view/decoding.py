@@ -1,4 +1,4 @@
-"""Token ids -> the text that each of them adds, without tearing characters apart."""
+"""Finds the text that each token of a row adds, without splitting characters that several tokens encode."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ if TYPE_CHECKING:
 
 _REPLACEMENT = "�"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_BEYOND_ANY_VOCABULARY = 2**31 - 1  # decodes to nothing; tokenizers refuses negative ids
+_UNKNOWN_ID = 2**31 - 1  # decodes to nothing, unlike negative ids, which tokenizers rejects
 
 
 @dataclass(frozen=True)
 class TokenText:
-    """What one token adds to the text. text: None for an id that the tokenizer does not have."""
+    """What one token adds to the text."""
 
     text: str | None
+    """None for an id that is not in the vocabulary."""
     special: bool
 
 
 class TokenDecoder:
-    """A tokenizer, read backwards."""
+    """Decodes token ids one by one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._pieces: dict[int, str | bytes | None] = {}
+        self._known: dict[int, str | bytes | None] = {}
 
     @cached_property
     def _special(self) -> frozenset[int]:
@@ -57,48 +58,48 @@ class TokenDecoder:
 
     @cached_property
     def _anchor(self) -> list[int]:
-        """An ordinary token to decode others behind: what stands first in a text may lose its leading space."""
+        """Ids of an ordinary text to decode tokens after, as the first token of a text may lose its space."""
         return list(self._tokenizer("a", add_special_tokens=False)["input_ids"])
 
     def texts(self, rows: Ragged) -> Iterator[str]:
-        """The whole text of each row, special tokens included, one by one."""
-        known = np.where(rows.values < 0, _BEYOND_ANY_VOCABULARY, rows.values).astype(np.int32)
-        safe = Ragged(known, rows.offsets)
-        return (self._decode(safe[row].tolist()) for row in range(len(safe)))
+        """Yield the text of each row, including special tokens."""
+        values = np.where(rows.values < 0, _UNKNOWN_ID, rows.values).astype(np.int32)
+        decodable = Ragged(values, rows.offsets)
+        return (self._decode(decodable[row].tolist()) for row in range(len(decodable)))
 
-    def pieces(self, ids: Ids) -> list[TokenText]:
-        """What each token of a row adds; together they are the text.
+    def token_texts(self, ids: Ids) -> list[TokenText]:
+        """Return what each token of a row adds; concatenated, this is the text of the row.
 
-        A character that several tokens spell out belongs to the last of them, the others add "". Bytes that spell no
-        character become U+FFFD.
+        A character that several tokens encode belongs to the last of them, and the others add "". Bytes that are not
+        valid UTF-8 become U+FFFD.
 
         Args:
             ids: token ids of one row, shape (tokens,).
         """
         self._learn(np.unique(ids).tolist())
         values = ids.tolist()
-        parts: list[str | bytes | None] = [self._pieces[value] for value in values]
+        parts: list[str | bytes | None] = [self._known[value] for value in values]
         if values and isinstance(parts[0], str):
             parts[0] = self._decode(values[:1])
         texts = join_bytes(parts)
         return [TokenText(text, value in self._special) for value, text in zip(values, texts, strict=True)]
 
     def _learn(self, ids: Sequence[int]) -> None:
-        """Find what tokens that were not met before stand for: text, or bytes that are no text of their own."""
+        """Find what new tokens decode to: text, or bytes that are only part of a character."""
         anchor = self._decode(self._anchor)
         for value in ids:
-            if value in self._pieces:
+            if value in self._known:
                 continue
             surface = self._surface(value)
             if surface is None:
-                self._pieces[value] = None
+                self._known[value] = None
                 continue
             text = self._decode([*self._anchor, value])
             text = text.removeprefix(anchor) if text.startswith(anchor) else self._decode([value])
-            self._pieces[value] = _bytes_of(surface) or text if _REPLACEMENT in text else text
+            self._known[value] = _bytes_of(surface) or text if _REPLACEMENT in text else text
 
     def _surface(self, value: int) -> str | None:
-        """The token as it stands in the vocabulary, None where the vocabulary has no such id."""
+        """Return the token as written in the vocabulary, None when the vocabulary has no such id."""
         if value < 0:
             return None
         token = self._tokenizer.convert_ids_to_tokens([value])[0]
@@ -111,7 +112,12 @@ class TokenDecoder:
 
 
 def join_bytes(parts: Sequence[str | bytes | None]) -> list[str | None]:
-    """Text of each part, where runs of bytes spell UTF-8 together: a character goes to the part that completes it."""
+    """Decode runs of bytes as UTF-8; a character goes to the part that completes it.
+
+    Example:
+        >>> join_bytes([b"\\xc3", b"\\xa9", "!", None])
+        ['', 'é', '!', None]
+    """
     texts: list[str | None] = []
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")
     for part in parts:
@@ -132,24 +138,26 @@ def join_bytes(parts: Sequence[str | bytes | None]) -> list[str | None]:
 def open_tokenizer(
     config: InspectConfig, manifest: Manifest | None, chat_template: str | None
 ) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
-    """The tokenizer for some shards, and what the reader should know about it.
-
-    It is the one that the config names, else the one that made the shards. That one may be gone: then there is none,
-    and the reason is a note.
+    """Load the tokenizer that the config names, or else the one that made the shards.
 
     Args:
-        config: names a tokenizer and a chat template, or neither.
-        manifest: knows the tokenizer that made the shards.
-        chat_template: the one that made the shards, where it was not the tokenizer's own; the config's wins.
+        config: may name a tokenizer and a chat template.
+        manifest: names the tokenizer that made the shards.
+        chat_template: the template that made the shards, if it was not the tokenizer's own; the config's takes
+            precedence.
+
+    Returns:
+        The tokenizer, and warnings for the reader. It is None, with a warning that says why, when none is named or the
+        one that made the shards cannot be loaded any more.
 
     Raises:
         TokenizerError, ConfigError: the config names a tokenizer or a template that cannot be loaded.
     """
-    made_with = manifest.tokenizer if manifest is not None else None
-    added = made_with.added_special_tokens if made_with is not None else ()
+    recorded = manifest.tokenizer if manifest is not None else None
+    added = recorded.added_special_tokens if recorded is not None else ()
     named = tokenizer_spec(config)
-    if named is None and made_with is None:
-        return None, ["no manifest tells which tokenizer made these ids: name it with tokenizer_name_or_path"]
+    if named is None and recorded is None:
+        return None, ["no manifest names the tokenizer that made these ids: set tokenizer_name_or_path"]
     import_transformers()
     if named is not None:
         tokenizer = load_tokenizer(
@@ -160,24 +168,24 @@ def open_tokenizer(
             )
         )
     else:
-        assert made_with is not None
-        given = read_chat_template(config.dataprocessor)
-        template = given if given is not None else chat_template
+        assert recorded is not None
+        configured = read_chat_template(config.dataprocessor)
+        template = configured if configured is not None else chat_template
         try:
-            tokenizer = load_tokenizer(TokenizerSpec(made_with.name, template, added, config.trust_remote_code))
+            tokenizer = load_tokenizer(TokenizerSpec(recorded.name, template, added, config.trust_remote_code))
         except TokenizerError as error:
-            return None, [f"{error}; name another place of it with tokenizer_name_or_path"]
+            return None, [f"{error}; set tokenizer_name_or_path to its new location"]
     notes = []
-    if made_with is not None and fingerprint(tokenizer) != made_with.fingerprint:
+    if recorded is not None and fingerprint(tokenizer) != recorded.fingerprint:
         notes.append(
-            f"the tokenizer differs from the one that made the shards ({made_with.name}, fingerprint "
-            f"{made_with.fingerprint[:12]}): the text below may not be what was tokenized"
+            f"the tokenizer differs from the one that made the shards ({recorded.name}, fingerprint "
+            f"{recorded.fingerprint[:12]}): the text below may differ from what was tokenized"
         )
     return tokenizer, notes
 
 
 def _bytes_of(surface: str) -> bytes | None:
-    """The bytes that a token of the vocabulary stands for: `<0xF0>`, or byte-level spelling; None for neither."""
+    """Return the bytes of a vocabulary entry, written as `<0xF0>` or in the byte-level alphabet; None if in neither."""
     match = _BYTE_TOKEN.fullmatch(surface)
     if match is not None:
         return bytes([int(match[1], 16)])

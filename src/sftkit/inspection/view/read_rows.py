@@ -1,4 +1,4 @@
-"""Rows read from shards at their places, to be shown as the model sees them."""
+"""Reads rows at given locations and prepares them for display."""
 
 from __future__ import annotations
 
@@ -30,73 +30,77 @@ from sftkit.inspection.view.turns import RowTokens, Turn, split_turns
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import relative_name
 
-MOST_TOKENS = 1 << 18
-"""Tokens that are shown of one row: what a screen, and memory, take."""
+MAX_TOKENS = 1 << 18
+"""Tokens of a row that are shown; the counts and findings of a longer row are still those of all its tokens."""
 
 
 def read_rows(
-    places: Sequence[RowLocation],
+    locations: Sequence[RowLocation],
     shards: ShardSet,
     decoder: TokenDecoder | None,
-    norms: Expectations | None,
+    expectations: Expectations | None,
     text_fields: Sequence[str],
 ) -> list[ShownRow]:
-    """Read the rows at some places, one row group in memory at a time.
+    """Read rows, one row group in memory at a time.
 
     Args:
-        places: where they are.
-        shards: the set of shards that they are in.
-        decoder: what makes text of tokens, where there is a tokenizer.
-        norms: what right rows look like, where that is known.
+        locations: which rows.
+        shards: the shards that they are in.
+        decoder: decodes tokens; None shows ids only.
+        expectations: what correct rows look like; None skips turns and findings.
         text_fields: names that a text column may have.
 
     Raises:
         SourceError: a file cannot be read.
     """
     rows = []
-    for (path, group), some in groupby(places, key=lambda place: (place.path, place.group)):
+    for (path, group), located in groupby(locations, key=lambda location: (location.path, location.group)):
         layout = read_layout(path, text_fields)
         table = next(iter_row_groups(layout, group))
-        rows += [_row(table.slice(place.group_row, 1), layout, place, shards, decoder, norms) for place in some]
+        rows += [
+            _read_row(table.slice(location.group_row, 1), layout, location, shards, decoder, expectations)
+            for location in located
+        ]
     return rows
 
 
-def _row(
+def _read_row(
     table: pa.Table,
     layout: ColumnLayout,
-    place: RowLocation,
+    location: RowLocation,
     shards: ShardSet,
     decoder: TokenDecoder | None,
-    norms: Expectations | None,
+    expectations: Expectations | None,
 ) -> ShownRow:
-    shard = relative_name(place.path, shards.root)
+    split, row, shard_row = location.split, location.row, location.shard_row
+    shard = relative_name(location.path, shards.root)
     if not layout.tokens:
         text = text_values(table, layout)[0]
-        return ShownRow(place.split, place.row, shard, place.shard_row, len(text), None, None, (), (), text, (), (), ())
+        return ShownRow(split, row, shard, shard_row, len(text), None, None, (), (), text, (), (), ())
     whole = token_columns(table, layout)
-    read = _beginning(whole)
-    packing = split_packing(shards.manifest, place.split)
-    packs = read.packs(packing)
-    sequences = [(0, len(read.ids.values))] if packs is None else list(pairwise(packs.offsets.tolist()))
-    tokens = _tokens(read, sequences, decoder)
+    head = _head(whole)
+    packing = split_packing(shards.manifest, split)
+    packs = head.packs(packing)
+    sequences = [(0, len(head.ids.values))] if packs is None else list(pairwise(packs.offsets.tolist()))
+    tokens = _tokens(head, sequences, decoder)
     length = len(whole.ids.values)
     trained = None if whole.trained is None else int(np.count_nonzero(whole.trained))
-    notes = [f"only the first {MOST_TOKENS:,} of its tokens are shown"] if length > MOST_TOKENS else []
+    notes = [f"only the first {MAX_TOKENS:,} of its tokens are shown"] if length > MAX_TOKENS else []
     turns: tuple[Turn, ...] = ()
     findings: tuple[RowFinding, ...] = ()
-    if norms is not None:
-        found = _findings(whole, whole.packs(packing), norms)
-        turns, findings = _measured(read, tokens, found, sequences, norms, packed=packs is not None)
+    if expectations is not None:
+        found = _find(whole, whole.packs(packing), expectations)
+        turns, findings = _split(head, tokens, found, sequences, expectations, packed=packs is not None)
     return ShownRow(
-        split=place.split,
-        row=place.row,
+        split=split,
+        row=row,
         shard=shard,
-        shard_row=place.shard_row,
+        shard_row=shard_row,
         length=length,
         trained_tokens=trained,
         trained_share=fraction(trained, length),
-        seq_lengths=_told_lengths(packs),
-        notes=(*notes, *_notes(read, tokens, packs, decoded=decoder is not None)),
+        seq_lengths=_known_lengths(packs),
+        notes=(*notes, *_notes(head, tokens, packs, decoded=decoder is not None)),
         text=None,
         tokens=tokens,
         turns=turns,
@@ -104,87 +108,87 @@ def _row(
     )
 
 
-def _beginning(read: TokenColumns) -> TokenColumns:
-    """One row, as far as it is shown."""
-    if len(read.ids.values) <= MOST_TOKENS:
-        return read
-    lengths = None
-    if read.seq_lengths is not None:
-        told = read.seq_lengths.values
-        ends = np.minimum(np.cumsum(told, dtype=np.int64), MOST_TOKENS)
-        kept = np.diff(ends, prepend=0).astype(told.dtype)
-        lengths = Ragged.from_lengths(kept[kept > 0], np.array([np.count_nonzero(kept > 0)]))
+def _head(row: TokenColumns) -> TokenColumns:
+    """Return the first MAX_TOKENS tokens of a row."""
+    if len(row.ids.values) <= MAX_TOKENS:
+        return row
+    seq_lengths = None
+    if row.seq_lengths is not None:
+        lengths = row.seq_lengths.values
+        ends = np.minimum(np.cumsum(lengths, dtype=np.int64), MAX_TOKENS)
+        kept = np.diff(ends, prepend=0).astype(lengths.dtype)
+        seq_lengths = Ragged.from_lengths(kept[kept > 0], np.array([np.count_nonzero(kept > 0)]))
     return TokenColumns(
-        ids=read.ids.truncate(np.array([MOST_TOKENS])),
-        labels=None if read.labels is None else read.labels[:MOST_TOKENS],
-        trained=None if read.trained is None else read.trained[:MOST_TOKENS],
-        misfit=read.misfit,
-        seq_lengths=lengths,
+        ids=row.ids.truncate(np.array([MAX_TOKENS])),
+        labels=None if row.labels is None else row.labels[:MAX_TOKENS],
+        trained=None if row.trained is None else row.trained[:MAX_TOKENS],
+        length_mismatch=row.length_mismatch,
+        seq_lengths=seq_lengths,
     )
 
 
-def _told_lengths(packs: PackBoundaries | None) -> tuple[int, ...]:
+def _known_lengths(packs: PackBoundaries | None) -> tuple[int, ...]:
     if packs is None or packs.mismatched.any():
         return ()
     return tuple(np.diff(packs.offsets).tolist())
 
 
-def _findings(row: TokenColumns, packs: PackBoundaries | None, norms: Expectations) -> list[RowFinding]:
-    """What is wrong with a row, as far as it is shown."""
-    # Of labels that do not fit nobody knows which token they belong to.
-    labels, trained = (None, None) if row.misfit.any() else (row.labels, row.trained)
-    found = find_in_row(row.ids.values, labels, trained, packs, norms)
-    return [finding for finding in found if finding.start < MOST_TOKENS or finding.rule in WHOLE_ROW_RULES]
+def _find(row: TokenColumns, packs: PackBoundaries | None, expectations: Expectations) -> list[RowFinding]:
+    """Return what is wrong with the part of a row that is shown, and with the row as a whole."""
+    # Labels of another length than the ids cannot be assigned to tokens.
+    labels, trained = (None, None) if row.length_mismatch.any() else (row.labels, row.trained)
+    found = find_in_row(row.ids.values, labels, trained, packs, expectations)
+    return [finding for finding in found if finding.start < MAX_TOKENS or finding.rule in WHOLE_ROW_RULES]
 
 
-def _measured(
-    read: TokenColumns,
+def _split(
+    row: TokenColumns,
     tokens: Sequence[ShownToken],
     findings: Sequence[RowFinding],
     sequences: Sequence[tuple[int, int]],
-    norms: Expectations,
+    expectations: Expectations,
     *,
     packed: bool,
 ) -> tuple[tuple[Turn, ...], tuple[RowFinding, ...]]:
-    """The turns of a row, and what is wrong in them."""
-    written = RowTokens(
-        read.ids.values.tolist(),
+    """Split a row into turns, and assign its findings to them."""
+    row_tokens = RowTokens(
+        row.ids.values.tolist(),
         [token.text for token in tokens],
         [token.special for token in tokens],
-        read.trained,
+        row.trained,
         sequences,
         packed,
     )
     in_content = [finding.start for finding in findings if finding.rule == SPECIAL_TOKEN_IN_CONTENT]
-    turns = split_turns(written, norms, in_content)
+    turns = split_turns(row_tokens, expectations, in_content)
     return turns, assign_turns(findings, turns, packed=packed)
 
 
 def _tokens(
-    read: TokenColumns, sequences: Sequence[tuple[int, int]], decoder: TokenDecoder | None
+    row: TokenColumns, sequences: Sequence[tuple[int, int]], decoder: TokenDecoder | None
 ) -> tuple[ShownToken, ...]:
-    ids = read.ids.values
-    pieces = [TokenText(None, False)] * len(ids)
-    if decoder is not None:  # one by one: what one sequence ends with, the next does not complete
-        pieces = [piece for start, stop in sequences for piece in decoder.pieces(ids[start:stop])]
-    wrong = read.wrong.tolist()
-    labels = read.labels.tolist() if read.labels is not None else [None] * len(ids)
-    trained = read.trained.tolist() if read.trained is not None else [None] * len(ids)
+    ids = row.ids.values
+    texts = [TokenText(None, False)] * len(ids)
+    if decoder is not None:  # sequence by sequence: a character cannot span two of them
+        texts = [text for start, stop in sequences for text in decoder.token_texts(ids[start:stop])]
+    wrong = row.wrong_labels.tolist()
+    labels = row.labels.tolist() if row.labels is not None else [None] * len(ids)
+    trained = row.trained.tolist() if row.trained is not None else [None] * len(ids)
     return tuple(
-        ShownToken(value, piece.text, loss, piece.special, label if different else None)
-        for value, piece, loss, different, label in zip(ids.tolist(), pieces, trained, wrong, labels, strict=True)
+        ShownToken(value, text.text, is_trained, text.special, label if is_wrong else None)
+        for value, text, is_trained, is_wrong, label in zip(ids.tolist(), texts, trained, wrong, labels, strict=True)
     )
 
 
 def _notes(
-    read: TokenColumns, tokens: Sequence[ShownToken], packs: PackBoundaries | None, *, decoded: bool
+    row: TokenColumns, tokens: Sequence[ShownToken], packs: PackBoundaries | None, *, decoded: bool
 ) -> Iterator[str]:
     if not tokens:
         yield "this row has no tokens"
-    if read.misfit.any():
+    if row.length_mismatch.any():
         yield "labels (or masks) and input_ids differ in length"
-    if packs is not None and read.seq_lengths is not None and packs.mismatched.any():
-        lengths = read.seq_lengths.values
+    if packs is not None and row.seq_lengths is not None and packs.mismatched.any():
+        lengths = row.seq_lengths.values
         sums = f"seq_lengths sum to {int(lengths.sum(dtype=np.int64)):,}, the row has {len(tokens):,} tokens"
         yield sums + (f"; one of them is {int(lengths.min())}" if lengths.min(initial=1) < 1 else "")
     wrong = [(position, token) for position, token in enumerate(tokens) if token.label is not None]

@@ -12,68 +12,70 @@ from sftkit.audit.findings import ANSWER_CUT, BOS_MISSING, NO_TRAINED_TOKEN, PAC
 from sftkit.core.rows import Ids, Mask
 from sftkit.inspection.view.turns import Turn
 
-_OF_SEQUENCES = frozenset({NO_TRAINED_TOKEN, BOS_MISSING})
+_SEQUENCE_RULES = frozenset({NO_TRAINED_TOKEN, BOS_MISSING})
 
-WHOLE_ROW_RULES = _OF_SEQUENCES | PACK_RULES
-"""Rules that say something about a row (a pack, a sequence of a pack), not about tokens that are there."""
+WHOLE_ROW_RULES = _SEQUENCE_RULES | PACK_RULES
+"""Rules about a row, a pack or a sequence as a whole, rather than about some of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowFinding:
-    """A rule that a row breaks.
-
-    level: error or warning. start, stop: the tokens that it is about, [start, stop) of the row. turn: the number of the
-    turn that they are in, from 0; None where it is about the whole row.
-    """
+    """A rule that a row breaks."""
 
     rule: str
     level: str
+    """`error` or `warning`."""
     start: int
+    """First token; the finding is about tokens [start, stop) of the row."""
     stop: int
     turn: int | None = None
+    """Index of the turn with these tokens; None when the finding is about the whole row."""
 
 
 def find_in_row(
-    ids: Ids, labels: Ids | None, trained: Mask | None, packs: PackBoundaries | None, norms: Expectations
+    ids: Ids, labels: Ids | None, trained: Mask | None, packs: PackBoundaries | None, expectations: Expectations
 ) -> list[RowFinding]:
-    """What is wrong with a row, in the order of the tokens.
+    """Return what is wrong with a row, in token order.
 
     Args:
         ids: its tokens.
-        labels: shape (tokens,); None where masks say what carries a loss, or nothing.
+        labels: shape (tokens,); None when there are no labels.
         trained: which tokens carry a loss, shape (tokens,); None when unknown.
-        packs: the sequences that share it, where it is a pack.
-        norms: what right rows look like.
+        packs: its sequences, if it is a pack.
+        expectations: what correct rows look like.
     """
-    broken = check_row(ids, labels, trained, norms, packs)
+    broken = check_row(ids, labels, trained, expectations, packs)
     return [RowFinding(rule, RULES[rule].level, start, stop) for rule, start, stop in broken]
 
 
 def assign_turns(findings: Sequence[RowFinding], turns: Sequence[Turn], *, packed: bool) -> tuple[RowFinding, ...]:
-    """Findings with the turns that they are in; of one rule, those side by side in one turn become one.
+    """Set the turn of each finding, and merge adjacent findings of one rule in one turn.
 
-    packed: what is about a whole sequence then stands in its first turn.
+    Args:
+        findings: the findings of a row.
+        turns: its turns.
+        packed: whether it is a pack; findings about a whole sequence are then assigned to its first turn.
     """
-    return tuple(_joined([_placed(finding, turns, packed=packed) for finding in findings]))
+    return tuple(_merge_adjacent([_with_turn(finding, turns, packed=packed) for finding in findings]))
 
 
-def _placed(finding: RowFinding, turns: Sequence[Turn], *, packed: bool) -> RowFinding:
-    if finding.rule in PACK_RULES or (finding.rule in _OF_SEQUENCES and not packed):
+def _with_turn(finding: RowFinding, turns: Sequence[Turn], *, packed: bool) -> RowFinding:
+    if finding.rule in PACK_RULES or (finding.rule in _SEQUENCE_RULES and not packed):
         return finding
-    # What is cut is the end of an answer.
+    # A cut answer is missing its end, so the finding belongs to the turn of its last token.
     token = finding.stop - 1 if finding.rule == ANSWER_CUT else finding.start
     number = next((number for number, turn in enumerate(turns) if turn.start <= token < turn.stop), None)
     return replace(finding, turn=number)
 
 
-def _joined(findings: Sequence[RowFinding]) -> Iterator[RowFinding]:
-    order = sorted(findings, key=lambda each: (each.rule, each.start))
-    joined: list[RowFinding] = []
-    for finding in order:
-        last = joined[-1] if joined else None
+def _merge_adjacent(findings: Sequence[RowFinding]) -> Iterator[RowFinding]:
+    """Yield the merged findings in token order, and at one token in the order of the rules."""
+    merged: list[RowFinding] = []
+    for finding in sorted(findings, key=lambda item: (item.rule, item.start)):
+        last = merged[-1] if merged else None
         if last is not None and (last.rule, last.turn, last.stop) == (finding.rule, finding.turn, finding.start):
-            joined[-1] = replace(last, stop=finding.stop)
+            merged[-1] = replace(last, stop=finding.stop)
         else:
-            joined.append(finding)
+            merged.append(finding)
     names = list(RULES)
-    yield from sorted(joined, key=lambda each: (each.start, names.index(each.rule)))
+    yield from sorted(merged, key=lambda item: (item.start, names.index(item.rule)))

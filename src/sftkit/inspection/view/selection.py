@@ -1,4 +1,4 @@
-"""Which rows are shown: the first, a certain one, random ones, or those whose text contains something."""
+"""Selects the rows to show: the first ones, a given one, random ones, or those that contain a text."""
 
 from __future__ import annotations
 
@@ -16,75 +16,53 @@ from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.paths import AnyPath, relative_name
 
-_SEARCHED_AT_ONCE = 256  # rows whose tokens are in memory as arrays
-
-
-def search_row_group(
-    layout: ColumnLayout, group: int, first: int, wanted: str, decoder: TokenDecoder | None
-) -> Iterator[tuple[int, tuple[int, ...] | None]]:
-    """The rows of a row group, from `first` on, that contain a text, and the sequences that do where rows are packs:
-    what stands at the end of one and at the beginning of the next is no text.
-    """
-    table = next(iter_row_groups(layout, group))
-    for start in range(first, table.num_rows, _SEARCHED_AT_ONCE):
-        rows = table.slice(start, _SEARCHED_AT_ONCE)
-        if not layout.tokens:
-            yield from ((start + row, None) for row, text in enumerate(text_values(rows, layout)) if wanted in text)
-            continue
-        assert decoder is not None, "a search in tokens needs a tokenizer"
-        tokens = token_columns(rows, layout)
-        packs = tokens.packs(Packing())
-        if packs is None:
-            yield from ((start + row, None) for row, text in enumerate(decoder.texts(tokens.ids)) if wanted in text)
-            continue
-        texts = zip(packs.rows.tolist(), decoder.texts(Ragged(tokens.ids.values, packs.offsets)), strict=True)
-        for row, some in groupby(texts, key=lambda item: item[0]):
-            hits = tuple(number for number, (_, text) in enumerate(some) if wanted in text)
-            if hits:
-                yield start + row, hits
+_SEARCH_BATCH = 256  # rows whose tokens are held as arrays
 
 
 @dataclass(frozen=True)
 class RowLocation:
-    """Where a row is. row: within its split. shard_row: within its file. group, group_row: its row group, and where
-    in it. hits: in a pack that was searched for, the sequences that contain what is wanted. All count from 0.
-    """
+    """Where a row is. All indices count from 0."""
 
     split: str
     path: AnyPath
     row: int
+    """Index within the split."""
     shard_row: int
+    """Index within the file."""
     group: int
+    """Index of its row group within the file."""
     group_row: int
+    """Index within the row group."""
     hits: tuple[int, ...] | None = None
+    """After a search, the sequences of a pack that contain the text."""
 
 
 @dataclass(frozen=True)
 class RowScope:
-    """The rows that are chosen from: one split, or one shard of it.
-
-    paths: its files in order. before: rows of the split that come before the first of them. name: for messages.
-    """
+    """The rows to select from: one split, or one of its shards."""
 
     split: str
     paths: tuple[AnyPath, ...]
+    """Its files, in order."""
     before: int
+    """Rows of the split before the first of these files."""
     name: str
+    """The split or file name, for messages."""
 
 
 @dataclass(frozen=True)
-class _Group:
-    """A row group: its first row, counted within the scope and within its file, and how many it has."""
-
+class _RowGroup:
     path: AnyPath
     number: int
     first: int
+    """Index of its first row within the scope."""
     first_in_shard: int
+    """Index of its first row within the file."""
     rows: int
 
 
 def check_selection(config: InspectConfig) -> None:
-    """Raise `UsageError` for choices of rows that exclude each other."""
+    """Raise `UsageError` for options that exclude each other."""
     if config.rows < 0:
         raise UsageError(f"rows must be 0 or more, not {config.rows}")
     if config.seed is not None and (config.row is not None or config.search is not None):
@@ -93,7 +71,12 @@ def check_selection(config: InspectConfig) -> None:
 
 
 def filter_shards(shards: ShardSet, split: str | None, shard: str | None) -> ShardSet:
-    """Only the shards that are asked for: those of a split, or one by its number in its split or by its file name.
+    """Keep only one split, or one shard.
+
+    Args:
+        shards: all shards.
+        split: name of a split, None for all.
+        shard: file name of a shard, with or without `.parquet`, or its number within the (first) split; None for all.
 
     Raises:
         SourceError: there is no such split or shard.
@@ -116,36 +99,36 @@ def filter_shards(shards: ShardSet, split: str | None, shard: str | None) -> Sha
     raise SourceError(f"{shards.root}: has no shard {shard!r} in {name}; shards 0 to {len(paths) - 1}: {known}")
 
 
-def row_scope(shards: ShardSet, narrowed: ShardSet) -> RowScope:
-    """The rows to choose from: the first split of what is left after narrowing, which has any rows."""
-    filled = {name: paths for name, paths in narrowed.splits.items() if any(_rows_of(path) for path in paths)}
+def row_scope(shards: ShardSet, filtered: ShardSet) -> RowScope:
+    """Return the rows to select from: the first split of the filtered shards that has rows."""
+    filled = {name: paths for name, paths in filtered.splits.items() if any(_row_count(path) for path in paths)}
     split, paths = next(iter(filled.items()))
-    everything = shards.splits[split]
-    if paths == everything:
+    every = shards.splits[split]
+    if paths == every:
         return RowScope(split, paths, 0, split)
-    before = sum(_rows_of(path) for path in everything[: everything.index(paths[0])])
+    before = sum(_row_count(path) for path in every[: every.index(paths[0])])
     return RowScope(split, paths, before, paths[0].name)
 
 
 def select_rows(
     scope: RowScope, config: InspectConfig, decoder: TokenDecoder | None, fields: Sequence[str]
 ) -> list[RowLocation]:
-    """The places of the rows that a config asks for, in order.
+    """Return the locations of the rows that a config asks for, in order.
 
     Args:
-        scope: the rows to choose from; `row` counts within it.
-        config: `rows` is how many, from `row` (0) on, or drawn with `seed`, or those that contain `search`.
-        decoder: what makes text of tokens, for `search`.
+        scope: the rows to select from; `config.row` counts within it.
+        config: asks for `rows` rows: from index `row` (default 0) on, drawn with `seed`, or containing `search`.
+        decoder: decodes tokens, for `search`.
         fields: names that a text column may have.
 
     Raises:
-        SourceError: `row` is past the last one.
+        SourceError: `row` is out of range.
     """
     if config.seed is not None:
         total = _total(scope)
-        # Of Python's own generators, sample() holds as many numbers as it draws, not as many as there are rows.
+        # sample() holds only as many numbers as it draws, not one for each row.
         drawn = random.Random(config.seed).sample(range(total), min(config.rows, total))
-        return _places(scope, sorted(drawn))
+        return _locate_all(scope, sorted(drawn))
     first = config.row or 0
     if first:
         total = _total(scope)
@@ -153,42 +136,79 @@ def select_rows(
             raise SourceError(f"row={first}: {scope.name} has {total:,} rows, 0 to {total - 1:,}")
     if config.search is not None:
         return _search(scope, config.search, first, config.rows, decoder, fields)
-    return _places(scope, range(first, first + config.rows))
+    return _locate_all(scope, range(first, first + config.rows))
 
 
-def _groups(scope: RowScope) -> Iterator[_Group]:
-    """The row groups of a scope, from the files' footers alone."""
+def search_row_group(
+    layout: ColumnLayout, group: int, first: int, wanted: str, decoder: TokenDecoder | None
+) -> Iterator[tuple[int, tuple[int, ...] | None]]:
+    """Yield the rows of a row group that contain a text.
+
+    Sequences of a pack are searched one by one, since they are unrelated texts.
+
+    Args:
+        layout: the columns of the file.
+        group: index of the row group.
+        first: index of the first row to search.
+        wanted: the text.
+        decoder: decodes tokens; needed unless rows are text.
+
+    Yields:
+        The index of the row within the group, and the indices of the sequences that contain the text (None where rows
+        are not packed).
+    """
+    table = next(iter_row_groups(layout, group))
+    for start in range(first, table.num_rows, _SEARCH_BATCH):
+        rows = table.slice(start, _SEARCH_BATCH)
+        if not layout.tokens:
+            yield from ((start + row, None) for row, text in enumerate(text_values(rows, layout)) if wanted in text)
+            continue
+        assert decoder is not None, "a search in tokens needs a tokenizer"
+        tokens = token_columns(rows, layout)
+        packs = tokens.packs(Packing())
+        if packs is None:
+            yield from ((start + row, None) for row, text in enumerate(decoder.texts(tokens.ids)) if wanted in text)
+            continue
+        texts = zip(packs.rows.tolist(), decoder.texts(Ragged(tokens.ids.values, packs.offsets)), strict=True)
+        for row, sequences in groupby(texts, key=lambda item: item[0]):
+            hits = tuple(number for number, (_, text) in enumerate(sequences) if wanted in text)
+            if hits:
+                yield start + row, hits
+
+
+def _row_groups(scope: RowScope) -> Iterator[_RowGroup]:
+    """Yield the row groups of a scope; reads footers only."""
     first = 0
     for path in scope.paths:
         in_shard = 0
         with open_parquet(path) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         for number, rows in enumerate(sizes):
-            yield _Group(path, number, first, in_shard, rows)
+            yield _RowGroup(path, number, first, in_shard, rows)
             first, in_shard = first + rows, in_shard + rows
 
 
-def _rows_of(path: AnyPath) -> int:
+def _row_count(path: AnyPath) -> int:
     with open_parquet(path) as file:
         return int(file.metadata.num_rows)
 
 
 def _total(scope: RowScope) -> int:
-    return sum(_rows_of(path) for path in scope.paths)
+    return sum(_row_count(path) for path in scope.paths)
 
 
-def _places(scope: RowScope, positions: Sequence[int]) -> list[RowLocation]:
-    """Rows by their position in the scope, ascending; those past its end are left out."""
-    places: list[RowLocation] = []
-    for group in _groups(scope):
-        while len(places) < len(positions) and positions[len(places)] < group.first + group.rows:
-            places.append(_place(scope, group, positions[len(places)] - group.first))
-        if len(places) == len(positions):
+def _locate_all(scope: RowScope, rows: Sequence[int]) -> list[RowLocation]:
+    """Locate rows by their index in the scope, ascending; those past its end are left out."""
+    locations: list[RowLocation] = []
+    for group in _row_groups(scope):
+        while len(locations) < len(rows) and rows[len(locations)] < group.first + group.rows:
+            locations.append(_locate(scope, group, rows[len(locations)] - group.first))
+        if len(locations) == len(rows):
             break
-    return places
+    return locations
 
 
-def _place(scope: RowScope, group: _Group, group_row: int) -> RowLocation:
+def _locate(scope: RowScope, group: _RowGroup, group_row: int) -> RowLocation:
     return RowLocation(
         split=scope.split,
         path=group.path,
@@ -202,14 +222,14 @@ def _place(scope: RowScope, group: _Group, group_row: int) -> RowLocation:
 def _search(
     scope: RowScope, wanted: str, first: int, limit: int, decoder: TokenDecoder | None, fields: Sequence[str]
 ) -> list[RowLocation]:
-    """Rows from `first` on whose text contains `wanted`, at most `limit`; reading stops at the last of them."""
+    """Locate at most `limit` rows that contain a text, from index `first` on; stops reading at the last of them."""
     found: list[RowLocation] = []
-    for group in _groups(scope):
+    for group in _row_groups(scope):
         skipped = max(0, first - group.first)
         if skipped >= group.rows:
             continue
         for row, hits in search_row_group(read_layout(group.path, fields), group.number, skipped, wanted, decoder):
-            found.append(replace(_place(scope, group, row), hits=hits))
+            found.append(replace(_locate(scope, group, row), hits=hits))
             if len(found) == limit:
                 return found
     return found

@@ -1,63 +1,66 @@
-"""Rows as they are shown: every token with its text, its loss and its kind; turns, and what is wrong with them."""
+"""Rows as they are displayed: tokens with text, loss and kind; turns and findings; the sequences of a pack to print."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 
 from sftkit.inspection.view.row_findings import RowFinding
+from sftkit.inspection.view.selection import RowLocation
 from sftkit.inspection.view.turns import Turn
+
+FIRST_SEQUENCES = 3
+"""Sequences of a pack that are printed: so many from its start, and as many of the others that have findings."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """One token.
-
-    text: what it adds to the text; None where no tokenizer tells. trained: whether it carries a loss; None where
-    nothing tells. label: only where it carries a loss towards another id than its own.
-    """
+    """One token."""
 
     id: int
     text: str | None
+    """What it adds to the text; None when unknown."""
     trained: bool | None
+    """Whether it carries a loss; None when unknown."""
     special: bool
     label: int | None
+    """Its label, only where it carries a loss and the label differs from the id."""
 
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row. row: within its split, shard_row: within its file, both from 0.
-
-    length: in tokens (characters for text). trained_share: of all its tokens, 0 to 1. seq_lengths: tokens of the
-    sequences that share it, for a pack of which they can be told. text: of a row that is text; it has no tokens then.
-    turns, findings: () where there is no tokenizer to tell them. on_page: the sequences of a pack that pages show, from
-    0; JSON has all of them.
-    """
+    """One row."""
 
     split: str
     row: int
+    """Index within the split."""
     shard: str
     shard_row: int
+    """Index within the file."""
     length: int
+    """Tokens, or characters of text."""
     trained_tokens: int | None
     trained_share: float | None
+    """Trained tokens / tokens, 0 to 1."""
     seq_lengths: tuple[int, ...]
+    """Tokens of the sequences in a pack; () for other rows, and where they are unknown."""
     notes: tuple[str, ...]
     text: str | None
+    """The text of a row of text, which has no tokens."""
     tokens: tuple[ShownToken, ...]
     turns: tuple[Turn, ...]
+    """() without a tokenizer."""
     findings: tuple[RowFinding, ...]
+    """() without a tokenizer."""
     on_page: tuple[int, ...] = ()
+    """Indices of the sequences of a pack that are printed; JSON contains all tokens."""
 
 
 @dataclass(frozen=True)
 class TextSegment:
-    """Neighbouring tokens of one kind.
-
-    start, stop: positions in the row. wrong: their labels are other ids. known: False for ids that have no text;
-    `text` then holds the numbers.
-    """
+    """Adjacent tokens of the same kind, [start, stop) of the row."""
 
     text: str
     start: int
@@ -65,13 +68,15 @@ class TextSegment:
     trained: bool | None
     special: bool
     wrong: bool
+    """Whether their labels differ from their ids."""
     known: bool
+    """Whether the tokens have a text; `text` lists their ids otherwise."""
 
 
 def segments(row: ShownRow, start: int = 0, stop: int | None = None) -> Iterator[TextSegment]:
-    """Group neighbouring tokens of a row, or of [start, stop) of it, that are trained or not, special or not, alike."""
-    for kind, some in groupby(row.tokens[start:stop], key=_kind):
-        tokens = list(some)
+    """Group adjacent tokens [start, stop) of a row that are equally trained, special and labelled."""
+    for kind, group in groupby(row.tokens[start:stop], key=_kind):
+        tokens = list(group)
         trained, special, wrong, known = kind
         text = "".join(token.text or "" for token in tokens) if known else " ".join(str(t.id) for t in tokens)
         yield TextSegment(text, start, start + len(tokens), trained, special, wrong, known)
@@ -80,3 +85,32 @@ def segments(row: ShownRow, start: int = 0, stop: int | None = None) -> Iterator
 
 def _kind(token: ShownToken) -> tuple[bool | None, bool, bool, bool]:
     return token.trained, token.special, token.label is not None, token.text is not None
+
+
+def with_page_sequences(row: ShownRow, location: RowLocation, *, is_requested: bool) -> ShownRow:
+    """Choose the sequences of a pack to print, since a pack may hold hundreds.
+
+    After a search these are the sequences that contain the text, for a requested pack all of them, and otherwise the
+    first ones and some with findings.
+
+    Args:
+        row: a row; one that is no pack is printed as a whole.
+        location: its location, with the sequences that a search found.
+        is_requested: whether the user asked for this very pack.
+    """
+    every = range(len(row.seq_lengths))
+    if location.hits is not None and row.seq_lengths:
+        return replace(row, on_page=location.hits)
+    if is_requested or len(every) <= FIRST_SEQUENCES + 1:
+        return replace(row, on_page=tuple(every))
+    faulty = [number for number in sequences_with_findings(row) if number >= FIRST_SEQUENCES]
+    return replace(row, on_page=(*every[:FIRST_SEQUENCES], *faulty[:FIRST_SEQUENCES]))
+
+
+def sequences_with_findings(row: ShownRow) -> list[int]:
+    """Return the indices of the sequences of a pack that have findings, ascending."""
+    return sorted({_sequence_at(found.start, row.seq_lengths) for found in row.findings if found.turn is not None})
+
+
+def _sequence_at(position: int, lengths: Sequence[int]) -> int:
+    return bisect_right(list(accumulate(lengths)), position)

@@ -1,4 +1,4 @@
-"""A row of a conversation cut into its turns, by what the chat template opens messages with."""
+"""Splits the tokens of a conversation into its turns, by the headers that the chat template writes."""
 
 from __future__ import annotations
 
@@ -11,131 +11,142 @@ import numpy as np
 from sftkit.audit.expectations.expected import TEXT, Expectations
 from sftkit.core.rows import Mask
 
-_NAME = re.compile(r"\s*([A-Za-z_][\w.-]{0,30})\s*")
-_LONGEST_NAME = 8  # tokens
+_ROLE = re.compile(r"\s*([A-Za-z_][\w.-]{0,30})\s*")
+_MAX_ROLE_TOKENS = 8
 
-_ANSWERS = "assistant"
+_ASSISTANT = "assistant"
 
-_Named = tuple[tuple[int, ...], str]
-"""What opens a message, and its role."""
+_Header = tuple[tuple[int, ...], str]
+"""The token ids that start a message, and its role."""
 
-_Opening = tuple[int, str | None]
-"""Where a turn begins, and its role."""
+_TurnStart = tuple[int, str | None]
+"""The position of a turn's first token, and its role."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message of a row, or a part of it that is trained or is not, where messages cannot be told.
-
-    start, stop: its tokens, [start, stop) of the row, what opens it among them. role: None where it cannot be told;
-    `system+user` where the template writes both under one header. sequence: which one of a pack it belongs to, from 0.
-    trained_tokens: how many of them carry a loss; None where nothing tells.
-    """
+    """A message of a row; where messages are unknown, a run of tokens that are all trained or all not."""
 
     start: int
+    """First token; tokens [start, stop) of the row, including the header of the message."""
     stop: int
     role: str | None
+    """None when unknown; `system+user` where the template writes both under one header."""
     sequence: int
+    """Index of the turn's sequence within its pack; 0 where rows are not packed."""
     trained_tokens: int | None
+    """Number of its tokens that carry a loss; None when unknown."""
 
 
 @dataclass(frozen=True)
 class RowTokens:
-    """One row to cut.
-
-    ids: its tokens. texts: what each of them adds to the text, None where nothing tells. special: whether each is a
-    special token. trained: bool, shape (tokens,), or None. sequences: [start, stop) of those that share the row.
-    packed: it is a pack, whose sequences never have a loss on their first tokens.
-    """
+    """The tokens of one row, to be split into turns."""
 
     ids: Sequence[int]
     texts: Sequence[str | None]
+    """What each token adds to the text; None when unknown."""
     special: Sequence[bool]
+    """Whether each is a special token."""
     trained: Mask | None
+    """Whether each carries a loss, bool, shape (tokens,); None when unknown."""
     sequences: Sequence[tuple[int, int]]
+    """Ranges [start, stop) of the sequences in the row."""
     packed: bool = False
+    """Whether the row is a pack, in which the first token of a sequence never carries a loss."""
 
 
-def split_turns(row: RowTokens, norms: Expectations, in_content: Collection[int]) -> tuple[Turn, ...]:
-    """Cut a row where messages are opened; where none is, where trained and untrained tokens meet.
+def split_turns(row: RowTokens, expectations: Expectations, in_content: Collection[int]) -> tuple[Turn, ...]:
+    """Split a row where messages start; without any, where trained and untrained tokens meet.
 
     Args:
-        row: what is cut; no turn goes on from one of its sequences to the next.
-        norms: know what opens messages, and whose.
-        in_content: positions of special tokens that the template did not write: they open nothing.
+        row: the tokens to split; no turn spans two of its sequences.
+        expectations: the headers that start messages, and their roles.
+        in_content: positions of special tokens that come from the content and start no message.
     """
     turns = []
     for number, (start, stop) in enumerate(row.sequences):
         if start == stop:
             continue
-        openings = _openings(row, start, stop, norms, frozenset(in_content)) or list(_runs(row, start, stop))
-        if not openings or openings[0][0] > start:
-            if openings and _is_blank(row, start, openings[0][0]):  # a BOS, or padding
-                openings[0] = (start, openings[0][1])
+        starts = _message_starts(row, start, stop, expectations, frozenset(in_content))
+        starts = starts or list(_loss_edges(row, start, stop))
+        if not starts or starts[0][0] > start:
+            if starts and _is_blank(row, start, starts[0][0]):  # a BOS, or padding
+                starts[0] = (start, starts[0][1])
             else:
-                openings.insert(0, (start, None))
-        ends = [*(place for place, _ in openings[1:]), stop]
-        for (place, role), end in zip(openings, ends, strict=True):
-            trained = None if row.trained is None else int(np.count_nonzero(row.trained[place:end]))
-            turns.append(Turn(place, end, role, number, trained))
+                starts.insert(0, (start, None))
+        ends = [*(position for position, _ in starts[1:]), stop]
+        for (position, role), end in zip(starts, ends, strict=True):
+            trained = None if row.trained is None else int(np.count_nonzero(row.trained[position:end]))
+            turns.append(Turn(position, end, role, number, trained))
     return tuple(turns)
 
 
-def _openings(row: RowTokens, start: int, stop: int, norms: Expectations, in_content: frozenset[int]) -> list[_Opening]:
-    """Where messages are opened between two places. Words alone open one only where no special tokens do: a template
-    may write them within a message too.
+def _message_starts(
+    row: RowTokens, start: int, stop: int, expectations: Expectations, in_content: frozenset[int]
+) -> list[_TurnStart]:
+    """Return where messages start in [start, stop).
+
+    Headers without special tokens count only if no header has any, since templates may also write such words within a
+    message.
     """
-    if norms.origin.kind == TEXT:  # its prompts open responses; what stands before them is no message
+    if expectations.origin.kind == TEXT:  # its prompts are response templates; the text before them is no message
         return []
-    prompts = [(prompt, _ANSWERS) for prompt in norms.prompts]
-    headers = list(zip(norms.headers, norms.roles, strict=True))
-    special = frozenset(norms.special)
+    prompts = [(prompt, _ASSISTANT) for prompt in expectations.prompts]
+    headers = list(zip(expectations.headers, expectations.roles, strict=True))
+    special = frozenset(expectations.special)
     marked = [*prompts, *((header, role) for header, role in headers if special.intersection(header))]
-    found = list(_found(row, start, stop, marked, norms, in_content))
-    if any(role != _ANSWERS for _, role in found):
+    found = list(_find_headers(row, start, stop, marked, expectations, in_content))
+    if any(role != _ASSISTANT for _, role in found):
         return found
-    return list(_found(row, start, stop, [*prompts, *headers], norms, in_content))
+    return list(_find_headers(row, start, stop, [*prompts, *headers], expectations, in_content))
 
 
-def _found(
-    row: RowTokens, start: int, stop: int, named: Sequence[_Named], norms: Expectations, in_content: frozenset[int]
-) -> Iterator[_Opening]:
-    known: dict[int, list[_Named]] = {}
-    for opening in sorted(named, key=lambda each: -len(each[0])):
-        known.setdefault(opening[0][0], []).append(opening)
-    first = frozenset(norms.openers) & known.keys()
-    place = start
-    while place < stop:
-        value = row.ids[place]
-        if value in known and place not in in_content:
-            whole = next((opening for opening in known[value] if _stands(row.ids, place, stop, opening[0])), None)
-            if whole is not None:
-                yield place, whole[1]
-                place += len(whole[0])
+def _find_headers(
+    row: RowTokens,
+    start: int,
+    stop: int,
+    headers: Sequence[_Header],
+    expectations: Expectations,
+    in_content: frozenset[int],
+) -> Iterator[_TurnStart]:
+    """Yield where one of the headers stands, or the special token that starts one, followed by an unknown role."""
+    by_first_id: dict[int, list[_Header]] = {}
+    for header in sorted(headers, key=lambda item: -len(item[0])):
+        by_first_id.setdefault(header[0][0], []).append(header)
+    openers = frozenset(expectations.openers) & by_first_id.keys()
+    position = start
+    while position < stop:
+        value = row.ids[position]
+        if value in by_first_id and position not in in_content:
+            match = next((item for item in by_first_id[value] if _matches(row.ids, position, stop, item[0])), None)
+            if match is not None:
+                yield position, match[1]
+                position += len(match[0])
                 continue
-            if value in first:
-                yield place, _name(row, place + 1, stop)
-        place += 1
+            if value in openers:
+                yield position, _role_at(row, position + 1, stop)
+        position += 1
 
 
-def _stands(ids: Sequence[int], place: int, stop: int, sequence: tuple[int, ...]) -> bool:
-    return place + len(sequence) <= stop and tuple(ids[place : place + len(sequence)]) == sequence
+def _matches(ids: Sequence[int], position: int, stop: int, expected: tuple[int, ...]) -> bool:
+    return position + len(expected) <= stop and tuple(ids[position : position + len(expected)]) == expected
 
 
-def _name(row: RowTokens, start: int, stop: int) -> str | None:
-    """The word behind a token that opens a message, where there is one, alone on its line."""
+def _role_at(row: RowTokens, start: int, stop: int) -> str | None:
+    """Read the role after the token that starts a header: a word alone on its line, None when there is none."""
     text = ""
-    for place in range(start, min(stop, start + _LONGEST_NAME)):
-        piece = row.texts[place] or ""
-        if row.special[place] or "\n" in text:
+    for position in range(start, min(stop, start + _MAX_ROLE_TOKENS)):
+        piece = row.texts[position] or ""
+        if row.special[position] or "\n" in text:
             break
         text += piece
-    found = _NAME.fullmatch(text.split("\n")[0])
-    return found[1] if found is not None else None
+    match = _ROLE.fullmatch(text.split("\n")[0])
+    return match[1] if match is not None else None
 
 
-def _runs(row: RowTokens, start: int, stop: int) -> Iterator[_Opening]:
-    # That the first token of a sequence in a pack carries no loss says nothing about what it is.
+def _loss_edges(row: RowTokens, start: int, stop: int) -> Iterator[_TurnStart]:
+    """Yield where trained and untrained tokens meet."""
+    # In a pack the first token of a sequence never carries a loss, so it says nothing about its turn.
     first = start + row.packed
     if row.trained is None or stop - first < 2:
         return
@@ -144,4 +155,4 @@ def _runs(row: RowTokens, start: int, stop: int) -> Iterator[_Opening]:
 
 
 def _is_blank(row: RowTokens, start: int, stop: int) -> bool:
-    return all(row.special[place] or not (row.texts[place] or "").strip() for place in range(start, stop))
+    return all(row.special[i] or not (row.texts[i] or "").strip() for i in range(start, stop))
