@@ -1,60 +1,52 @@
-"""One run at a time in an output directory."""
+"""A lock file in a local directory, so that only one run at a time writes there."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sftkit.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_TIMEOUT = 0.3  # seconds; long enough to try again when the previous holder has just removed the file
+_POLL_INTERVAL = 0.05
 
 
 @contextmanager
 def hold_lock(path: Path, place: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs. The system lets go of it with the process, however that ends.
+    """Hold a lock file while the block runs. The system releases the lock when the process ends, however it ends.
 
     Args:
-        path: of the lock file, which may be removed by the one who holds it.
-        place: what is locked, for the error.
+        path: The lock file. The holder may remove it; otherwise it stays.
+        place: The locked directory, for the error message.
 
     Raises:
-        OutputError: another process holds it.
-        OSError: it cannot be made.
+        OutputError: Another process holds the lock.
+        OSError: The file cannot be created, or its file system has no locks.
     """
-    descriptor = _held(path)
+    from filelock import FileLock, Timeout
+
+    # A soft lock, filelock's substitute on file systems without flock, would outlive a run that is killed.
+    lock = FileLock(path, timeout=_TIMEOUT, poll_interval=_POLL_INTERVAL, fallback_to_soft=False)
     try:
-        if descriptor is None:
-            raise OutputError(f"output_dir {place}: another run is writing there; wait for it, or choose another")
+        _acquire(lock, path.parent)
+    except Timeout:
+        raise OutputError(f"output_dir {place}: another run is writing there; wait for it, or choose another") from None
+    try:
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        lock.release()
 
 
-def _held(path: Path) -> int | None:
-    """The lock file's descriptor once the lock is ours, or None."""
+def _acquire(lock: BaseFileLock, folder: Path) -> None:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if _is_at(path, descriptor):
-            return descriptor
-        os.close(descriptor)  # the run that held it removed it meanwhile: this one is of no use to others
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(descriptor)
-    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+            lock.acquire()
+            return
+        except FileNotFoundError:  # the previous holder removed the folder after it was created here
+            continue
