@@ -183,7 +183,7 @@ def test_reasoning_without_an_end_is_quarantined_only_when_it_is_masked(tmp_path
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}, {"messages": [user("a"), assistant("<think>hm")]}])
     assert make(source)[1] == [[FIRST, LAST], ["<think>hm<|im_end|>"]]
     assert make(source, reasoning="mask", max_bad_rows=1)[1] == [[FIRST, LAST]]
-    assert quarantined(tmp_path / "out") == ["message 1: nothing closes the reasoning of a turn; cannot mask it"]
+    assert quarantined(tmp_path / "out") == ["message 1: the reasoning of this turn is not closed; cannot mask it"]
 
 
 # --- Variables, tools, documents, parts ---------------------------------------------------------------

@@ -323,7 +323,7 @@ CHATS: dict[str, tuple[Row, str]] = {
     "a template that fails": (chat(None), "the chat template cannot render this row: "),
     "a mask that cannot be proven": (
         chat("BARE"),
-        "message 1 does not begin with its generation prompt; cannot prove its mask",
+        "message 1 does not start with its generation prompt; cannot verify its mask",
     ),
     "no messages": ({"messages": "hi"}, "column 'messages' must hold a list of messages, not "),
     "no such column": ({"text": "hi"}, "column 'messages' not found; columns here: text"),

@@ -136,7 +136,9 @@ def test_a_turn_after_a_tool_begins_where_its_own_prompt_ends(chat_tokenizer: Ma
 def test_a_conversation_may_begin_with_the_assistant(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [assistant("b"), user("c"), assistant("d")]
     assert trained(chat_tokenizer(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
-    with pytest.raises(RowError, match="begins with the assistant, and nothing tells where its prompt ends"):
+    with pytest.raises(
+        RowError, match="starts with an assistant message, and the chat template does not show where its prompt ends"
+    ):
         trained(chat_tokenizer(templates.CAPTURED), messages)
 
 
@@ -203,7 +205,7 @@ def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot
 ) -> None:
     messages = [user("a"), assistant("b"), user("c"), assistant("d")]
     captured = "{% set body %}" + templates.QWEN3_LIKE + "{% endset %}{{ body }}"
-    with pytest.raises(RowError, match="message 1 is rendered differently when others follow; cannot prove its mask"):
+    with pytest.raises(RowError, match="message 1 is rendered differently when other messages follow; cannot verify"):
         chat_tokenizer(captured).find_trained_spans({"messages": messages}, "messages")
 
 
@@ -214,7 +216,7 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokeniz
         "{{ message.content if message.role == 'user' else '...' }}{{ '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
-    with pytest.raises(RowError, match="content lies outside of the turn's own text; cannot prove its mask"):
+    with pytest.raises(RowError, match="content is rendered outside of its turn; cannot verify its mask"):
         chat_tokenizer(moves).find_trained_spans({"messages": [user("a"), assistant("forty-two")]}, "messages")
 
 
@@ -383,7 +385,7 @@ QUOTES_THE_QUESTION = (
 def test_a_turn_that_holds_what_the_model_does_not_produce_is_refused(
     chat_tokenizer: MakeChatTokenizer, template: str, messages: list[Row]
 ) -> None:
-    with pytest.raises(RowError, match="cannot prove its mask"):
+    with pytest.raises(RowError, match="cannot verify its mask"):
         chat_tokenizer(template).find_trained_spans({"messages": messages}, "messages")
 
 

@@ -35,7 +35,7 @@ from sftkit.tokenization.encoding import chunked_encoder, gigatoken_support
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder, TextChunker
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.engines import EnginePolicy, UnsupportedByEngineError
-from sftkit.tokenization.masking.prefix_turns import check_conversation_size
+from sftkit.tokenization.masking.turn_checks import check_conversation_size
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import EFFORT, examples
 
@@ -165,5 +165,5 @@ def test_a_text_that_cannot_be_cut_and_is_too_long_is_put_aside(
 def test_a_conversation_that_would_take_for_ever_is_put_aside() -> None:
     turns = [{"role": ("user", "assistant")[place % 2], "content": "so"} for place in range(20_000)]
     check_conversation_size(turns[:5000])
-    with pytest.raises(RowError, match="20,000 messages is too long for this template"):
+    with pytest.raises(RowError, match="20,000 messages is too long for this chat template"):
         check_conversation_size(turns)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-from sftkit.tokenization.masking.labels import response_spans
+from sftkit.tokenization.masking.responses import response_spans
 from support import ALL_TOKENIZERS
 
 MakeChatTokenizer = Callable[..., ChatTokenizer]

@@ -146,7 +146,9 @@ def test_messages_that_a_template_does_not_show_apart_cannot_be_left_out_of_ever
 ) -> None:
     box = chat_tokenizer(templates.CAPTURED, train_on="all")
     assert len(trained(box, talk({"train": True}, {}))) == 1
-    with pytest.raises(RowError, match="does not show which text each message was rendered to; cannot tell them apart"):
+    with pytest.raises(
+        RowError, match="with this chat template, sftkit cannot find the text that each message was rendered to"
+    ):
         trained(box, talk({"train": False}, {}))
 
 
@@ -257,7 +259,7 @@ def test_a_tag_in_the_question_opens_no_reasoning(chat_tokenizer: MakeChatTokeni
 
 @pytest.mark.parametrize("content", ["<think>hm", "<think>\nhm <think> ho\n", "[THINK]"])
 def test_reasoning_that_nothing_closes_is_refused(chat_tokenizer: MakeChatTokenizer, content: str) -> None:
-    with pytest.raises(RowError, match="message 1: nothing closes the reasoning of a turn; cannot mask it"):
+    with pytest.raises(RowError, match="message 1: the reasoning of this turn is not closed; cannot mask it"):
         trained(chat_tokenizer(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)])
 
 
@@ -297,7 +299,7 @@ def test_words_of_reasoning_that_is_not_written_may_stand_in_the_answer(
 
 
 def test_reasoning_without_an_end_or_an_answer_is_refused(chat_tokenizer: MakeChatTokenizer) -> None:
-    with pytest.raises(RowError, match="message 1: nothing tells where the reasoning of a turn ends; cannot mask it"):
+    with pytest.raises(RowError, match="message 1: cannot find where the reasoning of this turn ends; cannot mask it"):
         trained(chat_tokenizer(TAGGED, reasoning="mask"), [user("a"), assistant("", reasoning_content="hm")])
 
 

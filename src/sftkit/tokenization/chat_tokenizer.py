@@ -24,15 +24,16 @@ from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEnc
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, UnsupportedByEngineError
 from sftkit.tokenization.masking import labels
-from sftkit.tokenization.masking.labels import response_spans
+from sftkit.tokenization.masking.inference_prompts import inference_prompts
 from sftkit.tokenization.masking.reasoning import answer_start
+from sftkit.tokenization.masking.responses import response_spans
 from sftkit.tokenization.masking.supervision import (
     Supervision,
     have_train_flags,
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turn_finder import TurnFinder, inference_prompts
+from sftkit.tokenization.masking.turn_finder import TurnFinder
 from sftkit.tokenization.probing.content_format import ContentFormatAdapter
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer

@@ -1,129 +1,70 @@
-"""Assistant turns by the renderings that end with them: for templates whose marks do not tell."""
+"""Finds assistant turns by rendering prefixes of the conversation: the fallback for templates that cannot be marked."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import (
-    Conversation,
-    Message,
-    assistant_indices,
-    content_of,
-    text_after_reasoning,
-    text_of,
-)
+from sftkit.tokenization.conversations import Conversation, assistant_indices
 from sftkit.tokenization.masking.supervision import AssistantTurn
+from sftkit.tokenization.masking.turn_checks import check_content_in_turn
 from sftkit.tokenization.masking.turn_end import TurnEnd
 from sftkit.tokenization.masking.turn_start import TurnStart
-from sftkit.tokenization.probing.message_spans import MessageSpans
 from sftkit.tokenization.rendering.reference_renderer import Renderer
-
-# Characters of a text that is not in a turn by chance; fewer do where the text was not written elsewhere.
-_TELLING, _TELLING_UNWRITTEN = 12, 4
-_TAG = re.compile(r"<[^<>]*>")  # templates write these themselves
-
-_MANY_MESSAGES = 500
-_MOST_STEPS = 20_000_000  # a minute's worth
-
-
-def check_conversation_size(messages: Sequence[Message]) -> None:
-    """Raise `RowError` for a conversation that would take too long where each turn is held against all messages."""
-    if len(messages) < _MANY_MESSAGES:
-        return
-    turns = len(assistant_indices(messages))
-    thousands = sum(len(text_of(message)) for message in messages) // 1000
-    if turns * (len(messages) + thousands) > _MOST_STEPS:
-        raise RowError(
-            f"a conversation of {len(messages):,} messages is too long for this template, of which each turn has to be "
-            "proven against all the others; split it"
-        )
 
 
 def find_turns_by_prefix(
-    renderer: Renderer, conversation: Conversation, opening: TurnStart | None, closing: TurnEnd
+    renderer: Renderer, conversation: Conversation, turn_start: TurnStart | None, turn_end: TurnEnd
 ) -> tuple[str, list[AssistantTurn]]:
-    """The text of a conversation, and each turn between the rendering of what comes before it and the rendering that
-    ends with it. Both must be beginnings of the whole text.
+    """Render a conversation, and find each assistant turn from two more renderings.
+
+    A turn starts where the rendering of the messages before it ends, and ends where the rendering that includes it
+    ends. Both renderings must be prefixes of the whole text.
 
     Raises:
-        RowError: they are not, or a turn does not begin as the template has turns begin.
+        RowError: they are not prefixes, or a turn does not start as the template starts turns.
     """
     messages = conversation.message_list
     text = renderer.render(conversation)
     turns: list[AssistantTurn] = []
-    for place in assistant_indices(messages):
-        start = _end_of_prompt(renderer, conversation, place, text, opening)
-        through = renderer.render(conversation.first_messages(place + 1))
-        if not text.startswith(through):
-            raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
-        check_content_in_turn(text, start, len(through), messages[place])
-        turns.append(AssistantTurn(place, start, closing.find(text, start, len(through), messages[place])))
+    for index in assistant_indices(messages):
+        start = _end_of_prompt(renderer, conversation, index, text, turn_start)
+        with_turn = renderer.render(conversation.first_messages(index + 1))
+        if not text.startswith(with_turn):
+            raise RowError(
+                f"message {index} is rendered differently when other messages follow; cannot verify its mask"
+            )
+        end = len(with_turn)
+        check_content_in_turn(text, start, end, messages[index])
+        turns.append(AssistantTurn(index, start, turn_end.find(text, start, end, messages[index])))
     if any(second.start < first.end for first, second in pairwise(turns)):
-        raise RowError("assistant turns overlap in the rendered text; cannot prove their masks")
+        raise RowError("assistant turns overlap in the rendered text; cannot verify their masks")
     return text, turns
 
 
-def check_content_in_turn(text: str, start: int, end: int, message: Message) -> None:
-    """Raise `RowError` when a turn's content stands outside of the turn's text at [start, end), and not in it.
-
-    Then either the template moved it, or the turn is not where we think. What stands nowhere was reformatted or left
-    out by the template: that is its right.
-    """
-    for piece in _content_pieces(message):
-        if text.find(piece, start, end) < 0 and piece in text[end:] + text[:start]:
-            raise RowError("an assistant turn's content lies outside of the turn's own text; cannot prove its mask")
-
-
-def check_no_foreign_text(produced: str, messages: Sequence[Message], place: int, stretches: MessageSpans) -> None:
-    """Raise `RowError` when what a turn is to produce holds the text of another message, which the turn's own message
-    does not hold: a system text that was not written by itself, or a question that is quoted.
-    """
-    own = str(messages[place])
-    for other, message in enumerate(messages):
-        said = text_of(message).strip()
-        least = _TELLING if other in stretches else _TELLING_UNWRITTEN
-        if other == place or len(_TAG.sub("", said)) < least or said not in produced:
-            continue
-        if said not in own and repr(said)[1:-1] not in own:
-            raise RowError(f"message {place} is rendered with the text of message {other} in it; cannot prove its mask")
-
-
 def _end_of_prompt(
-    renderer: Renderer, conversation: Conversation, place: int, text: str, opening: TurnStart | None
+    renderer: Renderer, conversation: Conversation, index: int, text: str, turn_start: TurnStart | None
 ) -> int:
-    """Where the model would begin to write a turn: the end of what it would have been given.
+    """Return where the model starts to write the turn of a message.
 
     Raises:
-        RowError: the text does not begin with what the model would have been given.
+        RowError: the text does not start with the prompt that the model gets at inference.
     """
-    if place == 0:
-        raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
-    earlier = conversation.first_messages(place)
+    if index == 0:
+        raise RowError(
+            "the conversation starts with an assistant message, and the chat template does not show where its prompt "
+            "ends; cannot verify its mask"
+        )
+    earlier = conversation.first_messages(index)
     before = renderer.render(earlier)
     prompt = renderer.render(earlier, add_generation_prompt=True)
     if prompt != before and text.startswith(prompt):
         return len(prompt)
     if not text.startswith(before):
-        raise RowError(f"message {place} is rendered differently when others follow; cannot prove its mask")
-    if opening is None:
-        raise RowError("the template writes no generation prompt and no header; cannot prove a mask")
-    produced = opening.find_end(text, len(before), len(text))
+        raise RowError(f"message {index} is rendered differently when other messages follow; cannot verify its mask")
+    if turn_start is None:
+        raise RowError("the chat template writes neither a generation prompt nor a header; cannot verify a mask")
+    produced = turn_start.find_end(text, len(before), len(text))
     if produced is None and prompt != before:
-        raise RowError(f"message {place} does not begin with its generation prompt; cannot prove its mask")
+        raise RowError(f"message {index} does not start with its generation prompt; cannot verify its mask")
     return len(before) if produced is None else produced
-
-
-def _content_pieces(message: Message) -> Iterator[str]:
-    """What of a message must be found in its turn: the texts of its content, after any reasoning in it."""
-    content: Any = content_of(message)
-    parts = content if isinstance(content, list) else [content]
-    for part in parts:
-        text = part.get("text") if isinstance(part, dict) else part
-        if isinstance(text, str):
-            answer = text_after_reasoning(text)
-            if answer:
-                yield answer

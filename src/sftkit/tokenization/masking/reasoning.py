@@ -1,4 +1,4 @@
-"""Where in a turn the reasoning ends and the answer begins (`reasoning: mask`)."""
+"""Finds where the reasoning of a turn ends and the answer starts (`reasoning: mask`)."""
 
 from __future__ import annotations
 
@@ -13,101 +13,111 @@ from sftkit.tokenization.conversations import Message, content_of, reasoning_tex
 _TAG = rf"(?:</?[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[/?(?:THINK|REASONING)\])"
 
 REASONING_TAG = re.compile(rf"\s*{_TAG}", re.IGNORECASE)
-"""White space and one tag of reasoning, opening or closing."""
+"""White space and one reasoning tag, opening or closing."""
 
 REASONING_TAGS_AT_END = re.compile(rf"(?:{_TAG}\s*)+\Z", re.IGNORECASE)
-"""What a generation prompt may end with to open, or to leave out, the model's reasoning: <think>, </think>,
-<think>\\n\\n</think>, and the white space between."""
+"""What a generation prompt may end with to open or to skip the reasoning: <think>, </think>, <think>\\n\\n</think>,
+with the white space between them."""
 
 TAGS_ONLY = re.compile(r"(?:\s|<[^<>\s]*>|\[[^\[\]\s]*\]|(?<=\|>)\w+(?=<\|))*")
 """Tags, and words between them (`<|start|>assistant<|channel|>final<|message|>`)."""
 
-
-_OPENING = rf"(?:<(?!/|\|?/?end)[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[(?:THINK|REASONING)\])(?<!/>)"
-_OPENS = re.compile(rf"\s*{_OPENING}", re.IGNORECASE)
-_OPENED_BEFORE = re.compile(rf"{_OPENING}\s*\Z", re.IGNORECASE)
+_OPENING_TAG = rf"(?:<(?!/|\|?/?end)[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[(?:THINK|REASONING)\])(?<!/>)"
+_OPENS = re.compile(rf"\s*{_OPENING_TAG}", re.IGNORECASE)
+_OPENED_BEFORE = re.compile(rf"{_OPENING_TAG}\s*\Z", re.IGNORECASE)
 _CLOSES = re.compile(
-    rf"(?:</[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|<\|?/?end[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|<\|/[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>"
+    rf"(?:</[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>"
+    rf"|<\|?/?end[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>"
+    rf"|<\|/[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>"
     r"|\[/(?:THINK|REASONING)\])\s*",
     re.IGNORECASE,
 )
-_STOPS_ONLY = re.compile(r"(?:\s|<[^<>\s]*>|\[[^\[\]\s]*\])*")
-_LONGEST_OPENING = 64  # characters, with the white space behind it
+_END_TAGS_ONLY = re.compile(r"(?:\s|<[^<>\s]*>|\[[^\[\]\s]*\])*")
+_MAX_OPENING_CHARACTERS = 64
+"""Length of an opening tag with the white space after it."""
 
 
 def answer_start(text: str, start: int, end: int, message: Message) -> int:
-    """Where in the turn at [start, end) the answer begins, behind the reasoning and what closes it; the turn's start
-    where it has none.
+    """Return where the answer starts in the turn at [start, end): after the reasoning and its closing tag.
+
+    The reasoning is found by the message's own reasoning field, if the template wrote it, else by reasoning tags.
+    Without reasoning, the result is `start`.
 
     Raises:
-        RowError: the turn reasons, and nothing tells where that ends.
+        RowError: the turn has reasoning, and its end is unknown.
+
+    Example:
+        >>> text = "<think>hm</think> yes"
+        >>> text[answer_start(text, 0, len(text), {"role": "assistant", "content": text}) :]
+        'yes'
     """
-    reasoned = _end_of_known_reasoning(text, start, end, message)
-    if reasoned is None:
-        # The prompt may have opened the reasoning: then the turn only closes it.
-        opened = _OPENS.match(text, start, end) or _OPENED_BEFORE.search(text, max(0, start - _LONGEST_OPENING), start)
+    reasoning_end = _end_of_reasoning_field(text, start, end, message)
+    if reasoning_end is None:
+        # The prompt may have opened the reasoning, so that the turn only closes it.
+        opened = _OPENS.match(text, start, end) or _OPENED_BEFORE.search(
+            text, max(0, start - _MAX_OPENING_CHARACTERS), start
+        )
         closed = _CLOSES.search(text, start, end)
         if closed is not None and (opened is not None or closed.start() == start):
             return closed.end()
         if opened is not None:
-            raise RowError("nothing closes the reasoning of a turn; cannot mask it")
+            raise RowError("the reasoning of this turn is not closed; cannot mask it")
         return start
-    closed = _CLOSES.match(text, _behind_space(text, reasoned, end), end)
-    return closed.end() if closed is not None else _start_of_answer(text, reasoned, end, _answer_of(message))
+    closed = _CLOSES.match(text, _skip_space(text, reasoning_end, end), end)
+    return closed.end() if closed is not None else _find_answer(text, reasoning_end, end, _answer_of(message))
 
 
-def _end_of_known_reasoning(text: str, start: int, end: int, message: Message) -> int | None:
-    """Where in a turn the reasoning ends that the message holds in a field or part of its own; None where the template
-    did not write it."""
+def _end_of_reasoning_field(text: str, start: int, end: int, message: Message) -> int | None:
+    """Return where the text of the message's reasoning field or parts ends; None if the template did not write it."""
     pieces, answer = reasoning_texts(message), _answer_of(message)
     if not pieces:
         return None
-    begun = _behind_space(text, start, end)
-    if answer and text.startswith(answer, begun, end):  # the same words may stand in the answer
-        alone = _STOPS_ONLY.fullmatch(text, begun + len(answer), end) is not None
-        if alone or not text.startswith(tuple(pieces), begun, end):
+    content_start = _skip_space(text, start, end)
+    if answer and text.startswith(answer, content_start, end):  # the reasoning may occur in the answer as well
+        is_answer_only = _END_TAGS_ONLY.fullmatch(text, content_start + len(answer), end) is not None
+        if is_answer_only or not text.startswith(tuple(pieces), content_start, end):
             return None
     closed = _CLOSES.search(text, start, end)
     if (
         closed is not None
-        and _STOPS_ONLY.fullmatch(text, start, closed.start())
+        and _END_TAGS_ONLY.fullmatch(text, start, closed.start())
         and not 0 <= text.find(pieces[0], start) < closed.end()
     ):
-        return None  # the block that the template writes is empty
-    reasoned = start
+        return None  # the template wrote an empty reasoning block
+    reasoning_end = start
     for piece in pieces:
-        places = _places_of(piece, text, reasoned, end)
-        # Words of the reasoning may stand in the tag that opens it.
-        behind_tags = (place for place in places if TAGS_ONLY.fullmatch(text, reasoned, place))
-        found = next(behind_tags, places[0] if places else None)
-        reasoned = reasoned if found is None else found + len(piece)
-    return reasoned if reasoned > start else None
+        positions = _find_all(piece, text, reasoning_end, end)
+        # The tag that opens the reasoning may contain the same words.
+        after_tags = (position for position in positions if TAGS_ONLY.fullmatch(text, reasoning_end, position))
+        found = next(after_tags, positions[0] if positions else None)
+        reasoning_end = reasoning_end if found is None else found + len(piece)
+    return reasoning_end if reasoning_end > start else None
 
 
-def _start_of_answer(text: str, reasoned: int, end: int, answer: str) -> int:
-    """Where an answer stands behind reasoning that no tag closes: between tags, or at the end.
+def _find_answer(text: str, reasoning_end: int, end: int, answer: str) -> int:
+    """Return where the answer starts after reasoning without a closing tag: between tags, or at the end of the turn.
 
     Raises:
-        RowError: nowhere, or in several places.
+        RowError: the answer does not occur, or occurs several times.
     """
-    places = _places_of(answer, text, reasoned, end) if answer else []
-    led = [place for place in places if TAGS_ONLY.fullmatch(text, reasoned, place)]
-    last = [place for place in places if _STOPS_ONLY.fullmatch(text, place + len(answer), end)]
-    found = [place for place in led if place in last] or led or last
+    positions = _find_all(answer, text, reasoning_end, end) if answer else []
+    after_tags = [position for position in positions if TAGS_ONLY.fullmatch(text, reasoning_end, position)]
+    at_end = [position for position in positions if _END_TAGS_ONLY.fullmatch(text, position + len(answer), end)]
+    found = [position for position in after_tags if position in at_end] or after_tags or at_end
     if len(found) != 1:
-        raise RowError("nothing tells where the reasoning of a turn ends; cannot mask it")
+        raise RowError("cannot find where the reasoning of this turn ends; cannot mask it")
     return found[0]
 
 
-def _places_of(piece: str, text: str, start: int, end: int) -> list[int]:
-    places = []
+def _find_all(piece: str, text: str, start: int, end: int) -> list[int]:
+    positions = []
     while (start := text.find(piece, start, end)) >= 0:
-        places.append(start)
+        positions.append(start)
         start += 1
-    return places
+    return positions
 
 
-def _behind_space(text: str, start: int, end: int) -> int:
+def _skip_space(text: str, start: int, end: int) -> int:
     while start < end and text[start].isspace():
         start += 1
     return start

@@ -1,4 +1,4 @@
-"""The quick way to the assistant turns of a conversation in which nothing is out of the ordinary, as most are."""
+"""Finds the assistant turns of simple conversations quickly; most conversations are simple."""
 
 from __future__ import annotations
 
@@ -12,43 +12,48 @@ from sftkit.tokenization.templates.template_marks import MARK_END, MARK_START
 
 
 def find_simple_turns(
-    rendered: str, loop: str, messages: Sequence[Message], opening: TurnStart, closing: TurnEnd
+    rendered: str, loop: str, messages: Sequence[Message], turn_start: TurnStart, turn_end: TurnEnd
 ) -> tuple[str, list[AssistantTurn]] | None:
-    """The text of a marked rendering and its assistant turns; None when anything is not plain, and is to be looked at.
+    """Return the text and the assistant turns of a marked rendering; None if the conversation is not simple.
 
-    Plain is: the loop was run once for each message, and nothing else wrote; every turn begins with the generation
-    prompt and ends with its content and the stop token that plain turns have (reasoning may stand between); no message
-    that follows a turn was left to be written with another.
+    A conversation is simple if
+
+    - the loop over the messages ran once per message, and no other loop wrote a mark;
+    - each assistant turn starts with the generation prompt, and ends with its content and the usual stop token
+      (reasoning may stand in between);
+    - each message after a turn, and at least one before the first turn, was rendered on its own.
+
+    Then no other check is needed. In all other cases the caller must use the general method.
 
     Args:
-        rendered: what the marked template wrote.
+        rendered: output of the marked template.
         loop: name of its counted loop.
-        messages: of the conversation.
-        opening: with a prompt that does not depend on the conversation.
-        closing: of the same template.
+        messages: the messages of the conversation.
+        turn_start: must have a prompt that is the same for all conversations.
+        turn_end: of the same template.
     """
     before, *pieces = rendered.split(f"{MARK_START}{loop}{MARK_END}")
     if len(pieces) != len(messages) or rendered.count(MARK_START) != len(pieces) + 1:
         return None
     pieces[-1], _, after = pieces[-1].partition(f"{MARK_START}/{loop}{MARK_END}")
-    prompt, (tail, stop) = opening.text, closing.plain
-    front, back = len(prompt), len(tail) - stop
+    prompt, (tail, stop) = turn_start.text, turn_end.simple
+    prompt_length, after_stop = len(prompt), len(tail) - stop
     turns: list[AssistantTurn] = []
     position = len(before)
-    for place, message in enumerate(messages):
-        piece, role = pieces[place], message.get("role")
+    for index, message in enumerate(messages):
+        piece, role = pieces[index], message.get("role")
         end = position + len(piece)
         if role == "assistant":
-            if place and position == len(before):
-                return None  # messages before it were not written: this turn may hold them
+            if index and position == len(before):
+                return None  # the messages before it were not rendered: this turn may contain them
             content = message.get("content")
             if (
                 type(content) is not str
                 or not piece.startswith(prompt)
-                or not piece.endswith(f"{content}{tail}", front)
+                or not piece.endswith(f"{content}{tail}", prompt_length)
             ):
                 return None
-            turns.append(AssistantTurn(place, position + front, end - back))
+            turns.append(AssistantTurn(index, position + prompt_length, end - after_stop))
         elif (turns and end == position) or type(role) is not str or role not in USUAL_ROLES:
             return None
         position = end

@@ -1,4 +1,4 @@
-"""Where the part of an assistant turn that the model produces ends: with its stop token."""
+"""The end of the produced part of an assistant turn: the end of its stop token."""
 
 from __future__ import annotations
 
@@ -7,105 +7,115 @@ from collections.abc import Sequence
 
 from sftkit.tokenization.conversations import Message, reasoning_texts, text_after_reasoning, text_of
 
-_NONE = ("\x00\x00", 0)
-_LONGEST_TAG = 128  # characters
+_NO_SIMPLE_TURNS = ("\x00\x00", 0)
+"""A tail that no turn ends with."""
+_MAX_TAG_CHARACTERS = 128
 _TAG = r"<\|[^|<>\s]+\|>"
 _TAG_AT_END = re.compile(rf"{_TAG}\Z")
 
 
 class TurnEnd:
-    """Knows the stop tokens of a template, and finds the end of a turn by them.
+    """Finds where the produced part of a turn ends, by the stop tokens of a template.
 
-    plain: what plain turns write after their content, and how many characters of it there are up to the end of the stop
-    token; something that no turn ends with where they have none.
-
-    Args:
-        stops: stop tokens as text: the eos token, others that the model's generation config names.
-        specials: all special tokens of the tokenizer, as text.
-        tails: what the template writes after the content of made-up assistant turns.
-        keeps_space: whether the template keeps the white space around a content.
+    The stop tokens are the eos token, those of the model's generation config, and the special tokens that the template
+    writes after the content of made-up turns. The text after a content may consist of several special tokens and white
+    space; the turn ends after the first stop token among the special tokens at its end.
     """
 
     def __init__(
-        self, stops: Sequence[str], specials: Sequence[str], tails: Sequence[str], *, keeps_space: bool
+        self, stop_tokens: Sequence[str], special_tokens: Sequence[str], tails: Sequence[str], *, keeps_space: bool
     ) -> None:
-        special = _any_of([*specials, *stops], _TAG)
+        """Collect the stop tokens of a template.
+
+        Args:
+            stop_tokens: the eos token and the stop tokens of the generation config, as text.
+            special_tokens: all special tokens of the tokenizer, as text.
+            tails: what the template writes after the content of made-up assistant turns.
+            keeps_space: whether the template keeps white space around a content.
+        """
+        special = _any_of([*special_tokens, *stop_tokens], _TAG)
         groups = [found[1] for found in map(re.compile(rf"\s*((?:{special})+)").match, tails) if found]
-        own = [re.findall(special, text)[-1] for text in groups if not any(stop in text for stop in stops)]
-        self._specials = tuple(sorted({*specials, *stops} - {""}, key=len, reverse=True))
-        self._stop = re.compile(_any_of([*stops, *own]) or r"(?!)")
+        own = [re.findall(special, text)[-1] for text in groups if not any(stop in text for stop in stop_tokens)]
+        self._special_tokens = tuple(sorted({*special_tokens, *stop_tokens} - {""}, key=len, reverse=True))
+        self._stop = re.compile(_any_of([*stop_tokens, *own]) or r"(?!)")
         self._stop_follows = re.compile(rf"\s*(?:{self._stop.pattern})")
         self._keeps_space = keeps_space
         self._tails = tuple(dict.fromkeys(tails))
-        self.plain = next(((tail, stop) for tail in tails if (stop := self._stop_in(tail)) is not None), _NONE)
+        with_stop = ((tail, stop) for tail in tails if (stop := self._stop_in(tail)) is not None)
+        self.simple: tuple[str, int] = next(with_stop, _NO_SIMPLE_TURNS)
+        """What simple turns write after their content, and its characters up to the end of the stop token."""
 
     def find(self, text: str, start: int, end: int, message: Message) -> int:
-        """Where in a text the produced part of the turn ends that begins at `start` and was rendered up to `end`.
+        """Return where the produced part of a turn ends: after its stop token.
 
-        That is behind its stop token. A turn without one ends with its content, or, where a stop token follows the
-        turn (an eos behind the last message, the header of the next one for models that stop by it), behind that.
+        A turn without a stop token ends with its content. If a stop token follows the turn directly, the turn ends
+        after that: an eos token after the last message, or, for models that stop at it, the header of the next turn.
 
         Args:
             text: the whole conversation.
-            start: where what the model produces begins.
-            end: where the turn's own text ends.
-            message: its content is looked for at the beginning and, before a plain turn's tail, at the end.
+            start: where the produced part starts.
+            end: where the text of the turn ends.
+            message: its content is searched at the start and, before the tail of a simple turn, at the end.
         """
-        rest = self._end_of_content(text, start, end, text_of(message))
-        tail = text[self._end_of_reasoning(text, start, end, message) if rest is None else rest : end]
+        content_end = self._end_of_content(text, start, end, text_of(message))
+        tail_start = self._end_of_reasoning(text, start, end, message) if content_end is None else content_end
+        tail = text[tail_start:end]
         stop = self._stop_in(tail)
         if stop is not None:
             return end - len(tail) + stop
         following = self._stop_follows.match(text, end)
         if following is not None:
             return following.end()
-        written = end - len(tail) + len(tail.rstrip())
-        return written if rest is not None and self._keeps_space else start + len(text[start:written].rstrip())
+        stripped_end = end - len(tail) + len(tail.rstrip())
+        if content_end is not None and self._keeps_space:
+            return stripped_end
+        return start + len(text[start:stripped_end].rstrip())
 
     def _end_of_content(self, text: str, start: int, end: int, content: str) -> int | None:
-        """Where the content of a turn ends in it, None where it does not stand there as it is."""
-        for written in dict.fromkeys(
-            (content, content.strip(), text_after_reasoning(content))
-        ):  # as it is, trimmed, split
-            if not written:
+        """Return where the content ends in the turn; None if it was not rendered unchanged."""
+        for variant in dict.fromkeys((content, content.strip(), text_after_reasoning(content))):
+            if not variant:
                 continue
-            if text.startswith(written, start, end):
-                return start + len(written)
-            for tail in self._tails:  # something (reasoning) stands before the content
-                rest = end - len(tail)
-                if text.endswith(tail, start, end) and text.endswith(written, start, rest):
-                    return rest
+            if text.startswith(variant, start, end):
+                return start + len(variant)
+            for tail in self._tails:  # something, such as reasoning, stands before the content
+                content_end = end - len(tail)
+                if text.endswith(tail, start, end) and text.endswith(variant, start, content_end):
+                    return content_end
         return None
 
     def _end_of_reasoning(self, text: str, start: int, end: int, message: Message) -> int:
-        """Behind the reasoning of a turn where that holds what looks like a stop token, else the turn's start."""
+        """Return the end of reasoning that contains what looks like a stop token; `start` for other reasoning."""
         for piece in reasoning_texts(message):
-            if self._stop.search(piece) is not None and (place := text.find(piece, start, end)) >= 0:
-                return place + len(piece)
+            if self._stop.search(piece) is not None and (found := text.find(piece, start, end)) >= 0:
+                return found + len(piece)
         return start
 
     def _stop_in(self, tail: str) -> int | None:
-        """How many characters of a tail there are up to the end of the first stop token among the special tokens that
-        it ends with; up to the last of them where no stop is known there; None when it ends with none.
+        """Find the first stop token among the special tokens that a tail ends with.
+
+        Returns:
+            The number of characters up to its end; up to the end of the last special token if none of them is a known
+            stop token; None if the tail ends with no special token.
         """
-        whole = len(tail.rstrip())
-        first = whole
-        while (length := self._special_before(tail, first)) > 0:
+        stripped = len(tail.rstrip())
+        first = stripped
+        while (length := self._length_of_special_token_before(tail, first)) > 0:
             first = len(tail[: first - length].rstrip())
-        if first == whole:
+        if first == stripped:
             return None
         found = self._stop.search(tail, first)
-        return whole if found is None else found.end()
+        return stripped if found is None else found.end()
 
-    def _special_before(self, tail: str, end: int) -> int:
-        """Characters of the special token that ends at a place of a tail, 0 for none."""
-        if tail.endswith(self._specials, 0, end):
-            return max(len(special) for special in self._specials if tail.endswith(special, 0, end))
-        tag = _TAG_AT_END.search(tail, max(0, end - _LONGEST_TAG), end)
+    def _length_of_special_token_before(self, tail: str, end: int) -> int:
+        """Return the length of the longest special token that ends at a position of a tail; 0 if there is none."""
+        if tail.endswith(self._special_tokens, 0, end):
+            return max(len(special) for special in self._special_tokens if tail.endswith(special, 0, end))
+        tag = _TAG_AT_END.search(tail, max(0, end - _MAX_TAG_CHARACTERS), end)
         return 0 if tag is None else end - tag.start()
 
 
 def _any_of(texts: Sequence[str], *patterns: str) -> str:
-    """A pattern for any of some texts, the longest first."""
+    """Return a pattern that matches any of some texts, longer ones first, or any of some patterns."""
     ordered = sorted(set(texts), key=lambda text: (-len(text), text))
     return "|".join([*map(re.escape, (text for text in ordered if text)), *patterns])

@@ -1,31 +1,16 @@
-"""Which characters of a rendered conversation the model has to produce: from the end of the generation prompt to the
-end of the stop token of every assistant turn. Proven for each row, or refused with a reason. See docs/masking.md.
-"""
+"""Finds the characters of a rendered conversation that the model has to produce."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import (
-    Conversation,
-    Message,
-    assistant_indices,
-    content_of,
-    is_assistant,
-)
+from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.prefix_turns import (
-    check_content_in_turn,
-    check_conversation_size,
-    check_no_foreign_text,
-    find_turns_by_prefix,
-)
+from sftkit.tokenization.masking.prefix_turns import find_turns_by_prefix
 from sftkit.tokenization.masking.simple_turns import find_simple_turns
 from sftkit.tokenization.masking.supervision import (
     AssistantTurn,
@@ -36,6 +21,11 @@ from sftkit.tokenization.masking.supervision import (
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
+from sftkit.tokenization.masking.turn_checks import (
+    check_content_in_turn,
+    check_conversation_size,
+    check_no_foreign_text,
+)
 from sftkit.tokenization.masking.turn_end import TurnEnd
 from sftkit.tokenization.masking.turn_start import TurnStart, learn_turn_start, starts_with_reasoning_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
@@ -45,256 +35,267 @@ from sftkit.tokenization.templates.template_analysis import prompt_depends_on_me
 from sftkit.tokenization.templates.template_lexer import unmarked_template
 from sftkit.tokenization.templates.template_marks import MarkedTemplate, mark_template, split_marks
 
-_PROMPTED_CHARACTERS, _CHARACTERS_PER_MESSAGE = 16_000_000, 200  # what a message costs a template, in characters
-
 
 class TurnFinder:
-    """Renders conversations once, with marks, and finds the trained spans of their assistant turns.
+    """Renders conversations and finds the spans that carry a loss.
 
-    Where marks cannot tell (a template that does not loop over the messages), each turn is found by rendering the
-    conversation up to it.
+    The produced part of an assistant turn is the text from the end of the generation prompt to the end of the stop
+    token. Two obvious ways to find it fail. Searching the text for the contents of messages is a guess: templates
+    strip, split and move contents, and several messages may have the same text. Rendering the conversation turn by
+    turn is slow, and wrong for templates that render a turn differently when others follow. Instead:
 
-    Args:
-        renderer: the engine.
-        supervision: which turns carry a loss; every assistant turn when not given.
-        stops: stop tokens as text, besides those that the template shows.
-        specials: special tokens of the tokenizer as text.
+    1. **Mark.** The source of the template is rewritten so that its loop over the messages writes a mark before each
+       message (`template_marks`). One rendering gives the text and the span of each message (`message_spans`). Marks
+       are written between the pieces of the template and removed from the output, so the text is the plain rendering.
+       If the template has `{% generation %}` blocks, these say what is trained, and steps 2 to 4 are skipped.
+    2. **Find the start.** The span of a turn must start with the generation prompt of the template, or with one of its
+       variants (`TurnStart`). They are learned from small made-up conversations, once per template. A turn for which
+       that fails is compared with the prompt that the template writes after the messages before this turn.
+    3. **Find the end.** The produced part ends after the first stop token that follows the content (`TurnEnd`). Its
+       stop tokens are learned in the same way, and read from the files of the model.
+    4. **Check.** The span must not contain the messages after the turn or the text of another message, and no content
+       may be outside of its span. A row that fails a check is refused: a mask is never guessed.
+    5. **Select** the turns that carry a loss (`Supervision`). Turns without a loss need not pass the checks.
+
+    Most conversations take a fast path through steps 2 to 4 (`find_simple_turns`). For templates that cannot be marked,
+    each turn is found from renderings of the conversation up to it (`find_turns_by_prefix`).
+
+    The spans are correct because each starts exactly where the model would start to write, which is compared with the
+    text of the prompt itself, and ends with the token at which it would stop. They are ordered and disjoint.
+    `tests/template_zoo` gives the expected spans of about a hundred templates literally.
     """
 
     def __init__(
         self,
         renderer: Renderer,
         supervision: Supervision | None = None,
-        stops: Sequence[str] = (),
-        specials: Sequence[str] = (),
+        stop_tokens: Sequence[str] = (),
+        special_tokens: Sequence[str] = (),
     ) -> None:
+        """Prepare to find turns; templates are analyzed when they are first used.
+
+        Args:
+            renderer: renders the conversations.
+            supervision: selects what carries a loss; by default all assistant turns.
+            stop_tokens: known stop tokens, as text; those that the template shows are added.
+            special_tokens: special tokens of the tokenizer, as text.
+        """
         self._renderer = renderer
         self._supervision = supervision or Supervision()
-        self._stops, self._specials = stops, specials
+        self._stop_tokens, self._special_tokens = stop_tokens, special_tokens
         self._marked = lru_cache(maxsize=8)(mark_template)
-        self._learnt: dict[tuple[str, str], tuple[TurnStart | None, TurnEnd]] = {}
+        self._turn_edges: dict[tuple[str, str], tuple[TurnStart | None, TurnEnd]] = {}
 
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
-        """The rendered text of a conversation and its trained spans: ordered, disjoint, in characters.
+        """Render a conversation and find its trained spans.
+
+        Returns:
+            The text, and the spans in characters: ordered and disjoint.
 
         Raises:
-            RowError: the template cannot render it, or its spans cannot be proven.
+            RowError: the template cannot render the conversation, or a span cannot be verified.
         """
         messages = conversation.message_list
         if self._supervision.train_on == ALL:
-            return self._everything(conversation, messages)
-        text, turns = self._turns(conversation)
+            return self._find_everything(conversation, messages)
+        text, turns = self._find_turns(conversation)
         return text, self._supervision.spans(text, turns, messages)
 
-    def _turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
-        """The text of a conversation, and what the model produces of it."""
+    def _find_turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
+        """Return the text of a conversation and the produced parts of its assistant turns."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(source)
         if marked is None or not marked.counted_loop:
             check_conversation_size(conversation.message_list)
         if marked is None:
-            return find_turns_by_prefix(self._renderer, conversation, *self._learn(marked, source, conversation))
+            turn_start, turn_end = self._learn_turn_edges(marked, source, conversation)
+            return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
         if marked.has_generation:
-            return self._by_generation(conversation, marked, source)
-        return self._by_marks(conversation, marked, source)
+            return self._find_generation_blocks(conversation, marked)
+        return self._find_marked_turns(conversation, marked, source)
 
-    def _everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[Span]]:
-        """The whole text, without the messages that say they are not trained, and without reasoning where that is
-        masked.
-        """
-        text, left_out = None, []
-        places = sorted(untrained_messages(messages)) if have_train_flags(messages) else ()
-        if places:
-            text, stretches = self._stretches(conversation, places)
-            left_out += [stretches[place] for place in places if place in stretches]
+    def _find_everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+        """Train all text but excluded messages and masked reasoning (`train_on: all`)."""
+        text, untrained = None, []
+        indices = sorted(untrained_messages(messages)) if have_train_flags(messages) else ()
+        if indices:
+            text, spans = self._find_messages(conversation, indices)
+            untrained += [spans[index] for index in indices if index in spans]
         if self._supervision.reasoning_masked and any(map(is_assistant, messages)):
-            text, turns = self._turns(conversation)
-            left_out += [reasoning_span(text, turn, messages) for turn in turns]
+            text, turns = self._find_turns(conversation)
+            untrained += [reasoning_span(text, turn, messages) for turn in turns]
         if text is None:
             text = self._renderer.render(conversation)
-        return text, complement(left_out, len(text))
+        return text, complement(untrained, len(text))
 
-    def _stretches(self, conversation: Conversation, places: Sequence[int]) -> tuple[str, MessageSpans]:
-        """The text of a conversation, and where in it some of its messages are.
+    def _find_messages(self, conversation: Conversation, indices: Sequence[int]) -> tuple[str, MessageSpans]:
+        """Return the text of a conversation and the spans of at least the messages at some indices.
 
         Raises:
-            RowError: the template does not show it.
+            RowError: the template cannot be marked, or the marks are ambiguous.
         """
         source = self._renderer.source(with_tools=conversation.tools is not None)
         marked = self._marked(unmarked_template(source))
         if marked is not None:
             rendered = self._renderer.render_marked(conversation, marked)
-            text, stretches = find_message_spans(rendered, marked, conversation.message_list, places)
-            if stretches is not None:
-                return text, stretches
-        raise RowError("the template does not show which text each message was rendered to; cannot tell them apart")
+            text, spans = find_message_spans(rendered, marked, conversation.message_list, indices)
+            if spans is not None:
+                return text, spans
+        raise RowError("with this chat template, sftkit cannot find the text that each message was rendered to")
 
-    def _by_generation(
-        self, conversation: Conversation, marked: MarkedTemplate, source: str
+    def _find_generation_blocks(
+        self, conversation: Conversation, marked: MarkedTemplate
     ) -> tuple[str, list[AssistantTurn]]:
-        """The template's own `{% generation %}` blocks, each with the message it belongs to where that matters."""
+        """Return what is inside of the template's own `{% generation %}` blocks.
+
+        The message of each block is only determined if the selection of trained turns needs it; else it is 0.
+        """
         text, blocks = split_marks(self._renderer.render_marked(conversation, marked))
-        spans = [(block.start, block.end) for block in blocks if block.end > block.start]
         if not self._supervision.needs_turn_owners and not have_train_flags(conversation.message_list):
-            return text, [AssistantTurn(0, start, end) for start, end in spans]
-        places = assistant_indices(conversation.message_list)
+            return text, [AssistantTurn(0, block.start, block.end) for block in blocks if block.end > block.start]
+        indices = assistant_indices(conversation.message_list)
         try:
-            _, stretches = self._stretches(conversation, places)
+            _, spans = self._find_messages(conversation, indices)
         except RowError:
-            if len(blocks) != len(places):
+            if len(blocks) != len(indices):
                 raise
             return text, [
-                AssistantTurn(place, block.start, block.end) for place, block in zip(places, blocks, strict=True)
+                AssistantTurn(index, block.start, block.end) for index, block in zip(indices, blocks, strict=True)
             ]
-        owners = [
-            AssistantTurn(place, start, end)
-            for start, end in ((block.start, block.end) for block in blocks)
-            for place, (first, last) in stretches.items()
-            if first <= start and end <= last
+        turns = [
+            AssistantTurn(index, block.start, block.end)
+            for block in blocks
+            for index, (start, end) in spans.items()
+            if start <= block.start and block.end <= end
         ]
-        if len(owners) != len(blocks):
-            raise RowError("a {% generation %} block spans several messages; cannot tell them apart")
-        return text, owners
-
-    def _by_marks(
-        self, conversation: Conversation, marked: MarkedTemplate, source: str
-    ) -> tuple[str, list[AssistantTurn]]:
-        """Find each turn by the marks of the template's own loop over the messages."""
-        messages = conversation.message_list
-        opening, closing = self._learn(marked, source, conversation)
-        rendered = self._renderer.render_marked(conversation, marked)
-        if marked.counted_loop and opening is not None and opening.text and not opening.depends:
-            plain = find_simple_turns(rendered, marked.counted_loop, messages, opening, closing)
-            if plain is not None:
-                return plain
-        check_conversation_size(messages)
-        places = assistant_indices(messages)
-        text, stretches = find_message_spans(rendered, marked, messages, places)
-        if stretches is None or opening is None:
-            return find_turns_by_prefix(self._renderer, conversation, opening, closing)
-        turns: list[AssistantTurn] = []
-        for place in places:
-            message = messages[place]
-            if place not in stretches:  # the template wrote nothing for it: so there is nothing to learn
-                check_content_in_turn(text, 0, 0, message)
-                continue
-            start, end = stretches[place]
-            try:
-                if len(stretches) < len(messages) and _may_hold_others(messages, stretches, place):
-                    end = start + self._own_end(conversation, marked, place, text[start:end])
-                produced = self._produced(conversation, marked, opening, place, text, start, end)
-                check_content_in_turn(text, produced, end, message)
-                stop = closing.find(text, produced, end, message)
-                check_no_foreign_text(text[produced:stop], messages, place, stretches)
-            except RowError:
-                if place in self._supervision.trained_turns(messages):
-                    raise
-                continue  # it carries no loss, so nothing need be proven
-            turns.append(AssistantTurn(place, produced, stop))
+        if len(turns) != len(blocks):
+            raise RowError(
+                "a {% generation %} block of the chat template contains several messages; cannot tell which are trained"
+            )
         return text, turns
 
-    def _produced(
+    def _find_marked_turns(
+        self, conversation: Conversation, marked: MarkedTemplate, source: str
+    ) -> tuple[str, list[AssistantTurn]]:
+        """Find turns by the marks that the template's loop over the messages writes."""
+        messages = conversation.message_list
+        turn_start, turn_end = self._learn_turn_edges(marked, source, conversation)
+        rendered = self._renderer.render_marked(conversation, marked)
+        if marked.counted_loop and turn_start is not None and turn_start.text and not turn_start.varies:
+            simple = find_simple_turns(rendered, marked.counted_loop, messages, turn_start, turn_end)
+            if simple is not None:
+                return simple
+        check_conversation_size(messages)
+        indices = assistant_indices(messages)
+        text, spans = find_message_spans(rendered, marked, messages, indices)
+        if spans is None or turn_start is None:
+            return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
+        turns: list[AssistantTurn] = []
+        for index in indices:
+            message = messages[index]
+            if index not in spans:  # the template omits this message
+                check_content_in_turn(text, 0, 0, message)
+                continue
+            start, end = spans[index]
+            try:
+                if len(spans) < len(messages) and _may_contain_later_messages(messages, spans, index):
+                    end = start + self._length_without_later_messages(conversation, marked, index, text[start:end])
+                produced = self._find_produced(conversation, marked, turn_start, index, text, (start, end))
+                check_content_in_turn(text, produced, end, message)
+                stop = turn_end.find(text, produced, end, message)
+                check_no_foreign_text(text[produced:stop], messages, index, spans)
+            except RowError:
+                if index in self._supervision.trained_turns(messages):
+                    raise
+                continue  # the turn carries no loss, so it need not be verified
+            turns.append(AssistantTurn(index, produced, stop))
+        return text, turns
+
+    def _find_produced(
         self,
         conversation: Conversation,
         marked: MarkedTemplate,
-        opening: TurnStart,
-        place: int,
+        turn_start: TurnStart,
+        index: int,
         text: str,
-        start: int,
-        end: int,
+        span: Span,
     ) -> int:
-        """Where the part of a turn at [start, end) begins that the model produces.
+        """Return where the produced part of a turn starts, within the span of its message.
 
-        That is after the opening that turns have, and where they may have several, or a turn has none of them, after
-        the prompt that the template writes at this very place.
+        That is after one of the variants of the turn start. If the turn has none of them, or the prompt depends on the
+        conversation, it is after the prompt that the template writes at this point of this conversation.
 
         Raises:
-            RowError: the turn does not begin with it, or nothing comes before the turn.
+            RowError: the turn starts with neither, or the conversation starts with this turn and the prompt is empty.
         """
-        produced = opening.find_end(text, start, end)
-        if produced is not None and not (place == 0 and produced == start):
-            if place == 0 or not opening.depends or not starts_with_reasoning_tag(text, produced):
+        start, end = span
+        produced = turn_start.find_end(text, start, end)
+        if produced is not None and not (index == 0 and produced == start):
+            if index == 0 or not turn_start.varies or not starts_with_reasoning_tag(text, produced):
                 return produced
-        elif place == 0:
-            raise RowError("the conversation begins with the assistant, and nothing tells where its prompt ends")
-        elif not opening.prompted:
-            raise RowError(f"message {place} does not begin with the header that turns have; cannot prove its mask")
-        for prompt in possible_prompts(self._renderer, marked, conversation.first_messages(place)):
+        elif index == 0:
+            raise RowError(
+                "the conversation starts with an assistant message, and the chat template does not show where its "
+                "prompt ends; cannot verify its mask"
+            )
+        elif not turn_start.is_prompt:
+            raise RowError(f"message {index} does not start with the header of assistant turns; cannot verify its mask")
+        for prompt in possible_prompts(self._renderer, marked, conversation.first_messages(index)):
             if text.startswith(prompt, start, end) and (prompt or produced is None):
                 return start + len(prompt)
         if produced is not None:
             return produced
-        raise RowError(f"message {place} does not begin with its generation prompt; cannot prove its mask")
+        raise RowError(f"message {index} does not start with its generation prompt; cannot verify its mask")
 
-    def _own_end(self, conversation: Conversation, marked: MarkedTemplate, place: int, written: str) -> int:
-        """How much of what was written for a turn is its own, where it may hold the results that follow it: as much as
-        is written for it when nothing follows.
+    def _length_without_later_messages(
+        self, conversation: Conversation, marked: MarkedTemplate, index: int, written: str
+    ) -> int:
+        """Return how many characters of what was written for a turn belong to the turn itself.
+
+        A template may render tool results into the turn that called the tools. The turn's own text is what the template
+        writes for it when no message follows.
 
         Raises:
-            RowError: that is not what the turn begins with.
+            RowError: what was written does not start with that text.
         """
-        alone = conversation.first_messages(place + 1)
-        text, stretches = find_message_spans(
-            self._renderer.render_marked(alone, marked), marked, alone.message_list, [place]
-        )
-        start, end = stretches.get(place, (0, 0)) if stretches is not None else (0, 0)
+        shortened = conversation.first_messages(index + 1)
+        rendered = self._renderer.render_marked(shortened, marked)
+        text, spans = find_message_spans(rendered, marked, shortened.message_list, [index])
+        start, end = spans.get(index, (0, 0)) if spans is not None else (0, 0)
         own = text[start:end]
         if not own or not written.startswith(own):
-            raise RowError(f"message {place} is rendered together with those that follow it; cannot prove its mask")
+            raise RowError(f"message {index} is rendered together with the messages after it; cannot verify its mask")
         return len(own)
 
-    def _learn(
+    def _learn_turn_edges(
         self, marked: MarkedTemplate | None, source: str, conversation: Conversation
     ) -> tuple[TurnStart | None, TurnEnd]:
-        """What opens and closes the assistant turns of a template, with the variables that the conversation has."""
-        key = source, _key_of(conversation.variables)
-        if key not in self._learnt:
-            manners = learn_turn_format(
-                self._renderer, marked or MarkedTemplate(unmarked_template(source)), conversation
+        """Learn how turns start and end under a template with the variables of a conversation; results are cached."""
+        key = source, _cache_key(conversation.variables)
+        if key not in self._turn_edges:
+            any_template = marked or MarkedTemplate(unmarked_template(source))
+            turn_format = learn_turn_format(self._renderer, any_template, conversation)
+            turn_end = TurnEnd(
+                self._stop_tokens,
+                self._special_tokens,
+                turn_format.tails if turn_format is not None else (),
+                keeps_space=turn_format is not None and turn_format.keeps_space,
             )
-            closing = TurnEnd(
-                self._stops,
-                self._specials,
-                manners.tails if manners is not None else (),
-                keeps_space=manners is not None and manners.keeps_space,
-            )
-            depends = prompt_depends_on_messages(source)
-            self._learnt[key] = (learn_turn_start(manners, depends=depends) if manners is not None else None), closing
-        return self._learnt[key]
+            varies = prompt_depends_on_messages(source)
+            turn_start = learn_turn_start(turn_format, varies=varies) if turn_format is not None else None
+            self._turn_edges[key] = turn_start, turn_end
+        return self._turn_edges[key]
 
 
-def inference_prompts(renderer: Renderer, conversation: Conversation, places: Sequence[int]) -> tuple[str, list[str]]:
-    """The text of a conversation, and what the model would have been given for the turns at some places; of a long
-    conversation for a few of them. What the template refuses to render is left out, as is a turn that nothing comes
-    before; and where no generation prompt is written, the text up to the turn, when it is the conversation's own: it
-    may end in the middle of a token.
-
-    Raises:
-        RowError: the template cannot render the conversation as a whole.
-    """
-    text = renderer.render(conversation)
-    prompts = []
-    after_others = [place for place in places if place]
-    cost = len(text) + _CHARACTERS_PER_MESSAGE * len(conversation.message_list)
-    step = math.ceil(len(after_others) * cost / _PROMPTED_CHARACTERS)
-    for place in after_others[:: -max(step, 1)]:
-        earlier = conversation.first_messages(place)
-        with suppress(RowError):
-            prompt = renderer.render(earlier, add_generation_prompt=True)
-            if not text.startswith(prompt) or prompt != renderer.render(earlier):
-                prompts.append(prompt)
-    return text, prompts
-
-
-def _key_of(variables: Mapping[str, Any]) -> str:
+def _cache_key(variables: Mapping[str, Any]) -> str:
     return json.dumps(variables, sort_keys=True, default=str) if variables else ""
 
 
-def _may_hold_others(messages: Sequence[Message], stretches: MessageSpans, place: int) -> bool:
-    """Whether a message that follows a turn, up to the next turn, was not written by itself."""
-    for following in range(place + 1, len(messages)):
+def _may_contain_later_messages(messages: Sequence[Message], spans: MessageSpans, index: int) -> bool:
+    """Return whether a message between a turn and the next turn has content but no span of its own."""
+    for following in range(index + 1, len(messages)):
         if is_assistant(messages[following]):
             return False
-        if following not in stretches and content_of(messages[following]):
+        if following not in spans and content_of(messages[following]):
             return True
     return False

@@ -1,0 +1,99 @@
+"""Checks that refuse a row when the text found for an assistant turn may not be the turn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sftkit.core.row_log import RowError
+from sftkit.tokenization.conversations import (
+    Message,
+    assistant_indices,
+    content_of,
+    text_after_reasoning,
+    text_of,
+)
+from sftkit.tokenization.probing.message_spans import MessageSpans
+
+_MIN_TEXT, _MIN_UNRENDERED_TEXT = 12, 4
+"""Characters of the shortest text that is unlikely to occur in another turn by chance. For a message without a span of
+its own, a shorter one is suspicious enough."""
+_TAG = re.compile(r"<[^<>]*>")  # templates write tags themselves
+
+_MANY_MESSAGES = 500
+_MAX_COMPARISONS = 20_000_000
+"""What one conversation may cost, in comparisons of a turn with a message, or with a thousand characters: about a
+minute."""
+
+
+def check_conversation_size(messages: Sequence[Message]) -> None:
+    """Refuse a conversation that takes too long if each turn must be compared with all messages.
+
+    Raises:
+        RowError: it takes too long.
+    """
+    if len(messages) < _MANY_MESSAGES:
+        return
+    turns = len(assistant_indices(messages))
+    thousands = sum(len(text_of(message)) for message in messages) // 1000
+    if turns * (len(messages) + thousands) > _MAX_COMPARISONS:
+        raise RowError(
+            f"a conversation of {len(messages):,} messages is too long for this chat template, with which each turn "
+            "must be compared with all messages; split it"
+        )
+
+
+def check_content_in_turn(text: str, start: int, end: int, message: Message) -> None:
+    """Refuse a row if a content is rendered outside of its turn at [start, end), and not inside.
+
+    Then the template moved the content, or the turn was not found correctly. A content that occurs nowhere was
+    reformatted or omitted by the template, which is fine.
+
+    Raises:
+        RowError: the content is outside of its turn.
+    """
+    for piece in _content_pieces(message):
+        if text.find(piece, start, end) < 0 and piece in text[end:] + text[:start]:
+            raise RowError(
+                "the content of an assistant message is rendered outside of its turn; cannot verify its mask"
+            )
+
+
+def check_no_foreign_text(produced: str, messages: Sequence[Message], index: int, spans: MessageSpans) -> None:
+    """Refuse a row if the produced part of a turn contains the text of another message.
+
+    This happens when a template renders a message, such as a system message, as a part of the turn. Text that the
+    turn's own message contains as well (a quoted question) is accepted.
+
+    Args:
+        produced: what the model is trained to produce.
+        messages: all messages.
+        index: index of the turn's own message.
+        spans: the messages that have a span of their own.
+
+    Raises:
+        RowError: the text of another message is in it.
+    """
+    own = str(messages[index])
+    for other, message in enumerate(messages):
+        said = text_of(message).strip()
+        min_length = _MIN_TEXT if other in spans else _MIN_UNRENDERED_TEXT
+        if other == index or len(_TAG.sub("", said)) < min_length or said not in produced:
+            continue
+        if said not in own and repr(said)[1:-1] not in own:
+            raise RowError(
+                f"message {index} is rendered with the text of message {other} in it; cannot verify its mask"
+            )
+
+
+def _content_pieces(message: Message) -> Iterator[str]:
+    """The texts of a content that must occur in its turn, each without the reasoning at its start."""
+    content: Any = content_of(message)
+    parts = content if isinstance(content, list) else [content]
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else part
+        if isinstance(text, str):
+            answer = text_after_reasoning(text)
+            if answer:
+                yield answer
