@@ -264,7 +264,7 @@ def test_a_tokenizer_without_eos_is_an_error_where_eos_is_asked_for(
     tokenizer.save_pretrained(tmp_path)
     tools = ChatTokenizer(ChatTokenizerSpec(TokenizerSpec(str(tmp_path)), "assistant", WATCHED))
     [link] = build_handlers(dataset("unused", data_handlers=[handler]), 0)
-    with pytest.raises(TokenizerError, match="has no eos token, and one is asked for"):
+    with pytest.raises(TokenizerError, match="has no eos token, which texts must end with"):
         link.bind(tools)
 
 

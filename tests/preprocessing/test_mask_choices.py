@@ -273,8 +273,8 @@ def test_rows_with_special_tokens_in_content_are_dropped_or_quarantined(tmp_path
     manifest, trained = make(source, special_tokens_in_content="error", max_bad_rows=2)
     assert (trained, manifest.quarantined) == (WITHOUT, 2)
     assert quarantined(tmp_path / "out") == [
-        "message 0 holds the special token '<|im_end|>' (special_tokens_in_content=error)",
-        "message 1 holds the special token '</s>' (special_tokens_in_content=error)",
+        "message 0 contains the special token '<|im_end|>', which special_tokens_in_content=error refuses",
+        "message 1 contains the special token '</s>', which special_tokens_in_content=error refuses",
     ]
 
 
@@ -329,7 +329,7 @@ def test_a_flag_that_a_text_cannot_hold_is_quarantined(tmp_path: Path, make: Mak
     manifest, trained = make(source, data=as_text(source), max_bad_rows=3, **RESPONSES)
     assert trained == [["hello</s>", "see you</s>"]] * 2
     assert manifest.quarantined == 3
-    assert all("which rows of text cannot hold" in reason for reason in quarantined(tmp_path / "out"))
+    assert all("which text cannot express" in reason for reason in quarantined(tmp_path / "out"))
 
 
 # --- Length -------------------------------------------------------------------------------------------

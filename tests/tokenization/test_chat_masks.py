@@ -182,7 +182,7 @@ def test_train_on_chooses_among_the_spans(chat_tokenizer: MakeChatTokenizer) -> 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"messages": [user("a")]}, r"no assistant turn in this conversation \(roles: user\)"),
+        ({"messages": [user("a")]}, r"the conversation has no assistant message \(roles: user\)"),
         ({"messages": []}, "column 'messages' must hold a list of messages, not an empty list"),
         ({"messages": None}, "column 'messages' must hold a list of messages, not null"),
         ({"messages": "hi"}, "column 'messages' must hold a list of messages, not str"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.tokenization.content_screening import SpecialTokenMatcher
+from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from support import ALL_TOKENIZERS
 
 CHATML = SpecialTokenMatcher(["<|im_start|>", "<|im_end|>", "<s>", "§"])

@@ -358,9 +358,9 @@ def test_a_column_of_variables_goes_over_those_of_the_config(
         ("nonsense", "column 'chat_template_kwargs' holds text that is not JSON"),
         ([1], "column 'chat_template_kwargs' must hold an object, not list"),
         ("[1]", "column 'chat_template_kwargs' must hold an object, not list"),
-        ({"tokenize": True}, "column 'chat_template_kwargs' may not hold 'tokenize'"),
-        ('{"messages": []}', "column 'chat_template_kwargs' may not hold 'messages'"),
-        ({"add_generation_prompt": True}, "column 'chat_template_kwargs' may not hold 'add_generation_prompt'"),
+        ({"tokenize": True}, "column 'chat_template_kwargs' must not hold 'tokenize'"),
+        ('{"messages": []}', "column 'chat_template_kwargs' must not hold 'messages'"),
+        ({"add_generation_prompt": True}, "column 'chat_template_kwargs' must not hold 'add_generation_prompt'"),
     ],
 )
 def test_variables_that_cannot_be_given_are_refused(
@@ -430,7 +430,7 @@ def test_special_tokens_in_content_follow_the_policy(chat_tokenizer: MakeChatTok
     assert kept.screen(row, "messages") == (row, True)
     with pytest.raises(RowDroppedError, match="a special token in its content"):
         dropped.screen(row, "messages")
-    with pytest.raises(RowError, match=r"(message \d|the row) holds the special token '<\|im_\w+\|>'"):
+    with pytest.raises(RowError, match=r"(message \d|the row) contains the special token '<\|im_\w+\|>'"):
         refused.screen(row, "messages")
 
     safe, holds = escaped.screen(row, "messages")
@@ -531,7 +531,7 @@ def test_what_cannot_be_asked_at_inference_is_no_difference(chat_tokenizer: Make
 def test_a_text_cannot_hold_a_flag(chat_tokenizer: MakeChatTokenizer) -> None:
     box = chat_tokenizer(templates.CHATML)
     assert box.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello") == 1
-    with pytest.raises(RowError, match="a message says that it is not trained, which rows of text cannot hold"):
+    with pytest.raises(RowError, match="a message excludes itself from the loss, which text cannot express"):
         box.render({"messages": talk({"train": False}, {})}, "messages")
 
 

@@ -1,4 +1,4 @@
-"""Conversations as chat templates are given them, and how they are found in a row."""
+"""Conversations as chat templates get them, and how they are read from rows."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Message = Mapping[str, Any]
 ASSISTANT_ROLES = frozenset(
     {"assistant", "assistant_tool_call", "model", "gpt", "bot", "chatbot", "chatgpt", "ai", "function_call"}
 )
+"""Names of the assistant role, in lower case."""
 
-_REASONING_ENDS = re.compile(r"</think>|</reasoning>|</thought>|</seed:think>|\[/THINK\]")
 USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+_REASONING_END = re.compile(r"</think>|</reasoning>|</thought>|</seed:think>|\[/THINK\]")
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a chat template is given.
-
-    messages: a list of messages, or the whole row for templates that take one. variables: what else the template may
-    ask for (`chat_template_kwargs`).
-    """
+    """The input of a chat template."""
 
     messages: Sequence[Message] | Mapping[str, Any]
+    """The messages; for templates that take a whole row as `messages`, the row."""
     tools: list[Any] | None = None
     documents: list[Any] | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
+    """Extra variables for the template (`chat_template_kwargs`)."""
 
     @cached_property
     def column(self) -> str | None:
-        """Where in a whole row the messages stand, None for a list of them.
+        """The column of the messages in a whole row; None if `messages` is not a row.
 
         Raises:
             RowError: the row has no list of messages, or several.
@@ -47,43 +47,52 @@ class Conversation:
             return None
         found = [name for name, value in self.messages.items() if _are_messages(value)]
         if len(found) != 1:
-            what = f"{' and '.join(map(repr, found))} hold" if found else "no column holds"
-            raise RowError(f"{what} a list of messages; cannot prove a mask of this row")
+            what = f"the columns {' and '.join(map(repr, found))} contain" if found else "no column contains"
+            raise RowError(f"{what} a list of messages; to verify a mask, exactly one column must")
         return found[0]
 
     @property
     def message_list(self) -> Sequence[Message]:
-        """The messages themselves; `RowError` as `column`."""
+        """The messages, also those in a whole row.
+
+        Raises:
+            RowError: as `column`.
+        """
         if not isinstance(self.messages, Mapping):
             return self.messages
         assert self.column is not None
-        turns: Sequence[Message] = self.messages[self.column]
-        return turns
+        messages: Sequence[Message] = self.messages[self.column]
+        return messages
 
-    def with_message_list(self, turns: Sequence[Message]) -> Conversation:
-        """The same conversation with other messages."""
+    def with_message_list(self, messages: Sequence[Message]) -> Conversation:
+        """Return the conversation with other messages."""
         if not isinstance(self.messages, Mapping):
-            return replace(self, messages=turns)
+            return replace(self, messages=messages)
         assert self.column is not None
-        return replace(self, messages={**self.messages, self.column: list(turns)})
+        return replace(self, messages={**self.messages, self.column: list(messages)})
 
     def first_messages(self, count: int) -> Conversation:
-        """The conversation as it stood when it had `count` messages."""
+        """Return the conversation cut after `count` messages."""
         return self.with_message_list(self.message_list[:count])
 
 
 def role_of(message: Message) -> object:
-    """A message's role, whatever the key is called."""
+    """Return the role of a message, from `role` or `from`."""
     return message["role"] if "role" in message else message.get("from")
 
 
 def content_of(message: Message) -> Any:
-    """A message's content, whatever the key is called."""
+    """Return the content of a message, from `content` or `value`."""
     return message["content"] if "content" in message else message.get("value")
 
 
 def reasoning_texts(message: Message) -> list[str]:
-    """The texts of a message's reasoning, in fields or parts of its own, as templates may trim them."""
+    """Return the texts in the reasoning fields and parts of a message, stripped, because templates may strip them.
+
+    Example:
+        >>> reasoning_texts({"role": "assistant", "content": "yes", "reasoning_content": "hm "})
+        ['hm']
+    """
     texts = [message.get(key) for key in REASONING_FIELDS]
     content = content_of(message)
     if isinstance(content, list):
@@ -93,7 +102,7 @@ def reasoning_texts(message: Message) -> list[str]:
 
 
 def text_of(message: Message) -> str:
-    """A message's content as one text, of parts those that are text; "" for none."""
+    """Return the content of a message as one text, without parts that are not text."""
     content = content_of(message)
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
@@ -101,63 +110,71 @@ def text_of(message: Message) -> str:
 
 
 def text_after_reasoning(text: str) -> str:
-    """What of a content follows the reasoning in it, trimmed: templates may take the reasoning out."""
-    return _REASONING_ENDS.split(text)[-1].strip()
+    """Return what follows the reasoning in a content, stripped, because templates may remove the reasoning.
+
+    Example:
+        >>> text_after_reasoning("<think>hm</think> yes")
+        'yes'
+    """
+    return _REASONING_END.split(text)[-1].strip()
 
 
 def is_assistant(message: Message) -> bool:
-    """Whether a message is the assistant's, by any name that this role goes by."""
+    """Return whether a message is of the assistant, under any name of this role."""
     role = role_of(message)
     return isinstance(role, str) and role.lower() in ASSISTANT_ROLES
 
 
 def assistant_indices(messages: Sequence[Message]) -> list[int]:
-    """Places of the assistant's messages.
+    """Return the indices of the assistant messages.
 
     Raises:
-        RowError: there is none.
+        RowError: there are none.
     """
     try:
         usual = USUAL_ROLES.issuperset([message.get("role") for message in messages])
-    except TypeError:  # a role that is no text, and cannot be one of these
+    except TypeError:  # a role that cannot be hashed
         usual = False
-    if usual:
-        turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    if usual:  # most conversations; this is faster
+        indices = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     else:
-        turns = [place for place, message in enumerate(messages) if is_assistant(message)]
-    if not turns:
+        indices = [index for index, message in enumerate(messages) if is_assistant(message)]
+    if not indices:
         names = ", ".join(dict.fromkeys(str(role_of(message)) for message in messages))
-        raise RowError(f"no assistant turn in this conversation (roles: {names})")
-    return turns
+        raise RowError(f"the conversation has no assistant message (roles: {names})")
+    return indices
 
 
 def read_conversation(
     row: Mapping[str, Any], column: str | None, variables: Mapping[str, Any] | None = None
 ) -> Conversation:
-    """The conversation of a row: one column, or the whole row when `column` is None.
+    """Read the conversation of a row.
 
-    variables: `chat_template_kwargs` of the run; those of a column of this name go over them.
+    Args:
+        row: the row; its columns `tools`, `documents` and `chat_template_kwargs` are used, too.
+        column: the column of the messages; None passes the whole row as `messages`.
+        variables: `chat_template_kwargs` of the run. Those of the row take precedence.
 
     Raises:
-        RowError: the column is missing or is no list of messages; `tools` or `documents` are not lists;
-            `chat_template_kwargs` is no object.
+        RowError: the column is missing or not a list of messages, `tools` or `documents` is not a list, or
+            `chat_template_kwargs` is not an object.
     """
-    tools, documents = _listed(row, "tools"), _listed(row, "documents")
-    given = variables or {}
+    tools, documents = _read_list(row, "tools"), _read_list(row, "documents")
+    all_variables = variables or {}
     if row.get("chat_template_kwargs"):
-        given = {**given, **_variables(row["chat_template_kwargs"])}
+        all_variables = {**all_variables, **_read_variables(row["chat_template_kwargs"])}
     if column is None:
-        return Conversation(row, tools, documents, given)
+        return Conversation(row, tools, documents, all_variables)
     if column not in row:
         raise RowError(f"column {column!r} not found; columns here: {', '.join(row)}")
     messages = row[column]
     if not isinstance(messages, list) or not messages:
-        raise RowError(f"column {column!r} must hold a list of messages, not {_kind(messages)}")
-    if set(map(type, messages)) != {dict}:  # no loop in Python where all is well
+        raise RowError(f"column {column!r} must hold a list of messages, not {_type_name(messages)}")
+    if set(map(type, messages)) != {dict}:  # faster than a loop over all messages
         for index, message in enumerate(messages):
             if not isinstance(message, dict):
-                raise RowError(f"message {index} of column {column!r} must be an object, not {_kind(message)}")
-    return Conversation(messages, tools, documents, given)
+                raise RowError(f"message {index} of column {column!r} must be an object, not {_type_name(message)}")
+    return Conversation(messages, tools, documents, all_variables)
 
 
 def _are_messages(value: object) -> bool:
@@ -168,42 +185,44 @@ def _are_messages(value: object) -> bool:
     )
 
 
-def _variables(value: Any) -> dict[str, Any]:
-    """A `chat_template_kwargs` column: an object, or one as JSON text; nulls, which columns of other rows leave, say
-    nothing."""
+def _read_variables(value: Any) -> dict[str, Any]:
+    """Read a `chat_template_kwargs` column, an object or JSON text of one.
+
+    Nulls are ignored: columnar formats fill in the keys of other rows with null.
+    """
     if isinstance(value, str):
-        value = _parsed(value, "chat_template_kwargs")
+        value = _parse_json(value, "chat_template_kwargs")
     if not isinstance(value, dict):
-        raise RowError(f"column 'chat_template_kwargs' must hold an object, not {_kind(value)}")
-    given = {str(name): item for name, item in value.items() if item is not None}
-    for name in given:
+        raise RowError(f"column 'chat_template_kwargs' must hold an object, not {_type_name(value)}")
+    variables = {str(name): item for name, item in value.items() if item is not None}
+    for name in variables:
         if name in RESERVED_VARIABLES:
-            raise RowError(f"column 'chat_template_kwargs' may not hold {name!r}")
-    return given
+            raise RowError(f"column 'chat_template_kwargs' must not hold {name!r}, which apply_chat_template reserves")
+    return variables
 
 
-def _listed(row: Mapping[str, Any], column: str) -> list[Any] | None:
-    """A column that holds a list, also as JSON text, whole or item by item; None and "" mean that there is none."""
+def _read_list(row: Mapping[str, Any], column: str) -> list[Any] | None:
+    """Read a column that contains a list; the list or its items may be JSON text. None and "" mean no list."""
     value = row.get(column)
     if isinstance(value, str) and value.strip():
-        value = _parsed(value, column)
+        value = _parse_json(value, column)
     if not value:
         return None
     if not isinstance(value, list):
-        raise RowError(f"column {column!r} must hold a list, not {_kind(value)}")
+        raise RowError(f"column {column!r} must hold a list, not {_type_name(value)}")
     if any(isinstance(item, str) and item.lstrip().startswith("{") for item in value):
-        return [_parsed(item, column) if isinstance(item, str) else item for item in value]
+        return [_parse_json(item, column) if isinstance(item, str) else item for item in value]
     return value
 
 
-def _parsed(text: str, column: str) -> Any:
+def _parse_json(text: str, column: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise RowError(f"column {column!r} holds text that is not JSON: {error.msg}") from None
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     if value is None:
         return "null"
     return "an empty list" if value == [] else type(value).__name__

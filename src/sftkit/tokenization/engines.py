@@ -1,23 +1,22 @@
-"""Fast engines beside the reference: what they do, and which of them a run may use."""
+"""What fast engines do, and which of them a run may use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 ENCODER, RENDERER = "encoder", "renderer"
+"""The two tasks that have a reference engine and a fast engine."""
 
 
 class UnsupportedByEngineError(Exception):
-    """A fast engine cannot take a tokenizer or a template, or is not known to do the same; the message says why."""
+    """A fast engine does not support a tokenizer or template, or is not known to give the same result."""
 
 
 @dataclass(frozen=True)
 class EnginePolicy:
-    """Which engines may be used, and how closely they are watched.
-
-    reference: what only the reference may do, of ENCODER and RENDERER. verify: fraction of rows that a fast engine
-    makes and the reference makes again.
-    """
+    """Which engines a run may use, and how many rows are verified."""
 
     reference_only: frozenset[str]
+    """The tasks, ENCODER or RENDERER, for which only the reference engine may be used."""
     verify_fraction: float
+    """Fraction of the rows of a fast engine that the reference engine processes again to compare the results."""

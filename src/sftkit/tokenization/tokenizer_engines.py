@@ -1,0 +1,137 @@
+"""Loads a tokenizer and selects the engines that encode and render with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from sftkit.errors import ConfigError
+from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder
+from sftkit.tokenization.encoding.fast_encoder import FastEncoder
+from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
+from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEncoder
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, UnsupportedByEngineError
+from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
+from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, backend_json, load_tokenizer
+from sftkit.tokenization.verification import VerificationSampler, VerifiedEncoder, VerifiedFunction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class TokenizerEngines:
+    """The engines for one tokenizer: a reference and, where it is supported, a fast engine that is verified.
+
+    The tokenizer and each engine are loaded when they are first used.
+    """
+
+    def __init__(self, spec: TokenizerSpec | None, policy: EnginePolicy) -> None:
+        self._spec = spec
+        self._reference_only = policy.reference_only
+        self._samplers = {task: VerificationSampler(policy.verify_fraction) for task in (ENCODER, RENDERER)}
+        self._is_renderer_used = False
+
+    def load(self) -> None:
+        """Load the tokenizer and the fast engines."""
+        _ = self.tokenizer, self._fast_encoder, self._fast_renderer
+
+    def start_unit(self) -> None:
+        """Verify the first rows of the next work unit."""
+        for sampler in self._samplers.values():
+            sampler.start_unit()
+
+    @property
+    def used(self) -> dict[str, str]:
+        """The names of the engines used so far, by task (ENCODER, RENDERER)."""
+        used = {}
+        if "encoder" in self.__dict__:
+            used[ENCODER] = self.encoder.name
+        if self._is_renderer_used:
+            used[RENDERER] = (self._fast_renderer or self.reference_renderer).name
+        return used
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer.
+
+        Raises:
+            ConfigError: the config names no tokenizer.
+            TokenizerError: it cannot be loaded.
+        """
+        if self._spec is None:
+            raise ConfigError("a tokenizer is required: give model_name_or_path or tokenizer_name_or_path")
+        return load_tokenizer(self._spec)
+
+    @cached_property
+    def backend_json(self) -> str | None:
+        """The `tokenizers` backend as JSON text; None for a tokenizer written in Python."""
+        return backend_json(self.tokenizer)
+
+    @cached_property
+    def reference_encoder(self) -> ReferenceEncoder | ChunkedEncoder:
+        """The reference for encoding; it encodes long texts in chunks if the tokenizer allows that."""
+        whole = ReferenceEncoder(self.tokenizer)
+        try:
+            return ChunkedEncoder(self.tokenizer, whole)
+        except UnsupportedByEngineError as reason:
+            _log.info("long texts are encoded whole with this tokenizer: %s", reason)
+        return whole
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder to use: the fast one, verified, if there is one, else the reference."""
+        if self._fast_encoder is None:
+            return self.reference_encoder
+        return VerifiedEncoder(self._fast_encoder, self.reference_encoder, self._samplers[ENCODER])
+
+    @cached_property
+    def reference_renderer(self) -> ReferenceRenderer:
+        """The reference for rendering."""
+        return ReferenceRenderer(self.tokenizer)
+
+    def verified(self, make_function: Callable[[Renderer], Callable[[Conversation], T]]) -> Callable[[Conversation], T]:
+        """Return the function that `make_function` makes of the renderer to use.
+
+        If that is the fast one, the results of the function are verified.
+        """
+        self._is_renderer_used = True
+        reference = make_function(self.reference_renderer)
+        if self._fast_renderer is None:
+            return reference
+        return VerifiedFunction(make_function(self._fast_renderer), reference, self._samplers[RENDERER])
+
+    @cached_property
+    def _fast_encoder(self) -> FastEncoder | None:
+        if ENCODER in self._reference_only or self.backend_json is None:
+            return None
+        try:
+            engine = self._id_engine()
+            fast = FastEncoder(self.tokenizer, engine, self.reference_encoder)
+        except UnsupportedByEngineError as reason:
+            _log.info("only the reference encodes with this tokenizer: %s", reason)
+            return None
+        return fast if isinstance(engine, GigatokenEngine) or fast.locates_spans_by_count else None
+
+    def _id_engine(self) -> IdEngine:
+        try:
+            return GigatokenEngine(self.tokenizer, self.backend_json)
+        except UnsupportedByEngineError as reason:
+            _log.info("gigatoken cannot be used with this tokenizer: %s", reason)
+        return TokenizersEngine(self.tokenizer, self.reference_encoder)
+
+    @cached_property
+    def _fast_renderer(self) -> MinijinjaRenderer | None:
+        if RENDERER not in self._reference_only:
+            try:
+                return MinijinjaRenderer(self.tokenizer, self.reference_renderer)
+            except UnsupportedByEngineError as reason:
+                _log.info("minijinja cannot be used with this chat template: %s", reason)
+        return None
