@@ -175,7 +175,7 @@ MISTAKES = [
     of_config(
         "template's path", 1, "template_path.yaml", "dataprocessor.chat_template_path: nowhere.jinja: No such file"
     ),
-    of_config("base64", 1, "base64.yaml", "dataprocessor.chat_template_base64 is not the base64 of UTF-8 text"),
+    of_config("base64", 1, "base64.yaml", "dataprocessor.chat_template_base64 must be base64-encoded UTF-8 text"),
     of_config("seed", 1, "seed.yaml", "dataprocessor.seed must be 0 or more, not -1"),
     # --- functions of the user's own, and templates
     of_config("module", 1, "module.yaml", "handler 'no_such_module:f': cannot import no_such_module"),

@@ -574,7 +574,7 @@ def test_a_manifest_cannot_lead_out_of_its_directory(folder: Path) -> None:
     [
         ("a\nb\nc", "a\nB\nc", ["line 2:", " a", "-b", "+B", " c"]),
         ("a\nb", "a\nb\nc", ["line 3:", " b", "+c"]),
-        ("a\n", "a", ["the same lines; they end differently"]),
+        ("a\n", "a", ["the same lines with different line ends"]),
         (
             "x" * 500 + "a" + "y" * 200,
             "x" * 500 + "b" + "y" * 200,

@@ -37,10 +37,10 @@ from hard_texts import (
 )
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.core.rows import Mask, Ragged
-from sftkit.tokenization.encoding import gigatoken_support
+from sftkit.tokenization.encoding import split_patterns
 from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
+from sftkit.tokenization.encoding.character_classes import COMPOSABLE, PLAIN, UNSAFE, classify_characters
 from sftkit.tokenization.encoding.fast_encoder import FastEncoder
-from sftkit.tokenization.encoding.gigatoken_support import COMPOSABLE, PLAIN, UNSAFE, classify_characters
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import CharacterCounts, Span, tokens_in_spans_by_count
@@ -130,8 +130,8 @@ def test_texts_that_are_composed_have_the_ids_and_masks_of_the_reference(composi
     assert_same_masks(*composing, corpus(), some_spans())
 
 
-[QWEN] = [pattern for pattern in gigatoken_support._SPLITS if r"]?\p{L}+|\p{N}| " in pattern]
-SPLITS, NORMALIZES = "splits text in an unusual way", "normalizes text in an unusual way"
+[QWEN] = [pattern for pattern in split_patterns.KNOWN_PATTERNS if r"]?\p{L}+|\p{N}| " in pattern]
+SPLITS, NORMALIZES = "splits text in an unknown way", "normalizes text in an unknown way"
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ SPLITS, NORMALIZES = "splits text in an unusual way", "normalizes text in an unu
     [
         (("model.end_of_word_suffix", "</w>"), "has end_of_word_suffix"),
         (("model.continuing_subword_prefix", "##"), "has continuing_subword_prefix"),
-        (("model.type", "WordPiece"), "is no BPE but WordPiece"),
-        (("model.type", "WordLevel"), "is no BPE but WordLevel"),
-        (("added_tokens.3.single_word", True), "looks at what stands beside '<|im_start|>'"),
-        (("added_tokens.3.normalized", True), "looks for tokens in normalized text"),
+        (("model.type", "WordPiece"), "is WordPiece, not BPE"),
+        (("model.type", "WordLevel"), "is WordLevel, not BPE"),
+        (("added_tokens.3.single_word", True), "depends on the text next to the added token '<|im_start|>'"),
+        (("added_tokens.3.normalized", True), "finds added tokens in normalized text"),
         (("normalizer", {"type": "Lowercase"}), NORMALIZES),
         (("normalizer", {"type": "NFKC"}), NORMALIZES),
         (("normalizer", {"type": "NFD"}), NORMALIZES),
@@ -205,9 +205,9 @@ def test_what_a_form_adds_does_not_stand_for_what_a_token_swallows(state_of: Any
     ("splits", "normalizer"),
     [
         ([], None),
-        *(([split(pattern)], None) for pattern in sorted(gigatoken_support._SPLITS)),
+        *(([split(pattern)], None) for pattern in sorted(split_patterns.KNOWN_PATTERNS)),
         ([split(QWEN, "Removed", True)], normalizers.NFC()),
-        ([*map(split, gigatoken_support._DEEPSEEK)], None),
+        ([*map(split, split_patterns.DEEPSEEK_PATTERNS)], None),
     ],
 )
 def test_texts_are_split_in_the_same_places(all_pairs: Any, state_of: Any, splits: list[Any], normalizer: Any) -> None:

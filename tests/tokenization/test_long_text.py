@@ -31,7 +31,7 @@ from hard_texts import (
 from sftkit.core.row_log import RowError
 from sftkit.tokenization import chat_tokenizer
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.encoding import chunked_encoder, gigatoken_support
+from sftkit.tokenization.encoding import chunked_encoder, split_patterns
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder, TextChunker
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.engines import EnginePolicy, UnsupportedByEngineError
@@ -81,8 +81,8 @@ def piecewise(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], tuple[ChunkedE
     [
         ([WORDS], None),
         ([DIGITS, WORDS], None),
-        *(([split(pattern), BYTES], None) for pattern in sorted(gigatoken_support._SPLITS)),
-        ([*map(split, gigatoken_support._DEEPSEEK), BYTES], normalizers.NFC()),
+        *(([split(pattern), BYTES], None) for pattern in sorted(split_patterns.KNOWN_PATTERNS)),
+        ([*map(split, split_patterns.DEEPSEEK_PATTERNS), BYTES], normalizers.NFC()),
     ],
 )
 def test_no_tokenizer_can_tell_where_a_text_was_cut(

@@ -1,4 +1,4 @@
-"""The tokens by which a model stops, as its files name them."""
+"""The special tokens of a tokenizer, and the stop tokens that the files of its model name."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _GENERATION_CONFIG = "generation_config.json"
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[str, ...]:
-    """Texts of the eos token and of those that `generation_config.json` beside the tokenizer lists, the eos first.
+    """Return the tokens at which a model stops, as text: the eos token, then the others.
 
-    Models may stop by tokens that are not the tokenizer's eos: the end of a turn (Llama 3), the header of the next
-    one (GLM).
+    The others are the `eos_token_id`s in the `generation_config.json` next to the tokenizer. Models may stop at tokens
+    other than the eos token of their tokenizer: at the end of a turn (Llama 3) or the header of the next one (GLM).
 
     Args:
-        tokenizer: knows its eos token, and the ids.
-        name: directory or Hub id the tokenizer was loaded from.
+        tokenizer: the tokenizer of the model.
+        name: directory or Hub id that the tokenizer was loaded from.
     """
     found = [tokenizer.eos_token] if isinstance(tokenizer.eos_token, str) else []
-    for value in _eos_ids(name):
-        token = tokenizer.convert_ids_to_tokens(value) if 0 <= value < len(tokenizer) else None
+    for token_id in _eos_ids(name):
+        token = tokenizer.convert_ids_to_tokens(token_id) if 0 <= token_id < len(tokenizer) else None
         if isinstance(token, str):
             found.append(token)
     return tuple(dict.fromkeys(found))
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Texts of all special tokens: those with a part to play, and those added as special."""
+    """Return all special tokens as text: those with a role, such as eos, and those added as special."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     return tuple(dict.fromkeys([*added, *tokenizer.all_special_tokens]))
 
@@ -45,7 +45,7 @@ def _eos_ids(name: str) -> list[int]:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
     except (OSError, ValueError, AttributeError):
-        return []  # the tokenizer's own eos is known anyway
+        return []  # the eos token of the tokenizer is used in any case
     listed = values if isinstance(values, list) else [values]
     return [value for value in listed if type(value) is int]
 
@@ -64,6 +64,6 @@ def _generation_config(name: str) -> Path | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-    except OSError:  # no such repository: the tokenizer came from elsewhere
+    except OSError:  # no such repository: the tokenizer has another origin
         return None
     return Path(found) if found else None

@@ -1,4 +1,4 @@
-"""What sets two chat templates, or two tokenizers, apart: the first of it, in a few lines."""
+"""Shows the first differences between two chat templates or two tokenizers in a few lines."""
 
 from __future__ import annotations
 
@@ -13,44 +13,50 @@ from sftkit.tokenization.tokenizer_loading import backend_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_LINES = 8  # of a difference
-_COMPARED = 200  # lines from the first that differs: difflib takes their square
-_WIDTH = 100  # characters of a line
-_BEFORE = 30  # of them in front of the first that differs
-_TOKENS = 3
+_MAX_LINES = 8
+_MAX_COMPARED_LINES = 200
+"""Lines after the first difference that are compared: the cost of difflib is quadratic."""
+_LINE_WIDTH = 100
+_CONTEXT = 30
+"""Characters shown before the first difference in a line."""
+_MAX_TOKENS = 3
 
 
 def template_text(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The chat template in force, as text: of several that have names, their JSON. None where there is none."""
+    """Return the chat template in use as text, several named templates as JSON; None if there is none."""
     template: Any = tokenizer.chat_template
     return json.dumps(template, sort_keys=True, indent=1) if isinstance(template, dict) else template
 
 
 def template_difference(theirs: str, ours: str) -> list[str]:
-    """A short unified diff of two chat templates, from the first line that differs.
+    r"""Return the lines of a short unified diff of two chat templates.
 
-    Long lines are cut to where they differ; what a terminal would obey is escaped.
+    Long lines are cut to the part that differs, and control characters are escaped.
+
+    Example:
+        >>> template_difference("a\nb", "a\nc")
+        ['line 2:', ' a', '-b', '+c']
     """
     old, new = theirs.splitlines(), ours.splitlines()
     if old == new:
-        return ["the same lines; they end differently"]
-    same = next(place for place, (a, b) in enumerate(zip_longest(old, new)) if a != b)
-    first = max(same - 1, 0)
-    lines = list(
-        difflib.unified_diff(old[first : first + _COMPARED], new[first : first + _COMPARED], n=1, lineterm="")
-    )[3:]  # without the names of the files and the place of the first part
-    part = list(takewhile(lambda line: not line.startswith("@@"), lines))[:_LINES]
+        return ["the same lines with different line ends"]
+    same = next(index for index, (a, b) in enumerate(zip_longest(old, new)) if a != b)
+    compared = slice(max(same - 1, 0), max(same - 1, 0) + _MAX_COMPARED_LINES)
+    lines = list(difflib.unified_diff(old[compared], new[compared], n=1, lineterm=""))[
+        3:
+    ]  # without the file names and the position of the first part
+    part = list(takewhile(lambda line: not line.startswith("@@"), lines))[:_MAX_LINES]
     shown = (line for line in _clipped(part) if line.strip())
     return [f"line {same + 1}:", *shown, *(["..."] if len(part) < len(lines) else [])]
 
 
 def tokenizer_difference(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokenizerBase) -> list[str]:
-    """The first tokens that differ by id; where none does, the parts of the tokenizers that do."""
+    """Return lines with the first tokens that differ; if none do, the parts of the tokenizers that differ."""
     old = {number: token for token, number in theirs.get_vocab().items()}
     new = {number: token for token, number in ours.get_vocab().items()}
     differing = sorted(number for number in old.keys() | new.keys() if old.get(number) != new.get(number))
     if differing:
-        lines = [f"token {n}: {_token(old.get(n))} there, {_token(new.get(n))} here" for n in differing[:_TOKENS]]
+        lines = [f"token {n}: {_token(old.get(n))} there, {_token(new.get(n))} here" for n in differing[:_MAX_TOKENS]]
         more = len(differing) - len(lines)
         return [*lines, *([f"... and {more:,} more"] if more else [])]
     lines = [
@@ -58,7 +64,7 @@ def tokenizer_difference(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokeni
         for name in sorted({*theirs.special_tokens_map, *ours.special_tokens_map})
         if (there := theirs.special_tokens_map.get(name)) != (here := ours.special_tokens_map.get(name))
     ]
-    parts = list(islice(_differing_parts(theirs, ours), _LINES))
+    parts = list(islice(_differing_parts(theirs, ours), _MAX_LINES))
     return [*lines, *([f"the same tokens, but not the same {', '.join(parts)}"] if parts else [])]
 
 
@@ -71,11 +77,11 @@ def _differing_parts(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokenizerB
 
 
 def _clipped(lines: Sequence[str]) -> Iterator[str]:
-    """Lines of a diff, each cut to what differs from the line it is put in the place of."""
+    """Cut each line of a diff to the part that differs from the line it replaces."""
     removed = [line[1:] for line in lines if line.startswith("-")]
     added = [line[1:] for line in lines if line.startswith("+")]
     starts = [
-        max(_alike(a, b) - _BEFORE, 0) if max(len(a), len(b)) > _WIDTH else 0
+        max(_common_prefix_length(a, b) - _CONTEXT, 0) if max(len(a), len(b)) > _LINE_WIDTH else 0
         for a, b in zip(removed, added, strict=False)
     ]
     seen = {"-": 0, "+": 0}
@@ -85,14 +91,14 @@ def _clipped(lines: Sequence[str]) -> Iterator[str]:
         if mark in seen:
             start = starts[seen[mark]] if seen[mark] < len(starts) else 0
             seen[mark] += 1
-        cut = f"{'…' if start else ''}{text[start : start + _WIDTH]}{'…' if len(text) > start + _WIDTH else ''}"
-        yield mark + _printable(cut)
+        end = start + _LINE_WIDTH
+        yield mark + _printable(f"{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}")
 
 
-def _alike(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+def _common_prefix_length(one: str, other: str) -> int:
+    """Return the length of the common prefix of two texts."""
     pairs = enumerate(zip_longest(one, other))
-    return next((place for place, (a, b) in pairs if a != b), len(one))
+    return next((index for index, (a, b) in pairs if a != b), len(one))
 
 
 def _token(token: str | None) -> str:

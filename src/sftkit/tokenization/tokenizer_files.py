@@ -1,4 +1,4 @@
-"""The files a tokenizer is loaded from, as hashes: what a manifest says of them, and what is there now."""
+"""The files that a tokenizer is loaded from, and their hashes for manifests."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ _NAMES = (
 )
 _PATTERNS = ("*.tiktoken", "tokenization_*.py", "additional_chat_templates/*.jinja")
 
-
-_BESIDE = ("config.json", "processor_config.json", "preprocessor_config.json")
+_CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")
+"""Files next to a tokenizer that transformers reads to find its class."""
 _CODE = "*.py"
 
 
 def tokenizer_file_paths(name: str) -> list[tuple[str, Path]]:
-    """All that loading a tokenizer may look at, by its name there: its own files, and what lies beside them and says
-    of which kind it is.
+    """Return the name and path of each file that loading a tokenizer may read.
+
+    These are the files of the tokenizer, and the configs and code next to them.
 
     Args:
-        name: directory or Hub id the tokenizer was loaded from.
+        name: directory or Hub id that the tokenizer was loaded from.
     """
-    found = dict(_found(name, (*_NAMES, *_BESIDE)))
+    found = dict(_found(name, (*_NAMES, *_CONFIGS)))
     folders = {path.parent for key, path in found.items() if "/" not in key}
     code = {path.name: path for folder in folders for path in folder.glob(_CODE)}
     return sorted({**code, **found}.items())
 
 
 def tokenizer_file_hashes(name: str) -> dict[str, str]:
-    """sha256 of every file that a tokenizer is made from, by its name there; of a Hub id, those in the local cache.
+    """Return the sha256 of each file that defines a tokenizer, by file name.
 
-    `generation_config.json` is among them, for stop tokens are read from it. {} where nothing can be found.
+    The files include `generation_config.json`, which names stop tokens. For a Hub id, the files in the local cache are
+    used. The result is empty if no file is found.
 
     Args:
-        name: directory or Hub id the tokenizer was loaded from.
+        name: directory or Hub id that the tokenizer was loaded from.
     """
     return {key: _sha256(path) for key, path in sorted(_found(name, _NAMES))}
 

@@ -1,4 +1,4 @@
-"""Tokenizers as transformers sets them up, loaded without torch, and told apart by what they do."""
+"""Loads tokenizers through transformers, and computes fingerprints of what they do."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ _PARTS = ("normalizer", "pre_tokenizer", "post_processor")
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """What it takes to load the same tokenizer again, in any process.
-
-    chat_template: the template that replaces the tokenizer's own; None keeps its own.
-    """
+    """Everything needed to load the same tokenizer in any process."""
 
     name: str
+    """Directory or Hub id."""
     chat_template: str | None = None
+    """A chat template that replaces the tokenizer's own; None keeps its own."""
     added_special_tokens: tuple[str, ...] = ()
     trust_remote_code: bool = False
 
 
 def tokenizer_spec(options: DataOptions) -> TokenizerSpec | None:
-    """The tokenizer a config names, or None when it names none.
+    """Return the spec of the tokenizer that a config names; None if it names none.
 
     Raises:
-        ConfigError: more than one chat template, or one that cannot be read.
+        ConfigError: the chat template cannot be read.
     """
     name = options.tokenizer_name_or_path or options.model_name_or_path
     if name is None:
@@ -52,7 +51,7 @@ def tokenizer_spec(options: DataOptions) -> TokenizerSpec | None:
 
 
 def read_chat_template(processor: ProcessorConfig) -> str | None:
-    """The one chat template of a data config, from its text, its file or its base64.
+    """Return the chat template of a data config, given as text, as a file or in base64; None if it has none.
 
     Raises:
         ConfigError: it cannot be read or decoded.
@@ -69,15 +68,15 @@ def read_chat_template(processor: ProcessorConfig) -> str | None:
         try:
             return base64.b64decode(processor.chat_template_base64, validate=True).decode("utf-8")
         except (binascii.Error, UnicodeDecodeError):
-            raise ConfigError("dataprocessor.chat_template_base64 is not the base64 of UTF-8 text") from None
+            raise ConfigError("dataprocessor.chat_template_base64 must be base64-encoded UTF-8 text") from None
     return None
 
 
 def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
-    """Load a tokenizer, with the spec's chat template and special tokens in place.
+    """Load a tokenizer, and set the chat template and special tokens of the spec.
 
     Raises:
-        TokenizerError: it is not there, or transformers cannot load it.
+        TokenizerError: it does not exist, or transformers cannot load it.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -90,7 +89,7 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
         reason = first_line(error)
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: there is no tokenizer there")
+        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no tokenizer found there")
     if spec.added_special_tokens:
         tokenizer.add_special_tokens(
             {"extra_special_tokens": list(spec.added_special_tokens)}, replace_extra_special_tokens=False
@@ -101,14 +100,14 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
 
 
 def _is_path(location: str) -> bool:
-    """Whether a name can only be that of a directory: Hub ids are `name` or `owner/name`."""
+    """Return whether a name can only be a directory: Hub ids have the form `name` or `owner/name`."""
     return location.startswith(("/", ".", "~")) or location.count("/") > 1
 
 
 def backend_json(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The `tokenizers` backend as tokenizer.json would hold it, None for tokenizers written in Python.
+    """Return the `tokenizers` backend in the format of tokenizer.json; None for a tokenizer written in Python.
 
-    Padding, truncation and the trimming of offsets are left out: they are the caller's, and change no id.
+    Padding, truncation and the trimming of offsets are excluded: callers set them, and they change no id.
     """
     from tokenizers import Tokenizer
 
@@ -126,9 +125,11 @@ def backend_json(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase, backend: str | None = None) -> str:
-    """sha256 over everything that decides which ids a text gives: equal fingerprints, equal tokens.
+    """Return the sha256 of everything that determines the ids of a text: equal fingerprints mean equal ids.
 
-    backend: what `backend_json` gives for it, where that is known already.
+    Args:
+        tokenizer: the tokenizer.
+        backend: its `backend_json`, if it is already known.
     """
     state = backend if backend is not None else backend_json(tokenizer)
     if state is None:
@@ -138,10 +139,10 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase, backend: str | None = None) 
 
 
 def backend_parts(backend: Any) -> dict[str, Any]:
-    """The normalizer, pre-tokenizer and post-processor of a `tokenizers` backend as JSON values, None where missing."""
+    """Return the normalizer, pre-tokenizer and post-processor of a `tokenizers` backend as JSON values, or None."""
     from tokenizers import Tokenizer, models
 
-    # They have no JSON of their own; that of an otherwise empty tokenizer costs nothing.
+    # They cannot be serialized alone; that of an otherwise empty tokenizer is cheap.
     empty = Tokenizer(models.BPE())
     for part in _PARTS:
         if getattr(backend, part) is not None:
@@ -151,15 +152,15 @@ def backend_parts(backend: Any) -> dict[str, Any]:
 
 
 def trims_offsets(backend: Any) -> bool:
-    """Whether a byte-level post-processor leaves the white space of a token out of its offsets."""
+    """Return whether a byte-level post-processor excludes the white space of a token from its offsets."""
     return _untrim(backend_parts(backend)["post_processor"])
 
 
 def disable_offset_trimming(backend: Any) -> None:
-    """Let offsets include the white space of a token.
+    """Make offsets include the white space of a token.
 
-    Byte-level post-processors may trim it (`trim_offsets`): a token that is white space only would then cover
-    nothing, and could not be told to lie inside or outside of a span. The ids are not touched by this.
+    Byte-level post-processors may trim it (`trim_offsets`). A token that is white space only would then cover no
+    character, so it would be unknown whether it is inside of a span. The ids do not change.
     """
     from tokenizers import Tokenizer, models
 
@@ -172,7 +173,7 @@ def disable_offset_trimming(backend: Any) -> None:
 
 
 def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """sha256 of the chat template in force, None where there is none."""
+    """Return the sha256 of the chat template in use; None if there is none."""
     template = tokenizer.chat_template
     if template is None:
         return None
@@ -180,7 +181,7 @@ def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def _untrim(part: Any) -> bool:
-    """Switch `trim_offsets` off wherever it stands in a serialised post-processor; True when it was on."""
+    """Set `trim_offsets` to false everywhere in a serialized post-processor; return whether it was true anywhere."""
     found = False
     if isinstance(part, dict):
         if part.get("trim_offsets"):

@@ -1,5 +1,8 @@
-"""Fast engines held against the reference: on the first rows of every unit, on a sample of the others, and on every
-kind of conversation that was not met before. The first difference ends the use of the engine (`EngineDifferenceError`).
+"""Compares fast engines with the reference while they are used.
+
+The first rows of each work unit are verified, a sample of the others, and each kind of conversation that is new. The
+first difference raises `EngineDifferenceError`, which ends the use of the engine: the whole run starts again with the
+reference.
 """
 
 from __future__ import annotations
@@ -19,42 +22,55 @@ from sftkit.tokenization.engines import ENCODER, RENDERER
 
 T = TypeVar("T")
 
-_FIRST = 8
-_KINDS = 512
-_SHOWN = 200
+_FIRST_ROWS = 8
+"""Rows that are always verified at the start of a unit."""
+_MAX_KINDS = 512
+_SAMPLE_CHARACTERS = 200
 
 
 class VerificationSampler:
-    """Says which rows are made a second time by the reference.
+    """Chooses the rows to verify: the first rows of each unit, and a fraction of all rows.
 
-    fraction: of all rows, besides the first of every unit.
+    The choice depends only on the sequence of calls, so it is the same in every run.
+
+    Example:
+        >>> sampler = VerificationSampler(0.0)
+        >>> [sampler.take_next() for _ in range(10)].count(True)
+        8
     """
 
     def __init__(self, fraction: float) -> None:
         self._fraction = fraction
         self.verifies_all = fraction >= 1
-        self._left = _FIRST
-        self._owed = 0.0
+        self._first_left = _FIRST_ROWS
+        self._due = 0.0
 
     def start_unit(self) -> None:
-        """The first rows of a unit are always taken."""
-        self._left = _FIRST
+        """Choose the first rows that follow."""
+        self._first_left = _FIRST_ROWS
 
     def take_next(self) -> bool:
-        """Whether the next row is one."""
-        self._owed += self._fraction
-        if self._left > 0:
-            self._left -= 1
+        """Return whether the next row is to be verified."""
+        self._due += self._fraction
+        if self._first_left > 0:
+            self._first_left -= 1
             return True
-        if self._owed >= 1:
-            self._owed -= 1
+        if self._due >= 1:
+            self._due -= 1
             return True
         return False
 
 
 class VerifiedEncoder:
-    """A fast encoder whose ids, and tokens in spans, are compared with the reference's on a sample of texts. Of a long
-    text, a million characters are compared, unless all rows are.
+    """A fast encoder that is compared with the reference on a sample of texts.
+
+    All texts of a call are encoded by the fast encoder, and its result is returned. The sampled texts are encoded by
+    the reference as well, and both ids and the tokens in spans must be equal. Of a long text, only the first million
+    characters are compared, unless all rows are verified.
+
+    This bounds the risk, it does not prove equality: what makes the fast encoder correct is that only tokenizers and
+    texts known to be equal are given to it (`gigatoken_support`). The sample finds what that missed, such as a new
+    version of a library, in the first rows of the run rather than in a trained model.
     """
 
     def __init__(self, fast: Encoder, reference: Encoder, sampler: VerificationSampler) -> None:
@@ -62,82 +78,84 @@ class VerifiedEncoder:
         self.name = fast.name
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
-        """As the fast encoder.
+        """Encode texts as the fast encoder does.
 
         Raises:
             EngineDifferenceError: the reference gives other ids.
         """
 
-        def encode(engine: Encoder, some: Sequence[str], numbers: Sequence[int]) -> tuple[Ragged, Mask]:
+        def encode(engine: Encoder, some: Sequence[str], indices: Sequence[int]) -> tuple[Ragged, Mask]:
             ids = engine.encode(some, add_special_tokens=add_special_tokens, limit=limit)
             return ids, np.zeros(len(ids.values), np.bool_)
 
-        return self._proven(texts, encode)[0]
+        return self._verify(texts, encode)[0]
 
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
     ) -> tuple[Ragged, Mask]:
-        """As the fast encoder.
+        """Encode texts and find the tokens in spans as the fast encoder does.
 
         Raises:
-            EngineDifferenceError: the reference gives other ids, or sees other tokens in the spans.
+            EngineDifferenceError: the reference gives other ids, or finds other tokens in the spans.
         """
 
-        def encode(engine: Encoder, some: Sequence[str], numbers: Sequence[int]) -> tuple[Ragged, Mask]:
-            within = [_within(spans[number], len(text)) for number, text in zip(numbers, some, strict=True)]
-            return engine.encode_spans(some, within, add_special_tokens=add_special_tokens)
+        def encode(engine: Encoder, some: Sequence[str], indices: Sequence[int]) -> tuple[Ragged, Mask]:
+            clipped = [_clip(spans[index], len(text)) for index, text in zip(indices, some, strict=True)]
+            return engine.encode_spans(some, clipped, add_special_tokens=add_special_tokens)
 
-        return self._proven(texts, encode)
+        return self._verify(texts, encode)
 
-    def _proven(
+    def _verify(
         self,
         texts: Sequence[str],
         encode: Callable[[Encoder, Sequence[str], Sequence[int]], tuple[Ragged, Mask]],
     ) -> tuple[Ragged, Mask]:
-        """What `encode` makes of all texts with the fast engine.
+        """Encode all texts with the fast engine and compare a sample.
 
-        encode: encodes some texts, or their beginnings, with an engine; their places among all texts are given, too.
+        Args:
+            texts: the texts.
+            encode: encodes some of the texts, or their beginnings, given the engine, the texts and their indices.
         """
-        made = encode(self._fast, texts, range(len(texts)))
+        result = encode(self._fast, texts, range(len(texts)))
         sample = [index for index in range(len(texts)) if self._sampler.take_next()]
         whole = [index for index in sample if self._sampler.verifies_all or len(texts[index]) <= MIN_CHUNK_CHARACTERS]
         if whole:
             expected = encode(self._reference, [texts[index] for index in whole], whole)
-            _compare(texts, whole, [_row(made, index) for index in whole], expected)
+            _compare(texts, whole, [_row(result, index) for index in whole], expected)
         for index in sorted({*sample} - {*whole}):
             beginning = [texts[index][:MIN_CHUNK_CHARACTERS]]
             expected = encode(self._reference, beginning, [index])
             _compare(texts, [index], [encode(self._fast, beginning, [index])], expected)
-        return made
+        return result
 
 
 def _compare(
-    texts: Sequence[str], numbers: Sequence[int], made: Sequence[tuple[Ragged, Mask]], expected: tuple[Ragged, Mask]
+    texts: Sequence[str], indices: Sequence[int], results: Sequence[tuple[Ragged, Mask]], expected: tuple[Ragged, Mask]
 ) -> None:
-    """Raise `EngineDifferenceError` where a text, by its number, became other tokens than expected."""
-    for place, (number, (ids, inside)) in enumerate(zip(numbers, made, strict=True)):
-        expected_ids, expected_inside = _row(expected, place)
+    """Raise `EngineDifferenceError` for the first text whose result is not the expected one."""
+    for row, (index, (ids, inside)) in enumerate(zip(indices, results, strict=True)):
+        expected_ids, expected_inside = _row(expected, row)
         if not np.array_equal(ids.values, expected_ids.values) or not np.array_equal(inside, expected_inside):
-            raise EngineDifferenceError(ENCODER, texts[number][:_SHOWN], number)
+            raise EngineDifferenceError(ENCODER, texts[index][:_SAMPLE_CHARACTERS], index)
 
 
-def _row(made: tuple[Ragged, Mask], place: int) -> tuple[Ragged, Mask]:
-    ids, inside = made
-    here = slice(ids.offsets[place], ids.offsets[place + 1])
-    return Ragged(ids.values[here], ids.offsets[place : place + 2] - ids.offsets[place]), inside[here]
+def _row(result: tuple[Ragged, Mask], row: int) -> tuple[Ragged, Mask]:
+    ids, inside = result
+    here = slice(ids.offsets[row], ids.offsets[row + 1])
+    return Ragged(ids.values[here], ids.offsets[row : row + 2] - ids.offsets[row]), inside[here]
 
 
-def _within(spans: Sequence[Span], length: int) -> Sequence[Span]:
-    """The spans of a text that are in its first characters."""
+def _clip(spans: Sequence[Span], length: int) -> Sequence[Span]:
+    """Return the parts of spans that are in the first `length` characters."""
     if not spans or spans[-1][1] <= length:
         return spans
     return [(start, min(end, length)) for start, end in spans if start < length]
 
 
 class VerifiedFunction(Generic[T]):
-    """What a fast renderer makes of a conversation, compared with what the reference makes of it.
+    """A function of conversations that uses a fast renderer, compared with the same function of the reference.
 
-    A conversation that the fast engine cannot render is the reference's to render, or to refuse with its own reason.
+    The reference handles conversations that the fast renderer cannot render.
     """
 
     def __init__(
@@ -147,21 +165,21 @@ class VerifiedFunction(Generic[T]):
         self._kinds: set[object] = set()
 
     def __call__(self, conversation: Conversation) -> T:
-        """As the fast engine.
+        """Call the fast function, or the reference where it fails.
 
         Raises:
-            EngineDifferenceError: the reference makes something else of it.
-            RowError: the reference cannot render it either.
+            EngineDifferenceError: the results differ.
+            RowError: the reference cannot render the conversation either.
         """
-        if self._sampler.take_next() or self._is_new(conversation):
-            return self._compared(conversation)
+        if self._sampler.take_next() or self._is_new_kind(conversation):
+            return self._call_both(conversation)
         try:
             return self._fast(conversation)
         except RowError:
             return self._reference(conversation)
 
-    def _compared(self, conversation: Conversation) -> T:
-        """By both. The reference comes first: what a template takes can be limited there as it cannot elsewhere."""
+    def _call_both(self, conversation: Conversation) -> T:
+        """Call both functions, the reference first: only there can time and memory of a template be limited."""
         refusal: RowError | None = None
         expected: T | None = None
         try:
@@ -169,27 +187,27 @@ class VerifiedFunction(Generic[T]):
         except RowError as error:
             refusal = error
         try:
-            made = self._fast(conversation)
+            result = self._fast(conversation)
         except RowError:
             if refusal is not None:
                 raise refusal from None
             assert expected is not None
             return expected
-        if refusal is not None or expected != made:
-            raise EngineDifferenceError(RENDERER, repr(conversation.messages)[:_SHOWN])
-        return made
+        if refusal is not None or expected != result:
+            raise EngineDifferenceError(RENDERER, repr(conversation.messages)[:_SAMPLE_CHARACTERS])
+        return result
 
-    def _is_new(self, conversation: Conversation) -> bool:
-        """Whether no conversation of this kind was met: templates branch on roles, on keys and on types."""
+    def _is_new_kind(self, conversation: Conversation) -> bool:
+        """Return whether this is the first conversation of its kind; templates branch on roles, keys and types."""
         kind = conversation_kind(conversation)
-        if kind in self._kinds or len(self._kinds) >= _KINDS:
+        if kind in self._kinds or len(self._kinds) >= _MAX_KINDS:
             return False
         self._kinds.add(kind)
         return True
 
 
 def conversation_kind(conversation: Conversation) -> object:
-    """What templates can tell conversations apart by, apart from their texts: equal for conversations of one kind."""
+    """Return what templates usually branch on, apart from texts; equal for conversations of the same kind."""
     messages = conversation.messages
     with_more = conversation.tools is not None, conversation.documents is not None
     if isinstance(messages, Mapping):

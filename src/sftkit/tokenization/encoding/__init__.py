@@ -1,1 +1,1 @@
-"""Text -> token ids, and which tokens lie in given character spans: the reference, and faster engines."""
+"""From text to token ids, and which tokens are in given spans of the text: a reference encoder and fast engines."""

@@ -1,4 +1,4 @@
-"""Texts -> flat ids, and which of them lie in given spans of the texts. The reference: transformers' `tokenizers`."""
+"""The interface of encoders, and the reference: `tokenizers`, called through transformers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,32 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    """An engine that encodes. Whichever it is, the ids are those of the tokenizer's own call."""
+    """An engine that encodes texts. All engines give the ids of the tokenizer's own call."""
 
     @property
     def name(self) -> str:
-        """What the manifest calls it."""
+        """The name of the engine in manifests."""
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
-        """`tokenizer(text)["input_ids"]` of each text, cut to `limit` tokens."""
+        """Return `tokenizer(text)["input_ids"]` of each text, truncated to `limit` tokens."""
 
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
     ) -> tuple[Ragged, Mask]:
-        """The same ids, and which tokens have a character in a span of their text: bool, shape (total tokens,)."""
+        """Encode texts and find the tokens in spans of them.
+
+        Args:
+            texts: the texts.
+            spans: for each text its spans in characters, ordered and disjoint.
+            add_special_tokens: add the tokens of the post-processor, such as BOS.
+
+        Returns:
+            The ids, and whether each token has a character in a span: bool, shape (total tokens,).
+        """
 
 
 class ReferenceEncoder:
-    """Encodes as the tokenizer's own call does. Takes the tokenizer over: settings of its backend are changed."""
+    """Encodes with the tokenizer's own call. It changes the offset settings of the tokenizer's backend."""
 
     name = "tokenizers"
 
@@ -45,7 +54,7 @@ class ReferenceEncoder:
             disable_offset_trimming(backend)
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
-        """`tokenizer(text)["input_ids"]` of each text, cut to `limit` tokens."""
+        """Return `tokenizer(text)["input_ids"]` of each text, truncated to `limit` tokens."""
         if not texts:
             return Ragged.from_lists([])
         called = self._tokenizer(
@@ -61,24 +70,24 @@ class ReferenceEncoder:
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
     ) -> tuple[Ragged, Mask]:
-        """The same ids, and which tokens have a character in a span of their text: bool, shape (total tokens,).
+        """Encode texts and find the tokens in spans of them, by the offsets of the tokens.
 
         Raises:
-            TokenizerError: the tokenizer is a slow one, which knows no offsets.
+            TokenizerError: the tokenizer is written in Python, so it has no offsets.
         """
         encoded = self.encode_with_offsets(texts, add_special_tokens=add_special_tokens)
         return encoded.ids, tokens_in_spans(encoded, [len(text) for text in texts], spans)
 
     def encode_with_offsets(self, texts: Sequence[str], *, add_special_tokens: bool) -> TokensWithOffsets:
-        """The same ids, and the characters of each token.
+        """Encode texts and return the characters of each token.
 
         Raises:
-            TokenizerError: the tokenizer is a slow one, which knows no offsets.
+            TokenizerError: the tokenizer is written in Python, so it has no offsets.
         """
         if not self._tokenizer.is_fast:
             raise TokenizerError(
                 f"{type(self._tokenizer).__name__} is a Python tokenizer without character offsets; "
-                "masks need a fast tokenizer (a tokenizer.json)"
+                "to make masks, use a fast tokenizer (one with a tokenizer.json)"
             )
         if not texts:
             nothing = np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Character spans -> the tokens in them -> labels. A token carries a loss when any of its characters lies in a span."""
+"""From spans of characters to tokens: a token is in a span if any of its characters is."""
 
 from __future__ import annotations
 
@@ -15,87 +15,90 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class TokensWithOffsets:
-    """Ids of a batch of texts with the characters each token covers.
-
-    ids: the tokens, row by row. starts, ends: int64, shape (total tokens,): token t covers characters
-    [starts[t], ends[t]) of its row's text; tokens that stand for no text (an added BOS) cover [0, 0).
-    """
+    """Ids of a batch of texts, with the characters of each token."""
 
     ids: Ragged
     starts: Offsets
+    """int64, shape (total tokens,): token t covers the characters [starts[t], ends[t]) of its text."""
     ends: Offsets
+    """As `starts`; tokens that represent no text, such as an added BOS, cover [0, 0)."""
 
 
 @dataclass(frozen=True)
 class CharacterCounts:
-    """What each token of a vocabulary of byte sequences (UTF-8) does to the count of characters, by token id.
-
-    started: characters that begin in it, int64. starts_inside: whether it begins in the middle of a character, bool.
-    """
+    """How the tokens of a vocabulary of UTF-8 byte sequences relate to characters, by token id."""
 
     started: Offsets
+    """Number of characters whose first byte is in the token, int64."""
     starts_inside: Mask
+    """Whether the token starts in the middle of a character."""
 
 
 def tokens_in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequence[Span]]) -> Mask:
-    """Which tokens overlap a span, when the tokens of each row lie end to end and cover its whole text.
+    """Find the tokens in spans by counting characters, without offsets.
+
+    The tokens of each row must cover its whole text without gaps. Then a running sum of the characters that start in
+    each token gives the position of every token. One sum over the concatenated rows is enough for the whole batch.
 
     Args:
-        ids: tokens, row by row, none that stands for no text.
-        counts: of the tokenizer's vocabulary.
+        ids: tokens without those that represent no text.
+        counts: counts of the tokenizer's vocabulary.
         spans: for each row its spans in characters, ordered and disjoint.
+
+    Returns:
+        bool, shape (total tokens,).
     """
-    # All rows lie end to end as well, so one running sum places every token of the batch.
     started = counts.started[ids.values]
     ends = np.cumsum(started)
     bases = np.concatenate(([0], ends))[ids.offsets[:-1]]
-    edges = _edges(spans, bases)
-    # The token that holds the first byte of the first character; and the one that holds that of the character after
-    # the span, which is inside too when it begins with what is left of the character before.
+    edges = _shifted_edges(spans, bases)
+    # `first` holds the first byte of the first character of a span. `after` holds the first byte of the character after
+    # the span; it is in the span as well if it starts with the rest of the character before.
     first, after = np.searchsorted(ends, edges[:, 0], side="right"), np.searchsorted(ends, edges[:, 1], side="right")
     holder = np.minimum(after, len(ends) - 1)
-    begins_before = (ends[holder] - started[holder] < edges[:, 1]) | counts.starts_inside[ids.values[holder]]
-    bounds = np.zeros(len(ends) + 1, np.int32)
-    np.add.at(bounds, first, 1)
-    np.add.at(bounds, after + ((after < len(ends)) & begins_before), -1)
-    inside: Mask = np.cumsum(bounds[:-1]) > 0
+    starts_in_span = (ends[holder] - started[holder] < edges[:, 1]) | counts.starts_inside[ids.values[holder]]
+    changes = np.zeros(len(ends) + 1, np.int32)
+    np.add.at(changes, first, 1)
+    np.add.at(changes, after + ((after < len(ends)) & starts_in_span), -1)
+    inside: Mask = np.cumsum(changes[:-1]) > 0
     return inside
 
 
 def tokens_in_spans(encoded: TokensWithOffsets, text_lengths: Sequence[int], spans: Sequence[Sequence[Span]]) -> Mask:
-    """Which tokens overlap a span, by the offsets of each token.
+    """Find the tokens in spans by the offsets of each token.
 
     Args:
         encoded: ids and offsets of the texts.
         text_lengths: characters of each text, shape (rows,).
         spans: for each row its spans in characters, ordered and disjoint.
+
+    Returns:
+        bool, shape (total tokens,).
     """
-    # All texts laid end to end, one position apart, so that spans of different rows never touch.
+    # The texts are concatenated with one position between them, so that spans of different rows never touch.
     lengths = np.asarray(text_lengths, np.int64)
     bases = np.concatenate(([0], np.cumsum(lengths + 1)[:-1])) if len(lengths) else np.zeros(0, np.int64)
-    edges = _edges(spans, bases)
+    edges = _shifted_edges(spans, bases)
     if not len(edges):
         return np.zeros(len(encoded.ids.values), np.bool_)
     token_bases = np.repeat(bases, encoded.ids.lengths)
     starts, ends = encoded.starts + token_bases, encoded.ends + token_bases
     candidate = np.searchsorted(edges[:, 1], starts, side="right")  # the first span that ends after the token starts
     inside: Mask = (edges[np.minimum(candidate, len(edges) - 1), 0] < ends) & (candidate < len(edges))
-    return inside | _closing_tokens(encoded, inside)
+    return inside | _trained_suffixes(encoded, inside)
 
 
-def _edges(spans: Sequence[Sequence[Span]], bases: Offsets) -> Offsets:
-    """Spans of all rows, each moved by its row's base, shape (spans, 2). An empty one (a turn without a word) lies in
-    no token and is left out.
-    """
+def _shifted_edges(spans: Sequence[Sequence[Span]], bases: Offsets) -> Offsets:
+    """Return the non-empty spans of all rows, each shifted by the base of its row, shape (spans, 2)."""
     counts = [len(row) for row in spans]
     flat = np.fromiter((edge for row in spans for span in row for edge in span), np.int64, 2 * sum(counts))
     edges = flat.reshape(-1, 2) + np.repeat(bases, counts)[:, None]
     return edges[edges[:, 0] < edges[:, 1]]
 
 
-def _closing_tokens(encoded: TokensWithOffsets, inside: Mask) -> Mask:
-    """Tokens that the tokenizer itself appends (an EOS): they close the text, so they follow the last token's fate."""
-    closing = np.zeros_like(inside)
+def _trained_suffixes(encoded: TokensWithOffsets, inside: Mask) -> Mask:
+    """Find the tokens that the tokenizer appends to a text, such as EOS, whose last token is in a span."""
+    appended = np.zeros_like(inside)
     filled = np.flatnonzero(encoded.ids.lengths > 0)
     for row in filled[encoded.ends[encoded.ids.offsets[filled + 1] - 1] == 0]:
         first, last = int(encoded.ids.offsets[row]), int(encoded.ids.offsets[row + 1])
@@ -103,5 +106,5 @@ def _closing_tokens(encoded: TokensWithOffsets, inside: Mask) -> Mask:
         while stop > first and encoded.ends[stop - 1] == 0:
             stop -= 1
         if stop > first:
-            closing[stop:last] = inside[stop - 1]
-    return closing
+            appended[stop:last] = inside[stop - 1]
+    return appended
