@@ -42,9 +42,8 @@ def template_difference(theirs: str, ours: str) -> list[str]:
         return ["the same lines with different line ends"]
     same = next(index for index, (a, b) in enumerate(zip_longest(old, new)) if a != b)
     compared = slice(max(same - 1, 0), max(same - 1, 0) + _MAX_COMPARED_LINES)
-    lines = list(difflib.unified_diff(old[compared], new[compared], n=1, lineterm=""))[
-        3:
-    ]  # without the file names and the position of the first part
+    lines = list(difflib.unified_diff(old[compared], new[compared], n=1, lineterm=""))
+    lines = lines[3:]  # without the file names and the position of the first part
     part = list(takewhile(lambda line: not line.startswith("@@"), lines))[:_MAX_LINES]
     shown = (line for line in _clipped(part) if line.strip())
     return [f"line {same + 1}:", *shown, *(["..."] if len(part) < len(lines) else [])]

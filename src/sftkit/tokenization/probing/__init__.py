@@ -1,1 +1,1 @@
-"""What a chat template does with messages, found out by rendering made-up conversations."""
+"""What a chat template does with messages, learned by rendering small made-up conversations."""

@@ -1,4 +1,4 @@
-"""What a chat template shows of its manners in small made-up conversations."""
+"""How a chat template renders assistant turns, learned from small made-up conversations."""
 
 from __future__ import annotations
 
@@ -14,112 +14,113 @@ from sftkit.tokenization.rendering.reference_renderer import Renderer
 from sftkit.tokenization.templates.template_marks import MarkedTemplate, split_marks
 
 PROBE_CONTENT = "sftkitprobe"
-_SPACED = f" {PROBE_CONTENT} "
+"""Content of made-up messages; it occurs in no template."""
+_SPACED_CONTENT = f" {PROBE_CONTENT} "
 
 _USER: Message = {"role": "user", "content": "a"}
 _ANSWER: Message = {"role": "assistant", "content": PROBE_CONTENT}
 _SYSTEM: Message = {"role": "system", "content": "b"}
-# The same with the names that ShareGPT has for them, for templates that read those.
-_OTHER_NAMES = {"role": "from", "content": "value"}
-_OTHER_ROLES = {"user": "human", "assistant": "gpt"}
+# ShareGPT's names, for templates that read those.
+_SHAREGPT_KEYS = {"role": "from", "content": "value"}
+_SHAREGPT_ROLES = {"user": "human", "assistant": "gpt"}
 
 
 @dataclass(frozen=True)
 class TurnFormat:
-    """How a template renders an assistant turn.
-
-    prompt: the generation prompt, "" for none; None where it cannot be told. other_prompts: those with thinking
-    switched on or off, where the template knows such a switch. turns: a turn whose content is `PROBE_CONTENT`, as the
-    last of a conversation, and before another exchange where that can be rendered; () where the marks do not tell.
-    keeps_space: white space around a content is rendered with it.
-    """
+    """How a template renders an assistant turn."""
 
     prompt: str | None
+    """The generation prompt; "" if the template has none, None if it is unknown."""
     other_prompts: tuple[str, ...]
+    """The prompts with thinking switched on or off, if the template has such a switch."""
     turns: tuple[str, ...]
+    """The text of a turn whose content is `PROBE_CONTENT`: at the end of a conversation, and before another exchange if
+    the template renders that. Empty if the marks are ambiguous."""
     keeps_space: bool
+    """Whether the template keeps white space around a content."""
 
     @property
     def headers(self) -> list[str]:
-        """What stands before the content in the turns that show it."""
+        """The texts before the content, for the turns that contain it."""
         return [turn[: turn.index(PROBE_CONTENT)] for turn in self.turns if PROBE_CONTENT in turn]
 
     @property
     def tails(self) -> list[str]:
-        """What stands after the content in the turns that show it."""
+        """The texts after the content, for the turns that contain it."""
         return [turn[turn.index(PROBE_CONTENT) + len(PROBE_CONTENT) :] for turn in self.turns if PROBE_CONTENT in turn]
 
 
 def learn_turn_format(renderer: Renderer, marked: MarkedTemplate, like: Conversation) -> TurnFormat | None:
-    """Look at how a template renders made-up conversations; None when it can render none of them.
+    """Learn the format of turns from made-up conversations; None if the template cannot render any of them.
 
     Args:
-        renderer: renders the probes.
+        renderer: renders the made-up conversations.
         marked: the template with marks.
-        like: a conversation of the kind that is asked for: it gives the template's variables, and the row around the
-            messages where the template takes one.
+        like: a conversation of the same kind. It gives the template's variables, the names of keys, and the row around
+            the messages for a template that takes a whole row.
     """
     for probe in _probes(like):
         try:
             before = probe.first_messages(len(probe.message_list) - 1)
-            after = _after(renderer, marked, before)
-            prompt = after.prompt
+            ending = _render_ending(renderer, marked, before)
+            prompt = ending.prompt
             others = tuple(_other_prompts(renderer, marked, before)) if prompt else ()
-            turns = tuple(_turns_in(renderer, marked, probe))
-            spaced = _text(renderer, marked, _with_answer(probe, _SPACED))
-            if prompt == "" and turns and after.written.strip() and all(t.startswith(after.written) for t in turns):
-                prompt = after.written  # the template writes it whether it is asked to or not
+            turns = tuple(_render_turns(renderer, marked, probe))
+            spaced = _render(renderer, marked, _with_answer(probe, _SPACED_CONTENT))
+            if prompt == "" and turns and ending.after.strip() and all(t.startswith(ending.after) for t in turns):
+                prompt = ending.after  # the template writes its prompt even if it is not asked to
         except RowError:
             continue
-        return TurnFormat(prompt, others, turns, keeps_space=_SPACED in spaced)
+        return TurnFormat(prompt, others, turns, keeps_space=_SPACED_CONTENT in spaced)
     return None
 
 
 @dataclass(frozen=True)
-class _After:
-    """Some messages rendered with a generation prompt and without.
+class _Ending:
+    """The same messages rendered with and without a generation prompt."""
 
-    edge: where in the first the messages end; None where the marks do not tell.
-    """
-
-    asked: str
-    plain: str
+    with_prompt: str
+    without_prompt: str
     edge: int | None
+    """Where the messages end in `with_prompt`; None if the marks are ambiguous."""
 
     @property
     def prompt(self) -> str | None:
-        """The generation prompt, "" for none; None where it cannot be told."""
-        if self.asked == self.plain:
+        """The generation prompt; "" if there is none, None if it is unknown."""
+        if self.with_prompt == self.without_prompt:
             return ""
         if self.edge is not None:
-            return self.asked[self.edge :]
-        return self.asked[len(self.plain) :] if self.asked.startswith(self.plain) else None
+            return self.with_prompt[self.edge :]
+        if self.with_prompt.startswith(self.without_prompt):
+            return self.with_prompt[len(self.without_prompt) :]
+        return None
 
     @property
-    def written(self) -> str:
-        """All that is written after the messages, be it a prompt or what the template always writes."""
-        return "" if self.edge is None else self.asked[self.edge :]
+    def after(self) -> str:
+        """All text after the messages, whether it is a prompt or what the template always writes."""
+        return "" if self.edge is None else self.with_prompt[self.edge :]
 
 
 def possible_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> tuple[str, ...]:
-    """What a template may write between some messages and an assistant turn after them, the likeliest first: all that
-    it writes after them when it is asked for a generation prompt; nothing, where it then writes nothing else than
-    otherwise.
+    """Return what a template may write between some messages and the assistant turn after them, most likely first.
+
+    That is all text after the messages when a generation prompt is asked for; and nothing, if the template writes the
+    same text when it is not asked for.
 
     Raises:
         RowError: the template cannot render the messages.
     """
-    after = _after(renderer, marked, before)
-    written = (after.written,) if after.edge is not None else ()
-    return (*written, "") if after.prompt == "" else written
+    ending = _render_ending(renderer, marked, before)
+    after = (ending.after,) if ending.edge is not None else ()
+    return (*after, "") if ending.prompt == "" else after
 
 
-def _after(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> _After:
-    asked, edge = _text_and_edge(renderer, marked, before, add_generation_prompt=True)
-    plain, plain_edge = _text_and_edge(renderer, marked, before, add_generation_prompt=False)
-    if plain_edge is not None and asked.startswith(plain[:plain_edge]):
-        edge = plain_edge  # the prompt may be written in the last turn of the loop, or behind it
-    return _After(asked, plain, edge)
+def _render_ending(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> _Ending:
+    with_prompt, edge = _render_with_edge(renderer, marked, before, add_generation_prompt=True)
+    without_prompt, plain_edge = _render_with_edge(renderer, marked, before, add_generation_prompt=False)
+    if plain_edge is not None and with_prompt.startswith(without_prompt[:plain_edge]):
+        edge = plain_edge  # the prompt may be written in the last iteration of the loop, or after the loop
+    return _Ending(with_prompt, without_prompt, edge)
 
 
 def _other_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> Iterator[str]:
@@ -129,30 +130,30 @@ def _other_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversat
         for value in (True, False):
             switched = replace(before, variables={**before.variables, name: value})
             with suppress(RowError):
-                prompt = _after(renderer, marked, switched).prompt
+                prompt = _render_ending(renderer, marked, switched).prompt
                 if prompt:
                     yield prompt
 
 
-def _text(renderer: Renderer, marked: MarkedTemplate, conversation: Conversation) -> str:
+def _render(renderer: Renderer, marked: MarkedTemplate, conversation: Conversation) -> str:
     return split_marks(renderer.render_marked(conversation, marked))[0]
 
 
-def _text_and_edge(
+def _render_with_edge(
     renderer: Renderer, marked: MarkedTemplate, conversation: Conversation, *, add_generation_prompt: bool
 ) -> tuple[str, int | None]:
-    """A rendering, and where in it the last of the messages ends; None where the marks do not tell."""
+    """Return a rendering, and where its last message ends; None if the marks are ambiguous."""
     rendered = renderer.render_marked(conversation, marked, add_generation_prompt=add_generation_prompt)
     last = len(conversation.message_list) - 1
-    text, stretches = find_message_spans(rendered, marked, conversation.message_list, [last])
-    return text, stretches[last][1] if stretches else None
+    text, spans = find_message_spans(rendered, marked, conversation.message_list, [last])
+    return text, spans[last][1] if spans else None
 
 
-def _turns_in(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -> Iterator[str]:
-    """How the probe's answer is rendered: at the end, and before another exchange, as far as that can be told."""
-    turns = probe.message_list
-    longer = probe.with_message_list([*turns, turns[-2], turns[-1]])
-    place = len(turns) - 1
+def _render_turns(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -> Iterator[str]:
+    """Yield the text of the answer at the end of a conversation, and before another exchange, where it is known."""
+    messages = probe.message_list
+    longer = probe.with_message_list([*messages, messages[-2], messages[-1]])
+    index = len(messages) - 1
     for conversation in (probe, longer):
         try:
             rendered = renderer.render_marked(conversation, marked)
@@ -160,22 +161,22 @@ def _turns_in(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -
             if conversation is probe:
                 raise
             continue
-        text, stretches = find_message_spans(rendered, marked, conversation.message_list, [place])
-        if stretches:
-            start, end = stretches[place]
+        text, spans = find_message_spans(rendered, marked, conversation.message_list, [index])
+        if spans:
+            start, end = spans[index]
             yield text[start:end]
         elif conversation is probe:
-            before = _text(renderer, marked, probe.first_messages(place))
+            before = _render(renderer, marked, probe.first_messages(index))
             if text.startswith(before):
                 yield text[len(before) :]
 
 
 def _probes(like: Conversation) -> Iterator[Conversation]:
-    """Small conversations of the kind asked for, without and with a system prompt, by either names of the keys."""
+    """Yield small conversations with the keys of another one: first without a system message, then with one."""
     plain = Conversation(like.messages, None, None, like.variables)
-    others = any("from" in message for message in like.message_list)
-    for turns in ([_USER, _ANSWER], [_SYSTEM, _USER, _ANSWER]):
-        yield plain.with_message_list([_renamed(message) for message in turns] if others else turns)
+    is_sharegpt = any("from" in message for message in like.message_list)
+    for messages in ([_USER, _ANSWER], [_SYSTEM, _USER, _ANSWER]):
+        yield plain.with_message_list([_to_sharegpt(message) for message in messages] if is_sharegpt else messages)
 
 
 def _with_answer(probe: Conversation, content: str) -> Conversation:
@@ -184,6 +185,6 @@ def _with_answer(probe: Conversation, content: str) -> Conversation:
     return probe.with_message_list([*before, {**answer, key: content}])
 
 
-def _renamed(message: Message) -> Message:
-    content = {_OTHER_NAMES[key]: value for key, value in message.items()}
-    return {**content, "from": _OTHER_ROLES.get(str(message["role"]), message["role"])}
+def _to_sharegpt(message: Message) -> Message:
+    renamed = {_SHAREGPT_KEYS[key]: value for key, value in message.items()}
+    return {**renamed, "from": _SHAREGPT_ROLES.get(str(message["role"]), message["role"])}
