@@ -266,8 +266,8 @@ def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> 
     screen = io.StringIO()
     print_result(manifest, "somewhere", Console(file=screen, width=300))
     assert re.search(
-        rf"^somewhere \(plan \d+\.\d s, stage \d+\.\d s, order \d+\.\d s, write \d+\.\d s; "
-        rf"workers: read \d+\.\d s, {name} \d+\.\d s, finish \d+\.\d s, store \d+\.\d s, audit \d+\.\d s\)$",
+        rf"^somewhere \(plan \d+\.\d s, tokenize \d+\.\d s, order \d+\.\d s, write \d+\.\d s; "
+        rf"workers: read \d+\.\d s, {name} \d+\.\d s, length limit \d+\.\d s, write \d+\.\d s, audit \d+\.\d s\)$",
         screen.getvalue(),
         re.MULTILINE,
     )

@@ -201,7 +201,7 @@ def test_an_attention_mask_is_left_out_with_a_warning(
     data = dataset(write_jsonl(tmp_path / "in.jsonl", rows), retain_columns=("input_ids", "labels", "attention_mask"))
     assert preprocess(tmp_path / "rows", data).columns == ("input_ids", "labels", "attention_mask")
     manifest = preprocess(tmp_path / "packs", data, packing="bfd", pack_length=10)
-    assert caplog.messages == ["packs have no attention_mask: where sequences begin is told by seq_lengths"]
+    assert caplog.messages == ["packs have no attention_mask; seq_lengths tells where sequences begin"]
     assert manifest.columns == ("input_ids", "labels", "seq_lengths")
 
 

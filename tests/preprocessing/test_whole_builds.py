@@ -358,9 +358,7 @@ def test_data_sets_that_end_as_tokens_and_as_text_cannot_be_one(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     text = dataset(write_jsonl(tmp_path / "t.jsonl", [{"text": "a"}]), name="text")
-    with pytest.raises(
-        DataError, match=r"some data sets end as tokens and others as text \(text\); all must end alike"
-    ):
+    with pytest.raises(DataError, match=r"some data sets become tokens and others text \(text\); "):
         preprocess(tmp_path / "out", paired(pairs), text, model_name_or_path=tokenizer_path("bpe"))
 
 
@@ -404,12 +402,12 @@ def test_rows_that_are_tokenized_already_are_written_as_they_are(tmp_path: Path,
         ({"input_ids": [1, 2], "labels": None}, "column 'labels' must be a list of whole numbers (32 bits)"),
         (
             {"input_ids": [1, 2]},
-            "rows end with input_ids and without labels: give a response_template, use a masking handler, "
-            "or say train_on=all for a loss on every token",
+            "rows have input_ids but no labels; set response_template, use a masking handler, or set train_on=all to "
+            "train on every token",
         ),
         (
             {"q": "x"},
-            "rows end with the columns q: there are no input_ids and no text column 'text'; "
+            "after all handlers, rows have the columns q: no input_ids and no text column 'text'; "
             "add a handler that makes tokens, or give dataset_text_field",
         ),
     ],
@@ -488,7 +486,7 @@ def test_each_row_is_finished_by_what_it_has_itself_wherever_units_are_cut(tmp_p
 def test_neither_tokens_nor_text_is_an_error_that_names_the_columns(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"q": "a", "w": 1}])
     with pytest.raises(
-        DataError, match=r"in\.jsonl\): rows end with the columns q, w: there are no input_ids and no text"
+        DataError, match=r"in\.jsonl\): after all handlers, rows have the columns q, w: no input_ids and no text"
     ):
         preprocess(tmp_path / "out", dataset(path))
 

@@ -539,7 +539,7 @@ def test_the_number_of_reasons_is_bounded(tmp_path: Path) -> None:
 
 def test_a_lost_row_stops_the_run_before_anything_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"input_ids": [1, 2], "labels": [1, 2]}] * 5)
-    monkeypatch.setattr("sftkit.preprocessing.finalize._without_untrained", lambda batch, log: batch.slice(0, 4))
+    monkeypatch.setattr("sftkit.preprocessing.finalize._drop_untrained", lambda batch, log: batch.slice(0, 4))
     with pytest.raises(RowAccountingError) as caught:
         preprocess(tmp_path / "out", dataset(path))
     assert str(caught.value).startswith(

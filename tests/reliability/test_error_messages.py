@@ -222,7 +222,7 @@ MISTAKES = [
         1,
         "--training_data_path ids.jsonl",
         "ids.jsonl",
-        "rows end with input_ids and without labels",
+        "rows have input_ids but no labels",
         "train_on=all",
     ),
     of_preprocess(

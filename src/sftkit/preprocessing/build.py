@@ -1,4 +1,4 @@
-"""run(plan) -> Manifest: stage the units, order the rows, write the shards. Composition only; the rooms do the work."""
+"""Runs a plan: tokenizes the work units, orders the rows, writes the shards and the manifest."""
 
 from __future__ import annotations
 
@@ -42,48 +42,60 @@ _log = logging.getLogger(__name__)
 
 
 def find_finished(plan: Plan) -> Manifest | None:
-    """The manifest of the output directory when it holds exactly what the plan would make, else None.
+    """Return the manifest in the output directory if the directory holds exactly what the plan would make, else None.
 
     Raises:
-        DataError: it does, but with more bad rows than the plan allows.
+        DataError: the directory holds it, but with more bad rows than the plan allows.
     """
     directory = output_for(plan.config)
-    manifest = _of_this_plan(plan, directory)
+    manifest = _manifest_of_plan(plan, directory)
     if manifest is None or not directory.contains(manifest):
         return None
-    tolerance = BadRowBudget(plan.config.max_bad_rows)
-    if manifest.quarantined > tolerance.allowed(manifest.rows_read):
+    budget = BadRowBudget(plan.config.max_bad_rows)
+    if manifest.quarantined > budget.allowed(manifest.rows_read):
         raise DataError(
             f"output_dir {directory.path}: holds this data set, but {manifest.quarantined} rows could not be used"
-            f"{tolerance.exceeded(manifest.rows_read)}; they are in {directory.path / QUARANTINE_NAME}"
+            f"{budget.exceeded_by(manifest.rows_read)}; they are in {directory.path / QUARANTINE_NAME}"
         )
     return manifest
 
 
-def _of_this_plan(plan: Plan, directory: Output[Any]) -> Manifest | None:
+def _manifest_of_plan(plan: Plan, directory: Output[Any]) -> Manifest | None:
     manifest = directory.manifest()
     return manifest if manifest is not None and manifest.fingerprint == plan.fingerprint else None
 
 
 def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifest:
-    """Make the shards of a plan; the manifest is written last.
+    """Make the shards that a plan describes.
+
+    1. Tokenize: each work unit runs through the `Pipeline`, in parallel, and its rows become a staged unit on disk.
+       Staged units of earlier runs are reused.
+    2. Order: from the row counts alone, decide which rows go to which split, in which order.
+    3. Write: pack the rows of each split if asked for, cut them into shards of equal size, and copy them from the
+       staged units, in parallel.
+    4. Publish: check that every row is accounted for, then write the quarantine and, last, the manifest.
+
+    An interrupted run can be repeated: it reuses the staged units and produces the same bytes.
 
     Args:
-        plan: what to do.
-        progress: is told how far it is.
-        runner: runs the tasks; without it, as many processes of this machine as the plan says.
+        plan: made by `sftkit.preprocessing.planning.plan`.
+        progress: shows the progress.
+        runner: runs the tasks; by default processes of this machine, as many as the plan says.
+
+    Returns:
+        The manifest of the published data set.
 
     Raises:
         DataError: too many bad rows, no rows left, or rows that cannot be packed.
-        OutputError: the output directory, or the staging directory, cannot be written.
-        UnbalancedError: a row was lost on the way; nothing is published.
+        OutputError: the output directory or the staging directory cannot be written.
+        RowAccountingError: rows were lost or repeated, which is a bug; nothing is published.
     """
     watch = Stopwatch()
     config = plan.config
     directory = output_for(config)
-    damaged = _of_this_plan(plan, directory) is not None  # shards are missing: made again, nothing else is lost
+    is_damaged = _manifest_of_plan(plan, directory) is not None  # shards are missing, so replacing them loses nothing
     with (
-        directory.open(overwrite=config.overwrite or damaged) as output,
+        directory.open(overwrite=config.overwrite or is_damaged) as output,
         nullcontext(runner) if runner is not None else WorkerPool(plan.workers) as workers,
     ):
         staged = stage_units(plan, workers, progress, output.units)
@@ -92,8 +104,8 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         _check_bad_rows(plan, staged, output)
         watch.lap("stage")
         processor = config.dataprocessor
-        orders = order_splits(_parts(plan, staged), processor.seed, processor.sampling_stopping_strategy)
-        usable = _usable(staged)
+        orders = order_splits(_mix_sources(plan, staged), processor.seed, processor.sampling_stopping_strategy)
+        usable = _usable_rows(staged)
         orders = {split: usable[rows] for split, rows in orders.items()}
         layout = shard_columns_of(staged, is_packed=is_packed(config))
         watch.lap("order")
@@ -105,76 +117,80 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
 
 
 def open_cluster(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
-    """Who runs the tasks of a config elsewhere; None where this machine does.
+    """Connect to the cluster that the config names, in a `with` block; None if this machine runs the tasks.
 
     Raises:
-        ConfigError: when it is entered, where there is no such cluster.
+        ConfigError: (when the block is entered) the cluster cannot be reached.
     """
     return nullcontext() if config.executor == "local" else RayCluster(config.ray_address, config.num_workers)
 
 
 def output_for(config: PreprocessConfig) -> Output[Any]:
-    """The place that a config writes to."""
+    """Return the output directory of a config, local or remote."""
     options = config.storage_options
     staging = None if config.staging_dir is None else parse_path(config.staging_dir, options)
-    place = parse_path(config.output_dir, options)
-    if isinstance(place, RemotePath):
-        return RemoteOutput(place, staging, keep_staging=config.keep_staging)
-    return LocalOutput(place, staging, keep_staging=config.keep_staging)
+    path = parse_path(config.output_dir, options)
+    if isinstance(path, RemotePath):
+        return RemoteOutput(path, staging, keep_staging=config.keep_staging)
+    return LocalOutput(path, staging, keep_staging=config.keep_staging)
 
 
 def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output[Any]) -> None:
-    """Go on when there are not too many bad rows.
+    """Check that there are not too many bad rows.
 
     Raises:
-        DataError: they are too many; the first of them (as many as are gathered) are left in the output directory.
+        DataError: there are; the first of them were saved in the output directory.
     """
-    account, tolerance = RowCounts.of(staged), BadRowBudget(plan.config.max_bad_rows)
-    allowed = tolerance.allowed(account.read)
-    if account.quarantined > allowed:
+    counts, budget = RowCounts.of(staged), BadRowBudget(plan.config.max_bad_rows)
+    allowed = budget.allowed(counts.read)
+    if counts.quarantined > allowed:
         bad = Quarantine(plan, staged, int(allowed) + EXCESS_BAD_ROWS)
-        is_whole, where = len(staged) == len(plan.units), str(output.save_bad_rows(bad))
-        raise DataError(bad_rows_message(bad, account, tolerance, is_whole=is_whole, where=where))
+        is_complete, where = len(staged) == len(plan.units), str(output.save_bad_rows(bad))
+        raise DataError(bad_rows_message(bad, counts, budget, is_complete=is_complete, where=where))
 
 
-def _parts(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
-    """The data sets as mixing sees them; none may be empty."""
+def _mix_sources(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
+    """Describe the data sets for mixing.
+
+    Raises:
+        DataError: a data set has no rows left.
+    """
     by_number = {unit.number: unit for unit in staged}
-    parts = []
+    sources = []
     for dataset in plan.recipe.datasets:
         files = [file for file in plan.files if file.file.dataset == dataset.name]
         units = [by_number[unit.number] for file in files for unit in file.units]
         rows = sum(unit.rows_kept for unit in units)
         if not rows:
             raise DataError(no_rows_message(units, dataset.data_paths[0]))
-        parts.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle))
-    return parts
+        sources.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle))
+    return sources
 
 
-def _usable(staged: Sequence[StagedUnit]) -> Indices:
-    """The rows that go on, by index into all staged rows."""
+def _usable_rows(staged: Sequence[StagedUnit]) -> Indices:
+    """Return the rows that were not removed for being longer than a pack, as indices into all staged rows."""
     bases = np.cumsum([0, *(unit.rows for unit in staged)])
-    unfit = [base + unit.overflow_rows for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
-    return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *unfit]))
+    removed = [base + unit.overflow_rows for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
+    return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *removed]))
 
 
 def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardLayout:
-    """The columns that all units have in common.
+    """Describe the shards: the staged units with their rows, and the columns that all units have.
 
     Raises:
-        DataError: some data sets end as tokens and others as text.
+        DataError: some data sets became tokens and others text.
     """
     filled = [unit for unit in staged if unit.rows]
     kinds = {unit.text_column for unit in filled}
     if len(kinds) > 1:
         texts = ", ".join(sorted(kind for kind in kinds if kind))
         raise DataError(
-            f"some data sets end as tokens and others as text ({texts}); all must end alike: give each of `datasets` "
-            "handlers that make tokens, or none"
+            f"some data sets become tokens and others text ({texts}); use handlers that tokenize in all of `datasets`, "
+            "or in none"
         )
     shared = set.intersection(*(set(unit.token_columns) for unit in filled))
     if is_packed and ATTENTION_MASK in shared:
-        _log.warning("packs have no attention_mask: where sequences begin is told by %s", SEQ_LENGTHS)
+        _log.warning("packs have no attention_mask; %s tells where sequences begin", SEQ_LENGTHS)
         shared -= {ATTENTION_MASK}
     order = [name for name in (INPUT_IDS, LABELS) if name in shared]
     return ShardLayout(
@@ -196,11 +212,13 @@ def _write_splits(
     output: Output[Any],
     progress: Progress,
 ) -> dict[str, SplitInfo]:
-    """Pack each split where that is wanted, cut it into shards and write them, in parallel where there is much."""
+    """Pack each split if asked for, cut it into shards, and write the shards in parallel."""
     sizes = np.concatenate([unit.sizes for unit in staged])
     sequences = {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
     names = {split: _shard_names(plan.config, split) for split in sequences}
-    bounds = {split: shard_bounds(each.row_sizes, len(names[split]), _what(each)) for split, each in sequences.items()}
+    bounds = {
+        split: shard_bounds(each.row_sizes, len(names[split]), _unit_of(each)) for split, each in sequences.items()
+    }
     tasks = {
         split: [
             ShardTask(output.shard_folder / name, each.slice(*part))
@@ -208,10 +226,10 @@ def _write_splits(
         ]
         for split, each in sequences.items()
     }
-    every = [task for split in tasks.values() for task in split]
+    all_tasks = [task for split in tasks.values() for task in split]
     written = {}
-    with progress_stage(progress, "writing shards", sum(len(task.sequences) for task in every)):
-        for task, shard in workers.run(ShardWriter(layout), every):
+    with progress_stage(progress, "writing shards", sum(len(task.sequences) for task in all_tasks)):
+        for task, shard in workers.run(ShardWriter(layout), all_tasks):
             written[task.path] = shard
             progress.advance(len(task.sequences), rows=shard.rows, tokens=shard.tokens)
     return {
@@ -221,8 +239,9 @@ def _write_splits(
 
 
 def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32Array) -> SequenceSelection:
-    """What the rows of a split look like in its shards, in order. Packs to train on are shuffled: packing sorts them by
-    the lengths of what is in them.
+    """Return the rows, or packs, of a split in order.
+
+    Packs to train on are shuffled, because packing sorts them by the lengths of their rows.
     """
     if not is_packed(config):
         return SequenceSelection(rows, sizes[rows])
@@ -237,5 +256,5 @@ def _shard_names(config: PreprocessConfig, split: str) -> list[str]:
     return [shard_name(split, number, count) for number in range(count)]
 
 
-def _what(sequences: SequenceSelection) -> str:
+def _unit_of(sequences: SequenceSelection) -> str:
     return "rows" if sequences.pack_offsets is None else "packs"

@@ -1,4 +1,4 @@
-"""What rows end as: `input_ids` and `labels` within the length limit, or text for `train` to tokenize."""
+"""What happens to rows after the handlers: they get labels and a length limit, or stay text for `train` to tokenize."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ NO_TRAINED_TOKEN = "no trained token"
 
 _NO_RESPONSE = "no response found by response_template"
 _NO_LABELS = (
-    "rows end with input_ids and without labels: give a response_template, use a masking handler, "
-    "or say train_on=all for a loss on every token"
+    "rows have input_ids but no labels; set response_template, use a masking handler, or set train_on=all to train on "
+    "every token"
 )
 
 
 @dataclass(frozen=True)
 class RowFinalizer:
-    """How a data set's rows are finished.
-
-    text_fields: columns that may be the text; the first that the rows have is it. retained: columns that the config
-    asks for by name. max_seq_length: tokens. overflow: truncate, drop or error. train_on_all: every token of a text
-    or of bare ids carries a loss.
-    """
+    """Brings the rows of a data set into the form that is written to shards."""
 
     text_fields: tuple[str, ...]
+    """Columns that may hold the text; the first that a row has is used."""
     retained: frozenset[str]
+    """Columns that the config keeps by name."""
     response_template: str | None
     instruction_template: str | None
     max_seq_length: int | None
+    """In tokens."""
     overflow: str
+    """What happens to longer rows: truncate, drop or error."""
     train_on_all: bool
+    """Whether every token of text, or of rows without labels, carries a loss."""
 
-    def parts(self, batch: Batch) -> Iterator[Batch]:
-        """Runs of rows that have the same token columns and the same text column, in order.
+    def uniform_parts(self, batch: Batch) -> Iterator[Batch]:
+        """Cut a batch into runs of rows that have the same token columns and the same text column.
 
-        Rows are finished by what they have themselves, whichever rows stand beside them in a batch.
+        What becomes of a row then depends on the row alone, and not on its neighbours in the batch.
         """
         if INPUT_IDS in batch.tokens and LABELS in batch.tokens:
             yield batch
@@ -58,29 +58,32 @@ class RowFinalizer:
             yield batch if stop - start == len(batch) else batch.slice(start, stop)
             start = stop
 
-    def finish(self, part: Batch, log: RowLog, tools: ChatTokenizer) -> tuple[Batch, str | None]:
-        """Rows as they go to disk: token columns and what the config retains, and no text column's name; or a text
-        column, its name, and what the config retains. Rows that are neither are quarantined.
+    def finalize(self, part: Batch, log: RowLog, tokenizer: ChatTokenizer) -> tuple[Batch, str | None]:
+        """Finalize rows that have the same columns; quarantine those that are neither tokens nor text.
+
+        Returns:
+            Rows with token columns and retained columns, and None; or rows with a text column and retained columns, and
+            the name of the text column.
         """
-        batch = _absorb_tokens(part, log)
+        batch = _to_token_columns(part, log)
         if not len(batch):
             return batch, None
         text_field = self._text_field(batch.rows[0])
         if LABELS not in batch.tokens or INPUT_IDS not in batch.tokens:
-            batch = self._supervise(batch, text_field, log, tools)
+            batch = self._add_labels(batch, text_field, log, tokenizer)
         if not len(batch):
             return batch, None
         if INPUT_IDS not in batch.tokens:
             assert text_field is not None
             return keep_columns(batch, {text_field} | self.retained), text_field
-        batch = _without_misfits(batch, log)
-        batch = _without_foreign_ids(batch, log, tools.vocabulary_size)
-        batch = self._limited(batch, log)
-        batch = _without_untrained(batch, log)
+        batch = _quarantine_unequal_lengths(batch, log)
+        batch = _quarantine_unknown_ids(batch, log, tokenizer.vocabulary_size)
+        batch = self._limit_length(batch, log)
+        batch = _drop_untrained(batch, log)
         return keep_columns(batch, {INPUT_IDS, LABELS} | self.retained), None
 
-    def problem_of(self, columns: Collection[str]) -> str | None:
-        """Why rows with these columns cannot be finished, or None when they can."""
+    def column_problem(self, columns: Collection[str]) -> str | None:
+        """Say why rows with these columns cannot be finalized; None if they can."""
         text_field = self._text_field(columns)
         if INPUT_IDS in columns and LABELS not in columns and not self.train_on_all:
             if text_field is None or self.response_template is None:
@@ -88,17 +91,17 @@ class RowFinalizer:
         elif INPUT_IDS not in columns and text_field is None:
             tried = " or ".join(repr(name) for name in self.text_fields)
             return (
-                f"rows end with the columns {', '.join(columns) or 'none'}: there are no input_ids and no text column "
-                f"{tried}; add a handler that makes tokens, or give dataset_text_field"
+                f"after all handlers, rows have the columns {', '.join(columns) or 'none'}: no input_ids and no text "
+                f"column {tried}; add a handler that tokenizes, or set dataset_text_field"
             )
         return None
 
     def _text_field(self, columns: Collection[str]) -> str | None:
         return next((name for name in self.text_fields if name in columns), None)
 
-    def _supervise(self, batch: Batch, text_field: str | None, log: RowLog, tools: ChatTokenizer) -> Batch:
-        """Labels for rows that the handlers left without."""
-        problem = self.problem_of(batch.columns())
+    def _add_labels(self, batch: Batch, text_field: str | None, log: RowLog, tokenizer: ChatTokenizer) -> Batch:
+        """Add labels to rows without them, and tokens if the options ask for tokens of a text."""
+        problem = self.column_problem(batch.columns())
         if problem is not None:
             for number, row in zip(batch.numbers, batch.rows, strict=True):
                 log.quarantine(int(number), problem, row)
@@ -106,60 +109,60 @@ class RowFinalizer:
         if INPUT_IDS in batch.tokens and (self.response_template is None or text_field is None):
             return batch.with_tokens(**{LABELS: batch.tokens[INPUT_IDS]})
         assert text_field is not None
-        make_tokens = self.response_template is not None or self.train_on_all
-        check = tools.check_encodable if make_tokens else str
+        tokenizes = self.response_template is not None or self.train_on_all
+        check = tokenizer.check_encodable if tokenizes else str
         batch, texts = map_rows(batch, log, lambda row: check(text_in(row, text_field)))
         if self.response_template is not None:
-            return self._mask_responses(batch, texts, self.response_template, log, tools)
+            return self._mask_responses(batch, texts, self.response_template, log, tokenizer)
         if self.train_on_all:
             with locate_engine_differences(batch):
-                return add_token_columns(batch, tools.encode_spans(texts, [[] for _ in texts]))
+                return add_token_columns(batch, tokenizer.encode_spans(texts, [[] for _ in texts]))
         return batch
 
     def _mask_responses(
-        self, batch: Batch, texts: list[str], template: str, log: RowLog, tools: ChatTokenizer
+        self, batch: Batch, texts: list[str], template: str, log: RowLog, tokenizer: ChatTokenizer
     ) -> Batch:
-        spans = [tools.find_responses(text, template, self.instruction_template) for text in texts]
+        spans = [tokenizer.find_responses(text, template, self.instruction_template) for text in texts]
         found = np.array([bool(row) for row in spans], np.bool_)
         log.drop(_NO_RESPONSE, int((~found).sum()))
         kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]
         kept_spans = [row for row in spans if row]
         batch = batch.filter(found)
         with locate_engine_differences(batch):
-            return add_token_columns(batch, tools.encode_spans(kept_texts, kept_spans))
+            return add_token_columns(batch, tokenizer.encode_spans(kept_texts, kept_spans))
 
-    def _limited(self, batch: Batch, log: RowLog) -> Batch:
+    def _limit_length(self, batch: Batch, log: RowLog) -> Batch:
         if self.max_seq_length is None:
             return batch
         lengths = batch.tokens[INPUT_IDS].lengths
-        long = lengths > self.max_seq_length
-        if not long.any():
+        too_long = lengths > self.max_seq_length
+        if not too_long.any():
             return batch
         if self.overflow == "truncate":
             limits = np.full(len(batch), self.max_seq_length, np.int64)
             cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in TOKEN_COLUMNS}
             return batch.with_tokens(**cut)
         if self.overflow == "drop":
-            log.drop(f"longer than max_seq_length={self.max_seq_length}", int(long.sum()))
+            log.drop(f"longer than max_seq_length={self.max_seq_length}", int(too_long.sum()))
         else:
-            for index in np.flatnonzero(long):
+            for index in np.flatnonzero(too_long):
                 reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
                 log.quarantine(int(batch.numbers[index]), reason, batch.rows[index])
-        return batch.filter(~long)
+        return batch.filter(~too_long)
 
 
-def _absorb_tokens(batch: Batch, log: RowLog) -> Batch:
-    """Token columns that are still Python lists (already tokenized JSON rows) -> flat arrays."""
+def _to_token_columns(batch: Batch, log: RowLog) -> Batch:
+    """Convert token columns that are still Python lists (rows that were tokenized before) to flat arrays."""
     for name in TOKEN_COLUMNS:
         if name in batch.tokens or not any(name in row for row in batch.rows):
             continue
-        batch, lists = map_rows(batch, log, partial(_ids_of, name))
+        batch, lists = map_rows(batch, log, partial(_ids_in, name))
         rows = [{key: value for key, value in row.items() if key != name} for row in batch.rows]
         batch = batch.with_rows(rows).with_tokens(**{name: Ragged.from_lists(lists)})
     return batch
 
 
-def _ids_of(name: str, row: Row) -> list[int]:
+def _ids_in(name: str, row: Row) -> list[int]:
     ids = row.get(name)
     if isinstance(ids, np.ndarray):
         ids = ids.tolist()
@@ -170,26 +173,26 @@ def _ids_of(name: str, row: Row) -> list[int]:
     return ids
 
 
-def _without_misfits(batch: Batch, log: RowLog) -> Batch:
-    """Rows whose token columns differ in length are quarantined."""
+def _quarantine_unequal_lengths(batch: Batch, log: RowLog) -> Batch:
+    """Quarantine rows whose token columns differ in length."""
     lengths = batch.tokens[INPUT_IDS].lengths
-    fits = np.ones(len(batch), np.bool_)
+    equal = np.ones(len(batch), np.bool_)
     for name in (LABELS, ATTENTION_MASK):
         if name in batch.tokens:
-            fits &= batch.tokens[name].lengths == lengths
-    for index in np.flatnonzero(~fits):
+            equal &= batch.tokens[name].lengths == lengths
+    for index in np.flatnonzero(~equal):
         log.quarantine(int(batch.numbers[index]), "input_ids and labels differ in length", batch.rows[index])
-    return batch.filter(fits)
+    return batch.filter(equal)
 
 
-def _without_foreign_ids(batch: Batch, log: RowLog, vocabulary_size: int | None) -> Batch:
-    """Rows with ids that stand for no token are quarantined; the tokenizer's own ids never are such."""
+def _quarantine_unknown_ids(batch: Batch, log: RowLog, vocabulary_size: int | None) -> Batch:
+    """Quarantine rows with ids that are not tokens, which only rows that were tokenized before can have."""
     ids = batch.tokens[INPUT_IDS]
     limit = np.iinfo(np.int32).max if vocabulary_size is None else vocabulary_size - 1
     if not len(ids.values) or (ids.values.min() >= 0 and ids.values.max() <= limit):
         return batch
-    foreign = (ids.values < 0) | (ids.values > limit)
-    kept = ids.count_per_row(foreign) == 0
+    unknown = (ids.values < 0) | (ids.values > limit)
+    kept = ids.count_per_row(unknown) == 0
     for index in np.flatnonzero(~kept):
         row_ids = ids[int(index)]
         wrong = int(row_ids[(row_ids < 0) | (row_ids > limit)][0])
@@ -198,8 +201,8 @@ def _without_foreign_ids(batch: Batch, log: RowLog, vocabulary_size: int | None)
     return batch.filter(kept)
 
 
-def _without_untrained(batch: Batch, log: RowLog) -> Batch:
-    """Rows without a trained token are dropped."""
+def _drop_untrained(batch: Batch, log: RowLog) -> Batch:
+    """Drop rows without a trained token."""
     labels = batch.tokens[LABELS]
     kept = labels.count_per_row(trained_mask(labels)) > 0
     log.drop(NO_TRAINED_TOKEN, int((~kept).sum()))

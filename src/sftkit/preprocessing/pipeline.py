@@ -1,4 +1,4 @@
-"""The pipeline of one work unit: read -> handlers -> finish -> one staged Arrow file. A pure function of the unit."""
+"""The pipeline of one work unit: read, run the handlers, finalize, write a staged unit."""
 
 from __future__ import annotations
 
@@ -29,67 +29,84 @@ from sftkit.sources.work_units import WorkUnit, read_unit
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 
 FINALIZE = "finish"
-"""Who has the rows after all handlers, in accounts and measurements."""
+"""Name, in row counts and times, of the step after all handlers (see `RowFinalizer`)."""
 
 _ORIGIN_OPTIONS = ("train_on", "reasoning", "response_template", "chat_template_kwargs")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what becomes of a row. Small, and safe to send to another process.
+    """Everything that decides what becomes of a row, apart from the row.
 
-    options holds the rules; datasets are the ones that the units' files belong to (by name).
+    A recipe is plain data. It is made once, by `plan`, and sent to every process that runs tasks; each makes a
+    `Pipeline` of it.
     """
 
     options: DataOptions
+    """Limits, masking and other options that apply to all data sets."""
     datasets: tuple[DatasetConfig, ...]
+    """The data sets with their handlers. Work units refer to them by name."""
     chat_tokenizer: ChatTokenizerSpec
+    """The tokenizer and how it is used."""
 
 
 @dataclass(frozen=True)
 class StagingTask:
-    """A unit to run, and the key that its rows are kept under."""
+    """A work unit to tokenize."""
 
     unit: WorkUnit
     key: str
+    """The key under which its rows are stored; see `unit_keys`."""
 
     def __str__(self) -> str:
         return str(self.unit)
 
 
 class Pipeline:
-    """A recipe made ready to run: handlers built, the tokenizer loaded when something first needs it."""
+    """A recipe that is ready to run in this process.
+
+    It takes a work unit through these steps, batch by batch: read the rows of the source, rename and remove columns as
+    the data set asks for it, run each handler, and finalize the rows (labels, length limit). `process` yields the
+    resulting batches; `stage` also audits them and writes them to a staged unit. Rows that are dropped or quarantined
+    on the way are recorded in a `RowLog`. The result depends on nothing but the recipe and the unit.
+
+    The tokenizer is loaded when a step first needs it.
+    """
 
     def __init__(self, recipe: Recipe, chat_tokenizer: ChatTokenizer) -> None:
         self.chat_tokenizer = chat_tokenizer
-        self._lines = {
-            dataset.name: _Line(dataset, build_handlers(dataset, index), recipe.options)
+        self._datasets = {
+            dataset.name: _DatasetPipeline(dataset, build_handlers(dataset, index), recipe.options)
             for index, dataset in enumerate(recipe.datasets)
         }
         self._steps: dict[str, list[tuple[str, Step]]] = {}
-        self._norms: dict[RowOrigin, Expectations] = {}
+        self._expectations: dict[RowOrigin, Expectations] = {}
 
     def check(self) -> None:
-        """Bind every handler of every data set: what can be wrong with them shows before data is read."""
-        for name in self._lines:
-            self._bound(name)
-
-    def check_columns(self, dataset: str, columns: Collection[str]) -> None:
-        """Follow the columns of a data set's first rows through its handlers.
+        """Bind all handlers of all data sets, which finds errors in their arguments before any data is read.
 
         Raises:
-            DataError: a handler reads a column that no row has and no handler before it makes, or rows would end as
+            ConfigError, TokenizerError: as `Handler.bind`.
+        """
+        for name in self._datasets:
+            self._bound_steps(name)
+
+    def check_columns(self, dataset: str, columns: Collection[str]) -> None:
+        """Check, from the columns of a data set's first rows, that every handler finds the columns it reads.
+
+        Raises:
+            DataError: a handler reads a column that no row has and no earlier handler writes, or rows would become
                 neither tokens nor text.
         """
-        self._lines[dataset].check_columns(columns)
+        self._datasets[dataset].check_columns(columns)
 
     def stage(self, store: UnitStore, task: StagingTask) -> StagedUnit:
-        """Run one unit and keep its rows among the staged units.
+        """Process one work unit and store its rows.
 
         Raises:
             SourceError: its file cannot be read.
-            DataError: its rows do not all end alike, or hold what Parquet cannot.
-            EngineDifferenceError: a fast engine made another row than the reference.
+            DataError: some rows become tokens and others text, or a value cannot be stored in Parquet.
+            EngineDifferenceError: a fast engine and the reference engine disagree on a row.
         """
         unit, watch = task.unit, Stopwatch()
         checked: AuditCollector | None = None
@@ -100,7 +117,7 @@ class Pipeline:
                     _write(writer, batch, text_field, unit)
                 watch.lap("store")
                 if len(batch) and text_field is None:
-                    checked = checked or AuditCollector(self._norms_of(unit.file.dataset))
+                    checked = checked or AuditCollector(self._expectations_of(unit.file.dataset))
                     checked.add(batch.tokens[INPUT_IDS], batch.tokens[LABELS], batch.numbers)
                 watch.lap("audit")
         audit = UnitAudit(checked.rows, checked.faulty(log.flagged), checked.digests) if checked is not None else None
@@ -112,14 +129,20 @@ class Pipeline:
         return staged
 
     def process(self, unit: WorkUnit, log: RowLog, watch: Stopwatch) -> Iterator[tuple[Batch, str | None]]:
-        """The rows of a unit as they go to disk, batch by batch, each with its text column where it has no tokens.
+        """Yield the finalized rows of a work unit, batch by batch.
 
-        What becomes of rows goes to the log, and the time that reading, each handler and finishing take to the watch.
+        Args:
+            unit: the unit.
+            log: records rows that are read, dropped or quarantined.
+            watch: records the time that reading, each handler and finalizing take.
+
+        Yields:
+            A batch, and the name of its text column (None if its rows are tokens).
 
         Raises:
             SourceError, EngineDifferenceError: as `stage`.
         """
-        steps, ending = self._bound(unit.file.dataset), self._lines[unit.file.dataset].ending
+        steps, finalizer = self._bound_steps(unit.file.dataset), self._datasets[unit.file.dataset].finalizer
         unreadable = log.for_unreadable()
         self.chat_tokenizer.start_unit()
         try:
@@ -131,33 +154,32 @@ class Pipeline:
                     batch = step(batch, log)
                     watch.lap(name)
                 log.handler = FINALIZE
-                for part in ending.parts(batch):
-                    finished = ending.finish(part, log, self.chat_tokenizer)
+                for part in finalizer.uniform_parts(batch):
+                    finalized = finalizer.finalize(part, log, self.chat_tokenizer)
                     watch.lap(FINALIZE)
-                    yield finished
+                    yield finalized
                 log.flush()
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(f"{unit.file.path}:{error.place}") from None
         log.merge(unreadable)
 
-    def _norms_of(self, dataset: str) -> Expectations:
-        """What right rows of a data set look like, learnt when its first rows of tokens are there."""
-        line = self._lines[dataset]
-        making = line.origin
-        if making not in self._norms:
-            known = self.chat_tokenizer.vocabulary_size is not None
-            self._norms[making] = (
-                learn_expectations(self.chat_tokenizer.tokenizer, making, self.chat_tokenizer.stop_tokens)
-                if known
-                else Expectations(origin=making)
+    def _expectations_of(self, dataset: str) -> Expectations:
+        """Learn what correct rows of a data set look like, once per kind of rows."""
+        origin = self._datasets[dataset].origin
+        if origin not in self._expectations:
+            has_tokenizer = self.chat_tokenizer.vocabulary_size is not None
+            self._expectations[origin] = (
+                learn_expectations(self.chat_tokenizer.tokenizer, origin, self.chat_tokenizer.stop_tokens)
+                if has_tokenizer
+                else Expectations(origin=origin)
             )
-        return self._norms[making]
+        return self._expectations[origin]
 
-    def _bound(self, dataset: str) -> list[tuple[str, Step]]:
+    def _bound_steps(self, dataset: str) -> list[tuple[str, Step]]:
         if dataset not in self._steps:
-            line = self._lines[dataset]
-            handlers = [(link.name, link.bind(self.chat_tokenizer)) for link in line.links]
-            self._steps[dataset] = [*(("read", step) for step in line.load_steps(self.chat_tokenizer)), *handlers]
+            parts = self._datasets[dataset]
+            handlers = [(each.name, each.bind(self.chat_tokenizer)) for each in parts.handlers]
+            self._steps[dataset] = [*(("read", step) for step in parts.load_steps(self.chat_tokenizer)), *handlers]
         return self._steps[dataset]
 
 
@@ -165,41 +187,44 @@ def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: WorkU
     try:
         writer.write(batch, text_field)
     except DataError as error:
-        place = error.row_index if isinstance(error, RetainedColumnError) else 0
-        raise DataError(f"{unit.file.path}:{batch.numbers[place]}: {error}") from None
+        index = error.row_index if isinstance(error, RetainedColumnError) else 0
+        raise DataError(f"{unit.file.path}:{batch.numbers[index]}: {error}") from None
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One data set's way through the pipeline."""
+class _DatasetPipeline:
+    """The parts of the pipeline that differ between data sets."""
 
     config: DatasetConfig
-    links: tuple[ConfiguredHandler, ...]
+    handlers: tuple[ConfiguredHandler, ...]
     options: DataOptions
 
     @property
     def retains_at_load(self) -> bool:
-        """Whether `retain_columns` speaks of the source's columns (dropped at load time) or of what handlers make."""
-        made = {column for link in self.links for column in link.handler.writes()}
-        knowable = not any(link.handler.makes_new_rows for link in self.links)
-        return bool(self.config.retain_columns) and knowable and not made & set(self.config.retain_columns)
+        """Whether `retain_columns` names columns of the source, so that others can be removed when rows are read.
+
+        It may also name columns that handlers write.
+        """
+        written = {column for each in self.handlers for column in each.handler.writes()}
+        is_known = not any(each.handler.makes_new_rows for each in self.handlers)
+        return bool(self.config.retain_columns) and is_known and not written & set(self.config.retain_columns)
 
     @property
     def origin(self) -> RowOrigin:
         """How the rows are made, for the audit."""
-        kind, ends_with_stop_token = produced_rows(link.handler for link in self.links)
+        kind, ends_with_stop_token = produced_rows(each.handler for each in self.handlers)
         options = {name: to_plain_data(getattr(self.options, name)) for name in _ORIGIN_OPTIONS}
         return row_origin(options, kind, ends_with_stop_token=ends_with_stop_token)
 
     @property
-    def ending(self) -> RowFinalizer:
-        """How this data set's rows are finished."""
+    def finalizer(self) -> RowFinalizer:
+        """Finalizes the rows of this data set."""
         options = self.options
-        kept_by_handlers = [link.handler.retains() for link in self.links]
-        candidates = (options.dataset_text_field, last_text_column(self.links), DEFAULT_TEXT_FIELD)
+        retained_by_handlers = [each.handler.retains() for each in self.handlers]
+        text_fields = (options.dataset_text_field, last_text_column(self.handlers), DEFAULT_TEXT_FIELD)
         return RowFinalizer(
-            text_fields=tuple(dict.fromkeys(name for name in candidates if name)),
-            retained=frozenset(self.config.retain_columns).union(*kept_by_handlers),
+            text_fields=tuple(dict.fromkeys(name for name in text_fields if name)),
+            retained=frozenset(self.config.retain_columns).union(*retained_by_handlers),
             response_template=options.response_template,
             instruction_template=options.instruction_template,
             max_seq_length=options.max_seq_length,
@@ -207,48 +232,48 @@ class _Line:
             train_on_all=options.train_on == "all",
         )
 
-    def load_steps(self, tools: ChatTokenizer) -> list[Step]:
-        """The data set's own renaming and dropping of columns, before any handler."""
+    def load_steps(self, tokenizer: ChatTokenizer) -> list[Step]:
+        """Steps that rename and remove columns before any handler runs."""
         steps: list[Step] = []
         if self.config.rename_columns:
-            steps.append(RenameColumns(columns=self.config.rename_columns).bind(tools))
+            steps.append(RenameColumns(columns=self.config.rename_columns).bind(tokenizer))
         if self.config.remove_columns:
-            steps.append(RemoveColumns(columns=self.config.remove_columns).bind(tools))
+            steps.append(RemoveColumns(columns=self.config.remove_columns).bind(tokenizer))
         if self.retains_at_load:
             steps.append(self._retain)
         return steps
 
     def _retain(self, batch: Batch, log: RowLog) -> Batch:
-        """Token columns stay besides those that are named."""
+        """Keep the named columns and token columns."""
         named = self.config.retain_columns
         return keep_columns(require_columns(batch, log, named), {*named, *TOKEN_COLUMNS})
 
     def check_columns(self, columns: Collection[str]) -> None:
-        """Raise `DataError` when a handler reads a column that cannot be there, or the rows cannot be finished."""
+        """See `Pipeline.check_columns`."""
         self._require("rename_columns", self.config.rename_columns, columns)
-        at_hand = {self.config.rename_columns.get(name, name) for name in columns}
-        self._require("remove_columns", self.config.remove_columns, at_hand)
-        at_hand -= set(self.config.remove_columns)
+        current = {self.config.rename_columns.get(name, name) for name in columns}
+        self._require("remove_columns", self.config.remove_columns, current)
+        current -= set(self.config.remove_columns)
         if self.retains_at_load:
-            self._require("retain_columns", self.config.retain_columns, at_hand)
-            at_hand &= {*self.config.retain_columns, *TOKEN_COLUMNS}
-        seen = set(at_hand)
-        for link in self.links:
-            if link.handler.makes_new_rows:
+            self._require("retain_columns", self.config.retain_columns, current)
+            current &= {*self.config.retain_columns, *TOKEN_COLUMNS}
+        seen = set(current)
+        for each in self.handlers:
+            if each.handler.makes_new_rows:
                 return  # the columns of new rows are known only after the handler has run
-            self._require(link.name, link.reads(), at_hand)
-            at_hand = link.columns_after(at_hand)
-            seen |= at_hand
+            self._require(each.name, each.reads(), current)
+            current = each.columns_after(current)
+            seen |= current
         self._require("retain_columns", self.config.retain_columns, seen)
-        problem = self.ending.problem_of(sorted(at_hand))
+        problem = self.finalizer.column_problem(sorted(current))
         if problem is not None:
             raise DataError(f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {problem}")
 
-    def _require(self, who: str, reads: Iterable[str], columns: Collection[str]) -> None:
+    def _require(self, reader: str, reads: Iterable[str], columns: Collection[str]) -> None:
         missing = next((column for column in reads if column not in columns), None)
         if missing is not None:
-            there = ", ".join(sorted(columns)) or "none"
+            existing = ", ".join(sorted(columns)) or "none"
             raise DataError(
-                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {who} needs column {missing!r}, "
-                f"which no row has; columns there: {there}"
+                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {reader} needs column {missing!r}, "
+                f"which no row has; columns there: {existing}"
             )

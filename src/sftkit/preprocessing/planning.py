@@ -1,4 +1,4 @@
-"""plan(config) -> Plan: every input of a run found, checked and fingerprinted before anything is written."""
+"""Plans a run: finds, checks and fingerprints every input before anything is written."""
 
 from __future__ import annotations
 
@@ -38,26 +38,31 @@ from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
 _log = logging.getLogger(__name__)
 
 _TINY = 64 << 10
-"""Bytes of source that `tokenizers` has encoded before a fast encoder would be loaded."""
+"""Bytes of source that `tokenizers` encodes in the time that it takes to load a fast encoder."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do, with every input known and checked, and nothing written yet.
+    """What a run will do: the result of `plan`, and the input of `sftkit.preprocessing.build.run`.
 
-    recipe: what a worker process needs. pipeline: the recipe made ready, for this process. files: every source file
-    with its units, in the order of the rows. keys: what the units are kept under, in their order. fingerprint: equal
-    for plans that give the same shards. seconds: how long planning took.
+    All inputs were found and checked, and nothing was written. The source files are divided into work units, which are
+    processed independently of each other.
     """
 
     config: PreprocessConfig
     recipe: Recipe
+    """What becomes of a row; every worker process gets it."""
     pipeline: Pipeline
+    """The recipe, ready to run in this process."""
     files: tuple[ScannedFile, ...]
+    """Every source file with its work units, in the order of the rows."""
     keys: tuple[str, ...]
+    """The key of each work unit, in the order of `units`. Units with equal keys give equal rows."""
     tokenizer: TokenizerInfo | None
     fingerprint: str
+    """Equal for plans that give the same shards."""
     seconds: float
+    """How long planning took."""
 
     @property
     def units(self) -> list[WorkUnit]:
@@ -66,7 +71,7 @@ class Plan:
 
     @property
     def workers(self) -> int:
-        """Processes that the run will use."""
+        """The number of processes that the run will use."""
         if any(file.file.path.startswith("memory:") for file in self.files):
             return 1  # only this process can see its memory
         if self.config.num_workers is None and sum(file.file.size for file in self.files) < SMALL_SOURCE:
@@ -74,16 +79,16 @@ class Plan:
         return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
 
     def without_engine(self, engine: str) -> Plan:
-        """The same plan with one fast engine given up. It gives the same shards."""
+        """Return the plan without one fast engine. It gives the same shards."""
         recipe = replace(self.recipe, chat_tokenizer=self.recipe.chat_tokenizer.without_engine(engine))
         return replace(self, recipe=recipe, pipeline=Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer)))
 
 
 def check_config(config: PreprocessConfig) -> None:
-    """Find everything wrong with a config that shows without reading data.
+    """Check everything about a config that can be checked without reading data.
 
     Raises:
-        ConfigError: with all of it.
+        ConfigError: with all problems.
     """
     problems: list[str] = []
     checks: list[Callable[[], object]] = [
@@ -103,39 +108,39 @@ def check_config(config: PreprocessConfig) -> None:
 
 
 def _functions(datasets: Sequence[DatasetConfig]) -> list[str]:
-    """The functions that data handlers name."""
+    """The paths of the user functions among the handlers."""
     names = (handler.name for dataset in datasets for handler in dataset.data_handlers)
     return sorted({name for name in names if ":" in name})
 
 
 def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
-    """Find and check every input of a run. Reads sources (to hash them and see their columns), writes nothing.
+    """Find and check every input of a run. Reads the sources to hash them and to see their columns; writes nothing.
 
     Args:
-        config: of the run.
-        runner: hashes sources elsewhere; without it this process does.
+        config: the config of the run.
+        runner: hashes the sources; by default this process does.
 
     Raises:
-        ConfigError, SourceError, DataError, TokenizerError: something cannot work as configured.
+        ConfigError, SourceError, DataError, TokenizerError: the run cannot work as configured.
     """
     watch = Stopwatch()
     check_config(config)
     config = options_for_text_shards(config)
     limits = ReadLimits(config.max_row_bytes, config.max_expansion)
     found: dict[str, list[ScannedFile]] = {}
-    scan_all: ScanExecutor[ScannedFile] = scan_in_threads if runner is None else partial(_by_runner, runner)
+    scan_all: ScanExecutor[ScannedFile] = scan_in_threads if runner is None else partial(_scan_by_runner, runner)
 
-    def found_of(dataset: DatasetConfig) -> list[ScannedFile]:
+    def files_of(dataset: DatasetConfig) -> list[ScannedFile]:
         if dataset.name not in found:
             sources = find_source_files(dataset, limits, config.storage_options)
             found[dataset.name] = scan_files(sources, config.unit_size, scan_all)
         return found[dataset.name]
 
     def columns_of(dataset: DatasetConfig) -> list[str]:
-        return _first_columns(found_of(dataset))
+        return _first_columns(files_of(dataset))
 
     datasets = resolve_datasets(config, columns_of)
-    sizes = [file.file.size for dataset in datasets for file in found_of(dataset)]
+    sizes = [file.file.size for dataset in datasets for file in files_of(dataset)]
     recipe = Recipe(config, datasets, chat_tokenizer_spec(config, sum(sizes)))
     pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
     pipeline.check()
@@ -145,17 +150,17 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     files = _numbered([file for dataset in datasets for file in found[dataset.name]])
     tokenizer = _tokenizer_info(pipeline.chat_tokenizer, recipe.chat_tokenizer.tokenizer)
     if tokenizer is not None:
-        _warn_of_limits(pipeline, config)
+        _warn_about_limits(pipeline, config)
     identity = _identity(pipeline.chat_tokenizer, tokenizer) if tokenizer is not None else {}
     keys = unit_keys(files, datasets, config, identity)
-    content = _fingerprint(recipe, files, identity)
+    fingerprint = _fingerprint(recipe, files, identity)
     watch.lap("plan")
-    planned = Plan(config, recipe, pipeline, files, keys, tokenizer, content, watch.seconds["plan"])
+    planned = Plan(config, recipe, pipeline, files, keys, tokenizer, fingerprint, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
     return planned
 
 
-def _by_runner(
+def _scan_by_runner(
     runner: Runner, scan: Callable[[SourceFile], ScannedFile], files: Sequence[SourceFile]
 ) -> list[ScannedFile]:
     done = {id(file): scanned for file, scanned in runner.run(scan, files)}
@@ -163,7 +168,7 @@ def _by_runner(
 
 
 def _first_columns(files: list[ScannedFile]) -> list[str]:
-    """Columns that any of the first rows has.
+    """Return all columns of the first rows that can be read.
 
     Raises:
         DataError: no row of any file can be read.
@@ -172,7 +177,7 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
     for unit in (unit for file in files for unit in file.units):
 
         def keep_first(_: str, rows: Sequence[BadRow], path: str = unit.file.path) -> None:
-            if not bad:  # there may be millions of them
+            if not bad:  # there may be millions of bad rows
                 bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read")
 
         log = RowLog(kind=UNREADABLE, on_bad_rows=keep_first)
@@ -183,20 +188,16 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
 
 
 def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:
-    """Packs would be taken for rows, and their sequences would run into each other.
-
-    Raises:
-        DataError: the rows are packs.
-    """
+    """Raise `DataError` if the rows are packs: their sequences would be treated as one row."""
     if {INPUT_IDS, SEQ_LENGTHS} <= set(columns):
         raise DataError(
             f"dataset {dataset.name!r} ({dataset.data_paths[0]}): its rows are packs (they have {SEQ_LENGTHS}), which "
-            "cannot be processed or packed again; give the data that they were made from"
+            "cannot be processed or packed again; use the data that they were made from"
         )
 
 
 def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
-    """The files with their units numbered through all data sets."""
+    """Number the units of all data sets consecutively."""
     numbered, number = [], 0
     for file in files:
         units = tuple(replace(unit, number=number + index) for index, unit in enumerate(file.units))
@@ -206,7 +207,7 @@ def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
 
 
 def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
-    """What tools a run over so many bytes of source works with."""
+    """Describe the tokenizer and the engines of a run over `size` bytes of source."""
     if config.engine == "reference":
         reference = frozenset({ENCODER, RENDERER})
     else:
@@ -221,11 +222,11 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
     )
 
 
-def _tokenizer_info(tools: ChatTokenizer, spec: TokenizerSpec | None) -> TokenizerInfo | None:
+def _tokenizer_info(chat_tokenizer: ChatTokenizer, spec: TokenizerSpec | None) -> TokenizerInfo | None:
     if spec is None:
         return None
-    tokenizer = tools.tokenizer
-    fingerprint, chat_template_sha256 = tools.identity
+    tokenizer = chat_tokenizer.tokenizer
+    fingerprint, chat_template_sha256 = chat_tokenizer.identity
     template = tokenizer.chat_template
     return TokenizerInfo(
         name=spec.name,
@@ -241,31 +242,31 @@ def _tokenizer_info(tools: ChatTokenizer, spec: TokenizerSpec | None) -> Tokeniz
     )
 
 
-def _warn_of_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
+def _warn_about_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
     limit = pipeline.chat_tokenizer.tokenizer.model_max_length
     if config.max_seq_length is not None and limit < config.max_seq_length:
         _log.warning(
-            "max_seq_length=%d is more than the tokenizer's model_max_length=%d; the rows follow max_seq_length",
+            "max_seq_length=%d exceeds the tokenizer's model_max_length=%d; max_seq_length is used",
             config.max_seq_length,
             limit,
         )
 
 
-def _identity(tools: ChatTokenizer, info: TokenizerInfo) -> dict[str, Any]:
-    """Everything that tells apart tokenizers which make other rows, as JSON can hold it."""
-    tokenizer = tools.tokenizer
+def _identity(chat_tokenizer: ChatTokenizer, info: TokenizerInfo) -> dict[str, Any]:
+    """Return everything about the tokenizer that rows depend on, as JSON can hold it."""
+    tokenizer = chat_tokenizer.tokenizer
     return {
         "fingerprint": info.fingerprint,
         "chat_template": info.chat_template_sha256,
-        "stop_tokens": tools.stop_tokens,
+        "stop_tokens": chat_tokenizer.stop_tokens,
         "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
         TOKENIZER_LIMITS: [tokenizer.model_max_length, tokenizer.truncation_side],
-        "files": {} if tokenizer.is_fast else info.files,  # one written in Python is what its files make it
+        "files": {} if tokenizer.is_fast else info.files,  # a fast tokenizer is covered by its fingerprint
     }
 
 
 def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: Mapping[str, Any]) -> str:
-    """sha256 over everything that decides the bytes of the shards; names and paths do not."""
+    """Hash everything that decides the bytes of the shards; names and paths do not."""
     config, datasets = recipe.options, recipe.datasets
     numbers = {dataset.name: number for number, dataset in enumerate(datasets)}
     content: dict[str, Any] = {

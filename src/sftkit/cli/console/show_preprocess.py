@@ -27,6 +27,8 @@ from sftkit.shards.writing.shard_writer import shard_name
 
 _MOST_SOURCES = 10
 _MOST_REASONS = 10
+_STAGE_NAMES = {"stage": "tokenize", "finish": "length limit", "store": "write"}
+"""How the stages that a manifest names are shown."""
 
 
 def print_account(manifest: Manifest, console: Console) -> None:
@@ -83,7 +85,7 @@ def _lost(source: SourceInfo) -> int:
 
 def _reasons(manifest: Manifest) -> Iterator[str]:
     for handler, dropped in manifest.dropped_by_handler.items():
-        yield from _most(dropped, f"dropped by {handler}")
+        yield from _most(dropped, f"dropped by {_STAGE_NAMES.get(handler, handler)}")
     yield from _most(manifest.quarantined_by_reason, "quarantined")
 
 
@@ -173,7 +175,7 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
 
 
 def _seconds(spent: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in spent.items())
+    return ", ".join(f"{_STAGE_NAMES.get(name, name)} {seconds:.1f} s" for name, seconds in spent.items())
 
 
 def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:

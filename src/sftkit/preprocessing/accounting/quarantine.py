@@ -38,7 +38,7 @@ class BadRowBudget:
             return math.inf
         return math.floor(Fraction(str(self.most)) * int(read))  # of 0.29 * 100, floats would make 28
 
-    def exceeded(self, read: int) -> str:
+    def exceeded_by(self, read: int) -> str:
         """How a message about too many bad rows, of so many, goes on; nothing where none is allowed."""
         if self.most >= 1:
             return f", more than max_bad_rows={self.most:g}"
@@ -130,7 +130,7 @@ def bad_rows_message(
             f"no row can be used, all {count} of them for one reason: {row.reason} ({path}:{row.number} is the first)"
         )
     head = f"{count}{'' if is_whole else ' or more'} row{'s' if count > 1 else ''} cannot be used"
-    lines = [f"{head}{tolerance.exceeded(account.read)}:"]
+    lines = [f"{head}{tolerance.exceeded_by(account.read)}:"]
     lines += [f"  {path}:{row.number}: {row.reason}" for path, row in first]
     if count > len(first):
         lines.append(f"  ... and {count - len(first)} more")
