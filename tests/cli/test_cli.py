@@ -169,7 +169,7 @@ def test_a_mistake_that_fails_every_row_is_one_sentence(tmp_path: Path) -> None:
     assert done.code == 1
     [line] = done.err.splitlines()
     assert line == (
-        "error: no row can be used, all 40 of them for one reason: "
+        "error: no row can be used; all 40 have the same problem: "
         f"column 'input' must hold a list of messages, not str ({pairs}:1 is the first)"
     )
 

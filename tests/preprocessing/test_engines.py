@@ -203,8 +203,8 @@ def check_given_up(
     fast, shards = made(tmp_path / "fast", chats(source), engine_verify=verify)
     assert sorted(warning.split(" differs ")[0] for warning in log.messages) == [f"the fast {name}" for name in engines]
     for warning in log.messages:
-        assert f" differs from the reference at {source}:{row}; the whole run goes to the reference: " in warning
-        assert MARKER in warning.split("goes to the reference: ")[1]
+        assert f" differs from the reference at {source}:{row}; the whole run uses the reference: " in warning
+        assert MARKER in warning.split("uses the reference: ")[1]
     assert fast.engine == {**FAST, **{engine: REFERENCE[engine] for engine in engines}}
     assert (shards, fast.fingerprint) == (expected, slow.fingerprint)
     assert (fast.splits, fast.rows_read) == (slow.splits, 200)

@@ -80,7 +80,7 @@ def test_a_formatting_template_makes_the_text() -> None:
 
 
 def test_columns_that_tell_nothing_are_an_error_that_names_them() -> None:
-    with pytest.raises(ConfigError, match=r"in\.jsonl: nothing tells how its rows become tokens \(columns: q, w\)"):
+    with pytest.raises(ConfigError, match=r"in\.jsonl: cannot tell how to tokenize its rows \(columns: q, w\)"):
         chosen(["q", "w"])
 
 

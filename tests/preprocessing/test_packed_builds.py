@@ -290,9 +290,7 @@ def test_max_seq_length_is_the_length_of_packs_where_none_is_given(tmp_path: Pat
 
 def test_text_cannot_be_packed(tmp_path: Path) -> None:
     data = dataset(write_jsonl(tmp_path / "in.jsonl", [{"text": "some words"}]))
-    with pytest.raises(
-        DataError, match=r"end as text \('text'\), which cannot be packed; give a response_template, or"
-    ):
+    with pytest.raises(DataError, match=r"rows are text \('text'\), which cannot be packed; set response_template, or"):
         preprocess(tmp_path / "out", data, packing="wrapped", pack_length=8)
 
 

@@ -107,7 +107,7 @@ def test_a_run_that_fails_leaves_the_data_set_it_was_to_replace_alone(tmp_path: 
     options: dict[str, Any] = {**OPTIONS, "max_bad_rows": 1}
     preprocess(tmp_path / "out", paired(source), **options)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-    with pytest.raises(DataError, match=r"out/\.staging/quarantine\.jsonl; mend them"):
+    with pytest.raises(DataError, match=r"out/\.staging/quarantine\.jsonl; fix them"):
         preprocess(tmp_path / "out", paired(worse), overwrite=True, **options)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
     assert len((tmp_path / "out" / ".staging" / "quarantine.jsonl").read_text().splitlines()) == 2

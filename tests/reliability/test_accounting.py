@@ -391,7 +391,7 @@ def test_more_bad_rows_than_max_bad_rows_fail_the_run(tmp_path: Path, limit: flo
     assert lines[0] == first_line
     assert [line.split(": broken JSON")[0] for line in lines[1:4]] == [f"  {path}:{row}" for row in (1, 2, 3)]
     place = tmp_path / "out" / "quarantine.jsonl"
-    assert lines[4:] == [f"All of them are in {place}; mend them, or allow for them with max_bad_rows=3."]
+    assert lines[4:] == [f"All of them are in {place}; fix them, or set max_bad_rows=3 to skip them."]
 
 
 @given(fraction=st.decimals(0, "0.999", places=3), read=st.integers(0, 10**12))
@@ -409,7 +409,7 @@ def test_the_error_lists_some_bad_rows_and_the_run_keeps_a_limited_number(
     lines = str(caught.value).splitlines()
     assert len(lines) == 13
     assert lines[11] == "  ... and 30 more"
-    assert lines[12].startswith(f"The first 17 of them are in {tmp_path / 'out' / 'quarantine.jsonl'}; mend them, or ")
+    assert lines[12].startswith(f"The first 17 of them are in {tmp_path / 'out' / 'quarantine.jsonl'}; fix them, or ")
     assert [entry["row"] for entry in entries(tmp_path / "out")] == list(range(1, 18))
 
 
@@ -420,7 +420,7 @@ def test_a_run_stops_once_it_must_have_too_many_bad_rows(
     monkeypatch.setattr("sftkit.preprocessing.stage_units.EXCESS_BAD_ROWS", 0)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "first"}\n' + "".join(f"{{broken {number:03d}\n" for number in range(200)))
-    with pytest.raises(DataError, match=r"(?s)^\d+ or more rows cannot be used.*before all rows were read; mend them"):
+    with pytest.raises(DataError, match=r"(?s)^\d+ or more rows cannot be used.*before all rows were read\. Fix these"):
         preprocess(
             tmp_path / "out", dataset(path), max_bad_rows=limit, unit_size=120, staging_dir=str(tmp_path / "units")
         )

@@ -213,7 +213,7 @@ MISTAKES = [
         "no way",
         1,
         "--training_data_path odd.jsonl",
-        "odd.jsonl: nothing tells how its rows become tokens",
+        "odd.jsonl: cannot tell how to tokenize its rows",
         "columns: q, w",
         "give dataset_text_field",
     ),

@@ -1,1 +1,1 @@
-"""How tasks run: in this process, in worker processes, or on a Ray cluster."""
+"""Running tasks: in this process, in worker processes, or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""How processes are started here."""
+"""How worker processes are started."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-"""Forked from a server that holds nothing but what all workers need; elsewhere, each started fresh."""
+"""On Linux, workers are forked from a server that has loaded what all of them need; elsewhere each starts fresh."""
 
 SMALL_SOURCE = 4 << 20
 """Bytes of source below which starting worker processes takes longer than it saves."""
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Let processes be started whole, and deaf to Ctrl-C: in a terminal it reaches every process, but only this one is
-    to answer, and then it ends the workers.
+    """Start processes in this block so that they ignore Ctrl-C and are not started half.
 
-    Processes inherit the signal mask they are started under, which keeps interrupts from them; here an interrupt that
-    comes meanwhile (another thread may take it in spite of the mask) is raised when the block is left.
+    In a terminal, Ctrl-C reaches every process, but only this one must react, by ending the workers. Processes inherit
+    the signal mask of the block, which blocks interrupts. An interrupt that arrives in this process meanwhile (another
+    thread may get it in spite of the mask) is raised at the end of the block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
+    received: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: held.append(number)) for number in signals]
+    handlers = [signal.signal(number, lambda number, _: received.append(number)) for number in signals]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -42,5 +42,5 @@ def deferred_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
-    if held:
+    if received:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""Tasks as tasks of a Ray cluster, which finds them a place, and another when a node is lost.
+"""Runs tasks on a Ray cluster, which repeats them elsewhere when a node is lost.
 
-What all tasks of a run need (`function`: the recipe, the tokenizer's files) is put into Ray's object store once, and
-fetched once by each node. A task and its result are small: what they stand for lies in files that all nodes see.
+What all tasks of a run need (the function, with the recipe and the tokenizer's files) is put into Ray's object store
+once, and fetched once by each node. A task and its result are small: the data is in files that all nodes can access.
 """
 
 from __future__ import annotations
@@ -35,38 +35,40 @@ R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
 RETRIES = 5
-"""How often a task is run again that was lost with its node, or whose process died."""
+"""How often a task is repeated whose node was lost or whose process died."""
 
-_AHEAD = 2  # tasks for each core of the cluster: one that runs and one that waits, which also tells of work to be done
-_PATIENCE = 15.0  # seconds for a connection
+_TASKS_PER_CORE = 2  # one that runs and one that waits, from which an autoscaler sees that there is work
+_CONNECT_TIMEOUT = 15.0  # seconds
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-_LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked for again
+_SIZE_LIFETIME = 5.0  # seconds after which the size of the cluster is queried again
 _PACKAGES = ("numpy", "pyarrow", "transformers", "tokenizers", "jinja2", "minijinja", "gigatoken")
 
 
 class VersionMismatchError(ConfigError):
-    """A node has other packages than this machine."""
+    """A node has other versions of packages than this machine."""
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """What is sent once for many tasks; known by its name, for it may be large."""
+    """What is sent once for many tasks; compared by name, because it may be large."""
 
     name: str
     content: bytes = field(compare=False, repr=False)
 
 
 class RayCluster:
-    """A connection to a Ray cluster, to be used in a `with` block.
-
-    address: `auto`, HOST:PORT, or None for a cluster of this machine alone, which ends with the block. at_once: how
-    many tasks may run at the same time; None for as many as the cluster has cores.
-    """
+    """A connection to a Ray cluster; use it in a `with` block."""
 
     runs_in_process = False
     shares_local_files = False
 
     def __init__(self, address: str | None, at_once: int | None) -> None:
+        """Describe the connection.
+
+        Args:
+            address: `auto`, HOST:PORT, or None for a cluster of this machine alone that ends with the block.
+            at_once: how many tasks may run at the same time; None for as many as the cluster has cores.
+        """
         self._address = address
         self._at_once = at_once
         self._looked = 0.0
@@ -96,11 +98,11 @@ class RayCluster:
                 raise ConfigError(f"executor: Ray cannot start on this machine: {reason}") from None
             raise ConfigError(
                 f"ray_address {self._address}: no Ray cluster can be reached there ({reason}); start one (ray start "
-                "--head), or say null for one of this machine alone"
+                "--head), or set it to null for one of this machine alone"
             ) from None
         finally:
             for number, handler in handlers.items():
-                signal.signal(number, handler)  # Ray puts its own in their place
+                signal.signal(number, handler)  # Ray replaces them
         return self
 
     def __exit__(
@@ -109,11 +111,11 @@ class RayCluster:
         _ray().shutdown()
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
-        """As `Runner.run`; a few tasks more than the cluster has cores are handed out ahead.
+        """As `Runner.run`; a few more tasks are submitted than the cluster has cores.
 
         Raises:
-            VersionsError: a node has other versions of what decides the bytes of shards.
-            WorkerError: a task was lost again and again.
+            VersionMismatchError: a node has other versions of packages that decide the bytes of shards.
+            WorkerError: a task was lost repeatedly.
         """
         ray = _ray()
         work = ray.remote(_work).options(num_cpus=1, max_retries=RETRIES)
@@ -132,7 +134,7 @@ class RayCluster:
                     task = running.pop(reference)
                     yield task, self._result(reference, task)
         except KeyboardInterrupt:
-            running.clear()  # leaving the cluster ends them; Ray may abort when one ends while it is cancelled
+            running.clear()  # disconnecting ends them; Ray may abort if one ends while it is cancelled
             raise
         finally:
             for reference in running:
@@ -140,9 +142,9 @@ class RayCluster:
 
     def _most_at_once(self) -> int:
         now = time.monotonic()
-        if now - self._looked > _LOOK_AGAIN:
+        if now - self._looked > _SIZE_LIFETIME:
             self._cores, self._looked = int(_ray().cluster_resources().get("CPU", 1)), now
-        return self._at_once or max(1, self._cores) * _AHEAD
+        return self._at_once or max(1, self._cores) * _TASKS_PER_CORE
 
     def _result(self, reference: Any, task: T) -> Any:
         ray = _ray()
@@ -151,8 +153,8 @@ class RayCluster:
         except ray.exceptions.RayError as error:
             reason = single_line(error)[:300]
             raise WorkerError(
-                f"Ray gave up on {task}, after {RETRIES + 1} tries: {reason}; run it again, with fewer tasks at a time "
-                "(num_workers) if memory is short"
+                f"Ray gave up on {task}, after {RETRIES + 1} tries: {reason}; run the command again, with fewer "
+                "tasks at a time (num_workers) if memory is short"
             ) from None
         if not is_done:
             raise content
@@ -160,19 +162,19 @@ class RayCluster:
 
 
 def _check_address(ray: Any, address: str | None) -> None:
-    """Raise `ConfigError` where nothing answers at HOST:PORT; Ray itself would try for many minutes."""
+    """Raise `ConfigError` if nothing answers at HOST:PORT; Ray itself would try for many minutes."""
     host, colon, port = (address or "").rpartition(":")
     if not colon or "://" in host or not port.isdecimal():
         return
     if host in _LOCAL_HOSTS:
-        host = ray.util.get_node_ip_address()  # which Ray puts in its place
+        host = ray.util.get_node_ip_address()  # as Ray does
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"ray_address {address}: nothing answers at {host}:{port} ({reason}); give the address of a cluster that "
-            "runs, or null for one of this machine alone"
+            "runs, or set it to null for one of this machine alone"
         ) from None
 
 
@@ -191,9 +193,16 @@ def _versions() -> dict[str, str]:
 
 
 def _work(sent: _Sent, task: bytes, versions: dict[str, str], folder: str) -> bytes:
-    """Run a task, in a process of the cluster: (True, its result) or (False, what it raised), pickled.
+    """Run a task in a process of the cluster.
 
-    folder: from which relative paths are understood.
+    Args:
+        sent: the pickled function.
+        task: the pickled task.
+        versions: of the packages on the machine that sends the task.
+        folder: the directory that relative paths refer to.
+
+    Returns:
+        (True, result) or (False, exception), pickled.
     """
     try:
         _prepare(tuple(versions.items()), folder)
@@ -209,11 +218,11 @@ def _work(sent: _Sent, task: bytes, versions: dict[str, str], folder: str) -> by
         error.add_note(f"in a process of the cluster:\n{traceback.format_exc()}")
         outcome = (False, error)
     try:
-        told = pickle.dumps(outcome)
-        pickle.loads(told)
+        pickled = pickle.dumps(outcome)
+        pickle.loads(pickled)
     except Exception as error:
-        told = pickle.dumps((False, RuntimeError(f"{outcome[1]!r} cannot be sent: {error!r}")))
-    return told
+        pickled = pickle.dumps((False, RuntimeError(f"{outcome[1]!r} cannot be sent: {error!r}")))
+    return pickled
 
 
 @lru_cache(maxsize=1)
@@ -224,10 +233,10 @@ def _unpacked(sent: _Sent) -> Callable[[Any], Any]:
 
 @lru_cache(maxsize=1)
 def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
-    """What a process of the cluster does first.
+    """Prepare a process of the cluster.
 
     Raises:
-        VersionsError: its packages are others than those of the machine that sends the tasks.
+        VersionMismatchError: its packages differ from those of the machine that sends the tasks.
     """
     here = _versions()
     others = [
@@ -243,7 +252,7 @@ def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
     try:
         os.chdir(folder)
     except OSError:
-        os.chdir("/")  # where no relative path finds another file by chance
+        os.chdir("/")  # so that no relative path finds another file by chance
     from sftkit.core.transformers_import import import_transformers_without_torch
     from sftkit.execution.worker_pool import collect_garbage_rarely
 

@@ -1,4 +1,4 @@
-"""What everyone who runs tasks has in common."""
+"""The interface of everything that runs tasks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ R = TypeVar("R")
 
 
 class WorkerError(SftkitError):
-    """A worker process died, by the system's hand or for lack of memory."""
+    """A worker process died, perhaps for lack of memory."""
 
 
 class Runner(Protocol):
-    """Runs tasks, which are pure: they may be run again, or elsewhere."""
+    """Runs tasks. Tasks have no side effects that matter, so they may be run twice, or on another machine."""
 
     @property
     def runs_in_process(self) -> bool:
-        """Whether tasks run in this very process."""
+        """Whether tasks run in this process."""
 
     @property
     def shares_local_files(self) -> bool:
-        """Whether tasks run where the files of this machine are."""
+        """Whether tasks can read the files of this machine."""
 
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
         """Run every task and yield (task, result) as each is done, in no particular order.
 
         Raises:
-            WorkerError: a worker died; what it worked on is named.
-            Exception: whatever `function` raises; tasks that are running are broken off, others not begun.
+            WorkerError: a worker died; the message names its task.
+            Exception: whatever `function` raises; running tasks are then ended, and no others are started.
         """

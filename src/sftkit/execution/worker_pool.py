@@ -1,7 +1,7 @@
-"""How tasks are run: in this process, or in a pool of processes.
+"""Runs tasks in this process, or in a pool of worker processes.
 
-On Linux the processes are forked from a server (Python's `forkserver`) that imports and loads once what every worker
-needs, while this process still plans; elsewhere each starts fresh (`spawn`) and does so itself.
+On Linux, workers are forked from a server (Python's `forkserver`) that has imported and loaded what every worker
+needs; see `sftkit.preprocessing.worker_warmup`. Elsewhere each starts fresh (`spawn`) and does so itself.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ R = TypeVar("R")
 
 _QUEUED_PER_WORKER = 2
 _TERMINATED = (None, 0, -signal.SIGTERM)
-_COLLECT_EVERY = 50_000  # allocations; rows are many small objects and hold no cycles
+_COLLECT_EVERY = 50_000  # allocations; rows are many small objects without cycles
 
 
 @contextmanager
 def rare_garbage_collection() -> Iterator[None]:
-    """Let the garbage collector look for cycles less often, and never among what is there already."""
+    """Collect garbage less often, and skip the objects that exist already."""
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY, *thresholds[1:])
@@ -65,12 +65,12 @@ class _Process(_python.Process):  # type: ignore[misc]  # which class it is depe
 
 
 class _Context(BaseContext):
-    """Starts processes as Python does, and knows all that it started, also one that is dead at once."""
+    """Starts processes as Python does, and remembers all of them, even those that die at once."""
 
     def __init__(self) -> None:
         self._made: list[BaseProcess] = []
 
-    def Process(self, *args: Any, **options: Any) -> BaseProcess:  # noqa: N802 (as the pool calls it)
+    def Process(self, *args: Any, **options: Any) -> BaseProcess:  # noqa: N802 (the pool calls this name)
         self._made.append(_Process(*args, **options))
         return self._made[-1]
 
@@ -82,14 +82,14 @@ class _Context(BaseContext):
 
     @property
     def started(self) -> Iterator[BaseProcess]:
-        """The processes that were started, alive or dead."""
+        """All processes that were started, dead ones too."""
         return (process for process in self._made if process.pid is not None)
 
 
 class WorkerPool:
-    """Some processes that run tasks; with a count of one there are none, and tasks run in this process.
+    """A pool of worker processes; with a count of 1, tasks run in this process instead.
 
-    To be used in a `with` block, at whose end the processes end too.
+    Use it in a `with` block, at whose end the workers end.
     """
 
     shares_local_files = True
@@ -98,7 +98,7 @@ class WorkerPool:
         self._count = count
         self._pool: ProcessPoolExecutor | None = None
         self._context = _Context()
-        self._held = tempfile.TemporaryDirectory(prefix="sftkit-workers-")
+        self._notes = tempfile.TemporaryDirectory(prefix="sftkit-workers-")
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -106,8 +106,8 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
-        self._held.cleanup()
+        self._end_workers()
+        self._notes.cleanup()
 
     @property
     def runs_in_process(self) -> bool:
@@ -117,12 +117,12 @@ class WorkerPool:
     def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
         """Run every task and yield (task, result) as each is done, in no particular order.
 
-        With one worker, or one task and no process yet, tasks run here, in order. With more, `function` and the tasks
-        must be picklable; only a few tasks are handed out ahead of the workers.
+        With one worker, or one task and no worker yet, tasks run in this process, in order. Otherwise `function` and
+        the tasks must be picklable; only a few tasks are queued at a time.
 
         Raises:
-            WorkerError: a worker died; the task that it held is named.
-            Exception: whatever `function` raises; tasks that are running are broken off, others not begun.
+            WorkerError: a worker died; the message names its task.
+            Exception: whatever `function` raises; running tasks are then ended, and no others are started.
         """
         if self._count <= 1 or (len(tasks) <= 1 and self._pool is None):
             with rare_garbage_collection():
@@ -138,29 +138,29 @@ class WorkerPool:
                     pool = self._started()
                     while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
                         number, task = waiting.pop()
-                        running[pool.submit(partial(_hold, self._held.name, number, function), task)] = task
+                        running[pool.submit(partial(_run_noted, self._notes.name, number, function), task)] = task
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield running[future], future.result()
                     del running[future]
             finished = True
         except BrokenProcessPool:
-            held = self._held_by_the_dead(tasks) or f"one of: {', '.join(map(str, running.values()))}"
+            task_name = self._task_of_dead_worker(tasks) or f"one of: {', '.join(map(str, running.values()))}"
             raise WorkerError(
-                f"a worker process died (out of memory?) while it worked on {held}; run it again, with a smaller "
-                "num_workers if memory is short"
+                f"a worker process died (out of memory?) while it worked on {task_name}; run the command again, with "
+                "a smaller num_workers if memory is short"
             ) from None
         finally:
             if not finished:
-                self._end()
+                self._end_workers()
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._count, mp_context=self._context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(self._count, mp_context=self._context, initializer=_prepare_worker)
         return self._pool
 
-    def _end(self) -> None:
-        """End the processes at once: what they work on is not wanted, or they are done and need no time to tidy up."""
+    def _end_workers(self) -> None:
+        """End the workers at once: they are done, or their results are not needed."""
         for worker in self._context.started:
             worker.terminate()
         if self._pool is not None:
@@ -168,19 +168,19 @@ class WorkerPool:
             self._pool = None
         self._context = _Context()
 
-    def _held_by_the_dead(self, tasks: Sequence[T]) -> str | None:
-        """The task of the worker that died by itself; the pool ends the others when it finds one dead."""
+    def _task_of_dead_worker(self, tasks: Sequence[T]) -> str | None:
+        """Name the task of the worker that died; the pool then ends the others."""
         if self._pool is not None:
-            self._pool.shutdown()  # its thread reads how the processes ended; there is but one time to read it
+            self._pool.shutdown()  # its thread reads the exit codes, which can be read only once
         for worker in self._context.started:
-            note = Path(self._held.name, str(worker.pid))
+            note = Path(self._notes.name, str(worker.pid))
             if worker.exitcode not in _TERMINATED and note.exists():
                 return str(tasks[int(note.read_text())])
         return None
 
 
-def _hold(notes: str, number: int, function: Callable[[T], R], task: T) -> R:
-    """Run a task after noting down which one, so that it can be named if this process dies of it."""
+def _run_noted(notes: str, number: int, function: Callable[[T], R], task: T) -> R:
+    """Run a task after writing its number to a file, so that it can be named if this process dies."""
     note = Path(notes, str(os.getpid()))
     note.write_text(str(number))
     result = function(task)
@@ -188,24 +188,24 @@ def _hold(notes: str, number: int, function: Callable[[T], R], task: T) -> R:
     return result
 
 
-def _begin() -> None:
-    """What a worker does first: it will end with the process that started it, even if that one is killed."""
+def _prepare_worker() -> None:
+    """Prepare a worker. It will end when the process that started it ends, even if that one is killed."""
     from sftkit.core.transformers_import import import_transformers_without_torch
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked one would do what its parent does, and wait for ever
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process would do what its parent does, and wait forever
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
     import_transformers_without_torch()
     collect_garbage_rarely()
 
 
 def collect_garbage_rarely() -> None:
-    """Let the garbage collector of this process look for cycles less often, and never among what is there already."""
+    """From now on, collect garbage less often, and skip the objects that exist already."""
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_with(sentinel: int) -> None:
     wait_for_sentinels([sentinel])
     os._exit(1)

@@ -1,1 +1,1 @@
-"""The order of rows: splitting, mixing and packing, on integers only."""
+"""The order of rows: splitting, mixing and packing. Works on integers only: counts, lengths and indices."""

@@ -1,7 +1,7 @@
-"""Rows of several data sets -> the order of each split. On integers only: row counts in, row indices out.
+"""Splits and mixes data sets: from row counts to the order of the rows of each split.
 
-The draws are those of `datasets` (5.x) for the same seed: `Dataset.shuffle`, `train_test_split` and
-`interleave_datasets`, so that a mix made here is the mix made there.
+For the same seed, the result is that of `datasets` (5.x): `Dataset.shuffle`, `train_test_split` and
+`interleave_datasets`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sftkit.errors import DataError
 
 Indices = Offsets
 
-_DRAWS_AT_ONCE = 1000  # as `datasets` does; the generator gives the same draws in blocks of any size
+_DRAWS_AT_ONCE = 1000  # as `datasets` does; blocks of any size give the same draws
 
 
 @dataclass(frozen=True)
 class MixSource:
-    """One data set as mixing sees it: its name, its number of rows, and what the config says of it."""
+    """What mixing needs to know about a data set."""
 
     name: str
     rows: int
@@ -34,13 +34,18 @@ class MixSource:
 
 
 def order_splits(parts: Sequence[MixSource], seed: int, stopping_strategy: str) -> dict[str, Indices]:
-    """The rows of every split, in order, as indices into all rows laid end to end.
+    """Return the rows of each split in order, as indices into the concatenated rows of all data sets.
 
-    Training parts are interleaved by their weights where they have any, else concatenated; validation parts are
-    always concatenated.
+    Training rows are interleaved by the weights of the data sets if they have any, else concatenated; validation rows
+    are always concatenated.
+
+    Args:
+        parts: the data sets.
+        seed: of shuffling, splitting and mixing.
+        stopping_strategy: as in `interleave`.
 
     Raises:
-        DataError: a split or a weighted part would be left without rows.
+        DataError: a split, or a data set with a weight, would have no rows.
     """
     trains: list[tuple[MixSource, Indices]] = []
     validations: list[Indices] = []
@@ -57,7 +62,12 @@ def order_splits(parts: Sequence[MixSource], seed: int, stopping_strategy: str) 
 
 
 def split_fractions(split: SplitConfig | None) -> tuple[float, float]:
-    """(train, validation) fractions; where one is not given it is the rest."""
+    """Return the fractions (train, validation); one that is not given is the rest.
+
+    Example:
+        >>> split_fractions(SplitConfig(validation=0.25))
+        (0.75, 0.25)
+    """
     if split is None or (split.train is None and split.validation is None):
         return 1.0, 0.0
     if split.train is None:
@@ -71,7 +81,7 @@ def _is_validation_only(split: SplitConfig | None) -> bool:
 
 
 def _split(rows: Indices, part: MixSource, seed: int) -> tuple[Indices, Indices]:
-    """`train_test_split(train_size, test_size, seed)`: validation rows are the first of the permutation."""
+    """Split like `train_test_split(train_size, test_size, seed)`: the validation rows come first in the permutation."""
     train, validation = split_fractions(part.split)
     nothing = rows[:0]
     if validation == 0 and train == 1:
@@ -90,7 +100,7 @@ def _split(rows: Indices, part: MixSource, seed: int) -> tuple[Indices, Indices]
     if (train and not n_train) or (validation and not n_validation) or n_train + n_validation > count:
         raise DataError(
             f"dataset {part.name!r}: {count} rows cannot be split into train {train} and validation {validation}; "
-            "give fractions that leave each part a row"
+            "set fractions that give each split a row"
         )
     permutation = rows[np.random.default_rng(seed).permutation(count)]
     return permutation[n_validation : n_validation + n_train], permutation[:n_validation]
@@ -110,26 +120,36 @@ def _mix(trains: Sequence[tuple[MixSource, Indices]], seed: int, stopping_strate
 
 
 def _joined(parts: Sequence[Indices]) -> Indices:
-    """Parts laid end to end; one alone is not copied."""
+    """Concatenate parts; a single part is not copied."""
     filled = [part for part in parts if len(part)]
     return filled[0] if len(filled) == 1 else np.concatenate([*filled, np.arange(0)])
 
 
 def interleave(lengths: Sequence[int], weights: Sequence[float], seed: int, stopping_strategy: str) -> Indices:
-    """Indices into the parts laid end to end, as `datasets.interleave_datasets(probabilities=weights)` picks them.
+    """Interleave parts like `datasets.interleave_datasets(probabilities=weights)`.
 
     Args:
         lengths: rows of each part.
         weights: probability of each part; they sum to 1.
-        seed: of the draws.
+        seed: of the random draws.
         stopping_strategy: `first_exhausted`, `all_exhausted` (rows repeat) or `all_exhausted_without_replacement`.
+
+    Returns:
+        Indices into the concatenated parts.
+
+    Raises:
+        DataError: a part with the weight 0 would have to be exhausted.
+
+    Example:
+        >>> interleave([2, 2], [0.5, 0.5], seed=42, stopping_strategy="first_exhausted").tolist()
+        [2, 0, 3]
     """
     sizes = np.asarray(lengths, np.int64)
     drawable = np.asarray(weights, np.float64) > 0
     if stopping_strategy != "first_exhausted" and not drawable.all():
         raise DataError(
             f"sampling_stopping_strategy={stopping_strategy} cannot exhaust a data set whose sampling weight is 0; "
-            "leave it out, or say first_exhausted"
+            "remove it, or use first_exhausted"
         )
     draws = _draws(sizes, np.asarray(weights, np.float64), drawable, seed, first=stopping_strategy == "first_exhausted")
     bases = np.concatenate(([0], np.cumsum(sizes)[:-1]))
@@ -157,7 +177,7 @@ def _draws(
     *,
     first: bool,
 ) -> Offsets:
-    """Draw parts in blocks until the first (or every) one has been drawn as often as it has rows."""
+    """Draw parts, in blocks, until the first part (or every part) has been drawn as often as it has rows."""
     total = weights.sum()
     probabilities = weights if abs(total - 1) < 1e-9 else weights / total
     generator = np.random.default_rng(seed)

@@ -1,1 +1,1 @@
-"""Raw data and a config -> shards: planning, the pipeline of a work unit, staging, and the build itself."""
+"""Raw data to shards: planning a run, the pipeline that tokenizes a work unit, staging, and the build."""

@@ -1,4 +1,4 @@
-"""The way without a data config: a few options -> the data sets that a data config would have listed."""
+"""Runs without a data config: derives the data sets, with their handlers, from a few options and the columns."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.storage.paths import is_url, parse_path
 
 ColumnsOf = Callable[[DatasetConfig], Collection[str]]
-"""The columns that the first rows of a data set have."""
+"""Returns the columns of the first rows of a data set."""
 
 DEFAULT_TEXT_FIELD = "text"
 FORMATTED_TEXT_FIELD = "formatted_text"
 
 
 def resolve_datasets(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetConfig, ...]:
-    """The data sets of a config: those listed, or those that `training_data_path` and its companions stand for.
+    """Return the data sets of a config: those that it lists, or those that `training_data_path` and others stand for.
 
     Raises:
-        ConfigError: nothing tells how rows become tokens.
+        ConfigError: neither the options nor the columns tell how to tokenize the rows.
     """
     if options.datasets:
         return options.datasets
@@ -49,10 +49,10 @@ def resolve_datasets(options: DataOptions, columns_of: ColumnsOf) -> tuple[Datas
 
 
 def options_for_text_shards(options: PreprocessConfig) -> PreprocessConfig:
-    """The options as they apply to text shards that `preprocess` wrote: what made their text is done already.
+    """Adapt options to text shards that `preprocess` wrote: the handlers that made their text must not run again.
 
-    So the command line that made the shards, or the one that would have tokenized the raw data, tokenizes them.
-    Options for anything else come back as they are.
+    So the command line that made the shards, or that would tokenize the raw data, tokenizes them. For any other data
+    the options are returned unchanged.
     """
     manifests = [_manifest_of(path, options) for path in options.training_data_path]
     columns = {manifest.text_column for manifest in manifests if manifest is not None}
@@ -80,7 +80,7 @@ def _with_handlers(dataset: DatasetConfig, options: DataOptions, columns: Collec
 
 
 def _handlers(options: DataOptions, columns: Collection[str], dataset: DatasetConfig) -> list[HandlerConfig]:
-    """What is said wins; where nothing is said, the columns tell."""
+    """Choose handlers by the options, or by the columns if no option tells."""
     if {INPUT_IDS, LABELS} <= set(columns):
         return []
     if options.data_formatter_template is not None:
@@ -108,21 +108,21 @@ def _handlers(options: DataOptions, columns: Collection[str], dataset: DatasetCo
     if DEFAULT_TEXT_FIELD in columns:
         return _text_handlers(options, DEFAULT_TEXT_FIELD)
     raise ConfigError(
-        f"{dataset.data_paths[0]}: nothing tells how its rows become tokens (columns: {', '.join(columns) or 'none'}); "
-        "give dataset_text_field, data_formatter_template, dataset_conversation_field, "
-        "input_field_name and output_field_name, or a data config"
+        f"{dataset.data_paths[0]}: cannot tell how to tokenize its rows (columns: {', '.join(columns) or 'none'}); set "
+        "dataset_text_field, data_formatter_template, dataset_conversation_field, or input_field_name and "
+        "output_field_name, or use a data config"
     )
 
 
 def _text_handlers(options: DataOptions, column: str) -> list[HandlerConfig]:
-    """Text that will be tokenized gets an eos, so that the model learns to stop; text that stays text is left alone."""
+    """Add the eos token to text that will be tokenized, so that the model learns to stop; leave other text."""
     if options.response_template is None and options.train_on != "all":
         return []
     return [_handler("add_tokenizer_eos_token", dataset_text_field=column, only_if_missing=True)]
 
 
 def _conversation_handlers(options: DataOptions, column: str) -> list[HandlerConfig]:
-    """Forms that chat templates do not know are converted in place; columns do not tell which rows have them."""
+    """Convert formats that chat templates do not know; the columns do not tell which rows need it."""
     convert = _handler("convert_to_messages", conversation_column=column, messages_column=column, only_if_needed=True)
     if options.response_template is not None:
         field = options.dataset_text_field or FORMATTED_TEXT_FIELD
@@ -147,5 +147,5 @@ def _holds_validation_shards(path: str, options: DataOptions) -> bool:
 
 
 def _manifest_of(path: str, options: DataOptions) -> Manifest | None:
-    is_remote_file = is_url(path) and PurePosixPath(path).suffix  # a server may answer anything for what is below it
+    is_remote_file = is_url(path) and PurePosixPath(path).suffix  # a server may answer any request for a path below it
     return None if is_remote_file else read_manifest(parse_path(path, options.storage_options))

@@ -1,7 +1,7 @@
-"""Rows that are longer than a pack, before they are split and mixed: cut, dropped or quarantined, as `overflow` says.
+"""Applies `overflow` to rows that are longer than a pack: they are cut, dropped or quarantined.
 
-Whole rows alone need to fit (`packing=bfd`); where rows are laid end to end (`wrapped`) any will do. Rows are staged
-without regard to the length of packs, so that another length needs no tokenizing.
+This concerns packing strategies that keep rows whole. It happens after staging and before splitting and mixing, so
+that another pack length needs no new tokenization.
 """
 
 from __future__ import annotations
@@ -29,45 +29,46 @@ _log = logging.getLogger(__name__)
 _TOKENS_AT_ONCE = 4 << 20
 
 PACKING = "packing"
-"""Who drops rows that fit no pack, in the account."""
+"""Name of this step in row counts."""
 
 
 def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, runner: Runner) -> list[StagedUnit]:
-    """The same units, with the rows that fit no pack counted as dropped or quarantined, and marked as not to be used.
+    """Mark the rows that are longer than a pack as dropped or quarantined, and return the units.
 
-    A row that is cut loses what is past the pack when it is gathered; one that has no trained token left is dropped.
+    With overflow=truncate, rows are cut when they are written; here, those without a trained token in what is left are
+    dropped.
     """
     length = pack_length_of(config)
     if length is None or not keeps_rows_whole(config.packing):
         return list(staged)
-    made: list[StagedUnit] = []
+    result: list[StagedUnit] = []
     cut = 0
-    untrained = _untrained(staged, length, runner) if config.overflow == "truncate" else {}
+    untrained = _untrained_rows(staged, length, runner) if config.overflow == "truncate" else {}
     for each in staged:
         long = np.flatnonzero(each.sizes > length)
         if not len(long):
-            made.append(each)
+            result.append(each)
         elif config.overflow == "drop":
-            made.append(_without(each, long, f"longer than pack_length={length}"))
+            result.append(_drop_rows(each, long, f"longer than pack_length={length}"))
         elif config.overflow == "error":
-            made.append(
+            result.append(
                 replace(
                     each, overflow_rows=long, overflow_reasons={f"more tokens than pack_length={length}": len(long)}
                 )
             )
         else:
             lost = untrained[each.number]
-            made.append(_without(each, lost, NO_TRAINED_TOKEN))
+            result.append(_drop_rows(each, lost, NO_TRAINED_TOKEN))
             cut += len(long) - len(lost)
     if cut:
         _log.warning("%d rows are longer than pack_length=%d and are cut there (overflow=truncate)", cut, length)
-    return made
+    return result
 
 
 def overflowing_rows(staged: StagedUnit, unit: WorkUnit, length: int) -> Iterator[BadRow]:
-    """The rows of a unit that are quarantined because they fit no pack, in order, with what they are in their source:
-    staged rows are tokens, and a person wants to see what they were. The source is read again, as far as rows are asked
-    for.
+    """Yield the rows of a unit that are quarantined because they are longer than a pack, in order.
+
+    The source is read again to show the rows as they were, because staged rows are tokens.
 
     Raises:
         SourceError: the source can no longer be read.
@@ -75,24 +76,24 @@ def overflowing_rows(staged: StagedUnit, unit: WorkUnit, length: int) -> Iterato
     if not staged.overflow_reasons:
         return
     numbers = staged.row_numbers(staged.overflow_rows.tolist())
-    found = _contents(unit, frozenset(numbers))
-    place, content = next(found, (0, None))
+    contents = _source_rows(unit, frozenset(numbers))
+    found, content = next(contents, (0, None))
     for number, size in zip(numbers, staged.sizes[staged.overflow_rows].tolist(), strict=True):
         log = RowLog()
-        log.quarantine(number, f"{size} tokens, more than pack_length={length}", content if place == number else None)
+        log.quarantine(number, f"{size} tokens, more than pack_length={length}", content if found == number else None)
         yield from log.bad
-        if place == number:
-            place, content = next(found, (0, None))
+        if found == number:
+            found, content = next(contents, (0, None))
 
 
-def _without(staged: StagedUnit, rows: Offsets, reason: str) -> StagedUnit:
+def _drop_rows(staged: StagedUnit, rows: Offsets, reason: str) -> StagedUnit:
     if not len(rows):
         return staged
     return replace(staged, overflow_rows=rows, drops={**staged.drops, PACKING: {reason: len(rows)}})
 
 
-def _contents(unit: WorkUnit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
-    """Rows of a source by their numbers, in order."""
+def _source_rows(unit: WorkUnit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
+    """Yield rows of a source, given by their numbers, in order."""
     for batch in read_unit(unit, RowLog(kind=UNREADABLE, on_bad_rows=lambda *_: None)):
         for number, row in zip(batch.numbers.tolist(), batch.rows, strict=True):
             if number in numbers:
@@ -111,15 +112,15 @@ class _LongRows:
         return f"{self.path} ({len(self.rows)} long rows)"
 
 
-def _untrained(staged: Sequence[StagedUnit], length: int, runner: Runner) -> dict[int, Offsets]:
-    """By unit, those of its long rows that are without a trained token once they are cut."""
+def _untrained_rows(staged: Sequence[StagedUnit], length: int, runner: Runner) -> dict[int, Offsets]:
+    """Find, for each unit number, the rows that have no trained token once they are cut to a length."""
     tasks = [_LongRows(each.number, each.path, np.flatnonzero(each.sizes > length)) for each in staged]
-    found = runner.run(partial(_without_loss, length), [task for task in tasks if len(task.rows)])
+    found = runner.run(partial(_rows_without_loss, length), [task for task in tasks if len(task.rows)])
     return {task.number: rows for task, rows in found}
 
 
-def _without_loss(length: int, long: _LongRows) -> Offsets:
-    """Those of some rows that have no trained token behind their first when they are cut to a length."""
+def _rows_without_loss(length: int, long: _LongRows) -> Offsets:
+    """Return the rows without a trained token, other than the first token, once they are cut to a length."""
     rows = long.rows
     reader = open_unit_reader(long.path, (LABELS,))
     places, _ = reader.locate(LABELS, rows)

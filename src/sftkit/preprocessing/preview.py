@@ -1,4 +1,4 @@
-"""The first rows of a data config as shards in a scratch directory, without running the rest."""
+"""Previews a data config: processes its first rows, and writes them as shards into a temporary directory."""
 
 from __future__ import annotations
 
@@ -28,18 +28,23 @@ from sftkit.shards.writing.shard_writer import ShardTask, shard_name, write_shar
 _log = logging.getLogger(__name__)
 
 SAMPLE_ROWS = 100
-"""At least so many rows of each data set are made, so that there is something to search and to draw from."""
+"""The least number of rows to process of each data set, so that there are enough to search and to sample from."""
 
 
 def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
-    """Run the first rows of every data set through the pipeline and lay them out in turns, as one train split. They
-    are not packed: which rows share a pack is known when all of them are there.
+    """Process the first rows of every data set, and write them alternately into one train split.
+
+    The rows are not packed, because which rows share a pack depends on all rows.
+
+    Args:
+        config: with the data to preview.
+        scratch: the temporary directory.
 
     Raises:
         ConfigError, SourceError, DataError, TokenizerError: as `preprocess` would.
     """
     import_transformers()
-    # A few rows are made before a fast engine would be loaded.
+    # The few rows are done before a fast engine would be loaded.
     planned = plan(replace(to_preprocess_config(config, str(scratch)), engine="reference"))
     wanted = max(SAMPLE_ROWS, config.rows, (config.row or 0) + 1)
     staged = [
@@ -49,15 +54,14 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
     filled = [unit for unit in staged if unit.rows]
     if not filled:
         raise DataError(
-            "no rows left to show: every row of the data config that was tried is dropped or cannot be used; "
-            "preprocess says why"
+            "no rows left to show: every row that was tried is dropped or cannot be used; run preprocess to see why"
         )
-    rows = _in_turns([unit.rows for unit in filled])
+    rows = _alternating([unit.rows for unit in filled])
     sizes = np.concatenate([unit.sizes for unit in filled])[rows]
     path = scratch / shard_name(TRAIN, 0, 1)
     write_shard(shard_columns_of(filled), ShardTask(path, SequenceSelection(rows, sizes)))
-    unpacked = ", before they are packed" if is_packed(config) else ""
-    name = f"the first rows of {_name(config)}{unpacked} (preview, nothing written)"
+    packing_note = ", before they are packed" if is_packed(config) else ""
+    name = f"the first rows of {_data_name(config)}{packing_note} (preview, nothing written)"
     return ShardSet(scratch, {TRAIN: (path,)}, None, name)
 
 
@@ -81,12 +85,12 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
     return writer.finish(number, log, {}, {})
 
 
-def _name(config: InspectConfig) -> str:
+def _data_name(config: InspectConfig) -> str:
     return config.data_config_path or ", ".join(config.training_data_path) or "the data config"
 
 
-def _in_turns(counts: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Row indices that take one row of each data set after the other."""
+def _alternating(counts: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return row indices that take one row of each data set in turn."""
     bases = np.cumsum([0, *counts[:-1]])
     columns = [range(base, base + count) for base, count in zip(bases, counts, strict=True)]
     return np.array([row for turn in zip_longest(*columns) for row in turn if row is not None], np.int64)

@@ -1,6 +1,7 @@
-"""What a recipe needs of this machine, for processes of others: a tokenizer's files, and modules of the user's own.
+"""Recipes in other processes: the files that go with a recipe to other machines, and one chat tokenizer per process.
 
-They are unpacked once on each machine, into a directory named by their content.
+The files are those of the tokenizer and the modules of user functions. Each machine unpacks them once, into a directory
+named by their content.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ _MODULES = "modules"
 
 @dataclass(frozen=True)
 class RecipeBundle:
-    """A recipe and the files that go with it, by their names: `tokenizer/...` and `modules/...`."""
+    """A recipe and the files that it needs."""
 
     recipe: Recipe
     files: Mapping[str, bytes]
+    """Contents by name: `tokenizer/...` and `modules/...`."""
 
 
 def bundle_recipe(recipe: Recipe) -> RecipeBundle:
-    """A recipe with what it needs of this machine.
+    """Bundle a recipe with the files that it needs from this machine.
 
     Raises:
         OSError: a file cannot be read.
@@ -52,17 +54,17 @@ def bundle_recipe(recipe: Recipe) -> RecipeBundle:
 
 
 def unpack_recipe(bundle: RecipeBundle) -> Recipe:
-    """The recipe as it works here: its tokenizer is loaded from the files that came with it, modules are found.
+    """Unpack the files of a bundle, and return the recipe with a tokenizer that is loaded from them.
 
     Raises:
-        TokenizerError: the directory for it belongs to someone else.
-        OSError: it cannot be written.
+        TokenizerError: the directory for the files belongs to another user.
+        OSError: the files cannot be written.
     """
     if not bundle.files:
         return bundle.recipe
     folder = _unpack(bundle.files)
     if (folder / _MODULES).is_dir() and str(folder / _MODULES) not in sys.path:
-        sys.path.insert(0, str(folder / _MODULES))  # before copies that a node may have, of another day
+        sys.path.insert(0, str(folder / _MODULES))  # before older copies that this machine may have
     spec = bundle.recipe.chat_tokenizer.tokenizer
     if spec is None or not (folder / _TOKENIZER).is_dir():
         return bundle.recipe
@@ -71,21 +73,25 @@ def unpack_recipe(bundle: RecipeBundle) -> Recipe:
 
 
 def matching_chat_tokenizer(spec: ChatTokenizerSpec, identity: tuple[str, str | None] | None) -> ChatTokenizer:
-    """This process's toolbox of a spec, with the tokenizer that the process which planned the run has (`identity`).
+    """Return this process's chat tokenizer, after checking that it is the one that the run was planned with.
+
+    Args:
+        spec: describes the tokenizer.
+        identity: `ChatTokenizer.identity` in the process that planned the run; None without a tokenizer.
 
     Raises:
-        TokenizerError: the tokenizer's files were changed since.
+        TokenizerError: the files of the tokenizer have changed since.
     """
     if identity is not None and cached_chat_tokenizer(spec).identity != identity:
         cached_chat_tokenizer.cache_clear()  # this process, or the one it was forked from, is older than the plan
         if cached_chat_tokenizer(spec).identity != identity:
-            raise TokenizerError("the tokenizer's files were changed while the run was going on; run it again")
+            raise TokenizerError("the tokenizer's files changed during the run; run the command again")
     return cached_chat_tokenizer(spec)
 
 
 @lru_cache(maxsize=1)
 def cached_chat_tokenizer(spec: ChatTokenizerSpec) -> ChatTokenizer:
-    """This process's toolbox of a spec, whichever tokenizer it has."""
+    """Return the chat tokenizer that all tasks of this process share."""
     return ChatTokenizer(spec)
 
 
@@ -98,16 +104,16 @@ def _unpack(files: Mapping[str, bytes]) -> Path:
     folder = home / digest
     if all(file_size(folder / name) == len(content) for name, content in files.items()):
         return folder
-    shutil.rmtree(folder, ignore_errors=True)  # a cleaner of temporary files was there
-    aside = home / f".{digest}.{uuid.uuid4().hex}"
+    shutil.rmtree(folder, ignore_errors=True)  # incomplete: something cleaned up temporary files
+    unfinished = home / f".{digest}.{uuid.uuid4().hex}"
     for name, content in files.items():
-        path = aside / name
+        path = unfinished / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     try:
-        aside.rename(folder)
-    except OSError:  # another process of this machine was as quick
-        shutil.rmtree(aside)
+        unfinished.rename(folder)
+    except OSError:  # another process of this machine has unpacked them meanwhile
+        shutil.rmtree(unfinished)
     return folder
 
 

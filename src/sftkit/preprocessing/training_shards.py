@@ -1,4 +1,4 @@
-"""The shards of a training run: those that are there, or built from raw data into a cache by the shared core."""
+"""Provides the shards of a training run: existing ones, or shards that are built from raw data into a cache."""
 
 from __future__ import annotations
 
@@ -22,80 +22,79 @@ from sftkit.tokenization.engines import ENCODER, RENDERER
 
 _log = logging.getLogger(__name__)
 
-_KEY_LENGTH = 32  # characters of the fingerprint that name a cached data set
+_NAME_LENGTH = 32  # characters of the fingerprint that name a cached data set
 
 
 def check_training_data(config: TrainConfig) -> None:
-    """Raise `ConfigError` for what is wrong with a config, before any data is read."""
+    """Raise `ConfigError` with all problems of a config that show before data is read."""
     validate_config(config)
     check_config(to_preprocess_config(config, config.cache_dir))
 
 
 def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
-    """Tokenized shards to train on.
+    """Return the tokenized shards to train on.
 
-    A directory or file of Parquet with `input_ids` and `labels` is used as it is, unless its rows are to be packed and
+    A directory or file of Parquet with `input_ids` and `labels` is used directly, unless its rows are to be packed and
     are not. Anything else is built into `cache_dir`, under a name made from everything that decides its content, and
-    found there the next time. Text for which nothing says where the responses are is trained on as a whole.
+    reused next time. If the rows are text and no option tells where the responses are, all of the text is trained on.
 
     Raises:
-        ConfigError: shards are packed already, in another way than is asked for.
-        ConfigError, SourceError, DataError, TokenizerError, OutputError: as `preprocess` would.
+        ConfigError: the shards are packed, but not as the config asks for.
+        ConfigError, SourceError, DataError, TokenizerError, OutputError: as `preprocess`.
     """
-    given = _tokenized(config)
+    given = _tokenized_shards(config)
     if given is None:
-        return _built(config, progress)
+        return _build(config, progress)
     if SEQ_LENGTHS in _columns(given):
         _check_packs(config, given)
         return given
-    return _repacked(config, given, progress) if is_packed(config) else given
+    return _pack_shards(config, given, progress) if is_packed(config) else given
 
 
-def _repacked(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
-    """The rows of shards in packs. They remain the work of the tokenizer and the chat template that made them."""
+def _pack_shards(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
+    """Pack the rows of shards; the result names the tokenizer and the chat template that made the rows."""
     made_by = given.manifest
     if made_by is None or made_by.tokenizer is None:
-        return _built(config, progress)
+        return _build(config, progress)
     tokens = config.add_special_tokens or made_by.tokenizer.added_special_tokens
-    built = _built(replace(config, add_special_tokens=tokens), progress)
+    built = _build(replace(config, add_special_tokens=tokens), progress)
     assert built.manifest is not None
     settings = {**built.manifest.config, "dataprocessor": made_by.config.get("dataprocessor")}
     return replace(built, manifest=replace(built.manifest, tokenizer=made_by.tokenizer, config=settings))
 
 
 def _check_packs(config: TrainConfig, given: ShardSet) -> None:
-    """Raise `ConfigError` when packs are asked for that are others than those of the shards."""
+    """Raise `ConfigError` if the shards are packed in another way than the config asks for."""
     if not is_packed(config) or given.manifest is None:
         return
-    there = (given.manifest.config.get("packing"), given.manifest.splits[TRAIN].pack_length)
+    actual = (given.manifest.config.get("packing"), given.manifest.splits[TRAIN].pack_length)
     wanted = (config.packing, pack_length_of(config))
-    if there != wanted:
+    if actual != wanted:
         raise ConfigError(
-            f"{given.name or given.root}: its rows are packed already (packing={there[0]}, pack_length={there[1]}) and "
-            f"cannot be packed again (packing={wanted[0]}, pack_length={wanted[1]}); leave packing out, or give the "
+            f"{given.name or given.root}: its rows are packed already (packing={actual[0]}, pack_length={actual[1]}) "
+            f"and cannot be packed again (packing={wanted[0]}, pack_length={wanted[1]}); leave packing out, or use the "
             "data that they were made from"
         )
 
 
-def _built(config: TrainConfig, progress: Progress) -> ShardSet:
+def _build(config: TrainConfig, progress: Progress) -> ShardSet:
     planned = plan(to_preprocess_config(config, config.cache_dir))
-    if _ends_as_text(planned):
-        _log.warning("the rows are text and no response_template is given: every token of it carries a loss")
+    if _becomes_text(planned):
+        _log.warning("the rows are text and no response_template is given: every token is trained on")
         planned = plan(to_preprocess_config(replace(config, train_on="all"), config.cache_dir))
-    place = Path(config.cache_dir).expanduser() / planned.fingerprint[:_KEY_LENGTH]
-    planned = replace(planned, config=replace(planned.config, output_dir=str(place)))
+    folder = Path(config.cache_dir).expanduser() / planned.fingerprint[:_NAME_LENGTH]
+    planned = replace(planned, config=replace(planned.config, output_dir=str(folder)))
     if find_finished(planned) is None:
         run(planned, progress)
     else:
         output_for(planned.config).finish_cleanup()
-    return open_shards(str(place), config.storage_options)
+    return open_shards(str(folder), config.storage_options)
 
 
-def _ends_as_text(planned: Plan) -> bool:
-    """Whether the first rows come out of the pipeline as text."""
-    pipeline = (
-        planned.without_engine(ENCODER).without_engine(RENDERER).pipeline
-    )  # a fast engine is not worth loading for this
+def _becomes_text(planned: Plan) -> bool:
+    """Whether the first rows leave the pipeline as text."""
+    # A fast engine would take longer to load than these few rows take.
+    pipeline = planned.without_engine(ENCODER).without_engine(RENDERER).pipeline
     for unit in planned.units:
         for batch, text_field in pipeline.process(unit, RowLog(), Stopwatch()):
             if len(batch):
@@ -103,20 +102,21 @@ def _ends_as_text(planned: Plan) -> bool:
     return False
 
 
-def _tokenized(config: TrainConfig) -> ShardSet | None:
-    """The shards at `training_data_path` when it is one place that holds tokens already."""
+def _tokenized_shards(config: TrainConfig) -> ShardSet | None:
+    """Open the shards at `training_data_path` if it is a single path and holds tokens."""
     if config.datasets or config.validation_data_path or len(config.training_data_path) != 1:
         return None
     try:
         shards = open_shards(config.training_data_path[0], config.storage_options)
         return shards if {INPUT_IDS, LABELS} <= set(_columns(shards)) else None
     except SourceError:
-        return None  # raw data, or nothing: the core will say
+        return None  # raw data, or nothing, which planning will report
 
 
 def _columns(shards: ShardSet) -> Collection[str]:
-    """The columns of the training split; of shards of ours no file is opened, for it may be damaged, which is for
-    `check_footers` to say.
+    """Return the columns of the training split.
+
+    With a manifest, no shard is opened: it might be damaged, which `check_footers` reports.
     """
     if shards.manifest is not None and shards.splits.get(TRAIN):
         return shards.manifest.columns

@@ -1,20 +1,21 @@
-"""What a staged unit is named by: everything that decides what its rows become, and nothing else.
+"""The keys of work units: a key is a hash of everything that decides what the rows of a unit become.
 
-In a key are
+Staged units are stored under their keys, so that a later run reuses them exactly when it would make the same rows.
 
-- the bytes: their sha256 where the range is one of bytes, so that a line that is mended, or lines that are added at
-  the end, change only the units that they are in; else the sha256 of the source file and the unit's range of it;
-  besides, format and compression;
-- the recipe of a row: the data set's renamed, retained and removed columns and its handlers (by their meaning: other
-  names for the same, and arguments that change nothing, make no difference; of functions of the user's own also the
-  sha256 of the file that defines them, though not of what that imports), the options that change rows (with the
-  package, version and sha256 of the file of a `train_on` plugin), the
-  tokenizer's fingerprint and chat template, the model's stop tokens, `ROW_SEMANTICS`, and the versions of the
-  libraries that rows follow.
+A key covers
 
-Not in a key are the file's path, where in it a range of bytes begins, the data set's name, and all that happens to
-rows once they are staged: seed, sampling, split, shuffling, packing, shards. Nor are the engines and their
-verification, the number of workers, and limits on bad rows: they change no row. A key is a sha256 in hexadecimal.
+- the bytes of the unit: their sha256 if the unit is a range of bytes, so that fixing a line, or appending lines,
+  changes only the units that hold them; otherwise the sha256 of the source file and the unit's range in it; and the
+  format and compression;
+- the recipe of a row: the renamed, retained and removed columns of the data set; its handlers, by what they do (other
+  names for the same handler or argument make no difference; for user functions, the sha256 of the file that defines
+  them, though not of what it imports; for handlers of other packages, their version and source file); the options that
+  change rows; the tokenizer's fingerprint and chat template and the model's stop tokens; `ROW_SEMANTICS`; and the
+  versions of the libraries that rows depend on.
+
+A key does not cover the path of the file, the offset of a range of bytes, the name of the data set, or anything that
+happens after rows are staged: seed, sampling, split, shuffling, packing, shards. Nor does it cover engines and their
+verification, the number of workers, or limits on bad rows, because they change no row.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from sftkit.sources.work_units import ScannedFile
 from sftkit.tokenization.masking.train_on import TRAIN_ON
 
 ROW_SEMANTICS = 2
-"""Raised whenever the same input would give other rows than before."""
+"""Incremented whenever a change of the code makes other rows of the same input."""
 
 TOKENIZER_LIMITS = "limits"
-"""Which of the things that tell tokenizers apart only truncation sees, and functions of the user's own."""
+"""The part of a tokenizer's identity that only truncation, user functions and plugins depend on."""
 
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
@@ -50,9 +51,13 @@ def unit_keys(
     options: DataOptions,
     tokenizer: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """The key of every unit of some files, in order.
+    """Return the key of every unit, in order.
 
-    tokenizer: what tells tokenizers apart, as JSON can hold it.
+    Args:
+        files: source files with their units.
+        datasets: the data sets that the files belong to.
+        options: of the run.
+        tokenizer: everything about the tokenizer that rows depend on, as JSON can hold it.
     """
     versions = {name: version(name) for name in _REFERENCES}
     recipes = {dataset.name: [versions, recipe_key(dataset, options, tokenizer)] for dataset in datasets}
@@ -64,7 +69,7 @@ def unit_keys(
 
 
 def _bytes(file: ScannedFile, part: Range) -> list[Any]:
-    """What tells apart the bytes of a range, wherever they stand; at the beginning of a file they may hold its mark."""
+    """Identify the bytes of a unit wherever they are; at the start of a file they may have a byte order mark."""
     if part.sha256 is not None:
         return [part.sha256, part.start == 0]
     return [file.sha256, part.start, part.stop, part.skip, part.rows]

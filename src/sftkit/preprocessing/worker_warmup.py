@@ -1,7 +1,8 @@
-"""Getting worker processes ready while the run is still being planned. Light to import, for it comes first.
+"""Prepares worker processes while the run is still being planned.
 
-On Linux workers are forked from a server (Python's `forkserver`) that has imported and loaded what all of them need.
-It takes about as long to do that as this process takes to plan, so it is told to begin at once.
+On Linux, workers are forked from a server (Python's `forkserver`) that has imported and loaded everything they need.
+That takes about as long as planning, so the server is started first; this module must therefore be quick to import.
+The server imports this module too, and then loads what the workers need.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from sftkit.execution.processes import SMALL_SOURCE, START_METHOD, available_cor
 from sftkit.sample import sample_path
 
 WARM_UP = "SFTKIT_WARM_UP"
-"""Environment variable of the fork server: the size of the sources and the options of the run, pickled, base64."""
+"""Environment variable of the fork server: size of the sources and options of the run, pickled, in base64."""
 
 
 def warm_up_workers(config: DataOptions) -> None:
-    """Let the fork server begin, where a run will have workers.
+    """Start the fork server if the run will use worker processes.
 
-    Without this, or where it cannot be done, workers load what they need when they first need it.
+    Without it, each worker loads what it needs when it first needs it.
     """
     listed = [path for dataset in config.datasets for path in dataset.data_paths]
     size = _local_size([*listed, *config.training_data_path, *config.validation_data_path])
     if START_METHOD != "forkserver" or size < SMALL_SOURCE or config.num_workers == 1 or available_cores() == 1:
         return
-    told = replace(config, datasets=(), storage_options={})  # who says how rows become tokens; no passwords
-    given = {
-        WARM_UP: base64.b64encode(pickle.dumps((size, told))).decode(),
+    options = replace(config, datasets=(), storage_options={})  # only what the tokenizer depends on; no passwords
+    environment = {
+        WARM_UP: base64.b64encode(pickle.dumps((size, options))).decode(),
         "TOKENIZERS_PARALLELISM": "false",  # the workers are the parallelism
     }
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
         multiprocessing.get_context(START_METHOD).set_forkserver_preload([__name__])
         with deferred_interrupts():
@@ -55,16 +56,16 @@ def warm_up_workers(config: DataOptions) -> None:
 
 
 def _local_size(paths: Sequence[str]) -> int:
-    """Bytes that lie at local paths, at a glance: 0 for what is not there, not local, or cannot be looked at."""
+    """Bytes of the files at local paths; anything missing, remote or unreadable counts as 0."""
     size = 0
-    for path in paths:
-        pattern = str(Path(sample_path(path)).expanduser())
-        # Path.glob wants a root and a relative pattern; what the user wrote is neither
-        for name in [] if "://" in path else glob.glob(pattern, recursive=True) or [pattern]:  # noqa: PTH207
+    for given in paths:
+        pattern = str(Path(sample_path(given)).expanduser())
+        # Path.glob needs a root and a relative pattern, and the user gives neither.
+        for name in [] if "://" in given else glob.glob(pattern, recursive=True) or [pattern]:  # noqa: PTH207
             with suppress(OSError):
-                place = Path(name)
-                inside = place.rglob("*") if place.is_dir() else [place]
-                size += sum(file.stat().st_size for file in inside if file.is_file())
+                path = Path(name)
+                files = path.rglob("*") if path.is_dir() else [path]
+                size += sum(file.stat().st_size for file in files if file.is_file())
     return size
 
 

@@ -1,1 +1,1 @@
-"""What happened to every row: the balance, the quarantine, and the manifest."""
+"""Row accounting of a run: what became of every row, in counts, in the quarantine and in the manifest."""

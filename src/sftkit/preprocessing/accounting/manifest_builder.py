@@ -1,4 +1,4 @@
-"""What came of every row: staged units and written shards -> the manifest."""
+"""Builds the manifest from the staged units and the written shards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "minijinja", "numpy", "
 def split_info(
     sequences: SequenceSelection, shards: Sequence[ShardInfo], layout: ShardLayout, pack_length: int | None
 ) -> SplitInfo:
-    """The account of one split: what it holds, and the shards that were written of it."""
+    """Describe one split and its shards."""
     lengths = sequences.sizes.astype(np.int64)
     info = SplitInfo(
         rows=sum(shard.rows for shard in shards),
@@ -63,8 +63,8 @@ def make_manifest(
     splits: Mapping[str, SplitInfo],
     seconds: Mapping[str, float],
 ) -> Manifest:
-    """The manifest of a finished run."""
-    account = RowCounts.of(staged)
+    """Build the manifest of a finished run."""
+    counts = RowCounts.of(staged)
     is_written = np.zeros(sum(unit.rows for unit in staged), np.bool_)
     for rows in orders.values():
         is_written[rows] = True
@@ -74,16 +74,16 @@ def make_manifest(
         text_column=layout.text_column,
         splits=splits,
         sources=_sources(plan, staged),
-        rows_read=account.read,
+        rows_read=counts.read,
         rows_written=written,
-        rows_left_out=account.kept - distinct,
+        rows_left_out=counts.kept - distinct,
         rows_repeated=written - distinct,
-        dropped=account.dropped,
-        quarantined=account.quarantined,
+        dropped=counts.dropped,
+        quarantined=counts.quarantined,
         tokenizer=plan.tokenizer,
         engine=_engines(staged),
         fingerprint=plan.fingerprint,
-        config=_resolved(plan),
+        config=_public_config(plan),
         versions={
             "sftkit": __version__,
             "python": platform.python_version(),
@@ -94,13 +94,13 @@ def make_manifest(
         audit=_audit(plan, staged),
         units=len(staged),
         units_found=sum(unit.reused for unit in staged),
-        dropped_by_handler=account.drops,
-        quarantined_by_reason=account.reasons,
+        dropped_by_handler=counts.drops,
+        quarantined_by_reason=counts.reasons,
     )
 
 
-def _resolved(plan: Plan) -> dict[str, Any]:
-    """The config of a run as everyone may see it."""
+def _public_config(plan: Plan) -> dict[str, Any]:
+    """The resolved config of a run, without secrets."""
     datasets = [_public(to_plain_data(dataset)) for dataset in plan.recipe.datasets]
     return {**_public(to_plain_data(plan.config)), "datasets": datasets}
 
@@ -110,17 +110,17 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def no_rows_message(staged: Sequence[StagedUnit], where: str) -> str:
-    """The error for a data set of which no row is left."""
-    account = RowCounts.of(staged)
-    if not account.read:
+    """The error message for a data set without rows."""
+    counts = RowCounts.of(staged)
+    if not counts.read:
         return f"{where}: holds no rows"
-    gone = [f"{count} dropped ({reason})" for reason, count in account.dropped.items()]
-    gone += [f"{count} quarantined ({reason})" for reason, count in account.reasons.items()]
-    return f"{where}: no rows left of {account.read} read: {', '.join(gone)}"
+    lost = [f"{count} dropped ({reason})" for reason, count in counts.dropped.items()]
+    lost += [f"{count} quarantined ({reason})" for reason, count in counts.reasons.items()]
+    return f"{where}: no rows left of {counts.read} read: {', '.join(lost)}"
 
 
 def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
-    """What the audit found in all units together; None where rows are text."""
+    """Combine the audits of all units; None if rows are text."""
     checked = [(unit, unit.audit) for unit in staged if unit.audit is not None and unit.audit.rows]
     if not checked:
         return None
@@ -136,9 +136,9 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
     ends = np.cumsum([audit.rows for _, audit in checked])
     examples = []
     for row in copies[:EXAMPLES].tolist():
-        place = int(np.searchsorted(ends, row, side="right"))
-        unit, audit = checked[place]
-        [number] = unit.row_numbers([row - int(ends[place]) + audit.rows])
+        index = int(np.searchsorted(ends, row, side="right"))
+        unit, audit = checked[index]
+        [number] = unit.row_numbers([row - int(ends[index]) + audit.rows])
         examples.append(f"{paths[unit.number]}:{number}")
     parts.append({DUPLICATE_ROW: RuleCount(len(copies), tuple(examples))})
     findings = [
@@ -152,27 +152,27 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def _engines(staged: Sequence[StagedUnit]) -> dict[str, str]:
-    """Who did what, of the work there was. Units that were found may have been made by others."""
-    made = sorted({pair for unit in staged for pair in unit.engines.items()})
-    return {engine: ", ".join(name for each, name in made if each == engine) for engine, _ in made}
+    """Name the engines that were used for each kind of work; reused units may have used others than this run."""
+    used = sorted({pair for unit in staged for pair in unit.engines.items()})
+    return {engine: ", ".join(name for each, name in used if each == engine) for engine, _ in used}
 
 
 def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:
     by_number = {unit.number: unit for unit in staged}
     sources = []
     for file in plan.files:
-        account = RowCounts.of([by_number[unit.number] for unit in file.units])
+        counts = RowCounts.of([by_number[unit.number] for unit in file.units])
         source = SourceInfo(
             dataset=file.file.dataset,
             path=file.file.path,
             bytes=file.file.size,
             sha256=file.sha256,
-            rows_read=account.read,
-            rows_kept=account.kept,
-            dropped=account.dropped,
-            quarantined=account.quarantined,
-            dropped_by_handler=account.drops,
-            quarantined_by_reason=account.reasons,
+            rows_read=counts.read,
+            rows_kept=counts.kept,
+            dropped=counts.dropped,
+            quarantined=counts.quarantined,
+            dropped_by_handler=counts.drops,
+            quarantined_by_reason=counts.reasons,
         )
         sources.append(source)
     return tuple(sources)

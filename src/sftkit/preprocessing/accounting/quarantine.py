@@ -1,4 +1,4 @@
-"""All quarantined rows of a run, read from where they are when they are wanted: they may be more than memory holds."""
+"""The quarantined rows of a run, read from disk when needed because they may not fit in memory, and their limit."""
 
 from __future__ import annotations
 
@@ -17,85 +17,87 @@ from sftkit.preprocessing.planning import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.sources.work_units import ScannedFile
 
-_TEXT = frozenset({"jsonl", "json_array", "csv", "tsv"})
-_LEAST_BYTES = 2  # of a row: a character, and what ends it
+_TEXT_FORMATS = frozenset({"jsonl", "json_array", "csv", "tsv"})
+_MIN_ROW_BYTES = 2  # a character and a separator
+_ROWS_IN_MESSAGE = 10
 
 
 @dataclass(frozen=True)
 class BadRowBudget:
-    """What `max_bad_rows` allows.
+    """How many rows may be bad."""
 
-    most: a count, or below 1 a fraction.
-    """
-
-    most: float
+    limit: float
+    """The option `max_bad_rows`: a count, or a fraction below 1."""
 
     def allowed(self, read: float) -> float:
-        """How many of so many rows (also: infinitely many) may be bad. Whole, or infinite."""
-        if self.most >= 1 or not self.most:
-            return int(self.most)
+        """How many of `read` rows may be bad; `read` and the result may be infinite.
+
+        Example:
+            >>> BadRowBudget(0.29).allowed(100)
+            29
+        """
+        if self.limit >= 1 or not self.limit:
+            return int(self.limit)
         if math.isinf(read):
             return math.inf
-        return math.floor(Fraction(str(self.most)) * int(read))  # of 0.29 * 100, floats would make 28
+        return math.floor(Fraction(str(self.limit)) * int(read))  # as floats, 0.29 * 100 is less than 29
 
     def exceeded_by(self, read: int) -> str:
-        """How a message about too many bad rows, of so many, goes on; nothing where none is allowed."""
-        if self.most >= 1:
-            return f", more than max_bad_rows={self.most:g}"
-        return (
-            f" of {read} read, more than max_bad_rows={self.most:g} allows ({self.allowed(read)})" if self.most else ""
-        )
+        """The part of an error message that names the limit, after the number of bad rows; "" if none is allowed."""
+        if self.limit >= 1:
+            return f", more than max_bad_rows={self.limit:g}"
+        if not self.limit:
+            return ""
+        return f" of {read} read, more than max_bad_rows={self.limit:g} allows ({self.allowed(read)})"
 
 
 def max_rows_per_unit(files: Sequence[ScannedFile]) -> dict[int, float]:
-    """How many rows each unit can have at most, by its number; infinite where nothing tells before it is read.
-
-    The numbers of the first rows of two units in a row tell it of the first of them.
-    """
+    """Bound the number of rows of each unit, by unit number; infinite if it is unknown before the unit is read."""
     most: dict[int, float] = {}
     for file in files:
         for unit, following in pairwise(file.units):
             most[unit.number] = following.part.first_number - unit.part.first_number
         for unit in file.units[-1:]:
-            if file.file.format in _TEXT and file.file.compression is None:
-                most[unit.number] = unit.part.size // _LEAST_BYTES + 1
+            if file.file.format in _TEXT_FORMATS and file.file.compression is None:
+                most[unit.number] = unit.part.size // _MIN_ROW_BYTES + 1
             else:
                 most[unit.number] = math.inf if unit.part.rows is None else unit.part.rows
     return most
 
 
-_SHOWN = 10
-
-
 class Quarantine(Collection[tuple[str, BadRow]]):
-    """(path, row) of every bad row, in the order of the sources and of their rows.
+    """The quarantined rows as (path, row), in the order of the sources and their rows."""
 
-    most: no more than so many of them.
-    """
+    def __init__(self, plan: Plan, staged: Sequence[StagedUnit], limit: int | None = None) -> None:
+        """Describe the rows; they are read when iterated over.
 
-    def __init__(self, plan: Plan, staged: Sequence[StagedUnit], most: int | None = None) -> None:
+        Args:
+            plan: the plan of the run.
+            staged: its staged units.
+            limit: how many rows to yield at most.
+        """
         self._units = plan.units
         self._staged = staged
         self._pack_length = pack_length_of(plan.config)
-        self._most = most
+        self._limit = limit
 
     def __len__(self) -> int:
         count = sum(unit.quarantined for unit in self._staged)
-        return count if self._most is None else min(count, self._most)
+        return count if self._limit is None else min(count, self._limit)
 
     def __iter__(self) -> Iterator[tuple[str, BadRow]]:
-        """Read them.
+        """Read the rows.
 
         Raises:
-            SourceError: a row that fits no pack can no longer be read from its source.
-            UnbalancedError: there are not as many as were counted.
+            SourceError: a row that is longer than a pack can no longer be read from its source.
+            RowAccountingError: there are fewer or more rows than were counted.
         """
-        given = 0
-        for row in islice(self._all(), self._most):
-            given += 1
+        found = 0
+        for row in islice(self._all(), self._limit):
+            found += 1
             yield row
-        if given != len(self):
-            raise RowAccountingError(f"{len(self)} bad rows were counted, and {given} were kept")
+        if found != len(self):
+            raise RowAccountingError(f"{len(self)} bad rows were counted, but {found} were stored")
 
     def __contains__(self, row: object) -> bool:
         return any(each == row for each in self)
@@ -103,40 +105,36 @@ class Quarantine(Collection[tuple[str, BadRow]]):
     def _all(self) -> Iterator[tuple[str, BadRow]]:
         for staged in self._staged:
             unit = self._units[staged.number]
-            unfit = overflowing_rows(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
-            for row in heapq.merge(staged.bad_rows, unfit, key=lambda row: row.number):
+            too_long = overflowing_rows(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
+            for row in heapq.merge(staged.bad_rows, too_long, key=lambda row: row.number):
                 yield unit.file.path, row
 
 
-def bad_rows_message(
-    bad: Quarantine, account: RowCounts, tolerance: BadRowBudget, *, is_whole: bool, where: str
-) -> str:
-    """The error for too many bad rows: the first of them by `path:row`, and where all of them are.
+def bad_rows_message(bad: Quarantine, counts: RowCounts, budget: BadRowBudget, *, is_complete: bool, where: str) -> str:
+    """The error message for too many bad rows: the first of them by `path:row`, and the file that holds them.
 
-    Where no row was kept and all fail for one reason, the config is at fault, and one sentence says it.
+    If no row was kept and all fail for the same reason, the config is probably wrong, and one sentence is enough.
 
     Args:
-        bad: those that are kept to be looked at.
-        account: of all rows that were read.
-        tolerance: what was exceeded.
-        is_whole: all rows were read; if not, the run was given up.
-        where: the file that they are in.
+        bad: the rows that were saved.
+        counts: what became of all rows.
+        budget: the limit that was exceeded.
+        is_complete: whether all rows were read.
+        where: the file that the rows were saved in.
     """
-    count = account.quarantined
-    first = list(islice(bad, _SHOWN))
-    if len(account.reasons) == 1 and count > _SHOWN and not account.kept and is_whole:
+    count = counts.quarantined
+    first = list(islice(bad, _ROWS_IN_MESSAGE))
+    if len(counts.reasons) == 1 and count > _ROWS_IN_MESSAGE and not counts.kept and is_complete:
         path, row = first[0]
-        return (
-            f"no row can be used, all {count} of them for one reason: {row.reason} ({path}:{row.number} is the first)"
-        )
-    head = f"{count}{'' if is_whole else ' or more'} row{'s' if count > 1 else ''} cannot be used"
-    lines = [f"{head}{tolerance.exceeded_by(account.read)}:"]
+        return f"no row can be used; all {count} have the same problem: {row.reason} ({path}:{row.number} is the first)"
+    head = f"{count}{'' if is_complete else ' or more'} row{'s' if count > 1 else ''} cannot be used"
+    lines = [f"{head}{budget.exceeded_by(counts.read)}:"]
     lines += [f"  {path}:{row.number}: {row.reason}" for path, row in first]
     if count > len(first):
         lines.append(f"  ... and {count - len(first)} more")
-    whole = "All of them are" if len(bad) == count else f"The first {len(bad)} of them are"
-    if is_whole:
-        lines.append(f"{whole} in {where}; mend them, or allow for them with max_bad_rows={count}.")
+    saved = "All of them are" if len(bad) == count else f"The first {len(bad)} of them are"
+    if is_complete:
+        lines.append(f"{saved} in {where}; fix them, or set max_bad_rows={count} to skip them.")
     else:
-        lines.append(f"{whole} in {where}, and the run was given up before all rows were read; mend them first.")
+        lines.append(f"{saved} in {where}; the run stopped before all rows were read. Fix these rows first.")
     return "\n".join(lines)

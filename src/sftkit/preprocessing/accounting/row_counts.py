@@ -1,4 +1,4 @@
-"""Rows read against what became of them: read = kept + dropped + quarantined, for every source and for all together."""
+"""Row counts, and the check that every row is accounted for: read = kept + dropped + quarantined."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from sftkit.shards.staging.staged_unit import StagedUnit
 
 
 class RowAccountingError(Exception):
-    """Rows are missing, or there are too many: a bug of ours, and no data set comes of it. The message adds it up."""
+    """Rows were lost or repeated, which is a bug. No data set is published; the message says which counts differ."""
 
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What became of the rows of some units.
-
-    drops: rows that were dropped, by handler and reason. reasons: rows that were quarantined, by kind of reason.
-    """
+    """What became of the rows of some units."""
 
     read: int
     kept: int
     drops: Mapping[str, Mapping[str, int]]
+    """Dropped rows: handler -> reason -> count."""
     reasons: Mapping[str, int]
+    """Quarantined rows: kind of reason -> count."""
 
     @classmethod
     def of(cls, staged: Sequence[StagedUnit]) -> RowCounts:
-        """The account of some units together."""
+        """Add up the rows of some units."""
         drops: dict[str, Counter[str]] = {}
         reasons: Counter[str] = Counter()
         for unit in staged:
@@ -44,7 +43,7 @@ class RowCounts:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Rows that were dropped, by reason."""
+        """Dropped rows: reason -> count."""
         dropped: Counter[str] = Counter()
         for reasons in self.drops.values():
             dropped.update(reasons)
@@ -52,19 +51,19 @@ class RowCounts:
 
     @property
     def quarantined(self) -> int:
-        """Rows that were quarantined."""
+        """The number of quarantined rows."""
         return sum(self.reasons.values())
 
 
 def check_row_accounting(manifest: Manifest) -> None:
-    """See that every row that was read is accounted for, once.
+    """Check that every row that was read is accounted for exactly once.
 
     Raises:
-        UnbalancedError: it is not so; with all that does not add up.
+        RowAccountingError: with all counts that do not add up.
     """
-    wrong = list(_differences(manifest))
-    if wrong:
-        raise RowAccountingError(f"the rows do not add up: {'; '.join(wrong)}")
+    differences = list(_differences(manifest))
+    if differences:
+        raise RowAccountingError(f"the rows do not add up: {'; '.join(differences)}")
 
 
 def _differences(manifest: Manifest) -> Iterator[str]:
@@ -85,9 +84,9 @@ def _differences(manifest: Manifest) -> Iterator[str]:
             sum(source.rows_kept for source in sources),
         ),
     }
-    for what, (total, parts_together) in totals.items():
-        if total != parts_together:
-            yield f"{total} rows {what} in all, {parts_together} in parts"
+    for what, (total, sum_of_parts) in totals.items():
+        if total != sum_of_parts:
+            yield f"{total} rows {what} in all, {sum_of_parts} in parts"
     in_shards = [split.rows if split.sequences is None else split.sequences for split in manifest.splits.values()]
     if sum(in_shards) != manifest.rows_written and keeps_rows_whole(manifest.config.get("packing")):
         yield f"{manifest.rows_written} rows to write, {sum(in_shards)} in shards"
