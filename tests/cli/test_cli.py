@@ -92,13 +92,16 @@ def test_inspect_shards_never_imports_torch(pairs: Path, tmp_path: Path) -> None
 def test_every_config_key_is_an_option_of_help(monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
+    from sftkit.config.aliases import PATH_ALIASES
     from sftkit.config.commands import PreprocessConfig
     from sftkit.config.schema import ProcessorConfig
 
     monkeypatch.setenv("COLUMNS", "160")
     shown = sftkit("preprocess", "--help").out
     names = [field.name for field in dataclasses.fields(PreprocessConfig) if field.name != "dataprocessor"]
-    names += [f"dataprocessor.{field.name}" for field in dataclasses.fields(ProcessorConfig)]
+    short = {path: alias for alias, path in PATH_ALIASES.items()}
+    keys = [f"dataprocessor.{field.name}" for field in dataclasses.fields(ProcessorConfig)]
+    names += [short.get(key, key) for key in keys]
     assert [name for name in names if f"--{name} " not in shown] == []
 
 
@@ -240,7 +243,7 @@ def test_more_shards_than_rows_leave_what_is_tokenized_for_the_next_run(
     assert "WARNING: 1 tokenized unit stays in out/.staging: the same command resumes from it" in refused.err
     done = sftkit(*command, "--num_dataset_shards", "6")
     assert done.code == 0
-    assert "0 of 1 work units tokenized, 1 found staged" in done.out
+    assert "0 of 1 work units tokenized, 1 reused" in done.out
     assert not (tmp_path / "out" / ".staging").exists()
 
 

@@ -67,7 +67,7 @@ def test_without_matplotlib_one_line_says_how_to_get_the_curve(tmp_path: Path, m
 
 def test_text_shards_are_tokenized_by_train_given_the_same_options(texts: Path, tmp_path: Path) -> None:
     made = sftkit("preprocess", "--training_data_path", texts, "--output_dir", tmp_path / "shards")
-    assert "`train` will have to tokenize them" in made.out
+    assert "`train` tokenizes them" in made.out
     common = ("--training_data_path", tmp_path / "shards", "--cache_dir", tmp_path / "cache", *TINY)
     responses = sftkit("train", *common, "--response_template", "A:", "--output_dir", tmp_path / "responses")
     whole = sftkit("train", *common, "--output_dir", tmp_path / "whole")

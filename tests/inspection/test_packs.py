@@ -72,11 +72,11 @@ def test_summary_table_of_packs(tmp_path: Path, write: Writer) -> None:
         "shards 1",
         "packs 2",
         "pack length 36",
-        "fill rate 63.9 %",
+        "fill rate 63.9%",
         "sequences 4",
-        "sequences a pack 2.0, at most 3",
+        "sequences per pack 2.0 (max 3)",
         "tokens 46",
-        "trained tokens 24 (52.2 %)",
+        "trained tokens 24 (52.2%)",
         "sequence length min 10",
         "sequence length median 10",
         "sequence length mean 11.5",
@@ -129,7 +129,7 @@ def test_a_pack_is_shown_sequence_by_sequence(tmp_path: Path, write: Writer, tok
     path = packs(write, tmp_path / "a.parquet", [talk(1), talk(2)])
     text = page(look(path, tokenizer_dir))
     assert text.endswith(
-        "train row 0 (a.parquet row 0): 20 tokens, 12 trained (60.0 %), 2 sequences\n"
+        "train row 0 (a.parquet row 0): 20 tokens, 12 trained (60.0%), 2 sequences\n"
         "\n"
         "--- sequence 1 of 2: 10 tokens, 6 trained\n"
         "[1] 4 tokens\n"

@@ -265,12 +265,13 @@ def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> 
     assert read_manifest(tmp_path / "out") == manifest
     screen = io.StringIO()
     print_result(manifest, "somewhere", Console(file=screen, width=300))
-    assert re.search(
-        rf"^somewhere \(plan \d+\.\d s, tokenize \d+\.\d s, order \d+\.\d s, write \d+\.\d s; "
-        rf"workers: read \d+\.\d s, {name} \d+\.\d s, length limit \d+\.\d s, write \d+\.\d s, audit \d+\.\d s\)$",
-        screen.getvalue(),
-        re.MULTILINE,
-    )
+    lines = re.sub(r"\d+\.\d s", "0.0 s", screen.getvalue()).splitlines()
+    assert lines[-4:-1] == [
+        "time: plan 0.0 s, tokenize 0.0 s, order 0.0 s, write 0.0 s",
+        f"worker time: read 0.0 s, {name} 0.0 s, length limit 0.0 s, write 0.0 s, audit 0.0 s",
+        "audit: 20 rows checked, nothing found",
+    ]
+    assert lines[-1] == "written to somewhere"
 
 
 @pytest.mark.parametrize(

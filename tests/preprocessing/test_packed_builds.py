@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sftkit.cli.console.show_preprocess import print_plan, print_result
+from sftkit.cli.console.show_plan import print_plan
+from sftkit.cli.console.show_preprocess import print_result
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.schema import SplitConfig
 from sftkit.config.validation import validate_config
@@ -320,7 +321,7 @@ def test_plan_result_and_card_speak_of_packs(tmp_path: Path) -> None:
     print_plan(planned, Console(file=screen, width=200))
     assert "packing: bfd, at most 12 tokens to a pack" in screen.getvalue()
     print_result(manifest, "out", Console(file=screen, width=200))
-    assert "train: 3 packs of 12 tokens, 75.0% full, 4 sequences (1.3 a pack)" in screen.getvalue()
+    assert "train: 3 packs of 12 tokens, 75.0% full, 4 sequences (1.3 per pack)" in screen.getvalue()
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| train | 1 | 3 packs of 12, 75.0% full, with 4 sequences | 27 |" in card
 

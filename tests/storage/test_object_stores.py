@@ -174,7 +174,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on(source: Path, tmp_path: Pa
         assert "manifest.json" not in bucket.names("out")
     again = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert f"0 of {units} work units tokenized, {units} found staged" in again.stdout
+    assert f"0 of {units} work units tokenized, {units} reused" in again.stdout
     assert shards_in(bucket, "out") == shard_bytes(tmp_path / "out")
     assert not any(name.startswith(".staging") for name in bucket.names("out"))
 
@@ -279,7 +279,7 @@ def test_a_name_that_looks_like_a_pattern_is_a_name(source: Path, bucket: Bucket
 
 def test_passwords_are_neither_kept_nor_shown(source: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
     from sftkit.cli.console.output import results
-    from sftkit.cli.console.show_preprocess import print_plan
+    from sftkit.cli.console.show_plan import print_plan
 
     wanted = config(str(source), bucket.url("out"), bucket)
     [data] = wanted.datasets

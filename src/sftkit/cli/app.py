@@ -1,4 +1,4 @@
-"""The `sftkit` command: three sub-commands; each reads its config, calls one use case, and prints."""
+"""The `sftkit` command. Each of its three commands reads a config, calls a function of the Python API, and prints."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 app = typer.Typer(
     name="sftkit",
-    help="Raw fine-tuning data -> training-ready shards -> a trained model.",
-    epilog="Every option may also be written key=value, or stand in a YAML file given with --config.",
+    help="Turn raw fine-tuning data into training-ready shards, inspect them, and train on them.",
+    epilog="Options can also be written as key=value, or given in a YAML file with --config.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -34,7 +34,7 @@ def main() -> None:
     try:
         app()
     finally:
-        gc.freeze()  # else the interpreter looks through everything once more before it ends
+        gc.freeze()  # skips a last garbage collection at exit
 
 
 def _training_options() -> list[Option]:
@@ -60,7 +60,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """What comes before a command."""
+    """Options before a command."""
 
 
 @app.command(cls=config_command(PreprocessConfig), options_metavar="[--KEY VALUE | KEY=VALUE]...")
@@ -74,7 +74,7 @@ def preprocess(context: typer.Context) -> None:
         if config.executor == "local":
             from sftkit.preprocessing.worker_warmup import warm_up_workers
 
-            warm_up_workers(config)  # they start while this process imports what it needs
+            warm_up_workers(config)  # they start up while this process plans
         from sftkit.api.use_cases import preprocess
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.show_preprocess import print_outcome
@@ -149,8 +149,8 @@ def _load(schema: type[T], context: typer.Context, **options: Any) -> T:
 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
-    """Errors as one short message and the right exit code; only a bug of ours shows a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)  # a terminated run clears up as an interrupted one does
+    """Turn errors into a short message and an exit code. Only a bug shows a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)  # clean up as after Ctrl-C
     try:
         yield
     except (typer.Exit, BrokenPipeError):
@@ -174,7 +174,7 @@ def _exit_codes() -> Iterator[None]:
         show_bug(error)
         raise typer.Exit(EXIT_BUG) from None
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an interrupt while Python ends would only print a traceback
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a late signal would only print a traceback
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

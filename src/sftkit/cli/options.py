@@ -1,7 +1,7 @@
-"""Commands whose options are the fields of a config dataclass: help and completion are generated, parsing is ours.
+"""Commands whose options are the fields of a config dataclass.
 
-The parser of the command line library would stop at the first mistake and know nothing of `key=value` or of
-`datasets[0].sampling`; here it only shows the options, and the arguments go to `sftkit.config.loading` as they are.
+Typer generates help and completion from the options, but does not parse them: its parser stops at the first mistake and
+accepts neither `key=value` nor `datasets[0].sampling`. The arguments go unparsed to `sftkit.config.loading`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.command_line import strip_optional
 from sftkit.config.fields import default_of, is_required, option_info
 
 _BOOLEAN = "BOOL"
 
+_SHORT_NAMES = {path: alias for alias, path in PATH_ALIASES.items()}
+"""Dotted keys -> their names in `--help`, which has no room for the long ones."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option as `--help` shows it."""
+    """An option as `--help` shows it."""
 
     name: str
     help: str
@@ -34,9 +38,9 @@ class Option:
 
 
 def config_command(schema: type[Any], extra_options: Callable[[], list[Option]] = list) -> type[TyperCommand]:
-    """A command class that shows the fields of `schema` (and `extra_options`) as its options.
+    """Return a command class that shows the fields of `schema`, and `extra_options`, as its options.
 
-    The command's function finds its arguments, unparsed, in `context.args`.
+    The command's function finds its unparsed arguments in `context.args`.
     """
 
     class ConfigCommand(TyperCommand):
@@ -44,7 +48,7 @@ def config_command(schema: type[Any], extra_options: Callable[[], list[Option]] 
             return [*_parameters([*options_of(schema), *extra_options()]), *super().get_params(ctx)]
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            if ctx.resilient_parsing:  # completion only asks which options there are
+            if ctx.resilient_parsing:  # completion only needs the options
                 return []
             if "--help" in args:
                 typer.echo(ctx.get_help())
@@ -56,7 +60,7 @@ def config_command(schema: type[Any], extra_options: Callable[[], list[Option]] 
 
 
 def options_of(schema: type[Any]) -> list[Option]:
-    """The options that a config dataclass stands for; a nested section's are dotted."""
+    """Return the options of a config dataclass; those of a nested section are dotted."""
     return list(_options(schema, "", ""))
 
 
@@ -71,7 +75,7 @@ def _options(schema: type[Any], prefix: str, panel: str) -> typing.Iterator[Opti
             continue
         yield Option(
             name=prefix + field.name,
-            help=info.help + (" Must be given." if is_required(field) else ""),
+            help=info.help + (" Required." if is_required(field) else ""),
             kind=_kind(kind),
             default=_default(field),
             panel=heading,
@@ -100,9 +104,9 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _parameters(options: list[Option]) -> list[Any]:
-    """Options as the command line library's own parameter objects, by way of a function that is never called."""
+    """Convert options to Typer's parameter objects, through a function that is never called."""
 
-    def shown(**_: str) -> None:
+    def placeholder(**_: str) -> None:
         """Never called."""
 
     parameters = [
@@ -110,19 +114,21 @@ def _parameters(options: list[Option]) -> list[Any]:
             option.name.replace(".", "__"),
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[str, _declared(option)],
+            annotation=Annotated[str, _typer_option(option)],
         )
         for option in options
     ]
-    shown.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect and typer look at
-    shown.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    placeholder.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by Typer
+    placeholder.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False)
-    app.command(add_help_option=False)(shown)
+    app.command(add_help_option=False)(placeholder)
     return list(typer.main.get_command(app).params)
 
 
-def _explained(option: Option) -> str:
+def _full_help(option: Option) -> str:
     parts = [option.help]
+    if option.name in _SHORT_NAMES:
+        parts.append(f"Key: {option.name}.")
     if option.choices and option.kind != _BOOLEAN:
         parts.append(f"One of {', '.join(option.choices)}.")
     if option.default:
@@ -130,13 +136,13 @@ def _explained(option: Option) -> str:
     return " ".join(parts)
 
 
-def _declared(option: Option) -> Any:
+def _typer_option(option: Option) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in option.choices if choice.startswith(incomplete)]
 
     return typer.Option(
-        f"--{option.name}",
-        help=_explained(option),
+        f"--{_SHORT_NAMES.get(option.name, option.name)}",
+        help=_full_help(option),
         metavar=option.kind,
         show_default=False,
         rich_help_panel=option.panel,

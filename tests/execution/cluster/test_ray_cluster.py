@@ -176,7 +176,7 @@ def test_so_they_do_in_an_object_store_that_fails_when_the_driver_is_killed_thre
         child = job.begun("store", **changes)
         stdout, stderr = child.communicate()
         assert child.returncode == 0, stderr
-        assert "found staged" in stdout
+        assert " reused" in stdout
         files = bucket.files("out")
         assert {name: data for name, data in files.items() if name.endswith(".parquet")} == job.shards
         told = files["manifest.json"].decode().replace(raw, data["data_paths"][0])

@@ -1,4 +1,4 @@
-"""Where things are shown: results on standard output, everything about the work on standard error."""
+"""The consoles of standard output (results) and standard error (progress, log lines, errors)."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _LEVELS = {"passive": logging.WARNING}
 
 
 def results() -> Console:
-    """Standard output; wide where it is no terminal, so that tables stay in one piece."""
+    """Return a console on standard output. Without a terminal it is 160 columns wide, so that tables do not wrap."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of another encoding still shows something
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
     return _safe(Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False, emoji=False))
 
 
 def messages() -> Console:
-    """Standard error."""
+    """Return a console on standard error."""
     return _safe(Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False))
 
 
 def _safe(console: Console) -> Console:
-    """The console, whatever it is given to print: names and paths come from data, too."""
+    """Make a console escape everything that it prints."""
     console.push_render_hook(_Escaping())
     return console
 
 
 class _Escaping(RenderHook):
-    """Escapes what is printed when it is laid out already: a safety net, for what should have been escaped before."""
+    """Escapes text after it is laid out: a safety net, because names and paths come from data."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """The same to print, escaped."""
+        """Wrap what is printed."""
         return [_Escaped(renderable) for renderable in renderables]
 
 
@@ -51,12 +51,12 @@ class _Escaped:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         for segment in console.render(self.renderable, options):
-            # Control segments are Rich's own.
+            # Rich itself makes the control segments
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def show_error(error: Exception) -> None:
-    """One error, short; several problems of a config one a line."""
+    """Print an error without a traceback; a `ConfigError` takes one line per problem."""
     console = messages()
     problems = error.problems if isinstance(error, ConfigError) else (str(error),)
     for problem in problems:
@@ -64,29 +64,29 @@ def show_error(error: Exception) -> None:
 
 
 def show_bug(error: Exception) -> None:
-    """A traceback, for what should not have happened."""
+    """Print the traceback of an unexpected error, and ask for a report."""
     sys.stderr.write(printable("".join(traceback.format_exception(error))))
     messages().print(Text("error: this is a bug in sftkit; please report it with the traceback above", "bold red"))
 
 
 def printable(text: str) -> str:
-    """Text without characters that a terminal would obey, or not show; line ends and tabs stay."""
+    """Escape the characters of a text that control a terminal or are invisible; line ends and tabs stay."""
     return text if text.isprintable() else "".join(part.text for part in visible_parts(text))
 
 
-class _Lines(logging.Handler):
-    """Writes to what standard error is at the moment: while a progress bar is shown, that is above the bar."""
+class _StderrHandler(logging.Handler):
+    """Writes log lines to the current `sys.stderr`, which prints above a progress bar while there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             sys.stderr.write(printable(f"{self.format(record)}\n"))
-        except Exception:  # as logging does: a line that cannot be written is no reason to stop
+        except Exception:  # as in logging: a run does not stop for a log line
             self.handleError(record)
 
 
 def start_logging(level: str) -> None:
-    """Log lines of sftkit go to standard error."""
-    handler = _Lines()
+    """Write the log lines of sftkit to standard error."""
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("sftkit")
     logger.handlers[:] = [handler]

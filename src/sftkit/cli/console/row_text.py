@@ -1,6 +1,6 @@
-"""The text of rows on the screen: what is trained, what is special, what was altered to be seen.
+"""The text of rows, styled: trained tokens, special tokens, and characters that were escaped.
 
-What comes from data is never markup: it is escaped (see `inspection.visible`) and put into Text objects.
+Text from the data is never parsed as markup: it is escaped (`core/escape.py`) and put into `Text` objects.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WRONG = Style(color="red", bold=True, underline=True)
 _ALTERED = Style(color="magenta")
 
 OPEN, CLOSE, WRONG_MARK = "⟦", "⟧", "≠"
-"""Around what is trained, and before what has the label of another token, where there are no colours."""
+"""Without colours: around trained tokens, and before a token whose label is another token."""
 
 
 def running_text(row: ShownRow, start: int, stop: int, *, marks: bool, whitespace: bool) -> Text:
-    """What stands in a row, or in a part of it, whose turns nobody can tell."""
+    """Return the text of tokens [start, stop) of a row whose turns are unknown."""
     if row.text is None:
         return _marked(list(segments(row, start, stop)), row, marks=marks, whitespace=whitespace)
     body = Text()
@@ -34,7 +34,7 @@ def running_text(row: ShownRow, start: int, stop: int, *, marks: bool, whitespac
 
 
 def turn_text(row: ShownRow, turn: Turn, *, marks: bool, whitespace: bool) -> Text:
-    """The text of a turn; the line end that it may end with is the one before the next turn's line."""
+    """Return the text of a turn without its last line end, which printing adds."""
     body = _marked(list(segments(row, turn.start, turn.stop)), row, marks=marks, whitespace=whitespace)
     if body.plain.endswith("\n"):
         body.right_crop(1)
@@ -42,7 +42,7 @@ def turn_text(row: ShownRow, turn: Turn, *, marks: bool, whitespace: bool) -> Te
 
 
 def _marked(part: Sequence[TextSegment], row: ShownRow, *, marks: bool, whitespace: bool) -> Text:
-    """Some segments of a row, with marks around what is trained where colours cannot tell."""
+    """Join segments of a row, with marks around trained tokens if there are no colours."""
     body = Text()
     decoded = any(token.text is not None for token in row.tokens)
     inside = False
@@ -68,7 +68,7 @@ def _append_segment(
     if segment.known:
         _append(body, segment.text, style, whitespace=whitespace, reserved=OPEN + CLOSE if marks else "")
     elif decoded:
-        body.append(f"<{segment.text}>", style)  # ids that the tokenizer does not have
+        body.append(f"<{segment.text}>", style)  # ids that are not in the vocabulary
     else:
         body.append(segment.text if first else f" {segment.text}", style)
 

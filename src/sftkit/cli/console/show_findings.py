@@ -1,4 +1,4 @@
-"""What the audit found, on the screen."""
+"""Prints the findings of an audit."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from sftkit.cli.console.text_lines import level_style, print_text
 from sftkit.core.escape import escape_to_one_line
 
 
-class Found(Protocol):
-    """A finding, of a manifest or of an audit just made."""
+class FindingLike(Protocol):
+    """A finding, from a manifest or from an audit."""
 
     @property
     def rule(self) -> str:
-        """Its name."""
+        """Name of the rule."""
 
     @property
     def level(self) -> str:
-        """error or warning."""
+        """`error` or `warning`."""
 
     @property
     def rows(self) -> int:
-        """How many rows break it."""
+        """Number of rows that break the rule."""
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """The first of them."""
+        """References to the first of these rows."""
 
 
-def print_findings(rows: int, findings: Sequence[Found], console: Console, sequences: int | None = None) -> None:
-    """Each finding: how many rows, what is wrong, which ones, what to do.
+def print_findings(rows: int, findings: Sequence[FindingLike], console: Console, sequences: int | None = None) -> None:
+    """Print each finding: how many rows, what is wrong, the first rows, and what to do.
 
     Args:
-        rows: how many were checked.
-        findings: what was found.
-        console: where.
-        sequences: how many share the rows, where these are packs; findings then count sequences.
+        rows: how many rows were checked.
+        findings: the findings.
+        console: where to print.
+        sequences: how many sequences the rows hold if they are packs; findings then count sequences.
     """
     checked = _count(rows, "row") if sequences is None else f"{_count(sequences, 'sequence')} in {_count(rows, 'pack')}"
     if not findings:

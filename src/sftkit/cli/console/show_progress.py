@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a plain line now and then where there is none."""
+"""Shows progress: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def make_progress() -> ProgressLike:
-    """The progress display that suits standard error."""
+    """Return the progress display that suits standard error."""
     return ProgressBar() if sys.stderr.isatty() else ProgressLines()
 
 
 @dataclass
 class _Counter:
-    """What both displays count in one stage."""
+    """Counts the progress of one stage."""
 
     stage: str = ""
     total: int = 0
@@ -45,7 +45,7 @@ class _Counter:
 
 
 class ProgressBar:
-    """A bar with rates and the time left."""
+    """A progress bar with rates and the time left."""
 
     def __init__(self) -> None:
         self._counter = _Counter()
@@ -66,32 +66,32 @@ class ProgressBar:
         self._bar.start()
 
     def advance(self, steps: int, *, rows: int = 0, tokens: int = 0) -> None:
-        """Move it."""
+        """Move the bar."""
         self._counter.add(steps, rows, tokens)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=steps, rates=self._counter.rates())
 
     def end(self) -> None:
-        """Take it away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 class ProgressLines:
-    """A plain line every ten seconds."""
+    """A line every ten seconds."""
 
     def __init__(self) -> None:
         self._counter = _Counter()
         self._last = time.monotonic()
 
     def begin(self, stage: str, total: int) -> None:
-        """Start counting; short stages say nothing."""
+        """Start counting; a short stage prints nothing."""
         self._counter = _Counter(stage, total)
         self._last = time.monotonic()
 
     def advance(self, steps: int, *, rows: int = 0, tokens: int = 0) -> None:
-        """Print a line when it is time."""
+        """Print a line if ten seconds have passed."""
         self._counter.add(steps, rows, tokens)
         now = time.monotonic()
         if now - self._last >= _SECONDS_BETWEEN_LINES:
@@ -102,4 +102,4 @@ class ProgressLines:
             sys.stderr.flush()
 
     def end(self) -> None:
-        """Nothing more to say."""
+        """Do nothing: the lines are complete."""

@@ -1,4 +1,4 @@
-"""A report of inspect-shards on the screen: tables for the summary, then rows or what an audit found."""
+"""Prints a report of `inspect-shards`: tables for the summary, then rows, or the findings of an audit."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from sftkit.shards.manifest import Manifest, SourceInfo
 
 _HEADING = Style(bold=True)
 
-_LISTED = 20
-"""Shards and sources named on the screen; JSON has all of them."""
+_MAX_LISTED = 20
+"""Shards and sources that are listed; JSON has all of them."""
 
-_BAR = 30
+_BAR_WIDTH = 30
+"""Columns of the longest bar of a histogram."""
 
 _ORIGIN_KEYS = (
     *("tokenizer", "engine", "sources", "rows_read", "rows_written", "rows_left_out", "rows_repeated", "dropped"),
@@ -66,7 +67,7 @@ def report_json(found: Report | Verification) -> str:
 
 
 def print_report(report: Report, config: InspectConfig, console: Console) -> None:
-    """Print a report as text. Where the console has no colour, marks tell trained tokens from the others."""
+    """Print a report as text. Without colours, marks surround trained tokens."""
     _print_summary(report.summary, console)
     for note in report.notes:
         print_text(console, note_of(note))
@@ -80,13 +81,13 @@ def print_report(report: Report, config: InspectConfig, console: Console) -> Non
 
 def _print_summary(summary: Summary, console: Console) -> None:
     print_text(console, Text(escape_to_one_line(summary.location), style=_HEADING))
-    console.print(_splits(summary), highlight=False)
+    console.print(_split_table(summary), highlight=False)
     shards = [shard for split in summary.splits for shard in split.shards]
     if len(shards) > len(summary.splits):
         table = _table(
             "shard", "packs" if all(split.packs for split in summary.splits) else "rows", "tokens", "trained"
         )
-        for shard in shards[:_LISTED]:
+        for shard in shards[:_MAX_LISTED]:
             size = shard.tokens if shard.tokens is not None else shard.characters
             table.add_row(*_cells(shard.file, shard.rows, size, shard.trained_tokens))
         console.print(table, highlight=False)
@@ -95,17 +96,17 @@ def _print_summary(summary: Summary, console: Console) -> None:
         _print_histogram(split, console)
     facts = [("columns", ", ".join(summary.columns))]
     if summary.supervision != ("labels",) and summary.supervision:
-        facts.append(("loss told by", " and ".join(summary.supervision)))
+        facts.append(("loss mask from", " and ".join(summary.supervision)))
     if summary.text_column is not None:
         facts.append(("text", f"column {summary.text_column}, not tokenized"))
-    _print_facts(console, [*facts, *(_facts_of(summary.origin) if summary.origin is not None else [])])
+    _print_facts(console, [*facts, *(_origin_facts(summary.origin) if summary.origin is not None else [])])
     if summary.origin is not None:
         _print_sources(summary.origin, console)
     for note in summary.notes:
         print_text(console, note_of(note))
 
 
-def _splits(summary: Summary) -> Table:
+def _split_table(summary: Summary) -> Table:
     table = _table("", *(split.name for split in summary.splits))
 
     def line(name: str, values: Iterable[str]) -> None:
@@ -117,17 +118,17 @@ def _splits(summary: Summary) -> Table:
     packs = [split.packs for split in splits]
     if any(packs):
         line("pack length", (_number(each.pack_length if each else None) for each in packs))
-        line("fill rate", (f"{100 * each.fill_rate:.1f} %" if each else "-" for each in packs))
+        line("fill rate", (f"{each.fill_rate:.1%}" if each else "-" for each in packs))
         line("sequences", (_number(each.sequences if each else None) for each in packs))
-        line("sequences a pack", (_mean_and_most(each) if each else "-" for each in packs))
+        line("sequences per pack", (_mean_and_max(each) if each else "-" for each in packs))
     if any(split.tokens is not None for split in splits):
         line("tokens", (_number(split.tokens) for split in splits))
         line("trained tokens", (f"{_number(s.trained_tokens)}{percent(s.trained_share)}" for s in splits))
     if any(split.characters is not None for split in splits):
         line("characters", (_number(split.characters) for split in splits))
-    of = "sequence " if all(packs) else ""
+    prefix = "sequence " if all(packs) else ""
     for name in ("min", "median", "mean", "p95", "max"):
-        line(f"{of}length {name}", (_number(getattr(split.lengths, name, None)) for split in splits))
+        line(f"{prefix}length {name}", (_number(getattr(split.lengths, name, None)) for split in splits))
     return table
 
 
@@ -135,8 +136,8 @@ def _unit(splits: Sequence[SplitSummary]) -> str:
     return "packs" if all(split.packs is not None for split in splits) else "rows"
 
 
-def _mean_and_most(packs: PackSummary) -> str:
-    return f"{packs.sequences_mean:,.1f}, at most {packs.sequences_max:,}"
+def _mean_and_max(packs: PackSummary) -> str:
+    return f"{packs.sequences_mean:,.1f} (max {packs.sequences_max:,})"
 
 
 def _print_histogram(split: SplitSummary, console: Console) -> None:
@@ -145,15 +146,15 @@ def _print_histogram(split: SplitSummary, console: Console) -> None:
     unit = "tokens" if split.tokens is not None else "characters"
     table = _table(f"{split.name}: {unit}", "rows" if split.packs is None else "sequences", "")
     table.columns[2].justify = "left"
-    most = max(split.lengths.histogram.values())
+    largest = max(split.lengths.histogram.values())
     for bucket, rows in split.lengths.histogram.items():
         low = int(bucket)
         span = f"{low:,}" if low < 2 else f"{low:,} to {2 * low - 1:,}"
-        table.add_row(*_cells(span, rows, "#" * max(1, round(_BAR * rows / most))))
+        table.add_row(*_cells(span, rows, "#" * max(1, round(_BAR_WIDTH * rows / largest))))
     console.print(table, highlight=False)
 
 
-def _facts_of(origin: Manifest) -> list[tuple[str, str]]:
+def _origin_facts(origin: Manifest) -> list[tuple[str, str]]:
     facts = []
     if origin.tokenizer is not None:
         tokenizer = origin.tokenizer
@@ -163,15 +164,15 @@ def _facts_of(origin: Manifest) -> list[tuple[str, str]]:
         if tokenizer.chat_template_sha256 is not None:
             facts.append(("chat template", f"sha256 {tokenizer.chat_template_sha256[:12]}"))
     facts.append(("engine", ", ".join(f"{part} {name}" for part, name in origin.engine.items())))
-    account = f"{origin.rows_read:,} read, {origin.rows_written:,} written"
+    counts = f"{origin.rows_read:,} read, {origin.rows_written:,} written"
     for count, what in (
         (sum(origin.dropped.values()), "dropped"),
         (origin.quarantined, "quarantined"),
         (origin.rows_left_out, "left out by split or mix"),
         (origin.rows_repeated, "repeated by the mix"),
     ):
-        account += f", {count:,} {what}" if count else ""
-    facts.append(("rows", account))
+        counts += f", {count:,} {what}" if count else ""
+    facts.append(("rows", counts))
     facts += [("dropped", f"{count:,} {reason}") for reason, count in origin.dropped.items()]
     return facts
 
@@ -182,21 +183,21 @@ def _print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
 
 
 def _print_sources(origin: Manifest, console: Console) -> None:
-    shown = origin.sources[:_LISTED]
-    _print_facts(console, (("source", f"{source.path}: {_account(source)}") for source in shown))
+    shown = origin.sources[:_MAX_LISTED]
+    _print_facts(console, (("source", f"{source.path}: {_row_counts(source)}") for source in shown))
     _print_more(console, len(origin.sources), "sources")
 
 
-def _account(source: SourceInfo) -> str:
-    account = f"{source.rows_read:,} read, {source.rows_kept:,} kept"
+def _row_counts(source: SourceInfo) -> str:
+    counts = f"{source.rows_read:,} read, {source.rows_kept:,} kept"
     dropped = sum(source.dropped.values())
-    account += f", {dropped:,} dropped" if dropped else ""
-    return account + (f", {source.quarantined:,} quarantined" if source.quarantined else "")
+    counts += f", {dropped:,} dropped" if dropped else ""
+    return counts + (f", {source.quarantined:,} quarantined" if source.quarantined else "")
 
 
 def _print_more(console: Console, count: int, what: str) -> None:
-    if count > _LISTED:
-        print_text(console, Text(f"... and {count - _LISTED:,} more {what}"))
+    if count > _MAX_LISTED:
+        print_text(console, Text(f"... and {count - _MAX_LISTED:,} more {what}"))
 
 
 def _table(first: str, *others: str) -> Table:

@@ -1,6 +1,6 @@
-"""Rows of inspect-shards on the screen: turn by turn, coloured or marked, with every finding where it is.
+"""Prints the rows of `inspect-shards` turn by turn, in colours or with marks, with the findings of each turn.
 
-Text of turns is moved in, so that no line of the data can pass for one of ours.
+The text of turns is indented, so that no line of the data can be mistaken for one of the report.
 """
 
 from __future__ import annotations
@@ -35,23 +35,21 @@ _HEADING = Style(bold=True)
 _PLAIN = Style(bold=False)
 
 _TEXT, _FINDING = 4, 2
-"""Columns from the left."""
+"""Indentation in columns."""
 
-_LISTED = 3
-"""Findings of one rule that are shown of one turn; JSON has all of them."""
+_MAX_FINDINGS = 3
+"""Findings of one rule that are shown per turn; JSON has all of them."""
 
-_QUOTED = 40
+_MAX_QUOTED = 40
 """Characters of a finding's tokens that are shown."""
 
 
 def print_rows(rows: Sequence[ShownRow], console: Console, *, whitespace: bool) -> None:
-    """Print rows: a title each, then their turns.
-
-    Where the console has no colour, marks tell trained tokens from the others.
+    """Print a title and the turns of each row. Without colours, marks surround trained tokens.
 
     Args:
-        rows: what is shown.
-        console: where.
+        rows: the rows.
+        console: where to print.
         whitespace: make spaces, tabs and line ends visible.
     """
     marks = console.no_color or console.color_system is None
@@ -66,7 +64,7 @@ def print_rows(rows: Sequence[ShownRow], console: Console, *, whitespace: bool) 
 
 
 def _print_pack(row: ShownRow, console: Console, *, marks: bool, whitespace: bool) -> None:
-    """The sequences of a pack that are shown, and what is left out between them."""
+    """Print the selected sequences of a pack, and one line for those between them."""
     bounds = [0, *accumulate(row.seq_lengths)]
     done = 0
     for number in row.on_page:
@@ -78,12 +76,12 @@ def _print_pack(row: ShownRow, console: Console, *, marks: bool, whitespace: boo
         if done < len(bounds) - 1:
             print_text(console, Text(""))
     if done < len(bounds) - 1:
-        hint = Text("; --row shows all of a pack", style=UNTRAINED)
+        hint = Text("; use --row to show the whole pack", style=UNTRAINED)
         print_text(console, _gap_line(row, done, len(bounds) - 1, bounds), hint)
 
 
 def _print_part(row: ShownRow, start: int, stop: int, console: Console, *, marks: bool, whitespace: bool) -> None:
-    """The tokens [start, stop) of a row, turn by turn where these are known; turns are counted from there."""
+    """Print tokens [start, stop) of a row, turn by turn if the turns are known, numbered from 1."""
     if not row.turns:
         print_text(console, running_text(row, start, stop, marks=marks, whitespace=whitespace))
         return
@@ -98,14 +96,14 @@ def _print_part(row: ShownRow, start: int, stop: int, console: Console, *, marks
 def _legend(rows: Sequence[ShownRow], *, marks: bool) -> Text:
     wrong = any(token.label is not None for row in rows for token in row.tokens)
     if marks:
-        text = f"{OPEN}trained{CLOSE}: these tokens carry a loss; everything else carries none"
+        text = f"{OPEN}trained{CLOSE}: these tokens carry a loss, all others carry none"
         return Text(text + (f"; {OPEN}{WRONG_MARK}...{CLOSE}: their label is another token" if wrong else ""))
     legend = Text.assemble(("trained", TRAINED), " ", ("not trained", UNTRAINED), " ", ("special token", SPECIAL))
     return Text.assemble(legend, " ", ("label is another token", WRONG)) if wrong else legend
 
 
 def _print_head(row: ShownRow, console: Console) -> None:
-    """The title, with all that is to say about the row as a whole."""
+    """Print the title of a row, and the notes and findings about the whole row."""
     print_text(console, Text("\n"), _title(row))
     for note in row.notes:
         print_text(console, note_of(note))
@@ -136,7 +134,7 @@ def _sequence_line(row: ShownRow, number: int, bounds: Sequence[int]) -> Text:
 
 
 def _gap_line(row: ShownRow, first: int, after: int, bounds: Sequence[int]) -> Text:
-    """Sequences [first, after) that are not shown."""
+    """Return the line that stands for sequences [first, after), which are not shown."""
     name = f"sequence {after:,}" if after == first + 1 else f"sequences {first + 1:,} to {after:,}"
     line = Text(f"... {name}: {_tokens(bounds[after] - bounds[first])}", style=UNTRAINED)
     faulty = sum(first <= number < after for number in sequences_with_findings(row))
@@ -157,15 +155,15 @@ def _turn_line(number: int, turn: Turn) -> Text:
 
 
 def _print_findings(findings: Sequence[RowFinding], row: ShownRow, console: Console) -> None:
-    """One line each; of many of one rule the first, and how many more there are."""
+    """Print a line per finding: of each rule the first few, and how many more there are."""
     counts = Counter(found.rule for found in findings)
     shown: Counter[str] = Counter()
     for found in findings:
         shown[found.rule] += 1
-        if shown[found.rule] <= _LISTED:
+        if shown[found.rule] <= _MAX_FINDINGS:
             print_text(console, _finding_line(found, row), indent=_FINDING)
         elif shown[found.rule] == counts[found.rule]:
-            more = counts[found.rule] - _LISTED
+            more = counts[found.rule] - _MAX_FINDINGS
             print_text(
                 console, Text(f"{found.level}: {found.rule}, {more:,} more in this turn", "dim"), indent=_FINDING
             )
@@ -180,7 +178,7 @@ def _finding_line(found: RowFinding, row: ShownRow) -> Text:
 
 
 def _where(found: RowFinding, row: ShownRow) -> str:
-    """The tokens that a finding is about: their positions and their text."""
+    """Describe the tokens of a finding: their positions and their text."""
     tokens = row.tokens[found.start : found.stop]
     if len(tokens) == 1:
         name = f"token {found.start:,}"
@@ -190,6 +188,6 @@ def _where(found: RowFinding, row: ShownRow) -> str:
 
 
 def _quoted(text: str) -> str:
-    if len(text) > _QUOTED:
-        text = f"{text[: _QUOTED // 2]} ... {text[-_QUOTED // 2 :]}"
+    if len(text) > _MAX_QUOTED:
+        text = f"{text[: _MAX_QUOTED // 2]} ... {text[-_MAX_QUOTED // 2 :]}"
     return f'"{escape_to_one_line(text, reserved=OPEN + CLOSE)}"'

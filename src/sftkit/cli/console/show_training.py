@@ -1,4 +1,4 @@
-"""What `train` shows: a bar on a terminal, a line for each log event elsewhere, samples, and what the run did."""
+"""Shows a training run: a bar on a terminal, otherwise a line per log event; samples, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SHOWN = {
     "mfu": "MFU {:.1%}",
 }
 _ON_BAR = ("loss", "tokens_per_second")
-_ESTIMATED_OVER = 600.0
-"""Seconds over which the bar takes the mean speed: a step may take minutes, and an evaluation comes in between."""
+_SPEED_WINDOW = 600.0
+"""Seconds over which the bar averages the speed: steps may take minutes, and evaluations interrupt them."""
 
 
 @contextmanager
 def show_training() -> Iterator[RunListener]:
-    """A listener that suits standard error; it is left tidy however the run ends."""
+    """Provide the listener that suits standard error, and remove its bar at the end."""
     if not sys.stderr.isatty():
         yield TrainingLines(messages())
         return
@@ -45,30 +45,30 @@ def show_training() -> Iterator[RunListener]:
 
 
 class TrainingLines:
-    """A line for each event of training and of evaluation, and a block for each sample."""
+    """Prints a line per log event and a block per sample."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def on_note(self, sentence: str) -> None:
-        """The sentence."""
+        """Print a note."""
         self._console.print(_safe(sentence))
 
     def on_step(self, step: int, max_steps: int) -> None:
-        """Nothing: the events say enough."""
+        """Do nothing: log events show the progress."""
 
     def on_log(self, event: LogEvent) -> None:
-        """One line, when the event holds something that is shown."""
+        """Print a line if the event has a loss."""
         if "loss" in event or "eval_loss" in event:
             self._console.print(event_line(event))
 
     def on_sample(self, sample: Sample) -> None:
-        """The prompt, and what the model made of it."""
+        """Print a prompt and the model's answer."""
         self._console.print(sample_text(sample))
 
 
 class TrainingBar(TrainingLines):
-    """A bar with the last loss, tokens per second and the time left; evaluations and samples pass by above it."""
+    """A progress bar with the last loss, tokens per second and the time left; the rest is printed above it."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -79,35 +79,35 @@ class TrainingBar(TrainingLines):
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=console, speed_estimate_period=_ESTIMATED_OVER)
+        self._progress = Progress(*columns, console=console, speed_estimate_period=_SPEED_WINDOW)
 
     def on_step(self, step: int, max_steps: int) -> None:
-        """Move it; it appears when the run begins, at the step where that is."""
+        """Move the bar; the first call shows it, at the step from which the run starts or resumes."""
         if not self._progress.task_ids:
             self._progress.add_task("", total=max_steps, completed=step, numbers="")
             self._progress.start()
         self._progress.update(self._progress.task_ids[0], completed=step)
 
     def on_log(self, event: LogEvent) -> None:
-        """Training's numbers stand on the bar, an evaluation is a line."""
+        """Show the numbers of training on the bar, and those of an evaluation as a line."""
         if "eval_loss" in event:
             super().on_log(event)
         elif "loss" in event and self._progress.task_ids:
             self._progress.update(self._progress.task_ids[0], numbers=", ".join(_numbers(event, _ON_BAR)))
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar where it is."""
         self._progress.stop()
 
 
 def event_line(event: Mapping[str, Any]) -> Text:
-    """A log event in a line."""
+    """Format a log event as one line."""
     numbers = ", ".join(_numbers(event, tuple(_SHOWN)))
     return Text(f"step {event.get('step', 0)}, epoch {event.get('epoch') or 0:.2f}: {numbers}")
 
 
 def sample_text(sample: Sample) -> Text:
-    """A sample, with whatever could move the cursor or hide made visible."""
+    """Format a sample, with control characters and invisible ones escaped."""
     return Text.assemble(
         (f"sample at step {sample.step}\n", "bold"),
         ("  prompt: ", "dim"), _safe(_indented(sample.prompt)), "\n",
@@ -116,7 +116,7 @@ def sample_text(sample: Sample) -> Text:
 
 
 def print_training(report: TrainingReport, console: Console) -> None:
-    """What a run did, as a table; what is not known is left out."""
+    """Print the summary of a run as a table, without values that are unknown."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

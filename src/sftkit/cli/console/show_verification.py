@@ -1,4 +1,4 @@
-"""What verifying a data set gave, on the screen: a line for what is right, for what differs, and for what is noted."""
+"""Prints a verification: a line for each check that passed, each note and each difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INDENT = 4
 
 
 def print_verification(found: Verification, console: Console) -> None:
-    """Print a verification; what differs stands last, and below it how much that is."""
+    """Print a verification; the differences and their number come last."""
     print_text(console, Text(escape_to_one_line(found.location), style=_HEADING))
     for sentence in found.verified:
         print_text(console, Text("verified: ", style=_RIGHT), Text(escape_to_one_line(sentence)))

@@ -1,10 +1,13 @@
-"""Lines of a report: wrapped on a terminal, whole in a pipe, and where they stand, told from what the data wrote."""
+"""Lines and tables: lines are indented, and wrapped only on a terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.style import Style
+from rich.table import Table
 from rich.text import Text
 
 from sftkit.audit.findings import ERROR
@@ -17,9 +20,7 @@ _TAB = 8
 
 
 def print_text(console: Console, *parts: Text, indent: int = 0) -> None:
-    """Print text so many columns from the left. Lines are wrapped on a terminal only, so that a pipe gets the lines of
-    the data.
-    """
+    """Print text, indented by `indent` columns. Only a terminal wraps lines, so that a pipe receives whole lines."""
     text = Text.assemble(*parts)
     if console.is_terminal:
         console.print(
@@ -27,7 +28,7 @@ def print_text(console: Console, *parts: Text, indent: int = 0) -> None:
         )
         return
     if indent:
-        text.expand_tabs(_TAB)  # before it is moved
+        text.expand_tabs(_TAB)  # a tab's width depends on its column
         margin = Text(" " * indent)
         lines = (margin + line if line.plain else line for line in text.split("\n", allow_blank=True))
         text = Text("\n").join(lines)
@@ -35,15 +36,23 @@ def print_text(console: Console, *parts: Text, indent: int = 0) -> None:
 
 
 def note_of(sentence: str) -> Text:
-    """A note, which may hold names from the data."""
+    """Return a note as a line; names from the data in it are escaped."""
     return Text(f"note: {escape_to_one_line(sentence)}", style=_NOTE)
 
 
 def level_style(level: str) -> Style:
-    """The colour of a finding's level."""
+    """Return the colour of a finding's level."""
     return _LEVELS.get(level, _OTHER_LEVEL)
 
 
 def percent(part: float | None) -> str:
-    """A share of 0 to 1 to stand behind a count: ` (44.2 %)`."""
-    return f" ({100 * part:.1f} %)" if part is not None else ""
+    """Format a share of 0 to 1 to follow a count, as in ` (44.2%)`; None gives an empty text."""
+    return f" ({part:.1%})" if part is not None else ""
+
+
+def new_table(*left: str, right: Sequence[str] = ()) -> Table:
+    """Return an empty table with headings, aligned to the left or to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in (*left, *right):
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return table

@@ -1,0 +1,100 @@
+"""Prints the plan of a dry run of `preprocess`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sftkit.cli.console.text_lines import new_table
+from sftkit.config.fields import to_plain_data
+from sftkit.config.schema import SECRET_KEYS
+from sftkit.core.splits import TRAIN, VALIDATION
+from sftkit.ordering.mixing import split_fractions
+from sftkit.ordering.packing import pack_length_of
+from sftkit.preprocessing.planning import Plan
+from sftkit.shards.writing.shard_writer import shard_name
+
+_MAX_LISTED = 50
+"""Sources, or files, that are listed."""
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print the resolved config (YAML) and the plan: sources, work units, handlers, splits, and files to write."""
+    datasets = [_without_secrets(to_plain_data(dataset)) for dataset in plan.recipe.datasets]
+    config = {**_without_secrets(to_plain_data(plan.config)), "datasets": datasets}
+    console.print(Text("# resolved config", "dim"))
+    console.print(Text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).rstrip()))
+    console.print(Text("\n# plan", "dim"))
+    console.print(_source_table(plan))
+    others = plan.files[_MAX_LISTED:]
+    if others:
+        size = sum(file.file.size for file in others)
+        console.print(f"and {len(others):,} more sources, {size:,} bytes")
+    console.print(_handler_table(plan))
+    where = f"worker processes: {plan.workers}" if plan.config.executor == "local" else "run by Ray"
+    console.print(f"work units: {len(plan.units)}, {where}")
+    length = pack_length_of(plan.config)
+    if length is not None:
+        console.print(f"packing: {plan.config.packing}, at most {length:,} tokens per pack")
+    if plan.tokenizer is not None:
+        console.print(Text(f"tokenizer: {plan.tokenizer.name} ({plan.tokenizer.vocabulary_size:,} tokens)"))
+    console.print(Text(f"files to write to {plan.config.output_dir}:"))
+    for name in _shortened(_expected_files(plan)):
+        console.print(Text(f"  {name}"))
+    console.print("dry run: nothing was written")
+
+
+def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _hidden(value) if key in SECRET_KEYS else value for key, value in config.items()}
+
+
+def _hidden(value: Any) -> Any:
+    """Replace every value below the keys of a mapping."""
+    return {key: _hidden(each) for key, each in value.items()} if isinstance(value, Mapping) else "***"
+
+
+def _source_table(plan: Plan) -> Table:
+    table = new_table("dataset", "source", "format", right=("bytes", "units"))
+    for file in plan.files[:_MAX_LISTED]:
+        source = file.file
+        kind = f"{source.format}+{source.compression}" if source.compression else source.format
+        table.add_row(source.dataset, Text(source.path), kind, f"{source.size:,}", f"{len(file.units):,}")
+    return table
+
+
+def _handler_table(plan: Plan) -> Table:
+    table = new_table("dataset", "handlers", "sampling", "train", "validation")
+    for dataset in plan.recipe.datasets:
+        train, validation = split_fractions(dataset.split)
+        steps = "\n".join(
+            f"{handler.name} {json.dumps(to_plain_data(handler.arguments), ensure_ascii=False)}"
+            for handler in dataset.data_handlers
+        )
+        weight = "-" if dataset.sampling is None else f"{dataset.sampling:g}"
+        table.add_row(dataset.name, Text(steps or "(none)"), weight, f"{train:g}", f"{validation:g}")
+    return table
+
+
+def _expected_files(plan: Plan) -> list[str]:
+    fractions = [split_fractions(dataset.split) for dataset in plan.recipe.datasets]
+    names: list[str] = []
+    for split, count, has_rows in (
+        (TRAIN, plan.config.num_dataset_shards, any(train for train, _ in fractions)),
+        (VALIDATION, plan.config.num_eval_dataset_shards, any(validation for _, validation in fractions)),
+    ):
+        if has_rows:
+            names += [shard_name(split, number, count) for number in range(count)]
+    return [*names, "README.md", "manifest.json"]
+
+
+def _shortened(names: list[str]) -> list[str]:
+    if len(names) <= _MAX_LISTED:
+        return names
+    half = _MAX_LISTED // 2
+    return [*names[:half], f"... and {len(names) - 2 * half:,} more ...", *names[-half:]]
