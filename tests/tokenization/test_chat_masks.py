@@ -216,7 +216,7 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokeniz
         "{{ message.content if message.role == 'user' else '...' }}{{ '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
-    with pytest.raises(RowError, match="content is rendered outside of its turn; cannot verify its mask"):
+    with pytest.raises(RowError, match="assistant message is rendered outside of its turn; cannot verify its mask"):
         chat_tokenizer(moves).find_trained_spans({"messages": [user("a"), assistant("forty-two")]}, "messages")
 
 

@@ -1,4 +1,4 @@
-"""What can be read off the source of a chat template about how it treats its messages."""
+"""Static analysis of the source of a chat template: how it uses its messages."""
 
 from __future__ import annotations
 
@@ -12,59 +12,67 @@ _PROMPT = "add_generation_prompt"
 
 
 def takes_whole_row(source: str) -> bool:
-    """Whether a template looks into `messages` by names, as into a row, and not only as into a list.
+    """Return whether a template uses `messages` as a row, with named columns, and not only as a list.
 
     Raises:
         TokenizerError: the source is not valid Jinja.
+
+    Example:
+        >>> takes_whole_row("{{ messages['messages'][0].content }}"), takes_whole_row("{{ messages[0].content }}")
+        (True, False)
     """
     from jinja2 import nodes
 
-    tree = _parsed(source)
+    tree = _parse(source)
     if tree is None:
         return False
-    named = (
+    keys = (
         node.arg.value if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) else None
         for node in tree.find_all(nodes.Getitem)
         if isinstance(node.node, nodes.Name) and node.node.name == _MESSAGES
     )
-    return any(isinstance(name, str) for name in named) or any(
+    return any(isinstance(key, str) for key in keys) or any(
         isinstance(node.node, nodes.Name) and node.node.name == _MESSAGES and not hasattr([], node.attr)
         for node in tree.find_all(nodes.Getattr)
     )
 
 
 def prompt_depends_on_messages(source: str) -> bool:
-    """Whether what a template writes for `add_generation_prompt` may differ from conversation to conversation: it then
-    looks at something that the template itself has set.
+    """Return whether the generation prompt of a template may differ between conversations.
+
+    It may if a branch on `add_generation_prompt` uses a name that the template sets, or if the variable is used in
+    another way than to branch.
 
     Raises:
         TokenizerError: the source is not valid Jinja.
     """
     from jinja2 import nodes
 
-    tree = _parsed(source)
+    tree = _parse(source)
     if tree is None:
         return True
-    set_here = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"} | {_MESSAGES}
-    set_here |= {macro.name for macro in tree.find_all(nodes.Macro)}
-    asked = [branch for branch in tree.find_all((nodes.If, nodes.CondExpr)) if _PROMPT in _names_in(branch.test)]
-    told = sum(_count(branch.test) for branch in asked)
-    return told < _count(tree) or any(not set_here.isdisjoint(_names_in(branch)) for branch in asked)
+    assigned = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"} | {_MESSAGES}
+    assigned |= {macro.name for macro in tree.find_all(nodes.Macro)}
+    branches = [branch for branch in tree.find_all((nodes.If, nodes.CondExpr)) if _PROMPT in _names_in(branch.test)]
+    uses_in_branches = sum(_count_prompt_uses(branch.test) for branch in branches)
+    return uses_in_branches < _count_prompt_uses(tree) or any(
+        not assigned.isdisjoint(_names_in(branch)) for branch in branches
+    )
 
 
 def rebinds_messages(source: str) -> bool:
-    """Whether a template gives the name `messages` to anything of its own."""
+    """Return whether a template assigns to the name `messages`."""
     from jinja2 import nodes
 
-    tree = _parsed(source)
+    tree = _parse(source)
     if tree is None:
-        return True  # a tag of another extension: nothing is known
+        return True  # it contains tags of other extensions, so nothing is known
     return any(name.name == _MESSAGES and name.ctx != "load" for name in tree.find_all(nodes.Name))
 
 
 @lru_cache(maxsize=8)
-def _parsed(source: str) -> Any:
-    """The syntax tree of a template, without its `{% generation %}` tags; None where it has tags of its own."""
+def _parse(source: str) -> Any:
+    """Return the syntax tree of a template without `{% generation %}` tags; None if it has other unknown tags."""
     import jinja2
 
     try:
@@ -73,8 +81,8 @@ def _parsed(source: str) -> Any:
         return None
 
 
-def _count(node: Any) -> int:
-    """How often a part of a template asks for `add_generation_prompt`."""
+def _count_prompt_uses(node: Any) -> int:
+    """Return how often `add_generation_prompt` occurs in a part of a template, including the part itself."""
     from jinja2 import nodes
 
     inside = sum(1 for name in node.find_all(nodes.Name) if name.name == _PROMPT)
@@ -82,7 +90,7 @@ def _count(node: Any) -> int:
 
 
 def _names_in(node: Any) -> set[str]:
-    """Names that stand in a part of a template, itself included."""
+    """Return the names in a part of a template, including the part itself."""
     from jinja2 import nodes
 
     found = {name.name for name in node.find_all(nodes.Name)}

@@ -1,8 +1,8 @@
-"""Chat template source taken apart by Jinja's lexer and written again so that marks can stand anywhere in it.
+"""Splits the source of a chat template into parts, and writes parts as source that marks can be inserted into.
 
-The template is lexed as transformers' environment lexes it (`trim_blocks`, `lstrip_blocks`), which settles all white
-space; every literal piece is then written as `{{ "..." }}`, so that no piece gains or loses white space by what stands
-beside it.
+The template is lexed with the settings of transformers (`trim_blocks`, `lstrip_blocks`), which removes all white space
+that Jinja would remove. Each literal text is then written as `{{ "..." }}`, so that inserting something next to it
+neither adds nor removes white space.
 """
 
 from __future__ import annotations
@@ -13,52 +13,61 @@ from typing import NamedTuple
 
 from sftkit.errors import TokenizerError
 
+_GENERATION_TAGS = ("generation", "endgeneration")
+
 
 class TemplatePart(NamedTuple):
-    """One piece of a lexed template: literal text, `{{ expression }}` or `{% statement %}`."""
+    """A part of a template: literal text, `{{ expression }}` or `{% statement %}`."""
 
     kind: str
+    """`data`, `variable` or `block`, as Jinja's lexer calls them."""
     text: str
+    """The text, or the source inside of the delimiters."""
 
     @property
     def word(self) -> str:
-        """First word of a statement."""
+        """The first word of a statement."""
         match = re.match(r"\s*([A-Za-z_]\w*)", self.text)
         return match[1] if match else ""
 
 
 def unmarked_template(source: str) -> str:
-    """A template in the form that marked ones have, without marks and `{% generation %}` tags: it renders the same.
+    """Return a template in the form of a marked one, but without marks and `{% generation %}` tags.
+
+    It renders the same text as the source.
 
     Raises:
         TokenizerError: the source is not valid Jinja.
+
+    Example:
+        >>> unmarked_template("<s>\\n{% generation %}\\n  {{ messages }}{% endgeneration %}")
+        '{{ "<s>\\\\n" }}{{ "  " }}{{ messages }}'
     """
-    generation = ("generation", "endgeneration")
     return "".join(
-        part_source(tag) for tag in lex_template(source) if tag.kind != "block" or tag.word not in generation
+        part_source(part) for part in lex_template(source) if part.kind != "block" or part.word not in _GENERATION_TAGS
     )
 
 
-def part_source(tag: TemplatePart) -> str:
-    """A piece as template source again."""
-    if tag.kind == "data":
-        return literal_source(tag.text)
-    return f"{{{{{tag.text}}}}}" if tag.kind == "variable" else f"{{%{tag.text}%}}"
+def part_source(part: TemplatePart) -> str:
+    """Return the source of a part; white space next to it does not matter."""
+    if part.kind == "data":
+        return literal_source(part.text)
+    return f"{{{{{part.text}}}}}" if part.kind == "variable" else f"{{%{part.text}%}}"
 
 
 def literal_source(text: str) -> str:
-    """Template source that writes a text as it is."""
+    """Return template source that writes a text unchanged."""
     return f"{{{{ {jinja_string(text)} }}}}" if text else ""
 
 
 def jinja_string(text: str) -> str:
-    """A text as a string of Jinja."""
+    """Return a text as a Jinja string literal."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
 
 
 def lex_template(source: str) -> Iterator[TemplatePart]:
-    """The pieces of a template, with white space control applied.
+    """Yield the parts of a template, with white space control applied.
 
     Raises:
         TokenizerError: the source is not valid Jinja.

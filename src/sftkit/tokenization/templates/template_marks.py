@@ -1,9 +1,7 @@
-"""Chat template source -> the same template with marks in its output that say which message is being rendered.
+"""Rewrites chat templates so that their output contains marks that show which message was rendered where.
 
-The marks are written between the pieces that the template itself writes, so taking them out gives exactly the
-unmarked rendering. Only Jinja source is rewritten: the marked template runs in whatever engine runs the plain one.
-
-How they come to stand between the pieces: see `template_lexing`.
+Marks are written between the parts of the template (`template_lexer`), so the output without marks is exactly the
+output of the original template. Only the source is rewritten: any Jinja engine can render the result.
 """
 
 from __future__ import annotations
@@ -25,15 +23,15 @@ from sftkit.tokenization.templates.template_lexer import (
 )
 
 MARK_START, MARK_END = f"\x0e{secrets.token_hex(8)}", "\x0f"
-"""A mark is OPEN + text + CLOSE. OPEN is drawn anew in every process, so that no data can hold it. ASCII, because text
-beyond it costs more to pass from engine to engine."""
+"""A mark is MARK_START + text + MARK_END. MARK_START contains a random number of this process, so no data can contain
+it. Both are ASCII, because other text is slower to pass between engines."""
 
 INDEX_FUNCTION = "sftkit_index"
-"""A marked template calls this with a message to learn its place; who renders it says what it is."""
+"""A function that marked templates call with a message to get its index. The renderer provides it."""
 
-_MARK_BEGINS_GENERATION, _MARK_ENDS_GENERATION = "g", "/g"
+_GENERATION_START, _GENERATION_END = "g", "/g"
 _MESSAGES = "messages"
-# Inside these the output is captured and may be trimmed or repeated: marks there could change the text.
+# The output inside of these is captured, and may be trimmed or repeated: marks in it could change the text.
 _CAPTURING = frozenset({"set", "macro", "call", "filter"})
 _BLOCKS = _CAPTURING | {"for", "if", "generation", "with", "autoescape", "trans", "block", "raw"}
 _SILENT = frozenset({"for", "endfor", "if", "elif", "else", "endif", "set", "break", "continue", "do"})
@@ -42,54 +40,61 @@ _LOOP = re.compile(r"\s*for\s+([A-Za-z_]\w*)\s+in\b\s*(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class MarkedTemplate:
-    """A rewritten template.
-
-    has_generation: it marks `{% generation %}` blocks, otherwise loops. calls_index: its marks call `sftkit_index`.
-    counted: name of its one loop over the messages themselves, "" when it has none or several.
-    """
+    """A template with marks."""
 
     source: str
     has_generation: bool = False
+    """Whether it marks `{% generation %}` blocks; otherwise it marks loops."""
     calls_index_function: bool = False
+    """Whether its marks call `sftkit_index`."""
     counted_loop: str = ""
+    """Name of its only loop over `messages` itself; "" if it has none or several."""
 
 
 class MarkedBlock(NamedTuple):
-    """A stretch [start, end) of the rendered text and what it was rendered from.
-
-    message: index of the first message equal to the one rendered, -1 when the loop ran over something else, or a
-    `{% generation %}` block. loop: name of the loop, `g` for `{% generation %}`. exact: the index is that of the
-    message itself, not only of one that equals it.
-    """
+    """A span [start, end) of the rendered text, and what it was rendered from."""
 
     start: int
     end: int
     message: int
+    """Index of the message, or of the first message equal to it; -1 for a loop over something else, and for
+    `{% generation %}` blocks."""
     loop: str
+    """Name of the loop; `g` for `{% generation %}`."""
     exact: bool
+    """Whether `message` is the index of the message itself."""
 
 
 def mark_template(source: str) -> MarkedTemplate | None:
-    """Rewrite a template so that its output carries marks; None when no place for them is safe.
+    """Rewrite a template so that its output contains marks.
+
+    Marks are written at the start and end of `{% generation %}` blocks; in a template without such blocks, at the start
+    of each iteration of its loops and after the loops.
+
+    Returns:
+        The marked template; None if there is no safe place for marks.
 
     Raises:
         TokenizerError: the source is not valid Jinja.
     """
-    tags = list(lex_template(source))
-    if any(tag.kind == "block" and tag.word == "generation" for tag in tags):
-        return MarkedTemplate("".join(_with_generation_marks(tags)), has_generation=True)
+    parts = list(lex_template(source))
+    if any(part.kind == "block" and part.word == "generation" for part in parts):
+        return MarkedTemplate("".join(_mark_generation(parts)), has_generation=True)
     counted: list[str] = []
-    marked = "".join(_with_loop_marks(tags, counted, runs_over_messages=not rebinds_messages(source)))
+    marked = "".join(_mark_loops(parts, counted, runs_over_messages=not rebinds_messages(source)))
     if MARK_START not in marked:
         return None
-    only = counted[0] if len(counted) == 1 else ""
-    return MarkedTemplate(marked, calls_index_function=f"{INDEX_FUNCTION}(" in marked, counted_loop=only)
+    counted_loop = counted[0] if len(counted) == 1 else ""
+    return MarkedTemplate(marked, calls_index_function=f"{INDEX_FUNCTION}(" in marked, counted_loop=counted_loop)
 
 
 def index_function_source(column: str | None) -> str:
-    """`sftkit_index` in Jinja itself: the index of the first message that equals the one given, -1 for anything else.
+    """Return `sftkit_index` as Jinja source.
 
-    column: where the messages stand in the whole row, for templates that take one as `messages`.
+    The function returns the index of the first message that equals its argument, or -1.
+
+    Args:
+        column: the column of the messages, for templates that take a whole row as `messages`.
     """
     messages = "messages" if column is None else f"messages[{jinja_string(column)}]"
     known = "message is mapping and message in sftkit_messages"
@@ -100,24 +105,26 @@ def index_function_source(column: str | None) -> str:
 
 
 def split_iterations(rendered: str, loop: str) -> tuple[str, list[int]] | None:
-    """A marked rendering -> the plain text and where in it each turn of a counted loop begins, and the last one ends.
+    """Split the output of a template with a counted loop.
 
-    None when other loops wrote something, or this one not exactly once; then `split_marks` tells more.
+    Returns:
+        The text without marks, and the positions at which the iterations start, followed by the end of the last one;
+        None if other loops wrote marks, or this loop did not run exactly once. Then use `split_marks`.
     """
-    before, *turns = rendered.split(f"{MARK_START}{loop}{MARK_END}")
-    if not turns or rendered.count(MARK_START) != len(turns) + 1:
+    before, *iterations = rendered.split(f"{MARK_START}{loop}{MARK_END}")
+    if not iterations or rendered.count(MARK_START) != len(iterations) + 1:
         return None
-    last, _, after = turns[-1].partition(f"{MARK_START}/{loop}{MARK_END}")
-    turns[-1] = last
-    return "".join([before, *turns, after]), list(accumulate(map(len, turns), initial=len(before)))
+    last, _, after = iterations[-1].partition(f"{MARK_START}/{loop}{MARK_END}")
+    iterations[-1] = last
+    return "".join([before, *iterations, after]), list(accumulate(map(len, iterations), initial=len(before)))
 
 
 def split_marks(rendered: str) -> tuple[str, list[MarkedBlock]]:
-    """A marked rendering -> the plain text and the blocks in the order in which they began."""
+    """Return the text of a marked rendering without marks, and the marked blocks, ordered by their start."""
     first, *marked = rendered.split(MARK_START)
-    pieces = [first]
+    texts = [first]
     length = len(first)
-    turns: dict[str, int] = {}
+    iterations: dict[str, int] = {}
     open_blocks: dict[str, tuple[int, int, bool]] = {}
     blocks: list[MarkedBlock] = []
     for piece in marked:
@@ -127,75 +134,81 @@ def split_marks(rendered: str) -> tuple[str, list[MarkedBlock]]:
             start, message, exact = open_blocks.pop(loop)
             blocks.append(MarkedBlock(start, length, message, loop, exact))
         if mark.startswith("/"):
-            turns.pop(loop, None)
+            iterations.pop(loop, None)
         elif index.startswith("="):
             open_blocks[loop] = (length, int(index[1:]), True)
         elif index:
             open_blocks[loop] = (length, int(index), False)
         else:
-            turn = turns.get(loop, 0)
-            turns[loop] = turn + 1
-            open_blocks[loop] = (length, turn, True)
-        pieces.append(text)
+            iteration = iterations.get(loop, 0)
+            iterations[loop] = iteration + 1
+            open_blocks[loop] = (length, iteration, True)
+        texts.append(text)
         length += len(text)
-    return "".join(pieces), sorted(blocks)
+    return "".join(texts), sorted(blocks)
 
 
-def _with_generation_marks(tags: Sequence[TemplatePart]) -> Iterator[str]:
-    for tag in tags:
-        if tag.kind == "block" and tag.word == "generation":
-            yield _mark(_MARK_BEGINS_GENERATION)
-        elif tag.kind == "block" and tag.word == "endgeneration":
-            yield _mark(_MARK_ENDS_GENERATION)
+def _mark_generation(parts: Sequence[TemplatePart]) -> Iterator[str]:
+    for part in parts:
+        if part.kind == "block" and part.word == "generation":
+            yield _mark(_GENERATION_START)
+        elif part.kind == "block" and part.word == "endgeneration":
+            yield _mark(_GENERATION_END)
         else:
-            yield part_source(tag)
+            yield part_source(part)
 
 
-def _with_loop_marks(tags: Sequence[TemplatePart], counted: list[str], *, runs_over_messages: bool) -> Iterator[str]:
-    """Write a mark at the beginning of every turn of a loop over one variable, and after the loop.
+def _mark_loops(parts: Sequence[TemplatePart], counted: list[str], *, runs_over_messages: bool) -> Iterator[str]:
+    """Yield the source of a template with marks in each loop over one variable.
 
-    A loop over `messages` itself, when that name means the conversation, needs no index: its turns are counted. Loops
-    inside of it need no marks. The names of such loops are added to `counted`. A loop over places
-    (`for i in range(...)`, and `messages[i]` inside) says the place.
+    There are three kinds of marks. A loop over `messages` writes no index: its iterations are counted, and loops inside
+    of it need no marks. A loop over indices (`for i in range(...)` with `messages[i]` inside) writes the index. Any
+    other loop writes what `sftkit_index` returns for its variable.
+
+    Args:
+        parts: the parts of the template.
+        counted: the names of counted loops are added to it.
+        runs_over_messages: whether the name `messages` always means the conversation.
     """
-    stack: list[tuple[str, bool]] = []  # of each open block: its loop, if it is marked, and whether marks may be inside
+    # For each open block: the name of its loop, if it is marked, and whether marks are allowed inside.
+    stack: list[tuple[str, bool]] = []
     loops = 0
-    for place, tag in enumerate(tags):
-        yield part_source(tag)
-        if tag.kind != "block":
+    for position, part in enumerate(parts):
+        yield part_source(part)
+        if part.kind != "block":
             continue
-        if tag.word.startswith("end") and stack:
+        if part.word.startswith("end") and stack:
             loop, _ = stack.pop()
             if loop:
                 yield _mark(f"/{loop}")
-        elif _opens_block(tag):
-            head = _LOOP.fullmatch(tag.text)
-            marked = head is not None and all(open_inside for _, open_inside in stack) and _writes(tags, place)
-            loop, loops = (str(loops), loops + 1) if marked else ("", loops)
-            counts = marked and head is not None and runs_over_messages and head[2].strip() == _MESSAGES
-            if counts:
+        elif _opens_block(part):
+            head = _LOOP.fullmatch(part.text)
+            is_marked = head is not None and all(allowed for _, allowed in stack) and _may_write(parts, position)
+            loop, loops = (str(loops), loops + 1) if is_marked else ("", loops)
+            is_counted = is_marked and head is not None and runs_over_messages and head[2].strip() == _MESSAGES
+            if is_counted:
                 counted.append(loop)
                 yield _mark(loop)
-            elif marked and head is not None and _runs_over_places(tags, head):
+            elif is_marked and head is not None and _runs_over_indices(parts, head):
                 yield f'{{{{ "{MARK_START}{loop}:=" ~ {head[1]} ~ "{MARK_END}" }}}}'
-            elif marked and head is not None:
+            elif is_marked and head is not None:
                 yield f'{{{{ "{MARK_START}{loop}:" ~ {INDEX_FUNCTION}({head[1]}) ~ "{MARK_END}" }}}}'
-            stack.append((loop, not counts and tag.word not in _CAPTURING))
+            stack.append((loop, not is_counted and part.word not in _CAPTURING))
 
 
-def _runs_over_places(tags: Sequence[TemplatePart], head: re.Match[str]) -> bool:
-    """Whether a loop's variable is the place of a message in `messages`."""
-    place = re.compile(rf"\b{_MESSAGES}\s*\[\s*{head[1]}\s*\]")
-    return head[2].lstrip().startswith("range") and any(place.search(tag.text) for tag in tags if tag.kind != "data")
+def _runs_over_indices(parts: Sequence[TemplatePart], head: re.Match[str]) -> bool:
+    """Return whether the variable of a loop is an index into `messages`."""
+    use = re.compile(rf"\b{_MESSAGES}\s*\[\s*{head[1]}\s*\]")
+    return head[2].lstrip().startswith("range") and any(use.search(part.text) for part in parts if part.kind != "data")
 
 
-def _writes(tags: Sequence[TemplatePart], place: int) -> bool:
-    """Whether the loop that opens at `place` may write anything."""
+def _may_write(parts: Sequence[TemplatePart], position: int) -> bool:
+    """Return whether the loop that starts at a position may write anything."""
     depth = 0
-    for tag in tags[place:]:
-        if tag.kind != "block" or tag.word not in _SILENT:
+    for part in parts[position:]:
+        if part.kind != "block" or part.word not in _SILENT:
             return True
-        depth += (tag.word == "for") - (tag.word == "endfor")
+        depth += (part.word == "for") - (part.word == "endfor")
         if depth == 0:
             return False
     return True
@@ -205,8 +218,8 @@ def _mark(text: str) -> str:
     return literal_source(f"{MARK_START}{text}{MARK_END}")
 
 
-def _opens_block(tag: TemplatePart) -> bool:
-    if tag.word == "set":
-        # `{% set x %}...{% endset %}` captures output, `{% set x = ... %}` is no block.
-        return "=" not in re.sub(r"==|!=|<=|>=", "", tag.text.split("|")[0])
-    return tag.word in _BLOCKS
+def _opens_block(part: TemplatePart) -> bool:
+    if part.word == "set":
+        # `{% set x %}...{% endset %}` is a block that captures output, `{% set x = ... %}` is not a block.
+        return "=" not in re.sub(r"==|!=|<=|>=", "", part.text.split("|")[0])
+    return part.word in _BLOCKS
