@@ -1,4 +1,4 @@
-"""A tokenizer, a model and shards of a few rows, made on the spot: nothing here comes from outside."""
+"""Fixtures: a tokenizer, a model and shards of a few rows, made locally."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests must not use the network
 
 TEMPLATE = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the sun is up and the cat is out"]
@@ -60,7 +60,7 @@ def _write_rows(path: Path, input_ids: Sequence[Sequence[int]], labels: Sequence
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with weights, and its tokenizer of 300 tokens at the most."""
+    """A tiny Llama with weights, and its tokenizer of at most 300 tokens."""
     folder = tmp_path_factory.mktemp("model")
     _make_tokenizer(folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -70,7 +70,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shard_dir(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
-    """24 training rows and 3 validation rows; the first third of each carries no loss."""
+    """24 training rows and 3 validation rows; the first third of each row is not trained."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
     ids = [tokenizer(text + "</s>")["input_ids"] for text in TEXTS]
     labels = [[-100] * (len(row) // 3) + row[len(row) // 3 :] for row in ids]
@@ -88,7 +88,7 @@ def write_rows() -> Callable[[Path, Sequence[Sequence[int]], Sequence[Sequence[i
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., None]:
-    """Saves a tiny Llama with as many embedding rows as asked for."""
+    """Saves a tiny Llama with a given number of embedding rows."""
     return _make_model
 
 

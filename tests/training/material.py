@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,6 @@ from sftkit.storage.dataset_files import MANIFEST_NAME
 from sftkit.training.data.open_split import open_split
 from sftkit.training.data.split_rows import SplitRows
 
-DEADLINE = 550
-"""Seconds after which a subprocess is considered to hang; far more than any takes on a busy machine."""
-
 FREE_PORT = """
 import socket
 
@@ -29,6 +30,33 @@ def free_port():
         return str(probe.getsockname()[1])
 """
 """Source of a function for scripts that launch several processes: a port for their rendezvous."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A training run of one or several processes. Its report is written to `report.json` in its `output_dir`."""
+
+    argv: Sequence[str]
+    processes: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    remove: Sequence[str] = ()
+    """Directories that are removed first."""
+
+    copy: Sequence[tuple[str, str]] = ()
+    """Directories that are copied first: source and target."""
+
+
+def run_launches(launches: Sequence[Launch]) -> None:
+    """Run launches one after the other."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("launch_driver.py")), json.dumps([*map(asdict, launches)])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def open_rows(

@@ -1,4 +1,4 @@
-"""`configs/accelerate`: accelerate reads every key, and what the files ask for trains, on the CPU where it must."""
+"""The files in `configs/accelerate`: accelerate reads every key, and runs with their settings train on the CPU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import argparse
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -26,7 +24,7 @@ from accelerate.utils.launch import (
 )
 from safetensors.torch import load_file
 
-from .material import events, logged
+from .material import Launch, events, logged, run_launches
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "accelerate"
 PROCESSES = {
@@ -38,7 +36,7 @@ PROCESSES = {
     "multi_node": 16,
     "one_gpu": 1,
 }
-SPREAD = {
+SHARDED = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
@@ -65,10 +63,10 @@ ENVIRONMENT = {
         "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true",
         "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
     },
-    "fsdp2_8_gpus": {"ACCELERATE_MIXED_PRECISION": "bf16", **SPREAD},
+    "fsdp2_8_gpus": {"ACCELERATE_MIXED_PRECISION": "bf16", **SHARDED},
     "multi_node": {
         "ACCELERATE_MIXED_PRECISION": "bf16",
-        **SPREAD,
+        **SHARDED,
         "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
         "PARALLELISM_CONFIG_DP_REPLICATE_SIZE": "2",
         "PARALLELISM_CONFIG_DP_SHARD_SIZE": "8",
@@ -82,7 +80,7 @@ every_file = pytest.mark.parametrize("name", sorted(PROCESSES))
 
 @pytest.fixture(autouse=True)
 def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a launch in the environment, and free ports: machines that test may be under one themselves."""
+    """Remove variables of a launch that the tests themselves may run under, and pretend that all ports are free."""
     for name in [*os.environ]:
         if name.startswith(("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")) or name in ("RANK", "WORLD_SIZE"):
             monkeypatch.delenv(name)
@@ -90,7 +88,7 @@ def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def launch_line(name: str) -> list[str]:
-    """The words of the launch line in a file's opening comment, after `accelerate launch`."""
+    """The words after `accelerate launch` in the comment at the top of a file."""
     comment = [line for line in (FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#   ")]
     words = shlex.split(" ".join(line.removeprefix("#").strip().removesuffix("\\") for line in comment))
     assert words[:2] == ["accelerate", "launch"]
@@ -98,8 +96,8 @@ def launch_line(name: str) -> list[str]:
 
 
 def launched(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[argparse.Namespace, dict[str, str]]:
-    """What accelerate makes of a launch line: its settings, and the environment of the processes it starts."""
-    monkeypatch.chdir(FOLDER.parents[1])  # launch lines are given there
+    """How accelerate reads a launch line: its settings, and the environment of the processes it starts."""
+    monkeypatch.chdir(FOLDER.parents[1])  # launch lines are relative to the repository
     args, defaults, precision = _validate_launch_command(launch_command_parser().parse_args([*words]))
     if args.use_deepspeed:
         fields = [*defaults.deepspeed_config, *(["mixed_precision"] if precision else [])]  # as launch_command does
@@ -110,22 +108,22 @@ def launched(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[arg
     return args, prepare_simple_launcher_cmd_env(args)[1]
 
 
-def test_all_files_are_looked_at() -> None:
+def test_all_files_are_tested() -> None:
     assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(PROCESSES)
 
 
 @every_file
-def test_accelerate_knows_every_key(name: str) -> None:
-    load_config_from_file(str(FOLDER / f"{name}.yaml"))  # raises for unknown keys of the first level
+def test_accelerate_accepts_every_key(name: str) -> None:
+    load_config_from_file(str(FOLDER / f"{name}.yaml"))  # raises for unknown keys at the top level
     content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     known = {action.dest for action in launch_command_parser()._actions}
     assert {key for section in content.values() if isinstance(section, dict) for key in section} <= known
-    # What the parser has a default for it takes from the command line alone.
+    # Options with a default in the parser are only taken from the command line.
     assert not {"rdzv_backend", "same_network", "enable_cpu_affinity", "downcast_bf16"} & set(content)
 
 
 @every_file
-def test_the_launch_line_of_the_file_asks_for_what_the_file_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launch_line_in_a_file_gives_the_settings_of_the_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     args, environment = launched(launch_line(name), monkeypatch)
     assert (args.module, args.training_script, args.training_script_args[0]) == (True, "sftkit", "train")
     assert args.config_file == f"configs/accelerate/{name}.yaml"
@@ -133,14 +131,14 @@ def test_the_launch_line_of_the_file_asks_for_what_the_file_says(name: str, monk
     assert {key: environment.get(key) for key in ENVIRONMENT[name]} == ENVIRONMENT[name]
 
 
-def test_machines_find_each_other_by_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launch_line_takes_the_rendezvous_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     args, _ = launched(launch_line("multi_node"), monkeypatch)
     assert (args.nnodes, args.node_rank, args.nproc_per_node) == ("2", 1, "8")
     assert args.rdzv_endpoint == "10.0.0.1:29511"
 
 
 @pytest.mark.parametrize("name", ["fsdp2_8_gpus", "multi_node"])
-def test_what_fsdp_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fsdp_gets_the_settings_of_the_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in launched(launch_line(name), monkeypatch)[1].items():
         monkeypatch.setenv(key, value)
     plugin = FullyShardedDataParallelPlugin()
@@ -157,7 +155,7 @@ def test_what_fsdp_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "stage"), [("deepspeed_zero2", 2), ("deepspeed_zero3", 3)])
-def test_what_deepspeed_is_told(name: str, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_gets_the_settings_of_the_file(name: str, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in launched(launch_line(name), monkeypatch)[1].items():
         monkeypatch.setenv(key, value)
     plugin = DeepSpeedPlugin()
@@ -170,64 +168,6 @@ def test_what_deepspeed_is_told(name: str, stage: int, monkeypatch: pytest.Monke
     ] * 2
 
 
-# Imports once; the processes of each launch are forked from one that never computes. accelerate sets up FSDP only where
-# the processes have a GPU each, although torch's FSDP2 computes on the CPU too: it is told that they have.
-DRIVER = """
-import json, os, shutil, sys
-from dataclasses import asdict
-from pathlib import Path
-import accelerate.state
-from accelerate.utils import DistributedType
-import sftkit.training.arguments.build_arguments
-from sftkit.config.loading import load_config
-from sftkit.config.commands import TrainConfig
-from sftkit.shards.reading import open_shards
-from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
-from sftkit.training.run import train
-
-make_state = accelerate.state.PartialState.__init__
-
-def with_gpus(self, *args, **kwargs):
-    first = not self._shared_state
-    make_state(self, *args, **kwargs)
-    if first:
-        self.distributed_type = DistributedType.MULTI_GPU
-
-def run(rank, launch):
-    os.environ.update(launch["environment"], RANK=str(rank), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE=str(launch["processes"]), LOCAL_WORLD_SIZE=str(launch["processes"]))
-    if "ACCELERATE_USE_FSDP" in os.environ:
-        accelerate.state.PartialState.__init__ = with_gpus
-        sftkit.training.arguments.build_arguments.disable_fsdp_on_cpu = lambda use_cpu: None
-    config = load_config(TrainConfig, launch["argv"], extra_keys=extra_keys())
-    report = train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
-    if rank == 0:
-        Path(config.output_dir, "report.json").write_text(json.dumps(asdict(report), default=str))
-
-for launch in json.loads(sys.argv[1]):
-    for path in launch["remove"]:
-        shutil.rmtree(path)
-    children = []
-    for rank in range(launch["processes"]):
-        child = os.fork()
-        if not child:
-            try:
-                run(rank, launch)
-            except BaseException as error:
-                print(launch["argv"], repr(error), file=sys.stderr, flush=True)
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    assert not any([os.waitpid(child, 0)[1] for child in children]), launch["argv"]
-"""
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def common(model_dir: Path) -> list[str]:
     return [
@@ -237,21 +177,18 @@ def common(model_dir: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def spread(tmp_path_factory: pytest.TempPathFactory, common: list[str], shard_dir: Path) -> Path:
-    """A directory with the output of launches with and without FSDP; `fsdp` went on from its middle."""
-    place = tmp_path_factory.mktemp("spread")
-    launches: list[dict[str, Any]] = []
+def sharded(tmp_path_factory: pytest.TempPathFactory, common: list[str], shard_dir: Path) -> Path:
+    """A directory with the outputs of launches with and without FSDP; `fsdp` was resumed in the middle."""
+    folder = tmp_path_factory.mktemp("sharded")
+    launches: list[Launch] = []
 
     def add(name: str, processes: int, words: Sequence[str], *argv: str, remove: Sequence[Path] = ()) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("accelerate.utils.launch.is_port_in_use", lambda port: False)
-            made = launched([*words, "-m", "sftkit", "train"], patch)[1] if words else {}
-        environment = {key: value for key, value in made.items() if os.environ.get(key) != value}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
-        given = [*common, f"--training_data_path={shard_dir}", "--max_steps=6", f"--output_dir={place / name}", *argv]
-        launches.append(
-            {"processes": processes, "argv": given, "environment": environment, "remove": [*map(str, remove)]}
-        )
+            variables = launched([*words, "-m", "sftkit", "train"], patch)[1] if words else {}
+        environment = {key: value for key, value in variables.items() if os.environ.get(key) != value}
+        data = [f"--training_data_path={shard_dir}", "--max_steps=6", f"--output_dir={folder / name}"]
+        launches.append(Launch([*common, *data, *argv], processes, environment, remove=[*map(str, remove)]))
 
     one = ["--config_file", "configs/accelerate/fsdp2_8_gpus.yaml", "--num_processes", "2", "--mixed_precision", "no"]
     two = ["--config_file", "configs/accelerate/multi_node.yaml", "--num_processes", "4", "--mixed_precision", "no"]
@@ -259,46 +196,46 @@ def spread(tmp_path_factory: pytest.TempPathFactory, common: list[str], shard_di
     add("alone", 1, [], "--per_device_train_batch_size=4", "--gradient_accumulation_steps=2")
     saving = ("--per_device_train_batch_size=4", "--save_strategy=steps", "--save_steps=3")
     add("fsdp", 2, one, *saving)
-    add("fsdp", 2, one, *saving, remove=[place / "fsdp" / "checkpoint-6"])
+    add("fsdp", 2, one, *saving, remove=[folder / "fsdp" / "checkpoint-6"])
     add("best", 2, one, *saving, "--eval_strategy=steps", "--eval_steps=3", "--load_best_model_at_end=true")
     add("hybrid", 4, two, "--per_device_train_batch_size=2")
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(launches)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return place
+    run_launches(launches)
+    return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsdp", "hybrid"])
-def test_a_model_that_is_spread_trains_as_one_that_is_not(spread: Path, name: str) -> None:
-    assert len(logged(spread / "alone", "loss")) == 6
-    assert logged(spread / name, "loss") == pytest.approx(logged(spread / "alone", "loss"), rel=1e-5)
-    expected, found = (load_file(spread / each / "model.safetensors") for each in ("alone", name))
+def test_a_sharded_model_trains_as_one_that_is_not_sharded(sharded: Path, name: str) -> None:
+    assert len(logged(sharded / "alone", "loss")) == 6
+    assert logged(sharded / name, "loss") == pytest.approx(logged(sharded / "alone", "loss"), rel=1e-5)
+    expected, found = (load_file(sharded / each / "model.safetensors") for each in ("alone", name))
     assert set(found) == set(expected)
     assert all(found[key].sub(expected[key]).abs().max() < 1e-5 for key in expected)
 
 
-def test_a_spread_run_goes_on_from_its_checkpoint(spread: Path) -> None:
-    assert {path.name for path in (spread / "fsdp").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
-    assert not (spread / "fsdp" / "checkpoint-3" / "model.safetensors").exists()
-    resumed, whole = (json.loads((spread / name / "report.json").read_text()) for name in ("fsdp", "alone"))
+@pytest.mark.slow
+def test_a_sharded_run_resumes_from_its_checkpoint(sharded: Path) -> None:
+    assert {path.name for path in (sharded / "fsdp").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+    assert not (sharded / "fsdp" / "checkpoint-3" / "model.safetensors").exists()
+    resumed, whole = (json.loads((sharded / name / "report.json").read_text()) for name in ("fsdp", "alone"))
     assert resumed["steps"] == whole["steps"] == 6
     assert 0 < resumed["tokens"] < whole["tokens"]
 
 
-def test_all_processes_of_a_spread_run_know_its_best_checkpoint(spread: Path) -> None:
-    # It did not wait for ever, either.
-    assert logged(spread / "best", "loss") == pytest.approx(logged(spread / "alone", "loss"), rel=1e-5)
-    evaluated = {event["step"]: event["eval_loss"] for event in events(spread / "best") if "eval_loss" in event}
+@pytest.mark.slow
+def test_a_sharded_run_finds_its_best_checkpoint_without_a_deadlock(sharded: Path) -> None:
+    assert logged(sharded / "best", "loss") == pytest.approx(logged(sharded / "alone", "loss"), rel=1e-5)
+    evaluated = {event["step"]: event["eval_loss"] for event in events(sharded / "best") if "eval_loss" in event}
     assert set(evaluated) == {3, 6}
-    best = json.loads((spread / "best" / "trainer_state.json").read_text())["best_model_checkpoint"]
+    best = json.loads((sharded / "best" / "trainer_state.json").read_text())["best_model_checkpoint"]
     assert Path(best).name == f"checkpoint-{min(evaluated, key=evaluated.__getitem__)}"
 
 
-def test_the_cpu_file_trains_in_two_processes(
+@pytest.mark.slow
+def test_the_cpu_config_trains_in_two_processes(
     tmp_path: Path, common: list[str], write_rows: Callable[..., None]
 ) -> None:
-    rows = [[2 + number, *range(10, 12 + number)] for number in range(11)]  # three steps of four rows, but for one row
+    rows = [[2 + number, *range(10, 12 + number)] for number in range(11)]  # the last of three steps of 4 rows has 3
     write_rows(tmp_path / "shards" / "train-0.parquet", rows, rows)
     words = ["--config_file", str(FOLDER / "cpu_2_processes.yaml"), "--main_process_port", "0", "-m", "sftkit", "train"]
     argv = ["--per_device_train_batch_size=2", "--num_train_epochs=1"]

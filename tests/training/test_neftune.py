@@ -1,4 +1,4 @@
-"""Noise on the embeddings (https://arxiv.org/abs/2310.05914), which the Trainer puts there."""
+"""NEFTune (https://arxiv.org/abs/2310.05914): the Trainer adds noise to the embeddings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftkit.training.arguments.build_arguments import extra_keys, make_training_
 from sftkit.training.run import train
 
 
-def logged(model: Path, shards: Path, output: Path, *argv: str) -> tuple[list[float], list[float]]:
+def losses(model: Path, shards: Path, output: Path, *argv: str) -> tuple[list[float], list[float]]:
     """Training losses and validation losses of a run of four steps."""
     line = [
         f"--model_name_or_path={model}", f"--output_dir={output}", "--use_cpu=true", "--logging_steps=1",
@@ -29,16 +29,16 @@ def logged(model: Path, shards: Path, output: Path, *argv: str) -> tuple[list[fl
     return [e["loss"] for e in events if "loss" in e], [e["eval_loss"] for e in events if "eval_loss" in e]
 
 
-def test_training_is_noisy_and_evaluation_is_not(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
-    still = "--learning_rate=0"
-    plain, evaluated = logged(model_dir, shard_dir, tmp_path / "plain", still)
-    noisy, evaluated_too = logged(model_dir, shard_dir, tmp_path / "noisy", still, "--neftune_noise_alpha=5")
+def test_noise_is_added_in_training_and_not_in_evaluation(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    constant = "--learning_rate=0"
+    plain, evaluated = losses(model_dir, shard_dir, tmp_path / "plain", constant)
+    noisy, evaluated_with_noise = losses(model_dir, shard_dir, tmp_path / "noisy", constant, "--neftune_noise_alpha=5")
     assert all(abs(one - other) > 1e-4 for one, other in zip(plain, noisy, strict=True))
-    assert evaluated == evaluated_too
+    assert evaluated == evaluated_with_noise
 
 
-def test_a_resumed_run_has_the_noise_it_would_have_had(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+def test_a_resumed_run_has_the_noise_of_an_uninterrupted_one(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
     argv = ("--learning_rate=1e-2", "--neftune_noise_alpha=5")
-    whole = logged(model_dir, shard_dir, tmp_path, *argv)
+    expected = losses(model_dir, shard_dir, tmp_path, *argv)
     shutil.rmtree(tmp_path / "checkpoint-4")
-    assert logged(model_dir, shard_dir, tmp_path, *argv, "--resume_from_checkpoint=true") == whole
+    assert losses(model_dir, shard_dir, tmp_path, *argv, "--resume_from_checkpoint=true") == expected

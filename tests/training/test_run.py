@@ -56,7 +56,7 @@ def manifest_of(tokenizer: Any, *, added: tuple[str, ...] = (), config: dict[str
     )  # fmt: skip
 
 
-def test_the_loss_falls_and_everything_is_saved(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+def test_the_loss_falls_and_the_model_is_saved(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
     report = run(
         model_dir, shard_dir, tmp_path, "--max_steps=12", "--learning_rate=1e-2", "--per_device_train_batch_size=4",
         "--eval_strategy=steps", "--eval_steps=5", "--save_strategy=no",
@@ -66,7 +66,7 @@ def test_the_loss_falls_and_everything_is_saved(tmp_path: Path, model_dir: Path,
     assert curve[-1] < curve[0] - 1
     assert (report.steps, report.first_loss, report.last_loss) == (12, curve[0], curve[-1])
     assert report.output_dir == tmp_path
-    # Evaluated at 5, 10 and, because the run ends there, at 12.
+    # Evaluated at 5, 10, and at the end of the run.
     assert [event["step"] for event in events(tmp_path) if "eval_loss" in event] == [5, 10, 12]
     assert report.eval_loss == [event["eval_loss"] for event in events(tmp_path) if "eval_loss" in event][-1]
     saved = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -77,7 +77,7 @@ def test_the_loss_falls_and_everything_is_saved(tmp_path: Path, model_dir: Path,
     assert fingerprint(tokenizer) == fingerprint(load_tokenizer(TokenizerSpec(str(model_dir))))
 
 
-def test_the_logged_loss_is_the_mean_over_trained_tokens_unrounded(
+def test_the_logged_loss_is_the_unrounded_mean_over_trained_tokens(
     tmp_path: Path, model_dir: Path, shard_dir: Path
 ) -> None:
     report = run(
@@ -101,12 +101,14 @@ def test_the_logged_loss_is_the_mean_over_trained_tokens_unrounded(
     assert (report.tokens, report.trained_tokens) == (sum(len(row["input_ids"]) for row in rows), count)
 
 
-def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, model_dir: Path, shard_dir: Path
+) -> None:
     flags = ["--max_steps=6", "--save_steps=3", "--per_device_train_batch_size=4", "--learning_rate=1e-2"]
     run(model_dir, shard_dir, tmp_path / "whole", *flags)
     shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
-    (tmp_path / "resumed" / "checkpoint-5").mkdir()  # a checkpoint that a kill left unfinished
+    (tmp_path / "resumed" / "checkpoint-5").mkdir()  # an unfinished checkpoint
     report = run(model_dir, shard_dir, tmp_path / "resumed", *flags, "--resume_from_checkpoint=true")
     assert logged(tmp_path / "resumed", "loss") == logged(tmp_path / "whole", "loss")
     assert report.steps == 6
@@ -114,7 +116,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path: Path, model_
     assert torch.equal(*weights)
 
 
-def test_a_run_that_is_done_is_left_as_it_is(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+def test_running_a_finished_run_again_changes_nothing(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
     flags = ["--max_steps=4", "--save_steps=2", "--learning_rate=1e-2", "--lr_scheduler_type=constant"]
     run(model_dir, shard_dir, tmp_path, *flags)
     before, done = (tmp_path / "model.safetensors").read_bytes(), events(tmp_path)[-1]
@@ -125,7 +127,7 @@ def test_a_run_that_is_done_is_left_as_it_is(tmp_path: Path, model_dir: Path, sh
     assert events(tmp_path)[-1]["train_loss"] == pytest.approx(done["train_loss"])
 
 
-def test_resuming_where_there_is_nothing_starts_anew_or_says_what_is_wrong(
+def test_resuming_without_a_checkpoint_starts_from_the_beginning_or_is_an_error(
     tmp_path: Path, model_dir: Path, shard_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(model_dir, shard_dir, tmp_path, "--max_steps=1", "--save_strategy=no", "--resume_from_checkpoint=last")
@@ -145,7 +147,7 @@ def test_shards_of_another_tokenizer_are_refused(
     assert run(model_dir, shards, tmp_path / "out", *flags).steps == 1
 
 
-def test_shards_of_another_chat_template_are_refused_unless_it_is_known(
+def test_shards_of_another_chat_template_are_refused_unless_the_manifest_has_it(
     tmp_path: Path, model_dir: Path, shard_dir: Path
 ) -> None:
     template = "{{ messages[0].content }}"
@@ -169,34 +171,26 @@ def test_special_tokens_of_the_shards_are_added_to_model_and_tokenizer(
     new = AutoModelForCausalLM.from_pretrained(tmp_path).get_input_embeddings().weight
     assert len(new) == len(old) + 2
     torch.testing.assert_close(new[-2:], old.mean(0).expand(2, -1))
-    # What was saved can be trained on with the same shards: its tokenizer is theirs.
+    # The saved model can be trained with the same shards, because its tokenizer matches them.
     run(tmp_path, shards, tmp_path / "next", "--max_steps=1", "--save_strategy=no")
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--eval_strategy=epoch"], "there is no validation split"),
-    ],
-)
-def test_what_cannot_be_set_up_is_one_sentence(
-    tmp_path: Path, model_dir: Path, shard_dir: Path, flags: list[str], said: str
-) -> None:
+def test_evaluation_without_a_validation_split_is_refused(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
     found = open_shards(str(shard_dir))
     shards = replace(found, splits={"train": found.splits["train"]})
-    with pytest.raises(TrainingError, match=said):
-        run(model_dir, shards, tmp_path, *flags)
+    with pytest.raises(TrainingError, match="there is no validation split"):
+        run(model_dir, shards, tmp_path, "--eval_strategy=epoch")
 
 
-def test_nothing_is_printed_and_the_listener_hears_every_event(
+def test_the_listener_receives_every_event_and_nothing_is_printed(
     tmp_path: Path, model_dir: Path, shard_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    heard: list[Any] = []
+    received: list[Any] = []
     steps: list[tuple[int, int]] = []
 
     class Listener(SilentListener):
         def on_log(self, event: LogEvent) -> None:
-            heard.append(event)
+            received.append(event)
 
         def on_step(self, step: int, max_steps: int) -> None:
             steps.append((step, max_steps))
@@ -205,15 +199,16 @@ def test_nothing_is_printed_and_the_listener_hears_every_event(
     capsys.readouterr()
     train(config, arguments, open_shards(str(shard_dir)), Listener())
     assert capsys.readouterr().out == ""
-    assert heard == events(tmp_path)
+    assert received == events(tmp_path)
     assert steps == [(0, 2), (1, 2), (2, 2)]
     assert list((tmp_path / "runs").rglob("events.out.tfevents.*"))
 
 
-def test_two_processes_train_as_one_under_the_seeds_launch_flags(
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_launch_flags_of_fms_hf_tuning(
     tmp_path: Path, model_dir: Path, shard_dir: Path
 ) -> None:
-    """The seed's launch flags, on the CPU: FSDP is set aside, and the curve is that of one process."""
+    """On the CPU, FSDP is disabled, and the losses are those of one process."""
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
@@ -239,14 +234,14 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
     ]  # fmt: skip
     flags = ["--max_steps=4", "--logging_steps=1", "--learning_rate=1e-2", "--save_strategy=no", "--split_batches=true",
              "--per_device_train_batch_size=4", "--dataloader_drop_last=true", "--use_cpu=true"]  # fmt: skip
-    place = [
+    paths = [
         f"--model_name_or_path={model_dir}",
         f"--training_data_path={shard_dir}",
         f"--output_dir={tmp_path / 'two'}",
     ]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     done = subprocess.run(
-        [*launch, str(script), *place, *flags],
+        [*launch, str(script), *paths, *flags],
         capture_output=True,
         text=True,
         env=environment,
@@ -258,12 +253,14 @@ def test_two_processes_train_as_one_under_the_seeds_launch_flags(
     AutoModelForCausalLM.from_pretrained(tmp_path / "two")
 
 
-def test_rows_of_like_length_can_be_grouped(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+def test_rows_can_be_grouped_by_length(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
     flags = ["--group_by_length=true", "--max_steps=1", "--save_strategy=no"]
     assert run(model_dir, shard_dir, tmp_path, *flags).steps == 1
 
 
-def test_an_output_that_cannot_be_made_is_one_sentence(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+def test_an_output_directory_that_cannot_be_created_is_one_sentence(
+    tmp_path: Path, model_dir: Path, shard_dir: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"the run cannot be set up: .*file"):
         run(model_dir, shard_dir, tmp_path / "file" / "out", "--max_steps=1")

@@ -69,7 +69,14 @@ def losses_of_a_run(
     return [event["loss"] for event in trainer.state.log_history if "loss" in event], recorder.samples
 
 
-@pytest.mark.parametrize("given", [{}, {"gradient_checkpointing": True}, {"neftune_noise_alpha": 5.0}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        pytest.param({"gradient_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param({"neftune_noise_alpha": 5.0}, marks=pytest.mark.slow),
+    ],
+)
 def test_losses_are_identical_with_and_without_samples(tmp_path: Path, model_dir: Path, given: dict[str, Any]) -> None:
     expected, none = losses_of_a_run(model_dir, tmp_path / "without", (), **given)
     losses, samples = losses_of_a_run(model_dir, tmp_path / "with", ("the cat", "a dog\nran"), **given)

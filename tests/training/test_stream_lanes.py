@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -93,7 +94,7 @@ def together(found: Sequence[Process], epoch: int, first: int = 0) -> list[list[
     return [sorted(chain(*parts)) for parts in zip(*each, strict=True)]
 
 
-@given(
+EPOCHS = st.tuples(
     LAYOUTS,
     st.integers(0, 3),
     st.sampled_from([20, 60, 150, 10_000]),
@@ -101,8 +102,10 @@ def together(found: Sequence[Process], epoch: int, first: int = 0) -> list[list[
     st.booleans(),
     st.fixed_dictionaries({"padded": st.booleans(), "drop_last": st.booleans()}),
 )
-@settings(max_examples=30, deadline=None)
-def test_every_row_comes_once_in_an_epoch_in_the_same_step_for_any_number_of_processes(
+"""Layout, number of the epoch, tokens of a window, whether rows are shuffled, whether they are packs, other options."""
+
+
+def check_epoch(
     layout: Layout, epoch: int, window: int, shuffled: bool, packed: bool, options: dict[str, bool]
 ) -> None:
     with TemporaryDirectory() as name:
@@ -125,6 +128,19 @@ def test_every_row_comes_once_in_an_epoch_in_the_same_step_for_any_number_of_pro
             first = chance.randrange(len(expected))
             resumed = processes(folder, shuffling, chance.choice([*WORLDS]), **options)
             assert together(resumed, epoch, first) == expected[first:]
+
+
+@given(EPOCHS)
+@settings(max_examples=8, deadline=None)
+def test_every_row_comes_once_in_an_epoch_in_the_same_step_for_any_number_of_processes(case: tuple[Any, ...]) -> None:
+    check_epoch(*case)
+
+
+@pytest.mark.slow
+@given(EPOCHS)
+@settings(max_examples=60, deadline=None)
+def test_every_row_comes_once_in_the_same_step_in_many_layouts(case: tuple[Any, ...]) -> None:
+    check_epoch(*case)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Supervised fine-tuning on shards: model, collation, Trainer wiring, logs."""
+"""Supervised fine-tuning on shards with the transformers Trainer."""

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on shards: the one function that composes this room."""
+"""Run supervised fine-tuning on shards; `train` puts the parts of this package together."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ def train(
     shards: ShardSet,
     listener: RunListener | None = None,
 ) -> TrainingReport:
-    """Train a model on shards and save model, tokenizer and chat template to `output_dir`.
+    """Train a model on shards, and save model, tokenizer and chat template to `output_dir`.
 
-    Every process of a launch calls it. Where `output_dir` holds a checkpoint of this very run, the run goes on from it.
+    Every process of a launch must call it. If `output_dir` has a complete checkpoint of the same run, the run resumes
+    from it.
 
     Args:
         config: the run.
         arguments: made from `config` by `make_training_arguments`.
         shards: `input_ids` and `labels`, in a `train` split and, for evaluation, a `validation` split.
-        listener: hears what happens, in the main process alone.
+        listener: receives the events of the run, in the main process only.
 
     Raises:
-        ConfigError: settings that do not go together.
-        TrainingError: model, arguments and shards do not go together, or memory runs out.
-        DataError: a row cannot be used; it is named as `path:row`.
+        ConfigError: settings cannot be combined.
+        TrainingError: model, arguments and shards do not match, or memory runs out.
+        DataError: a row is invalid; it is named as `path:row`.
         TokenizerError: the tokenizer cannot be loaded.
         OutputError: `output_dir` cannot be written.
     """
@@ -58,31 +59,31 @@ def train(
     _set_verbosity(config, arguments)
     use_one_gpu(arguments)
     set_seed(arguments.seed)
-    ready = prepare_model(config, arguments, shards, listener)
-    feed = make_feed(config, arguments, shards, ready.model, ready.capabilities, ready.tokenizer.pad_token_id)
+    prepared = prepare_model(config, arguments, shards, listener)
+    feed = make_feed(config, arguments, shards, prepared.model, prepared.capabilities, prepared.tokenizer.pad_token_id)
     identity = run_identity(config, arguments, shards, rows_per_step(config, arguments), padded=feed.padded)
-    resumed = find_resume_point(arguments, identity)
-    # The Trainer would delete older checkpoints before the new one is sealed; the keeper does it after.
-    kept, arguments.save_total_limit = arguments.save_total_limit, None
+    resume_point = find_resume_point(arguments, identity)
+    # The Trainer would delete older checkpoints before the new one is sealed; CheckpointCallback does so afterwards.
+    limit, arguments.save_total_limit = arguments.save_total_limit, None
     aim = make_aim_logger(config.aim_repo, config.experiment)
-    samples = make_sample_callback(config, ready.tokenizer.tokenizer, listener)
+    samples = make_sample_callback(config, prepared.tokenizer.tokenizer, listener)
     log = Path(config.output_dir) / LOG_NAME
     callbacks: list[TrainerCallback] = [
         JsonLinesLogger(log, listener.on_log),
         StepReporter(listener),
         *(extra for extra in (aim, samples) if extra is not None),
     ]
-    trainer = _make_trainer(arguments, ready, feed, callbacks)
-    trainer.add_callback(CheckpointCallback(trainer, identity, kept, resumed.state if resumed else None))
+    trainer = _make_trainer(arguments, prepared, feed, callbacks)
+    trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point.state if resume_point else None))
     try:
-        seconds = _run(trainer, str(resumed.checkpoint) if resumed else None)
+        seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None)
     finally:
         if aim is not None:
             aim.close()
     report = make_report(trainer, seconds)
     if is_main_process():
         if config.merge_lora:
-            save_merged(config, arguments, ready.tokenizer.tokenizer, ready.tokenizer.known_tokens)
+            save_merged(config, arguments, prepared.tokenizer.tokenizer, prepared.tokenizer.known_tokens)
         try:
             draw_curve(log, Path(config.output_dir) / CURVE_NAME)
         except ModuleNotFoundError:
@@ -92,27 +93,27 @@ def train(
 
 
 def _make_trainer(
-    arguments: TrainingArguments, ready: PreparedModel, feed: Feed, callbacks: list[TrainerCallback]
+    arguments: TrainingArguments, prepared: PreparedModel, feed: Feed, callbacks: list[TrainerCallback]
 ) -> SftTrainer:
     try:
         return SftTrainer(
-            model=ready.model,
+            model=prepared.model,
             arguments=arguments,
             feed=feed,
-            sums_loss=ready.capabilities.sums_loss,
-            tokenizer=ready.tokenizer.tokenizer,
+            sums_loss=prepared.capabilities.sums_loss,
+            tokenizer=prepared.tokenizer.tokenizer,
             callbacks=callbacks,
-            meter=ready.meter,
+            meter=prepared.meter,
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
     except (ValueError, RuntimeError, ImportError, NotImplementedError, OSError) as error:
-        # What the Trainer refuses: arguments that contradict each other, trackers that are not installed, ...
+        # What the Trainer refuses: arguments that contradict each other, missing trackers, ...
         raise TrainingError(f"the run cannot be set up: {single_line(error)}") from error
 
 
 def _run(trainer: SftTrainer, checkpoint: str | None) -> float:
-    """Train, evaluate and save; the seconds that training took."""
+    """Train, evaluate and save; returns the seconds that training took."""
     try:
         metrics: dict[str, float] = trainer.train(resume_from_checkpoint=checkpoint).metrics
         if trainer.args.do_eval and not _evaluated_last(trainer):
@@ -121,10 +122,10 @@ def _run(trainer: SftTrainer, checkpoint: str | None) -> float:
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
     except OSError as error:
-        place = error.filename or trainer.args.output_dir
-        raise OutputError(f"{place}: cannot be written or read: {error.strerror or error}") from error
+        path = error.filename or trainer.args.output_dir
+        raise OutputError(f"{path}: cannot be written or read: {error.strerror or error}") from error
     except SftkitError as error:
-        raise _as_it_was_raised(error) from error
+        raise _without_traceback(error) from error
     except Exception as error:
         failure = tracker_failure(error)
         if failure is None:
@@ -134,16 +135,16 @@ def _run(trainer: SftTrainer, checkpoint: str | None) -> float:
 
 
 def _save(trainer: SftTrainer) -> None:
-    """Save the whole model; under FSDP every process has a part of it."""
+    """Save the whole model, even if it is sharded by FSDP."""
     if trainer.is_fsdp_enabled:
-        # Checkpoints may be sharded, as the launch asks; with that setting the Trainer would save no model at all.
+        # The launcher can ask for sharded checkpoints; with that setting, the Trainer would not save a model at all.
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
     trainer.save_state()
 
 
-def _as_it_was_raised(error: SftkitError) -> SftkitError:
-    """An error of a loader's worker process comes with the traceback of that process in its text: without it."""
+def _without_traceback(error: SftkitError) -> SftkitError:
+    """Remove the traceback that DataLoader adds to the message of an error in a worker process."""
     kind = type(error)
     text = str(error)
     return kind(text.rpartition(f"{kind.__name__}: ")[2].strip()) if text.startswith("Caught ") else error
@@ -151,7 +152,7 @@ def _as_it_was_raised(error: SftkitError) -> SftkitError:
 
 def _out_of_memory() -> TrainingError:
     return TrainingError(
-        "the GPU's memory is used up: lower per_device_train_batch_size or max_seq_length,"
+        "the GPU is out of memory: lower per_device_train_batch_size or max_seq_length,"
         " or set gradient_checkpointing=true"
     )
 

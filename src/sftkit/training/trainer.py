@@ -1,4 +1,4 @@
-"""The transformers Trainer, fed by `Feed`: the mean over the trained tokens of the global batch, and counts of work."""
+"""The transformers Trainer with sftkit's micro-batches, loss, evaluation and measurements."""
 
 from __future__ import annotations
 
@@ -23,14 +23,33 @@ from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
 
+_LARGEST_EXPONENT = math.log(1.7e308)  # exp() of more overflows
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 
 class SftTrainer(Trainer):
-    """Trains on micro-batches of a `Feed`; `work` counts those of this process, in this run."""
+    """A transformers Trainer that trains on the micro-batches of a `Feed`.
 
-    loss_is_scaled_for_ga = True  # read by the Trainer: every loss here is over the whole global batch
+    The loss of a step is the mean over its trained tokens: the sum of their cross entropies divided by N, the number of
+    trained tokens in all micro-batches of all processes in the step.
+
+    1. Before a step, `_get_num_items_in_batch` adds up the trained tokens of the step over all processes: N.
+    2. `compute_loss` gives the sum of the cross entropies of one micro-batch, divided by N. The model computes it
+       itself if it can (`sums_loss`), possibly with a fused kernel; otherwise `summed_cross_entropy` does.
+    3. The Trainer adds up the gradients of the micro-batches of a process. DDP and FSDP average the gradients of the P
+       processes, which divides their sum by P, so `compute_loss` multiplies by P.
+
+    The gradient is therefore that of the mean over the trained tokens of the step, however its rows are divided into
+    micro-batches. (With `average_tokens_across_devices=false`, N counts only the tokens of the process itself, and the
+    mean is over processes.)
+
+    A resumed run logs what an uninterrupted one would: `run_state` and `restore_state` carry over the sums of losses
+    and work from which logged values are computed.
+    """
+
+    loss_is_scaled_for_ga = True  # tells the Trainer not to divide the loss by the number of accumulation steps
 
     def __init__(
         self,
@@ -43,6 +62,17 @@ class SftTrainer(Trainer):
         callbacks: list[TrainerCallback],
         meter: ThroughputMeter,
     ) -> None:
+        """Set up the trainer.
+
+        Args:
+            model: the model, possibly with adapters.
+            arguments: training arguments of the run.
+            feed: its micro-batches.
+            sums_loss: whether the model's own loss can be used, see `Capabilities`.
+            tokenizer: is saved with the model.
+            callbacks: are added to those of the Trainer.
+            meter: computes the logged rates.
+        """
         super().__init__(
             model=model,
             args=arguments,
@@ -51,20 +81,22 @@ class SftTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-        self.remove_callback(PrinterCallback)  # who listens to the run prints what it wants
+        self.remove_callback(PrinterCallback)  # the listener of the run decides what is printed
         if self.is_fsdp_enabled:
-            _keep_losses_whole(self.accelerator.state.fsdp_plugin)
+            _keep_float32_losses(self.accelerator.state.fsdp_plugin)
         self._feed = feed
         self.meter = meter
         self._sums_loss = sums_loss
-        self._work = WorkCounts()
-        self._before = WorkCounts()
-        self._total_before = 0.0
+        self._work = WorkCounts()  # of this process, in this run
+        # Of all processes, before the checkpoint that the run resumed from.
+        self._work_before = WorkCounts()
+        self._total_loss_before = 0.0
+        # Time and work of all processes at the last log event.
         self._last_log: float | None = None
         self._last_work = WorkCounts()
 
     def get_train_dataloader(self) -> MicroBatchLoader:
-        """Micro-batches of the training split, for this process."""
+        """Micro-batches of the training split for this process."""
         return self._feed.train_loader(rows_per_micro_batch(self.args, self._train_batch_size))
 
     def training_step(
@@ -73,9 +105,9 @@ class SftTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """One forward and backward pass over a micro-batch; counts its work."""
+        """Run one forward and backward pass over a micro-batch, and count its work."""
         if self._last_log is None:
-            self._last_log = time.perf_counter()  # the first step begins here, not when the model was loaded
+            self._last_log = time.perf_counter()  # rates are measured from the first step on
         assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
         self._work += inputs.counts
         return super().training_step(model, inputs, num_items_in_batch)
@@ -87,10 +119,7 @@ class SftTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The share of a micro-batch in the mean over the trained tokens of the global batch.
-
-        Gradients are averaged over the processes, so it is multiplied by their number.
-        """
+        """The share of a micro-batch in the mean over the trained tokens of the step, times the number of processes."""
         items = torch.as_tensor(1 if num_items_in_batch is None else num_items_in_batch)
         loss = self._loss(model, inputs, items, self.args.label_smoothing_factor)
         if self.args.average_tokens_across_devices:
@@ -100,7 +129,7 @@ class SftTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The mean loss over all trained tokens of the validation split, and its exponential, the perplexity."""
+        """Compute the mean loss over the trained tokens of the validation split, and its exponential, perplexity."""
         start = time.perf_counter()
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         assert isinstance(model, torch.nn.Module)
@@ -128,76 +157,76 @@ class SftTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log an event; those of training also with the work of a second since the last one."""
+        """Log an event; to those with a training loss, add the rates since the last one."""
         if self._last_log is not None and "loss" in logs:
             work, now = self.work(), time.perf_counter()
             logs |= self.meter.measure(work - self._last_work, now - self._last_log).log_entries()
             self._last_work, self._last_log = work, now
-        if "train_loss" in logs:  # the Trainer's is of the steps since the run was resumed
+        if "train_loss" in logs:  # the Trainer averages only over the steps of this run
             steps = self.state.global_step - self._initial_global_step
-            logs["train_loss"] = (self._total_before + logs["train_loss"] * steps) / max(self.state.global_step, 1)
+            logs["train_loss"] = (self._total_loss_before + logs["train_loss"] * steps) / max(self.state.global_step, 1)
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
-        """Operations that a micro-batch needs; the Trainer adds them up to `total_flos`."""
+        """Floating-point operations of a micro-batch, which the Trainer adds up in `total_flos`."""
         if self.meter.cost is None or not isinstance(inputs, CollatedBatch):
             return 0
         counts = inputs.counts
         return int(self.meter.cost.flops(counts.tokens, counts.head_positions, counts.squared_lengths))
 
     def work(self) -> WorkCounts:
-        """The work of all processes together in this run; every process must call it."""
+        """Work of all processes in this run; every process must call it."""
         counts = torch.tensor(astuple(self._work), dtype=torch.int64, device=self.args.device)
         return WorkCounts(*self.accelerator.reduce(counts, "sum").tolist())
 
     def run_state(self) -> RunState:
-        """What is to be kept with a checkpoint; every process must call it."""
+        """The state to save with a checkpoint; every process must call it."""
         loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
-        total = self._total_before + self._total_loss_scalar
-        return RunState(float(loss), self._globalstep_last_logged, total, self._before + self.work())
+        total = self._total_loss_before + self._total_loss_scalar
+        return RunState(float(loss), self._globalstep_last_logged, total, self._work_before + self.work())
 
     def restore_state(self, state: RunState) -> None:
-        """Take up what was kept with the checkpoint that the run resumes from."""
+        """Restore the state saved with the checkpoint that the run resumes from."""
         self._tr_loss += state.loss_since_log
         self._globalstep_last_logged = state.last_logged_step
-        self._total_before = state.total_loss
-        self._before = state.work
+        self._total_loss_before = state.total_loss
+        self._work_before = state.work
 
     def _loss(
         self, model: torch.nn.Module, inputs: Mapping[str, Any], items: torch.Tensor, smoothing: float
     ) -> torch.Tensor:
-        """Sum of the losses of a batch over `items`: by the model itself, so that its own (fused) loss is used."""
+        """Sum of the cross entropies of a batch, divided by `items`."""
         items = items.to(self.args.device)
         if self._sums_loss and not smoothing:
             outputs = model(**inputs, num_items_in_batch=items)
             loss: torch.Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
             return loss
-        rest = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
+        without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
         labels = inputs.get(SHIFT_LABELS)
         if labels is None:
             labels = functional.pad(inputs[LABELS], (0, 1), value=IGNORE_INDEX)[..., 1:]
-        outputs = model(**rest)
+        outputs = model(**without_labels)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return summed_cross_entropy(logits, labels, items, smoothing)
 
     def _run_epoch(self, *arguments: Any, **settings: Any) -> None:
-        """Nothing, for a run that was resumed at its end: the Trainer looks only after a step whether it is done."""
+        """Skip the epoch of a run that resumed after its last step; the Trainer would run one more step first."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*arguments, **settings)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
 
     def _save_checkpoint(self, *arguments: Any) -> None:
-        """Write a checkpoint into a directory of its own, which stays unsealed until `CheckpointKeeper` seals it."""
+        """Write a checkpoint into an empty directory; `CheckpointCallback` seals it afterwards."""
         if self.is_world_process_zero():
             begin_checkpoint(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(*arguments)
 
     def _get_num_items_in_batch(self, batch_samples: list[CollatedBatch], device: torch.device) -> torch.Tensor:
-        """Trained tokens of the global batch; the Trainer asks for it before each step.
+        """Trained tokens of the step; called by the Trainer before each step.
 
-        At least 1: a step may consist of rows that were left out, and has then a loss of 0.
+        At least 1: a step can consist of unusable rows only, and then has a loss of 0.
         """
         items = torch.tensor(sum(batch.counts.trained_tokens for batch in batch_samples), device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
@@ -205,12 +234,9 @@ class SftTrainer(Trainer):
         return items.clamp(min=1)
 
 
-def _keep_losses_whole(plugin: Any) -> None:
-    """With FSDP2, accelerate rounds what the model returns, losses included, to 16 bits, and sums gradients in them."""
+def _keep_float32_losses(plugin: Any) -> None:
+    """Keep losses and sums of gradients in float32; with FSDP2, accelerate would compute both in 16 bits."""
     if plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
         plugin.mixed_precision_policy = replace(
             plugin.mixed_precision_policy, output_dtype=None, reduce_dtype=torch.float32
         )
-
-
-_LARGEST_EXPONENT = math.log(1.7e308)

@@ -1,4 +1,4 @@
-"""What a run did, in numbers."""
+"""The figures of a finished run."""
 
 from __future__ import annotations
 
@@ -14,32 +14,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a run did.
-
-    steps: optimizer steps, those before a resumed checkpoint included. epochs: likewise.
-    first_loss, last_loss, eval_loss, eval_perplexity: as logged; None where none was.
-    seconds: time in the training loop. tokens, trained_tokens: over all processes and epochs, of this run alone.
-    padding_share, mfu: see `throughput.Throughput`. peak_memory: bytes, of the GPU's memory when `on_gpu`.
-    """
+    """The figures of a finished run. Losses are None if none were logged."""
 
     steps: int
+    """Optimizer steps, including those before the checkpoint that the run resumed from."""
+
     epochs: float
+    """Epochs, including those before the checkpoint that the run resumed from."""
+
     first_loss: float | None
     last_loss: float | None
+
     eval_loss: float | None
+    """Of the last evaluation."""
+
     eval_perplexity: float | None
+    """Of the last evaluation."""
+
     seconds: float
+    """Time in the training loop."""
+
     tokens: int
+    """Of all processes and epochs, in this run only."""
+
     trained_tokens: int
+    """Of all processes and epochs, in this run only."""
+
     padding_share: float | None
+    """See `Throughput`."""
+
     mfu: float | None
+    """See `Throughput`."""
+
     peak_memory: int
+    """Bytes, on the GPU if `on_gpu`."""
+
     on_gpu: bool
     output_dir: Path
 
 
 def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
-    """The report of a run that is done; every process must call it."""
+    """The report of a finished run; every process must call it."""
     work = trainer.work()
     rates = trainer.meter.measure(work, seconds)
     device = trainer.args.device

@@ -1,4 +1,4 @@
-"""A loaded model and shards -> what the run is fed with."""
+"""Open the data of a run and decide how they are batched for its model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def rows_per_step(config: TrainConfig, arguments: TrainingArguments) -> int:
-    """Rows that all processes take in a step; micro-batches, where tokens decide how many rows one has."""
+    """Rows that all processes take in a step; with a token budget, micro-batches."""
     parts: int = arguments.gradient_accumulation_steps * arguments.world_size
     return parts * (
         rows_per_micro_batch(arguments, arguments.train_batch_size) if config.tokens_per_device_batch is None else 1
@@ -42,11 +42,19 @@ def make_feed(
     capabilities: Capabilities,
     pad_token_id: int,
 ) -> Feed:
-    """Open the splits of a run and decide how their rows are batched. The rows that come first are read and checked.
+    """Open the splits of a run and decide how their rows are batched; the first rows are read and checked.
+
+    Args:
+        config: the run.
+        arguments: its training arguments.
+        shards: its data.
+        model: the model, for its vocabulary and attention.
+        capabilities: what the model can do.
+        pad_token_id: fills up padded batches.
 
     Raises:
-        TrainingError: no row carries a loss, or the model cannot train without padding as was asked for.
-        DataError: a row cannot be used; it is named as `path:row`.
+        TrainingError: no row has a trained token, or `padding_free=true` and the model cannot separate sequences.
+        DataError: a row is invalid; it is named as `path:row`.
     """
     streaming = config.dataprocessor.streaming
     vocabulary_size = embedding_rows(model)
@@ -85,14 +93,14 @@ def make_feed(
 
 
 def _is_flat(config: TrainConfig, capabilities: Capabilities) -> bool:
-    """Whether batches are laid end to end."""
+    """Whether batches are flat, without padding."""
     if config.padding_free == "false":
         return False
     if capabilities.separates_sequences:
         return True
-    obstacle = "the model does not keep sequences apart that are laid end to end"
+    obstacle = "the model does not separate sequences in a flat batch"
     if config.padding_free == "true":
-        raise TrainingError(f"padding_free: {obstacle}; padding_free=auto pads them")
+        raise TrainingError(f"padding_free: {obstacle}; set padding_free=auto to pad batches instead")
     warn_on_main_process(_log, f"{obstacle}: batches are padded instead")
     return False
 
@@ -104,9 +112,9 @@ def _collator(model: PreTrainedModel, capabilities: Capabilities, pad_token_id: 
 
 
 def _read_ahead(rows: SplitRows, windows: Iterable[list[int]], split: str) -> None:
-    """Read until there is something to train on: what is wrong with the first rows shows before the first step."""
+    """Read rows until one can be trained on, so that errors in the first rows are found before the first step."""
     for window in windows:
         if sum(len(rows.group(group).input_ids) for group in window):
             rows.warn_of_skipped_rows()
             return
-    raise TrainingError(f"{rows.name}: no row of the {split} split has a token that carries a loss")
+    raise TrainingError(f"{rows.name}: no row of the {split} split has a trained token")

@@ -1,4 +1,4 @@
-"""The model and the tokenizer of a run, made ready: new tokens, adapters, what is frozen, and what the model can do."""
+"""Prepare the model and tokenizer of a run: new tokens, adapters, frozen parameters, and capabilities."""
 
 from __future__ import annotations
 
@@ -32,21 +32,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model that can be trained. model: a PreTrainedModel, or a PeftModel around one. meter: of what it costs."""
+    """A model that is ready to be trained."""
 
     model: Any
+    """A PreTrainedModel, or a PeftModel around one."""
+
     tokenizer: RunTokenizer
     capabilities: Capabilities
+
     meter: ThroughputMeter
+    """Knows the cost of the model and the peak of the hardware."""
 
 
 def prepare_model(
     config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, listener: RunListener
 ) -> PreparedModel:
-    """Load model and tokenizer and change them as the run asks.
+    """Load model and tokenizer, and change them as configured.
 
     Raises:
-        TrainingError: they cannot be loaded, do not go together with the shards, or have not what is named.
+        TrainingError: they cannot be loaded, do not match the shards, or lack a module or parameter in the config.
         TokenizerError: the tokenizer cannot be loaded.
     """
     tokenizer = load_run_tokenizer(config, shards)
@@ -55,7 +59,7 @@ def prepare_model(
     fit_embeddings(model, tokens, tokenizer.known_tokens)
     capabilities = determine_capabilities(
         model, config, arguments
-    )  # before there are adapters around it, which hide what it takes
+    )  # before adapters are added, which hide the arguments of the model
     if uses_adapters(config):
         model = add_adapters(model, config, range(tokenizer.known_tokens, tokens))
     freeze(model, config.freeze)
@@ -77,5 +81,5 @@ def _check_positions(model: Any, shards: ShardSet, limit: int | None) -> None:
     longest = min(known.length_max if known is not None else 0, limit or sys.maxsize)
     if isinstance(positions, int) and longest > positions:
         warn_on_main_process(
-            _log, f"the longest row has {longest} tokens; the model was made for {positions} positions"
+            _log, f"the longest row has {longest} tokens, but the model was made for {positions} positions"
         )
