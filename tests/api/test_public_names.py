@@ -131,6 +131,7 @@ def mypy(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_script_that_uses_the_names_is_strictly_typed(tmp_path: Path) -> None:
     right = mypy(tmp_path, SCRIPT)
     assert right.returncode == 0, right.stdout + right.stderr

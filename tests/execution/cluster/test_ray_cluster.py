@@ -380,5 +380,5 @@ finally:
 def test_an_address_is_refused_without_the_executor(tmp_path: Path) -> None:
     from sftkit.config.validation import validate_config
 
-    with pytest.raises(ConfigError, match=r"^ray_address=auto is given, and executor is local; say executor=ray$"):
+    with pytest.raises(ConfigError, match=r"^ray_address=auto needs executor=ray; set it$"):
         validate_config(PreprocessConfig(output_dir="out", datasets=(dataset(tmp_path),), ray_address="auto"))
