@@ -1,15 +1,15 @@
-"""Every error sftkit raises on purpose, and the exit code of each.
+"""The errors that sftkit raises, and the exit code of each.
 
-SftkitError            1   something the user can put right; shown as one sentence, never a traceback
-├── ConfigError        1   a key, value or combination in a YAML/JSON config (all of them at once)
-│   └── UsageError     2   the same, when the command line itself is at fault
+SftkitError            1   a mistake the user can fix; shown as one sentence, never a traceback
+├── ConfigError        1   a key, value or combination in a YAML/JSON config (all reported at once)
+│   └── UsageError     2   the same, caused by the command line
 ├── SourceError        1   a data path that cannot be found, opened or understood
 ├── DataError          1   rows that cannot be used, named as `path:row`
 ├── TokenizerError     1   a tokenizer or chat template that cannot be loaded or used
 ├── OutputError        1   an output directory that cannot be written, or that holds another data set
 └── TrainingError      1   a model, a set of training arguments or shards that cannot be trained on
 
-Anything else that escapes is a bug of ours: exit code 70, with a traceback.
+Any other exception is a bug in sftkit: exit code 70, with a traceback.
 """
 
 from __future__ import annotations
@@ -22,16 +22,13 @@ EXIT_INTERRUPTED = 130
 
 
 class SftkitError(Exception):
-    """Something the user can put right. The message is one sentence that names the key, path or `path:row`."""
+    """A mistake the user can fix. The message is one sentence that names the key, path or `path:row`."""
 
     exit_code = 1
 
 
 class ConfigError(SftkitError):
-    """One or more things wrong with a configuration, all reported together.
-
-    `problems` holds one sentence each.
-    """
+    """One or more mistakes in a configuration, all reported together. `problems` has one sentence for each."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
@@ -39,7 +36,7 @@ class ConfigError(SftkitError):
 
 
 class UsageError(ConfigError):
-    """A configuration error whose cause stands on the command line."""
+    """A configuration error caused by the command line."""
 
     exit_code = 2
 

@@ -158,7 +158,7 @@ def test_a_template_is_interrupted_even_if_the_timer_was_about_to_stop(
 def test_an_operation_that_cannot_be_interrupted_is_refused(
     make_reference: Callable[[str], ReferenceRenderer], name: str
 ) -> None:
-    with pytest.raises(TokenizerError, match=r"the template has .* which may never end; leave it out"):
+    with pytest.raises(TokenizerError, match=r"the template has .* which may never end; remove it"):
         make_reference(ENDLESS_STEPS[name]).check()
 
 

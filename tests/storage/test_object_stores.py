@@ -238,7 +238,7 @@ def test_a_run_that_lost_its_lock_leaves_alone_what_another_has_made(source: Pat
         bucket.system.rm_file(f"{bucket.name}/out/.staging/lock")
         other = made(theirs)
         before = bucket.files("out")
-        with pytest.raises(OutputError, match="another run has begun to write there, so this one writes nothing more"):
+        with pytest.raises(OutputError, match="another run has taken over the lock, so this run stops writing"):
             output.publish(replace(other, splits={}), ())
     assert bucket.files("out") == before
     assert find_finished(plan(theirs)) is not None
@@ -370,9 +370,9 @@ def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.Lo
     lease_lock.write_bytes(lock, json.dumps(held).encode())
     with caplog.at_level(logging.WARNING), hold_lease(lock, place) as mine:
         mine.check()
-        with pytest.raises(OutputError, match="another run has begun to write there, so this one writes nothing more"):
+        with pytest.raises(OutputError, match="another run has taken over the lock, so this run stops writing"):
             other.check()
-    assert "a lock is there; looking for 1 s whether its run is alive" in caplog.text
+    assert "there is a lock; checking for 1 s whether its run is alive" in caplog.text
 
 
 def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(

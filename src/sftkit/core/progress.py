@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Progress of long work, and the time that each part of it takes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Someone who shows progress. `sftkit.cli.console` has the implementations."""
+    """Shows progress. `sftkit.cli.console` has the implementations."""
 
     def begin(self, stage: str, total: int) -> None:
-        """A stage begins; its steps add up to `total`."""
+        """Begin a stage of `total` steps."""
 
     def advance(self, steps: int, *, rows: int = 0, tokens: int = 0) -> None:
-        """Some steps of the stage are done, and with them so many rows and tokens."""
+        """Record finished steps of the stage, and the rows and tokens in them."""
 
     def end(self) -> None:
-        """The stage is done."""
+        """End the stage."""
 
 
 @contextmanager
 def progress_stage(progress: Progress, stage: str, total: int) -> Iterator[None]:
-    """One stage, from its beginning to its end, whichever way it ends."""
+    """Begin a stage, and end it when the block ends, also by an exception."""
     progress.begin(stage, total)
     try:
         yield
@@ -35,31 +35,31 @@ class SilentProgress:
     """Shows nothing."""
 
     def begin(self, stage: str, total: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, steps: int, *, rows: int = 0, tokens: int = 0) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Stopwatch:
-    """Seconds spent on each of several things that are done one after another."""
+    """Measures the seconds that consecutive tasks take."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._since = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """What was done since the last lap was this."""
+        """Add the time since the last lap to a task."""
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now
 
 
 def sum_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Seconds by name, over several processes or units."""
+    """Add up seconds by name, over several processes or units."""
     total: dict[str, float] = {}
     for part in parts:
         for name, seconds in part.items():

@@ -1,4 +1,4 @@
-"""What flows through the pipeline: rows that are Python objects until they are text, and flat arrays from then on."""
+"""Rows in the pipeline: Python objects until they are tokenized, flat arrays after that."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ IGNORE_INDEX = -100
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of integers of different length: row i is `values[offsets[i]:offsets[i + 1]]`.
+    """Rows of integers of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`.
 
-    values: int32, shape (total,). offsets: int64, shape (rows + 1,), starting at 0.
+    Example:
+        >>> rows = Ragged.from_lists([[1, 2, 3], [], [4]])
+        >>> len(rows), rows.lengths.tolist(), rows[0].tolist()
+        (3, [3, 0, 1], [1, 2, 3])
     """
 
     values: Ids
+    """All rows, concatenated, int32, shape (total,)."""
     offsets: Offsets
+    """Start of each row and the end of the last one, int64, shape (rows + 1,), starting at 0."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -44,7 +49,7 @@ class Ragged:
 
     @property
     def lengths(self) -> Offsets:
-        """Tokens of each row, shape (rows,)."""
+        """Number of values in each row, int64, shape (rows,)."""
         return np.diff(self.offsets)
 
     @classmethod
@@ -59,18 +64,18 @@ class Ragged:
 
     @classmethod
     def from_lengths(cls, values: Ids, lengths: Offsets) -> Ragged:
-        """Values laid end to end and the length of each row, shape (rows,)."""
+        """Build rows from concatenated values and the length of each row, int64, shape (rows,)."""
         return cls(values, lengths_to_offsets(lengths))
 
     def filter(self, keep: Mask) -> Ragged:
-        """The rows where `keep` (bool, shape (rows,)) is true, in order."""
+        """Keep the rows where `keep` (bool, shape (rows,)) is true."""
         if keep.all():
             return self
         lengths = self.lengths
         return Ragged(self.values[np.repeat(keep, lengths)], lengths_to_offsets(lengths[keep]))
 
     def truncate(self, limits: Offsets) -> Ragged:
-        """The first `limits[i]` values of each row i (all of a shorter row)."""
+        """Keep the first `limits[i]` values of each row i."""
         lengths = self.lengths
         if (lengths <= limits).all():
             return self
@@ -79,27 +84,27 @@ class Ragged:
         return Ragged(self.values[position < np.repeat(kept, lengths)], lengths_to_offsets(kept))
 
     def count_per_row(self, flags: Mask) -> Offsets:
-        """How many values of each row are flagged; `flags` is bool, shape (total,)."""
+        """Count the flagged values of each row; `flags` is bool, shape (total,)."""
         running = np.concatenate(([0], np.cumsum(flags, dtype=np.int64)))
         return running[self.offsets[1:]] - running[self.offsets[:-1]]
 
 
 def trained_mask(labels: Ragged) -> Mask:
-    """Which labels carry a loss, shape (total,): nothing comes before the first token of a row to predict it from."""
+    """Which labels carry a loss, bool, shape (total,). The first token of a row never does: nothing predicts it."""
     trained: Mask = labels.values != IGNORE_INDEX
     trained[labels.offsets[:-1][labels.lengths > 0]] = False
     return trained
 
 
 def lengths_to_offsets(lengths: Offsets) -> Offsets:
-    """Lengths of rows -> offsets of a `Ragged`."""
+    """Convert lengths of rows to the offsets of a `Ragged`."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def ragged_where(first: Mask, ones: Ragged, others: Ragged) -> Ragged:
-    """Rows of two columns as one: those of `ones` where `first` (bool, shape (rows,)) is true, else of `others`."""
+    """Merge two columns: take the next row of `ones` where `first` (bool, shape (rows,)) is true, else of `others`."""
     lengths = np.empty(len(first), np.int64)
     lengths[first], lengths[~first] = ones.lengths, others.lengths
     from_ones = np.repeat(first, lengths)
@@ -110,7 +115,7 @@ def ragged_where(first: Mask, ones: Ragged, others: Ragged) -> Ragged:
 
 @dataclass(frozen=True)
 class LabeledTokens:
-    """Ids of some rows and their labels, of the same shape."""
+    """Ids of rows and their labels, of the same shape."""
 
     input_ids: Ragged
     labels: Ragged
@@ -118,29 +123,27 @@ class LabeledTokens:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of one source, side by side.
-
-    rows: the columns that are still Python objects, one dict a row.
-    numbers: the row number of each within its source (the first is 1), int64, shape (rows,).
-    tokens: the token columns, each a `Ragged` of as many rows.
-    """
+    """Some rows of one source."""
 
     rows: list[Row]
+    """The columns that are Python objects, one dict per row."""
     numbers: Offsets
+    """The row number of each row in its source, from 1, int64, shape (rows,)."""
     tokens: Mapping[str, Ragged] = field(default_factory=dict)
+    """The token columns, by name, each with one entry per row."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def filter(self, keep: Mask) -> Batch:
-        """The rows where `keep` is true, in order."""
+        """Keep the rows where `keep` is true."""
         if keep.all():
             return self
         rows = [row for row, kept in zip(self.rows, keep, strict=True) if kept]
         return Batch(rows, self.numbers[keep], {name: column.filter(keep) for name, column in self.tokens.items()})
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Rows start to stop, stop left out."""
+        """Rows start (inclusive) to stop (exclusive)."""
         places = np.arange(len(self))
         return self.filter((places >= start) & (places < stop))
 
@@ -153,7 +156,7 @@ class Batch:
         return Batch(self.rows, self.numbers, {**self.tokens, **columns})
 
     def columns(self) -> list[str]:
-        """Names of all columns that at least one row has, token columns last."""
+        """Names of the columns that at least one row has, token columns last."""
         seen: dict[str, None] = {}
         for row in self.rows:
             seen.update(dict.fromkeys(row))

@@ -1,4 +1,4 @@
-"""The two splits, and how the field names them in files."""
+"""The two splits, and their usual names in file names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ _TRAIN_NAMES = frozenset({"train", "training"})
 
 
 def split_from_path(name: str) -> str | None:
-    """The split that a relative path names in its last telling part ("data/val-0001.parquet" -> "validation")."""
+    """The split that a relative path names, decided by its last part that names one; None if there is none.
+
+    Example:
+        >>> split_from_path("data/val-0001.parquet"), split_from_path("rows.parquet")
+        ('validation', None)
+    """
     for part in reversed(name.lower().split("/")):
         words = part.replace("_", "-").replace(".", "-").split("-")
         if _VALIDATION_NAMES & {words[0]}:

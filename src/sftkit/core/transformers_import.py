@@ -1,5 +1,5 @@
-"""Importing transformers for tokenizers only: without torch, which costs seconds and hundreds of megabytes, and without
-looking through its own sources twice.
+"""Import transformers for tokenizers only: without torch, which takes seconds and hundreds of megabytes, and without
+scanning its own sources twice.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ _without_torch = False
 
 
 def leave_out_torch() -> None:
-    """Make `import_transformers` import transformers without torch, from now on in this process."""
+    """Make `import_transformers` leave out torch from now on in this process."""
     global _without_torch
     _without_torch = True
 
 
 def import_transformers() -> None:
-    """Import transformers the way this process wants it: without torch after `leave_out_torch`, else as usual.
+    """Import transformers: without torch after `leave_out_torch`, otherwise as usual.
 
-    Commands leave torch out. In a process of somebody else, who may train next, transformers must find it.
+    Commands leave out torch. In a process of a user of the Python API, who may train next, transformers must find it.
     """
     if _without_torch:
         import_transformers_without_torch()
 
 
 def import_transformers_without_torch() -> None:
-    """Import transformers as if torch were not installed. Once done, it stays so for the life of this process.
+    """Import transformers as if torch were not installed. This holds for the life of the process.
 
-    transformers looks for torch when it is imported and remembers what it found; `None` in `sys.modules` is Python's
-    own way to say that a module is not there. It is taken back at once, so that a user's own function may import
-    torch. Does nothing where either of them is imported already.
+    transformers looks for torch once, when it is imported. `None` in `sys.modules` makes Python treat a module as
+    missing; it is removed right after the import, so that user functions can import torch. Does nothing if torch or
+    transformers is already imported.
     """
     if "torch" in sys.modules or "transformers" in sys.modules:
         return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # typeshed knows modules only
-    # It would advise that PyTorch is missing.
+    sys.modules["torch"] = None  # type: ignore[assignment]  # typeshed allows only modules
+    # Without this, transformers prints that PyTorch is missing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     sys.meta_path.insert(0, _ScanOnce)
     try:
@@ -52,15 +52,15 @@ def import_transformers_without_torch() -> None:
 
 
 class _ScanOnce:
-    """An import hook: lets the scan of transformers' models, which reads every file of theirs, remember its results.
+    """An import hook that caches the scan of transformers' models, which reads all of their files.
 
-    transformers makes it twice, for itself and for `transformers.models`, nearly half a second each. Where the function
-    is not what it is in 5.x, nothing is changed.
+    transformers scans twice, for itself and for `transformers.models`, and each scan takes nearly half a second. If the
+    function is missing (it exists in 5.x), nothing changes.
     """
 
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find `transformers.utils.import_utils` as usual, and touch up what it defines."""
+        """Find `transformers.utils.import_utils` as usual, and cache the function that scans."""
         if name != "transformers.utils.import_utils":
             return None
         spec = PathFinder.find_spec(name, path, target)

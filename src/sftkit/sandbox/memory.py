@@ -1,4 +1,4 @@
-"""How much memory this process holds, and how much more it may take while something is done."""
+"""The memory of this process, and a limit on how much a function may add to it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _STATM = Path("/proc/self/statm")
-_MEASURED_FOR = 0.5  # seconds that a measured size holds: measuring costs as much as what is often done within bounds
+_MEASURED_FOR = 0.5  # seconds that a measured size stays valid: measuring takes as long as many limited calls
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that this process holds now; 0 where the system does not tell (it is no Linux)."""
+    """Resident memory of this process in bytes; 0 if unknown (only Linux reports it)."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
@@ -27,21 +27,21 @@ def resident_bytes() -> int:
 
 
 def run_with_memory_limit(more: int, function: Callable[[], T]) -> T:
-    """What a function gives that may let the address space of this process grow by so many bytes.
+    """Call a function that may add at most `more` bytes to the address space of this process.
 
-    Where the system does not tell its size (it is no Linux), it may grow at will.
+    There is no limit except on Linux.
 
     Raises:
-        MemoryError: it needs more. What allocates in another way than Python's may end the process instead.
+        MemoryError: the function needs more. Code that does not allocate through Python may end the process instead.
     """
     space = _address_space()
     return function() if space is None else space.measured().limited(more, function)
 
 
 def run_with_cached_memory_limit(more: int, function: Callable[[], T]) -> T:
-    """As `run_with_memory_limit`, for functions that are called often, are short and can be called again.
+    """Like `run_with_memory_limit`, for short functions that are called often and can be called again.
 
-    The size of the process is measured now and then, and when the function fails for lack of memory.
+    The size of the process is measured only from time to time, and when the function runs out of memory.
     """
     space = _address_space()
     if space is None:
@@ -55,8 +55,10 @@ def run_with_cached_memory_limit(more: int, function: Callable[[], T]) -> T:
 
 
 class _AddressSpace:
-    """That of this process: its size as last measured, in bytes, and by how much more those may let it grow who are at
-    work, in any thread. The limits are those that the process was given from outside, at first.
+    """The address space of this process: its last measured size, and the growth that running functions may cause.
+
+    Several threads may run limited functions at the same time; their limits add up. Without any, the limits that the
+    process was started with apply.
     """
 
     def __init__(self) -> None:
@@ -71,11 +73,11 @@ class _AddressSpace:
         self._size = self._growth = 0
 
     def is_new(self) -> bool:
-        """Whether what was measured may hold still."""
+        """Whether the last measurement is still valid."""
         return time.monotonic() < self._measured + _MEASURED_FOR
 
     def measured(self) -> _AddressSpace:
-        """The same, measured now."""
+        """Measure the size now."""
         with self._lock:
             self._measured = time.monotonic()
             self._size = int(_STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -89,7 +91,7 @@ class _AddressSpace:
             self._grow(-more)
 
     def _grow(self, more: int) -> None:
-        """Let the process grow by so much more from now on, or less; when nobody is at work any more, at will."""
+        """Change the allowed growth. Restore the original limits when no limited function runs."""
         with self._lock:
             self._growth += more
             most = self._size + self._growth

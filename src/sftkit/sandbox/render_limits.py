@@ -1,14 +1,13 @@
-"""What a template may cost: processor time, memory and output of one rendering.
+"""Limits on the processor time, memory and output of one rendering.
 
-Templates come with tokenizers and data configs of strangers. The sandbox of Jinja keeps them from the machine's files,
-not from its processors and memory. Here a rendering that takes too much of either is broken off:
+Templates come with tokenizers and data configs that may be untrusted. The sandbox of Jinja protects files,
+but not the machine's processors and memory. A rendering that takes too much of either is stopped:
 
-- time: a timer of the process interrupts it. It counts processor time, so that a machine under load changes nothing;
-- memory: the address space of the process is bounded while it lasts, so that an allocation fails, not the machine;
-- what Python cannot interrupt, for it is one step of the interpreter (`9 ** 9 ** 9`), is refused when it is read
-  (`template_steps`).
+- time: a timer interrupts it. The timer counts processor time, so the load of the machine does not matter;
+- memory: the address space of the process is limited during the rendering, so an allocation fails, not the machine;
+- operations that no timer can interrupt (`9 ** 9 ** 9`) are rejected before the template is used (`template_check`).
 
-What is allowed grows with the row. Rows of this many bytes are rare, so theirs are only counted when a limit is met.
+The limits grow with the row. Long rows are rare, so the characters of a row are only counted when it reaches a limit.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from sftkit.errors import TokenizerError
 from sftkit.sandbox.memory import run_with_cached_memory_limit
 
 MAX_SECONDS = 10.0
-"""Processor time of one rendering."""
+"""Processor time of one rendering, in seconds."""
 
 MAX_SECONDS_PER_MILLION_CHARACTERS = 1.0
-"""And for every million characters of its row."""
+"""Additional seconds for every million characters of the row."""
 
 MAX_MEMORY_BYTES = 2 << 30
-"""What a rendering may take of the address space (on Linux)."""
+"""Address space that a rendering may add (on Linux)."""
 
 MAX_MEMORY_BYTES_PER_CHARACTER = 128
-"""And for every character of its row."""
+"""Additional amount for every character of the row."""
 
 MAX_OUTPUT_CHARACTERS = 64_000_000
-"""Longest text of a rendering."""
+"""Maximum length of a rendered text."""
 
 MAX_OUTPUT_PER_CHARACTER = 32
-"""And for every character of its row."""
+"""Additional amount for every character of the row."""
 
 T = TypeVar("T")
 
@@ -51,9 +50,11 @@ _TICK = 0.25  # seconds of processor time
 
 
 class TemplateLimitError(TokenizerError):
-    """A template took more than it may. Ends the run: other rows would take as much.
+    """A template exceeded a limit. Ends the run, because other rows would exceed it as well.
 
-    problem: one sentence. place: `path:row`, once it is known.
+    Args:
+        problem: one sentence.
+        place: `path:row`, once it is known.
     """
 
     def __init__(self, problem: str, place: str = "") -> None:
@@ -64,22 +65,22 @@ class TemplateLimitError(TokenizerError):
         return f"{self.place}: {self.problem}, or leave this row out" if self.place else self.problem
 
     def at(self, place: str) -> TemplateLimitError:
-        """The same error with its place known."""
+        """The same error with its place."""
         return TemplateLimitError(self.problem, place)
 
 
 class _OutOfTimeError(BaseException):
-    """The timer ran out. No `Exception`: Jinja swallows those where it computes constants."""
+    """The timer expired. Not an `Exception`, because Jinja ignores those while it evaluates constants."""
 
 
-class _Allowance(NamedTuple):
+class _Limits(NamedTuple):
     seconds: float
     memory: int
     output: int
 
-    def for_row(self, characters: int) -> _Allowance:
-        """The allowance for a row of so many characters."""
-        return _Allowance(
+    def for_row(self, characters: int) -> _Limits:
+        """The limits for a row of this many characters."""
+        return _Limits(
             self.seconds + MAX_SECONDS_PER_MILLION_CHARACTERS * characters / 1e6,
             self.memory + MAX_MEMORY_BYTES_PER_CHARACTER * characters,
             self.output + MAX_OUTPUT_PER_CHARACTER * characters,
@@ -87,49 +88,54 @@ class _Allowance(NamedTuple):
 
 
 def render_within_limits(render: Callable[[], T], row: object) -> T:
-    """What `render` gives, unless it takes too much.
+    """Call `render` within the limits, and return its result.
 
     Args:
-        render: renders, or compiles, a template; it is called again with more allowed where the row is long.
-        row: what is rendered; its characters are counted when a limit is met.
+        render: renders or compiles a template. It is called again with higher limits if the row is long.
+        row: the row; its characters are counted when a limit is exceeded.
 
     Raises:
-        TemplateLimitError: a limit was met; it names the limit.
+        TemplateLimitError: a limit was exceeded; the error names it.
         Exception: whatever `render` raises.
+
+    Example:
+        >>> render_within_limits(lambda: "a" * 3, {"text": "a"})
+        'aaa'
     """
-    least = _Allowance(MAX_SECONDS, MAX_MEMORY_BYTES, MAX_OUTPUT_CHARACTERS)
+    base = _Limits(MAX_SECONDS, MAX_MEMORY_BYTES, MAX_OUTPUT_CHARACTERS)
     try:
-        return _within(least, render)
+        return _within(base, render)
     except TemplateLimitError:
-        allowed = least.for_row(_characters(row))
-        if allowed.seconds < 1.1 * least.seconds:
+        limits = base.for_row(_characters(row))
+        if limits.seconds < 1.1 * base.seconds:
             raise
-    return _within(allowed, render)
+    return _within(limits, render)
 
 
-def _within(allowed: _Allowance, render: Callable[[], T]) -> T:
+def _within(limits: _Limits, render: Callable[[], T]) -> T:
     try:
-        made = _watch().run(allowed.seconds, allowed.memory, render)
+        made = _watch().run(limits.seconds, limits.memory, render)
     except _OutOfTimeError:
-        _refuse(f"took more than {allowed.seconds:.3g} s of processor time", "MAX_SECONDS")
+        _refuse(f"took more than {limits.seconds:.3g} s of processor time", "MAX_SECONDS")
     except MemoryError:
-        _refuse(f"took more than {allowed.memory >> 20:,} MiB of memory", "MAX_MEMORY_BYTES")
-    if isinstance(made, str) and len(made) > allowed.output:
-        _refuse(f"wrote more than {allowed.output:,} characters", "MAX_OUTPUT_CHARACTERS")
+        _refuse(f"took more than {limits.memory >> 20:,} MiB of memory", "MAX_MEMORY_BYTES")
+    if isinstance(made, str) and len(made) > limits.output:
+        _refuse(f"wrote more than {limits.output:,} characters", "MAX_OUTPUT_CHARACTERS")
     return made
 
 
 def _refuse(what: str, limit: str) -> NoReturn:
     raise TemplateLimitError(
-        f"the template {what} at one rendering, which is the limit (sftkit.sandbox.render_limits.{limit}); "
-        "it loops or explodes: correct it"
+        f"the template {what} in one rendering, which is the limit (sftkit.sandbox.render_limits.{limit}); "
+        "fix the template"
     ) from None
 
 
 class _Watch:
-    """The timer of this process, by which renderings are kept within bounds.
+    """The timer of this process that interrupts renderings.
 
-    The timer ticks while there are renderings and stops by itself: to set it for each would cost as much as some do.
+    It ticks while there are renderings and stops by itself: setting it for each rendering would take as long as some
+    renderings do.
     """
 
     def __init__(self) -> None:
@@ -139,9 +145,9 @@ class _Watch:
         self._was_used = False
 
     def run(self, seconds: float, memory: int, render: Callable[[], T]) -> T:
-        """Render within so much processor time of this process, and so many more bytes of address space.
+        """Call `render` with limits on processor time (seconds) and on added address space (bytes).
 
-        Only the main thread can be interrupted; in others, and on Windows, nothing is.
+        Only the main thread can be interrupted; in other threads, and on Windows, there is no time limit.
 
         Raises:
             _OutOfTimeError, MemoryError: it takes more.
@@ -151,7 +157,7 @@ class _Watch:
 
         def timed() -> T:
             self._was_used = True
-            self._last = self._ticks + math.ceil(seconds / _TICK)  # from here on the timer does not stop
+            self._last = self._ticks + math.ceil(seconds / _TICK)  # from now on the timer does not stop
             try:
                 if not self._ticking:
                     self._start()
@@ -163,10 +169,12 @@ class _Watch:
 
     def _start(self) -> None:
         signal.signal(signal.SIGPROF, self._tick)
-        signal.siginterrupt(signal.SIGPROF, False)  # system calls of others go on
+        signal.siginterrupt(signal.SIGPROF, False)  # other system calls continue
         signal.setitimer(signal.ITIMER_PROF, _TICK, _TICK)
         self._ticking = True
-        atexit.register(self._stop)  # an interpreter that ends lets go of the signal first, which would then kill it
+        atexit.register(
+            self._stop
+        )  # at exit, Python removes the handler first, and the signal would then kill the process
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         self._ticks += 1
@@ -183,13 +191,13 @@ class _Watch:
         self._ticking = False
 
     def forget(self) -> None:
-        """In a process that was forked: it has inherited no timer."""
+        """Reset the state in a forked process, which inherits no timer."""
         self._ticking, self._last = False, None
 
 
 @cache
 def _watch() -> _Watch:
-    """That of this process."""
+    """The timer of this process."""
     watch = _Watch()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=watch.forget)
@@ -197,7 +205,7 @@ def _watch() -> _Watch:
 
 
 def _characters(row: object) -> int:
-    """Characters of all texts in a row, keys included."""
+    """Number of characters of all texts in a row, keys included."""
     if isinstance(row, str):
         return len(row)
     if isinstance(row, dict):

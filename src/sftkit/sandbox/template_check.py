@@ -1,4 +1,4 @@
-"""Steps of a template that no limit could end, for each is one step of the interpreter: found when it is read."""
+"""Reject templates with operations that no timeout can interrupt, because each is a single step of the interpreter."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _LARGEST_OF_POWER = 1000
 
 @lru_cache(maxsize=32)
 def check_template_operations(source: str) -> None:
-    """Refuse a template with a step that no limit could end. One that is not valid Jinja is left to who renders it.
+    """Reject a template with an operation that no timeout can interrupt. Invalid Jinja is left to the renderer.
 
     Raises:
-        TokenizerError: it has one, or is nested too deep to be read.
+        TokenizerError: the template has such an operation, or is nested too deeply.
     """
     import jinja2
 
     environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols", _generation_tag()])
     try:
-        problem = _endless_step(environment.parse(source))
+        problem = _uninterruptible_operation(environment.parse(source))
     except jinja2.TemplateSyntaxError:
         return
     except RecursionError:
-        raise TokenizerError("the template is nested too deep; write it with fewer brackets and blocks") from None
-    except ValueError as error:  # a number of thousands of digits
+        raise TokenizerError("the template is nested too deeply; use fewer brackets and blocks") from None
+    except ValueError as error:  # a number with thousands of digits
         raise TokenizerError(f"the template cannot be read: {error}") from None
     if problem:
-        raise TokenizerError(f"the template has {problem}, which may never end; leave it out")
+        raise TokenizerError(f"the template has {problem}, which may never end; remove it")
 
 
 def _generation_tag() -> type[Extension]:
-    """Reads `{% generation %}` blocks, which transformers adds to Jinja, as what is in them."""
+    """Parses `{% generation %}` blocks, which transformers adds to Jinja, as their contents."""
     from jinja2.ext import Extension
 
     class Generation(Extension):
@@ -54,8 +54,8 @@ def _generation_tag() -> type[Extension]:
     return Generation
 
 
-def _endless_step(tree: nodes.Template) -> str:
-    """What a template holds that one step of the interpreter may take for ever, "" for nothing."""
+def _uninterruptible_operation(tree: nodes.Template) -> str:
+    """Describe an operation that may never end; "" if there is none."""
     from jinja2 import nodes
 
     for power in tree.find_all(nodes.Pow):
@@ -69,7 +69,7 @@ def _endless_step(tree: nodes.Template) -> str:
             precision = next(iter(each.args), options.get("precision"))
         elif each.name == "map" and each.args:
             if not isinstance(each.args[0], nodes.Const):
-                return f"a filter that it computes (line {each.lineno})"
+                return f"a computed filter name (line {each.lineno})"
             if each.args[0].value == "round":
                 precision = next(iter(each.args[1:]), options.get("precision"))
         with suppress(nodes.Impossible, TypeError):

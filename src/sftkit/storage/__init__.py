@@ -1,1 +1,1 @@
-"""Files wherever they are: local ones, and those of object stores and other file systems that fsspec reaches."""
+"""Files on this machine, and in object stores and other file systems that fsspec supports."""

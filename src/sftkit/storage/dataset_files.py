@@ -1,4 +1,4 @@
-"""The names that files of a data set have: those who write them and those who read them know the same."""
+"""The names of the files of a data set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ MANIFEST_NAME = "manifest.json"
 QUARANTINE_NAME = "quarantine.jsonl"
 CARD_NAME = "README.md"
 STAGING_NAME = ".staging"
-"""The folder of all that is no part of a data set."""
+"""The folder for everything that is not part of the data set."""
 JOURNAL_NAME = "publishing.json"
-"""What is there, in that folder, while shards are moved to their names."""
+"""A file in that folder that exists while shards are moved into place."""
 
 
 def require_complete_dataset(directory: AnyPath) -> None:
-    """Raise `SourceError` where `preprocess` is making a data set: a part of it would be taken for all of it."""
+    """Check that a directory does not hold a data set that is only partly written.
+
+    Raises:
+        SourceError: `preprocess` is writing it, or was killed while writing it.
+    """
     if file_size(directory / STAGING_NAME / JOURNAL_NAME) >= 0 and file_size(directory / MANIFEST_NAME) < 0:
-        raise SourceError(
-            f"{directory}: preprocess has not finished writing this data set; say its command again, or wait for it"
-        )
+        raise SourceError(f"{directory}: preprocess has not finished writing this data set; rerun the command, or wait")

@@ -1,7 +1,7 @@
-"""Files that are there as a whole or not at all, and what they hold in one number.
+"""Atomic writes, and other operations on local and remote files.
 
-Local files are written aside, brought to disk and renamed. Object stores know no renaming: there a file is written on
-this machine and sent as a whole, which is there when it has arrived, and not before.
+A local file is written under a temporary name, synced to disk and renamed. Object stores cannot rename. A remote file
+is written on this machine and then uploaded as a whole: it appears only when the upload is complete.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ from sftkit.storage.streams import open_binary
 T = TypeVar("T")
 
 TEMPORARY_SUFFIX = ".tmp"
-"""What the name of a file ends with that is still being written."""
+"""Suffix of files that are still being written."""
 
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-_AT_ONCE = 1000  # names
+_MAX_BATCH = 1000  # files removed by one request
 
 
 @contextmanager
 def atomic_replace(target: AnyPath, run: str = "") -> Iterator[Path]:
-    """A local path whose file takes the target's place, complete and kept, when the block is left without an error.
+    """Replace a file atomically: yield a local path to write to, which becomes the target if the block does not raise.
 
-    run: what sets its name apart from that of others who may write the same file at the same time.
+    Args:
+        target: the file to replace or create.
+        run: a unique part of the temporary name, if several processes may write the target at the same time.
     """
     if isinstance(target, RemotePath):
-        with _nameless() as temporary:
+        with _unnamed_file() as temporary:
             yield temporary
-            _at(target, lambda system, path: system.put_file(str(temporary), path))
+            _with_filesystem(target, lambda system, path: system.put_file(str(temporary), path))
         return
     temporary = temporary_path(target, run)
     try:
@@ -51,18 +53,18 @@ def atomic_replace(target: AnyPath, run: str = "") -> Iterator[Path]:
 
 
 def temporary_path(target: Path, run: str = "") -> Path:
-    """Where a file stands while it is written; `run` as in `atomic_replace`."""
+    """The path of a file while it is being written; `run` as in `atomic_replace`."""
     return target.with_name(f".{target.name}{run and '.'}{run}{TEMPORARY_SUFFIX}")
 
 
 def sync_file(path: Path) -> None:
-    """Bring what was written to a file to disk."""
+    """Sync the contents of a file to disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def sync_directory(path: Path) -> None:
-    """Bring the names in a directory to disk: a file that was moved there stays there."""
+    """Sync a directory to disk, so that files renamed into it survive a crash."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -71,13 +73,13 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: AnyPath) -> None:
-    """Let there be a folder; an object store has none, and needs none."""
+    """Create a directory and its parents if missing. Object stores need none."""
     if isinstance(path, Path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def file_size(place: AnyPath) -> int:
-    """Bytes of a regular file; -1 where there is none that can be looked at, or could be (names may be anybody's)."""
+    """Size of a regular file in bytes; -1 if there is none, or it cannot be accessed, or the name is invalid."""
     try:
         if isinstance(place, RemotePath):
             return int(_info(place)["size"] or 0)
@@ -88,10 +90,10 @@ def file_size(place: AnyPath) -> int:
 
 
 def file_version(place: AnyPath) -> tuple[int, int | str]:
-    """What changes when a file does: its size, and its time (ns) or what the store has for it.
+    """The size of a file, and its modification time (ns) or the version that the store gives. Changes with the file.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: the file cannot be accessed.
     """
     if isinstance(place, RemotePath):
         info = _info(place)
@@ -101,24 +103,24 @@ def file_version(place: AnyPath) -> tuple[int, int | str]:
 
 
 def sha256_of_file(place: AnyPath) -> str:
-    """sha256 of a file's bytes."""
+    """The sha256 of a file, in hexadecimal."""
     with open_binary(place) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it reads into buffers
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it has `readinto`
 
 
 def read_bytes(place: AnyPath) -> bytes:
-    """All of a file.
+    """Read a whole file.
 
     Raises:
-        OSError: it cannot be read; FileNotFoundError where there is none.
+        OSError: it cannot be read; FileNotFoundError if it does not exist.
     """
     if isinstance(place, RemotePath):
-        return _at(place, lambda system, path: bytes(system.cat_file(path)))
+        return _with_filesystem(place, lambda system, path: bytes(system.cat_file(path)))
     return place.read_bytes()
 
 
 def read_ranges(place: RemotePath, ranges: list[tuple[int, int]]) -> list[bytes]:
-    """Some stretches (start, stop) of a remote file, asked for at the same time.
+    """Read several byte ranges (start, stop) of a remote file in parallel.
 
     Raises:
         OSError: they cannot be read.
@@ -135,53 +137,53 @@ def read_ranges(place: RemotePath, ranges: list[tuple[int, int]]) -> list[bytes]
             raise OSError("it ends too early")
         return found
 
-    return _at(place, fetch) if ranges else []
+    return _with_filesystem(place, fetch) if ranges else []
 
 
 def write_text(target: AnyPath, text: str, run: str = "") -> None:
-    """Let a file hold a text (UTF-8; what UTF-8 cannot hold as backslashes), as a whole or not at all."""
+    """Write a text file atomically, in UTF-8. Lone surrogates become backslash escapes."""
     with atomic_replace(target, run) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_bytes(place: RemotePath, content: bytes) -> None:
-    """Let a small remote file hold something."""
-    _at(place, lambda system, path: system.pipe_file(path, content))
+    """Write a small remote file."""
+    _with_filesystem(place, lambda system, path: system.pipe_file(path, content))
 
 
 def copy(source: RemotePath, target: RemotePath) -> None:
-    """Let the store copy a file, which takes nothing through this machine; it is there as a whole or not at all."""
-    _at(target, lambda system, path: system.cp_file(filesystem_for(source)[1], path))
+    """Copy a remote file within its store, atomically and without transferring it to this machine."""
+    _with_filesystem(target, lambda system, path: system.cp_file(filesystem_for(source)[1], path))
 
 
 def create_exclusively(place: RemotePath, content: bytes) -> bool:
-    """Make a remote file if there is none; whether this call made it."""
+    """Create a remote file unless it exists. Return whether this call created it."""
     try:
-        _at(place, lambda system, path: system.pipe_file(path, content, mode="create"))
+        _with_filesystem(place, lambda system, path: system.pipe_file(path, content, mode="create"))
     except FileExistsError:
         return False
     return True
 
 
 def remove(*places: AnyPath) -> None:
-    """Remove files, those that are there.
+    """Remove files; missing ones are ignored.
 
     Raises:
-        OSError: one is there and cannot be removed.
+        OSError: a file exists and cannot be removed.
     """
     remote = [place for place in places if isinstance(place, RemotePath)]
     for place in places:
         if isinstance(place, Path):
             place.unlink(missing_ok=True)
-    for start in range(0, len(remote), _AT_ONCE):
-        _remove_remote(remote[start : start + _AT_ONCE])
+    for start in range(0, len(remote), _MAX_BATCH):
+        _remove_remote(remote[start : start + _MAX_BATCH])
 
 
 def file_sizes(folder: AnyPath) -> dict[str, int]:
-    """Names and sizes in bytes of the files right in a folder; none where there is no such folder.
+    """Names and sizes (bytes) of the files directly in a folder; empty if the folder does not exist.
 
     Raises:
-        OSError: the folder cannot be looked into.
+        OSError: the folder cannot be listed.
     """
     if isinstance(folder, RemotePath):
         return _listed(folder, lambda system, path: system.ls(path, detail=True))
@@ -192,17 +194,17 @@ def file_sizes(folder: AnyPath) -> dict[str, int]:
 
 
 def file_sizes_recursive(folder: RemotePath) -> dict[str, int]:
-    """Names, relative to a remote folder, and sizes in bytes of all files below it, by name."""
+    """Relative names and sizes (bytes) of all files below a remote folder, sorted by name."""
     return _listed(folder, lambda system, path: system.find(path, detail=True).values())
 
 
-def _at(place: RemotePath, act: Callable[[Any, str], T]) -> T:
-    """What comes of doing something with a file system and a path there, tried until it succeeds (`with_retries`)."""
+def _with_filesystem(place: RemotePath, act: Callable[[Any, str], T]) -> T:
+    """Call `act` with the file system and path of a place, with retries."""
     return with_retries(place, lambda: act(*filesystem_for(place)))
 
 
 def _listed(folder: RemotePath, entries: Callable[[Any, str], Iterable[Mapping[str, Any]]]) -> dict[str, int]:
-    """Names, relative to a folder, and sizes of the files among its entries; none where there is no such folder."""
+    """Relative names and sizes of the files among the entries of a folder; empty if it does not exist."""
 
     def look(system: Any, path: str) -> dict[str, int]:
         system.invalidate_cache()
@@ -214,12 +216,12 @@ def _listed(folder: RemotePath, entries: Callable[[Any, str], Iterable[Mapping[s
         below = sorted(name for name in found if name.startswith(root) and not name.endswith("/"))
         return {name.removeprefix(root): int(found[name]["size"] or 0) for name in below}
 
-    return _at(folder, look)
+    return _with_filesystem(folder, look)
 
 
 @contextmanager
-def _nameless() -> Iterator[Path]:
-    """A path of a local file that is gone with this process, however that ends."""
+def _unnamed_file() -> Iterator[Path]:
+    """The path of a temporary file that vanishes with this process, even if it is killed (on Linux)."""
     if sys.platform == "linux":
         with tempfile.TemporaryFile() as file:
             yield Path(f"/proc/self/fd/{file.fileno()}")
@@ -233,7 +235,7 @@ def _info(place: RemotePath) -> Any:
         system.invalidate_cache(path)
         return system.info(path)
 
-    info = _at(place, look)
+    info = _with_filesystem(place, look)
     if info.get("type") == "directory":
         raise IsADirectoryError(f"{place}: is a folder")
     return info
@@ -245,10 +247,10 @@ def _remove_remote(places: Sequence[RemotePath]) -> None:
     def act(system: Any, _: str) -> None:
         try:
             system.rm(paths)
-        except FileNotFoundError:  # some file systems say so, object stores do not
+        except FileNotFoundError:  # some file systems raise this, object stores do not
             for path in paths:
                 with suppress(FileNotFoundError):
                     system.rm_file(path)
         system.invalidate_cache()
 
-    _at(places[0], act)
+    _with_filesystem(places[0], act)

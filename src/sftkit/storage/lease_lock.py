@@ -1,7 +1,7 @@
-"""One run at a time below a URL, where no system keeps locks that go with their processes.
+"""A lock for remote directories, so that only one run at a time writes there.
 
-The lock is a file that its holder writes anew every few seconds. One that is not written any more was left by a run
-that was killed, and is taken over.
+Object stores have no locks that end with their process. The lock is a file that its holder rewrites every few seconds;
+a file that is no longer rewritten was left by a killed run, and another run takes it over.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from sftkit.storage.paths import RemotePath
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
-"""Seconds after which the holder of a lock writes it anew."""
+"""Seconds between two writes of the lock file by its holder."""
 
 STALE_AFTER_SECONDS = 20.0
-"""Seconds without a change after which a lock counts as left behind."""
+"""Seconds without a change after which a lock counts as abandoned."""
 
-_ROUNDS = 3  # of taking over: others may be as quick
+_ATTEMPTS = 3  # to take over a lock; other runs may try at the same time
 
 
 @dataclass(frozen=True)
 class _Holder:
-    """What a lock says of who holds it."""
+    """The holder of a lock, as written in its file."""
 
     run: str
     machine: str
@@ -42,17 +42,17 @@ class _Holder:
 
 
 class Lease:
-    """A lock that this process holds, and writes anew while it does."""
+    """A lock that this process holds, and whose file it keeps rewriting."""
 
     def __init__(self, lock: RemotePath, place: RemotePath) -> None:
         self._lock = lock
         self._place = place
         self._holder = _Holder(uuid.uuid4().hex, _machine(), os.getpid())
         self._ended = threading.Event()
-        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._heartbeat = threading.Thread(target=self._rewrite, daemon=True)
 
     def check(self) -> None:
-        """See that the lock is still ours.
+        """Check that this process still holds the lock.
 
         Raises:
             OutputError: another run has taken it over.
@@ -60,42 +60,42 @@ class Lease:
         found = _read(self._lock)
         if found is None or found[0] != self._holder:
             raise OutputError(
-                f"output_dir {self._place}: another run has begun to write there, so this one writes nothing more"
+                f"output_dir {self._place}: another run has taken over the lock, so this run stops writing"
             )
 
     def take(self) -> None:
-        """Take the lock, from a dead run too.
+        """Take the lock, also from a dead run.
 
         Raises:
             OutputError: another run holds it.
             OSError: it cannot be written.
         """
-        for _ in range(_ROUNDS):
+        for _ in range(_ATTEMPTS):
             if create_exclusively(self._lock, self._text(0)):
-                self._beating.start()
+                self._heartbeat.start()
                 return
-            if not self._is_left():
+            if not self._is_abandoned():
                 break
             remove(self._lock)
         raise OutputError(f"output_dir {self._place}: another run is writing there; wait for it, or choose another")
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._ended.set()
-        self._beating.join()
+        self._heartbeat.join()
         with suppress(OutputError, OSError):
             self.check()
             remove(self._lock)
 
-    def _is_left(self) -> bool:
-        """Whether the lock that is there was left by a run that is dead."""
+    def _is_abandoned(self) -> bool:
+        """Whether the existing lock was left by a dead run."""
         found = _read(self._lock)
         if found is None:
             return True
         if found[0].machine == self._holder.machine and not _is_alive(found[0].process):
             return True
         _log.warning(
-            "%s: a lock is there; looking for %.0f s whether its run is alive", self._place, STALE_AFTER_SECONDS
+            "%s: there is a lock; checking for %.0f s whether its run is alive", self._place, STALE_AFTER_SECONDS
         )
         end = time.monotonic() + STALE_AFTER_SECONDS
         while time.monotonic() < end:
@@ -104,10 +104,10 @@ class Lease:
                 return False
         return True
 
-    def _beat(self) -> None:
+    def _rewrite(self) -> None:
         beat = 0
         while not self._ended.wait(HEARTBEAT_SECONDS):
-            with suppress(OutputError, OSError):  # a beat that is lost matters to nobody
+            with suppress(OutputError, OSError):  # one missed write does no harm
                 self.check()
                 beat += 1
                 write_bytes(self._lock, self._text(beat))
@@ -121,8 +121,8 @@ def hold_lease(lock: RemotePath, place: RemotePath) -> Iterator[Lease]:
     """Hold a lock while the block runs.
 
     Args:
-        lock: its file.
-        place: what is locked, for the error.
+        lock: the lock file.
+        place: the locked directory, for the error message.
 
     Raises:
         OutputError: another run holds it.
@@ -137,7 +137,7 @@ def hold_lease(lock: RemotePath, place: RemotePath) -> Iterator[Lease]:
 
 
 def _read(lock: RemotePath) -> tuple[_Holder, int] | None:
-    """Who holds a lock, and how often it was written; None where there is none that we wrote."""
+    """The holder of a lock and the number of its writes; None if there is no valid lock."""
     try:
         holder, beat = json.loads(read_bytes(lock))
         return _Holder(**holder), beat
@@ -148,7 +148,7 @@ def _read(lock: RemotePath) -> tuple[_Holder, int] | None:
 
 
 def _machine() -> str:
-    """What processes have in common that see each other by their numbers; where that cannot be told, nothing."""
+    """An id shared by processes that can see each other's process ids; a unique one if this is unknown."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:

@@ -1,4 +1,4 @@
-"""The file system behind a URL."""
+"""Local paths and URLs, and the file system behind a URL."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _LOCAL = "file://"
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A URL such as `s3://bucket/folder/name`, and the options of the file system behind it.
+    """A URL such as `s3://bucket/folder/name`, and the options of its file system.
 
-    A name and nothing more: it opens nothing, holds no connection, and goes to any process as it is.
+    It is only a name: it opens nothing, holds no connection, and can be sent to any process.
     """
 
     url: str
+    """The URL, with its protocol."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -29,21 +30,21 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """What stands behind the last slash."""
+        """The part after the last slash."""
         return self._path.name
 
     @property
     def stem(self) -> str:
-        """The name without its last ending."""
+        """The name without its last suffix."""
         return self._path.stem
 
     @property
     def parent(self) -> RemotePath:
-        """The folder that it is in."""
+        """The parent folder."""
         return RemotePath(self.url.rstrip("/").rpartition("/")[0], self.options)
 
     def with_name(self, name: str) -> RemotePath:
-        """Another file of the same folder."""
+        """A file in the same folder."""
         return self.parent / name
 
     @property
@@ -52,16 +53,21 @@ class RemotePath:
 
 
 AnyPath: TypeAlias = Path | RemotePath
-"""Where a file or a folder is."""
+"""The location of a file or folder."""
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is an fsspec URL rather than a local path."""
+    """Whether a path is an fsspec URL.
+
+    Example:
+        >>> is_url("s3://bucket/rows.jsonl"), is_url("rows.jsonl")
+        (True, False)
+    """
     return _SCHEME in path
 
 
 def relative_name(path: AnyPath, folder: AnyPath) -> str:
-    """A file's name within a folder that it is below, with slashes; its own name where it is not below it."""
+    """The name of a file relative to a folder, with slashes; its plain name if it is not below the folder."""
     if isinstance(path, RemotePath):
         root = f"{str(folder).rstrip('/')}/"
         return path.url.removeprefix(root) if path.url.startswith(root) else path.name
@@ -70,11 +76,11 @@ def relative_name(path: AnyPath, folder: AnyPath) -> str:
 
 
 def parse_path(path: str, storage_options: Mapping[str, Any] | None = None) -> AnyPath:
-    """Where a path that the user gave leads to.
+    """Parse a path that the user gave.
 
     Args:
         path: a local path (`~` is the home directory) or an fsspec URL.
-        storage_options: as in a config; see `filesystem_options`.
+        storage_options: the config key; see `filesystem_options`.
     """
     if path.startswith(_LOCAL):
         return Path(path.removeprefix(_LOCAL))
@@ -84,7 +90,7 @@ def parse_path(path: str, storage_options: Mapping[str, Any] | None = None) -> A
 
 
 def filesystem_options(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the file system behind a URL: those for all, and those under the name of its protocol."""
+    """The options for the file system of a URL: those for all protocols, and those under the name of its protocol."""
     if not storage_options:
         return {}
     from fsspec import available_protocols
@@ -99,11 +105,11 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 def filesystem_for(place: RemotePath) -> tuple[Any, str]:
-    """The fsspec file system of a place, and the path there. fsspec keeps one for each process and its options.
+    """The fsspec file system of a place, and the path in it. fsspec caches one per process and set of options.
 
     Raises:
-        ImportError: the package for this protocol is not installed; its message names it.
-        ValueError: there is no such protocol.
+        ImportError: the package for this protocol is not installed; the message names it.
+        ValueError: the protocol is unknown.
     """
     import fsspec
 

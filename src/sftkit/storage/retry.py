@@ -1,4 +1,4 @@
-"""Trying again what a network or a server failed to do, for as long as it may pass."""
+"""Retries of remote operations after temporary failures of networks and servers."""
 
 from __future__ import annotations
 
@@ -19,36 +19,35 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 6
-"""How often something is tried: over half a minute or more, besides what the file system tries by itself."""
+"""Number of attempts, over about half a minute or more, in addition to the retries of the file system itself."""
 
-_ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")  # Arrow puts other words around those of the system
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 20.0  # seconds
-_LASTING = (
+_ARROW_ERROR = re.compile(r"Detail: \[errno (\d+)\]")  # Arrow wraps messages of the system
+_FIRST_WAIT, _MAX_WAIT = 0.5, 20.0  # seconds
+_PERMANENT_TYPES = (
     *(FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError),
     *(ImportError, NotImplementedError, TypeError, ValueError, AttributeError, MemoryError),
 )
-_LASTING_NUMBERS = frozenset({errno.EINVAL, errno.ENOSPC, errno.ENAMETOOLONG})
-_LASTING_NAMES = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
+_PERMANENT_NUMBERS = frozenset({errno.EINVAL, errno.ENOSPC, errno.ENAMETOOLONG})
+_PERMANENT_NAMES = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
 
 
 def with_retries(place: RemotePath, call: Callable[[], T]) -> T:
-    """What a call that reaches for a file returns, as soon as it succeeds.
+    """Call a function that accesses a remote file until it succeeds, and return its result.
 
-    Waits grow, and are drawn at random, so that many processes do not come back at the same moment (exponential
-    backoff with full jitter).
+    Waits grow exponentially and are randomized (full jitter), so that many processes do not retry at the same moment.
 
     Raises:
-        OSError: it failed every time, or in a way that will not pass; the file is named in it.
+        OSError: it failed every time, or permanently; the error names the file.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             return call()
         except SftkitError:
             raise
-        except Exception as error:  # each file system has errors of its own
-            if attempt == MAX_ATTEMPTS or _lasts(error):
-                raise _named(error, place) from error
-            wait = random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt))
+        except Exception as error:  # each file system raises its own errors
+            if attempt == MAX_ATTEMPTS or _is_permanent(error):
+                raise _with_place(error, place) from error
+            wait = random.uniform(0, min(_MAX_WAIT, _FIRST_WAIT * 2**attempt))
             level = logging.INFO if attempt == 1 else logging.WARNING
             _log.log(level, "%s: %s; trying again in %.1f s", place, error_reason(error), wait)
             time.sleep(wait)
@@ -56,24 +55,24 @@ def with_retries(place: RemotePath, call: Callable[[], T]) -> T:
 
 
 def error_reason(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The reason that an error gives, on one line."""
     number = _ARROW_ERROR.search(str(error))
     if number is not None:
         return os.strerror(int(number[1]))
     if isinstance(error, FileNotFoundError) and not error.strerror:
         return os.strerror(errno.ENOENT)
-    said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return " ".join(said.split())
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return " ".join(reason.split())
 
 
-def _lasts(error: Exception) -> bool:
-    if isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES:
+def _is_permanent(error: Exception) -> bool:
+    if isinstance(error, _PERMANENT_TYPES) or type(error).__name__ in _PERMANENT_NAMES:
         return True
-    return isinstance(error, OSError) and error.errno in _LASTING_NUMBERS
+    return isinstance(error, OSError) and error.errno in _PERMANENT_NUMBERS
 
 
-def _named(error: Exception, place: RemotePath) -> OSError:
-    """The same as an error of the system, which says of which file."""
+def _with_place(error: Exception, place: RemotePath) -> OSError:
+    """The same error as an OSError that names the file."""
     kind = type(error) if isinstance(error, (FileNotFoundError, FileExistsError, PermissionError)) else OSError
     number = getattr(error, "errno", None)
     return kind(number if isinstance(number, int) else errno.EIO, error_reason(error), place.url)

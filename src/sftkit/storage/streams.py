@@ -1,4 +1,4 @@
-"""Reading files from anywhere in them, through a connection that may break."""
+"""Random access to local and remote files, with retries when a connection breaks."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import IO, Any, cast
 from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for
 from sftkit.storage.retry import with_retries
 
-_BLOCK = 2 << 20  # bytes read ahead; object stores answer in some ten milliseconds, however little is asked for
+_BLOCK = 2 << 20  # bytes read ahead; object stores take some ten milliseconds per request, however small it is
 _BUFFER = 256 << 10
 
 
 def open_binary(place: AnyPath) -> IO[bytes]:
-    """A file from its beginning; it can be read from anywhere.
+    """Open a file for reading.
 
     Raises:
-        OSError: it cannot be opened. Reading it raises the same, once it was tried often enough.
+        OSError: it cannot be opened. Reads raise the same error after the last retry.
     """
     if not isinstance(place, RemotePath):
         return place.open("rb")
     stream = with_retries(place, lambda: _opened(place))
     if getattr(stream, "size", None) is None:
-        return cast(IO[bytes], stream)  # of a server that gives a file as a whole: nothing to go back to
+        return cast(IO[bytes], stream)  # the server does not support ranges, so the stream cannot resume
     return cast(IO[bytes], io.BufferedReader(RetryingStream(place, stream), _BUFFER))
 
 
 def open_arrow_file(place: AnyPath) -> Any:
-    """A file as Arrow reads it (`pa.NativeFile`): local ones are mapped into memory.
+    """Open a file for Arrow (`pa.NativeFile`). Local files are memory-mapped.
 
     Raises:
         OSError: it cannot be opened.
@@ -37,7 +37,7 @@ def open_arrow_file(place: AnyPath) -> Any:
 
     if isinstance(place, RemotePath):
         return pa.PythonFile(open_binary(place), "r")
-    return pa.memory_map(os.fsencode(place))  # as bytes, for a name need not be UTF-8
+    return pa.memory_map(os.fsencode(place))  # as bytes: a name may not be valid UTF-8
 
 
 def _opened(place: RemotePath) -> Any:
@@ -46,37 +46,35 @@ def _opened(place: RemotePath) -> Any:
 
 
 class RetryingStream(io.RawIOBase):
-    """A remote file that is opened anew, and read on from where it was, when reading it fails.
-
-    stream: of fsspec, which knows the size of the file.
-    """
+    """A remote file that is reopened at its current position if a read fails."""
 
     def __init__(self, place: RemotePath, stream: Any) -> None:
+        """Wrap a stream of fsspec that knows the size of the file."""
         self._place = place
         self._stream: Any = stream
         self._size = int(stream.size)
         self._position = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Bytes before what is read next."""
+        """The position of the next read, in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Read on from another place; nothing is fetched."""
+        """Change the position; nothing is fetched."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as one read goes; 0 at the end."""
+        """Read into the buffer. Return the number of bytes, 0 at the end."""
         wanted = min(len(buffer), self._size - self._position)
         if wanted <= 0:
             return 0
@@ -86,9 +84,9 @@ class RetryingStream(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if not self.closed:
-            self._let_go()
+            self._disconnect()
         super().close()
 
     def _read(self, wanted: int) -> bytes:
@@ -98,14 +96,14 @@ class RetryingStream(io.RawIOBase):
             self._stream.seek(self._position)
             data: bytes = self._stream.read(wanted)
         except Exception:
-            self._let_go()
+            self._disconnect()
             raise
         if not data:
-            self._let_go()
+            self._disconnect()
             raise OSError("it ends too early")
         return data
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
