@@ -238,7 +238,7 @@ def test_a_chat_template_writes_a_text_column_from_a_column_or_from_the_row(appl
 @pytest.mark.parametrize("name", ["apply_tokenizer_chat_template", "tokenize_and_apply_chat_template_with_masking"])
 def test_a_tokenizer_without_a_chat_template_is_an_error_before_any_row(apply: Apply, name: str) -> None:
     arguments = {"dataset_text_field": "t"} if name == "apply_tokenizer_chat_template" else {}
-    with pytest.raises(TokenizerError, match=r"has no chat template; give `dataprocessor\.chat_template`"):
+    with pytest.raises(TokenizerError, match=r"has no chat template; set dataprocessor\.chat_template"):
         apply([], config(name, **arguments))
 
 

@@ -254,7 +254,7 @@ MISTAKES = [
         1,
         "--training_data_path chats.jsonl --tokenizer_name_or_path plain",
         "tokenizer 'plain' has no chat template",
-        "give `dataprocessor.chat_template`",
+        "set dataprocessor.chat_template",
     ),
     # --- rows
     of_preprocess(

@@ -202,8 +202,11 @@ def test_the_same_turns_are_found_with_either_engine(pair_of: MakePair, template
 M = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "it's"}]
 
 DIFFERENT = [  # the engines render these differently, as is shown
-    ("{{ messages | map(attribute='role') }}", "map that is not used up at once"),
-    ("{% for c in messages[0].content %}{{ loop.last }}{% endfor %}", "the length of a loop over what may be a text"),
+    ("{{ messages | map(attribute='role') }}", "map that is not consumed at once"),
+    (
+        "{% for c in messages[0].content %}{{ loop.last }}{% endfor %}",
+        "the length of a loop over a value that may be text",
+    ),
     ("{% with a = 1, b = a %}{{ b }}{% endwith %}", "a With"),
     ("{% macro m(a, b=a) %}{{ b }}{% endmacro %}{{ m(1) }}", "a macro with a default"),
     ("{{ messages[0].role.upper }}", "the attribute upper"),
@@ -218,7 +221,7 @@ DIFFERENT = [  # the engines render these differently, as is shown
     ('{% autoescape true %}{{ "\'" }}{% endautoescape %}', "a Scope"),
     ("{% macro m() %}{{ varargs }}{% endmacro %}{{ m(1) }}", "the name varargs"),
     ("{{ range(3) }}", "a range that is not looped over"),
-    ("{{ namespace() }}", "a namespace that is not simply assigned"),
+    ("{{ namespace() }}", "a namespace that is not assigned to a name"),
     ("{{ 'abc'.split('')[0] }}", "split with an empty text"),
     ("{{ '\x1ca'.strip() }}", "a separator control character"),
 ]

@@ -1,1 +1,1 @@
-"""Conversations -> text: the Jinja2 reference, and minijinja where it gives the same text."""
+"""From conversations to text: the Jinja2 reference, and minijinja where it renders the same text."""

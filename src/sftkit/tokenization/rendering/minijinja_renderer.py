@@ -1,4 +1,4 @@
-"""The fast engine for rendering: minijinja. Where it may not be used, for a template or a row, the reference is."""
+"""The fast engine for rendering: minijinja."""
 
 from __future__ import annotations
 
@@ -24,34 +24,46 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _CHANGED_BY_TRANSFORMERS = frozenset(TRANSFORMERS_REASONING_FIELDS)
-_MOST_STEPS = 1_000_000
-"""Steps of one rendering, of which a turn of a loop takes some four. Templates in use take a few hundred a message."""
+_MAX_OPERATIONS = 1_000_000
+"""Operations of one rendering. A loop iteration takes some four; common templates need a few hundred a message."""
 
-_STEPS_TIMES_CHARACTERS = 8 << 30
-"""Steps are fewer where rows are long: each may write a text of the row."""
+_MAX_OPERATIONS_TIMES_CHARACTERS = 8 << 30
+"""Fewer operations are allowed for long rows, because each may write a text of the row."""
 
-_SEPARATORS = "\x1c\x1d\x1e\x1f"  # white space to Python, not to Rust
+_SEPARATORS = "\x1c\x1d\x1e\x1f"  # white space in Python, not in Rust
 
 
 class MinijinjaRenderer:
-    """Renders with minijinja, set up as transformers sets up Jinja2.
+    """Renders with minijinja (Jinja in Rust), configured like the Jinja2 of transformers.
 
-    Raises:
-        EngineRefusedError: the tokenizer's template is not one that minijinja is known to render alike.
+    minijinja renders only what it is known to render like Jinja2; the caller must use the reference for the rest:
+
+    - the template must pass `check_template`, or the constructor raises `UnsupportedByEngineError`;
+    - values of the row must be printed the same, or `render` raises `RowError`. Whole floats, numbers that are very
+      small or large, and texts with separator characters or lone surrogates are not.
+
+    Before it renders, it gives the conversation to transformers (`ReferenceRenderer.normalize`), unless it consists of
+    texts that transformers does not change. Renderings are limited by a number of operations: minijinja can be stopped
+    neither by a signal nor by a memory limit.
     """
 
     name = "minijinja"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, reference: ReferenceRenderer) -> None:
+        """Prepare for the chat template of a tokenizer.
+
+        Raises:
+            UnsupportedByEngineError: minijinja may render the template differently.
+        """
         try:
             import minijinja
-        except ImportError as error:  # it has no build for this machine
+        except ImportError as error:  # there is no build for this machine
             raise UnsupportedByEngineError(str(error)) from None
         check_template(unmarked_template(reference.source(with_tools=False)))
         self._reference = reference
         self._values = dict(tokenizer.special_tokens_map)
         self._names: dict[str, str] = {}
-        self._steps = 0
+        self._operations = 0
         self._environment = minijinja.Environment(
             keep_trailing_newline=True,
             auto_escape_callback=lambda name: None,
@@ -62,65 +74,67 @@ class MinijinjaRenderer:
         )
 
     def source(self, *, with_tools: bool) -> str:
-        """The template in force; `TokenizerError` when there is none."""
+        """Return the template in use; raises `TokenizerError` if there is none."""
         return self._reference.source(with_tools=with_tools)
 
     def render(
         self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
     ) -> str:
-        """The text of a conversation; `RowError` when it cannot be rendered."""
+        """Render a conversation; raises `RowError` if minijinja cannot, or may render it differently."""
         source = self.source(with_tools=conversation.tools is not None) if template is None else template
-        return self._rendered(source, unmarked_template, conversation, add_generation_prompt=add_generation_prompt)
+        return self._render(source, unmarked_template, conversation, add_generation_prompt=add_generation_prompt)
 
     def render_marked(
         self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
     ) -> str:
-        """The text of a conversation with the marks of a marked template in it."""
-        return self._rendered(marked.source, str, conversation, add_generation_prompt=add_generation_prompt)
+        """Render a conversation with a marked template; raises as `render`."""
+        return self._render(marked.source, str, conversation, add_generation_prompt=add_generation_prompt)
 
-    def _rendered(
-        self, source: str, form: Callable[[str], str], conversation: Conversation, *, add_generation_prompt: bool
+    def _render(
+        self, source: str, prepare: Callable[[str], str], conversation: Conversation, *, add_generation_prompt: bool
     ) -> str:
-        name = self._template(source, form)
-        if conversation.variables and not _are_alike(dict(conversation.variables)):
-            raise RowError("chat_template_kwargs hold values that minijinja prints in another way")
+        name = self._compile(source, prepare)
+        if conversation.variables and not _are_printed_the_same(dict(conversation.variables)):
+            raise RowError("chat_template_kwargs hold values that minijinja prints differently")
         length = _plain_length(conversation)
-        seen = conversation
+        normalized = conversation
         if length is None:
-            seen, length = self._reference.normalize(conversation)
-        if seen is not conversation and not _are_alike([seen.messages, seen.tools, seen.documents]):
-            raise RowError("it holds values that minijinja prints in another way")
-        messages = seen.messages
-        steps = min(_MOST_STEPS, _STEPS_TIMES_CHARACTERS // (length + len(source)))
-        if steps != self._steps:
-            self._environment.fuel = self._steps = steps
+            normalized, length = self._reference.normalize(conversation)
+        if normalized is not conversation and not _are_printed_the_same(
+            [normalized.messages, normalized.tools, normalized.documents]
+        ):
+            raise RowError("it holds values that minijinja prints differently")
+        messages = normalized.messages
+        operations = min(_MAX_OPERATIONS, _MAX_OPERATIONS_TIMES_CHARACTERS // (length + len(source)))
+        if operations != self._operations:
+            self._environment.fuel = self._operations = operations
         try:
             text: str = self._environment.render_template(
                 name,
                 **{
                     **self._values,
-                    **seen.variables,
+                    **normalized.variables,
                     "messages": messages,
-                    "tools": seen.tools,
-                    "documents": seen.documents,
+                    "tools": normalized.tools,
+                    "documents": normalized.documents,
                     "add_generation_prompt": add_generation_prompt,
-                    INDEX_FUNCTION: lambda message: _index(seen, message),
+                    INDEX_FUNCTION: lambda message: _index(normalized, message),
                 },
             )
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # what panics in Rust is no Exception
+        except BaseException as error:  # a panic in Rust is not an Exception
             raise RowError(str(error)) from None
         return text
 
-    def _template(self, source: str, form: Callable[[str], str]) -> str:
-        """The name under which a template was compiled; `RowError` where it is not one to be trusted."""
+    def _compile(self, source: str, prepare: Callable[[str], str]) -> str:
+        """Return the name under which a template is compiled; raises `RowError` if it is not supported."""
         if source not in self._names:
             name = f"template {len(self._names)}"
             try:
-                written = form(source)
-                check_template(written)
-                self._environment.add_template(name, written)
+                prepared = prepare(source)
+                check_template(prepared)
+                self._environment.add_template(name, prepared)
             except Exception as error:
                 name = ""
                 _log.info("minijinja cannot be used with a chat template: %s", error)
@@ -131,8 +145,9 @@ class MinijinjaRenderer:
 
 
 def _plain_length(conversation: Conversation) -> int | None:
-    """Characters of a conversation that reaches its template as it is, and that both engines read alike: texts only.
-    None for others.
+    """Return the length of a conversation that transformers does not change and both engines read the same.
+
+    That holds for messages that consist of texts only. For others, the result is None.
     """
     messages = conversation.messages
     if conversation.tools is not None or conversation.documents is not None:
@@ -147,24 +162,24 @@ def _plain_length(conversation: Conversation) -> int | None:
         text = "".join(values)
     except TypeError:
         return None
-    return len(text) if _is_alike(text) else None
+    return len(text) if _is_read_the_same(text) else None
 
 
-def _are_alike(value: Any) -> bool:
-    """Whether both engines print, and strip, every value in JSON data alike."""
+def _are_printed_the_same(value: Any) -> bool:
+    """Return whether both engines print and strip all values in JSON data the same."""
     if isinstance(value, str):
-        return _is_alike(value)
+        return _is_read_the_same(value)
     if isinstance(value, dict):
-        return all(map(_are_alike, value.values())) and all(map(_are_alike, value))
+        return all(map(_are_printed_the_same, value.values())) and all(map(_are_printed_the_same, value))
     if isinstance(value, list):
-        return all(map(_are_alike, value))
+        return all(map(_are_printed_the_same, value))
     if isinstance(value, float):
         return not value.is_integer() and 1e-4 <= abs(value) < 1e16  # false for nan
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
-def _is_alike(text: str) -> bool:
-    """White space to both engines, no half surrogate pair, which only one of them keeps."""
+def _is_read_the_same(text: str) -> bool:
+    """Return whether a text has no separator characters and no lone surrogates, which the engines treat differently."""
     if not text.isascii():
         try:
             text.encode()

@@ -1,4 +1,4 @@
-"""Conversations -> text, exactly as `tokenizer.apply_chat_template` renders them."""
+"""The interface of renderers, and the reference: `apply_chat_template` of transformers."""
 
 from __future__ import annotations
 
@@ -19,32 +19,52 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WHOLE_ROW = "sftkit_row"
-_STAND_IN: list[Message] = [{"role": "user", "content": ""}]
+_PLACEHOLDER: list[Message] = [{"role": "user", "content": ""}]
 
 
 class Renderer(Protocol):
-    """An engine that renders conversations. Whichever it is, the text is the same."""
+    """An engine that renders conversations. All engines give the same text."""
 
     @property
     def name(self) -> str:
-        """What the manifest calls it."""
+        """The name of the engine in manifests."""
 
     def source(self, *, with_tools: bool) -> str:
-        """The template in force; `TokenizerError` when there is none."""
+        """Return the template in use.
+
+        Args:
+            with_tools: for a conversation with tools; some tokenizers have another template for these.
+
+        Raises:
+            TokenizerError: there is no template.
+        """
 
     def render(
         self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
     ) -> str:
-        """The text of a conversation; `RowError` when it cannot be rendered."""
+        """Render a conversation.
+
+        Args:
+            conversation: its messages, tools, documents and variables.
+            template: a template to use instead of the one in use.
+            add_generation_prompt: end the text with the start of an assistant turn.
+
+        Raises:
+            RowError: the template cannot render this conversation.
+        """
 
     def render_marked(
         self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
     ) -> str:
-        """The text of a conversation with the marks of a marked template in it."""
+        """Render a conversation with a marked template; the text contains its marks.
+
+        Raises:
+            RowError: as `render`.
+        """
 
 
 class ReferenceRenderer:
-    """Renders with Jinja2 as transformers sets it up: sandboxed, with its filters and globals."""
+    """Renders through transformers, with Jinja2: sandboxed, with the filters and globals of transformers."""
 
     name = "jinja2"
 
@@ -52,47 +72,43 @@ class ReferenceRenderer:
         self._tokenizer = tokenizer
 
     def source(self, *, with_tools: bool) -> str:
-        """The template in force; tokenizers may have another one for conversations with tools.
-
-        Raises:
-            TokenizerError: there is none.
-        """
+        """Return the template in use; raises `TokenizerError` if there is none."""
         try:
             return self._tokenizer.get_chat_template(None, tools=[{}] if with_tools else None)
         except ValueError:
             raise TokenizerError(
-                f"tokenizer {self._tokenizer.name_or_path!r} has no chat template; give `dataprocessor.chat_template`"
+                f"tokenizer {self._tokenizer.name_or_path!r} has no chat template; set dataprocessor.chat_template"
             ) from None
 
     def check(self) -> None:
-        """Raise `TokenizerError` when there is no template, or one that is not valid Jinja."""
+        """Raise `TokenizerError` if there is no template, or it is not valid Jinja."""
         template = self.source(with_tools=False)
-        with suppress(RowError):  # that it cannot render these messages says nothing against it
-            self.render(Conversation(_STAND_IN), template=template)
+        with suppress(RowError):  # a valid template may refuse these messages
+            self.render(Conversation(_PLACEHOLDER), template=template)
 
     def render(
         self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
     ) -> str:
-        """The text of a conversation.
+        """Render a conversation.
 
         Args:
-            conversation: its messages, tools and documents.
-            template: another template than the one in force.
-            add_generation_prompt: end with what opens an assistant turn.
+            conversation: its messages, tools, documents and variables.
+            template: a template to use instead of the one in use.
+            add_generation_prompt: end the text with the start of an assistant turn.
 
         Raises:
             RowError: the template cannot render this conversation.
-            TokenizerError: the template is not valid Jinja, or takes too much (`TemplateLimitError`).
+            TokenizerError: the template is not valid Jinja, or needs too much time or memory (`TemplateLimitError`).
         """
         import jinja2
 
         messages: Any = conversation.messages
         values: dict[str, Any] = {}
         if isinstance(messages, Mapping):
-            # apply_chat_template takes lists only; a template that wants the whole row gets it under another name.
+            # apply_chat_template takes lists only, so the row is passed as another variable.
             template = template or self.source(with_tools=conversation.tools is not None)
             template = f"{{% set messages = {_WHOLE_ROW} %}}\n{template}"
-            messages, values = _STAND_IN, {_WHOLE_ROW: conversation.messages}
+            messages, values = _PLACEHOLDER, {_WHOLE_ROW: conversation.messages}
 
         def rendered() -> str:
             return str(
@@ -116,27 +132,24 @@ class ReferenceRenderer:
             raise TokenizerError(
                 f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
             ) from None
-        except Exception as error:  # a template may raise anything on data it was not written for
+        except Exception as error:  # a template may raise anything for unexpected data
             raise RowError(f"the chat template cannot render this row: {first_line(error)}") from None
         return require_valid_text(text)
 
     def render_marked(
         self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
     ) -> str:
-        """The text of a conversation with marks in it.
-
-        Raises:
-            RowError, TokenizerError: as `render`.
-        """
+        """Render a conversation with a marked template; raises as `render`."""
         prelude = index_function_source(conversation.column) if marked.calls_index_function else ""
         return self.render(conversation, template=prelude + marked.source, add_generation_prompt=add_generation_prompt)
 
     def normalize(self, conversation: Conversation) -> tuple[Conversation, int]:
-        """A conversation as templates see it: what transformers makes of it before it renders (null keys left out,
-        names of the reasoning unified, JSON types only). And its length as JSON, in characters.
+        """Return a conversation as templates get it from transformers, and its length as JSON text in characters.
+
+        transformers removes keys with null, unifies the names of reasoning fields and converts values to JSON types.
 
         Raises:
-            RowError: transformers refuses it.
+            RowError: transformers refuses the conversation.
         """
         text = self.render(conversation, template="{{ [messages, tools, documents] | tojson }}")
         messages, tools, documents = json.loads(text)
