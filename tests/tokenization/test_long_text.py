@@ -93,7 +93,7 @@ def test_no_tokenizer_can_tell_where_a_text_was_cut(
     backend.normalizer = normalizer
     pieces, whole = piecewise(all_pairs)
     texts = [*odd_texts(), *corpus()[8:]]
-    cuts = sum(len(pieces._cutter.bounds(text)) - 2 for text in texts if len(text) > 1)
+    cuts = sum(len(pieces._chunker.bounds(text)) - 2 for text in texts if len(text) > 1)
     assert cuts > 1000 * EFFORT
     assert_same_ids(pieces, whole, texts)
 
