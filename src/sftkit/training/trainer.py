@@ -81,7 +81,7 @@ class SftTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-        self.remove_callback(PrinterCallback)  # the listener of the run decides what is printed
+        self.remove_callback(PrinterCallback)  # printing is left to the listener of the run
         if self.is_fsdp_enabled:
             _keep_float32_losses(self.accelerator.state.fsdp_plugin)
         self._feed = feed

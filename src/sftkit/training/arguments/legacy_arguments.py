@@ -16,7 +16,7 @@ from sftkit.training.arguments.argument_fields import TrainingArgument
 
 @dataclass
 class Translation:
-    """Values for TrainingArguments while removed arguments are replaced, and what the user must be told."""
+    """Values for TrainingArguments while removed arguments are replaced, and messages for the user."""
 
     values: dict[str, Any]
     """Key -> value. A removed key is taken out before its rule runs."""

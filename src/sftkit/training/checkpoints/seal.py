@@ -1,4 +1,4 @@
-"""Seal checkpoints, so that a complete one can be told from one that a kill cut short.
+"""Seal checkpoints, to distinguish complete ones from those that a kill interrupted.
 
 The Trainer writes a checkpoint file by file, and a kill can leave any part of it. Writing one takes four steps:
 

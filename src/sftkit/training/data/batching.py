@@ -43,7 +43,7 @@ class StepLayout:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How the rows of an epoch are divided into steps; the last step takes what is left.
+    """How the rows of an epoch are divided into steps; the last step takes the remaining rows.
 
     Example:
         >>> plan = StepPlan(rows=21, rows_per_micro_batch=2, layout=StepLayout(2, 2, False))
@@ -93,8 +93,8 @@ class Batcher(Protocol):
 class RowBatcher:
     """Micro-batches with a fixed number of rows.
 
-    1. Step s takes the next `rows_per_step` rows of the epoch's order. The last step of an epoch takes what is left, or
-       is dropped.
+    1. Step s takes the next `rows_per_step` rows of the epoch's order. The last step of an epoch takes the remaining
+       rows, or is dropped.
     2. They are divided into one part for each micro-batch of each process: parts of nearly equal tokens, or of similar
        lengths if they are padded.
     3. Parts are sorted, largest first, and dealt to the processes in turn: micro-batch m of process p is part
@@ -142,7 +142,7 @@ class TokenBatcher:
     """Micro-batches with at most a fixed number of tokens, including padding if they are padded.
 
     1. The rows of each window of the first epoch's order are cut into micro-batches: one ends where the next row would
-       exceed the limit. A row longer than the limit is a micro-batch of its own.
+       exceed the limit. A row longer than the limit forms a micro-batch by itself.
     2. Every epoch permutes the windows, and the micro-batches within each window.
     3. They are dealt to the processes in turn: micro-batch m of process p is number m * processes + p.
 

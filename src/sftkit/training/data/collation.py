@@ -58,7 +58,7 @@ class Collator(Protocol):
 class FlatCollator:
     """Concatenates all sequences into one row, without padding.
 
-    Each position predicts the next token of its own sequence. So the label predicted at position i is that of token
+    Each position predicts the next token of its sequence. So the label predicted at position i is that of token
     i + 1, except at the last position of a sequence, where it is -100: the next token belongs to another sequence.
     `position_ids` restart at 0 with every sequence. There is no attention mask: models of transformers derive from the
     positions where sequences end, and attention that can do so faster from what `boundaries` adds.

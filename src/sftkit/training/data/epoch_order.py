@@ -37,7 +37,7 @@ class EpochOrder:
 
     1. The row groups of all files are permuted.
     2. They are cut into windows of consecutive groups: a window ends where the next group would exceed
-       `window_tokens`. (A larger group is a window of its own.)
+       `window_tokens`. (A larger group forms a window by itself.)
     3. The rows of each window are permuted.
     4. With `length_block_rows`, the rows of a window are also sorted by length, 50 blocks at a time, and the blocks are
        permuted, so that the rows of a block have similar lengths.

@@ -22,8 +22,8 @@ class LaneBatcher:
        know the lengths of the other processes' rows, so sizes are balanced only within the process.
 
     There are as many lanes as row groups fit into `window_tokens`, but at most one for each row of a step. A process
-    holds what is left of the windows of its lanes (its share of `window_tokens`), one more row group, and the rows of
-    its step.
+    holds the unused part of the windows of its lanes (its share of `window_tokens`), one more row group, and
+    the rows of its step.
     """
 
     def __init__(

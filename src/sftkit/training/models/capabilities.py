@@ -50,7 +50,7 @@ def probe_capabilities(
 
     Args:
         model: with its weights, on the device it trains on.
-        boundaries: how it is told where sequences end, in addition to positions.
+        boundaries: arguments that say where sequences end, in addition to positions.
         precision: of mixed-precision training; None for the data type of the model.
     """
     with evaluation_mode(model, precision):

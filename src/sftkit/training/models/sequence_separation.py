@@ -61,7 +61,7 @@ def _passes_sliding_window(model: PreTrainedModel, precision: torch.dtype | None
 
 
 def boundary_encoder_for(model: PreTrainedModel) -> BoundaryEncoder:
-    """How the attention of a model is told where sequences end."""
+    """The boundary encoder that fits the attention of a model."""
     attention = str(getattr(model.config, "_attn_implementation", ""))
     if attention == SEQUENCE_ATTENTION:
         return sequence_boundaries

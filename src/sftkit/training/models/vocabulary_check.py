@@ -120,7 +120,8 @@ def check_stop_tokens(model: ModelVocabulary, tokenizer: PreTrainedTokenizerBase
     """Warn if the model would not stop where its data do.
 
     The Trainer saves a model so that it stops at the tokenizer's eos token in addition to its own stop tokens. Pad
-    tokens are not compared: labels say what is trained, so a pad token that is also eos does not remove any loss.
+    tokens are not compared: labels decide which tokens are trained, so a pad token that is also eos
+    does not remove any loss.
     """
     if tokenizer.eos_token_id is None and not model.stop_ids:
         warn_on_main_process(
