@@ -470,7 +470,7 @@ def test_a_finished_data_set_with_too_many_bad_rows_is_refused_and_kept(tmp_path
 
 
 def test_bad_rows_are_kept_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftkit.sources.source_file.BATCH_BYTES", 256 << 10)
+    monkeypatch.setattr("sftkit.sources.source_format.BATCH_BYTES", 256 << 10)
     path = tmp_path / "a.jsonl.gz"  # one unit
     with gzip.open(path, "wb", compresslevel=1) as stream:
         for number in range(4_000):

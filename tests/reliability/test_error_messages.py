@@ -193,11 +193,11 @@ MISTAKES = [
     of_preprocess("empty source", 1, "--training_data_path empty.jsonl", "empty.jsonl: the file is empty"),
     of_preprocess("blank source", 1, "--training_data_path blank.jsonl", "blank.jsonl: holds no rows"),
     of_preprocess(
-        "ending", 1, "--training_data_path pairs.txt", "pairs.txt: unknown kind of file", "known endings are .jsonl"
+        "ending", 1, "--training_data_path pairs.txt", "pairs.txt: unknown kind of file", "known extensions are .arrow"
     ),
     of_preprocess("pattern", 1, "--training_data_path *.nothing", "*.nothing: no file matches this pattern"),
     of_preprocess(
-        "folder", 1, "--training_data_path nothing_in_it", "nothing_in_it: no data files", "known endings are"
+        "folder", 1, "--training_data_path nothing_in_it", "nothing_in_it: no data files", "known extensions are"
     ),
     of_preprocess("gzip", 1, "--training_data_path no.jsonl.gz", "no.jsonl.gz: broken gzip data"),
     of_preprocess("Parquet", 1, "--training_data_path no.parquet", "no.parquet: cannot be read as Parquet"),

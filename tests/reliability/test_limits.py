@@ -295,7 +295,7 @@ import pyarrow.parquet
 def most():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
 
-columnar_limits._DECODED_AT_ONCE = 256 << 20
+columnar_limits._DECODED_BYTES = 256 << 20
 before, log, rows, said = most(), RowLog(), 0, ""
 try:
     limits = ReadLimits(int(sys.argv[2]), float(sys.argv[3]))

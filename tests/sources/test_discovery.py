@@ -80,7 +80,9 @@ def test_only_data_files_tell_splits(tmp_path: Path) -> None:
 
 def test_a_directory_without_data_files_is_an_error_that_lists_the_endings(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"no data files in this directory; known endings are \.jsonl, .*\.parquet"):
+    with pytest.raises(
+        SourceError, match=r"no data files in this directory; known extensions are .*\.jsonl, .*\.parquet"
+    ):
         find_source_files(dataset(tmp_path))
 
 
@@ -123,7 +125,7 @@ def test_an_empty_file_is_an_error_where_nothing_else_is_given(tmp_path: Path) -
 def test_an_unknown_ending_is_an_error_and_a_builder_settles_it(tmp_path: Path) -> None:
     (tmp_path / "a.records").write_text('{"x": 1}\n')
     with pytest.raises(
-        SourceError, match=r"a\.records: unknown kind of file; known endings are .* \(or give `builder`\)"
+        SourceError, match=r"a\.records: unknown kind of file; known extensions are .* \(or set `builder`\)"
     ):
         find_source_files(dataset(tmp_path / "a.records"))
     assert rows(tmp_path / "a.records", builder="json") == [{"x": 1}]
@@ -187,7 +189,7 @@ def test_a_split_that_our_own_output_directory_lacks_is_an_error(shards: Path) -
 def test_a_shard_that_our_own_output_directory_lacks_is_an_error(shards: Path) -> None:
     for path in shards.glob("validation-*"):
         path.unlink()
-    with pytest.raises(SourceError, match=r"validation-.*: named in .*/manifest\.json, but not there"):
+    with pytest.raises(SourceError, match=r"validation-.*: is missing, but listed in .*/manifest\.json"):
         find_source_files(dataset(shards, dataset_split_name="validation"))
 
 
@@ -199,5 +201,5 @@ def test_a_folder_that_lists_files_elsewhere_is_read_from_itself_alone(tmp_path:
     with pytest.raises(SourceError, match=r"saved/secret\.jsonl: cannot be read: No such file"):
         find_source_files(dataset(folder))
     (folder / "state.json").write_text('{"_data_files": 5}')
-    with pytest.raises(SourceError, match=r"state\.json: does not list the files"):
+    with pytest.raises(SourceError, match=r"state\.json: cannot be read as a list of the files"):
         find_source_files(dataset(folder))

@@ -67,12 +67,12 @@ def test_elements_that_are_no_objects_are_quarantined_by_their_place(
         ('[{"x": 1}, {"x": 2}', r"a.json:2: the array does not end"),
         ('[{"x": 1}, [2]', r"a.json:2: the array does not end"),
         ('[{"x": 1}, ', r"a.json:2: the array does not end"),
-        ('[{"x": 1}, {"x', r"a.json:2: broken JSON: Unterminated string starting at, and where this element ends"),
+        ('[{"x": 1}, {"x', r"a.json:2: broken JSON: Unterminated string starting at, and the end of this element"),
         ('[{"x": 1, {"x": 2}, {"x": 3}', r"a.json:1: broken JSON: Expecting property name .*cannot be found"),
-        ('[{"x": "abc}, {"x": "d"}, {"x": "e"}]', r"a.json:1: broken JSON: .*, and where this element ends"),
-        ('[{"x": "abc}, {"x": "}"}, {"x": "}, e"}, 1]', r"a.json:1: broken JSON: .*, and where this element ends"),
+        ('[{"x": "abc}, {"x": "d"}, {"x": "e"}]', r"a.json:1: broken JSON: .*, and the end of this element"),
+        ('[{"x": "abc}, {"x": "}"}, {"x": "}, e"}, 1]', r"a.json:1: broken JSON: .*, and the end of this element"),
         ('[{"x": 1}][{"x": 2}]', r"a.json: there is more after the end of the array"),
-        (b'[{"x": 1}, {"x": "\xff', r"a.json:2: invalid UTF-8, and where this element ends cannot be found"),
+        (b'[{"x": 1}, {"x": "\xff', r"a.json:2: invalid UTF-8, and the end of this element cannot be found"),
         ('[{"x": ' + "[" * 200_000, r"a.json:1: JSON nested too deep"),
     ],
 )
@@ -175,8 +175,8 @@ def test_an_element_that_is_too_long_is_passed_over(
     long = json.dumps({"n": [{"x": 'long "}], {"' * 20}, "y"]})
     path = array(tmp_path / "a.json", "[" + between.join(['{"n": 1}', long, '{"n": 3}', long]) + "]")
     with path.open("rb") as stream:
-        found = list(scan_elements(stream, "a.json", most=100))
-    assert [(each.number, each.row, each.is_whole) for each in found] == [
+        found = list(scan_elements(stream, "a.json", limit=100))
+    assert [(each.number, each.row, each.is_complete) for each in found] == [
         (1, {"n": 1}, True),
         (2, None, False),
         (3, {"n": 3}, True),

@@ -18,7 +18,8 @@ from sftkit.core.row_log import RowLog
 from sftkit.errors import SourceError
 from sftkit.sources.discovery import find_source_files
 from sftkit.sources.formats.arrow_rows import to_batches
-from sftkit.sources.source_file import BATCH_BYTES, ReadLimits
+from sftkit.sources.source_file import ReadLimits
+from sftkit.sources.source_format import BATCH_BYTES
 from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, read, rows
 

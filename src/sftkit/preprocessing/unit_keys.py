@@ -6,7 +6,7 @@ A key covers
 
 - the bytes of the unit: their sha256 if the unit is a range of bytes, so that fixing a line, or appending lines,
   changes only the units that hold them; otherwise the sha256 of the source file and the unit's range in it; and the
-  format and compression;
+  format (for formats of other packages, also their version and source file) and compression;
 - the recipe of a row: the renamed, retained and removed columns of the data set; its handlers, by what they do (other
   names for the same handler or argument make no difference; for user functions, the sha256 of the file that defines
   them, though not of what it imports; for handlers of other packages, their version and source file); the options that
@@ -29,6 +29,7 @@ from typing import Any
 from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
+from sftkit.sources.format_registry import FORMATS
 from sftkit.sources.source_file import Range
 from sftkit.sources.work_units import ScannedFile
 from sftkit.tokenization.masking.train_on import TRAIN_ON
@@ -61,8 +62,11 @@ def unit_keys(
     """
     versions = {name: version(name) for name in _REFERENCES}
     recipes = {dataset.name: [versions, recipe_key(dataset, options, tokenizer)] for dataset in datasets}
+    formats = {name: _format_identity(name) for name in {file.file.format for file in files}}
     return tuple(
-        _sha256([recipes[file.file.dataset], file.file.format, file.file.compression, *_bytes(file, unit.part)])
+        _sha256(
+            [recipes[file.file.dataset], formats[file.file.format], file.file.compression, *_bytes(file, unit.part)]
+        )
         for file in files
         for unit in file.units
     )
@@ -93,6 +97,11 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),
         }
     )
+
+
+def _format_identity(name: str) -> str | list[str]:
+    plugin = FORMATS.identity(name)
+    return name if plugin is None else [name, *plugin]
 
 
 def _handler_identity(configured: ConfiguredHandler) -> list[Any]:

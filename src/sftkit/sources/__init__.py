@@ -1,1 +1,1 @@
-"""data_paths -> source files -> work units -> batches of rows, each row with its number in its source."""
+"""Source files: finding them, dividing them into work units, and reading rows with their row numbers."""

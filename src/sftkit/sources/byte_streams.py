@@ -1,4 +1,4 @@
-"""Opening local paths and fsspec URLs alike, decompressed where the name says so."""
+"""Opening source files as byte streams: local paths and fsspec URLs, decompressed according to their extension."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def open_bytes(file: SourceFile) -> Iterator[IO[bytes]]:
-    """A source as decompressed bytes.
+    """Open a source file for reading decompressed bytes.
 
     Raises:
-        SourceError: it cannot be opened, its compressed data is broken, or becomes more than `max_expansion` allows
-            (also while it is read).
+        SourceError: The file cannot be opened. Also raised while it is read: the compressed data is corrupt, or it
+            expands to more than `max_expansion` allows.
     """
     try:
         with open_raw(file) as raw:
@@ -37,55 +37,55 @@ def open_bytes(file: SourceFile) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:
-        if type(error).__name__ == "ZstdError":  # zstandard is imported only where it is needed
+        if type(error).__name__ == "ZstdError":  # zstandard is only imported where it is needed
             raise SourceError(f"{file.path}: broken zstd data: {error}") from None
         raise
 
 
 @contextmanager
 def open_raw(file: SourceFile) -> Iterator[IO[bytes]]:
-    """A source as the bytes that are stored.
+    """Open a source file for reading its bytes as stored.
 
     Raises:
-        SourceError: it cannot be opened.
+        SourceError: The file cannot be opened.
     """
     try:
-        stream = open_binary(file.location)  # only opening is guarded here
+        stream = open_binary(file.location)
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
     with stream:
         yield stream
 
 
-def bounded_line_reader(stream: IO[bytes], most: int) -> Callable[[], bytes]:
-    """A function that gives the next line of a stream, or so many bytes of a longer one; b"" at the end."""
-    if not isinstance(stream, io.BufferedIOBase):  # files of fsspec read lines whole
-        stream = cast(IO[bytes], io.BufferedReader(_Raw(stream), _CHUNK))
-    return partial(stream.readline, most)
+def bounded_line_reader(stream: IO[bytes], limit: int) -> Callable[[], bytes]:
+    """Return a function that reads the next line, or `limit` bytes of a longer one; b"" at the end of the stream."""
+    if not isinstance(stream, io.BufferedIOBase):  # fsspec's files read whole lines, however long
+        stream = cast(IO[bytes], io.BufferedReader(_RawReader(stream), _CHUNK))
+    return partial(stream.readline, limit)
 
 
-class _Raw(io.RawIOBase):
-    """A stream that has only `read`, as one that can be buffered."""
+class _RawReader(io.RawIOBase):
+    """Adapts a stream that only has `read` to `io.BufferedReader`."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as one read goes; 0 at the end."""
+        """Read bytes into the buffer and return how many; 0 at the end."""
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
 
 def source_sha256(file: SourceFile) -> str:
-    """sha256 of a source's stored bytes.
+    """Return the sha256 of a source file's bytes as stored.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: The file cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -98,10 +98,10 @@ def source_sha256(file: SourceFile) -> str:
 
 
 def hashed_chunks(stream: IO[bytes], digest: hashlib._Hash, size: int) -> Iterator[bytes]:
-    """The bytes of a stream, so many at a time. Each chunk is hashed while it is looked at and the next is read."""
+    """Yield the bytes of a stream in chunks of `size`, hashing each while the caller uses it and the next is read."""
     first = stream.read(size)
     chunk = stream.read(size) if first else b""
-    if not chunk:  # a thread costs more than to hash a small file
+    if not chunk:  # for a small file, starting a thread costs more than hashing
         digest.update(first)
         yield from [first] if first else []
         return

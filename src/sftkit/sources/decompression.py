@@ -1,4 +1,4 @@
-"""Compressed streams, read with an eye on what they become: a bomb of a few bytes fills a disk or a memory."""
+"""Decompressing source files, with a limit on their expansion: a few bytes may decompress to terabytes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from sftkit.errors import SourceError
 from sftkit.sources.source_file import SourceFile
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+"""File name extension -> compression."""
 
 ALWAYS_ALLOWED_BYTES = 64 << 20
-"""What any file may become, however small it is."""
+"""Size that every file may have when decompressed, whatever its compressed size."""
 
 _CHUNK = 1 << 20
-_ZSTD_CHUNK = 4 << 10  # compressed; what it holds, up to 128 MiB of it, is decompressed at once
+_ZSTD_CHUNK = 4 << 10  # compressed bytes; zstd may expand them to 128 MiB at once
 
 
 class _Reader(Protocol):
@@ -25,23 +26,23 @@ class _Reader(Protocol):
 
 
 def open_decompressed(raw: IO[bytes], file: SourceFile) -> IO[bytes]:
-    """The content of a compressed file, as a stream that can be searched.
+    """Return a seekable stream of a file's decompressed bytes.
 
     Raises:
-        SourceError: (while it is read) it becomes more than `max_expansion` allows.
+        SourceError: (on reading) The data expands to more than `max_expansion` allows.
     """
-    return io.BufferedReader(_Decompressed(raw, file), _CHUNK)
+    return io.BufferedReader(_DecompressedStream(raw, file), _CHUNK)
 
 
-class _Decompressed(io.RawIOBase):
-    """What is read is counted against what was taken of the file. Going back begins anew."""
+class _DecompressedStream(io.RawIOBase):
+    """Compares the bytes it returns with the compressed bytes it has read. Seeking backwards starts over."""
 
     def __init__(self, raw: IO[bytes], file: SourceFile) -> None:
         self._raw, self._file = raw, file
-        self._reader = self._opened()
+        self._reader = self._new_reader()
         self._position = 0
 
-    def _opened(self) -> _Reader:
+    def _new_reader(self) -> _Reader:
         kind = self._file.compression
         if kind == "gzip":
             return cast(_Reader, gzip.GzipFile(fileobj=self._raw))
@@ -49,59 +50,59 @@ class _Decompressed(io.RawIOBase):
             return cast(_Reader, bz2.BZ2File(self._raw))
         if kind == "xz":
             return cast(_Reader, lzma.LZMAFile(self._raw))
-        return _ZstdFrames(self._raw)
+        return _ZstdReader(self._raw)
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is, where the file is."""
+        """Return whether the compressed file is seekable."""
         return self._raw.seekable()
 
     def tell(self) -> int:
-        """Bytes read so far."""
+        """Return the number of decompressed bytes before the next read."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as one piece of decompressed data goes; 0 at the end."""
+        """Read decompressed bytes into the buffer and return how many; 0 at the end."""
         data = self._reader.read(len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         if self._position > ALWAYS_ALLOWED_BYTES:
-            self._check()
+            self._check_expansion()
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Read on, or from the beginning, to a place."""
+        """Go to a position by reading up to it, from the beginning if it is behind the current one."""
         if whence == io.SEEK_END:
-            while self._skipped(_CHUNK):
+            while self._skip(_CHUNK):
                 pass
             offset += self._position
         elif whence == io.SEEK_CUR:
             offset += self._position
         if offset < self._position:
             self._raw.seek(0)
-            self._reader, self._position = self._opened(), 0
-        while self._position < offset and self._skipped(offset - self._position):
+            self._reader, self._position = self._new_reader(), 0
+        while self._position < offset and self._skip(offset - self._position):
             pass
         return self._position
 
-    def _skipped(self, most: int) -> int:
-        return self.readinto(bytearray(min(most, _CHUNK)))
+    def _skip(self, limit: int) -> int:
+        return self.readinto(bytearray(min(limit, _CHUNK)))
 
-    def _check(self) -> None:
-        taken = max(1, min(self._raw.tell(), self._file.size))
-        most = self._file.limits.expansion
-        if self._position > most * taken:
+    def _check_expansion(self) -> None:
+        compressed = max(1, min(self._raw.tell(), self._file.size))
+        limit = self._file.limits.expansion
+        if self._position > limit * compressed:
             raise SourceError(
-                f"{self._file.path}: {taken:,} bytes of {self._file.compression} data become more than "
-                f"{self._position:,} bytes, which is more than max_expansion={most:g} allows; raise it if this is right"
+                f"{self._file.path}: {compressed:,} bytes of {self._file.compression} data become more than "
+                f"{self._position:,} bytes, more than max_expansion={limit:g} allows; raise it if this is right"
             )
 
 
-class _ZstdFrames:
-    """Zstandard frames one after another, decompressed. zstandard's own reader takes a file cut short for whole."""
+class _ZstdReader:
+    """Decompresses consecutive zstd frames. Unlike zstandard's own reader, it detects a truncated file."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         import zstandard
@@ -110,24 +111,24 @@ class _ZstdFrames:
         self._new_frame = zstandard.ZstdDecompressor().decompressobj
         self._frame: Any = None
         self._compressed = b""
-        self._ready = memoryview(b"")
+        self._decompressed = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes, fewer where one piece of decompressed data ends; none at the end.
+        """Return up to `size` decompressed bytes; b"" at the end.
 
         Raises:
-            EOFError: the last frame does not end.
+            EOFError: The last frame is incomplete.
         """
-        while not self._ready:
+        while not self._decompressed:
             self._compressed = self._compressed or self._raw.read(_ZSTD_CHUNK)
             if not self._compressed:
                 if self._frame is not None:
                     raise EOFError("the data ends in the middle of a frame")
                 return b""
             self._frame = self._frame or self._new_frame()
-            self._ready = memoryview(self._frame.decompress(self._compressed))
+            self._decompressed = memoryview(self._frame.decompress(self._compressed))
             self._compressed = b""
             if self._frame.eof:
                 self._frame, self._compressed = None, self._frame.unused_data
-        ready, self._ready = self._ready[:size], self._ready[size:]
-        return bytes(ready)
+        data, self._decompressed = self._decompressed[:size], self._decompressed[size:]
+        return bytes(data)

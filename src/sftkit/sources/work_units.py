@@ -1,4 +1,4 @@
-"""Source files -> work units, the atoms of parallelism and provenance, and reading one."""
+"""Work units: dividing source files into ranges that are processed independently, and reading one of them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ from sftkit.storage.files import file_version
 
 T = TypeVar("T")
 
-_AT_ONCE = 4  # files
+_SCAN_THREADS = 4
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A range of one source file. Its output depends on its bytes and the pipeline alone.
-
-    number: its place among all units of the plan, which is also the order of the rows.
-    """
+    """A range of one source file. Its output depends only on its bytes and on the pipeline."""
 
     number: int
+    """Index among all units of the plan, which is also the order of their rows."""
     file: SourceFile
     part: Range
 
@@ -38,7 +36,7 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class ScannedFile:
-    """A source file, its content hash and the units it falls into."""
+    """A source file, its sha256 and its work units."""
 
     file: SourceFile
     sha256: str
@@ -46,59 +44,55 @@ class ScannedFile:
 
 
 ScanExecutor = Callable[[Callable[[SourceFile], T], Sequence[SourceFile]], Iterable[T]]
-"""Applies a function to some files, and gives the results in their order."""
+"""Applies a function to source files and returns the results in the same order."""
 
 
 def scan_in_threads(scan: Callable[[SourceFile], T], files: Sequence[SourceFile]) -> Iterator[T]:
-    """Scan files in this process: hashing and waiting for disks leave the interpreter free."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    """Scan files in threads of this process; hashing and disk access release the interpreter lock."""
+    with ThreadPoolExecutor(_SCAN_THREADS) as pool:
         yield from pool.map(scan, files)
 
 
 def scan_files(
     files: list[SourceFile], unit_size: int, scan_all: ScanExecutor[ScannedFile] = scan_in_threads
 ) -> list[ScannedFile]:
-    """Hash every file and cut it into units of about `unit_size` bytes.
+    """Hash files and divide them into work units of about `unit_size` bytes.
 
     Raises:
-        SourceError: a file cannot be read, or is not what its format says.
+        SourceError: A file cannot be read or does not have its format.
     """
     return list(scan_all(partial(scan_file, unit_size=unit_size), files))
 
 
-def read_unit(unit: WorkUnit, log: RowLog) -> Iterator[Batch]:
-    """The rows of a unit in order, in batches; unreadable rows go to the log.
-
-    Raises:
-        SourceError: the file as a whole cannot be read any further, or is not any more what was scanned.
-    """
-    file = unit.file
-    with _named(file):
-        yield from FORMATS[file.format].read(file, unit.part, log)
-        if file.stamp is not None and file.stamp != _stamp(file):
-            raise SourceError(f"{file.path}: changed while it was read; leave it alone, and run the same command again")
-
-
 def scan_file(file: SourceFile, unit_size: int) -> ScannedFile:
-    """Hash a file and cut it into units of about `unit_size` bytes, numbered from 0.
+    """Hash a file and divide it into work units of about `unit_size` bytes, numbered from 0.
 
     Raises:
-        SourceError: it cannot be read, or is not what its format says.
+        SourceError: The file cannot be read or does not have its format.
     """
-    with _named(file):
-        stamped = replace(file, stamp=_stamp(file))
-        scan = FORMATS[file.format].scan(stamped, unit_size)
+    with _errors_with_path(file):
+        stamped = replace(file, stamp=file_version(file.location))
+        scan = FORMATS[file.format]().scan(stamped, unit_size)
     units = tuple(WorkUnit(number, stamped, part) for number, part in enumerate(scan.ranges))
     return ScannedFile(stamped, scan.sha256, units)
 
 
-def _stamp(file: SourceFile) -> tuple[int, int | str]:
-    return file_version(file.location)
+def read_unit(unit: WorkUnit, log: RowLog) -> Iterator[Batch]:
+    """Yield the rows of a work unit in order, in batches; unreadable rows go to the log.
+
+    Raises:
+        SourceError: The rest of the file cannot be read, or the file has changed since it was scanned.
+    """
+    file = unit.file
+    with _errors_with_path(file):
+        yield from FORMATS[file.format]().read(file, unit.part, log)
+        if file.stamp is not None and file.stamp != file_version(file.location):
+            raise SourceError(f"{file.path}: changed while it was read; leave it alone, and run the same command again")
 
 
 @contextmanager
-def _named(file: SourceFile) -> Iterator[None]:
-    """What the system says while a file is read, as one sentence that names it."""
+def _errors_with_path(file: SourceFile) -> Iterator[None]:
+    """Convert errors of the operating system to `SourceError`, with the path."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A JSON array of objects, decoded element by element so that memory does not grow with the file."""
+"""Files with one JSON array of objects, decoded element by element so that memory does not grow with the file."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from sftkit.core.rows import Batch, Row
 from sftkit.sources.byte_streams import open_bytes, source_sha256
 from sftkit.sources.formats.json_array_scanner import scan_elements
 from sftkit.sources.formats.jsonl import parse_row
-from sftkit.sources.source_file import Range, ScanResult, SourceFile, group_into_batches
+from sftkit.sources.source_file import Range, ScanResult, SourceFile
+from sftkit.sources.source_format import SourceFormat, group_into_batches
 
 
-class JsonArray:
-    """One range, the whole file: where an element begins is known only after those before it."""
+class JsonArray(SourceFormat):
+    """The whole file is one range, because finding an element requires scanning those before it."""
+
+    registered_as = "json_array"
 
     def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
-        """Hash the file; it is one range."""
+        """Hash the file, which is one range."""
         return ScanResult(source_sha256(file), (Range(0, file.size, 1, file.size),))
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
-        """The elements in order; the row number is the element's place in the array, from 1."""
+        """Yield the elements in order; the row number is the index in the array, counted from 1."""
         with open_bytes(file) as stream:
             yield from group_into_batches(_objects(stream, file, log))
 
 
 def _objects(stream: IO[bytes], file: SourceFile, log: RowLog) -> Iterator[tuple[int, Row, int]]:
     for element in scan_elements(stream, file.path, file.limits.row_bytes):
-        if not element.is_whole:
+        if not element.is_complete:
             size = f"at least {file.limits.row_bytes + 1:,} bytes"
             log.quarantine(element.number, file.limits.too_long_reason(size), element.data.decode(errors="replace"))
             continue

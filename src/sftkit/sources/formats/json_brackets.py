@@ -1,4 +1,4 @@
-"""Where a JSON value ends, by its brackets and quotes, and where it stops to be JSON. No value is made of it."""
+"""Finding the end of a JSON value by its brackets and quotes, and the position of a JSON error, without decoding."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ QUOTE, COMMA, OPEN_ARRAY, CLOSE_ARRAY, OPEN, CLOSE = b'",[]{}'
 
 _OPENED_BY = {CLOSE_ARRAY: OPEN_ARRAY, CLOSE: OPEN}
 _BACKSLASH = 0x5C
-_DEEPEST = 1 << 20
+_MAX_DEPTH = 1 << 20
 
-# Up to the next bracket (outside of brackets also: comma), strings passed over; a string that goes on is stopped at.
+# Everything up to the next bracket (or comma, outside of brackets), including whole strings. A string that the buffer
+# cuts off is not included.
 _INSIDE = re.compile(rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
 _OUTSIDE = re.compile(rb'[^",\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",\[\]{}]*+)*+', re.DOTALL)
 _STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
 class BracketScanner:
-    """Follows the brackets of an element from `position` in a buffer."""
+    """Follows the brackets of one array element through a growing buffer."""
 
     def __init__(self, position: int) -> None:
+        """Start at the first byte of the element."""
         self.position = position
         self.in_string = False
-        self.is_lost = False
+        self.is_unbalanced = False
+        """Whether the brackets do not match, so that they cannot tell where the element ends."""
         self._open = bytearray()
         self._is_closed = False
 
-    def end(self, buffer: bytes) -> int | None:
-        """Where the comma or bracket after the element is; None when it is not in the buffer, or brackets do not match.
+    def find_end(self, buffer: bytes) -> int | None:
+        """Return the position of the comma or bracket after the element.
 
-        Call it again with more in the buffer.
+        Returns None if it is not in the buffer (call again with a longer buffer) or if the brackets do not match.
+
+        Example:
+            >>> BracketScanner(1).find_end(b'[{"a": [1, 2]}, {}]')
+            14
         """
-        while not self.is_lost:
+        while not self.is_unbalanced:
             pattern = _STRING if self.in_string else _INSIDE if self._open else _OUTSIDE
             found = pattern.match(buffer, self.position)
-            assert found is not None  # each of them matches nothing, too
+            assert found is not None  # every pattern matches an empty text
             self.position = found.end()
-            if self.position == len(buffer) or buffer[self.position] == _BACKSLASH:  # nothing after it
+            if self.position == len(buffer) or buffer[self.position] == _BACKSLASH:  # a backslash at the end
                 return None
             character = buffer[self.position]
             if character == QUOTE:
                 self.in_string = not self.in_string
             elif character in (OPEN, OPEN_ARRAY):
                 if self._is_closed:
-                    return self.position  # a comma is missing
+                    return self.position  # the comma between two elements is missing
                 self._open.append(character)
-                self.is_lost = len(self._open) > _DEEPEST
+                self.is_unbalanced = len(self._open) > _MAX_DEPTH
             elif self._open:
-                self.is_lost = self._open.pop() != _OPENED_BY[character]
+                self.is_unbalanced = self._open.pop() != _OPENED_BY[character]
                 self._is_closed = not self._open
             elif character != CLOSE:
                 return self.position
@@ -57,11 +64,18 @@ class BracketScanner:
 
 
 def find_json_error(data: bytes) -> int | None:
-    """Where a text stops to be JSON: len(data) when it only lacks its end; None where it is JSON, or nothing tells."""
+    """Return the position at which a text stops being JSON.
+
+    Returns len(data) if only its end is missing, and None if it is valid or the position is unknown.
+
+    Example:
+        >>> find_json_error(b'{"a": nil}'), find_json_error(b'{"a": "b'), find_json_error(b"{}")
+        (6, 8, None)
+    """
     try:
-        json.loads(data.decode("latin-1"))  # a character a byte, and the same to JSON
+        json.loads(data.decode("latin-1"))  # one character per byte, so that positions are bytes
     except json.JSONDecodeError as error:
         return len(data) if error.msg.startswith("Unterminated string") else error.pos
-    except (RecursionError, ValueError):  # ValueError: a whole number of thousands of digits
+    except (RecursionError, ValueError):  # ValueError: an integer of thousands of digits
         pass
     return None

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: where they are cut, and how little of them is in memory while they are read."""
+"""Parquet and Arrow files. They are read a few rows at a time, so that memory does not grow with the file."""
 
 from __future__ import annotations
 
@@ -25,103 +25,116 @@ from sftkit.sources.formats.columnar_limits import (
     reject_decompression_bomb,
     reject_duplicate_columns,
 )
-from sftkit.sources.source_file import BATCH_BYTES, Range, ScanResult, SourceFile
+from sftkit.sources.source_file import Range, ScanResult, SourceFile
+from sftkit.sources.source_format import BATCH_BYTES, SourceFormat
 from sftkit.storage.paths import is_url
 
 _ARROW_FILE_MAGIC = b"ARROW1"
 _BUFFER = 256 << 10
 _REMOTE_BUFFER = 8 << 20  # more than fsspec fetches for a small read
 
-_MOST_CUTS = 8
-"""Ranges that a Parquet row group is cut into at most: each decodes the rows before its own, too."""
+_MAX_CUTS = 8
+"""Maximum number of ranges in a Parquet row group. Each of them also decodes the rows before it."""
 
 
-class Parquet:
-    """Ranges are row groups, or rows of one where it is large."""
+class Parquet(SourceFormat):
+    """Ranges are row groups, or rows within a large row group."""
+
+    registered_as = "parquet"
+    extensions = (".parquet",)
 
     def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
-        """Gather or cut row groups to `unit_size` uncompressed bytes."""
-        with _understood(file), open_bytes(file) as stream:
+        """Combine or divide row groups to ranges of `unit_size` uncompressed bytes."""
+        with _arrow_errors(file), open_bytes(file) as stream:
             opened = decode_with_memory_limit(file, lambda: pq.ParquetFile(stream))
             reject_duplicate_columns(file, opened.schema_arrow)
             reject_decompression_bomb(file, opened.metadata)
             groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-            # Rows that hold tokens already cost little but their decoding.
-            is_worth_cutting = _is_at_hand(file) and not set(TOKEN_COLUMNS) & set(opened.schema_arrow.names)
-        return ScanResult(source_sha256(file), _ranges(sizes, unit_size, _MOST_CUTS if is_worth_cutting else 1))
+            # Rows of tokens cost little besides decoding, which cutting would repeat.
+            is_worth_cutting = _allows_random_access(file) and not set(TOKEN_COLUMNS) & set(opened.schema_arrow.names)
+        return ScanResult(source_sha256(file), _ranges(sizes, unit_size, _MAX_CUTS if is_worth_cutting else 1))
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
-        """Decode the row groups a few rows at a time."""
-        with _understood(file), open_bytes(file) as stream:
+        """Decode row groups a few rows at a time."""
+        with _arrow_errors(file), open_bytes(file) as stream:
             opened = _open_parquet(file, stream)
             groups = list(range(part.start, part.stop))
             at_once = min((_rows_at_once(opened.metadata.row_group(index)) for index in groups), default=1)
-            read = limit_memory_per_batch(file, opened.iter_batches(at_once, row_groups=groups, use_threads=False))
-            decoded = slice_rows(read, part.skip, part.rows)
-            pieces = (piece for batch in decoded for piece in split_batch(batch, file.limits.row_bytes))
+            batches = limit_memory_per_batch(file, opened.iter_batches(at_once, row_groups=groups, use_threads=False))
+            rows = slice_rows(batches, part.skip, part.rows)
+            pieces = (piece for batch in rows for piece in split_batch(batch, file.limits.row_bytes))
             yield from to_batches(pieces, part.first_number, file.limits, log)
 
 
-class Arrow:
-    """Arrow IPC: ranges are record batches of the file format, or rows of one; the stream format is one range."""
+class Arrow(SourceFormat):
+    """Arrow IPC. Ranges of the file format are record batches or rows within one; the stream format is one range."""
+
+    registered_as = "arrow"
+    extensions = (".arrow", ".feather")
 
     def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
-        """Gather or cut record batches to `unit_size` bytes."""
-        with _understood(file), _open_arrow(file) as opened:
+        """Combine or divide record batches to ranges of `unit_size` bytes."""
+        with _arrow_errors(file), _open_arrow(file) as opened:
             if not _is_file_format(opened.stream):
                 ranges: tuple[Range, ...] = (Range(0, -1, 1, file.size),)
             else:
                 batches = check_expansion(file, limit_memory_per_batch(file, opened.batches(0, None)))
                 sizes = [(batch.num_rows, batch.nbytes) for batch in batches]
-                # Batches that lie in the file as in memory can be cut at no cost; compressed ones are more than it.
-                is_in_place = opened.mapped is not None and sum(size for _, size in sizes) <= file.size
-                ranges = _ranges(sizes, unit_size, file.size if is_in_place else 1)
+                # Uncompressed record batches can be cut without cost; compressed ones are larger than the file.
+                is_uncompressed = opened.mapped is not None and sum(size for _, size in sizes) <= file.size
+                ranges = _ranges(sizes, unit_size, file.size if is_uncompressed else 1)
         return ScanResult(source_sha256(file), ranges)
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
-        """The record batches, cut into pieces of bounded rows."""
-        with _understood(file), _open_arrow(file) as opened:
-            batches = opened.streamed() if part.stop < 0 else opened.batches(part.start, part.stop)
-            decoded = slice_rows(check_expansion(file, limit_memory_per_batch(file, batches)), part.skip, part.rows)
-            pieces = (piece for batch in decoded for piece in split_batch(batch, file.limits.row_bytes))
+        """Yield the rows of record batches a few at a time."""
+        with _arrow_errors(file), _open_arrow(file) as opened:
+            batches = opened.stream_batches() if part.stop < 0 else opened.batches(part.start, part.stop)
+            rows = slice_rows(check_expansion(file, limit_memory_per_batch(file, batches)), part.skip, part.rows)
+            pieces = (piece for batch in rows for piece in split_batch(batch, file.limits.row_bytes))
             for batch in to_batches(pieces, part.first_number, file.limits, log):
                 yield batch
-                opened.let_go()
+                opened.release_pages()
 
 
-def _ranges(sizes: list[tuple[int, int]], unit_size: int, most_cuts: int) -> tuple[Range, ...]:
-    """(rows, bytes) of consecutive pieces -> ranges of about `unit_size` bytes: some pieces, or a part of one."""
+def _ranges(sizes: list[tuple[int, int]], unit_size: int, max_cuts: int) -> tuple[Range, ...]:
+    """Divide consecutive blocks into ranges of about `unit_size` bytes: several blocks, or a part of one.
+
+    Args:
+        sizes: Rows and bytes of each block (row group or record batch).
+        unit_size: Size of a range in bytes.
+        max_cuts: Maximum number of ranges in one block.
+    """
     ranges: list[Range] = []
     start, first_number, rows, size = 0, 1, 0, 0
-    for index, (piece_rows, piece_size) in enumerate(sizes):
-        cuts = min(piece_size // unit_size, piece_rows, most_cuts)
+    for index, (block_rows, block_size) in enumerate(sizes):
+        cuts = min(block_size // unit_size, block_rows, max_cuts)
         if cuts > 1 and start < index:
             ranges.append(Range(start, index, first_number, size))
             start, first_number, rows, size = index, first_number + rows, 0, 0
         if cuts > 1:
-            for skip, stop in pairwise(piece_rows * cut // cuts for cut in range(cuts + 1)):
-                share = piece_size * (stop - skip) // piece_rows
+            for skip, stop in pairwise(block_rows * cut // cuts for cut in range(cuts + 1)):
+                share = block_size * (stop - skip) // block_rows
                 ranges.append(Range(index, index + 1, first_number + skip, share, skip, stop - skip))
-            start, first_number = index + 1, first_number + piece_rows
+            start, first_number = index + 1, first_number + block_rows
             continue
-        rows += piece_rows
-        size += piece_size
+        rows += block_rows
+        size += block_size
         if size >= unit_size or index == len(sizes) - 1:
             ranges.append(Range(start, index + 1, first_number, size))
             start, first_number, rows, size = index + 1, first_number + rows, 0, 0
     return tuple(ranges)
 
 
-def _is_at_hand(file: SourceFile) -> bool:
-    """Whether any byte of the file can be had without those before it, and without a network."""
+def _allows_random_access(file: SourceFile) -> bool:
+    """Whether any byte of the file can be read without those before it and without a network."""
     return file.compression is None and not is_url(file.path)
 
 
 def _open_parquet(file: SourceFile, stream: IO[bytes]) -> pq.ParquetFile:
-    """Without a buffer, or reading ahead, Arrow loads whole columns of a row group."""
+    """Open a Parquet file with a buffer; without one, or with read-ahead, Arrow loads whole columns of a row group."""
     if file.compression is not None:
-        return pq.ParquetFile(stream)  # seeking to and fro between columns would decompress it over and over
+        return pq.ParquetFile(stream)  # seeking between columns would decompress the file again and again
     buffer_size = _REMOTE_BUFFER if is_url(file.path) else _BUFFER
     return pq.ParquetFile(stream, pre_buffer=False, buffer_size=buffer_size)
 
@@ -133,32 +146,33 @@ def _rows_at_once(group: pq.RowGroupMetaData) -> int:
 
 @dataclass(frozen=True)
 class _ArrowSource:
-    """An opened Arrow file; `mapped` is its memory map where it has one."""
+    """An open Arrow file."""
 
     stream: Any
     mapped: mmap.mmap | None
+    """Its memory map, if it has one."""
 
     def batches(self, start: int, stop: int | None) -> Iterator[pa.RecordBatch]:
-        """The record batches of the file format from start to stop (None: the last)."""
+        """Yield the record batches `start` to `stop` (None: the last) of the file format."""
         reader = pa.ipc.open_file(self.stream)
         for index in range(start, reader.num_record_batches if stop is None else stop):
             yield reader.get_batch(index)
-            self.let_go()
+            self.release_pages()
 
-    def streamed(self) -> Iterator[pa.RecordBatch]:
-        """The record batches of the stream format."""
+    def stream_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of the stream format."""
         yield from pa.ipc.open_stream(self.stream)
 
-    def let_go(self) -> None:
-        """Give pages back that were read: they count as this process's memory. Those used again are mapped again."""
+    def release_pages(self) -> None:
+        """Return pages that were read to the system, which counts them as memory of this process."""
         if self.mapped is not None and hasattr(self.mapped, "madvise"):  # not on Windows
             self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager
 def _open_arrow(file: SourceFile) -> Iterator[_ArrowSource]:
-    """Mapped where that is possible: Arrow reads a record batch as a whole from anything else."""
-    if _is_at_hand(file):
+    """Open an Arrow file, memory-mapped if possible: from other streams, Arrow reads record batches as a whole."""
+    if _allows_random_access(file):
         with open_raw(file) as raw:
             mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
         yield _ArrowSource(pa.BufferReader(pa.py_buffer(mapped)), mapped)  # unmapped with the last array in it
@@ -174,16 +188,13 @@ def _is_file_format(stream: Any) -> bool:
 
 
 @contextmanager
-def _understood(file: SourceFile) -> Iterator[None]:
-    """Arrow's own errors as one sentence that names the file."""
+def _arrow_errors(file: SourceFile) -> Iterator[None]:
+    """Convert errors of Arrow to `SourceError`, with the path."""
     try:
         yield
     except pa.ArrowException as error:
         kind = "Parquet" if file.format == "parquet" else "Arrow"
-        raise SourceError(f"{file.path}: cannot be read as {kind}: {_reason(error)}") from None
+        reason = first_line(error).partition(": TProtocolException")[0]
+        raise SourceError(f"{file.path}: cannot be read as {kind}: {reason}") from None
     except UnicodeDecodeError:
         raise SourceError(f"{file.path}: a text column holds invalid UTF-8") from None
-
-
-def _reason(error: pa.ArrowException) -> str:
-    return first_line(error).partition(": TProtocolException")[0]
