@@ -83,7 +83,7 @@ def test_several_workers_run_every_task_once() -> None:
 
 
 def test_a_worker_that_dies_is_an_error_that_names_what_it_held() -> None:
-    with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on 7; run it again"):
+    with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on 7; run the command again"):
         list(run(die_of_seven, [1, 2, 7, 3], 2))
 
 
@@ -96,7 +96,7 @@ def test_so_is_a_worker_that_dies_while_others_are_still_started(monkeypatch: py
         return future
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_slowly)
-    with pytest.raises(WorkerError, match=r"while it worked on 7; run it again"):
+    with pytest.raises(WorkerError, match=r"while it worked on 7; run the command again"):
         list(run(die_of_seven, [1, 7, 2, 3], 2))
 
 

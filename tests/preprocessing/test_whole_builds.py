@@ -408,7 +408,7 @@ def test_rows_that_are_tokenized_already_are_written_as_they_are(tmp_path: Path,
         (
             {"q": "x"},
             "after all handlers, rows have the columns q: no input_ids and no text column 'text'; "
-            "add a handler that makes tokens, or give dataset_text_field",
+            "add a handler that tokenizes, or set dataset_text_field",
         ),
     ],
 )

@@ -60,18 +60,21 @@ def printed_by(code: str, *arguments: str | Path) -> list[str]:
 
 # --- The end of the process that started them ---------------------------------------------------------
 
-SLEEPERS = """
-import sys, time
+SLEEPING = """
+import time
 from pathlib import Path
-from sftkit.execution.worker_pool import WorkerPool
 
 def sleep(path):
     Path(path).touch()
     time.sleep(1e6)
+"""
+SLEEPERS = """
+import sys
+from sleeping import sleep
+from sftkit.execution.worker_pool import WorkerPool
 
-if __name__ == "__main__":
-    with WorkerPool(2) as workers:
-        list(workers.run(sleep, sys.argv[1:]))
+with WorkerPool(2) as workers:
+    list(workers.run(sleep, sys.argv[1:]))
 """
 
 
@@ -79,6 +82,7 @@ if __name__ == "__main__":
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
     mark, environment = marked()
     held = [tmp_path / "one", tmp_path / "two"]
+    (tmp_path / "sleeping.py").write_text(SLEEPING)
     command = [*script(tmp_path / "sleepers.py", SLEEPERS), *map(str, held)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as running:
         wait_until(lambda: all(path.exists() for path in held), running)
