@@ -1,8 +1,8 @@
 """Rules for the wording of messages to users. `tests/conftest.py` applies them to every error raised in any test.
 
-Each line of a message is short and contains nothing of Python (tracebacks, addresses, names of exceptions). A message
-names a place (a key, a path, `path:row`, a quoted name, a token, a part of the run), and says what to do or what is
-wrong.
+Each line of a message is short, and contains nothing of Python (tracebacks, addresses, names of exceptions) and no word
+that the project avoids. A message names a place (a key, a path, `path:row`, a quoted name, a token, a part of the run),
+and says what to do or what is wrong.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PARTS = ("template", "tokenizer", "main process", "another process", "worker pr
 _STATEMENT = re.compile(
     # what to do
     r"(?i)\b(?:add|allow|ask for|change|check|choose|correct|delete|did you mean|download|fix|give|increase|install|"
-    r"leave|lower|make|mend|move|name|pass|raise|reduce|remove|rename|repeat|replace|rerun|retry|run|say|set|shorten|split|"
+    r"leave|lower|make|move|name|pass|raise|reduce|remove|rename|repeat|replace|rerun|retry|run|say|set|shorten|split|"
     r"start|take|tokenize|train|try|update|upgrade|use|wait|write|"
     # what is wrong
     r"at most|at least|alone|beyond|broken|cannot|can|computes|conflicts?|contains?|corrupt|damaged|differs?|do not|"
@@ -46,6 +46,11 @@ _STATEMENT = re.compile(
     r"not (?:a|end|found|installed|one|the|there|to|valid|UTF-8)|there are|there is|there:|together|too|twice|"
     r"unexpected|unknown|unsupported|without|would|wrong)\b"
 )
+FORBIDDEN = re.compile(
+    r"(?i)\b(?:befell|mend(?:s|ed)?|luggage|told|manners|anew|the seed's|put aside|toolbox|norms|misfit|"
+    r"laid end to end|goes on from|is gone on with|of strangers)\b"
+)
+"""Words that were used in place of the usual ones."""
 
 
 @cache
@@ -86,6 +91,8 @@ def _faults_of_line(line: str) -> list[str]:
         found.append("it repeats the prefix of errors")
     if python := _PYTHON.search(line):
         found.append(f"it contains Python: {python[0]!r}")
+    if forbidden := FORBIDDEN.search(line):
+        found.append(f"it uses a word that the project avoids: {forbidden[0]!r}")
     return found
 
 

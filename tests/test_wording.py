@@ -1,0 +1,21 @@
+"""Words that the project avoids do not come back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = re.compile(r"(?i)\b(?:befell|mend(?:s|ed)?|luggage|told|manners|anew|the seed's)\b")
+
+
+def test_code_and_documentation_use_plain_words() -> None:
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py")]
+    assert len(files) > 100
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if (match := FORBIDDEN.search(line))
+    ]
+    assert found == []
