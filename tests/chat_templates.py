@@ -1,4 +1,4 @@
-"""Chat templates of the kinds that are about: how they find their messages, what opens and ends a turn."""
+"""Chat templates of different kinds: how they find messages, and how turns start and end."""
 
 from __future__ import annotations
 

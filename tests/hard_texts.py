@@ -1,4 +1,4 @@
-"""Texts that tell tokenizers apart, tokenizers made to be told apart by them, and what compares two encoders."""
+"""Texts that are difficult to tokenize, tokenizers with changed settings, and comparisons of two encoders."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def corpus() -> list[str]:
     blocks = [chr(chance.randrange(first, first + 128)) for first in firsts]
     for start in range(0, len(blocks), 3):
         texts.append(" ".join(f"x{c}x {c} 1{c}1.{c}." for c in blocks[start : start + 3]))
-    for _ in range(120):  # marks in orders that no one writes
+    for _ in range(120):  # marks in unusual orders
         marks = "".join(chance.choices(MARKS, k=chance.randint(1, 6)))
         texts.append(chance.choice("aeo가א中1 .") + marks + chance.choice("b 1."))
     pools = [LINE_ENDS, SPACES, MARKS, SPECIALS, CONTRACTIONS, PIECES, PIECES, [chr(point) for point in range(32, 127)]]
@@ -63,7 +63,7 @@ def corpus() -> list[str]:
 
 @cache
 def some_spans() -> list[list[Span]]:
-    """For each text of the corpus some spans, in order and disjoint; touching and empty ones among them."""
+    """Return ordered and disjoint spans for each text of the corpus; some touch, some are empty."""
     chance, rows = random.Random(2), []
     for text in corpus():
         edges = sorted(chance.choices(range(len(text) + 1), k=chance.choice((0, 2, 2, 4, 8))))
@@ -72,7 +72,7 @@ def some_spans() -> list[list[Span]]:
 
 
 def engines_of(tokenizer: Any) -> tuple[FastEncoder, ReferenceEncoder]:
-    """The fast encoder as the chat tokenizer makes it, and the reference."""
+    """Return the fast encoder that a chat tokenizer would use, and the reference."""
     reference = ReferenceEncoder(tokenizer)
     engine: IdEngine
     try:
@@ -83,7 +83,7 @@ def engines_of(tokenizer: Any) -> tuple[FastEncoder, ReferenceEncoder]:
 
 
 def tokenizer_of(state: dict[str, Any], *changes: tuple[str, Any]) -> Any:
-    """The tokenizer of a tokenizer.json, with the values at some places (`a.0.b`) changed."""
+    """Make the tokenizer of the content of a tokenizer.json, with the values at some paths (`a.0.b`) changed."""
     from transformers import PreTrainedTokenizerFast
 
     for place, value in changes:

@@ -24,7 +24,7 @@ def loaded(tokenizer_path: Callable[[str], str]) -> Callable[[str], Any]:
 
 @pytest.fixture(scope="module")
 def state_of(tokenizer_path: Callable[[str], str]) -> Callable[[str], dict[str, Any]]:
-    """A new copy of what tokenizer.json holds."""
+    """Return a new copy of the content of tokenizer.json."""
     return lambda name: json.loads(Path(sample_path(tokenizer_path(name)), "tokenizer.json").read_text("utf-8"))
 
 

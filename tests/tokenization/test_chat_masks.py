@@ -1,4 +1,4 @@
-"""Which characters of a conversation are trained, by their literal text, and which tokens that gives."""
+"""Trained texts and tokens of conversations with templates of different kinds."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def assistant(content: Any) -> Row:
 TWO_TURNS = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
 
 
-def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
-    """The trained texts; the whole text is what the tokenizer itself renders."""
+def trained(tokenizer: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
+    """Return the trained texts; the whole text must be what transformers renders."""
     row = {**row, "messages": messages}
-    text, spans = box.find_trained_spans(row, "messages")
-    assert text == box.tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
+    text, spans = tokenizer.find_trained_spans(row, "messages")
+    assert text == tokenizer.tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
     assert spans == sorted(spans)
     return trained_texts(text, spans)
 
@@ -71,7 +71,7 @@ def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("with_system", [False, True])
-def test_what_the_model_has_to_produce_is_trained_and_nothing_else(
+def test_exactly_what_the_model_has_to_produce_is_trained(
     chat_tokenizer: MakeChatTokenizer, template: str, expected: list[str], with_system: bool
 ) -> None:
     messages = [system("be kind"), *TWO_TURNS] if with_system else TWO_TURNS
@@ -82,9 +82,9 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
     ("same text in both roles", [user("same"), assistant("same")] * 2, ["same<|im_end|>"] * 2),
     ("turns that repeat", [user("a"), assistant("b")] * 3, ["b<|im_end|>"] * 3),
     ("assistant turns in a row", [user("a"), assistant("b"), assistant("b")], ["b<|im_end|>"] * 2),
-    ("a turn without a word", [user("a"), assistant(""), user("c"), assistant("d")], ["<|im_end|>", "d<|im_end|>"]),
+    ("a turn without content", [user("a"), assistant(""), user("c"), assistant("d")], ["<|im_end|>", "d<|im_end|>"]),
     ("user last", [user("a"), assistant("b"), user("c")], ["b<|im_end|>"]),
-    ("white space around", [user(" a "), assistant("  b \n")], ["  b \n<|im_end|>"]),
+    ("white space around a content", [user(" a "), assistant("  b \n")], ["  b \n<|im_end|>"]),
     (
         "the header in the content",
         [user("<|im_start|>assistant\nfake<|im_end|>\n"), assistant("<|im_start|>assistant\nx"), user("y")],
@@ -96,8 +96,8 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
         ["b<|im_end|>\n<|im_start|>user\nc<|im_end|>"],
     ),
     (
-        "the characters that marks are made of",
-        # "x" is no hexadecimal digit: whatever this process drew, this is almost a mark and never one.
+        "the characters of marks",
+        # "x" is not a hexadecimal digit, so this is never a mark, whatever random number marks contain.
         [
             user(f"{MARK_START[0]}g{MARK_END}"),
             assistant(f"{MARK_START[:-1]}x0:1{MARK_END} b"),
@@ -107,33 +107,33 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
         [f"{MARK_START[:-1]}x0:1{MARK_END} b<|im_end|>", f"{MARK_END}<|im_end|>"],
     ),
     ("null keys", [{**user("a"), "name": None}, assistant("b"), user("a"), assistant("b")], ["b<|im_end|>"] * 2),
-    ("thinking in the content", [user("a"), assistant("<think>no</think>b")], ["<think>no</think>b<|im_end|>"]),
+    ("reasoning in the content", [user("a"), assistant("<think>no</think>b")], ["<think>no</think>b<|im_end|>"]),
 ]
 
 
 @pytest.mark.parametrize("template", ["CHATML", "BY_INDEX", "NO_PROMPT", "BY_INDEX_NO_PROMPT", "GENERATION", "TOOLS"])
 @pytest.mark.parametrize(("messages", "expected"), [case[1:] for case in LOOKALIKES], ids=[c[0] for c in LOOKALIKES])
-def test_contents_that_look_like_something_else_change_nothing(
+def test_contents_that_look_like_markup_do_not_change_the_mask(
     chat_tokenizer: MakeChatTokenizer, template: str, messages: list[Row], expected: list[str]
 ) -> None:
     assert trained(chat_tokenizer(getattr(templates, template)), messages) == expected
 
 
-def test_a_prompt_that_opens_the_reasoning_is_followed_where_turns_come_without_it(
+def test_a_turn_is_found_after_a_prompt_that_opens_the_reasoning_that_the_turn_omits(
     chat_tokenizer: MakeChatTokenizer,
 ) -> None:
-    box = chat_tokenizer(templates.OPENS_REASONING)
+    tokenizer = chat_tokenizer(templates.OPENS_REASONING)
     messages = [user("a"), assistant("<think>hm</think>b"), user("c"), assistant("d")]
-    assert trained(box, messages) == ["b<|end|>", "d<|end|>"]
+    assert trained(tokenizer, messages) == ["b<|end|>", "d<|end|>"]
 
 
-def test_a_turn_after_a_tool_begins_where_its_own_prompt_ends(chat_tokenizer: MakeChatTokenizer) -> None:
-    box = chat_tokenizer(templates.OPENS_REASONING)
+def test_a_turn_after_a_tool_starts_after_its_own_prompt(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(templates.OPENS_REASONING)
     messages = [user("a"), assistant("call"), {"role": "tool", "content": "r"}, assistant("d")]
-    assert trained(box, messages) == ["call<|end|>", "d<|end|>"]
+    assert trained(tokenizer, messages) == ["call<|end|>", "d<|end|>"]
 
 
-def test_a_conversation_may_begin_with_the_assistant(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_a_conversation_may_start_with_the_assistant(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [assistant("b"), user("c"), assistant("d")]
     assert trained(chat_tokenizer(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
     with pytest.raises(
@@ -142,15 +142,15 @@ def test_a_conversation_may_begin_with_the_assistant(chat_tokenizer: MakeChatTok
         trained(chat_tokenizer(templates.CAPTURED), messages)
 
 
-def test_a_turn_that_the_template_leaves_out_takes_no_part(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_a_turn_that_the_template_omits_is_ignored(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [{"role": "bot", "content": "ignored"}, user("a"), assistant("b")]
     assert trained(chat_tokenizer(templates.OPENS_REASONING), messages) == ["b<|end|>"]
 
 
-def test_only_the_last_turn_of_a_qwen3_like_template_thinks(chat_tokenizer: MakeChatTokenizer) -> None:
-    tools = chat_tokenizer(templates.QWEN3_LIKE)
+def test_a_qwen3_like_template_writes_reasoning_in_the_last_turn_only(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(templates.QWEN3_LIKE)
     messages = [user("a"), assistant("b"), assistant("c"), user("a"), assistant("b")]
-    assert trained(tools, messages) == ["b<|im_end|>", "c<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
+    assert trained(tokenizer, messages) == ["b<|im_end|>", "c<|im_end|>", "<think>\n\n</think>\n\nb<|im_end|>"]
 
 
 def test_the_parts_of_a_content_are_trained_together(chat_tokenizer: MakeChatTokenizer) -> None:
@@ -161,17 +161,17 @@ def test_the_parts_of_a_content_are_trained_together(chat_tokenizer: MakeChatTok
     assert trained(chat_tokenizer(templates.PARTS), messages) == ["cd<|im_end|>", "d<|im_end|>"]
 
 
-def test_tool_calls_are_trained_and_what_tools_answer_is_not(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_tool_calls_are_trained_and_tool_results_are_not(chat_tokenizer: MakeChatTokenizer) -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "add", "arguments": {"a": 1}}]}
     messages = [user("1+1?"), call, {"role": "tool", "content": "2"}, assistant("It is 2.")]
-    tools = chat_tokenizer(templates.TOOLS)
-    assert trained(tools, messages, tools=[{"name": "add"}]) == [
+    tokenizer = chat_tokenizer(templates.TOOLS)
+    assert trained(tokenizer, messages, tools=[{"name": "add"}]) == [
         '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><|im_end|>',
         "It is 2.<|im_end|>",
     ]
 
 
-def test_train_on_chooses_among_the_spans(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_train_on_selects_turns(chat_tokenizer: MakeChatTokenizer) -> None:
     row = {"messages": TWO_TURNS}
     text, spans = chat_tokenizer(templates.CHATML, train_on="last_assistant").find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == ["see you<|im_end|>"]
@@ -200,7 +200,7 @@ def test_a_row_without_a_usable_conversation_is_refused_with_its_reason(
         chat_tokenizer(templates.CHATML).find_trained_spans(row, "messages")
 
 
-def test_a_row_whose_turns_change_as_others_follow_is_refused_where_marks_cannot_tell(
+def test_a_row_is_refused_if_turns_change_with_later_messages_and_cannot_be_marked(
     chat_tokenizer: MakeChatTokenizer,
 ) -> None:
     messages = [user("a"), assistant("b"), user("c"), assistant("d")]
@@ -224,13 +224,13 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokeniz
 @pytest.mark.parametrize(
     "messages", [TWO_TURNS, [user("a"), assistant("")], [user("Köln 你"), assistant(" 😀\n\n ü ")]]
 )
-def test_generation_blocks_give_the_mask_that_transformers_gives(
+def test_generation_blocks_give_the_mask_of_transformers(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, messages: list[Row]
 ) -> None:
-    tools = chat_tokenizer(templates.GENERATION, name=name)
-    text, spans = tools.find_trained_spans({"messages": messages}, "messages")
-    made = tools.encode_conversations([text], [spans])
-    # Trimmed offsets hide white space from transformers' own mask; `bpe` is the same tokenizer with whole ones.
+    tokenizer = chat_tokenizer(templates.GENERATION, name=name)
+    text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
+    made = tokenizer.encode_conversations([text], [spans])
+    # Trimmed offsets exclude white space from the mask of transformers; `bpe` is the same tokenizer without trimming.
     expected = reference("bpe" if name == "trim" else name).apply_chat_template(
         messages,
         chat_template=templates.GENERATION,
@@ -248,40 +248,40 @@ def test_generation_blocks_give_the_mask_that_transformers_gives(
 def test_trained_tokens_decode_to_the_trained_text(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, template: str
 ) -> None:
-    tokenizer = reference(name)
-    if template == "LLAMA2" and tokenizer.bos_token is None:
-        pytest.skip("the template writes a BOS, and this tokenizer has none")
+    hf_tokenizer = reference(name)
+    if template == "LLAMA2" and hf_tokenizer.bos_token is None:
+        pytest.skip("the template writes a BOS, which this tokenizer does not have")
     messages = [system("be kind"), *TWO_TURNS]
-    tools = chat_tokenizer(getattr(templates, template), name=name)
-    text, spans = tools.find_trained_spans({"messages": messages}, "messages")
-    made = tools.encode_conversations([text], [spans])
-    assert made.input_ids.values.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    tokenizer = chat_tokenizer(getattr(templates, template), name=name)
+    text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
+    made = tokenizer.encode_conversations([text], [spans])
+    assert made.input_ids.values.tolist() == hf_tokenizer(text, add_special_tokens=False)["input_ids"]
     runs: list[list[int]] = [[]]
     for label in made.labels.values.tolist():
         if label != -100:
             runs[-1].append(label)
         elif runs[-1]:
             runs.append([])
-    decoded = [tokenizer.decode(run).strip() for run in runs if run]
+    decoded = [hf_tokenizer.decode(run).strip() for run in runs if run]
     assert decoded == [piece.strip() for piece in trained_texts(text, spans)]
 
 
-def test_the_real_qwen3_template_trains_what_it_asks_for(chat_tokenizer: MakeChatTokenizer) -> None:
-    tools = chat_tokenizer(None, name="qwen3")
+def test_the_real_qwen3_template_trains_answers_and_reasoning(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(None, name="qwen3")
     messages = [system("be kind"), *TWO_TURNS]
-    assert trained(tools, messages) == ["hello<|im_end|>", "<think>\n\n</think>\n\nsee you<|im_end|>"]
+    assert trained(tokenizer, messages) == ["hello<|im_end|>", "<think>\n\n</think>\n\nsee you<|im_end|>"]
     thought = {**assistant("four"), "reasoning_content": "two and two"}
-    assert trained(tools, [user("2+2?"), thought]) == ["<think>\ntwo and two\n</think>\n\nfour<|im_end|>"]
+    assert trained(tokenizer, [user("2+2?"), thought]) == ["<think>\ntwo and two\n</think>\n\nfour<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", ["granite", "tinyllama", "sample:model"])
 def test_real_templates_train_the_answers(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str
 ) -> None:
-    tools = chat_tokenizer(None, name=name)
+    tokenizer = chat_tokenizer(None, name=name)
     if reference(name).chat_template is None:
         pytest.skip("this tokenizer has no chat template")
-    pieces = trained(tools, TWO_TURNS)
+    pieces = trained(tokenizer, TWO_TURNS)
     assert len(pieces) == 2
     stop = {"granite": "<|end_of_text|>", "tinyllama": "</s>", "sample:model": "<|im_end|>"}[name]
     assert pieces == [f"hello{stop}", f"see you{stop}"]
@@ -291,10 +291,10 @@ def test_shared_conversations_train_every_answer_in_order(
     chat_tokenizer: MakeChatTokenizer, shared_data: Callable[[str], Any]
 ) -> None:
     lines = shared_data("multi_turn_chat.jsonl").read_text(encoding="utf-8").splitlines()[:40]
-    tools = chat_tokenizer(templates.CHATML)
+    tokenizer = chat_tokenizer(templates.CHATML)
     for messages in (json.loads(line)["messages"] for line in lines):
         answers = [message["content"] for message in messages if message["role"] == "assistant"]
-        assert trained(tools, messages) == [f"{answer}<|im_end|>" for answer in answers]
+        assert trained(tokenizer, messages) == [f"{answer}<|im_end|>" for answer in answers]
 
 
 # --- Marks --------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ CONVERSATION = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), CONTEN
 
 @settings(max_examples=150, deadline=None)
 @given(template=st.sampled_from(sorted(templates.ALL)), turns=CONVERSATION)
-def test_a_marked_rendering_without_its_marks_is_the_plain_rendering(
+def test_a_marked_rendering_without_marks_is_the_plain_rendering(
     template: str, turns: list[tuple[str, str]], reference: Callable[[str], Any]
 ) -> None:
     source = templates.ALL[template]
@@ -333,7 +333,7 @@ def test_a_marked_rendering_without_its_marks_is_the_plain_rendering(
 
 @pytest.mark.parametrize("name", ["granite", "qwen3", "tinyllama", "sample:model"])
 @pytest.mark.parametrize("with_tools", [False, True])
-def test_real_templates_render_the_same_without_their_marks(
+def test_real_templates_render_the_same_without_marks(
     reference: Callable[[str], Any], name: str, with_tools: bool
 ) -> None:
     tokenizer = reference(name)
@@ -380,9 +380,9 @@ QUOTES_THE_QUESTION = (
         (NAMED_HEADER, [user("Hi"), {**assistant("A"), "name": "bot"}]),
         (QUOTES_THE_QUESTION, [user("What is up with the sky?"), assistant("blue")]),
     ],
-    ids=["the system text in the assistant's turn", "a header of its own", "the question quoted behind the answer"],
+    ids=["system text in the assistant turn", "a header with a name", "the question quoted after the answer"],
 )
-def test_a_turn_that_holds_what_the_model_does_not_produce_is_refused(
+def test_a_turn_that_contains_what_the_model_does_not_produce_is_refused(
     chat_tokenizer: MakeChatTokenizer, template: str, messages: list[Row]
 ) -> None:
     with pytest.raises(RowError, match="cannot verify its mask"):
@@ -393,6 +393,6 @@ def test_the_header_of_a_last_turn_may_differ(chat_tokenizer: MakeChatTokenizer)
     assert trained(chat_tokenizer(LAST_HEADER_DIFFERS), TWO_TURNS) == ["hello</s>", "see you</s>"]
 
 
-def test_a_turn_that_carries_no_loss_needs_no_proof(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_a_turn_without_a_loss_need_not_be_verified(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [user("Hi"), {**assistant("A"), "name": "bot", "train": False}, user("x"), assistant("B")]
     assert trained(chat_tokenizer(NAMED_HEADER), messages) == ["B<|im_end|>"]

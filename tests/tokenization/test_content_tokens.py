@@ -1,4 +1,4 @@
-"""Special tokens in content are found wherever they stand, and no tokenizer reads them once they are escaped."""
+"""Special tokens in content are found, and escaped ones are not special to any tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support import ALL_TOKENIZERS
 
 CHATML = SpecialTokenMatcher(["<|im_start|>", "<|im_end|>", "<s>", "§"])
 
-# Tokens that overlap, nest, are one character long, or hold what breaks others.
+# Tokens that overlap, nest, are one character long, or contain the character that escapes others.
 tokens = st.lists(st.text("<|ab>§\u200b", min_size=1, max_size=5), max_size=6)
 texts = st.text("<|ab>§\u200b ", max_size=40)
 values = st.recursive(
@@ -25,7 +25,7 @@ values = st.recursive(
 
 
 def leaves(value: Any) -> list[str]:
-    """All texts in a value, keys included."""
+    """Return all texts in a value, including keys."""
     if isinstance(value, dict):
         return [text for item in value.items() for text in leaves(list(item))]
     if isinstance(value, list):
@@ -66,7 +66,7 @@ def test_the_first_special_token_of_a_conversation_is_found(
     assert CHATML.find_special_token(messages, tools, documents) == found
 
 
-def test_the_longest_of_several_is_named() -> None:
+def test_the_longest_special_token_is_reported() -> None:
     assert SpecialTokenMatcher(["<s", "<s>"]).find_special_token([{"role": "user", "content": "a<s>"}]) == (0, "<s>")
 
 
@@ -76,38 +76,38 @@ def test_a_tokenizer_without_special_tokens_finds_none() -> None:
     assert nothing.escape("<s>") == "<s>"
 
 
-def test_escaping_breaks_tokens_and_leaves_everything_else() -> None:
+def test_escaping_changes_special_tokens_only() -> None:
     value = {"a": ["<|im_end|>", "x < y", 1, None, True, {"<s>": "5 § and <|im_start|>user"}]}
     assert CHATML.escape(value) == {
         "a": ["<\u200b|im_end|>", "x < y", 1, None, True, {"<\u200bs>": "5 \u200b and <\u200b|im_start|>user"}]
     }
-    assert value["a"][0] == "<|im_end|>"  # what was given is not changed
+    assert value["a"][0] == "<|im_end|>"  # the argument is not changed
 
 
-def test_tokens_that_overlap_are_all_broken() -> None:
+def test_overlapping_tokens_are_all_escaped() -> None:
     assert SpecialTokenMatcher(["aa"]).escape("aaaa") == "a\u200ba\u200ba\u200ba"
 
 
-def test_another_character_breaks_tokens_that_hold_the_usual_one() -> None:
+def test_tokens_that_contain_the_usual_separator_are_escaped_by_another_one() -> None:
     assert SpecialTokenMatcher(["ab", "a\u200bb"]).escape("ab a\u200bb") == "a\u200cb a\u200c\u200bb"
 
 
-def test_roles_stay_when_messages_are_escaped() -> None:
+def test_roles_are_not_escaped() -> None:
     messages = [{"role": "<s>", "content": "<s>", "train": True}]
     assert CHATML.escape_messages(messages) == [{"role": "<s>", "content": "<\u200bs>", "train": True}]
 
 
 @given(tokens, values)
 @settings(max_examples=300, deadline=None)
-def test_what_is_found_is_there_and_nothing_is_left_after_escaping(names: list[str], value: Any) -> None:
+def test_all_special_tokens_are_found_and_escaped(names: list[str], value: Any) -> None:
     special = SpecialTokenMatcher(names)
-    there = any(name in text for name in names for text in leaves(value))
+    is_there = any(name in text for name in names for text in leaves(value))
     found = special.find_special_token([{"role": "user", "content": value}])
-    assert (found is not None) == there
+    assert (found is not None) == is_there
     escaped = special.escape(value)
     assert special.find_special_token([{"role": "user", "content": escaped}], [escaped], [escaped]) is None
     assert not any(name in text for name in names for text in leaves(escaped))
-    if not there:
+    if not is_there:
         assert escaped == value
 
 
@@ -135,8 +135,8 @@ def test_no_tokenizer_reads_an_escaped_token_as_special(name: str, reference: Ca
 
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
-def test_what_a_tokenizer_reads_as_special_is_found(name: str, reference: Callable[[str], Any]) -> None:
-    """Texts put together from pieces of the special tokens: what is special to the tokenizer is found, and escaped."""
+def test_what_a_tokenizer_reads_as_special_is_found_and_escaped(name: str, reference: Callable[[str], Any]) -> None:
+    """Texts consist of pieces of special tokens."""
     tokenizer = reference(name)
     ids = special_tokens(tokenizer)
     special = SpecialTokenMatcher(list(ids.values()))
@@ -153,7 +153,7 @@ def test_what_a_tokenizer_reads_as_special_is_found(name: str, reference: Callab
 
 
 @pytest.mark.parametrize("name", ["bpe", "metaspace"])
-def test_a_special_token_of_one_character_is_taken_out(name: str, tokenizer_path: Callable[[str], str]) -> None:
+def test_a_special_token_of_one_character_is_replaced(name: str, tokenizer_path: Callable[[str], str]) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_path(name))

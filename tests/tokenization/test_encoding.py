@@ -1,4 +1,4 @@
-"""Ids and offsets against the transformers tokenizer, and character spans against a loop over tokens."""
+"""Ids and offsets compared with transformers, and tokens in spans compared with a simple loop."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_ids_are_those_of_the_tokenizer_called_text_by_text(encoder: ReferenceEn
     ]
 
 
-def test_truncation_is_the_tokenizers_and_does_not_last(encoder: ReferenceEncoder, tokenizer: Any) -> None:
+def test_truncation_is_that_of_the_tokenizer_and_affects_one_call_only(
+    encoder: ReferenceEncoder, tokenizer: Any
+) -> None:
     cut = [tokenizer(text, truncation=True, max_length=4)["input_ids"] for text in TEXTS]
     assert lists(encoder.encode(TEXTS, limit=4)) == cut
     whole = [tokenizer(text)["input_ids"] for text in TEXTS]
@@ -70,7 +72,7 @@ def test_ids_with_offsets_are_the_same_ids(encoder: ReferenceEncoder, tokenizer:
     assert lists(encoded.ids) == [tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in TEXTS]
 
 
-def test_every_character_belongs_to_a_token_and_tokens_come_in_order(encoder: ReferenceEncoder) -> None:
+def test_offsets_cover_every_character_in_order(encoder: ReferenceEncoder) -> None:
     texts = [text for text in TEXTS if text]
     encoded = encoder.encode_with_offsets(texts, add_special_tokens=False)
     for row, text in enumerate(texts):
@@ -79,7 +81,7 @@ def test_every_character_belongs_to_a_token_and_tokens_come_in_order(encoder: Re
         assert starts == sorted(starts)
         assert ends == sorted(ends)
         covered = {at for start, end in zip(starts, ends, strict=True) for at in range(start, end)}
-        # a normalizer (NFC) may put a combining character into the one before it
+        # a normalizer (NFC) may merge a combining character with the one before
         assert covered >= {at for at, character in enumerate(text) if not unicodedata.combining(character)}
 
 
@@ -88,7 +90,7 @@ def test_no_texts_give_no_rows(encoder: ReferenceEncoder) -> None:
     assert len(encoder.encode_with_offsets([], add_special_tokens=True).ids) == 0
 
 
-def test_a_fingerprint_tells_tokenizers_apart_and_leaves_out_what_changes_no_id(
+def test_fingerprints_depend_on_everything_that_changes_ids_and_on_nothing_else(
     tokenizer_path: Callable[[str], str],
 ) -> None:
     prints = {name: fingerprint(load_tokenizer(TokenizerSpec(tokenizer_path(name)))) for name in OWN_TOKENIZERS}
@@ -102,7 +104,7 @@ def test_a_fingerprint_tells_tokenizers_apart_and_leaves_out_what_changes_no_id(
 
 
 def naive_labels(ids: list[int], pairs: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[int]:
-    """Token by token: trained when it shares a character with a span; tokens appended after the text as the last."""
+    """Train each token that shares a character with a span; appended tokens like the last token of the text."""
     trained = [any(max(start, s) < min(end, e) for s, e in spans) for start, end in pairs]
     last = len(pairs)
     while last and pairs[last - 1][1] == 0:
@@ -114,12 +116,12 @@ def naive_labels(ids: list[int], pairs: list[tuple[int, int]], spans: list[tuple
 
 @st.composite
 def tokenized_text(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]], list[tuple[int, int]]]:
-    """(length of a text, what its tokens cover, disjoint spans in order), special tokens before and after."""
+    """Draw the length of a text, what its tokens cover, with special tokens around them, and ordered disjoint spans."""
     length = draw(st.integers(0, 20))
     pairs, at = [(0, 0)] * draw(st.integers(0, 1)), 0
     while at < length:
         end = draw(st.integers(at + 1, length))
-        pairs += [(at, end)] * draw(st.integers(1, 2))  # the bytes of one character share it
+        pairs += [(at, end)] * draw(st.integers(1, 2))  # several tokens may be bytes of one character
         at = end
     pairs += [(0, 0)] * draw(st.integers(0, 2))
     edges = sorted(draw(st.lists(st.integers(0, length), max_size=6)))
@@ -129,7 +131,7 @@ def tokenized_text(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]], list[tu
 
 @settings(max_examples=200, deadline=None)
 @given(rows=st.lists(tokenized_text(), max_size=5))
-def test_labels_from_spans_are_those_of_a_loop_over_tokens(
+def test_labels_from_spans_equal_those_of_a_loop_over_tokens(
     rows: list[tuple[int, list[tuple[int, int]], list[tuple[int, int]]]],
 ) -> None:
     flat = [pair for _, pairs, _ in rows for pair in pairs]
@@ -151,7 +153,7 @@ def test_labels_after_a_prefix_are_the_ids_after_it(rows: list[tuple[list[int], 
     rows=st.lists(st.lists(st.integers(-100, 100), max_size=6), max_size=6),
     data=st.data(),
 )
-def test_ragged_rows_are_kept_cut_and_summed_as_lists_are(rows: list[list[int]], data: st.DataObject) -> None:
+def test_ragged_rows_are_filtered_truncated_and_counted_like_lists(rows: list[list[int]], data: st.DataObject) -> None:
     ragged = Ragged.from_lists(rows)
     assert lists(ragged) == rows
     assert ragged.lengths.tolist() == [len(row) for row in rows]

@@ -1,4 +1,4 @@
-"""The fast encoder against the reference, on texts and tokenizers made to tell them apart."""
+"""The fast encoder compared with the reference, on difficult texts and tokenizers, and its verification."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_ids_and_masks_are_those_of_the_reference(engines: Any, name: str) -> None:
+def test_ids_and_masks_equal_those_of_the_reference(engines: Any, name: str) -> None:
     assert_same_masks(*engines(name), corpus()[::2], some_spans()[::2])
     assert_same_masks(*engines(name), corpus()[3::6], some_spans()[3::6], False)
     assert_same_ids(*engines(name), corpus()[1::2], add_special_tokens=True)
@@ -70,7 +70,7 @@ def test_ids_and_masks_are_those_of_the_reference(engines: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_texts_are_cut_as_the_reference_cuts_them(
+def test_texts_are_truncated_like_the_reference_does(
     loaded: Any, engines: Any, name: str, side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = loaded(name)
@@ -109,7 +109,7 @@ def text_and_spans(draw: st.DrawFn) -> tuple[str, list[Span]]:
 @pytest.mark.parametrize("name", ["bos_eos", "metaspace", "nfc"])
 @settings(max_examples=40, deadline=None)
 @given(rows=st.lists(text_and_spans(), max_size=4))
-def test_any_spans_of_any_texts_have_the_tokens_that_the_reference_sees_in_them(
+def test_masks_of_random_texts_and_spans_equal_those_of_the_reference(
     engines: Any, composing: Any, name: str, rows: list[tuple[str, list[Span]]]
 ) -> None:
     pair = composing if name == "nfc" else engines(name)
@@ -125,7 +125,7 @@ def composing(state_of: Any) -> tuple[FastEncoder, ReferenceEncoder]:
     return pair
 
 
-def test_texts_that_are_composed_have_the_ids_and_masks_of_the_reference(composing: Any) -> None:
+def test_ids_and_masks_of_composed_texts_equal_those_of_the_reference(composing: Any) -> None:
     assert_same_ids(*composing, corpus())
     assert_same_masks(*composing, corpus(), some_spans())
 
@@ -159,11 +159,11 @@ SPLITS, NORMALIZES = "splits text in an unknown way", "normalizes text in an unk
         (("pre_tokenizer", None), SPLITS),
     ],
 )
-def test_gigatoken_is_refused_where_it_may_differ_and_the_rest_is_the_same(
+def test_gigatoken_refuses_tokenizers_with_which_it_may_differ(
     state_of: Any, change: tuple[str, Any], reason: str
 ) -> None:
     state = state_of("bpe")
-    if change[0].startswith("model."):  # what the merges make would have to be named in another way
+    if change[0].startswith("model."):  # merges would need other names for their results
         state["model"].update(merges=[], unk_token="<unk>", max_input_chars_per_word=100)
         if change[1] == "WordPiece":
             state["model"]["continuing_subword_prefix"] = "##"
@@ -176,7 +176,7 @@ def test_gigatoken_is_refused_where_it_may_differ_and_the_rest_is_the_same(
     assert_same_masks(fast, reference, corpus()[10::6], some_spans()[10::6])
 
 
-def test_gigatoken_is_refused_where_ids_are_left_to_chance_or_special_tokens_are_split(state_of: Any) -> None:
+def test_gigatoken_refuses_dropout_and_split_special_tokens(state_of: Any) -> None:
     dropping, splitting = tokenizer_of(state_of("bpe"), ("model.dropout", 0.1)), tokenizer_of(state_of("bpe"))
     with pytest.raises(UnsupportedByEngineError, match="has dropout"):
         GigatokenEngine(dropping, backend_json(dropping))
@@ -188,14 +188,16 @@ def test_gigatoken_is_refused_where_ids_are_left_to_chance_or_special_tokens_are
         setattr(owner, setting, False)
 
 
-def test_a_unigram_model_over_bytes_has_the_ids_and_masks_of_the_reference(state_of: Any) -> None:
+def test_ids_and_masks_of_a_unigram_model_over_bytes_equal_those_of_the_reference(state_of: Any) -> None:
     model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], *([letter, -1.0] for letter in BYTE_CHARACTERS)]}
     fast, reference = engines_of(tokenizer_of(state_of("bpe"), ("model", model)))
     assert_same_masks(fast, reference, corpus()[10::6], some_spans()[10::6])
 
 
 @pytest.mark.parametrize(("form", "text"), [("NFD", "é <|im_start|>ab"), ("NFKC", "½  <|im_start|>ab")])
-def test_what_a_form_adds_does_not_stand_for_what_a_token_swallows(state_of: Any, form: str, text: str) -> None:
+def test_characters_added_by_a_normalizer_do_not_hide_characters_removed_by_a_token(
+    state_of: Any, form: str, text: str
+) -> None:
     swallowing = tokenizer_of(state_of("bpe"), ("normalizer", {"type": form}), ("added_tokens.3.lstrip", True))
     assert_same_masks(*engines_of(swallowing), [text], [[(0, 1)]])
 
@@ -210,7 +212,9 @@ def test_what_a_form_adds_does_not_stand_for_what_a_token_swallows(state_of: Any
         ([*map(split, split_patterns.DEEPSEEK_PATTERNS)], None),
     ],
 )
-def test_texts_are_split_in_the_same_places(all_pairs: Any, state_of: Any, splits: list[Any], normalizer: Any) -> None:
+def test_texts_are_split_like_the_reference_does(
+    all_pairs: Any, state_of: Any, splits: list[Any], normalizer: Any
+) -> None:
     way = steps(*splits, BYTES) if splits else ("pre_tokenizer", WORDS)
     like = tokenizer_of(state_of("bpe"), way).backend_tokenizer
     all_pairs.backend_tokenizer.pre_tokenizer = like.pre_tokenizer
@@ -223,10 +227,10 @@ def test_texts_are_split_in_the_same_places(all_pairs: Any, state_of: Any, split
 @pytest.mark.parametrize(
     ("name", "prefix", "suffix"), [("bpe", [], []), ("bos", [1], []), ("bos_eos", [1], [2]), ("metaspace", [1], [])]
 )
-def test_what_is_put_around_texts_is_found(engines: Any, name: str, prefix: list[int], suffix: list[int]) -> None:
-    wrapping = SurroundingTokens.learn(engines(name)[1])
-    assert (wrapping.prefix.tolist(), wrapping.suffix.tolist()) == (prefix, suffix)
-    assert wrapping.count == len(prefix) + len(suffix)
+def test_surrounding_tokens_are_learned(engines: Any, name: str, prefix: list[int], suffix: list[int]) -> None:
+    surrounding = SurroundingTokens.learn(engines(name)[1])
+    assert (surrounding.prefix.tolist(), surrounding.suffix.tolist()) == (prefix, suffix)
+    assert surrounding.count == len(prefix) + len(suffix)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +242,7 @@ def test_what_is_put_around_texts_is_found(engines: Any, name: str, prefix: list
         pytest.param(lambda ids: ids[:1], id="less than it"),
     ],
 )
-def test_what_depends_on_the_text_is_refused(wrap: Callable[[list[int]], list[int]]) -> None:
+def test_surrounding_tokens_that_depend_on_the_text_are_refused(wrap: Callable[[list[int]], list[int]]) -> None:
     def encode(texts: Sequence[str], add_special_tokens: bool = True) -> Ragged:
         bare = [[ord(character) for character in text] for text in texts]
         return Ragged.from_lists([wrap(ids) if add_special_tokens else ids for ids in bare])
@@ -247,20 +251,24 @@ def test_what_depends_on_the_text_is_refused(wrap: Callable[[list[int]], list[in
         SurroundingTokens.learn(SimpleNamespace(encode=encode))  # type: ignore[arg-type]
 
 
-def test_a_text_asks_for_the_most_that_one_of_its_characters_asks_for() -> None:
+def test_the_class_of_a_text_is_the_highest_of_its_characters() -> None:
     table = {
         PLAIN: ["", "the cat\n\x00", "Grüße", "中文 かな 한국어", "😀👍🏽", "Русский", "“a” – €"],
         COMPOSABLE: ["e\u0301", "\u0323", "क\u093c", "か\u3099", "\u1100\u1161", "\u2126", "👩\u200d🚀", "\ue000"],
         UNSAFE: ["\u088f", "a\u0897", "\ua7ce", "\U000323b0", "\u0898", "中e\u0301\U00010d24", "\U0001e2ae"],
     }
-    texts = [(text, asked) for asked, some in table.items() for text in some]
+    texts = [(text, expected_class) for expected_class, some in table.items() for text in some]
     random.Random(5).shuffle(texts)
-    assert classify_characters([text for text, _ in texts]).tolist() == [asked for _, asked in texts]
+    assert classify_characters([text for text, _ in texts]).tolist() == [expected_class for _, expected_class in texts]
 
 
-def test_no_plain_character_is_changed_by_composing_or_composes_with_the_one_before_it() -> None:
+def test_composition_does_not_change_plain_characters() -> None:
     every = [chr(point) for point in range(0x30000) if not 0xD800 <= point < 0xE000]
-    plain = {character for character, asked in zip(every, classify_characters(every), strict=True) if asked == PLAIN}
+    plain = {
+        character
+        for character, expected_class in zip(every, classify_characters(every), strict=True)
+        if expected_class == PLAIN
+    }
     assert len(plain) > 30_000
     assert {c for c in plain if unicodedata.normalize("NFC", c) != c or unicodedata.combining(c)} == set()
     decomposed = [unicodedata.decomposition(c).split() for c in every]
@@ -271,7 +279,7 @@ def test_no_plain_character_is_changed_by_composing_or_composes_with_the_one_bef
     assert normalizers.NFC().normalize_str(text) == text
 
 
-def test_gigatoken_is_made_anew_when_it_has_grown(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gigatoken_is_replaced_when_it_has_grown(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from sftkit.tokenization.encoding import id_engines
 
     held, load = itertools.count(0, 50 << 20), id_engines._load
@@ -293,7 +301,7 @@ def test_gigatoken_is_made_anew_when_it_has_grown(loaded: Any, monkeypatch: pyte
 
 @st.composite
 def cut_text(draw: st.DrawFn) -> tuple[str, list[bytes], list[Span]]:
-    """A text, its bytes cut anywhere, and spans of it."""
+    """Draw a text, its bytes cut at random, and spans of it."""
     text = draw(st.text(alphabet="ab é中😀", max_size=8))
     data = text.encode()
     cuts = sorted(draw(st.sets(st.integers(1, max(len(data) - 1, 1)), max_size=12)) & set(range(1, len(data))))
@@ -304,7 +312,9 @@ def cut_text(draw: st.DrawFn) -> tuple[str, list[bytes], list[Span]]:
 
 @settings(max_examples=150, deadline=None)
 @given(rows=st.lists(cut_text(), max_size=4))
-def test_spans_by_count_hold_the_tokens_with_a_byte_of_theirs(rows: list[tuple[str, list[bytes], list[Span]]]) -> None:
+def test_spans_by_count_contain_the_tokens_with_any_of_their_bytes(
+    rows: list[tuple[str, list[bytes], list[Span]]],
+) -> None:
     vocabulary = sorted({b"?", *(token for _, tokens, _ in rows for token in tokens)})
     begins = [[byte & 0xC0 != 0x80 for byte in token] for token in vocabulary]
     counts = CharacterCounts(np.array([sum(b) for b in begins], np.int64), np.array([not b[0] for b in begins]))
@@ -318,8 +328,8 @@ def test_spans_by_count_hold_the_tokens_with_a_byte_of_theirs(rows: list[tuple[s
     assert tokens_in_spans_by_count(ids, counts, [spans for _, _, spans in rows]).tolist() == expected
 
 
-class Wrong:
-    """Gives another id, or another mask, for the last token of one text."""
+class WrongEncoder:
+    """Gives a wrong id, or a wrong mask, for the last token of one text."""
 
     name = "wrong"
 
@@ -343,31 +353,31 @@ WHOLE = [[(0, len(text))] for text in ROWS]
 
 @pytest.mark.parametrize("row", [0, 2, 3])
 @pytest.mark.parametrize("ids", [True, False])
-def test_a_wrong_id_or_mask_is_found_with_the_place_of_its_text(engines: Any, row: int, ids: bool) -> None:
+def test_a_wrong_id_or_mask_is_found_with_the_index_of_its_text(engines: Any, row: int, ids: bool) -> None:
     fast, reference = engines("bos_eos")
-    proven = VerifiedEncoder(Wrong(fast, row), reference, VerificationSampler(0))
+    verified = VerifiedEncoder(WrongEncoder(fast, row), reference, VerificationSampler(0))
     with pytest.raises(EngineDifferenceError) as found:
-        _ = proven.encode(ROWS) if ids else proven.encode_spans(ROWS, WHOLE, add_special_tokens=True)
+        _ = verified.encode(ROWS) if ids else verified.encode_spans(ROWS, WHOLE, add_special_tokens=True)
     assert (found.value.engine, found.value.index, found.value.sample) == ("encoder", row, ROWS[row])
 
 
-def test_equal_ids_and_masks_are_given_as_they_are(engines: Any) -> None:
+def test_equal_ids_and_masks_are_returned(engines: Any) -> None:
     fast, reference = engines("bos_eos")
-    proven = VerifiedEncoder(fast, reference, VerificationSampler(1))
-    assert proven.name == "gigatoken"
-    assert_same_ids(proven, reference, ROWS, limit=3)
-    assert_same_masks(proven, reference, ROWS, WHOLE)
+    verified = VerifiedEncoder(fast, reference, VerificationSampler(1))
+    assert verified.name == "gigatoken"
+    assert_same_ids(verified, reference, ROWS, limit=3)
+    assert_same_masks(verified, reference, ROWS, WHOLE)
 
 
 def test_a_row_that_is_not_sampled_is_not_compared(engines: Any) -> None:
     fast, reference = engines("bpe")
-    VerifiedEncoder(Wrong(fast, 8), reference, VerificationSampler(0)).encode(["x"] * 9)
+    VerifiedEncoder(WrongEncoder(fast, 8), reference, VerificationSampler(0)).encode(["x"] * 9)
     with pytest.raises(EngineDifferenceError):
-        VerifiedEncoder(Wrong(fast, 7), reference, VerificationSampler(0)).encode(["x"] * 9)
+        VerifiedEncoder(WrongEncoder(fast, 7), reference, VerificationSampler(0)).encode(["x"] * 9)
 
 
 @pytest.mark.parametrize(("fraction", "others"), [(0, 0), (0.01, 10), (0.1, 100), (0.37, 370), (1, 1000)])
-def test_the_first_rows_of_a_unit_are_taken_and_a_fraction_of_the_others(fraction: float, others: int) -> None:
+def test_the_first_rows_of_a_unit_and_a_fraction_of_the_others_are_verified(fraction: float, others: int) -> None:
     sampler = VerificationSampler(fraction)
     for _ in range(3):
         sampler.start_unit()

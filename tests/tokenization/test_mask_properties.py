@@ -1,7 +1,7 @@
-"""Random conversations in a dozen styles of templates: what is trained is what each style says, in order, and no more.
+"""Trained texts of random conversations with templates of fifteen styles.
 
-What a style says is written down by hand, one function each; nothing of it is taken from the program. Each has
-its fast engines held against the reference on each row.
+The expected text of a turn is defined for each style by a hand-written function, independent of the program. The
+reference verifies the fast engines on each row.
 """
 
 from __future__ import annotations
@@ -24,65 +24,63 @@ from support import trained_texts
 from template_zoo.shapes import BY_MACRO, IN_PAIRS, PARTS_ONLY
 
 MakeChatTokenizer = Callable[..., ChatTokenizer]
-Says = Callable[[Sequence[Row], int], str]
+TurnText = Callable[[Sequence[Row], int], str]
 
-EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+EMPTY_REASONING = "<think>\n\n</think>\n\n"
 
 
 @dataclass(frozen=True)
-class Said:
-    """A template and the text of each assistant turn that must be trained, by its place in the conversation.
-
-    alternates: it takes questions and answers in turn, and nothing else.
-    """
+class StyleSpec:
+    """A template and the text of its assistant turns that must be trained."""
 
     source: str
-    turn: Says
+    turn: TurnText
+    """Returns the text for the message at an index."""
     alternates: bool = False
+    """Whether the template accepts only alternating user and assistant messages."""
 
 
-def with_stop(stop: str) -> Says:
-    return lambda messages, place: messages[place]["content"] + stop
+def with_stop(stop: str) -> TurnText:
+    return lambda messages, index: messages[index]["content"] + stop
 
 
-def stripped(before: str, after: str) -> Says:
-    return lambda messages, place: f"{before}{messages[place]['content'].strip()}{after}"
+def stripped(before: str, after: str) -> TurnText:
+    return lambda messages, index: f"{before}{messages[index]['content'].strip()}{after}"
 
 
-def thinking_at_last(messages: Sequence[Row], place: int) -> str:
-    asks_follow = any(message["role"] == "user" for message in messages[place:])
+def with_reasoning_at_end(messages: Sequence[Row], index: int) -> str:
+    asks_follow = any(message["role"] == "user" for message in messages[index:])
     asked = any(message["role"] == "user" for message in messages)
-    thought = EMPTY_THOUGHT if asked and not asks_follow else ""
-    return f"{thought}{messages[place]['content']}<|im_end|>"
+    thought = EMPTY_REASONING if asked and not asks_follow else ""
+    return f"{thought}{messages[index]['content']}<|im_end|>"
 
 
 STYLES = {
-    "chatml": Said(templates.CHATML, with_stop("<|im_end|>")),
-    "chatml in lines": Said(templates.CHATML_IN_LINES, with_stop("<|im_end|>")),
-    "generation": Said(templates.GENERATION, with_stop("<|im_end|>")),
-    "response": Said(templates.RESPONSE, with_stop("</s>")),
-    "no prompt": Said(templates.NO_PROMPT, with_stop("<|im_end|>")),
-    "by index": Said(templates.BY_INDEX, with_stop("<|im_end|>")),
-    "qwen3": Said(templates.QWEN3_LIKE, thinking_at_last),
-    "parts": Said(templates.PARTS, with_stop("<|im_end|>")),
-    "parts only": Said(PARTS_ONLY.source or "", with_stop("<|im_end|>")),
-    "tools": Said(templates.TOOLS, with_stop("<|im_end|>")),
-    "captured": Said(templates.CAPTURED, with_stop("<|im_end|>")),
-    "by macro": Said(BY_MACRO.source or "", with_stop("</assistant>")),
-    "llama2": Said(templates.LLAMA2, stripped(" ", " </s>"), alternates=True),
-    "gemma": Said(templates.MERGES_SYSTEM, stripped("", "<end_of_turn>"), alternates=True),
-    "in pairs": Said(IN_PAIRS.source or "", lambda messages, place: f" {messages[place]['content']}</s>", True),
+    "chatml": StyleSpec(templates.CHATML, with_stop("<|im_end|>")),
+    "chatml in lines": StyleSpec(templates.CHATML_IN_LINES, with_stop("<|im_end|>")),
+    "generation": StyleSpec(templates.GENERATION, with_stop("<|im_end|>")),
+    "response": StyleSpec(templates.RESPONSE, with_stop("</s>")),
+    "no prompt": StyleSpec(templates.NO_PROMPT, with_stop("<|im_end|>")),
+    "by index": StyleSpec(templates.BY_INDEX, with_stop("<|im_end|>")),
+    "qwen3": StyleSpec(templates.QWEN3_LIKE, with_reasoning_at_end),
+    "parts": StyleSpec(templates.PARTS, with_stop("<|im_end|>")),
+    "parts only": StyleSpec(PARTS_ONLY.source or "", with_stop("<|im_end|>")),
+    "tools": StyleSpec(templates.TOOLS, with_stop("<|im_end|>")),
+    "captured": StyleSpec(templates.CAPTURED, with_stop("<|im_end|>")),
+    "by macro": StyleSpec(BY_MACRO.source or "", with_stop("</assistant>")),
+    "llama2": StyleSpec(templates.LLAMA2, stripped(" ", " </s>"), alternates=True),
+    "gemma": StyleSpec(templates.MERGES_SYSTEM, stripped("", "<end_of_turn>"), alternates=True),
+    "in pairs": StyleSpec(IN_PAIRS.source or "", lambda messages, index: f" {messages[index]['content']}</s>", True),
 }
 
 WORDS = st.text(st.sampled_from(list("ab .\n")), max_size=6)
-TRICKS = st.sampled_from(
+TRICKY_TEXTS = st.sampled_from(
     [
         *("<|im_start|>assistant\n", "<|im_end|>", "<|im_end|>\n", "</s>", "[INST]", "### Response:\n", "<assistant>"),
         *("<end_of_turn>", "A:", "<think>", "</think>", "\x0e", "{{ 1 }}", "你", "😀", "ü"),
     ]
 )
-PLAIN = WORDS
-TRICKY = st.lists(WORDS | TRICKS, max_size=4).map("".join)
+TRICKY = st.lists(WORDS | TRICKY_TEXTS, max_size=4).map("".join)
 
 
 def roles_of(alternates: bool, count: int) -> st.SearchStrategy[list[str]]:
@@ -99,16 +97,16 @@ def conversations(draw: st.DrawFn, name: str, contents: st.SearchStrategy[str]) 
 
 
 def answers(messages: Sequence[Row]) -> list[int]:
-    return [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-def rendered(box: ChatTokenizer, messages: list[Row]) -> str:
-    return str(box.tokenizer.apply_chat_template(messages, tokenize=False))
+def rendered(tokenizer: ChatTokenizer, messages: list[Row]) -> str:
+    return str(tokenizer.tokenizer.apply_chat_template(messages, tokenize=False))
 
 
-def check_tokens(box: ChatTokenizer, reference: Any, text: str, spans: list[tuple[int, int]]) -> None:
-    """Ids are the tokenizer's own, labels those of the tokens that overlap a span, and they read as the text."""
-    made = box.encode_conversations([text], [spans])
+def check_tokens(tokenizer: ChatTokenizer, reference: Any, text: str, spans: list[tuple[int, int]]) -> None:
+    """Check that ids are those of the tokenizer, and that the tokens with labels are those that overlap a span."""
+    made = tokenizer.encode_conversations([text], [spans])
     ids, labels = made.input_ids.values.tolist(), made.labels.values.tolist()
     expected = reference(text, add_special_tokens=False, return_offsets_mapping=True)
     assert ids == expected["input_ids"]
@@ -128,34 +126,34 @@ def check_tokens(box: ChatTokenizer, reference: Any, text: str, spans: list[tupl
 @pytest.mark.parametrize("name", STYLES)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_plain_conversations_train_what_the_style_says_and_nothing_else(
+def test_plain_conversations_train_exactly_the_expected_texts(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, data: st.DataObject
 ) -> None:
-    style, box = STYLES[name], chat_tokenizer(STYLES[name].source)
-    messages = data.draw(conversations(name, PLAIN))
-    text, spans = box.find_trained_spans({"messages": messages}, "messages")
-    assert trained_texts(text, spans) == [style.turn(messages, place) for place in answers(messages)]
+    style, tokenizer = STYLES[name], chat_tokenizer(STYLES[name].source)
+    messages = data.draw(conversations(name, WORDS))
+    text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
+    assert trained_texts(text, spans) == [style.turn(messages, index) for index in answers(messages)]
     assert spans == sorted(spans)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     if name != "parts only":
-        assert text == rendered(box, messages)
-    check_tokens(box, reference("bpe"), text, spans)
+        assert text == rendered(tokenizer, messages)
+    check_tokens(tokenizer, reference("bpe"), text, spans)
 
 
 @pytest.mark.parametrize("name", STYLES)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_contents_full_of_tricks_are_trained_right_or_put_aside(
+def test_tricky_contents_train_the_expected_texts_or_are_refused(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, data: st.DataObject
 ) -> None:
-    style, box = STYLES[name], chat_tokenizer(STYLES[name].source)
+    style, tokenizer = STYLES[name], chat_tokenizer(STYLES[name].source)
     messages = data.draw(conversations(name, TRICKY))
     try:
-        text, spans = box.find_trained_spans({"messages": messages}, "messages")
+        text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
     except RowError:
         return
-    assert trained_texts(text, spans) == [style.turn(messages, place) for place in answers(messages)]
-    check_tokens(box, reference("bpe"), text, spans)
+    assert trained_texts(text, spans) == [style.turn(messages, index) for index in answers(messages)]
+    check_tokens(tokenizer, reference("bpe"), text, spans)
 
 
 FLAGS: list[Row] = [{}, {}, {"train": False}, {"weight": 0}, {"train": True}, {"weight": 1, "train": None}]
@@ -164,27 +162,24 @@ FLAGS: list[Row] = [{}, {}, {"train": False}, {"weight": 0}, {"train": True}, {"
 @pytest.mark.parametrize("train_on", ["assistant", "last_assistant"])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_flags_and_the_choice_of_turns_take_away_whole_turns(
+def test_flags_and_train_on_exclude_whole_turns(
     chat_tokenizer: MakeChatTokenizer, train_on: str, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(sorted(STYLES)))
-    style, box = STYLES[name], chat_tokenizer(STYLES[name].source, train_on=train_on)
-    plain = data.draw(conversations(name, PLAIN))
+    style, tokenizer = STYLES[name], chat_tokenizer(STYLES[name].source, train_on=train_on)
+    plain = data.draw(conversations(name, WORDS))
     flags = [data.draw(st.sampled_from(FLAGS)) for _ in plain]
-    places = answers(plain)[-1:] if train_on == "last_assistant" else answers(plain)
-    kept = [place for place in places if flags[place].get("train") is not False and flags[place].get("weight") != 0]
+    indices = answers(plain)[-1:] if train_on == "last_assistant" else answers(plain)
+    kept = [index for index in indices if flags[index].get("train") is not False and flags[index].get("weight") != 0]
     row = {"messages": [{**message, **flag} for message, flag in zip(plain, flags, strict=True)]}
-    text, spans = box.find_trained_spans(row, "messages")
-    assert trained_texts(text, spans) == [style.turn(plain, place) for place in kept]
+    text, spans = tokenizer.find_trained_spans(row, "messages")
+    assert trained_texts(text, spans) == [style.turn(plain, index) for index in kept]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_reasoning_is_left_out_of_turns_and_of_everything(
-    chat_tokenizer: MakeChatTokenizer, data: st.DataObject
-) -> None:
-    """The answers that remain stand in order; what else is left of everything are the questions."""
-    messages = data.draw(conversations("chatml", PLAIN))
+def test_masked_reasoning_is_not_trained(chat_tokenizer: MakeChatTokenizer, data: st.DataObject) -> None:
+    messages = data.draw(conversations("chatml", WORDS))
     thoughts = [data.draw(st.sampled_from(["", "hm", "\nhm\n", "a b"])) for _ in messages]
     spaces = [data.draw(st.sampled_from(["", " ", "\n\n"])) for _ in messages]
     written: list[Row] = []
@@ -205,9 +200,9 @@ def test_reasoning_is_left_out_of_turns_and_of_everything(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_escaped_contents_hold_no_special_token(chat_tokenizer: MakeChatTokenizer, data: st.DataObject) -> None:
-    """As many special tokens come out as the template writes, and those who look see the same text."""
-    box = chat_tokenizer(templates.TOOLS, policy="escape")
+def test_escaped_contents_contain_no_special_tokens(chat_tokenizer: MakeChatTokenizer, data: st.DataObject) -> None:
+    """Only the special tokens of the template remain, and the text looks the same."""
+    tokenizer = chat_tokenizer(templates.TOOLS, policy="escape")
     pieces = st.sampled_from(["<|im_", "end|>", "<|im_end|>", "<", "|im_start|>", "<s>", "</s>", "a", "\n"])
     contents = st.lists(pieces, max_size=5)
     messages: list[Row] = []
@@ -217,11 +212,17 @@ def test_escaped_contents_hold_no_special_token(chat_tokenizer: MakeChatTokenize
         messages.append({"role": role, "content": in_parts if data.draw(st.booleans()) else "".join(content)})
     tool = {"name": "".join(data.draw(contents))}
     row = {"messages": messages, "tools": json.dumps([tool]) if data.draw(st.booleans()) else [tool]}
-    safe, _ = box.screen(row, "messages")
-    text, spans = box.find_trained_spans(safe, "messages")
-    ids = box.encode_conversations([text], [spans]).input_ids.values.tolist()
-    special = [token for token in box.tokenizer.convert_ids_to_tokens(ids) if token in box.tokenizer.all_special_tokens]
-    special += [token for token in box.tokenizer.convert_ids_to_tokens(ids) if token in ("<|im_start|>", "<|im_end|>")]
+    safe, _ = tokenizer.screen(row, "messages")
+    text, spans = tokenizer.find_trained_spans(safe, "messages")
+    ids = tokenizer.encode_conversations([text], [spans]).input_ids.values.tolist()
+    special = [
+        token
+        for token in tokenizer.tokenizer.convert_ids_to_tokens(ids)
+        if token in tokenizer.tokenizer.all_special_tokens
+    ]
+    special += [
+        token for token in tokenizer.tokenizer.convert_ids_to_tokens(ids) if token in ("<|im_start|>", "<|im_end|>")
+    ]
     assert special == ["<|im_start|>", "<|im_end|>"] * len(messages)
     plain, _ = chat_tokenizer(templates.TOOLS).find_trained_spans(row, "messages")
     assert text.replace("\u200b", "") == plain

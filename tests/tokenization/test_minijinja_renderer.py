@@ -1,4 +1,4 @@
-"""The fast renderer held against the reference: the same text, or no text; and which templates it is trusted with."""
+"""The fast renderer compared with the reference, which templates it accepts, and its verification."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SOURCES = {**templates.ALL, "opens_reasoning": templates.OPENS_REASONING, "seed"
 
 @pytest.fixture(scope="session")
 def pair_of(tokenizer_path: Callable[[str], str]) -> Callable[[str], Pair]:
-    """Both renderers of a tokenizer with this template (once)."""
+    """Make both renderers for a template, once."""
 
     @cache
     def make(template: str) -> Pair:
@@ -54,13 +54,13 @@ def pair_of(tokenizer_path: Callable[[str], str]) -> Callable[[str], Pair]:
 
 
 def says(*contents: Any, **more: Any) -> list[Row]:
-    """A user and an assistant in turns; what else is given belongs to the last message."""
+    """Make alternating user and assistant messages; other keys go to the last message."""
     messages = [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
     return [*messages[:-1], {**messages[-1], **more}]
 
 
 def calls(arguments: Any, content: Any = None) -> Conversation:
-    """A conversation with a tool, a call of it and what it answers, in the shape of OpenAI."""
+    """Make a conversation with a tool, a call of it and its result, in the format of OpenAI."""
     call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": arguments}}
     answer = {"role": "tool", "tool_call_id": "c1", "name": "add", "content": '{"sum": 3}'}
     return Conversation([*says("1+2?", content, tool_calls=[call]), answer, *says("so", "3")], TOOLS)
@@ -73,7 +73,7 @@ TOOLS = [
 ]
 SYSTEM = {"role": "system", "content": " be kind\n"}
 
-# Conversations that the fast engine is there for: it renders them itself wherever the reference does.
+# Usual conversations: the fast engine must render them if the reference does.
 MAINSTREAM = {
     "two turns": Conversation(says("hi", "hello", "bye", "see you")),
     "system": Conversation([SYSTEM, *says("hi", "hello")]),
@@ -88,7 +88,7 @@ MAINSTREAM = {
     "reasoning in the content": Conversation(says("a", "<think>\nhm\n</think>\n\nb", "c", "d")),
     "null keys": Conversation(says("a", "b", "c", "d", name=None, tool_calls=None)),
     "empty": Conversation(says("", "", "", "")),
-    "no ASCII": Conversation(says("Grüße, 你好 \u200b\u00ad", "😀👩‍👩‍👧 e\u0301 \U0010ffff\ufffd\ufeff")),
+    "not ASCII": Conversation(says("Grüße, 你好 \u200b\u00ad", "😀👩‍👩‍👧 e\u0301 \U0010ffff\ufffd\ufeff")),
     "control characters": Conversation(says("\x00a\x00", "\x01\x07\x08\x1b\x7f\x80\x9f\ufffe")),
     "quotes": Conversation(says('"it\'s" \\ \\n \\\\', "\\\" ' `` \\u0041 </s> <b>&amp;")),
     "Jinja": Conversation(says("{{ messages }} {% for %}", "{# no #} {%- endfor -%} {{ raise_exception('x') }}")),
@@ -97,40 +97,43 @@ MAINSTREAM = {
     "whole row": Conversation({"messages": says("hi", "hello"), "id": "7", "none": None}),
     "many": Conversation(says(*map(str, range(60)))),
 }
-# Where the engines do not print, or strip, alike the fast one leaves the conversation to the reference.
+# Unusual conversations: the fast engine may refuse them.
 ODD = {
     "separators": Conversation(says("\x1ca\x1d", "\x1eb\x1f")),
-    "half a pair": Conversation(says("a\ud800", "b")),
-    "half a pair in a key": Conversation(says("a", "b", **{"\udfff": 1})),
+    "lone surrogate": Conversation(says("a\ud800", "b")),
+    "lone surrogate in a key": Conversation(says("a", "b", **{"\udfff": 1})),
     "no content": Conversation([{"role": "user"}, {"role": "assistant"}]),
     "content is null": Conversation(says("a", None)),
     "parts": Conversation(says([{"type": "text", "text": "a"}], [{"type": "text", "text": "b 'é'\n"}])),
     "numbers and truth": Conversation(says(1, -7, 0, 12345678901234567, True, False)),
     "float": Conversation(says(1.5, 0.1, 123.456, -2.5e-3)),
     "whole float": Conversation(says(1.0, -0.0)),
-    "great and small floats": Conversation(says(1e20, 1.5e300, 1e-7, 5e-324)),
-    "no number": Conversation(says(float("nan"), float("inf"))),
-    "great number": Conversation(says(2**63, -(2**70))),
+    "very large and very small floats": Conversation(says(1e20, 1.5e300, 1e-7, 5e-324)),
+    "not a number": Conversation(says(float("nan"), float("inf"))),
+    "very large number": Conversation(says(2**63, -(2**70))),
     "dict": Conversation(says({"a": None, "b": [True, 1.5, "it's"]}, {})),
     "list": Conversation(says([], [[], [None, 'q"']], ["a'\"b\\\n\t\x00é😀\u200b\xad"])),
     "odd numbers in a call": calls({"a": [1.0, 1e20, 2**64, -0.0, 1e-9]}),
     "odd numbers in a tool": Conversation(says("a", "b"), [{"name": "f", "parameters": {"max": 1e16}}]),
     "keys of dicts": Conversation(says("a", "b", items=1, keys="k", get=[2], content_=None)),
-    "a role that is no text": Conversation([{"role": 3, "content": "a"}, {"role": None, "content": "b"}]),
+    "role that is not text": Conversation([{"role": 3, "content": "a"}, {"role": None, "content": "b"}]),
 }
 CONVERSATIONS = {**MAINSTREAM, **ODD}
 
 
 def rendered(renderer: Renderer, conversation: Conversation, *, prompt: bool = False) -> str | None:
-    """The text, None where it cannot be rendered."""
+    """Return the text; None if it cannot be rendered."""
     try:
         return renderer.render(conversation, add_generation_prompt=prompt)
     except RowError:
         return None
 
 
-def check_renders_alike(pair: Pair, conversation: Conversation, *, always: bool) -> None:
-    """The fast engine makes what the reference makes, with a prompt and under marks too; or, not `always`, nothing."""
+def check_renders_the_same(pair: Pair, conversation: Conversation, *, always: bool) -> None:
+    """Check that both engines give the same text, also with a prompt and with marks.
+
+    If not `always`, the fast engine may also refuse the conversation.
+    """
     reference, fast = pair
     for prompt in (True, False):
         text = rendered(fast, conversation, prompt=prompt)
@@ -140,26 +143,24 @@ def check_renders_alike(pair: Pair, conversation: Conversation, *, always: bool)
     if text is not None and marked is not None:
         made = fast.render_marked(conversation, marked)
         assert split_marks(made)[0] == text
-        if isinstance(conversation.messages, list):  # marks are of no use in a whole row
+        if isinstance(conversation.messages, list):  # the index function is different for whole rows
             assert made == reference.render_marked(conversation, marked)
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_template_is_rendered_as_the_reference_renders_it_or_left_to_it(pair_of: MakePair, name: str) -> None:
+def test_both_engines_render_every_template_the_same(pair_of: MakePair, name: str) -> None:
     for kind, conversation in CONVERSATIONS.items():
-        check_renders_alike(pair_of(SOURCES[name]), conversation, always=kind in MAINSTREAM)
+        check_renders_the_same(pair_of(SOURCES[name]), conversation, always=kind in MAINSTREAM)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "granite", "tinyllama", "sample:model"])
-def test_a_tokenizers_own_template_is_rendered_as_the_reference_renders_it(
-    reference: Callable[[str], Any], name: str
-) -> None:
+def test_both_engines_render_real_templates_the_same(reference: Callable[[str], Any], name: str) -> None:
     if reference(name).chat_template is None:
         pytest.skip("this tokenizer has no chat template")
     renderer = ReferenceRenderer(reference(name))
     pair = renderer, MinijinjaRenderer(reference(name), renderer)
     for kind, conversation in CONVERSATIONS.items():
-        check_renders_alike(pair, conversation, always=kind in MAINSTREAM)
+        check_renders_the_same(pair, conversation, always=kind in MAINSTREAM)
 
 
 PIECES = st.sampled_from(
@@ -175,15 +176,15 @@ TOOL_LIST = st.none() | st.lists(st.dictionaries(TEXT, VALUE, max_size=2), max_s
 
 @settings(max_examples=200, deadline=None)
 @given(name=st.sampled_from(sorted(SOURCES)), said=st.lists(MESSAGE, min_size=1, max_size=3), tools=TOOL_LIST)
-def test_whatever_a_conversation_holds_no_other_text_comes_out(
+def test_random_conversations_are_rendered_the_same_or_refused(
     pair_of: MakePair, name: str, said: list[tuple[Any, Row]], tools: list[Any] | None
 ) -> None:
     messages = [{**message, **more} for message, (_, more) in zip(says(*(c for c, _ in said)), said, strict=True)]
-    check_renders_alike(pair_of(SOURCES[name]), Conversation(messages, tools), always=False)
+    check_renders_the_same(pair_of(SOURCES[name]), Conversation(messages, tools), always=False)
 
 
 @pytest.mark.parametrize("template", SOURCES)
-def test_the_same_turns_are_found_with_either_engine(pair_of: MakePair, template: str) -> None:
+def test_both_engines_find_the_same_turns(pair_of: MakePair, template: str) -> None:
     finders = [TurnFinder(renderer) for renderer in pair_of(SOURCES[template])]
 
     def found(finder: TurnFinder, conversation: Conversation) -> object:
@@ -197,11 +198,11 @@ def test_the_same_turns_are_found_with_either_engine(pair_of: MakePair, template
         assert made == expected or (made is None and name in ODD), name
 
 
-# --- Trust --------------------------------------------------------------------------------------------
+# --- Accepted templates --------------------------------------------------------------------------------------------
 
 M = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "it's"}]
 
-DIFFERENT = [  # the engines render these differently, as is shown
+DIFFERENT = [  # the engines render these differently (a test below shows it)
     ("{{ messages | map(attribute='role') }}", "map that is not consumed at once"),
     (
         "{% for c in messages[0].content %}{{ loop.last }}{% endfor %}",
@@ -225,7 +226,7 @@ DIFFERENT = [  # the engines render these differently, as is shown
     ("{{ 'abc'.split('')[0] }}", "split with an empty text"),
     ("{{ '\x1ca'.strip() }}", "a separator control character"),
 ]
-ELSEWHERE_DIFFERENT = [  # kinds of which some are different, refused as a whole
+SOMETIMES_DIFFERENT = [  # constructs of which only some uses are rendered differently
     ("{{ messages[0].content | safe }}", "the filter safe"),
     ("{{ '%s' | format('a') }}", "the filter format"),
     ("{{ ['b', 'a'] | sort }}", "the filter sort"),
@@ -244,15 +245,15 @@ ELSEWHERE_DIFFERENT = [  # kinds of which some are different, refused as a whole
 ]
 
 
-@pytest.mark.parametrize(("source", "reason"), DIFFERENT + ELSEWHERE_DIFFERENT)
-def test_a_template_that_may_be_rendered_differently_is_refused_with_the_reason(source: str, reason: str) -> None:
+@pytest.mark.parametrize(("source", "reason"), DIFFERENT + SOMETIMES_DIFFERENT)
+def test_a_template_that_may_be_rendered_differently_is_refused_with_a_reason(source: str, reason: str) -> None:
     with pytest.raises(UnsupportedByEngineError) as raised:
         check_template(source)
     assert reason in str(raised.value)
 
 
 @pytest.mark.parametrize("source", [source for source, _ in DIFFERENT])
-def test_what_is_refused_is_different_indeed(source: str) -> None:
+def test_refused_templates_are_rendered_differently(source: str) -> None:
     def outcome(render: Callable[[], str]) -> str:
         try:
             return render()
@@ -288,7 +289,7 @@ def test_what_is_refused_is_different_indeed(source: str) -> None:
         ("{% generation %}{{ messages[1].content }}{% endgeneration %}", "it's"),
     ],
 )
-def test_what_templates_are_made_of_is_trusted(pair_of: MakePair, source: str, expected: str) -> None:
+def test_common_constructs_are_accepted(pair_of: MakePair, source: str, expected: str) -> None:
     assert [renderer.render(Conversation(M)) for renderer in pair_of(source)] == [expected] * 2
 
 
@@ -296,7 +297,7 @@ def test_what_templates_are_made_of_is_trusted(pair_of: MakePair, source: str, e
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_a_plain_template_renders_as_its_source_does(pair_of: MakePair, source: str) -> None:
+def test_an_unmarked_template_renders_like_its_source(pair_of: MakePair, source: str) -> None:
     reference, _ = pair_of(source)
     plain = unmarked_template(source)
     assert "generation %}" not in plain
@@ -326,7 +327,7 @@ LOOP = "{% for m in messages %}{{ m.content }}{% endfor %}"
         (templates.GENERATION, "", False, 2),
     ],
 )
-def test_turns_are_counted_in_a_loop_over_the_messages_and_asked_for_in_any_other(
+def test_iterations_over_messages_are_counted_and_other_loops_call_the_index_function(
     source: str, counted: str, calls_index: bool, marks: int
 ) -> None:
     marked = mark_template(source)
@@ -342,29 +343,35 @@ def test_turns_are_counted_in_a_loop_over_the_messages_and_asked_for_in_any_othe
 @pytest.mark.parametrize(
     "text",
     ["\x0e", MARK_END, f"\x0e0{MARK_END}", f"{MARK_START[:-1]}x0:1{MARK_END}", f"{MARK_START[:-1]}/0{MARK_END}"],
-    ids=["first", "last", "mark", "begin", "end"],  # marks hold a number that is drawn in each process
+    ids=[
+        "first",
+        "last",
+        "mark",
+        "begin",
+        "end",
+    ],  # the texts differ between processes, so pytest cannot use them as ids
 )
 @pytest.mark.parametrize("source", [templates.CHATML, templates.BY_INDEX, templates.GENERATION, templates.PARTS])
-def test_control_characters_of_marks_in_the_data_change_nothing(pair_of: MakePair, source: str, text: str) -> None:
+def test_data_with_the_control_characters_of_marks_changes_nothing(pair_of: MakePair, source: str, text: str) -> None:
     conversation = Conversation(says(f"a{text}", f"{text}b", text, f"c{text}d"))
-    check_renders_alike(pair_of(source), conversation, always=True)
+    check_renders_the_same(pair_of(source), conversation, always=True)
     for renderer in pair_of(source):
         made, spans = TurnFinder(renderer).find(conversation)
         assert [made[start:end] for start, end in spans] == [f"{text}b<|im_end|>", f"c{text}d<|im_end|>"]
 
 
-# --- Proof --------------------------------------------------------------------------------------------
+# --- Verification --------------------------------------------------------------------------------------------
 
 
-def proven(fast: Callable[[Conversation], str]) -> tuple[VerifiedFunction[str], list[Conversation]]:
-    """A function beside a reference that says "right", and the conversations that the reference was given."""
-    asked: list[Conversation] = []
+def verified_by_right(fast: Callable[[Conversation], str]) -> tuple[VerifiedFunction[str], list[Conversation]]:
+    """Verify a function by a reference that returns "right"; also return the conversations that the reference got."""
+    given: list[Conversation] = []
 
     def reference(conversation: Conversation) -> str:
-        asked.append(conversation)
+        given.append(conversation)
         return "right"
 
-    return VerifiedFunction(fast, reference, VerificationSampler(0.0)), asked
+    return VerifiedFunction(fast, reference, VerificationSampler(0.0)), given
 
 
 def refuses(conversation: Conversation) -> str:
@@ -372,30 +379,30 @@ def refuses(conversation: Conversation) -> str:
 
 
 @pytest.mark.parametrize("reference", [lambda conversation: "right", refuses])
-def test_a_fast_result_that_the_reference_does_not_have_ends_the_use_of_the_engine(reference: Any) -> None:
+def test_a_wrong_result_of_the_fast_engine_raises(reference: Any) -> None:
     with pytest.raises(EngineDifferenceError) as raised:
         VerifiedFunction(lambda conversation: "wrong", reference, VerificationSampler(0.0))(Conversation(says("a")))
     assert raised.value.engine == RENDERER
 
 
-def test_what_the_fast_engine_cannot_render_is_the_references_to_render_or_refuse() -> None:
-    function, asked = proven(refuses)
+def test_the_reference_renders_what_the_fast_engine_cannot() -> None:
+    function, given = verified_by_right(refuses)
     assert [function(Conversation(says("a"))) for _ in range(20)] == ["right"] * 20
-    assert len(asked) == 20
+    assert len(given) == 20
     with pytest.raises(RowError, match="no"):
         VerifiedFunction(refuses, refuses, VerificationSampler(0.0))(Conversation(says("a")))
 
 
-def test_a_new_kind_of_conversation_is_rendered_twice_even_when_no_sample_is_taken() -> None:
-    function, asked = proven(lambda conversation: "right")
+def test_a_new_kind_of_conversation_is_always_verified() -> None:
+    function, given = verified_by_right(lambda conversation: "right")
     first, other = Conversation(says("a", "b")), Conversation(says("a", None))
     for _ in range(50):
         function(first)
-    assert 1 <= len(asked) <= 10
-    asked.clear()
+    assert 1 <= len(given) <= 10
+    given.clear()
     for conversation in (first, other, first, other, other):
         function(conversation)
-    assert asked == [other]
+    assert given == [other]
 
 
 @pytest.mark.parametrize(
@@ -414,11 +421,11 @@ def test_a_new_kind_of_conversation_is_rendered_twice_even_when_no_sample_is_tak
         (Conversation({"messages": says("a", "b")}), False),
     ],
 )
-def test_conversations_are_of_one_kind_when_only_their_texts_differ(other: Conversation, same: bool) -> None:
+def test_conversations_that_differ_only_in_texts_are_of_the_same_kind(other: Conversation, same: bool) -> None:
     assert (conversation_kind(other) == conversation_kind(Conversation(says("a", "b")))) is same
 
 
-UNTRUSTED = "{% if 'a' | title == '' %}never{% endif %}" + templates.CHATML
+UNSUPPORTED = "{% if 'a' | title == '' %}never{% endif %}" + templates.CHATML
 
 
 @pytest.mark.parametrize(
@@ -426,20 +433,20 @@ UNTRUSTED = "{% if 'a' | title == '' %}never{% endif %}" + templates.CHATML
     [
         (templates.CHATML, WATCHED, "minijinja"),
         (templates.CHATML, EnginePolicy(frozenset({RENDERER}), 1.0), "jinja2"),
-        (UNTRUSTED, WATCHED, "jinja2"),
+        (UNSUPPORTED, WATCHED, "jinja2"),
     ],
 )
 @pytest.mark.parametrize("used_for", ["render", "find_trained_spans"])
-def test_a_chat_tokenizer_names_the_renderer_that_it_used(
+def test_a_chat_tokenizer_reports_the_renderer_it_used(
     tokenizer_path: Callable[[str], str], template: str, engines: EnginePolicy, expected: str, used_for: str
 ) -> None:
-    box = ChatTokenizer(
+    tokenizer = ChatTokenizer(
         ChatTokenizerSpec(TokenizerSpec(tokenizer_path("bpe"), chat_template=template), "assistant", engines)
     )
-    assert box.engines_used == {}
-    made = getattr(box, used_for)({"messages": M}, "messages")
+    assert tokenizer.engines_used == {}
+    made = getattr(tokenizer, used_for)({"messages": M}, "messages")
     assert (made if used_for == "render" else made[0]) == plain_rendering(template, messages=M)
-    assert box.engines_used == {RENDERER: expected}
+    assert tokenizer.engines_used == {RENDERER: expected}
 
 
 @pytest.mark.parametrize(
@@ -453,12 +460,12 @@ def test_a_chat_tokenizer_names_the_renderer_that_it_used(
         "{{ messages[0].content * messages[0].content }}",
     ],
 )
-def test_what_only_odd_values_render_differently_is_refused_too(template: str) -> None:
+def test_a_template_that_renders_only_unusual_values_differently_is_refused(template: str) -> None:
     with pytest.raises(UnsupportedByEngineError):
         check_template(template)
 
 
-def test_a_panic_in_the_fast_engine_is_a_row_that_it_cannot_render(pair_of: MakePair) -> None:
+def test_a_panic_in_the_fast_engine_is_a_row_error(pair_of: MakePair) -> None:
     source = "{% set c = messages[0].tool_calls %}{% for x in c[::-1] %}x{% endfor %}"
     reference, fast = pair_of(source)
     conversation = Conversation([{"role": "user", "content": "a", "tool_calls": []}])

@@ -1,4 +1,4 @@
-"""Conversations as text, against transformers and against a plain Jinja environment set up like its own."""
+"""Conversations rendered as text, compared with transformers and with a plain Jinja environment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOOLS: list[list[Row]] = [
 @pytest.mark.parametrize(
     "source", [SEED, "\n\n  " + SEED, SEED.replace("{%-", "{%"), "a\n{{ messages['messages'] }}\n"]
 )
-def test_a_template_that_wants_the_whole_row_gets_it_as_messages(
+def test_a_template_that_takes_a_whole_row_gets_it_as_messages(
     chat_tokenizer: MakeChatTokenizer, source: str, row: Row
 ) -> None:
     assert chat_tokenizer(source).render(row, None) == plain_rendering(
@@ -45,8 +45,8 @@ def test_the_seeds_template_on_shared_conversations_is_what_jinja_renders(
     chat_tokenizer: MakeChatTokenizer, shared_data: Callable[[str], Path]
 ) -> None:
     rows = [json.loads(line) for line in shared_data("multi_turn_chat.jsonl").read_text(encoding="utf-8").splitlines()]
-    tools = chat_tokenizer(SEED)
-    assert [tools.render(row, None) for row in rows] == [plain_rendering(SEED, messages=row) for row in rows]
+    tokenizer = chat_tokenizer(SEED)
+    assert [tokenizer.render(row, None) for row in rows] == [plain_rendering(SEED, messages=row) for row in rows]
 
 
 @pytest.mark.parametrize("template", ["CHATML", "CHATML_IN_LINES", "GENERATION", "QWEN3_LIKE", "ESCAPES"])
@@ -59,7 +59,7 @@ def test_a_conversation_column_is_rendered_as_transformers_renders_it(
     assert rendered == reference("bpe").apply_chat_template(messages, chat_template=source, tokenize=False)
 
 
-def test_documents_and_tools_of_a_row_reach_the_template_also_as_json_text(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_tools_and_documents_may_be_json_text(chat_tokenizer: MakeChatTokenizer) -> None:
     source = "{{ tools | tojson }} {{ documents | tojson }}"
     row = {
         "messages": [{"role": "user", "content": "a"}],
@@ -75,7 +75,7 @@ def test_documents_and_tools_of_a_row_reach_the_template_also_as_json_text(chat_
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "repository"])
-def test_tools_that_differ_from_row_to_row_reach_the_template_without_an_invented_key(
+def test_tools_that_differ_between_rows_get_no_extra_keys(
     tmp_path: Path, tokenizer_path: Callable[[str], str], datasets_cache: Path, kind: str
 ) -> None:
     rows = [

@@ -1,4 +1,4 @@
-"""Responses found in a text by the texts that open them, and the tokens that carry a loss then."""
+"""Responses found in text by `response_template`, and their labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ TWO = f"{INSTRUCTION}A\n{RESPONSE}B</s>\n{INSTRUCTION}C\n{RESPONSE}D</s>\n"
         ("### Response:", []),
     ],
 )
-def test_a_response_lasts_from_its_template_to_its_eos(text: str, expected: list[str], instruction: str | None) -> None:
+def test_a_response_extends_from_its_template_to_its_eos(
+    text: str, expected: list[str], instruction: str | None
+) -> None:
     spans = response_spans(text, RESPONSE, instruction, "</s>")
     assert [text[start:stop] for start, stop in spans] == expected
 
@@ -46,7 +48,7 @@ def test_without_eos_a_response_ends_before_the_next_instruction() -> None:
     assert [text[a:b] for a, b in response_spans(text, RESPONSE, INSTRUCTION, "</s>")] == ["B\n", "D\n"]
 
 
-def test_without_eos_and_instruction_only_the_last_response_is_known() -> None:
+def test_without_eos_and_instruction_only_the_last_response_is_found() -> None:
     text = f"{INSTRUCTION}A\n{RESPONSE}B\n{INSTRUCTION}C\n{RESPONSE}D\n"
     assert [text[a:b] for a, b in response_spans(text, RESPONSE, None, "</s>")] == ["D\n"]
 
@@ -60,7 +62,7 @@ def test_without_eos_and_instruction_only_the_last_response_is_known() -> None:
         ([f"x\n{RESPONSE}", f"\n### Tool:\n你好\n{RESPONSE}"], ["Grüße 😀{eos}", "42{eos}"], ""),
     ],
 )
-def test_labels_are_the_ids_of_the_responses_and_nothing_else(
+def test_exactly_the_tokens_of_responses_have_labels(
     chat_tokenizer: MakeChatTokenizer,
     reference: Callable[[str], Any],
     name: str,
@@ -68,33 +70,33 @@ def test_labels_are_the_ids_of_the_responses_and_nothing_else(
     trained: list[str],
     after: str,
 ) -> None:
-    tools, tokenizer = chat_tokenizer(name=name), reference(name)
-    trained = [piece.format(eos=tools.eos_token) for piece in trained]
+    tokenizer, hf_tokenizer = chat_tokenizer(name=name), reference(name)
+    trained = [piece.format(eos=tokenizer.eos_token) for piece in trained]
     text = "".join(a + b for a, b in zip(before, trained, strict=True)) + after
-    spans = tools.find_responses(text, RESPONSE, None)
+    spans = tokenizer.find_responses(text, RESPONSE, None)
     assert [text[start:stop] for start, stop in spans] == trained
-    made = tools.encode_spans([text], [spans])
+    made = tokenizer.encode_spans([text], [spans])
     ids, labels = made.input_ids.values.tolist(), made.labels.values.tolist()
-    assert ids == tokenizer(text)["input_ids"]
+    assert ids == hf_tokenizer(text)["input_ids"]
     offsets = reference("bpe" if name == "trim" else name)(text, return_offsets_mapping=True)["offset_mapping"]
     inside = [any(max(s, start) < min(e, stop) for start, stop in spans) for s, e in offsets]
-    if name == "bos_eos":  # the eos that the tokenizer appends closes what it follows
+    if name == "bos_eos":  # the eos that the tokenizer appends is trained like the token before it
         inside[-1] = inside[-2]
     assert labels == [token if loss else -100 for token, loss in zip(ids, inside, strict=True)]
     assert 0 < sum(inside) < len(ids)
 
 
-def test_a_tokenizer_that_appends_eos_trains_it_after_a_response_and_not_after_other_text(
+def test_an_appended_eos_is_trained_only_after_a_response(
     chat_tokenizer: MakeChatTokenizer,
 ) -> None:
-    tools = chat_tokenizer(name="bos_eos")
+    tokenizer = chat_tokenizer(name="bos_eos")
     for text, last in ((f"{RESPONSE}cat", 2), (f"{RESPONSE}cat</s>\n{INSTRUCTION}dog", -100)):
-        made = tools.encode_spans([text], [tools.find_responses(text, RESPONSE, None)])
+        made = tokenizer.encode_spans([text], [tokenizer.find_responses(text, RESPONSE, None)])
         assert made.input_ids.values[-1] == 2
         assert made.labels.values[-1] == last
         assert (made.input_ids.values[0], made.labels.values[0]) == (1, -100)
 
 
-def test_train_on_chooses_the_last_response(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_train_on_selects_the_last_response(chat_tokenizer: MakeChatTokenizer) -> None:
     spans = chat_tokenizer(train_on="last_assistant").find_responses(TWO, RESPONSE, None)
     assert [TWO[start:stop] for start, stop in spans] == ["D</s>"]

@@ -1,6 +1,6 @@
-"""What of a conversation carries a loss when config or data choose: flags, reasoning, variables, special tokens.
+"""What of a conversation carries a loss, by config and data: flags, reasoning, template variables, special tokens.
 
-Every chat_tokenizer has its fast engines held against the reference on each row.
+The reference verifies the fast engines on each row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MakeChatTokenizer = Callable[..., ChatTokenizer]
 
 STYLES = {case.style.name: case.style for case in CASES}
 
-# Two {% generation %} blocks in a turn that reasons, none in one that says nothing.
+# Two {% generation %} blocks in a turn with reasoning, none in an empty turn.
 BLOCKS = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}"
     "{%- if message.role == 'assistant' %}"
@@ -40,13 +40,13 @@ BLOCKS = (
 )
 
 
-def trained(box: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
-    text, spans = box.find_trained_spans({**row, "messages": messages}, "messages")
+def trained(tokenizer: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
+    text, spans = tokenizer.find_trained_spans({**row, "messages": messages}, "messages")
     return [piece for piece in trained_texts(text, spans) if piece]
 
 
-def box_of(chat_tokenizer: MakeChatTokenizer, style: Style, **choices: Any) -> ChatTokenizer:
-    return chat_tokenizer(style.source, name=style.tokenizer, special=style.special, **choices)
+def tokenizer_of_style(chat_tokenizer: MakeChatTokenizer, style: Style, **options: Any) -> ChatTokenizer:
+    return chat_tokenizer(style.source, name=style.tokenizer, special=style.special, **options)
 
 
 # --- Flags of messages --------------------------------------------------------------------------------
@@ -72,35 +72,37 @@ def talk(first: Row, second: Row) -> list[Row]:
     [{"train": False}, {"weight": 0}, {"weight": 0.0}, {"train": None, "weight": 0}, {"train": True, "weight": 0}],
     ids=str,
 )
-def test_a_message_that_says_so_is_not_trained(
+def test_a_message_with_a_flag_is_not_trained(
     chat_tokenizer: MakeChatTokenizer, template: str, texts: list[str], flag: Row
 ) -> None:
-    box, last = (chat_tokenizer(getattr(templates, template), train_on=on) for on in ("assistant", "last_assistant"))
-    assert trained(box, talk(flag, {})) == texts[1:]
-    assert trained(box, talk({}, flag)) == texts[:1]
-    assert trained(box, talk(flag, flag)) == []
-    assert trained(last, talk(flag, {})) == texts[1:]
-    assert trained(last, talk({}, flag)) == []
+    tokenizer, last_only = (
+        chat_tokenizer(getattr(templates, template), train_on=on) for on in ("assistant", "last_assistant")
+    )
+    assert trained(tokenizer, talk(flag, {})) == texts[1:]
+    assert trained(tokenizer, talk({}, flag)) == texts[:1]
+    assert trained(tokenizer, talk(flag, flag)) == []
+    assert trained(last_only, talk(flag, {})) == texts[1:]
+    assert trained(last_only, talk({}, flag)) == []
 
 
 @pytest.mark.parametrize(("template", "texts"), FLAGGED_TEMPLATES)
 @pytest.mark.parametrize(
     "flag", [{"train": True}, {"weight": 1}, {"weight": 1.0}, {"train": None}, {"weight": None, "train": None}], ids=str
 )
-def test_a_message_that_is_trained_says_nothing_new(
+def test_flags_that_include_a_message_change_nothing(
     chat_tokenizer: MakeChatTokenizer, template: str, texts: list[str], flag: Row
 ) -> None:
     assert trained(chat_tokenizer(getattr(templates, template)), talk(flag, flag)) == texts
 
 
-def test_a_flag_of_a_user_has_nothing_to_take_out(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_a_flag_of_a_user_message_changes_nothing(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [{**user("a"), "train": False}, assistant("b"), {**user("c"), "weight": 0}, assistant("d")]
     assert trained(chat_tokenizer(templates.CHATML), messages) == ["b<|im_end|>", "d<|im_end|>"]
 
 
 @pytest.mark.parametrize("train_on", ["assistant", "last_assistant", "all"])
 @pytest.mark.parametrize("template", ["CHATML", "GENERATION"])
-@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("index", [0, 1, 3])
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
@@ -111,70 +113,68 @@ def test_a_flag_of_a_user_has_nothing_to_take_out(chat_tokenizer: MakeChatTokeni
         ({"weight": "0"}, "'weight' of message {} must be 0 or 1, not '0'"),
     ],
 )
-def test_a_flag_that_says_neither_yes_nor_no_is_refused_wherever_it_stands(
-    chat_tokenizer: MakeChatTokenizer, train_on: str, template: str, place: int, flag: Row, reason: str
+def test_an_invalid_flag_is_refused_in_any_message(
+    chat_tokenizer: MakeChatTokenizer, train_on: str, template: str, index: int, flag: Row, reason: str
 ) -> None:
     messages = [user("a"), assistant("b"), user("c"), assistant("d")]
-    messages[place] = {**messages[place], **flag}
-    with pytest.raises(RowError, match=re.escape(reason.format(place))):
+    messages[index] = {**messages[index], **flag}
+    with pytest.raises(RowError, match=re.escape(reason.format(index))):
         trained(chat_tokenizer(getattr(templates, template), train_on=train_on), messages)
 
 
 @pytest.mark.parametrize("template", ["CHATML", "GENERATION", "BY_INDEX"])
-def test_with_a_loss_on_everything_a_flagged_message_of_any_role_is_left_out(
-    chat_tokenizer: MakeChatTokenizer, template: str
-) -> None:
-    box = chat_tokenizer(getattr(templates, template), train_on="all")
+def test_train_on_all_excludes_flagged_messages_of_any_role(chat_tokenizer: MakeChatTokenizer, template: str) -> None:
+    tokenizer = chat_tokenizer(getattr(templates, template), train_on="all")
     turns = [system("s"), user("a"), assistant("b"), user("c"), assistant("d")]
     written = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns]
 
-    def left(*flagged: int) -> list[str]:
-        return trained(box, [{**turn, "weight": int(place not in flagged)} for place, turn in enumerate(turns)])
+    def trained_without(*flagged: int) -> list[str]:
+        return trained(tokenizer, [{**turn, "weight": int(index not in flagged)} for index, turn in enumerate(turns)])
 
-    assert trained(box, turns) == ["".join(written)]
-    assert left() == ["".join(written)]
-    assert left(0) == ["".join(written[1:])]
-    assert left(1) == [written[0], "".join(written[2:])]
-    assert left(2, 3) == ["".join(written[:2]), written[4]]
-    assert left(4) == ["".join(written[:4])]
-    assert left(0, 2, 4) == [written[1], written[3]]
-    assert left(0, 1, 2, 3, 4) == []
+    assert trained(tokenizer, turns) == ["".join(written)]
+    assert trained_without() == ["".join(written)]
+    assert trained_without(0) == ["".join(written[1:])]
+    assert trained_without(1) == [written[0], "".join(written[2:])]
+    assert trained_without(2, 3) == ["".join(written[:2]), written[4]]
+    assert trained_without(4) == ["".join(written[:4])]
+    assert trained_without(0, 2, 4) == [written[1], written[3]]
+    assert trained_without(0, 1, 2, 3, 4) == []
 
 
-def test_messages_that_a_template_does_not_show_apart_cannot_be_left_out_of_everything(
+def test_train_on_all_refuses_flags_if_the_template_cannot_be_marked(
     chat_tokenizer: MakeChatTokenizer,
 ) -> None:
-    box = chat_tokenizer(templates.CAPTURED, train_on="all")
-    assert len(trained(box, talk({"train": True}, {}))) == 1
+    tokenizer = chat_tokenizer(templates.CAPTURED, train_on="all")
+    assert len(trained(tokenizer, talk({"train": True}, {}))) == 1
     with pytest.raises(
         RowError, match="with this chat template, sftkit cannot find the text that each message was rendered to"
     ):
-        trained(box, talk({"train": False}, {}))
+        trained(tokenizer, talk({"train": False}, {}))
 
 
 # --- The last turn ------------------------------------------------------------------------------------
 
 
-def test_blocks_of_a_template_belong_to_the_message_they_were_written_for(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_generation_blocks_are_assigned_to_their_messages(chat_tokenizer: MakeChatTokenizer) -> None:
     thoughtful = [user("a"), assistant("b", reasoning_content="hm"), user("c")]
-    last, every, masked = (
+    last_only, every_turn, masked = (
         chat_tokenizer(BLOCKS, train_on="last_assistant"),
         chat_tokenizer(BLOCKS),
         chat_tokenizer(BLOCKS, reasoning="mask"),
     )
-    assert trained(every, [*thoughtful, assistant("")]) == ["<think>hm</think>", "b"]
-    assert trained(every, [*thoughtful, assistant("", train=False)]) == ["<think>hm</think>", "b"]
-    assert trained(every, [*thoughtful[:1], {**thoughtful[1], "train": False}, user("c"), assistant("d")]) == ["d"]
-    assert trained(last, [*thoughtful, assistant("d", reasoning_content="ho")]) == ["<think>ho</think>", "d"]
+    assert trained(every_turn, [*thoughtful, assistant("")]) == ["<think>hm</think>", "b"]
+    assert trained(every_turn, [*thoughtful, assistant("", train=False)]) == ["<think>hm</think>", "b"]
+    assert trained(every_turn, [*thoughtful[:1], {**thoughtful[1], "train": False}, user("c"), assistant("d")]) == ["d"]
+    assert trained(last_only, [*thoughtful, assistant("d", reasoning_content="ho")]) == ["<think>ho</think>", "d"]
     assert trained(masked, [*thoughtful, assistant("d", reasoning_content="ho")]) == ["b", "d"]
 
 
-def test_a_last_turn_without_a_word_is_still_the_last(chat_tokenizer: MakeChatTokenizer) -> None:
+def test_an_empty_last_turn_is_the_last_turn(chat_tokenizer: MakeChatTokenizer) -> None:
     no_stop = BLOCKS.replace("{%- if message.content %}", "{%- if true %}")
     assert trained(chat_tokenizer(no_stop, train_on="last_assistant"), [user("a"), assistant("b"), assistant("")]) == []
-    box = chat_tokenizer(templates.CHATML, train_on="last_assistant")
-    assert trained(box, [user("a"), assistant("b"), assistant("")]) == ["<|im_end|>"]
-    assert trained(box, [user("a"), assistant("b"), assistant("c"), user("d")]) == ["c<|im_end|>"]
+    tokenizer = chat_tokenizer(templates.CHATML, train_on="last_assistant")
+    assert trained(tokenizer, [user("a"), assistant("b"), assistant("")]) == ["<|im_end|>"]
+    assert trained(tokenizer, [user("a"), assistant("b"), assistant("c"), user("d")]) == ["c<|im_end|>"]
 
 
 # --- Reasoning ----------------------------------------------------------------------------------------
@@ -205,11 +205,11 @@ CALLED = "<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</pa
         ("qwen3", "tool last", ['<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call><|im_end|>']),
     ],
 )
-def test_reasoning_is_left_out_up_to_the_answer(
+def test_masked_reasoning_ends_where_the_answer_starts(
     chat_tokenizer: MakeChatTokenizer, style: str, name: str, expected: list[str]
 ) -> None:
     [case] = [case for case in CASES if (case.style.name, case.name) == (style, name)]
-    text, spans = box_of(chat_tokenizer, case.style, reasoning="mask").find_trained_spans(
+    text, spans = tokenizer_of_style(chat_tokenizer, case.style, reasoning="mask").find_trained_spans(
         case.conversation.row, "messages"
     )
     assert [piece for piece in trained_texts(text, spans) if piece] == expected
@@ -220,9 +220,14 @@ PLAIN_STYLES = ["llama3", "gemma3", "mistral-v3", "phi4", "zephyr", "alpaca-eos"
 
 @pytest.mark.parametrize("style", PLAIN_STYLES)
 @pytest.mark.parametrize("name", ["multi", "same", "empty", "padded"])
-def test_without_reasoning_nothing_changes(chat_tokenizer: MakeChatTokenizer, style: str, name: str) -> None:
+def test_masking_reasoning_changes_nothing_without_reasoning(
+    chat_tokenizer: MakeChatTokenizer, style: str, name: str
+) -> None:
     messages = CONVERSATIONS[name].messages
-    made = [trained(box_of(chat_tokenizer, STYLES[style], reasoning=choice), messages) for choice in ("keep", "mask")]
+    made = [
+        trained(tokenizer_of_style(chat_tokenizer, STYLES[style], reasoning=choice), messages)
+        for choice in ("keep", "mask")
+    ]
     assert made[0] == made[1]
     assert made[0]
 
@@ -247,18 +252,20 @@ def test_without_reasoning_nothing_changes(chat_tokenizer: MakeChatTokenizer, st
         ("", ["<|im_end|>"]),
     ],
 )
-def test_reasoning_in_the_content(chat_tokenizer: MakeChatTokenizer, content: str, expected: list[str]) -> None:
+def test_reasoning_in_the_content_is_masked(
+    chat_tokenizer: MakeChatTokenizer, content: str, expected: list[str]
+) -> None:
     assert trained(chat_tokenizer(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)]) == expected
 
 
-def test_a_tag_in_the_question_opens_no_reasoning(chat_tokenizer: MakeChatTokenizer) -> None:
-    box = chat_tokenizer(templates.CHATML, reasoning="mask")
+def test_a_reasoning_tag_in_the_question_is_ignored(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(templates.CHATML, reasoning="mask")
     for question in ("<think>", "What does <think> do?", "<think>\n"):
-        assert trained(box, [user(question), assistant("b</think>c")]) == ["b</think>c<|im_end|>"]
+        assert trained(tokenizer, [user(question), assistant("b</think>c")]) == ["b</think>c<|im_end|>"]
 
 
 @pytest.mark.parametrize("content", ["<think>hm", "<think>\nhm <think> ho\n", "[THINK]"])
-def test_reasoning_that_nothing_closes_is_refused(chat_tokenizer: MakeChatTokenizer, content: str) -> None:
+def test_reasoning_that_is_not_closed_is_refused(chat_tokenizer: MakeChatTokenizer, content: str) -> None:
     with pytest.raises(RowError, match="message 1: the reasoning of this turn is not closed; cannot mask it"):
         trained(chat_tokenizer(templates.CHATML, reasoning="mask"), [user("a"), assistant(content)])
 
@@ -269,21 +276,21 @@ TAGGED = (
     "{{- '<|end|><|start|>assistant<|channel|>final<|message|>' }}{% endif %}"
     "{{- m.content + '<|stop|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-SPOKEN = TAGGED.replace("<|channel|>analysis<|message|>", "Reasoning: ").replace(
+WITHOUT_TAGS = TAGGED.replace("<|channel|>analysis<|message|>", "Reasoning: ").replace(
     "<|end|><|start|>assistant<|channel|>final<|message|>", "\nAnswer: "
 )
 
 
 @pytest.mark.parametrize("reasoning", ["hm", "analysis", "message", "a", "think", "Answer", "Reasoning"])
 @pytest.mark.parametrize("answer", ["d", "a", "r", "start", "final", "stop", "assistant", "hm", "it's <b>bold</b>"])
-def test_words_of_reasoning_and_answer_may_stand_in_the_tags_around_them(
+def test_the_answer_is_found_if_tags_contain_the_same_words(
     chat_tokenizer: MakeChatTokenizer, reasoning: str, answer: str
 ) -> None:
-    """Right, or put aside: never a mask that begins elsewhere."""
+    """The mask is right or the row is refused."""
     messages = [user("a"), assistant(answer, reasoning_content=reasoning)]
     assert trained(chat_tokenizer(TAGGED, reasoning="mask"), messages) == [f"{answer}<|stop|>"]
     try:
-        found = trained(chat_tokenizer(SPOKEN, reasoning="mask"), messages)
+        found = trained(chat_tokenizer(WITHOUT_TAGS, reasoning="mask"), messages)
     except RowError:
         return
     assert found == [f"{answer}<|stop|>"]
@@ -291,7 +298,7 @@ def test_words_of_reasoning_and_answer_may_stand_in_the_tags_around_them(
 
 @pytest.mark.parametrize("answer", ["hm, b", "b hm", "hm", "hmhm"])
 @pytest.mark.parametrize("template", ["CHATML", "QWEN3_LIKE"])
-def test_words_of_reasoning_that_is_not_written_may_stand_in_the_answer(
+def test_reasoning_that_the_template_omits_may_occur_in_the_answer(
     chat_tokenizer: MakeChatTokenizer, template: str, answer: str
 ) -> None:
     messages = [user("a"), assistant(answer, reasoning_content="hm")]
@@ -303,14 +310,14 @@ def test_reasoning_without_an_end_or_an_answer_is_refused(chat_tokenizer: MakeCh
         trained(chat_tokenizer(TAGGED, reasoning="mask"), [user("a"), assistant("", reasoning_content="hm")])
 
 
-def test_with_a_loss_on_everything_reasoning_is_left_out_as_well(chat_tokenizer: MakeChatTokenizer) -> None:
-    box = chat_tokenizer(templates.CHATML, train_on="all", reasoning="mask")
+def test_train_on_all_excludes_masked_reasoning(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(templates.CHATML, train_on="all", reasoning="mask")
     header, asked = "<|im_start|>assistant\n", "<|im_start|>user\na<|im_end|>\n"
     thinks = assistant("<think>hm</think>b")
-    assert trained(box, [user("a"), thinks]) == [f"{asked}{header}", "b<|im_end|>\n"]
-    assert trained(box, [user("a")]) == [asked]
-    assert trained(box, [{**user("a"), "train": False}, thinks]) == [header, "b<|im_end|>\n"]
-    assert trained(box, [user("a"), {**thinks, "weight": 0}, user("a")]) == [asked, asked]
+    assert trained(tokenizer, [user("a"), thinks]) == [f"{asked}{header}", "b<|im_end|>\n"]
+    assert trained(tokenizer, [user("a")]) == [asked]
+    assert trained(tokenizer, [{**user("a"), "train": False}, thinks]) == [header, "b<|im_end|>\n"]
+    assert trained(tokenizer, [user("a"), {**thinks, "weight": 0}, user("a")]) == [asked, asked]
 
 
 # --- Variables, tools, documents, parts ---------------------------------------------------------------
@@ -327,7 +334,7 @@ ASKED = [user("a"), assistant("b")]
 
 
 @pytest.mark.parametrize(
-    ("config", "column", "quiet"),
+    ("config", "column", "without_thinking"),
     [
         ("", None, False),
         ('{"enable_thinking": false}', None, True),
@@ -341,15 +348,15 @@ ASKED = [user("a"), assistant("b")]
         ('{"enable_thinking": false}', "", True),
     ],
 )
-def test_a_column_of_variables_goes_over_those_of_the_config(
-    chat_tokenizer: MakeChatTokenizer, config: str, column: Any, quiet: bool
+def test_template_variables_of_a_row_override_those_of_the_config(
+    chat_tokenizer: MakeChatTokenizer, config: str, column: Any, without_thinking: bool
 ) -> None:
-    box = chat_tokenizer(SWITCHED, kwargs=config)
+    tokenizer = chat_tokenizer(SWITCHED, kwargs=config)
     row = {"messages": ASKED, "chat_template_kwargs": column}
-    text, spans = box.find_trained_spans(row, "messages")
-    assert ("<think>" in text) is quiet
-    assert trained_texts(text, spans) == ["b<|im_end|>"]  # an empty reasoning is part of such a prompt
-    assert box.render(row, "messages") == text
+    text, spans = tokenizer.find_trained_spans(row, "messages")
+    assert ("<think>" in text) is without_thinking
+    assert trained_texts(text, spans) == ["b<|im_end|>"]  # the empty reasoning is part of the prompt
+    assert tokenizer.render(row, "messages") == text
 
 
 @pytest.mark.parametrize(
@@ -363,9 +370,7 @@ def test_a_column_of_variables_goes_over_those_of_the_config(
         ({"add_generation_prompt": True}, "column 'chat_template_kwargs' must not hold 'add_generation_prompt'"),
     ],
 )
-def test_variables_that_cannot_be_given_are_refused(
-    chat_tokenizer: MakeChatTokenizer, column: Any, reason: str
-) -> None:
+def test_invalid_template_variables_are_refused(chat_tokenizer: MakeChatTokenizer, column: Any, reason: str) -> None:
     with pytest.raises(RowError, match=re.escape(reason)):
         trained(chat_tokenizer(SWITCHED), ASKED, chat_template_kwargs=column)
 
@@ -387,19 +392,19 @@ def test_tools_and_documents_may_be_lists_or_json_text(
 
 
 @pytest.mark.parametrize("nothing", [None, [], "", "[]"])
-def test_columns_that_hold_nothing_are_no_tools_and_documents(chat_tokenizer: MakeChatTokenizer, nothing: Any) -> None:
+def test_empty_columns_mean_no_tools_and_no_documents(chat_tokenizer: MakeChatTokenizer, nothing: Any) -> None:
     row = {"messages": ASKED, "tools": nothing, "documents": nothing}
     assert chat_tokenizer(SWITCHED).find_trained_spans(row, "messages")[0].startswith("0\n<|im_start|>")
 
 
 @pytest.mark.parametrize("template", ["CHATML", "PARTS", "QWEN3_LIKE", "GENERATION", "LLAMA2"])
-def test_text_and_parts_of_text_are_the_same(chat_tokenizer: MakeChatTokenizer, template: str) -> None:
-    box = chat_tokenizer(getattr(templates, template))
+def test_text_and_text_parts_give_the_same_result(chat_tokenizer: MakeChatTokenizer, template: str) -> None:
+    tokenizer = chat_tokenizer(getattr(templates, template))
     plain = [user("ab"), assistant("cd"), user("e"), assistant("f")]
     in_parts = [user(parts("a", "b")), assistant(parts("c", "d")), user(parts("e")), assistant(parts("f"))]
-    expected = box.find_trained_spans({"messages": plain}, "messages")
-    assert box.find_trained_spans({"messages": in_parts}, "messages") == expected
-    assert box.find_trained_spans({"messages": [*plain[:1], *in_parts[1:]]}, "messages") == expected
+    expected = tokenizer.find_trained_spans({"messages": plain}, "messages")
+    assert tokenizer.find_trained_spans({"messages": in_parts}, "messages") == expected
+    assert tokenizer.find_trained_spans({"messages": [*plain[:1], *in_parts[1:]]}, "messages") == expected
 
 
 # --- Special tokens in content ------------------------------------------------------------------------
@@ -437,12 +442,12 @@ def test_special_tokens_in_content_follow_the_policy(chat_tokenizer: MakeChatTok
     assert not holds
     text, spans = escaped.find_trained_spans(safe, "messages")
     written, _ = kept.find_trained_spans(row, "messages")
-    assert text.replace("\u200b", "") == written  # a person reads the same
+    assert text.replace("\u200b", "") == written  # it looks the same to a reader
     tokenizer = escaped.tokenizer
     marks = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
     ids = escaped.encode_conversations([text], [spans]).input_ids.values.tolist()
-    assert [token for token in ids if token in marks] == marks * 2  # those of two messages
-    assert escaped.render(row, "messages") == text  # rows that end as text as well
+    assert [token for token in ids if token in marks] == marks * 2  # the tags of two messages
+    assert escaped.render(row, "messages") == text  # also for rows that stay text
     with pytest.raises(RowDroppedError):
         dropped.render(row, "messages")
     with pytest.raises(RowError):
@@ -451,7 +456,7 @@ def test_special_tokens_in_content_follow_the_policy(chat_tokenizer: MakeChatTok
 
 
 @pytest.mark.parametrize("policy", ["keep", "escape", "drop", "error"])
-def test_content_without_special_tokens_goes_on_as_it_is(chat_tokenizer: MakeChatTokenizer, policy: str) -> None:
+def test_content_without_special_tokens_is_not_changed(chat_tokenizer: MakeChatTokenizer, policy: str) -> None:
     row = {"messages": [user("a < b | c"), assistant(parts("<|im", "_end>"))], "tools": [{"name": "f"}], "id": "</s>"}
     assert chat_tokenizer(WRITES_ALL, policy=policy).screen(row, "messages") == (row, False)
 
@@ -464,27 +469,25 @@ GLM_LIKE = (
 )
 
 
-def test_the_tokens_by_which_a_model_stops_are_read_from_its_files(
-    tmp_path: Path, reference: Callable[[str], Any]
-) -> None:
-    tokenizer = type(reference("bpe")).from_pretrained(reference("bpe").name_or_path)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|observation|>"]})
-    tokenizer.save_pretrained(tmp_path)
+def test_stop_tokens_are_read_from_the_files_of_the_model(tmp_path: Path, reference: Callable[[str], Any]) -> None:
+    hf_tokenizer = type(reference("bpe")).from_pretrained(reference("bpe").name_or_path)
+    hf_tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|observation|>"]})
+    hf_tokenizer.save_pretrained(tmp_path)
     spec = ChatTokenizerSpec(TokenizerSpec(str(tmp_path), GLM_LIKE), "assistant", WATCHED)
     messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
     assert trained(ChatTokenizer(spec), messages) == ["hello", "see you"]
 
     stops = ["</s>", "<|user|>", "<|observation|>"]
-    ids = [tokenizer.convert_tokens_to_ids(token) for token in stops]
+    ids = [hf_tokenizer.convert_tokens_to_ids(token) for token in stops]
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
-    box = ChatTokenizer(spec)
-    assert box.stop_tokens == tuple(stops)
-    assert trained(box, messages) == ["hello<|user|>", "see you"]
+    tokenizer = ChatTokenizer(spec)
+    assert tokenizer.stop_tokens == tuple(stops)
+    assert trained(tokenizer, messages) == ["hello<|user|>", "see you"]
     called = [user("hi"), assistant("call"), {"role": "observation", "content": "r"}, assistant("done")]
-    assert trained(box, called) == ["call<|observation|>", "done"]
+    assert trained(tokenizer, called) == ["call<|observation|>", "done"]
 
 
-# --- What inference would give ------------------------------------------------------------------------
+# --- Prompts at inference ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -494,45 +497,45 @@ def test_the_tokens_by_which_a_model_stops_are_read_from_its_files(
         (templates.GENERATION, {}, False),
         (templates.QWEN3_LIKE, {}, False),
         (templates.LLAMA2, {}, False),
-        (QWEN_THINKING.source, {}, True),  # the earlier turn has lost what its prompt opens
+        (QWEN_THINKING.source, {}, True),  # the earlier turn lacks the reasoning tag that its prompt opens
         (QWEN_THINKING.source, {"train_on": "last_assistant"}, False),
         (QWEN_THINKING.source, {"train_on": "all"}, False),
     ],
 )
-def test_prompts_that_differ_from_those_of_inference_are_seen(
+def test_prompts_that_differ_from_those_at_inference_are_detected(
     chat_tokenizer: MakeChatTokenizer, template: str, choices: Row, differs: bool
 ) -> None:
-    box = chat_tokenizer(template, **choices)
+    tokenizer = chat_tokenizer(template, **choices)
     messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
-    box.start_unit()
-    assert box.has_prompt_mismatch({"messages": messages}, "messages") is differs
+    tokenizer.start_unit()
+    assert tokenizer.has_prompt_mismatch({"messages": messages}, "messages") is differs
 
 
 def test_prompts_of_turns_without_a_loss_do_not_matter(chat_tokenizer: MakeChatTokenizer) -> None:
-    box = chat_tokenizer(QWEN_THINKING.source)
-    box.start_unit()
-    assert not box.has_prompt_mismatch({"messages": talk({"train": False}, {})}, "messages")
-    assert box.has_prompt_mismatch({"messages": talk({}, {"train": False})}, "messages")
+    tokenizer = chat_tokenizer(QWEN_THINKING.source)
+    tokenizer.start_unit()
+    assert not tokenizer.has_prompt_mismatch({"messages": talk({"train": False}, {})}, "messages")
+    assert tokenizer.has_prompt_mismatch({"messages": talk({}, {"train": False})}, "messages")
 
 
-def test_what_cannot_be_asked_at_inference_is_no_difference(chat_tokenizer: MakeChatTokenizer) -> None:
-    """The template refuses what comes before the first turn: there is no question in it."""
-    box = chat_tokenizer(QWEN_THINKING.source)
+def test_prompts_that_the_template_refuses_are_not_a_mismatch(chat_tokenizer: MakeChatTokenizer) -> None:
+    """The template refuses to render the messages before the first turn, which contain no question."""
+    tokenizer = chat_tokenizer(QWEN_THINKING.source)
     row = {"messages": [system("s"), assistant("b"), user("c"), assistant("d")]}
-    assert trained(box, row["messages"]) == ["b<|im_end|>", "\n</think>\n\nd<|im_end|>"]
-    box.start_unit()
-    assert not box.has_prompt_mismatch(row, "messages")
+    assert trained(tokenizer, row["messages"]) == ["b<|im_end|>", "\n</think>\n\nd<|im_end|>"]
+    tokenizer.start_unit()
+    assert not tokenizer.has_prompt_mismatch(row, "messages")
     assert not chat_tokenizer(templates.GENERATION).has_prompt_mismatch({"messages": [user("a")]}, "messages")
 
 
-# --- Rows that end as text ----------------------------------------------------------------------------
+# --- Rows that stay text ----------------------------------------------------------------------------
 
 
-def test_a_text_cannot_hold_a_flag(chat_tokenizer: MakeChatTokenizer) -> None:
-    box = chat_tokenizer(templates.CHATML)
-    assert box.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello") == 1
+def test_a_row_with_flags_cannot_become_text(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(templates.CHATML)
+    assert tokenizer.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello") == 1
     with pytest.raises(RowError, match="a message excludes itself from the loss, which text cannot express"):
-        box.render({"messages": talk({"train": False}, {})}, "messages")
+        tokenizer.render({"messages": talk({"train": False}, {})}, "messages")
 
 
 @pytest.mark.parametrize(
@@ -544,7 +547,7 @@ def test_a_text_cannot_hold_a_flag(chat_tokenizer: MakeChatTokenizer) -> None:
         ("<think>hm</s>", []),
     ],
 )
-def test_reasoning_in_responses_is_left_out(
+def test_reasoning_in_responses_is_masked(
     chat_tokenizer: MakeChatTokenizer, response: str, expected: list[str]
 ) -> None:
     text = f"### Instruction:\na\n### Response:\n{response}\n### Instruction:\nc\n### Response:\nd</s>"

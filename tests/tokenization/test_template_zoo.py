@@ -1,6 +1,7 @@
-"""Chat templates of every style, crossed with conversations: what is trained, by its literal text, or a refusal.
+"""Trained texts of about a hundred chat templates, each with conversations of every kind.
 
-The texts say what the model has to produce at inference; they were worked out by hand, never printed by the program.
+The expected texts are what the model has to produce at inference. They were worked out by hand, not copied from the
+output of the program.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from template_zoo.model import Case, OrQuarantined, Quarantined, Style
 FAST = EnginePolicy(frozenset(), verify_fraction=0.0)
 REFERENCE = EnginePolicy(frozenset({ENCODER, RENDERER}), verify_fraction=0.0)
 
-MakeBox = Callable[[Style, EnginePolicy], ChatTokenizer]
+MakeTokenizer = Callable[[Style, EnginePolicy], ChatTokenizer]
 
 
 @pytest.fixture(scope="module")
-def box(tokenizer_path: Callable[[str], str]) -> MakeBox:
-    """The ChatTokenizer of a style, with engines."""
+def make_tokenizer(tokenizer_path: Callable[[str], str]) -> MakeTokenizer:
+    """Make the `ChatTokenizer` of a style, with the given engines."""
 
     @cache
     def make(style: Style, engines: EnginePolicy) -> ChatTokenizer:
@@ -37,17 +38,17 @@ def box(tokenizer_path: Callable[[str], str]) -> MakeBox:
     return make
 
 
-def outcome(box: ChatTokenizer, case: Case) -> tuple[str, list[tuple[int, int]]] | None:
-    """Text and spans of a case, None when the row is refused."""
+def outcome(tokenizer: ChatTokenizer, case: Case) -> tuple[str, list[tuple[int, int]]] | None:
+    """Return text and spans of a case; None if the row is refused."""
     try:
-        text, spans = box.find_trained_spans(case.conversation.row, "messages")
+        text, spans = tokenizer.find_trained_spans(case.conversation.row, "messages")
     except RowError:
         return None
     return text, list(spans)
 
 
-def as_taken(case: Case) -> list[dict[str, Any]]:
-    """The messages as the template takes their contents."""
+def adapted_messages(case: Case) -> list[dict[str, Any]]:
+    """Return the messages with contents in the form that the template takes."""
     messages = case.conversation.messages
     if case.style.content == "both" or (case.style.content == "text" and case.name != "parts"):
         return messages
@@ -59,26 +60,30 @@ def as_taken(case: Case) -> list[dict[str, Any]]:
     return [{**message, "content": content} for message, content in zip(messages, taken, strict=True)]
 
 
-def rendered(box: ChatTokenizer, case: Case) -> str:
-    """The whole text by transformers alone."""
+def rendered(tokenizer: ChatTokenizer, case: Case) -> str:
+    """Return the text that transformers renders."""
     source = case.style.source
     if case.style.reads_row and source is not None:
         source = source.replace("messages['messages']", "messages")
-    return str(box.tokenizer.apply_chat_template(as_taken(case), chat_template=source, tokenize=False, **given(case)))
+    return str(
+        tokenizer.tokenizer.apply_chat_template(
+            adapted_messages(case), chat_template=source, tokenize=False, **template_variables(case)
+        )
+    )
 
 
-def given(case: Case) -> dict[str, Any]:
-    """What the template is given besides the messages."""
+def template_variables(case: Case) -> dict[str, Any]:
+    """Return all variables of the template but the messages."""
     return {"tools": case.conversation.tools, "documents": case.conversation.documents, **case.conversation.variables}
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_is_trained(box: MakeBox, case: Case) -> None:
-    tools = box(case.style, FAST)
-    found = outcome(tools, case)
-    if tools.engines_used["renderer"] != "jinja2":  # where the reference renders anyway, there is nothing to compare
-        assert outcome(box(case.style, REFERENCE), case) == found, "the fast engine finds other spans"
+def test_the_expected_texts_are_trained(make_tokenizer: MakeTokenizer, case: Case) -> None:
+    tokenizer = make_tokenizer(case.style, FAST)
+    found = outcome(tokenizer, case)
+    if tokenizer.engines_used["renderer"] != "jinja2":  # else both results are of the reference
+        assert outcome(make_tokenizer(case.style, REFERENCE), case) == found, "the fast engine finds other spans"
     if found is None:
         assert case.expected is Quarantined or isinstance(case.expected, OrQuarantined), f"refused, not {case.expected}"
         return
@@ -86,24 +91,24 @@ def test_what_is_trained(box: MakeBox, case: Case) -> None:
     assert spans == sorted(spans)
     trained = [piece for piece in trained_texts(text, spans) if piece]
     assert trained == (case.expected.texts if isinstance(case.expected, OrQuarantined) else case.expected)
-    assert text == rendered(tools, case)
+    assert text == rendered(tokenizer, case)
 
 
 WITH_GENERATION_BLOCKS = [case for case in CASES if "generation %}" in (case.style.source or "")]
 
 
 @pytest.mark.parametrize("case", WITH_GENERATION_BLOCKS, ids=str)
-def test_generation_blocks_give_the_tokens_that_transformers_gives(box: MakeBox, case: Case) -> None:
-    tools = box(case.style, FAST)
-    text, spans = tools.find_trained_spans(case.conversation.row, "messages")
-    made = tools.encode_conversations([text], [spans])
-    expected = tools.tokenizer.apply_chat_template(
-        as_taken(case),
+def test_generation_blocks_give_the_mask_of_transformers(make_tokenizer: MakeTokenizer, case: Case) -> None:
+    tokenizer = make_tokenizer(case.style, FAST)
+    text, spans = tokenizer.find_trained_spans(case.conversation.row, "messages")
+    made = tokenizer.encode_conversations([text], [spans])
+    expected = tokenizer.tokenizer.apply_chat_template(
+        adapted_messages(case),
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
         add_special_tokens=False,
-        **given(case),
+        **template_variables(case),
     )
     assert made.input_ids.values.tolist() == expected["input_ids"]
     assert [int(label != -100) for label in made.labels.values] == expected["assistant_masks"]
