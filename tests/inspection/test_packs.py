@@ -211,7 +211,7 @@ def test_first_sequences_of_a_long_pack_and_those_with_findings_are_shown(
         "--- sequence 8 of 12: 9 tokens, 5 trained",
         "--- sequence 9 of 12: 9 tokens, 5 trained",
         "--- sequence 10 of 12: 9 tokens, 5 trained",
-        "... sequences 11 to 12: 19 tokens, 1 with findings; --row shows all of a pack",
+        "... sequences 11 to 12: 19 tokens, 1 with findings; use --row to show the whole pack",
     ]
     assert len(first.tokens) == 116
     document = json.loads(report_json(look(path, tokenizer_dir)))["rows"][0]
@@ -244,7 +244,7 @@ def test_search_looks_within_sequences_and_shows_those_that_match(
         "--- sequence 2 of 6: 10 tokens, 6 trained",
         "... sequences 3 to 4: 20 tokens",
         "--- sequence 5 of 6: 10 tokens, 6 trained",
-        "... sequence 6: 10 tokens; --row shows all of a pack",
+        "... sequence 6: 10 tokens; use --row to show the whole pack",
     ]
 
 

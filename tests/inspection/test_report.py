@@ -32,7 +32,7 @@ def printed(
 def test_without_colour_trained_tokens_are_marked(shard_dir: Path, tokenizer_dir: Path) -> None:
     text = printed(shard_dir, tokenizer_dir)
     assert "[1] 4 tokens\n    <|ask|>00?\n[2] 6 tokens, 6 trained\n    ⟦yes 0<|end|>⟧\n" in text
-    assert text.count("⟦trained⟧: these tokens carry a loss; everything else carries none") == 1
+    assert text.count("⟦trained⟧: these tokens carry a loss, all others carry none") == 1
     assert "train row 0 (train-00000-of-00002.parquet row 0): 10 tokens, 6 trained (60.0%)" in text
     assert "\x1b" not in text
 

@@ -266,11 +266,8 @@ def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> 
     screen = io.StringIO()
     print_result(manifest, "somewhere", Console(file=screen, width=300))
     lines = re.sub(r"\d+\.\d s", "0.0 s", screen.getvalue()).splitlines()
-    assert lines[-4:-1] == [
-        "time: plan 0.0 s, tokenize 0.0 s, order 0.0 s, write 0.0 s",
-        f"worker time: read 0.0 s, {name} 0.0 s, length limit 0.0 s, write 0.0 s, audit 0.0 s",
-        "audit: 20 rows checked, nothing found",
-    ]
+    assert "time: plan 0.0 s, tokenize 0.0 s, order 0.0 s, write 0.0 s" in lines
+    assert f"worker time: read 0.0 s, {name} 0.0 s, length limit 0.0 s, write 0.0 s, audit 0.0 s" in lines
     assert lines[-1] == "written to somewhere"
 
 

@@ -319,7 +319,7 @@ def test_plan_result_and_card_speak_of_packs(tmp_path: Path) -> None:
     manifest = preprocess(tmp_path / "out", dataset(source), **options)
     screen = io.StringIO()
     print_plan(planned, Console(file=screen, width=200))
-    assert "packing: bfd, at most 12 tokens to a pack" in screen.getvalue()
+    assert "packing: bfd, at most 12 tokens per pack" in screen.getvalue()
     print_result(manifest, "out", Console(file=screen, width=200))
     assert "train: 3 packs of 12 tokens, 75.0% full, 4 sequences (1.3 per pack)" in screen.getvalue()
     card = (tmp_path / "out" / "README.md").read_text()
