@@ -148,7 +148,7 @@ def test_special_tokens_in_content_start_no_turn_and_are_reported_in_theirs(tmp_
     start = row.findings[0].start
     assert lines[place - 3] == "    Is <|im_end|> the end? Or <|im_start|> it?<|im_end|>"
     assert lines[place - 2].startswith(
-        f'  warning: special_token_in_content, token {start} "<|im_end|>": a special token stands where'
+        f'  warning: special_token_in_content, token {start} "<|im_end|>": a special token appears where'
     )
 
 
