@@ -1,4 +1,4 @@
-"""Tasks run here or by worker processes: which of them, and what becomes of errors."""
+"""Tasks that run in this process or in worker processes, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -82,12 +82,14 @@ def test_several_workers_run_every_task_once() -> None:
     assert sorted(run(double, list(range(9)), 2)) == [(number, 2 * number) for number in range(9)]
 
 
-def test_a_worker_that_dies_is_an_error_that_names_what_it_held() -> None:
+def test_the_error_for_a_worker_that_dies_names_its_task() -> None:
     with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on 7; run the command again"):
         list(run(die_of_seven, [1, 2, 7, 3], 2))
 
 
-def test_so_is_a_worker_that_dies_while_others_are_still_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_while_others_are_starting_is_an_error_that_names_its_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     submit = ProcessPoolExecutor.submit
 
     def submit_slowly(*args: Any, **options: Any) -> Future[Any]:
@@ -100,14 +102,14 @@ def test_so_is_a_worker_that_dies_while_others_are_still_started(monkeypatch: py
         list(run(die_of_seven, [1, 7, 2, 3], 2))
 
 
-def test_where_an_engine_differed_is_known_outside_of_the_worker_too() -> None:
+def test_the_place_of_an_engine_difference_reaches_the_main_process() -> None:
     with pytest.raises(EngineDifferenceError) as caught:
         list(run(differ, [1, 2], 2))
     difference = caught.value
     assert (difference.engine, difference.sample, difference.place) == ("encoder", "a sample", "in.jsonl:9")
 
 
-def test_all_runs_use_the_same_processes_which_are_others_than_this_one() -> None:
+def test_all_runs_use_the_same_worker_processes() -> None:
     before = children()
     with WorkerPool(2) as workers:
         first = {pid for _, pid in workers.run(where, list(range(6)))}
@@ -132,14 +134,14 @@ def test_a_task_that_raises_ends_the_run_at_once_and_the_next_run_works() -> Non
         assert sorted(workers.run(fail_or_sleep, [5, 6])) == [(5, 5), (6, 6)]
 
 
-def test_a_run_that_nobody_follows_to_its_end_is_broken_off() -> None:
+def test_a_run_whose_results_are_not_consumed_is_ended() -> None:
     before = children()
     with WorkerPool(2) as workers:
         assert next(workers.run(fail_or_sleep, [4, 5, 6])) in [(5, 5), (6, 6)]
     assert children() == before
 
 
-def test_one_worker_collects_garbage_less_often_and_leaves_the_collector_as_it_was() -> None:
+def test_a_single_worker_collects_garbage_rarely_and_restores_the_collector() -> None:
     before = gc.get_threshold()
     with WorkerPool(1) as workers:
         during = {thresholds for _, thresholds in workers.run(lambda _: gc.get_threshold(), [1, 2])}

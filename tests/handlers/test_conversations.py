@@ -1,4 +1,4 @@
-"""The forms that conversations have in the field, and what they become: literal messages, and whole builds."""
+"""Conversation formats found in data sets, and the messages they are converted to; also in whole runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WRAPPED = {"type": "function", "function": CALL}
 
 @pytest.fixture
 def convert(chat_tokenizer: Callable[..., ChatTokenizer]) -> Convert:
-    """Rows through the handler: those that are left, and why the others are not."""
+    """Runs rows through the handler; returns the remaining rows, and the reasons for the others."""
 
     def run(*rows: Row, name: str = "convert_to_messages", **arguments: Any) -> tuple[list[Row], list[str]]:
         [link] = build_handlers(dataset("unused", data_handlers=[handler(name, **arguments)]), 0)
@@ -46,7 +46,7 @@ def convert(chat_tokenizer: Callable[..., ChatTokenizer]) -> Convert:
 
 @pytest.fixture
 def message(convert: Convert) -> Callable[..., dict[str, Any]]:
-    """What one message becomes."""
+    """Converts one message."""
 
     def run(turn: Any, **arguments: Any) -> dict[str, Any]:
         rows, reasons = convert({"conversations": [TURN, turn]}, **arguments)
@@ -61,7 +61,7 @@ def message(convert: Convert) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def reason(convert: Convert) -> Callable[..., str]:
-    """Why a message that is not understood is not."""
+    """Returns the reason why a message cannot be converted."""
 
     def run(turn: Any, **arguments: Any) -> str:
         rows, [why] = convert({"conversations": [TURN, turn]}, **arguments)
@@ -86,12 +86,12 @@ def reason(convert: Convert) -> Callable[..., str]:
         ("developer", "developer"),
     ],
 )
-def test_roles_have_many_names(name: str, role: str, message: Callable[..., Any]) -> None:
+def test_role_names_of_data_sets_are_understood(name: str, role: str, message: Callable[..., Any]) -> None:
     assert message({"from": name, "value": "text"}) == {"role": role, "content": "text"}
     assert message({"role": name, "content": "text"}) == {"role": role, "content": "text"}
 
 
-def test_roles_of_the_users_own(message: Callable[..., Any], reason: Callable[..., str]) -> None:
+def test_role_names_can_be_configured(message: Callable[..., Any], reason: Callable[..., str]) -> None:
     assert message({"from": "expert", "value": "yes"}, roles={"expert": "assistant"})["role"] == "assistant"
     assert message({"from": "tool", "value": "yes"}, roles={"tool": "assistant"})["role"] == "assistant"
     called = message({"from": "does", "value": json.dumps(CALL)}, roles={"does": "function_call"})
@@ -102,19 +102,19 @@ def test_roles_of_the_users_own(message: Callable[..., Any], reason: Callable[..
     assert reason({"from": 7, "value": "x"}) == "unknown role 7; `roles` can say what it is"
 
 
-def test_a_role_must_be_named_after_one_that_is_known(convert: Convert) -> None:
+def test_a_configured_role_must_be_a_known_role(convert: Convert) -> None:
     with pytest.raises(ConfigError, match=r"roles\.expert: unknown role 'assistent' \(did you mean 'assistant'\?\)"):
         convert({}, roles={"expert": "assistent"})
 
 
-def test_keys_of_the_users_own(convert: Convert) -> None:
+def test_the_keys_of_role_and_content_can_be_configured(convert: Convert) -> None:
     [row], _ = convert(
         {"log": [{"who": "gpt", "says": "x"}]}, conversation_column="log", role_key="who", content_key="says"
     )
     assert row["messages"] == [{"role": "assistant", "content": "x"}]
 
 
-def test_the_key_that_holds_something_is_taken(message: Callable[..., Any]) -> None:
+def test_the_key_with_a_value_is_used(message: Callable[..., Any]) -> None:
     turn = {"role": None, "content": None, "from": "gpt", "value": "x"}  # as Arrow fills up rows of two forms
     assert message(turn) == {"role": "assistant", "content": "x"}
 
@@ -133,7 +133,7 @@ def test_the_key_that_holds_something_is_taken(message: Callable[..., Any]) -> N
         ({"from": "gpt", "value": []}, "its content must be text, not an empty list"),
     ],
 )
-def test_a_message_that_is_not_understood_says_why(turn: Any, why: str, reason: Callable[..., str]) -> None:
+def test_an_invalid_message_is_quarantined_with_a_reason(turn: Any, why: str, reason: Callable[..., str]) -> None:
     assert reason(turn) == why
 
 
@@ -188,7 +188,7 @@ def test_several_calls_of_one_turn_and_their_ids(message: Callable[..., Any]) ->
         ('<think>{"name": "no"}</think> I call. ', "I call.", '{"name": "no"}'),
     ],
 )
-def test_what_stands_before_a_call_is_content_or_reasoning(
+def test_text_before_a_call_is_content_or_reasoning(
     before: str, content: str, reasoning: str | None, message: Callable[..., Any]
 ) -> None:
     made = message({"from": "function_call", "value": before + json.dumps(CALL)})
@@ -220,11 +220,11 @@ def test_what_stands_before_a_call_is_content_or_reasoning(
         ([{"type": "text", "text": "add"}], "a call has no name (keys: text)"),
     ],
 )
-def test_a_call_that_is_not_understood_says_why(value: Any, why: str, reason: Callable[..., str]) -> None:
+def test_an_invalid_call_is_quarantined_with_a_reason(value: Any, why: str, reason: Callable[..., str]) -> None:
     assert reason({"from": "function_call", "value": value}).startswith(why)
 
 
-def test_calls_beside_the_content(message: Callable[..., Any], reason: Callable[..., str]) -> None:
+def test_calls_under_their_own_keys_are_read(message: Callable[..., Any], reason: Callable[..., str]) -> None:
     called = {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", **WRAPPED}]}
     as_text = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": "2"}'}}
     for calls in ([as_text], json.dumps([as_text]), [{"id": "c1", **WRAPPED}]):
@@ -239,7 +239,7 @@ def test_calls_beside_the_content(message: Callable[..., Any], reason: Callable[
     assert reason({"role": "assistant", "tool_calls": "add"}) == "its tool_calls is not JSON: Expecting value"
 
 
-def test_a_call_and_what_the_model_says_next_are_two_turns(convert: Convert) -> None:
+def test_a_call_and_the_next_answer_are_two_messages(convert: Convert) -> None:
     turns = [TURN, {"from": "function_call", "value": json.dumps(CALL)}, {"from": "gpt", "value": "three"}]
     [row], _ = convert({"conversations": turns})
     assert [each["role"] for each in row["messages"]] == ["user", "assistant", "assistant"]
@@ -286,7 +286,7 @@ def test_parts_become_content_reasoning_and_calls(message: Callable[..., Any]) -
     assert message({"from": "function_call", "value": [part("tool_call", CALL)]}) == only_calls
 
 
-def test_parts_that_templates_know_stay_as_they_are(message: Callable[..., Any]) -> None:
+def test_parts_that_templates_know_are_unchanged(message: Callable[..., Any]) -> None:
     parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]
     assert message({"from": "human", "value": parts}) == {"role": "user", "content": parts}
 
@@ -310,13 +310,13 @@ def test_parts_that_templates_know_stay_as_they_are(message: Callable[..., Any])
         ),
     ],
 )
-def test_parts_that_are_not_understood_say_why(
+def test_invalid_parts_are_quarantined_with_a_reason(
     role: str, parts: list[Any], why: str, reason: Callable[..., str]
 ) -> None:
     assert reason({"role": role, "content": parts}).startswith(why)
 
 
-def test_reasoning_stands_in_one_place(message: Callable[..., Any], reason: Callable[..., str]) -> None:
+def test_reasoning_in_two_places_is_quarantined(message: Callable[..., Any], reason: Callable[..., str]) -> None:
     beside = {"role": "assistant", "content": "x", "reasoning_content": "hm"}
     assert message(beside) == beside
     assert message({"role": "assistant", "content": None, "thinking": "hm"}) == {
@@ -346,14 +346,14 @@ def test_flags_and_other_keys_of_a_message_stay(message: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize("column", ["conversations", "messages", "conversation"])
-def test_the_conversation_is_found(column: str, convert: Convert) -> None:
+def test_the_conversation_column_is_found(column: str, convert: Convert) -> None:
     row = {"id": 7, column: [TURN]}
     [made], _ = convert(row)
     assert made == {**row, "messages": [{"role": "user", "content": "hi"}]}
     assert row[column] == [TURN]
 
 
-def test_a_conversation_that_is_none_says_why(convert: Convert) -> None:
+def test_an_invalid_conversation_is_quarantined_with_a_reason(convert: Convert) -> None:
     rows, reasons = convert({"a": 1}, {"messages": []}, {"conversation": "hi"})
     assert rows == []
     assert reasons == [
@@ -363,7 +363,7 @@ def test_a_conversation_that_is_none_says_why(convert: Convert) -> None:
     ]
 
 
-def test_the_system_column_becomes_a_turn_where_there_is_none(convert: Convert) -> None:
+def test_the_system_column_becomes_a_message_if_there_is_none(convert: Convert) -> None:
     system = {"role": "system", "content": "Be brief."}
     user = {"role": "user", "content": "hi"}
     own = {"from": "system", "value": "Be long."}
@@ -406,7 +406,7 @@ TOOL = {"type": "function", "function": BARE}
         (None, None),
     ],
 )
-def test_tools_become_a_list_as_templates_expect_it(given_tools: Any, tools: Any, convert: Convert) -> None:
+def test_tools_become_the_list_that_templates_expect(given_tools: Any, tools: Any, convert: Convert) -> None:
     [row], _ = convert({"conversations": [TURN], "tools": given_tools})
     assert row["tools"] == tools
     [row], _ = convert({"conversations": [TURN], "functions": given_tools}, tools_column="functions")
@@ -423,22 +423,22 @@ def test_tools_become_a_list_as_templates_expect_it(given_tools: Any, tools: Any
         ([BARE, {"description": "Adds."}], "column 'tools': tool 1 has no name (keys: description)"),
     ],
 )
-def test_tools_that_are_not_understood_say_why(given_tools: Any, why: str, convert: Convert) -> None:
+def test_invalid_tools_are_quarantined_with_a_reason(given_tools: Any, why: str, convert: Convert) -> None:
     assert convert({"conversations": [TURN], "tools": given_tools}) == ([], [why])
 
 
-def test_rows_without_tools_get_none(convert: Convert) -> None:
+def test_rows_without_tools_get_no_tools_column(convert: Convert) -> None:
     [row], _ = convert({"conversations": [TURN]})
     assert "tools" not in row
 
 
 @pytest.mark.parametrize("name", ["convert_sharegpt", "sharegpt_to_messages"])
-def test_other_names_of_the_handler(name: str, convert: Convert) -> None:
+def test_aliases_of_the_handler(name: str, convert: Convert) -> None:
     [row], _ = convert({"chat": [TURN]}, name=name, conversation_column_name="chat")
     assert row["messages"] == [{"role": "user", "content": "hi"}]
 
 
-def test_only_what_needs_it_is_converted(convert: Convert) -> None:
+def test_only_conversations_that_need_it_are_converted(convert: Convert) -> None:
     standard = {"messages": [{"role": "documents", "content": None, "tool_calls": "?"}], "tools": [BARE]}
     foreign = {"messages": [TURN], "tools": [BARE]}
     rows, reasons = convert(standard, foreign, {"messages": 5}, only_if_needed=True)
@@ -449,7 +449,7 @@ def test_only_what_needs_it_is_converted(convert: Convert) -> None:
     assert row["messages"] == standard["messages"]
 
 
-def test_foreign_forms_are_told_from_those_that_templates_know() -> None:
+def test_formats_that_need_conversion_are_recognized() -> None:
     assert needs_conversion([TURN])
     assert needs_conversion([{"role": "user", "content": "hi"}, {"role": "assistant", "content": [part("text", "x")]}])
     for known in (
@@ -484,7 +484,7 @@ def test_foreign_forms_are_told_from_those_that_templates_know() -> None:
     )
 )
 @settings(max_examples=300, deadline=None)
-def test_whatever_a_row_holds_it_is_converted_or_quarantined(value: Any) -> None:
+def test_any_row_is_either_converted_or_quarantined(value: Any) -> None:
     step = ConvertToMessages().bind(None)  # type: ignore[arg-type]  # it asks nothing of the tokenizer
     log = RowLog()
     batch = step(Batch([{"messages": [TURN, value], "tools": value}, {"conversations": value}], np.array([1, 2])), log)
@@ -500,7 +500,7 @@ def test_whatever_a_row_holds_it_is_converted_or_quarantined(value: Any) -> None
 # --- Whole builds -------------------------------------------------------------------------------------
 
 
-def test_a_sharegpt_file_and_its_messages_become_the_same_shards(tmp_path: Path, tokenizer_path: Locate) -> None:
+def test_sharegpt_data_and_equivalent_messages_give_the_same_shards(tmp_path: Path, tokenizer_path: Locate) -> None:
     foreign = [
         {
             "conversations": [
@@ -555,7 +555,7 @@ SHARED_FILES = ["glaive_toolcall_en_demo.json", "reason_tool_use_demo_50.jsonl"]
 
 
 def said_by_the_model(row: Row) -> list[str]:
-    """What Qwen3 is to produce of each turn of the model in the files above, but for reasoning, from the raw row."""
+    """The text, without reasoning, that Qwen3 has to produce for each assistant turn of a raw row."""
     turns = row["conversations"] if "conversations" in row else row["messages"]
     said = []
     for turn in turns:
@@ -582,7 +582,7 @@ def reasoning_before_the_end(row: Row) -> str:
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("simple", [False, True])
 @pytest.mark.parametrize("name", SHARED_FILES)
-def test_the_shared_files_are_trained_on_as_they_were_said(
+def test_the_trained_text_of_shared_files_equals_the_answers(
     name: str,
     simple: bool,
     tmp_path: Path,

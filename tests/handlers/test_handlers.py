@@ -1,4 +1,4 @@
-"""Every handler on a few rows: literal results, and those of the transformers tokenizer called row by row."""
+"""Every handler on a few rows, compared with literal results and with the transformers tokenizer, row by row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config(name: str, arguments: dict[str, Any] | None = None, **fn_kwargs: Any)
 
 @pytest.fixture
 def apply(chat_tokenizer: MakeChatTokenizer) -> Apply:
-    """Rows through handlers: those that are left, token columns as lists, and the log."""
+    """Runs rows through handlers; returns the remaining rows, with token columns as lists, and the log."""
 
     def run(
         rows: list[Row], *handlers: HandlerConfig, name: str = "bpe", template: str | None = None
@@ -61,7 +61,7 @@ def test_columns_are_duplicated_renamed_retained_and_removed(apply: Apply) -> No
     assert apply(rows, config("remove_columns", columns=["c", "a"]))[0] == [{"b": [2]}]
 
 
-def test_token_columns_are_moved_about_like_others(apply: Apply) -> None:
+def test_token_columns_are_copied_renamed_and_removed_like_others(apply: Apply) -> None:
     tokenized, _ = apply([{"text": "cat"}], config("tokenize", dataset_text_field="text"))
     ids = tokenized[0]["input_ids"]
     chain = [
@@ -91,7 +91,7 @@ def test_token_columns_are_moved_about_like_others(apply: Apply) -> None:
     ],
     ids=lambda value: value.name if isinstance(value, HandlerConfig) else "",
 )
-def test_a_row_without_the_column_is_quarantined_with_the_columns_it_has(
+def test_a_row_without_the_column_is_quarantined_with_its_columns(
     apply: Apply, handler: HandlerConfig, column: str
 ) -> None:
     rows, log = apply([{"a": "x", "b": "y"}], handler, template=templates.CHATML)
@@ -118,7 +118,7 @@ TEXT_HANDLERS = [
         ({"a": 1}, "column 'text' must be text, not dict"),
     ],
 )
-def test_what_is_no_text_is_quarantined_and_other_rows_pass(
+def test_a_value_that_is_not_text_is_quarantined_and_other_rows_pass(
     apply: Apply, handler: HandlerConfig, value: Any, reason: str
 ) -> None:
     rows, log = apply([{"text": "a", "out": "b"}, {"text": value, "out": "b"}, {"text": "c", "out": "b"}], handler)
@@ -149,7 +149,7 @@ def test_input_ids_are_measured_in_tokens(apply: Apply, reference: Callable[[str
     assert apply(lists, config("skip_large_text", column_name="input_ids", max_length=3))[0] == [{"input_ids": [1, 2]}]
 
 
-def test_what_has_no_length_is_quarantined(apply: Apply) -> None:
+def test_a_value_without_a_length_is_quarantined(apply: Apply) -> None:
     rows, log = apply([{"t": None}, {"t": 7}], config("skip_large_text", column_name="t", max_length=3))
     assert rows == []
     assert [bad.reason for bad in log.bad] == [
@@ -169,7 +169,7 @@ def test_the_eos_token_is_appended(apply: Apply) -> None:
     assert only == [{"t": "a</s>"}, {"t": "b</s>"}, {"t": "</s>"}]
 
 
-def test_columns_are_put_into_a_formatting_template(apply: Apply) -> None:
+def test_a_formatting_template_inserts_columns(apply: Apply) -> None:
     row = {"a": "x", "b c": 3, "d-e.f_g": {"k": "ü"}, "list": [1, None], "flag": True}
     template = "{{a}}|{{ a }}|{{b c}}|{{ d-e.f_g }}|{{list}}|{{flag}}|{a}|{{a!}}|{{{a}}}"
     rows, _ = apply([row], config("apply_custom_data_formatting_template", dataset_text_field="t", template=template))
@@ -177,7 +177,7 @@ def test_columns_are_put_into_a_formatting_template(apply: Apply) -> None:
     assert {name: rows[0][name] for name in row} == row
 
 
-def test_values_are_not_looked_through_for_further_columns(apply: Apply) -> None:
+def test_placeholders_inside_values_are_not_replaced(apply: Apply) -> None:
     row = {"a": "{{b}} \\1 \\g<0>", "b": "no"}
     template = config(
         "apply_custom_data_formatting_template", dataset_text_field="t", template="{{a}}", add_eos_token=False
@@ -211,7 +211,7 @@ def test_an_unknown_column_in_a_jinja_template_is_quarantined(apply: Apply) -> N
 @pytest.mark.parametrize(
     "template", ["{{ a.__class__.__mro__ }}", "{{ b.append(1) }}", "{{ a / 0 }}", "{{ range(10**9) }}"]
 )
-def test_a_jinja_template_runs_in_a_sandbox_and_what_it_raises_is_quarantined(apply: Apply, template: str) -> None:
+def test_a_jinja_template_runs_in_a_sandbox_and_its_errors_quarantine_the_row(apply: Apply, template: str) -> None:
     row: Row = {"a": 1, "b": []}
     rows, log = apply([row], config("apply_custom_jinja_template", dataset_text_field="t", template=template))
     assert rows == []
@@ -219,12 +219,12 @@ def test_a_jinja_template_runs_in_a_sandbox_and_what_it_raises_is_quarantined(ap
     assert row == {"a": 1, "b": []}
 
 
-def test_a_jinja_template_that_is_no_jinja_is_a_config_error(apply: Apply) -> None:
+def test_an_invalid_jinja_template_is_a_config_error(apply: Apply) -> None:
     with pytest.raises(ConfigError, match="template is not valid Jinja: line 2: "):
         apply([], config("apply_custom_jinja_template", dataset_text_field="t", template="ok\n{% if %}"))
 
 
-def test_a_chat_template_writes_a_text_column_from_a_column_or_from_the_row(apply: Apply) -> None:
+def test_the_chat_template_renders_a_column_or_the_whole_row(apply: Apply) -> None:
     messages = [{"role": "user", "content": "hi"}]
     by_column = config("apply_tokenizer_chat_template", dataset_text_field="t", conversation_column="chat")
     assert apply([{"chat": messages}], by_column, template=templates.CHATML)[0] == [
@@ -252,7 +252,7 @@ def test_a_tokenizer_without_a_chat_template_is_an_error_before_any_row(apply: A
     ],
     ids=lambda handler: str(handler.name),
 )
-def test_a_tokenizer_without_eos_is_an_error_where_eos_is_asked_for(
+def test_a_tokenizer_without_an_eos_token_is_an_error_if_one_is_needed(
     tmp_path: Path, tokenizer_path: Callable[[str], str], handler: HandlerConfig
 ) -> None:
     from transformers import AutoTokenizer
@@ -287,7 +287,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
 @pytest.mark.parametrize("add_eos_token", [True, False])
-def test_input_masking_is_what_the_tokenizer_gives_row_by_row(
+def test_input_masking_equals_tokenizing_row_by_row(
     apply: Apply, reference: Callable[[str], Any], name: str, add_eos_token: bool
 ) -> None:
     tokenizer = reference(name)
@@ -319,7 +319,7 @@ def test_input_masking_in_literal_tokens(apply: Apply, reference: Callable[[str]
 
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
-def test_tokenize_gives_what_the_tokenizer_gives(apply: Apply, reference: Callable[[str], Any], name: str) -> None:
+def test_tokenize_equals_calling_the_tokenizer(apply: Apply, reference: Callable[[str], Any], name: str) -> None:
     texts = ["the cat sat on the mat", "", "你好 </s> x", "the cat " * 3000]
     truncated = {"truncation": True, "max_length": 3}
     for arguments in ({}, truncated, {"truncation": True}, {"truncation": False, "max_length": 3}):
@@ -388,7 +388,7 @@ def test_chat_masking_trains_the_answers_and_cuts_at_max_seq_length(
         ),
         (
             config("retain_columns", columns=["a"]),
-            HandlerConfig(name="retain_columns", arguments={"columns": ["a"]}),  # as the seed writes it
+            HandlerConfig(name="retain_columns", arguments={"columns": ["a"]}),  # as fms-hf-tuning writes it
         ),
         (
             config("tokenize", dataset_text_field="a"),
@@ -397,7 +397,7 @@ def test_chat_masking_trains_the_answers_and_cuts_at_max_seq_length(
     ],
     ids=lambda handler: str(handler.name),
 )
-def test_other_names_and_arguments_that_change_nothing_give_the_same_rows(
+def test_aliases_and_ignored_arguments_give_the_same_rows(
     apply: Apply, ours: HandlerConfig, theirs: HandlerConfig
 ) -> None:
     rows = [
@@ -421,7 +421,9 @@ def test_other_names_and_arguments_that_change_nothing_give_the_same_rows(
         (None, {"a", "b", "t"}),
     ],
 )
-def test_remove_columns_takes_what_the_handler_did_not_write(apply: Apply, removed: Any, left: set[str]) -> None:
+def test_remove_columns_removes_only_columns_that_the_handler_did_not_write(
+    apply: Apply, removed: Any, left: set[str]
+) -> None:
     handler = config(
         "apply_custom_data_formatting_template", {"remove_columns": removed}, dataset_text_field="t", template="{{a}}"
     )
@@ -479,13 +481,13 @@ def test_a_length_below_one_is_a_config_error(apply: Apply, handler: HandlerConf
 
 
 @pytest.mark.parametrize("name", ["apply_tokenizer_chat_template", "tokenize_and_apply_chat_template_with_masking"])
-def test_a_chat_template_that_is_no_jinja_is_an_error_before_any_row(apply: Apply, name: str) -> None:
+def test_an_invalid_chat_template_is_an_error_before_any_row(apply: Apply, name: str) -> None:
     arguments = {"dataset_text_field": "t"} if name == "apply_tokenizer_chat_template" else {}
     with pytest.raises(TokenizerError, match="the chat template is not valid Jinja: line 2: "):
         apply([], config(name, **arguments), template="fine\n{% for %}")
 
 
-def test_half_a_surrogate_pair_that_comes_up_on_the_way_is_quarantined(apply: Apply) -> None:
+def test_a_lone_surrogate_that_appears_during_processing_is_quarantined(apply: Apply) -> None:
     rows, log = apply([{"text": "a\ud83d"}, {"text": "b"}], config("tokenize", dataset_text_field="text"))
     assert [row["text"] for row in rows] == ["b"]
     assert log.bad[0].reason == "text with a lone surrogate, which UTF-8 cannot encode"
@@ -497,7 +499,7 @@ def test_half_a_surrogate_pair_that_comes_up_on_the_way_is_quarantined(apply: Ap
     assert log.bad[0].reason == "text with a lone surrogate, which UTF-8 cannot encode"
 
 
-# --- Functions of the user's own ----------------------------------------------------------------------
+# --- User functions ----------------------------------------------------------------------------------
 
 MODULE = """
 def shout(row, mark="!"):
@@ -530,8 +532,8 @@ constant = 5
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module in the working directory, under a name of its own."""
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the working directory."""
     name = f"mine_{tmp_path.name}".replace("-", "_")
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
@@ -539,46 +541,50 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_a_function_of_the_users_own_maps_rows_and_takes_arguments(apply: Apply, mine: str) -> None:
+def test_a_user_function_maps_rows_and_takes_arguments(apply: Apply, user_module: str) -> None:
     rows = [{"text": "a", "n": 1}]
-    assert apply(rows, config(f"{mine}:shout"))[0] == [{"text": "A!", "n": 1}]
-    assert apply(rows, config(f"{mine}:shout", mark="?"))[0] == [{"text": "A?", "n": 1}]
+    assert apply(rows, config(f"{user_module}:shout"))[0] == [{"text": "A!", "n": 1}]
+    assert apply(rows, config(f"{user_module}:shout", mark="?"))[0] == [{"text": "A?", "n": 1}]
 
 
-def test_none_drops_the_row_and_is_counted(apply: Apply, mine: str) -> None:
-    rows, log = apply([{"text": "long enough"}, {"text": "no"}], config(f"{mine}:only_long"))
+def test_a_user_function_that_returns_none_drops_the_row(apply: Apply, user_module: str) -> None:
+    rows, log = apply([{"text": "long enough"}, {"text": "no"}], config(f"{user_module}:only_long"))
     assert rows == [{"text": "long enough"}]
-    assert dict(log.dropped) == {f"{mine}:only_long returned None": 1}
+    assert dict(log.dropped) == {f"{user_module}:only_long returned None": 1}
 
 
-def test_what_a_function_raises_or_returns_wrongly_is_quarantined(apply: Apply, mine: str) -> None:
-    rows, log = apply([{"text": "a"}], config(f"{mine}:broken"))
+def test_a_row_is_quarantined_if_the_function_raises_or_returns_no_row(apply: Apply, user_module: str) -> None:
+    rows, log = apply([{"text": "a"}], config(f"{user_module}:broken"))
     assert rows == []
-    assert log.bad[0].reason == f"{mine}:broken raised KeyError: 'text'"
-    rows, log = apply([{"text": "a"}], config(f"{mine}:junk"))
+    assert log.bad[0].reason == f"{user_module}:broken raised KeyError: 'text'"
+    rows, log = apply([{"text": "a"}], config(f"{user_module}:junk"))
     assert rows == []
-    assert log.bad[0].reason == f"{mine}:junk must return a dict or None, not list"
+    assert log.bad[0].reason == f"{user_module}:junk must return a dict or None, not list"
 
 
-def test_what_is_told_of_a_row_is_what_was_read(apply: Apply, mine: str) -> None:
-    _, log = apply([{"text": "a", "list": [1]}], config(f"{mine}:spoilt"))
+def test_the_quarantine_shows_the_row_as_it_was_read(apply: Apply, user_module: str) -> None:
+    _, log = apply([{"text": "a", "list": [1]}], config(f"{user_module}:spoilt"))
     assert log.bad[0].content == '{"text": "a", "list": [1]}'
 
 
-def test_a_function_that_leaves_ends_its_row_and_not_the_run(apply: Apply, mine: str) -> None:
-    rows, log = apply([{"text": "a"}], config(f"{mine}:leaving"))
-    assert (rows, log.bad[0].reason) == ([], f"{mine}:leaving raised SystemExit: 3")
+def test_a_function_that_exits_quarantines_its_row_and_does_not_end_the_run(apply: Apply, user_module: str) -> None:
+    rows, log = apply([{"text": "a"}], config(f"{user_module}:leaving"))
+    assert (rows, log.bad[0].reason) == ([], f"{user_module}:leaving raised SystemExit: 3")
 
 
 def test_a_parameter_named_tokenizer_gets_the_tokenizer(
-    apply: Apply, mine: str, reference: Callable[[str], Any]
+    apply: Apply, user_module: str, reference: Callable[[str], Any]
 ) -> None:
-    rows, _ = apply([{"text": "the cat sat"}], config(f"{mine}:count"))
+    rows, _ = apply([{"text": "the cat sat"}], config(f"{user_module}:count"))
     assert rows[0]["count"] == len(reference("bpe")("the cat sat")["input_ids"])
 
 
-def test_a_function_sees_token_columns_as_lists(apply: Apply, mine: str, reference: Callable[[str], Any]) -> None:
-    rows, _ = apply([{"text": "the cat"}], config("tokenize", dataset_text_field="text"), config(f"{mine}:last_id"))
+def test_a_function_sees_token_columns_as_lists(
+    apply: Apply, user_module: str, reference: Callable[[str], Any]
+) -> None:
+    rows, _ = apply(
+        [{"text": "the cat"}], config("tokenize", dataset_text_field="text"), config(f"{user_module}:last_id")
+    )
     assert rows[0]["input_ids"] == reference("bpe")("the cat")["input_ids"][-1:]
 
 
@@ -586,20 +592,20 @@ def test_a_function_sees_token_columns_as_lists(apply: Apply, mine: str, referen
     ("path", "reason"),
     [
         ("no_such_module:f", "handler 'no_such_module:f': cannot import no_such_module: "),
-        ("{mine}:nope", "module {mine} has no 'nope'"),
-        ("{mine}:constant", "constant is not a function"),
+        ("{user_module}:nope", "module {user_module} has no 'nope'"),
+        ("{user_module}:constant", "constant is not a function"),
     ],
 )
-def test_a_function_that_is_not_there_is_a_config_error(apply: Apply, mine: str, path: str, reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason.format(mine=mine)):
-        apply([], config(path.format(mine=mine)))
+def test_a_missing_function_is_a_config_error(apply: Apply, user_module: str, path: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason.format(user_module=user_module)):
+        apply([], config(path.format(user_module=user_module)))
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [({"c": 3}, "got an unexpected keyword argument 'c'"), ({}, "missing a required argument: 'need'")],
 )
-def test_arguments_that_a_function_does_not_take_are_named_before_data_is_read(
+def test_invalid_arguments_of_a_function_are_reported_before_data_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], problem: str
 ) -> None:
     (tmp_path / "own_functions.py").write_text("def f(row, *, need):\n    return row\n")
@@ -613,7 +619,7 @@ def test_arguments_that_a_function_does_not_take_are_named_before_data_is_read(
 @pytest.mark.parametrize(
     "path", ["os:system", "builtins:print", "numpy:save", "borrowing:rmtree", "unittest.__main__:main"]
 )
-def test_a_function_of_a_library_is_not_called_unasked(
+def test_a_function_of_an_installed_package_is_refused(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "borrowing.py").write_text("from shutil import rmtree\n")
@@ -622,7 +628,7 @@ def test_a_function_of_a_library_is_not_called_unasked(
         check_trusted(path, ())
 
 
-def test_a_function_of_the_users_own_is_called_and_a_librarys_when_it_is_trusted(
+def test_a_user_function_is_called_and_one_of_a_trusted_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_own_rows.py").write_text("def keep(row):\n    return row\n")

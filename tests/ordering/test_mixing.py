@@ -1,4 +1,4 @@
-"""Splits, mixes and shard bounds against `datasets` and against what they promise."""
+"""Splits, mixes and shard bounds, compared with `datasets` and with their specification."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_datasets(lengths: list[int]) -> list[datasets.Dataset]:
     seed=st.integers(0, 2**32 - 1),
     strategy=st.sampled_from(STOPPING_STRATEGIES),
 )
-def test_a_weighted_mix_is_the_one_of_interleave_datasets(
+def test_a_weighted_mix_equals_interleave_datasets(
     lengths: list[int], parts: list[int], seed: int, strategy: str
 ) -> None:
     chosen = parts[: len(lengths)]
@@ -50,7 +50,7 @@ def test_a_weighted_mix_is_the_one_of_interleave_datasets(
 
 
 @pytest.mark.parametrize("strategy", STOPPING_STRATEGIES)
-def test_three_weights_whose_sum_is_not_quite_one_are_mixed(strategy: str) -> None:
+def test_three_weights_that_sum_to_almost_one_are_mixed(strategy: str) -> None:
     weights = [0.7, 0.2, 0.1]
     assert sum(weights) != 1
     expected = datasets.interleave_datasets(
@@ -76,7 +76,7 @@ def test_a_weight_of_zero_takes_no_row_and_cannot_be_exhausted() -> None:
     shuffle=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_split_is_the_one_of_train_test_split(
+def test_a_split_equals_train_test_split(
     rows: int, train: float | None, validation: float | None, shuffle: bool, seed: int
 ) -> None:
     assume(train is not None or validation is not None)
@@ -103,12 +103,12 @@ def test_a_split_is_the_one_of_train_test_split(
 
 @given(rows=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
-def test_shuffling_is_that_of_datasets(rows: int, seed: int) -> None:
+def test_shuffling_equals_that_of_datasets(rows: int, seed: int) -> None:
     expected = datasets.Dataset.from_dict({"row": list(range(rows))}).shuffle(seed=seed)["row"]
     assert order_splits([part(rows, shuffle=True)], seed, "")["train"].tolist() == expected
 
 
-def test_without_weights_parts_are_laid_end_to_end_in_order() -> None:
+def test_without_weights_parts_are_concatenated_in_order() -> None:
     orders = order_splits([part(3), part(2)], 42, "first_exhausted")
     assert orders["train"].tolist() == [0, 1, 2, 3, 4]
     assert orders["validation"].tolist() == []
@@ -129,14 +129,14 @@ def test_validation_parts_are_concatenated_and_never_sampled() -> None:
     assert orders["train"].tolist() == mixed["row"]
 
 
-def test_the_splits_of_a_part_share_no_row_and_what_is_in_neither_is_left_out() -> None:
+def test_the_splits_of_a_data_set_share_no_row_and_other_rows_are_left_out() -> None:
     orders = order_splits([part(100, split=SplitConfig(train=0.5, validation=0.2))], 3, "")
     train, validation = set(orders["train"].tolist()), set(orders["validation"].tolist())
     assert (len(train), len(validation)) == (50, 20)
     assert not train & validation
 
 
-def test_a_split_that_leaves_nothing_is_an_error_that_names_the_data_set() -> None:
+def test_an_empty_split_is_an_error_that_names_the_data_set() -> None:
     with pytest.raises(DataError, match=r"dataset 'part': 1 rows cannot be split into train 0\.5 and validation 0\.5"):
         order_splits([part(1, split=SplitConfig(train=0.5, validation=0.5))], 3, "")
 
@@ -163,6 +163,6 @@ def test_shards_are_contiguous_whole_and_balanced_to_within_one_row(sizes: list[
     assert max(shares) <= sum(sizes) / count + max(sizes)
 
 
-def test_fewer_rows_than_shards_is_an_error_that_says_so() -> None:
+def test_fewer_rows_than_shards_is_an_error() -> None:
     with pytest.raises(DataError, match="2 rows cannot fill 3 shards; use at most 2"):
         shard_bounds(np.array([5, 5]), 3)

@@ -1,4 +1,4 @@
-"""Packs against best-fit decreasing as it is told in books, one row at a time, and against rows laid end to end."""
+"""Packs, compared with textbook best-fit decreasing, one row at a time, and with concatenated rows."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sftkit.ordering.packing_strategy import Packs
 from sftkit.ordering.wrapped import pack_wrapped
 
 
-def naive_rooms(lengths: list[int], capacity: int) -> list[int]:
-    """What room best-fit decreasing leaves in each pack, sorted."""
-    rooms: list[int] = []
+def naive_free_space(lengths: list[int], capacity: int) -> list[int]:
+    """The free space that best-fit decreasing leaves in each pack, sorted."""
+    spaces: list[int] = []
     for length in sorted(lengths, reverse=True):
-        place = bisect_left(rooms, length)
-        room = rooms.pop(place) if place < len(rooms) else capacity
-        insort(rooms, room - length)
-    return rooms
+        place = bisect_left(spaces, length)
+        space = spaces.pop(place) if place < len(spaces) else capacity
+        insort(spaces, space - length)
+    return spaces
 
 
 def pieces(packs: Packs) -> list[list[tuple[int, int, int]]]:
-    """(row, first token, tokens) of the pieces of each pack."""
+    """The pieces of each pack as (row, first token, tokens)."""
     columns = zip(packs.rows.tolist(), packs.starts.tolist(), packs.lengths.tolist(), strict=True)
     every = list(columns)
     offsets = packs.offsets.tolist()
@@ -46,23 +46,23 @@ def rows_and_capacity(draw: st.DrawFn) -> tuple[list[int], int]:
 
 @settings(max_examples=300, deadline=None)
 @given(rows_and_capacity())
-def test_runs_leave_the_rooms_that_best_fit_decreasing_leaves(given_rows: tuple[list[int], int]) -> None:
+def test_packs_have_the_free_space_that_best_fit_decreasing_leaves(given_rows: tuple[list[int], int]) -> None:
     lengths, capacity = given_rows
     packs = pack_bfd(np.array(lengths, np.int64), capacity)
-    assert sorted(capacity - packs.sizes) == naive_rooms(lengths, capacity)
+    assert sorted(capacity - packs.sizes) == naive_free_space(lengths, capacity)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_lengths_beyond_16_bits_leave_the_same_rooms(seed: int) -> None:
+def test_lengths_beyond_16_bits_leave_the_same_free_space(seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, 70_001, 500)
     packs = pack_bfd(lengths, 70_000)
-    assert sorted(70_000 - packs.sizes) == naive_rooms(lengths.tolist(), 70_000)
+    assert sorted(70_000 - packs.sizes) == naive_free_space(lengths.tolist(), 70_000)
     assert sorted(packs.rows.tolist()) == list(range(500))
 
 
 @settings(max_examples=150, deadline=None)
 @given(rows_and_capacity())
-def test_every_row_stands_in_one_pack_as_a_whole_and_in_the_order_of_the_split(
+def test_every_row_is_whole_in_one_pack_and_in_the_order_of_the_split(
     given_rows: tuple[list[int], int],
 ) -> None:
     lengths, capacity = given_rows
@@ -79,8 +79,8 @@ def test_wrapped_rows_are_cut_where_a_pack_is_full_and_no_token_is_lost(lengths:
     tokens = [(row, token) for row, length in enumerate(lengths) for token in range(length)]
     expected = [tokens[start : start + capacity] for start in range(0, len(tokens), capacity)]
     made = pieces(pack_wrapped(np.array(lengths, np.int64), capacity))
-    told = [[(row, start + i) for row, start, size in pack for i in range(size)] for pack in made]
-    assert told == expected
+    found = [[(row, start + i) for row, start, size in pack for i in range(size)] for pack in made]
+    assert found == expected
     for pack in made:
         rows = [row for row, _, _ in pack]
         assert len(set(rows)) == len(rows), "a row is cut by the end of a pack only"
@@ -108,7 +108,7 @@ def test_lengths_that_fit_no_pack_are_refused(lengths: list[int]) -> None:
         pack_bfd(np.array(lengths), 10)
 
 
-def test_no_rows_are_no_packs() -> None:
+def test_no_rows_give_no_packs() -> None:
     for packs in (pack_bfd(np.array([], np.int64), 8), pack_wrapped(np.array([], np.int64), 8)):
         assert (len(packs), packs.offsets.tolist(), packs.sizes.tolist()) == (0, [0], [])
 

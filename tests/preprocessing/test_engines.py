@@ -1,4 +1,4 @@
-"""Whichever engine makes the rows, the shards are the same; and where one does not, the run goes to the reference."""
+"""All engines give the same shards; if one differs, the run falls back to the reference."""
 
 from __future__ import annotations
 
@@ -83,10 +83,13 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetConfig, ...]
     """Conversations in three files, pairs and texts, each in more than 64 KiB."""
     folder = tmp_path_factory.mktemp("kinds")
     talks = [write_jsonl(folder / f"chats{part}.jsonl", conversations(60, part)) for part in range(3)]
-    paired, told = write_jsonl(folder / "pairs.jsonl", pairs(250)), write_jsonl(folder / "texts.jsonl", texts(250))
-    for size in (sum(talk.stat().st_size for talk in talks), paired.stat().st_size, told.stat().st_size):
+    paired, plain_texts = (
+        write_jsonl(folder / "pairs.jsonl", pairs(250)),
+        write_jsonl(folder / "texts.jsonl", texts(250)),
+    )
+    for size in (sum(talk.stat().st_size for talk in talks), paired.stat().st_size, plain_texts.stat().st_size):
         assert 64 << 10 < size < 256 << 10
-    return chats(*talks), of_pairs(paired), dataset(told, name="texts")
+    return chats(*talks), of_pairs(paired), dataset(plain_texts, name="texts")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ def test_fast_engines_write_the_bytes_of_the_reference(
     assert shards == by_reference
 
 
-def test_the_reference_writes_the_same_bytes_by_two_workers(
+def test_two_workers_write_the_same_bytes_with_the_reference_engine(
     tmp_path: Path, kinds: tuple[DatasetConfig, ...], by_reference: dict[str, bytes]
 ) -> None:
     options = {"response_template": "### Response:\n", "num_dataset_shards": 3, "engine": "reference"}
@@ -155,7 +158,7 @@ def test_less_than_64_kib_is_encoded_without_a_fast_engine(tmp_path: Path, size:
 
 
 def with_marker(rows: list[Row], at: int) -> list[Row]:
-    """The same rows, the one of this number (the first is 1) a question that begins with the marker, and its answer."""
+    """The same rows, except that the question of row `number` (from 1), and its answer, begin with the marker."""
     question, answer = rows[at - 1]["messages"][-2:]
     rows[at - 1]["messages"] = [{**question, "content": f"{MARKER} {question['content']}"}, answer]
     return rows
@@ -163,7 +166,7 @@ def with_marker(rows: list[Row], at: int) -> list[Row]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What sftkit logs as a warning or worse."""
+    """Captures the log of sftkit from warnings on."""
     monkeypatch.setattr(logging.getLogger("sftkit"), "propagate", True)
     caplog.set_level(logging.WARNING, "sftkit")
     return caplog
@@ -171,7 +174,7 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
 
 @pytest.fixture
 def wrong_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """gigatoken with the last two ids of texts with the marker changed for one another."""
+    """Makes gigatoken swap the last two ids of texts with the marker."""
     right = GigatokenEngine.ids
 
     def ids(self: GigatokenEngine, texts: list[str]) -> Ragged:
@@ -186,7 +189,7 @@ def wrong_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wrong_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """minijinja with the marker in capitals."""
+    """Makes minijinja render the marker in capitals."""
     right = MinijinjaRenderer.render_marked
 
     def render_marked(*arguments: Any, **keywords: Any) -> str:
@@ -198,7 +201,7 @@ def wrong_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
 def check_given_up(
     tmp_path: Path, source: Path, row: int, log: pytest.LogCaptureFixture, *engines: str, verify: float
 ) -> None:
-    """What must come of engines that differ from the reference in one row."""
+    """Check a run with engines that differ from the reference on one row."""
     slow, expected = made(tmp_path / "slow", chats(source), engine="reference")
     fast, shards = made(tmp_path / "fast", chats(source), engine_verify=verify)
     assert sorted(warning.split(" differs ")[0] for warning in log.messages) == [f"the fast {name}" for name in engines]
@@ -218,7 +221,7 @@ def check_given_up(
 @pytest.mark.sampled(2)
 @pytest.mark.usefixtures("wrong_encoder")
 @pytest.mark.parametrize(("row", "verify"), [(170, 1.0), (8, 0.0)])
-def test_an_encoder_that_differs_in_a_verified_row_is_given_up_for_the_whole_run(
+def test_an_encoder_that_differs_on_a_verified_row_is_not_used_for_the_whole_run(
     tmp_path: Path, log: pytest.LogCaptureFixture, row: int, verify: float
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", with_marker(conversations(200), row))
@@ -228,7 +231,7 @@ def test_an_encoder_that_differs_in_a_verified_row_is_given_up_for_the_whole_run
 @pytest.mark.sampled(2)
 @pytest.mark.usefixtures("wrong_renderer")
 @pytest.mark.parametrize(("row", "verify"), [(170, 1.0), (8, 0.0)])
-def test_a_renderer_that_differs_in_a_verified_row_is_given_up_for_the_whole_run(
+def test_a_renderer_that_differs_on_a_verified_row_is_not_used_for_the_whole_run(
     tmp_path: Path, log: pytest.LogCaptureFixture, row: int, verify: float
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", with_marker(conversations(200), row))
@@ -237,7 +240,7 @@ def test_a_renderer_that_differs_in_a_verified_row_is_given_up_for_the_whole_run
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("wrong_renderer", "wrong_encoder")
-def test_both_engines_are_given_up_where_both_differ(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_neither_engine_is_used_if_both_differ(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", with_marker(conversations(200), 170))
     check_given_up(tmp_path, source, 170, log, "encoder", "renderer", verify=1.0)
 
@@ -253,10 +256,10 @@ def test_the_first_rows_of_every_unit_are_verified(tmp_path: Path, log: pytest.L
     assert manifest.engine == {"encoder": "tokenizers"}
 
 
-# --- What a run tells of itself -----------------------------------------------------------------------
+# --- What a run reports -------------------------------------------------------------------------------
 
 
-def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> None:
+def test_the_manifest_and_the_output_show_the_time_of_each_stage(tmp_path: Path) -> None:
     manifest, _ = made(tmp_path / "out", chats(write_jsonl(tmp_path / "in.jsonl", conversations(20))))
     name = "tokenize_and_apply_chat_template_with_masking"
     assert list(manifest.seconds) == ["plan", "stage", "order", "write"]
@@ -279,12 +282,14 @@ def test_the_manifest_and_the_screen_say_where_the_time_went(tmp_path: Path) -> 
         ("--engine_verify", "-1", 1, "engine_verify must be between 0 and 1, not -1"),
     ],
 )
-def test_an_engine_option_that_cannot_be_is_one_sentence(option: str, value: str, code: int, sentence: str) -> None:
+def test_the_error_for_an_invalid_engine_option_is_one_sentence(
+    option: str, value: str, code: int, sentence: str
+) -> None:
     done = sftkit("preprocess", "--training_data_path", "nowhere", "--output_dir", "o", option, value)
     assert (done.code, done.out, done.err) == (code, "", f"error: {sentence}\n")
 
 
-def test_the_reference_may_be_asked_for_on_the_command_line(tmp_path: Path) -> None:
+def test_the_reference_engine_can_be_chosen_on_the_command_line(tmp_path: Path) -> None:
     source, out = write_jsonl(tmp_path / "in.jsonl", pairs(400)), tmp_path / "out"
     done = sftkit(
         *("preprocess", "--training_data_path", source, "--model_name_or_path", "sample:model", "--output_dir", out),

@@ -1,4 +1,4 @@
-"""Without a data config: a few options, or the columns themselves, say how rows become tokens."""
+"""Runs without a data config, where a few options or the columns tell how to tokenize rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAIR = [handler("tokenize_and_apply_input_masking", input_field_name="input", ou
 
 
 def chosen(columns: list[str], **options: Any) -> list[tuple[str, dict[str, Any]]]:
-    """(name, arguments) of the handlers that rows with these columns get."""
+    """The handlers for rows with these columns, as (name, arguments)."""
     config = PreprocessConfig(output_dir="out", training_data_path=("in.jsonl",), **options)
     [only] = resolve_datasets(config, lambda _: columns)
     return [(each.name, dict(each.arguments["fn_kwargs"])) for each in only.data_handlers]
@@ -38,7 +38,7 @@ def chosen(columns: list[str], **options: Any) -> list[tuple[str, dict[str, Any]
         (["a", "b"], {"input_field_name": "a", "output_field_name": "b"}, [("a", "b")]),
     ],
 )
-def test_tokens_and_pairs_are_known_by_their_columns(
+def test_tokens_and_pairs_are_recognized_by_their_columns(
     columns: list[str], options: dict[str, str], handlers: list[tuple[str, str]]
 ) -> None:
     assert chosen(columns, **options) == [
@@ -66,7 +66,7 @@ def test_conversations_are_converted_where_needed_and_masked_by_turns_or_by_resp
     ]
 
 
-def test_text_gets_an_eos_only_where_it_will_be_tokenized() -> None:
+def test_text_gets_an_eos_token_only_if_it_will_be_tokenized() -> None:
     append = [("add_tokenizer_eos_token", {"dataset_text_field": "text", "only_if_missing": True})]
     assert chosen(["text"]) == []
     assert chosen(["text"], train_on="all") == append
@@ -79,7 +79,7 @@ def test_a_formatting_template_makes_the_text() -> None:
     assert arguments == {"dataset_text_field": "formatted_text", "template": "Q: {{q}}"}
 
 
-def test_columns_that_tell_nothing_are_an_error_that_names_them() -> None:
+def test_columns_that_do_not_tell_how_to_tokenize_are_an_error() -> None:
     with pytest.raises(ConfigError, match=r"in\.jsonl: cannot tell how to tokenize its rows \(columns: q, w\)"):
         chosen(["q", "w"])
 
@@ -104,7 +104,7 @@ SIMPLE: list[tuple[Row, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("row", "options", "keys"), SIMPLE, ids=["pairs", "template", "messages"])
-def test_the_simple_way_gives_the_shards_of_the_data_config_it_stands_for(
+def test_a_run_without_a_data_config_gives_the_shards_of_the_equivalent_config(
     tmp_path: Path, tokenizer_path: Locate, row: Row, options: dict[str, Any], keys: dict[str, Any]
 ) -> None:
     train = write_jsonl(tmp_path / "train.jsonl", [row] * 3)
@@ -130,7 +130,7 @@ def test_the_simple_way_gives_the_shards_of_the_data_config_it_stands_for(
         assert len(written(tmp_path / "simple", split)) == count
 
 
-def test_our_own_shards_bring_their_validation_split_along(tmp_path: Path, tokenizer_path: Locate) -> None:
+def test_shards_as_input_include_their_validation_split(tmp_path: Path, tokenizer_path: Locate) -> None:
     pairs = write_jsonl(tmp_path / "in.jsonl", [{"input": f"cat {i}", "output": "dog"} for i in range(10)])
     preprocess(
         tmp_path / "shards",
@@ -142,7 +142,7 @@ def test_our_own_shards_bring_their_validation_split_along(tmp_path: Path, token
         assert written(tmp_path / "again", split) == written(tmp_path / "shards", split)
 
 
-def test_listed_data_sets_are_taken_as_they_are() -> None:
+def test_listed_data_sets_are_unchanged() -> None:
     listed = (dataset("a.jsonl", name="a"), dataset("b.jsonl", name="b"))
     config = PreprocessConfig(output_dir="out", datasets=listed, dataprocessor=ProcessorConfig())
     assert resolve_datasets(config, lambda _: pytest.fail("no column is needed")) == listed

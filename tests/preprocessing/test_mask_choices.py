@@ -1,4 +1,4 @@
-"""What config and data choose about masks, from files to shards: what is trained in them, decoded."""
+"""Masking options of configs and data: the trained text, decoded from the shards of whole runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Make = Callable[..., tuple[Manifest, list[list[str]]]]
 MASKED_CHAT = handler("tokenize_and_apply_chat_template_with_masking")
 TALK = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
 
-# Says which tools and documents it was given, and thinks unless told not to.
+# Says which tools and documents it was given, and thinks unless it is switched off.
 SHOWS_ALL = (
     "{% for tool in tools or [] %}{{ tool | tojson + '\n' }}{% endfor %}"
     "{% for document in documents or [] %}{{ document.text + '\n' }}{% endfor %}"
@@ -57,7 +57,7 @@ def in_jsonl(folder: Path, rows: list[Row]) -> Path:
 
 
 def in_parquet(folder: Path, rows: list[Row]) -> Path:
-    """Every key that any message has is there in all of them, as null."""
+    """Give all messages the keys that any of them has, with null as the value."""
     return write_parquet(folder / "in.parquet", rows)
 
 
@@ -65,16 +65,16 @@ FORMATS = pytest.mark.parametrize("write", [in_jsonl, in_parquet])
 
 
 def runs(row: Row, tokenizer: Any) -> list[str]:
-    """The trained stretches of a row, decoded."""
+    """The trained spans of a row, decoded."""
     pairs = zip(row["input_ids"], row["labels"], strict=True)
     assert all(label in (token, IGNORE_INDEX) for token, label in pairs)
-    stretches = groupby(row["labels"], key=lambda label: label != IGNORE_INDEX)
-    return [tokenizer.decode(list(labels)) for trained, labels in stretches if trained]
+    runs = groupby(row["labels"], key=lambda label: label != IGNORE_INDEX)
+    return [tokenizer.decode(list(labels)) for trained, labels in runs if trained]
 
 
 @pytest.fixture
 def make(tmp_path: Path, tokenizer_path: Locate, reference: Callable[[str], Any]) -> Make:
-    """A run over one data set: its manifest, and what is trained in each row that was written."""
+    """Runs one data set; returns its manifest, and the trained text of each written row."""
 
     def make_shards(
         source: Path, template: str | None = templates.CHATML, name: str = "bpe", **options: Any
@@ -113,7 +113,7 @@ FIRST, LAST = "hello<|im_end|>", "see you<|im_end|>"
 
 @FORMATS
 @pytest.mark.parametrize("template", [templates.CHATML, templates.GENERATION])
-def test_flags_in_the_data_take_turns_out(tmp_path: Path, make: Make, write: Any, template: str) -> None:
+def test_flags_in_the_data_exclude_turns(tmp_path: Path, make: Make, write: Any, template: str) -> None:
     manifest, trained = make(write(tmp_path, FLAGGED), template)
     assert trained == [[FIRST, LAST], [LAST], [FIRST], [FIRST, LAST]]
     assert (manifest.rows_written, manifest.quarantined, manifest.dropped) == (4, 0, {"no trained token": 1})
@@ -124,15 +124,15 @@ def test_flags_in_the_data_take_turns_out(tmp_path: Path, make: Make, write: Any
 
 
 @FORMATS
-def test_flags_and_a_loss_on_everything(tmp_path: Path, make: Make, write: Any) -> None:
+def test_flags_with_train_on_all(tmp_path: Path, make: Make, write: Any) -> None:
     _, trained = make(write(tmp_path, FLAGGED), train_on="all")
-    stretch = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in TALK]
-    whole = "".join(stretch)
-    assert trained == [[whole], [stretch[0], stretch[2] + stretch[3]], ["".join(stretch[:3])], [whole]]
+    turns = [f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in TALK]
+    whole = "".join(turns)
+    assert trained == [[whole], [turns[0], turns[2] + turns[3]], ["".join(turns[:3])], [whole]]
 
 
 @FORMATS
-def test_a_flag_that_says_nothing_clear_is_quarantined(tmp_path: Path, make: Make, write: Any) -> None:
+def test_an_ambiguous_flag_is_quarantined(tmp_path: Path, make: Make, write: Any) -> None:
     rows = [{"messages": [{**turn, "weight": weight} for turn in TALK]} for weight in (1.0, 0.5)]
     manifest, trained = make(write(tmp_path, rows), max_bad_rows=1)
     assert trained == [[FIRST, LAST]]
@@ -142,7 +142,7 @@ def test_a_flag_that_says_nothing_clear_is_quarantined(tmp_path: Path, make: Mak
         make(write(tmp_path, rows))
 
 
-def test_flags_of_sharegpt_and_of_parts_are_honoured_once_converted(tmp_path: Path, make: Make) -> None:
+def test_flags_of_sharegpt_and_of_parts_apply_after_conversion(tmp_path: Path, make: Make) -> None:
     shared = [
         {"from": "human", "value": "hi"},
         {"from": "gpt", "value": "hello", "weight": 0},
@@ -164,7 +164,7 @@ THOUGHTFUL: list[Row] = [
 
 
 @FORMATS
-def test_reasoning_is_left_out_when_it_is_masked(tmp_path: Path, make: Make, write: Any) -> None:
+def test_masked_reasoning_carries_no_loss(tmp_path: Path, make: Make, write: Any) -> None:
     source = write(tmp_path, THOUGHTFUL)
     b, d = "b<|im_end|>", "d<|im_end|>"
     assert make(source, SHOWS_ALL)[1] == [
@@ -179,7 +179,7 @@ def test_reasoning_is_left_out_when_it_is_masked(tmp_path: Path, make: Make, wri
     ]
 
 
-def test_reasoning_without_an_end_is_quarantined_only_when_it_is_masked(tmp_path: Path, make: Make) -> None:
+def test_unclosed_reasoning_is_quarantined_only_if_it_is_masked(tmp_path: Path, make: Make) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}, {"messages": [user("a"), assistant("<think>hm")]}])
     assert make(source)[1] == [[FIRST, LAST], ["<think>hm<|im_end|>"]]
     assert make(source, reasoning="mask", max_bad_rows=1)[1] == [[FIRST, LAST]]
@@ -190,7 +190,7 @@ def test_reasoning_without_an_end_is_quarantined_only_when_it_is_masked(tmp_path
 
 
 @FORMATS
-def test_variables_of_rows_go_over_those_of_the_config(tmp_path: Path, make: Make, write: Any) -> None:
+def test_template_variables_of_rows_override_those_of_the_config(tmp_path: Path, make: Make, write: Any) -> None:
     answer = [user("a"), assistant("<think></think>b")]
     rows: list[Row] = [
         {"messages": answer, "chat_template_kwargs": {"enable_thinking": False, "other": "x"}},
@@ -222,7 +222,7 @@ def test_tools_and_documents_reach_the_template(
 
 
 @FORMATS
-def test_content_in_parts_of_text_is_one_text(tmp_path: Path, make: Make, write: Any) -> None:
+def test_content_in_text_parts_is_joined(tmp_path: Path, make: Make, write: Any) -> None:
     rows = [{"messages": [user(parts("h", "i")), assistant(parts("hel", "lo"))]}]
     assert make(write(tmp_path, rows))[1] == [[FIRST]]
     assert make(write(tmp_path, rows), templates.GENERATION)[1] == [[FIRST]]
@@ -240,7 +240,7 @@ WITHOUT = [[FIRST, LAST], ["a < b |> c<|im_end|>"]]
 
 
 @FORMATS
-def test_special_tokens_in_content_are_kept_and_named(tmp_path: Path, make: Make, write: Any) -> None:
+def test_special_tokens_in_content_are_kept_and_reported(tmp_path: Path, make: Make, write: Any) -> None:
     source = write(tmp_path, INJECTED)
     manifest, trained = make(source, add_special_tokens=("<|im_start|>", "<|im_end|>"))
     assert trained == [WITHOUT[0], [FIRST], ["</s><|im_end|>"], WITHOUT[1]]
@@ -308,7 +308,7 @@ def test_every_choice_of_turns_works_with_response_templates(
     assert make(source, train_on="all", **options)[1] == [[whole]]
 
 
-def test_reasoning_and_special_tokens_are_minded_in_rendered_text(tmp_path: Path, make: Make) -> None:
+def test_reasoning_and_special_tokens_are_handled_in_rendered_text(tmp_path: Path, make: Make) -> None:
     rows = [
         {"messages": [user("a"), assistant("<think>hm</think>\nb")]},
         {"messages": [user("a</s>"), assistant("b")]},
@@ -338,7 +338,7 @@ def test_a_flag_that_a_text_cannot_hold_is_quarantined(tmp_path: Path, make: Mak
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["turns", "everything", "reasoning", "responses"])
 @pytest.mark.parametrize("overflow", ["truncate", "drop", "error"])
-def test_masks_survive_every_way_to_shorten(tmp_path: Path, make: Make, kind: str, overflow: str) -> None:
+def test_masks_are_correct_after_any_overflow_handling(tmp_path: Path, make: Make, kind: str, overflow: str) -> None:
     thoughts = {"messages": [*TALK[:3], assistant("<think>the cat</think>the dog")]}
     source = write_jsonl(
         tmp_path / "in.jsonl", [{"messages": TALK}, thoughts, {"messages": TALK * 3}, {"messages": TALK[:2]}]
@@ -366,7 +366,7 @@ def test_masks_survive_every_way_to_shorten(tmp_path: Path, make: Make, kind: st
         assert sum(manifest.dropped.values()) == 4 - len(expected) - manifest.quarantined
 
 
-def test_the_limit_of_the_handler_cuts_as_well(tmp_path: Path, make: Make) -> None:
+def test_the_limit_of_the_handler_cuts_too(tmp_path: Path, make: Make) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}])
     make(source)
     [whole] = written(tmp_path / "out")
@@ -376,23 +376,23 @@ def test_the_limit_of_the_handler_cuts_as_well(tmp_path: Path, make: Make) -> No
     assert written(tmp_path / "out") == [{name: column[:limit] for name, column in whole.items()}]
 
 
-# --- What inference would give ------------------------------------------------------------------------
+# --- Prompts as at inference --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("template", [templates.CHATML, templates.GENERATION, templates.LLAMA2, templates.QWEN3_LIKE])
-def test_prompts_as_inference_has_them_are_no_finding(tmp_path: Path, make: Make, template: str) -> None:
+def test_prompts_that_equal_those_of_inference_are_not_reported(tmp_path: Path, make: Make, template: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}, {"messages": [system("s"), *TALK]}])
     assert found(make(source, template)[0]) == {}
 
 
-def test_the_real_qwen3_is_asked_as_at_inference(tmp_path: Path, make: Make) -> None:
+def test_prompts_of_qwen3_equal_those_of_inference(tmp_path: Path, make: Make) -> None:
     thought = assistant("four", reasoning_content="two and two")
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}, {"messages": [user("2+2?"), thought, *TALK]}])
     assert found(make(source, None, "qwen3")[0]) == {}
 
 
-def test_prompts_that_inference_never_has_are_named(tmp_path: Path, make: Make) -> None:
-    """The first turn lost the reasoning that its prompt opens; a single turn did not."""
+def test_prompts_that_differ_from_those_of_inference_are_reported(tmp_path: Path, make: Make) -> None:
+    """The template removes the reasoning of the first turn, which its prompt opens; a single turn keeps it."""
     rows: list[Row] = [{"messages": TALK[:2]}, {"messages": TALK}, {"messages": [system("s"), *TALK]}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     template = QWEN_THINKING.source
@@ -400,7 +400,7 @@ def test_prompts_that_inference_never_has_are_named(tmp_path: Path, make: Make) 
     assert found(make(source, template, train_on="last_assistant")[0]) == {}
 
 
-def test_a_row_whose_prompt_the_template_refuses_to_write_does_not_end_the_run(tmp_path: Path, make: Make) -> None:
+def test_a_row_whose_prompt_the_template_cannot_render_does_not_end_the_run(tmp_path: Path, make: Make) -> None:
     rows: list[Row] = [{"messages": [system("s"), assistant("b"), *TALK]}, {"messages": TALK[:2]}]
     manifest, trained = make(write_jsonl(tmp_path / "in.jsonl", rows), QWEN_THINKING.source)
     assert (manifest.rows_written, manifest.quarantined) == (2, 0)
@@ -415,7 +415,7 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": 
 IN_ONE_PROCESS = """
 import contextlib, io, json, sys
 from sftkit.cli.app import main
-told = []
+results = []
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["sftkit", "preprocess", *arguments]
     with contextlib.redirect_stderr(io.StringIO()) as stderr, contextlib.redirect_stdout(io.StringIO()):
@@ -424,13 +424,13 @@ for arguments in json.loads(sys.argv[1]):
             code = 0
         except SystemExit as leaving:
             code = leaving.code
-    told.append([code, stderr.getvalue()])
-print(json.dumps(told))
+    results.append([code, stderr.getvalue()])
+print(json.dumps(results))
 """
 
 
-def told(*command_lines: list[str]) -> list[tuple[int, str]]:
-    """Exit code and stderr of each; one process for all, which takes longest to start."""
+def run_all(*command_lines: list[str]) -> list[tuple[int, str]]:
+    """Exit code and stderr of each command; one process runs all, because starting it takes longest."""
     command = [sys.executable, "-c", IN_ONE_PROCESS, json.dumps(command_lines)]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
     return [(code, text) for code, text in json.loads(done.stdout)]
@@ -439,7 +439,7 @@ def told(*command_lines: list[str]) -> list[tuple[int, str]]:
 RESERVED = "an argument of apply_chat_template"
 
 
-def test_choices_that_are_none_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_choice_is_one_sentence(tmp_path: Path) -> None:
     cases = [
         (["--reasoning", "maybe"], 2, "reasoning must be one of keep, mask, not 'maybe'"),
         (["--reasoning"], 2, "--reasoning needs a value"),
@@ -455,12 +455,12 @@ def test_choices_that_are_none_are_told_in_a_sentence(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}])
     common = ["--training_data_path", str(source), "--model_name_or_path", "sample:model"]
     common += ["--output_dir", str(tmp_path / "out")]
-    found = told(*([*common, *arguments] for arguments, _, _ in cases))
+    found = run_all(*([*common, *arguments] for arguments, _, _ in cases))
     assert found == [(code, f"error: {says}\n") for _, code, says in cases]
     assert not (tmp_path / "out").exists()
 
 
-def test_choices_of_the_wrong_kind_in_a_file_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_the_error_for_a_choice_of_the_wrong_type_in_a_file_is_one_sentence(tmp_path: Path) -> None:
     cases = [
         ("reasoning: [mask]", "reasoning must be text, not a list"),
         ("reasoning: true", "reasoning must be one of keep, mask, not True"),
@@ -472,7 +472,7 @@ def test_choices_of_the_wrong_kind_in_a_file_are_told_in_a_sentence(tmp_path: Pa
     files = [tmp_path / f"{index}.yaml" for index in range(len(cases))]
     for file, (line, _) in zip(files, cases, strict=True):
         file.write_text(f"{line}\ntraining_data_path: in.jsonl\noutput_dir: {tmp_path / 'out'}\n")
-    for (code, text), (_, says) in zip(told(*(["--config", str(file)] for file in files)), cases, strict=True):
+    for (code, text), (_, says) in zip(run_all(*(["--config", str(file)] for file in files)), cases, strict=True):
         assert (code, "Traceback" in text) == (1, False)
         assert says in text
         assert len(text.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""`packing` in whole builds: what packs hold, what comes of rows that fit none, and what is told of it."""
+"""`packing` in whole runs: the content of packs, rows that are too long, errors and reports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support import dataset, handler, preprocess, shard_bytes, write_jsonl, writ
 
 
 def tokenized(lengths: list[int], first: int = 1) -> list[Row]:
-    """Rows of these lengths. No two rows share an id; every third label carries no loss, the first one does."""
+    """Rows of these lengths. No two rows share an id; every third label has no loss, but the first has."""
     rows = []
     for number, length in enumerate(lengths):
         ids = [(first + number) * 1000 + place for place in range(length)]
@@ -49,7 +49,7 @@ def some_lengths(count: int, most: int, seed: int = 3) -> list[int]:
 
 
 def sequences(packs: list[Row]) -> list[Row]:
-    """The sequences of packs one by one: ids, labels and every other column."""
+    """The sequences of packs: ids, labels and all other columns."""
     found = []
     for pack in packs:
         at = 0
@@ -65,7 +65,7 @@ def sequences(packs: list[Row]) -> list[Row]:
 
 
 def unpredicted(row: Row) -> Row:
-    """A row as it stands in a pack: nothing predicts its first token."""
+    """A row as it is in a pack, where its first token is not predicted."""
     return {**row, "labels": [-100, *row["labels"][1:]]}
 
 
@@ -74,7 +74,7 @@ def by_ids(rows: list[Row]) -> list[Row]:
 
 
 def check_account(manifest: Manifest, packs: dict[str, list[Row]]) -> None:
-    """Every count of a manifest, taken again from the rows that were written."""
+    """Every count of a manifest, computed from the written rows."""
     assert set(manifest.splits) == set(packs)
     for name, split in manifest.splits.items():
         lengths = [length for pack in packs[name] for length in pack["seq_lengths"]]
@@ -99,7 +99,7 @@ def check_account(manifest: Manifest, packs: dict[str, list[Row]]) -> None:
 # --- What packs hold ----------------------------------------------------------------------------------
 
 
-def test_every_row_stands_once_and_whole_in_a_pack_with_what_it_retains(tmp_path: Path) -> None:
+def test_every_row_is_whole_in_one_pack_with_its_retained_columns(tmp_path: Path) -> None:
     rows = [{**row, "id": i, "tags": [{"a": i}] * (i % 3)} for i, row in enumerate(tokenized(some_lengths(300, 60)))]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     data = dataset(source, retain_columns=("id", "tags"))
@@ -121,7 +121,7 @@ def test_every_row_stands_once_and_whole_in_a_pack_with_what_it_retains(tmp_path
     length=st.integers(2, 15),
     unit_size=st.sampled_from([64, 1 << 20]),
 )
-def test_wrapped_packs_are_the_rows_laid_end_to_end_and_cut(
+def test_wrapped_packs_are_the_concatenated_rows_cut_into_pieces(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], length: int, unit_size: int
 ) -> None:
     folder = tmp_path_factory.mktemp("wrapped")
@@ -206,7 +206,7 @@ def test_an_attention_mask_is_left_out_with_a_warning(
     assert manifest.columns == ("input_ids", "labels", "seq_lengths")
 
 
-# --- Rows that fit no pack ----------------------------------------------------------------------------
+# --- Rows that are too long ---------------------------------------------------------------------------
 
 LONG = [
     *tokenized([10, 12, 9]),
@@ -236,7 +236,7 @@ def test_longer_rows_are_cut_or_dropped_and_counted(
     check_account(manifest, {"train": packs})
 
 
-def test_longer_rows_are_quarantined_with_what_their_source_says(tmp_path: Path) -> None:
+def test_longer_rows_are_quarantined_with_their_source(tmp_path: Path) -> None:
     pairs = [{"input": "cat " * size, "output": "yes"} for size in (1, 40, 2, 60)]
     source = write_jsonl(tmp_path / "in.jsonl", [*pairs, "no row"])
     data = dataset(
@@ -258,13 +258,13 @@ def test_longer_rows_are_quarantined_with_what_their_source_says(tmp_path: Path)
     check_account(manifest, {"train": written(tmp_path / "out")})
 
 
-def test_no_row_that_fits_is_an_error_that_says_why(tmp_path: Path) -> None:
+def test_an_error_says_why_no_row_fits(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", tokenized([30, 40]))
     with pytest.raises(DataError, match=r"no rows left of 2 read: 2 dropped \(longer than pack_length=10\)"):
         preprocess(tmp_path / "out", dataset(source), packing="bfd", pack_length=10, overflow="drop")
 
 
-# --- What cannot be -----------------------------------------------------------------------------------
+# --- Errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,13 +276,15 @@ def test_no_row_that_fits_is_an_error_that_says_why(tmp_path: Path) -> None:
         ({"packing": "bfd", "pack_length": 0}, "pack_length must be 1 or more, not 0"),
     ],
 )
-def test_packing_without_a_length_and_a_length_without_packing(options: dict[str, Any], sentence: str) -> None:
+def test_packing_without_a_length_and_a_length_without_packing_are_errors(
+    options: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         validate_config(PreprocessConfig(output_dir="o", training_data_path=("nowhere",), **options))
     assert caught.value.problems == (sentence,)
 
 
-def test_max_seq_length_is_the_length_of_packs_where_none_is_given(tmp_path: Path) -> None:
+def test_max_seq_length_is_the_default_of_pack_length(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", tokenized([6, 6, 12]))
     manifest = preprocess(tmp_path / "out", dataset(source), packing="bfd", max_seq_length=10)
     split = manifest.splits["train"]
@@ -295,7 +297,7 @@ def test_text_cannot_be_packed(tmp_path: Path) -> None:
         preprocess(tmp_path / "out", data, packing="wrapped", pack_length=8)
 
 
-def test_packs_are_no_rows_to_be_processed_again(tmp_path: Path) -> None:
+def test_packs_cannot_be_processed_again(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
     preprocess(tmp_path / "packs", dataset(source), packing="bfd", pack_length=12)
     for options in ({}, {"packing": "bfd", "pack_length": 20}):
@@ -309,10 +311,10 @@ def test_fewer_packs_than_shards_is_an_error(tmp_path: Path) -> None:
         preprocess(tmp_path / "out", dataset(source), packing="bfd", pack_length=12, num_dataset_shards=3)
 
 
-# --- What is told -------------------------------------------------------------------------------------
+# --- Reports ------------------------------------------------------------------------------------------
 
 
-def test_plan_result_and_card_speak_of_packs(tmp_path: Path) -> None:
+def test_plan_result_and_card_show_packs(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7, 9]))
     options: dict[str, Any] = {"packing": "bfd", "pack_length": 12}
     planned = plan(PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(dataset(source),), **options))
@@ -326,7 +328,7 @@ def test_plan_result_and_card_speak_of_packs(tmp_path: Path) -> None:
     assert "| train | 1 | 3 packs of 12, 75.0% full, with 4 sequences | 27 |" in card
 
 
-def test_packing_makes_another_data_set_and_its_absence_does_not(tmp_path: Path) -> None:
+def test_packing_changes_the_fingerprint(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
 
     def fingerprint(**options: Any) -> str:
@@ -387,7 +389,7 @@ def test_train_packs_rows_that_are_not_packed_into_its_cache(tmp_path: Path) -> 
     assert again.root == packs.root
 
 
-def test_train_takes_packs_as_they_are_and_refuses_to_pack_them_in_another_way(tmp_path: Path) -> None:
+def test_train_uses_packs_and_refuses_to_pack_them_again(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", tokenized([5, 6, 7]))
     preprocess(tmp_path / "packs", dataset(source), packing="bfd", pack_length=12)
     there = open_shards(str(tmp_path / "packs"))
@@ -401,7 +403,7 @@ def test_train_takes_packs_as_they_are_and_refuses_to_pack_them_in_another_way(t
             find_or_build_shards(config, SilentProgress())
 
 
-def test_train_lays_text_end_to_end_for_continued_pretraining(tmp_path: Path) -> None:
+def test_train_concatenates_text_for_continued_pretraining(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"number {i} is {i}"} for i in range(30)])
     options: dict[str, Any] = {"packing": "wrapped", "max_seq_length": 64, "model_name_or_path": "sample:model"}
     shards = find_or_build_shards(training(tmp_path, source, **options), SilentProgress())
@@ -412,6 +414,6 @@ def test_train_lays_text_end_to_end_for_continued_pretraining(tmp_path: Path) ->
     check_account(shards.manifest, {"train": packs})
 
 
-def test_train_finds_out_about_packing_without_a_length_before_it_reads_data(tmp_path: Path) -> None:
+def test_train_reports_packing_without_a_length_before_it_reads_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set pack_length or max_seq_length"):
         check_training_data(training(tmp_path, tmp_path / "nowhere", packing="bfd"))

@@ -1,4 +1,4 @@
-"""Staged units by what is in them: which are found again, which are run, and what is left lying where."""
+"""Staged units: which are reused, which are run again, and which files remain where."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def source(tmp_path: Path) -> Path:
 
 
 def units(folder: Path) -> list[str]:
-    """Names of what stands in a staging directory."""
+    """The file names in a staging directory."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def timeless(manifest: Manifest) -> Manifest:
-    """A manifest without what may differ between two runs that make the same."""
+    """A manifest without the values that may differ between equal runs."""
     return replace(manifest, seconds={}, worker_seconds={}, units_found=0, config={})
 
 
-# --- Found again --------------------------------------------------------------------------------------
+# --- Reuse --------------------------------------------------------------------------------------------
 
 
-def test_what_is_found_gives_the_bytes_and_the_account_of_what_is_run(tmp_path: Path, source: Path) -> None:
+def test_reused_units_give_the_same_bytes_and_row_counts(tmp_path: Path, source: Path) -> None:
     rows = [*PAIRS[:3], "no row", {"input": 3, "output": "half \ud83d"}, *PAIRS[2:]]  # bad rows, a duplicate
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options: dict[str, Any] = {**OPTIONS, "max_bad_rows": 2, "max_seq_length": 40, "overflow": "drop"}
@@ -75,8 +75,8 @@ def test_what_is_found_gives_the_bytes_and_the_account_of_what_is_run(tmp_path: 
     assert quarantines[0] == quarantines[1]
 
 
-def test_a_damaged_account_or_another_units_is_not_believed(tmp_path: Path, source: Path) -> None:
-    """Wherever a bit is flipped in an account; and when the files of one unit stand under the name of another."""
+def test_a_damaged_unit_record_or_one_of_another_unit_is_not_used(tmp_path: Path, source: Path) -> None:
+    """A bit is flipped anywhere in a unit record, or the files of one unit have the name of another."""
     store, data = tmp_path / "units", paired(source, retain_columns=("id", "input", "output"))
     options: dict[str, Any] = {**OPTIONS, "packing": "bfd", "pack_length": 64, "staging_dir": str(store)}
     made = preprocess(tmp_path / "first", data, **options)
@@ -101,7 +101,7 @@ def test_a_damaged_account_or_another_units_is_not_believed(tmp_path: Path, sour
     assert shard_bytes(tmp_path / "swapped") == shard_bytes(tmp_path / "first")
 
 
-def test_a_run_that_fails_leaves_the_data_set_it_was_to_replace_alone(tmp_path: Path, source: Path) -> None:
+def test_a_failed_run_leaves_the_data_set_that_it_would_have_replaced(tmp_path: Path, source: Path) -> None:
     source.write_text(source.read_text() + "[1]\n")
     worse = write_jsonl(tmp_path / "worse.jsonl", [*PAIRS[:3], 1, 2])
     options: dict[str, Any] = {**OPTIONS, "max_bad_rows": 1}
@@ -117,7 +117,7 @@ def test_a_run_that_fails_leaves_the_data_set_it_was_to_replace_alone(tmp_path: 
     assert find_finished(plan(config)) is None
 
 
-def test_values_that_one_type_cannot_hold_are_told_the_same_in_units_of_any_size(tmp_path: Path) -> None:
+def test_values_of_incompatible_types_give_the_same_error_for_any_unit_size(tmp_path: Path) -> None:
     values = [1, 2, 2.5, 9007199254740993, 3]
     source = write_jsonl(tmp_path / "a.jsonl", [{**PAIRS[n], "n": value} for n, value in enumerate(values)])
     data = paired(source, retain_columns=("n", "input", "output"))
@@ -141,8 +141,8 @@ EDITS: dict[str, tuple[Callable[[list[str]], list[str]], int]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_source_that_is_edited_is_run_where_it_was_edited(tmp_path: Path, edit: str) -> None:
-    """And the rows of the other units stand under the numbers that they have now."""
+def test_only_the_edited_units_of_a_source_are_run(tmp_path: Path, edit: str) -> None:
+    """The rows of the other units get the row numbers that they have now."""
     change, most = EDITS[edit]
     rows = [*ROWS[:5], "{broken", *ROWS[5:50], "[]", ROWS[49], *ROWS[50:]]  # bad rows before and behind, a duplicate
     source = tmp_path / "pairs.jsonl"
@@ -164,7 +164,7 @@ def test_a_source_that_is_edited_is_run_where_it_was_edited(tmp_path: Path, edit
     assert source.read_text().splitlines()[int(place.rsplit(":", 1)[1]) - 1] == ROWS[49]
 
 
-def test_a_source_that_changes_under_a_run_ends_it_and_none_of_its_rows_are_kept(tmp_path: Path, source: Path) -> None:
+def test_a_source_that_changes_during_a_run_ends_it_without_keeping_its_rows(tmp_path: Path, source: Path) -> None:
     config = PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(paired(source),), num_workers=1, **OPTIONS)
     planned = plan(config)
     source.write_text(source.read_text().replace("cat", "cow"))
@@ -193,7 +193,7 @@ def test_equal_units_of_one_run_are_run_once(tmp_path: Path, source: Path) -> No
     assert rows[:60] == rows[60:120] == rows[120:]
 
 
-def test_units_without_a_row_are_found_too(tmp_path: Path) -> None:
+def test_units_without_rows_are_reused(tmp_path: Path) -> None:
     rows = [{"text": f"{i} no response {'x' * 50}"} for i in range(20)] + [{"text": "### R:\nyes"}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     options: dict[str, Any] = {"response_template": "### R:\n", "unit_size": 500, "model_name_or_path": "sample:model"}
@@ -203,7 +203,7 @@ def test_units_without_a_row_are_found_too(tmp_path: Path) -> None:
         assert manifest.dropped == {"no response found by response_template": 20}
 
 
-# --- What is not whole --------------------------------------------------------------------------------
+# --- Corrupt units ------------------------------------------------------------------------------------
 
 
 def cut(path: Path) -> None:
@@ -218,7 +218,7 @@ def change(path: Path) -> None:
 
 @pytest.mark.parametrize("account", [False, True], ids=["rows", "account"])
 @pytest.mark.parametrize("harm", [cut, change, Path.unlink], ids=["cut", "changed", "removed"])
-def test_a_harmed_unit_is_run_again(tmp_path: Path, source: Path, harm: Callable[[Path], None], account: bool) -> None:
+def test_a_corrupt_unit_is_run_again(tmp_path: Path, source: Path, harm: Callable[[Path], None], account: bool) -> None:
     shared = {"staging_dir": str(tmp_path / "units")}
     first = made(tmp_path / "one", paired(source), **shared)
     harmed = next(path for path in sorted((tmp_path / "units").iterdir()) if (".account." in path.name) == account)
@@ -232,7 +232,7 @@ def test_a_harmed_unit_is_run_again(tmp_path: Path, source: Path, harm: Callable
     assert made(tmp_path / "three", paired(source), **shared).units_found == first.units
 
 
-def test_units_of_an_engine_that_turns_out_to_differ_are_run_again(
+def test_units_of_an_engine_that_differs_later_are_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = [write_jsonl(tmp_path / f"{name}.jsonl", PAIRS * 20) for name in "ab"]
@@ -256,10 +256,10 @@ def test_units_of_an_engine_that_turns_out_to_differ_are_run_again(
     assert (both.units, both.units_found) == (2, 0)
 
 
-# --- What is left -------------------------------------------------------------------------------------
+# --- Remaining files -----------------------------------------------------------------------------------
 
 
-def test_units_are_gone_after_a_run_unless_they_are_to_be_kept(tmp_path: Path, source: Path) -> None:
+def test_staged_units_are_removed_after_a_run_unless_keep_staging_is_set(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     made(out, paired(source))
     assert not (out / ".staging").exists()
@@ -276,7 +276,7 @@ def test_units_are_gone_after_a_run_unless_they_are_to_be_kept(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_run_that_fails_leaves_its_units_for_the_next(tmp_path: Path, source: Path, keep: bool) -> None:
+def test_a_failed_run_keeps_its_units_for_the_next_run(tmp_path: Path, source: Path, keep: bool) -> None:
     with pytest.raises(DataError, match="cannot fill 99 shards"):
         made(tmp_path / "out", paired(source), num_dataset_shards=99, keep_staging=keep)
     after = made(tmp_path / "out", paired(source), keep_staging=keep)
@@ -284,7 +284,7 @@ def test_a_run_that_fails_leaves_its_units_for_the_next(tmp_path: Path, source: 
     assert (tmp_path / "out" / ".staging").exists() == keep
 
 
-def test_a_directory_of_the_users_own_holds_whole_units_only_and_is_never_emptied(
+def test_a_user_staging_directory_has_complete_units_only_and_is_never_emptied(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = tmp_path / "some" / "units"
@@ -311,7 +311,7 @@ def broken(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_a_broken_run_leaves_nothing_unfinished_in_a_directory_of_the_users_own(
+def test_a_failed_run_leaves_no_unfinished_files_in_a_user_staging_directory(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = tmp_path / "units"
@@ -322,13 +322,13 @@ def test_a_broken_run_leaves_nothing_unfinished_in_a_directory_of_the_users_own(
     assert units(shared) == []
 
 
-def test_the_default_place_given_by_name_is_a_directory_of_the_users_own(tmp_path: Path, source: Path) -> None:
+def test_naming_the_default_staging_directory_makes_it_a_user_directory(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     first = made(out, paired(source), staging_dir=str(out / ".staging"))
     assert len(units(out / ".staging")) == 2 * first.units
 
 
-def test_a_staging_dir_that_cannot_be_written_is_one_sentence(tmp_path: Path, source: Path) -> None:
+def test_the_error_for_an_unwritable_staging_dir_is_one_sentence(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match=r"^staging_dir .*pairs\.jsonl/units: cannot be written: Not a directory$"):
         made(tmp_path / "out", paired(source), staging_dir=str(source / "units"))
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""plan + run: from files to a directory of shards, checked against computations of their own."""
+"""Whole runs, from files to a directory of shards, compared with independent computations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def paired(path: Path, **keys: Any) -> DatasetConfig:
 
 
 def expected_rows(tokenizer: Any, rows: list[Row] = PAIRS) -> list[Row]:
-    """Input masking row by row, by the transformers tokenizer."""
+    """Input masking row by row with the transformers tokenizer."""
     made = []
     for row in rows:
         space = "" if row["input"][-1:].isspace() or row["output"][:1].isspace() else " "
@@ -64,11 +64,11 @@ def expected_rows(tokenizer: Any, rows: list[Row] = PAIRS) -> list[Row]:
     return made
 
 
-# --- The seed's first config --------------------------------------------------------------------------
+# --- Examples -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
-def test_the_seeds_first_config_gives_the_rows_of_the_tokenizer_called_row_by_row(
+def test_an_input_output_config_equals_tokenizing_row_by_row(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate, reference: Callable[[str], Any], name: str
 ) -> None:
     manifest = preprocess(
@@ -85,7 +85,7 @@ def test_the_seeds_first_config_gives_the_rows_of_the_tokenizer_called_row_by_ro
 
 @pytest.mark.parametrize("name", ["granite", "qwen3", "tinyllama"])
 @pytest.mark.parametrize("data", ["twitter_complaints_input_output.jsonl", "nestful_100_samples_input_output.jsonl"])
-def test_shared_pairs_give_the_rows_of_the_tokenizer_called_row_by_row(
+def test_shared_pairs_equal_tokenizing_row_by_row(
     tmp_path: Path,
     tokenizer_path: Locate,
     reference: Callable[[str], Any],
@@ -99,7 +99,7 @@ def test_shared_pairs_give_the_rows_of_the_tokenizer_called_row_by_row(
     assert written(tmp_path / "out") == expected_rows(reference(name), rows)
 
 
-def test_the_seeds_second_config_trains_the_responses_of_shared_conversations(
+def test_a_response_template_config_trains_the_responses_of_shared_conversations(
     tmp_path: Path, tokenizer_path: Locate, reference: Callable[[str], Any], shared_data: Callable[[str], Path]
 ) -> None:
     path = shared_data("multi_turn_chat.jsonl")
@@ -156,7 +156,7 @@ def test_shards_are_contiguous_balanced_and_keep_the_order(tmp_path: Path, pairs
     assert pq.ParquetFile(files[0]).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-def test_fewer_rows_than_shards_is_an_error_and_leaves_no_data_set(
+def test_fewer_rows_than_shards_is_an_error_that_leaves_no_data_set(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     with pytest.raises(DataError, match="50 rows cannot fill 51 shards; use at most 50"):
@@ -165,7 +165,7 @@ def test_fewer_rows_than_shards_is_an_error_and_leaves_no_data_set(
 
 
 def assert_staged_only(out: Path, *others: str) -> None:
-    """A run that failed left whole units for the next one to go on from, and nothing else but these."""
+    """A failed run left complete units for the next run, and nothing else."""
     assert sorted(path.name for path in out.iterdir()) == sorted([".staging", *others])
     assert all(path.name.startswith("unit-") and path.suffix == ".arrow" for path in (out / ".staging").iterdir())
 
@@ -221,9 +221,7 @@ def test_bytes_do_not_depend_on_the_size_of_units_or_the_number_of_workers(
     assert (first["n"], first["note"], first["tags"], first["meta"]["y"], first["empty"]) == (2.5, "x", [], "z", None)
 
 
-def test_retained_dates_numbers_and_bytes_of_parquet_become_what_json_can_hold(
-    tmp_path: Path, tokenizer_path: Locate
-) -> None:
+def test_retained_parquet_values_are_stored_as_json_types(tmp_path: Path, tokenizer_path: Locate) -> None:
     import datetime
     import decimal
 
@@ -265,7 +263,7 @@ def test_retained_objects_without_a_key_are_an_error(tmp_path: Path, tokenizer_p
 
 
 @pytest.mark.parametrize("value", [[], None, [None], [[]], {"a": None}])
-def test_retained_values_that_tell_no_type_are_written(tmp_path: Path, tokenizer_path: Locate, value: Any) -> None:
+def test_retained_values_without_a_type_are_written(tmp_path: Path, tokenizer_path: Locate, value: Any) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b", "v": value}])
     data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
     preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"))
@@ -326,7 +324,7 @@ def test_a_label_on_the_first_position_trains_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"])
-def test_a_mix_is_interleave_datasets_of_the_split_and_processed_sets(
+def test_a_mix_equals_interleave_datasets_of_the_processed_data_sets(
     tmp_path: Path, tokenizer_path: Locate, reference: Callable[[str], Any], strategy: str
 ) -> None:
     contents = [PAIRS[:30], [{**row, "input": "other " + row["input"]} for row in PAIRS[:20]]]
@@ -354,7 +352,7 @@ def test_a_mix_is_interleave_datasets_of_the_split_and_processed_sets(
     assert manifest.rows_written == manifest.rows_read - manifest.rows_left_out + manifest.rows_repeated
 
 
-def test_data_sets_that_end_as_tokens_and_as_text_cannot_be_one(
+def test_data_sets_of_tokens_and_of_text_cannot_be_combined(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     text = dataset(write_jsonl(tmp_path / "t.jsonl", [{"text": "a"}]), name="text")
@@ -362,7 +360,7 @@ def test_data_sets_that_end_as_tokens_and_as_text_cannot_be_one(
         preprocess(tmp_path / "out", paired(pairs), text, model_name_or_path=tokenizer_path("bpe"))
 
 
-# --- What rows end as ---------------------------------------------------------------------------------
+# --- Tokens and text ----------------------------------------------------------------------------------
 
 TOKENIZED = [
     {"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "source": "a"},
@@ -371,7 +369,7 @@ TOKENIZED = [
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "large"])
-def test_rows_that_are_tokenized_already_are_written_as_they_are(tmp_path: Path, kind: str) -> None:
+def test_tokenized_rows_are_written_unchanged(tmp_path: Path, kind: str) -> None:
     if kind == "jsonl":
         path = write_jsonl(tmp_path / "in.jsonl", TOKENIZED)
     else:
@@ -412,7 +410,7 @@ def test_rows_that_are_tokenized_already_are_written_as_they_are(tmp_path: Path,
         ),
     ],
 )
-def test_tokenized_rows_that_make_no_sense_are_quarantined(tmp_path: Path, row: Row, reason: str) -> None:
+def test_invalid_tokenized_rows_are_quarantined(tmp_path: Path, row: Row, reason: str) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [TOKENIZED[0], row])
     manifest = preprocess(tmp_path / "out", dataset(path), max_bad_rows=1)
     assert manifest.quarantined == 1
@@ -420,7 +418,7 @@ def test_tokenized_rows_that_make_no_sense_are_quarantined(tmp_path: Path, row: 
     assert (entry["path"], entry["row"], entry["reason"]) == (str(path), 2, reason)
 
 
-def test_input_ids_without_labels_is_an_error_that_names_the_choices_and_train_on_all_settles_it(
+def test_input_ids_without_labels_are_an_error_unless_train_on_is_all(
     tmp_path: Path,
 ) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"input_ids": [1, 2, 3]}])
@@ -440,7 +438,7 @@ def test_train_on_all_puts_a_loss_on_every_token_of_a_text(
     assert written(tmp_path / "out") == [{"input_ids": ids, "labels": ids}]
 
 
-def test_text_and_nothing_said_becomes_text_shards(tmp_path: Path) -> None:
+def test_text_without_further_options_becomes_text_shards(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"text": "ab", "n": 1}, {"text": "你", "n": 2}])
     manifest = preprocess(tmp_path / "out", dataset(path))
     assert written(tmp_path / "out") == [{"text": "ab"}, {"text": "你"}]
@@ -467,7 +465,7 @@ def test_a_text_without_a_response_is_dropped_and_counted(
 
 
 @pytest.mark.parametrize("unit_size", [1, 40, 8 << 20])
-def test_each_row_is_finished_by_what_it_has_itself_wherever_units_are_cut(tmp_path: Path, unit_size: int) -> None:
+def test_the_result_of_a_row_does_not_depend_on_other_rows_of_its_unit(tmp_path: Path, unit_size: int) -> None:
     rows: list[Row] = [
         {"input_ids": [1, 2], "labels": [1, 2]},
         {"input_ids": [3, 4]},
@@ -483,7 +481,7 @@ def test_each_row_is_finished_by_what_it_has_itself_wherever_units_are_cut(tmp_p
     assert manifest.quarantined == 1
 
 
-def test_neither_tokens_nor_text_is_an_error_that_names_the_columns(tmp_path: Path) -> None:
+def test_rows_without_tokens_or_text_are_an_error_that_names_their_columns(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [{"q": "a", "w": 1}])
     with pytest.raises(
         DataError, match=r"in\.jsonl\): after all handlers, rows have the columns q, w: no input_ids and no text"
@@ -491,7 +489,7 @@ def test_neither_tokens_nor_text_is_an_error_that_names_the_columns(tmp_path: Pa
         preprocess(tmp_path / "out", dataset(path))
 
 
-# --- The account of rows ------------------------------------------------------------------------------
+# --- Row accounting -----------------------------------------------------------------------------------
 
 LINES = [
     json.dumps({"input": "cat", "output": "dog"}),
@@ -545,7 +543,9 @@ def test_every_row_read_is_kept_dropped_or_quarantined(
     assert quarantine.exists() == bool(bad)
 
 
-def test_the_manifest_counts_what_the_shards_hold(tmp_path: Path, pairs: Path, tokenizer_path: Locate) -> None:
+def test_the_counts_of_the_manifest_are_those_of_the_shards(
+    tmp_path: Path, pairs: Path, tokenizer_path: Locate
+) -> None:
     manifest = preprocess(
         tmp_path / "out",
         paired(pairs, split=SplitConfig(train=0.5, validation=0.3)),
@@ -578,7 +578,7 @@ def test_the_manifest_counts_what_the_shards_hold(tmp_path: Path, pairs: Path, t
     assert manifest.tokenizer.eos_token == "</s>"
 
 
-def test_bad_rows_past_the_limit_end_the_run_and_are_kept_for_reading(tmp_path: Path, tokenizer_path: Locate) -> None:
+def test_bad_rows_over_the_limit_end_the_run_and_are_saved(tmp_path: Path, tokenizer_path: Locate) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text("\n".join([LINES[0], "{broken", LINES[0], LINES[2], LINES[0]]) + "\n")
     data = paired(path)
@@ -621,7 +621,7 @@ def test_a_column_that_no_row_has_is_an_error_before_anything_is_written(
 # --- The output directory -----------------------------------------------------------------------------
 
 
-def test_a_directory_with_another_data_set_is_refused_and_overwritten_when_told(
+def test_a_directory_with_another_data_set_is_refused_unless_overwrite_is_set(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     out = tmp_path / "out"
@@ -640,7 +640,7 @@ def test_a_directory_with_another_data_set_is_refused_and_overwritten_when_told(
     ]
 
 
-def test_a_failing_run_leaves_the_data_set_that_is_there_alone(
+def test_a_failed_run_leaves_an_existing_data_set_unchanged(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     out = tmp_path / "out"
@@ -654,7 +654,7 @@ def test_a_failing_run_leaves_the_data_set_that_is_there_alone(
 
 
 @pytest.mark.parametrize("name", ["mine.parquet", "README.md"])
-def test_a_directory_with_files_that_are_in_the_way_is_refused(
+def test_a_directory_with_conflicting_files_is_refused(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate, name: str
 ) -> None:
     out = tmp_path / "out"
@@ -665,7 +665,7 @@ def test_a_directory_with_files_that_are_in_the_way_is_refused(
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]
 
 
-def test_an_output_dir_that_is_a_file_or_below_one_is_refused(
+def test_an_output_dir_that_is_a_file_or_inside_one_is_refused(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     with pytest.raises(OutputError, match="is a file, not a directory"):
@@ -674,7 +674,7 @@ def test_an_output_dir_that_is_a_file_or_below_one_is_refused(
         preprocess(pairs / "out", paired(pairs), model_name_or_path=tokenizer_path("bpe"))
 
 
-def test_a_run_that_breaks_leaves_no_data_set(
+def test_a_failed_run_leaves_no_data_set(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan(
@@ -692,7 +692,7 @@ def test_a_run_that_breaks_leaves_no_data_set(
     assert_staged_only(tmp_path / "out")
 
 
-def test_a_finished_plan_is_known_as_done_and_a_changed_one_is_not(
+def test_a_finished_plan_is_recognized_and_a_changed_one_is_not(
     tmp_path: Path, pairs: Path, tokenizer_path: Locate
 ) -> None:
     config = PreprocessConfig(
@@ -734,7 +734,7 @@ def test_a_missing_source_is_an_error_before_anything_is_written(tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_our_own_shards_as_a_source_give_the_same_rows(tmp_path: Path, pairs: Path, tokenizer_path: Locate) -> None:
+def test_shards_as_a_source_give_the_same_rows(tmp_path: Path, pairs: Path, tokenizer_path: Locate) -> None:
     preprocess(
         tmp_path / "one",
         paired(pairs, split=SplitConfig(train=0.8, validation=0.2)),
@@ -747,7 +747,7 @@ def test_our_own_shards_as_a_source_give_the_same_rows(tmp_path: Path, pairs: Pa
         assert written(tmp_path / "two", split) == written(tmp_path / "one", split)
 
 
-def test_ids_that_no_token_has_are_quarantined(tmp_path: Path, tokenizer_path: Locate) -> None:
+def test_ids_outside_the_vocabulary_are_quarantined(tmp_path: Path, tokenizer_path: Locate) -> None:
     rows: list[Row] = [{"input_ids": ids, "labels": ids} for ids in ([1, 2], [1, 999_999], [-3, 2])]
     path = write_jsonl(tmp_path / "in.jsonl", rows)
     preprocess(tmp_path / "out", dataset(path), max_bad_rows=2, model_name_or_path=tokenizer_path("bpe"))

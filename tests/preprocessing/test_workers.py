@@ -1,4 +1,4 @@
-"""Processes: when they are begun, that none is left behind, what they import; and the rows they hand to one another."""
+"""Worker processes: when they start, that all of them end, what they import, and the files they share."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from support import preprocess, shard_bytes, wait_until, without_progress, write
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
 MARK = "SFTKIT_TEST_PROCESS"
-"""Environment variable by which a process and all that it started are known."""
+"""Environment variable that identifies a process and all processes that it starts."""
 
 
 def marked() -> tuple[str, dict[str, str]]:
-    """A new mark, and an environment with it."""
+    """A new value of the variable, and an environment with it."""
     mark = uuid.uuid4().hex
     return mark, {**os.environ, MARK: mark, "NO_COLOR": "1"}
 
 
 def processes(mark: str) -> set[int]:
-    """Processes with a mark that have not ended."""
+    """The running processes with this value."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -92,9 +92,9 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path
     assert running.returncode == -signal.SIGKILL
 
 
-# --- Beginning early ----------------------------------------------------------------------------------
+# --- Starting early -----------------------------------------------------------------------------------
 
-EARLY = """
+WARM_UP = """
 import multiprocessing, os, sys
 from multiprocessing import forkserver
 from sftkit.config.commands import PreprocessConfig
@@ -114,13 +114,13 @@ for path, workers in ((small, 2), (small, None), ("nowhere.jsonl", 2), ("hub/id"
 
 
 @on_linux
-@pytest.mark.skipif(available_cores() == 1, reason="with one core nothing is begun early")
-def test_workers_are_begun_early_for_much_data_only_and_the_environment_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.skipif(available_cores() == 1, reason="with one core no worker is started early")
+def test_workers_are_started_early_for_large_data_only_and_the_environment_is_unchanged(tmp_path: Path) -> None:
     for name, size in (("big", 4 << 20), ("small", (4 << 20) - 1)):
         (tmp_path / name).mkdir()
         with (tmp_path / name / "in.jsonl").open("wb") as stream:
             stream.truncate(size)
-    assert printed_by(EARLY, tmp_path / "big", tmp_path / "small" / "*.jsonl") == [
+    assert printed_by(WARM_UP, tmp_path / "big", tmp_path / "small" / "*.jsonl") == [
         "*.jsonl 2 False True",
         "*.jsonl None False True",
         "nowhere.jsonl 2 False True",
@@ -133,7 +133,7 @@ def test_workers_are_begun_early_for_much_data_only_and_the_environment_is_left_
 HEAVY = "print([name for name in ('pandas', 'torch', 'transformers', 'numpy', 'pyarrow') if name in sys.modules])"
 
 
-def test_what_comes_first_imports_nothing_heavy() -> None:
+def test_the_warm_up_module_imports_nothing_heavy() -> None:
     assert printed_by(f"import sys, sftkit.preprocessing.worker_warmup; {HEAVY}") == ["[]"]
 
 
@@ -142,8 +142,8 @@ def test_what_comes_first_imports_nothing_heavy() -> None:
 
 def talk(number: int) -> Row:
     asked = f"What is {number} times {number % 97}? " + "Please think about it. " * (number % 5)
-    told = f"It is {number * (number % 97)}. 你好 😀 " + f"As said: {number}. " * (number % 11)
-    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]}
+    answer = f"It is {number * (number % 97)}. 你好 😀 " + f"As said: {number}. " * (number % 11)
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
 
 
 @on_linux
@@ -193,7 +193,7 @@ def read_rows(reader: UnitReader, name: str, rows: list[int]) -> list[list[int]]
     ),
     data=st.data(),
 )
-def test_staged_tokens_are_read_back_in_any_order_whichever_batches_they_lie_in(
+def test_staged_tokens_can_be_read_in_any_order_across_batches(
     tmp_path: Path, batches: list[list[list[int]]], data: st.DataObject
 ) -> None:
     reader = staged(tmp_path / "unit.arrow", batches)
@@ -203,7 +203,7 @@ def test_staged_tokens_are_read_back_in_any_order_whichever_batches_they_lie_in(
     assert read_rows(reader, "labels", order) == [[-100] * len(rows[at]) for at in order]
 
 
-def test_rows_of_a_batch_lie_end_to_end_and_are_read_in_one_go(tmp_path: Path) -> None:
+def test_rows_of_a_batch_are_contiguous_and_read_in_one_request(tmp_path: Path) -> None:
     reader = staged(tmp_path / "unit.arrow", [[[1, 2], [], [3, 4, 5]], [[], []], [[6], [7, 8]]])
     places, lengths = reader.locate("input_ids", np.arange(7))
     assert lengths.tolist() == [2, 0, 3, 0, 0, 1, 2]
@@ -245,7 +245,7 @@ print(json.dumps([made.rows, made.tokens, "pandas" in sys.modules]))
 """
 
 
-def test_staging_and_gathering_tokens_does_without_pandas(tmp_path: Path) -> None:
+def test_staging_and_gathering_tokens_imports_no_pandas(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     [line] = printed_by(GATHERED, tmp_path)
     assert json.loads(line) == [3, 3, False]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnHandler(Handler):
-    """Base of the handlers that leave what rows are made of as it is."""
+    """Base of the handlers that do not change what rows are made of."""
 
     def produces(self) -> None:
         """None: tokens and text stay what they are."""

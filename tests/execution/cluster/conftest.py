@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    """Three nodes with a core each; the first one is their head."""
+    """Three nodes with one core each; the first is the head."""
     from ray.cluster_utils import Cluster
 
     monkeypatch = pytest.MonkeyPatch()

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster: the bytes of a local run, whatever befalls nodes, stores and the process that directs them.
+"""Runs on a Ray cluster give the bytes of a local run, even if nodes, object stores or the driver fail.
 
 SFTKIT_CLUSTER_ROWS=50000 makes the corpus as large as a real one.
 """
@@ -53,7 +53,7 @@ def conversations() -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the command line, and what it makes on this machine alone."""
+    """A run of the command line, and its result on this machine without a cluster."""
 
     config: dict[str, Any]
     place: Path
@@ -85,7 +85,7 @@ class Job:
 
 
 def timeless(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without times, and without where and by whom it was made."""
+    """A manifest without times, paths and executor settings."""
     kept = {key: value for key, value in manifest.items() if key not in ("seconds", "worker_seconds", "digest")}
     return {**kept, "config": {key: value for key, value in kept["config"].items() if key not in HOW}}
 
@@ -142,7 +142,7 @@ def test_three_nodes_make_the_bytes_of_a_local_run(job: Job, nodes: Any) -> None
     check_made(job, job.begun("three", output_dir=str(out), **on(nodes)), out)
 
 
-def test_so_they_do_when_a_node_is_lost_and_another_comes(job: Job, nodes: Any) -> None:
+def test_the_bytes_are_those_of_a_local_run_when_a_node_is_lost_and_another_joins(job: Job, nodes: Any) -> None:
     out = job.place / "lost"
     with job.holding_rows_from(ROWS // 3):
         child = job.begun("lost", output_dir=str(out), **on(nodes))
@@ -154,7 +154,7 @@ def test_so_they_do_when_a_node_is_lost_and_another_comes(job: Job, nodes: Any) 
     check_made(job, child, out)
 
 
-def test_so_they_do_in_an_object_store_that_fails_when_the_driver_is_killed_three_times(job: Job, nodes: Any) -> None:
+def test_the_bytes_are_those_of_a_local_run_with_a_failing_store_and_a_killed_driver(job: Job, nodes: Any) -> None:
     with server(failing=0.05) as endpoint:
         bucket = new_bucket(endpoint)
         [data] = job.config["datasets"]
@@ -179,12 +179,12 @@ def test_so_they_do_in_an_object_store_that_fails_when_the_driver_is_killed_thre
         assert " reused" in stdout
         files = bucket.files("out")
         assert {name: data for name, data in files.items() if name.endswith(".parquet")} == job.shards
-        told = files["manifest.json"].decode().replace(raw, data["data_paths"][0])
-        assert timeless(json.loads(told)) == job.manifest
+        manifest = files["manifest.json"].decode().replace(raw, data["data_paths"][0])
+        assert timeless(json.loads(manifest)) == job.manifest
         assert bucket.failures()[1] > 10
 
 
-def test_an_interrupted_run_ends_its_tasks_and_is_gone_on_with(job: Job, nodes: Any) -> None:
+def test_an_interrupted_run_ends_its_tasks_and_can_be_resumed(job: Job, nodes: Any) -> None:
     out = job.place / "interrupted"
     with job.holding_rows_from(ROWS // 3):
         child = job.begun("interrupted", output_dir=str(out), **on(nodes))
@@ -220,7 +220,7 @@ def test_an_error_is_the_one_that_was_raised(runner: Runner) -> None:
         list(runner.run(square, [28]))
 
 
-def test_a_task_that_kills_its_process_again_and_again_is_named(
+def test_the_error_for_a_task_that_always_kills_its_process_names_it(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_cluster, "RETRIES", 1)
@@ -245,13 +245,13 @@ def shout(row, by):
 
 
 def write_handler(folder: Path, name: str) -> None:
-    """A module of the user's own, which needs another."""
+    """A user module that imports another."""
     folder.mkdir()
     (folder / f"{name}.py").write_text(HANDLER.format(helper=f"{name}_helper"))
     (folder / f"{name}_helper.py").write_text("def louder(text): return text.upper()\n")
 
 
-def test_the_users_own_functions_and_tokenizer_travel(
+def test_user_functions_and_the_tokenizer_are_sent_to_the_nodes(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer_path: Callable[[str], str]
 ) -> None:
     code = tmp_path / "code"
@@ -275,7 +275,7 @@ def test_the_users_own_functions_and_tokenizer_travel(
 def test_a_recipe_bundle_is_unpacked_on_a_machine_without_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer_path: Callable[[str], str]
 ) -> None:
-    """The tokenizer's files and the modules are gone; another process has them all the same."""
+    """The files of the tokenizer and the modules are deleted; another process gets them from the bundle."""
     code, files = tmp_path / "code", tmp_path / "tokenizer"
     write_handler(code, "sftkit_test_traveling")
     shutil.copytree(tokenizer_path("bpe"), files)
@@ -312,7 +312,7 @@ print(row["text"], *ChatTokenizer(recipe.chat_tokenizer).identity)
     assert (len(list(home.iterdir())), home.stat().st_mode & 0o77) == (1, 0)
 
 
-def test_relative_paths_are_understood_from_here(
+def test_relative_paths_refer_to_the_directory_of_the_driver(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -321,7 +321,7 @@ def test_relative_paths_are_understood_from_here(
     assert (tmp_path / "out" / "manifest.json").is_file()
 
 
-def test_what_fails_on_a_node_is_told_as_here(runner: Runner, tmp_path: Path) -> None:
+def test_errors_on_a_node_are_reported_as_local_errors(runner: Runner, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}, ["no object"], {"text": "b"}])
     config = PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(dataset(source),))
     with pytest.raises(DataError, match=r"in\.jsonl:2: a row must be a JSON object, not a list"):
@@ -335,14 +335,14 @@ def test_what_fails_on_a_node_is_told_as_here(runner: Runner, tmp_path: Path) ->
 # --- Without a cluster ------------------------------------------------------------------------------------------------
 
 
-def test_an_address_without_a_cluster_is_one_sentence() -> None:
+def test_the_error_for_an_address_without_a_cluster_is_one_sentence() -> None:
     with pytest.raises(
         ConfigError, match=r"^ray_address 127\.0\.0\.1:1: nothing answers at .*:1 \(Connection refused\); give "
     ):
         RayCluster("127.0.0.1:1", None).__enter__()
 
 
-def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_without_ray_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from sftkit.config.validation import validate_config
 
     config = PreprocessConfig(output_dir="out", datasets=(dataset(tmp_path),), executor="ray")
