@@ -97,9 +97,9 @@ def test_role_names_can_be_configured(message: Callable[..., Any], reason: Calla
     called = message({"from": "does", "value": json.dumps(CALL)}, roles={"does": "function_call"})
     assert called["tool_calls"] == [WRAPPED]
     assert reason({"from": "humam", "value": "x"}) == (
-        "unknown role 'humam' (did you mean 'human'?); `roles` can say what it is"
+        "unknown role 'humam' (did you mean 'human'?); map it to a known role with `roles`"
     )
-    assert reason({"from": 7, "value": "x"}) == "unknown role 7; `roles` can say what it is"
+    assert reason({"from": 7, "value": "x"}) == "unknown role 7; map it to a known role with `roles`"
 
 
 def test_a_configured_role_must_be_a_known_role(convert: Convert) -> None:
@@ -295,13 +295,13 @@ def test_parts_that_templates_know_are_unchanged(message: Callable[..., Any]) ->
     ("role", "parts", "why"),
     [
         ("assistant", [part("image", "a.png")], "a part of type 'image' is not understood; known are"),
-        ("user", [part("reasoning", "hm")], "a part of type 'reasoning' has no place in a user turn"),
+        ("user", [part("reasoning", "hm")], "a user message cannot contain a part of type 'reasoning'"),
         ("tool", [part("text", "x"), part("text", 3)], "the value of a part of type 'text' must be text, not int"),
         ("assistant", [part("tool_call", "add()")], "its call is not JSON"),
         (
             "assistant",
             [part("text", "x"), part("reasoning", "hm")],
-            "chat templates write reasoning, text and calls in this order, and its parts are text, reasoning",
+            "its parts are in the order text, reasoning; they must be reasoning, then text, then tool calls",
         ),
         (
             "assistant",

@@ -28,7 +28,7 @@ Step = Callable[[Batch, RowLog], Batch]
 
 @dataclass(frozen=True, kw_only=True)
 class Handler(ABC):
-    """Base class of the data handlers, one of which stands behind each entry of `data_handlers`.
+    """Base class of the data handlers. Each entry of `data_handlers` in a config creates one.
 
     The fields of a subclass are its arguments (`fn_kwargs`). They are read from the config and checked before any data
     is read. `bind` then returns the step that changes the rows. All other methods describe the handler, so that the

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnHandler(Handler):
-    """Base of the handlers that do not change what rows are made of."""
+    """Base class of handlers that do not change the kind of row (text, tokens or conversation)."""
 
     def produces(self) -> None:
         """None: tokens and text stay what they are."""
@@ -99,7 +99,7 @@ class RetainColumns(ColumnHandler):
 
     registered_as = "retain_columns"
 
-    columns: tuple[str, ...] = option(help="Columns that stay.")
+    columns: tuple[str, ...] = option(help="Columns to keep.")
 
     def reads(self) -> tuple[str, ...]:
         """The columns that stay."""
@@ -128,7 +128,7 @@ class RemoveColumns(ColumnHandler):
 
     registered_as = "remove_columns"
 
-    columns: tuple[str, ...] = option(help="Columns that go.")
+    columns: tuple[str, ...] = option(help="Columns to remove.")
 
     def reads(self) -> tuple[str, ...]:
         """The removed columns, which must exist."""

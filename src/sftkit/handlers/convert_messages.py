@@ -61,8 +61,8 @@ _THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertToMessages(ColumnHandler):
-    """Makes `messages` of ShareGPT conversations (`from`/`value`, `function_call`, `observation`) and of content in
-    parts (`type`/`value`); tool calls and `tools` become objects. Other keys of a message stay.
+    """Converts ShareGPT conversations (`from`/`value`, `function_call`, `observation`) and content in parts
+    (`type`/`value`) to `messages`, and parses tool calls and `tools` into objects. Other keys of a message are kept.
     """
 
     registered_as = "convert_to_messages"
@@ -78,7 +78,7 @@ class ConvertToMessages(ColumnHandler):
     role_key: str | None = option(None, help="Key that holds the role; by default `role` or `from`.")
     content_key: str | None = option(None, help="Key that holds the content; by default `content` or `value`.")
     roles: Mapping[str, str] = option(
-        factory=dict, help="Your name of a role: `user`, `assistant`, `system`, `tool` or `function_call`."
+        factory=dict, help="Role names in your data -> `user`, `assistant`, `system`, `tool` or `function_call`."
     )
 
     only_if_needed: bool = option(False, help="Leave a row alone whose messages chat templates can read as they are.")
@@ -153,10 +153,8 @@ class ConvertToMessages(ColumnHandler):
         name = turn[key]
         role = ROLES.get(self.roles.get(name, name)) if isinstance(name, str) else None
         if role is None:
-            known = {**ROLES, **self.roles}
-            raise RowError(
-                f"unknown role {describe_value(name)}{did_you_mean(str(name), known)}; `roles` can say what it is"
-            )
+            hint = did_you_mean(str(name), {**ROLES, **self.roles})
+            raise RowError(f"unknown role {describe_value(name)}{hint}; map it to a known role with `roles`")
         return role
 
 
@@ -222,10 +220,10 @@ def _parse_parts(parts: list[Any], role: str) -> _Content:
         if kind is None:
             raise RowError(f"a part of type {name!r} is not understood; known are {', '.join(_PART_KINDS)}")
         if kind != _TEXT and role not in (_ASSISTANT, _CALL):
-            raise RowError(f"a part of type {name!r} has no place in a {role} turn")
+            raise RowError(f"a {role} message cannot contain a part of type {name!r}")
         if kind < latest:
             order = ", ".join(each["type"] for each in parts)
-            raise RowError(f"chat templates write reasoning, text and calls in this order, and its parts are {order}")
+            raise RowError(f"its parts are in the order {order}; they must be reasoning, then text, then tool calls")
         latest = kind
         if kind == _TOOL_CALL:
             calls += parse_calls(parse_json(value, "its call"))

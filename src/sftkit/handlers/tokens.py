@@ -21,12 +21,12 @@ _SPACE = (" ", "\n", "\t")
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenize(Handler):
-    """`input_ids` and `attention_mask` of a text column, as the tokenizer's call gives them."""
+    """Tokenizes a text column into `input_ids` and `attention_mask`, exactly as `tokenizer(text)` does."""
 
     registered_as = "tokenize"
 
     dataset_text_field: str = option(help="Column that holds the text.")
-    truncation: bool = option(False, help="Cut at `max_length` tokens (the tokenizer's own limit without it).")
+    truncation: bool = option(False, help="Cut at `max_length` tokens, or at the tokenizer's `model_max_length`.")
     max_length: int | None = option(None, help="Longest row in tokens, when `truncation` is on.")
 
     def produces(self) -> RowKind:
@@ -122,7 +122,7 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
     conversation_column: str | None = option(
         "messages", help="Column that holds the messages; null gives the template the whole row."
     )
-    max_seq_length: int | None = option(None, help="Cut rows at so many tokens.")
+    max_seq_length: int | None = option(None, help="Truncate rows to this many tokens.")
 
     def produces(self) -> RowKind:
         """Tokens of a conversation."""

@@ -32,7 +32,7 @@ def parse_calls(value: Any) -> tuple[Call, ...]:
 
 
 def split_text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
-    """Split a text into what it says and the calls that it ends with: one as JSON, a list, or several in a row.
+    """Split a text into its prose and the tool calls at its end: a JSON object, a list, or several JSON values.
 
     Raises:
         RowError: the text does not end with a call.

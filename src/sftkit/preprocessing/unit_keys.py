@@ -35,7 +35,7 @@ from sftkit.sources.work_units import ScannedFile
 from sftkit.tokenization.masking.train_on import TRAIN_ON
 
 ROW_SEMANTICS = 2
-"""Incremented whenever a change of the code makes other rows of the same input."""
+"""Increment this whenever a code change produces different rows from the same input."""
 
 TOKENIZER_LIMITS = "limits"
 """The part of a tokenizer's identity that only truncation, user functions and plugins depend on."""

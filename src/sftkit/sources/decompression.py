@@ -96,8 +96,8 @@ class _DecompressedStream(io.RawIOBase):
         limit = self._file.limits.expansion
         if self._position > limit * compressed:
             raise SourceError(
-                f"{self._file.path}: {compressed:,} bytes of {self._file.compression} data become more than "
-                f"{self._position:,} bytes, more than max_expansion={limit:g} allows; raise it if this is right"
+                f"{self._file.path}: {compressed:,} bytes of {self._file.compression} data expand to at least "
+                f"{self._position:,} bytes, which exceeds max_expansion={limit:g}; raise it if you trust this file"
             )
 
 

@@ -87,7 +87,9 @@ def read_unit(unit: WorkUnit, log: RowLog) -> Iterator[Batch]:
     with _errors_with_path(file):
         yield from FORMATS[file.format]().read(file, unit.part, log)
         if file.stamp is not None and file.stamp != file_version(file.location):
-            raise SourceError(f"{file.path}: changed while it was read; leave it alone, and run the same command again")
+            raise SourceError(
+                f"{file.path}: changed while it was read; run the command again when nothing writes to it"
+            )
 
 
 @contextmanager

@@ -47,7 +47,7 @@ _NO_LIMIT = int(1e20)
 """A larger `model_max_length` means that there is no limit, as in transformers."""
 
 _FLAG_IN_TEXT = (
-    "a message excludes itself from the loss, which text cannot express; "
+    "a message is excluded from the loss (by a flag), which a text column cannot express; "
     "use tokenize_and_apply_chat_template_with_masking"
 )
 

@@ -1,8 +1,8 @@
-"""In which form a chat template takes the content of messages: as text, as a list of parts, or both.
+"""Find out whether a chat template accepts message content as text, as a list of parts, or both.
 
-Templates written for text fail with a list, or print it as Python does; templates written for parts print nothing of a
-text. Rendering both forms shows which ones a template takes (vLLM's `--chat-template-content-format auto` decides this
-by the source of the template).
+Templates written for text fail on a list or print its Python representation; templates written for parts print nothing
+if the content is a string. Rendering both forms shows which ones a template takes (vLLM's
+`--chat-template-content-format auto` decides this by the source of the template).
 """
 
 from __future__ import annotations
