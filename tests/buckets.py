@@ -39,25 +39,25 @@ class Bucket:
         return self.url(name)
 
     def names(self, folder: str) -> list[str]:
-        """The names of all files below a folder."""
+        """Return the names of all files below a folder."""
         system, root = self.system, f"{self.name}/{folder}/"
         system.invalidate_cache()
         return [name.removeprefix(root) for name in system.find(root)]
 
     def files(self, folder: str) -> dict[str, bytes]:
-        """All files below a folder by their names in it."""
+        """Return the contents of all files below a folder by name."""
         return {name: self.system.cat_file(f"{self.name}/{folder}/{name}") for name in self.names(folder)}
 
     def failures(self) -> tuple[int, int]:
-        """How many requests the server received, and how many of them it failed."""
+        """Return the number of requests that the server received and the number of those that it failed."""
         requests, failures = ast.literal_eval(self._ask("failures"))
         return requests, failures
 
     @contextmanager
     def holding(self, part: str, after: int = 0) -> Iterator[Callable[[], bool]]:
-        """Let the server hold the writes of names that contain `part`, after so many of them, and fail them at the end.
+        """Make the server block writes of names that contain `part` after the first `after` of them.
 
-        Yields a function that says whether a write is held.
+        Blocked writes fail when the block ends. Yields a function that returns whether a write is blocked.
         """
         self._ask(f"hold?{after}&{part}")
         try:
@@ -73,7 +73,7 @@ class Bucket:
 
 @contextmanager
 def server(failing: float = 0.0) -> Iterator[str]:
-    """A server that fails a fraction of its requests, in another process; yields its endpoint."""
+    """Start a server in another process that fails a fraction of its requests; yields its endpoint."""
     script = Path(__file__).with_name("s3_server.py")
     process = subprocess.Popen(
         [sys.executable, str(script), str(failing)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

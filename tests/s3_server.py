@@ -1,8 +1,8 @@
-"""An S3-compatible server on this machine (moto) that can fail and hold requests. A script, run by `buckets.server`.
+"""A script that starts a local S3-compatible server (moto), which can fail and block requests; see `buckets.server`.
 
-argv: the fraction of requests that it answers with an error. It prints its port. `/failures` shows the numbers of
-requests and of failures. `/hold?COUNT&PART` holds the writes of names that contain PART, after so many of them;
-`/held` shows how many are held; `/release` fails those and holds no more.
+Its argument is the fraction of requests to answer with an error. It prints its port. `/failures` returns the numbers of
+requests and of failures. `/hold?COUNT&PART` blocks writes of names that contain PART after the first COUNT of them,
+`/held` returns how many are blocked, and `/release` fails the blocked writes and stops blocking.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 ERROR = b'<?xml version="1.0"?><Error><Code>InternalError</Code><Message>Try again.</Message></Error>'
 
 
-class Failing:
-    """Answers a fraction of the requests with an error, and holds some writes."""
+class UnreliableServer:
+    """A WSGI application that answers a fraction of the requests with an error and blocks some writes."""
 
     def __init__(self, fraction: float) -> None:
         self._application = DomainDispatcherApplication(create_backend_app)
@@ -58,7 +58,7 @@ class Failing:
         return self._fail(environment, start)
 
     def _is_held(self, path: str) -> bool:
-        """Whether a write of this path is held; it is counted if it is not."""
+        """Whether to block a write of this path; writes that are not blocked are counted."""
         with self._lock:
             if self._hold is None or self._hold[0] not in path:
                 return False
@@ -71,7 +71,7 @@ class Failing:
         return _answer(start, self._chance.choice(["500 Internal Server Error", "503 Slow Down"]), ERROR)
 
 
-class Silent(WSGIRequestHandler):
+class QuietRequestHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_request(self, *_: object) -> None:
@@ -84,7 +84,9 @@ def _answer(start: Callable[..., Any], status: str, body: bytes) -> list[bytes]:
 
 
 def main() -> None:
-    server = make_server("127.0.0.1", 0, Failing(float(sys.argv[1])), threaded=True, request_handler=Silent)
+    server = make_server(
+        "127.0.0.1", 0, UnreliableServer(float(sys.argv[1])), threaded=True, request_handler=QuietRequestHandler
+    )
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
     server.serve_forever()

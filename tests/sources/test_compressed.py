@@ -28,23 +28,21 @@ def plain(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_compressed_lines_are_the_plain_lines_whatever_the_size_of_units(
-    tmp_path: Path, plain: bytes, ending: str
-) -> None:
+def test_compressed_files_have_the_rows_of_the_uncompressed_file(tmp_path: Path, plain: bytes, ending: str) -> None:
     path = tmp_path / f"a.jsonl.{ending}"
     path.write_bytes(COMPRESS[ending](plain))
     assert read(path, unit_size=100) == read(tmp_path / "plain" / "a.jsonl")
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_several_compressed_streams_in_one_file_are_read_through(tmp_path: Path, plain: bytes, ending: str) -> None:
+def test_all_compressed_streams_of_a_file_are_read(tmp_path: Path, plain: bytes, ending: str) -> None:
     path = tmp_path / f"a.jsonl.{ending}"
     path.write_bytes(COMPRESS[ending](plain[:5000]) + COMPRESS[ending](plain[5000:]))
     assert rows(path) == CONTENT
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_a_compressed_file_that_is_cut_short_is_an_error(tmp_path: Path, plain: bytes, ending: str) -> None:
+def test_a_truncated_compressed_file_is_an_error(tmp_path: Path, plain: bytes, ending: str) -> None:
     compressed = COMPRESS[ending](plain)
     for kept in (len(compressed) // 2, len(compressed) - 3):
         path = tmp_path / f"a{kept}.jsonl.{ending}"
@@ -54,7 +52,7 @@ def test_a_compressed_file_that_is_cut_short_is_an_error(tmp_path: Path, plain: 
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_a_compressed_file_with_wrong_bytes_inside_is_an_error(tmp_path: Path, plain: bytes, ending: str) -> None:
+def test_a_corrupt_compressed_file_is_an_error(tmp_path: Path, plain: bytes, ending: str) -> None:
     compressed = bytearray(COMPRESS[ending](plain))
     for position in range(1000, 1200):
         compressed[position] ^= 0xFF
@@ -65,14 +63,16 @@ def test_a_compressed_file_with_wrong_bytes_inside_is_an_error(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-def test_a_plain_file_with_the_name_of_a_compressed_one_is_an_error(tmp_path: Path, plain: bytes, ending: str) -> None:
+def test_an_uncompressed_file_with_the_extension_of_a_compressed_one_is_an_error(
+    tmp_path: Path, plain: bytes, ending: str
+) -> None:
     path = tmp_path / f"a.jsonl.{ending}"
     path.write_bytes(plain)
     with pytest.raises(SourceError, match=rf"^{path}: "):
         read(path)
 
 
-def test_a_zstandard_stream_in_blocks_without_a_size_is_read(tmp_path: Path, plain: bytes) -> None:
+def test_a_zstd_stream_without_a_stated_size_is_read(tmp_path: Path, plain: bytes) -> None:
     compressor = zstandard.ZstdCompressor().compressobj()
     data = b"".join(compressor.compress(plain[i : i + 999]) for i in range(0, len(plain), 999)) + compressor.flush()
     (tmp_path / "a.jsonl.zst").write_bytes(data)
@@ -80,6 +80,6 @@ def test_a_zstandard_stream_in_blocks_without_a_size_is_read(tmp_path: Path, pla
 
 
 @pytest.mark.parametrize(("name", "data"), [("a.json.gz", b'[{"x": 1}, {"x": 2}]'), ("a.csv.gz", b"x\n1\n2\n")])
-def test_other_formats_are_decompressed_too(tmp_path: Path, name: str, data: bytes) -> None:
+def test_files_of_all_formats_are_decompressed(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(gzip.compress(data))
     assert [int(row["x"]) for row in rows(tmp_path / name)] == [1, 2]

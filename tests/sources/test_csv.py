@@ -12,12 +12,12 @@ from sftkit.errors import SourceError
 from support import read, rows
 
 
-def test_every_value_is_text_under_its_header(tmp_path: Path) -> None:
+def test_all_csv_values_are_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,yes\n002,\n")
     assert read(tmp_path / "a.csv")[0] == [(1, {"id": "1", "text": "yes"}), (2, {"id": "002", "text": ""})]
 
 
-def test_quoted_fields_hold_delimiters_quotes_and_line_ends_as_they_are(tmp_path: Path) -> None:
+def test_quoted_fields_may_contain_delimiters_quotes_and_line_ends(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b'a,b\n"x, ""y""","line 1\nline 2\r\nline 3"\r\nplain,"\xe4\xbd\xa0"\n')
     assert read(tmp_path / "a.csv")[0] == [
         (1, {"a": 'x, "y"', "b": "line 1\nline 2\r\nline 3"}),
@@ -25,13 +25,13 @@ def test_quoted_fields_hold_delimiters_quotes_and_line_ends_as_they_are(tmp_path
     ]
 
 
-def test_tabs_part_the_fields_of_tsv(tmp_path: Path) -> None:
+def test_tsv_fields_are_separated_by_tabs(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("a\tb\n1,5\t2\n")
     assert rows(tmp_path / "a.tsv") == [{"a": "1,5", "b": "2"}]
     assert rows(tmp_path / "a.tsv", builder="csv") == [{"a": "1,5", "b": "2"}]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_column_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfa,b\n1,2\n")
     assert rows(tmp_path / "a.csv") == [{"a": "1", "b": "2"}]
 
@@ -46,7 +46,7 @@ def test_records_with_more_or_fewer_fields_than_the_header_are_quarantined(tmp_p
     ]
 
 
-def test_a_header_alone_holds_no_rows(tmp_path: Path) -> None:
+def test_a_csv_file_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n")
     assert rows(tmp_path / "a.csv") == []
 
@@ -58,7 +58,7 @@ def test_a_header_alone_holds_no_rows(tmp_path: Path) -> None:
         (b'a,b\n1,2\n"x"y,2\n', r"a\.csv:2: broken CSV: ',' expected after '\"'"),
     ],
 )
-def test_broken_csv_is_an_error_that_names_the_row(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_malformed_csv_is_an_error_that_names_the_row(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "a.csv").write_bytes(data)
     with pytest.raises(SourceError, match=reason):
         read(tmp_path / "a.csv")
@@ -71,7 +71,7 @@ def test_a_record_that_is_not_utf8_is_quarantined(tmp_path: Path) -> None:
     assert [(row.number, row.reason, row.content) for row in log.bad] == [(2, "invalid UTF-8", '["3", "\ufffd"]')]
 
 
-def test_a_field_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path) -> None:
+def test_a_field_longer_than_the_default_limit_of_the_csv_module_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a\n" + "x" * 200_000 + "\n")
     assert rows(tmp_path / "a.csv") == [{"a": "x" * 200_000}]
 
@@ -83,7 +83,7 @@ def test_a_field_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path) -
     ),
     line_end=st.sampled_from(["\n", "\r\n"]),
 )
-def test_what_the_csv_module_writes_is_read_back(
+def test_files_written_by_the_csv_module_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, records: list[tuple[str, str]], line_end: str
 ) -> None:
     written = io.StringIO(newline="")

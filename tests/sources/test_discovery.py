@@ -28,7 +28,7 @@ def shards(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> Path:
     return tmp_path / "out"
 
 
-def test_several_paths_are_read_in_the_order_in_which_they_are_given(tmp_path: Path) -> None:
+def test_data_paths_are_read_in_their_order(tmp_path: Path) -> None:
     b = write_jsonl(tmp_path / "b.jsonl", [{"x": "b1"}, {"x": "b2"}])
     a = write_jsonl(tmp_path / "a.jsonl", [{"x": "a1"}])
     assert read(b, a, b)[0] == [
@@ -51,7 +51,7 @@ def test_files_of_one_data_set_may_differ_in_format_and_columns(tmp_path: Path) 
     ]
 
 
-def test_a_directory_gives_its_data_files_by_name_also_those_further_in(tmp_path: Path) -> None:
+def test_the_data_files_of_a_directory_and_its_subdirectories_are_read_by_name(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl.gz", "sub/c.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -61,7 +61,7 @@ def test_a_directory_gives_its_data_files_by_name_also_those_further_in(tmp_path
     assert paths(tmp_path) == [str(tmp_path / name) for name in ("a.jsonl.gz", "b.jsonl", "sub/c.csv")]
 
 
-def test_a_directory_whose_names_tell_splits_gives_the_one_asked_for(tmp_path: Path) -> None:
+def test_only_the_requested_split_is_read_if_file_names_tell_splits(tmp_path: Path) -> None:
     train = write_jsonl(tmp_path / "train-0.jsonl", [{"x": 1}])
     held_out = write_jsonl(tmp_path / "val_0.jsonl", [{"x": 2}])
     assert paths(tmp_path) == [str(train)]
@@ -69,7 +69,7 @@ def test_a_directory_whose_names_tell_splits_gives_the_one_asked_for(tmp_path: P
     assert paths(tmp_path, dataset_split_name="validation") == [str(held_out)]
 
 
-def test_only_data_files_tell_splits(tmp_path: Path) -> None:
+def test_names_of_files_without_data_do_not_tell_splits(tmp_path: Path) -> None:
     for name in ("a.jsonl", "train.jsonl"):
         write_jsonl(tmp_path / name, [{"x": name}])
     (tmp_path / ".git").mkdir()
@@ -78,7 +78,7 @@ def test_only_data_files_tell_splits(tmp_path: Path) -> None:
     assert paths(tmp_path) == [str(tmp_path / "a.jsonl"), str(tmp_path / "train.jsonl")]
 
 
-def test_a_directory_without_data_files_is_an_error_that_lists_the_endings(tmp_path: Path) -> None:
+def test_a_directory_without_data_files_is_an_error_that_lists_the_extensions(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(
         SourceError, match=r"no data files in this directory; known extensions are .*\.jsonl, .*\.parquet"
@@ -86,7 +86,7 @@ def test_a_directory_without_data_files_is_an_error_that_lists_the_endings(tmp_p
         find_source_files(dataset(tmp_path))
 
 
-def test_a_glob_gives_files_by_name(tmp_path: Path) -> None:
+def test_files_that_match_a_glob_are_read_by_name(tmp_path: Path) -> None:
     for name in ("b1.jsonl", "a1.jsonl", "a2.csv", "sub/a3.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
@@ -96,25 +96,25 @@ def test_a_glob_gives_files_by_name(tmp_path: Path) -> None:
         find_source_files(dataset(tmp_path / "no*"))
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+def test_a_file_whose_name_looks_like_a_glob_is_read(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a[1].jsonl", [{"x": 1}])
     assert rows(path) == [{"x": 1}]
 
 
-def test_a_path_may_start_at_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_may_start_with_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_jsonl(tmp_path / "a.jsonl", [{"x": 1}])
     assert rows("~/a.jsonl") == [{"x": 1}]
 
 
 @pytest.mark.parametrize("path", ["{}/nothing.jsonl", "{}/nothing/at/all", "nothing.jsonl"])
-def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path, path: str) -> None:
+def test_the_error_about_a_missing_file_names_it(tmp_path: Path, path: str) -> None:
     wanted = path.format(tmp_path)
     with pytest.raises(SourceError, match=f"^{wanted}: no such file or directory$"):
         find_source_files(dataset(wanted))
 
 
-def test_an_empty_file_is_an_error_where_nothing_else_is_given(tmp_path: Path) -> None:
+def test_an_empty_file_is_an_error_if_there_is_no_other(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch()
     with pytest.raises(SourceError, match=r"a\.jsonl: the file is empty"):
         find_source_files(dataset(tmp_path / "a.jsonl"))
@@ -122,7 +122,7 @@ def test_an_empty_file_is_an_error_where_nothing_else_is_given(tmp_path: Path) -
     assert rows(tmp_path / "a.jsonl", b) == [{"x": 1}]
 
 
-def test_an_unknown_ending_is_an_error_and_a_builder_settles_it(tmp_path: Path) -> None:
+def test_an_unknown_extension_is_an_error_unless_a_builder_is_set(tmp_path: Path) -> None:
     (tmp_path / "a.records").write_text('{"x": 1}\n')
     with pytest.raises(
         SourceError, match=r"a\.records: unknown kind of file; known extensions are .* \(or set `builder`\)"
@@ -147,7 +147,7 @@ def test_fsspec_urls_are_read_like_local_paths(tmp_path: Path) -> None:
         memory.rm("/sftkit-test", recursive=True)
 
 
-def test_a_directory_behind_a_url_is_chosen_from_like_a_local_one(shards: Path) -> None:
+def test_data_files_are_selected_from_a_remote_directory_as_from_a_local_one(shards: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(shards), "/sftkit-shards", recursive=True)
     try:
@@ -161,7 +161,7 @@ def test_a_directory_behind_a_url_is_chosen_from_like_a_local_one(shards: Path) 
         memory.rm("/sftkit-shards", recursive=True)
 
 
-def test_urls_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
+def test_a_url_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"memory://nothing/a\.jsonl: no such file or directory"):
         find_source_files(dataset("memory://nothing/a.jsonl"))
     with pytest.raises(SourceError, match=r"memory://nothing/\*\.jsonl: no data files there"):
@@ -170,30 +170,30 @@ def test_urls_that_lead_nowhere_are_errors(tmp_path: Path) -> None:
         find_source_files(dataset("nosuchprotocol://x"))
 
 
-def test_bundled_files_are_reached_by_their_scheme() -> None:
+def test_the_bundled_sample_is_read_by_its_scheme() -> None:
     first = rows("sample:pairs.jsonl")[0]
     assert {"input", "output"} <= set(first)
 
 
-def test_our_own_output_directory_gives_train_and_validation_when_asked_for(shards: Path) -> None:
+def test_either_split_of_an_output_directory_can_be_read(shards: Path) -> None:
     assert len(rows(shards)) == 8
     assert len(rows(shards, dataset_split_name="validation")) == 2
     assert set(rows(shards)[0]) == {"input_ids", "labels"}
 
 
-def test_a_split_that_our_own_output_directory_lacks_is_an_error(shards: Path) -> None:
+def test_a_split_that_is_missing_in_an_output_directory_is_an_error(shards: Path) -> None:
     with pytest.raises(SourceError, match="no data files of split 'other' in this directory"):
         find_source_files(dataset(shards, dataset_split_name="other"))
 
 
-def test_a_shard_that_our_own_output_directory_lacks_is_an_error(shards: Path) -> None:
+def test_a_shard_that_is_missing_in_an_output_directory_is_an_error(shards: Path) -> None:
     for path in shards.glob("validation-*"):
         path.unlink()
     with pytest.raises(SourceError, match=r"validation-.*: is missing, but listed in .*/manifest\.json"):
         find_source_files(dataset(shards, dataset_split_name="validation"))
 
 
-def test_a_folder_that_lists_files_elsewhere_is_read_from_itself_alone(tmp_path: Path) -> None:
+def test_folders_in_a_list_of_files_are_ignored(tmp_path: Path) -> None:
     secret = write_jsonl(tmp_path / "secret.jsonl", [{"text": "secret"}])
     folder = tmp_path / "saved"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Data sets that `datasets` resolves: repository folders as on the Hub, and builders that are not ours."""
+"""Data sets that `datasets` resolves: folders with the layout of a Hub repository, and builders of `datasets`."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def repository(folder: Path, ending: str) -> Path:
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
-def test_a_repository_folder_gives_each_split_with_no_null_keys_planted(tmp_path: Path, ending: str) -> None:
+def test_splits_of_a_repository_folder_are_read_without_added_null_keys(tmp_path: Path, ending: str) -> None:
     folder = repository(tmp_path / "repository", ending)
     assert rows(folder) == TRAIN
     assert rows(folder, dataset_split_name="test") == HELD_OUT
     assert rows(folder, subset="small") == HELD_OUT
 
 
-def test_the_files_of_a_repository_folder_are_the_sources(tmp_path: Path) -> None:
+def test_the_files_of_a_repository_folder_are_read_directly(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repository", "jsonl")
     assert [Path(file.path) for file in find_source_files(dataset(folder))] == [
         folder / "data" / "part-0.jsonl",
@@ -70,13 +70,13 @@ def test_the_files_of_a_repository_folder_are_the_sources(tmp_path: Path) -> Non
     ]
 
 
-def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_path: Path) -> None:
+def test_the_error_about_a_missing_split_lists_the_existing_ones(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repository", "jsonl")
     with pytest.raises(SourceError, match=r"cannot load split 'dev' of it: it has the splits train, test"):
         find_source_files(dataset(folder, dataset_split_name="dev"))
 
 
-def test_a_hub_id_that_cannot_be_reached_is_an_error_that_names_it() -> None:
+def test_the_error_about_an_unreachable_hub_id_names_it() -> None:
     with pytest.raises(
         SourceError,
         match=r"^no-such/data-set: no such file or directory, and `datasets` cannot load split 'train' of it: ",
@@ -84,7 +84,7 @@ def test_a_hub_id_that_cannot_be_reached_is_an_error_that_names_it() -> None:
         find_source_files(dataset("no-such/data-set"))
 
 
-def test_a_builder_that_is_not_ours_is_run_by_datasets(tmp_path: Path) -> None:
+def test_other_builders_are_run_by_datasets(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("first line\nsecond line\n\nfourth\n")
     assert read(tmp_path / "a.txt", builder="text")[0] == [
         (1, {"text": "first line"}),

@@ -26,7 +26,7 @@ def array(path: Path, text: str | bytes) -> Path:
 
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 17, 1 << 20])
-def test_the_elements_are_the_rows_wherever_the_file_is_cut_for_reading(
+def test_rows_of_an_array_do_not_depend_on_the_size_of_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None, chunk: int
 ) -> None:
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
@@ -35,15 +35,15 @@ def test_the_elements_are_the_rows_wherever_the_file_is_cut_for_reading(
     assert log.bad == []
 
 
-def test_a_byte_order_mark_and_white_space_around_the_array_are_no_matter(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_white_space_around_an_array_are_ignored(tmp_path: Path) -> None:
     assert rows(array(tmp_path / "a.json", b'\xef\xbb\xbf\n [ {"x": 1} ] \r\n\t')) == [{"x": 1}]
 
 
-def test_an_empty_array_holds_no_rows(tmp_path: Path) -> None:
+def test_an_empty_array_has_no_rows(tmp_path: Path) -> None:
     assert rows(array(tmp_path / "a.json", " [ ] ")) == []
 
 
-def test_elements_that_are_no_objects_are_quarantined_by_their_place(
+def test_elements_that_are_not_objects_are_quarantined_with_their_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", 1)
@@ -77,7 +77,7 @@ def test_elements_that_are_no_objects_are_quarantined_by_their_place(
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
-def test_an_array_whose_elements_cannot_be_told_apart_is_an_error_that_names_the_first_such(
+def test_an_element_without_a_recognizable_end_is_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes, reason: str, chunk: int
 ) -> None:
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
@@ -104,7 +104,7 @@ BROKEN_BETWEEN_BRACKETS: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize("what", sorted(BROKEN_BETWEEN_BRACKETS))
 @pytest.mark.parametrize("between", [", ", ",\n", "\n  ,\n  "])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
-def test_a_broken_element_is_quarantined_and_the_others_are_rows(
+def test_a_malformed_element_is_quarantined_and_the_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, between: str, chunk: int
 ) -> None:
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
@@ -134,7 +134,7 @@ BROKEN_BRACKETS = [
 @pytest.mark.parametrize("broken", BROKEN_BRACKETS)
 @pytest.mark.parametrize("indent", ["", "  ", "\t"])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
-def test_where_brackets_or_quotes_are_broken_the_lines_tell(
+def test_an_element_with_broken_brackets_or_quotes_ends_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, indent: str, chunk: int
 ) -> None:
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
@@ -148,7 +148,7 @@ def test_where_brackets_or_quotes_are_broken_the_lines_tell(
         assert [(bad.number, bad.content) for bad in log.bad] == [(place + 1, broken)]
 
 
-def test_a_broken_element_of_several_lines_ends_before_the_next_that_begins_as_it_did(tmp_path: Path) -> None:
+def test_a_malformed_element_of_several_lines_ends_before_a_line_that_starts_like_it(tmp_path: Path) -> None:
     whole = [{"n": [{"m": i}, {"m": "\n"}]} for i in range(4)]
     text = json.dumps(whole, indent=2)
     found, log = read(array(tmp_path / "a.json", text.replace('"m": 2\n      },', '"m": 2,')))
@@ -158,7 +158,7 @@ def test_a_broken_element_of_several_lines_ends_before_the_next_that_begins_as_i
     assert bad.content.startswith('{\n    "n": [\n      {\n        "m": 2,\n      {\n')
 
 
-def test_lines_within_elements_that_begin_as_elements_do_are_no_elements(tmp_path: Path) -> None:
+def test_lines_within_an_element_that_start_like_elements_do_not_split_it(tmp_path: Path) -> None:
     whole = [f'{{"n": [\n{{"m": {i}}},\n{{"m": 1}}\n]}}' for i in range(4)]
     whole[2] = whole[2].replace("2}", "2 2}")
     found, log = read(array(tmp_path / "a.json", "[\n" + ",\n".join(whole) + "\n]"))
@@ -168,7 +168,7 @@ def test_lines_within_elements_that_begin_as_elements_do_are_no_elements(tmp_pat
 
 @pytest.mark.parametrize("chunk", [1, 50, 1 << 20])
 @pytest.mark.parametrize("between", [", ", ",\n"])
-def test_an_element_that_is_too_long_is_passed_over(
+def test_an_element_that_is_too_long_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, between: str
 ) -> None:
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
@@ -185,24 +185,24 @@ def test_an_element_that_is_too_long_is_passed_over(
     assert all(len(long) > 200 and long.encode().startswith(each.data[:100]) for each in (found[1], found[3]))
 
 
-def test_content_after_the_array_is_found_in_a_later_chunk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_after_the_array_is_found_in_a_later_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", 1)
     assert rows(array(tmp_path / "a.json", '[{"x": 1}]     ')) == [{"x": 1}]
     with pytest.raises(SourceError, match="more after the end"):
         read(array(tmp_path / "b.json", '[{"x": 1}]     {"x": 2}'))
 
 
-def test_a_json_file_may_hold_one_object_a_line(tmp_path: Path) -> None:
+def test_a_json_file_may_have_one_object_per_line(tmp_path: Path) -> None:
     found, _ = read(array(tmp_path / "a.json", '\n{"x": 1}\n{"x": 2}\n'), unit_size=1)
     assert found == [(2, {"x": 1}), (3, {"x": 2})]
 
 
-def test_a_builder_says_what_an_ending_does_not(tmp_path: Path) -> None:
+def test_a_builder_sets_the_format_of_a_file_with_an_unknown_extension(tmp_path: Path) -> None:
     assert rows(array(tmp_path / "a.data", '[{"x": 1}]'), builder="json") == [{"x": 1}]
     assert rows(array(tmp_path / "b.data", '{"x": 1}\n{"x": 2}\n'), builder="json") == [{"x": 1}, {"x": 2}]
 
 
-def test_the_shared_array_is_read_as_json_reads_it(shared_data: Any) -> None:
+def test_the_shared_array_is_read_like_json_loads(shared_data: Any) -> None:
     path = shared_data("glaive_toolcall_en_demo.json")
     assert rows(path) == json.loads(path.read_text(encoding="utf-8"))
 
@@ -222,7 +222,7 @@ def test_the_shared_array_is_read_as_json_reads_it(shared_data: Any) -> None:
     chunk=st.integers(1, 30),
     ascii_only=st.booleans(),
 )
-def test_any_array_is_read_as_json_reads_it(
+def test_random_arrays_are_read_like_json_loads(
     tmp_path_factory: pytest.TempPathFactory, content: list[dict[str, Any]], chunk: int, ascii_only: bool
 ) -> None:
     path = array(tmp_path_factory.mktemp("array") / "a.json", json.dumps(content, ensure_ascii=ascii_only))

@@ -20,13 +20,13 @@ def lines(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_each_line_is_a_row_numbered_by_its_line(tmp_path: Path) -> None:
+def test_row_numbers_are_line_numbers(tmp_path: Path) -> None:
     found, log = read(lines(tmp_path / "a.jsonl", b'{"x": 1}\n{"x": "two"}\n{"y": [3, null]}\n'))
     assert found == [(1, {"x": 1}), (2, {"x": "two"}), (3, {"y": [3, None]})]
     assert log.bad == []
 
 
-def test_blank_lines_are_no_rows_and_count_as_lines(tmp_path: Path) -> None:
+def test_blank_lines_have_no_row_but_count_as_lines(tmp_path: Path) -> None:
     found, log = read(lines(tmp_path / "a.jsonl", b'\n{"x": 1}\n  \t\n\r\n{"x": 2}\n\n'))
     assert found == [(2, {"x": 1}), (5, {"x": 2})]
     assert log.bad == []
@@ -36,15 +36,15 @@ def test_the_last_line_needs_no_line_end(tmp_path: Path) -> None:
     assert rows(lines(tmp_path / "a.jsonl", b'{"x": 1}\n{"x": 2}')) == [{"x": 1}, {"x": 2}]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_row(tmp_path: Path) -> None:
     assert rows(lines(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"x": 1}\n{"x": 2}\n')) == [{"x": 1}, {"x": 2}]
 
 
-def test_a_file_of_a_byte_order_mark_only_holds_no_rows(tmp_path: Path) -> None:
+def test_a_file_with_only_a_byte_order_mark_has_no_rows(tmp_path: Path) -> None:
     assert read(lines(tmp_path / "a.jsonl", b"\xef\xbb\xbf")) == read(lines(tmp_path / "b.jsonl", b"\n"))
 
 
-def test_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+def test_lines_may_end_with_carriage_return_and_line_feed(tmp_path: Path) -> None:
     found, log = read(lines(tmp_path / "a.jsonl", b'{"x": "a\\r\\n"}\r\n{"x": 2}\r\n'), unit_size=1)
     assert found == [(1, {"x": "a\r\n"}), (2, {"x": 2})]
     assert log.bad == []
@@ -74,7 +74,7 @@ def test_a_carriage_return_alone_does_not_end_a_line(tmp_path: Path) -> None:
         (b'{"\\udc00": 1}', "text with a lone surrogate, which UTF-8 cannot encode"),
     ],
 )
-def test_an_unusable_line_is_quarantined_and_the_others_are_read(tmp_path: Path, line: bytes, reason: str) -> None:
+def test_an_unreadable_line_is_quarantined_and_the_others_are_read(tmp_path: Path, line: bytes, reason: str) -> None:
     found, log = read(lines(tmp_path / "a.jsonl", b'{"x": 0}\n' + line + b'\n{"x": 9}\n'))
     assert found == [(1, {"x": 0}), (3, {"x": 9})]
     [bad] = log.bad
@@ -82,24 +82,24 @@ def test_an_unusable_line_is_quarantined_and_the_others_are_read(tmp_path: Path,
     assert bad.content == line.decode("utf-8", errors="replace")
 
 
-def test_a_number_of_thousands_of_digits_is_quarantined(tmp_path: Path) -> None:
+def test_a_row_with_a_number_of_thousands_of_digits_is_quarantined(tmp_path: Path) -> None:
     found, log = read(lines(tmp_path / "a.jsonl", b'{"x": ' + b"1" * 5000 + b'}\n{"x": 2}\n'))
     assert found == [(2, {"x": 2})]
     assert log.bad[0].reason.startswith("holds a whole number of more than 4,300 digi")
 
 
-def test_json_nested_too_deep_is_quarantined(tmp_path: Path) -> None:
+def test_a_row_that_is_nested_too_deep_is_quarantined(tmp_path: Path) -> None:
     found, log = read(lines(tmp_path / "a.jsonl", b'{"x":' + b"[" * 200_000 + b'\n{"x": 2}\n'))
     assert found == [(2, {"x": 2})]
     assert log.bad[0].reason == "JSON nested too deep"
 
 
-def test_quarantined_content_is_cut_to_2000_characters(tmp_path: Path) -> None:
+def test_quarantined_content_is_truncated_to_2000_characters(tmp_path: Path) -> None:
     _, log = read(lines(tmp_path / "a.jsonl", b"x" * 5000 + b"\n"))
     assert log.bad[0].content == "x" * 2000
 
 
-def test_whole_surrogate_pairs_are_characters(tmp_path: Path) -> None:
+def test_surrogate_pairs_are_decoded_to_characters(tmp_path: Path) -> None:
     assert rows(lines(tmp_path / "a.jsonl", b'{"x": "\\ud83d\\ude00 \\\\ud83d"}\n')) == [{"x": "😀 \\ud83d"}]
 
 
@@ -112,7 +112,7 @@ def test_a_line_longer_than_a_unit_is_one_row_of_one_unit(tmp_path: Path) -> Non
     assert [unit.part.first_number for unit in file.units] == [1, 3]
 
 
-def test_units_hold_at_least_unit_size_bytes_and_end_at_line_ends(tmp_path: Path) -> None:
+def test_units_have_at_least_unit_size_bytes_and_end_at_line_ends(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"x": i} for i in range(100)])
     data = path.read_bytes()
     [file] = scan_files(find_source_files(dataset(path)), 64)
@@ -124,7 +124,7 @@ def test_units_hold_at_least_unit_size_bytes_and_end_at_line_ends(tmp_path: Path
     assert all(64 <= part.size < 64 + 11 for part in parts[:-1])
 
 
-def test_the_hash_is_that_of_the_stored_bytes(tmp_path: Path) -> None:
+def test_the_sha256_is_that_of_the_stored_bytes(tmp_path: Path) -> None:
     import hashlib
 
     path = write_jsonl(tmp_path / "a.jsonl", [{"x": i} for i in range(100)])
@@ -132,9 +132,7 @@ def test_the_hash_is_that_of_the_stored_bytes(tmp_path: Path) -> None:
     assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_cuts_hold_across_the_chunks_in_which_a_file_is_scanned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_units_do_not_depend_on_the_size_of_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = [{"x": "y" * (7 * i % 40)} for i in range(60)]
     path = write_jsonl(tmp_path / "a.jsonl", content)
     whole = scan_files(find_source_files(dataset(path)), 100)

@@ -64,7 +64,7 @@ def test_small_row_groups_become_units_of_at_least_unit_size_bytes(tmp_path: Pat
     ]
 
 
-def test_a_large_row_group_is_cut_into_units_of_some_of_its_rows(tmp_path: Path) -> None:
+def test_a_large_row_group_is_divided_into_several_units(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     text = [os.urandom(400).hex() for _ in range(1006)]
     with pq.ParquetWriter(path, pa.schema({"x": pa.string()}), use_dictionary=False) as writer:
@@ -86,13 +86,13 @@ def test_a_large_row_group_is_cut_into_units_of_some_of_its_rows(tmp_path: Path)
         assert read(path, unit_size=unit_size)[0] == [(i, {"x": x}) for i, x in enumerate(text, 1)]
 
 
-def test_row_groups_of_tokens_are_not_cut(tmp_path: Path) -> None:
+def test_row_groups_of_tokens_are_not_divided(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"input_ids": [[1, 2, 3]] * 1000}), path)
     assert parts(path, 10) == [(0, 1, 1, 0, None)]
 
 
-def test_record_batches_are_cut_where_they_lie_in_the_file_as_they_are_in_memory(tmp_path: Path) -> None:
+def test_uncompressed_record_batches_are_divided(tmp_path: Path) -> None:
     table = pa.table({"x": ["text " * 10] * 1000})
     plain = arrow_file(tmp_path / "plain.arrow", table, 1000)
     size = table.nbytes // 4
@@ -106,7 +106,7 @@ def test_record_batches_are_cut_where_they_lie_in_the_file_as_they_are_in_memory
 
 
 @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
-def test_files_at_urls_and_compressed_ones_are_read_but_not_cut(tmp_path: Path, kind: str) -> None:
+def test_remote_and_compressed_files_are_read_but_row_groups_are_not_divided(tmp_path: Path, kind: str) -> None:
     import fsspec
 
     table = pa.table({"x": [f"text {i}" for i in range(3000)], "y": [[{"n": i}] for i in range(3000)]})
@@ -129,7 +129,7 @@ def test_files_at_urls_and_compressed_ones_are_read_but_not_cut(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
-def test_batches_are_bounded_in_rows_and_in_bytes(tmp_path: Path, kind: str) -> None:
+def test_batches_are_limited_in_rows_and_bytes(tmp_path: Path, kind: str) -> None:
     long = [bytes([97 + i % 26]).decode() * 1_000_000 for i in range(40)]
     table = pa.table({"x": [*long, *map(str, range(5000))]})
     path = tmp_path / ("a.parquet" if kind == "parquet" else "a.arrow")
@@ -193,7 +193,7 @@ def test_rows_and_numbers_do_not_depend_on_the_size_of_units(tmp_path: Path, kin
     assert log.bad == []
 
 
-def test_null_fields_that_arrow_plants_in_structs_are_taken_out_and_null_columns_stay(tmp_path: Path) -> None:
+def test_null_fields_of_structs_are_removed_but_null_columns_are_kept(tmp_path: Path) -> None:
     content = [{"tools": [TOOLS[0]], "note": None, "n": 1}, {"tools": [TOOLS[1]], "note": "x", "n": None}]
     table = pa.Table.from_pylist(content)
     planted = table.to_pylist()
@@ -247,7 +247,7 @@ def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), kind=KINDS)
-def test_values_are_those_of_arrow_without_the_null_fields_of_structs(
+def test_random_values_are_those_of_arrow_without_null_fields_of_structs(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: pa.DataType
 ) -> None:
     values = data.draw(st.lists(values_of(kind), min_size=1, max_size=8))
@@ -266,7 +266,7 @@ def test_values_are_those_of_arrow_without_the_null_fields_of_structs(
     piece=st.sampled_from([1, 7, 256]),
     kind=st.sampled_from(["parquet", "file", "stream"]),
 )
-def test_rows_do_not_depend_on_units_nor_on_how_many_are_decoded_at_once(
+def test_rows_do_not_depend_on_the_size_of_units_or_pieces(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], group: int, unit_size: int, piece: int, kind: str
 ) -> None:
     content = [{"x": chr(97 + i % 26) * length, "t": [{"n": i}] * (i % 3)} for i, length in enumerate(lengths)]
@@ -284,7 +284,7 @@ def test_rows_do_not_depend_on_units_nor_on_how_many_are_decoded_at_once(
     assert log.bad == []
 
 
-def test_nulls_in_lists_stay(tmp_path: Path) -> None:
+def test_nulls_in_lists_are_kept(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [[1.5, None], None, []]}), tmp_path / "a.parquet")
     assert rows(tmp_path / "a.parquet") == [{"x": [1.5, None]}, {"x": None}, {"x": []}]
 
@@ -307,7 +307,7 @@ def test_arrow_maps_become_objects(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_token_columns_stay_flat_arrays_whatever_list_they_are(tmp_path: Path, kind: pa.DataType) -> None:
+def test_token_columns_of_all_list_types_become_flat_arrays(tmp_path: Path, kind: pa.DataType) -> None:
     ids = [[1, 2], [3, 4], [5, 6], [7, 8]]
     chunked = pa.chunked_array([pa.array(ids[:1], kind), pa.array(ids, kind).slice(1)])
     path = arrow_file(tmp_path / "a.arrow", pa.table({"input_ids": chunked, "x": list("abcd")}), 10)
@@ -317,7 +317,7 @@ def test_token_columns_stay_flat_arrays_whatever_list_they_are(tmp_path: Path, k
     assert rows(path) == [{"x": x, "input_ids": row} for x, row in zip("abcd", ids, strict=True)]
 
 
-def test_rows_of_token_columns_only_are_rows(tmp_path: Path) -> None:
+def test_rows_may_have_only_token_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"input_ids": [[1], [], [2, 3]], "labels": [[-100], [], [2, 3]]}), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet")[0] == [
         (1, {"input_ids": [1], "labels": [-100]}),
@@ -337,7 +337,7 @@ def test_rows_of_token_columns_only_are_rows(tmp_path: Path) -> None:
     ],
     ids=["null row", "null id", "more than 32 bits", "text", "floats"],
 )
-def test_token_columns_that_are_no_lists_of_ids_are_left_as_they_are(tmp_path: Path, column: pa.Array) -> None:
+def test_token_columns_that_are_not_lists_of_ids_are_left_unchanged(tmp_path: Path, column: pa.Array) -> None:
     pq.write_table(pa.table({"input_ids": column}), tmp_path / "a.parquet")
     assert first_batch_tokens(tmp_path / "a.parquet") == {}
     assert rows(tmp_path / "a.parquet") == [{"input_ids": value} for value in column.to_pylist()]
@@ -351,13 +351,13 @@ def test_token_columns_that_are_no_lists_of_ids_are_left_as_they_are(tmp_path: P
         ("b.arrow", b"x", "Arrow"),
     ],
 )
-def test_a_file_that_is_not_what_its_name_says_is_an_error(tmp_path: Path, name: str, data: bytes, kind: str) -> None:
+def test_a_file_with_content_of_another_format_is_an_error(tmp_path: Path, name: str, data: bytes, kind: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=rf"{name}: cannot be read as {kind}: "):
         read(tmp_path / name)
 
 
-def test_a_parquet_file_with_broken_pages_is_an_error(tmp_path: Path) -> None:
+def test_a_parquet_file_with_corrupt_pages_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"x": [f"text {i}" for i in range(5000)]}), path, use_dictionary=False)
     data = bytearray(path.read_bytes())
@@ -376,12 +376,12 @@ def test_rows_with_text_that_is_not_utf8_are_quarantined(tmp_path: Path) -> None
     assert [(row.number, row.reason, row.content) for row in log.bad] == [(2, "invalid UTF-8", "\ufffd\ufffd")]
 
 
-def test_a_table_without_rows_holds_none(tmp_path: Path) -> None:
+def test_a_table_without_rows_is_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": pa.array([], pa.string())}), tmp_path / "a.parquet")
     assert rows(tmp_path / "a.parquet") == []
 
 
-def test_a_folder_of_save_to_disk_is_read_and_so_are_both_splits_of_a_dataset_dict(tmp_path: Path) -> None:
+def test_folders_of_save_to_disk_are_read(tmp_path: Path) -> None:
     import datasets
 
     train = datasets.Dataset.from_list([{"x": i} for i in range(10)])
@@ -393,7 +393,7 @@ def test_a_folder_of_save_to_disk_is_read_and_so_are_both_splits_of_a_dataset_di
     assert rows(tmp_path / "both", dataset_split_name="test") == [{"x": -1}]
 
 
-def test_files_that_datasets_caches_beside_a_saved_dataset_are_no_part_of_it(tmp_path: Path) -> None:
+def test_cache_files_of_datasets_are_ignored(tmp_path: Path) -> None:
     import datasets
 
     saved = datasets.DatasetDict({"train": datasets.Dataset.from_list([{"x": 1}, {"x": 2}])})

@@ -1,4 +1,4 @@
-"""Servers and buckets."""
+"""Fixtures of S3-compatible servers and buckets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bucket(endpoint: str) -> Bucket:
 
 @pytest.fixture(scope="session")
 def failing_endpoint() -> Iterator[str]:
-    """Of a server that answers one request in twenty with an error."""
+    """The endpoint of a server that answers one request in twenty with an error."""
     with server(failing=0.05) as endpoint:
         yield endpoint
 

@@ -1,4 +1,4 @@
-"""Local and remote files: written as a whole or not at all, read through what fails for a moment."""
+"""Local and remote files: atomic writes, retries and broken connections."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def folder() -> Iterator[RemotePath]:
     fsspec.filesystem("memory").rm("/", recursive=True)
 
 
-def test_names_of_a_url_are_those_of_a_path() -> None:
+def test_a_url_has_the_names_of_a_path() -> None:
     url = RemotePath("s3://bucket/some/data.tar.gz", {"key": "secret"})
     assert (url.name, url.stem, str(url.parent)) == ("data.tar.gz", "data.tar", "s3://bucket/some")
     assert str(url.with_name("other")) == "s3://bucket/some/other"
@@ -51,14 +51,14 @@ def test_names_of_a_url_are_those_of_a_path() -> None:
     assert relative_name(Path("/a/b/c"), Path("/a")) == "b/c"
 
 
-def test_a_url_shows_no_secret_and_travels_with_it() -> None:
+def test_a_url_keeps_its_options_but_does_not_show_them() -> None:
     url = RemotePath("s3://bucket/file", {"secret": "hush"})
     assert "hush" not in f"{url} {url!r}"
     assert pickle.loads(pickle.dumps(url)).options == {"secret": "hush"}
     assert url == RemotePath("s3://bucket/file")
 
 
-def test_options_of_one_protocol_stand_under_its_name() -> None:
+def test_options_under_the_name_of_a_protocol_apply_to_it() -> None:
     given = {"anon": True, "s3": {"endpoint_url": "here"}, "gs": {"token": "t"}, "client_kwargs": {"a": 1}}
     assert filesystem_options("s3://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "endpoint_url": "here"}
     assert filesystem_options("gs://x", given) == {"anon": True, "client_kwargs": {"a": 1}, "token": "t"}
@@ -66,7 +66,7 @@ def test_options_of_one_protocol_stand_under_its_name() -> None:
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_file_is_there_as_a_whole_or_not_at_all(remote: bool, tmp_path: Path, folder: RemotePath) -> None:
+def test_a_file_is_written_completely_or_not_at_all(remote: bool, tmp_path: Path, folder: RemotePath) -> None:
     root = folder if remote else tmp_path
     target = root / "file"
     with pytest.raises(ZeroDivisionError), atomic_replace(target) as temporary:
@@ -86,7 +86,7 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(remote: bool, tmp_path: Path, 
         read_bytes(target)
 
 
-def test_files_below_a_folder_are_told_by_name(folder: RemotePath) -> None:
+def test_files_in_a_folder_are_listed_by_name(folder: RemotePath) -> None:
     for name in ("b/two", "a", "b/one"):
         write_text(folder / name, name)
     assert file_sizes_recursive(folder) == {"a": 1, "b/one": 5, "b/two": 5}
@@ -94,13 +94,13 @@ def test_files_below_a_folder_are_told_by_name(folder: RemotePath) -> None:
     assert file_sizes_recursive(folder / "none") == {}
 
 
-def test_a_file_is_created_once(folder: RemotePath) -> None:
+def test_a_file_is_created_only_once(folder: RemotePath) -> None:
     assert create_exclusively(folder / "lock", b"mine")
     assert not create_exclusively(folder / "lock", b"yours")
     assert read_bytes(folder / "lock") == b"mine"
 
 
-def test_ranges_are_read_in_their_order(folder: RemotePath) -> None:
+def test_ranges_are_read_in_order(folder: RemotePath) -> None:
     write_text(folder / "file", "0123456789")
     assert read_ranges(folder / "file", [(8, 10), (0, 3)]) == [b"89", b"012"]
     with pytest.raises(OSError, match="it ends too early"):
@@ -118,7 +118,7 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
     return call
 
 
-def test_what_passes_is_tried_again() -> None:
+def test_temporary_failures_are_retried() -> None:
     place = RemotePath("s3://bucket/file")
     assert retry.with_retries(place, failing(retry.MAX_ATTEMPTS - 1, TimeoutError("slow"))) == "done"
     with pytest.raises(OSError, match="slow") as failure:
@@ -127,13 +127,13 @@ def test_what_passes_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError("no"), ImportError("Install s3fs")])
-def test_what_does_not_pass_is_told_at_once(error: Exception) -> None:
+def test_permanent_failures_are_not_retried(error: Exception) -> None:
     with pytest.raises(OSError, match=r"gone|no|s3fs") as failure:
         retry.with_retries(RemotePath("s3://bucket/file"), failing(1, error))
     assert isinstance(failure.value, type(error)) or isinstance(error, ImportError)
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_missing_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     place = RemotePath("gs://bucket/file")
     assert file_size(place) == -1
@@ -142,23 +142,23 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
             reach(place)
 
 
-class Breaking(io.BytesIO):
-    """A connection that breaks at every third read, and gives a few bytes at the others."""
+class UnreliableConnection(io.BytesIO):
+    """A connection that breaks at every third read and returns a few bytes at the others."""
 
     reads = 0
     size = 1000
 
     def read(self, size: int | None = -1) -> bytes:
-        Breaking.reads += 1
-        if Breaking.reads % 3 == 0:
+        UnreliableConnection.reads += 1
+        if UnreliableConnection.reads % 3 == 0:
             raise ConnectionResetError("reset by peer")
         return super().read(min(size or 7, 7))
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_continues_after_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytes(number % 251 for number in range(1000))
     opened: list[Any] = []
-    monkeypatch.setattr(streams, "_opened", lambda _: opened.append(1) or Breaking(content))
+    monkeypatch.setattr(streams, "_opened", lambda _: opened.append(1) or UnreliableConnection(content))
     with open_binary(RemotePath("s3://bucket/file")) as stream:
         assert stream.read() == content
         stream.seek(-10, 2)
@@ -168,7 +168,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_was(monkeypatch: pytest.M
     assert len(opened) > 20
 
 
-def test_a_file_that_ends_too_early_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_ends_too_early_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Short(io.BytesIO):
         size = 1000
 

@@ -1,4 +1,4 @@
-"""Runs from and to an object store: the bytes of a local run, whatever befalls them."""
+"""Runs that read from and write to an object store: they write the bytes of a local run, even after failures."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def shards_in(bucket: Bucket, folder: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_the_bytes_are_those_of_a_local_run(workers: int, source: Path, tmp_path: Path, bucket: Bucket) -> None:
+def test_shards_are_identical_to_those_of_a_local_run(
+    workers: int, source: Path, tmp_path: Path, bucket: Bucket
+) -> None:
     local = made(config(str(source), str(tmp_path / "out"), bucket))
     url = bucket.put(source, "raw/conversations.jsonl")
     remote = made(config(bucket.url("raw"), bucket.url("out"), bucket, num_workers=workers))
@@ -100,7 +102,9 @@ def test_the_bytes_are_those_of_a_local_run(workers: int, source: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_they_are_so_where_one_request_in_twenty_fails(source: Path, tmp_path: Path, failing_bucket: Bucket) -> None:
+def test_shards_are_identical_if_one_request_in_twenty_fails(
+    source: Path, tmp_path: Path, failing_bucket: Bucket
+) -> None:
     made(config(str(source), str(tmp_path / "out"), failing_bucket))
     requests, failures = failing_bucket.failures()
     failing_bucket.put(source, "raw.jsonl")
@@ -117,7 +121,7 @@ def test_they_are_so_where_one_request_in_twenty_fails(source: Path, tmp_path: P
     ("staging", "output"),
     [("local", "remote"), *(pytest.param("remote", output, marks=pytest.mark.slow) for output in ("local", "remote"))],
 )
-def test_staged_units_may_stand_elsewhere(
+def test_staged_units_can_be_in_another_place_than_the_shards(
     staging: str, output: str, source: Path, tmp_path: Path, bucket: Bucket
 ) -> None:
     units = str(tmp_path / "units") if staging == "local" else bucket.url("units")
@@ -130,7 +134,7 @@ def test_staged_units_may_stand_elsewhere(
     assert sorted(there) == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
 
 
-def test_units_are_kept_where_that_is_asked_for(source: Path, bucket: Bucket) -> None:
+def test_keep_staging_keeps_the_staged_units(source: Path, bucket: Bucket) -> None:
     kept = config(str(source), bucket.url("out"), bucket, keep_staging=True)
     units = 2 * made(kept).units
     assert sum("unit-" in name for name in bucket.names("out")) == units
@@ -140,7 +144,7 @@ def test_units_are_kept_where_that_is_asked_for(source: Path, bucket: Bucket) ->
     }  # fmt: skip
 
 
-def test_where_rows_lie_is_told_by_the_account(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+def test_the_unit_record_holds_the_row_index(source: Path, tmp_path: Path, bucket: Bucket) -> None:
     for column in ("messages", None):
         staged = tmp_path / f"units-{column}"
         made(config(str(source), str(tmp_path / f"out-{column}"), bucket, staging_dir=str(staged)))
@@ -157,8 +161,8 @@ def test_where_rows_lie_is_told_by_the_account(source: Path, tmp_path: Path, buc
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_goes_on(source: Path, tmp_path: Path, bucket: Bucket) -> None:
-    """Killed when some of its units are staged, and when the first shard is written."""
+def test_a_run_that_is_killed_repeatedly_resumes(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    """The run is killed once some units are staged, and once the first shard is being written."""
     wanted = config(str(source), str(tmp_path / "out"), bucket, unit_size=6000)
     units = made(wanted).units
     (tmp_path / "config.yaml").write_text(
@@ -179,7 +183,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on(source: Path, tmp_path: Pa
     assert not any(name.startswith(".staging") for name in bucket.names("out"))
 
 
-def test_another_data_set_is_not_overwritten_unasked(source: Path, bucket: Bucket) -> None:
+def test_another_data_set_is_overwritten_only_on_request(source: Path, bucket: Bucket) -> None:
     made(config(str(source), bucket.url("out"), bucket))
     before = bucket.files("out")
     with pytest.raises(OutputError, match=r"^output_dir s3://.*/out: holds another data set; choose another directory"):
@@ -189,14 +193,14 @@ def test_another_data_set_is_not_overwritten_unasked(source: Path, bucket: Bucke
     assert sorted(shards_in(bucket, "out")) == ["train-00000-of-00001.parquet"]
 
 
-def test_files_of_others_are_in_the_way(source: Path, bucket: Bucket) -> None:
+def test_an_output_directory_with_foreign_files_is_rejected(source: Path, bucket: Bucket) -> None:
     bucket.put(source, "out/theirs.parquet")
     with pytest.raises(OutputError, match=r"out: holds theirs\.parquet, which sftkit did not write"):
         made(config(str(source), bucket.url("out"), bucket))
     assert set(bucket.names("out")) == {"theirs.parquet"}
 
 
-def test_a_shard_that_is_lost_is_made_again(source: Path, bucket: Bucket) -> None:
+def test_a_missing_shard_is_written_again(source: Path, bucket: Bucket) -> None:
     wanted = config(str(source), bucket.url("out"), bucket)
     made(wanted)
     before = bucket.files("out")
@@ -207,7 +211,7 @@ def test_a_shard_that_is_lost_is_made_again(source: Path, bucket: Bucket) -> Non
     assert find_finished(plan(wanted)) is not None
 
 
-def test_bad_rows_are_told_beside_the_shards(tmp_path: Path, bucket: Bucket) -> None:
+def test_quarantined_rows_are_written_next_to_the_shards(tmp_path: Path, bucket: Bucket) -> None:
     rows: list[Any] = conversations(50)
     rows[7] = {"messages": None}
     bucket.put(write_jsonl(tmp_path / "bad.jsonl", rows), "bad.jsonl")
@@ -216,7 +220,7 @@ def test_bad_rows_are_told_beside_the_shards(tmp_path: Path, bucket: Bucket) -> 
     assert (json.loads(told)["path"], json.loads(told)["row"]) == (bucket.url("bad.jsonl"), 8)
 
 
-def test_an_old_data_set_stays_until_the_new_one_is_whole(
+def test_an_existing_data_set_stays_until_the_new_one_is_complete(
     source: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(config(str(source), bucket.url("out"), bucket))
@@ -232,9 +236,9 @@ def broken(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_run_that_lost_its_lock_leaves_alone_what_another_has_made(source: Path, bucket: Bucket) -> None:
+def test_a_run_that_lost_its_lock_does_not_change_the_data_set_of_another_run(source: Path, bucket: Bucket) -> None:
     mine, theirs = (config(str(source), bucket.url("out"), bucket, pack_length=length) for length in (64, 128))
-    with output_for(mine).open(overwrite=False) as output:  # and then it stands still for a long time
+    with output_for(mine).open(overwrite=False) as output:  # the run then pauses for a long time
         bucket.system.rm_file(f"{bucket.name}/out/.staging/lock")
         other = made(theirs)
         before = bucket.files("out")
@@ -245,7 +249,7 @@ def test_a_run_that_lost_its_lock_leaves_alone_what_another_has_made(source: Pat
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_data_set_that_is_half_there_is_none(remote: bool, source: Path, tmp_path: Path, bucket: Bucket) -> None:
+def test_an_incomplete_data_set_is_rejected(remote: bool, source: Path, tmp_path: Path, bucket: Bucket) -> None:
     out = bucket.url("out") if remote else str(tmp_path / "out")
     made(config(str(source), out, bucket))
     root = parse_path(out, bucket.options)
@@ -253,13 +257,13 @@ def test_a_data_set_that_is_half_there_is_none(remote: bool, source: Path, tmp_p
     if not remote:
         (tmp_path / "out" / ".staging").mkdir()
     write_text(root / ".staging" / "publishing.json", "[]")
-    with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set; say its"):
+    with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set; rerun the command"):
         open_shards(out, bucket.options)
     with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set"):
         plan(config(out, str(tmp_path / "again"), bucket))
 
 
-def test_a_data_set_is_read_by_its_manifest(source: Path, bucket: Bucket) -> None:
+def test_the_manifest_decides_which_shards_are_read(source: Path, bucket: Bucket) -> None:
     made(config(str(source), bucket.url("out"), bucket, packing="none", pack_length=None))
     bucket.put(source, "out/train-extra.parquet")
     files = find_source_files(dataset(bucket.url("out")), None, bucket.options)
@@ -267,17 +271,19 @@ def test_a_data_set_is_read_by_its_manifest(source: Path, bucket: Bucket) -> Non
     with pytest.raises(SourceError, match=r"out: no data files of split 'validation' in this directory"):
         find_source_files(dataset(bucket.url("out"), dataset_split_name="validation"), None, bucket.options)
     bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
-    with pytest.raises(SourceError, match=r"train-00001-of-00003\.parquet: named in .*manifest\.json, but not there"):
+    with pytest.raises(SourceError, match=r"train-00001-of-00003\.parquet: is missing, but listed in .*manifest\.json"):
         find_source_files(dataset(bucket.url("out")), None, bucket.options)
 
 
-def test_a_name_that_looks_like_a_pattern_is_a_name(source: Path, bucket: Bucket) -> None:
+def test_a_remote_file_whose_name_looks_like_a_glob_is_read(source: Path, bucket: Bucket) -> None:
     url = bucket.put(source, "br[x].jsonl")
     [file] = find_source_files(dataset(url), None, bucket.options)
     assert file.path == url
 
 
-def test_passwords_are_neither_kept_nor_shown(source: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+def test_credentials_are_neither_written_nor_shown(
+    source: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
     from sftkit.cli.console.output import results
     from sftkit.cli.console.show_plan import print_plan
 
@@ -292,7 +298,7 @@ def test_passwords_are_neither_kept_nor_shown(source: Path, bucket: Bucket, caps
     assert bucket.endpoint not in shown
 
 
-def test_a_data_set_may_have_options_of_its_own(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+def test_storage_options_of_a_data_set_override_those_of_the_run(source: Path, tmp_path: Path, bucket: Bucket) -> None:
     url = bucket.put(source, "raw.jsonl")
     wanted = config(url, str(tmp_path / "out"), bucket)
     [data] = wanted.datasets
@@ -301,12 +307,12 @@ def test_a_data_set_may_have_options_of_its_own(source: Path, tmp_path: Path, bu
     assert made(replace(wanted, storage_options=given, datasets=(theirs,))).rows_read == 300
 
 
-def test_a_url_of_a_local_file_is_its_path(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+def test_file_urls_are_local_paths(source: Path, tmp_path: Path, bucket: Bucket) -> None:
     made(config(source.as_uri(), (tmp_path / "new" / "out").as_uri(), bucket))
     assert (tmp_path / "new" / "out" / "manifest.json").is_file()
 
 
-def test_a_source_that_changes_meanwhile_is_named(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+def test_the_error_about_a_changed_source_names_it(source: Path, tmp_path: Path, bucket: Bucket) -> None:
     url = bucket.put(source, "raw.jsonl")
     planned = plan(config(url, str(tmp_path / "out"), bucket))
     bucket.put(write_jsonl(tmp_path / "other.jsonl", conversations(400)), "raw.jsonl")
@@ -323,12 +329,14 @@ def test_a_source_that_changes_meanwhile_is_named(source: Path, tmp_path: Path, 
         ("nosuch://bucket/raw.jsonl", "cannot be read: Protocol not known"),
     ],
 )
-def test_what_is_not_there_is_one_sentence(url: str, reason: str, tmp_path: Path, bucket: Bucket) -> None:
+def test_a_missing_remote_source_is_reported_in_one_sentence(
+    url: str, reason: str, tmp_path: Path, bucket: Bucket
+) -> None:
     with pytest.raises(SourceError, match=reason):
         plan(config(url.format(bucket=bucket.name), str(tmp_path / "out"), bucket))
 
 
-def test_a_bucket_that_is_not_there_is_one_sentence(source: Path, bucket: Bucket) -> None:
+def test_a_missing_bucket_is_reported_in_one_sentence(source: Path, bucket: Bucket) -> None:
     with pytest.raises(OutputError, match=r"^output_dir s3://nobody-has-this/out: cannot be read or written: "):
         made(config(str(source), "s3://nobody-has-this/out", bucket))
 
@@ -347,11 +355,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_lock, "STALE_AFTER_SECONDS", 1.0)
 
 
-def test_a_second_run_is_refused(
+def test_a_second_run_is_rejected(
     source: Path, bucket: Bucket, place: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_lock, "HEARTBEAT_SECONDS", 0.1)
-    monkeypatch.setattr(lease_lock, "STALE_AFTER_SECONDS", 600.0)  # it waits for one beat only
+    monkeypatch.setattr(lease_lock, "STALE_AFTER_SECONDS", 600.0)  # it waits for a single heartbeat
     wanted = config(str(source), place.url, bucket)
     planned = plan(wanted)
     with output_for(wanted).open(overwrite=False), pytest.raises(OutputError, match="another run is writing there"):
@@ -360,7 +368,7 @@ def test_a_second_run_is_refused(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.LogCaptureFixture) -> None:
     lock = place / "lock"
     other = Lease(lock, place)
     other.take()
@@ -375,13 +383,13 @@ def test_a_lock_of_a_dead_run_is_taken_over(place: RemotePath, caplog: pytest.Lo
     assert "there is a lock; checking for 1 s whether its run is alive" in caplog.text
 
 
-def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(
+def test_the_lock_of_a_dead_process_on_this_machine_is_taken_over_at_once(
     place: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     holder = {"run": "x", "machine": lease_lock._machine(), "process": int(dead.stdout)}
     lease_lock.write_bytes(place / "lock", json.dumps([holder, 3]).encode())
-    monkeypatch.setattr(lease_lock, "STALE_AFTER_SECONDS", 1e9)  # more than anything waits
+    monkeypatch.setattr(lease_lock, "STALE_AFTER_SECONDS", 1e9)  # longer than any test waits
     with hold_lease(place / "lock", place) as mine:
         mine.check()
     assert os.getpid() != int(dead.stdout)
@@ -414,7 +422,7 @@ def both(source: Path, tmp_path: Path, bucket: Bucket) -> tuple[str, str]:
     return str(tmp_path / "out"), bucket.url("out")
 
 
-def test_shards_are_read_as_local_ones(both: tuple[str, str], bucket: Bucket) -> None:
+def test_remote_shards_are_read_like_local_ones(both: tuple[str, str], bucket: Bucket) -> None:
     local, remote = (open_shards(place, bucket.options) for place in both)
     assert list(remote.splits) == list(local.splits)
     for (_, here), (_, there) in zip(local.tables("train"), remote.tables("train"), strict=True):
@@ -429,14 +437,14 @@ def test_shards_are_read_as_local_ones(both: tuple[str, str], bucket: Bucket) ->
         open_shards(bucket.url("none"), bucket.options)
 
 
-def test_a_lost_shard_is_named(both: tuple[str, str], bucket: Bucket) -> None:
+def test_the_error_about_a_missing_shard_names_it(both: tuple[str, str], bucket: Bucket) -> None:
     bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
     with pytest.raises(DataError, match=r"out/train-00001-of-00003\.parquet: is listed in the manifest but missing"):
         open_shards(both[1], bucket.options)
 
 
 @pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_training_reads_them(streaming: bool, both: tuple[str, str], bucket: Bucket) -> None:
+def test_training_reads_remote_shards(streaming: bool, both: tuple[str, str], bucket: Bucket) -> None:
     from sftkit.training.data.open_split import open_split
 
     held = 1 << 20
@@ -451,7 +459,9 @@ def test_training_reads_them(streaming: bool, both: tuple[str, str], bucket: Buc
         assert remote.group(group).input_ids.values.tolist() == local.group(group).input_ids.values.tolist()
 
 
-def test_inspection_and_verification_find_the_same(both: tuple[str, str], bucket: Bucket) -> None:
+def test_inspection_and_verification_of_remote_shards_agree_with_local_ones(
+    both: tuple[str, str], bucket: Bucket
+) -> None:
     reports = [
         inspect_shards(
             InspectConfig(directory=place, storage_options=bucket.options, audit=True),

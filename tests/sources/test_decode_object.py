@@ -12,7 +12,7 @@ from sftkit.sources.formats.jsonl import decode_object, parse_row
 
 
 def is_same(left: Any, right: Any) -> bool:
-    """Equal in value, type and order of keys, down to the sign of a zero."""
+    """Whether two values are equal in value, type, order of keys and sign of zero."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):
@@ -22,7 +22,7 @@ def is_same(left: Any, right: Any) -> bool:
     return repr(left) == repr(right)
 
 
-def assert_as_json_reads_it(line: bytes) -> None:
+def assert_read_like_json_loads(line: bytes) -> None:
     row = decode_object(line)
     if row is not None:
         assert is_same(row, parse_row(line, 1, RowLog())), line
@@ -72,7 +72,7 @@ INVALID_UTF8 += [b"\xf4\x90\x80\x80", b"\xf0\x9f\x98", b"\xf5\x80\x80\x80"]
 
 
 @pytest.mark.parametrize("value", [*NUMBERS, *TEXTS, "[]", "{}", "[ ]", " [ 1 , 2 ] ", "null", "true", "false"])
-def test_what_json_reads_is_read_and_is_the_same(value: str) -> None:
+def test_valid_json_is_decoded_like_json_loads(value: str) -> None:
     for line in (f'{{"x":{value}}}\n', f' {{ "a" : [ {value} , {value} ] , "x" : {{ "y" : {value} }} }}\r\n'):
         row = decode_object(line.encode())
         assert row is not None
@@ -80,13 +80,13 @@ def test_what_json_reads_is_read_and_is_the_same(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", REFUSED)
-def test_what_json_refuses_or_reads_in_its_own_way_is_left_to_it(value: str) -> None:
+def test_text_that_json_loads_rejects_or_reads_differently_is_left_to_it(value: str) -> None:
     assert decode_object(f'{{"x":{value}}}'.encode()) is None
     assert decode_object(f'{{"x":[{{"y":{value}}}]}}'.encode()) is None
 
 
 @pytest.mark.parametrize("data", INVALID_UTF8)
-def test_invalid_utf8_is_left_to_json(data: bytes) -> None:
+def test_invalid_utf8_is_left_to_json_loads(data: bytes) -> None:
     for line in (b'{"x":"%s"}', b'{"%s":1}', b'{"x":"\\n%s\\n"}', b'{"x":1}%s', b'{"a":"\\u00e9 %s"}'):
         assert decode_object(line % data) is None
 
@@ -94,24 +94,24 @@ def test_invalid_utf8_is_left_to_json(data: bytes) -> None:
 @pytest.mark.parametrize(
     "line", [b"", b"\n", b"  ", b"[1]", b'"x"', b"1", b"null", b"{", b"{}{}", b"\xef\xbb\xbf{}", b"{}\x00"]
 )
-def test_what_is_no_object_is_left_to_json(line: bytes) -> None:
+def test_lines_without_an_object_are_left_to_json_loads(line: bytes) -> None:
     assert decode_object(line) is None
 
 
-def test_of_keys_that_come_twice_the_last_value_counts_in_the_place_of_the_first() -> None:
+def test_a_repeated_key_has_its_last_value_at_its_first_position() -> None:
     row = decode_object(b'{"a":1,"b":2,"\\u0061":{"x":3,"x":4}}')
     assert row is not None
     assert is_same(row, {"a": {"x": 4}, "b": 2})
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"k":', "}")])
-def test_nesting_is_read_as_deep_as_json_reads_it_and_no_deeper(opening: str, closing: str) -> None:
+def test_nesting_is_limited_like_in_json_loads(opening: str, closing: str) -> None:
     for depth in (100, 700, *range(780, 1010, 3), 5000, 100_000):
         line = ('{"x":' + opening * depth + "1" + closing * depth + "}").encode()
         assert (decode_object(line) is not None) == (depth < 800)
 
 
-def test_a_row_of_many_parts_is_left_to_json_and_read_the_same() -> None:
+def test_a_row_with_many_brackets_is_left_to_json_loads_and_read_alike() -> None:
     row = {"messages": [{"role": "user", "content": "a [ {"}] * 500}
     line = json.dumps(row).encode()
     assert decode_object(line) is None
@@ -153,14 +153,14 @@ JSON_TEXTS = st.recursive(
 
 @settings(max_examples=250, deadline=None)
 @given(text=JSON_TEXTS, other=JSON_TEXTS)
-def test_any_json_text_is_read_as_json_reads_it_or_left_to_it(text: str, other: str) -> None:
-    assert_as_json_reads_it(text.encode(errors="surrogatepass"))
-    assert_as_json_reads_it(f'{{"a":{text},"b":{other},"a":{other}}}'.encode(errors="surrogatepass"))
+def test_random_json_is_decoded_like_json_loads_or_left_to_it(text: str, other: str) -> None:
+    assert_read_like_json_loads(text.encode(errors="surrogatepass"))
+    assert_read_like_json_loads(f'{{"a":{text},"b":{other},"a":{other}}}'.encode(errors="surrogatepass"))
 
 
 @settings(max_examples=150, deadline=None)
 @given(text=JSON_TEXTS, position=st.integers(0, 200), put=st.binary(max_size=3), cut=st.integers(0, 3))
-def test_any_bytes_are_read_as_json_reads_them_or_left_to_it(text: str, position: int, put: bytes, cut: int) -> None:
+def test_random_bytes_are_decoded_like_json_loads_or_left_to_it(text: str, position: int, put: bytes, cut: int) -> None:
     line = f'{{"a":{text}}}'.encode(errors="surrogatepass")
     position %= len(line)
-    assert_as_json_reads_it(line[:position] + put + line[position + cut :])
+    assert_read_like_json_loads(line[:position] + put + line[position + cut :])
