@@ -226,7 +226,7 @@ def test_an_existing_data_set_stays_until_the_new_one_is_complete(
     made(config(str(source), bucket.url("out"), bucket))
     before = bucket.files("out")
     monkeypatch.setattr(ShardWriter, "__call__", broken)
-    with pytest.raises(OutputError, match=r"^output_dir .*/out: cannot be written: No space left on device; files"):
+    with pytest.raises(OutputError, match=r"^output_dir .*/out: cannot be written: No space left on device; its files"):
         made(config(str(source), bucket.url("out"), bucket, pack_length=128, overwrite=True))
     left = bucket.files("out")
     assert {name: data for name, data in left.items() if not name.startswith(".staging/unit-")} == before
