@@ -171,8 +171,8 @@ def test_memory_does_not_grow_with_a_row_group_or_record_batch(tmp_path: Path, k
             pq.write_table(table, path, row_group_size=count, use_dictionary=False)
         else:
             (arrow_file if kind == "file" else arrow_stream)(path, table, count)
-        told = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True).stdout
-        read_rows, peak = map(int, told.split())
+        printed = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True).stdout
+        read_rows, peak = map(int, printed.split())
         assert read_rows == count
         peaks.append(peak << 10)
     assert peaks[1] - peaks[0] < 20 << 20  # of 80 MB

@@ -151,12 +151,12 @@ def test_the_unit_record_holds_the_row_index(source: Path, tmp_path: Path, bucke
         files = [path for path in staged.glob("unit-*.arrow") if ".account" not in path.suffixes]
         columns = ("input_ids", "labels", "sftkit_extras")
         for path in files:
-            told, found = read_row_index(path, columns), build_row_index(path, columns)
-            assert told.batch_rows.tolist() == found.batch_rows.tolist()
-            assert told.value_bytes == found.value_bytes
+            recorded, found = read_row_index(path, columns), build_row_index(path, columns)
+            assert recorded.batch_rows.tolist() == found.batch_rows.tolist()
+            assert recorded.value_bytes == found.value_bytes
             for name in columns:
-                assert told.batch_starts[name].tolist() == found.batch_starts[name].tolist()
-                assert told.lengths[name].tolist() == found.lengths[name].tolist()
+                assert recorded.batch_starts[name].tolist() == found.batch_starts[name].tolist()
+                assert recorded.lengths[name].tolist() == found.lengths[name].tolist()
         assert files
 
 
@@ -216,8 +216,8 @@ def test_quarantined_rows_are_written_next_to_the_shards(tmp_path: Path, bucket:
     rows[7] = {"messages": None}
     bucket.put(write_jsonl(tmp_path / "bad.jsonl", rows), "bad.jsonl")
     made(config(bucket.url("bad.jsonl"), bucket.url("out"), bucket, max_bad_rows=1))
-    [told] = bucket.files("out")["quarantine.jsonl"].decode().splitlines()
-    assert (json.loads(told)["path"], json.loads(told)["row"]) == (bucket.url("bad.jsonl"), 8)
+    [line] = bucket.files("out")["quarantine.jsonl"].decode().splitlines()
+    assert (json.loads(line)["path"], json.loads(line)["row"]) == (bucket.url("bad.jsonl"), 8)
 
 
 def test_an_existing_data_set_stays_until_the_new_one_is_complete(
