@@ -117,7 +117,7 @@ def test_a_split_goes_to_another_process(sample_shards: Path) -> None:
         (lambda path: path.mkdir(), sftkit.SourceError, "no Parquet files in this directory"),
         (lambda path: path.write_bytes(b"PAR1 nothing"), sftkit.DataError, "cannot be read as Parquet"),
         (lambda path: write(path, text=["a"]), sftkit.SourceError, "has no column 'input_ids'; columns there: text"),
-        (lambda path: write(path, input_ids=["a"]), sftkit.SourceError, "must hold lists of whole numbers"),
+        (lambda path: write(path, input_ids=["a"]), sftkit.SourceError, "must hold lists of integers"),
         (
             lambda path: write(path, input_ids=[[1], [2]], labels=[[1], [2, 3]]),
             sftkit.DataError,

@@ -217,11 +217,19 @@ def worker_killed(runs: Runs, share: float, number: int) -> int:
     time.sleep(share * runs.seconds)
     children = Path(f"/proc/{child}/task/{child}/children")
     while " Z " not in Path(f"/proc/{child}/stat").read_text():
-        workers = children.read_text().split()
+        workers = [child for child in children.read_text().split() if not is_resource_tracker(child)]
         if workers:
             os.kill(int(workers[number % len(workers)]), signal.SIGKILL)
             break
     return wait_for(child)
+
+
+def is_resource_tracker(process: str) -> bool:
+    """Whether a process is the one that multiprocessing starts beside the workers."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return True
 
 
 def out_of_space(runs: Runs, share: float, number: int) -> int:

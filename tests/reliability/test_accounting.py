@@ -402,7 +402,7 @@ def test_a_fraction_of_bad_rows_is_exact(fraction: Decimal, read: int) -> None:
 def test_the_error_lists_some_bad_rows_and_the_run_keeps_a_limited_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftkit.preprocessing.build.BAD_ROWS_GATHERED", 15)
+    monkeypatch.setattr("sftkit.preprocessing.build.EXCESS_BAD_ROWS", 15)
     path = broken(tmp_path / "a.jsonl", 5, 40)
     with pytest.raises(DataError) as caught:
         preprocess(tmp_path / "out", dataset(path), max_bad_rows=2)

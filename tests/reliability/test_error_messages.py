@@ -215,7 +215,7 @@ MISTAKES = [
         "--training_data_path odd.jsonl",
         "odd.jsonl: cannot tell how to tokenize its rows",
         "columns: q, w",
-        "give dataset_text_field",
+        "set dataset_text_field",
     ),
     of_preprocess(
         "no labels",
@@ -231,7 +231,7 @@ MISTAKES = [
         "--training_data_path packs.parquet",
         "packs.parquet",
         "its rows are packs",
-        "give the data that they were made from",
+        "use the data that they were made from",
     ),
     of_config(
         "a column renamed", 1, "renamed.yaml", "pairs.jsonl", "rename_columns needs column 'nothing'", "columns there:"
@@ -245,7 +245,7 @@ MISTAKES = [
         "no tokenizer",
         1,
         "--training_data_path pairs.jsonl --output_dir out",
-        "a tokenizer is needed",
+        "a tokenizer is required",
         "give model_name_or_path or tokenizer_name_or_path",
     ),
     of_preprocess("tokenizer", 1, "--tokenizer_name_or_path ./nowhere", "tokenizer './nowhere' cannot be loaded"),

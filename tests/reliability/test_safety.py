@@ -331,7 +331,7 @@ def test_samples_during_training_are_rendered_within_limits(
     from sftkit.training.callbacks.prompts import stop_ids
 
     for template in (LOOPS["nested ranges"], EXPLOSIONS["center"], ENDLESS_STEPS["power"]):
-        with pytest.raises(TokenizerError, match=r"template_limits|never end"):
+        with pytest.raises(TokenizerError, match=r"render_limits|never end"):
             stop_ids(make_reference(template)._tokenizer, "sample:model", {})
 
 
