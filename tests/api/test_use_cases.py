@@ -276,6 +276,7 @@ def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_a_script_may_preprocess_and_then_train(pairs: Path) -> None:
     done = run_script(
         pairs.parent,
@@ -286,6 +287,7 @@ def test_a_script_may_preprocess_and_then_train(pairs: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_worker_processes_do_not_run_the_script_again(pairs: Path) -> None:
     done = run_script(
         pairs.parent,

@@ -35,8 +35,8 @@ SAMPLE = ROOT / "src" / "sftkit" / "sample"
 RUN_PAGES = [
     page for page in PAGES if any(block.language in ("console", "yaml", "python") for block in blocks_of(page))
 ]
-SLOW_PAGES = {"extending.md", "launching.md", "python.md", "scaling.md"}
-"""They start other processes (with plugins, launchers, a Ray cluster), or train for several epochs."""
+SLOW_PAGES = {"extending.md", "launching.md", "python.md", "scaling.md", "training.md"}
+"""They start other processes (with plugins, launchers, a Ray cluster), or train."""
 
 
 def as_parameter(page: Path) -> object:

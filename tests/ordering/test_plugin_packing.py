@@ -51,6 +51,7 @@ def fingerprint(output: Path) -> str:
     return str(json.loads((output / "manifest.json").read_text())["fingerprint"])
 
 
+@pytest.mark.slow
 def test_a_plugin_packs_the_rows_of_a_run_with_workers(tmp_path: Path) -> None:
     rows = [{"input": f"word {n}", "output": "answer " * (1 + n % 17)} for n in range(300)]
     source = write_jsonl(tmp_path / "in.jsonl", rows)

@@ -115,6 +115,7 @@ def trained_texts(output: Path) -> list[str]:
     return [tokenizer.decode(row) for row in labels]
 
 
+@pytest.mark.slow
 def test_workers_train_the_turns_that_a_plugin_chooses_and_its_changes_invalidate_staged_units(tmp_path: Path) -> None:
     talks = [
         [{"role": role, "content": f"{role} {n} {turn}"} for turn in range(3) for role in ("user", "assistant")]

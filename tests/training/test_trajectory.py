@@ -118,6 +118,7 @@ def assert_every_row_is_seen_once_per_epoch(run: Path) -> None:
     assert report["trained_tokens"] == EPOCHS * sum(trained for _, trained in lengths())
 
 
+@pytest.mark.slow
 def test_two_processes_see_the_rows_and_losses_of_one(two_runs: Path) -> None:
     one, two = two_runs / "one process", two_runs / "two processes, accumulated"
     assert len(logged(one, "loss")) == EPOCHS * 4

@@ -356,6 +356,7 @@ def test_the_error_without_ray_says_how_to_install_it(monkeypatch: pytest.Monkey
         pass
 
 
+@pytest.mark.slow
 def test_a_local_run_imports_nothing_of_ray(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
     argv = [
