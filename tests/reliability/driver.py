@@ -22,6 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sftkit.execution.processes
+
+sftkit.execution.processes.START_METHOD = "fork"  # the modules below read it when they are imported
+
 import sftkit.cli.console.output
 import sftkit.cli.console.show_preprocess
 import sftkit.cli.console.show_progress
@@ -277,7 +281,6 @@ def main() -> None:
     name, times, stages, place, *argv = sys.argv[1:]
     fault, out, missing = FAULTS[name], Path(place, "out"), set(filter(None, stages.split(",")))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    sftkit.preprocessing.worker_warmup.START_METHOD = sftkit.execution.worker_pool.START_METHOD = "fork"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
     restore_sigterm_in_forked_processes()
     import_transformers_without_torch()
