@@ -329,7 +329,7 @@ def test_a_flag_that_a_text_cannot_hold_is_quarantined(tmp_path: Path, make: Mak
     manifest, trained = make(source, data=as_text(source), max_bad_rows=3, **RESPONSES)
     assert trained == [["hello</s>", "see you</s>"]] * 2
     assert manifest.quarantined == 3
-    assert all("which text cannot express" in reason for reason in quarantined(tmp_path / "out"))
+    assert all("which a text column cannot express" in reason for reason in quarantined(tmp_path / "out"))
 
 
 # --- Length -------------------------------------------------------------------------------------------

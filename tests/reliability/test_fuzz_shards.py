@@ -64,7 +64,7 @@ def inspected(place: Path, *options: object) -> Outcome:
 
 
 def read_as_source(place: Path) -> Outcome:
-    return preprocess(place.parent, "--training_data_path", place, out="anew")
+    return preprocess(place.parent, "--training_data_path", place, out="second")
 
 
 def written_into(place: Path, *options: object) -> Outcome:
@@ -143,7 +143,7 @@ def copied(folder: Path, kind: str) -> Path:
 
 def check_nothing_else_changed(place: Path, folder: Path) -> None:
     assert (folder / "canary").read_text() == "untouched"
-    ours = {place.name, "tokenizer", "pairs.jsonl", "canary", "anew", "cache"}
+    ours = {place.name, "tokenizer", "pairs.jsonl", "canary", "second", "cache"}
     assert {path.name for path in place.parent.iterdir()} <= ours
 
 
