@@ -95,7 +95,7 @@ class RetryingStream(io.RawIOBase):
                 self._stream = _opened(self._place)
             self._stream.seek(self._position)
             data: bytes = self._stream.read(wanted)
-        except Exception:
+        except Exception:  # whatever the file system raises, the connection is in an unknown state
             self._disconnect()
             raise
         if not data:
