@@ -12,17 +12,22 @@ from sftkit.errors import DataError
 
 
 def wait_at_gate(row: dict[str, Any], gate: str) -> dict[str, Any]:
-    """Hold the rows from a number on while the file `gate` holds that number."""
-    while (first := _first_held(Path(gate))) is not None and row["id"] >= first:
+    """Wait while the directory that the file `gate` names has as many staged units as the file allows."""
+    while _is_closed(Path(gate)):
         time.sleep(0.02)
     return row
 
 
-def _first_held(gate: Path) -> int | None:
+def _is_closed(gate: Path) -> bool:
     try:
-        return int(gate.read_text())
+        staging, units = gate.read_text().splitlines()
     except FileNotFoundError:
-        return None
+        return False
+    return staged_in(Path(staging)) >= int(units)
+
+
+def staged_in(staging: Path) -> int:
+    return len(list(staging.glob("unit-*.account.arrow")))
 
 
 def square(number: int) -> int:

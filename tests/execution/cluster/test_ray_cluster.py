@@ -23,7 +23,7 @@ import pytest
 
 from buckets import new_bucket, server
 from execution.cluster.conftest import add_node
-from execution.cluster.tasks import square
+from execution.cluster.tasks import square, staged_in
 from sftkit.config.commands import PreprocessConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.errors import ConfigError, DataError, SourceError
@@ -70,14 +70,14 @@ class Job:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
 
-    def hold_rows_from(self, first: int) -> None:
-        (self.place / "next").write_text(str(first))
+    def hold_at(self, out: Path, units: int) -> None:
+        """Let the run into `out` wait once it has staged so many units; those at work may still be staged."""
+        (self.place / "next").write_text(f"{out / '.staging'}\n{units}")
         (self.place / "next").replace(self.place / "gate")
 
     @contextmanager
-    def holding_rows_from(self, first: int) -> Iterator[None]:
-        """Let runs wait before the rows from a number on."""
-        self.hold_rows_from(first)
+    def holding_at(self, out: Path, units: int) -> Iterator[None]:
+        self.hold_at(out, units)
         try:
             yield
         finally:
@@ -120,10 +120,6 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(config, place, shard_bytes(place / "local"), timeless(manifest))
 
 
-def staged_in(out: Path) -> int:
-    return len(list(out.glob(".staging/unit-*.account.arrow")))
-
-
 def check_made(job: Job, child: subprocess.Popen[str], out: Path) -> None:
     stdout, stderr = child.communicate()
     assert child.returncode == 0, stderr
@@ -144,12 +140,12 @@ def test_three_nodes_make_the_bytes_of_a_local_run(job: Job, nodes: Any) -> None
 
 def test_the_bytes_are_those_of_a_local_run_when_a_node_is_lost_and_another_joins(job: Job, nodes: Any) -> None:
     out = job.place / "lost"
-    with job.holding_rows_from(ROWS // 3):
+    with job.holding_at(out, UNITS // 6):
         child = job.begun("lost", output_dir=str(out), **on(nodes))
-        wait_until(lambda: staged_in(out) >= UNITS // 6, child)
+        wait_until(lambda: staged_in(out / ".staging") >= UNITS // 6, child)
         nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
-        job.hold_rows_from(2 * ROWS // 3)
-        wait_until(lambda: staged_in(out) >= UNITS // 3, child)
+        job.hold_at(out, UNITS // 3)
+        wait_until(lambda: staged_in(out / ".staging") >= UNITS // 3, child)
         add_node(nodes)
     check_made(job, child, out)
 
@@ -186,17 +182,17 @@ def test_the_bytes_are_those_of_a_local_run_with_a_failing_store_and_a_killed_dr
 
 def test_an_interrupted_run_ends_its_tasks_and_can_be_resumed(job: Job, nodes: Any) -> None:
     out = job.place / "interrupted"
-    with job.holding_rows_from(ROWS // 3):
+    with job.holding_at(out, 2):
         child = job.begun("interrupted", output_dir=str(out), **on(nodes))
-        wait_until(lambda: staged_in(out) >= 2, child)
+        wait_until(lambda: staged_in(out / ".staging") >= 2, child)
         child.send_signal(signal.SIGINT)
         _, stderr = child.communicate()
         assert child.returncode == 130, stderr
         assert "the same command resumes from them" in stderr
         assert stderr.endswith("interrupted\n")
-        kept = staged_in(out)
+        kept = staged_in(out / ".staging")
     time.sleep(1)  # a task that still ran would stage its unit
-    assert staged_in(out) == kept < UNITS
+    assert staged_in(out / ".staging") == kept < UNITS
 
 
 # --- Tasks ------------------------------------------------------------------------------------------------------------
