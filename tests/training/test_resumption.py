@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sftkit.training.checkpoints.seal import (
     RunState,
     begin_checkpoint,
     delete_old_checkpoints,
+    next_attempt,
     read_seal,
     seal_checkpoint,
 )
@@ -128,42 +130,71 @@ def test_a_run_killed_ten_times_sees_the_losses_of_an_uninterrupted_run(tmp_path
     assert sorted(complete) == ["checkpoint-47", "checkpoint-48"]
 
 
+@pytest.fixture
+def seal_until_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Interrupts runs when they are about to seal the checkpoint of a step."""
+
+    def set_step(last: int) -> None:
+        def seal(folder: Path, *arguments: Any, **settings: Any) -> None:
+            if folder.name == f"checkpoint-{last}":
+                raise KeyboardInterrupt
+            seal_checkpoint(folder, *arguments, **settings)
+
+        monkeypatch.setattr(checkpoint_callback, "seal_checkpoint", seal)
+
+    return set_step
+
+
+def run(argv: list[str], output: Path, *options: str) -> None:
+    argv = [*argv, "--max_steps=5", f"--output_dir={output}", *options]
+    config = load_config(TrainConfig, argv, extra_keys=extra_keys())
+    train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
+
+
 def test_a_run_interrupted_before_it_sealed_a_checkpoint_sees_the_losses_of_an_uninterrupted_run(
-    tmp_path: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, argv: list[str], seal_until_step: Callable[[int], None]
 ) -> None:
-    def run(output: Path) -> None:
-        config = load_config(TrainConfig, [*argv, "--max_steps=5", f"--output_dir={output}"], extra_keys=extra_keys())
-        train(config, make_training_arguments(config), open_shards(config.training_data_path[0]))
-
-    def interrupt(folder: Path, *arguments: Any, **settings: Any) -> None:
-        if folder.name == "checkpoint-3":
-            raise KeyboardInterrupt
-        seal_checkpoint(folder, *arguments, **settings)
-
-    run(tmp_path / "whole")
-    monkeypatch.setattr(checkpoint_callback, "seal_checkpoint", interrupt)
+    run(argv, tmp_path / "whole")
+    seal_until_step(3)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "interrupted")
-    monkeypatch.undo()
+        run(argv, tmp_path / "interrupted")
+    seal_until_step(0)
     assert read_seal(tmp_path / "interrupted" / "checkpoint-2")
     assert not read_seal(tmp_path / "interrupted" / "checkpoint-3")
-    run(tmp_path / "interrupted")
+    run(argv, tmp_path / "interrupted")
     assert [step for step, _ in losses(tmp_path / "whole")] == [2, 4]
     assert losses(tmp_path / "interrupted") == losses(tmp_path / "whole")
     assert_same_weights(tmp_path / "interrupted", tmp_path / "whole")
+
+
+def test_a_run_started_from_the_beginning_replaces_the_checkpoints_of_the_attempt_before(
+    tmp_path: Path, argv: list[str], seal_until_step: Callable[[int], None]
+) -> None:
+    run(argv, tmp_path, "--save_total_limit=1")
+    seal_until_step(4)
+    with pytest.raises(KeyboardInterrupt):
+        run(argv, tmp_path, "--save_total_limit=1", "--resume_from_checkpoint=false")
+    assert [path.name for path in tmp_path.glob("checkpoint-*") if read_seal(path)] == ["checkpoint-3"]
 
 
 IDENTITY = {"learning_rate": 0.1, "data": "abc"}
 STATE = RunState(1.5, 4, 20.0, WorkCounts(10, 5, 12, 100, 5))
 
 
-def checkpoint(folder: Path, step: int, identity: dict[str, Any] | None = IDENTITY, *, resumable: bool = True) -> Path:
+def checkpoint(
+    folder: Path,
+    step: int,
+    identity: dict[str, Any] | None = IDENTITY,
+    *,
+    resumable: bool = True,
+    attempt: int = 0,
+) -> Path:
     place = folder / f"checkpoint-{step}"
     (place / "sub").mkdir(parents=True)
     (place / "trainer_state.json").write_text("{}")
     (place / "sub" / "weights").write_bytes(b"12345")
     if identity is not None:
-        seal_checkpoint(place, identity, STATE, resumable=resumable)
+        seal_checkpoint(place, identity, STATE, resumable=resumable, attempt=attempt)
     return place
 
 
@@ -202,18 +233,46 @@ def test_the_same_command_resumes_from_the_newest_complete_checkpoint_of_its_run
 ) -> None:
     assert resumed(tmp_path / "nothing", None) is None
     checkpoint(tmp_path, 30)
-    checkpoint(tmp_path, 20)  # of a run started from the beginning after the one that reached step 30
+    checkpoint(tmp_path, 20, attempt=1)  # started from the beginning after step 30 had been reached
     checkpoint(tmp_path, 40, None)
     checkpoint(tmp_path, 50, resumable=False)
     assert resumed(tmp_path, None) == "checkpoint-20"
     assert "the run resumes from" in caplog.text
     assert resumed(tmp_path, False) is None
     assert resumed(tmp_path, "false") is None
-    checkpoint(tmp_path, 25, {**IDENTITY, "learning_rate": 0.2})
+    checkpoint(tmp_path, 25, {**IDENTITY, "learning_rate": 0.2}, attempt=2)
     assert resumed(tmp_path, None) == "checkpoint-20"
     caplog.clear()
     assert resumed(tmp_path, True) == "checkpoint-25"
     assert "learning_rate: 0.2, now 0.1" in caplog.text
+
+
+@pytest.mark.parametrize("order", [(2, 8, 10), (10, 8, 2), (8, 10, 2)])
+def test_the_step_decides_which_checkpoint_is_newest_whatever_the_times_say(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    for day, step in enumerate(order):
+        place = checkpoint(tmp_path, step)
+        for path in (*place.rglob("*"), place):
+            os.utime(path, (86_400 * day, 86_400 * day))
+    assert resumed(tmp_path, None) == resumed(tmp_path, True) == "checkpoint-10"
+    delete_old_checkpoints(tmp_path, 1, IDENTITY, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-10"]
+
+
+def test_checkpoints_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    for step, sealed_at in ((4, 9), (6, 1)):
+        seal = checkpoint(tmp_path, step) / SEAL_NAME
+        content = json.loads(seal.read_text())
+        del content["attempt"]
+        seal.write_text(json.dumps({**content, "sealed_at": sealed_at}))
+    assert resumed(tmp_path, None) == "checkpoint-6"
+
+
+def test_an_attempt_begins_unless_a_run_resumes_from_the_newest_checkpoint(tmp_path: Path) -> None:
+    assert next_attempt(tmp_path, None) == 0
+    older, newest = checkpoint(tmp_path, 4, attempt=3), checkpoint(tmp_path, 6, attempt=3)
+    assert [next_attempt(tmp_path, resumed) for resumed in (newest, older, None)] == [3, 4, 4]
 
 
 def test_a_run_does_not_resume_from_checkpoints_of_another_run_by_default(

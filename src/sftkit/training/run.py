@@ -74,7 +74,7 @@ def train(
         *(extra for extra in (aim, samples) if extra is not None),
     ]
     trainer = _make_trainer(arguments, prepared, feed, callbacks)
-    trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point.state if resume_point else None))
+    trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point))
     try:
         seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None)
     finally:

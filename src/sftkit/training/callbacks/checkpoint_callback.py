@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftkit.training.checkpoints.seal import RunState, delete_old_checkpoints, seal_checkpoint
+from sftkit.training.checkpoints.resume import ResumePoint
+from sftkit.training.checkpoints.seal import delete_old_checkpoints, next_attempt, seal_checkpoint
 
 if TYPE_CHECKING:
     from sftkit.training.trainer import SftTrainer
@@ -24,7 +25,7 @@ class CheckpointCallback(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: SftTrainer, identity: Mapping[str, Any], limit: int | None, resumed: RunState | None
+        self, trainer: SftTrainer, identity: Mapping[str, Any], limit: int | None, resumed: ResumePoint | None
     ) -> None:
         """Set up the callback.
 
@@ -32,19 +33,22 @@ class CheckpointCallback(TrainerCallback):
             trainer: the trainer of the run.
             identity: identity of the run, see `run_identity`.
             limit: how many checkpoints of this run are kept (`save_total_limit`); None for all.
-            resumed: state saved with the checkpoint that the run resumes from.
+            resumed: the checkpoint that the run resumes from; None if it starts from the beginning.
         """
         self._trainer = trainer
         self._identity = identity
         self._limit = limit
         self._resumed = resumed
+        self._attempt = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Restore the state of the resumed run."""
-        if self._resumed is not None:
-            self._trainer.restore_state(self._resumed)
+        checkpoint, run_state = (self._resumed.checkpoint, self._resumed.state) if self._resumed else (None, None)
+        self._attempt = next_attempt(Path(str(args.output_dir)), checkpoint)
+        if run_state is not None:
+            self._trainer.restore_state(run_state)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint that the Trainer has just written."""
@@ -54,7 +58,8 @@ class CheckpointCallback(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir))
             checkpoint = folder / f"checkpoint-{state.global_step}"
-            seal_checkpoint(checkpoint, self._identity, run_state, resumable=not args.save_only_model)
+            resumable = not args.save_only_model
+            seal_checkpoint(checkpoint, self._identity, run_state, resumable=resumable, attempt=self._attempt)
             delete_old_checkpoints(folder, self._limit, self._identity, state.best_model_checkpoint)
         if dist.is_initialized():
             dist.barrier()

@@ -12,6 +12,9 @@ The Trainer writes a checkpoint file by file, and a kill can leave any part of i
 A checkpoint is complete if and only if it has a seal and every file has the size recorded there (`read_seal`). This
 holds after a kill at any moment: before step 3 ends there is no seal, and from step 3 on every file is on disk. Because
 step 4 comes last, there is always a complete checkpoint once one has been written.
+
+The newest checkpoint is the one with the highest step of the last attempt. An attempt begins when a run does not resume
+from the newest checkpoint. Times do not count: clocks of nodes differ, and copying changes the times of files.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import json
 import logging
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,8 +78,8 @@ class Seal:
     resumable: bool
     """Whether it has the state of the optimizer."""
 
-    sealed_at: int
-    """When it was sealed, in nanoseconds since the epoch."""
+    attempt: int
+    """How many times runs into the same directory did not resume from its newest checkpoint."""
 
 
 def begin_checkpoint(folder: Path) -> None:
@@ -93,7 +95,9 @@ def begin_checkpoint(folder: Path) -> None:
     (folder / UNFINISHED_NAME).touch()
 
 
-def seal_checkpoint(folder: Path, identity: Mapping[str, Any], state: RunState, *, resumable: bool) -> None:
+def seal_checkpoint(
+    folder: Path, identity: Mapping[str, Any], state: RunState, *, resumable: bool, attempt: int = 0
+) -> None:
     """Declare a checkpoint complete: flush every file to disk, then write the seal.
 
     Raises:
@@ -108,7 +112,7 @@ def seal_checkpoint(folder: Path, identity: Mapping[str, Any], state: RunState, 
         "identity": identity,
         "progress": _state_to_json(state),
         "resumable": resumable,
-        "sealed_at": time.time_ns(),
+        "attempt": attempt,
     }
     with atomic_replace(folder / SEAL_NAME) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -124,7 +128,7 @@ def read_seal(folder: Path) -> Seal | None:
             identity=content["identity"],
             state=_state_from_json(content["progress"]),
             resumable=bool(content["resumable"]),
-            sealed_at=int(content["sealed_at"]),
+            attempt=int(content.get("attempt", 0)),  # earlier versions did not write it
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -163,13 +167,26 @@ def resumable_checkpoints(folder: Path) -> Iterator[tuple[Path, Seal]]:
             warn_on_main_process(_log, f"{path} holds only the model (save_only_model=true): no run can resume from it")
 
 
+def next_attempt(folder: Path, resumed: Path | None) -> int:
+    """The number of the attempt that begins, for the seals of its checkpoints.
+
+    Args:
+        folder: directory of the checkpoints.
+        resumed: the checkpoint that the run resumes from; None if it starts from the beginning.
+    """
+    for newest, sealed in _complete(folder):
+        is_continued = resumed is not None and resumed.resolve() == newest.resolve()
+        return sealed.attempt if is_continued else sealed.attempt + 1
+    return 0
+
+
 def _complete(folder: Path) -> list[tuple[Path, Seal]]:
-    """The complete checkpoints of a directory, most recently sealed first."""
+    """The complete checkpoints of a directory, newest first."""
     if not folder.is_dir():
         return []
-    candidates = [path for path in folder.iterdir() if _CHECKPOINT.match(path.name)]
+    candidates = {path: int(match[1]) for path in folder.iterdir() if (match := _CHECKPOINT.match(path.name))}
     found = [(path, sealed) for path in candidates if (sealed := read_seal(path)) is not None]
-    return sorted(found, key=lambda each: -each[1].sealed_at)
+    return sorted(found, key=lambda each: (each[1].attempt, candidates[each[0]]), reverse=True)
 
 
 def _files(folder: Path) -> list[Path]:
