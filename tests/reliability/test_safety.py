@@ -464,7 +464,7 @@ def test_code_that_comes_with_a_tokenizer_is_not_run(tmp_path: Path, pairs: Path
     (folder / "tokenizer_config.json").write_text(
         '{"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.T", null]}}'
     )
-    with pytest.raises(TokenizerError, match="cannot be loaded"):
+    with pytest.raises(TokenizerError, match=r"cannot be loaded without the code .* set trust_remote_code=true"):
         preprocess(tmp_path / "out", dataset(pairs, data_handlers=[masking()]), tokenizer_name_or_path=str(folder))
     assert not (tmp_path / "run").exists()
 

@@ -23,34 +23,44 @@ _ONLY_TRAIN = "Used only by `train`; ignored here."
 class PreprocessConfig(DataOptions):
     """`sftkit preprocess`."""
 
-    output_dir: str = option(panel=_OUTPUT, help="Directory for the shards.")
+    output_dir: str = option(panel=_OUTPUT, trusted_only=True, help="Directory for the shards.")
     num_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of training shards.")
     num_eval_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of validation shards.")
-    overwrite: bool = option(False, per_run=True, panel=_OUTPUT, help="Replace the data set in `output_dir`.")
+    overwrite: bool = option(
+        False, per_run=True, panel=_OUTPUT, trusted_only=True, help="Replace the data set in `output_dir`."
+    )
     staging_dir: str | None = option(
         None,
         panel=_OUTPUT,
+        trusted_only=True,
         help="Directory for staged units, which other runs can reuse. Default: `.staging` in output_dir.",
     )
     keep_staging: bool = option(
         False,
         panel=_OUTPUT,
+        trusted_only=True,
         help="Keep the staged units in output_dir, so that packing, mixing or sharding again takes seconds.",
     )
     executor: str = option(
         "local",
         choices=("local", "ray"),
         panel=RUN_PANEL,
+        trusted_only=True,
         help="Where to run the work units: in worker processes on this machine or on a Ray cluster (extra: ray).",
     )
     ray_address: str | None = option(
         None,
         panel=RUN_PANEL,
+        trusted_only=True,
         help="Ray cluster for executor=ray: auto (the cluster this machine belongs to), HOST:PORT, or null to start "
         "one on this machine for this run.",
     )
     dry_run: bool = option(
-        False, per_run=True, panel=RUN_PANEL, help="Print the resolved config and the plan without writing anything."
+        False,
+        per_run=True,
+        panel=RUN_PANEL,
+        trusted_only=True,
+        help="Print the resolved config and the plan without writing anything.",
     )
     split_batches: bool = option(False, panel=RUN_PANEL, help=_ONLY_TRAIN)
     use_flash_attn: bool = option(False, panel=RUN_PANEL, help=_ONLY_TRAIN)

@@ -32,11 +32,12 @@ class OptionInfo:
     secret: bool = False
     """The value may contain credentials. It is neither shown nor written to a manifest."""
     trusted_only: bool = False
-    """A data config must not set this key, because a data config may come from an untrusted source."""
+    """The key grants trust, or says where or how a run writes. Data configs and manifests, which may come from anyone,
+    cannot set it."""
     shorthand_for: str = ""
     """Key of the data config that this key is a short form of. A resolved config contains that key instead."""
     per_run: bool = False
-    """The key applies to one run only. It is ignored when a manifest is used as a config."""
+    """The key applies to one run only. It is ignored when a resolved config is used as a config."""
     changes_rows: bool = False
     """The key changes how rows are tokenized, so it is part of the keys of staged units."""
     run_identity: bool = False

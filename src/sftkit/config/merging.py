@@ -16,7 +16,7 @@ from sftkit.config.binding import Problem, bind_config, field_types, section_ali
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.config_files import read_config_file
 from sftkit.config.fields import keys_where
-from sftkit.config.schema import DataOptions, ProcessorConfig
+from sftkit.config.schema import DataOptions, DatasetConfig, ProcessorConfig
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError
 
@@ -33,11 +33,16 @@ _LITERAL_KEYS = frozenset(
 # `${other.key}`, or one of OmegaConf's own resolvers such as `${oc.env:HOME}`.
 _INTERPOLATION = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
 
+_PREPROCESS_KEYS = {field.name for field in dataclasses.fields(PreprocessConfig)}
 _COMMAND_KEYS = {
     field.name for schema in (PreprocessConfig, InspectConfig, TrainConfig) for field in dataclasses.fields(schema)
 }
 _NOT_IN_DATA_CONFIGS = _COMMAND_KEYS - set(keys_where(DataOptions, lambda info: not info.trusted_only))
 _NOT_REPEATED = keys_where(PreprocessConfig, lambda info: info.shorthand_for or info.per_run)
+_NOT_REPEATED_FROM_MANIFESTS = {
+    *_NOT_REPEATED,
+    *keys_where(PreprocessConfig, lambda info: info.trusted_only or info.secret),
+}
 _MANIFEST_KEYS = frozenset({"format_version", "fingerprint"})
 
 
@@ -59,7 +64,7 @@ def merge_files(
     merged: dict[str, Any] = {}
     for path in paths:
         content = read_config_file(path)
-        data = extract_resolved_config(content)
+        data = extract_resolved_config(path, content)
         resolved |= set() if data is None else {path}
         files.append((path, _apply_aliases(content) if data is None else data))
         merged |= files[-1][1]
@@ -106,18 +111,47 @@ def bind_merged(
     return bind_config(schema, plain, problems), problems, plain.get(EXTRA_KEYS_FIELD) or {}
 
 
-def extract_resolved_config(data: Mapping[str, Any]) -> dict[str, Any] | None:
+def extract_resolved_config(path: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the config to repeat from a manifest or a resolved config; None for a config that a user wrote.
 
     A resolved config is recognized by its key `config`, which users cannot set in a file. Its values are final: `${`
-    in them is text.
+    in them is text. A manifest may come from anyone: it says what rows are, and nothing else.
+
+    Args:
+        path: The file, for error messages.
+        data: Its content.
+
+    Raises:
+        ConfigError: The file is a manifest whose config cannot be repeated.
     """
-    config = data.get("config")
-    if set(data) >= _MANIFEST_KEYS and isinstance(config, Mapping):
-        data = {str(key): value for key, value in config.items()}
+    if is_manifest(data):
+        return _repeated_from_manifest(path, data.get("config"))
     if "config" not in data or not data.get("datasets"):
         return None
     return {key: value for key, value in data.items() if key not in _NOT_REPEATED}
+
+
+def is_manifest(data: Mapping[str, Any]) -> bool:
+    """Whether the content of a config file is that of a manifest, whatever its name."""
+    return set(data) >= _MANIFEST_KEYS
+
+
+def _repeated_from_manifest(path: str, config: Any) -> dict[str, Any]:
+    if not isinstance(config, Mapping) or not isinstance(config.get("datasets"), list) or not config["datasets"]:
+        raise ConfigError(f"{path}: the config in this manifest has no `datasets`, so its run cannot be repeated")
+    unknown = next((key for key in config if key not in _PREPROCESS_KEYS), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"{path}: the config in this manifest has the key {unknown!r}, which this version does not repeat; use a "
+            "--config file of your own"
+        )
+    repeated = {str(key): value for key, value in config.items() if key not in _NOT_REPEATED_FROM_MANIFESTS}
+    secret = keys_where(DatasetConfig, lambda info: info.secret)
+    repeated["datasets"] = [
+        {key: value for key, value in dataset.items() if key not in secret} if isinstance(dataset, Mapping) else dataset
+        for dataset in config["datasets"]
+    ]
+    return repeated
 
 
 def set_value(merged: DictConfig, path: str, value: Any) -> bool:

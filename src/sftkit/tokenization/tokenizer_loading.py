@@ -86,6 +86,11 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # transformers raises whatever its files provoke
+        if "trust_remote_code" in str(error) and not spec.trust_remote_code:
+            raise TokenizerError(
+                f"tokenizer {spec.name!r} cannot be loaded without the code that comes with it; read the code, and set "
+                "trust_remote_code=true if you trust it"
+            ) from error
         reason = first_line(error)
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
