@@ -195,6 +195,7 @@ def chat_tokenizer(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
     """Makes (once) the ChatTokenizer of a chat template, a tokenizer by name, `train_on`, and other choices.
 
     kwargs: `chat_template_kwargs` as JSON text. policy: `special_tokens_in_content`. special: tokens added as special.
+    options: other fields of `ChatTokenizerSpec`.
 
     Whatever its fast engines make is made again by the reference, and must be the same.
     """
@@ -211,9 +212,10 @@ def chat_tokenizer(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
         kwargs: str = "",
         policy: str = "keep",
         special: tuple[str, ...] = (),
+        **options: Any,
     ) -> ChatTokenizer:
         tokenizer = TokenizerSpec(tokenizer_path(name), template, special)
-        return ChatTokenizer(ChatTokenizerSpec(tokenizer, train_on, WATCHED, reasoning, kwargs, policy))
+        return ChatTokenizer(ChatTokenizerSpec(tokenizer, train_on, WATCHED, reasoning, kwargs, policy, **options))
 
     return make
 

@@ -387,6 +387,7 @@ ROWS = [
     option("reasoning", "mask", ALL, kind="chats"),
     option("special_tokens_in_content", "escape", ALL, kind="chats"),
     option("special_tokens_in_content", "drop", ALL, kind="chats"),
+    option("compat", "fms", ALL, same=True),
     option("chat_template_kwargs", {"shout": True}, ALL, kind="chats"),
     option("response_template", "### Question:", ALL, kind="texts"),
     option("instruction_template", "and more", ALL, kind="texts"),

@@ -24,6 +24,7 @@ FIRST_TOKEN_TRAINED = "first_token_trained"
 ANSWER_CUT = "answer_cut"
 SPECIAL_TOKEN_IN_CONTENT = "special_token_in_content"
 PROMPT_MISMATCH = "prompt_mismatch"
+BOUNDARY_MERGED = "boundary_merged"
 DUPLICATE_ROW = "duplicate_row"
 
 
@@ -131,6 +132,13 @@ _TABLE = (
         "of inference, or train on the last answer only (train_on: last_assistant)",
     ),
     Rule(
+        BOUNDARY_MERGED,
+        WARNING,
+        "a token covers the end of a pair's input and the start of its output, so at inference the input ends with "
+        "other tokens (with compat: fms, the token also carries no loss, and the start of the output is not learned)",
+        "remove the white space at the end of the input",
+    ),
+    Rule(
         DUPLICATE_ROW,
         WARNING,
         "the row has the same tokens as an earlier row",
@@ -140,6 +148,9 @@ _TABLE = (
 
 RULES = {rule.name: rule for rule in _TABLE}
 """All rules by name, in the order of reports."""
+
+RECORDED_RULES = frozenset({PROMPT_MISMATCH, BOUNDARY_MERGED})
+"""Rules about more than the tokens of a row: of shards, an audit also gives the findings in the manifest."""
 
 PACK_RULES = frozenset({COLUMNS_MISMATCH, SEQ_LENGTHS_MISMATCH, PACK_TOO_LONG})
 """Rules about whole packs; all others are about the sequences in them."""

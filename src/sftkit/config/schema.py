@@ -23,6 +23,9 @@ RESERVED_VARIABLES = frozenset(
 )
 """Names that `chat_template_kwargs` must not contain: they are arguments of transformers' `apply_chat_template`."""
 
+NO_COMPAT, FMS = "none", "fms"
+"""The values of `compat`: rows as sftkit makes them, or with the choices of fms-hf-tuning where they differ."""
+
 NO_PACKING = "none"
 """The value of `packing` for rows that are not packed."""
 
@@ -233,6 +236,14 @@ class DataOptions:
         changes_rows=True,
         help="What to do when a message contains the text of a special token: keep it and report the row, escape it "
         "so that it stays text, drop the row, or quarantine the row (error).",
+    )
+    compat: str = option(
+        NO_COMPAT,
+        choices=(NO_COMPAT, FMS),
+        panel=_ROWS,
+        changes_rows=True,
+        help="fms: make rows as fms-hf-tuning does where sftkit differs. In pairs, a token with the end of the input "
+        "and the start of the output then carries no loss.",
     )
     packing: str = option(
         NO_PACKING,

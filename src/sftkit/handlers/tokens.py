@@ -9,7 +9,7 @@ import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
+from sftkit.core.row_log import BOUNDARY_MERGED, PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, LabeledTokens, Ragged, Row
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 
@@ -70,7 +70,9 @@ class Tokenize(Handler):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeAndApplyInputMasking(Handler):
-    """Input and output become one text; only the tokens after those of the input carry a loss."""
+    """Input and output become one text; only the tokens after those of the input carry a loss. A token with text of
+    both carries one, too, unless `compat` is fms.
+    """
 
     registered_as = "tokenize_and_apply_input_masking"
 
@@ -108,7 +110,10 @@ class TokenizeAndApplyInputMasking(Handler):
             batch, pairs = map_rows(batch, log, pair)
             inputs, texts = [source for source, _ in pairs], [text for _, text in pairs]
             with locate_engine_differences(batch):
-                return add_token_columns(batch, tokenizer.encode_pairs(inputs, texts))
+                encoded, merged = tokenizer.encode_pairs(inputs, texts)
+            for number in batch.numbers[merged]:
+                log.flag(BOUNDARY_MERGED, int(number))
+            return add_token_columns(batch, encoded)
 
         return step
 

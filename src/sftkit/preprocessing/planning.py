@@ -218,6 +218,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         engines=EnginePolicy(reference, config.engine_verify),
         reasoning=config.reasoning,
         special_tokens_in_content=config.special_tokens_in_content,
+        compat=config.compat,
         chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
     )
 

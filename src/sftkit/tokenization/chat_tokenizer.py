@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sftkit.config.schema import FMS, NO_COMPAT
 from sftkit.core.row_log import RowError
-from sftkit.core.rows import LabeledTokens, Ragged, Row
+from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
 from sftkit.tokenization.conversations import Conversation, is_assistant, read_conversation, text_of
@@ -24,7 +25,8 @@ from sftkit.tokenization.encoding.chunked_encoder import (
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.engines import EnginePolicy
 from sftkit.tokenization.masking.inference_prompts import inference_prompts
-from sftkit.tokenization.masking.labels import labels_after_prefix, labels_everywhere, labels_from_mask
+from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
+from sftkit.tokenization.masking.pairs import encode_pairs
 from sftkit.tokenization.masking.reasoning import answer_start
 from sftkit.tokenization.masking.responses import response_spans
 from sftkit.tokenization.masking.supervision import Supervision, have_train_flags, untrained_messages
@@ -67,6 +69,8 @@ class ChatTokenizerSpec:
     """Extra variables for the chat template, as JSON text, so that specs can be hashed; "" for none."""
     special_tokens_in_content: str = KEEP
     """`keep`, `escape`, `drop` or `error`."""
+    compat: str = NO_COMPAT
+    """`none`, or `fms` for the masks of fms-hf-tuning."""
 
     def without_engine(self, task: str) -> ChatTokenizerSpec:
         """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
@@ -103,6 +107,7 @@ class ChatTokenizer:
         self._trains_all = spec.train_on == ALL
         self._variables: Mapping[str, Any] = json.loads(spec.chat_template_kwargs or "{}")
         self._policy = spec.special_tokens_in_content
+        self._trains_boundary = spec.compat != FMS
         self._engines = TokenizerEngines(spec.tokenizer, spec.engines)
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
         self._takes_whole_row: dict[str, bool] = {}
@@ -280,12 +285,16 @@ class ChatTokenizer:
         ids, inside = self._engines.encoder.encode_spans(texts, spans, add_special_tokens=False)
         return LabeledTokens(ids, labels_from_mask(ids, inside))
 
-    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> LabeledTokens:
-        """Encode texts, and train the tokens after as many tokens as the input alone has."""
-        ids = self._engines.encoder.encode(texts)
+    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> tuple[LabeledTokens, Mask]:
+        """Encode texts that begin with their inputs, and train what follows the input.
+
+        Returns:
+            The tokens, and which rows have a token over the boundary, shape (rows,); none if everything is trained.
+        """
         if self._trains_all:
-            return LabeledTokens(ids, labels_everywhere(ids))
-        return LabeledTokens(ids, labels_after_prefix(ids, self._engines.encoder.encode(inputs).lengths))
+            ids = self._engines.encoder.encode(texts)
+            return LabeledTokens(ids, labels_everywhere(ids)), np.zeros(len(ids), np.bool_)
+        return encode_pairs(self._engines.encoder, inputs, texts, trains_boundary=self._trains_boundary)
 
     @cached_property
     def _find_spans(self) -> Callable[[Conversation], tuple[str, list[Span]]]:

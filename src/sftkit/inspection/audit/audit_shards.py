@@ -19,7 +19,7 @@ from sftkit.audit.findings import (
     EXAMPLES,
     LABEL_RULES,
     PACK_RULES,
-    PROMPT_MISMATCH,
+    RECORDED_RULES,
     Finding,
     RuleCount,
     findings_of,
@@ -125,18 +125,18 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
         parts = list(pool.map(check, tokens))
     counts = merge_counts([part.counts for part in parts])
     duplicates = find_duplicates([part.digests for part in parts], repeated)
-    findings = findings_of({**counts, **_recorded_prompts(shards.manifest, counts), DUPLICATE_ROW: duplicates})
+    findings = findings_of({**counts, **_recorded(shards.manifest, counts), DUPLICATE_ROW: duplicates})
     sequences = [part.sequences for part in parts if part.sequences is not None]
     return ShardAudit(rows, sum(sequences) if sequences else None, findings, tuple(notes))
 
 
-def _recorded_prompts(manifest: Manifest | None, counts: Mapping[str, RuleCount]) -> dict[str, RuleCount]:
-    """Return the prompt mismatches in the manifest if there are more: `preprocess` finds them by rendering rows."""
+def _recorded(manifest: Manifest | None, counts: Mapping[str, RuleCount]) -> dict[str, RuleCount]:
+    """Return the findings in the manifest that only `preprocess` makes, where it found more rows."""
     recorded = manifest.audit.findings if manifest is not None and manifest.audit is not None else ()
     return {
         finding.rule: RuleCount(finding.rows, finding.examples)
         for finding in recorded
-        if finding.rule == PROMPT_MISMATCH and (finding.rule not in counts or counts[finding.rule].rows < finding.rows)
+        if finding.rule in RECORDED_RULES and (finding.rule not in counts or counts[finding.rule].rows < finding.rows)
     }
 
 
