@@ -13,7 +13,7 @@ from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import EngineDifferenceError, RowLog
-from sftkit.core.rows import INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch
+from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
@@ -250,6 +250,11 @@ class _DatasetPipeline:
 
     def check_columns(self, columns: Collection[str]) -> None:
         """See `Pipeline.check_columns`."""
+        if SEQ_LENGTHS in {*self.finalizer.retained, self.options.dataset_text_field}:
+            raise DataError(
+                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): column {SEQ_LENGTHS!r} cannot be in the "
+                "shards, where it would mean the lengths of the sequences in a pack; rename it with rename_columns"
+            )
         self._require("rename_columns", self.config.rename_columns, columns)
         current = {self.config.rename_columns.get(name, name) for name in columns}
         self._require("remove_columns", self.config.remove_columns, current)

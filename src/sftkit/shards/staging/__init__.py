@@ -5,8 +5,8 @@ directory:
 
 - `unit-KEY.arrow`: the rows, uncompressed, so that any of them can be read by its byte offset. Columns:
   `sftkit_row_number` (int64, the row's number within its source, from 1), one list<int32> column for each token column
-  or one large_string column of text, and `sftkit_extras` (large_string, the retained columns as a JSON object).
-  Missing when no row passed.
+  or `sftkit_text` (large_string, the text column), and `sftkit_extras` (large_string, the retained columns as a JSON
+  object). No column has a name that the data chooses. Missing when no row passed.
 - `unit-KEY.bad.account.arrow`: the quarantined rows, zstd-compressed. Missing when there are none.
 - `unit-KEY.account.arrow`: the unit record: row counts, and size and sha256 of the other two files. It is written last,
   so a unit exists only once it is complete.

@@ -20,6 +20,9 @@ from sftkit.storage.streams import open_arrow_file
 ROW_NUMBER = "sftkit_row_number"
 """Column of a unit's file: the number of each row within its source, from 1."""
 
+STAGED_TEXT = "sftkit_text"
+"""Column of a unit's file: the text of rows without tokens, whatever the name of the column in the shards."""
+
 Int32Array = npt.NDArray[np.int32]
 
 

@@ -19,6 +19,7 @@ from sftkit.shards.retained_columns import RETAINED, encode_retained, infer_sche
 from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path
 from sftkit.shards.staging.staged_unit import (
     ROW_NUMBER,
+    STAGED_TEXT,
     Int32Array,
     StagedUnit,
     UnitAudit,
@@ -95,7 +96,7 @@ class UnitWriter:
         for name in sorted(batch.tokens):
             columns[name] = list_array(batch.tokens[name])
         if text_column is not None:
-            columns[text_column] = text_array([row[text_column] for row in batch.rows])
+            columns[STAGED_TEXT] = text_array([row[text_column] for row in batch.rows])
         retained = [encode_retained(row, names) for row in batch.rows] if names else ["{}"] * len(batch)
         self._retained = unify_schemas([self._retained, infer_schema(retained, names)])
         columns[RETAINED] = text_array(retained)
@@ -157,7 +158,7 @@ class UnitWriter:
     @property
     def _shard_columns(self) -> tuple[str, ...]:
         """The columns that shards are made from."""
-        text = () if self._text_column is None else (self._text_column,)
+        text = () if self._text_column is None else (STAGED_TEXT,)
         return (*self._token_columns, *text, *((RETAINED,) if len(self._retained) else ()))
 
     def _count(self, batch: Batch, text_column: str | None) -> None:

@@ -17,7 +17,7 @@ from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, lengths_to_o
 from sftkit.shards.arrow_arrays import list_array, number_array
 from sftkit.shards.retained_columns import RETAINED, retained_array
 from sftkit.shards.staging.row_index import build_row_index
-from sftkit.shards.staging.staged_unit import Int32Array
+from sftkit.shards.staging.staged_unit import STAGED_TEXT, Int32Array
 from sftkit.shards.staging.unit_reader import UnitReader
 from sftkit.shards.staging.unit_record import read_row_index
 from sftkit.shards.writing.shard_layout import ShardLayout
@@ -105,7 +105,7 @@ class RowGatherer:
         if packs is not None:
             columns.append(list_array(Ragged(sequences.sizes.astype(np.int32), packs)))
         if layout.text_column is not None:
-            columns.append(pa.array(self._texts(layout.text_column, units, rows)))
+            columns.append(pa.array(self._texts(STAGED_TEXT, units, rows)))
         if len(layout.retained):
             retained = [json.loads(text) for text in self._texts(RETAINED, units, rows)]
             for field in layout.retained_fields:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from sftkit.core.rows import SEQ_LENGTHS
 from sftkit.shards.retained_columns import RETAINED, writable_field
+from sftkit.shards.staging.staged_unit import STAGED_TEXT
 from sftkit.storage.paths import AnyPath
 
 _TOKENS = pa.list_(pa.int32())
@@ -50,7 +51,7 @@ class ShardLayout:
     @property
     def staged_columns(self) -> tuple[str, ...]:
         """The columns to read from the staged units."""
-        text = () if self.text_column is None else (self.text_column,)
+        text = () if self.text_column is None else (STAGED_TEXT,)
         return (*self.token_columns, *text, *((RETAINED,) if len(self.retained) else ()))
 
     @property

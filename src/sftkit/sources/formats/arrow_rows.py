@@ -12,6 +12,7 @@ import pyarrow as pa
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import TOKEN_COLUMNS, Batch, Ragged, Row, lengths_to_offsets
 from sftkit.sandbox.memory import run_with_memory_limit
+from sftkit.sources.formats.arrow_json import Decoder, JsonTextError, json_decoders
 from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.source_format import BATCH_BYTES, BATCH_ROWS
 
@@ -90,6 +91,10 @@ def _column_sizes(row: pa.RecordBatch) -> dict[str, str]:
     return {name: f"{column.nbytes:,} bytes" for name, column in zip(row.schema.names, row.columns, strict=True)}
 
 
+def _texts(row: pa.RecordBatch) -> dict[str, str]:
+    return {name: str(column[0])[:_SHOWN_BYTES] for name, column in zip(row.schema.names, row.columns, strict=True)}
+
+
 def _decode_pieces(pieces: list[pa.RecordBatch], first_number: int, log: RowLog) -> Iterator[Batch]:
     """Decode record batches as one batch; row by row if one of the rows cannot be decoded."""
     try:
@@ -102,6 +107,8 @@ def _decode_pieces(pieces: list[pa.RecordBatch], first_number: int, log: RowLog)
             yield _decode([row], number)
         except UnicodeDecodeError as error:
             log.quarantine(number, "invalid UTF-8", error.object[:_SHOWN_BYTES].decode("utf-8", errors="replace"))
+        except JsonTextError as error:
+            log.quarantine(number, str(error), _texts(row))
         except (ValueError, OverflowError) as error:  # such as a date outside of Python's calendar
             log.quarantine(number, f"a value that cannot be read: {error}", _column_sizes(row))
         except MemoryError:
@@ -123,13 +130,22 @@ def _to_batch(table: pa.Table, first_number: int) -> Batch:
             names.append(name)
         else:
             tokens[name] = column
-    columns = [[value for chunk in column.chunks for value in _values(chunk)] for column in table.select(names).columns]
+    decoders = json_decoders(table.schema)
+    columns = [_column_values(table.column(name), name, decoders.get(name)) for name in names]
     rows: list[Row]
     if names:
         rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     else:
         rows = [{} for _ in range(table.num_rows)]
     return Batch(rows, np.arange(first_number, first_number + table.num_rows), tokens)
+
+
+def _column_values(column: pa.ChunkedArray, name: str, decode: Decoder | None) -> list[Any]:
+    values = [value for chunk in column.chunks for value in _values(chunk)]
+    try:
+        return values if decode is None else [decode(value) for value in values]
+    except JsonTextError as error:
+        raise JsonTextError(f"column {name!r}: {error}") from None
 
 
 def _to_ragged(column: pa.ChunkedArray) -> Ragged | None:
@@ -156,6 +172,8 @@ def _values(array: pa.Array) -> list[Any]:
     them.
     """
     kind = array.type
+    if isinstance(kind, pa.ExtensionType):  # a class of a package such as `datasets`, which may not be imported
+        return _values(array.storage)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_primitive(kind):
         return list(array.to_pylist())
     if pa.types.is_struct(kind) and kind.num_fields == len({field.name for field in kind}) > 0:
