@@ -177,6 +177,27 @@ def test_an_empty_last_turn_is_the_last_turn(chat_tokenizer: MakeChatTokenizer) 
     assert trained(tokenizer, [user("a"), assistant("b"), assistant("c"), user("d")]) == ["c<|im_end|>"]
 
 
+@pytest.mark.parametrize(
+    ("condition", "texts"),
+    [
+        ("message.role != 'assistant' or loop.last", ["two<|im_end|>"]),
+        ("message.role != 'assistant' or loop.first or loop.last", ["two<|im_end|>"]),
+        ("message.role != 'assistant' or not loop.last", ["one<|im_end|>"]),
+        ("loop.index0 != 3", ["one<|im_end|>"]),
+    ],
+)
+@pytest.mark.parametrize("template", ["CHATML", "GENERATION"])
+def test_the_last_turn_is_the_last_one_that_the_template_renders(
+    chat_tokenizer: MakeChatTokenizer, template: str, condition: str, texts: list[str]
+) -> None:
+    loop, end = "for message in messages %}", ("{%- endfor %}" if template == "GENERATION" else "{% endfor %}")
+    source = getattr(templates, template).replace(loop, f"{loop}{{% if {condition} %}}")
+    source = source.replace(end, f"{{%- endif %}}{end}")
+    messages = [user("a"), assistant("one"), user("c"), assistant("two")]
+    assert trained(chat_tokenizer(source), messages) == texts
+    assert trained(chat_tokenizer(source, train_on="last_assistant"), messages) == texts
+
+
 # --- Reasoning ----------------------------------------------------------------------------------------
 
 CALLED = "<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>"

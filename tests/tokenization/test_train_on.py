@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 
+import chat_templates as templates
 from plugins_support import install_plugin, run_sftkit
 from sftkit.config.fields import option_info
 from sftkit.config.schema import DataOptions
 from sftkit.core.plugins import find_plugins
 from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision
 from sftkit.tokenization.masking.train_on import TRAIN_ON
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
-from support import write_jsonl, written
+from support import WATCHED, write_jsonl, written
 
 REGISTERED = {"sftkit.train_on": {"toy": "toy"}}
 FIRST_TURN = "def toy(messages, turns):\n    return turns[:1]\n"
@@ -75,6 +77,27 @@ def test_a_plugin_chooses_among_turns_by_messages_and_flags_still_exclude_messag
     assert supervision.spans("", TURNS, skipping) == [(10, 12), (30, 32)]
     skipping[2] = {**MESSAGES[2], "weight": 0}
     assert supervision.spans("", TURNS, skipping) == [(30, 32)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "texts"),
+    [("turns[1:2]", ["two<|im_end|>"]), ("turns[1:]", ["two<|im_end|>", "three<|im_end|>"]), ("turns[:1]", None)],
+)
+def test_a_plugin_chooses_among_all_turns_also_if_one_cannot_be_verified(
+    supervise: Any, chosen: str, texts: list[str] | None
+) -> None:
+    template = templates.CHATML.replace("message['role']", "('helper' if loop.index0 == 2 else message['role'])")
+    supervise(f"def toy(messages, turns):\n    return {chosen}\n")
+    spec = ChatTokenizerSpec(TokenizerSpec("sample:model", template), "toy", WATCHED)
+    contents = ("be", "a", "one", "b", "two", "c", "three")
+    talk = [{**message, "content": content} for message, content in zip(MESSAGES, contents, strict=True)]
+    tokenizer = ChatTokenizer(spec)
+    if texts is None:
+        with pytest.raises(RowError, match="message 2 does not start with its generation prompt"):
+            tokenizer.find_trained_spans({"messages": talk}, "messages")
+    else:
+        text, spans = tokenizer.find_trained_spans({"messages": talk}, "messages")
+        assert [text[start:end] for start, end in spans] == texts
 
 
 def test_a_plugin_chooses_among_responses_in_text(supervise: Any) -> None:

@@ -13,7 +13,7 @@ from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, assistant_indices
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.reasoning import answer_start
-from sftkit.tokenization.masking.train_on import ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn
+from sftkit.tokenization.masking.train_on import ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
 
 _FLAGS = frozenset(LOSS_FLAGS)
 
@@ -59,12 +59,12 @@ class Supervision:
         Raises:
             RowError: a loss flag is invalid, the end of the reasoning of a turn is unknown, or `train_on` refused.
         """
-        has_flags = have_train_flags(messages)
-        if not self.needs_turn_owners and not has_flags:
+        if not self.needs_turn_owners and not have_train_flags(messages):
             return [(turn.start, turn.end) for turn in turns]
-        trained = self._choose(messages, list(dict.fromkeys(turn.message for turn in turns)))
-        if has_flags:
-            trained -= untrained_messages(messages)
+        if self._strategy is last_turn:  # of those that the template renders
+            trained = {turn.message for turn in turns[-1:]} - untrained_messages(messages)
+        else:
+            trained = set(self.trained_turns(messages))
         chosen = [turn for turn in turns if turn.message in trained]
         if self.reasoning_masked:
             return [(reasoning_span(text, turn, messages)[1], turn.end) for turn in chosen]

@@ -28,7 +28,8 @@ def find_message_spans(
         rendered: output of the marked template.
         marked: the marked template.
         messages: the messages.
-        turns: indices of the messages that must have spans, ascending.
+        turns: indices of the messages whose spans are needed, ascending; one that a counted loop did not render has no
+            span.
 
     Returns:
         The text, and the spans; None if the marks are ambiguous.

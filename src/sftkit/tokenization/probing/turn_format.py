@@ -146,7 +146,7 @@ def _render_with_edge(
     rendered = renderer.render_marked(conversation, marked, add_generation_prompt=add_generation_prompt)
     last = len(conversation.message_list) - 1
     text, spans = find_message_spans(rendered, marked, conversation.message_list, [last])
-    return text, spans[last][1] if spans else None
+    return text, spans[last][1] if spans and last in spans else None
 
 
 def _render_turns(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -> Iterator[str]:
@@ -162,7 +162,7 @@ def _render_turns(renderer: Renderer, marked: MarkedTemplate, probe: Conversatio
                 raise
             continue
         text, spans = find_message_spans(rendered, marked, conversation.message_list, [index])
-        if spans:
+        if spans and index in spans:
             start, end = spans[index]
             yield text[start:end]
         elif conversation is probe:
