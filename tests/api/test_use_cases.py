@@ -257,7 +257,7 @@ def test_nothing_is_printed_and_signals_and_logging_stay_as_they_were(
     sftkit.inspect_shards(pairs.parent / "shards", audit=True)
     model = pairs.parent / "model"
     sftkit.train(**TINY, training_data_path=pairs.parent / "shards", output_dir=model, log_level="info")
-    assert capfd.readouterr().out == ""
+    assert capfd.readouterr() == ("", "")
     assert state() == before
 
 

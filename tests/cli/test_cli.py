@@ -133,6 +133,18 @@ def test_the_same_command_again_finds_its_work_done(pairs: Path, tmp_path: Path)
     assert (again.code, again.out) == (0, f"{tmp_path / 'out'}: complete and unchanged, nothing to do\n")
 
 
+def test_an_option_with_its_default_value_wins_over_the_data_config(pairs: Path, tmp_path: Path) -> None:
+    data_config = tmp_path / "data.yaml"
+    data_config.write_text("dataprocessor: {seed: 5}\nmax_seq_length: 7\n")
+    common = ("--data_config_path", data_config, "--training_data_path", pairs, "--model_name_or_path", TOKENIZER)
+    options = ("--dataprocessor.seed", "42", "--max_seq_length", "null")
+    shown = sftkit("preprocess", *common, *options, "--output_dir", tmp_path / "out", "--dry_run", "true").out
+    assert "seed: 42" in shown
+    assert "max_seq_length: null" in shown
+    report = json.loads(sftkit("inspect-shards", *common, *options, "--rows", "6", "--format", "json").out)
+    assert report["summary"]["splits"][0]["lengths"]["max"] > 7
+
+
 def test_dry_run_prints_config_and_plan_and_touches_nothing(pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = sftkit(

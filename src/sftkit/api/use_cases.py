@@ -1,4 +1,4 @@
-"""`sftkit.preprocess`, `sftkit.inspect_shards` and `sftkit.train`: what the three commands call."""
+"""`sftkit.preprocess`, `sftkit.inspect_shards` and `sftkit.train`, and what the commands call with their config."""
 
 from __future__ import annotations
 
@@ -74,10 +74,14 @@ def preprocess(
         >>> result.ran, result.manifest.rows_written
         (True, 640)
     """
+    return run_preprocess(load_values(PreprocessConfig, config, keys), progress)
+
+
+def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None) -> PreprocessResult:
+    """Do what `preprocess` does with a config that is complete: its data config is merged already."""
     from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
     from sftkit.preprocessing.planning import check_config, plan
 
-    settings = load_values(PreprocessConfig, config, keys)
     check_config(settings)
     import_transformers()
     with open_cluster(settings) as cluster:
@@ -155,12 +159,17 @@ def inspect_shards(
         >>> sftkit.inspect_shards("shards", verify=True).differences
         ()
     """
+    given = keys if directory is None else {"directory": directory, **keys}
+    return run_inspect(load_values(InspectConfig, config, given), progress)
+
+
+def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Report | Verification:
+    """Do what `inspect_shards` does with a config that is complete."""
     from sftkit.inspection.report import inspect_shards as inspect
     from sftkit.inspection.verify.verify_dataset import verify
     from sftkit.preprocessing.preview import preview_shards
     from sftkit.shards.reading import open_shards
 
-    settings = load_values(InspectConfig, config, keys if directory is None else {"directory": directory, **keys})
     if settings.verify:
         return verify(settings, progress)
     is_raw = bool(settings.datasets or settings.training_data_path or settings.validation_data_path)
@@ -210,11 +219,20 @@ def train(
         >>> report.steps, report.last_loss < report.first_loss
         (10, True)
     """
-    from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
-    from sftkit.training.arguments.build_arguments import argument_problems, extra_keys, make_training_arguments
-    from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
+    from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
     settings = load_values(TrainConfig, config, keys, extra_keys=extra_keys(), check_extra=argument_problems)
+    return run_train(settings, progress, listener)
+
+
+def run_train(
+    settings: TrainConfig, progress: Progress | None = None, listener: RunListener | None = None
+) -> TrainingReport:
+    """Do what `train` does with a config that is complete."""
+    from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
+    from sftkit.training.arguments.build_arguments import make_training_arguments
+    from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
+
     check_training_data(settings)
     silence_other_processes()
     arguments = make_training_arguments(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -75,14 +75,14 @@ def preprocess(context: typer.Context) -> None:
             from sftkit.preprocessing.worker_warmup import warm_up_workers
 
             warm_up_workers(config)  # they start up while this process plans
-        from sftkit.api.use_cases import preprocess
+        from sftkit.api.use_cases import run_preprocess
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.show_preprocess import print_outcome
         from sftkit.cli.console.show_progress import make_progress
 
         start_logging(config.log_level)
         leave_out_torch()
-        print_outcome(preprocess(config, progress=make_progress()), results())
+        print_outcome(run_preprocess(config, make_progress()), results())
 
 
 @app.command(
@@ -102,14 +102,14 @@ def inspect_shards(context: typer.Context) -> None:
     """
     with _exit_codes():
         config = _load(InspectConfig, context, first_word="directory")
-        from sftkit.api.use_cases import inspect_shards
+        from sftkit.api.use_cases import run_inspect
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.show_progress import make_progress
         from sftkit.cli.console.show_report import has_failed, print_inspection
 
         start_logging(config.log_level)
         leave_out_torch()
-        found = inspect_shards(config=config, progress=make_progress())
+        found = run_inspect(config, make_progress())
         print_inspection(found, config, results())
         if has_failed(found, config):
             raise typer.Exit(SftkitError.exit_code)
@@ -125,7 +125,7 @@ def train(context: typer.Context) -> None:
         from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
         config = _load(TrainConfig, context, extra_keys=extra_keys(), check_extra=argument_problems)
-        from sftkit.api.use_cases import train
+        from sftkit.api.use_cases import run_train
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.show_progress import make_progress
         from sftkit.cli.console.show_training import print_training, show_training
@@ -133,18 +133,25 @@ def train(context: typer.Context) -> None:
 
         start_logging(config.log_level)
         with show_training() as listener:
-            report = train(config, progress=make_progress(), listener=listener)
+            report = run_train(config, make_progress(), listener)
         if is_main_process():
             print_training(report, results())
 
 
-def _load(schema: type[T], context: typer.Context, **options: Any) -> T:
-    """Load the config of a command from its command line."""
+def _load(
+    schema: type[T],
+    context: typer.Context,
+    *,
+    first_word: str | None = None,
+    extra_keys: Mapping[str, Any] | None = None,
+    check_extra: Callable[[Mapping[str, Any]], list[str]] = lambda _: [],
+) -> T:
+    """Load the config of a command from its command line; the other arguments are those of `load_config`."""
     from sftkit.config.loading import load_config
     from sftkit.execution.processes import deferred_interrupts
 
     with deferred_interrupts():  # OmegaConf turns an interrupt into an error of its own
-        return load_config(schema, context.args, **options)
+        return load_config(schema, context.args, first_word=first_word, extra_keys=extra_keys, check_extra=check_extra)
 
 
 @contextmanager
