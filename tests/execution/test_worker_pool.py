@@ -5,14 +5,20 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing import spawn
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import pytest
 
 from sftkit.core.row_log import EngineDifferenceError
+from sftkit.execution import worker_pool
 from sftkit.execution.runner import WorkerError
 from sftkit.execution.worker_pool import WorkerPool
 
@@ -139,6 +145,44 @@ def test_a_run_whose_results_are_not_consumed_is_ended() -> None:
     with WorkerPool(2) as workers:
         assert next(workers.run(fail_or_sleep, [4, 5, 6])) in [(5, 5), (6, 6)]
     assert children() == before
+
+
+def test_threads_may_start_workers_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    second_entered, first_done = threading.Event(), threading.Event()
+    threads = [threading.Thread(target=worker_pool._Process().start) for _ in range(2)]
+
+    def start(process: BaseProcess) -> None:
+        if threading.current_thread() is threads[0]:
+            threads[1].start()
+            second_entered.wait(0.2)  # it does not, while the first thread is here
+        else:
+            second_entered.set()
+            first_done.wait()
+
+    monkeypatch.setattr(worker_pool._python.Process, "start", start)
+    threads[0].start()
+    threads[0].join()
+    first_done.set()
+    threads[1].join()
+    assert sys.modules["__main__"] is main
+
+
+def test_classes_of_the_script_can_be_pickled_while_a_worker_starts_which_does_not_import_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = type("Task", (), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Task", task, raising=False)
+    seen = {}
+
+    def start(process: BaseProcess) -> None:
+        seen["copy"] = type(pickle.loads(pickle.dumps(task())))
+        seen["prepared"] = spawn.get_preparation_data("worker")
+
+    monkeypatch.setattr(worker_pool._python.Process, "start", start)
+    worker_pool._Process().start()
+    assert seen["copy"] is task
+    assert not {name for name in seen["prepared"] if name.startswith("init_main")}
 
 
 def test_a_single_worker_collects_garbage_rarely_and_restores_the_collector() -> None:

@@ -26,8 +26,8 @@ def deferred_interrupts() -> Iterator[None]:
     """Start processes in this block so that they ignore Ctrl-C and are not started half.
 
     In a terminal, Ctrl-C reaches every process, but only this one must react, by ending the workers. Processes inherit
-    the signal mask of the block, which blocks interrupts. An interrupt that arrives in this process meanwhile (another
-    thread may get it in spite of the mask) is raised at the end of the block.
+    the signal mask of the block, which blocks interrupts. A signal that arrives meanwhile (another thread may get it in
+    spite of the mask) is delivered at the end of the block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,6 +41,6 @@ def deferred_interrupts() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in zip(signals, handlers, strict=True):
-            signal.signal(number, handler)
-    if received:
-        raise KeyboardInterrupt
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set by Python
+        for arrived in received:
+            signal.raise_signal(arrived)

@@ -12,6 +12,7 @@ import pickle
 import platform
 import signal
 import socket
+import threading
 import time
 import traceback
 import uuid
@@ -31,8 +32,6 @@ from sftkit.execution.runner import WorkerError
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_log = logging.getLogger(__name__)
 
 RETRIES = 5
 """How often a task is repeated whose node was lost or whose process died."""
@@ -82,7 +81,7 @@ class RayCluster:
         """
         ray = _ray()
         _check_address(ray, self._address)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = _signal_handlers()
         own: dict[str, Any] = {"include_dashboard": False, "num_cpus": self._at_once} if self._address is None else {}
         try:
             ray.init(
@@ -176,6 +175,14 @@ def _check_address(ray: Any, address: str | None) -> None:
             f"ray_address {address}: nothing answers at {host}:{port} ({reason}); give the address of a cluster that "
             "runs, or set it to null for one of this machine alone"
         ) from None
+
+
+def _signal_handlers() -> dict[signal.Signals, Any]:
+    """Return the handlers that Ray would replace: those set in Python, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    return {number: handler for number, handler in handlers.items() if handler is not None}
 
 
 def _ray() -> Any:

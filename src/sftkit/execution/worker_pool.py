@@ -50,18 +50,22 @@ def rare_garbage_collection() -> Iterator[None]:
 
 
 _python: Any = multiprocessing.get_context(START_METHOD)
+_starting = threading.Lock()  # threads may start processes at the same time
 
 
 class _Process(_python.Process):  # type: ignore[misc]  # which class it is depends on the platform
-    """A process that does not import the script that started it: a script without a guard would run once more."""
+    """A process that does not import the script that started it, so that needs no `if __name__ == "__main__"`."""
 
     def start(self) -> None:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            super().start()
-        finally:
-            sys.modules["__main__"] = main
+        with _starting:
+            main = sys.modules["__main__"]
+            hidden = ModuleType("__main__")
+            vars(hidden).update(vars(main), __file__=None, __spec__=None)  # Python imports it by these two
+            sys.modules["__main__"] = hidden
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = main
 
 
 class _Context(BaseContext):
@@ -192,6 +196,7 @@ def _prepare_worker() -> None:
     """Prepare a worker. It will end when the process that started it ends, even if that one is killed."""
     from sftkit.core.transformers_import import import_transformers_without_torch
 
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the parallelism
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process would do what its parent does, and wait forever
     parent = multiprocessing.parent_process()
     if parent is not None:

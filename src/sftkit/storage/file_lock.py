@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,8 @@ from sftkit.errors import OutputError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-_TIMEOUT = 0.3  # seconds; long enough to try again when the previous holder has just removed the file
-_POLL_INTERVAL = 0.05
+_ATTEMPTS = 6  # more than one, because the previous holder may just have removed the file
+_INTERVAL = 0.05  # seconds
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def hold_lock(path: Path, place: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     # A soft lock, filelock's substitute on file systems without flock, would outlive a run that is killed.
-    lock = FileLock(path, timeout=_TIMEOUT, poll_interval=_POLL_INTERVAL, fallback_to_soft=False)
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
     try:
         _acquire(lock, path.parent)
     except Timeout:
@@ -43,10 +45,16 @@ def hold_lock(path: Path, place: Path) -> Iterator[None]:
 
 
 def _acquire(lock: BaseFileLock, folder: Path) -> None:
-    while True:
+    from filelock import Timeout
+
+    for attempt in count(1):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
             return
         except FileNotFoundError:  # the previous holder removed the folder after it was created here
             continue
+        except Timeout:
+            if attempt >= _ATTEMPTS:
+                raise
+            time.sleep(_INTERVAL)

@@ -12,8 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,6 +181,8 @@ def test_the_bytes_are_those_of_a_local_run_with_a_failing_store_and_a_killed_dr
 
 
 def test_an_interrupted_run_ends_its_tasks_and_can_be_resumed(job: Job, nodes: Any) -> None:
+    import ray
+
     out = job.place / "interrupted"
     with job.holding_at(out, 2):
         child = job.begun("interrupted", output_dir=str(out), **on(nodes))
@@ -191,8 +193,21 @@ def test_an_interrupted_run_ends_its_tasks_and_can_be_resumed(job: Job, nodes: A
         assert "the same command resumes from them" in stderr
         assert stderr.endswith("interrupted\n")
         kept = staged_in(out / ".staging")
-    time.sleep(1)  # a task that still ran would stage its unit
+    with RayCluster(nodes.address, None):
+        wait_until(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])
     assert staged_in(out / ".staging") == kept < UNITS
+
+
+def test_a_thread_may_connect_and_signal_handlers_stay(nodes: Any) -> None:
+    def connect() -> Any:
+        with RayCluster(nodes.address, None) as cluster:
+            return list(cluster.run(square, [2]))
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(connect).result() == [(2, 4)]
+    assert connect() == [(2, 4)]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 # --- Tasks ------------------------------------------------------------------------------------------------------------
