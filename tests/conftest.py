@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from reliability.error_rules import faults_of, faults_of_reason
 from sftkit.core.row_log import RowLog
@@ -21,6 +22,9 @@ from support import SHARED_TOKENIZERS, WATCHED
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests do not use the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores, and idle torch threads spin
+
+settings.register_profile("sftkit", deadline=None)  # no test depends on the speed of the machine
+settings.load_profile("sftkit")
 
 # Some tests send it to processes, which would inherit that a shell has it ignored in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -483,7 +483,7 @@ def test_formats_that_need_conversion_are_recognized() -> None:
         max_leaves=15,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_row_is_either_converted_or_quarantined(value: Any) -> None:
     step = ConvertToMessages().bind(None)  # type: ignore[arg-type]  # it asks nothing of the tokenizer
     log = RowLog()

@@ -31,7 +31,7 @@ def as_datasets(lengths: list[int]) -> list[datasets.Dataset]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     lengths=st.lists(st.integers(1, 500), min_size=1, max_size=4),
     parts=st.lists(st.integers(1, 20), min_size=4, max_size=4),
@@ -68,7 +68,7 @@ def test_a_weight_of_zero_takes_no_row_and_cannot_be_exhausted() -> None:
         interleave([20, 10], [1.0, 0.0], 1, "all_exhausted")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     rows=st.integers(2, 200),
     train=st.none() | st.floats(0.01, 0.99),
@@ -102,7 +102,7 @@ def test_a_split_equals_train_test_split(
 
 
 @given(rows=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shuffling_equals_that_of_datasets(rows: int, seed: int) -> None:
     expected = datasets.Dataset.from_dict({"row": list(range(rows))}).shuffle(seed=seed)["row"]
     assert order_splits([part(rows, shuffle=True)], seed, "")["train"].tolist() == expected

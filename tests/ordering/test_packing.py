@@ -44,7 +44,7 @@ def rows_and_capacity(draw: st.DrawFn) -> tuple[list[int], int]:
     return lengths, capacity
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows_and_capacity())
 def test_packs_have_the_free_space_that_best_fit_decreasing_leaves(given_rows: tuple[list[int], int]) -> None:
     lengths, capacity = given_rows
@@ -60,7 +60,7 @@ def test_lengths_beyond_16_bits_leave_the_same_free_space(seed: int) -> None:
     assert sorted(packs.rows.tolist()) == list(range(500))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows_and_capacity())
 def test_every_row_is_whole_in_one_pack_and_in_the_order_of_the_split(
     given_rows: tuple[list[int], int],
@@ -73,7 +73,7 @@ def test_every_row_is_whole_in_one_pack_and_in_the_order_of_the_split(
         assert 0 < sum(size for _, _, size in pack) <= capacity
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 40))
 def test_wrapped_rows_are_cut_where_a_pack_is_full_and_no_token_is_lost(lengths: list[int], capacity: int) -> None:
     tokens = [(row, token) for row, length in enumerate(lengths) for token in range(length)]

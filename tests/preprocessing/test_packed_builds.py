@@ -115,7 +115,7 @@ def test_every_row_is_whole_in_one_pack_with_its_retained_columns(tmp_path: Path
     check_account(manifest, {"train": packs})
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(3, 12), min_size=1, max_size=25),
     length=st.integers(2, 15),

@@ -186,7 +186,7 @@ def read_rows(reader: UnitReader, name: str, rows: list[int]) -> list[list[int]]
     return [row.tolist() for row in made]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(
         st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5), min_size=1, max_size=5), min_size=1, max_size=4

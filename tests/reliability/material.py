@@ -218,7 +218,6 @@ def budget(count: int) -> Callable[[Any], Any]:
         max_examples=examples(count),
         derandomize=EFFORT <= 1,
         database=None,
-        deadline=None,  # `within` ends a hang
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )

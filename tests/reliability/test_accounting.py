@@ -428,7 +428,7 @@ def test_a_run_stops_once_it_must_have_too_many_bad_rows(
     assert units == (1 if limit == 3 else 5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     lines=st.lists(st.sampled_from(["{x", '{"text": "abc"}', "", "[1]"]), min_size=1, max_size=40),
     unit_size=st.integers(1, 90),
@@ -493,7 +493,7 @@ def test_bad_rows_are_kept_on_disk_and_not_in_memory(tmp_path: Path, monkeypatch
     assert (found.bad_rows.reasons, list(found.bad_rows)) == (unit.bad_rows.reasons, list(unit.bad_rows))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     unread=st.lists(st.integers(0, 50), unique=True).map(sorted),
     unusable=st.lists(st.integers(51, 99), unique=True).map(sorted),

@@ -109,7 +109,7 @@ def test_rows_that_are_too_long_are_quarantined_and_the_others_keep_their_number
     assert [row for _, row in read(path, ReadLimits())[0]] == ROWS
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(0, 60), max_size=12),
     most=st.integers(15, 60),
@@ -131,7 +131,7 @@ def test_exactly_the_too_long_lines_are_quarantined_for_any_unit_size(
     assert [row.number for row in log.bad] == [i for i, size in enumerate(sizes, 1) if size > most]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     records=st.lists(
         st.lists(st.text(st.sampled_from('ab",\n\r é'), max_size=30), min_size=2, max_size=2), min_size=1, max_size=8

@@ -56,7 +56,7 @@ def write_and_read(folder: Path, units: list[StagedUnit], order: list[int]) -> l
     return rows
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     units=st.lists(
         st.lists(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=4), min_size=1, max_size=3),

@@ -83,7 +83,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(
     values=st.lists(JSON_VALUES, min_size=1, max_size=4),
     kinds=st.lists(st.sampled_from([*WRAPPERS]), max_size=4),

@@ -76,7 +76,7 @@ def test_a_field_longer_than_the_default_limit_of_the_csv_module_is_read(tmp_pat
     assert rows(tmp_path / "a.csv") == [{"a": "x" * 200_000}]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     records=st.lists(
         st.tuples(*[st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)] * 2), max_size=6

@@ -151,14 +151,14 @@ JSON_TEXTS = st.recursive(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(text=JSON_TEXTS, other=JSON_TEXTS)
 def test_random_json_is_decoded_like_json_loads_or_left_to_it(text: str, other: str) -> None:
     assert_read_like_json_loads(text.encode(errors="surrogatepass"))
     assert_read_like_json_loads(f'{{"a":{text},"b":{other},"a":{other}}}'.encode(errors="surrogatepass"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=JSON_TEXTS, position=st.integers(0, 200), put=st.binary(max_size=3), cut=st.integers(0, 3))
 def test_random_bytes_are_decoded_like_json_loads_or_left_to_it(text: str, position: int, put: bytes, cut: int) -> None:
     line = f'{{"a":{text}}}'.encode(errors="surrogatepass")

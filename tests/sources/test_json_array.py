@@ -207,7 +207,7 @@ def test_the_shared_array_is_read_like_json_loads(shared_data: Any) -> None:
     assert rows(path) == json.loads(path.read_text(encoding="utf-8"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     content=st.lists(
         st.dictionaries(

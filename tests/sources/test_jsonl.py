@@ -142,7 +142,7 @@ def test_units_do_not_depend_on_the_size_of_chunks(tmp_path: Path, monkeypatch: 
         assert rows(path, unit_size=100) == content
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     content=st.lists(
         st.dictionaries(st.text(max_size=4), JSON_VALUES, max_size=3).map(

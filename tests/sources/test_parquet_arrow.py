@@ -245,7 +245,7 @@ def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
     return st.none() | values
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), kind=KINDS)
 def test_random_values_are_those_of_arrow_without_null_fields_of_structs(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: pa.DataType
@@ -258,7 +258,7 @@ def test_random_values_are_those_of_arrow_without_null_fields_of_structs(
     assert repr(found.rows) == repr([{"x": pruned(row["x"]), "n": row["n"]} for row in batch.to_pylist()])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     lengths=st.lists(st.integers(0, 2000), min_size=1, max_size=60),
     group=st.integers(1, 60),

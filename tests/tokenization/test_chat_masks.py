@@ -304,7 +304,7 @@ CONTENT = st.text(st.sampled_from(list("ab\n {}%\"'\\<|>:=你😀")), max_size=8
 CONVERSATION = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), CONTENT), min_size=1, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(template=st.sampled_from(sorted(templates.ALL)), turns=CONVERSATION)
 def test_a_marked_rendering_without_marks_is_the_plain_rendering(
     template: str, turns: list[tuple[str, str]], reference: Callable[[str], Any]

@@ -98,7 +98,7 @@ def test_roles_are_not_escaped() -> None:
 
 
 @given(tokens, values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_all_special_tokens_are_found_and_escaped(names: list[str], value: Any) -> None:
     special = SpecialTokenMatcher(names)
     is_there = any(name in text for name in names for text in leaves(value))
@@ -143,7 +143,7 @@ def test_what_a_tokenizer_reads_as_special_is_found_and_escaped(name: str, refer
     pieces = sorted({piece for token in ids.values() for piece in (token, token[:-1], token[1:], token[:3])})
 
     @given(st.lists(st.sampled_from([*pieces, " ", "\n", "word", "<", "é"]), max_size=8).map("".join))
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=60, database=None)
     def check(text: str) -> None:
         read = ids.keys() & set(tokenizer(text, add_special_tokens=False)["input_ids"])
         assert (special.find_special_token([{"role": "user", "content": text}]) is not None) == bool(read)

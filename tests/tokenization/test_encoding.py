@@ -129,7 +129,7 @@ def tokenized_text(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]], list[tu
     return length, pairs, spans
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=st.lists(tokenized_text(), max_size=5))
 def test_labels_from_spans_equal_those_of_a_loop_over_tokens(
     rows: list[tuple[int, list[tuple[int, int]], list[tuple[int, int]]]],

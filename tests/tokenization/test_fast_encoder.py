@@ -107,7 +107,7 @@ def text_and_spans(draw: st.DrawFn) -> tuple[str, list[Span]]:
 
 
 @pytest.mark.parametrize("name", ["bos_eos", "metaspace", "nfc"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.lists(text_and_spans(), max_size=4))
 def test_masks_of_random_texts_and_spans_equal_those_of_the_reference(
     engines: Any, composing: Any, name: str, rows: list[tuple[str, list[Span]]]
@@ -310,7 +310,7 @@ def cut_text(draw: st.DrawFn) -> tuple[str, list[bytes], list[Span]]:
     return text, tokens, list(zip(edges[::2], edges[1::2], strict=False))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=st.lists(cut_text(), max_size=4))
 def test_spans_by_count_contain_the_tokens_with_any_of_their_bytes(
     rows: list[tuple[str, list[bytes], list[Span]]],

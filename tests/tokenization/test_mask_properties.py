@@ -124,7 +124,7 @@ def check_tokens(tokenizer: ChatTokenizer, reference: Any, text: str, spans: lis
 
 
 @pytest.mark.parametrize("name", STYLES)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_plain_conversations_train_exactly_the_expected_texts(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, data: st.DataObject
@@ -141,7 +141,7 @@ def test_plain_conversations_train_exactly_the_expected_texts(
 
 
 @pytest.mark.parametrize("name", STYLES)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_tricky_contents_train_the_expected_texts_or_are_refused(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, data: st.DataObject
@@ -160,7 +160,7 @@ FLAGS: list[Row] = [{}, {}, {"train": False}, {"weight": 0}, {"train": True}, {"
 
 
 @pytest.mark.parametrize("train_on", ["assistant", "last_assistant"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flags_and_train_on_exclude_whole_turns(
     chat_tokenizer: MakeChatTokenizer, train_on: str, data: st.DataObject
@@ -176,7 +176,7 @@ def test_flags_and_train_on_exclude_whole_turns(
     assert trained_texts(text, spans) == [style.turn(plain, index) for index in kept]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_masked_reasoning_is_not_trained(chat_tokenizer: MakeChatTokenizer, data: st.DataObject) -> None:
     messages = data.draw(conversations("chatml", WORDS))
@@ -198,7 +198,7 @@ def test_masked_reasoning_is_not_trained(chat_tokenizer: MakeChatTokenizer, data
     assert "".join(trained_texts(text, spans)) == everything
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_escaped_contents_contain_no_special_tokens(chat_tokenizer: MakeChatTokenizer, data: st.DataObject) -> None:
     """Only the special tokens of the template remain, and the text looks the same."""

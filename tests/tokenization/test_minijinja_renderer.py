@@ -174,7 +174,7 @@ MESSAGE = st.tuples(TEXT | VALUE, st.dictionaries(KEY, TEXT | VALUE, max_size=1)
 TOOL_LIST = st.none() | st.lists(st.dictionaries(TEXT, VALUE, max_size=2), max_size=2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(name=st.sampled_from(sorted(SOURCES)), said=st.lists(MESSAGE, min_size=1, max_size=3), tools=TOOL_LIST)
 def test_random_conversations_are_rendered_the_same_or_refused(
     pair_of: MakePair, name: str, said: list[tuple[Any, Row]], tools: list[Any] | None

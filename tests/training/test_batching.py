@@ -41,7 +41,7 @@ def epoch_of(batches: Batcher, rows: SplitRows, processes: int, epoch: int) -> l
 
 
 @given(LENGTHS, st.integers(0, 3), st.sampled_from([10_000, 40]), st.booleans(), st.sampled_from([None, 8]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_row_comes_once_in_an_epoch_started_at_any_position(
     lengths: list[int], epoch: int, window: int, shuffled: bool, block: int | None
 ) -> None:
@@ -95,7 +95,7 @@ def test_a_step_has_the_same_rows_however_it_is_divided(
 
 
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.booleans(), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_row_batches_hold_every_row_once_unless_the_last_step_is_dropped(
     lengths: list[int], processes: int, accumulation: int, rows_per_micro_batch: int, padded: bool, drop_last: bool
 ) -> None:
@@ -110,7 +110,7 @@ def test_row_batches_hold_every_row_once_unless_the_last_step_is_dropped(
 
 
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 2), st.integers(20, 90), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_token_batches_hold_every_row_once_and_no_more_tokens_than_allowed(
     lengths: list[int], processes: int, accumulation: int, tokens: int, padded: bool
 ) -> None:

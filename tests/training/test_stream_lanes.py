@@ -131,14 +131,14 @@ def check_epoch(
 
 
 @given(EPOCHS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_every_row_comes_once_in_an_epoch_in_the_same_step_for_any_number_of_processes(case: tuple[Any, ...]) -> None:
     check_epoch(*case)
 
 
 @pytest.mark.slow
 @given(EPOCHS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_row_comes_once_in_the_same_step_in_many_layouts(case: tuple[Any, ...]) -> None:
     check_epoch(*case)
 
