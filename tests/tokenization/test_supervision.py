@@ -17,6 +17,9 @@ import chat_templates as templates
 from sftkit.core.row_log import RowDroppedError, RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
+from sftkit.tokenization.masking import turn_edges
+from sftkit.tokenization.probing.turn_format import learn_turn_format
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import WATCHED, trained_texts
 from template_zoo import CASES
@@ -394,6 +397,33 @@ def test_template_variables_of_a_row_override_those_of_the_config(
 def test_invalid_template_variables_are_refused(chat_tokenizer: MakeChatTokenizer, column: Any, reason: str) -> None:
     with pytest.raises(RowError, match=re.escape(reason)):
         trained(chat_tokenizer(SWITCHED), ASKED, chat_template_kwargs=column)
+
+
+@pytest.mark.parametrize(
+    ("values", "times"),
+    [
+        ([{"enable_thinking": index % 2 == 0} for index in range(20)], 2),
+        ([{"enable_thinking": True, "row_id": index} for index in range(20)], 1),  # the template does not read row_id
+        ([{"enable_thinking": index} for index in range(20)], 20),
+    ],
+    ids=["repeated", "unread", "different"],
+)
+def test_turn_edges_are_learned_once_for_each_set_of_values_that_the_template_reads(
+    tokenizer_path: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, values: list[Any], times: int
+) -> None:
+    learned: list[object] = []
+
+    def learn(*arguments: Any) -> Any:
+        learned.append(arguments)
+        return learn_turn_format(*arguments)
+
+    monkeypatch.setattr(turn_edges, "learn_turn_format", learn)
+    monkeypatch.setattr(turn_edges, "_MOST_KEPT", 7)
+    spec = TokenizerSpec(tokenizer_path("bpe"), SWITCHED)
+    tokenizer = ChatTokenizer(ChatTokenizerSpec(spec, "assistant", EnginePolicy(frozenset({ENCODER, RENDERER}), 0)))
+    for each in values:
+        assert trained(tokenizer, ASKED, chat_template_kwargs=each) == ["b<|im_end|>"]
+    assert len(learned) == times
 
 
 TOOL = {"type": "function", "function": {"name": "add"}}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
@@ -26,12 +24,11 @@ from sftkit.tokenization.masking.turn_checks import (
     check_conversation_size,
     check_no_foreign_text,
 )
-from sftkit.tokenization.masking.turn_end import TurnEnd
-from sftkit.tokenization.masking.turn_start import TurnStart, learn_turn_start, starts_with_reasoning_tag
+from sftkit.tokenization.masking.turn_edges import TurnEdges
+from sftkit.tokenization.masking.turn_start import TurnStart, starts_with_reasoning_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
-from sftkit.tokenization.probing.turn_format import learn_turn_format, possible_prompts
+from sftkit.tokenization.probing.turn_format import possible_prompts
 from sftkit.tokenization.rendering.reference_renderer import Renderer
-from sftkit.tokenization.templates.template_analysis import prompt_depends_on_messages
 from sftkit.tokenization.templates.template_lexer import unmarked_template
 from sftkit.tokenization.templates.template_marks import MarkedTemplate, mark_template, split_marks
 
@@ -82,9 +79,8 @@ class TurnFinder:
         """
         self._renderer = renderer
         self._supervision = supervision or Supervision()
-        self._stop_tokens, self._special_tokens = stop_tokens, special_tokens
         self._marked = lru_cache(maxsize=8)(mark_template)
-        self._turn_edges: dict[tuple[str, str], tuple[TurnStart | None, TurnEnd]] = {}
+        self._turn_edges = TurnEdges(renderer, stop_tokens, special_tokens)
 
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
         """Render a conversation and find its trained spans.
@@ -108,7 +104,7 @@ class TurnFinder:
         if marked is None or not marked.counted_loop:
             check_conversation_size(conversation.message_list)
         if marked is None:
-            turn_start, turn_end = self._learn_turn_edges(marked, source, conversation)
+            turn_start, turn_end = self._turn_edges.learn(marked, source, conversation)
             return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
         if marked.has_generation:
             return self._find_generation_blocks(conversation, marked)
@@ -179,7 +175,7 @@ class TurnFinder:
     ) -> tuple[str, list[AssistantTurn]]:
         """Find turns by the marks that the template's loop over the messages writes."""
         messages = conversation.message_list
-        turn_start, turn_end = self._learn_turn_edges(marked, source, conversation)
+        turn_start, turn_end = self._turn_edges.learn(marked, source, conversation)
         rendered = self._renderer.render_marked(conversation, marked)
         if marked.counted_loop and turn_start is not None and turn_start.text and not turn_start.varies:
             simple = find_simple_turns(rendered, marked.counted_loop, messages, turn_start, turn_end)
@@ -266,29 +262,6 @@ class TurnFinder:
         if not own or not written.startswith(own):
             raise RowError(f"message {index} is rendered together with the messages after it; cannot verify its mask")
         return len(own)
-
-    def _learn_turn_edges(
-        self, marked: MarkedTemplate | None, source: str, conversation: Conversation
-    ) -> tuple[TurnStart | None, TurnEnd]:
-        """Learn how turns start and end under a template with the variables of a conversation; results are cached."""
-        key = source, _cache_key(conversation.variables)
-        if key not in self._turn_edges:
-            any_template = marked or MarkedTemplate(unmarked_template(source))
-            turn_format = learn_turn_format(self._renderer, any_template, conversation)
-            turn_end = TurnEnd(
-                self._stop_tokens,
-                self._special_tokens,
-                turn_format.tails if turn_format is not None else (),
-                keeps_space=turn_format is not None and turn_format.keeps_space,
-            )
-            varies = prompt_depends_on_messages(source)
-            turn_start = learn_turn_start(turn_format, varies=varies) if turn_format is not None else None
-            self._turn_edges[key] = turn_start, turn_end
-        return self._turn_edges[key]
-
-
-def _cache_key(variables: Mapping[str, Any]) -> str:
-    return json.dumps(variables, sort_keys=True, default=str) if variables else ""
 
 
 def _may_contain_later_messages(messages: Sequence[Message], spans: MessageSpans, index: int) -> bool:
