@@ -339,7 +339,13 @@ def test_flags_and_other_keys_of_a_message_stay(message: Callable[..., Any]) -> 
     }
     parts = [part("reasoning", "hm", loss_weight=0.5), part("text", "x", loss_weight=0.5)]
     assert message({"role": "assistant", "content": parts})["loss_weight"] == 0.5
-    assert message({"role": "assistant", "content": parts, "loss_weight": 0.0})["loss_weight"] == 0.0
+    assert message({"role": "assistant", "content": parts, "loss_weight": None})["loss_weight"] == 0.5
+
+
+def test_flags_of_a_message_and_of_its_parts_must_not_contradict_each_other(convert: Convert) -> None:
+    turn = {"role": "assistant", "content": [part("text", "x", loss=True)], "loss": False}
+    _, [reason] = convert({"conversations": [TURN, turn]})
+    assert reason.endswith("its 'loss' is False, and that of its parts is True")
 
 
 # --- Rows ---------------------------------------------------------------------------------------------

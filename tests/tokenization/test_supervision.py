@@ -72,7 +72,16 @@ def talk(first: Row, second: Row) -> list[Row]:
 @pytest.mark.parametrize(("template", "texts"), FLAGGED_TEMPLATES)
 @pytest.mark.parametrize(
     "flag",
-    [{"train": False}, {"weight": 0}, {"weight": 0.0}, {"train": None, "weight": 0}, {"train": True, "weight": 0}],
+    [
+        *({"train": False}, {"weight": 0}, {"weight": 0.0}, {"train": None, "weight": 0}, {"train": 0, "weight": "0"}),
+        *(
+            {"loss": False},
+            {"training": "false"},
+            {"trainable": "No"},
+            {"loss_scale": 0.0},
+            {"loss": "", "train": "off"},
+        ),
+    ],
     ids=str,
 )
 def test_a_message_with_a_flag_is_not_trained(
@@ -90,7 +99,12 @@ def test_a_message_with_a_flag_is_not_trained(
 
 @pytest.mark.parametrize(("template", "texts"), FLAGGED_TEMPLATES)
 @pytest.mark.parametrize(
-    "flag", [{"train": True}, {"weight": 1}, {"weight": 1.0}, {"train": None}, {"weight": None, "train": None}], ids=str
+    "flag",
+    [
+        *({"train": True}, {"weight": 1}, {"weight": 1.0}, {"train": None}, {"weight": None, "train": None}),
+        *({"loss": "True"}, {"training": "yes", "weight": 1}, {"trainable": "null"}, {"train_detail": None}),
+    ],
+    ids=str,
 )
 def test_flags_that_include_a_message_change_nothing(
     chat_tokenizer: MakeChatTokenizer, template: str, texts: list[str], flag: Row
@@ -109,11 +123,22 @@ def test_a_flag_of_a_user_message_changes_nothing(chat_tokenizer: MakeChatTokeni
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
-        ({"train": "false"}, "'train' of message {} must be true or false, not 'false'"),
+        ({"train": "maybe"}, "'train' of message {} must be true or false, not 'maybe'"),
+        ({"loss": 0.73}, "'loss' of message {} must be true or false, not 0.73"),
+        ({"training": ["x"]}, "'training' of message {} must be true or false, not ['x']"),
+        ({"train": True, "weight": 0}, "message {} has 'train': True and 'weight': 0, which contradict each other"),
+        (
+            {"loss": "no", "trainable": 1},
+            "message {} has 'trainable': 1 and 'loss': 'no', which contradict each other",
+        ),
+        (
+            {"train_detail": [{"train": True}]},
+            "'train_detail' of message {} trains parts of it, which sftkit cannot do",
+        ),
         ({"train": 2}, "'train' of message {} must be true or false, not 2"),
         ({"train": []}, "'train' of message {} must be true or false, not []"),
         ({"weight": 0.5}, "'weight' of message {} must be 0 or 1, not 0.5"),
-        ({"weight": "0"}, "'weight' of message {} must be 0 or 1, not '0'"),
+        ({"weight": "2"}, "'weight' of message {} must be 0 or 1, not '2'"),
     ],
 )
 def test_an_invalid_flag_is_refused_in_any_message(
@@ -587,6 +612,31 @@ def test_a_row_with_flags_cannot_become_text(chat_tokenizer: MakeChatTokenizer) 
     assert tokenizer.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello") == 1
     with pytest.raises(RowError, match="which a text column cannot express"):
         tokenizer.render({"messages": talk({"train": False}, {})}, "messages")
+
+
+def test_a_row_with_flags_cannot_become_text_if_the_template_gets_the_whole_row(
+    chat_tokenizer: MakeChatTokenizer,
+) -> None:
+    tokenizer = chat_tokenizer("{% for m in messages['messages'] %}{{ m['content'] }}{% endfor %}")
+    assert tokenizer.render({"messages": talk({}, {})}, None).count("hello") == 1
+    with pytest.raises(RowError, match="which a text column cannot express"):
+        tokenizer.render({"messages": talk({"loss": "false"}, {})}, None)
+
+
+@pytest.mark.parametrize("flag", [{"train": True}, {"weight": 1}, {"loss": "yes"}], ids=str)
+def test_a_flag_that_asks_for_a_loss_where_none_is_given_is_noticed(
+    chat_tokenizer: MakeChatTokenizer, flag: Row
+) -> None:
+    every_turn, last_turn, everything = (
+        chat_tokenizer(templates.CHATML, train_on=on) for on in ("assistant", "last_assistant", "all")
+    )
+    asked = [{**user("a"), **flag}, assistant("b")]
+    assert every_turn.has_unused_flag({"messages": asked}, "messages")
+    assert not everything.has_unused_flag({"messages": asked}, "messages")
+    assert not every_turn.has_unused_flag({"messages": talk(flag, flag)}, "messages")
+    assert last_turn.has_unused_flag({"messages": talk(flag, {})}, "messages")
+    assert not last_turn.has_unused_flag({"messages": talk({}, flag)}, "messages")
+    assert not every_turn.has_unused_flag({"messages": [user("a"), assistant("b")]}, "messages")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ ANSWER_CUT = "answer_cut"
 SPECIAL_TOKEN_IN_CONTENT = "special_token_in_content"
 PROMPT_MISMATCH = "prompt_mismatch"
 BOUNDARY_MERGED = "boundary_merged"
+LOSS_FLAG_UNUSED = "loss_flag_unused"
 DUPLICATE_ROW = "duplicate_row"
 
 
@@ -139,6 +140,13 @@ _TABLE = (
         "remove the white space at the end of the input",
     ),
     Rule(
+        LOSS_FLAG_UNUSED,
+        WARNING,
+        "a message asks for a loss (train: true, weight: 1) that it does not get: it is not of the assistant, or "
+        "train_on leaves it out",
+        "remove the flag; flags only exclude messages, and train_on chooses among the assistant's",
+    ),
+    Rule(
         DUPLICATE_ROW,
         WARNING,
         "the row has the same tokens as an earlier row",
@@ -149,7 +157,7 @@ _TABLE = (
 RULES = {rule.name: rule for rule in _TABLE}
 """All rules by name, in the order of reports."""
 
-RECORDED_RULES = frozenset({PROMPT_MISMATCH, BOUNDARY_MERGED})
+RECORDED_RULES = frozenset({PROMPT_MISMATCH, BOUNDARY_MERGED, LOSS_FLAG_UNUSED})
 """Rules about more than the tokens of a row: of shards, an audit also gives the findings in the manifest."""
 
 PACK_RULES = frozenset({COLUMNS_MISMATCH, SEQ_LENGTHS_MISMATCH, PACK_TOO_LONG})

@@ -25,6 +25,14 @@ REASONING_TAG_WORDS = "think|reason|thought"
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Template variables that switch reasoning on or off."""
 
-TRAIN_FLAG = "train"
-LOSS_FLAGS = (TRAIN_FLAG, "weight", "loss_weight")
-"""Message fields that exclude a message from the loss (`train: false`, `weight: 0`)."""
+TRAIN_FLAGS = ("train", "training", "trainable", "loss")
+"""Message fields that say whether a message carries a loss, true or false, in the names of several tools."""
+
+WEIGHT_FLAGS = ("weight", "loss_weight", "loss_scale")
+"""Message fields that do so as the weight of its loss, 0 or 1."""
+
+LOSS_FLAGS = (*TRAIN_FLAGS, *WEIGHT_FLAGS)
+"""All message fields that exclude a message from the loss (`train: false`, `weight: 0`)."""
+
+PARTIAL_LOSS_FLAGS = ("train_detail", "training_detail")
+"""Message fields of axolotl that train parts of a message, which sftkit cannot do."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
-BOUNDARY_MERGED = "boundary_merged"
+BOUNDARY_MERGED, LOSS_FLAG_UNUSED = "boundary_merged", "loss_flag_unused"
 """Audit rules that can only be checked while a row is tokenized; see `RowLog.flag`."""
 
 LONE_SURROGATE = "text with a lone surrogate, which UTF-8 cannot encode"

@@ -139,8 +139,12 @@ class ConvertToMessages(ColumnHandler):
         if content.reasoning is not None and has_reasoning:
             raise RowError("it has reasoning both in its content and beside it")
         taken = {role_key, content_key, "role", "content", "tool_calls", "function_call"}
-        message = {"role": _ASSISTANT if role == _CALL else role, "content": content.text, **content.flags}
+        message = {"role": _ASSISTANT if role == _CALL else role, "content": content.text}
         message |= {key: value for key, value in turn.items() if key not in taken}
+        for name, flag in content.flags.items():
+            if message.get(name, flag) not in (None, flag):
+                raise RowError(f"its {name!r} is {message[name]!r}, and that of its parts is {flag!r}")
+            message[name] = flag
         if content.reasoning is not None:
             message["reasoning_content"] = content.reasoning
         if content.calls or calls:

@@ -9,7 +9,13 @@ import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import BOUNDARY_MERGED, PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowLog
+from sftkit.core.row_log import (
+    BOUNDARY_MERGED,
+    LOSS_FLAG_UNUSED,
+    PROMPT_MISMATCH,
+    SPECIAL_TOKEN_IN_CONTENT,
+    RowLog,
+)
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, LabeledTokens, Ragged, Row
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 
@@ -158,6 +164,8 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
             for number, row in zip(batch.numbers, batch.rows, strict=True):
                 if tokenizer.has_prompt_mismatch(row, column):
                     log.flag(PROMPT_MISMATCH, int(number))
+                if tokenizer.has_unused_flag(row, column):
+                    log.flag(LOSS_FLAG_UNUSED, int(number))
             with locate_engine_differences(batch):
                 encoded = tokenizer.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
             if self.max_seq_length is not None:

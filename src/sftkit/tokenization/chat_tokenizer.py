@@ -16,7 +16,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
-from sftkit.tokenization.conversations import Conversation, is_assistant, read_conversation, text_of
+from sftkit.tokenization.conversations import Conversation, Message, is_assistant, read_conversation, text_of
 from sftkit.tokenization.encoding.chunked_encoder import (
     MAX_CHUNK_CHARACTERS,
     MIN_CHUNK_CHARACTERS,
@@ -208,8 +208,8 @@ class ChatTokenizer:
         if self._policy != KEEP:
             row, _ = self._screen.screen_row(row, column)
         conversation = read_conversation(row, column, self._variables)
-        messages = conversation.messages
-        if not isinstance(messages, Mapping) and have_train_flags(messages) and untrained_messages(messages):
+        messages = _messages_of(conversation)
+        if have_train_flags(messages) and untrained_messages(messages):
             raise RowError(_FLAG_IN_TEXT)
         return self._render(self._content_format.adapt(conversation))
 
@@ -224,6 +224,17 @@ class ChatTokenizer:
         """
         text, spans = self._find_spans(self._read_conversation(row, column))
         return self.check_encodable(text), spans
+
+    def has_unused_flag(self, row: Row, column: str | None) -> bool:
+        """Return whether a flag of a message asks for a loss that the message does not get.
+
+        Raises:
+            RowError: a loss flag is invalid.
+        """
+        messages = row.get(column) if column is not None else None
+        if isinstance(messages, list):
+            return self._supervision.has_unused_flag(messages)
+        return self._supervision.has_unused_flag(_messages_of(read_conversation(row, column, self._variables)))
 
     def check_encodable(self, text: str) -> str:
         """Return the text if it is short enough to be encoded.
@@ -330,3 +341,10 @@ class ChatTokenizer:
         for start, end in spans:
             with suppress(RowError):
                 yield answer_start(text, start, end, {}), end
+
+
+def _messages_of(conversation: Conversation) -> Sequence[Message]:
+    """Return the messages of a conversation; none if it is a whole row in which no column is known to hold them."""
+    with suppress(RowError):
+        return conversation.message_list
+    return ()

@@ -8,14 +8,15 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
-from sftkit.core.message_fields import LOSS_FLAGS, TRAIN_FLAG
+from sftkit.config.words import is_null_word, parse_boolean
+from sftkit.core.message_fields import LOSS_FLAGS, PARTIAL_LOSS_FLAGS, TRAIN_FLAGS
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, assistant_indices
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.reasoning import answer_start
-from sftkit.tokenization.masking.train_on import ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
+from sftkit.tokenization.masking.train_on import ALL, ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
 
-_FLAGS = frozenset(LOSS_FLAGS)
+_FLAGS = frozenset({*LOSS_FLAGS, *PARTIAL_LOSS_FLAGS})
 
 
 class AssistantTurn(NamedTuple):
@@ -80,6 +81,17 @@ class Supervision:
         trained = self._choose(messages, indices) - untrained_messages(messages)
         return [index for index in indices if index in trained]
 
+    def has_unused_flag(self, messages: Sequence[Message]) -> bool:
+        """Return whether a flag asks for a loss on a message that gets none: flags only exclude messages.
+
+        Raises:
+            RowError: a loss flag is invalid, or `train_on` refused.
+        """
+        if self.train_on == ALL or not have_train_flags(messages):
+            return False
+        wanted = {index for index, message in enumerate(messages) if train_flag(message, index)}
+        return bool(wanted) and not wanted <= set(self.trained_turns(messages))
+
     def trained_responses(self, text: str, responses: Sequence[Span]) -> list[Span]:
         """Return the trained ones of the responses in a text; each counts as an assistant message with its text.
 
@@ -135,24 +147,43 @@ def untrained_messages(messages: Sequence[Message]) -> frozenset[int]:
     The flags of all messages are checked, also where they have no effect: an invalid flag is a mistake in the data.
 
     Raises:
-        RowError: as `is_trained`.
+        RowError: as `train_flag`.
     """
-    return frozenset(index for index, message in enumerate(messages) if not is_trained(message, index))
+    return frozenset(index for index, message in enumerate(messages) if train_flag(message, index) is False)
 
 
-def is_trained(message: Message, index: int) -> bool:
-    """Return False for `train: false`, `weight: 0` and `loss_weight: 0`; a null flag is ignored.
+def train_flag(message: Message, index: int) -> bool | None:
+    """Return whether the flags of a message ask for a loss (`train: false`, `weight: 1`); None if it has no flag.
+
+    A flag that is null is ignored.
 
     Raises:
-        RowError: `train` is not true or false, or a weight is not 0 or 1.
+        RowError: a flag is not true or false, a weight is not 0 or 1, or two flags contradict each other.
 
     Example:
-        >>> is_trained({"role": "assistant", "content": "yes", "weight": 0}, 1)
+        >>> train_flag({"role": "assistant", "content": "yes", "weight": 0}, 1)
         False
     """
-    flags = {key: message[key] for key in LOSS_FLAGS if message.get(key) is not None}
-    for key, value in flags.items():
-        if value not in (0, 1):
-            expected = "true or false" if key == TRAIN_FLAG else "0 or 1"
-            raise RowError(f"{key!r} of message {index} must be {expected}, not {value!r}")
-    return all(flags.values())
+    partial = next((key for key in PARTIAL_LOSS_FLAGS if message.get(key)), None)
+    if partial is not None:
+        raise RowError(f"{partial!r} of message {index} trains parts of it, which sftkit cannot do; use 'train'")
+    flags = {key: _flag_value(key, message[key], index) for key in LOSS_FLAGS if not _is_null(message.get(key))}
+    if len(set(flags.values())) > 1:
+        named = " and ".join(f"{key!r}: {message[key]!r}" for key in flags)
+        raise RowError(f"message {index} has {named}, which contradict each other")
+    return next(iter(flags.values()), None)
+
+
+def _flag_value(key: str, value: object, index: int) -> bool:
+    """Return a flag as a boolean; it may be a boolean, a number or a word such as "false"."""
+    flag = parse_boolean(value) if isinstance(value, (bool, str)) else None
+    if flag is None and value in (0, 1):
+        flag = bool(value)
+    if flag is None:
+        expected = "true or false" if key in TRAIN_FLAGS else "0 or 1"
+        raise RowError(f"{key!r} of message {index} must be {expected}, not {value!r}")
+    return flag
+
+
+def _is_null(value: object) -> bool:
+    return value is None or is_null_word(value)
