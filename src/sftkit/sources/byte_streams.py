@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,20 +23,14 @@ def open_bytes(file: SourceFile) -> Iterator[IO[bytes]]:
     """Open a source file for reading decompressed bytes.
 
     Raises:
-        SourceError: The file cannot be opened. Also raised while it is read: the compressed data is corrupt, or it
-            expands to more than `max_expansion` allows.
+        SourceError: The file cannot be opened. Also raised while it is read: the compressed data is damaged
+            (`DamagedDataError`), or it expands to more than `max_expansion` allows.
     """
     try:
         with open_raw(file) as raw:
             yield raw if file.compression is None else open_decompressed(raw, file)
-    except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
-        raise SourceError(f"{file.path}: broken {file.compression} data: {error}") from None
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":  # zstandard is only imported where it is needed
-            raise SourceError(f"{file.path}: broken zstd data: {error}") from None
-        raise
 
 
 @contextmanager
@@ -55,6 +46,12 @@ def open_raw(file: SourceFile) -> Iterator[IO[bytes]]:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
     with stream:
         yield stream
+
+
+def read_available(stream: IO[bytes], size: int) -> bytes:
+    """Return up to `size` bytes, at least one before the end; all bytes before an error are returned first."""
+    data: bytes = getattr(stream, "read1", stream.read)(size)
+    return data
 
 
 def bounded_line_reader(stream: IO[bytes], limit: int) -> Callable[[], bytes]:

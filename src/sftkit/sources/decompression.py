@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any
 
 from sftkit.errors import SourceError
+from sftkit.sources.compressed_streams import MAGIC, CompressedStreams, CorruptDataError
 from sftkit.sources.source_file import SourceFile
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
@@ -18,18 +16,28 @@ ALWAYS_ALLOWED_BYTES = 64 << 20
 """Size that every file may have when decompressed, whatever its compressed size."""
 
 _CHUNK = 1 << 20
-_ZSTD_CHUNK = 4 << 10  # compressed bytes; zstd may expand them to 128 MiB at once
 
 
-class _Reader(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+class DamagedDataError(SourceError):
+    """Compressed data is truncated or corrupt. Everything before the damage has been read.
+
+    A format that can use what it has read counts the rest of the file as one bad row.
+    """
+
+    def __init__(self, path: str, problem: str, reason: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.reason = reason
+        """Why the rest of the file is missing, as the reason of a bad row."""
 
 
 def open_decompressed(raw: IO[bytes], file: SourceFile) -> IO[bytes]:
     """Return a seekable stream of a file's decompressed bytes.
 
     Raises:
-        SourceError: (on reading) The data expands to more than `max_expansion` allows.
+        DamagedDataError: (on reading) The data is truncated or corrupt. With `read1` and `readline`, not with `read`,
+            all bytes and lines before the damage are returned first.
+        SourceError: (on reading) The data does not have this compression, or expands to more than `max_expansion`
+            allows.
     """
     return io.BufferedReader(_DecompressedStream(raw, file), _CHUNK)
 
@@ -39,18 +47,12 @@ class _DecompressedStream(io.RawIOBase):
 
     def __init__(self, raw: IO[bytes], file: SourceFile) -> None:
         self._raw, self._file = raw, file
-        self._reader = self._new_reader()
+        self._streams = self._open_streams()
         self._position = 0
 
-    def _new_reader(self) -> _Reader:
-        kind = self._file.compression
-        if kind == "gzip":
-            return cast(_Reader, gzip.GzipFile(fileobj=self._raw))
-        if kind == "bz2":
-            return cast(_Reader, bz2.BZ2File(self._raw))
-        if kind == "xz":
-            return cast(_Reader, lzma.LZMAFile(self._raw))
-        return _ZstdReader(self._raw)
+    def _open_streams(self, careful_from: int | None = None) -> CompressedStreams:
+        assert self._file.compression is not None
+        return CompressedStreams(self._raw, self._file.compression, careful_from)
 
     def readable(self) -> bool:
         """Return True."""
@@ -65,13 +67,57 @@ class _DecompressedStream(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read decompressed bytes into the buffer and return how many; 0 at the end."""
-        data = self._reader.read(len(buffer))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        if self._position > ALWAYS_ALLOWED_BYTES:
-            self._check_expansion()
-        return len(data)
+        """Fill the buffer with decompressed bytes and return how many; fewer before the end or damage, 0 at the end."""
+        filled = 0
+        while filled < len(buffer):
+            try:
+                data = self._read(len(buffer) - filled)
+            except DamagedDataError:
+                if filled:
+                    break  # it is raised again by the next call
+                raise
+            if not data:
+                break
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+            self._position += len(data)
+            if self._position > ALWAYS_ALLOWED_BYTES:
+                self._check_expansion()
+        return filled
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._streams.read(size)
+        except EOFError:
+            problem = "the data ends before the end of the stream"
+            reason = f"the {self._file.compression} data is truncated here, and the rest of the file is missing"
+        except CorruptDataError as error:
+            if self._streams.careful_from is None and self._raw.seekable():
+                self._read_up_to_damage(self._streams.chunk_start)
+                return self._read(size)
+            problem = str(error)
+            reason = f"the {self._file.compression} data is broken from here on ({error})"
+        problem = f"broken {self._file.compression} data: {problem}"
+        if not self._position and self._raw.seekable() and not self._has_magic():
+            raise SourceError(f"{self._file.path}: {problem}; rename the file if it is not compressed")
+        raise DamagedDataError(self._file.path, problem, reason)
+
+    def _read_up_to_damage(self, damaged_chunk: int) -> None:
+        """Start over, and read the chunk that is damaged byte by byte, so that what is before the damage is kept."""
+        self._raw.seek(0)
+        self._streams = self._open_streams(damaged_chunk)
+        rest = self._position
+        while rest:
+            rest -= len(self._streams.read(min(rest, _CHUNK)))
+
+    def _has_magic(self) -> bool:
+        assert self._file.compression is not None
+        magic = MAGIC[self._file.compression]
+        place = self._raw.tell()
+        self._raw.seek(0)
+        start = self._raw.read(len(magic))
+        self._raw.seek(place)
+        return magic.startswith(start)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a position by reading up to it, from the beginning if it is behind the current one."""
@@ -83,7 +129,7 @@ class _DecompressedStream(io.RawIOBase):
             offset += self._position
         if offset < self._position:
             self._raw.seek(0)
-            self._reader, self._position = self._new_reader(), 0
+            self._streams, self._position = self._open_streams(), 0
         while self._position < offset and self._skip(offset - self._position):
             pass
         return self._position
@@ -99,36 +145,3 @@ class _DecompressedStream(io.RawIOBase):
                 f"{self._file.path}: {compressed:,} bytes of {self._file.compression} data expand to at least "
                 f"{self._position:,} bytes, which exceeds max_expansion={limit:g}; raise it if you trust this file"
             )
-
-
-class _ZstdReader:
-    """Decompresses consecutive zstd frames. Unlike zstandard's own reader, it detects a truncated file."""
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        import zstandard
-
-        self._raw = raw
-        self._new_frame = zstandard.ZstdDecompressor().decompressobj
-        self._frame: Any = None
-        self._compressed = b""
-        self._decompressed = memoryview(b"")
-
-    def read(self, size: int) -> bytes:
-        """Return up to `size` decompressed bytes; b"" at the end.
-
-        Raises:
-            EOFError: The last frame is incomplete.
-        """
-        while not self._decompressed:
-            self._compressed = self._compressed or self._raw.read(_ZSTD_CHUNK)
-            if not self._compressed:
-                if self._frame is not None:
-                    raise EOFError("the data ends in the middle of a frame")
-                return b""
-            self._frame = self._frame or self._new_frame()
-            self._decompressed = memoryview(self._frame.decompress(self._compressed))
-            self._compressed = b""
-            if self._frame.eof:
-                self._frame, self._compressed = None, self._frame.unused_data
-        data, self._decompressed = self._decompressed[:size], self._decompressed[size:]
-        return bytes(data)

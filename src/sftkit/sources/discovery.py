@@ -14,7 +14,8 @@ from sftkit.config.schema import DatasetConfig
 from sftkit.core.splits import TRAIN, split_from_path
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
-from sftkit.sources.byte_streams import open_bytes
+from sftkit.sources.byte_streams import open_bytes, read_available
+from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.format_registry import (
     JSON,
     JSON_ARRAY,
@@ -233,5 +234,8 @@ def _with_json_kind(file: SourceFile) -> SourceFile:
     if file.format != JSON:
         return file
     with open_bytes(file) as stream:
-        start = stream.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+        try:
+            start = read_available(stream, 4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+        except DamagedDataError:
+            start = b""
     return replace(file, format=JSON_ARRAY if start.startswith(b"[") else JSON_LINES)

@@ -13,6 +13,7 @@ from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import SourceError
 from sftkit.sources.byte_streams import open_bytes, source_sha256
+from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
 
@@ -54,6 +55,9 @@ class _DelimitedText(SourceFormat):
                         number += 1
                         if (row := _to_row(record, header, number, log)) is not None:
                             yield number, row, size
+            except DamagedDataError as error:
+                log.quarantine(number + 1, error.reason, "")
+                return
             except csv.Error as error:
                 raise SourceError(f"{file.path}:{number + 1}: broken CSV: {error}") from None
             except _RecordTooLongError:

@@ -8,6 +8,7 @@ from typing import IO
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.sources.byte_streams import open_bytes, source_sha256
+from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.formats.json_array_scanner import scan_elements
 from sftkit.sources.formats.jsonl import parse_row
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
@@ -30,11 +31,16 @@ class JsonArray(SourceFormat):
 
 
 def _objects(stream: IO[bytes], file: SourceFile, log: RowLog) -> Iterator[tuple[int, Row, int]]:
-    for element in scan_elements(stream, file.path, file.limits.row_bytes):
-        if not element.is_complete:
-            size = f"at least {file.limits.row_bytes + 1:,} bytes"
-            log.quarantine(element.number, file.limits.too_long_reason(size), element.data.decode(errors="replace"))
-            continue
-        row = element.row if element.row is not None else parse_row(element.data, element.number, log)
-        if row is not None:
-            yield element.number, row, len(element.data)
+    last = 0
+    try:
+        for element in scan_elements(stream, file.path, file.limits.row_bytes):
+            last = element.number
+            if not element.is_complete:
+                size = f"at least {file.limits.row_bytes + 1:,} bytes"
+                log.quarantine(element.number, file.limits.too_long_reason(size), element.data.decode(errors="replace"))
+                continue
+            row = element.row if element.row is not None else parse_row(element.data, element.number, log)
+            if row is not None:
+                yield element.number, row, len(element.data)
+    except DamagedDataError as error:
+        log.quarantine(last + 1, error.reason, "")

@@ -18,6 +18,7 @@ import msgspec
 
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
+from sftkit.sources.byte_streams import read_available
 from sftkit.sources.formats.json_brackets import CLOSE_ARRAY, COMMA, OPEN, OPEN_ARRAY, BracketScanner, find_json_error
 from sftkit.sources.formats.jsonl import decode_object
 
@@ -166,7 +167,7 @@ class _ArrayScanner:
         if b'"' not in data or self._buffer[end] != COMMA or find_json_error(data) is None:
             return True
         while (found := _SEPARATORS.match(self._buffer, end)) is not None and found.end() == len(self._buffer):
-            data = self._stream.read(_CHUNK)
+            data = read_available(self._stream, _CHUNK)
             if not data:
                 return False
             self._buffer += data
@@ -248,7 +249,7 @@ class _ArrayScanner:
 
     def _read_more(self, size: int) -> bool:
         """Drop the bytes before `start`, which becomes 0, and append bytes; return False at the end of the stream."""
-        data = self._stream.read(size)
+        data = read_available(self._stream, size)
         if not data:
             return False
         self._buffer = self._buffer[self._start :] + data

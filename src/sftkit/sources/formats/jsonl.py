@@ -15,6 +15,7 @@ from sftkit.core.row_log import LONE_SURROGATE, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.sandbox.memory import run_with_memory_limit
 from sftkit.sources.byte_streams import bounded_line_reader, hashed_chunks, open_bytes, open_raw, source_sha256
+from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.source_file import Range, ReadLimits, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
 
@@ -143,22 +144,26 @@ def _rows(
 ) -> Iterator[tuple[int, Row, int]]:
     """Yield row number, row and size of each line, until `length` bytes are read."""
     read = 0
+    number = first_number - 1
     quick_limit = min(_LONG_LINE, limits.row_bytes)
     next_line = bounded_line_reader(stream, limits.row_bytes + 1)
-    for number, line in enumerate(iter(next_line, b""), first_number):
-        read += len(line)
-        row = decode_object(line) if len(line) <= quick_limit else None
-        if row is None and len(line) > limits.row_bytes:
-            rest = 0 if line.endswith(b"\n") else _skip_line(next_line)
-            read += rest
-            start = line[:_SHOWN_BYTES].decode("utf-8", errors="replace")
-            log.quarantine(number, limits.too_long_reason(f"{len(line) + rest:,} bytes"), start)
-        elif row is None:
-            row = _parse_line(line, number, log)
-        if row is not None:
-            yield number, row, len(line)
-        if length is not None and read >= length:
-            return
+    try:
+        for number, line in enumerate(iter(next_line, b""), first_number):
+            read += len(line)
+            row = decode_object(line) if len(line) <= quick_limit else None
+            if row is None and len(line) > limits.row_bytes:
+                rest = 0 if line.endswith(b"\n") else _skip_line(next_line)
+                read += rest
+                start = line[:_SHOWN_BYTES].decode("utf-8", errors="replace")
+                log.quarantine(number, limits.too_long_reason(f"{len(line) + rest:,} bytes"), start)
+            elif row is None:
+                row = _parse_line(line, number, log)
+            if row is not None:
+                yield number, row, len(line)
+            if length is not None and read >= length:
+                return
+    except DamagedDataError as error:
+        log.quarantine(number + 1, error.reason, "")
 
 
 def _parse_line(line: bytes, number: int, log: RowLog) -> Row | None:
