@@ -132,6 +132,13 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path: Path, make: Any, error
         list(sftkit.open_shards(path)["train"])
 
 
+def test_a_row_that_cannot_be_used_is_named_in_any_file_and_row_group(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", input_ids=IDS, labels=IDS)
+    bad = write(tmp_path / "train-1.parquet", input_ids=IDS, labels=[*IDS[:3], [7], *IDS[4:]])
+    with pytest.raises(sftkit.DataError, match=f"{bad}:4: labels .* differ"):
+        sftkit.open_shards(tmp_path)["train"][8]
+
+
 def test_damaged_shards_are_found_when_they_are_opened(sample_shards: Path, tmp_path: Path) -> None:
     for file in sample_shards.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

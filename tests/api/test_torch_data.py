@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Trai
 import sftkit
 from sftkit.training.models.sequence_separation import boundary_encoder_for
 from sftkit.training.trainer import SftTrainer
+from support import write_jsonl
 
 
 @pytest.fixture(params=["sample_shards", "packed_shards"])
@@ -127,7 +129,7 @@ def test_a_model_that_mixes_sequences_gets_padded_batches(shards: Path, caplog: 
     model.forward = without_positions
     collator = sftkit.collator_for(model)
     assert isinstance(collator, sftkit.PaddingCollator)
-    assert "batches are padded" in caplog.text
+    assert "batches are padded instead" in caplog.text
     dataset = sftkit.ShardDataset(shards)
     batch = collator([dataset[0], dataset[1]])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["labels"].shape
@@ -176,6 +178,21 @@ def test_rows_without_a_loss_are_left_out(tmp_path: Path) -> None:
     assert len(sftkit.ShardDataset(path, max_seq_length=2, overflow="drop")) == 2
     with pytest.raises(sftkit.DataError, match=":3: 3 tokens, more than max_seq_length=2"):
         sftkit.ShardDataset(path, max_seq_length=2, overflow="error")
+
+
+def test_packs_without_a_loss_are_left_out_if_the_strategy_may_have_cut_rows(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"input": "word " * 30, "output": "yes"} for _ in range(5)])
+    out = tmp_path / "out"
+    sftkit.preprocess(
+        training_data_path=source, model_name_or_path="sample:model", output_dir=out, packing="wrapped", pack_length=16
+    )
+    packs = len(sftkit.open_shards(out)["train"])
+    trained = len(sftkit.ShardDataset(out))
+    assert trained < packs
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["config"]["packing"] = "of_a_package_that_is_not_installed"
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert len(sftkit.ShardDataset(out)) == trained
 
 
 @pytest.mark.parametrize(

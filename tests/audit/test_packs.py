@@ -66,7 +66,7 @@ def named(path: Path, **options: Any) -> dict[str, tuple[int, list[str]]]:
 @given(st.lists(st.lists(st.integers(1, 5), max_size=4), max_size=6))
 def test_sequences_of_packs_follow_their_lengths(lengths: list[list[int]]) -> None:
     ids = Ragged.from_lists([list(range(sum(row))) for row in lengths])
-    packs = pack_boundaries(ids, Ragged.from_lists(lengths), Packing(7, wrapped=True))
+    packs = pack_boundaries(ids, Ragged.from_lists(lengths), Packing(7, may_cut_rows=True))
     expected, position = [], 0
     for row, sizes in enumerate(lengths):
         for number, size in enumerate(sizes or [0]):
@@ -101,7 +101,7 @@ def test_clean_packs_give_no_finding(tmp_path: Path, how: str) -> None:
     made = audit(path)
     assert made.findings == ()
     assert (made.rows, made.sequences) == (len(packs), sum(len(pack.lengths) for pack in packs))
-    assert any("wrapped" in note for note in made.notes) == (how == "wrapped")
+    assert any("may be cut" in note for note in made.notes) == (how == "wrapped")
 
 
 def test_rows_that_are_not_packed_have_no_sequences(tmp_path: Path) -> None:
@@ -233,10 +233,10 @@ def test_a_piece_without_a_header_may_end_like_a_conversation() -> None:
     rows = [row_of((7, 1, 2, 3, 4), (IGNORED, IGNORED, 2, 3, 4))] * 4
     assert sequences_named([pack_of(rows)], norms) == {}
     for capacity in (2, 3, 4, 7, 9):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, wrapped=True)) == {}
+        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
     text = [row_of((1, 2, 3), (IGNORED, 2, 3))] * 3
     assert sequences_named([pack_of(text)], norms) == {"answer_cut": [0, 1, 2]}
-    assert sequences_named([pack_of(text)], norms, Packing(9, wrapped=True)) == {"answer_cut": [1]}
+    assert sequences_named([pack_of(text)], norms, Packing(9, may_cut_rows=True)) == {"answer_cut": [1]}
 
 
 def test_an_answer_cut_within_the_words_of_a_header_is_not_a_header() -> None:
@@ -253,7 +253,7 @@ def test_an_answer_cut_within_the_words_of_a_header_is_not_a_header() -> None:
     )
     rows = [row_of((3, 4, 5, 7, 1, 3, 4, 5, 9), (IGNORED,) * 5 + (3, 4, 5, 9))] * 5
     for capacity in (1, 2, 3, 4, 5, 6, 7, 11, 13):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, wrapped=True)) == {}
+        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
     spoilt = [row_of(row.ids, (IGNORED, 4, *row.labels[2:])) for row in rows]
     assert sequences_named([pack_of(spoilt)], norms, Packing()) == {"header_trained": [0, 1, 2, 3, 4]}
 
@@ -263,7 +263,7 @@ def test_a_prompt_cut_at_its_stop_token_is_not_a_mismatch() -> None:
     norms = Expectations(making, vocabulary_size=10, stops=(9,), prompts=((1, 9, 2),), chats_end=True, special=(9,))
     rows = [row_of((5, 1, 9, 2, 6, 7, 9), (IGNORED,) * 4 + (6, 7, 9))] * 5
     for capacity in range(1, 16):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, wrapped=True)) == {}
+        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
     assert sequences_named([pack_of([row_of(row.ids[2:], row.labels[2:]) for row in rows])], norms) == {
         "prompt_mismatch": [0, 1, 2, 3, 4]
     }
@@ -273,7 +273,7 @@ def test_two_bos_tokens_at_a_cut_inside_a_text_are_not_a_doubled_bos() -> None:
     norms = Expectations(vocabulary_size=10, bos=5, stops=(9,))
     rows = [row_of((1, 2, 5, 5, 3, 9), (IGNORED, 2, 5, 5, 3, 9))] * 5
     for capacity in range(1, 14):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, wrapped=True)) == {}
+        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 5, 8, 13, 40])

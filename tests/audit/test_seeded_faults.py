@@ -322,7 +322,7 @@ def test_edges_cut_by_wrapping_are_clean(clean: Callable[[str, str], Clean], nam
     everything = learn_expectations(made.tokenizer, making, [made.tokenizer.eos_token])
     unknown = norms_of(made.tokenizer, UNKNOWN)
     for capacity in (1, 2, 5, 11, 23, 37, 61, 97, 331):
-        packing = Packing(capacity, wrapped=True)
+        packing = Packing(capacity, may_cut_rows=True)
         for rows, of_rows in ((made.rows[:24], (made.norms, unknown)), (whole[:24], (everything, unknown))):
             packs = wrapped(rows, capacity).packs
             for norms in of_rows:
@@ -342,7 +342,7 @@ def test_seeded_rows_are_found_in_wrapped_packs_if_they_are_not_cut(
         rows = [break_row(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
         for capacity in (531, 1009):
             packs = wrapped(rows, capacity)
-            found = sequences_named(packs.packs, made.norms, Packing(capacity, wrapped=True))
+            found = sequences_named(packs.packs, made.norms, Packing(capacity, may_cut_rows=True))
             named_rows = {packs.owners[sequence] for sequence in found.get(rule, [])}
             assert set(found) <= {rule}, (break_row.__name__, capacity)
             assert packs.inner & set(SEEDED) <= named_rows <= set(SEEDED), (break_row.__name__, capacity)
@@ -355,5 +355,5 @@ def test_a_special_token_in_the_content_next_to_a_cut_is_not_a_header(clean: Cal
     rows = [opener_in_the_answer(row, made) for row in made.rows[:12]]
     for capacity in range(2, 90):
         packs = wrapped(rows, capacity).packs
-        found = sequences_named(packs, made.norms, Packing(capacity, wrapped=True))
+        found = sequences_named(packs, made.norms, Packing(capacity, may_cut_rows=True))
         assert set(found) <= {"special_token_in_content"}, capacity

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -143,6 +144,19 @@ def test_an_option_with_its_default_value_wins_over_the_data_config(pairs: Path,
     assert "max_seq_length: null" in shown
     report = json.loads(sftkit("inspect-shards", *common, *options, "--rows", "6", "--format", "json").out)
     assert report["summary"]["splits"][0]["lengths"]["max"] > 7
+
+
+def test_json_is_valid_in_an_output_that_is_not_utf8(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["n\u00e4h \u4e2d \U0001f600 \x1b"]}), tmp_path / "a.parquet")
+    command = [sys.executable, "-m", "sftkit", "inspect-shards", str(tmp_path), "--rows", "1", "--format", "json"]
+    shown = {
+        encoding: json.loads(
+            subprocess.run(command, capture_output=True, env={**ENVIRONMENT, "PYTHONIOENCODING": encoding}).stdout
+        )
+        for encoding in ("utf-8", "latin-1", "ascii")
+    }
+    assert shown["latin-1"] == shown["ascii"] == shown["utf-8"]
+    assert shown["utf-8"]["rows"][0]["text"] == "n\u00e4h \u4e2d \U0001f600 \x1b"
 
 
 def test_dry_run_prints_config_and_plan_and_touches_nothing(pairs: Path, tmp_path: Path) -> None:

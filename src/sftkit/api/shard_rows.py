@@ -72,7 +72,7 @@ class ShardSplit(Sequence[ShardRow]):
     def __init__(self, name: str, files: Sequence[tuple[AnyPath, Sequence[int]]]) -> None:
         self.name = name
         self._groups = [(path, number) for path, counts in files for number in range(len(counts))]
-        self._firsts = [first for _, counts in files for first in accumulate(counts, initial=1)]
+        self._firsts = [first for _, counts in files for first in list(accumulate(counts, initial=1))[:-1]]
         self._ends = list(accumulate(count for _, counts in files for count in counts))
         self._layouts: dict[AnyPath, ColumnLayout] = {}
         self._held: dict[int, TokenColumns] = {}

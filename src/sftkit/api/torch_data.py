@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from sftkit.audit.findings import FIRST_TOKEN_TRAINED, NO_TRAINED_TOKEN
 from sftkit.core.splits import TRAIN
 from sftkit.errors import TrainingError
+from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.footers import check_footers
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_shards
@@ -21,6 +22,7 @@ from sftkit.training.data.collation import FlatCollator, PaddingCollator
 from sftkit.training.data.open_split import open_split
 from sftkit.training.data.row_groups import TokenSequences
 from sftkit.training.data.split_rows import RowLimit
+from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.capabilities import probe_capabilities
 from sftkit.training.models.sequence_separation import boundary_encoder_for
 
@@ -127,12 +129,12 @@ def collator_for(model: PreTrainedModel, *, trim_head: bool = False) -> FlatColl
     trim_head = trim_head and able.supports_logits_to_keep and able.sums_loss
     if able.separates_sequences:
         return FlatCollator(trim_head, boundaries)
-    _log.warning("the model does not keep concatenated sequences apart: batches are padded")
+    warn_on_main_process(_log, "the model does not separate sequences in a flat batch: batches are padded instead")
     return PaddingCollator(trim_head, getattr(model.config, "pad_token_id", None) or 0)
 
 
 def _all_carry_a_loss(manifest: Manifest | None) -> bool:
     """Whether every row has a loss, according to the audit of `preprocess`; rows that were cut later may have none."""
-    if manifest is None or manifest.audit is None or manifest.config.get("packing") == "wrapped":
+    if manifest is None or manifest.audit is None or not keeps_rows_whole(manifest.config.get("packing")):
         return False
     return not {NO_TRAINED_TOKEN, FIRST_TOKEN_TRAINED} & {finding.rule for finding in manifest.audit.findings}

@@ -13,6 +13,7 @@ _INVISIBLE = (
     "\ud800-\udfff\U000e0000-\U000e007f"
 )
 _INVISIBLE_CHARACTER = re.compile(f"[{_INVISIBLE}]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WHITESPACE = {" ": "·", "\t": "→", "\n": "⏎\n"}
 
 
@@ -63,6 +64,11 @@ def escape_to_one_line(text: str, *, reserved: str = "") -> str:
 def terminal_safe_json(document: str) -> str:
     r"""Write invisible characters of a JSON document as `\uXXXX`. The document keeps its meaning."""
     return _INVISIBLE_CHARACTER.sub(lambda match: _json_escape(match[0]), document)
+
+
+def ascii_json(document: str) -> str:
+    r"""Write every character of a JSON document that is not ASCII as `\uXXXX`. The document keeps its meaning."""
+    return _NOT_ASCII.sub(lambda match: _json_escape(match[0]), document)
 
 
 def escape_character(character: str) -> str:

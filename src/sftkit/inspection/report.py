@@ -79,8 +79,11 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     if locations and origin is not None and decoder is not None:
         expectations = origin.learn_expectations()
         notes += origin.template_notes()
-    if split_packing(shards.manifest, scope.split).wrapped:
-        notes.append("packs are wrapped: the first and the last sequence of a pack may be parts of longer ones")
+    if split_packing(shards.manifest, scope.split).may_cut_rows:
+        notes.append(
+            "rows may be cut at the edges of packs: "
+            "the first and the last sequence of a pack may be parts of longer ones"
+        )
     rows = zip(read_rows(locations, shards, decoder, expectations, fields), locations, strict=True)
     shown = (with_page_sequences(row, location, is_requested=config.row is not None) for row, location in rows)
     return Report(summary, tuple(shown), tuple(notes))

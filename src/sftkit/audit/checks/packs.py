@@ -15,8 +15,8 @@ class Packing:
 
     length: int | None = None
     """Maximum number of tokens in a pack; None if unknown."""
-    wrapped: bool = False
-    """Rows were concatenated and cut into packs: the first sequence may lack its start, the last one its end."""
+    may_cut_rows: bool = False
+    """Rows may have been cut at the edges of packs: the first sequence may lack its start, the last one its end."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ def pack_boundaries(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBound
         numbers=numbers,
         mismatched=mismatched,
         too_long=ids.lengths > packing.length if packing.length is not None else np.zeros(len(ids), np.bool_),
-        cut_start=(numbers == 0) & packing.wrapped,
-        cut_end=(numbers == counts[rows] - 1) & packing.wrapped,
+        cut_start=(numbers == 0) & packing.may_cut_rows,
+        cut_end=(numbers == counts[rows] - 1) & packing.may_cut_rows,
     )

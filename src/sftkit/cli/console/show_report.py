@@ -17,7 +17,7 @@ from sftkit.cli.console.show_verification import print_verification
 from sftkit.cli.console.text_lines import note_of, percent, print_text
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
-from sftkit.core.escape import escape_to_one_line, terminal_safe_json
+from sftkit.core.escape import ascii_json, escape_to_one_line, terminal_safe_json
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.dataset_summary import PackSummary, SplitSummary, Summary
 from sftkit.inspection.verify.outcome import Verification
@@ -41,7 +41,8 @@ _ORIGIN_KEYS = (
 def print_inspection(found: Report | Verification, config: InspectConfig, console: Console) -> None:
     """Print a report or a verification as `config.format` asks."""
     if config.format == "json":
-        console.file.write(report_json(found) + "\n")
+        document = report_json(found)
+        console.file.write(f"{document if console.encoding.startswith('utf') else ascii_json(document)}\n")
     elif isinstance(found, Verification):
         print_verification(found, console)
     else:
