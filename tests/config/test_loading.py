@@ -121,6 +121,11 @@ def test_a_repeated_list_option_extends_the_list() -> None:
     assert config.training_data_path == ("a", "b c,d")
 
 
+@pytest.mark.parametrize("pattern", ["[ab]*.[jc]s[ov]*[nl]", "[ab]*[0-9]", "[a]: [b]", "[{]"])
+def test_a_pattern_in_brackets_that_is_no_list_is_one_path(pattern: str) -> None:
+    assert preprocess("--training_data_path", pattern).training_data_path == (pattern,)
+
+
 @pytest.mark.parametrize(
     "text", ["a ${b} {{c}}", r"\${x}", "${", "{{x}}: ${y} $ {z}", "[not, a, list]", "1e3", "true", ""]
 )

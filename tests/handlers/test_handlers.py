@@ -633,9 +633,12 @@ def test_a_function_sees_token_columns_as_lists(
         ("no_such_module:f", "handler 'no_such_module:f': cannot import no_such_module: "),
         ("{user_module}:nope", "module {user_module} has no 'nope'"),
         ("{user_module}:constant", "constant is not a function"),
+        ("__main__:f", "worker processes do not import your script; move f into a module of its own"),
     ],
 )
-def test_a_missing_function_is_a_config_error(apply: Apply, user_module: str, path: str, reason: str) -> None:
+def test_a_function_that_cannot_be_imported_is_a_config_error(
+    apply: Apply, user_module: str, path: str, reason: str
+) -> None:
     with pytest.raises(ConfigError, match=reason.format(user_module=user_module)):
         apply([], config(path.format(user_module=user_module)))
 

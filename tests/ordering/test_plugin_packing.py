@@ -114,6 +114,12 @@ def packs_of(*packs: list[tuple[int, int, int]]) -> Packs:
     return Packs(pieces[:, 0], pieces[:, 1], pieces[:, 2], offsets)
 
 
+def with_offsets(*offsets: int) -> Packs:
+    """All rows, and packs with these offsets."""
+    whole = packs_of([(0, 0, 3)], [(1, 0, 4)], [(2, 0, 2)])
+    return Packs(whole.rows, whole.starts, whole.lengths, np.array(offsets, np.int64))
+
+
 @pytest.fixture
 def strategy(monkeypatch: pytest.MonkeyPatch) -> type[PackingStrategy]:
     """A strategy that returns `made`, registered as the plugin `toy`."""
@@ -170,6 +176,11 @@ def test_packs_that_cut_rows_at_their_edges_are_accepted_from_a_strategy_that_cu
             "a row is cut, although the strategy keeps rows whole",
         ),
         (packs_of([(0, 0, 3), (2, 0, 2)], [], [(1, 0, 4)]), "a pack has no rows"),
+        (with_offsets(1, 3), "a pack has no rows, or rows that no pack has"),
+        (with_offsets(0, 2), "a pack has no rows, or rows that no pack has"),
+        (with_offsets(), "a pack has no rows, or rows that no pack has"),
+        (packs_of([(0, 0, 3), (2, 0, 2)], [(1, 0, 4)], [(3, 0, 1)]), "a pack has a row that does not exist"),
+        (packs_of([(0, 0, 3), (2, 0, 2)], [(1, 0, 4)], [(-1, 0, 1)]), "a pack has a row that does not exist"),
     ],
 )
 def test_packs_that_lose_repeat_or_cut_tokens_are_refused(strategy: Any, packs: Packs, problem: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import yaml
@@ -109,8 +110,8 @@ def _value(override: Override) -> Any:
 def _split_list(text: str) -> list[str]:
     """Parse `[a, b]` as a list and anything else as a single item, since paths may contain commas and spaces."""
     if text.startswith("[") and text.endswith("]"):
-        parsed = yaml.safe_load(text)
-        return [str(item) for item in parsed]
+        with suppress(yaml.YAMLError):  # a pattern such as [ab]*.jso[n]
+            return [str(item) for item in yaml.safe_load(text)]
     return [text]
 
 

@@ -99,6 +99,11 @@ def import_function(path: str) -> Callable[..., Any]:
         sys.path.append(here)  # `python -m` has it, a console script does not
     if not all(each.isidentifier() for each in (*module_name.split("."), name)):
         raise ConfigError(f"handler {path!r}: write it package.module:function")
+    if module_name == "__main__":
+        raise ConfigError(
+            f"handler {path!r}: worker processes do not import your script; move {name} into a module of its own, and "
+            f"write module:{name}"
+        )
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # user code may raise anything

@@ -92,9 +92,11 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
 
 def _problem_with(packs: Packs, lengths: Offsets, capacity: int, *, whole: bool) -> str | None:
     """Say what is wrong with packs; None if they hold every token once and are not too long."""
-    counts = np.diff(packs.offsets)
-    if packs.offsets[-1] != len(packs.rows) or (counts < 1).any():
+    offsets, pieces = packs.offsets, len(packs.rows)
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != pieces or (np.diff(offsets) < 1).any():
         return "a pack has no rows, or rows that no pack has"
+    if pieces and not 0 <= packs.rows.min() <= packs.rows.max() < len(lengths):
+        return "a pack has a row that does not exist"
     if len(packs) and packs.sizes.max() > capacity:
         return f"a pack has {packs.sizes.max()} tokens, more than pack_length={capacity}"
     order = np.lexsort((packs.starts, packs.rows))
