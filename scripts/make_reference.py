@@ -42,7 +42,8 @@ def _lines() -> Iterator[str]:
     yield "or the option several times."
     yield ""
     yield "In files, `${other.key}` refers to another key and `${oc.env:NAME}` to an environment variable (put a"
-    yield "backslash before it to make it text). Any other `${` is text, and so is every `${` in a template."
+    yield "backslash before it to make it text). Any other `${` is text, and so is every `${` in a template. In a data"
+    yield "config, `${other.key}` refers to keys that a data config can set, and `${oc.env:NAME}` is refused."
     yield ""
     yield "## Keys of all commands"
     yield from _table(options_of(DataOptions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -96,8 +97,18 @@ def test_other_builders_are_run_by_datasets(tmp_path: Path) -> None:
 
 def test_an_unknown_builder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x\n")
-    with pytest.raises(SourceError, match=r"a\.txt: `datasets` cannot load split 'train' of it: "):
-        find_source_files(dataset(tmp_path / "a.txt", builder="nosuchbuilder"))
+    for builder in ("nosuchbuilder", "user/repository", "./script.py", "https://host/script.py", "hf://datasets/a/b"):
+        with pytest.raises(SourceError, match=r"a\.txt: unknown builder '"):
+            find_source_files(dataset(tmp_path / "a.txt", builder=builder))
+
+
+def test_a_card_cannot_name_files_of_protocols_that_a_data_config_cannot_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(config=SimpleNamespace(data_files={"train": ["ssh://host/a.json"]}))
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda *_, **__: found)
+    with pytest.raises(SourceError, match="its card names files of the protocol 'ssh'"):
+        find_source_files(dataset("user/repository"))
 
 
 def test_a_json_field_of_a_repository_is_read_by_datasets(tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def load_config(
             usage.append(f"unexpected argument {word!r}; write options as --key value or key=value")
 
     merged = merge_files(_config_paths(overrides), _last(overrides, "data_config_path"))
-    usage += _apply(overrides, merged)
-    config, problems, extra = bind_merged(schema, merged, extra_keys)
+    usage += _apply(overrides, merged.tree)
     typed = {override.path for override in overrides}
+    config, problems, extra = bind_merged(schema, merged, extra_keys, typed)
     typed_extra = {path.split(".")[0] for path in typed} & set(extra_keys)
     blamed = next(iter(typed_extra), EXTRA_KEYS_FIELD)
     problems += [Problem(blamed, message) for message in check_extra(extra)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.config_files import read_config_file
 from sftkit.config.fields import keys_where
 from sftkit.config.schema import DataOptions, DatasetConfig, ProcessorConfig
+from sftkit.config.untrusted import UntrustedFile, interpolation_problem, reference_problems, source_problems
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError
 
@@ -34,6 +36,7 @@ _LITERAL_KEYS = frozenset(
 _INTERPOLATION = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
 
 _PREPROCESS_KEYS = {field.name for field in dataclasses.fields(PreprocessConfig)}
+_CONFIG_OBJECT = "the config object"
 _COMMAND_KEYS = {
     field.name for schema in (PreprocessConfig, InspectConfig, TrainConfig) for field in dataclasses.fields(schema)
 }
@@ -46,9 +49,19 @@ _NOT_REPEATED_FROM_MANIFESTS = {
 _MANIFEST_KEYS = frozenset({"format_version", "fingerprint"})
 
 
+@dataclass(frozen=True)
+class MergedConfig:
+    """Config files, merged."""
+
+    tree: DictConfig
+    """Their content, unresolved."""
+    untrusted: tuple[UntrustedFile, ...]
+    """Those among them that may come from anyone."""
+
+
 def merge_files(
     paths: Sequence[str], data_config: str | None, given: Mapping[str, Any] = MappingProxyType({})
-) -> DictConfig:
+) -> MergedConfig:
     """Merge a data config, config files and the values of a config object; later ones take precedence.
 
     Args:
@@ -61,51 +74,70 @@ def merge_files(
     """
     files: list[tuple[str, dict[str, Any]]] = []
     resolved: set[str] = set()
+    kinds: dict[str, str] = {}
     merged: dict[str, Any] = {}
     for path in paths:
         content = read_config_file(path)
         data = extract_resolved_config(path, content)
         resolved |= set() if data is None else {path}
+        kinds |= {path: "manifest"} if is_manifest(content) else {}
         files.append((path, _apply_aliases(content) if data is None else data))
         merged |= files[-1][1]
     if given:
-        files.append(("the config object", dict(given)))
-        resolved.add("the config object")
+        files.append((_CONFIG_OBJECT, dict(given)))
+        resolved.add(_CONFIG_OBJECT)
     elif data_config is None:
         data_config = merged.get("data_config_path")
     if data_config is not None:
         data = _apply_aliases(read_config_file(str(data_config)))
         _check_data_config(str(data_config), data)
+        kinds[str(data_config)] = "data config"
         twice = [path for path, other in files if "datasets" in other and "datasets" in data]
         if twice:
             raise ConfigError(f"`datasets` is set in {twice[0]} and in {data_config}; set it in only one of them")
         files.insert(0, (str(data_config), data))
     try:
-        escaped = (escape(data, literal=path in resolved) for path, data in files)
+        escaped = [escape(data, literal=path in resolved) for path, data in files]
         result = OmegaConf.merge(*map(OmegaConf.create, escaped), OmegaConf.create({}))
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config files cannot be merged: {first_line(error)}") from None
     assert isinstance(result, DictConfig)
-    return result
+    contents = zip(files, escaped, strict=True)
+    untrusted = [UntrustedFile(path, kinds[path], content) for (path, _), content in contents if path in kinds]
+    return MergedConfig(result, tuple(untrusted))
 
 
 def bind_merged(
-    schema: type[T], merged: DictConfig, extra_keys: Mapping[str, Any]
+    schema: type[T], merged: MergedConfig, extra_keys: Mapping[str, Any], overridden: Collection[str]
 ) -> tuple[T | None, list[Problem], Mapping[str, Any]]:
     """Bind a merged config to its dataclass.
+
+    Args:
+        schema: The config dataclass.
+        merged: The config files, with what the user set in addition.
+        extra_keys: More top-level keys and their annotations.
+        overridden: Dotted paths of the keys that the user set in addition.
 
     Returns:
         The config (None if it is invalid), its problems, and the values of its extra keys.
 
     Raises:
-        ConfigError: A value refers to a key that does not exist.
+        ConfigError: A value refers to a key that does not exist, or an untrusted file has what it cannot have.
     """
+    raw = OmegaConf.to_container(merged.tree)
+    assert isinstance(raw, dict)
+    forbidden = [each for file in merged.untrusted for each in reference_problems(file, raw)]
+    if forbidden:
+        raise ConfigError(forbidden)
     try:
-        data = OmegaConf.to_container(merged, resolve=True)
+        data = OmegaConf.to_container(merged.tree, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a config"
         raise ConfigError(f"{key} refers to a key or variable that cannot be found: {first_line(error)}") from None
     assert isinstance(data, dict)
+    forbidden = [each for file in merged.untrusted for each in source_problems(file, raw, data, overridden)]
+    if forbidden:
+        raise ConfigError(forbidden)
     plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
     problems: list[Problem] = []
     return bind_config(schema, plain, problems), problems, plain.get(EXTRA_KEYS_FIELD) or {}
@@ -203,6 +235,9 @@ def _check_data_config(path: str, data: Mapping[str, Any]) -> None:
     key = next((key for key in data if key in _NOT_IN_DATA_CONFIGS), None)
     if key is not None:
         raise ConfigError(f"{path}: a data config cannot set {key}; set it as an option or in a --config file")
+    problem = interpolation_problem(path, data, _LITERAL_KEYS)
+    if problem is not None:
+        raise ConfigError(problem)
 
 
 def _apply_aliases(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,8 +64,9 @@ def load_values(
         paths = _config_paths(config, schema)
         values |= {"config": paths} if paths else {}
         merged = merge_files(paths, data_config)
-    unknown = _set_values(merged, values, schema, extra_keys)
-    bound, problems, extra = bind_merged(schema, merged, extra_keys)
+    unknown = _set_values(merged.tree, values, schema, extra_keys)
+    located = [found[0] for found in (locate(key, schema, extra_keys) for key in values) if found]
+    bound, problems, extra = bind_merged(schema, merged, extra_keys, located)
     return _checked(bound, problems, unknown, check_extra(extra))
 
 

@@ -76,7 +76,9 @@ class DatasetConfig:
     retain_columns: tuple[str, ...] = option((), help="Columns to keep in addition to the token columns.")
     remove_columns: tuple[str, ...] = option((), help="Columns to drop on loading.")
     storage_options: Mapping[str, Any] = option(
-        factory=dict, secret=True, help="fsspec options for its URLs, in addition to those of the run."
+        factory=dict,
+        secret=True,
+        help="fsspec options for its URLs, in addition to those of the run. A data config can set only some of them.",
     )
     data_handlers: tuple[HandlerConfig, ...] = option((), help="Handlers to apply to each row, in order.")
 
@@ -168,6 +170,7 @@ class DataOptions:
         factory=dict,
         panel=_DATA,
         secret=True,
+        trusted_only=True,
         help="fsspec options for URLs, such as `{endpoint_url: ...}`, or per protocol, such as `{s3: {...}}`. They "
         "are neither shown nor written to the manifest.",
     )

@@ -10,12 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sftkit.config.fields import did_you_mean
 from sftkit.config.schema import DatasetConfig
 from sftkit.core.error_text import first_line
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import format_from_name
 from sftkit.sources.source_file import SourceFile
 from sftkit.storage.paths import is_url
+from sftkit.storage.read_only_protocols import READ_ONLY_PROTOCOLS, protocols_of
 
 _DIRECT_BUILDERS = frozenset({"json", "parquet", "arrow", "csv"})
 """Builders of `datasets` whose files the source formats here read to the same rows."""
@@ -29,9 +31,12 @@ def find_hub_files(dataset: DatasetConfig, path: str, builder: str | None = None
         SourceError: `datasets` cannot load the data set, or it has no such split.
     """
     import datasets
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
     if builder in _UNSAFE_BUILDERS:
         raise SourceError(f"{path}: builder {builder!r} reads pickles, which run code; give the data as Parquet")
+    if builder is not None and builder not in _PACKAGED_DATASETS_MODULES:  # it would be looked for on the Hub
+        raise SourceError(f"{path}: unknown builder {builder!r}{did_you_mean(builder, _PACKAGED_DATASETS_MODULES)}")
     datasets.disable_progress_bars()
     split = dataset.dataset_split_name or "train"
     try:
@@ -39,6 +44,7 @@ def find_hub_files(dataset: DatasetConfig, path: str, builder: str | None = None
             loader = datasets.load_dataset_builder(builder, name=dataset.subset, data_files=path)
         else:
             loader = datasets.load_dataset_builder(path, name=dataset.subset)
+        _check_places(loader)
         direct = _direct_files(loader, split)
         if direct is not None:
             return [_source_file(dataset.name, file) for file in direct]
@@ -53,6 +59,15 @@ def find_hub_files(dataset: DatasetConfig, path: str, builder: str | None = None
     if not loaded.cache_files:
         raise SourceError(f"{path}: split {split!r} has no rows (splits: {', '.join(splits) or 'unknown'})")
     return [_arrow_file(dataset.name, entry["filename"]) for entry in loaded.cache_files]
+
+
+def _check_places(loader: Any) -> None:
+    """Raise `ValueError` if the card of a data set names files that a data config could not name."""
+    data_files = getattr(loader.config, "data_files", None) or {}
+    for file in (str(file) for files in data_files.values() for file in files):
+        wrong = next((name for name in protocols_of(file) if name not in READ_ONLY_PROTOCOLS), None)
+        if wrong is not None:
+            raise ValueError(f"its card names files of the protocol {wrong!r}; only {', '.join(READ_ONLY_PROTOCOLS)}")
 
 
 def _direct_files(builder: Any, split: str) -> list[str] | None:
