@@ -98,14 +98,16 @@ def test_rendered_texts_are_clean(tmp_path: Path, tokenizer_path: Callable[[str]
     assert set(named(made, right)) == {"stop_token_untrained"}
 
 
-def test_a_bos_from_both_template_and_tokenizer_is_found(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
+def test_a_bos_of_both_template_and_tokenizer_is_written_once(
+    tmp_path: Path, tokenizer_path: Callable[[str], str]
+) -> None:
     rows = [{"messages": conversation(draw, system=False)} for draw in draws(9)]
     rendering = handler("apply_tokenizer_chat_template", dataset_text_field="text", conversation_column="messages")
     path = tokenizer_path("bos")
     options = {"response_template": "[/INST]", "processor": {"chat_template": chat_templates.LLAMA2}}
     made = built(tmp_path, rows, rendering, tokenizer_name_or_path=path, **options)
     right = norms(path, chat_templates.LLAMA2, kind=RENDERED, trains_all=False, variables={})
-    assert named(made, right) == {"bos_doubled": list(range(9))}
+    assert named(made, right) == {}
 
 
 @pytest.mark.parametrize("train_on", ["all", "last_assistant"])

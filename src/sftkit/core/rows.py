@@ -74,6 +74,12 @@ class Ragged:
         lengths = self.lengths
         return Ragged(self.values[np.repeat(keep, lengths)], lengths_to_offsets(lengths[keep]))
 
+    def select(self, keep: Mask) -> Ragged:
+        """Keep the values where `keep` (bool, shape (total,)) is true; the rows stay, and get shorter."""
+        if keep.all():
+            return self
+        return Ragged.from_lengths(self.values[keep], self.count_per_row(keep))
+
     def truncate(self, limits: Offsets) -> Ragged:
         """Keep the first `limits[i]` values of each row i."""
         lengths = self.lengths

@@ -27,7 +27,9 @@ _SPACE = (" ", "\n", "\t")
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenize(Handler):
-    """Tokenizes a text column into `input_ids` and `attention_mask`, exactly as `tokenizer(text)` does."""
+    """Tokenizes a text column into `input_ids` and `attention_mask`, exactly as `tokenizer(text)` does, except that a
+    text that begins with the BOS token gets no second one.
+    """
 
     registered_as = "tokenize"
 
@@ -59,9 +61,6 @@ class Tokenize(Handler):
         """Encode a batch at a time."""
         check_positive("tokenize: max_length", self.max_length)
         limit = (self.max_length or tokenizer.max_length) if self.truncation else None
-
-        def text(row: Row) -> str:
-            return tokenizer.check_encodable(text_in(row, self.dataset_text_field))
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, texts = map_rows(

@@ -13,6 +13,7 @@ from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder
 from sftkit.tokenization.encoding.fast_encoder import FastEncoder
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEncoder
+from sftkit.tokenization.encoding.single_bos import with_single_bos
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, UnsupportedByEngineError
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
@@ -88,9 +89,10 @@ class TokenizerEngines:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder to use: the fast one, verified, if there is one, else the reference."""
-        if self._fast_encoder is None:
-            return self.reference_encoder
-        return VerifiedEncoder(self._fast_encoder, self.reference_encoder, self._samplers[ENCODER])
+        encoder: Encoder = self.reference_encoder
+        if self._fast_encoder is not None:
+            encoder = VerifiedEncoder(self._fast_encoder, self.reference_encoder, self._samplers[ENCODER])
+        return with_single_bos(encoder, self.tokenizer, self.reference_encoder)
 
     @cached_property
     def reference_renderer(self) -> ReferenceRenderer:
