@@ -70,7 +70,9 @@ class DatasetConfig:
         None, minimum=0, maximum=1, help="Weight of this data set in the mix. The weights of all data sets sum to 1."
     )
     split: SplitConfig | None = option(None, help="Fractions for `train` and `validation`.")
-    dataset_split_name: str | None = option(None, help="Split of a Hub data set or shard directory to read.")
+    dataset_split_name: str | None = option(
+        None, help="Split to read of a Hub data set, a directory or a glob. Default: train."
+    )
     shuffle: bool = option(False, help="Shuffle the rows with `dataprocessor.seed` before splitting and mixing.")
     rename_columns: Mapping[str, str] = option(factory=dict, help="Columns to rename on loading, old name: new name.")
     retain_columns: tuple[str, ...] = option((), help="Columns to keep in addition to the token columns.")

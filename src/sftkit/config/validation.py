@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +14,9 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
 from sftkit.config.schema import NO_PACKING, RESERVED_VARIABLES, DataOptions, DatasetConfig
 from sftkit.errors import ConfigError
+
+_SPLIT_NAME = re.compile(r"[^\s\[\]+()%:]+")
+"""Excludes what `datasets` reads as an instruction, such as `train[:50%]` and `train+validation`."""
 
 WEIGHT_TOLERANCE = 1e-6
 """How much sampling weights and split fractions may differ from a sum of 1."""
@@ -141,6 +145,12 @@ def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
     for index, dataset in enumerate(datasets):
         if not dataset.data_paths:
             yield f"datasets[{index}].data_paths is empty"
+        if dataset.dataset_split_name is not None and not _SPLIT_NAME.fullmatch(dataset.dataset_split_name):
+            yield (
+                f"datasets[{index}].dataset_split_name must be the name of one split, not "
+                f"{dataset.dataset_split_name!r}; to read a part of it, set split or sampling, and for several splits "
+                "add an entry for each to datasets"
+            )
         yield from _split_problems(f"datasets[{index}].split", dataset)
     training = [d for d in datasets if not (d.split and d.split.validation == 1)]
     weights = [dataset.sampling for dataset in training]

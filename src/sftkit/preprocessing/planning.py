@@ -27,7 +27,7 @@ from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve
 from sftkit.preprocessing.pipeline import Pipeline, Recipe
 from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key, unit_keys
 from sftkit.shards.manifest import TokenizerInfo
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery import find_sources
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, WorkUnit, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
@@ -36,6 +36,9 @@ from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
 
 _log = logging.getLogger(__name__)
+
+_MAX_NAMED = 10
+"""Files that a warning names."""
 
 _TINY = 64 << 10
 """Bytes of source that `tokenizers` encodes in the time that it takes to load a fast encoder."""
@@ -59,6 +62,8 @@ class Plan:
     keys: tuple[str, ...]
     """The key of each work unit, in the order of `units`. Units with equal keys give equal rows."""
     tokenizer: TokenizerInfo | None
+    left_out: tuple[str, ...]
+    """Data files next to those that are read, which are not read because they belong to another split."""
     fingerprint: str
     """Equal for plans that give the same shards."""
     seconds: float
@@ -128,12 +133,14 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     config = options_for_text_shards(config)
     limits = ReadLimits(config.max_row_bytes, config.max_expansion)
     found: dict[str, list[ScannedFile]] = {}
+    left_out: dict[str, list[str]] = {}
     scan_all: ScanExecutor[ScannedFile] = scan_in_threads if runner is None else partial(_scan_by_runner, runner)
 
     def files_of(dataset: DatasetConfig) -> list[ScannedFile]:
         if dataset.name not in found:
-            sources = find_source_files(dataset, limits, config.storage_options)
-            found[dataset.name] = scan_files(sources, config.unit_size, scan_all)
+            sources = find_sources(dataset, limits, config.storage_options)
+            found[dataset.name] = scan_files(sources.files, config.unit_size, scan_all)
+            left_out[dataset.name] = sources.left_out
         return found[dataset.name]
 
     def columns_of(dataset: DatasetConfig) -> list[str]:
@@ -155,9 +162,25 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     keys = unit_keys(files, datasets, config, identity)
     fingerprint = _fingerprint(recipe, files, identity)
     watch.lap("plan")
-    planned = Plan(config, recipe, pipeline, files, keys, tokenizer, fingerprint, watch.seconds["plan"])
+    unread = _left_out_by_all(left_out, files)
+    planned = Plan(config, recipe, pipeline, files, keys, tokenizer, unread, fingerprint, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
     return planned
+
+
+def _left_out_by_all(left_out: Mapping[str, Sequence[str]], files: Sequence[ScannedFile]) -> tuple[str, ...]:
+    """Return the files of other splits that no data set reads, and log a warning about them."""
+    read = {file.file.path for file in files}
+    paths = tuple(dict.fromkeys(path for found in left_out.values() for path in found if path not in read))
+    if paths:
+        more = f" and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else ""
+        _log.warning(
+            "left out, because they are not of the split that is read: %s%s; to read them, set dataset_split_name or "
+            "name the files themselves",
+            ", ".join(paths[:_MAX_NAMED]),
+            more,
+        )
+    return paths
 
 
 def _scan_by_runner(

@@ -184,6 +184,8 @@ class Manifest:
     """Reason -> count. Numbers that differ between rows are replaced by N."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name -> sha256 of the other files of the data set: README.md, quarantine.jsonl."""
+    sources_left_out: tuple[str, ...] = ()
+    """Data files that lay next to the sources and were not read, because they belong to another split."""
     digest: str = field(default="", compare=False)
     """sha256 of the stored values, except for times (see `manifest_digest`); detects edits."""
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftkit.core.error_text import first_line
-from sftkit.core.splits import SPLITS, TRAIN, split_from_path
+from sftkit.core.splits import SPLITS, TRAIN, VALIDATION, splits_from_path
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
@@ -97,7 +97,7 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
         raise SourceError(f"{location}: no Parquet files in this directory")
     found: dict[str, tuple[AnyPath, ...]] = {}
     for name in names:
-        split = split_from_path(name) or TRAIN
+        split = TRAIN if TRAIN in (named := splits_from_path(name)) or not named else VALIDATION
         found[split] = (*found.get(split, ()), root / name)
     return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None, location)
 

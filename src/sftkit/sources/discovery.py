@@ -6,12 +6,12 @@ import glob
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sftkit.config.schema import DatasetConfig
-from sftkit.core.splits import TRAIN, split_from_path
+from sftkit.core.splits import TRAIN, split_of_keyword
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
 from sftkit.sources.byte_streams import open_bytes, read_available
@@ -26,6 +26,7 @@ from sftkit.sources.format_registry import (
 )
 from sftkit.sources.hub import find_hub_files
 from sftkit.sources.source_file import ReadLimits, SourceFile
+from sftkit.sources.split_selection import check_split_of_file, select_split, split_glob
 from sftkit.storage.dataset_files import MANIFEST_NAME, QUARANTINE_NAME, require_complete_dataset
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for, filesystem_options, is_url
@@ -38,9 +39,26 @@ _RELATED_FORMATS = {"json": JSON_LINES, "csv": "tsv"}
 """Formats that a `builder` does not override when the extension implies them."""
 
 
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of a data set."""
+
+    files: list[SourceFile]
+    """The files to read, in order."""
+    left_out: list[str] = field(default_factory=list)
+    """Paths of data files in the same directories or globs that are not read, because of their split."""
+
+
 def find_source_files(
     dataset: DatasetConfig, limits: ReadLimits | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> list[SourceFile]:
+    """Return the files that `find_sources` finds to read."""
+    return find_sources(dataset, limits, storage_options).files
+
+
+def find_sources(
+    dataset: DatasetConfig, limits: ReadLimits | None = None, storage_options: Mapping[str, Any] | None = None
+) -> FoundFiles:
     """Find the files of a data set, in the order of its `data_paths`; those of a directory or glob are sorted by name.
 
     Args:
@@ -51,14 +69,17 @@ def find_source_files(
     Raises:
         SourceError: A path does not exist or has no files with rows.
     """
-    files = [file for path in dataset.data_paths for file in _find_path(path, dataset, storage_options or {})]
+    found = [_find_path(path, dataset, storage_options or {}) for path in dataset.data_paths]
+    files = [file for each in found for file in each.files]
     filled = [file for file in files if file.size]
     if not filled:
         raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
-    return [_with_json_kind(replace(file, limits=limits or ReadLimits())) for file in filled]
+    read = [_with_json_kind(replace(file, limits=limits or ReadLimits())) for file in filled]
+    paths = {file.path for file in files}
+    return FoundFiles(read, [path for each in found for path in each.left_out if path not in paths])
 
 
-def _find_path(path: str, dataset: DatasetConfig, storage_options: Mapping[str, Any]) -> list[SourceFile]:
+def _find_path(path: str, dataset: DatasetConfig, storage_options: Mapping[str, Any]) -> FoundFiles:
     try:
         if is_url(path):
             options = {**filesystem_options(path, storage_options), **filesystem_options(path, dataset.storage_options)}
@@ -68,29 +89,41 @@ def _find_path(path: str, dataset: DatasetConfig, storage_options: Mapping[str, 
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _find_local(path: str, dataset: DatasetConfig) -> list[SourceFile]:
+def _find_local(path: str, dataset: DatasetConfig) -> FoundFiles:
     local = Path(sample_path(path)).expanduser()
     if dataset.builder is not None and not is_format(dataset.builder):
-        return find_hub_files(dataset, str(local), builder=dataset.builder)
+        return FoundFiles(find_hub_files(dataset, str(local), builder=dataset.builder))
     require_complete_dataset(local)
     if _is_repository(local):
-        return find_hub_files(dataset, str(local))
+        return FoundFiles(find_hub_files(dataset, str(local)))
     if local.is_dir():
         return _find_in_directory(local, dataset)
     if local.exists() and not local.is_file():
         raise SourceError(f"{path}: is neither a file nor a directory")
     if local.exists():
-        return [_local_file(local, dataset)]
+        check_split_of_file(path, dataset)
+        return FoundFiles([_local_file(local, dataset)])
     if glob.has_magic(path):
         # Path.glob takes a root and a relative pattern, which would have to be split off here.
         found = sorted(Path(name) for name in glob.glob(str(local), recursive=True))  # noqa: PTH207
-        files = [_local_file(file, dataset) for file in found if file.is_file()]
+        files = [file for file in found if file.is_file()]
         if not files:
             raise SourceError(f"{path}: no file matches this pattern")
-        return files
+        names = _matches_of_split([file.as_posix() for file in files], local.as_posix(), path, dataset)
+        return FoundFiles(
+            [_local_file(file, dataset) for file in files if file.as_posix() in names],
+            [str(file) for file in files if file.as_posix() not in names],
+        )
     if _HUB_ID.match(path) and format_from_name(path)[0] is None:
-        return find_hub_files(dataset, path)
+        return FoundFiles(find_hub_files(dataset, path))
     raise SourceError(f"{path}: no such file or directory")
+
+
+def _matches_of_split(paths: Sequence[str], pattern: str, shown: str, dataset: DatasetConfig) -> frozenset[str]:
+    """Return those of the paths that a glob matches that belong to the split of the data set."""
+    root, rest = split_glob(pattern)
+    names = [path.removeprefix(root) for path in paths]
+    return frozenset(root + name for name in select_split(names, dataset, shown, rest))
 
 
 def _local_file(path: Path, dataset: DatasetConfig) -> SourceFile:
@@ -111,14 +144,17 @@ def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
     return SourceFile(dataset.name, path, kind, compression, size)
 
 
-def _find_in_directory(directory: Path, dataset: DatasetConfig) -> list[SourceFile]:
+def _find_in_directory(directory: Path, dataset: DatasetConfig) -> FoundFiles:
     names = _listed_files(directory, [path.name for path in directory.iterdir() if path.is_file()], dataset)
+    others: list[str] = []
     if names is None:
         inside = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
-        names = _select_data_files(inside, dataset)
+        names, others = _select_data_files(inside, dataset, str(directory))
     if not names:
         raise _no_files_error(str(directory), dataset)
-    return [_local_file(directory / name, dataset) for name in names]
+    return FoundFiles(
+        [_local_file(directory / name, dataset) for name in names], [str(directory / name) for name in others]
+    )
 
 
 def _listed_files(directory: AnyPath, present: Sequence[str], dataset: DatasetConfig) -> list[str] | None:
@@ -133,10 +169,12 @@ def _listed_files(directory: AnyPath, present: Sequence[str], dataset: DatasetCo
         SourceError: A listed file is missing.
     """
     if _STATE in present:  # written by `Dataset.save_to_disk`
+        _check_saved_split(directory, dataset)
         return _read_names(directory / _STATE, lambda content: [entry["filename"] for entry in content["_data_files"]])
     if MANIFEST_NAME not in present or b'"fingerprint"' not in read_bytes(directory / MANIFEST_NAME):
         return None
-    split = split_from_path(dataset.dataset_split_name or TRAIN) or dataset.dataset_split_name
+    wanted = dataset.dataset_split_name or TRAIN
+    split = split_of_keyword(wanted) or wanted
     names = _read_names(
         directory / MANIFEST_NAME,
         lambda content: [shard["file"] for shard in content["splits"].get(split, {}).get("shards", [])],
@@ -149,10 +187,24 @@ def _listed_files(directory: AnyPath, present: Sequence[str], dataset: DatasetCo
     return names
 
 
+def _check_saved_split(directory: AnyPath, dataset: DatasetConfig) -> None:
+    wanted = dataset.dataset_split_name
+    if wanted in (None, TRAIN):
+        return
+    [saved] = _read_json(directory / _STATE, lambda content: [content.get("_split")])
+    if wanted != saved:
+        has = f"is split {saved!r}" if saved else "has no splits"
+        raise SourceError(f"{directory}: {has}, not {wanted!r}; leave dataset_split_name out")
+
+
 def _read_names(path: AnyPath, names_in: Callable[[Any], list[str]]) -> list[str]:
     """Read the file names that a JSON file lists. Folders in them are ignored: the files are next to the JSON file."""
+    return _read_json(path, lambda content: [PurePosixPath(name).name for name in names_in(content)])
+
+
+def _read_json(path: AnyPath, values_in: Callable[[Any], list[Any]]) -> list[Any]:
     try:
-        return [PurePosixPath(name).name for name in names_in(json.loads(read_bytes(path)))]
+        return values_in(json.loads(read_bytes(path)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SourceError(f"{path}: cannot be read as a list of the files of a data set") from None
 
@@ -164,13 +216,12 @@ def _no_files_error(directory: str, dataset: DatasetConfig) -> SourceError:
     )
 
 
-def _select_data_files(names: Sequence[str], dataset: DatasetConfig) -> list[str]:
-    """Return the data files of a directory, by name; only those of the requested split if the names tell splits."""
+def _select_data_files(names: Sequence[str], dataset: DatasetConfig, place: str) -> tuple[list[str], list[str]]:
+    """Return the names of the data files of a directory that belong to the split of the data set, and of the others."""
     data = sorted((name for name in names if _is_data(name, dataset)), key=lambda name: name.split("/"))
-    if MANIFEST_NAME in names or len({split_from_path(name) for name in data} - {None}) > 1:
-        split = dataset.dataset_split_name or TRAIN
-        return [name for name in data if split_from_path(name) == (split_from_path(split) or split)]
-    return data
+    chosen = select_split(data, dataset, place)
+    read = set(chosen)
+    return chosen, [name for name in data if name not in read]
 
 
 def _is_data(name: str, dataset: DatasetConfig) -> bool:
@@ -195,38 +246,47 @@ def _is_repository(path: Path) -> bool:
     return head.startswith("---") and ("\nconfigs:" in head or "\ndataset_info:" in head)
 
 
-def _find_url(place: RemotePath, dataset: DatasetConfig) -> list[SourceFile]:
+def _find_url(place: RemotePath, dataset: DatasetConfig) -> FoundFiles:
     try:
-        sizes = with_retries(place, lambda: _remote_files(place, dataset))
+        sizes, left_out = with_retries(place, lambda: _remote_files(place, dataset))
     except FileNotFoundError:
         raise SourceError(f"{place}: no such file or directory") from None
     except OSError as error:
         raise SourceError(f"{place}: cannot be read: {error_reason(error)}") from None
     if not sizes:
         raise SourceError(f"{place}: no data files there")
-    return [replace(_source_file(url, size, dataset), options=place.options) for url, size in sizes]
+    files = [replace(_source_file(url, size, dataset), options=place.options) for url, size in sizes]
+    return FoundFiles(files, left_out)
 
 
-def _remote_files(place: RemotePath, dataset: DatasetConfig) -> list[tuple[str, int]]:
-    """Return URLs and sizes in bytes of the data files at a URL."""
+def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple[str, int]], list[str]]:
+    """Return URLs and sizes in bytes of the data files at a URL, and the URLs of those of other splits."""
     system, inner = filesystem_for(place)
     system.invalidate_cache()
+    others: list[str] = []
     if glob.has_magic(inner) and not system.isfile(inner):
         found = system.glob(inner, detail=True)
-        names = sorted(name for name, info in found.items() if info["type"] == "file")
+        matches = sorted(name for name, info in found.items() if info["type"] == "file")
+        of_split = _matches_of_split(matches, inner, place.url, dataset)
+        names = [name for name in matches if name in of_split]
+        others = [name for name in matches if name not in of_split]
     elif system.isdir(inner):
         root = inner.rstrip("/") + "/"
         found = system.find(inner, detail=True)
         present = [name.removeprefix(root) for name in found]
         require_complete_dataset(place)
-        listed = _listed_files(place, present, dataset)
-        names = [root + name for name in (_select_data_files(present, dataset) if listed is None else listed)]
+        chosen, rest = _listed_files(place, present, dataset), []
+        if chosen is None:
+            chosen, rest = _select_data_files(present, dataset, place.url)
+        names, others = [root + name for name in chosen], [root + name for name in rest]
         if not names:
             raise _no_files_error(place.url, dataset)
     else:
         found = {inner: system.info(inner)}
+        check_split_of_file(place.url, dataset)
         names = [inner]
-    return [(str(system.unstrip_protocol(name)), int(found[name]["size"] or 0)) for name in names]
+    sizes = [(str(system.unstrip_protocol(name)), int(found[name]["size"] or 0)) for name in names]
+    return sizes, [str(system.unstrip_protocol(name)) for name in others]
 
 
 def _with_json_kind(file: SourceFile) -> SourceFile:

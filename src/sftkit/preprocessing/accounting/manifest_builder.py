@@ -96,6 +96,7 @@ def make_manifest(
         units_found=sum(unit.reused for unit in staged),
         dropped_by_handler=counts.drops,
         quarantined_by_reason=counts.reasons,
+        sources_left_out=plan.left_out,
     )
 
 
