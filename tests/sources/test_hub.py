@@ -119,3 +119,15 @@ def test_a_json_field_of_a_repository_is_read_by_datasets(tmp_path: Path) -> Non
     )
     (folder / "all.json").write_text(json.dumps({"version": 1, "data": [{"x": 1}, {"x": 2}]}))
     assert rows(folder) == [{"x": 1}, {"x": 2}]
+
+
+def test_the_subsets_are_listed_when_one_is_needed(tmp_path: Path) -> None:
+    for name in ("en", "fr"):
+        write_jsonl(tmp_path / name / "a.jsonl", [{"text": name}])
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.jsonl\n" for name in ("en", "fr"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    with pytest.raises(SourceError, match=r"Config name is missing.*\['en', 'fr'\].*; set subset$"):
+        find_source_files(dataset(tmp_path))
+    assert rows(tmp_path, subset="fr") == [{"text": "fr"}]
+    with pytest.raises(SourceError, match=r"cannot load split 'train' of it: .*nosuch.*en.*fr"):
+        find_source_files(dataset(tmp_path, subset="nosuch"))

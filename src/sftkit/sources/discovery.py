@@ -275,9 +275,8 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple
         found = system.find(inner, detail=True)
         present = [name.removeprefix(root) for name in found]
         require_complete_dataset(place)
-        chosen, rest = _listed_files(place, present, dataset), []
-        if chosen is None:
-            chosen, rest = _select_data_files(present, dataset, place.url)
+        listed = _listed_files(place, present, dataset)
+        chosen, rest = _select_data_files(present, dataset, place.url) if listed is None else (listed, [])
         names, others = [root + name for name in chosen], [root + name for name in rest]
         if not names:
             raise _no_files_error(place.url, dataset)

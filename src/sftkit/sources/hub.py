@@ -12,7 +12,7 @@ from typing import Any
 
 from sftkit.config.fields import did_you_mean
 from sftkit.config.schema import DatasetConfig
-from sftkit.core.error_text import first_line
+from sftkit.core.error_text import single_line
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import format_from_name
 from sftkit.sources.source_file import SourceFile
@@ -21,6 +21,7 @@ from sftkit.storage.read_only_protocols import READ_ONLY_PROTOCOLS, protocols_of
 
 _DIRECT_BUILDERS = frozenset({"json", "parquet", "arrow", "csv"})
 """Builders of `datasets` whose files the source formats here read to the same rows."""
+_MAX_REASON = 600
 _UNSAFE_BUILDERS = frozenset({"pandas"})
 
 
@@ -53,8 +54,10 @@ def find_hub_files(dataset: DatasetConfig, path: str, builder: str | None = None
         loaded = loader.as_dataset(split=split)
     except Exception as error:  # `datasets` raises errors of many types, depending on the repository and the network
         missing = "" if Path(path).exists() or builder else "no such file or directory, and "
+        reason = single_line(error).partition(" Example of usage:")[0].rstrip(".")
+        remedy = "; set subset" if "onfig name is missing" in reason else ""
         raise SourceError(
-            f"{path}: {missing}`datasets` cannot load split {split!r} of it: {first_line(error)}"
+            f"{path}: {missing}`datasets` cannot load split {split!r} of it: {reason[:_MAX_REASON]}{remedy}"
         ) from None
     if not loaded.cache_files:
         raise SourceError(f"{path}: split {split!r} has no rows (splits: {', '.join(splits) or 'unknown'})")
