@@ -17,7 +17,8 @@ from pathlib import Path
 from .corpora import conversations
 from .processes import SFTKIT, timed
 
-_STAGES = ("plan", "stage", "write")
+_STAGES = {"plan": "plan", "stage": "tokenize", "write": "write"}
+"""Names of stages in a manifest -> names that are shown."""
 
 
 def main() -> None:
@@ -49,9 +50,9 @@ def main() -> None:
         )
     sys.stdout.write(f"{given.rows:,} conversations, {size:.0f} MB; byte-identical: {same}\n\n")
     sys.stdout.write("| seconds | local | ray | ratio |\n| --- | ---: | ---: | ---: |\n")
-    for what in ("command", *_STAGES):
+    for what, shown in {"command": "command", **_STAGES}.items():
         local, ray = (statistics.median(took[what] for took in seconds[name]) for name in executors)
-        sys.stdout.write(f"| {what} | {local:.2f} | {ray:.2f} | {ray / max(local, 1e-9):.2f} |\n")
+        sys.stdout.write(f"| {shown} | {local:.2f} | {ray:.2f} | {ray / max(local, 1e-9):.2f} |\n")
 
 
 if __name__ == "__main__":

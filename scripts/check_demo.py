@@ -1,7 +1,7 @@
 """Check that the model of `make demo` has learned: `python scripts/check_demo.py demo/model`.
 
 Its validation loss must have fallen, and its answers to questions that it was not trained on must have the form of the
-sample's answers. Their content is mostly wrong, because the model has half a million parameters.
+sample's answers. Their content is mostly wrong, because the model has 0.7 million parameters.
 """
 
 from __future__ import annotations

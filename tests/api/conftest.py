@@ -1,4 +1,4 @@
-"""Shards of the bundled sample in packs."""
+"""Shards of the bundled sample: unpacked, and in packs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from pathlib import Path
 import pytest
 
 import sftkit
+
+
+@pytest.fixture(scope="session")
+def sample_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpacked. Do not change them."""
+    path = tmp_path_factory.mktemp("sample") / "shards"
+    sftkit.preprocess(
+        data_config_path="sample:data_config.yaml", model_name_or_path="sample:model", output_dir=path, num_workers=1
+    )
+    return path
 
 
 @pytest.fixture(scope="session")

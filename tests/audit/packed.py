@@ -63,7 +63,7 @@ class Wrapped:
 
 
 def wrapped(rows: Sequence[Row], capacity: int) -> Wrapped:
-    """Rows laid end to end and cut."""
+    """Rows concatenated and cut."""
     groups: list[list[Row]] = [[]]
     owners = []
     inner = set()

@@ -11,6 +11,7 @@ from .pages import PAGES, ROOT, anchors_of, links_of
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 PACKAGE = ROOT / "src" / "sftkit"
+FILES = [path.as_posix() for top in ("src", "tests", "benchmarks", "scripts") for path in (ROOT / top).rglob("*.py")]
 
 
 @every_page
@@ -34,12 +35,11 @@ def test_modules_that_are_named_exist(page: Path) -> None:
     """A name is a path from the repository or from src/sftkit, or the last part of one, as in `labels.py`."""
     text = page.read_text(encoding="utf-8")
     names = set(re.findall(r"`([\w/]+(?:\.py|/))`", text)) - {"my_rows.py", "merged/", "runs/", "site/"}
-    files = [path.as_posix() for path in ROOT.glob("**/*.py") if ".venv" not in path.parts]
     missing = []
     for name in names:
         folder = name.endswith("/")
         exists = (ROOT / name).exists() or (PACKAGE / name).exists()
-        if not exists and not any(file.endswith(f"/{name}") or (folder and f"/{name}" in file) for file in files):
+        if not exists and not any(file.endswith(f"/{name}") or (folder and f"/{name}" in file) for file in FILES):
             missing.append(name)
     assert missing == []
 

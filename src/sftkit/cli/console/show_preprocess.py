@@ -54,7 +54,8 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
         units = f"{tokenized:,} of {manifest.units:,} work units tokenized, {manifest.units_found:,} reused"
         console.print(Text(units))
     console.print(Text(f"time: {_seconds(manifest.seconds)}"))
-    console.print(Text(f"worker time: {_seconds(manifest.worker_seconds)}"))
+    if manifest.worker_seconds:  # not if all units were reused
+        console.print(Text(f"worker time: {_seconds(manifest.worker_seconds)}"))
     if manifest.audit is not None:
         print_findings(manifest.audit.rows, manifest.audit.findings, console)
     if manifest.text_column is not None:

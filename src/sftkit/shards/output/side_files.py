@@ -29,7 +29,7 @@ def dataset_card(manifest: Manifest) -> str:
         ]
     if any(split.pack_length is not None for split in manifest.splits.values()):
         lines += [
-            "Rows are packs: sequences laid end to end, `seq_lengths` tokens each. A sequence must not attend to the "
+            "Rows are packs: concatenated sequences of `seq_lengths` tokens each. A sequence must not attend to the "
             "ones before it, and its positions begin at 0.",
             "",
         ]
