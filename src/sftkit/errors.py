@@ -6,7 +6,7 @@ SftkitError            1   a mistake the user can fix; shown as one sentence, ne
 ├── SourceError        1   a data path that cannot be found, opened or understood
 ├── DataError          1   rows that cannot be used, named as `path:row`
 ├── TokenizerError     1   a tokenizer or chat template that cannot be loaded or used
-├── OutputError        1   an output directory that cannot be written, or that holds another data set
+├── OutputError        1   an output directory that cannot be written, or holds other data; a broken manifest
 └── TrainingError      1   a model, a set of training arguments or shards that cannot be trained on
 
 Any other exception is a bug in sftkit: exit code 70, with a traceback.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-EXIT_DONE = 0
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
@@ -54,7 +53,7 @@ class TokenizerError(SftkitError):
 
 
 class OutputError(SftkitError):
-    """An output directory that cannot be written, or that holds another data set."""
+    """An output directory that cannot be written or that holds another data set, or a manifest that cannot be read."""
 
 
 class TrainingError(SftkitError):

@@ -1,4 +1,4 @@
-"""Compares a tokenizer with the one that a manifest records."""
+"""Compares a tokenizer with the one that a manifest records, and finds the chat template that it records."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sftkit.config.schema import ProcessorConfig
 from sftkit.errors import TokenizerError
-from sftkit.shards.manifest import TokenizerInfo
+from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.tokenization.tokenizer_difference import template_difference, template_text, tokenizer_difference
 from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
+from sftkit.tokenization.tokenizer_loading import (
+    TokenizerSpec,
+    chat_template_sha256,
+    fingerprint,
+    load_tokenizer,
+    read_chat_template,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,6 +61,30 @@ def find_mismatches(
     if templates_differ:
         mismatches.append(_compare_templates(recorded, tokenizer, original))
     return tuple(mismatches)
+
+
+def template_options(manifest: Manifest) -> ProcessorConfig:
+    """Return the keys of the config in a manifest that set a chat template; the others have their defaults."""
+    section = manifest.config.get("dataprocessor")
+    keys = section if isinstance(section, dict) else {}
+    given = {key: str(value) for key, value in keys.items() if value is not None}
+    return ProcessorConfig(
+        chat_template=given.get("chat_template"),
+        chat_template_path=given.get("chat_template_path"),
+        chat_template_base64=given.get("chat_template_base64"),
+    )
+
+
+def recorded_template(manifest: Manifest) -> str | None:
+    """Return the chat template that the config in a manifest sets; None if it sets none.
+
+    Raises:
+        ConfigError: it cannot be read any more, and the manifest has no copy of it.
+    """
+    options = template_options(manifest)
+    if options != ProcessorConfig() and manifest.tokenizer is not None and manifest.tokenizer.chat_template is not None:
+        return manifest.tokenizer.chat_template  # the file it came from may have changed
+    return read_chat_template(options)
 
 
 def changed_files(recorded: TokenizerInfo, files: Mapping[str, str]) -> list[str]:

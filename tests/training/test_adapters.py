@@ -175,25 +175,6 @@ def test_invalid_modules_are_refused(
         adapted(config(tmp_path, tmp_path / "out", **given), arguments(tmp_path / "out"))
 
 
-@pytest.mark.parametrize(
-    ("given", "missing", "message"),
-    [
-        ({}, "peft", r"use_peft: peft is not installed; pip install 'sftkit\[peft\]'"),
-        ({"load_in_4bit": True}, "bitsandbytes", r"load_in_4bit: bitsandbytes is not .*'sftkit\[qlora\]'"),
-    ],
-)
-def test_missing_packages_are_named_with_their_extra(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], missing: str, message: str
-) -> None:
-    model = load_model(config(model_dir, tmp_path), arguments(tmp_path))
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == missing else found(name, *rest)
-    )
-    with pytest.raises(TrainingError, match=message):
-        add_adapters(model, config(model_dir, tmp_path, **given), ())
-
-
 def test_4_bits_imply_adapters(tmp_path: Path) -> None:
     assert uses_adapters(config(tmp_path, tmp_path, use_peft=False, load_in_4bit=True))
     assert not uses_adapters(config(tmp_path, tmp_path, use_peft=False))

@@ -36,8 +36,8 @@ def open_shards(location: str | os.PathLike[str], storage_options: Mapping[str, 
         The splits, by name.
 
     Raises:
-        SourceError: there is nothing at `location`, or it is not Parquet.
-        DataError: shards are missing, cut short, or not those that the manifest names.
+        SourceError: there is nothing at `location`, or no Parquet file.
+        DataError: a file is not Parquet, or shards are missing, truncated, or not those of the manifest.
         OutputError: the manifest cannot be read.
 
     Example:

@@ -74,8 +74,10 @@ class ShardDataset(Dataset[TokenSequences]):
             storage_options: options of the file system behind a URL, as in a config.
 
         Raises:
-            SourceError: there is nothing at `location`, or it is not Parquet.
-            DataError: shards are missing or damaged, or a row cannot be used.
+            SourceError: there is nothing at `location`, or no Parquet file.
+            DataError: a file is not Parquet; shards are missing, truncated, or not those of the manifest; or a row
+                cannot be used.
+            OutputError: the manifest cannot be read.
             TrainingError: there is no such split, it has no labels, or no row of it carries a loss.
         """
         shards = open_shards(os.fspath(location), storage_options)

@@ -150,6 +150,7 @@ def inspect_shards(
         SourceError: a file cannot be read, has no columns that are known, or what is asked for does not exist.
         DataError: shards that the manifest names are missing.
         TokenizerError: the tokenizer cannot be loaded, or a search needs one and there is none.
+        OutputError: the manifest cannot be read.
 
     Example:
         >>> import sftkit

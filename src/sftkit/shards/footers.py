@@ -49,9 +49,10 @@ def check_footers(shards: ShardSet) -> list[Footer]:
     faults = [result for result in results if isinstance(result, str)]
     if faults:
         more = f"; and {len(faults) - _MAX_LISTED} more shards" if len(faults) > _MAX_LISTED else ""
-        raise DataError(
-            f"{'; '.join(faults[:_MAX_LISTED])}{more}; copy the data set again, or run preprocess again to rebuild it"
-        )
+        remedy = "copy the files again"
+        if shards.manifest is not None:
+            remedy = "copy the data set again, or run preprocess again to rebuild it"
+        raise DataError(f"{'; '.join(faults[:_MAX_LISTED])}{more}; {remedy}")
     return [result for result in results if isinstance(result, Footer)]
 
 
@@ -78,7 +79,7 @@ def _check_footer(path: AnyPath, recorded: ShardInfo | None) -> Footer | str:
     try:
         footer = read_footer(path)
     except SourceError as error:
-        return str(error)
+        return str(error).removesuffix(".")
     if recorded is not None and footer.rows != recorded.rows:
         return f"{path}: has {footer.rows} rows, the manifest says {recorded.rows}"
     return footer

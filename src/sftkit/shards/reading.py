@@ -123,7 +123,10 @@ def _check_listed_files(root: AnyPath, paths: list[AnyPath]) -> None:
     """Raise `DataError` when files that a manifest lists are missing, or are not in its directory."""
     outside = next((path for path in paths if path != root / path.name), None)
     if outside is not None:
-        raise DataError(f"{root / MANIFEST_NAME}: lists {outside}, which is not a file in its directory")
+        raise DataError(
+            f"{root / MANIFEST_NAME}: lists {outside}, which is not a file in its directory; "
+            "run preprocess again to rebuild it"
+        )
     existing = file_sizes(root)
     missing = [path for path in paths if path.name not in existing]
     if missing:

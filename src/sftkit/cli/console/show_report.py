@@ -124,7 +124,7 @@ def _split_table(summary: Summary) -> Table:
         line("sequences per pack", (_mean_and_max(each) if each else "-" for each in packs))
     if any(split.tokens is not None for split in splits):
         line("tokens", (_number(split.tokens) for split in splits))
-        line("trained tokens", (f"{_number(s.trained_tokens)}{percent(s.trained_share)}" for s in splits))
+        line("trained tokens", (f"{_number(s.trained_tokens)}{percent(s.trained_tokens, s.tokens)}" for s in splits))
     if any(split.characters is not None for split in splits):
         line("characters", (_number(split.characters) for split in splits))
     prefix = "sequence " if all(packs) else ""

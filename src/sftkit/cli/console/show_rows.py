@@ -116,7 +116,7 @@ def _title(row: ShownRow) -> Text:
     title = Text(f"{row.split} row {row.row:,}", style=_HEADING)
     title.append(f" ({escape_to_one_line(row.shard)} row {row.shard_row:,}): {row.length:,} {unit}", style=_PLAIN)
     if row.trained_tokens is not None:
-        title.append(f", {row.trained_tokens:,} trained{percent(row.trained_share)}", style=_PLAIN)
+        title.append(f", {row.trained_tokens:,} trained{percent(row.trained_tokens, row.length)}", style=_PLAIN)
     if row.seq_lengths:
         count = len(row.seq_lengths)
         title.append(f", {count:,} sequence{'' if count == 1 else 's'}", style=_PLAIN)

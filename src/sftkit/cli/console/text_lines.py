@@ -45,9 +45,9 @@ def level_style(level: str) -> Style:
     return _LEVELS.get(level, _OTHER_LEVEL)
 
 
-def percent(part: float | None) -> str:
-    """Format a share of 0 to 1 to follow a count, as in ` (44.2%)`; None gives an empty text."""
-    return f" ({part:.1%})" if part is not None else ""
+def percent(part: int | None, whole: int | None) -> str:
+    """Format a share to follow a count, as in ` (44.2%)`; an empty text if either is unknown or the whole is 0."""
+    return f" ({part / whole:.1%})" if part is not None and whole else ""
 
 
 def new_table(*left: str, right: Sequence[str] = ()) -> Table:

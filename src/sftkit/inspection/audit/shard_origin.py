@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
@@ -13,16 +11,16 @@ from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.audit.expectations.row_origin import common_origin, row_origin
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
+from sftkit.errors import ConfigError
 from sftkit.handlers.registry import produced_rows, recorded_handlers
 from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.special_tokens import stop_tokens
 from sftkit.tokenization.tokenizer_loading import chat_template_sha256
+from sftkit.tokenizer_match import recorded_template, template_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_TEMPLATE_KEYS = ("chat_template", "chat_template_path", "chat_template_base64")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def find_origin(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin
     made_by: Mapping[str, Any] = manifest.config if manifest is not None else {}
     if manifest is None and config.datasets:
         made_by = to_plain_data(config)
-    template, notes = recorded_template(manifest) if manifest is not None else (None, [])
+    template, notes = _template_of(manifest) if manifest is not None else (None, [])
     tokenizer, more = open_tokenizer(config, manifest, template)
     return ShardOrigin(tokenizer, _row_origin(made_by), manifest, (*notes, *more))
 
@@ -74,24 +72,10 @@ def _row_origin(config: Mapping[str, Any]) -> RowOrigin:
     return common_origin([row_origin(config, kind, ends_with_stop_token=ends) for kind, ends in produced])
 
 
-def recorded_template(manifest: Manifest) -> tuple[str | None, list[str]]:
-    """Return the chat template that the config in a manifest sets, and warnings for the reader.
-
-    The template is None when the config sets none, or when its file cannot be read any more and the manifest has no
-    copy of it; the latter is a warning.
-    """
-    processor = manifest.config.get("dataprocessor") or {}
-    tokenizer = manifest.tokenizer
-    if any(processor.get(key) is not None for key in _TEMPLATE_KEYS) and tokenizer and tokenizer.chat_template:
-        return tokenizer.chat_template, []  # its file may have changed since
-    if processor.get("chat_template") is not None:
-        return str(processor["chat_template"]), []
-    if processor.get("chat_template_base64") is not None:
-        return base64.b64decode(processor["chat_template_base64"]).decode("utf-8", "replace"), []
-    path = processor.get("chat_template_path")
-    if path is None:
-        return None, []
+def _template_of(manifest: Manifest) -> tuple[str | None, list[str]]:
+    """Return the chat template that the config in a manifest sets, if any, or a warning that it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8"), []
-    except (OSError, UnicodeDecodeError):
-        return None, [f"{path}: the chat template that made the shards cannot be read; set chat_template_path"]
+        return recorded_template(manifest), []
+    except ConfigError:
+        place = template_options(manifest).chat_template_path or "chat_template_base64"
+        return None, [f"{place}: the chat template that made the shards cannot be read; set chat_template_path"]

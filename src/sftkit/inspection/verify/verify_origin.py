@@ -9,10 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sftkit.config.commands import InspectConfig
-from sftkit.config.schema import ProcessorConfig
 from sftkit.core.progress import Progress, progress_stage
 from sftkit.errors import ConfigError
-from sftkit.inspection.audit.shard_origin import recorded_template
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest, SourceInfo, TokenizerInfo
@@ -20,7 +18,7 @@ from sftkit.storage.files import file_size, sha256_of_file
 from sftkit.storage.paths import is_url
 from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, read_chat_template
-from sftkit.tokenizer_match import changed_files, find_mismatches
+from sftkit.tokenizer_match import changed_files, find_mismatches, template_options
 
 _THREADS = 4
 _MAX_LISTED = 20
@@ -103,16 +101,11 @@ def _change(source: SourceInfo) -> str | None:
 
 def _current_template(manifest: Manifest) -> tuple[str | None, Sequence[str]]:
     """Return the chat template that the config of the shards names, as it is now, and notes."""
-    section = manifest.config.get("dataprocessor") or {}
-    processor = ProcessorConfig(
-        chat_template=section.get("chat_template"),
-        chat_template_path=section.get("chat_template_path"),
-        chat_template_base64=section.get("chat_template_base64"),
-    )
     try:
-        return read_chat_template(processor), ()
+        return read_chat_template(template_options(manifest)), ()
     except ConfigError as error:
-        return recorded_template(manifest)[0], (f"{error}; the copy in the manifest was used instead",)
+        copy = manifest.tokenizer.chat_template if manifest.tokenizer is not None else None
+        return copy, (f"{error}; the copy in the manifest was used instead" if copy is not None else str(error),)
 
 
 def _compare_files(recorded: TokenizerInfo, name: str) -> tuple[str, list[str]]:

@@ -1,6 +1,6 @@
 """The quarantined rows of a staged unit, in a file of their own: there may be millions, too many to hold in memory.
 
-The file is Arrow IPC, zstd-compressed. Columns: `kind` (int8, 0 for `UNREAD`, 1 for `UNUSABLE`), `number` (int64),
+The file is Arrow IPC, zstd-compressed. Columns: `kind` (int8, 0 for `UNREADABLE`, 1 for `UNUSABLE`), `number` (int64),
 `reason` (large_string) and `content` (large_string, a JSON string, since a content may hold lone surrogates). Each
 record batch holds rows of one kind, and the rows of a kind are in the order of their numbers.
 """

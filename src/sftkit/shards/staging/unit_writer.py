@@ -113,7 +113,7 @@ class UnitWriter:
         self._count(batch, text_column)
 
     def write_bad_rows(self, kind: str, rows: Sequence[BadRow]) -> None:
-        """Append quarantined rows of one kind (`UNREAD` or `UNUSABLE`), in the order of their numbers."""
+        """Append quarantined rows of one kind (`UNREADABLE` or `UNUSABLE`), in the order of their numbers."""
         self._bad_rows.write(kind, rows)
 
     def finish(

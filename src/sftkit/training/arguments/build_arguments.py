@@ -31,8 +31,6 @@ from sftkit.training.distributed import (
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-__all__ = ["TrainingArgument", "argument_problems", "extra_keys", "make_training_arguments", "training_argument_fields"]
-
 _log = logging.getLogger(__name__)
 
 # Deprecated names that transformers still accepts, with a warning: the new name is passed on instead.

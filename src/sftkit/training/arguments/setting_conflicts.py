@@ -83,7 +83,7 @@ def _adapter_problems(config: TrainConfig) -> Iterator[str]:
     if adapters and config.init_from_config:
         yield (
             "use_peft needs a trained model: init_from_config starts from random weights, and adapters to those can be"
-            " used with no other model"
+            " used with no other model; set init_from_config=false, or use_peft=false"
         )
     if not 0 <= config.lora_dropout < 1:
         yield f"lora_dropout must be at least 0 and less than 1, not {config.lora_dropout:g}"

@@ -44,7 +44,7 @@ def encode_prompt(text: str, tokenizer: PreTrainedTokenizerBase, template_kwargs
     else:
         ids = tokenizer(text)["input_ids"]
     if not ids:
-        raise TrainingError(f"sample_prompts: {text!r} has no tokens")
+        raise TrainingError(f"sample_prompts: {text!r} has no tokens; remove it from sample_prompts")
     return Prompt(text, tuple(ids))
 
 

@@ -245,7 +245,8 @@ class SplitRows:
         found = sum(location.rows for location in locations)
         if self._manifest_rows is not None and found != self._manifest_rows[file]:
             raise DataError(
-                f"{self._paths[file]}: holds {found} rows, but the manifest records {self._manifest_rows[file]}"
+                f"{self._paths[file]}: holds {found} rows, but the manifest records {self._manifest_rows[file]}; copy"
+                " the data set again, or run preprocess again to rebuild it"
             )
         self._groups_of_file[file] = list(range(len(self.locations), len(self.locations) + len(locations)))
         self.locations += locations

@@ -58,5 +58,6 @@ def check_ids(path: AnyPath, column: Ragged, first: int, vocabulary_size: int, *
         row = int(np.searchsorted(column.offsets, position, side="right")) - 1
         raise DataError(
             f"{path}:{first + row}: token id {values[position]} is not one of the model's"
-            f" {vocabulary_size}; the shards were made with another tokenizer"
+            f" {vocabulary_size}; the shards were made with another tokenizer; make them again with the tokenizer of"
+            " this model"
         )

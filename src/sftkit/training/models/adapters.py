@@ -6,7 +6,6 @@ Sources: LoRA, https://arxiv.org/abs/2106.09685; QLoRA (NF4, double quantization
 from __future__ import annotations
 
 import gc
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,9 +46,8 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
         new_tokens: ids that the model was not trained with.
 
     Raises:
-        TrainingError: peft is not installed, or a module in the config does not exist.
+        TrainingError: a module in the config does not exist, or peft cannot adapt it.
     """
-    _check_installed(config)
     from peft import LoraConfig, get_peft_model
 
     _check_names("lora_target_modules", _without(config.lora_target_modules, ALL_LINEAR), model)
@@ -115,13 +113,6 @@ def _without_future_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
-
-
-def _check_installed(config: TrainConfig) -> None:
-    key, extra = ("load_in_4bit", "qlora") if config.load_in_4bit else ("use_peft", "peft")
-    for module in ("peft", "bitsandbytes") if config.load_in_4bit else ("peft",):
-        if importlib.util.find_spec(module) is None:
-            raise TrainingError(f"{key}: {module} is not installed; pip install 'sftkit[{extra}]'")
 
 
 def _check_names(key: str, names: Sequence[str], model: PreTrainedModel) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sftkit.config.commands import TrainConfig
-from sftkit.config.schema import ProcessorConfig
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.shards.footers import check_footers
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer, read_chat_template, tokenizer_spec
-from sftkit.tokenizer_match import TokenizerMismatch, find_mismatches
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer, tokenizer_spec
+from sftkit.tokenizer_match import TokenizerMismatch, find_mismatches, recorded_template
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.vocabulary_check import check_stop_tokens, check_vocabulary, read_model_vocabulary
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-
-_TEMPLATE_KEYS = ("chat_template", "chat_template_path", "chat_template_base64")
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,8 @@ def _check_origin(
         found = find_mismatches(made_with, load_tokenizer(before), before)
     if not found:
         return
-    text = f"{shards.root} was made with another tokenizer than {spec.name}: {'; '.join(each.clause for each in found)}"
+    clauses = "; ".join(each.clause for each in found)
+    text = f"{shards.root} was made with another tokenizer or chat template than {spec.name}: {clauses}"
     if not config.allow_mismatch:
         remedy = "use the tokenizer that made them, or make the shards again; set allow_mismatch=true to train anyway"
         raise TrainingError(_with_details(f"{text} ({remedy})", found))
@@ -102,25 +101,7 @@ def _as_recorded(spec: TokenizerSpec, manifest: Manifest) -> TokenizerSpec:
     if manifest.tokenizer is not None and not spec.added_special_tokens:
         spec = replace(spec, added_special_tokens=manifest.tokenizer.added_special_tokens)
     if spec.chat_template is None:
-        spec = replace(spec, chat_template=_recorded_template(manifest))
+        # If its file is gone, the comparison that follows reports any mismatch.
+        with suppress(ConfigError):
+            spec = replace(spec, chat_template=recorded_template(manifest))
     return spec
-
-
-def _recorded_template(manifest: Manifest) -> str | None:
-    """The chat template in the config of the shards; None if it has none or its file no longer exists."""
-    section = manifest.config.get("dataprocessor")
-    if not isinstance(section, dict):
-        return None
-    given = {key: str(section[key]) for key in _TEMPLATE_KEYS if section.get(key) is not None}
-    if given and manifest.tokenizer is not None and manifest.tokenizer.chat_template is not None:
-        return manifest.tokenizer.chat_template  # even if the file it came from has changed
-    try:
-        return read_chat_template(
-            ProcessorConfig(
-                chat_template=given.get("chat_template"),
-                chat_template_path=given.get("chat_template_path"),
-                chat_template_base64=given.get("chat_template_base64"),
-            )
-        )
-    except ConfigError:
-        return None  # the template file is gone; the comparison that follows reports any mismatch

@@ -112,7 +112,7 @@ def check_vocabulary(
         if footer.largest_id is not None and footer.largest_id >= known:
             raise DataError(
                 f"{footer.path}: holds token id {footer.largest_id}, which is not one of the model's {known}; "
-                "the shards were made with another tokenizer"
+                "the shards were made with another tokenizer; make them again with the tokenizer of this model"
             )
 
 

@@ -117,4 +117,7 @@ def _read_ahead(rows: SplitRows, windows: Iterable[list[int]], split: str) -> No
         if sum(len(rows.group(group).input_ids) for group in window):
             rows.warn_of_skipped_rows()
             return
-    raise TrainingError(f"{rows.name}: no row of the {split} split has a trained token")
+    raise TrainingError(
+        f"{rows.name}: no row of the {split} split has a trained token; use rows whose `labels` are not all -100 within"
+        " max_seq_length"
+    )
