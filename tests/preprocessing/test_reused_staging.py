@@ -297,7 +297,7 @@ def test_a_user_staging_directory_has_complete_units_only_and_is_never_emptied(
     def broken(*_: object) -> None:
         assert units(shared) == sorted([*whole, "mine.txt"]), "shards are made elsewhere"
         lock, run = sorted((tmp_path / "two" / ".staging").iterdir())
-        assert (lock.name, units(run)) == ("lock", ["train-00000-of-00001.parquet"])
+        assert (lock.name, units(run)) == ("lock", ["sftkit_run", "train-00000-of-00001.parquet"])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sftkit.preprocessing.build.make_manifest", broken)

@@ -648,15 +648,29 @@ def test_only_files_are_read(folder: Path) -> None:
     assert any("/dev/zero" in note and "gone" in note for note in verified(shards).notes)
 
 
-@pytest.mark.parametrize("journal", ["5", "null", '["a\\u0000b", 7, "..", ""]', "[" * 100_000])
-def test_a_damaged_journal_is_ignored(folder: Path, journal: str) -> None:
+def remade_with_journal(folder: Path, journal: str) -> Path:
+    """Make the data set again beside a journal of somebody else's, and return the path of `.staging`."""
     staging = folder / "shards" / ".staging"
     staging.mkdir()
     (staging / "publishing.json").write_text(journal)
     data = dataset(folder / "chats.jsonl", data_handlers=[handler(CHATS)])
     preprocess(folder / "shards", data, model_name_or_path=str(folder / "model"), overwrite=True)
-    assert not staging.exists()
+    return staging
+
+
+def test_names_in_a_journal_are_not_paths(folder: Path) -> None:
+    (folder / "shards" / "thesis.tex").write_text("precious")
+    names = '["a\\u0000b", 7, "..", "", "../model", "thesis.tex", "/../shards/thesis.tex"]'
+    assert not remade_with_journal(folder, names).exists()
     assert (folder / "model").is_dir()
+    assert (folder / "shards" / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("journal", ["5", "null", "[" * 100_000, '{"title": "my paper"}'])
+def test_a_foreign_file_in_the_place_of_the_journal_is_refused(folder: Path, journal: str) -> None:
+    with pytest.raises(OutputError, match=r"holds \.staging/publishing\.json, which sftkit did not write"):
+        remade_with_journal(folder, journal)
+    assert (folder / "shards" / ".staging" / "publishing.json").read_text() == journal
 
 
 def test_a_foreign_file_in_the_place_of_a_unit_is_named(folder: Path) -> None:

@@ -113,7 +113,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         watch.lap("write")
         manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
         check_row_accounting(manifest)
-        return output.publish(manifest, Quarantine(plan, staged))
+        return output.publish(manifest, Quarantine(plan, staged), plan.keys)
 
 
 def open_cluster(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:

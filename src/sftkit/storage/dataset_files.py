@@ -1,10 +1,15 @@
-"""The names of the files of a data set."""
+"""The files of a data set and of the runs that write it, and how they differ from files of others."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
+
 from sftkit.errors import SourceError
-from sftkit.storage.files import file_size
+from sftkit.storage.files import file_size, read_bytes
 from sftkit.storage.paths import AnyPath
+from sftkit.storage.streams import open_binary
 
 MANIFEST_NAME = "manifest.json"
 QUARANTINE_NAME = "quarantine.jsonl"
@@ -12,7 +17,68 @@ CARD_NAME = "README.md"
 STAGING_NAME = ".staging"
 """The folder for everything that is not part of the data set."""
 JOURNAL_NAME = "publishing.json"
-"""A file in that folder that exists while shards are moved into place."""
+"""A file in that folder that exists while shards are moved into place: a JSON list of file names."""
+
+QUARANTINE_KEYS = ("path", "row", "reason", "content")
+"""The keys of a line of the quarantine."""
+
+_SHARD = re.compile(r"\w+-\d{5,}-of-\d{5,}\.parquet")
+_UNIT_FILE = re.compile(r"unit-([0-9a-f]{64})(\.bad)?(\.account)?\.arrow")
+_MAX_LINE = 1 << 20  # bytes; the content of a quarantined row is cut long before
+
+
+def is_shard_name(name: object) -> bool:
+    """Return whether a value is the plain file name of a shard.
+
+    Example:
+        >>> is_shard_name("train-00000-of-00003.parquet"), is_shard_name("../train-00000-of-00003.parquet")
+        (True, False)
+    """
+    return isinstance(name, str) and _SHARD.fullmatch(name) is not None
+
+
+def unit_key_in(name: str) -> str | None:
+    """Return the key of the staged unit that a file name belongs to, None for other names.
+
+    Example:
+        >>> unit_key_in("unit-tests.arrow")
+    """
+    found = _UNIT_FILE.fullmatch(name)
+    return None if found is None else found[1]
+
+
+def is_unit_file(name: str) -> bool:
+    """Return whether a file name is that of one of the files of a staged unit."""
+    return unit_key_in(name) is not None
+
+
+def names_in_journal(staging: AnyPath) -> list[str] | None:
+    """Return the names of the shards in the journal of a `.staging` folder; None if it has none, or another file."""
+    try:
+        names = json.loads(read_bytes(staging / JOURNAL_NAME))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return shard_names(names) if isinstance(names, list) else None
+
+
+def shard_names(names: Iterable[object]) -> list[str]:
+    """Return those of some untrusted values that are plain names of shards."""
+    return [str(name) for name in names if is_shard_name(name)]
+
+
+def is_quarantine(place: AnyPath) -> bool:
+    """Return whether a file has the lines of a quarantine, judged by its first one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_binary(place) as stream:
+        line = stream.readline(_MAX_LINE)
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entry, dict) and tuple(entry) == QUARANTINE_KEYS
 
 
 def require_complete_dataset(directory: AnyPath) -> None:

@@ -189,7 +189,7 @@ def file_sizes(folder: AnyPath) -> dict[str, int]:
         return _listed(folder, lambda system, path: system.ls(path, detail=True))
     try:
         return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
 
 

@@ -91,7 +91,7 @@ class Lease:
         """Whether the existing lock was left by a dead run."""
         found = _read(self._lock)
         if found is None:
-            return True
+            return True  # it has just been released
         if found[0].machine == self._holder.machine and not _is_alive(found[0].process):
             return True
         _log.warning(
@@ -137,14 +137,18 @@ def hold_lease(lock: RemotePath, place: RemotePath) -> Iterator[Lease]:
 
 
 def _read(lock: RemotePath) -> tuple[_Holder, int] | None:
-    """The holder of a lock and the number of its writes; None if there is no valid lock."""
+    """The holder of a lock and the number of its writes; None if there is no lock.
+
+    Raises:
+        OutputError: the file is not a lock.
+    """
     try:
         holder, beat = json.loads(read_bytes(lock))
         return _Holder(**holder), beat
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        return None
+        raise OutputError(f"{lock}: is not a lock of sftkit; move it, or choose another output_dir") from None
 
 
 def _machine() -> str:

@@ -11,8 +11,11 @@ While a run works, and where staged units are kept, there is also `.staging/`:
 
     lock                                held by the run that writes here
     unit-*.arrow                        staged units
-    run-*/                              the shards of one run until they are published
+    run-*/                              the shards of one run until they are published, and the run's mark
     publishing.json                     the journal: present from the start of publication until the cleanup after it
+
+Both directories may be links, and may hold files of others. Only files that a run of sftkit has made are removed:
+`leftovers.py` tells which.
 """
 
 from __future__ import annotations
@@ -20,9 +23,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
@@ -32,10 +34,20 @@ from typing import Generic, TypeVar
 from sftkit.core.row_log import BadRow
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest, read_manifest
+from sftkit.shards.output.leftovers import run_folder_name, run_name
 from sftkit.shards.output.side_files import quarantine_sha256, write_quarantine, write_side_files
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.storage.dataset_files import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME, STAGING_NAME
-from sftkit.storage.files import file_sizes, read_bytes, remove, write_text
+from sftkit.storage.dataset_files import (
+    CARD_NAME,
+    JOURNAL_NAME,
+    MANIFEST_NAME,
+    QUARANTINE_NAME,
+    STAGING_NAME,
+    is_quarantine,
+    names_in_journal,
+    shard_names,
+)
+from sftkit.storage.files import file_sizes, remove, write_text
 from sftkit.storage.paths import AnyPath, RemotePath
 
 _log = logging.getLogger(__name__)
@@ -72,14 +84,16 @@ class Output(ABC, Generic[P]):
     """
 
     def __init__(self, path: P, staging_dir: AnyPath | None = None, *, keep_staging: bool = False) -> None:
-        run = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.run = run_name()
+        """Names this run; part of its temporary file names."""
         self.path: P = path
         self.staging: P = path / STAGING_NAME
-        self.units = UnitStore(staging_dir or self.staging, run)
+        self.units = UnitStore(staging_dir or self.staging, self.run)
         """The staged units."""
-        self.shard_folder: P = self.staging / f"run-{run}"
+        self.shard_folder: P = self.staging / run_folder_name(self.run)
         """Where shards are written. Each run has its own: a worker may briefly outlive the run that started it."""
         self._stages_here = self._is_in_staging(self.units.path)
+        self._used_keys: Collection[str] = ()
         self._keeps_units = keep_staging or (staging_dir is not None and self._stages_here)
 
     def manifest(self) -> Manifest | None:
@@ -122,19 +136,31 @@ class Output(ABC, Generic[P]):
             OutputError: there is another data set (unless `overwrite`), or a file that no data set of ours owns and
                 that would become part of one.
         """
-        if self.manifest() is not None:
-            if not overwrite:
-                raise OutputError(
-                    f"output_dir {self.path}: holds another data set; choose another directory, or set overwrite=true"
-                )
-            return
-        ours = _journal(self.staging)
-        conflicting = (name for name in self._names() if name.endswith(".parquet") or name == CARD_NAME)
-        foreign = next((name for name in conflicting if name not in ours), None)
+        manifest = self.manifest()
+        if manifest is not None and not overwrite:
+            raise OutputError(
+                f"output_dir {self.path}: holds another data set; choose another directory, or set overwrite=true"
+            )
+        foreign = next(self._foreign_files(manifest), None)
         if foreign is not None:
             raise OutputError(
                 f"output_dir {self.path}: holds {foreign}, which sftkit did not write; choose an empty directory"
             )
+
+    def _foreign_files(self, manifest: Manifest | None) -> Iterator[str]:
+        """Yield the names of files that a run would replace, or make part of its data set, but no run has made."""
+        journal = names_in_journal(self.staging)
+        ours = set(journal or ())
+        if journal is not None:
+            ours.add(CARD_NAME)
+        taken = [name for name in self._names() if name.endswith(".parquet") or name in (CARD_NAME, MANIFEST_NAME)]
+        yield from (name for name in taken if manifest is None and name not in ours)
+        if is_foreign_quarantine(self.path):
+            yield QUARANTINE_NAME
+        if is_foreign_quarantine(self.staging):
+            yield f"{STAGING_NAME}/{QUARANTINE_NAME}"
+        if journal is None and JOURNAL_NAME in file_sizes(self.staging):
+            yield f"{STAGING_NAME}/{JOURNAL_NAME}"
 
     def save_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> P:
         """Write the quarantined rows of a failing run and return the path of the file.
@@ -143,33 +169,42 @@ class Output(ABC, Generic[P]):
         """
         folder = self.path if self.manifest() is None else self.staging
         target: P = folder / QUARANTINE_NAME
-        write_quarantine(target, bad)
+        write_quarantine(target, bad, self.run)
         return target
 
-    def publish(self, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> Manifest:
+    def publish(
+        self, manifest: Manifest, bad: Collection[tuple[str, BadRow]], used_keys: Collection[str] = ()
+    ) -> Manifest:
         """Turn the finished shards in `shard_folder` into the data set of the directory.
 
         Args:
             manifest: describes the shards.
             bad: the quarantined rows, as (source path, row).
+            used_keys: the keys of the staged units that the shards were made from.
 
         Returns:
             The manifest as written, which also lists the files beside the shards.
 
         Raises:
-            OutputError: another run has taken over the directory; its files are not touched.
+            OutputError: another run has taken over the directory, whose files are not touched; or a file that no run
+                has made has the name of a new shard.
         """
-        names = _shard_names(manifest)
-        replaced = self._existing([*_journal(self.staging), *_shard_names(self.manifest())])
-        journal = list(dict.fromkeys(chain(names, replaced)))
+        names = _shard_names_in(manifest)
+        interrupted: list[str] | None = names_in_journal(self.staging)
+        ours = [*([] if interrupted is None else [*interrupted, CARD_NAME]), *_shard_names_in(self.manifest())]
+        journal = list(dict.fromkeys(chain(names, self._existing(ours))))
         self._check_lock()
-        write_text(self.staging / JOURNAL_NAME, json.dumps(journal))
+        foreign = next((name for name in self._names() if name in set(names) - set(ours)), None)
+        if foreign is not None:
+            raise OutputError(f"output_dir {self.path}: holds {foreign}, which sftkit did not write; move it")
+        write_text(self.staging / JOURNAL_NAME, json.dumps(journal), self.run)
         remove(self.path / MANIFEST_NAME)
         remove(*(self.path / name for name in journal))
         self._move_into_place(names)
-        complete = replace(manifest, files=write_side_files(self.path, manifest, bad))
+        complete = replace(manifest, files=write_side_files(self.path, manifest, bad, self.run))
         self._check_lock()
-        write_text(self.path / MANIFEST_NAME, complete.to_json())
+        write_text(self.path / MANIFEST_NAME, complete.to_json(), self.run)
+        self._used_keys = frozenset(used_keys)
         return complete
 
     @abstractmethod
@@ -202,20 +237,19 @@ class Output(ABC, Generic[P]):
             _log.warning("%d tokenized %s in %s: the same command resumes from %s", count, what, self.units.path, them)
 
 
-def _shard_names(manifest: Manifest | None) -> list[str]:
-    return _base_names(shard.file for shard in manifest.shards) if manifest is not None else []
+def _shard_names_in(manifest: Manifest | None) -> list[str]:
+    """Return the plain names of shards in a manifest, which may be a stranger's."""
+    return shard_names(shard.file for shard in manifest.shards) if manifest is not None else []
 
 
-def _journal(staging: AnyPath) -> list[str]:
-    """Return the names of the files that an interrupted run was publishing or replacing."""
+def is_foreign_quarantine(folder: AnyPath) -> bool:
+    """Return whether something in a folder has the name of the quarantine and is none."""
+    place = folder / QUARANTINE_NAME
+    if isinstance(place, Path) and not place.is_file():
+        return os.path.lexists(place)
     try:
-        names = json.loads(read_bytes(staging / JOURNAL_NAME))
-    except (OSError, ValueError, RecursionError):
-        return []
-    return _base_names([*names, CARD_NAME]) if isinstance(names, list) else []
-
-
-def _base_names(names: Iterable[object]) -> list[str]:
-    """Reduce untrusted names to base names, so that they can only refer to files in the directory itself."""
-    base_names = (PurePosixPath(name).name for name in names if isinstance(name, str))
-    return [name for name in base_names if name not in ("", "..")]
+        return not is_quarantine(place)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

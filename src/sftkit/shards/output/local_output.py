@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from sftkit.errors import OutputError
-from sftkit.shards.output.base_output import LOCK_NAME, Output
-from sftkit.shards.staging.unit_store import is_unit_file
-from sftkit.storage.dataset_files import CARD_NAME, JOURNAL_NAME, MANIFEST_NAME, QUARANTINE_NAME
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.output.base_output import LOCK_NAME, Output, is_foreign_quarantine
+from sftkit.shards.output.leftovers import (
+    RUN_MARK,
+    is_regular,
+    is_run_folder,
+    remove_if_empty,
+    remove_unfinished,
+    remove_units,
+)
+from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, STAGING_NAME, is_unit_file
 from sftkit.storage.file_lock import hold_lock
-from sftkit.storage.files import make_directory, temporary_path
+from sftkit.storage.files import atomic_replace, make_directory
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.retry import error_reason
 
+_log = logging.getLogger(__name__)
+
 _PATH_IS_TAKEN = (errno.EISDIR, errno.EEXIST)
+_MAX_NAMED = 5
 
 
 class LocalOutput(Output[Path]):
@@ -39,8 +51,9 @@ class LocalOutput(Output[Path]):
                 make_directory(self.units.path)
         with self._name_key_in_errors("output_dir", self.path), hold_lock(self.staging / LOCK_NAME, self.path):
             self.check_free(overwrite=overwrite)  # another run may have finished since the first check
-            self._remove_unfinished()
+            remove_unfinished(self.staging, self.path)
             self.shard_folder.mkdir(parents=True)
+            (self.shard_folder / RUN_MARK).touch()
             make_directory(self.units.path)
             try:
                 with nullcontext() if self._stages_here else self._name_key_in_errors("staging_dir", self.units.path):
@@ -52,29 +65,47 @@ class LocalOutput(Output[Path]):
                 self._remove_used_units()
             finally:
                 self.units.remove_unfinished()
-                self._remove_unfinished()
+                remove_unfinished(self.staging, self.path)
                 (self.staging / LOCK_NAME).unlink(missing_ok=True)
                 for folder in (self.staging, *(() if existed else (self.path,))):
-                    if folder.is_dir() and not any(folder.iterdir()):
-                        folder.rmdir()
+                    remove_if_empty(folder)
+            self._warn_of_foreign_files()
 
     def finish_cleanup(self) -> None:
         """As `Output.finish_cleanup`."""
-        if not self.staging.is_dir() or (self.units.count() and not (self.staging / JOURNAL_NAME).exists()):
-            return  # nothing there, or only units that are kept on purpose
+        if not self._has_unfinished_cleanup():
+            return
         with self._name_key_in_errors("output_dir", self.path), hold_lock(self.staging / LOCK_NAME, self.path):
-            self._remove_unfinished()
+            remove_unfinished(self.staging, self.path)
             self._remove_used_units()
             (self.staging / LOCK_NAME).unlink(missing_ok=True)
-            if not any(self.staging.iterdir()):
-                self.staging.rmdir()
+            remove_if_empty(self.staging)
+
+    def _has_unfinished_cleanup(self) -> bool:
+        """Return whether there is a journal, or nothing but what a run leaves that was killed at the very end."""
+        if not self.staging.is_dir() or self._has_foreign_lock():
+            return False
+        names = [path.name for path in self.staging.iterdir()]
+        only_ours = all(name == LOCK_NAME or is_run_folder(name) for name in names)
+        return JOURNAL_NAME in names or (only_ours and bool(names or not self.staging.is_symlink()))
 
     def _remove_used_units(self) -> None:
         """Remove the staged units unless they are to be kept, and then the journal: it marks the cleanup as pending."""
-        for path in [] if self._keeps_units else list(self.staging.iterdir()):
-            if path.name not in (LOCK_NAME, JOURNAL_NAME):
-                _remove(path)
+        if not self._keeps_units:
+            remove_units(self.staging, self._used_keys)
+            if not is_foreign_quarantine(self.staging):
+                (self.staging / QUARANTINE_NAME).unlink(missing_ok=True)
         (self.staging / JOURNAL_NAME).unlink(missing_ok=True)
+
+    def _warn_of_foreign_files(self) -> None:
+        """Name what stays in `.staging` because no run has made it."""
+        left = list(self.staging.iterdir()) if self.staging.is_dir() else []
+        kept = (path for path in left if self._keeps_units and is_unit_file(path.name))
+        ours = {*kept, *(path for path in left if _is_below(self.units.path, path))}
+        foreign = sorted(path.name for path in left if path not in ours)
+        if foreign:
+            names = ", ".join(foreign[:_MAX_NAMED]) + (", ..." if len(foreign) > _MAX_NAMED else "")
+            _log.warning("%s: sftkit did not make %s, and leaves it as it is", self.staging, names)
 
     @contextmanager
     def _name_key_in_errors(self, key: str, path: AnyPath) -> Iterator[None]:
@@ -88,14 +119,15 @@ class LocalOutput(Output[Path]):
             hint = f" ({target} is in the way; move it)" if error.errno in _PATH_IS_TAKEN else ""
             raise OutputError(f"{key} {path}: cannot be written: {error_reason(error)}{hint}") from None
 
-    def _remove_unfinished(self) -> None:
-        """Remove unfinished files of the data set, and everything in `.staging` but staged units, lock and journal."""
-        for name in (QUARANTINE_NAME, CARD_NAME, MANIFEST_NAME):
-            temporary_path(self.path / name).unlink(missing_ok=True)
-        for path in list(self.staging.iterdir()):
-            kept = path.name in (LOCK_NAME, JOURNAL_NAME, QUARANTINE_NAME)
-            if not kept and not is_unit_file(path.name) and not _is_below(self.units.path, path):
-                _remove(path)
+    def _foreign_files(self, manifest: Manifest | None) -> Iterator[str]:
+        yield from super()._foreign_files(manifest)
+        if self._has_foreign_lock():
+            yield f"{STAGING_NAME}/{LOCK_NAME}"
+
+    def _has_foreign_lock(self) -> bool:
+        """Return whether there is a file with the name of the lock that no run has made: those of runs are empty."""
+        lock = self.staging / LOCK_NAME
+        return lock.is_symlink() or (lock.exists() and not (is_regular(lock) and lock.stat().st_size == 0))
 
     def _is_in_staging(self, path: AnyPath) -> bool:
         return _is_below(path, self.staging)
@@ -114,15 +146,13 @@ class LocalOutput(Output[Path]):
 
     def _move_into_place(self, names: Sequence[str]) -> None:
         for name in names:
-            (self.shard_folder / name).replace(self.path / name)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder; a worker of a killed run may still be writing to it."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            try:
+                (self.shard_folder / name).replace(self.path / name)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with atomic_replace(self.path / name, self.run) as temporary:  # `.staging` is a link to another disk
+                    shutil.copyfile(self.shard_folder / name, temporary)
 
 
 def _is_below(path: AnyPath, folder: Path) -> bool:

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import compress
 
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.output.base_output import LOCK_NAME, Output
-from sftkit.shards.staging.unit_store import is_unit_file
-from sftkit.storage.dataset_files import JOURNAL_NAME
-from sftkit.storage.files import copy, file_sizes, file_sizes_recursive, make_directory, remove
+from sftkit.shards.output.base_output import LOCK_NAME, Output, is_foreign_quarantine
+from sftkit.shards.output.leftovers import RUN_MARK, is_run_folder, is_shard_of_run, is_staged
+from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, is_unit_file
+from sftkit.storage.files import copy, file_sizes, file_sizes_recursive, make_directory, remove, write_bytes
 from sftkit.storage.lease_lock import Lease, hold_lease
 from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.retry import error_reason
@@ -36,6 +37,7 @@ class RemoteOutput(Output[RemotePath]):
         with self._name_key_in_errors(), hold_lease(self.staging / LOCK_NAME, self.path) as self._lease:
             self.check_free(overwrite=overwrite)
             self._remove_unfinished(file_sizes_recursive(self.staging))
+            write_bytes(self.shard_folder / RUN_MARK, b"sftkit")
             make_directory(self.units.path)
             try:
                 yield self
@@ -77,14 +79,21 @@ class RemoteOutput(Output[RemotePath]):
             list(pool.map(lambda name: copy(self.shard_folder / name, self.path / name), names))
 
     def _remove_unfinished(self, names: Iterable[str]) -> None:
-        """Remove files below `.staging`, given by name, except staged units, lock and journal."""
-        kept = (LOCK_NAME, JOURNAL_NAME)
-        remove(*(self.staging / name for name in names if name not in kept and not is_unit_file(name)))
+        """Remove the shards of runs that have ended, given the names of files below `.staging`."""
+        below = [(name, *name.split("/")) for name in names if name.count("/") == 1]
+        marked = {folder for _, folder, file in below if file == RUN_MARK and is_run_folder(folder)}
+        shards = [name for name, folder, file in below if folder in marked and is_shard_of_run(file)]
+        remove(*(self.staging / name for name in shards))
+        remove(*(self.staging / folder / RUN_MARK for folder in sorted(marked)))
 
     def _remove_used_units(self) -> None:
         """Remove the staged units unless they are to be kept, and then the journal: it marks the cleanup as pending."""
         if not self._keeps_units:
-            remove(*(self.staging / name for name in file_sizes(self.staging) if is_unit_file(name)))
+            units = [self.staging / name for name in file_sizes(self.staging) if is_unit_file(name)]
+            with ThreadPoolExecutor(_COPIES) as pool:
+                staged = list(pool.map(lambda path: is_staged(path, self._used_keys), units))
+            quarantine = [] if is_foreign_quarantine(self.staging) else [self.staging / QUARANTINE_NAME]
+            remove(*compress(units, staged), *quarantine)
         remove(self.staging / JOURNAL_NAME)
 
     @contextmanager

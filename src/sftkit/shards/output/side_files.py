@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from sftkit.core.row_log import BadRow
 from sftkit.shards.manifest import Manifest
-from sftkit.storage.dataset_files import CARD_NAME, QUARANTINE_NAME
+from sftkit.storage.dataset_files import CARD_NAME, QUARANTINE_KEYS, QUARANTINE_NAME
 from sftkit.storage.files import atomic_replace, remove, sha256_of_file, write_text
 from sftkit.storage.paths import AnyPath
 
@@ -54,24 +54,29 @@ def _code(name: str) -> str:
     return f"{fence} {shown} {fence}" if "`" in shown else f"`{shown}`"
 
 
-def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]]) -> None:
-    """Write quarantined rows, given as (source path, row), as JSON lines. Without rows there is no file."""
+def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]], run: str) -> None:
+    """Write quarantined rows, given as (source path, row), as JSON lines. Without rows there is no file.
+
+    `run` is part of the temporary name, as in `atomic_replace`.
+    """
     remove(target)
     if not bad:
         return
     with (
-        atomic_replace(target) as temporary,
+        atomic_replace(target, run) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         for path, row in bad:
-            entry = {"path": path, "row": row.number, "reason": row.reason, "content": row.content}
+            entry = dict(zip(QUARANTINE_KEYS, (path, row.number, row.reason, row.content), strict=True))
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def write_side_files(folder: AnyPath, manifest: Manifest, bad: Collection[tuple[str, BadRow]]) -> dict[str, str]:
+def write_side_files(
+    folder: AnyPath, manifest: Manifest, bad: Collection[tuple[str, BadRow]], run: str
+) -> dict[str, str]:
     """Write the quarantine and the card, and return the sha256 of each by name."""
-    write_quarantine(folder / QUARANTINE_NAME, bad)
-    write_text(folder / CARD_NAME, dataset_card(manifest))
+    write_quarantine(folder / QUARANTINE_NAME, bad, run)
+    write_text(folder / CARD_NAME, dataset_card(manifest), run)
     hashes = {CARD_NAME: sha256_of_file(folder / CARD_NAME), QUARANTINE_NAME: quarantine_sha256(folder)}
     return {name: sha256 for name, sha256 in hashes.items() if sha256 is not None}
 

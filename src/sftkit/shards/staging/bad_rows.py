@@ -29,6 +29,9 @@ from sftkit.storage.streams import open_arrow_file
 
 OTHER_REASONS = "other reasons"
 
+BAD_ROW_COLUMNS = ["kind", "number", "reason", "content"]
+"""The columns of the file."""
+
 _KINDS = (UNREADABLE, UNUSABLE)
 _MAX_REASONS = 50
 _ROWS_PER_BATCH = 200

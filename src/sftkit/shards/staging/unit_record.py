@@ -25,7 +25,8 @@ from sftkit.storage.files import atomic_replace, file_size, read_bytes, sha256_o
 from sftkit.storage.paths import AnyPath, RemotePath
 
 _VERSION = 5
-_KEY = b"sftkit"
+RECORD_METADATA = b"sftkit"
+"""Key of the metadata of a record's file."""
 _SIZES = "sizes"
 _SMALL = 16 << 20  # bytes
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
@@ -73,7 +74,9 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.violations if unit.audit is not None else None,
     }
-    table = table.replace_schema_metadata({_KEY: json.dumps({**values, "digest": _digest(key, values, table)})})
+    table = table.replace_schema_metadata(
+        {RECORD_METADATA: json.dumps({**values, "digest": _digest(key, values, table)})}
+    )
     with (
         atomic_replace(path, run) as temporary,
         pa.OSFile(os.fsencode(temporary), "w") as sink,
@@ -136,7 +139,7 @@ def _read(key: str, rows: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
         ValueError, KeyError, TypeError, pa.ArrowException: it is damaged, or of another unit or version.
     """
     table = pa.ipc.open_file(pa.BufferReader(read_bytes(record_path(rows)))).read_all()
-    values = json.loads(table.schema.metadata[_KEY])
+    values = json.loads(table.schema.metadata[RECORD_METADATA])
     digest = values.pop("digest")
     if values["version"] != _VERSION or digest != _digest(key, values, table):
         raise ValueError("its digest does not match, or it is of another unit or version")

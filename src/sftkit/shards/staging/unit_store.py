@@ -11,6 +11,7 @@ from pathlib import Path
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitFile
 from sftkit.shards.staging.unit_record import read_record, record_path, write_record
 from sftkit.shards.staging.unit_writer import UnitWriter
+from sftkit.storage.dataset_files import is_unit_file
 from sftkit.storage.files import TEMPORARY_SUFFIX, file_sizes, remove
 from sftkit.storage.paths import AnyPath
 
@@ -72,8 +73,3 @@ class UnitStore:
 
     def _record_path(self, key: str) -> AnyPath:
         return record_path(self._rows_path(key))
-
-
-def is_unit_file(name: str) -> bool:
-    """Return whether a file name is that of one of the files of a staged unit."""
-    return name.startswith("unit-") and name.endswith(".arrow")
