@@ -1,4 +1,4 @@
-"""Clean rows of every kind: built by whole runs, with contents that try the edges of templates."""
+"""Clean rows of every kind: built by whole runs, with contents that are difficult for templates."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def sentence(draw: random.Random, *, plain: bool = False) -> str:
 
 
 def conversation(draw: random.Random, *, system: bool) -> list[dict[str, Any]]:
-    """Questions with white space and marks at their edges; answers, which prompts must not merge with, without."""
+    """Questions with white space and marks at their edges; answers without, since prompts must not merge with them."""
     messages: list[dict[str, Any]] = []
     if system and draw.random() < 0.5:
         messages.append({"role": "system", "content": sentence(draw)})
@@ -85,7 +85,7 @@ def with_tools(draw: random.Random) -> dict[str, Any]:
 
 
 def built(folder: Path, rows: Sequence[dict[str, Any]], *handlers: Any, **options: Any) -> list[Row]:
-    """What a run makes of some rows, all of which it keeps."""
+    """The rows that a run makes of some rows; it must keep all."""
     source = write_jsonl(folder / "rows.jsonl", rows)
     manifest = preprocess(folder / "out", dataset(source, data_handlers=handlers), engine="reference", **options)
     assert manifest.rows_written == len(rows), manifest.dropped
@@ -95,12 +95,12 @@ def built(folder: Path, rows: Sequence[dict[str, Any]], *handlers: Any, **option
 MASKED_CHAT = handler("tokenize_and_apply_chat_template_with_masking")
 
 
-def faults_of(rows: Sequence[Row], norms: Expectations) -> Faults:
+def faults_of(rows: Sequence[Row], expectations: Expectations) -> Faults:
     ids = Ragged.from_lists([row.ids for row in rows])
     labels = Ragged.from_lists([row.labels for row in rows]).values
-    return check_rows(ids, labels, labels != IGNORED, norms)
+    return check_rows(ids, labels, labels != IGNORED, expectations)
 
 
-def named(rows: Sequence[Row], norms: Expectations) -> dict[str, list[int]]:
+def named(rows: Sequence[Row], expectations: Expectations) -> dict[str, list[int]]:
     """Rows by the rules that they break."""
-    return {rule: sorted(set(fault.rows.tolist())) for rule, fault in faults_of(rows, norms).items()}
+    return {rule: sorted(set(fault.rows.tolist())) for rule, fault in faults_of(rows, expectations).items()}

@@ -1,4 +1,4 @@
-"""Clean rows laid together to packs, by means of its own: labels of first tokens are -100, as the format says."""
+"""Packs of clean rows, made without the code of sftkit; labels of first tokens are -100, as the format says."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def packed(rows: Sequence[Row], capacity: int) -> list[Pack]:
 
 @dataclass(frozen=True)
 class Wrapped:
-    """Packs; the row that each of their sequences is of, in order; the rows that are whole and at no edge of a pack."""
+    """Packs; the row of each of their sequences, in order; the rows that are whole and at no edge of a pack."""
 
     packs: list[Pack]
     owners: list[int]
@@ -83,17 +83,19 @@ def wrapped(rows: Sequence[Row], capacity: int) -> Wrapped:
     return Wrapped([pack_of(group) for group in groups if group], owners, frozenset(inner))
 
 
-def sequences_named(packs: Sequence[Pack], norms: Expectations, packing: Packing | None = None) -> dict[str, list[int]]:
+def sequences_named(
+    packs: Sequence[Pack], expectations: Expectations, packing: Packing | None = None
+) -> dict[str, list[int]]:
     """Sequences, counted through all packs, by the rules that they break."""
     ids = Ragged.from_lists([pack.ids for pack in packs])
     labels = Ragged.from_lists([pack.labels for pack in packs]).values
     found = pack_boundaries(ids, Ragged.from_lists([pack.lengths for pack in packs]), packing or Packing())
-    faults = check_rows(ids, labels, labels != IGNORED, norms, found)
+    faults = check_rows(ids, labels, labels != IGNORED, expectations, found)
     return {rule: sorted(set(fault.sequences.tolist())) for rule, fault in faults.items()}
 
 
 def repack(folder: Path, how: str, capacity: int) -> list[Pack]:
-    """Make the one training shard of a data set a packed one, manifest and all."""
+    """Pack the only training shard of a data set, and change the manifest accordingly."""
     manifest = read_manifest(folder)
     assert manifest is not None
     info = manifest.splits["train"]
@@ -102,7 +104,7 @@ def repack(folder: Path, how: str, capacity: int) -> list[Pack]:
     packs = packed(rows, capacity) if how == "bfd" else wrapped(rows, capacity).packs
     trained = sum(label != IGNORED for pack in packs for label in pack.labels)
     shard = replace(info.shards[0], rows=len(packs), trained_tokens=trained)
-    told = replace(
+    info = replace(
         info,
         rows=len(packs),
         trained_tokens=trained,
@@ -111,7 +113,7 @@ def repack(folder: Path, how: str, capacity: int) -> list[Pack]:
         pack_length=capacity,
         fill_rate=info.tokens / (len(packs) * capacity),
     )
-    changed = replace(manifest, splits={"train": told}, config={**manifest.config, "packing": how})
+    changed = replace(manifest, splits={"train": info}, config={**manifest.config, "packing": how})
     (folder / "manifest.json").write_text(changed.to_json(), encoding="utf-8")
     write_packs(path, packs)
     return packs

@@ -1,4 +1,4 @@
-"""The audit at the end of `preprocess` and in `inspect-shards --audit`: what it names, what it prints, how it exits."""
+"""The audit at the end of `preprocess` and in `inspect-shards --audit`: findings, output and exit codes."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_rows_repeated_by_a_mix_are_not_duplicates(tmp_path: Path) -> None:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """Two splits made by others, wide types and masks instead of labels, with a fault in either; no manifest."""
+    """Two splits made by other software: wide types, masks instead of labels, no manifest, and a fault in each."""
     source = write_jsonl(tmp_path / "a.jsonl", [chat(number) for number in range(30)])
     preprocess(tmp_path / "out", dataset(source, data_handlers=[MASKED_CHAT]), model_name_or_path=MODEL)
     table = pq.read_table(tmp_path / "out" / "train-00000-of-00001.parquet")

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftkit.audit.checks.packs import Packing, pack_boundaries
-from sftkit.audit.expectations.expected import CONVERSATIONS, Expectations, RowOrigin
+from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.config.commands import InspectConfig
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import Ragged
 from sftkit.inspection.audit.audit_shards import ShardAudit
 from sftkit.inspection.report import inspect_shards
@@ -149,7 +150,7 @@ def labels_too_short(pack: Pack) -> Pack:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
-    ("spoil", "rule", "sequence"),
+    ("break_pack", "rule", "sequence"),
     [
         (short_sum, "seq_lengths_misfit", ""),
         (zero_length, "seq_lengths_misfit", ""),
@@ -163,12 +164,12 @@ def labels_too_short(pack: Pack) -> Pack:
 )
 @pytest.mark.parametrize("how", ["bfd", "wrapped"])
 def test_each_broken_pack_is_named_under_its_rule_only(
-    tmp_path: Path, how: str, spoil: Callable[[Pack], Pack], rule: str, sequence: str
+    tmp_path: Path, how: str, break_pack: Callable[[Pack], Pack], rule: str, sequence: str
 ) -> None:
     path, packs = built(tmp_path, how)
     assert min(len(pack.lengths) for pack in packs[:5]) >= 4
-    spoilt = [spoil(pack) if place in (0, 3, 4) else pack for place, pack in enumerate(packs)]
-    write_packs(path / SHARD, spoilt)
+    broken = [break_pack(pack) if place in (0, 3, 4) else pack for place, pack in enumerate(packs)]
+    write_packs(path / SHARD, broken)
     assert named(path) == {rule: (3, [f"{SHARD}:{row}{sequence}" for row in (0, 3, 4)])}
 
 
@@ -228,20 +229,20 @@ def test_wrapped_packs_without_a_manifest_are_checked_as_complete_rows(tmp_path:
 
 
 def test_a_piece_without_a_header_may_end_like_a_conversation() -> None:
-    """Of a template that writes nothing behind answers: a piece that lacks its opener (7) is no text without an end."""
-    norms = Expectations(vocabulary_size=10, stops=(9,), openers=(7,), chats_end=False, special=(7, 9))
+    """For a template that writes nothing after answers, a piece without its opener (7) is no text without an end."""
+    expectations = Expectations(vocabulary_size=10, stops=(9,), openers=(7,), chats_end=False, special=(7, 9))
     rows = [row_of((7, 1, 2, 3, 4), (IGNORED, IGNORED, 2, 3, 4))] * 4
-    assert sequences_named([pack_of(rows)], norms) == {}
+    assert sequences_named([pack_of(rows)], expectations) == {}
     for capacity in (2, 3, 4, 7, 9):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
+        assert sequences_named(wrapped(rows, capacity).packs, expectations, Packing(capacity, may_cut_rows=True)) == {}
     text = [row_of((1, 2, 3), (IGNORED, 2, 3))] * 3
-    assert sequences_named([pack_of(text)], norms) == {"answer_cut": [0, 1, 2]}
-    assert sequences_named([pack_of(text)], norms, Packing(9, may_cut_rows=True)) == {"answer_cut": [1]}
+    assert sequences_named([pack_of(text)], expectations) == {"answer_cut": [0, 1, 2]}
+    assert sequences_named([pack_of(text)], expectations, Packing(9, may_cut_rows=True)) == {"answer_cut": [1]}
 
 
 def test_an_answer_cut_within_the_words_of_a_header_is_not_a_header() -> None:
-    norms = Expectations(
-        RowOrigin(CONVERSATIONS, trains_all=False),
+    expectations = Expectations(
+        RowOrigin(RowKind.CONVERSATIONS, trains_all=False),
         vocabulary_size=10,
         stops=(9,),
         prompts=((7, 1),),
@@ -253,27 +254,29 @@ def test_an_answer_cut_within_the_words_of_a_header_is_not_a_header() -> None:
     )
     rows = [row_of((3, 4, 5, 7, 1, 3, 4, 5, 9), (IGNORED,) * 5 + (3, 4, 5, 9))] * 5
     for capacity in (1, 2, 3, 4, 5, 6, 7, 11, 13):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
-    spoilt = [row_of(row.ids, (IGNORED, 4, *row.labels[2:])) for row in rows]
-    assert sequences_named([pack_of(spoilt)], norms, Packing()) == {"header_trained": [0, 1, 2, 3, 4]}
+        assert sequences_named(wrapped(rows, capacity).packs, expectations, Packing(capacity, may_cut_rows=True)) == {}
+    broken = [row_of(row.ids, (IGNORED, 4, *row.labels[2:])) for row in rows]
+    assert sequences_named([pack_of(broken)], expectations, Packing()) == {"header_trained": [0, 1, 2, 3, 4]}
 
 
 def test_a_prompt_cut_at_its_stop_token_is_not_a_mismatch() -> None:
-    making = RowOrigin(CONVERSATIONS, trains_all=False)
-    norms = Expectations(making, vocabulary_size=10, stops=(9,), prompts=((1, 9, 2),), chats_end=True, special=(9,))
+    origin = RowOrigin(RowKind.CONVERSATIONS, trains_all=False)
+    expectations = Expectations(
+        origin, vocabulary_size=10, stops=(9,), prompts=((1, 9, 2),), chats_end=True, special=(9,)
+    )
     rows = [row_of((5, 1, 9, 2, 6, 7, 9), (IGNORED,) * 4 + (6, 7, 9))] * 5
     for capacity in range(1, 16):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
-    assert sequences_named([pack_of([row_of(row.ids[2:], row.labels[2:]) for row in rows])], norms) == {
+        assert sequences_named(wrapped(rows, capacity).packs, expectations, Packing(capacity, may_cut_rows=True)) == {}
+    assert sequences_named([pack_of([row_of(row.ids[2:], row.labels[2:]) for row in rows])], expectations) == {
         "prompt_mismatch": [0, 1, 2, 3, 4]
     }
 
 
 def test_two_bos_tokens_at_a_cut_inside_a_text_are_not_a_doubled_bos() -> None:
-    norms = Expectations(vocabulary_size=10, bos=5, stops=(9,))
+    expectations = Expectations(vocabulary_size=10, bos=5, stops=(9,))
     rows = [row_of((1, 2, 5, 5, 3, 9), (IGNORED, 2, 5, 5, 3, 9))] * 5
     for capacity in range(1, 14):
-        assert sequences_named(wrapped(rows, capacity).packs, norms, Packing(capacity, may_cut_rows=True)) == {}
+        assert sequences_named(wrapped(rows, capacity).packs, expectations, Packing(capacity, may_cut_rows=True)) == {}
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 5, 8, 13, 40])
@@ -283,13 +286,13 @@ def test_wrapped_pairs_and_texts_are_clean(tmp_path: Path, capacity: int) -> Non
     ]
     masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
     source = write_jsonl(
-        tmp_path / "a.jsonl", [*rows, *({"input": f"{n}? ", "output": f"It is {n}."} for n in range(9))]
+        tmp_path / "a.jsonl", [*rows, *({"input": f"{n}?", "output": f" It is {n}."} for n in range(9))]
     )
     options = {"model_name_or_path": MODEL, "special_tokens_in_content": "keep"}
     preprocess(tmp_path / "out", dataset(source, data_handlers=[masking]), **options)
-    whole = named(tmp_path / "out")
+    assert named(tmp_path / "out") == {}
     repack(tmp_path / "out", "wrapped", capacity)
-    assert named(tmp_path / "out").keys() <= whole.keys()
+    assert named(tmp_path / "out") == {}
 
 
 def test_packs_with_masks_are_checked(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 import chat_templates
 from sftkit.audit.checks.duplicates import repeated_rows, row_digests
 from sftkit.audit.checks.packs import Packing
-from sftkit.audit.expectations.expected import CONVERSATIONS, UNKNOWN, Expectations, RowOrigin
+from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import Ragged
 
 from .material import IGNORED, MASKED_CHAT, Row, built, conversation, named, row_of, with_tools
@@ -54,10 +55,10 @@ ADDED = {"gemma": ("<start_of_turn>", "<end_of_turn>")}
 
 @dataclass(frozen=True)
 class Clean:
-    """Rows without a fault, the norms of their kind, and the tokenizer."""
+    """Rows without a fault, the expectations of their kind, and the tokenizer."""
 
     rows: tuple[Row, ...]
-    norms: Expectations
+    expectations: Expectations
     tokenizer: Any
 
 
@@ -83,7 +84,7 @@ def clean(
             add_special_tokens=added,
         )
         tokenizer = loaded(tokenizer_path(name), template, added)
-        return Clean(tuple(made), norms_of(tokenizer, CONVERSATIONS), tokenizer)
+        return Clean(tuple(made), expectations_of(tokenizer, RowKind.CONVERSATIONS), tokenizer)
 
     return make
 
@@ -94,9 +95,11 @@ def loaded(path: str, template: str | None, added: Sequence[str] = ()) -> Any:
     return load_tokenizer(TokenizerSpec(path, template, tuple(added)))
 
 
-def norms_of(tokenizer: Any, kind: str) -> Expectations:
-    making = RowOrigin(kind, trains_all=False if kind != UNKNOWN else None, variables={} if kind != UNKNOWN else None)
-    return learn_expectations(tokenizer, making, [tokenizer.eos_token])
+def expectations_of(tokenizer: Any, kind: str) -> Expectations:
+    origin = RowOrigin(
+        kind, trains_all=False if kind != RowKind.UNKNOWN else None, variables={} if kind != RowKind.UNKNOWN else None
+    )
+    return learn_expectations(tokenizer, origin, [tokenizer.eos_token])
 
 
 # --- faults
@@ -118,7 +121,7 @@ def stop_without_loss(row: Row, _: Clean) -> Row:
 
 def prompt_with_loss(row: Row, clean: Clean) -> Row:
     start = row.trained_runs()[-1][0]
-    prompt = next(prompt for prompt in clean.norms.prompts if row.ids[start - len(prompt) : start] == prompt)
+    prompt = next(prompt for prompt in clean.expectations.prompts if row.ids[start - len(prompt) : start] == prompt)
     labels = list(row.labels)
     labels[start - len(prompt) : start] = prompt
     return row_of(row.ids, labels)
@@ -151,7 +154,7 @@ def with_token(row: Row, place: int, token: int) -> Row:
 
 
 def id_beyond(row: Row, clean: Clean) -> Row:
-    return with_token(row, row.trained_runs()[0][0] + 1, clean.norms.vocabulary_size or 0)
+    return with_token(row, row.trained_runs()[0][0] + 1, clean.expectations.vocabulary_size or 0)
 
 
 def id_below(row: Row, _: Clean) -> Row:
@@ -170,13 +173,13 @@ def cut_before_the_stop(row: Row, _: Clean) -> Row:
 
 
 def stop_in_the_question(row: Row, clean: Clean) -> Row:
-    """In the middle of the longest stretch before the first answer that holds no special token."""
-    special = set(clean.norms.special)
+    """In the middle of the longest part before the first answer without a special token."""
+    special = set(clean.expectations.special)
     edges = [-1, *(i for i, value in enumerate(row.ids) if value in special), row.trained_runs()[0][0]]
     edges = [edge for edge in edges if edge <= row.trained_runs()[0][0]]
     _, left, right = max((right - left, left, right) for left, right in pairwise(edges))
     place, eos = (left + right) // 2 + 1, clean.tokenizer.eos_token_id
-    written = dict(clean.norms.after).get(eos, ())
+    written = dict(clean.expectations.after).get(eos, ())
     while any(row.ids[place : place + len(sequence)] == sequence for sequence in written):
         place -= 1  # where the template writes one too, nobody could tell
     return with_token(row, place, eos)
@@ -192,12 +195,12 @@ def opener_in_the_answer(row: Row, clean: Clean) -> Row:
 
 
 def foreign_in_the_answer(row: Row, clean: Clean) -> Row:
-    return with_token(row, row.trained_runs()[-1][0] + 2, clean.norms.foreign[-1])
+    return with_token(row, row.trained_runs()[-1][0] + 2, clean.expectations.foreign[-1])
 
 
 def bos_twice(row: Row, clean: Clean) -> Row:
-    assert clean.norms.bos is not None
-    return row_of([clean.norms.bos, *row.ids], [IGNORED, *row.labels])
+    assert clean.expectations.bos is not None
+    return row_of([clean.expectations.bos, *row.ids], [IGNORED, *row.labels])
 
 
 def bos_away(row: Row, _: Clean) -> Row:
@@ -211,7 +214,7 @@ def first_token_of_answer_untrained(row: Row, _: Clean) -> Row:
 
 
 def other_prompt(row: Row, clean: Clean) -> Row:
-    """The prompt ends in another token than at inference."""
+    """The prompt ends with another token than at inference."""
     start = row.trained_runs()[-1][0]
     ids = list(row.ids)
     ids[start - 1] = clean.tokenizer.encode("x", add_special_tokens=False)[-1]
@@ -227,18 +230,19 @@ def question_with_loss(row: Row, _: Clean) -> Row:
 
 
 def bound(clean: Clean) -> list[int]:
-    """Openers that may not stand just anywhere."""
-    return [token for token, _ in clean.norms.before if token in clean.norms.openers]
+    """Openers that may not stand anywhere."""
+    return [token for token, _ in clean.expectations.before if token in clean.expectations.openers]
 
 
 def begins_with_bos(clean: Clean) -> bool:
-    return clean.norms.bos_in_chats
+    return clean.expectations.bos_in_chats
 
 
 def stops_bind(clean: Clean) -> bool:
-    """Whether what follows a stop token tells anything (in one template contents may follow it)."""
+    """Whether it is known what follows a stop token (in one template contents may follow it)."""
     return (
-        clean.tokenizer.eos_token_id in dict(clean.norms.after) or clean.tokenizer.eos_token_id in clean.norms.foreign
+        clean.tokenizer.eos_token_id in dict(clean.expectations.after)
+        or clean.tokenizer.eos_token_id in clean.expectations.foreign
     )
 
 
@@ -261,7 +265,7 @@ FAULTS: list[tuple[str, Fault, Callable[[Clean], Any]]] = [
     ("special_token_in_content", stop_in_the_question, stops_bind),
     ("special_token_in_content", stop_in_the_answer, stops_bind),
     ("special_token_in_content", opener_in_the_answer, bound),
-    ("special_token_in_content", foreign_in_the_answer, lambda clean: clean.norms.foreign),
+    ("special_token_in_content", foreign_in_the_answer, lambda clean: clean.expectations.foreign),
     ("bos_doubled", bos_twice, begins_with_bos),
     ("bos_missing", bos_away, begins_with_bos),
     ("prompt_mismatch", first_token_of_answer_untrained, always),
@@ -273,9 +277,9 @@ FAULTS: list[tuple[str, Fault, Callable[[Clean], Any]]] = [
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
 def test_clean_conversations_give_no_finding(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
     made = clean(name, style)
-    assert made.norms.prompts
-    assert named(made.rows, made.norms) == {}
-    assert named(made.rows, norms_of(made.tokenizer, UNKNOWN)) == {}
+    assert made.expectations.prompts
+    assert named(made.rows, made.expectations) == {}
+    assert named(made.rows, expectations_of(made.tokenizer, RowKind.UNKNOWN)) == {}
 
 
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
@@ -286,7 +290,7 @@ def test_every_seeded_row_is_found_and_no_other(clean: Callable[[str, str], Clea
         if not applies(made):
             continue
         rows = [break_row(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
-        assert named(rows, made.norms) == {rule: list(SEEDED)}, break_row.__name__
+        assert named(rows, made.expectations) == {rule: list(SEEDED)}, break_row.__name__
         tried += 1
     assert tried >= (12 if (name, style) == ("bpe", "response") else 14)
 
@@ -305,12 +309,12 @@ def test_repeated_rows_are_found(clean: Callable[[str, str], Clean], name: str, 
 @pytest.mark.parametrize(("name", "style"), CASES, ids=lambda value: str(value))
 def test_every_seeded_row_is_found_in_its_pack(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
     made = clean(name, style)
-    assert sequences_named(packed(made.rows, 1000), made.norms) == {}
-    assert sequences_named(packed(made.rows, 1000), norms_of(made.tokenizer, UNKNOWN)) == {}
+    assert sequences_named(packed(made.rows, 1000), made.expectations) == {}
+    assert sequences_named(packed(made.rows, 1000), expectations_of(made.tokenizer, RowKind.UNKNOWN)) == {}
     for rule, break_row, applies in FAULTS:
         if applies(made):
             rows = [break_row(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
-            assert sequences_named(packed(rows, 1000), made.norms) == {rule: list(SEEDED)}, break_row.__name__
+            assert sequences_named(packed(rows, 1000), made.expectations) == {rule: list(SEEDED)}, break_row.__name__
 
 
 @pytest.mark.sampled(3)
@@ -318,15 +322,15 @@ def test_every_seeded_row_is_found_in_its_pack(clean: Callable[[str, str], Clean
 def test_edges_cut_by_wrapping_are_clean(clean: Callable[[str, str], Clean], name: str, style: str) -> None:
     made = clean(name, style)
     whole = [row_of(row.ids, row.ids) for row in made.rows]
-    making = RowOrigin(CONVERSATIONS, trains_all=True, variables={})
-    everything = learn_expectations(made.tokenizer, making, [made.tokenizer.eos_token])
-    unknown = norms_of(made.tokenizer, UNKNOWN)
+    origin = RowOrigin(RowKind.CONVERSATIONS, trains_all=True, variables={})
+    everything = learn_expectations(made.tokenizer, origin, [made.tokenizer.eos_token])
+    unknown = expectations_of(made.tokenizer, RowKind.UNKNOWN)
     for capacity in (1, 2, 5, 11, 23, 37, 61, 97, 331):
         packing = Packing(capacity, may_cut_rows=True)
-        for rows, of_rows in ((made.rows[:24], (made.norms, unknown)), (whole[:24], (everything, unknown))):
+        for rows, of_rows in ((made.rows[:24], (made.expectations, unknown)), (whole[:24], (everything, unknown))):
             packs = wrapped(rows, capacity).packs
-            for norms in of_rows:
-                assert sequences_named(packs, norms, packing) == {}, capacity
+            for expectations in of_rows:
+                assert sequences_named(packs, expectations, packing) == {}, capacity
 
 
 @pytest.mark.sampled(3)
@@ -342,7 +346,7 @@ def test_seeded_rows_are_found_in_wrapped_packs_if_they_are_not_cut(
         rows = [break_row(row, made) if place in SEEDED else row for place, row in enumerate(made.rows)]
         for capacity in (531, 1009):
             packs = wrapped(rows, capacity)
-            found = sequences_named(packs.packs, made.norms, Packing(capacity, may_cut_rows=True))
+            found = sequences_named(packs.packs, made.expectations, Packing(capacity, may_cut_rows=True))
             named_rows = {packs.owners[sequence] for sequence in found.get(rule, [])}
             assert set(found) <= {rule}, (break_row.__name__, capacity)
             assert packs.inner & set(SEEDED) <= named_rows <= set(SEEDED), (break_row.__name__, capacity)
@@ -355,5 +359,5 @@ def test_a_special_token_in_the_content_next_to_a_cut_is_not_a_header(clean: Cal
     rows = [opener_in_the_answer(row, made) for row in made.rows[:12]]
     for capacity in range(2, 90):
         packs = wrapped(rows, capacity).packs
-        found = sequences_named(packs, made.norms, Packing(capacity, may_cut_rows=True))
+        found = sequences_named(packs, made.expectations, Packing(capacity, may_cut_rows=True))
         assert set(found) <= {"special_token_in_content"}, capacity

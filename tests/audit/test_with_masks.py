@@ -1,4 +1,4 @@
-"""What the audit learns of a template and where the masks begin: they never disagree on rows that sftkit made."""
+"""What the audit learns of a template agrees with the masks of all rows that sftkit makes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sftkit.audit.checks.row_checks import check_row
-from sftkit.audit.expectations.expected import CONVERSATIONS, Expectations, RowOrigin
+from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
@@ -31,27 +32,29 @@ STYLES = {
 CONTENTS_LIKE_TURNS = {"lookalike", "mimic", "trailing stop", "thought and stop", "stop in reasoning"}
 
 
-def box_of(path: str, style: Style) -> ChatTokenizer:
+def tokenizer_of(path: str, style: Style) -> ChatTokenizer:
     return ChatTokenizer(
         ChatTokenizerSpec(TokenizerSpec(path, style.source, style.special), "assistant", CHECK_EVERY_PROMPT)
     )
 
 
-def norms_of(box: ChatTokenizer, variables: dict[str, Any]) -> Expectations:
+def expectations_of(tokenizer: ChatTokenizer, variables: dict[str, Any]) -> Expectations:
     return learn_expectations(
-        box.tokenizer, RowOrigin(CONVERSATIONS, trains_all=False, variables=variables), list(box.stop_tokens)
+        tokenizer.tokenizer,
+        RowOrigin(RowKind.CONVERSATIONS, trains_all=False, variables=variables),
+        list(tokenizer.stop_tokens),
     )
 
 
-def rules_of(box: ChatTokenizer, case: Case, norms: Expectations) -> set[str] | None:
-    """The rules that a masked row breaks, None where it is refused."""
+def rules_of(tokenizer: ChatTokenizer, case: Case, expectations: Expectations) -> set[str] | None:
+    """The rules that a masked row breaks; None if it is refused."""
     try:
-        text, spans = box.find_trained_spans(case.conversation.row, "messages")
+        text, spans = tokenizer.find_trained_spans(case.conversation.row, "messages")
     except RowError:
         return None
-    made = box.encode_conversations([text], [spans])
+    made = tokenizer.encode_conversations([text], [spans])
     labels = made.labels.values
-    return {rule for rule, _, _ in check_row(made.input_ids.values, labels, labels != -100, norms)}
+    return {rule for rule, _, _ in check_row(made.input_ids.values, labels, labels != -100, expectations)}
 
 
 @pytest.mark.sampled(3)
@@ -60,21 +63,21 @@ def test_rows_made_by_sftkit_have_no_trained_header_and_only_prompts_of_inferenc
     tokenizer_path: Callable[[str], str], name: str
 ) -> None:
     style = STYLES[name]
-    box = box_of(tokenizer_path("bpe"), style)
-    norms = norms_of(box, {})
-    assert norms.prompts
+    tokenizer = tokenizer_of(tokenizer_path("bpe"), style)
+    expectations = expectations_of(tokenizer, {})
+    assert expectations.prompts
     checked = 0
     for case in CASES:
         begun = case.conversation.messages[0].get("role") != "assistant"  # nothing is asked for the first of them
         if case.style != style or case.name in CONTENTS_LIKE_TURNS or case.conversation.variables or not begun:
             continue
-        rules = rules_of(box, case, norms)
+        rules = rules_of(tokenizer, case, expectations)
         if rules is None:
             continue
         checked += 1
         assert "header_trained" not in rules, case.name
         if "prompt_mismatch" in rules:
-            assert box.has_prompt_mismatch(case.conversation.row, "messages"), case.name
+            assert tokenizer.has_prompt_mismatch(case.conversation.row, "messages"), case.name
     assert checked > 3
 
 
@@ -95,18 +98,18 @@ def test_rows_made_by_sftkit_have_no_trained_header_and_only_prompts_of_inferenc
 def test_prompts_of_unusual_templates_are_learned(
     tokenizer_path: Callable[[str], str], name: str, prompts: set[str]
 ) -> None:
-    box = box_of(tokenizer_path("bpe"), STYLES[name])
-    assert {box.tokenizer.decode(list(prompt)) for prompt in norms_of(box, {}).prompts} == prompts
+    tokenizer = tokenizer_of(tokenizer_path("bpe"), STYLES[name])
+    assert {tokenizer.tokenizer.decode(list(prompt)) for prompt in expectations_of(tokenizer, {}).prompts} == prompts
 
 
 def test_a_trained_prompt_is_found_if_the_template_always_writes_it(tokenizer_path: Callable[[str], str]) -> None:
-    box = box_of(tokenizer_path("bpe"), STYLES["command-r7b"])
-    norms = norms_of(box, {})
+    tokenizer = tokenizer_of(tokenizer_path("bpe"), STYLES["command-r7b"])
+    expectations = expectations_of(tokenizer, {})
     case = next(case for case in CASES if case.style.name == "command-r7b" and case.name == "multi")
-    text, spans = box.find_trained_spans(case.conversation.row, "messages")
+    text, spans = tokenizer.find_trained_spans(case.conversation.row, "messages")
     header = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
     wider = [(start - len(header), end) for start, end in spans]
-    made = box.encode_conversations([text], [wider])
+    made = tokenizer.encode_conversations([text], [wider])
     labels = made.labels.values
-    found = check_row(made.input_ids.values, labels, labels != -100, norms)
+    found = check_row(made.input_ids.values, labels, labels != -100, expectations)
     assert {rule for rule, _, _ in found} == {"header_trained"}

@@ -27,12 +27,13 @@ from typer.testing import CliRunner
 
 import sftkit
 from reliability.material import within
-from sftkit.audit.expectations.expected import CONVERSATIONS, RowOrigin
+from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.cli.app import app
 from sftkit.cli.console import output
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load_config
+from sftkit.core.row_kinds import RowKind
 from sftkit.errors import ConfigError, SourceError, TokenizerError
 from sftkit.sandbox import render_limits
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
@@ -319,10 +320,10 @@ def test_the_audit_renders_templates_within_limits(
 ) -> None:
     tokenizer = make_reference(LOOPS["nested ranges"])._tokenizer
     with pytest.raises(TemplateLimitError):
-        learn_expectations(tokenizer, RowOrigin(CONVERSATIONS), ())
+        learn_expectations(tokenizer, RowOrigin(RowKind.CONVERSATIONS), ())
     tokenizer = make_reference(ENDLESS_STEPS["power"])._tokenizer
     with pytest.raises(TokenizerError, match="never end"):
-        learn_expectations(tokenizer, RowOrigin(CONVERSATIONS), ())
+        learn_expectations(tokenizer, RowOrigin(RowKind.CONVERSATIONS), ())
 
 
 def test_samples_during_training_are_rendered_within_limits(

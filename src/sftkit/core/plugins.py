@@ -95,20 +95,6 @@ def find_plugins(group: str) -> Mapping[str, Plugin]:
     return MappingProxyType(found)
 
 
-@cache
-def plugins(group: str) -> Mapping[str, Any]:
-    """Load everything that installed packages register in an entry point group, by name.
-
-    Raises:
-        ConfigError: two packages register the same name, or a plugin cannot be loaded.
-
-    Example:
-        >>> dict(plugins("no_such_group"))
-        {}
-    """
-    return MappingProxyType({name: plugin.load() for name, plugin in find_plugins(group).items()})
-
-
 def plugin_packages() -> dict[str, str]:
     """The packages that register extensions of any kind, with their versions."""
     points = entry_points()

@@ -35,7 +35,7 @@ def run_with_memory_limit(more: int, function: Callable[[], T]) -> T:
         MemoryError: the function needs more. Code that does not allocate through Python may end the process instead.
     """
     space = _address_space()
-    return function() if space is None else space.measured().limited(more, function)
+    return function() if space is None else space.measure().limited(more, function)
 
 
 def run_with_cached_memory_limit(more: int, function: Callable[[], T]) -> T:
@@ -46,12 +46,12 @@ def run_with_cached_memory_limit(more: int, function: Callable[[], T]) -> T:
     space = _address_space()
     if space is None:
         return function()
-    if space.is_new():
+    if space.is_valid():
         try:
             return space.limited(more, function)
         except MemoryError:
             pass
-    return space.measured().limited(more, function)
+    return space.measure().limited(more, function)
 
 
 class _AddressSpace:
@@ -72,11 +72,11 @@ class _AddressSpace:
         self._measured = -_MEASURED_FOR
         self._size = self._growth = 0
 
-    def is_new(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether the last measurement is still valid."""
         return time.monotonic() < self._measured + _MEASURED_FOR
 
-    def measured(self) -> _AddressSpace:
+    def measure(self) -> _AddressSpace:
         """Measure the size now."""
         with self._lock:
             self._measured = time.monotonic()

@@ -63,15 +63,15 @@ class AuditCollector:
             self._faulty.setdefault(rule, []).append(numbers[np.unique(fault.rows)])
         self._digests.append(row_digests(ids))
 
-    def faulty(self, noted: Mapping[str, Collection[int]]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    def faulty(self, flagged: Mapping[str, Collection[int]]) -> dict[str, tuple[int, tuple[int, ...]]]:
         """Count the rows that break each rule, and give the numbers of the first ones.
 
         Args:
-            noted: row numbers by rule that the pipeline itself noted; rows that were dropped later are ignored.
+            flagged: row numbers by rule that the pipeline itself found; rows that were dropped later are ignored.
         """
         self._check_pending()
         faulty = {rule: np.unique(np.concatenate(parts)) for rule, parts in self._faulty.items()}
-        for rule, numbers in noted.items():
+        for rule, numbers in flagged.items():
             checked = np.concatenate([np.zeros(0, np.int64), *self._numbers])
             kept = np.intersect1d(np.array(sorted(numbers), np.int64), checked)
             faulty[rule] = np.union1d(faulty.get(rule, kept), kept)

@@ -19,8 +19,8 @@ def untrained_rows(batch: TokenBatch, runs: TokenRuns) -> Offsets:
 
 def untrained_stops(batch: TokenBatch, runs: TokenRuns) -> Offsets:
     """Untrained stop tokens that directly follow a trained run without a stop token at its end."""
-    text, flags = batch.text, batch.flags
-    ends = runs.ends[runs.ends < text.last[runs.rows]]
+    tokens, flags = batch.tokens, batch.flags
+    ends = runs.ends[runs.ends < tokens.last[runs.rows]]
     untrained = ((flags[ends] & STOP) > 0) & ((flags[ends] & OPENER) == 0) & ((flags[ends - 1] & STOP) == 0)
     unended: Offsets = ends[untrained]
     return unended
@@ -28,7 +28,7 @@ def untrained_stops(batch: TokenBatch, runs: TokenRuns) -> Offsets:
 
 def cut_answers(batch: TokenBatch, runs: TokenRuns, chats: Mask) -> tuple[Offsets, Offsets]:
     """Last runs that reach the end of their row without a stop token, as [start, stop) of each."""
-    expectations, text, flags = batch.expectations, batch.text, batch.flags
+    expectations, tokens, flags = batch.expectations, batch.tokens, batch.flags
     nothing = np.zeros(0, np.int64)
     if not expectations.stops or not len(runs.rows):
         return nothing, nothing
@@ -37,48 +37,48 @@ def cut_answers(batch: TokenBatch, runs: TokenRuns, chats: Mask) -> tuple[Offset
     ending = np.where(chats, expectations.chats_end, expectations.origin.ends) & ~batch.cut_end
     if batch.cut_start.any():  # the rest may hold only what follows a stop token, or not look like a chat
         longest = max(map(len, expectations.tails), default=0)
-        ending &= ~batch.cut_start | ((chats | expectations.chats_end) & (text.last - text.first > longest))
-    open_ = ending[rows] & (ends == text.last[rows]) & ((flags[ends - 1] & STOP) == 0)
+        ending &= ~batch.cut_start | ((chats | expectations.chats_end) & (tokens.last - tokens.first > longest))
+    open_ = ending[rows] & (ends == tokens.last[rows]) & ((flags[ends - 1] & STOP) == 0)
     for tail in expectations.tails:  # if everything is trained, so is what follows the last stop token
         before = ends - len(tail) - 1
-        ended = text.precedes(ends, rows, tail) & (before >= text.first[rows])
+        ended = tokens.precedes(ends, rows, tail) & (before >= tokens.first[rows])
         open_ &= ~(ended & ((flags[np.maximum(before, 0)] & STOP) > 0))
     return starts[open_], ends[open_]
 
 
 def trained_headers(batch: TokenBatch, runs: TokenRuns, chats: Mask, misplaced: Offsets) -> Offsets:
     """Trained tokens of message headers: special tokens anywhere, other tokens where a run begins inside a header."""
-    expectations, text, flags = batch.expectations, batch.text, batch.flags
+    expectations, tokens, flags = batch.expectations, batch.tokens, batch.flags
     if expectations.origin.trains_all or batch.trained is None or not expectations.prompts:
         return np.zeros(0, np.int64)
     checked = _checked_rows(runs, chats, expectations)
     opening = batch.positions_of(OPENER)
     opening = opening[batch.trained[opening]]
-    rows = text.rows_of(opening)
+    rows = tokens.rows_of(opening)
     # Some came from the content; next to a cut this is unknown.
     longest = max((len(sequence) for _, sequences in expectations.before for sequence in sequences), default=0)
-    near_cut = batch.near_cut_start(opening, rows, longest) | (batch.cut_end[rows] & (opening == text.last[rows] - 1))
+    near_cut = batch.near_cut_start(opening, rows, longest) | (batch.cut_end[rows] & (opening == tokens.last[rows] - 1))
     opening = opening[checked[rows] & ~near_cut & ~np.isin(opening, misplaced)]
     # A model that stops with the header of the next message has to generate it.
     following = np.minimum(opening + 1, len(flags) - 1)
-    continues = (opening + 1 < text.last[text.rows_of(opening)]) & batch.trained[following]
+    continues = (opening + 1 < tokens.last[tokens.rows_of(opening)]) & batch.trained[following]
     opening = opening[((flags[opening] & STOP) == 0) | continues]
     starts = runs.starts[checked[runs.rows] & ~_may_lack_prompt(batch, runs)]
-    starts = starts[~_follows_prompt(text, starts, text.rows_of(starts), expectations)]
+    starts = starts[~_follows_prompt(tokens, starts, tokens.rows_of(starts), expectations)]
     begun = np.zeros(len(starts), np.bool_)
     for header in (*expectations.prompts, *expectations.headers):
-        begun |= text.surrounds(starts, header)
+        begun |= tokens.surrounds(starts, header)
     return np.union1d(opening, starts[begun])
 
 
 def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, header_tokens: Offsets) -> Offsets:
     """First tokens of answers that do not directly follow the prompt."""
-    expectations, text = batch.expectations, batch.text
+    expectations, tokens = batch.expectations, batch.tokens
     if expectations.origin.trains_all or not expectations.prompts:
         return np.zeros(0, np.int64)
     checked = _checked_rows(runs, chats, expectations)
     correct = (
-        _follows_prompt(text, runs.starts, runs.rows, expectations)
+        _follows_prompt(tokens, runs.starts, runs.rows, expectations)
         | ~checked[runs.rows]
         | _may_lack_prompt(batch, runs)
     )
@@ -94,11 +94,11 @@ def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, header_t
     between = np.searchsorted(stops, starts) - np.searchsorted(stops, runs.ends[earlier] - 1)
     correct = same_row & (between == 0)
     if expectations.origin.reasoning_masked:
-        ends = np.unique(np.concatenate([text.ends_of(prompt) for prompt in expectations.prompts]))
+        ends = np.unique(np.concatenate([tokens.ends_of(prompt) for prompt in expectations.prompts]))
         if len(ends):
             place = np.searchsorted(ends, starts, side="right") - 1
             prompt = ends[np.maximum(place, 0)]
-            inside = (place >= 0) & (text.rows_of(np.maximum(prompt - 1, 0)) == runs.rows[suspects])
+            inside = (place >= 0) & (tokens.rows_of(np.maximum(prompt - 1, 0)) == runs.rows[suspects])
             stops = batch.positions_of(STOP)
             correct |= inside & (np.searchsorted(stops, starts) == np.searchsorted(stops, prompt))
     wrong: Offsets = starts[~correct]
@@ -119,14 +119,14 @@ def _may_lack_prompt(batch: TokenBatch, runs: TokenRuns) -> Mask:
         return np.zeros(len(runs.rows), np.bool_)
     longest = max(map(len, batch.expectations.prompts), default=0)
     stops = batch.positions_of(STOP)
-    begin = np.minimum(batch.text.first[runs.rows] + longest, runs.starts)
+    begin = np.minimum(batch.tokens.first[runs.rows] + longest, runs.starts)
     torn: Mask = batch.cut_start[runs.rows] & (np.searchsorted(stops, runs.starts) == np.searchsorted(stops, begin))
     return torn
 
 
-def _follows_prompt(text: ConcatenatedRows, positions: Offsets, rows: Offsets, expectations: Expectations) -> Mask:
+def _follows_prompt(tokens: ConcatenatedRows, positions: Offsets, rows: Offsets, expectations: Expectations) -> Mask:
     """Whether each position directly follows a prompt."""
     found = np.zeros(len(positions), np.bool_)
     for prompt in expectations.prompts:
-        found |= text.precedes(positions, rows, prompt)
+        found |= tokens.precedes(positions, rows, prompt)
     return found

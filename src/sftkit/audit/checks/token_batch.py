@@ -38,7 +38,7 @@ class TokenBatch:
 
     expectations: Expectations
     """What correct rows look like."""
-    text: ConcatenatedRows
+    tokens: ConcatenatedRows
     """The rows."""
     flags: npt.NDArray[np.uint8]
     """Flags of each token, uint8, shape (tokens,)."""
@@ -61,11 +61,11 @@ class TokenBatch:
         """Positions of tokens that have one of the given flags, ascending."""
         return self.marked[(self.marks & flag) > 0]
 
-    def near_cut_start(self, positions: Offsets, rows: Offsets, tokens: int) -> Mask:
-        """Which positions are among the first `tokens` tokens of a row whose start may be missing."""
+    def near_cut_start(self, positions: Offsets, rows: Offsets, count: int) -> Mask:
+        """Which positions are among the first `count` tokens of a row whose start may be missing."""
         if not self.cut_start.any():
             return np.zeros(len(positions), np.bool_)
-        near: Mask = self.cut_start[rows] & (positions < self.text.first[rows] + tokens)
+        near: Mask = self.cut_start[rows] & (positions < self.tokens.first[rows] + count)
         return near
 
 
@@ -93,14 +93,16 @@ def batch_of(
         flags[foreign] = HOLE
     else:
         flags = table.take(values, mode="clip")  # faster than checking each of them again
-    text = ConcatenatedRows(values, offsets, *_bounds(values, offsets, expectations))
+    tokens = ConcatenatedRows(values, offsets, *_bounds(values, offsets, expectations))
     runs = None
     if trained is not None:
-        trained, runs = _runs(trained, text)
+        trained, runs = _runs(trained, tokens)
     marked = np.flatnonzero(flags != 0)
-    whole = np.zeros(len(text.first), np.bool_)
+    whole = np.zeros(len(tokens.first), np.bool_)
     cut = (packs.cut_start, packs.cut_end) if packs is not None else (whole, whole)
-    return TokenBatch(expectations, text, flags, marked, flags[marked], text.rows_of_many(marked), trained, runs, *cut)
+    return TokenBatch(
+        expectations, tokens, flags, marked, flags[marked], tokens.rows_of_many(marked), trained, runs, *cut
+    )
 
 
 @lru_cache(maxsize=8)
@@ -139,16 +141,16 @@ def _bounds(values: Ids, offsets: Offsets, expectations: Expectations) -> tuple[
     )
 
 
-def _runs(trained: Mask, text: ConcatenatedRows) -> tuple[Mask, TokenRuns]:
+def _runs(trained: Mask, tokens: ConcatenatedRows) -> tuple[Mask, TokenRuns]:
     """Runs of trained tokens. The first token of a row never counts as trained: no token predicts it."""
     trained = trained.copy()
-    filled = text.offsets[:-1][np.diff(text.offsets) > 0]
+    filled = tokens.offsets[:-1][np.diff(tokens.offsets) > 0]
     trained[filled] = False
     edges = np.flatnonzero(trained[1:] != trained[:-1]) + 1  # the first token of all is not trained
     if len(edges) % 2:
         edges = np.append(edges, len(trained))
     starts, ends = edges[0::2], edges[1::2]
-    rows = text.rows_of_many(starts)
-    whole = np.zeros(len(text.first), np.bool_)
-    whole[rows[(starts == text.first[rows] + 1) & (ends == text.last[rows])]] = True
+    rows = tokens.rows_of_many(starts)
+    whole = np.zeros(len(tokens.first), np.bool_)
+    whole[rows[(starts == tokens.first[rows] + 1) & (ends == tokens.last[rows])]] = True
     return trained, TokenRuns(starts, ends, rows, whole)

@@ -5,77 +5,79 @@ from __future__ import annotations
 import numpy as np
 
 from sftkit.audit.checks.token_batch import FOREIGN, OPENER, SPECIAL, STOP, TokenBatch
-from sftkit.audit.expectations.expected import CONVERSATIONS, PAIRS, UNKNOWN
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import Mask, Offsets
 
 
 def chats_in(batch: TokenBatch) -> Mask:
     """Which rows are checked as conversations, bool, shape (rows,)."""
-    expectations, text = batch.expectations, batch.text
-    rows = len(text.first)
-    if expectations.origin.kind == CONVERSATIONS:
+    expectations, tokens = batch.expectations, batch.tokens
+    rows = len(tokens.first)
+    if expectations.origin.kind == RowKind.CONVERSATIONS:
         return np.ones(rows, np.bool_)
     chats = np.zeros(rows, np.bool_)
-    if expectations.openers and expectations.origin.kind != PAIRS:
+    if expectations.openers and expectations.origin.kind != RowKind.PAIRS:
         chats[batch.marked_rows[(batch.marks & OPENER) > 0]] = True
         return chats
     for prompt in expectations.prompts:  # pairs may be written in the format of the template
-        chats[text.rows_of(text.ends_of(prompt) - 1)] = True
+        chats[tokens.rows_of(tokens.ends_of(prompt) - 1)] = True
     return chats
 
 
 def doubled_bos(batch: TokenBatch) -> tuple[Offsets, Offsets]:
     """Rows that begin with two BOS tokens, as [start, stop) of each place."""
-    expectations, text = batch.expectations, batch.text
+    expectations, tokens = batch.expectations, batch.tokens
     nothing = np.zeros(0, np.int64)
     if expectations.bos is None or expectations.bos == expectations.pad or expectations.bos in expectations.stops:
         return nothing, nothing
-    first = text.first[(text.last - text.first > 1) & ~batch.cut_start]
-    doubled = first[(text.values[first] == expectations.bos) & (text.values[first + 1] == expectations.bos)]
+    first = tokens.first[(tokens.last - tokens.first > 1) & ~batch.cut_start]
+    doubled = first[(tokens.values[first] == expectations.bos) & (tokens.values[first + 1] == expectations.bos)]
     return doubled, doubled + 2
 
 
 def missing_bos(batch: TokenBatch, chats: Mask) -> tuple[Offsets, Offsets]:
     """Rows that lack the BOS of the template or tokenizer, as [start, stop) of their first tokens."""
-    expectations, text = batch.expectations, batch.text
-    by_template = chats if expectations.origin.kind in (CONVERSATIONS, UNKNOWN) else np.zeros_like(chats)
+    expectations, tokens = batch.expectations, batch.tokens
+    by_template = (
+        chats if expectations.origin.kind in (RowKind.CONVERSATIONS, RowKind.UNKNOWN) else np.zeros_like(chats)
+    )
     wanted = np.where(by_template, expectations.bos_in_chats, expectations.bos_in_text) & ~batch.cut_start
-    if expectations.origin.kind == UNKNOWN and not expectations.bos_in_chats:
+    if expectations.origin.kind == RowKind.UNKNOWN and not expectations.bos_in_chats:
         wanted &= chats | ~batch.cut_end  # the tokens that identify a conversation may have been cut off
-    first = text.first[(text.last > text.first) & wanted]
-    missing = first[text.values[first] != expectations.bos] if expectations.bos is not None else first[:0]
+    first = tokens.first[(tokens.last > tokens.first) & wanted]
+    missing = first[tokens.values[first] != expectations.bos] if expectations.bos is not None else first[:0]
     return missing, missing + 1
 
 
 def misplaced_specials(batch: TokenBatch, chats: Mask) -> Offsets:
     """Special tokens where the template never writes them."""
-    expectations, text, flags = batch.expectations, batch.text, batch.flags
+    expectations, tokens, flags = batch.expectations, batch.tokens, batch.flags
     positions, kinds, rows = batch.marked, batch.marks, batch.marked_rows
-    chat, tokens = chats[rows], text.values[positions]
+    chat, ids = chats[rows], tokens.values[positions]
     wrong = chat & ((kinds & FOREIGN) > 0)
-    if expectations.origin.kind == PAIRS:  # if a row is cut, the template may have written it
+    if expectations.origin.kind == RowKind.PAIRS:  # if a row is cut, the template may have written it
         whole = ~(batch.cut_start | batch.cut_end)
         wrong |= (~chat & whole[rows]) & ((kinds & SPECIAL) > 0)
     for token, sequences in expectations.after:
-        suspects = np.flatnonzero(chat & (tokens == token))
+        suspects = np.flatnonzero(chat & (ids == token))
         for sequence in sequences:
-            suspects = suspects[~text.follows(positions[suspects] + 1, rows[suspects], sequence)]
+            suspects = suspects[~tokens.follows(positions[suspects] + 1, rows[suspects], sequence)]
         # A tool that appends an eos to every row may do so after a stop token, too.
         at = positions[suspects] + 1
-        appended = (at + 1 == text.last[rows[suspects]]) & ((flags.take(at, mode="clip") & STOP) > 0)
+        appended = (at + 1 == tokens.last[rows[suspects]]) & ((flags.take(at, mode="clip") & STOP) > 0)
         wrong[suspects[~appended]] = True
     for token, sequences in expectations.before:
-        suspects = np.flatnonzero(chat & (tokens == token))
+        suspects = np.flatnonzero(chat & (ids == token))
         for sequence in sequences:
-            suspects = suspects[~text.precedes(positions[suspects], rows[suspects], sequence)]
+            suspects = suspects[~tokens.precedes(positions[suspects], rows[suspects], sequence)]
         cut_off = batch.near_cut_start(positions[suspects], rows[suspects], max(map(len, sequences)))
         suspects = suspects[~cut_off]
-        first = text.first[rows[suspects]]
-        begun = (positions[suspects] == first + 1) & (text.values[first] == expectations.bos)
+        first = tokens.first[rows[suspects]]
+        begun = (positions[suspects] == first + 1) & (tokens.values[first] == expectations.bos)
         wrong[suspects[~begun]] = True
     # Tokens at the edges of a row may come from other tools: a BOS, a second one, an eos.
-    positions, tokens, rows = positions[wrong], tokens[wrong], rows[wrong]
-    inner = (positions > text.first[rows]) & (positions < text.last[rows] - 1)
-    inner &= (positions != text.first[rows] + 1) | (tokens != expectations.bos)
+    positions, ids, rows = positions[wrong], ids[wrong], rows[wrong]
+    inner = (positions > tokens.first[rows]) & (positions < tokens.last[rows] - 1)
+    inner &= (positions != tokens.first[rows] + 1) | (ids != expectations.bos)
     found: Offsets = positions[inner]
     return found

@@ -8,8 +8,6 @@ from typing import Any
 
 from sftkit.core.row_kinds import RowKind
 
-CONVERSATIONS, PAIRS, RENDERED, TEXT, UNKNOWN = RowKind
-
 START, END = -1, -2
 """Stand for the start and the end of the row in sequences of ids."""
 
@@ -20,7 +18,7 @@ TokenIds = tuple[int, ...]
 class RowOrigin:
     """How rows were made, as far as that is known."""
 
-    kind: RowKind = UNKNOWN
+    kind: RowKind = RowKind.UNKNOWN
     """CONVERSATIONS (rendered by the chat template), PAIRS (input, output, eos), TEXT (tokenized as a whole, responses
     found in it), RENDERED (the same for text that the chat template rendered) or UNKNOWN."""
     trains_all: bool | None = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sftkit.audit.expectations.expected import PAIRS, TEXT, Expectations, RowOrigin, TokenIds
+from sftkit.audit.expectations.expected import Expectations, RowOrigin, TokenIds
 from sftkit.audit.expectations.id_sequences import begins_with, common_suffix
 from sftkit.audit.expectations.message_endings import call_stops, ends_with_stop, own_stops
 from sftkit.audit.expectations.message_headers import REASONING, MessageHeaders, trimmed_header
@@ -17,6 +17,7 @@ from sftkit.audit.expectations.prober import Prober
 from sftkit.audit.expectations.probes import ASSISTANT, Probe, RenderedProbe, contents
 from sftkit.audit.expectations.produced_tokens import produced_tokens
 from sftkit.core.message_fields import THINKING_SWITCHES
+from sftkit.core.row_kinds import RowKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ def learn_expectations(
         special=tuple(sorted(specials - ({tokenizer.unk_token_id} - {bos, tokenizer.eos_token_id}))),
     )
     prober = Prober(tokenizer, specials, origin.variables or {})
-    if origin.kind == TEXT:
+    if origin.kind == RowKind.TEXT:
         return replace(known, prompts=_response_prompts(prober, origin.response_template), chats_end=origin.ends)
     return _learn_from_template(prober, known) if prober.source else known
 
@@ -57,7 +58,7 @@ def _learn_from_template(prober: Prober, known: Expectations) -> Expectations:
     """Add what the renderings of the template show."""
     origin, bos = known.origin, known.bos
     # For pairs, the prompts are enough: some pairs are written in the format of the template.
-    shown = list(prober.conversations()) if origin.kind != PAIRS else []
+    shown = list(prober.conversations()) if origin.kind != RowKind.PAIRS else []
     neighbours = Neighbours(prober)
     for each in shown:
         neighbours.note(each)
@@ -90,7 +91,7 @@ def _learn_from_template(prober: Prober, known: Expectations) -> Expectations:
         after=neighbours.after(ends),
         before=neighbours.before(openers | ({bos} if bos is not None else set())),
         tails=tuple(sorted({each.gaps[-1][0] for each in settled})),
-        chats_end=closed if last else origin.kind == PAIRS and origin.ends,
+        chats_end=closed if last else origin.kind == RowKind.PAIRS and origin.ends,
     )
 
 

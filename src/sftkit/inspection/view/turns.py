@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sftkit.audit.expectations.expected import TEXT, Expectations
+from sftkit.audit.expectations.expected import Expectations
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import Mask
 
 _ROLE = re.compile(r"\s*([A-Za-z_][\w.-]{0,30})\s*")
@@ -89,8 +90,8 @@ def _message_starts(
     Headers without special tokens count only if no header has any, since templates may also write such words within a
     message.
     """
-    if expectations.origin.kind == TEXT:  # its prompts are response templates; the text before them is no message
-        return []
+    if expectations.origin.kind == RowKind.TEXT:
+        return []  # its prompts are response templates; the text before them is no message
     prompts = [(prompt, _ASSISTANT) for prompt in expectations.prompts]
     headers = list(zip(expectations.headers, expectations.roles, strict=True))
     special = frozenset(expectations.special)
