@@ -1,1 +1,1 @@
-"""Checks of rows as a model will be trained on them: the rules, what right rows look like, and what differs."""
+"""Checks of rows as a model will be trained on them: the rules, what correct rows look like, and what differs."""

@@ -1,1 +1,1 @@
-"""Types that every package uses: rows, the row log, splits, progress, escaping."""
+"""Used by all packages: rows, the row log, splits, progress, plugins, escaping, importing transformers."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Shows progress. `sftkit.cli.console` has the implementations."""
+    """Shows progress. `sftkit.cli.console` has the implementation of the commands."""
 
     def begin(self, stage: str, total: int) -> None:
         """Begin a stage of `total` steps."""

@@ -1,1 +1,4 @@
-"""Limits on untrusted input: the memory, time and output of templates, and operations they may not use."""
+"""Limits on untrusted input.
+
+They limit the memory of reading and rendering, the time and output of templates, and the operations they may use.
+"""

@@ -172,9 +172,8 @@ class _Watch:
         signal.siginterrupt(signal.SIGPROF, False)  # other system calls continue
         signal.setitimer(signal.ITIMER_PROF, _TICK, _TICK)
         self._ticking = True
-        atexit.register(
-            self._stop
-        )  # at exit, Python removes the handler first, and the signal would then kill the process
+        # At exit, Python removes the handler first, and the signal would then kill the process.
+        atexit.register(self._stop)
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         self._ticks += 1

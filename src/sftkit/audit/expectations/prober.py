@@ -157,9 +157,8 @@ class Prober:
     def _message(self, role: str, place: int, variant: int) -> dict[str, Any]:
         text = content_of(place, variant)
         word = WORDS[(variant + place) % len(WORDS)]
-        call_id = (
-            f"{word}00000000"[:8].replace("_", "0") + word[-1]
-        )  # nine letters and digits, as some templates require
+        # Nine letters and digits, as some templates require.
+        call_id = f"{word}00000000"[:8].replace("_", "0") + word[-1]
         if role == TOOL:
             return {"role": TOOL, "name": word, "tool_call_id": call_id, "content": text}
         if role == REASONED:
