@@ -63,7 +63,9 @@ class Tokenize(Handler):
         limit = (self.max_length or tokenizer.max_length) if self.truncation else None
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, texts = map_rows(batch, log, text)
+            batch, texts = map_rows(
+                batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field))
+            )
             with locate_engine_differences(batch):
                 ids = tokenizer.encode(texts, limit=limit)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})

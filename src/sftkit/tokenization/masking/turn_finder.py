@@ -52,8 +52,8 @@ class TurnFinder:
        stop tokens are learned in the same way, and read from the files of the model.
     4. **Check.** The span must not contain the messages after the turn or the text of another message, and no content
        may be outside of its span. A row that fails a check is refused: a mask is never guessed.
-    5. **Select** the turns that carry a loss (`Supervision`). Turns without a loss need not pass the checks, except with
-       a template that cannot be marked.
+    5. **Select** the turns that carry a loss (`Supervision`). Turns without a loss need not pass the checks, except
+       with a template that cannot be marked.
 
     Most conversations take a fast path through steps 2 to 4 (`find_simple_turns`). For templates that cannot be marked,
     each turn is found from renderings of the conversation up to it (`find_turns_by_prefix`).
