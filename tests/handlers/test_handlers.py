@@ -665,7 +665,7 @@ def test_a_function_of_an_installed_package_is_refused(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "borrowing.py").write_text("from shutil import rmtree\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"is an installed package, not a module of your own; .* trust_packages="):
         check_trusted(path, ())
 
@@ -674,6 +674,6 @@ def test_a_user_function_is_called_and_one_of_a_trusted_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_own_rows.py").write_text("def keep(row):\n    return row\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     check_trusted("my_own_rows:keep", ())
     check_trusted("numpy:copy", ("numpy",))

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from sftkit.config.schema import DataOptions, DatasetConfig, ProcessorConfig
 from sftkit.config.untrusted import UntrustedFile, interpolation_problem, reference_problems, source_problems
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError
+from sftkit.sample import sample_path
 
 T = TypeVar("T")
 
@@ -166,6 +168,17 @@ def extract_resolved_config(path: str, data: Mapping[str, Any]) -> dict[str, Any
 def is_manifest(data: Mapping[str, Any]) -> bool:
     """Whether the content of a config file is that of a manifest, whatever its name."""
     return set(data) >= _MANIFEST_KEYS
+
+
+def config_folders(paths: Sequence[str], data_config: str | None) -> list[Path]:
+    """Return the folders of the files that may name functions: the data config, and config files of the user.
+
+    Raises:
+        ConfigError: A file cannot be read.
+    """
+    named = [path for path in paths if not is_manifest(read_config_file(path))]
+    files = [*named, *([] if data_config is None else [data_config])]
+    return [Path(sample_path(file)).expanduser().absolute().parent for file in files]
 
 
 def _repeated_from_manifest(path: str, config: Any) -> dict[str, Any]:

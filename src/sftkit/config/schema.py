@@ -190,8 +190,8 @@ class DataOptions:
         (),
         panel=RUN_PANEL,
         trusted_only=True,
-        help="Installed packages whose functions `data_handlers` may call. Modules that are not part of an installed "
-        "package need no permission.",
+        help="Packages whose functions `data_handlers` may call. Modules of your own, below the working directory or "
+        "the directory of the config, need no permission.",
     )
     add_special_tokens: tuple[str, ...] = option(
         (), panel=_TOKENIZER, run_identity=True, help="Special tokens to add to the vocabulary."

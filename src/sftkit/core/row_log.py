@@ -108,6 +108,8 @@ class RowLog:
     """Kind of the rows this log quarantines: UNREADABLE or UNUSABLE."""
     handler: str = ""
     """Name of the handler that is processing rows."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Files besides the source that decided rows, and their sha256: those that user functions read while they ran."""
     on_bad_rows: Callable[[str, Sequence[BadRow]], None] | None = None
     """Called with a kind and quarantined rows of that kind, in order of their numbers, some at a time. Without it, all
     quarantined rows stay in `bad`."""

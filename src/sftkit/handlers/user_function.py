@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
+import os
 import sys
-import sysconfig
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +21,14 @@ from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step
+from sftkit.handlers.function_code import CodeFile, function_code
+from sftkit.handlers.module_loading import (
+    forget_changed_modules,
+    read_by_functions,
+    recorded_calls,
+    recorded_imports,
+)
+from sftkit.handlers.module_search import find_module, is_below, is_installed, module_file
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -46,14 +52,14 @@ class UserFunction(Handler):
         return True
 
     def identity(self) -> Any:
-        """The arguments as Python writes them, and the sha256 of the files that name and define the function."""
+        """The arguments as Python writes them, and the files of the user's own that the function depends on."""
         arguments = sorted((str(name), repr(value)) for name, value in self.fn_kwargs.items())
-        return [arguments, _source_digests(self.path)]
+        return [arguments, code_digests(self.path)]
 
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Import the function and call it on each row; the row includes token columns as lists."""
         function = import_function(self.path)
-        keywords = dict(self.fn_kwargs)
+        module, keywords = _parts(self.path)[0], dict(self.fn_kwargs)
         signature = _signature(self.path, function)
         if "tokenizer" in signature.parameters:
             keywords.setdefault("tokenizer", tokenizer.tokenizer)
@@ -63,6 +69,12 @@ class UserFunction(Handler):
             raise ConfigError(f"handler {self.path!r} takes {signature}: {error}") from None
 
         def step(batch: Batch, log: RowLog) -> Batch:
+            with recorded_calls(module):
+                result = call(batch, log)
+            log.inputs.update(read_by_functions(module))
+            return result
+
+        def call(batch: Batch, log: RowLog) -> Batch:
             results: list[Row] = []
             kept = np.ones(len(batch), np.bool_)
             for index, row in enumerate(batch.rows):
@@ -93,19 +105,13 @@ def import_function(path: str) -> Callable[..., Any]:
     Raises:
         ConfigError: there is no such module or function.
     """
-    module_name, _, name = path.partition(":")
+    module_name, name = _parts(path)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # `python -m` has it, a console script does not
-    if not all(each.isidentifier() for each in (*module_name.split("."), name)):
-        raise ConfigError(f"handler {path!r}: write it package.module:function")
-    if module_name == "__main__":
-        raise ConfigError(
-            f"handler {path!r}: worker processes do not import your script; move {name} into a module of its own, and "
-            f"write module:{name}"
-        )
     try:
-        module = importlib.import_module(module_name)
+        with recorded_imports():
+            module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # user code may raise anything
         kind = "" if isinstance(error, ImportError) else f"it raised {type(error).__name__}: "
         raise ConfigError(f"handler {path!r}: cannot import {module_name}: {kind}{single_line(error)}") from None
@@ -117,84 +123,102 @@ def import_function(path: str) -> Callable[..., Any]:
     return cast(Callable[..., Any], function)
 
 
-def user_modules(paths: Iterable[str]) -> list[tuple[str, Path]]:
-    """Find the files of the user's own modules that functions need: those that define them, and all their imports.
-
-    Args:
-        paths: the functions, each `package.module:function`.
-
-    Returns:
-        For each file, its name relative to the directory it is imported from, and its path.
+def code_files(path: str) -> list[CodeFile]:
+    """Return the files of the user's own that a function depends on.
 
     Raises:
         ConfigError: there is no such module or function.
     """
-    roots: set[Path] = set()
-    for path in paths:
-        import_function(path)
-        name = path.partition(":")[0]
-        file = getattr(sys.modules[name], "__file__", None)
-        if file is not None and not _is_installed(name.partition(".")[0]):
-            depth = name.count(".") + (Path(file).name == "__init__.py")
-            roots.add(Path(file).resolve().parents[depth])
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())} if roots else set()
-    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib")]
-    found: dict[str, Path] = {}
-    for file in (Path(each).resolve() for each in files if isinstance(each, str) and each.endswith(".py")):
-        root = next((each for each in roots if file.is_relative_to(each)), None)
-        if root is not None and not any(file.is_relative_to(folder) for folder in installed):
-            found[file.relative_to(root).as_posix()] = file
-    return sorted(found.items())
+    return function_code(_parts(path)[0], import_function(path))
 
 
-def check_trusted(path: str, packages: Collection[str]) -> None:
-    """Check that a data config, which may be untrusted, calls only functions of the user.
+def code_digests(path: str) -> list[Any]:
+    """Return what changes when a file that a function depends on changes; the name of its own module does not count.
 
-    Functions of the standard library and of installed packages are refused, for most of them could write anywhere. So
-    are functions that a module of the user imports from there.
+    Raises:
+        ConfigError: there is no such module or function.
+    """
+    files = code_files(path)
+    return [*(each.sha256 for each in files[:1]), *([each.name, each.sha256] for each in files[1:])]
+
+
+def check_trusted(path: str, packages: Collection[str], folders: Iterable[Path] = ()) -> None:
+    """Check that a config, which may be untrusted, calls only functions of the user, before any of their code runs.
+
+    A module of the user is below the working directory or one of the folders. Functions of the standard library and of
+    installed packages are refused, for most of them could write anywhere. So are functions that a module of the user
+    imports from there.
 
     Args:
         path: the function, `package.module:function`.
         packages: installed packages whose functions may be called (`trust_packages`).
+        folders: where the configs are that may name functions.
 
     Raises:
-        ConfigError: the function belongs to another installed package, or to the standard library.
+        ConfigError: there is no such function, or it is neither the user's nor of a trusted package.
     """
-    _check_package(path, path.partition(":")[0], packages)  # before any of its code runs
+    module, _ = _parts(path)
+    own = [folder.resolve() for folder in (Path.cwd(), *folders)]
+    importlib.invalidate_caches()  # files may be newer than the last look at their folder
+    specs = find_module(module, own)
+    if not specs:
+        raise ConfigError(
+            f"handler {path!r}: cannot import {module}: there is no such module on the import path, in the working "
+            "directory or beside the config; correct its name or its place"
+        )
+    for spec in specs:
+        _check_file(path, spec.name, module_file(spec), packages, own)
+    forget_changed_modules()
     function = import_function(path)
-    names = {path.partition(":")[0], getattr(inspect.unwrap(function), "__module__", None) or "builtins"}
-    for name in sorted(names):
-        _check_package(path, name, packages)
+    for name, file in ((module, module_file(specs[-1])), (_origin(function), None)):
+        loaded = _loaded_file(name)
+        if file is not None and loaded != file:
+            raise ConfigError(
+                f"handler {path!r}: module {name} was imported from {loaded or 'elsewhere'} instead of {file}; give it "
+                "another name"
+            )
+        _check_file(path, name, loaded or Path(os.devnull), packages, own)
 
 
-def _check_package(path: str, module: str, packages: Collection[str]) -> None:
+def _check_file(path: str, module: str, file: Path | None, packages: Collection[str], own: Sequence[Path]) -> None:
+    """Check that the code of a module may run; namespace packages, which have no file, have none."""
     package = module.partition(".")[0]
-    if package not in packages and _is_installed(package):
+    if package in packages or file is None:
+        return
+    if is_installed(file):
         raise ConfigError(
             f"handler {path!r}: {package} is an installed package, not a module of your own; to allow its functions, "
             f"set trust_packages={package}"
         )
+    if not is_below(file, own):
+        raise ConfigError(
+            f"handler {path!r}: {file} is neither below the working directory nor below that of the config; to allow "
+            f"its functions, set trust_packages={package}"
+        )
 
 
-def _is_installed(package: str) -> bool:
-    if package in sys.stdlib_module_names or package in sys.builtin_module_names:
-        return True
-    folders = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
-    try:
-        spec = importlib.util.find_spec(package)  # imports nothing for a top-level package
-    except (ImportError, ValueError):
-        return False
-    locations = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-    return any(Path(each).resolve().is_relative_to(folder) for each in locations if each for folder in folders)
+def _parts(path: str) -> tuple[str, str]:
+    module, _, name = path.partition(":")
+    if not all(each.isidentifier() for each in (*module.split("."), name)):
+        raise ConfigError(f"handler {path!r}: write it package.module:function")
+    if module == "__main__":
+        raise ConfigError(
+            f"handler {path!r}: worker processes do not import your script; move {name} into a module of its own, and "
+            f"write module:{name}"
+        )
+    return module, name
 
 
-def _source_digests(path: str) -> list[str]:
-    function = import_function(path)
-    files = {getattr(sys.modules[path.partition(":")[0]], "__file__", None)}
-    with suppress(TypeError):  # not written in Python
-        files.add(inspect.getsourcefile(inspect.unwrap(function)))
-    names = sorted(file for file in files if file is not None)
-    return [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names if Path(name).is_file()]
+def _origin(function: Any) -> str:
+    """Return the name of the module that defines a function."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(inspect.unwrap(function), "__module__", None) or "builtins"
+
+
+def _loaded_file(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return None if file is None else Path(file).resolve()
 
 
 def _copy(value: Any) -> Any:

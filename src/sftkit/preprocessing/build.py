@@ -32,6 +32,7 @@ from sftkit.shards.output.local_output import LocalOutput
 from sftkit.shards.output.remote_output import RemoteOutput
 from sftkit.shards.retained_columns import unify_schemas
 from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
+from sftkit.shards.staging.unit_record import are_unchanged
 from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
@@ -49,7 +50,7 @@ def find_finished(plan: Plan) -> Manifest | None:
     """
     directory = output_for(plan.config)
     manifest = _manifest_of_plan(plan, directory)
-    if manifest is None or not directory.contains(manifest):
+    if manifest is None or not directory.contains(manifest) or not are_unchanged(manifest.function_inputs):
         return None
     budget = BadRowBudget(plan.config.max_bad_rows)
     if manifest.quarantined > budget.allowed(manifest.rows_read):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
@@ -14,10 +16,11 @@ from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import EngineDifferenceError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
-from sftkit.errors import DataError
+from sftkit.errors import ConfigError, DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers, last_text_column, produced_rows
+from sftkit.handlers.user_function import code_digests
 from sftkit.preprocessing.finalize import RowFinalizer
 from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
 from sftkit.sandbox.render_limits import TemplateLimitError
@@ -48,6 +51,8 @@ class Recipe:
     """The data sets with their handlers. Work units refer to them by name."""
     chat_tokenizer: ChatTokenizerSpec
     """The tokenizer and how it is used."""
+    functions: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """The user's own functions, and `code_digests` of each when the run was planned."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Pipeline:
 
     def __init__(self, recipe: Recipe, chat_tokenizer: ChatTokenizer) -> None:
         self.chat_tokenizer = chat_tokenizer
+        self._functions, self._modules = recipe.functions, 0
         self._datasets = {
             dataset.name: _DatasetPipeline(dataset, build_handlers(dataset, index), recipe.options)
             for index, dataset in enumerate(recipe.datasets)
@@ -120,6 +126,7 @@ class Pipeline:
                     checked = checked or AuditCollector(self._expectations_of(unit.file.dataset))
                     checked.add(batch.tokens[INPUT_IDS], batch.tokens[LABELS], batch.numbers)
                 watch.lap("audit")
+            self._check_functions()
         audit = UnitAudit(checked.rows, checked.faulty(log.flagged), checked.digests) if checked is not None else None
         watch.lap("audit")
         staged = writer.finish(
@@ -180,7 +187,21 @@ class Pipeline:
             parts = self._datasets[dataset]
             handlers = [(each.name, each.bind(self.chat_tokenizer)) for each in parts.handlers]
             self._steps[dataset] = [*(("read", step) for step in parts.load_steps(self.chat_tokenizer)), *handlers]
+            self._check_functions()
         return self._steps[dataset]
+
+    def _check_functions(self) -> None:
+        """Check, after modules were imported, that the code that runs is the code that the run was planned with.
+
+        Raises:
+            ConfigError: a module has changed since.
+        """
+        if self._modules == len(sys.modules):
+            return
+        self._modules = len(sys.modules)
+        for path, planned in self._functions.items():
+            if code_digests(path) != planned:
+                raise ConfigError(f"handler {path!r}: its code changed during the run; run the command again")
 
 
 def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: WorkUnit) -> None:

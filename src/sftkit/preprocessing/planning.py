@@ -12,6 +12,7 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import to_plain_data
+from sftkit.config.merging import config_folders
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
@@ -21,7 +22,7 @@ from sftkit.errors import ConfigError, DataError
 from sftkit.execution.processes import SMALL_SOURCE, available_cores
 from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_handlers
-from sftkit.handlers.user_function import check_trusted
+from sftkit.handlers.user_function import check_trusted, code_digests
 from sftkit.ordering.packing import check_packing, packing_identity
 from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve_datasets
 from sftkit.preprocessing.pipeline import Pipeline, Recipe
@@ -102,7 +103,9 @@ def check_config(config: PreprocessConfig) -> None:
         partial(tokenizer_spec, config),
     ]
     checks += [partial(build_handlers, dataset, index) for index, dataset in enumerate(config.datasets)]
-    checks += [partial(check_trusted, name, config.trust_packages) for name in _functions(config.datasets)]
+    functions = _functions(config.datasets)
+    folders = config_folders(config.config, config.data_config_path) if functions else []
+    checks += [partial(check_trusted, name, config.trust_packages, folders) for name in functions]
     for each in checks:
         try:
             each()
@@ -148,7 +151,8 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
 
     datasets = resolve_datasets(config, columns_of)
     sizes = [file.file.size for dataset in datasets for file in files_of(dataset)]
-    recipe = Recipe(config, datasets, chat_tokenizer_spec(config, sum(sizes)))
+    functions = {name: code_digests(name) for name in _functions(datasets)}
+    recipe = Recipe(config, datasets, chat_tokenizer_spec(config, sum(sizes)), functions)
     pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
     pipeline.check()
     for dataset in datasets:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sftkit.errors import TokenizerError
-from sftkit.handlers.user_function import user_modules
+from sftkit.handlers.user_function import code_files
 from sftkit.preprocessing.pipeline import Recipe
 from sftkit.storage.files import file_size
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
@@ -48,8 +48,8 @@ def bundle_recipe(recipe: Recipe) -> RecipeBundle:
     spec = recipe.chat_tokenizer.tokenizer
     for name, path in tokenizer_file_paths(spec.name) if spec is not None else ():
         files[f"{_TOKENIZER}/{name}"] = path.read_bytes()
-    for name, path in user_modules(_functions(recipe)):
-        files[f"{_MODULES}/{name}"] = path.read_bytes()
+    for code in (code for function in _functions(recipe) for code in code_files(function)):
+        files[f"{_MODULES}/{code.name}"] = code.path.read_bytes()
     return RecipeBundle(recipe, files)
 
 

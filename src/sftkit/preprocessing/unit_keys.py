@@ -8,10 +8,10 @@ A key covers
   changes only the units that hold them; otherwise the sha256 of the source file and the unit's range in it; and the
   format (for formats of other packages, also their version and source file) and compression;
 - the recipe of a row: the renamed, retained and removed columns of the data set; its handlers, by what they do (other
-  names for the same handler or argument make no difference; for user functions, the sha256 of the file that defines
-  them, though not of what it imports; for handlers of other packages, their version and source file); the options that
-  change rows; the tokenizer's fingerprint and chat template and the model's stop tokens; `ROW_SEMANTICS`; and the
-  versions of the libraries that rows depend on.
+  names for the same handler or argument make no difference; for user functions, the sha256 of their module, of all that
+  it imports of the user's own, and of the files that these open when they are imported; for handlers of
+  other packages, their version and source file); the options that change rows; the tokenizer's fingerprint and chat
+  template and the model's stop tokens; `ROW_SEMANTICS`; and the versions of the libraries that rows depend on.
 
 A key does not cover the path of the file, the offset of a range of bytes, the name of the data set, or anything that
 happens after rows are staged: seed, sampling, split, shuffling, packing, shards. Nor does it cover engines and their

@@ -182,6 +182,8 @@ class Manifest:
     """`dropped` by the step that removed the rows: a handler, or `finish` and `packing`, which follow all handlers."""
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
     """Reason -> count. Numbers that differ between rows are replaced by N."""
+    function_inputs: Mapping[str, str] = field(default_factory=dict)
+    """Path -> sha256 of the files that user functions read while they ran."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name -> sha256 of the other files of the data set: README.md, quarantine.jsonl."""
     sources_left_out: tuple[str, ...] = ()

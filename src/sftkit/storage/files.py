@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,6 +107,21 @@ def sha256_of_file(place: AnyPath) -> str:
     """The sha256 of a file, in hexadecimal."""
     with open_binary(place) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # it has `readinto`
+
+
+def known_sha256(path: Path) -> str:
+    """The sha256 of a local file, in hexadecimal; it is computed once for each of its versions.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = path.stat()
+    return _known_sha256(path, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+
+
+@lru_cache(maxsize=256)
+def _known_sha256(path: Path, version: tuple[int, ...]) -> str:
+    return sha256_of_file(path)
 
 
 def read_bytes(place: AnyPath) -> bytes:

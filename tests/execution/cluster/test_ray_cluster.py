@@ -268,6 +268,7 @@ def test_user_functions_and_the_tokenizer_are_sent_to_the_nodes(
     code = tmp_path / "code"
     write_handler(code, "sftkit_test_shouting")
     monkeypatch.syspath_prepend(str(code))
+    monkeypatch.chdir(tmp_path)
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": f"row {number}"} for number in range(5)])
     config = PreprocessConfig(
         output_dir=str(tmp_path / "out"),
@@ -291,6 +292,7 @@ def test_a_recipe_bundle_is_unpacked_on_a_machine_without_the_files(
     write_handler(code, "sftkit_test_traveling")
     shutil.copytree(tokenizer_path("bpe"), files)
     monkeypatch.syspath_prepend(str(code))
+    monkeypatch.chdir(tmp_path)
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
     data = dataset(source, data_handlers=[handler("sftkit_test_traveling:shout", by="!")])
     planned = plan(PreprocessConfig(output_dir="out", datasets=(data,), tokenizer_name_or_path=str(files)))

@@ -97,6 +97,7 @@ def make_manifest(
         dropped_by_handler=counts.drops,
         quarantined_by_reason=counts.reasons,
         sources_left_out=plan.left_out,
+        function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
     )
 
 

@@ -65,6 +65,8 @@ class StagedUnit:
     """The engines that encoded and rendered the rows."""
     seconds: Mapping[str, float]
     """Time spent on each step."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Files that user functions read while they ran: path -> sha256."""
     audit: UnitAudit | None = None
     """None when the rows were not checked."""
     reused: bool = False

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.staging.bad_rows import BadRowsFile, bad_rows_path
 from sftkit.shards.staging.row_index import RowIndex
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit, UnitFile
-from sftkit.storage.files import atomic_replace, file_size, read_bytes, sha256_of_file
+from sftkit.storage.files import atomic_replace, file_size, known_sha256, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
 
-_VERSION = 5
+_VERSION = 6
 RECORD_METADATA = b"sftkit"
 """Key of the metadata of a record's file."""
 _SIZES = "sizes"
@@ -71,6 +72,7 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         },
         "engines": unit.engines,
         "seconds": unit.seconds,
+        "inputs": unit.inputs,
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.violations if unit.audit is not None else None,
     }
@@ -94,15 +96,25 @@ def read_record(key: str, rows: AnyPath) -> StagedUnit | None:
 
     Returns:
         The unit; None when it has to be staged again: the record is missing, damaged or of another key or version, or
-        another file does not have the recorded size and sha256.
+        another file does not have the recorded size and sha256, or a file that decided its rows has changed.
     """
     try:
         table, values = _read(key, rows)
         if not _is_intact(rows, values) or not _is_intact(bad_rows_path(rows), values["bad"]):
             return None
+        if not are_unchanged(values["inputs"]):
+            return None
         return _decode_unit(table, values, rows)
     except _UNREADABLE:
         return None
+
+
+def are_unchanged(inputs: Mapping[str, str]) -> bool:
+    """Return whether local files still have the sha256 that is given for each path."""
+    try:
+        return all(known_sha256(Path(path)) == sha256 for path, sha256 in inputs.items())
+    except OSError:
+        return False
 
 
 def read_row_index(rows: AnyPath, columns: Sequence[str]) -> RowIndex:
@@ -201,6 +213,7 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         bad_rows=BadRowsFile(bad_rows_path(rows), **values["bad"]),
         engines=values["engines"],
         seconds=values["seconds"],
+        inputs=values["inputs"],
         audit=audit,
         reused=True,
     )

@@ -152,6 +152,7 @@ class UnitWriter:
             bad_rows=self._bad_rows.finish(),
             engines=engines,
             seconds=seconds,
+            inputs=log.inputs,
             audit=audit,
         )
 
