@@ -270,6 +270,7 @@ def test_more_shards_than_rows_leave_what_is_tokenized_for_the_next_run(
     done = sftkit(*command, "--num_dataset_shards", "6")
     assert done.code == 0
     assert "0 of 1 work units tokenized, 1 reused" in done.out
+    assert "worker time" not in done.out
     assert not (tmp_path / "out" / ".staging").exists()
 
 
