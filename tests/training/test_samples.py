@@ -57,7 +57,7 @@ def losses_of_a_run(
         learning_rate=1e-2, per_device_train_batch_size=4, save_steps=2, **given,
     )  # fmt: skip
     recorder = SampleRecorder()
-    samples = make_sample_callback(config(model_dir, output, *prompts), tokenizer, recorder)
+    samples = make_sample_callback(config(model_dir, output, *prompts), tokenizer, None, recorder)
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -175,7 +175,7 @@ def test_stop_tokens_come_from_the_files_of_the_model_and_the_chat_template(
 def test_without_prompts_there_is_no_callback(
     tmp_path: Path, model_dir: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    assert make_sample_callback(config(model_dir, tmp_path), tokenizer, SilentListener()) is None
+    assert make_sample_callback(config(model_dir, tmp_path), tokenizer, None, SilentListener()) is None
 
 
 def test_only_the_main_process_answers_and_none_if_the_weights_are_sharded(
@@ -184,7 +184,7 @@ def test_only_the_main_process_answers_and_none_if_the_weights_are_sharded(
 ) -> None:  # fmt: skip
     recorder = SampleRecorder()
     model = AutoModelForCausalLM.from_pretrained(model_dir)
-    samples = make_sample_callback(config(model_dir, tmp_path, "the cat"), tokenizer, recorder)
+    samples = make_sample_callback(config(model_dir, tmp_path, "the cat"), tokenizer, None, recorder)
     assert samples is not None
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     other = TrainerState(is_world_process_zero=False)

@@ -81,11 +81,13 @@ def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None)
     """Do what `preprocess` does with a config that is complete: its data config is merged already."""
     from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
     from sftkit.preprocessing.planning import check_config, plan
+    from sftkit.preprocessing.template_date import keep_template_date
 
     check_config(settings)
     import_transformers()
     with open_cluster(settings) as cluster:
         planned = plan(settings, cluster)
+        planned = keep_template_date(planned, output_for(planned.config))
         if settings.dry_run:
             return PreprocessResult(settings.output_dir, None, False, planned)
         existing = find_finished(planned)

@@ -234,6 +234,12 @@ class DataOptions:
         changes_rows=True,
         help="Extra variables for the chat template, such as `{enable_thinking: false}`.",
     )
+    template_date: str | None = option(
+        None,
+        panel=_ROWS,
+        help="Day that a chat template is given if it asks for the date (`strftime_now`), as YYYY-MM-DD; the time is "
+        "midnight. Default: the day the run was first planned; a run that continues keeps it.",
+    )
     special_tokens_in_content: str = option(
         "keep",
         choices=("keep", "escape", "drop", "error"),

@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
@@ -116,12 +117,21 @@ def _storage_problems(config: DataOptions) -> Iterator[str]:
 
 
 def _template_problems(config: DataOptions) -> Iterator[str]:
+    if config.template_date is not None and not _is_day(config.template_date):
+        yield f"template_date must be a day in the form YYYY-MM-DD, not {config.template_date!r}"
     for name in sorted(RESERVED_VARIABLES & set(config.chat_template_kwargs)):
         yield f"chat_template_kwargs must not contain {name!r}, an argument of apply_chat_template"
     try:
         json.dumps(to_plain_data(config.chat_template_kwargs))
     except TypeError as error:
         yield f"chat_template_kwargs must contain only JSON values: {error}"
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _packing_problems(config: DataOptions) -> Iterator[str]:

@@ -7,6 +7,7 @@ needs; see `sftkit.preprocessing.worker_warmup`. Elsewhere each starts fresh (`s
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -202,6 +203,7 @@ def _prepare_worker() -> None:
     if parent is not None:
         threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
     import_transformers_without_torch()
+    logging.getLogger("sftkit").setLevel(logging.ERROR)  # what it loads was loaded when the run was planned
     collect_garbage_rarely()
 
 

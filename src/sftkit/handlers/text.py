@@ -83,10 +83,11 @@ class ApplyCustomJinjaTemplate(TextHandler):
                 `TemplateLimitError`.)
         """
         from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        from sftkit.sandbox.steady_environment import SteadyEnvironment
 
         eos = tokenizer.eos_token if self.add_eos_token else ""
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        environment = SteadyEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
         check_template_operations(self.template)
         try:
             template = render_within_limits(lambda: environment.from_string(self.template), self.template)

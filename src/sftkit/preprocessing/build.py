@@ -26,6 +26,7 @@ from sftkit.preprocessing.accounting.row_counts import RowCounts, check_row_acco
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.planning import Plan
 from sftkit.preprocessing.stage_units import EXCESS_BAD_ROWS, stage_units
+from sftkit.preprocessing.template_date import record_template_date
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput
@@ -99,6 +100,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         directory.open(overwrite=config.overwrite or is_damaged) as output,
         nullcontext(runner) if runner is not None else WorkerPool(plan.workers) as workers,
     ):
+        record_template_date(plan, output)
         staged = stage_units(plan, workers, progress, output.units)
         _check_bad_rows(plan, staged, output)
         staged = apply_pack_overflow(staged, config, workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sftkit.audit.checks.collector import AuditCollector
@@ -176,7 +176,11 @@ class Pipeline:
         if origin not in self._expectations:
             has_tokenizer = self.chat_tokenizer.vocabulary_size is not None
             self._expectations[origin] = (
-                learn_expectations(self.chat_tokenizer.tokenizer, origin, self.chat_tokenizer.stop_tokens)
+                learn_expectations(
+                    self.chat_tokenizer.tokenizer,
+                    replace(origin, template_date=self.chat_tokenizer.template_date),
+                    self.chat_tokenizer.stop_tokens,
+                )
                 if has_tokenizer
                 else Expectations(origin=origin)
             )

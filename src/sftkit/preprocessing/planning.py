@@ -27,6 +27,7 @@ from sftkit.ordering.packing import check_packing, packing_identity
 from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve_datasets
 from sftkit.preprocessing.pipeline import Pipeline, Recipe
 from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key, unit_keys
+from sftkit.sandbox.chat_templates import tells_date, today
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.discovery import find_sources
 from sftkit.sources.source_file import ReadLimits, SourceFile
@@ -67,6 +68,8 @@ class Plan:
     """Data files next to those that are read, which are not read because they belong to another split."""
     fingerprint: str
     """Equal for plans that give the same shards."""
+    undated_fingerprint: str
+    """The fingerprint without the template date, unless the config of the user sets that."""
     seconds: float
     """How long planning took."""
 
@@ -83,6 +86,19 @@ class Plan:
         if self.config.num_workers is None and sum(file.file.size for file in self.files) < SMALL_SOURCE:
             return 1
         return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
+
+    @property
+    def has_default_date(self) -> bool:
+        """Whether the rows depend on a template date that the user did not choose."""
+        return self.config.template_date is not None and self.recipe.options.template_date is None
+
+    def on_day(self, day: str) -> Plan:
+        """Return the plan with another template date, YYYY-MM-DD."""
+        if day == self.config.template_date:
+            return self
+        recipe = replace(self.recipe, chat_tokenizer=replace(self.recipe.chat_tokenizer, template_date=day))
+        pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
+        return replace(_plan(self.config, recipe, pipeline, self.files, self.left_out), seconds=self.seconds)
 
     def without_engine(self, engine: str) -> Plan:
         """Return the plan without one fast engine. It gives the same shards."""
@@ -159,17 +175,32 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
         _check_unpacked(dataset, columns_of(dataset))
         pipeline.check_columns(dataset.name, columns_of(dataset))
     files = _numbered([file for dataset in datasets for file in found[dataset.name]])
-    tokenizer = _tokenizer_info(pipeline.chat_tokenizer, recipe.chat_tokenizer.tokenizer)
-    if tokenizer is not None:
+    planned = _plan(config, recipe, pipeline, files, _left_out_by_all(left_out, files))
+    if planned.tokenizer is not None:
         _warn_about_limits(pipeline, config)
-    identity = _identity(pipeline.chat_tokenizer, tokenizer) if tokenizer is not None else {}
-    keys = unit_keys(files, datasets, config, identity)
-    fingerprint = _fingerprint(recipe, files, identity)
     watch.lap("plan")
-    unread = _left_out_by_all(left_out, files)
-    planned = Plan(config, recipe, pipeline, files, keys, tokenizer, unread, fingerprint, watch.seconds["plan"])
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
-    return planned
+    return replace(planned, seconds=watch.seconds["plan"])
+
+
+def _plan(
+    config: PreprocessConfig,
+    recipe: Recipe,
+    pipeline: Pipeline,
+    files: tuple[ScannedFile, ...],
+    left_out: tuple[str, ...],
+) -> Plan:
+    """Add what identifies a plan: its keys and fingerprints, and the template date if rows depend on it."""
+    tokenizer = _tokenizer_info(pipeline.chat_tokenizer, recipe.chat_tokenizer.tokenizer)
+    identity = _identity(pipeline.chat_tokenizer, tokenizer) if tokenizer is not None else {}
+    dated, day = identity, pipeline.chat_tokenizer.template_date
+    if tokenizer is not None and tells_date(pipeline.chat_tokenizer.tokenizer):
+        dated, config = {**identity, "template_date": day}, replace(config, template_date=day)
+    keys = unit_keys(files, recipe.datasets, recipe.options, dated)
+    fingerprint = _fingerprint(recipe, files, dated)
+    is_chosen = dated is identity or recipe.options.template_date is not None
+    undated = fingerprint if is_chosen else _fingerprint(recipe, files, identity)
+    return Plan(config, recipe, pipeline, files, keys, tokenizer, left_out, fingerprint, undated, 0)
 
 
 def _left_out_by_all(left_out: Mapping[str, Sequence[str]], files: Sequence[ScannedFile]) -> tuple[str, ...]:
@@ -247,6 +278,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,
         chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
+        template_date=config.template_date or today(),
     )
 
 

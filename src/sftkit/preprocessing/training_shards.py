@@ -17,6 +17,7 @@ from sftkit.errors import ConfigError, SourceError
 from sftkit.ordering.packing import is_packed, pack_length_of
 from sftkit.preprocessing.build import find_finished, output_for, run
 from sftkit.preprocessing.planning import Plan, check_config, plan
+from sftkit.preprocessing.template_date import keep_template_date
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.engines import ENCODER, RENDERER
 
@@ -82,8 +83,9 @@ def _build(config: TrainConfig, progress: Progress) -> ShardSet:
     if _becomes_text(planned):
         _log.warning("the rows are text and no response_template is given: every token is trained on")
         planned = plan(to_preprocess_config(replace(config, train_on="all"), config.cache_dir))
-    folder = Path(config.cache_dir).expanduser() / planned.fingerprint[:_NAME_LENGTH]
+    folder = Path(config.cache_dir).expanduser() / planned.undated_fingerprint[:_NAME_LENGTH]
     planned = replace(planned, config=replace(planned.config, output_dir=str(folder)))
+    planned = keep_template_date(planned, output_for(planned.config))
     if find_finished(planned) is None:
         run(planned, progress)
     else:

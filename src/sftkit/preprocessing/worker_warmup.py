@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gc
 import glob
+import logging
 import multiprocessing
 import os
 import pickle
@@ -76,6 +77,7 @@ def _load_what_workers_need() -> None:
     from sftkit.preprocessing.planning import chat_tokenizer_spec
     from sftkit.preprocessing.recipe_bundle import cached_chat_tokenizer
 
+    logging.getLogger("sftkit").setLevel(logging.ERROR)  # the run itself loads the tokenizer too, and warns
     with suppress(Exception):  # what fails here fails again, and is reported, in the worker that needs it
         import_transformers_without_torch()
         size, config = pickle.loads(base64.b64decode(os.environ.pop(WARM_UP)))

@@ -66,7 +66,11 @@ class TemplateLimitError(TokenizerError):
 
     def at(self, place: str) -> TemplateLimitError:
         """The same error with its place."""
-        return TemplateLimitError(self.problem, place)
+        return type(self)(self.problem, place)
+
+
+class TemplateChanceError(TemplateLimitError):
+    """A template uses something that differs between runs, such as a random choice. Ends the run, too."""
 
 
 class _OutOfTimeError(BaseException):

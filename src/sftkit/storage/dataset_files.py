@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from datetime import date
 
 from sftkit.errors import SourceError
 from sftkit.storage.files import file_size, read_bytes
@@ -24,6 +25,7 @@ QUARANTINE_KEYS = ("path", "row", "reason", "content")
 
 _SHARD = re.compile(r"\w+-\d{5,}-of-\d{5,}\.parquet")
 _UNIT_FILE = re.compile(r"unit-([0-9a-f]{64})(\.bad)?(\.account)?\.arrow")
+_TEMPLATE_DATE = re.compile(r"template-date-[0-9a-f]{32}")
 _MAX_LINE = 1 << 20  # bytes; the content of a quarantined row is cut long before
 
 
@@ -50,6 +52,26 @@ def unit_key_in(name: str) -> str | None:
 def is_unit_file(name: str) -> bool:
     """Return whether a file name is that of one of the files of a staged unit."""
     return unit_key_in(name) is not None
+
+
+def template_date_name(tokenizer: str) -> str:
+    """Return the name of the file beside staged units that holds the day that a chat template is given."""
+    return f"template-date-{tokenizer}"
+
+
+def template_date_in(place: AnyPath) -> str | None:
+    """Return the day (YYYY-MM-DD) in such a file; None for other files, and if there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not _TEMPLATE_DATE.fullmatch(place.name):
+        return None
+    try:
+        day = read_bytes(place).decode().removesuffix("\n")
+        return day if date.fromisoformat(day).isoformat() == day else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def names_in_journal(staging: AnyPath) -> list[str] | None:

@@ -71,6 +71,8 @@ class ChatTokenizerSpec:
     """`keep`, `escape`, `drop` or `error`."""
     compat: str = NO_COMPAT
     """`none`, or `fms` for the masks of fms-hf-tuning."""
+    template_date: str | None = None
+    """The day that chat templates are given, as YYYY-MM-DD; None for today."""
 
     def without_engine(self, task: str) -> ChatTokenizerSpec:
         """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
@@ -108,7 +110,8 @@ class ChatTokenizer:
         self._variables: Mapping[str, Any] = json.loads(spec.chat_template_kwargs or "{}")
         self._policy = spec.special_tokens_in_content
         self._trains_boundary = spec.compat != FMS
-        self._engines = TokenizerEngines(spec.tokenizer, spec.engines)
+        self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
+        self.template_date = spec.template_date
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
         self._takes_whole_row: dict[str, bool] = {}
 

@@ -34,8 +34,9 @@ class TokenizerEngines:
     The tokenizer and each engine are loaded when they are first used.
     """
 
-    def __init__(self, spec: TokenizerSpec | None, policy: EnginePolicy) -> None:
+    def __init__(self, spec: TokenizerSpec | None, policy: EnginePolicy, template_date: str | None = None) -> None:
         self._spec = spec
+        self._template_date = template_date
         self._reference_only = policy.reference_only
         self._samplers = {task: VerificationSampler(policy.verify_fraction) for task in (ENCODER, RENDERER)}
         self._is_renderer_used = False
@@ -97,7 +98,7 @@ class TokenizerEngines:
     @cached_property
     def reference_renderer(self) -> ReferenceRenderer:
         """The reference for rendering."""
-        return ReferenceRenderer(self.tokenizer)
+        return ReferenceRenderer(self.tokenizer, self._template_date)
 
     def verified(self, make_function: Callable[[Renderer], Callable[[Conversation], T]]) -> Callable[[Conversation], T]:
         """Return the function that `make_function` makes of the renderer to use.

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ from sftkit.sample import sample_path
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
+
+_CHANCE_OF_MODELS = ("dropout", "alpha", "nbest_size")
+_CHANCE_OF_SENTENCEPIECE = ("_enable_sampling",)
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor")
 
 
@@ -95,6 +100,7 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no tokenizer found there")
+    _switch_off_chance(tokenizer, spec.name)
     if spec.added_special_tokens:
         tokenizer.add_special_tokens(
             {"extra_special_tokens": list(spec.added_special_tokens)}, replace_extra_special_tokens=False
@@ -102,6 +108,25 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     if spec.chat_template is not None:
         tokenizer.chat_template = spec.chat_template
     return tokenizer
+
+
+def _switch_off_chance(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Switch off what makes a tokenizer encode a text differently each time: it is meant for training, not for data."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    found = []
+    for setting in _CHANCE_OF_MODELS:
+        if getattr(model, setting, None):
+            setattr(model, setting, None)
+            found.append(setting)
+    pieces: Any = getattr(tokenizer, "sp_model", None)
+    for setting in _CHANCE_OF_SENTENCEPIECE:
+        if getattr(pieces, setting, False):
+            setattr(pieces, setting, False)
+            found.append(setting.strip("_"))
+    if found:
+        _log.warning(
+            "tokenizer %r encodes a text differently each time (%s); this is switched off", name, ", ".join(found)
+        )
 
 
 def _is_path(location: str) -> bool:

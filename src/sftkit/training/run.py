@@ -66,7 +66,7 @@ def train(
     # The Trainer would delete older checkpoints before the new one is sealed; CheckpointCallback does so afterwards.
     limit, arguments.save_total_limit = arguments.save_total_limit, None
     aim = make_aim_logger(config.aim_repo, config.experiment)
-    samples = make_sample_callback(config, prepared.tokenizer.tokenizer, listener)
+    samples = make_sample_callback(config, prepared.tokenizer.tokenizer, _template_date(config, shards), listener)
     log = Path(config.output_dir) / LOG_NAME
     callbacks: list[TrainerCallback] = [
         JsonLinesLogger(log, listener.on_log),
@@ -90,6 +90,12 @@ def train(
             listener.on_note(f"{CURVE_NAME} was not drawn: it needs matplotlib; pip install 'sftkit[plot]'")
     leave_process_group()
     return report
+
+
+def _template_date(config: TrainConfig, shards: ShardSet) -> str | None:
+    """The day that the chat template was given for the data; None if it is unknown."""
+    recorded = shards.manifest.config.get("template_date") if shards.manifest is not None else None
+    return config.template_date or recorded
 
 
 def _make_trainer(

@@ -31,6 +31,8 @@ class RowOrigin:
     """The text before each response, for TEXT."""
     variables: Mapping[str, Any] | None = field(default=None, hash=False)
     """Extra variables of the chat template (`chat_template_kwargs`); None if unknown."""
+    template_date: str | None = None
+    """The day that the chat template was given, as YYYY-MM-DD; None if unknown."""
 
 
 @dataclass(frozen=True)

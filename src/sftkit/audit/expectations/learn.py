@@ -48,7 +48,7 @@ def learn_expectations(
         stops=tuple(sorted({value for value in named if isinstance(value, int)})),
         special=tuple(sorted(specials - ({tokenizer.unk_token_id} - {bos, tokenizer.eos_token_id}))),
     )
-    prober = Prober(tokenizer, specials, origin.variables or {})
+    prober = Prober(tokenizer, specials, origin.variables or {}, origin.template_date)
     if origin.kind == RowKind.TEXT:
         return replace(known, prompts=_response_prompts(prober, origin.response_template), chats_end=origin.ends)
     return _learn_from_template(prober, known) if prober.source else known

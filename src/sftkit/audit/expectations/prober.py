@@ -27,6 +27,7 @@ from sftkit.audit.expectations.probes import (
 )
 from sftkit.core.message_fields import TEMPLATE_REASONING_FIELDS
 from sftkit.errors import TokenizerError
+from sftkit.sandbox.chat_templates import apply_chat_template
 from sftkit.sandbox.render_limits import render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
 
@@ -52,14 +53,20 @@ class Prober:
         tokenizer: its template is used as `apply_chat_template` uses it.
         specials: ids of its special tokens.
         variables: extra variables of the template.
+        template_date: the day that the template is given, as YYYY-MM-DD; None for today.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, specials: frozenset[int], variables: Mapping[str, Any]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        specials: frozenset[int],
+        variables: Mapping[str, Any],
+        template_date: str | None,
     ) -> None:
         self.tokenizer = tokenizer
         self.specials = specials
         self._variables = dict(variables)
+        self._template_date = template_date
         self._form = self._working_form()
 
     @property
@@ -191,15 +198,16 @@ class Prober:
             if form == "row":
                 template = f'{{% set messages = {{"messages": messages}} %}}\n{own}'
             render = partial(
-                self.tokenizer.apply_chat_template,
+                apply_chat_template,
+                self.tokenizer,
                 messages,
+                self._template_date,
                 tools=tools,
                 chat_template=template,
                 add_generation_prompt=probe.asks,
-                tokenize=False,
                 **{**self._variables, **more},
             )
-            return str(render_within_limits(render, messages))
+            return render_within_limits(render, messages)
         except TokenizerError:
             raise
         except Exception:  # a template may raise anything for conversations it does not expect

@@ -29,6 +29,7 @@ def row_origin(options: Mapping[str, Any], kind: RowKind | None, *, ends_with_st
         ends=kind is not RowKind.PAIRS or ends_with_stop_token,
         response_template=response_template if kind is RowKind.TEXT else None,
         variables=dict(options.get("chat_template_kwargs") or {}),
+        template_date=options.get("template_date"),
     )
 
 
@@ -44,4 +45,5 @@ def common_origin(origins: Sequence[RowOrigin]) -> RowOrigin:
         reasoning_masked=any(origin.reasoning_masked for origin in origins),
         ends=all(origin.ends for origin in origins),
         variables=first.variables if all(origin.variables == first.variables for origin in origins) else None,
+        template_date=first.template_date,
     )

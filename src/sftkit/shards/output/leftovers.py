@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sftkit.shards.staging.unit_files import has_unit_schema
-from sftkit.storage.dataset_files import is_shard_name, is_unit_file, unit_key_in
+from sftkit.storage.dataset_files import is_shard_name, is_unit_file, template_date_in, unit_key_in
 from sftkit.storage.files import TEMPORARY_SUFFIX
 from sftkit.storage.paths import AnyPath
 
@@ -71,9 +71,13 @@ def remove_unfinished(staging: Path, output: Path) -> None:
 
 
 def remove_units(staging: Path, used_keys: Collection[str]) -> None:
-    """Remove staged units: those of the given keys, and others whose files have the content of a unit's file."""
+    """Remove staged units: those of the given keys, and others whose files have the content of a unit's file.
+
+    The files of template dates beside them are removed, too.
+    """
     units = (path for path in staging.iterdir() if is_unit_file(path.name) and is_regular(path))
     _remove_files(path for path in units if is_staged(path, used_keys))
+    _remove_files(path for path in staging.iterdir() if is_regular(path) and template_date_in(path) is not None)
 
 
 def is_staged(path: AnyPath, used_keys: Collection[str]) -> bool:

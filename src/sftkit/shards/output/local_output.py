@@ -20,7 +20,7 @@ from sftkit.shards.output.leftovers import (
     remove_unfinished,
     remove_units,
 )
-from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, STAGING_NAME, is_unit_file
+from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, STAGING_NAME, is_unit_file, template_date_in
 from sftkit.storage.file_lock import hold_lock
 from sftkit.storage.files import atomic_replace, make_directory
 from sftkit.storage.paths import AnyPath
@@ -100,7 +100,8 @@ class LocalOutput(Output[Path]):
     def _warn_of_foreign_files(self) -> None:
         """Name what stays in `.staging` because no run has made it."""
         left = list(self.staging.iterdir()) if self.staging.is_dir() else []
-        kept = (path for path in left if self._keeps_units and is_unit_file(path.name))
+        units = [path for path in left if is_unit_file(path.name) or template_date_in(path) is not None]
+        kept = units if self._keeps_units else []
         ours = {*kept, *(path for path in left if _is_below(self.units.path, path))}
         foreign = sorted(path.name for path in left if path not in ours)
         if foreign:

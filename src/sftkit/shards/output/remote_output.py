@@ -12,7 +12,7 @@ from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.output.base_output import LOCK_NAME, Output, is_foreign_quarantine
 from sftkit.shards.output.leftovers import RUN_MARK, is_run_folder, is_shard_of_run, is_staged
-from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, is_unit_file
+from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, is_unit_file, template_date_in
 from sftkit.storage.files import copy, file_sizes, file_sizes_recursive, make_directory, remove, write_bytes
 from sftkit.storage.lease_lock import Lease, hold_lease
 from sftkit.storage.paths import AnyPath, RemotePath
@@ -89,11 +89,13 @@ class RemoteOutput(Output[RemotePath]):
     def _remove_used_units(self) -> None:
         """Remove the staged units unless they are to be kept, and then the journal: it marks the cleanup as pending."""
         if not self._keeps_units:
-            units = [self.staging / name for name in file_sizes(self.staging) if is_unit_file(name)]
+            names = file_sizes(self.staging)
+            units = [self.staging / name for name in names if is_unit_file(name)]
+            dates = [self.staging / name for name in names if template_date_in(self.staging / name) is not None]
             with ThreadPoolExecutor(_COPIES) as pool:
                 staged = list(pool.map(lambda path: is_staged(path, self._used_keys), units))
             quarantine = [] if is_foreign_quarantine(self.staging) else [self.staging / QUARANTINE_NAME]
-            remove(*compress(units, staged), *quarantine)
+            remove(*compress(units, staged), *dates, *quarantine)
         remove(self.staging / JOURNAL_NAME)
 
     @contextmanager

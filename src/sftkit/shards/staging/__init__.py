@@ -10,4 +10,6 @@ directory:
 - `unit-KEY.bad.account.arrow`: the quarantined rows, zstd-compressed. Missing when there are none.
 - `unit-KEY.account.arrow`: the unit record: row counts, and size and sha256 of the other two files. It is written last,
   so a unit exists only once it is complete.
+
+`template-date-TOKENIZER` holds the day that the chat template of a tokenizer is given, if it asks for the date.
 """

@@ -11,8 +11,8 @@ from pathlib import Path
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitFile
 from sftkit.shards.staging.unit_record import read_record, record_path, write_record
 from sftkit.shards.staging.unit_writer import UnitWriter
-from sftkit.storage.dataset_files import is_unit_file
-from sftkit.storage.files import TEMPORARY_SUFFIX, file_sizes, remove
+from sftkit.storage.dataset_files import is_unit_file, template_date_in, template_date_name
+from sftkit.storage.files import TEMPORARY_SUFFIX, file_sizes, remove, write_text
 from sftkit.storage.paths import AnyPath
 
 _THREADS = 4  # hashing releases the GIL
@@ -55,6 +55,19 @@ class UnitStore:
         """Return the number of units with rows."""
         return sum(1 for name in file_sizes(self.path) if is_unit_file(name) and ".account" not in name)
 
+    def template_date(self, tokenizer: str) -> str | None:
+        """Return the day (YYYY-MM-DD) that the chat template of a tokenizer is given for the units here, if known.
+
+        Args:
+            tokenizer: a hash of the tokenizer and its template, 32 hexadecimal digits.
+        """
+        return template_date_in(self._date_path(tokenizer))
+
+    def keep_template_date(self, tokenizer: str, day: str) -> None:
+        """Record the day for runs that continue this one, unless one is recorded."""
+        if self.template_date(tokenizer) is None:
+            write_text(self._date_path(tokenizer), day + "\n", self._unique_name())
+
     def invalidate(self, keys: Sequence[str]) -> None:
         """Remove the records of units, so that they are staged again."""
         remove(*(self._record_path(key) for key in keys))
@@ -70,6 +83,9 @@ class UnitStore:
 
     def _rows_path(self, key: str) -> AnyPath:
         return self.path / f"unit-{key}.arrow"
+
+    def _date_path(self, tokenizer: str) -> AnyPath:
+        return self.path / template_date_name(tokenizer)
 
     def _record_path(self, key: str) -> AnyPath:
         return record_path(self._rows_path(key))

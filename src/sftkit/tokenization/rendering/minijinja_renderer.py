@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sftkit.core.message_fields import TRANSFORMERS_REASONING_FIELDS
 from sftkit.core.row_log import RowError
+from sftkit.sandbox.chat_templates import DATE_FUNCTION, date_function
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import UnsupportedByEngineError
 from sftkit.tokenization.rendering.minijinja_support import check_template
@@ -69,7 +69,7 @@ class MinijinjaRenderer:
             auto_escape_callback=lambda name: None,
             filters={"tojson": _tojson, "indent": _indent},
             tests={"sequence": _is_sized, "iterable": _is_sized},
-            globals={"raise_exception": _raise_exception, "strftime_now": _strftime_now},
+            globals={"raise_exception": _raise_exception, DATE_FUNCTION: date_function(reference.template_date)},
             debug=False,
         )
 
@@ -219,7 +219,3 @@ def _is_sized(value: Any) -> bool:
 
 def _raise_exception(message: str) -> None:
     raise ValueError(message)
-
-
-def _strftime_now(format: str) -> str:
-    return datetime.now().strftime(format)

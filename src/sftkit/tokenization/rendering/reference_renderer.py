@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sftkit.core.error_text import first_line
 from sftkit.core.row_log import RowError, require_valid_text
 from sftkit.errors import TokenizerError
+from sftkit.sandbox.chat_templates import apply_chat_template, today
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.tokenization.conversations import Conversation, Message
@@ -68,8 +69,10 @@ class ReferenceRenderer:
 
     name = "jinja2"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template_date: str | None = None) -> None:
+        """Prepare for the chat templates of a tokenizer, which are given a date (YYYY-MM-DD; None for today)."""
         self._tokenizer = tokenizer
+        self.template_date = template_date or today()
 
     def source(self, *, with_tools: bool) -> str:
         """Return the template in use; raises `TokenizerError` if there is none."""
@@ -111,16 +114,15 @@ class ReferenceRenderer:
             messages, values = _PLACEHOLDER, {_WHOLE_ROW: conversation.messages}
 
         def rendered() -> str:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    list(messages),
-                    tools=conversation.tools,
-                    documents=conversation.documents,
-                    chat_template=template,
-                    add_generation_prompt=add_generation_prompt,
-                    tokenize=False,
-                    **{**conversation.variables, **values},
-                )
+            return apply_chat_template(
+                self._tokenizer,
+                list(messages),
+                self.template_date,
+                tools=conversation.tools,
+                documents=conversation.documents,
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
+                **{**conversation.variables, **values},
             )
 
         check_template_operations(template or self.source(with_tools=conversation.tools is not None))

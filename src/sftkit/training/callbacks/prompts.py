@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.core.error_text import single_line
 from sftkit.errors import TokenizerError, TrainingError
+from sftkit.sandbox.chat_templates import apply_chat_template
 from sftkit.sandbox.render_limits import render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
@@ -26,20 +27,23 @@ class Prompt:
     ids: tuple[int, ...]
 
 
-def encode_prompt(text: str, tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any]) -> Prompt:
+def encode_prompt(
+    text: str, tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any], day: str | None = None
+) -> Prompt:
     """Encode a prompt as a conversation of one user message, or as plain text without a chat template.
 
     Args:
         text: the prompt.
         tokenizer: with the chat template that made the data.
         template_kwargs: extra variables for the chat template (`chat_template_kwargs`).
+        day: the date that the template is given, as YYYY-MM-DD; None for today.
 
     Raises:
         TrainingError: the chat template rejects the prompt, or it has no tokens.
     """
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": text}]
-        rendered = _render(tokenizer, messages, {**template_kwargs, "add_generation_prompt": True})
+        rendered = _render(tokenizer, messages, {**template_kwargs, "add_generation_prompt": True}, day)
         ids: Any = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     else:
         ids = tokenizer(text)["input_ids"]
@@ -77,13 +81,15 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, 
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], template_kwargs: Mapping[str, Any]
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    template_kwargs: Mapping[str, Any],
+    day: str | None = None,
 ) -> str:
-    render: Any = tokenizer.apply_chat_template
     try:
         check_template_operations(tokenizer.get_chat_template())
         copies = [dict(message) for message in messages]
-        return str(render_within_limits(lambda: render(copies, tokenize=False, **template_kwargs), copies))
+        return render_within_limits(lambda: apply_chat_template(tokenizer, copies, day, **template_kwargs), copies)
     except TokenizerError:
         raise
     except Exception as error:  # templates can raise anything

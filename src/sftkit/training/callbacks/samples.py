@@ -123,9 +123,15 @@ class AnswerGenerator:
 
 
 def make_sample_callback(
-    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, listener: RunListener
+    config: TrainConfig, tokenizer: PreTrainedTokenizerBase, template_date: str | None, listener: RunListener
 ) -> SampleCallback | None:
     """The callback that answers `sample_prompts`; None if there are none.
+
+    Args:
+        config: the run.
+        tokenizer: with the chat template that made the data.
+        template_date: the day that the template was given for the data, as YYYY-MM-DD; None for today.
+        listener: is given the answers.
 
     Raises:
         TrainingError: the chat template cannot render a conversation of one user message.
@@ -135,7 +141,7 @@ def make_sample_callback(
     name = config.tokenizer_name_or_path or config.model_name_or_path or ""
     template_kwargs = config.chat_template_kwargs
     return SampleCallback(
-        prompts=[encode_prompt(text, tokenizer, template_kwargs) for text in config.sample_prompts],
+        prompts=[encode_prompt(text, tokenizer, template_kwargs, template_date) for text in config.sample_prompts],
         generator=AnswerGenerator(tokenizer, stop_ids(tokenizer, name, template_kwargs), config.sample_max_new_tokens),
         interval=config.sample_steps,
         path=Path(config.output_dir) / SAMPLES_NAME,
