@@ -58,8 +58,10 @@ def expected_rows(tokenizer: Any, rows: list[Row] = PAIRS) -> list[Row]:
     made = []
     for row in rows:
         space = "" if row["input"][-1:].isspace() or row["output"][:1].isspace() else " "
-        ids = tokenizer(row["input"] + space + row["output"] + tokenizer.eos_token)["input_ids"]
-        masked = len(tokenizer(row["input"])["input_ids"])
+        text = row["input"] + space + row["output"] + tokenizer.eos_token
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        masked = next(index for index, (_, end) in enumerate(offsets) if end > len(row["input"]))
         made.append({"input_ids": ids, "labels": [-100] * masked + ids[masked:]})
     return made
 
@@ -393,7 +395,7 @@ def test_tokenized_rows_are_written_unchanged(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"input_ids": [1, 2], "labels": [1]}, "input_ids and labels differ in length"),
+        ({"input_ids": [1, 2], "labels": [1]}, "input_ids and labels differ in length (2 and 1)"),
         ({"input_ids": [1, "2"], "labels": [1, 2]}, "column 'input_ids' must be a list of whole numbers (32 bits)"),
         ({"input_ids": [1, 2**31], "labels": [1, 2]}, "column 'input_ids' must be a list of whole numbers (32 bits)"),
         ({"input_ids": [1, True], "labels": [1, 2]}, "column 'input_ids' must be a list of whole numbers (32 bits)"),

@@ -22,6 +22,9 @@ SEQ_LENGTHS = "seq_lengths"
 
 TOKEN_COLUMNS = (INPUT_IDS, LABELS, ATTENTION_MASK)
 
+LOSS_MASKS = ("completion_mask", "assistant_masks", "assistant_mask")
+"""Columns of TRL and transformers that say which tokens carry a loss; with several, those where all are 1."""
+
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (the convention of PyTorch's cross entropy)."""
 

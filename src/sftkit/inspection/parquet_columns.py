@@ -19,6 +19,7 @@ from sftkit.core.rows import (
     IGNORE_INDEX,
     INPUT_IDS,
     LABELS,
+    LOSS_MASKS,
     SEQ_LENGTHS,
     Ids,
     Mask,
@@ -33,7 +34,6 @@ from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
 
 TEXT = "text"
-_MASKS = ("completion_mask", "assistant_masks")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
         schema: pa.Schema = file.schema_arrow
     names = tuple(schema.names)
     if INPUT_IDS in names:
-        masks = tuple(name for name in _MASKS if name in names)
+        masks = tuple(name for name in LOSS_MASKS if name in names)
         supervision = (LABELS,) if LABELS in names else masks
         return ColumnLayout(path, names, True, supervision, SEQ_LENGTHS in names, None)
     text = next((name for name in text_fields if name in names and _is_text(schema.field(name).type)), None)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 
 import numpy as np
 
-from sftkit.core.row_log import RowError, RowLog
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, TOKEN_COLUMNS, Batch, Ragged, Row, trained_mask
+from sftkit.core.row_log import RowLog
+from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, trained_mask
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns
+from sftkit.preprocessing.given_tokens import read_token_columns, token_columns_of
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 NO_TRAINED_TOKEN = "no trained token"
@@ -42,16 +42,18 @@ class RowFinalizer:
     """What happens to longer rows: truncate, drop or error."""
     train_on_all: bool
     """Whether every token of text, or of rows without labels, carries a loss."""
+    reads_masks: bool
+    """Whether the columns `LOSS_MASKS` are about the tokens: rows came with their tokens."""
 
     def uniform_parts(self, batch: Batch) -> Iterator[Batch]:
         """Cut a batch into runs of rows that have the same token columns and the same text column.
 
         What becomes of a row then depends on the row alone, and not on its neighbours in the batch.
         """
-        if INPUT_IDS in batch.tokens and LABELS in batch.tokens:
+        if INPUT_IDS in batch.tokens and LABELS in batch.tokens and not self.reads_masks:
             yield batch
             return
-        kinds = [(INPUT_IDS in row, LABELS in row, ATTENTION_MASK in row, self._text_field(row)) for row in batch.rows]
+        kinds = [(token_columns_of(row, batch), self._text_field(row)) for row in batch.rows]
         start = 0
         for _, run in groupby(kinds):
             stop = start + sum(1 for _ in run)
@@ -65,7 +67,7 @@ class RowFinalizer:
             Rows with token columns and retained columns, and None; or rows with a text column and retained columns, and
             the name of the text column.
         """
-        batch = _to_token_columns(part, log)
+        batch = read_token_columns(part, log, reads_masks=self.reads_masks)
         if not len(batch):
             return batch, None
         text_field = self._text_field(batch.rows[0])
@@ -76,7 +78,6 @@ class RowFinalizer:
         if INPUT_IDS not in batch.tokens:
             assert text_field is not None
             return keep_columns(batch, {text_field} | self.retained), text_field
-        batch = _quarantine_unequal_lengths(batch, log)
         batch = _quarantine_unknown_ids(batch, log, tokenizer.vocabulary_size)
         batch = self._limit_length(batch, log)
         batch = _drop_untrained(batch, log)
@@ -85,7 +86,8 @@ class RowFinalizer:
     def column_problem(self, columns: Collection[str]) -> str | None:
         """Say why rows with these columns cannot be finalized; None if they can."""
         text_field = self._text_field(columns)
-        if INPUT_IDS in columns and LABELS not in columns and not self.train_on_all:
+        has_labels = LABELS in columns or (self.reads_masks and not set(LOSS_MASKS).isdisjoint(columns))
+        if INPUT_IDS in columns and not has_labels and not self.train_on_all:
             if text_field is None or self.response_template is None:
                 return _NO_LABELS
         elif INPUT_IDS not in columns and text_field is None:
@@ -101,7 +103,7 @@ class RowFinalizer:
 
     def _add_labels(self, batch: Batch, text_field: str | None, log: RowLog, tokenizer: ChatTokenizer) -> Batch:
         """Add labels to rows without them, and tokens if the options ask for tokens of a text."""
-        problem = self.column_problem(batch.columns())
+        problem = self.column_problem([name for name in batch.columns() if name not in LOSS_MASKS])  # masks of null
         if problem is not None:
             for number, row in zip(batch.numbers, batch.rows, strict=True):
                 log.quarantine(int(number), problem, row)
@@ -149,40 +151,6 @@ class RowFinalizer:
                 reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
                 log.quarantine(int(batch.numbers[index]), reason, batch.rows[index])
         return batch.filter(~too_long)
-
-
-def _to_token_columns(batch: Batch, log: RowLog) -> Batch:
-    """Convert token columns that are still Python lists (rows that were tokenized before) to flat arrays."""
-    for name in TOKEN_COLUMNS:
-        if name in batch.tokens or not any(name in row for row in batch.rows):
-            continue
-        batch, lists = map_rows(batch, log, partial(_ids_in, name))
-        rows = [{key: value for key, value in row.items() if key != name} for row in batch.rows]
-        batch = batch.with_rows(rows).with_tokens(**{name: Ragged.from_lists(lists)})
-    return batch
-
-
-def _ids_in(name: str, row: Row) -> list[int]:
-    ids = row.get(name)
-    if isinstance(ids, np.ndarray):
-        ids = ids.tolist()
-    if isinstance(ids, list):
-        ids = [int(value) if isinstance(value, np.integer) else value for value in ids]
-    if not isinstance(ids, list) or not all(type(value) is int and -(2**31) <= value < 2**31 for value in ids):
-        raise RowError(f"column {name!r} must be a list of whole numbers (32 bits)")
-    return ids
-
-
-def _quarantine_unequal_lengths(batch: Batch, log: RowLog) -> Batch:
-    """Quarantine rows whose token columns differ in length."""
-    lengths = batch.tokens[INPUT_IDS].lengths
-    equal = np.ones(len(batch), np.bool_)
-    for name in (LABELS, ATTENTION_MASK):
-        if name in batch.tokens:
-            equal &= batch.tokens[name].lengths == lengths
-    for index in np.flatnonzero(~equal):
-        log.quarantine(int(batch.numbers[index]), "input_ids and labels differ in length", batch.rows[index])
-    return batch.filter(equal)
 
 
 def _quarantine_unknown_ids(batch: Batch, log: RowLog, vocabulary_size: int | None) -> Batch:

@@ -15,7 +15,7 @@ from sftkit.config.fields import to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import EngineDifferenceError, RowLog
-from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
+from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
 from sftkit.errors import ConfigError, DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
@@ -255,6 +255,7 @@ class _DatasetPipeline:
             max_seq_length=options.max_seq_length,
             overflow=options.overflow,
             train_on_all=options.train_on == "all",
+            reads_masks=not any(INPUT_IDS in each.handler.writes() for each in self.handlers),
         )
 
     def load_steps(self, tokenizer: ChatTokenizer) -> list[Step]:
@@ -271,7 +272,7 @@ class _DatasetPipeline:
     def _retain(self, batch: Batch, log: RowLog) -> Batch:
         """Keep the named columns and token columns."""
         named = self.config.retain_columns
-        return keep_columns(require_columns(batch, log, named), {*named, *TOKEN_COLUMNS})
+        return keep_columns(require_columns(batch, log, named), {*named, *TOKEN_COLUMNS, *LOSS_MASKS})
 
     def check_columns(self, columns: Collection[str]) -> None:
         """See `Pipeline.check_columns`."""
@@ -286,7 +287,7 @@ class _DatasetPipeline:
         current -= set(self.config.remove_columns)
         if self.retains_at_load:
             self._require("retain_columns", self.config.retain_columns, current)
-            current &= {*self.config.retain_columns, *TOKEN_COLUMNS}
+            current &= {*self.config.retain_columns, *TOKEN_COLUMNS, *LOSS_MASKS}
         seen = set(current)
         for each in self.handlers:
             if each.handler.makes_new_rows:
