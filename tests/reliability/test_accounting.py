@@ -461,7 +461,10 @@ def test_a_finished_data_set_with_too_many_bad_rows_is_refused_and_kept(tmp_path
     for allowed in (3, 4, 0.3):
         assert find_finished(replace(planned, config=replace(planned.config, max_bad_rows=allowed))) == manifest
     for refused in (0, 2, 0.29):
-        with pytest.raises(DataError, match=r"out: holds this data set, but 3 rows could not be used.*; they are in "):
+        with pytest.raises(
+            DataError,
+            match=r"out: holds this data set, but 3 rows cannot be used.*; they are in .*max_bad_rows=3 to skip",
+        ):
             find_finished(replace(planned, config=replace(planned.config, max_bad_rows=refused)))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 

@@ -89,7 +89,7 @@ def _text_problems(config: DataOptions) -> Iterator[str]:
         yield "instruction_template is given without response_template; set both"
     for key in ("response_template", "instruction_template", "data_formatter_template"):
         if getattr(config, key) == "":
-            yield f"{key} is empty"
+            yield f"{key} is empty; set a text, or leave it out"
     if config.datasets:
         for key in _REPLACED_BY_HANDLERS:
             if getattr(config, key) is not None:
@@ -154,7 +154,7 @@ def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
             yield f"datasets: the name {name!r} is used {count} times; names must be unique"
     for index, dataset in enumerate(datasets):
         if not dataset.data_paths:
-            yield f"datasets[{index}].data_paths is empty"
+            yield f"datasets[{index}].data_paths is empty; name at least one path"
         if dataset.dataset_split_name is not None and not _SPLIT_NAME.fullmatch(dataset.dataset_split_name):
             yield (
                 f"datasets[{index}].dataset_split_name must be the name of one split, not "

@@ -56,8 +56,9 @@ def find_finished(plan: Plan) -> Manifest | None:
     budget = BadRowBudget(plan.config.max_bad_rows)
     if manifest.quarantined > budget.allowed(manifest.rows_read):
         raise DataError(
-            f"output_dir {directory.path}: holds this data set, but {manifest.quarantined} rows could not be used"
-            f"{budget.exceeded_by(manifest.rows_read)}; they are in {directory.path / QUARANTINE_NAME}"
+            f"output_dir {directory.path}: holds this data set, but {manifest.quarantined} rows cannot be used"
+            f"{budget.exceeded_by(manifest.rows_read)}; they are in {directory.path / QUARANTINE_NAME}; fix them, or "
+            f"set max_bad_rows={manifest.quarantined} to skip them"
         )
     return manifest
 

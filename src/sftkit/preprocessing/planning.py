@@ -242,7 +242,7 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
         for batch in read_unit(unit, log):
             return batch.columns()
         log.flush()
-    raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows")
+    raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows; name files that have rows")
 
 
 def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:

@@ -34,7 +34,7 @@ def check_template_operations(source: str) -> None:
     except RecursionError:
         raise TokenizerError("the template is nested too deeply; use fewer brackets and blocks") from None
     except ValueError as error:  # a number with thousands of digits
-        raise TokenizerError(f"the template cannot be read: {error}") from None
+        raise TokenizerError(f"the template cannot be read: {error}; correct it") from None
     if problem:
         raise TokenizerError(f"the template has {problem}, which may never end; remove it")
 

@@ -73,7 +73,8 @@ def find_sources(
     files = [file for each in found for file in each.files]
     filled = [file for file in files if file.size]
     if not filled:
-        raise SourceError(f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths")
+        where = f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths"
+        raise SourceError(f"{where}; name a file with rows")
     read = [_with_json_kind(replace(file, limits=limits or ReadLimits())) for file in filled]
     paths = {file.path for file in files}
     return FoundFiles(read, [path for each in found for path in each.left_out if path not in paths])

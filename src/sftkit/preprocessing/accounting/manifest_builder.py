@@ -115,10 +115,10 @@ def no_rows_message(staged: Sequence[StagedUnit], where: str) -> str:
     """The error message for a data set without rows."""
     counts = RowCounts.of(staged)
     if not counts.read:
-        return f"{where}: holds no rows"
+        return f"{where}: holds no rows; name files that have rows"
     lost = [f"{count} dropped ({reason})" for reason, count in counts.dropped.items()]
     lost += [f"{count} quarantined ({reason})" for reason, count in counts.reasons.items()]
-    return f"{where}: no rows left of {counts.read} read: {', '.join(lost)}"
+    return f"{where}: no rows left of {counts.read} read: {', '.join(lost)}; check the handlers and limits named here"
 
 
 def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:

@@ -56,8 +56,8 @@ def check_expansion(file: SourceFile, batches: Iterable[pa.RecordBatch]) -> Iter
 def _check_size(file: SourceFile, size: int) -> None:
     if size > max(ALWAYS_ALLOWED_BYTES, file.limits.expansion * file.size) and file.compression is None:
         raise SourceError(
-            f"{file.path}: {file.size:,} bytes become {size:,} bytes or more, which is more than "
-            f"max_expansion={file.limits.expansion:g} allows; raise it if this is right"
+            f"{file.path}: {file.size:,} bytes become {size:,} bytes or more, which exceeds "
+            f"max_expansion={file.limits.expansion:g}; raise it if you trust this file"
         )
 
 

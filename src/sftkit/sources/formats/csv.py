@@ -62,7 +62,9 @@ class _DelimitedText(SourceFormat):
                 raise SourceError(f"{file.path}:{number + 1}: broken CSV: {error}") from None
             except _RecordTooLongError:
                 if header is None:
-                    raise SourceError(f"{file.path}: the header is longer than max_row_bytes allows") from None
+                    raise SourceError(
+                        f"{file.path}: the header is longer than max_row_bytes allows; raise it if this is right"
+                    ) from None
                 number += 1
                 start, size = lines.skip_record()
                 log.quarantine(number, file.limits.too_long_reason(f"{size:,} characters"), start)
@@ -165,9 +167,9 @@ class _RecordLines:
 
 def _checked_header(header: list[str], path: str) -> list[str]:
     if len(set(header)) < len(header):
-        raise SourceError(f"{path}: the header names a column twice: {', '.join(header)}")
+        raise SourceError(f"{path}: the header names a column twice; rename one of them: {', '.join(header)}")
     if _INVALID_BYTE.search("".join(header)):
-        raise SourceError(f"{path}: invalid UTF-8 in the header")
+        raise SourceError(f"{path}: invalid UTF-8 in the header; save the file as UTF-8")
     return header
 
 
