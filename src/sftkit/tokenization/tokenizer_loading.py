@@ -87,7 +87,7 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
 
     location = str(sample_path(spec.name))
     if _is_path(location) and not Path(location).exists():
-        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no such directory")
+        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no such directory; name another")
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # transformers raises whatever its files provoke
@@ -99,7 +99,7 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
         reason = first_line(error)
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no tokenizer found there")
+        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no tokenizer found there; name another")
     _switch_off_chance(tokenizer, spec.name)
     if spec.added_special_tokens:
         tokenizer.add_special_tokens(
