@@ -109,7 +109,9 @@ class TokenizeAndApplyInputMasking(Handler):
         def pair(row: Row) -> tuple[str, str]:
             source = tokenizer.screen_text(text_in(row, self.input_field_name))
             target = tokenizer.screen_text(text_in(row, self.output_field_name))
-            return source, tokenizer.check_encodable(_joined(source, target) + eos)
+            text = tokenizer.check_encodable(_joined(source, target) + eos)
+            tokenizer.check_spans(text, [(len(source), len(text))])
+            return source, text
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, pairs = map_rows(batch, log, pair)

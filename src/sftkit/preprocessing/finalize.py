@@ -9,12 +9,13 @@ from itertools import groupby
 import numpy as np
 
 from sftkit.core.row_log import RowLog
-from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, trained_mask
+from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row, trained_mask
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns
 from sftkit.preprocessing.given_tokens import read_token_columns, token_columns_of
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.encoding.spans import Span
 
 NO_TRAINED_TOKEN = "no trained token"
 """Why a row without a loss is dropped."""
@@ -115,16 +116,20 @@ class RowFinalizer:
         check = tokenizer.check_encodable if tokenizes else str
         batch, texts = map_rows(batch, log, lambda row: check(text_in(row, text_field)))
         if self.response_template is not None:
-            return self._mask_responses(batch, texts, self.response_template, log, tokenizer)
+            return self._mask_responses(batch, text_field, self.response_template, log, tokenizer)
         if self.train_on_all:
             with locate_engine_differences(batch):
                 return add_token_columns(batch, tokenizer.encode_spans(texts, [[] for _ in texts]))
         return batch
 
     def _mask_responses(
-        self, batch: Batch, texts: list[str], template: str, log: RowLog, tokenizer: ChatTokenizer
+        self, batch: Batch, text_field: str, template: str, log: RowLog, tokenizer: ChatTokenizer
     ) -> Batch:
-        spans = [tokenizer.find_responses(text, template, self.instruction_template) for text in texts]
+        def responses(row: Row) -> list[Span]:
+            return tokenizer.find_responses(text_in(row, text_field), template, self.instruction_template)
+
+        batch, spans = map_rows(batch, log, responses)
+        texts = [text_in(row, text_field) for row in batch.rows]
         found = np.array([bool(row) for row in spans], np.bool_)
         log.drop(_NO_RESPONSE, int((~found).sum()))
         kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]

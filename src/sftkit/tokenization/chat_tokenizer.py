@@ -22,6 +22,7 @@ from sftkit.tokenization.encoding.chunked_encoder import (
     MIN_CHUNK_CHARACTERS,
     ChunkedEncoder,
 )
+from sftkit.tokenization.encoding.slow_encoder import SlowEncoder
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.engines import EnginePolicy
 from sftkit.tokenization.masking.inference_prompts import inference_prompts
@@ -226,7 +227,7 @@ class ChatTokenizer:
                 cannot be verified.
         """
         text, spans = self._find_spans(self._read_conversation(row, column))
-        return self.check_encodable(text), spans
+        return self.check_encodable(text), self.check_spans(text, spans)
 
     def has_unused_flag(self, row: Row, column: str | None) -> bool:
         """Return whether a flag of a message asks for a loss that the message does not get.
@@ -255,6 +256,17 @@ class ChatTokenizer:
                 )
         return text
 
+    def check_spans(self, text: str, spans: list[Span]) -> list[Span]:
+        """Return the spans of a text if the tokens in them can be found; those of fast tokenizers always can.
+
+        Raises:
+            RowError: they cannot be found.
+        """
+        encoder = self._engines.reference_encoder
+        if spans and isinstance(encoder, SlowEncoder):
+            encoder.check(text, spans)
+        return spans
+
     def has_prompt_mismatch(self, row: Row, column: str | None) -> bool:
         """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
 
@@ -275,13 +287,17 @@ class ChatTokenizer:
         return any(not np.array_equal(whole[: len(ids[index])], ids[index]) for index in range(1, len(ids)))
 
     def find_responses(self, text: str, response_template: str, instruction_template: str | None) -> list[Span]:
-        """Find the spans of the trained responses in a text; an empty list if it has none."""
+        """Find the spans of the trained responses in a text; an empty list if it has none.
+
+        Raises:
+            RowError: `train_on` refused, or the tokens of the responses cannot be found.
+        """
         eos = self.tokenizer.eos_token
         spans = response_spans(text, response_template, instruction_template, eos if isinstance(eos, str) else None)
         spans = self._supervision.trained_responses(text, spans)
         if self._supervision.reasoning_masked:
-            return list(self._without_reasoning(text, spans))
-        return spans
+            spans = list(self._without_reasoning(text, spans))
+        return self.check_spans(text, spans)
 
     def encode(self, texts: Sequence[str], *, limit: int | None = None) -> Ragged:
         """Encode texts as the tokenizer's own call does, truncated to `limit` tokens."""

@@ -14,6 +14,7 @@ from sftkit.tokenization.encoding.fast_encoder import FastEncoder
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEncoder
 from sftkit.tokenization.encoding.single_bos import with_single_bos
+from sftkit.tokenization.encoding.slow_encoder import SlowEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, UnsupportedByEngineError
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
@@ -78,9 +79,11 @@ class TokenizerEngines:
         return backend_json(self.tokenizer)
 
     @cached_property
-    def reference_encoder(self) -> ReferenceEncoder | ChunkedEncoder:
+    def reference_encoder(self) -> ReferenceEncoder | ChunkedEncoder | SlowEncoder:
         """The reference for encoding; it encodes long texts in chunks if the tokenizer allows that."""
         whole = ReferenceEncoder(self.tokenizer)
+        if not self.tokenizer.is_fast:
+            return SlowEncoder(self.tokenizer, whole)
         try:
             return ChunkedEncoder(self.tokenizer, whole)
         except UnsupportedByEngineError as reason:

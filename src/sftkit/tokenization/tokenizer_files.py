@@ -8,10 +8,13 @@ from pathlib import Path
 
 from sftkit.sample import sample_path
 
+SENTENCEPIECE_MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+"""Names of files that may hold a SentencePiece model."""
+
 _NAMES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.jinja", "chat_template.json", "generation_config.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("vocab.json", "vocab.txt", "merges.txt", *SENTENCEPIECE_MODELS),
     *("tekken.json", "tiktoken.model", "tokenizer.model.v3"),
 )
 _PATTERNS = ("*.tiktoken", "tokenization_*.py", "additional_chat_templates/*.jinja")

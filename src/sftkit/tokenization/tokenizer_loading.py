@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import importlib.util
 import json
 import logging
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from sftkit.config.schema import DataOptions, ProcessorConfig
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.sample import sample_path
+from sftkit.tokenization.tokenizer_files import SENTENCEPIECE_MODELS, tokenizer_file_paths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 _CHANCE_OF_MODELS = ("dropout", "alpha", "nbest_size")
 _CHANCE_OF_SENTENCEPIECE = ("_enable_sampling",)
+_FAST_TOKENIZER = "tokenizer.json"
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor")
 
 
@@ -96,6 +99,11 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
                 f"tokenizer {spec.name!r} cannot be loaded without the code that comes with it; read the code, and set "
                 "trust_remote_code=true if you trust it"
             ) from error
+        if _needs_sentencepiece(location):
+            raise TokenizerError(
+                f"tokenizer {spec.name!r} is a SentencePiece model, which takes the package sentencepiece; install it "
+                "with: pip install 'sftkit[sentencepiece]'"
+            ) from error
         reason = first_line(error)
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
@@ -132,6 +140,22 @@ def _switch_off_chance(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 def _is_path(location: str) -> bool:
     """Return whether a name can only be a directory: Hub ids have the form `name` or `owner/name`."""
     return location.startswith(("/", ".", "~")) or location.count("/") > 1
+
+
+def _needs_sentencepiece(location: str) -> bool:
+    """Return whether a tokenizer has only a SentencePiece model, and the package that reads it is not installed."""
+    if importlib.util.find_spec("sentencepiece") is not None:
+        return False
+    files = dict(tokenizer_file_paths(location))
+    return _FAST_TOKENIZER not in files and any(
+        name in files and _is_protobuf(files[name]) for name in SENTENCEPIECE_MODELS
+    )
+
+
+def _is_protobuf(path: Path) -> bool:
+    """Return whether a file begins as SentencePiece models do; files of tiktoken may have the same name."""
+    with path.open("rb") as stream:
+        return stream.read(1) == b"\n"
 
 
 def backend_json(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sftkit.core.rows import Mask, Ragged
-from sftkit.errors import TokenizerError
 from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
 from sftkit.tokenization.tokenizer_loading import disable_offset_trimming
 
@@ -70,25 +69,12 @@ class ReferenceEncoder:
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
     ) -> tuple[Ragged, Mask]:
-        """Encode texts and find the tokens in spans of them, by the offsets of the tokens.
-
-        Raises:
-            TokenizerError: the tokenizer is written in Python, so it has no offsets.
-        """
+        """Encode texts and find the tokens in spans of them, by the offsets of the tokens."""
         encoded = self.encode_with_offsets(texts, add_special_tokens=add_special_tokens)
         return encoded.ids, tokens_in_spans(encoded, [len(text) for text in texts], spans)
 
     def encode_with_offsets(self, texts: Sequence[str], *, add_special_tokens: bool) -> TokensWithOffsets:
-        """Encode texts and return the characters of each token.
-
-        Raises:
-            TokenizerError: the tokenizer is written in Python, so it has no offsets.
-        """
-        if not self._tokenizer.is_fast:
-            raise TokenizerError(
-                f"{type(self._tokenizer).__name__} is a Python tokenizer without character offsets; "
-                "to make masks, use a fast tokenizer (one with a tokenizer.json)"
-            )
+        """Encode texts and return the characters of each token. The tokenizer must be a fast one."""
         if not texts:
             nothing = np.zeros(0, np.int64)
             return TokensWithOffsets(Ragged.from_lists([]), nothing, nothing)
