@@ -14,7 +14,7 @@ from typing import Any
 from sftkit.cli.options import Option, options_of
 from sftkit.config import aliases
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
+from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, ProcessorConfig, ReaderConfig, SplitConfig
 from sftkit.handlers.registry import HANDLERS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
@@ -58,6 +58,7 @@ def _lines() -> Iterator[str]:
     for title, section in (
         ("`dataprocessor`", ProcessorConfig),
         ("an entry of `datasets`", DatasetConfig),
+        ("`reader`", ReaderConfig),
         ("`split`", SplitConfig),
         ("an entry of `data_handlers`", HandlerConfig),
     ):

@@ -398,6 +398,8 @@ ROWS = [
     data("retain_columns", RETAINED[::-1], NONE, done=True, same=True, name="the order of retained columns"),
     data("rename_columns", {"topic": "subject"}, ALL, same=True),
     data("remove_columns", ["topic"], ALL, same=True),
+    data("reader", {"encoding": "latin-1"}, ALL, same=True, name="the encoding"),
+    data("reader", {"encoding": "utf8"}, NONE, done=True, same=True, name="the usual encoding"),
     Case("the cuts", lambda world: world.config.update(unit_size=700), ALL, done=True, same=True, keys=("unit_size",)),
 ]  # fmt: skip
 

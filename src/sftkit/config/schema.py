@@ -55,6 +55,19 @@ class SplitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReaderConfig:
+    """How the files of a data set are read, where neither their names nor their contents tell."""
+
+    delimiter: str | None = option(None, literal=True, help="Character between the fields of CSV. Default: a comma.")
+    encoding: str | None = option(
+        None,
+        help="Encoding of JSON and CSV, such as latin-1. Default: UTF-8, or UTF-16 or UTF-32 if the file begins with "
+        "its byte order mark.",
+    )
+    json_field: str | None = option(None, literal=True, help="Key of the list of rows, in JSON that is one object.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """One entry of `datasets`."""
 
@@ -65,6 +78,7 @@ class DatasetConfig:
         help="File format (json, parquet, arrow, csv, or one of a plugin) or `datasets` builder. Needed only if the "
         "file extension does not tell.",
     )
+    reader: ReaderConfig | None = option(None, help="Options for reading CSV and JSON.")
     subset: str | None = option(None, help="Subset (`config_name`) of a Hub data set.")
     sampling: float | None = option(
         None, minimum=0, maximum=1, help="Weight of this data set in the mix. The weights of all data sets sum to 1."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import importlib.util
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
-from sftkit.config.schema import NO_PACKING, RESERVED_VARIABLES, DataOptions, DatasetConfig
+from sftkit.config.schema import NO_PACKING, RESERVED_VARIABLES, DataOptions, DatasetConfig, ReaderConfig
 from sftkit.errors import ConfigError
 
 _SPLIT_NAME = re.compile(r"[^\s\[\]+()%:]+")
@@ -161,6 +162,8 @@ def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
                 f"{dataset.dataset_split_name!r}; to read a part of it, set split or sampling, and for several splits "
                 "add an entry for each to datasets"
             )
+        if dataset.reader is not None:
+            yield from _reader_problems(f"datasets[{index}].reader", dataset.reader)
         yield from _split_problems(f"datasets[{index}].split", dataset)
     training = [d for d in datasets if not (d.split and d.split.validation == 1)]
     weights = [dataset.sampling for dataset in training]
@@ -182,3 +185,21 @@ def _split_problems(where: str, dataset: DatasetConfig) -> Iterator[str]:
         yield f"{where}: train and validation sum to {total:g}, which is more than 1"
     if total == 0 and any(fraction is not None for fraction in fractions):
         yield f"{where} selects no rows; set train or validation to more than 0"
+
+
+def _reader_problems(where: str, reader: ReaderConfig) -> Iterator[str]:
+    if reader.delimiter is not None and (len(reader.delimiter) != 1 or reader.delimiter in '"\r\n\0'):
+        yield f"{where}.delimiter must be one character, and no quote or line end, not {reader.delimiter!r}"
+    if reader.encoding is not None and not _is_text_encoding(reader.encoding):
+        yield f"{where}.encoding must be an encoding that Python knows, such as latin-1, not {reader.encoding!r}"
+    if reader.json_field == "":
+        yield f"{where}.json_field is empty"
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        b"a".decode(name, "replace")  # an error if it is not one of text, such as hex
+        codecs.getincrementaldecoder(name)
+    except (LookupError, ValueError):
+        return False
+    return True

@@ -30,6 +30,7 @@ from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key, unit_ke
 from sftkit.sandbox.chat_templates import tells_date, today
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.discovery import find_sources
+from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, WorkUnit, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
@@ -330,7 +331,10 @@ def _fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: Mappi
     config, datasets = recipe.options, recipe.datasets
     numbers = {dataset.name: number for number, dataset in enumerate(datasets)}
     content: dict[str, Any] = {
-        "sources": [(numbers[f.file.dataset], f.file.format, f.file.compression, f.sha256) for f in files],
+        "sources": [
+            (numbers[f.file.dataset], f.file.format, f.file.compression, f.sha256, *reader_identity(f.file.reader))
+            for f in files
+        ],
         "recipes": [recipe_key(dataset, config, identity) for dataset in datasets],
         "mixing": [[to_plain_data(dataset.split), dataset.sampling, dataset.shuffle] for dataset in datasets],
         "order": [config.dataprocessor.seed, config.dataprocessor.sampling_stopping_strategy],

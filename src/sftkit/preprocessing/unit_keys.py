@@ -30,6 +30,7 @@ from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.config.schema import DataOptions, DatasetConfig
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.sources.format_registry import FORMATS
+from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.source_file import Range
 from sftkit.sources.work_units import ScannedFile
 from sftkit.tokenization.masking.train_on import TRAIN_ON
@@ -65,7 +66,13 @@ def unit_keys(
     formats = {name: _format_identity(name) for name in {file.file.format for file in files}}
     return tuple(
         _sha256(
-            [recipes[file.file.dataset], formats[file.file.format], file.file.compression, *_bytes(file, unit.part)]
+            [
+                recipes[file.file.dataset],
+                formats[file.file.format],
+                file.file.compression,
+                *_bytes(file, unit.part),
+                *reader_identity(file.file.reader),
+            ]
         )
         for file in files
         for unit in file.units

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema import DatasetConfig, ReaderConfig
 from sftkit.core.splits import TRAIN, split_of_keyword
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
-from sftkit.sources.byte_streams import open_bytes, read_available
-from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.format_registry import (
     JSON,
     JSON_ARRAY,
@@ -25,8 +23,10 @@ from sftkit.sources.format_registry import (
     known_extensions,
 )
 from sftkit.sources.hub import find_hub_files
+from sftkit.sources.reader_options import check_applicable
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.split_selection import check_split_of_file, select_split, split_glob
+from sftkit.sources.text_streams import read_head
 from sftkit.storage.dataset_files import MANIFEST_NAME, QUARANTINE_NAME, require_complete_dataset
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for, filesystem_options, is_url
@@ -75,7 +75,8 @@ def find_sources(
     if not filled:
         where = f"{dataset.data_paths[0]}: the file is empty" if files else f"{dataset.name}: no data paths"
         raise SourceError(f"{where}; name a file with rows")
-    read = [_with_json_kind(replace(file, limits=limits or ReadLimits())) for file in filled]
+    limits, reader = limits or ReadLimits(), dataset.reader or ReaderConfig()
+    read = [_ready_to_scan(replace(file, limits=limits, reader=reader)) for file in filled]
     paths = {file.path for file in files}
     return FoundFiles(read, [path for each in found for path in each.left_out if path not in paths])
 
@@ -289,13 +290,12 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple
     return sizes, [str(system.unstrip_protocol(name)) for name in others]
 
 
-def _with_json_kind(file: SourceFile) -> SourceFile:
-    """Replace the format `json` by that of an array or of lines, according to the first character of the file."""
+def _ready_to_scan(file: SourceFile) -> SourceFile:
+    """Check the reader options of a file, and replace the format `json` by that of its content: an array or lines."""
+    check_applicable(file)
+    if file.reader.json_field is not None:
+        return replace(file, format=JSON_ARRAY)
     if file.format != JSON:
         return file
-    with open_bytes(file) as stream:
-        try:
-            start = read_available(stream, 4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-        except DamagedDataError:
-            start = b""
+    start = read_head(file)[0].lstrip(b"\xef\xbb\xbf \t\r\n")
     return replace(file, format=JSON_ARRAY if start.startswith(b"[") else JSON_LINES)

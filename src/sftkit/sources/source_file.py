@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sftkit.config.schema import ReaderConfig
 from sftkit.storage.paths import AnyPath, RemotePath, is_url
 
 
@@ -39,6 +40,8 @@ class SourceFile:
     size: int
     """Bytes as stored."""
     limits: ReadLimits = ReadLimits()
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    """Options for reading it."""
     stamp: tuple[int, int | str] | None = None
     """Size, and modification time or version in an object store, when the file was scanned."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -76,3 +79,5 @@ class ScanResult:
 
     sha256: str
     ranges: tuple[Range, ...]
+    format: str | None = None
+    """The format of the content, if it is not the one that the name implies."""

@@ -73,6 +73,7 @@ def scan_file(file: SourceFile, unit_size: int) -> ScannedFile:
     with _errors_with_path(file):
         stamped = replace(file, stamp=file_version(file.location))
         scan = FORMATS[file.format]().scan(stamped, unit_size)
+    stamped = replace(stamped, format=scan.format or stamped.format)
     units = tuple(WorkUnit(number, stamped, part) for number, part in enumerate(scan.ranges))
     return ScannedFile(stamped, scan.sha256, units)
 

@@ -12,10 +12,11 @@ from typing import ClassVar, TextIO
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import SourceError
-from sftkit.sources.byte_streams import open_bytes, source_sha256
+from sftkit.sources.byte_streams import source_sha256
 from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
+from sftkit.sources.text_streams import open_utf8
 
 _CHUNK = 1 << 20
 _SHOWN_CHARACTERS = 2000
@@ -33,19 +34,20 @@ class _DelimitedText(SourceFormat):
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Yield the records after the header; the first of them is row 1."""
-        with open_bytes(file) as stream:
+        with open_utf8(file) as stream:
             # newline="" keeps the line ends within quoted fields unchanged.
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
             yield from group_into_batches(self._rows(text, file, log))
 
     def _rows(self, text: TextIO, file: SourceFile, log: RowLog) -> Iterator[tuple[int, Row, int]]:
         csv.field_size_limit(sys.maxsize)  # _RecordLines limits whole records instead
-        lines = _RecordLines(text, self.delimiter, file.limits.row_bytes)
+        delimiter = file.reader.delimiter or self.delimiter
+        lines = _RecordLines(text, delimiter, file.limits.row_bytes)
         header: list[str] | None = None
         number = 0
         while not lines.is_exhausted:
             # A reader cannot continue after an exception, so there is a new one after each record that is too long.
-            reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
             try:
                 for record in reader:
                     size = lines.finish_record()

@@ -7,12 +7,13 @@ from typing import IO
 
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
-from sftkit.sources.byte_streams import open_bytes, source_sha256
+from sftkit.sources.byte_streams import source_sha256
 from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.formats.json_array_scanner import scan_elements
 from sftkit.sources.formats.jsonl import parse_row
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
+from sftkit.sources.text_streams import open_utf8
 
 
 class JsonArray(SourceFormat):
@@ -26,14 +27,14 @@ class JsonArray(SourceFormat):
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Yield the elements in order; the row number is the index in the array, counted from 1."""
-        with open_bytes(file) as stream:
+        with open_utf8(file) as stream:
             yield from group_into_batches(_objects(stream, file, log))
 
 
 def _objects(stream: IO[bytes], file: SourceFile, log: RowLog) -> Iterator[tuple[int, Row, int]]:
     last = 0
     try:
-        for element in scan_elements(stream, file.path, file.limits.row_bytes):
+        for element in scan_elements(stream, file.path, file.limits.row_bytes, file.reader.json_field):
             last = element.number
             if not element.is_complete:
                 size = f"at least {file.limits.row_bytes + 1:,} bytes"

@@ -19,7 +19,15 @@ import msgspec
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
 from sftkit.sources.byte_streams import read_available
-from sftkit.sources.formats.json_brackets import CLOSE_ARRAY, COMMA, OPEN, OPEN_ARRAY, BracketScanner, find_json_error
+from sftkit.sources.formats.json_brackets import (
+    CLOSE_ARRAY,
+    COMMA,
+    OPEN,
+    OPEN_ARRAY,
+    QUOTE,
+    BracketScanner,
+    find_json_error,
+)
 from sftkit.sources.formats.jsonl import decode_object
 
 _CHUNK = 1 << 20
@@ -30,6 +38,9 @@ _BLANK = re.compile(rb"[ \t\r\n]*+")
 _BOM = b"\xef\xbb\xbf"
 _SHOWN_BYTES = 8000  # of an element that is too long
 _MAX_INDENT = 200
+_COLON = ord(":")
+_NAME = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_MAX_NAME = 1 << 20
 
 _decode_first_value = msgspec.json.Decoder(msgspec.Raw).decode
 _MORE_THAN_A_VALUE = re.compile(r"trailing characters \(byte (\d+)\)")
@@ -49,13 +60,16 @@ class Element:
     """False if the element is too long."""
 
 
-def scan_elements(stream: IO[bytes], path: str, limit: int | None = None) -> Iterator[Element]:
+def scan_elements(
+    stream: IO[bytes], path: str, limit: int | None = None, field: str | None = None
+) -> Iterator[Element]:
     """Yield the elements of the array in a stream.
 
     Args:
         stream: Decompressed bytes.
         path: The path, for error messages.
         limit: Maximum size of an element in bytes. A longer one is skipped without being held in memory.
+        field: Key of the array, if the stream holds an object; what follows the array in it is not read.
 
     Raises:
         SourceError: The stream has no array, or the end of a broken element cannot be found.
@@ -66,10 +80,11 @@ def scan_elements(stream: IO[bytes], path: str, limit: int | None = None) -> Ite
         [{'a': 1}, {'a': 2}]
     """
     array = _ArrayScanner(stream, path, limit)
-    array.begin()
+    array.begin(field)
     while array.find_element():
         yield array.read_element()
-    array.end()
+    if field is None:
+        array.end()
 
 
 class _ArrayScanner:
@@ -85,15 +100,59 @@ class _ArrayScanner:
         self._indent: bytes | None = None  # separators before the element on its line; None: there is other text
         self._can_split_by_lines = True
 
-    def begin(self) -> None:
-        """Skip the bracket that opens the array."""
+    def begin(self, field: str | None) -> None:
+        """Skip the bracket that opens the array, which may be the value of a field of an object."""
         while len(self._buffer) < len(_BOM) and self._read_more(len(_BOM)):
             pass
         self._start = len(_BOM) if self._buffer.startswith(_BOM) else 0
-        if self._skip(_BLANK) != OPEN_ARRAY:
+        if field is not None:
+            self._find_field(field)
+        elif self._skip(_BLANK) != OPEN_ARRAY:
             raise SourceError(f"{self._path}: must be a JSON array of objects, or one object a line")
         self._start += 1
         self._indent = b""
+
+    def _find_field(self, field: str) -> None:
+        """Go to the value of a field of the object that starts here, without holding the values before it."""
+        if self._skip(_BLANK) != OPEN:
+            raise SourceError(f"{self._path}: must be a JSON object with the reader.json_field {field!r}")
+        self._start += 1
+        while self._skip(_SEPARATORS) == QUOTE:
+            name = self._read_name()
+            if self._skip(_BLANK) != _COLON:
+                break
+            self._start += 1
+            first = self._skip(_BLANK)
+            if name == field and first != OPEN_ARRAY:
+                raise SourceError(f"{self._path}: the reader.json_field {field!r} must be a list of objects")
+            if name == field:
+                return
+            self._skip_value()
+        raise SourceError(f"{self._path}: has no reader.json_field {field!r}; correct it")
+
+    def _read_name(self) -> str | None:
+        """Read a string; None if it does not end or is not valid."""
+        while (found := _NAME.match(self._buffer, self._start)) is None:
+            start, self._start = self._start, 0
+            self._buffer = self._buffer[start:]
+            data = read_available(self._stream, _CHUNK) if len(self._buffer) < _MAX_NAME else b""
+            if not data:
+                return None
+            self._buffer += data
+        self._start = found.end()
+        try:
+            return str(json.loads(found[0]))
+        except ValueError:
+            return None
+
+    def _skip_value(self) -> None:
+        brackets = BracketScanner(self._start)
+        while (end := brackets.find_end(self._buffer)) is None and not brackets.is_unbalanced:
+            self._start = start = brackets.position
+            if not self._read_more(_CHUNK):
+                return
+            brackets.position -= start
+        self._start = len(self._buffer) if end is None else end
 
     def find_element(self) -> bool:
         """Go to the next element; return whether there is one."""

@@ -16,8 +16,10 @@ from sftkit.core.rows import Batch, Row
 from sftkit.sandbox.memory import run_with_memory_limit
 from sftkit.sources.byte_streams import bounded_line_reader, hashed_chunks, open_bytes, open_raw, source_sha256
 from sftkit.sources.decompression import DamagedDataError
+from sftkit.sources.reader_options import foreign_encoding
 from sftkit.sources.source_file import Range, ReadLimits, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
+from sftkit.sources.text_streams import encoding_of_mark, holds_array, open_utf8, read_head
 
 _CHUNK = 1 << 20
 _SHOWN_BYTES = 2000  # of a line that is too long
@@ -98,8 +100,8 @@ class JsonLines(SourceFormat):
 
     def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Hash the file and its ranges, which end at the first line end after `unit_size` bytes, in one pass."""
-        if file.compression is not None:
-            return ScanResult(source_sha256(file), (Range(0, file.size, 1, file.size),))
+        if file.compression is not None or foreign_encoding(file.reader) is not None:
+            return _as_one_range(file)
         digest, range_digest = hashlib.sha256(), hashlib.sha256()
         ranges: list[Range] = []
 
@@ -109,6 +111,8 @@ class JsonLines(SourceFormat):
         start, first_number, position, lines = 0, 1, 0, 0
         with open_raw(file) as stream:
             for chunk in hashed_chunks(stream, digest, _CHUNK):
+                if not position and (encoding_of_mark(chunk) or holds_array(chunk, len(chunk) == file.size)):
+                    return _as_one_range(file)
                 searched = 0
                 while position + len(chunk) - start >= unit_size:
                     line_end = chunk.find(b"\n", max(start + unit_size - position - 1, searched))
@@ -128,11 +132,18 @@ class JsonLines(SourceFormat):
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Yield the rows of the lines that start in the range."""
-        with open_bytes(file) as stream:
-            if file.compression is None and part.start:
+        is_part = part.sha256 is not None
+        with open_bytes(file) if part.start else open_utf8(file) as stream:
+            if part.start:
                 stream.seek(part.start)
-            length = None if file.compression else part.stop - part.start
+            length = part.stop - part.start if is_part else None
             yield from group_into_batches(_rows(stream, length, part.first_number, file.limits, log))
+
+
+def _as_one_range(file: SourceFile) -> ScanResult:
+    """Make one range of a file that cannot be divided, and see whether it is an array."""
+    kind = "json_array" if holds_array(*read_head(file)) else None
+    return ScanResult(source_sha256(file), (Range(0, file.size, 1, file.size),), kind)
 
 
 def _count_line_ends(data: bytes) -> int:
