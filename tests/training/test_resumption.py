@@ -18,12 +18,11 @@ from sftkit.config.commands import TrainConfig
 from sftkit.config.loading import load_config
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import open_shards
+from sftkit.storage.training_files import SEAL_NAME, UNFINISHED_NAME
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.callbacks import checkpoint_callback
 from sftkit.training.checkpoints.resume import find_resume_point
 from sftkit.training.checkpoints.seal import (
-    SEAL_NAME,
-    UNFINISHED_NAME,
     RunState,
     begin_checkpoint,
     delete_old_checkpoints,

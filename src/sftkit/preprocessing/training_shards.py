@@ -16,6 +16,7 @@ from sftkit.core.splits import TRAIN
 from sftkit.errors import ConfigError, SourceError
 from sftkit.ordering.packing import is_packed, pack_length_of
 from sftkit.preprocessing.build import find_finished, output_for, run
+from sftkit.preprocessing.overlap import check_directories_apart
 from sftkit.preprocessing.planning import Plan, check_config, plan
 from sftkit.preprocessing.template_date import keep_template_date
 from sftkit.shards.reading import ShardSet, open_shards
@@ -29,6 +30,7 @@ _NAME_LENGTH = 32  # characters of the fingerprint that name a cached data set
 def check_training_data(config: TrainConfig) -> None:
     """Raise `ConfigError` with all problems of a config that show before data is read."""
     validate_config(config)
+    check_directories_apart(config.output_dir, config)
     check_config(to_preprocess_config(config, config.cache_dir))
 
 

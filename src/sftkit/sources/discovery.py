@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from sftkit.config.schema import DatasetConfig, ReaderConfig
 from sftkit.core.splits import TRAIN, split_of_keyword
@@ -23,6 +24,7 @@ from sftkit.sources.format_registry import (
     known_extensions,
 )
 from sftkit.sources.hub import find_hub_files
+from sftkit.sources.own_files import OwnFiles
 from sftkit.sources.reader_options import check_applicable
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.split_selection import check_split_of_file, select_split, split_glob
@@ -31,6 +33,10 @@ from sftkit.storage.dataset_files import MANIFEST_NAME, QUARANTINE_NAME, require
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for, filesystem_options, is_url
 from sftkit.storage.retry import error_reason, with_retries
+
+_log = logging.getLogger(__name__)
+
+P = TypeVar("P", Path, RemotePath)
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
 _STATE = "state.json"
@@ -97,7 +103,8 @@ def _find_local(path: str, dataset: DatasetConfig) -> FoundFiles:
         return FoundFiles(find_hub_files(dataset, str(local), builder=dataset.builder))
     require_complete_dataset(local)
     if _is_repository(local):
-        return FoundFiles(find_hub_files(dataset, str(local)))
+        of_path = {Path(file.path): file for file in find_hub_files(dataset, str(local))}
+        return FoundFiles([of_path[file] for file in _without_own_files(list(of_path), local, path)])
     if local.is_dir():
         return _find_in_directory(local, dataset)
     if local.exists() and not local.is_file():
@@ -111,6 +118,7 @@ def _find_local(path: str, dataset: DatasetConfig) -> FoundFiles:
         files = [file for file in found if file.is_file()]
         if not files:
             raise SourceError(f"{path}: no file matches this pattern")
+        files = _without_own_files(files, Path(split_glob(local.as_posix())[0]), path)
         names = _matches_of_split([file.as_posix() for file in files], local.as_posix(), path, dataset)
         return FoundFiles(
             [_local_file(file, dataset) for file in files if file.as_posix() in names],
@@ -151,7 +159,11 @@ def _find_in_directory(directory: Path, dataset: DatasetConfig) -> FoundFiles:
     others: list[str] = []
     if names is None:
         inside = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
-        names, others = _select_data_files(inside, dataset, str(directory))
+        data = [directory / name for name in inside if _is_data(name, dataset)]
+        foreign = _without_own_files(data, directory, str(directory))
+        names, others = _select_data_files(
+            [file.relative_to(directory).as_posix() for file in foreign], dataset, str(directory)
+        )
     if not names:
         raise _no_files_error(str(directory), dataset)
     return FoundFiles(
@@ -218,9 +230,25 @@ def _no_files_error(directory: str, dataset: DatasetConfig) -> SourceError:
     )
 
 
+def _without_own_files(files: Sequence[P], root: AnyPath, place: str) -> list[P]:
+    """Return the files that sftkit did not write.
+
+    Raises:
+        SourceError: There are none, but others.
+    """
+    foreign = OwnFiles(root).foreign(files)
+    if files and not foreign:
+        raise SourceError(
+            f"{place}: sftkit wrote all data files there, such as {files[0]}; name the directory of the data set itself"
+        )
+    if len(foreign) < len(files):
+        _log.info("%s: %d files that sftkit wrote are not read", place, len(files) - len(foreign))
+    return foreign
+
+
 def _select_data_files(names: Sequence[str], dataset: DatasetConfig, place: str) -> tuple[list[str], list[str]]:
     """Return the names of the data files of a directory that belong to the split of the data set, and of the others."""
-    data = sorted((name for name in names if _is_data(name, dataset)), key=lambda name: name.split("/"))
+    data = sorted(names, key=lambda name: name.split("/"))
     chosen = select_split(data, dataset, place)
     read = set(chosen)
     return chosen, [name for name in data if name not in read]
@@ -269,6 +297,7 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple
     if glob.has_magic(inner) and not system.isfile(inner):
         found = system.glob(inner, detail=True)
         matches = sorted(name for name, info in found.items() if info["type"] == "file")
+        matches = _foreign_names(matches, "", system, place)
         of_split = _matches_of_split(matches, inner, place.url, dataset)
         names = [name for name in matches if name in of_split]
         others = [name for name in matches if name not in of_split]
@@ -278,7 +307,11 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple
         present = [name.removeprefix(root) for name in found]
         require_complete_dataset(place)
         listed = _listed_files(place, present, dataset)
-        chosen, rest = _select_data_files(present, dataset, place.url) if listed is None else (listed, [])
+        if listed is None:
+            data = [name for name in present if _is_data(name, dataset)]
+            chosen, rest = _select_data_files(_foreign_names(data, root, system, place), dataset, place.url)
+        else:
+            chosen, rest = listed, []
         names, others = [root + name for name in chosen], [root + name for name in rest]
         if not names:
             raise _no_files_error(place.url, dataset)
@@ -288,6 +321,12 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple
         names = [inner]
     sizes = [(str(system.unstrip_protocol(name)), int(found[name]["size"] or 0)) for name in names]
     return sizes, [str(system.unstrip_protocol(name)) for name in others]
+
+
+def _foreign_names(names: Sequence[str], root: str, system: Any, place: RemotePath) -> list[str]:
+    """Return those of the names (relative to the root) of files that sftkit did not write."""
+    places = {RemotePath(str(system.unstrip_protocol(root + name)), place.options): name for name in names}
+    return [places[each] for each in _without_own_files(list(places), place, place.url)]
 
 
 def _ready_to_scan(file: SourceFile) -> SourceFile:

@@ -13,11 +13,12 @@ from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
+from sftkit.storage.training_files import LOG_NAME
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
 from sftkit.training.arguments.trackers import tracker_failure
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
 from sftkit.training.callbacks.listener import RunListener, SilentListener
-from sftkit.training.callbacks.logs import LOG_NAME, JsonLinesLogger, StepReporter, make_aim_logger
+from sftkit.training.callbacks.logs import JsonLinesLogger, StepReporter, make_aim_logger
 from sftkit.training.callbacks.samples import make_sample_callback
 from sftkit.training.checkpoints.resume import find_resume_point
 from sftkit.training.checkpoints.run_identity import run_identity

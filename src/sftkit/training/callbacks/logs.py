@@ -18,8 +18,6 @@ from sftkit.training.distributed import is_main_process, warn_on_main_process
 
 _log = logging.getLogger(__name__)
 
-LOG_NAME = "training_logs.jsonl"
-
 
 class JsonLinesFile:
     """A file with one JSON object per line, each with the `step` at which it was written.

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.words import FALSE_WORDS, TRUE_WORDS
 from sftkit.errors import TrainingError
+from sftkit.storage.training_files import SEAL_NAME
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.checkpoints.seal import (
-    SEAL_NAME,
     TRAINER_STATE_NAME,
     RunState,
     read_seal,

@@ -29,16 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from sftkit.storage.files import atomic_replace, file_size, sync_file
+from sftkit.storage.training_files import SEAL_NAME, UNFINISHED_NAME
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)
-
-SEAL_NAME = "sftkit_checkpoint.json"
-
-UNFINISHED_NAME = "sftkit_unfinished"
-"""A file that is in a checkpoint from before its first file is written until it is sealed."""
 
 TRAINER_STATE_NAME = "trainer_state.json"
 """The Trainer's own record, which every checkpoint has."""

@@ -1,0 +1,85 @@
+"""The files that sftkit itself writes: no sources when a directory above them, or a glob, is given.
+
+The output of a run may lie below its source directory, and the same command must find the same sources again. A
+directory that a data path names is read whatever is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from sftkit.storage.dataset_files import (
+    CARD_NAME,
+    MANIFEST_NAME,
+    QUARANTINE_NAME,
+    STAGING_NAME,
+    is_quarantine,
+    is_shard_name,
+    is_unit_file,
+    names_in_journal,
+    shard_names,
+)
+from sftkit.storage.files import read_bytes
+from sftkit.storage.paths import AnyPath, RemotePath
+from sftkit.storage.training_files import is_training_output
+
+P = TypeVar("P", Path, RemotePath)
+
+
+class OwnFiles:
+    """Recognizes the files that sftkit wrote below a directory. Looks at a directory only if a name is one of ours.
+
+    Args:
+        root: the directory, or the part of a glob before its first wildcard.
+    """
+
+    def __init__(self, root: AnyPath) -> None:
+        self._root = root
+        self._shards: dict[str, frozenset[str] | None] = {}
+        self._of_training: dict[Path, bool] = {}
+
+    def foreign(self, paths: Sequence[P]) -> list[P]:
+        """Return the paths that sftkit did not write."""
+        return [path for path in paths if not self._is_own(path)]
+
+    def _is_own(self, path: AnyPath) -> bool:
+        name = path.name
+        if is_unit_file(name):
+            return True
+        if name == QUARANTINE_NAME:
+            return is_quarantine(path)
+        if is_shard_name(name) or name in (MANIFEST_NAME, CARD_NAME):
+            shards = self._shards_in(path.parent)
+            return shards is not None and (name in shards or not is_shard_name(name))
+        return isinstance(path, Path) and self._is_in_training_output(path.parent)
+
+    def _shards_in(self, folder: AnyPath) -> frozenset[str] | None:
+        """Return the shards that the manifest or the journal of a directory names; None if it has neither."""
+        key = str(folder)
+        if key not in self._shards:
+            manifest, journal = _shards_in_manifest(folder), names_in_journal(folder / STAGING_NAME)
+            known = manifest is not None or journal is not None
+            self._shards[key] = frozenset([*(manifest or ()), *(journal or ())]) if known else None
+        return self._shards[key]
+
+    def _is_in_training_output(self, folder: Path) -> bool:
+        """Return whether a directory below the root is the output of `train`, or in it."""
+        if folder == self._root or folder == folder.parent or not folder.is_relative_to(str(self._root)):
+            return False
+        if folder not in self._of_training:
+            self._of_training[folder] = is_training_output(folder) or self._is_in_training_output(folder.parent)
+        return self._of_training[folder]
+
+
+def _shards_in_manifest(folder: AnyPath) -> list[str] | None:
+    """Return the shards that a manifest names; None if there is no manifest of sftkit."""
+    try:
+        content = json.loads(read_bytes(folder / MANIFEST_NAME))
+        if "fingerprint" not in content:
+            return None
+        return shard_names(shard["file"] for split in content["splits"].values() for shard in split["shards"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
