@@ -21,6 +21,7 @@ from sftkit.storage.dataset_files import (
     is_unit_file,
     names_in_journal,
     shard_names,
+    template_date_in,
 )
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath, RemotePath
@@ -47,7 +48,7 @@ class OwnFiles:
 
     def _is_own(self, path: AnyPath) -> bool:
         name = path.name
-        if is_unit_file(name):
+        if is_unit_file(name) or template_date_in(path) is not None:
             return True
         if name == QUARANTINE_NAME:
             return is_quarantine(path)
