@@ -80,16 +80,16 @@ def preprocess(
 def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None) -> PreprocessResult:
     """Do what `preprocess` does with a config that is complete: its data config is merged already."""
     from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
-    from sftkit.preprocessing.overlap import check_directories_apart, check_sources_stay
     from sftkit.preprocessing.planning import check_config, plan
     from sftkit.preprocessing.template_date import keep_template_date
+    from sftkit.sources.overlap import check_directories_apart, check_sources_stay
 
     check_config(settings)
     check_directories_apart(settings.output_dir, settings)
     import_transformers()
     with open_cluster(settings) as cluster:
         planned = plan(settings, cluster)
-        check_sources_stay(planned)
+        check_sources_stay(settings.output_dir, settings, (each.file for each in planned.files))
         planned = keep_template_date(planned, output_for(planned.config))
         if settings.dry_run:
             return PreprocessResult(settings.output_dir, None, False, planned)

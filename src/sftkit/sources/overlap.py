@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sftkit.config.schema import DataOptions
 from sftkit.errors import ConfigError
-from sftkit.preprocessing.planning import Plan
+from sftkit.sources.source_file import SourceFile
 from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME
 from sftkit.storage.paths import RemotePath, is_url, parse_path
 
@@ -29,20 +29,20 @@ def check_directories_apart(output_dir: str, config: DataOptions) -> None:
         )
 
 
-def check_sources_stay(planned: Plan) -> None:
-    """Check that the run of a plan would not replace one of its sources.
+def check_sources_stay(output_dir: str, config: DataOptions, files: Iterable[SourceFile]) -> None:
+    """Check that a run would not replace one of its sources.
 
     Raises:
         ConfigError: a source is directly in `output_dir`, under the name of a file of data sets.
     """
-    output = _real(planned.config.output_dir, planned.config.storage_options)
+    output = _real(output_dir, config.storage_options)
     folders: dict[str, str] = {}
-    for file in planned.files:
-        parent, name = _real_parent(file.file.path, folders)
+    for file in files:
+        parent, name = _real_parent(file.path, folders)
         if parent == output and (name.endswith(".parquet") or name in (MANIFEST_NAME, CARD_NAME, QUARANTINE_NAME)):
             raise ConfigError(
-                f"output_dir {planned.config.output_dir}: holds the source {file.file.path}, whose name could be that "
-                "of a file of the data set; choose another directory"
+                f"output_dir {output_dir}: holds the source {file.path}, whose name could be that of a file of the data "
+                "set; choose another directory"
             )
 
 
