@@ -41,8 +41,8 @@ def check_sources_stay(output_dir: str, config: DataOptions, files: Iterable[Sou
         parent, name = _real_parent(file.path, folders)
         if parent == output and (name.endswith(".parquet") or name in (MANIFEST_NAME, CARD_NAME, QUARANTINE_NAME)):
             raise ConfigError(
-                f"output_dir {output_dir}: holds the source {file.path}, whose name could be that of a file of the data "
-                "set; choose another directory"
+                f"output_dir {output_dir}: holds the source {file.path}, whose name could be that of a file of the "
+                "data set; choose another directory"
             )
 
 
