@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "sftkit"
 STAGES = frozenset({"sources", "handlers", "tokenization", "audit", "ordering", "shards", "execution"})
 """Each does one part of the work and knows none of the others."""
 
-SHARED = frozenset({"config", "core", "errors", "sample", "sandbox", "storage"})
+SHARED = frozenset({"config", "core", "errors", "redaction", "sample", "sandbox", "storage"})
 """What every package may import."""
 
 COMMAND_LINE = frozenset({"cli", "__main__"})

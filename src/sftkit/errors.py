@@ -10,11 +10,15 @@ SftkitError            1   a mistake the user can fix; shown as one sentence, ne
 └── TrainingError      1   a model, a set of training arguments or shards that cannot be trained on
 
 Any other exception is a bug in sftkit: exit code 70, with a traceback.
+
+Messages contain no credentials: `redact` hides those of URLs that a message names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from sftkit.redaction import redact
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -25,12 +29,15 @@ class SftkitError(Exception):
 
     exit_code = 1
 
+    def __init__(self, *parts: str) -> None:
+        super().__init__(*map(redact, parts))
+
 
 class ConfigError(SftkitError):
     """One or more mistakes in a configuration, all reported together. `problems` has one sentence for each."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        self.problems: tuple[str, ...] = tuple(map(redact, (problems,) if isinstance(problems, str) else problems))
         super().__init__("\n".join(self.problems))
 
 

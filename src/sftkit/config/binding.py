@@ -130,11 +130,14 @@ def _canonical_name(given: str, fields: Mapping[str, Any], aliases: Mapping[str,
 
 
 def _bind_field(annotation: Any, field: dataclasses.Field[Any], value: Any, path: str, problems: list[Problem]) -> Any:
+    info = option_info(field)
+    if info.secret and not isinstance(value, Mapping | None):  # the value may be a secret with a typo
+        problems.append(Problem(path, f"{path} must hold keys and values, such as {{key: ..., secret: ...}}"))
+        return None
     try:
         result = _convert(annotation, value, path, problems)
     except _InvalidError:
         return None
-    info = option_info(field)
     if info.choices and result is not None and result not in info.choices:
         spelling = str(value).lower()  # YAML and shells write `packing: False` for `packing: none`
         choice = info.words.get(spelling, spelling)

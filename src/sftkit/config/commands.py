@@ -23,7 +23,7 @@ _ONLY_TRAIN = "Used only by `train`; ignored here."
 class PreprocessConfig(DataOptions):
     """`sftkit preprocess`."""
 
-    output_dir: str = option(panel=_OUTPUT, trusted_only=True, help="Directory for the shards.")
+    output_dir: str = option(location=True, panel=_OUTPUT, trusted_only=True, help="Directory for the shards.")
     num_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of training shards.")
     num_eval_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of validation shards.")
     overwrite: bool = option(
@@ -31,6 +31,7 @@ class PreprocessConfig(DataOptions):
     )
     staging_dir: str | None = option(
         None,
+        location=True,
         panel=_OUTPUT,
         trusted_only=True,
         help="Directory for staged units, which other runs can reuse. Default: `.staging` in output_dir.",
@@ -50,6 +51,7 @@ class PreprocessConfig(DataOptions):
     )
     ray_address: str | None = option(
         None,
+        location=True,
         panel=RUN_PANEL,
         trusted_only=True,
         help="Ray cluster for executor=ray: auto (the cluster this machine belongs to), HOST:PORT, or null to start "
@@ -71,7 +73,10 @@ class InspectConfig(DataOptions):
     """`sftkit inspect-shards`."""
 
     directory: str | None = option(
-        None, panel=_PREVIEW, help="Directory of shards, or one Parquet file. Also the first positional argument."
+        None,
+        location=True,
+        panel=_PREVIEW,
+        help="Directory of shards, or one Parquet file. Also the first positional argument.",
     )
     rows: int = option(1, minimum=0, panel=_PREVIEW, help="Number of rows to show.")
     row: int | None = option(None, minimum=0, panel=_PREVIEW, help="Show the row with this index in the split, from 0.")
@@ -104,9 +109,14 @@ class InspectConfig(DataOptions):
 class TrainConfig(DataOptions):
     """`sftkit train`. All fields of `transformers.TrainingArguments` are accepted too."""
 
-    output_dir: str = option(panel=_OUTPUT, help="Directory for checkpoints, logs and the trained model.")
+    output_dir: str = option(
+        location=True, panel=_OUTPUT, help="Directory for checkpoints, logs and the trained model."
+    )
     cache_dir: str = option(
-        "~/.cache/sftkit", panel=_OUTPUT, help="Directory that keeps shards built from a data config between runs."
+        "~/.cache/sftkit",
+        location=True,
+        panel=_OUTPUT,
+        help="Directory that keeps shards built from a data config between runs.",
     )
     init_from_config: bool = option(
         False,
@@ -205,7 +215,7 @@ class TrainConfig(DataOptions):
     include_tokens_per_second: bool = option(
         False, panel=_TRACKING, help="Accepted for compatibility and ignored: tokens per second are always logged."
     )
-    aim_repo: str | None = option(None, panel=_TRACKING, help="Aim repository to log to (extra: aim).")
+    aim_repo: str | None = option(None, location=True, panel=_TRACKING, help="Aim repository to log to (extra: aim).")
     experiment: str | None = option(None, panel=_TRACKING, help="Name of the Aim experiment.")
     training_arguments: Mapping[str, Any] = option(
         factory=dict,

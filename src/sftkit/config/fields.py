@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sftkit.redaction import HIDDEN, redact_url
+
 _METADATA_KEY = "sftkit_option"
 
 
@@ -31,6 +33,8 @@ class OptionInfo:
     """The text is a template: `${...}` in it is not an interpolation."""
     secret: bool = False
     """The value may contain credentials. It is neither shown nor written to a manifest."""
+    location: bool = False
+    """The value is a path or URL. Credentials in it are neither shown nor written to a manifest."""
     trusted_only: bool = False
     """The key grants trust, or says where or how a run writes. Data configs and manifests, which may come from anyone,
     cannot set it."""
@@ -119,3 +123,25 @@ def to_plain_data(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return [to_plain_data(value) for value in config]
     return config
+
+
+def to_public_data(config: Any) -> Any:
+    """Convert like `to_plain_data`, but hide the values of secret keys, and the credentials in URLs."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: _public_value(field, getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return [to_public_data(value) for value in config] if isinstance(config, (list, tuple)) else to_plain_data(config)
+
+
+def _public_value(field: dataclasses.Field[Any], value: Any) -> Any:
+    info = option_info(field)
+    if info.secret:
+        return _hidden(value)
+    if info.location:
+        plain = to_plain_data(value)
+        return [redact_url(each) for each in plain] if isinstance(plain, list) else plain and redact_url(plain)
+    return to_public_data(value)
+
+
+def _hidden(value: Any) -> Any:
+    """Replace every value below the keys of a mapping."""
+    return {key: _hidden(each) for key, each in value.items()} if isinstance(value, Mapping) else HIDDEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,7 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from sftkit.config.binding import Problem
 from sftkit.config.command_line import Override, parse_command_line, strip_optional
 from sftkit.config.merging import EXTRA_KEYS_FIELD, bind_merged, escape, merge_files, set_value
+from sftkit.config.schema import SECRET_KEYS
 from sftkit.errors import ConfigError, UsageError
+from sftkit.redaction import HIDDEN
 
 T = TypeVar("T")
 
@@ -52,7 +55,8 @@ def load_config(
         if position == 0 and first_word:
             overrides.insert(0, Override(first_word, str, word))
         else:
-            usage.append(f"unexpected argument {word!r}; write options as --key value or key=value")
+            shown = _without_secret(word, overrides)
+            usage.append(f"unexpected argument {shown!r}; write options as --key value or key=value")
 
     merged = merge_files(_config_paths(overrides), _last(overrides, "data_config_path"))
     usage += _apply(overrides, merged.tree)
@@ -67,6 +71,14 @@ def load_config(
     if config is None or messages:
         raise ConfigError(messages)
     return config
+
+
+def _without_secret(word: str, overrides: Sequence[Override]) -> str:
+    """Hide what may be the value of a secret key with a typo."""
+    if any(override.path.split(".")[0] in SECRET_KEYS for override in overrides):
+        return HIDDEN
+    name = re.split("[=:{]", word)[0]
+    return word if name == word else f"{name}{HIDDEN}"
 
 
 def _last(overrides: Sequence[Override], path: str) -> str | None:
@@ -104,7 +116,7 @@ def _value(override: Override) -> Any:
     except (OmegaConfBaseException, yaml.YAMLError):
         return override.text
     assert isinstance(parsed, dict)
-    return parsed["value"]
+    return escape({key: parsed["value"]})[key]
 
 
 def _split_list(text: str) -> list[str]:

@@ -72,7 +72,7 @@ class DatasetConfig:
     """One entry of `datasets`."""
 
     name: str = option(help="Name of the data set in reports.")
-    data_paths: tuple[str, ...] = option(help="Files, directories, globs, fsspec URLs or one Hub id.")
+    data_paths: tuple[str, ...] = option(location=True, help="Files, directories, globs, fsspec URLs or one Hub id.")
     builder: str | None = option(
         None,
         help="File format (json, parquet, arrow, csv, or one of a plugin) or `datasets` builder. Needed only if the "
@@ -134,18 +134,20 @@ class DataOptions:
     )
     data_config_path: str | None = option(
         None,
+        location=True,
         panel=_DATA,
         shorthand_for="datasets",
         help="Data config in YAML or JSON, with `dataprocessor` and `datasets`.",
     )
     training_data_path: tuple[str, ...] = option(
         (),
+        location=True,
         panel=_DATA,
         shorthand_for="datasets",
         help="Training data if there is no data config: files, directories, globs or a Hub id.",
     )
     validation_data_path: tuple[str, ...] = option(
-        (), panel=_DATA, shorthand_for="datasets", help="Validation data if there is no data config."
+        (), location=True, panel=_DATA, shorthand_for="datasets", help="Validation data if there is no data config."
     )
     dataset_text_field: str | None = option(None, panel=_DATA, changes_rows=True, help="Column with the text.")
     dataset_conversation_field: str | None = option(
@@ -192,10 +194,14 @@ class DataOptions:
     )
 
     model_name_or_path: str | None = option(
-        None, panel=_TOKENIZER, run_identity=True, help="Model directory or Hub id. Its tokenizer is used."
+        None,
+        location=True,
+        panel=_TOKENIZER,
+        run_identity=True,
+        help="Model directory or Hub id. Its tokenizer is used.",
     )
     tokenizer_name_or_path: str | None = option(
-        None, panel=_TOKENIZER, help="Tokenizer directory or Hub id, if it differs from the model's."
+        None, location=True, panel=_TOKENIZER, help="Tokenizer directory or Hub id, if it differs from the model's."
     )
     trust_remote_code: bool = option(
         False, panel=_TOKENIZER, trusted_only=True, help="Run Python code that comes with a tokenizer or model."

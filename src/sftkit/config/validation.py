@@ -16,6 +16,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
 from sftkit.config.schema import NO_PACKING, RESERVED_VARIABLES, DataOptions, DatasetConfig, ReaderConfig
 from sftkit.errors import ConfigError
+from sftkit.redaction import HIDDEN, is_redacted
 
 _SPLIT_NAME = re.compile(r"[^\s\[\]+()%:]+")
 """Excludes what `datasets` reads as an instruction, such as `train[:50%]` and `train+validation`."""
@@ -43,6 +44,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
         yield f"max_bad_rows must be a whole number of rows, or a fraction below 1, not {config.max_bad_rows:g}"
     yield from _processor_problems(config)
     yield from _template_problems(config)
+    yield from _hidden_problems(config)
     yield from _storage_problems(config)
     yield from _packing_problems(config)
     if config.datasets and config.training_data_path:
@@ -102,6 +104,21 @@ def _executor_problems(config: PreprocessConfig) -> Iterator[str]:
         yield f"ray_address={config.ray_address} needs executor=ray; set it"
     if config.executor == "ray" and importlib.util.find_spec("ray") is None:
         yield "executor: ray needs Ray, which is not installed; pip install 'sftkit[ray]'"
+
+
+def _hidden_problems(config: Any, prefix: str = "") -> Iterator[str]:
+    """Name credentials that a manifest, or the config that a dry run printed, does not contain."""
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), f"{prefix}{field.name}"
+        info = option_info(field)
+        for index, item in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
+            place = path if index is None else f"{path}[{index}]"
+            if dataclasses.is_dataclass(item):
+                yield from _hidden_problems(item, f"{place}.")
+            elif info.location and isinstance(item, str) and is_redacted(item):
+                yield f"{place} is {item!r}, which has lost its credentials; give the whole URL as --{path} URL"
+            elif info.secret and HIDDEN in str(item):
+                yield f"{place} has values that were hidden as {HIDDEN}; give them as --{path}.KEY VALUE"
 
 
 def _storage_problems(config: DataOptions) -> Iterator[str]:

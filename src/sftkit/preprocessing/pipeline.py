@@ -167,7 +167,7 @@ class Pipeline:
                     yield finalized
                 log.flush()
         except (EngineDifferenceError, TemplateLimitError) as error:
-            raise error.at(f"{unit.file.path}:{error.place}") from None
+            raise error.at(f"{unit.file.name}:{error.place}") from None
         log.merge(unreadable)
 
     def _expectations_of(self, dataset: str) -> Expectations:
@@ -213,7 +213,7 @@ def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: WorkU
         writer.write(batch, text_field)
     except DataError as error:
         index = error.row_index if isinstance(error, RetainedColumnError) else 0
-        raise DataError(f"{unit.file.path}:{batch.numbers[index]}: {error}") from None
+        raise DataError(f"{unit.file.name}:{batch.numbers[index]}: {error}") from None
 
 
 @dataclass(frozen=True)

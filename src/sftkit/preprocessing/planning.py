@@ -235,7 +235,7 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
     bad: list[str] = []
     for unit in (unit for file in files for unit in file.units):
 
-        def keep_first(_: str, rows: Sequence[BadRow], path: str = unit.file.path) -> None:
+        def keep_first(_: str, rows: Sequence[BadRow], path: str = unit.file.name) -> None:
             if not bad:  # there may be millions of bad rows
                 bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read")
 

@@ -78,7 +78,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
                 if count >= wanted:
                     break
             for row in log.bad:
-                _log.warning("%s:%d: %s", unit.file.path, row.number, row.reason)
+                _log.warning("%s:%d: %s", unit.file.name, row.number, row.reason)
             log.bad.clear()
             if count >= wanted:
                 break

@@ -145,7 +145,8 @@ def _local_file(path: Path, dataset: DatasetConfig) -> SourceFile:
 
 
 def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
-    kind, compression = format_from_name(path)
+    is_web = path.startswith(("http://", "https://"))
+    kind, compression = format_from_name(path.partition("?")[0] if is_web else path)
     builder = dataset.builder
     if builder is not None and is_format(builder) and kind not in (builder, _RELATED_FORMATS.get(builder)):
         kind = builder

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkit.config.schema import ReaderConfig
+from sftkit.redaction import redact_url
 from sftkit.storage.paths import AnyPath, RemotePath, is_url
 
 
@@ -46,6 +47,11 @@ class SourceFile:
     """Size, and modification time or version in an object store, when the file was scanned."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """fsspec options, for a URL."""
+
+    @property
+    def name(self) -> str:
+        """The path without the credentials of a URL, for messages and for what is written."""
+        return redact_url(self.path)
 
     @property
     def location(self) -> AnyPath:

@@ -31,7 +31,7 @@ class WorkUnit:
     part: Range
 
     def __str__(self) -> str:
-        return f"{self.file.path} (rows from {self.part.first_number})"
+        return f"{self.file.name} (rows from {self.part.first_number})"
 
 
 @dataclass(frozen=True)

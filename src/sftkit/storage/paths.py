@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
+from sftkit.redaction import redact_url
+
 _SCHEME = "://"
 _LOCAL = "file://"
 
@@ -23,7 +25,8 @@ class RemotePath:
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return self.url
+        """The URL without its credentials, for messages."""
+        return redact_url(self.url)
 
     def __truediv__(self, name: str) -> RemotePath:
         return RemotePath(f"{self.url.rstrip('/')}/{name}", self.options)
@@ -69,7 +72,7 @@ def is_url(path: str) -> bool:
 def relative_name(path: AnyPath, folder: AnyPath) -> str:
     """The name of a file relative to a folder, with slashes; its plain name if it is not below the folder."""
     if isinstance(path, RemotePath):
-        root = f"{str(folder).rstrip('/')}/"
+        root = f"{folder.url.rstrip('/')}/" if isinstance(folder, RemotePath) else "/"
         return path.url.removeprefix(root) if path.url.startswith(root) else path.name
     below = isinstance(folder, Path) and path != folder and path.is_relative_to(folder)
     return path.relative_to(folder).as_posix() if below and isinstance(folder, Path) else path.name

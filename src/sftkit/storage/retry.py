@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sftkit.errors import SftkitError
+from sftkit.redaction import redact_access
 from sftkit.storage.paths import RemotePath
 
 _log = logging.getLogger(__name__)
@@ -46,10 +47,10 @@ def with_retries(place: RemotePath, call: Callable[[], T]) -> T:
             raise
         except Exception as error:  # each file system raises its own errors
             if attempt == MAX_ATTEMPTS or _is_permanent(error):
-                raise _with_place(error, place) from error
+                raise _with_place(error, place) from None  # its message, and its causes, may show credentials
             wait = random.uniform(0, min(_MAX_WAIT, _FIRST_WAIT * 2**attempt))
             level = logging.INFO if attempt == 1 else logging.WARNING
-            _log.log(level, "%s: %s; trying again in %.1f s", place, error_reason(error), wait)
+            _log.log(level, "%s: %s; trying again in %.1f s", place, _reason(error, place), wait)
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
@@ -75,4 +76,8 @@ def _with_place(error: Exception, place: RemotePath) -> OSError:
     """The same error as an OSError that names the file."""
     kind = type(error) if isinstance(error, (FileNotFoundError, FileExistsError, PermissionError)) else OSError
     number = getattr(error, "errno", None)
-    return kind(number if isinstance(number, int) else errno.EIO, error_reason(error), place.url)
+    return kind(number if isinstance(number, int) else errno.EIO, _reason(error, place), str(place))
+
+
+def _reason(error: Exception, place: RemotePath) -> str:
+    return redact_access(error_reason(error), place.url, place.options)

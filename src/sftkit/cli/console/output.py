@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sftkit.core.escape import visible_parts
 from sftkit.errors import ConfigError
+from sftkit.redaction import redact
 
 _LEVELS = {"passive": logging.WARNING}
 
@@ -64,8 +65,8 @@ def show_error(error: Exception) -> None:
 
 
 def show_bug(error: Exception) -> None:
-    """Print the traceback of an unexpected error, and ask for a report."""
-    sys.stderr.write(printable("".join(traceback.format_exception(error))))
+    """Print the traceback of an unexpected error without credentials, and ask for a report."""
+    sys.stderr.write(printable(redact("".join(traceback.format_exception(error)))))
     messages().print(Text("error: this is a bug in sftkit; please report it with the traceback above", "bold red"))
 
 
@@ -79,7 +80,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(printable(f"{self.format(record)}\n"))
+            sys.stderr.write(printable(redact(f"{self.format(record)}\n")))
         except Exception:  # as in logging: a run does not stop for a log line
             self.handleError(record)
 

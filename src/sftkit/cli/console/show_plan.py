@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -12,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.cli.console.text_lines import new_table
-from sftkit.config.fields import to_plain_data
-from sftkit.config.schema import SECRET_KEYS
+from sftkit.config.fields import to_plain_data, to_public_data
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.ordering.mixing import split_fractions
 from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.planning import Plan
+from sftkit.redaction import redact_url
 from sftkit.shards.writing.shard_writer import shard_name
 
 _MAX_LISTED = 50
@@ -26,8 +24,7 @@ _MAX_LISTED = 50
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the resolved config (YAML) and the plan: sources, work units, handlers, splits, and files to write."""
-    datasets = [_without_secrets(to_plain_data(dataset)) for dataset in plan.recipe.datasets]
-    config = {**_without_secrets(to_plain_data(plan.config)), "datasets": datasets}
+    config = {**to_public_data(plan.config), "datasets": to_public_data(plan.recipe.datasets)}
     console.print(Text("# resolved config", "dim"))
     console.print(Text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100).rstrip()))
     console.print(Text("\n# plan", "dim"))
@@ -44,19 +41,10 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(f"packing: {plan.config.packing}, at most {length:,} tokens per pack")
     if plan.tokenizer is not None:
         console.print(Text(f"tokenizer: {plan.tokenizer.name} ({plan.tokenizer.vocabulary_size:,} tokens)"))
-    console.print(Text(f"files to write to {plan.config.output_dir}:"))
+    console.print(Text(f"files to write to {redact_url(plan.config.output_dir)}:"))
     for name in _shortened(_expected_files(plan)):
         console.print(Text(f"  {name}"))
     console.print("dry run: nothing was written")
-
-
-def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _hidden(value) if key in SECRET_KEYS else value for key, value in config.items()}
-
-
-def _hidden(value: Any) -> Any:
-    """Replace every value below the keys of a mapping."""
-    return {key: _hidden(each) for key, each in value.items()} if isinstance(value, Mapping) else "***"
 
 
 def _source_table(plan: Plan) -> Table:
@@ -64,7 +52,7 @@ def _source_table(plan: Plan) -> Table:
     for file in plan.files[:_MAX_LISTED]:
         source = file.file
         kind = f"{source.format}+{source.compression}" if source.compression else source.format
-        table.add_row(source.dataset, Text(source.path), kind, f"{source.size:,}", f"{len(file.units):,}")
+        table.add_row(source.dataset, Text(source.name), kind, f"{source.size:,}", f"{len(file.units):,}")
     return table
 
 

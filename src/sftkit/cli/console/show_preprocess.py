@@ -13,6 +13,7 @@ from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_plan import print_plan
 from sftkit.cli.console.text_lines import new_table, print_text
 from sftkit.core.escape import escape_to_one_line
+from sftkit.redaction import redact_url
 from sftkit.shards.manifest import Manifest, SourceInfo
 
 _MAX_SOURCES = 10
@@ -29,7 +30,9 @@ def print_outcome(result: PreprocessResult, console: Console) -> None:
     elif result.ran:
         print_result(result.manifest, result.output_dir, console)
     else:
-        print_text(console, Text(escape_to_one_line(f"{result.output_dir}: complete and unchanged, nothing to do")))
+        print_text(
+            console, Text(escape_to_one_line(f"{redact_url(result.output_dir)}: complete and unchanged, nothing to do"))
+        )
 
 
 def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
@@ -66,7 +69,7 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
                 "yellow",
             )
         )
-    console.print(Text(f"written to {output_dir}"))
+    console.print(Text(f"written to {redact_url(output_dir)}"))
 
 
 def _seconds(spent: Mapping[str, float]) -> str:

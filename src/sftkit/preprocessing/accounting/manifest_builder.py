@@ -13,7 +13,7 @@ import numpy as np
 from sftkit import __version__
 from sftkit.audit.checks.duplicates import repeated_rows
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merge_counts
-from sftkit.config.fields import to_plain_data
+from sftkit.config.fields import to_public_data
 from sftkit.config.schema import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
 from sftkit.ordering.mixing import Indices
@@ -103,8 +103,8 @@ def make_manifest(
 
 def _public_config(plan: Plan) -> dict[str, Any]:
     """The resolved config of a run, without secrets."""
-    datasets = [_public(to_plain_data(dataset)) for dataset in plan.recipe.datasets]
-    return {**_public(to_plain_data(plan.config)), "datasets": datasets}
+    datasets = [_public(to_public_data(dataset)) for dataset in plan.recipe.datasets]
+    return {**_public(to_public_data(plan.config)), "datasets": datasets}
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
     checked = [(unit, unit.audit) for unit in staged if unit.audit is not None and unit.audit.rows]
     if not checked:
         return None
-    paths = {unit.number: file.file.path for file in plan.files for unit in file.units}
+    paths = {unit.number: file.file.name for file in plan.files for unit in file.units}
     parts = [
         {
             rule: RuleCount(rows, tuple(f"{paths[unit.number]}:{number + unit.number_shift}" for number in first))
@@ -166,7 +166,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
         counts = RowCounts.of([by_number[unit.number] for unit in file.units])
         source = SourceInfo(
             dataset=file.file.dataset,
-            path=file.file.path,
+            path=file.file.name,
             bytes=file.file.size,
             sha256=file.sha256,
             rows_read=counts.read,

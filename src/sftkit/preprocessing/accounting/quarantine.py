@@ -107,7 +107,7 @@ class Quarantine(Collection[tuple[str, BadRow]]):
             unit = self._units[staged.number]
             too_long = overflowing_rows(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
             for row in heapq.merge(staged.bad_rows, too_long, key=lambda row: row.number):
-                yield unit.file.path, row
+                yield unit.file.name, row
 
 
 def bad_rows_message(bad: Quarantine, counts: RowCounts, budget: BadRowBudget, *, is_complete: bool, where: str) -> str:
