@@ -53,7 +53,7 @@ def test_credentials_of_a_url_are_neither_printed_nor_written(server: str) -> No
     run("--training_data_path", url, *words, "--log_level", "debug", "--keep_staging", code=0)
     [source] = json.loads(Path("out/manifest.json").read_text())["sources"]
     assert source["path"].startswith(f"http://{server}/pairs.jsonl?id=***")
-    assert "complete and unchanged" in run("--training_data_path", f"{url}2", *words, code=0)  # signed anew
+    assert "complete and unchanged" in run("--training_data_path", f"{url}2", *words, code=0)  # with another signature
     assert run("--training_data_path", url, *words, "--dry_run", code=0)
     run("--training_data_path", url, *OPTIONS, "--output_dir", "out2", code=1)  # the bad row
     for wrong in (
