@@ -19,6 +19,7 @@ from sftkit.core.progress import sum_seconds
 from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.planning import Plan
+from sftkit.redaction import redact_url
 from sftkit.shards.manifest import (
     AuditInfo,
     FindingInfo,
@@ -96,7 +97,7 @@ def make_manifest(
         units_found=sum(unit.reused for unit in staged),
         dropped_by_handler=counts.drops,
         quarantined_by_reason=counts.reasons,
-        sources_left_out=plan.left_out,
+        sources_left_out=tuple(map(redact_url, plan.left_out)),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
     )
 
