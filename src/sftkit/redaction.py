@@ -1,7 +1,8 @@
 """Hides credentials in everything that is shown, logged, or written next to the data.
 
 What is hidden: the user and password of a URL, the values of its query, its fragment; bearer tokens and tokens of the
-Hub; values of environment variables whose name says that they are secret. A secret in the path of a URL cannot be recognized.
+Hub; values of environment variables whose name says that they are secret. A secret in the
+path of a URL cannot be recognized.
 """
 
 from __future__ import annotations
