@@ -439,7 +439,7 @@ def test_a_run_does_not_stop_while_it_may_still_succeed(
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_text("\n".join(['{"text": "first"}', *lines]))
     files = scan_files(find_source_files(dataset(path)), unit_size)
-    most = max_rows_per_unit(files)
+    most = max_rows_per_unit([unit for file in files for unit in file.units])
     for file in files:
         for unit in file.units:
             log = RowLog()

@@ -109,14 +109,14 @@ def test_a_line_longer_than_a_unit_is_one_row_of_one_unit(tmp_path: Path) -> Non
     assert rows(path, unit_size=100) == content
     [file] = scan_files(find_source_files(dataset(path)), 100)
     assert len(file.units) == 2
-    assert [unit.part.first_number for unit in file.units] == [1, 3]
+    assert [unit.first_number for unit in file.units] == [1, 3]
 
 
 def test_units_have_at_least_unit_size_bytes_and_end_at_line_ends(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"x": i} for i in range(100)])
     data = path.read_bytes()
     [file] = scan_files(find_source_files(dataset(path)), 64)
-    parts = [unit.part for unit in file.units]
+    parts = [unit.parts[0].part for unit in file.units]
     assert len(parts) > 10
     assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
     assert parts[-1].stop == len(data)

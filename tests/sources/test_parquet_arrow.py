@@ -81,7 +81,7 @@ def test_a_large_row_group_is_divided_into_several_units(tmp_path: Path) -> None
     ]
     assert len(parts(path, size // 100)) == 10  # what is before a unit in its row group is decoded for nothing
     [file] = scan_files(find_source_files(dataset(path)), size // 3)
-    assert sum(unit.part.size for unit in file.units[1:4]) in range(size - 3, size + 1)
+    assert sum(unit.size for unit in file.units[1:4]) in range(size - 3, size + 1)
     for unit_size in (size, size // 3, size // 100):
         assert read(path, unit_size=unit_size)[0] == [(i, {"x": x}) for i, x in enumerate(text, 1)]
 

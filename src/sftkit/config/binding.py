@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from sftkit.config.aliases import KEY_ALIASES
@@ -65,10 +66,11 @@ def bind_config(cls: type[T], data: Mapping[str, Any], problems: list[Problem], 
         return None
 
 
-def field_types(cls: type[Any]) -> dict[str, Any]:
+@cache
+def field_types(cls: type[Any]) -> Mapping[str, Any]:
     """Return the resolved annotation of every field of a config dataclass."""
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return types.MappingProxyType({field.name: hints[field.name] for field in dataclasses.fields(cls)})
 
 
 def section_aliases(section: str) -> Mapping[str, str]:

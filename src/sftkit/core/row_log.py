@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from sftkit.core.rows import Offsets
 
 SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
 BOUNDARY_MERGED, LOSS_FLAG_UNUSED = "boundary_merged", "loss_flag_unused"
@@ -83,12 +86,26 @@ class BadRow:
 
 
 @dataclass
+class FileLog:
+    """Row accounting of one file of a work unit that has several."""
+
+    rows_before: int
+    """Subtract it from the number of a row in the unit to get its number in the file."""
+    read: int = 0
+    """Rows read, including quarantined ones."""
+    drops: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Number of dropped rows by (handler, reason)."""
+    bad: list[str] = field(default_factory=list)
+    """The reasons of the quarantined rows."""
+
+
+@dataclass
 class RowLog:
     """Row accounting of one work unit: rows read, dropped, quarantined and flagged.
 
     Example:
         >>> log = RowLog(handler="skip_large_text")
-        >>> log.drop("too long", 2)
+        >>> log.drop("too long", [1, 2])
         >>> log.quarantine(3, "no messages", {"text": "a"})
         >>> log.dropped, log.bad
         (Counter({'too long': 2}), [BadRow(number=3, reason='no messages', content='{"text": "a"}')])
@@ -110,6 +127,8 @@ class RowLog:
     """Name of the handler that is processing rows."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Files besides the source that decided rows, and their sha256: those that user functions read while they ran."""
+    files: list[FileLog] = field(default_factory=list)
+    """The files read so far, for a work unit that has several, whose rows are numbered consecutively."""
     on_bad_rows: Callable[[str, Sequence[BadRow]], None] | None = None
     """Called with a kind and quarantined rows of that kind, in order of their numbers, some at a time. Without it, all
     quarantined rows stay in `bad`."""
@@ -122,10 +141,13 @@ class RowLog:
             dropped[reason] += count
         return dropped
 
-    def drop(self, reason: str, count: int = 1) -> None:
-        """Count rows that a rule of the config drops."""
-        if count:
-            self.drops[self.handler, reason] += count
+    def drop(self, reason: str, numbers: Sequence[int] | Offsets) -> None:
+        """Count rows that a rule of the config drops, given by their numbers."""
+        if len(numbers):
+            self.drops[self.handler, reason] += len(numbers)
+        if self.files:
+            for number in numbers:
+                self._file_of(number).drops[self.handler, reason] += 1
 
     def flag(self, rule: str, number: int) -> None:
         """Report a row under an audit rule that only the tokenizing step can check."""
@@ -137,12 +159,14 @@ class RowLog:
             BadRow(number, _to_printable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS])
         )
         self.quarantined += 1
+        if self.files:
+            self._file_of(number).bad.append(self.bad[-1].reason)
         if self.kind == UNREADABLE and len(self.bad) >= _UNREADABLE_BUFFERED:
             self.flush()  # a reader may reject any number of rows between two batches
 
     def for_unreadable(self) -> RowLog:
         """Return a log for the reader of the same source; pass it to `merge` afterwards."""
-        return RowLog(kind=UNREADABLE, on_bad_rows=self.on_bad_rows)
+        return RowLog(kind=UNREADABLE, on_bad_rows=self.on_bad_rows, files=self.files)
 
     def merge(self, unreadable: RowLog) -> None:
         """Add the rows that the source reader quarantined."""
@@ -157,6 +181,9 @@ class RowLog:
         if self.on_bad_rows is not None and self.bad:
             self.on_bad_rows(self.kind, sorted(self.bad, key=_number))
             self.bad = []
+
+    def _file_of(self, number: int) -> FileLog:
+        return self.files[bisect_left(self.files, number, key=lambda file: file.rows_before) - 1]
 
 
 def _number(row: BadRow) -> int:

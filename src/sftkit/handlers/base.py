@@ -126,7 +126,7 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
             log.quarantine(int(batch.numbers[index]), str(error), row)
         except RowDroppedError as reason:
             kept[index] = False
-            log.drop(str(reason))
+            log.drop(str(reason), batch.numbers[index : index + 1])
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(str(batch.numbers[index])) from None
     return batch.filter(kept), values

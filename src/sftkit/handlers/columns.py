@@ -173,7 +173,7 @@ class SkipLargeText(ColumnHandler):
                 batch, measured = map_rows(batch, log, lambda row: _length(row[self.column_name], self.column_name))
                 lengths = np.array(measured, np.int64)
             kept = lengths < self.max_length
-            log.drop(f"skip_large_text: {self.column_name} has {self.max_length} or more", int((~kept).sum()))
+            log.drop(f"skip_large_text: {self.column_name} has {self.max_length} or more", batch.numbers[~kept])
             return batch.filter(kept)
 
         return step

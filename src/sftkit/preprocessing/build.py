@@ -162,8 +162,7 @@ def _mix_sources(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
     by_number = {unit.number: unit for unit in staged}
     sources = []
     for dataset in plan.recipe.datasets:
-        files = [file for file in plan.files if file.file.dataset == dataset.name]
-        units = [by_number[unit.number] for file in files for unit in file.units]
+        units = [by_number[unit.number] for unit in plan.units if unit.file.dataset == dataset.name]
         rows = sum(unit.rows_kept for unit in units)
         if not rows:
             raise DataError(no_rows_message(units, dataset.data_paths[0]))

@@ -131,7 +131,7 @@ class RowFinalizer:
         batch, spans = map_rows(batch, log, responses)
         texts = [text_in(row, text_field) for row in batch.rows]
         found = np.array([bool(row) for row in spans], np.bool_)
-        log.drop(_NO_RESPONSE, int((~found).sum()))
+        log.drop(_NO_RESPONSE, batch.numbers[~found])
         kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]
         kept_spans = [row for row in spans if row]
         batch = batch.filter(found)
@@ -150,7 +150,7 @@ class RowFinalizer:
             cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in TOKEN_COLUMNS}
             return batch.with_tokens(**cut)
         if self.overflow == "drop":
-            log.drop(f"longer than max_seq_length={self.max_seq_length}", int(too_long.sum()))
+            log.drop(f"longer than max_seq_length={self.max_seq_length}", batch.numbers[too_long])
         else:
             for index in np.flatnonzero(too_long):
                 reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
@@ -178,5 +178,5 @@ def _drop_untrained(batch: Batch, log: RowLog) -> Batch:
     """Drop rows without a trained token."""
     labels = batch.tokens[LABELS]
     kept = labels.count_per_row(trained_mask(labels)) > 0
-    log.drop(NO_TRAINED_TOKEN, int((~kept).sum()))
+    log.drop(NO_TRAINED_TOKEN, batch.numbers[~kept])
     return batch.filter(kept)

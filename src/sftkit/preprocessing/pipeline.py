@@ -120,7 +120,7 @@ class Pipeline:
             log = RowLog(on_bad_rows=writer.write_bad_rows)
             for batch, text_field in self.process(unit, log, watch):
                 if len(batch):
-                    _write(writer, batch, text_field, unit)
+                    _write(writer, batch, text_field, unit, log)
                 watch.lap("store")
                 if len(batch) and text_field is None:
                     checked = checked or AuditCollector(self._expectations_of(unit.file.dataset))
@@ -130,7 +130,7 @@ class Pipeline:
         audit = UnitAudit(checked.rows, checked.faulty(log.flagged), checked.digests) if checked is not None else None
         watch.lap("audit")
         staged = writer.finish(
-            unit.number, log, self.chat_tokenizer.engines_used, watch.seconds, audit, unit.part.first_number
+            unit.number, log, self.chat_tokenizer.engines_used, watch.seconds, audit, unit.first_number
         )
         store.commit(task.key, staged, writer.file)
         return staged
@@ -167,7 +167,7 @@ class Pipeline:
                     yield finalized
                 log.flush()
         except (EngineDifferenceError, TemplateLimitError) as error:
-            raise error.at(f"{unit.file.name}:{error.place}") from None
+            raise error.at(_place(unit, int(error.place), log)) from None
         log.merge(unreadable)
 
     def _expectations_of(self, dataset: str) -> Expectations:
@@ -208,12 +208,18 @@ class Pipeline:
                 raise ConfigError(f"handler {path!r}: its code changed during the run; run the command again")
 
 
-def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: WorkUnit) -> None:
+def _place(unit: WorkUnit, number: int, log: RowLog) -> str:
+    """Name a row of a unit as `path:row`."""
+    path, row = unit.locate(number, [file.rows_before for file in log.files])
+    return f"{path}:{row}"
+
+
+def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: WorkUnit, log: RowLog) -> None:
     try:
         writer.write(batch, text_field)
     except DataError as error:
         index = error.row_index if isinstance(error, RetainedColumnError) else 0
-        raise DataError(f"{unit.file.name}:{batch.numbers[index]}: {error}") from None
+        raise DataError(f"{_place(unit, int(batch.numbers[index]), log)}: {error}") from None
 
 
 @dataclass(frozen=True)

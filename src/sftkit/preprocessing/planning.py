@@ -31,6 +31,7 @@ from sftkit.sandbox.chat_templates import tells_date, today
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.discovery import find_sources
 from sftkit.sources.reader_options import reader_identity
+from sftkit.sources.small_files import group_small_files
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, WorkUnit, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
@@ -61,7 +62,9 @@ class Plan:
     pipeline: Pipeline
     """The recipe, ready to run in this process."""
     files: tuple[ScannedFile, ...]
-    """Every source file with its work units, in the order of the rows."""
+    """Every source file, in the order of the rows."""
+    units: tuple[WorkUnit, ...]
+    """All work units, in the order of the rows."""
     keys: tuple[str, ...]
     """The key of each work unit, in the order of `units`. Units with equal keys give equal rows."""
     tokenizer: TokenizerInfo | None
@@ -73,11 +76,6 @@ class Plan:
     """The fingerprint without the template date, unless the config of the user sets that."""
     seconds: float
     """How long planning took."""
-
-    @property
-    def units(self) -> list[WorkUnit]:
-        """All work units, in the order of the rows."""
-        return [unit for file in self.files for unit in file.units]
 
     @property
     def workers(self) -> int:
@@ -175,7 +173,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     for dataset in datasets:
         _check_unpacked(dataset, columns_of(dataset))
         pipeline.check_columns(dataset.name, columns_of(dataset))
-    files = _numbered([file for dataset in datasets for file in found[dataset.name]])
+    files = tuple(file for dataset in datasets for file in found[dataset.name])
     planned = _plan(config, recipe, pipeline, files, _left_out_by_all(left_out, files))
     if planned.tokenizer is not None:
         _warn_about_limits(pipeline, config)
@@ -197,11 +195,12 @@ def _plan(
     dated, day = identity, pipeline.chat_tokenizer.template_date
     if tokenizer is not None and tells_date(pipeline.chat_tokenizer.tokenizer):
         dated, config = {**identity, "template_date": day}, replace(config, template_date=day)
-    keys = unit_keys(files, recipe.datasets, recipe.options, dated)
+    units = group_small_files(files)
+    keys = unit_keys(files, units, recipe.datasets, recipe.options, dated)
     fingerprint = _fingerprint(recipe, files, dated)
     is_chosen = dated is identity or recipe.options.template_date is not None
     undated = fingerprint if is_chosen else _fingerprint(recipe, files, identity)
-    return Plan(config, recipe, pipeline, files, keys, tokenizer, left_out, fingerprint, undated, 0)
+    return Plan(config, recipe, pipeline, files, units, keys, tokenizer, left_out, fingerprint, undated, 0)
 
 
 def _left_out_by_all(left_out: Mapping[str, Sequence[str]], files: Sequence[ScannedFile]) -> tuple[str, ...]:
@@ -253,16 +252,6 @@ def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:
             f"dataset {dataset.name!r} ({dataset.data_paths[0]}): its rows are packs (they have {SEQ_LENGTHS}), which "
             "cannot be processed or packed again; use the data that they were made from"
         )
-
-
-def _numbered(files: list[ScannedFile]) -> tuple[ScannedFile, ...]:
-    """Number the units of all data sets consecutively."""
-    numbered, number = [], 0
-    for file in files:
-        units = tuple(replace(unit, number=number + index) for index, unit in enumerate(file.units))
-        number += len(units)
-        numbered.append(replace(file, units=units))
-    return tuple(numbered)
 
 
 def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:

@@ -83,21 +83,21 @@ def _stage_missing(
     staged = dict(found)
     missing = {key: unit for unit, key in reversed(list(zip(plan.units, plan.keys, strict=True))) if key not in found}
     tasks = [StagingTask(unit, key) for key, unit in missing.items()]
-    tasks.sort(key=lambda task: (-task.unit.part.size, task.unit.number))
+    tasks.sort(key=lambda task: (-task.unit.size, task.unit.number))
     counter = _BadRowCounter(plan, staged)
-    with progress_stage(progress, "tokenizing", sum(task.unit.part.size for task in tasks)):
+    with progress_stage(progress, "tokenizing", sum(task.unit.size for task in tasks)):
         for task, result in workers.run(_stage_function(plan, store, workers), tasks):
             _check_packable(plan, task.unit, result)
             seconds = sum(result.seconds.values())
             _log.info("%s: %d of %d rows tokenized in %.1f s", task, result.rows, result.rows_read, seconds)
             staged[task.key] = result
             counter.add(task.key, result)
-            progress.advance(task.unit.part.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
+            progress.advance(task.unit.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
             if counter.is_hopeless():
                 break
     return [
         staged[key].renumbered(
-            unit.number, unit.part.first_number, reused=key not in missing or missing[key] is not unit
+            unit.number, unit.first_number, reused=key not in missing or missing[key] is not unit
         )
         for unit, key in zip(plan.units, plan.keys, strict=True)
         if key in staged
@@ -111,7 +111,7 @@ class _BadRowCounter:
         self._budget = BadRowBudget(plan.config.max_bad_rows)
         self._units = Counter(plan.keys)
         self._bad = self._read = 0
-        max_rows = max_rows_per_unit(plan.files)
+        max_rows = max_rows_per_unit(plan.units)
         self._max_missing: Counter[str] = Counter()
         self._unbounded: set[str] = set()
         for unit, key in zip(plan.units, plan.keys, strict=True):

@@ -32,7 +32,7 @@ from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.sources.format_registry import FORMATS
 from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.source_file import Range
-from sftkit.sources.work_units import ScannedFile
+from sftkit.sources.work_units import ScannedFile, WorkUnit
 from sftkit.tokenization.masking.train_on import TRAIN_ON
 
 ROW_SEMANTICS = 3
@@ -49,6 +49,7 @@ ROW_OPTIONS = tuple(key for key in keys_where(DataOptions, lambda info: info.cha
 
 def unit_keys(
     files: Sequence[ScannedFile],
+    units: Sequence[WorkUnit],
     datasets: Sequence[DatasetConfig],
     options: DataOptions,
     tokenizer: Mapping[str, Any],
@@ -56,7 +57,8 @@ def unit_keys(
     """Return the key of every unit, in order.
 
     Args:
-        files: source files with their units.
+        files: the source files.
+        units: their units.
         datasets: the data sets that the files belong to.
         options: of the run.
         tokenizer: everything about the tokenizer that rows depend on, as JSON can hold it.
@@ -64,26 +66,22 @@ def unit_keys(
     versions = {name: version(name) for name in _REFERENCES}
     recipes = {dataset.name: [versions, recipe_key(dataset, options, tokenizer)] for dataset in datasets}
     formats = {name: _format_identity(name) for name in {file.file.format for file in files}}
-    return tuple(
-        _sha256(
-            [
-                recipes[file.file.dataset],
-                formats[file.file.format],
-                file.file.compression,
-                *_bytes(file, unit.part),
-                *reader_identity(file.file.reader),
-            ]
-        )
-        for file in files
-        for unit in file.units
-    )
+    hashes = {(file.file.dataset, file.file.path): file.sha256 for file in files}
+
+    def key(unit: WorkUnit) -> str:
+        parts = [_bytes(hashes[each.file.dataset, each.file.path], each.part) for each in unit.parts]
+        file = unit.file
+        read = [formats[file.format], file.compression, *(parts[0] if len(parts) == 1 else [parts])]
+        return _sha256([recipes[file.dataset], *read, *reader_identity(file.reader)])
+
+    return tuple(map(key, units))
 
 
-def _bytes(file: ScannedFile, part: Range) -> list[Any]:
+def _bytes(sha256: str, part: Range) -> list[Any]:
     """Identify the bytes of a unit wherever they are; at the start of a file they may have a byte order mark."""
     if part.sha256 is not None:
         return [part.sha256, part.start == 0]
-    return [file.sha256, part.start, part.stop, part.skip, part.rows]
+    return [sha256, part.start, part.stop, part.skip, part.rows]
 
 
 def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[str, Any]) -> str:

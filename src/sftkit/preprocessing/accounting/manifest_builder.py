@@ -127,10 +127,14 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
     checked = [(unit, unit.audit) for unit in staged if unit.audit is not None and unit.audit.rows]
     if not checked:
         return None
-    paths = {unit.number: file.file.name for file in plan.files for unit in file.units}
+
+    def place(unit: StagedUnit, number: int) -> str:
+        path, row = plan.units[unit.number].locate(number, unit.rows_before)
+        return f"{path}:{row}"
+
     parts = [
         {
-            rule: RuleCount(rows, tuple(f"{paths[unit.number]}:{number + unit.number_shift}" for number in first))
+            rule: RuleCount(rows, tuple(place(unit, number + unit.number_shift) for number in first))
             for rule, (rows, first) in audit.violations.items()
         }
         for unit, audit in checked
@@ -142,7 +146,7 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
         index = int(np.searchsorted(ends, row, side="right"))
         unit, audit = checked[index]
         [number] = unit.row_numbers([row - int(ends[index]) + audit.rows])
-        examples.append(f"{paths[unit.number]}:{number}")
+        examples.append(place(unit, number))
     parts.append({DUPLICATE_ROW: RuleCount(len(copies), tuple(examples))})
     findings = [
         FindingInfo(each.rule, each.level, each.rows, each.examples) for each in findings_of(merge_counts(parts))
@@ -161,10 +165,13 @@ def _engines(staged: Sequence[StagedUnit]) -> dict[str, str]:
 
 
 def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:
-    by_number = {unit.number: unit for unit in staged}
+    found: dict[int, list[RowCounts]] = {id(file.file): [] for file in plan.files}  # a path may be given twice
+    for unit in staged:
+        for each, part_counts in zip(plan.units[unit.number].parts, RowCounts.per_file(unit), strict=True):
+            found[id(each.file)].append(part_counts)
     sources = []
     for file in plan.files:
-        counts = RowCounts.of([by_number[unit.number] for unit in file.units])
+        counts = RowCounts.total(found[id(file.file)])
         source = SourceInfo(
             dataset=file.file.dataset,
             path=file.file.name,

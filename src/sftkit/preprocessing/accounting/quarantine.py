@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice, pairwise
 
@@ -15,9 +15,8 @@ from sftkit.preprocessing.accounting.row_counts import RowAccountingError, RowCo
 from sftkit.preprocessing.pack_overflow import overflowing_rows
 from sftkit.preprocessing.planning import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
-from sftkit.sources.work_units import ScannedFile
+from sftkit.sources.work_units import TEXT_FORMATS, FilePart, WorkUnit
 
-_TEXT_FORMATS = frozenset({"jsonl", "json_array", "csv", "tsv"})
 _MIN_ROW_BYTES = 2  # a character and a separator
 _ROWS_IN_MESSAGE = 10
 
@@ -51,18 +50,19 @@ class BadRowBudget:
         return f" of {read} read, more than max_bad_rows={self.limit:g} allows ({self.allowed(read)})"
 
 
-def max_rows_per_unit(files: Sequence[ScannedFile]) -> dict[int, float]:
+def max_rows_per_unit(units: Sequence[WorkUnit]) -> dict[int, float]:
     """Bound the number of rows of each unit, by unit number; infinite if it is unknown before the unit is read."""
-    most: dict[int, float] = {}
-    for file in files:
-        for unit, following in pairwise(file.units):
-            most[unit.number] = following.part.first_number - unit.part.first_number
-        for unit in file.units[-1:]:
-            if file.file.format in _TEXT_FORMATS and file.file.compression is None:
-                most[unit.number] = unit.part.size // _MIN_ROW_BYTES + 1
-            else:
-                most[unit.number] = math.inf if unit.part.rows is None else unit.part.rows
+    most = {unit.number: sum(map(_max_rows, unit.parts)) for unit in units}
+    for unit, following in pairwise(units):
+        if unit.file is following.file:
+            most[unit.number] = following.first_number - unit.first_number
     return most
+
+
+def _max_rows(each: FilePart) -> float:
+    if each.file.format in TEXT_FORMATS and each.file.compression is None:
+        return each.part.size // _MIN_ROW_BYTES + 1
+    return math.inf if each.part.rows is None else each.part.rows
 
 
 class Quarantine(Collection[tuple[str, BadRow]]):
@@ -107,7 +107,8 @@ class Quarantine(Collection[tuple[str, BadRow]]):
             unit = self._units[staged.number]
             too_long = overflowing_rows(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
             for row in heapq.merge(staged.bad_rows, too_long, key=lambda row: row.number):
-                yield unit.file.name, row
+                path, number = unit.locate(row.number, staged.rows_before)
+                yield path, replace(row, number=number)
 
 
 def bad_rows_message(bad: Quarantine, counts: RowCounts, budget: BadRowBudget, *, is_complete: bool, where: str) -> str:

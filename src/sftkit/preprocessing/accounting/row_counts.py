@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from sftkit.ordering.packing import keeps_rows_whole
+from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.bad_rows import count_reason
 from sftkit.shards.staging.staged_unit import StagedUnit
@@ -28,17 +31,48 @@ class RowCounts:
     """Quarantined rows: kind of reason -> count."""
 
     @classmethod
-    def of(cls, staged: Sequence[StagedUnit]) -> RowCounts:
-        """Add up the rows of some units."""
+    def of(cls, staged: Iterable[StagedUnit]) -> RowCounts:
+        """Count the rows of some units."""
+        return cls.total(
+            cls(
+                unit.rows_read,
+                unit.rows_kept,
+                unit.drops,
+                Counter(unit.bad_rows.reasons) + Counter(unit.overflow_reasons),
+            )
+            for unit in staged
+        )
+
+    @classmethod
+    def per_file(cls, unit: StagedUnit) -> list[RowCounts]:
+        """Count the rows of each file of a unit."""
+        if not unit.files:
+            return [cls.of([unit])]
+        ends = np.cumsum([file.rows for file in unit.files])
+        overflowing = np.bincount(np.searchsorted(ends, unit.overflow_rows, side="right"), minlength=len(ends))
+        counts = []
+        for file, overflow in zip(unit.files, overflowing.tolist(), strict=True):
+            drops, reasons = dict(file.drops), Counter(file.reasons)
+            if overflow and unit.overflow_reasons:
+                reasons.update(dict.fromkeys(unit.overflow_reasons, overflow))
+            elif overflow:
+                drops[PACKING] = dict.fromkeys(unit.drops[PACKING], overflow)
+            counts.append(cls(file.read, file.rows - overflow, drops, reasons))
+        return counts
+
+    @classmethod
+    def total(cls, counts: Iterable[RowCounts]) -> RowCounts:
+        """Add up counts."""
+        read = kept = 0
         drops: dict[str, Counter[str]] = {}
         reasons: Counter[str] = Counter()
-        for unit in staged:
-            for handler, dropped in unit.drops.items():
+        for each in counts:
+            read, kept = read + each.read, kept + each.kept
+            for handler, dropped in each.drops.items():
                 drops.setdefault(handler, Counter()).update(dropped)
-            for reason, count in (*unit.bad_rows.reasons.items(), *unit.overflow_reasons.items()):
+            for reason, count in each.reasons.items():
                 count_reason(reasons, reason, count)
         by_handler = {handler: dict(sorted(dropped.items())) for handler, dropped in sorted(drops.items())}
-        read, kept = sum(unit.rows_read for unit in staged), sum(unit.rows_kept for unit in staged)
         return cls(read, kept, by_handler, dict(sorted(reasons.items())))
 
     @property

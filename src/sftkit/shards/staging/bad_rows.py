@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +134,14 @@ def generic_reason(reason: str) -> str:
         'id N is outside the vocabulary'
     """
     return _LONE_NUMBER.sub("N", reason)
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """Count rows by the generic form of their reasons."""
+    counts: Counter[str] = Counter()
+    for reason in reasons:
+        count_reason(counts, generic_reason(reason), 1)
+    return dict(counts)
 
 
 def count_reason(reasons: Counter[str], reason: str, count: int) -> None:

@@ -39,6 +39,26 @@ class UnitAudit:
 
 
 @dataclass(frozen=True)
+class FileCounts:
+    """What became of the rows of one file, of a unit of several files."""
+
+    rows_before: int
+    """Subtract it from the number of a row in the unit to get its number in the file."""
+    read: int
+    """Rows read, including quarantined ones."""
+    drops: Mapping[str, Mapping[str, int]]
+    """Dropped rows: handler -> reason -> count."""
+    reasons: Mapping[str, int]
+    """Quarantined rows by generic reason."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file of the unit."""
+        dropped = sum(sum(each.values()) for each in self.drops.values())
+        return self.read - dropped - sum(self.reasons.values())
+
+
+@dataclass(frozen=True)
 class StagedUnit:
     """The result of staging one work unit; the rows themselves are on disk."""
 
@@ -77,8 +97,15 @@ class StagedUnit:
     """Reason -> count, where `overflow_rows` are quarantined rather than dropped."""
     first_number: int = 1
     """Number of the unit's first row within the source when it was staged."""
+    files: tuple[FileCounts, ...] = ()
+    """The files of the unit, if it has several."""
     number_shift: int = 0
     """To be added to the row numbers in the files: rows may have been inserted before the unit since it was staged."""
+
+    @property
+    def rows_before(self) -> list[int]:
+        """`FileCounts.rows_before` of each file, to locate rows; empty if the unit has one file."""
+        return [file.rows_before for file in self.files]
 
     @property
     def rows(self) -> int:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.staging.bad_rows import BadRowsFile, bad_rows_path
 from sftkit.shards.staging.row_index import RowIndex
-from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit, UnitFile
+from sftkit.shards.staging.staged_unit import FileCounts, StagedUnit, UnitAudit, UnitFile
 from sftkit.storage.files import atomic_replace, file_size, known_sha256, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
 
@@ -70,6 +70,7 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
             "bytes": unit.bad_rows.bytes,
             "sha256": unit.bad_rows.sha256,
         },
+        "files": [[file.rows_before, file.read, file.drops, file.reasons] for file in unit.files],
         "engines": unit.engines,
         "seconds": unit.seconds,
         "inputs": unit.inputs,
@@ -211,6 +212,7 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         rows_read=values["read"],
         drops=values["drops"],
         bad_rows=BadRowsFile(bad_rows_path(rows), **values["bad"]),
+        files=tuple(FileCounts(*file) for file in values["files"]),
         engines=values["engines"],
         seconds=values["seconds"],
         inputs=values["inputs"],

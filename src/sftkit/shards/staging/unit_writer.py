@@ -16,10 +16,11 @@ from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch
 from sftkit.errors import DataError
 from sftkit.shards.arrow_arrays import list_array, number_array, text_array
 from sftkit.shards.retained_columns import RETAINED, encode_retained, infer_schema, unify_schemas
-from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path
+from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path, count_reasons
 from sftkit.shards.staging.staged_unit import (
     ROW_NUMBER,
     STAGED_TEXT,
+    FileCounts,
     Int32Array,
     StagedUnit,
     UnitAudit,
@@ -154,6 +155,10 @@ class UnitWriter:
             seconds=seconds,
             inputs=log.inputs,
             audit=audit,
+            files=tuple(
+                FileCounts(file.rows_before, file.read, _by_handler(file.drops), count_reasons(file.bad))
+                for file in log.files
+            ),
         )
 
     @property
