@@ -48,7 +48,7 @@ def first_batch_tokens(path: Path) -> dict[str, Any]:
 
 def parts(path: Path, unit_size: int) -> list[tuple[int, int, int, int, int | None]]:
     [file] = scan_files(find_source_files(dataset(path)), unit_size)
-    return [(u.part.start, u.part.stop, u.part.first_number, u.part.skip, u.part.rows) for u in file.units]
+    return [(p.start, p.stop, p.first_number, p.skip, p.rows) for unit in file.units for p in [unit.parts[0].part]]
 
 
 def test_small_row_groups_become_units_of_at_least_unit_size_bytes(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def bind_config(cls: type[T], data: Mapping[str, Any], problems: list[Problem], 
         return None
 
 
-@cache
-def field_types(cls: type[Any]) -> Mapping[str, Any]:
+@cache  # a manifest may have a hundred thousand sources
+def field_types(cls: Any) -> Mapping[str, Any]:
     """Return the resolved annotation of every field of a config dataclass."""
     hints = typing.get_type_hints(cls)
     return types.MappingProxyType({field.name: hints[field.name] for field in dataclasses.fields(cls)})

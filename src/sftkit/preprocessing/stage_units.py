@@ -96,9 +96,7 @@ def _stage_missing(
             if counter.is_hopeless():
                 break
     return [
-        staged[key].renumbered(
-            unit.number, unit.first_number, reused=key not in missing or missing[key] is not unit
-        )
+        staged[key].renumbered(unit.number, unit.first_number, reused=key not in missing or missing[key] is not unit)
         for unit, key in zip(plan.units, plan.keys, strict=True)
         if key in staged
     ]
