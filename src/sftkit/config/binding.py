@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -66,11 +66,16 @@ def bind_config(cls: type[T], data: Mapping[str, Any], problems: list[Problem], 
         return None
 
 
-@cache  # a manifest may have a hundred thousand sources
-def field_types(cls: Any) -> Mapping[str, Any]:
+def field_types(cls: type[Any]) -> Mapping[str, Any]:
     """Return the resolved annotation of every field of a config dataclass."""
+    return _field_types(typing.cast(Hashable, cls))
+
+
+@cache  # a manifest may have a hundred thousand sources
+def _field_types(cls: Hashable) -> Mapping[str, Any]:
     hints = typing.get_type_hints(cls)
-    return types.MappingProxyType({field.name: hints[field.name] for field in dataclasses.fields(cls)})
+    names = [field.name for field in dataclasses.fields(typing.cast(type[Any], cls))]
+    return types.MappingProxyType({name: hints[name] for name in names})
 
 
 def section_aliases(section: str) -> Mapping[str, str]:
