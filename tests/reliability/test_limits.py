@@ -30,9 +30,9 @@ from sftkit.core.row_log import MAX_CONTENT_CHARACTERS, RowLog
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
 from sftkit.sandbox.memory import run_with_cached_memory_limit, run_with_memory_limit
-from sftkit.sources import decompression
 from sftkit.sources.discovery import find_source_files
 from sftkit.sources.source_file import ReadLimits
+from sftkit.sources.streams import decompression
 from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, handler, preprocess, write_jsonl, written
 

@@ -11,7 +11,7 @@ import pytest
 from plugins_support import install_plugin, run_sftkit
 
 TOY = """
-from sftkit.sources.byte_streams import open_bytes, source_sha256
+from sftkit.sources.streams.byte_streams import open_bytes, source_sha256
 from sftkit.sources.source_file import Range, ScanResult
 from sftkit.sources.source_format import SourceFormat, group_into_batches
 

@@ -28,7 +28,7 @@ from sftkit.sources.own_files import OwnFiles
 from sftkit.sources.reader_options import check_applicable
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.split_selection import check_split_of_file, select_split, split_glob
-from sftkit.sources.text_streams import read_head
+from sftkit.sources.streams.text_streams import read_head
 from sftkit.storage.dataset_files import MANIFEST_NAME, QUARANTINE_NAME, require_complete_dataset
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for, filesystem_options, is_url

@@ -12,8 +12,8 @@ from typing import Any
 import sftkit.sources.formats
 from sftkit.core.plugins import Registry, find_built_in, find_plugins
 from sftkit.errors import ConfigError
-from sftkit.sources.decompression import COMPRESSIONS
 from sftkit.sources.source_format import SourceFormat
+from sftkit.sources.streams.decompression import COMPRESSIONS
 
 JSON = "json"
 JSON_LINES = "jsonl"

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from sftkit.errors import SourceError
 from sftkit.sandbox import memory
-from sftkit.sources.decompression import ALWAYS_ALLOWED_BYTES
 from sftkit.sources.source_file import SourceFile
+from sftkit.sources.streams.decompression import ALWAYS_ALLOWED_BYTES
 
 _DECODED_BYTES = 2 << 30
 """Memory that decoding a part of any file may take."""

@@ -12,11 +12,11 @@ from typing import ClassVar, TextIO
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import SourceError
-from sftkit.sources.byte_streams import source_sha256
-from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
-from sftkit.sources.text_streams import open_utf8
+from sftkit.sources.streams.byte_streams import source_sha256
+from sftkit.sources.streams.decompression import DamagedDataError
+from sftkit.sources.streams.text_streams import open_utf8
 
 _CHUNK = 1 << 20
 _SHOWN_CHARACTERS = 2000

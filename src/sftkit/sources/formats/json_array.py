@@ -7,13 +7,13 @@ from typing import IO
 
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
-from sftkit.sources.byte_streams import source_sha256
-from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.formats.json_array_scanner import scan_elements
 from sftkit.sources.formats.jsonl import parse_row
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
-from sftkit.sources.text_streams import open_utf8
+from sftkit.sources.streams.byte_streams import source_sha256
+from sftkit.sources.streams.decompression import DamagedDataError
+from sftkit.sources.streams.text_streams import open_utf8
 
 
 class JsonArray(SourceFormat):

@@ -18,7 +18,6 @@ import msgspec
 
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
-from sftkit.sources.byte_streams import read_available
 from sftkit.sources.formats.json_brackets import (
     CLOSE_ARRAY,
     COMMA,
@@ -29,6 +28,7 @@ from sftkit.sources.formats.json_brackets import (
     find_json_error,
 )
 from sftkit.sources.formats.jsonl import decode_object
+from sftkit.sources.streams.byte_streams import read_available
 
 _CHUNK = 1 << 20
 _MAX_CHUNK = 32 << 20

@@ -14,12 +14,12 @@ import numpy as np
 from sftkit.core.row_log import LONE_SURROGATE, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.sandbox.memory import run_with_memory_limit
-from sftkit.sources.byte_streams import bounded_line_reader, hashed_chunks, open_bytes, open_raw, source_sha256
-from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.reader_options import foreign_encoding
 from sftkit.sources.source_file import Range, ReadLimits, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
-from sftkit.sources.text_streams import encoding_of_mark, holds_array, open_utf8, read_head
+from sftkit.sources.streams.byte_streams import bounded_line_reader, hashed_chunks, open_bytes, open_raw, source_sha256
+from sftkit.sources.streams.decompression import DamagedDataError
+from sftkit.sources.streams.text_streams import encoding_of_mark, holds_array, open_utf8, read_head
 
 _CHUNK = 1 << 20
 _SHOWN_BYTES = 2000  # of a line that is too long

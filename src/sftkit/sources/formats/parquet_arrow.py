@@ -16,7 +16,6 @@ from sftkit.core.error_text import first_line
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import TOKEN_COLUMNS, Batch
 from sftkit.errors import SourceError
-from sftkit.sources.byte_streams import open_bytes, open_raw, source_sha256
 from sftkit.sources.formats.arrow_rows import PIECE_ROWS, slice_rows, split_batch, to_batches
 from sftkit.sources.formats.columnar_limits import (
     check_expansion,
@@ -27,6 +26,7 @@ from sftkit.sources.formats.columnar_limits import (
 )
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import BATCH_BYTES, SourceFormat
+from sftkit.sources.streams.byte_streams import open_bytes, open_raw, source_sha256
 from sftkit.storage.paths import is_url
 
 _ARROW_FILE_MAGIC = b"ARROW1"

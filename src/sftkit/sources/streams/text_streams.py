@@ -11,10 +11,10 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from sftkit.sources.byte_streams import open_bytes, read_available
-from sftkit.sources.decompression import DamagedDataError
 from sftkit.sources.reader_options import foreign_encoding
 from sftkit.sources.source_file import SourceFile
+from sftkit.sources.streams.byte_streams import open_bytes, read_available
+from sftkit.sources.streams.decompression import DamagedDataError
 
 _CHUNK = 1 << 16
 _HEAD = 1 << 20  # bytes that tell whether a file holds an array

@@ -11,8 +11,8 @@ from functools import partial
 from typing import IO, Any, cast
 
 from sftkit.errors import SourceError
-from sftkit.sources.decompression import open_decompressed
 from sftkit.sources.source_file import SourceFile
+from sftkit.sources.streams.decompression import open_decompressed
 from sftkit.storage.streams import open_binary
 
 _CHUNK = 1 << 20

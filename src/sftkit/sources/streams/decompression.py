@@ -6,8 +6,8 @@ import io
 from typing import IO, Any
 
 from sftkit.errors import SourceError
-from sftkit.sources.compressed_streams import MAGIC, CompressedStreams, CorruptDataError
 from sftkit.sources.source_file import SourceFile
+from sftkit.sources.streams.compressed_streams import MAGIC, CompressedStreams, CorruptDataError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 """File name extension -> compression."""

@@ -1,0 +1,1 @@
+"""Reading source files as bytes and text: decompression, hashing, limits and encodings."""
