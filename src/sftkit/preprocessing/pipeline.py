@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sftkit.audit.checks.collector import AuditCollector
@@ -24,10 +25,9 @@ from sftkit.handlers.user_function import code_digests
 from sftkit.preprocessing.finalize import RowFinalizer
 from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
 from sftkit.sandbox.render_limits import TemplateLimitError
-from sftkit.shards.retained_columns import RetainedColumnError
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit
+from sftkit.shards.staging.storable_rows import write_storable
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.sources.work_units import WorkUnit, read_unit
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
 
@@ -120,7 +120,7 @@ class Pipeline:
             log = RowLog(on_bad_rows=writer.write_bad_rows)
             for batch, text_field in self.process(unit, log, watch):
                 if len(batch):
-                    _write(writer, batch, text_field, unit, log)
+                    batch = write_storable(writer, batch, text_field, partial(_place, unit, log), log)
                 watch.lap("store")
                 if len(batch) and text_field is None:
                     checked = checked or AuditCollector(self._expectations_of(unit.file.dataset))
@@ -167,7 +167,7 @@ class Pipeline:
                     yield finalized
                 log.flush()
         except (EngineDifferenceError, TemplateLimitError) as error:
-            raise error.at(_place(unit, int(error.place), log)) from None
+            raise error.at(_place(unit, log, int(error.place))) from None
         log.merge(unreadable)
 
     def _expectations_of(self, dataset: str) -> Expectations:
@@ -208,18 +208,10 @@ class Pipeline:
                 raise ConfigError(f"handler {path!r}: its code changed during the run; run the command again")
 
 
-def _place(unit: WorkUnit, number: int, log: RowLog) -> str:
+def _place(unit: WorkUnit, log: RowLog, number: int) -> str:
     """Name a row of a unit as `path:row`."""
     path, row = unit.locate(number, [file.rows_before for file in log.files])
     return f"{path}:{row}"
-
-
-def _write(writer: UnitWriter, batch: Batch, text_field: str | None, unit: WorkUnit, log: RowLog) -> None:
-    try:
-        writer.write(batch, text_field)
-    except DataError as error:
-        index = error.row_index if isinstance(error, RetainedColumnError) else 0
-        raise DataError(f"{_place(unit, int(batch.numbers[index]), log)}: {error}") from None
 
 
 @dataclass(frozen=True)

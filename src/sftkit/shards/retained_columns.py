@@ -18,11 +18,20 @@ from sftkit.errors import DataError
 RETAINED = "sftkit_extras"
 """Column of a unit's file: the retained columns of each row as a JSON object."""
 
-_CANNOT_CONVERT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)
+MAX_DEPTH = 96
+"""How deeply a value may be nested: 1 for each object and 2 for each list, as Parquet counts. pyarrow (`datasets`,
+pandas) writes more, but opens no file above 98. A pack adds 2."""
+
+MAX_FIELDS = 10_000
+"""How many fields all objects in retained columns may have together. Each is a column of the Parquet file."""
+
+_CANNOT_CONVERT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
+
+_TOO_DEEP = f"nested too deeply for Parquet readers (2 for each list and 1 for each object, at most {MAX_DEPTH})"
 
 
 class RetainedColumnError(DataError):
-    """The values of a retained column have no common type."""
+    """The values of a retained column have no common type, or one that Parquet readers do not open."""
 
     def __init__(self, message: str, row_index: int) -> None:
         super().__init__(message)
@@ -31,22 +40,43 @@ class RetainedColumnError(DataError):
 
 
 def encode_retained(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Encode the retained columns of a row as JSON; a column that the row lacks is left out."""
-    return json.dumps({name: row[name] for name in names if name in row}, ensure_ascii=False, default=str)
+    """Encode the retained columns of a row as JSON; a column that the row lacks is left out.
+
+    Raises:
+        RetainedColumnError: a value is nested too deeply.
+    """
+    try:
+        return json.dumps({name: row[name] for name in names if name in row}, ensure_ascii=False, default=str)
+    except RecursionError:
+        raise RetainedColumnError(f"retain_columns: a column is {_TOO_DEEP}", 0) from None
+
+
+def storage_problem(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """Say why the retained columns of a row cannot be stored, whatever other rows hold; None if they can."""
+    try:
+        unify_schemas([infer_schema([encode_retained(row, names)], names)])
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def infer_schema(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
     """Infer the types of retained columns from their JSON (a date, for instance, has become text).
 
     Raises:
-        RetainedColumnError: the values of one column have different types.
+        RetainedColumnError: the values of one column have different types, or are nested too deeply.
     """
     rows = [json.loads(text) for text in texts] if names else []
     fields = []
     for name in names:
         values = [row.get(name) for row in rows]
         try:
-            fields.append(pa.field(name, pa.array(values).type))
+            field = pa.field(name, pa.array(values).type)
+            if _depth(field.type) > MAX_DEPTH:
+                raise RecursionError
+            fields.append(field)
+        except RecursionError:
+            raise RetainedColumnError(f"retain_columns: column {name!r} is {_TOO_DEEP}", 0) from None
         except _CANNOT_CONVERT as error:
             message = f"retain_columns: column {name!r} holds values of different types: {first_line(error)}"
             raise RetainedColumnError(message, _first_mismatch(values)) from None
@@ -57,12 +87,20 @@ def unify_schemas(schemas: Sequence[pa.Schema]) -> pa.Schema:
     """Merge schemas whose columns may differ in type (null and text, integers and floats).
 
     Raises:
-        DataError: no one type can hold all values of a column.
+        DataError: no one type can hold all values of a column, or there are too many fields.
     """
     try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
+        unified = pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"retain_columns: a column holds values of different types: {first_line(error)}") from None
+    fields = sum(_fields(field.type) for field in unified)
+    if fields > MAX_FIELDS:
+        raise RetainedColumnError(
+            f"retain_columns: the objects in the columns have {fields} different keys, more than {MAX_FIELDS}; convert "
+            "the columns to text",
+            0,
+        )
+    return unified
 
 
 def writable_field(field: pa.Field) -> pa.Field:
@@ -102,6 +140,20 @@ def _have_common_type(values: Sequence[Any]) -> bool:
     except _CANNOT_CONVERT:
         return False
     return True
+
+
+def _depth(kind: pa.DataType) -> int:
+    """Return how deeply a type is nested; see `MAX_DEPTH`."""
+    if pa.types.is_struct(kind):
+        return 1 + max((_depth(kind.field(index).type) for index in range(kind.num_fields)), default=0)
+    return 2 + _depth(kind.value_type) if pa.types.is_list(kind) else 0
+
+
+def _fields(kind: pa.DataType) -> int:
+    """Return how many columns of a Parquet file a type takes."""
+    if pa.types.is_struct(kind):
+        return sum(_fields(kind.field(index).type) for index in range(kind.num_fields))
+    return _fields(kind.value_type) if pa.types.is_list(kind) else 1
 
 
 def _has_empty_struct(kind: pa.DataType) -> bool:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sftkit.core.error_text import first_line
 from sftkit.core.rows import Offsets
 from sftkit.errors import DataError
 from sftkit.shards.manifest import ShardInfo
@@ -111,6 +113,7 @@ class ShardWriter:
 
         Raises:
             OSError: a staged unit cannot be read, or the file cannot be written.
+            DataError: the file cannot be read back.
         """
         layout, rows, tokens, trained = self._layout, 0, 0, 0
         # Ids hardly repeat within a page, so a dictionary of them would only cost time.
@@ -127,8 +130,25 @@ class ShardWriter:
                     writer.write_table(part.table, row_group_size=part.table.num_rows)
                     rows, tokens = rows + part.table.num_rows, tokens + part.tokens
                     trained += part.trained_tokens
+            _check_readable(temporary, task, rows, layout)
             size, sha256 = temporary.stat().st_size, sha256_of_file(temporary)
         return ShardInfo(task.path.name, rows, tokens, trained, size, sha256)
+
+
+def _check_readable(path: Path, task: ShardTask, rows: int, layout: ShardLayout) -> None:
+    """Open a shard as its readers do, before it is published: its footer, its schema, and the first of its rows."""
+    try:
+        with pa.OSFile(os.fsencode(path)) as source:
+            file = pq.ParquetFile(source)
+            first = next(file.iter_batches(batch_size=1))
+            is_right = file.metadata.num_rows == rows and first.schema.names == layout.schema.names
+    except (pa.ArrowException, OSError, StopIteration) as error:
+        raise DataError(
+            f"{task}: this shard cannot be read back ({first_line(error)}); convert retained columns with objects and "
+            "lists to text"
+        ) from None
+    if not is_right:
+        raise DataError(f"{task}: this shard does not hold what was written; check the disk and run the command again")
 
 
 @lru_cache(maxsize=1)
