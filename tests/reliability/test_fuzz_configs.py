@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from reliability.material import CONFIGS, FILES, budget, changed_bytes, make_folder, sftkit
 from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES, KEY_ALIASES, PATH_ALIASES
 from sftkit.config.commands import InspectConfig, PreprocessConfig
-from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
+from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig, ReaderConfig, SplitConfig
 from sftkit.handlers.registry import HANDLERS
 
 
@@ -88,6 +88,14 @@ datasets = section(
         "name": words,
         "data_paths": st.one_of(st.just(list(FILES)), st.lists(words, max_size=2)),
         "data_handlers": st.one_of(st.lists(handlers, max_size=2), trees),
+        "reader": section(
+            names_of(ReaderConfig),
+            {
+                "delimiter": st.one_of(scalars, st.sampled_from(";|é")),
+                "encoding": st.sampled_from(["utf-16", "hex", "cp1252"]),
+            },
+            most=1,
+        ),
         "split": section(names_of(SplitConfig), {"validation": scalars}, most=1),
         "builder": st.sampled_from(["json", "csv", "parquet", "arrow", "jsonl", None]),
         "sampling": scalars,

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sftkit.config.schema import DatasetConfig, ReaderConfig
-from sftkit.core.splits import TRAIN, split_of_keyword
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
+from sftkit.sources.data_file_selection import (
+    check_split_of_file,
+    is_data_file,
+    listed_files,
+    no_files_error,
+    select_split,
+    split_data_files,
+    split_glob,
+)
 from sftkit.sources.format_registry import (
     JSON,
     JSON_ARRAY,
@@ -27,10 +34,8 @@ from sftkit.sources.hub import find_hub_files
 from sftkit.sources.own_files import OwnFiles
 from sftkit.sources.reader_options import check_applicable
 from sftkit.sources.source_file import ReadLimits, SourceFile
-from sftkit.sources.split_selection import check_split_of_file, select_split, split_glob
 from sftkit.sources.streams.text_streams import read_head
-from sftkit.storage.dataset_files import MANIFEST_NAME, QUARANTINE_NAME, require_complete_dataset
-from sftkit.storage.files import read_bytes
+from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
 from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for, filesystem_options, is_url
 from sftkit.storage.retry import error_reason, with_retries
 
@@ -39,8 +44,6 @@ _log = logging.getLogger(__name__)
 P = TypeVar("P", Path, RemotePath)
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
-_STATE = "state.json"
-_METADATA_FILES = frozenset({MANIFEST_NAME, "dataset_info.json", "dataset_dict.json", _STATE, QUARANTINE_NAME})
 _RELATED_FORMATS = {"json": JSON_LINES, "csv": "tsv"}
 """Formats that a `builder` does not override when the extension implies them."""
 
@@ -156,78 +159,19 @@ def _source_file(path: str, size: int, dataset: DatasetConfig) -> SourceFile:
 
 
 def _find_in_directory(directory: Path, dataset: DatasetConfig) -> FoundFiles:
-    names = _listed_files(directory, [path.name for path in directory.iterdir() if path.is_file()], dataset)
+    names = listed_files(directory, [path.name for path in directory.iterdir() if path.is_file()], dataset)
     others: list[str] = []
     if names is None:
         inside = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
-        data = [directory / name for name in inside if _is_data(name, dataset)]
+        data = [directory / name for name in inside if is_data_file(name, dataset)]
         foreign = _without_own_files(data, directory, str(directory))
-        names, others = _select_data_files(
+        names, others = split_data_files(
             [file.relative_to(directory).as_posix() for file in foreign], dataset, str(directory)
         )
     if not names:
-        raise _no_files_error(str(directory), dataset)
+        raise no_files_error(str(directory), dataset)
     return FoundFiles(
         [_local_file(directory / name, dataset) for name in names], [str(directory / name) for name in others]
-    )
-
-
-def _listed_files(directory: AnyPath, present: Sequence[str], dataset: DatasetConfig) -> list[str] | None:
-    """Return the data files that a directory lists itself, in `state.json` or a manifest; None if it has neither.
-
-    Args:
-        directory: The directory.
-        present: Names of the files in it.
-        dataset: The data set, which names the split to read.
-
-    Raises:
-        SourceError: A listed file is missing.
-    """
-    if _STATE in present:  # written by `Dataset.save_to_disk`
-        _check_saved_split(directory, dataset)
-        return _read_names(directory / _STATE, lambda content: [entry["filename"] for entry in content["_data_files"]])
-    if MANIFEST_NAME not in present or b'"fingerprint"' not in read_bytes(directory / MANIFEST_NAME):
-        return None
-    wanted = dataset.dataset_split_name or TRAIN
-    split = split_of_keyword(wanted) or wanted
-    names = _read_names(
-        directory / MANIFEST_NAME,
-        lambda content: [shard["file"] for shard in content["splits"].get(split, {}).get("shards", [])],
-    )
-    missing = next((name for name in names if name not in present), None)
-    if missing is not None:
-        raise SourceError(
-            f"{directory / missing}: is missing, but listed in {directory / MANIFEST_NAME}; run preprocess again"
-        )
-    return names
-
-
-def _check_saved_split(directory: AnyPath, dataset: DatasetConfig) -> None:
-    wanted = dataset.dataset_split_name
-    if wanted in (None, TRAIN):
-        return
-    [saved] = _read_json(directory / _STATE, lambda content: [content.get("_split")])
-    if wanted != saved:
-        has = f"is split {saved!r}" if saved else "has no splits"
-        raise SourceError(f"{directory}: {has}, not {wanted!r}; leave dataset_split_name out")
-
-
-def _read_names(path: AnyPath, names_in: Callable[[Any], list[str]]) -> list[str]:
-    """Read the file names that a JSON file lists. Folders in them are ignored: the files are next to the JSON file."""
-    return _read_json(path, lambda content: [PurePosixPath(name).name for name in names_in(content)])
-
-
-def _read_json(path: AnyPath, values_in: Callable[[Any], list[Any]]) -> list[Any]:
-    try:
-        return values_in(json.loads(read_bytes(path)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise SourceError(f"{path}: cannot be read as a list of the files of a data set") from None
-
-
-def _no_files_error(directory: str, dataset: DatasetConfig) -> SourceError:
-    split = f" of split {dataset.dataset_split_name!r}" if dataset.dataset_split_name else ""
-    return SourceError(
-        f"{directory}: no data files{split} in this directory; known extensions are {known_extensions()}"
     )
 
 
@@ -245,24 +189,6 @@ def _without_own_files(files: Sequence[P], root: AnyPath, place: str) -> list[P]
     if len(foreign) < len(files):
         _log.info("%s: %d files that sftkit wrote are not read", place, len(files) - len(foreign))
     return foreign
-
-
-def _select_data_files(names: Sequence[str], dataset: DatasetConfig, place: str) -> tuple[list[str], list[str]]:
-    """Return the names of the data files of a directory that belong to the split of the data set, and of the others."""
-    data = sorted(names, key=lambda name: name.split("/"))
-    chosen = select_split(data, dataset, place)
-    read = set(chosen)
-    return chosen, [name for name in data if name not in read]
-
-
-def _is_data(name: str, dataset: DatasetConfig) -> bool:
-    """Exclude hidden files, markers such as _SUCCESS, metadata and cache files of `datasets`."""
-    path = PurePosixPath(name)
-    if any(part.startswith((".", "_")) for part in path.parts):
-        return False
-    if path.name in _METADATA_FILES or path.match("cache-*.arrow"):
-        return False
-    return dataset.builder is not None or format_from_name(name)[0] is not None
 
 
 def _is_repository(path: Path) -> bool:
@@ -307,15 +233,15 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple
         found = system.find(inner, detail=True)
         present = [name.removeprefix(root) for name in found]
         require_complete_dataset(place)
-        listed = _listed_files(place, present, dataset)
+        listed = listed_files(place, present, dataset)
         if listed is None:
-            data = [name for name in present if _is_data(name, dataset)]
-            chosen, rest = _select_data_files(_foreign_names(data, root, system, place), dataset, place.url)
+            data = [name for name in present if is_data_file(name, dataset)]
+            chosen, rest = split_data_files(_foreign_names(data, root, system, place), dataset, place.url)
         else:
             chosen, rest = listed, []
         names, others = [root + name for name in chosen], [root + name for name in rest]
         if not names:
-            raise _no_files_error(place.url, dataset)
+            raise no_files_error(place.url, dataset)
     else:
         found = {inner: system.info(inner)}
         check_split_of_file(place.url, dataset)
