@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from reliability.material import sftkit
 from support import write_jsonl
@@ -104,3 +105,19 @@ def test_a_bug_does_not_show_credentials(server: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("sftkit.preprocessing.planning.check_config", fail)
     monkeypatch.setattr("sftkit.preprocessing.planning.plan", fail)
     assert "this is a bug" in run("--training_data_path", url, *OPTIONS, "--output_dir", "out", code=70)
+
+
+def test_what_a_config_reads_from_the_environment_is_not_written(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED", SECRET)
+    columns = {"fn_kwargs": {"input_field_name": "input", "output_field_name": "output"}}
+    masking = {"name": "tokenize_and_apply_input_masking", "arguments": columns}
+    dataset = {"name": "a-${oc.env:PLANTED}", "data_paths": [f"http://{server}/pairs.jsonl?x=${{oc.env:PLANTED}}"]}
+    config = {"datasets": [{**dataset, "data_handlers": [masking]}], "model_name_or_path": "sample:model"}
+    Path("own.yaml").write_text(yaml.safe_dump({**config, "chat_template_kwargs": {"own": "${datasets[0].name}"}}))
+    run("--config", "own.yaml", "--max_bad_rows", "1", "--output_dir", "out", "--keep_staging", code=0)
+    written = json.loads(Path("out/manifest.json").read_text())
+    assert written["config"]["datasets"][0]["name"] == written["sources"][0]["dataset"] == "a-${oc.env:PLANTED}"
+    assert written["config"]["datasets"][0]["data_paths"] == dataset["data_paths"]
+    assert written["config"]["chat_template_kwargs"]["own"] == "a-${oc.env:PLANTED}"
+    repeat = ("--config", "out/manifest.json", "--output_dir", "again")
+    assert "datasets[0].name is 'a-${oc.env:PLANTED}', and a manifest reads no environment" in run(*repeat, code=1)

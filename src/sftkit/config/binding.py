@@ -200,7 +200,7 @@ def _convert_list(inner: Any, value: Any, path: str, problems: list[Problem]) ->
         return ()
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
         if inner is str and isinstance(value, (str, int, float)):
-            return (str(value),)
+            return (value if isinstance(value, str) else str(value),)
         _fail(problems, path, f"{path} must be a list, not {describe_value(value)}")
     count_before = len(problems)
     items = []
@@ -232,7 +232,7 @@ def _convert_scalar(kind: Any, value: Any, path: str, problems: list[Problem]) -
             return number
         _fail(problems, path, f"{path} must be a number, not {describe_value(value)}")
     if kind is str and isinstance(value, (str, int, float)):
-        return str(value)
+        return value if isinstance(value, str) else str(value)
     expected = {str: "text", int: "a whole number", float: "a number"}.get(kind, str(kind))
     return _fail(problems, path, f"{path} must be {expected}, not {describe_value(value)}")
 

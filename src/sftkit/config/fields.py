@@ -114,6 +114,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
+class Interpolated(str):
+    """A value such as `pairs-7`, and the text that stands for it in a config, such as `pairs-${oc.env:NUMBER}`."""
+
+    text: str
+
+    @classmethod
+    def of(cls, value: str, text: str) -> Interpolated:
+        """Return the value with its text."""
+        made = cls(value)
+        made.text = text
+        return made
+
+
 def to_plain_data(config: Any) -> Any:
     """Convert a config dataclass, or any value in one, to dicts and lists that JSON can represent."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
@@ -126,10 +139,14 @@ def to_plain_data(config: Any) -> Any:
 
 
 def to_public_data(config: Any) -> Any:
-    """Convert like `to_plain_data`, but hide the values of secret keys, and the credentials in URLs."""
+    """Convert like `to_plain_data`, but hide secret keys and credentials in URLs, and name the environment's values."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: _public_value(field, getattr(config, field.name)) for field in dataclasses.fields(config)}
-    return [to_public_data(value) for value in config] if isinstance(config, (list, tuple)) else to_plain_data(config)
+    if isinstance(config, Mapping):
+        return {str(key): to_public_data(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_public_data(value) for value in config]
+    return config.text if isinstance(config, Interpolated) else config
 
 
 def _public_value(field: dataclasses.Field[Any], value: Any) -> Any:
@@ -137,7 +154,7 @@ def _public_value(field: dataclasses.Field[Any], value: Any) -> Any:
     if info.secret:
         return _hidden(value)
     if info.location:
-        plain = to_plain_data(value)
+        plain = to_public_data(value)
         return [redact_url(each) for each in plain] if isinstance(plain, list) else plain and redact_url(plain)
     return to_public_data(value)
 

@@ -18,8 +18,16 @@ from sftkit.config.binding import Problem, bind_config, field_types, section_ali
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.config_files import read_config_file
 from sftkit.config.fields import keys_where
+from sftkit.config.interpolated import mark_interpolated
 from sftkit.config.schema import DataOptions, DatasetConfig, ProcessorConfig
-from sftkit.config.untrusted import UntrustedFile, interpolation_problem, reference_problems, source_problems
+from sftkit.config.untrusted import (
+    DATA_CONFIG,
+    MANIFEST,
+    UntrustedFile,
+    interpolation_problem,
+    reference_problems,
+    source_problems,
+)
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError
 from sftkit.sample import sample_path
@@ -82,7 +90,7 @@ def merge_files(
         content = read_config_file(path)
         data = extract_resolved_config(path, content)
         resolved |= set() if data is None else {path}
-        kinds |= {path: "manifest"} if is_manifest(content) else {}
+        kinds |= {path: MANIFEST} if is_manifest(content) else {}
         files.append((path, _apply_aliases(content) if data is None else data))
         merged |= files[-1][1]
     if given:
@@ -93,7 +101,7 @@ def merge_files(
     if data_config is not None:
         data = _apply_aliases(read_config_file(str(data_config)))
         _check_data_config(str(data_config), data)
-        kinds[str(data_config)] = "data config"
+        kinds[str(data_config)] = DATA_CONFIG
         twice = [path for path, other in files if "datasets" in other and "datasets" in data]
         if twice:
             raise ConfigError(f"`datasets` is set in {twice[0]} and in {data_config}; set it in only one of them")
@@ -137,10 +145,13 @@ def bind_merged(
         key = getattr(error, "full_key", None) or "a config"
         raise ConfigError(f"{key} refers to a key or variable that cannot be found: {first_line(error)}") from None
     assert isinstance(data, dict)
-    forbidden = [each for file in merged.untrusted for each in source_problems(file, raw, data, overridden)]
+    forbidden = [
+        each for file in merged.untrusted for each in source_problems(file, raw, data, overridden, _LITERAL_KEYS)
+    ]
     if forbidden:
         raise ConfigError(forbidden)
-    plain = _gather_extra_keys({str(key): value for key, value in data.items()}, schema, extra_keys)
+    marked = mark_interpolated(raw, data, raw)
+    plain = _gather_extra_keys({str(key): value for key, value in marked.items()}, schema, extra_keys)
     problems: list[Problem] = []
     return bind_config(schema, plain, problems), problems, plain.get(EXTRA_KEYS_FIELD) or {}
 

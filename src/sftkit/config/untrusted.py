@@ -28,13 +28,16 @@ _READABLE = frozenset(keys_where(DataOptions, lambda info: not info.trusted_only
 _SECRET = frozenset(key for schema in (DataOptions, DatasetConfig) for key in keys_where(schema, lambda i: i.secret))
 
 
+DATA_CONFIG, MANIFEST = "data config", "manifest"
+
+
 @dataclass(frozen=True)
 class UntrustedFile:
     """A config file that may come from anyone."""
 
     path: str
     kind: str
-    """`data config` or `manifest`."""
+    """`DATA_CONFIG` or `MANIFEST`."""
     content: Mapping[str, Any]
     """As it was merged, unresolved."""
 
@@ -76,7 +79,11 @@ def reference_problems(file: UntrustedFile, raw: Mapping[Any, Any]) -> Iterator[
 
 
 def source_problems(
-    file: UntrustedFile, raw: Mapping[Any, Any], resolved: Mapping[Any, Any], overridden: Collection[str]
+    file: UntrustedFile,
+    raw: Mapping[Any, Any],
+    resolved: Mapping[Any, Any],
+    overridden: Collection[str],
+    literal_keys: frozenset[str],
 ) -> Iterator[str]:
     """Yield what is wrong with the paths and `storage_options` of a file.
 
@@ -85,8 +92,13 @@ def source_problems(
         raw: The merged config, unresolved.
         resolved: The same, resolved.
         overridden: Dotted paths of the keys that the user set instead.
+        literal_keys: Keys whose text is a template, in which `${` is text.
     """
     part = _own_part(file.content, raw, resolved, "", overridden)
+    if file.kind == MANIFEST:
+        for key, text in _texts(part, literal_keys):
+            if uses_resolver(text):
+                yield f"{file.path}: {key} is {text!r}, and a manifest reads no environment; give the value as --{key}"
     for key in ("training_data_path", "validation_data_path"):
         yield from _path_problems(file, key, part.get(key))
     datasets = part.get("datasets")
@@ -160,26 +172,45 @@ def _texts(data: Any, literal_keys: frozenset[str], path: str = "") -> Iterator[
         yield path, data
 
 
+def uses_resolver(text: str) -> bool:
+    """Whether a text has an interpolation that is not a plain reference, such as `${oc.env:NAME}`."""
+    return any(map(_is_resolver, _RESOLVER.findall(text)))
+
+
+def expand_references(text: str, raw: Mapping[Any, Any], depth: int = _MAX_REFERENCES) -> str:
+    """Replace references in a text by the texts that they lead to, unresolved."""
+
+    def expanded(match: re.Match[str]) -> str:
+        inner = [each for _, each in _texts(_target(raw, _STEP.findall(match[1])), frozenset())]
+        found = next((each for each in inner if depth and _holds_resolver(raw, _STEP.findall(match[1]), depth)), None)
+        return match[0] if found is None else expand_references(found, raw, depth - 1)
+
+    return _REFERENCE.sub(expanded, text)
+
+
 def _is_resolver(name: str) -> bool:
     return name.startswith("oc.") or OmegaConf.has_resolver(name)
 
 
 def _holds_resolver(raw: Any, steps: list[str], depth: int) -> bool:
     """Whether what a reference leads to contains an interpolation that is not a plain reference."""
-    target = raw
-    for step in steps:
-        if isinstance(target, Mapping):
-            target = target.get(step)
-        elif isinstance(target, list) and step.isdecimal() and int(step) < len(target):
-            target = target[int(step)]
-        else:
-            return False
-    for _, text in _texts(target, frozenset()):
-        if any(map(_is_resolver, _RESOLVER.findall(text))) or depth == 0:
+    for _, text in _texts(_target(raw, steps), frozenset()):
+        if uses_resolver(text) or depth == 0:
             return True
         if any(_holds_resolver(raw, _STEP.findall(name), depth - 1) for name in _REFERENCE.findall(text)):
             return True
     return False
+
+
+def _target(raw: Any, steps: list[str]) -> Any:
+    for step in steps:
+        if isinstance(raw, Mapping):
+            raw = raw.get(step)
+        elif isinstance(raw, list) and step.isdecimal() and int(step) < len(raw):
+            raw = raw[int(step)]
+        else:
+            return None
+    return raw
 
 
 def _own_part(own: Any, raw: Any, resolved: Any, path: str, overridden: Collection[str]) -> Any:

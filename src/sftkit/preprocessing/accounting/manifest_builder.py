@@ -14,6 +14,7 @@ from sftkit import __version__
 from sftkit.audit.checks.duplicates import repeated_rows
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merge_counts
 from sftkit.config.fields import to_public_data
+from sftkit.config.interpolated import interpolated_values, replace_values
 from sftkit.config.schema import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
 from sftkit.ordering.mixing import Indices
@@ -66,6 +67,7 @@ def make_manifest(
 ) -> Manifest:
     """Build the manifest of a finished run."""
     counts = RowCounts.of(staged)
+    values = interpolated_values(plan.config)
     is_written = np.zeros(sum(unit.rows for unit in staged), np.bool_)
     for rows in orders.values():
         is_written[rows] = True
@@ -81,7 +83,7 @@ def make_manifest(
         rows_repeated=written - distinct,
         dropped=counts.dropped,
         quarantined=counts.quarantined,
-        tokenizer=plan.tokenizer,
+        tokenizer=plan.tokenizer and replace(plan.tokenizer, name=replace_values(plan.tokenizer.name, values)),
         engine=_engines(staged),
         fingerprint=plan.fingerprint,
         config=_public_config(plan),
@@ -97,7 +99,7 @@ def make_manifest(
         units_found=sum(unit.reused for unit in staged),
         dropped_by_handler=counts.drops,
         quarantined_by_reason=counts.reasons,
-        sources_left_out=tuple(map(redact_url, plan.left_out)),
+        sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
     )
 
@@ -127,10 +129,11 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
     checked = [(unit, unit.audit) for unit in staged if unit.audit is not None and unit.audit.rows]
     if not checked:
         return None
+    values = interpolated_values(plan.config)
 
     def place(unit: StagedUnit, number: int) -> str:
         path, row = plan.units[unit.number].locate(number, unit.rows_before)
-        return f"{path}:{row}"
+        return f"{replace_values(path, values)}:{row}"
 
     parts = [
         {
@@ -169,12 +172,13 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
     for unit in staged:
         for each, part_counts in zip(plan.units[unit.number].parts, RowCounts.per_file(unit), strict=True):
             found[id(each.file)].append(part_counts)
+    values = interpolated_values(plan.config)
     sources = []
     for file in plan.files:
         counts = RowCounts.total(found[id(file.file)])
         source = SourceInfo(
-            dataset=file.file.dataset,
-            path=file.file.name,
+            dataset=replace_values(file.file.dataset, values),
+            path=replace_values(file.file.name, values),
             bytes=file.file.size,
             sha256=file.sha256,
             rows_read=counts.read,

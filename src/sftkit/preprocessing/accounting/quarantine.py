@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice, pairwise
 
+from sftkit.config.interpolated import interpolated_values, replace_values
 from sftkit.core.row_log import BadRow
 from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError, RowCounts
@@ -77,6 +78,7 @@ class Quarantine(Collection[tuple[str, BadRow]]):
             limit: how many rows to yield at most.
         """
         self._units = plan.units
+        self._values = interpolated_values(plan.config)
         self._staged = staged
         self._pack_length = pack_length_of(plan.config)
         self._limit = limit
@@ -108,7 +110,7 @@ class Quarantine(Collection[tuple[str, BadRow]]):
             too_long = overflowing_rows(staged, unit, self._pack_length) if self._pack_length is not None else iter(())
             for row in heapq.merge(staged.bad_rows, too_long, key=lambda row: row.number):
                 path, number = unit.locate(row.number, staged.rows_before)
-                yield path, replace(row, number=number)
+                yield replace_values(path, self._values), replace(row, number=number)
 
 
 def bad_rows_message(bad: Quarantine, counts: RowCounts, budget: BadRowBudget, *, is_complete: bool, where: str) -> str:
