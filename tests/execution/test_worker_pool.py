@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -21,6 +23,8 @@ from sftkit.core.row_log import EngineDifferenceError
 from sftkit.execution import worker_pool
 from sftkit.execution.runner import WorkerError
 from sftkit.execution.worker_pool import WorkerPool
+from sftkit.sandbox import watchdog
+from sftkit.sandbox.render_limits import render_within_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -197,3 +201,61 @@ def test_a_single_worker_collects_garbage_rarely_and_restores_the_collector() ->
         next(abandoned)
         abandoned.close()
     assert (gc.get_threshold(), gc.isenabled()) == (before, True)
+
+
+def hang_in_a_template(number: int) -> int:
+    watchdog.MAX_STEP_SECONDS = 0.5
+    endless: tuple[Any, ...] = (0,)
+    for _ in range(60):
+        endless = (endless, endless)
+    return render_within_limits(lambda: hash(endless), "") if number == 3 else number
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no watchdog")
+def test_a_worker_that_hangs_in_a_template_ends_the_run_with_a_sentence() -> None:
+    with pytest.raises(WorkerError, match=r"^the template took more than 0\.5 s of processor time in one step"):
+        list(run(hang_in_a_template, list(range(9)), count=2))
+
+
+def sleep_or_return(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_worker_that_dies_before_the_pool_watches_it_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool looks for dead workers among those that it knew when it last had something to do."""
+    original, original_start = multiprocessing.connection.wait, worker_pool._Process.start
+    waits_for_first = threading.Event()
+    started: list[int] = []
+
+    def spy(objects: list[Any], timeout: float | None = None) -> list[Any]:
+        if len(objects) == 3 and not original(objects, 0):  # results, tasks and one worker
+            waits_for_first.set()
+        return original(objects, timeout)
+
+    def start(process: Any) -> None:
+        if started:
+            assert waits_for_first.wait(60)
+        original_start(process)
+        started.append(process.pid)
+        if len(started) == 2:
+            os.kill(process.pid, signal.SIGKILL)
+        waits_for_first.clear()
+
+    monkeypatch.setattr(multiprocessing.connection, "wait", spy)
+    monkeypatch.setattr(worker_pool._Process, "start", start)
+    with pytest.raises(WorkerError):
+        list(run(sleep_or_return, [1e6, 0.0], count=2))
+
+
+@pytest.mark.parametrize("error", [EOFError, BrokenPipeError, ConnectionResetError])
+def test_a_worker_that_dies_while_it_starts_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(self: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(worker_pool._Process, "start", fail)
+    with pytest.raises(WorkerError, match="a worker process died while it started"):
+        list(run(double, [1, 2, 3], count=2))

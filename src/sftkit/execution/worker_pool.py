@@ -28,11 +28,14 @@ from typing import Any, TypeVar
 
 from sftkit.execution.processes import START_METHOD, deferred_interrupts
 from sftkit.execution.runner import WorkerError
+from sftkit.sandbox.watchdog import watchdog
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _QUEUED_PER_WORKER = 2
+_ENDED = ".ended"  # suffix of a note: why the watchdog has ended a worker
+_LOOK_EVERY = 1.0  # seconds
 _TERMINATED = (None, 0, -signal.SIGTERM)
 _COLLECT_EVERY = 50_000  # allocations; rows are many small objects without cycles
 
@@ -139,17 +142,18 @@ class WorkerPool:
         finished = False
         try:
             while waiting or running:
-                with deferred_interrupts():
-                    pool = self._started()
-                    while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
-                        number, task = waiting.pop()
-                        running[pool.submit(partial(_run_noted, self._notes.name, number, function), task)] = task
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                pool = self._submit(function, waiting, running)
+                done, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+                if not done and self._has_dead_worker():
+                    pool.submit(int)  # the pool overlooks a worker that dies while others start, until a task comes
                 for future in done:
                     yield running[future], future.result()
                     del running[future]
             finished = True
         except BrokenProcessPool:
+            message = self._message_of_watchdog()
+            if message:
+                raise WorkerError(message) from None
             task_name = self._task_of_dead_worker(tasks) or f"one of: {', '.join(map(str, running.values()))}"
             raise WorkerError(
                 f"a worker process died (out of memory?) while it worked on {task_name}; run the command again, with "
@@ -159,10 +163,34 @@ class WorkerPool:
             if not finished:
                 self._end_workers()
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._count, mp_context=self._context, initializer=_prepare_worker)
-        return self._pool
+    def _submit(
+        self, function: Callable[[T], R], waiting: list[tuple[int, T]], running: dict[Future[R], T]
+    ) -> ProcessPoolExecutor:
+        """Give tasks that wait to the workers, which start with the first ones."""
+        with deferred_interrupts():
+            if self._pool is None:
+                prepare = partial(_prepare_worker, self._notes.name)
+                self._pool = ProcessPoolExecutor(self._count, mp_context=self._context, initializer=prepare)
+            try:
+                while waiting and len(running) < self._count * _QUEUED_PER_WORKER:
+                    number, task = waiting.pop()
+                    run = partial(_run_noted, self._notes.name, number, function)
+                    running[self._pool.submit(run, task)] = task
+            except (EOFError, ConnectionError):
+                raise WorkerError(
+                    "a worker process died while it started (out of memory?); run the command again, with a smaller "
+                    "num_workers if memory is short"
+                ) from None
+            return self._pool
+
+    def _has_dead_worker(self) -> bool:
+        """Return whether a worker has ended; its exit code is left for the pool to read."""
+        return bool(wait_for_sentinels([worker.sentinel for worker in self._context.started], timeout=0))
+
+    def _message_of_watchdog(self) -> str | None:
+        """Return the error message of the watchdog that ended a worker, if one did."""
+        found = next(Path(self._notes.name).glob(f"*{_ENDED}"), None)
+        return found.read_text(encoding="utf-8") if found is not None else None
 
     def _end_workers(self) -> None:
         """End the workers at once: they are done, or their results are not needed."""
@@ -193,11 +221,16 @@ def _run_noted(notes: str, number: int, function: Callable[[T], R], task: T) -> 
     return result
 
 
-def _prepare_worker() -> None:
-    """Prepare a worker. It will end when the process that started it ends, even if that one is killed."""
+def _prepare_worker(notes: str) -> None:
+    """Prepare a worker. It will end when the process that started it ends, even if that one is killed.
+
+    Args:
+        notes: folder for notes to the process that started it.
+    """
     from sftkit.core.transformers_import import import_transformers_without_torch
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the parallelism
+    watchdog().report_to(Path(notes, f"{os.getpid()}{_ENDED}"))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process would do what its parent does, and wait forever
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -16,6 +16,7 @@ from sftkit.core.row_log import EngineDifferenceError, RowDroppedError, RowError
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
 from sftkit.sandbox.render_limits import TemplateLimitError
+from sftkit.sandbox.watchdog import watchdog
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -118,7 +119,9 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
     """
     values: list[T] = []
     kept = np.ones(len(batch), np.bool_)
-    for index, row in enumerate(batch.rows):
+    watched = watchdog()
+    for index, (row, number) in enumerate(zip(batch.rows, batch.numbers.tolist(), strict=True)):
+        watched.at_row(number)
         try:
             values.append(function(row))
         except RowError as error:
@@ -129,6 +132,7 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
             log.drop(str(reason), batch.numbers[index : index + 1])
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(str(batch.numbers[index])) from None
+    watched.at_row(0)
     return batch.filter(kept), values
 
 

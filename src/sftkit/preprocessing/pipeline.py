@@ -25,6 +25,7 @@ from sftkit.handlers.user_function import code_digests
 from sftkit.preprocessing.finalize import RowFinalizer
 from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
 from sftkit.sandbox.render_limits import TemplateLimitError
+from sftkit.sandbox.watchdog import watchdog
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit
 from sftkit.shards.staging.storable_rows import write_storable
 from sftkit.shards.staging.unit_store import UnitStore
@@ -152,6 +153,8 @@ class Pipeline:
         steps, finalizer = self._bound_steps(unit.file.dataset), self._datasets[unit.file.dataset].finalizer
         unreadable = log.for_unreadable()
         self.chat_tokenizer.start_unit()
+        several = len(unit.parts) > 1
+        watchdog().work_on(unit.file.name, partial(_locate, unit, log) if several else None)
         try:
             for batch in read_unit(unit, unreadable):
                 watch.lap("read")
@@ -168,6 +171,8 @@ class Pipeline:
                 log.flush()
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(_place(unit, log, int(error.place))) from None
+        finally:
+            watchdog().work_on("")
         log.merge(unreadable)
 
     def _expectations_of(self, dataset: str) -> Expectations:
@@ -210,8 +215,12 @@ class Pipeline:
 
 def _place(unit: WorkUnit, log: RowLog, number: int) -> str:
     """Name a row of a unit as `path:row`."""
-    path, row = unit.locate(number, [file.rows_before for file in log.files])
+    path, row = _locate(unit, log, number)
     return f"{path}:{row}"
+
+
+def _locate(unit: WorkUnit, log: RowLog, number: int) -> tuple[str, int]:
+    return unit.locate(number, [file.rows_before for file in log.files])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ but not the machine's processors and memory. A rendering that takes too much of 
 
 - time: a timer interrupts it. The timer counts processor time, so the load of the machine does not matter;
 - memory: the address space of the process is limited during the rendering, so an allocation fails, not the machine;
-- operations that no timer can interrupt (`9 ** 9 ** 9`) are rejected before the template is used (`template_check`).
+- steps that no timer can interrupt: another process ends this one (`watchdog`). Some are rejected before the template
+  is used (`template_check`).
 
 The limits grow with the row. Long rows are rare, so the characters of a row are only counted when it reaches a limit.
 """
@@ -25,6 +26,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from sftkit.errors import TokenizerError
 from sftkit.sandbox.memory import run_with_cached_memory_limit
+from sftkit.sandbox.watchdog import watchdog
 
 MAX_SECONDS = 10.0
 """Processor time of one rendering, in seconds."""
@@ -147,6 +149,7 @@ class _Watch:
         self._ticks = 0
         self._last: int | None = None
         self._was_used = False
+        self._watchdog = watchdog()
 
     def run(self, seconds: float, memory: int, render: Callable[[], T]) -> T:
         """Call `render` with limits on processor time (seconds) and on added address space (bytes).
@@ -159,8 +162,11 @@ class _Watch:
         if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
             return run_with_cached_memory_limit(memory, render)
 
+        watched = self._watchdog
+
         def timed() -> T:
             self._was_used = True
+            watched.enter()
             self._last = self._ticks + math.ceil(seconds / _TICK)  # from now on the timer does not stop
             try:
                 if not self._ticking:
@@ -168,6 +174,7 @@ class _Watch:
                 return render()
             finally:
                 self._last = None
+                watched.leave()
 
         return run_with_cached_memory_limit(memory, timed)
 
@@ -181,6 +188,7 @@ class _Watch:
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         self._ticks += 1
+        self._watchdog.tick()
         if self._last is not None and self._ticks > self._last:
             self._last = None
             raise _OutOfTimeError

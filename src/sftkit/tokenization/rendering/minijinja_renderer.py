@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sftkit.core.message_fields import TRANSFORMERS_REASONING_FIELDS
 from sftkit.core.row_log import RowError
 from sftkit.sandbox.chat_templates import DATE_FUNCTION, date_function
+from sftkit.sandbox.watchdog import watchdog
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import UnsupportedByEngineError
 from sftkit.tokenization.rendering.minijinja_support import check_template
@@ -64,6 +65,7 @@ class MinijinjaRenderer:
         self._values = dict(tokenizer.special_tokens_map)
         self._names: dict[str, str] = {}
         self._operations = 0
+        self._watchdog = watchdog()
         self._environment = minijinja.Environment(
             keep_trailing_newline=True,
             auto_escape_callback=lambda name: None,
@@ -108,6 +110,7 @@ class MinijinjaRenderer:
         operations = min(_MAX_OPERATIONS, _MAX_OPERATIONS_TIMES_CHARACTERS // (length + len(source)))
         if operations != self._operations:
             self._environment.fuel = self._operations = operations
+        self._watchdog.enter()
         try:
             text: str = self._environment.render_template(
                 name,
@@ -125,6 +128,8 @@ class MinijinjaRenderer:
             raise
         except BaseException as error:  # a panic in Rust is not an Exception
             raise RowError(str(error)) from None
+        finally:
+            self._watchdog.leave()
         return text
 
     def _compile(self, source: str, prepare: Callable[[str], str]) -> str:
