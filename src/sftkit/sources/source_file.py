@@ -9,6 +9,7 @@ from typing import Any
 
 from sftkit.config.schema import ReaderConfig
 from sftkit.redaction import redact_url
+from sftkit.sources.streams.content_digests import ContentDigests
 from sftkit.storage.paths import AnyPath, RemotePath, is_url
 
 
@@ -45,6 +46,8 @@ class SourceFile:
     """Options for reading it."""
     stamp: tuple[int, int | str] | None = None
     """Size, and modification time or version in an object store, when the file was scanned."""
+    content: ContentDigests | None = field(default=None, compare=False, repr=False)
+    """What it held when it was scanned. `open_bytes` and `open_raw` compare this with what they read."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """fsspec options, for a URL."""
 

@@ -29,6 +29,13 @@ class SourceFormat(ABC):
     extensions: ClassVar[tuple[str, ...]] = ()
     """File name extensions of the format, in lower case and with their dot."""
 
+    def verifies_ranges(self, file: SourceFile) -> bool:
+        """Whether every range has the sha256 of its bytes, which `read` compares with the bytes that it gets.
+
+        The content of any other file is hashed before `scan`, and what `open_bytes` reads is compared with that.
+        """
+        return False
+
     @abstractmethod
     def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Hash the file and divide it into ranges of about `unit_size` bytes of source.

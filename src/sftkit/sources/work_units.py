@@ -19,6 +19,8 @@ from sftkit.errors import SourceError
 from sftkit.sources.format_registry import FORMATS
 from sftkit.sources.source_file import Range, SourceFile
 from sftkit.sources.source_format import group_into_batches
+from sftkit.sources.streams.byte_streams import content_digests
+from sftkit.sources.streams.content_digests import changed_error
 from sftkit.storage.files import file_version
 
 T = TypeVar("T")
@@ -120,8 +122,15 @@ def scan_file(file: SourceFile, unit_size: int) -> ScannedFile:
         SourceError: The file cannot be read or does not have its format.
     """
     with _errors_with_path(file):
+        source_format = FORMATS[file.format]()
         stamped = replace(file, stamp=file_version(file.location))
-        scan = FORMATS[file.format]().scan(stamped, unit_size)
+        if not source_format.verifies_ranges(file):
+            stamped = replace(stamped, content=content_digests(stamped))
+        scan = source_format.scan(stamped, unit_size)
+        if stamped.content is None and any(part.sha256 is None for part in scan.ranges):
+            stamped = replace(stamped, content=content_digests(stamped))
+            if stamped.content is not None and stamped.content.sha256 != scan.sha256:
+                raise changed_error(file.name)
     stamped = replace(stamped, format=scan.format or stamped.format)
     units = tuple(WorkUnit(number, (FilePart(stamped, part),)) for number, part in enumerate(scan.ranges))
     return ScannedFile(stamped, scan.sha256, units)
@@ -162,9 +171,7 @@ def _read_part(each: FilePart, log: RowLog) -> Iterator[Batch]:
     with _errors_with_path(file):
         yield from FORMATS[file.format]().read(file, each.part, log)
         if file.stamp is not None and file.stamp != file_version(file.location):
-            raise SourceError(
-                f"{file.path}: changed while it was read; run the command again when nothing writes to it"
-            )
+            raise changed_error(file.name)
 
 
 @contextmanager

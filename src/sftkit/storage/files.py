@@ -91,7 +91,7 @@ def file_size(place: AnyPath) -> int:
 
 
 def file_version(place: AnyPath) -> tuple[int, int | str]:
-    """The size of a file, and its modification time (ns) or the version that the store gives. Changes with the file.
+    """The size of a file, and its times (ns), or the version that the store gives. Changes with the file.
 
     Raises:
         OSError: the file cannot be accessed.
@@ -100,7 +100,7 @@ def file_version(place: AnyPath) -> tuple[int, int | str]:
         info = _info(place)
         return int(info["size"] or 0), str(next((info[name] for name in _VERSIONS if info.get(name)), ""))
     found = place.stat()
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"  # programs can set the first, not the second
 
 
 def sha256_of_file(place: AnyPath) -> str:

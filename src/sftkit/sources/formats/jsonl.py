@@ -17,7 +17,8 @@ from sftkit.sandbox.memory import run_with_memory_limit
 from sftkit.sources.reader_options import foreign_encoding
 from sftkit.sources.source_file import Range, ReadLimits, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
-from sftkit.sources.streams.byte_streams import bounded_line_reader, hashed_chunks, open_bytes, open_raw, source_sha256
+from sftkit.sources.streams.byte_streams import bounded_line_reader, open_bytes, open_raw, source_sha256
+from sftkit.sources.streams.content_digests import hashed_chunks, verified_range
 from sftkit.sources.streams.decompression import DamagedDataError
 from sftkit.sources.streams.text_streams import encoding_of_mark, holds_array, open_utf8, read_head
 
@@ -98,6 +99,10 @@ class JsonLines(SourceFormat):
     registered_as = "jsonl"
     extensions = (".jsonl", ".ndjson")
 
+    def verifies_ranges(self, file: SourceFile) -> bool:
+        """Whether the file is divided into ranges of bytes."""
+        return file.compression is None and foreign_encoding(file.reader) is None
+
     def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Hash the file and its ranges, which end at the first line end after `unit_size` bytes, in one pass."""
         if file.compression is not None or foreign_encoding(file.reader) is not None:
@@ -132,12 +137,15 @@ class JsonLines(SourceFormat):
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Yield the rows of the lines that start in the range."""
-        is_part = part.sha256 is not None
-        with open_bytes(file) if part.start else open_utf8(file) as stream:
+        if part.sha256 is None:
+            with open_utf8(file) as stream:
+                yield from group_into_batches(_rows(stream, part.first_number, file.limits, log))
+            return
+        with open_bytes(file) as stream:
             if part.start:
                 stream.seek(part.start)
-            length = part.stop - part.start if is_part else None
-            yield from group_into_batches(_rows(stream, length, part.first_number, file.limits, log))
+            with verified_range(stream, file.name, part.stop - part.start, part.sha256) as lines:
+                yield from group_into_batches(_rows(lines, part.first_number, file.limits, log))
 
 
 def _as_one_range(file: SourceFile) -> ScanResult:
@@ -150,29 +158,22 @@ def _count_line_ends(data: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(data, np.uint8) == _LINE_END))  # three times as fast as bytes.count
 
 
-def _rows(
-    stream: IO[bytes], length: int | None, first_number: int, limits: ReadLimits, log: RowLog
-) -> Iterator[tuple[int, Row, int]]:
-    """Yield row number, row and size of each line, until `length` bytes are read."""
-    read = 0
+def _rows(stream: IO[bytes], first_number: int, limits: ReadLimits, log: RowLog) -> Iterator[tuple[int, Row, int]]:
+    """Yield row number, row and size of each line."""
     number = first_number - 1
     quick_limit = min(_LONG_LINE, limits.row_bytes)
     next_line = bounded_line_reader(stream, limits.row_bytes + 1)
     try:
         for number, line in enumerate(iter(next_line, b""), first_number):
-            read += len(line)
             row = decode_object(line) if len(line) <= quick_limit else None
             if row is None and len(line) > limits.row_bytes:
                 rest = 0 if line.endswith(b"\n") else _skip_line(next_line)
-                read += rest
                 start = line[:_SHOWN_BYTES].decode("utf-8", errors="replace")
                 log.quarantine(number, limits.too_long_reason(f"{len(line) + rest:,} bytes"), start)
             elif row is None:
                 row = _parse_line(line, number, log)
             if row is not None:
                 yield number, row, len(line)
-            if length is not None and read >= length:
-                return
     except DamagedDataError as error:
         log.quarantine(number + 1, error.reason, "")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -26,12 +28,15 @@ from sftkit.sources.formats.columnar_limits import (
 )
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import BATCH_BYTES, SourceFormat
-from sftkit.sources.streams.byte_streams import open_bytes, open_raw, source_sha256
+from sftkit.sources.streams.byte_streams import open_bytes, source_sha256
+from sftkit.sources.streams.content_digests import changed_error
 from sftkit.storage.paths import is_url
 
 _ARROW_FILE_MAGIC = b"ARROW1"
 _BUFFER = 256 << 10
 _REMOTE_BUFFER = 8 << 20  # more than fsspec fetches for a small read
+
+_LARGE_BATCH = 16 << 20  # bytes
 
 _MAX_CUTS = 8
 """Maximum number of ranges in a Parquet row group. Each of them also decodes the rows before it."""
@@ -75,7 +80,8 @@ class Arrow(SourceFormat):
 
     def scan(self, file: SourceFile, unit_size: int) -> ScanResult:
         """Combine or divide record batches to ranges of `unit_size` bytes."""
-        with _arrow_errors(file), _open_arrow(file) as opened:
+        open_arrow = _map_arrow if _allows_random_access(file) else _stream_arrow
+        with _arrow_errors(file), open_arrow(file) as opened:
             if not _is_file_format(opened.stream):
                 ranges: tuple[Range, ...] = (Range(0, -1, 1, file.size),)
             else:
@@ -87,8 +93,14 @@ class Arrow(SourceFormat):
         return ScanResult(source_sha256(file), ranges)
 
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
-        """Yield the rows of record batches a few at a time."""
-        with _arrow_errors(file), _open_arrow(file) as opened:
+        """Yield the rows of record batches a few at a time.
+
+        Record batches are read from a stream of bytes, which verifies them. Only large ones are read from a memory map,
+        where nobody sees what is read: `read_unit` checks the times of the file.
+        """
+        is_large = _allows_random_access(file) and (part.rows is not None or (part.stop < 0 and _has_large_batch(file)))
+        open_arrow = _map_arrow if is_large else _stream_arrow
+        with _arrow_errors(file), open_arrow(file) as opened:
             batches = opened.stream_batches() if part.stop < 0 else opened.batches(part.start, part.stop)
             rows = slice_rows(check_expansion(file, limit_memory_per_batch(file, batches)), part.skip, part.rows)
             pieces = (piece for batch in rows for piece in split_batch(batch, file.limits.row_bytes))
@@ -170,15 +182,27 @@ class _ArrowSource:
 
 
 @contextmanager
-def _open_arrow(file: SourceFile) -> Iterator[_ArrowSource]:
-    """Open an Arrow file, memory-mapped if possible: from other streams, Arrow reads record batches as a whole."""
-    if _allows_random_access(file):
-        with open_raw(file) as raw:
-            mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-        yield _ArrowSource(pa.BufferReader(pa.py_buffer(mapped)), mapped)  # unmapped with the last array in it
-    else:
-        with open_bytes(file) as stream:
-            yield _ArrowSource(stream, None)
+def _map_arrow(file: SourceFile) -> Iterator[_ArrowSource]:
+    """Open a local Arrow file memory-mapped: from a stream, Arrow reads record batches as a whole."""
+    with Path(file.path).open("rb") as raw:
+        if os.fstat(raw.fileno()).st_size < file.size:  # a process that reads behind the end of a map is killed
+            raise changed_error(file.name)
+        mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+    yield _ArrowSource(pa.BufferReader(pa.py_buffer(mapped)), mapped)  # unmapped with the last array in it
+
+
+@contextmanager
+def _stream_arrow(file: SourceFile) -> Iterator[_ArrowSource]:
+    """Open an Arrow file as a stream of bytes."""
+    with open_bytes(file) as stream:
+        yield _ArrowSource(stream, None)
+
+
+def _has_large_batch(file: SourceFile) -> bool:
+    """Whether a record batch of the stream format is too large to be held in memory; only their sizes are read."""
+    with suppress(pa.ArrowException), _map_arrow(file) as opened:
+        return any(batch.nbytes > _LARGE_BATCH for batch in opened.stream_batches())
+    return False
 
 
 def _is_file_format(stream: Any) -> bool:

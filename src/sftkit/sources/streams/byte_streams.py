@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, cast
 
 from sftkit.errors import SourceError
 from sftkit.sources.source_file import SourceFile
+from sftkit.sources.streams.content_digests import ContentDigests, digest_content, verified_stream
 from sftkit.sources.streams.decompression import open_decompressed
 from sftkit.storage.streams import open_binary
 
@@ -38,14 +37,14 @@ def open_raw(file: SourceFile) -> Iterator[IO[bytes]]:
     """Open a source file for reading its bytes as stored.
 
     Raises:
-        SourceError: The file cannot be opened.
+        SourceError: The file cannot be opened. Also raised while it is read: it is not what it was when it was scanned.
     """
     try:
         stream = open_binary(file.location)
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
     with stream:
-        yield stream
+        yield stream if file.content is None else verified_stream(stream, file.name, file.content)
 
 
 def read_available(stream: IO[bytes], size: int) -> bytes:
@@ -84,30 +83,19 @@ def source_sha256(file: SourceFile) -> str:
     Raises:
         SourceError: The file cannot be read.
     """
-    digest = hashlib.sha256()
+    return content_digests(file).sha256
+
+
+def content_digests(file: SourceFile) -> ContentDigests:
+    """Return the digests of a source file's bytes as stored; it is read unless they are known.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    if file.content is not None:
+        return file.content
     try:
         with open_raw(file) as stream:
-            for _ in hashed_chunks(stream, digest, _CHUNK):
-                pass
+            return digest_content(stream, file.size)
     except OSError as error:
         raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
-    return digest.hexdigest()
-
-
-def hashed_chunks(stream: IO[bytes], digest: hashlib._Hash, size: int) -> Iterator[bytes]:
-    """Yield the bytes of a stream in chunks of `size`, hashing each while the caller uses it and the next is read."""
-    first = stream.read(size)
-    chunk = stream.read(size) if first else b""
-    if not chunk:  # for a small file, starting a thread costs more than hashing
-        digest.update(first)
-        yield from [first] if first else []
-        return
-    with ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(digest.update, first)
-        yield first
-        while chunk:
-            hashing.result()
-            hashing = pool.submit(digest.update, chunk)
-            yield chunk
-            chunk = stream.read(size)
-        hashing.result()
