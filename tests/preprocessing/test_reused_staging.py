@@ -19,9 +19,11 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema import DatasetConfig, ProcessorConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Ragged
-from sftkit.errors import DataError, OutputError, SourceError
+from sftkit.errors import DataError, OutputError, SourceError, TokenizerError
 from sftkit.preprocessing.build import find_finished, run
 from sftkit.preprocessing.planning import plan
+from sftkit.preprocessing.recipe_bundle import matching_chat_tokenizer
+from sftkit.sample import sample_path
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.shards.staging.unit_writer import UnitWriter
@@ -174,6 +176,20 @@ def test_a_source_that_changes_during_a_run_ends_it_without_keeping_its_rows(tmp
     assert again.units_found == 0
     preprocess(tmp_path / "fresh", paired(source), **OPTIONS)
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "chat_template.jinja"])
+def test_a_tokenizer_that_changes_during_a_run_ends_it(tmp_path: Path, source: Path, file: str) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(sample_path("sample:model"), folder)
+    options = {**OPTIONS, "model_name_or_path": str(folder)}
+    planned = plan(PreprocessConfig(output_dir=str(tmp_path / "out"), datasets=(paired(source),), **options))
+    content = '{"eos_token_id": [0, 1]}' if file.endswith(".json") else "{{ messages[0].content }}"
+    (folder / file).write_text(content)
+    with pytest.raises(TokenizerError, match="the tokenizer's files changed during the run; run the command again"):
+        planned.without_engine("encoder")
+    with pytest.raises(TokenizerError, match="the tokenizer's files changed during the run; run the command again"):
+        matching_chat_tokenizer(planned.recipe.chat_tokenizer, planned.pipeline.chat_tokenizer.identity)
 
 
 def made(output: Path, data: DatasetConfig, **options: Any) -> Manifest:

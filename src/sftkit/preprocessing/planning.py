@@ -18,7 +18,7 @@ from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
 from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS
-from sftkit.errors import ConfigError, DataError
+from sftkit.errors import ConfigError, DataError, TokenizerError
 from sftkit.execution.processes import SMALL_SOURCE, available_cores
 from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_handlers
@@ -34,7 +34,7 @@ from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.small_files import group_small_files
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, WorkUnit, read_unit, scan_files, scan_in_threads
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import TOKENIZER_CHANGED, ChatTokenizer, ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
@@ -100,9 +100,16 @@ class Plan:
         return replace(_plan(self.config, recipe, pipeline, self.files, self.left_out), seconds=self.seconds)
 
     def without_engine(self, engine: str) -> Plan:
-        """Return the plan without one fast engine. It gives the same shards."""
+        """Return the plan without one fast engine. It gives the same shards.
+
+        Raises:
+            TokenizerError: the files of the tokenizer, which is loaded again, have changed since.
+        """
         recipe = replace(self.recipe, chat_tokenizer=self.recipe.chat_tokenizer.without_engine(engine))
-        return replace(self, recipe=recipe, pipeline=Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer)))
+        chat_tokenizer = ChatTokenizer(recipe.chat_tokenizer)
+        if self.tokenizer is not None and chat_tokenizer.identity != self.pipeline.chat_tokenizer.identity:
+            raise TokenizerError(TOKENIZER_CHANGED)
+        return replace(self, recipe=recipe, pipeline=Pipeline(recipe, chat_tokenizer))
 
 
 def check_config(config: PreprocessConfig) -> None:
@@ -276,7 +283,7 @@ def _tokenizer_info(chat_tokenizer: ChatTokenizer, spec: TokenizerSpec | None) -
     if spec is None:
         return None
     tokenizer = chat_tokenizer.tokenizer
-    fingerprint, chat_template_sha256 = chat_tokenizer.identity
+    fingerprint, chat_template_sha256, _ = chat_tokenizer.identity
     template = tokenizer.chat_template
     return TokenizerInfo(
         name=spec.name,

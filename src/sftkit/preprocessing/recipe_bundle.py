@@ -22,7 +22,7 @@ from sftkit.errors import TokenizerError
 from sftkit.handlers.user_function import code_files
 from sftkit.preprocessing.pipeline import Recipe
 from sftkit.storage.files import file_size
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import TOKENIZER_CHANGED, ChatTokenizer, ChatTokenizerSpec, TokenizerIdentity
 from sftkit.tokenization.tokenizer_files import tokenizer_file_paths
 
 _TOKENIZER = "tokenizer"
@@ -72,7 +72,7 @@ def unpack_recipe(bundle: RecipeBundle) -> Recipe:
     return replace(bundle.recipe, chat_tokenizer=replace(bundle.recipe.chat_tokenizer, tokenizer=here))
 
 
-def matching_chat_tokenizer(spec: ChatTokenizerSpec, identity: tuple[str, str | None] | None) -> ChatTokenizer:
+def matching_chat_tokenizer(spec: ChatTokenizerSpec, identity: TokenizerIdentity | None) -> ChatTokenizer:
     """Return this process's chat tokenizer, after checking that it is the one that the run was planned with.
 
     Args:
@@ -85,7 +85,7 @@ def matching_chat_tokenizer(spec: ChatTokenizerSpec, identity: tuple[str, str | 
     if identity is not None and cached_chat_tokenizer(spec).identity != identity:
         cached_chat_tokenizer.cache_clear()  # this process, or the one it was forked from, is older than the plan
         if cached_chat_tokenizer(spec).identity != identity:
-            raise TokenizerError("the tokenizer's files changed during the run; run the command again")
+            raise TokenizerError(TOKENIZER_CHANGED)
     return cached_chat_tokenizer(spec)
 
 

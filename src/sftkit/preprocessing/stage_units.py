@@ -23,6 +23,7 @@ from sftkit.preprocessing.recipe_bundle import RecipeBundle, bundle_recipe, matc
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.sources.work_units import WorkUnit
+from sftkit.tokenization.chat_tokenizer import TokenizerIdentity
 
 _log = logging.getLogger(__name__)
 
@@ -143,16 +144,14 @@ def _check_packable(plan: Plan, unit: WorkUnit, staged: StagedUnit) -> None:
 
 
 @lru_cache(maxsize=1)
-def _pipeline(pickled: bytes, identity: tuple[str, str | None] | None) -> Pipeline:
+def _pipeline(pickled: bytes, identity: TokenizerIdentity | None) -> Pipeline:
     """Make the pipeline of this process, which runs all its units."""
     bundle: RecipeBundle = pickle.loads(pickled)
     recipe = unpack_recipe(bundle)
     return Pipeline(recipe, matching_chat_tokenizer(recipe.chat_tokenizer, identity))
 
 
-def _stage_unit(
-    pickled: bytes, identity: tuple[str, str | None] | None, store: UnitStore, task: StagingTask
-) -> StagedUnit:
+def _stage_unit(pickled: bytes, identity: TokenizerIdentity | None, store: UnitStore, task: StagingTask) -> StagedUnit:
     return _pipeline(pickled, identity).stage(store, task)
 
 
@@ -160,7 +159,6 @@ def _stage_function(plan: Plan, store: UnitStore, workers: Runner) -> partial[St
     """Return the function that runs a unit: by the pipeline of the plan, or by that of a worker process."""
     if workers.runs_in_process:
         return partial(plan.pipeline.stage, store)
-    info = plan.tokenizer
-    identity = (info.fingerprint, info.chat_template_sha256) if info is not None else None
+    identity = plan.pipeline.chat_tokenizer.identity if plan.tokenizer is not None else None
     bundle = RecipeBundle(plan.recipe, {}) if workers.shares_local_files else bundle_recipe(plan.recipe)
     return partial(_stage_unit, pickle.dumps(bundle), identity, store)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,9 @@ MASK_REASONING = "mask"
 _NO_LIMIT = int(1e20)
 """A larger `model_max_length` means that there is no limit, as in transformers."""
 
+TOKENIZER_CHANGED = "the tokenizer's files changed during the run; run the command again"
+"""The message of the error for a tokenizer that does not do what it did when the run was planned."""
+
 _FLAG_IN_TEXT = (
     "a message is excluded from the loss (by a flag), which a text column cannot express; "
     "use tokenize_and_apply_chat_template_with_masking"
@@ -79,6 +82,14 @@ class ChatTokenizerSpec:
         """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
         policy = EnginePolicy(self.engines.reference_only | {task}, self.engines.verify_fraction)
         return replace(self, engines=policy)
+
+
+class TokenizerIdentity(NamedTuple):
+    """What a tokenizer, its chat template and the files of its model do."""
+
+    fingerprint: str
+    chat_template_sha256: str | None
+    stop_tokens: tuple[str, ...]
 
 
 class ChatTokenizer:
@@ -138,9 +149,13 @@ class ChatTokenizer:
         return self._engines.tokenizer
 
     @cached_property
-    def identity(self) -> tuple[str, str | None]:
-        """Fingerprint of the tokenizer and sha256 of its chat template; equal if both do the same."""
-        return fingerprint(self.tokenizer, self._engines.backend_json), chat_template_sha256(self.tokenizer)
+    def identity(self) -> TokenizerIdentity:
+        """Equal for two that do the same, even if they were loaded at different times."""
+        return TokenizerIdentity(
+            fingerprint(self.tokenizer, self._engines.backend_json),
+            chat_template_sha256(self.tokenizer),
+            self.stop_tokens,
+        )
 
     @property
     def engines_used(self) -> dict[str, str]:
