@@ -9,7 +9,6 @@ from typing import Any
 
 from sftkit.config.schema import ReaderConfig
 from sftkit.redaction import redact_url
-from sftkit.sources.streams.content_digests import ContentDigests
 from sftkit.storage.paths import AnyPath, RemotePath, is_url
 
 
@@ -25,6 +24,20 @@ class ReadLimits:
     def too_long_reason(self, size: str) -> str:
         """Return the reason for quarantining a row of the given size ("300 bytes")."""
         return f"the row has {size}, more than max_row_bytes={self.row_bytes} allows; raise it if this is right"
+
+
+@dataclass(frozen=True)
+class ContentDigests:
+    """The digests of a file, as a whole and of its blocks."""
+
+    sha256: str
+    """Of the whole file, in hexadecimal."""
+    size: int
+    """Bytes."""
+    block: int
+    """Bytes of a block; the last one may be smaller."""
+    digests: bytes
+    """The first 16 bytes of the sha256 of each block, one after the other."""
 
 
 @dataclass(frozen=True)

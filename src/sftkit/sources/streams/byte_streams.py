@@ -9,8 +9,8 @@ from functools import partial
 from typing import IO, Any, cast
 
 from sftkit.errors import SourceError
-from sftkit.sources.source_file import SourceFile
-from sftkit.sources.streams.content_digests import ContentDigests, digest_content, verified_stream
+from sftkit.sources.source_file import ContentDigests, SourceFile
+from sftkit.sources.streams.content_digests import digest_content, verified_stream
 from sftkit.sources.streams.decompression import open_decompressed
 from sftkit.storage.streams import open_binary
 

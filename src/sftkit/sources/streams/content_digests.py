@@ -15,10 +15,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
 from sftkit.errors import SourceError
+from sftkit.sources.source_file import ContentDigests
 
 _CHUNK = 1 << 20
 _MIN_BLOCK, _MAX_BLOCKS = 256 << 10, 16 << 10
@@ -28,20 +28,6 @@ _DIGEST = 16  # bytes
 
 class _Hash(Protocol):
     def update(self, data: bytes, /) -> None: ...
-
-
-@dataclass(frozen=True)
-class ContentDigests:
-    """The digests of a file, as a whole and of its blocks."""
-
-    sha256: str
-    """Of the whole file, in hexadecimal."""
-    size: int
-    """Bytes."""
-    block: int
-    """Bytes of a block; the last one may be smaller."""
-    digests: bytes
-    """The first 16 bytes of the sha256 of each block, one after the other."""
 
 
 def changed_error(path: str) -> SourceError:
