@@ -239,3 +239,48 @@ def test_any_bytes_as_a_config_run_or_are_one_clear_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, form: str
 ) -> None:
     tried(folder, COMMANDS[0], content, f"bytes.{form}", monkeypatch)
+
+
+PLANTED = "SECRETx9-planted"
+INTERPOLATIONS = st.sampled_from(
+    [
+        *("${oc.env:PLANTED}", "${oc.decode:${oc.env:PLANTED}}", "\\\\${oc.env:PLANTED}", "${ oc.env : PLANTED }"),
+        *("${oc.env:PLANTED,x}", "${oc.create:${oc.env:PLANTED}}", "${storage_options.s3.secret}", "${output_dir}"),
+    ]
+)
+CHAINS = st.lists(
+    st.sampled_from(
+        ["zip://a", "simplecache", "filecache://x", "blockcache", "cached", "dir", "reference://x", "tar://a"]
+    ),
+    max_size=3,
+)
+PLACES = st.sampled_from([f"file:///nowhere/{PLANTED}", f"memory://u:{PLANTED}@h/a.jsonl", "a.jsonl", "file://a.jsonl"])
+hostile_urls = st.builds(lambda links, place: "::".join([*links, place]), CHAINS, PLACES)
+hostile_options = st.dictionaries(
+    st.sampled_from(["fo", "target_options", "protocol", "simplecache", "cache_storage", "key", "s3", "headers"]),
+    st.one_of(hostile_urls, st.dictionaries(st.sampled_from(["cache_storage", "same_names", "key"]), hostile_urls)),
+    max_size=3,
+)
+
+
+@budget(60)
+@given(
+    st.fixed_dictionaries(
+        {"name": st.one_of(st.just("a"), INTERPOLATIONS), "data_paths": st.lists(hostile_urls, min_size=1, max_size=2)},
+        optional={"storage_options": hostile_options, "rename_columns": st.dictionaries(INTERPOLATIONS, st.just("b"))},
+    )
+)
+def test_no_data_config_reads_the_environment_or_writes_a_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dataset: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PLANTED", f"{PLANTED}-in-the-environment")
+    (folder / "hostile.yaml").write_text(yaml.safe_dump({"datasets": [dataset]}))
+    before = sorted(path for path in folder.rglob("*"))
+    outcome = sftkit(
+        *COMMANDS[0], "--data_config_path", "hostile.yaml", "--storage_options.s3.secret", f"{PLANTED}-own"
+    )
+    assert outcome.clear, outcome
+    assert f"{PLANTED}-" not in outcome.out + outcome.err
+    assert f"u:{PLANTED}" not in outcome.out + outcome.err
+    assert sorted(path for path in folder.rglob("*")) == before
