@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import shutil
+import stat
 import sys
 import tempfile
 import uuid
@@ -21,7 +21,7 @@ from pathlib import Path
 from sftkit.errors import TokenizerError
 from sftkit.handlers.user_function import code_files
 from sftkit.preprocessing.pipeline import Recipe
-from sftkit.storage.files import file_size
+from sftkit.storage.files import atomic_replace, file_size
 from sftkit.tokenization.chat_tokenizer import TOKENIZER_CHANGED, ChatTokenizer, ChatTokenizerSpec, TokenizerIdentity
 from sftkit.tokenization.tokenizer_files import tokenizer_file_paths
 
@@ -57,7 +57,7 @@ def unpack_recipe(bundle: RecipeBundle) -> Recipe:
     """Unpack the files of a bundle, and return the recipe with a tokenizer that is loaded from them.
 
     Raises:
-        TokenizerError: the directory for the files belongs to another user.
+        TokenizerError: others can write to the directory for the files, or it is a link.
         OSError: the files cannot be written.
     """
     if not bundle.files:
@@ -99,21 +99,19 @@ def _unpack(files: Mapping[str, bytes]) -> Path:
     digest = hashlib.sha256(pickle.dumps(sorted(files.items()))).hexdigest()
     home = Path(tempfile.gettempdir(), f"sftkit-{os.getuid()}")
     home.mkdir(mode=0o700, exist_ok=True)
-    if home.stat().st_uid != os.getuid():
-        raise TokenizerError(f"{home}: belongs to another user; set TMPDIR to a directory of your own on every node")
+    status = home.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise TokenizerError(
+            f"{home}: is not a directory that this user alone can write to; set TMPDIR to a directory of your own on "
+            "every node"
+        )
     folder = home / digest
-    if all(file_size(folder / name) == len(content) for name, content in files.items()):
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)  # incomplete: something cleaned up temporary files
-    unfinished = home / f".{digest}.{uuid.uuid4().hex}"
     for name, content in files.items():
-        path = unfinished / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    try:
-        unfinished.rename(folder)
-    except OSError:  # another process of this machine has unpacked them meanwhile
-        shutil.rmtree(unfinished)
+        path = folder / name
+        if file_size(path) != len(content):  # missing: something may have cleaned up temporary files
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_replace(path, uuid.uuid4().hex) as temporary:
+                temporary.write_bytes(content)
     return folder
 
 

@@ -2,12 +2,12 @@
 
 The Trainer writes a checkpoint file by file, and a kill can leave any part of it. Writing one takes four steps:
 
-1. `begin_checkpoint` removes any existing directory of that name, its seal first, and puts the file `UNFINISHED_NAME`
-   into the new one.
+1. `begin_checkpoint` removes any existing checkpoint of that name, its seal first, and puts the file `UNFINISHED_NAME`
+   into a new directory.
 2. The Trainer, in every process, writes its files.
 3. When all processes are done, the main one calls `seal_checkpoint`: it flushes every file to disk, then writes the
    seal, atomically, with the size of each file in bytes.
-4. `delete_old_checkpoints` deletes checkpoints above the limit, again their seals first.
+4. `delete_old_checkpoints` deletes checkpoints above the limit, again their seals first (`removal.py`).
 
 A checkpoint is complete if and only if it has a seal and every file has the size recorded there (`read_seal`). This
 holds after a kill at any moment: before step 3 ends there is no seal, and from step 3 on every file is on disk. Because
@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any
 
 from sftkit.storage.files import atomic_replace, file_size, sync_file
 from sftkit.storage.training_files import SEAL_NAME, UNFINISHED_NAME
+from sftkit.training.checkpoints.removal import free_place, remove_checkpoint
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.distributed import warn_on_main_process
@@ -79,14 +79,12 @@ class Seal:
 
 
 def begin_checkpoint(folder: Path) -> None:
-    """Create an empty directory for a checkpoint. Invalidates and removes any existing checkpoint of that name.
+    """Create an empty directory for a checkpoint. Removes an existing checkpoint of that name, and moves others away.
 
     Raises:
         OSError: it cannot be removed or created.
     """
-    if folder.is_dir():
-        (folder / SEAL_NAME).unlink(missing_ok=True)
-        shutil.rmtree(folder)
+    free_place(folder)
     folder.mkdir(parents=True)
     (folder / UNFINISHED_NAME).touch()
 
@@ -142,14 +140,13 @@ def delete_old_checkpoints(folder: Path, limit: int | None, identity: Mapping[st
     """
     for path in folder.glob(f"checkpoint-*/{UNFINISHED_NAME}"):
         if not (path.parent / SEAL_NAME).exists():
-            shutil.rmtree(path.parent, ignore_errors=True)
+            remove_checkpoint(path.parent)
     if not limit or limit < 1:
         return
     complete = [path for path, sealed in _complete(folder) if identity_differences(sealed.identity, identity) == []]
     for path in complete[limit:]:
         if best is None or path.resolve() != Path(best).resolve():
-            (path / SEAL_NAME).unlink(missing_ok=True)  # now incomplete, even if deleting it is interrupted
-            shutil.rmtree(path, ignore_errors=True)
+            remove_checkpoint(path)
 
 
 def resumable_checkpoints(folder: Path) -> Iterator[tuple[Path, Seal]]:
