@@ -325,7 +325,8 @@ def test_input_masking_equals_tokenizing_row_by_row(
         expected.append({"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)})
     rows, log = apply([{"in": a, "out": b} for a, b in PAIRS], masking, name=name, compat=compat)
     assert rows == expected
-    assert log.flagged == ({"boundary_merged": merged} if merged else {})
+    empty = {number for number, (_, target) in enumerate(PAIRS, 1) if not target}
+    assert log.flagged == {"empty_answer": empty, **({"boundary_merged": merged} if merged else {})}
 
 
 def trimmed(tokenizer: Any, text: str) -> list[tuple[int, int]]:

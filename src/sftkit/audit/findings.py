@@ -26,6 +26,7 @@ SPECIAL_TOKEN_IN_CONTENT = "special_token_in_content"
 PROMPT_MISMATCH = "prompt_mismatch"
 BOUNDARY_MERGED = "boundary_merged"
 LOSS_FLAG_UNUSED = "loss_flag_unused"
+EMPTY_ANSWER = "empty_answer"
 DUPLICATE_ROW = "duplicate_row"
 
 
@@ -147,6 +148,12 @@ _TABLE = (
         "remove the flag; flags only exclude messages, and train_on chooses among the assistant's",
     ),
     Rule(
+        EMPTY_ANSWER,
+        WARNING,
+        "an answer that carries a loss is empty or only white space, so the model learns to say nothing",
+        "correct the data, set drop_empty_answers: true, or exclude the message from the loss (train: false)",
+    ),
+    Rule(
         DUPLICATE_ROW,
         WARNING,
         "the row has the same tokens as an earlier row",
@@ -157,7 +164,7 @@ _TABLE = (
 RULES = {rule.name: rule for rule in _TABLE}
 """All rules by name, in the order of reports."""
 
-RECORDED_RULES = frozenset({PROMPT_MISMATCH, BOUNDARY_MERGED, LOSS_FLAG_UNUSED})
+RECORDED_RULES = frozenset({PROMPT_MISMATCH, BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER})
 """Rules about more than the tokens of a row: of shards, an audit also gives the findings in the manifest."""
 
 PACK_RULES = frozenset({COLUMNS_MISMATCH, SEQ_LENGTHS_MISMATCH, PACK_TOO_LONG})

@@ -268,6 +268,12 @@ class DataOptions:
         help="What to do when a message contains the text of a special token: keep it and report the row, escape it "
         "so that it stays text, drop the row, or quarantine the row (error).",
     )
+    drop_empty_answers: bool = option(
+        False,
+        panel=_ROWS,
+        changes_rows=True,
+        help="Drop rows in which every answer that carries a loss is empty or only white space.",
+    )
     compat: str = option(
         NO_COMPAT,
         choices=(NO_COMPAT, FMS),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sftkit.core.rows import Offsets
 
 SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
-BOUNDARY_MERGED, LOSS_FLAG_UNUSED = "boundary_merged", "loss_flag_unused"
+BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER = "boundary_merged", "loss_flag_unused", "empty_answer"
 """Audit rules that can only be checked while a row is tokenized; see `RowLog.flag`."""
 
 LONE_SURROGATE = "text with a lone surrogate, which UTF-8 cannot encode"
@@ -152,6 +152,12 @@ class RowLog:
     def flag(self, rule: str, number: int) -> None:
         """Report a row under an audit rule that only the tokenizing step can check."""
         self.flagged.setdefault(rule, set()).add(number)
+
+    def flag_rows(self, rule: str, numbers: Iterable[int], flagged: Iterable[object]) -> None:
+        """Report those of some rows for which `flagged` is true."""
+        for number, is_flagged in zip(numbers, flagged, strict=True):
+            if is_flagged:
+                self.flag(rule, int(number))
 
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Quarantine a row. Reason and content are truncated, and the reason is put on one line."""

@@ -11,6 +11,7 @@ from sftkit.config.fields import option
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import (
     BOUNDARY_MERGED,
+    EMPTY_ANSWER,
     LOSS_FLAG_UNUSED,
     PROMPT_MISMATCH,
     SPECIAL_TOKEN_IN_CONTENT,
@@ -106,20 +107,20 @@ class TokenizeAndApplyInputMasking(Handler):
         """Encode the texts and the inputs of a batch at a time."""
         eos = tokenizer.eos_token if self.add_eos_token else ""
 
-        def pair(row: Row) -> tuple[str, str]:
+        def pair(row: Row) -> tuple[str, str, bool]:
             source = tokenizer.screen_text(text_in(row, self.input_field_name))
             target = tokenizer.screen_text(text_in(row, self.output_field_name))
             text = tokenizer.check_encodable(_joined(source, target) + eos)
             tokenizer.check_spans(text, [(len(source), len(text))])
-            return source, text
+            return source, text, tokenizer.is_empty_answer(target)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, pairs = map_rows(batch, log, pair)
-            inputs, texts = [source for source, _ in pairs], [text for _, text in pairs]
+            inputs, texts = [source for source, _, _ in pairs], [text for _, text, _ in pairs]
+            log.flag_rows(EMPTY_ANSWER, batch.numbers, (is_empty for _, _, is_empty in pairs))
             with locate_engine_differences(batch):
                 encoded, merged = tokenizer.encode_pairs(inputs, texts)
-            for number in batch.numbers[merged]:
-                log.flag(BOUNDARY_MERGED, int(number))
+            log.flag_rows(BOUNDARY_MERGED, batch.numbers, merged)
             return add_token_columns(batch, encoded)
 
         return step
@@ -157,18 +158,24 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, screened = map_rows(batch, log, lambda row: tokenizer.screen(row, column))
-            for number, (_, holds_special_tokens) in zip(batch.numbers, screened, strict=True):
-                if holds_special_tokens:
-                    log.flag(SPECIAL_TOKEN_IN_CONTENT, int(number))
+            log.flag_rows(SPECIAL_TOKEN_IN_CONTENT, batch.numbers, (has_special for _, has_special in screened))
             batch = batch.with_rows([row for row, _ in screened])
-            batch, turns = map_rows(batch, log, lambda row: tokenizer.find_trained_spans(row, column))
-            for number, row in zip(batch.numbers, batch.rows, strict=True):
-                if tokenizer.has_prompt_mismatch(row, column):
-                    log.flag(PROMPT_MISMATCH, int(number))
-                if tokenizer.has_unused_flag(row, column):
-                    log.flag(LOSS_FLAG_UNUSED, int(number))
+            batch, turns = map_rows(
+                batch,
+                log,
+                lambda row: (*tokenizer.find_trained_spans(row, column), tokenizer.has_empty_answer(row, column)),
+            )
+            log.flag_rows(EMPTY_ANSWER, batch.numbers, (has_empty for _, _, has_empty in turns))
+            log.flag_rows(
+                PROMPT_MISMATCH, batch.numbers, (tokenizer.has_prompt_mismatch(row, column) for row in batch.rows)
+            )
+            log.flag_rows(
+                LOSS_FLAG_UNUSED, batch.numbers, (tokenizer.has_unused_flag(row, column) for row in batch.rows)
+            )
             with locate_engine_differences(batch):
-                encoded = tokenizer.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
+                encoded = tokenizer.encode_conversations(
+                    [text for text, _, _ in turns], [spans for _, spans, _ in turns]
+                )
             if self.max_seq_length is not None:
                 limits = np.full(len(batch), self.max_seq_length, np.int64)
                 encoded = LabeledTokens(encoded.input_ids.truncate(limits), encoded.labels.truncate(limits))

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from sftkit.core.row_log import RowLog
+from sftkit.core.row_log import EMPTY_ANSWER, RowDroppedError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row, trained_mask
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
@@ -125,18 +125,18 @@ class RowFinalizer:
     def _mask_responses(
         self, batch: Batch, text_field: str, template: str, log: RowLog, tokenizer: ChatTokenizer
     ) -> Batch:
-        def responses(row: Row) -> list[Span]:
-            return tokenizer.find_responses(text_in(row, text_field), template, self.instruction_template)
+        def responses(row: Row) -> tuple[str, list[Span], bool]:
+            text = text_in(row, text_field)
+            spans = tokenizer.find_responses(text, template, self.instruction_template)
+            if not spans:
+                raise RowDroppedError(_NO_RESPONSE)
+            return text, spans, tokenizer.is_empty_answer(*(text[start:end] for start, end in spans))
 
-        batch, spans = map_rows(batch, log, responses)
-        texts = [text_in(row, text_field) for row in batch.rows]
-        found = np.array([bool(row) for row in spans], np.bool_)
-        log.drop(_NO_RESPONSE, batch.numbers[~found])
-        kept_texts = [text for text, kept in zip(texts, found, strict=True) if kept]
-        kept_spans = [row for row in spans if row]
-        batch = batch.filter(found)
+        batch, found = map_rows(batch, log, responses)
+        log.flag_rows(EMPTY_ANSWER, batch.numbers, (has_empty for _, _, has_empty in found))
         with locate_engine_differences(batch):
-            return add_token_columns(batch, tokenizer.encode_spans(kept_texts, kept_spans))
+            encoded = tokenizer.encode_spans([text for text, _, _ in found], [spans for _, spans, _ in found])
+        return add_token_columns(batch, encoded)
 
     def _limit_length(self, batch: Batch, log: RowLog) -> Batch:
         if self.max_seq_length is None:

@@ -274,6 +274,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         reasoning=config.reasoning,
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,
+        drop_empty_answers=config.drop_empty_answers,
         chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
         template_date=config.template_date or today(),
     )

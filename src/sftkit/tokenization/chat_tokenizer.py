@@ -17,6 +17,7 @@ from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
 from sftkit.tokenization.conversations import Conversation, Message, is_assistant, read_conversation, text_of
+from sftkit.tokenization.empty_answers import EmptyAnswers
 from sftkit.tokenization.encoding.chunked_encoder import (
     MAX_CHUNK_CHARACTERS,
     MIN_CHUNK_CHARACTERS,
@@ -75,6 +76,8 @@ class ChatTokenizerSpec:
     """`keep`, `escape`, `drop` or `error`."""
     compat: str = NO_COMPAT
     """`none`, or `fms` for the masks of fms-hf-tuning."""
+    drop_empty_answers: bool = False
+    """Whether rows without an answer are dropped."""
     template_date: str | None = None
     """The day that chat templates are given, as YYYY-MM-DD; None for today."""
 
@@ -122,6 +125,7 @@ class ChatTokenizer:
         self._variables: Mapping[str, Any] = json.loads(spec.chat_template_kwargs or "{}")
         self._policy = spec.special_tokens_in_content
         self._trains_boundary = spec.compat != FMS
+        self._empty_answers = EmptyAnswers(self._supervision, drops=spec.drop_empty_answers)
         self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
         self.template_date = spec.template_date
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
@@ -250,10 +254,20 @@ class ChatTokenizer:
         Raises:
             RowError: a loss flag is invalid.
         """
-        messages = row.get(column) if column is not None else None
-        if isinstance(messages, list):
-            return self._supervision.has_unused_flag(messages)
-        return self._supervision.has_unused_flag(_messages_of(read_conversation(row, column, self._variables)))
+        return self._supervision.has_unused_flag(self._messages_in(row, column))
+
+    def has_empty_answer(self, row: Row, column: str | None) -> bool:
+        """Return whether an answer of a conversation that carries a loss is empty.
+
+        Raises:
+            RowDroppedError: all of them are, and the config drops such rows.
+            RowError: a loss flag is invalid.
+        """
+        return self._empty_answers.check_messages(self._messages_in(row, column))
+
+    def is_empty_answer(self, *answers: str) -> bool:
+        """Return whether one of some answers is empty, apart from a stop token; raises as `has_empty_answer`."""
+        return self._empty_answers.check_texts(answers, self.stop_tokens)
 
     def check_encodable(self, text: str) -> str:
         """Return the text if it is short enough to be encoded.
@@ -363,6 +377,12 @@ class ChatTokenizer:
         if column is not None and self._wants_whole_row(conversation):
             conversation = read_conversation(row, None, self._variables)
         return self._content_format.adapt(conversation)
+
+    def _messages_in(self, row: Row, column: str | None) -> Sequence[Message]:
+        messages = row.get(column) if column is not None else None
+        if isinstance(messages, list):
+            return messages
+        return _messages_of(read_conversation(row, column, self._variables))
 
     def _wants_whole_row(self, conversation: Conversation) -> bool:
         source = self._engines.reference_renderer.source(with_tools=conversation.tools is not None)

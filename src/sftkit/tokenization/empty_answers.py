@@ -1,0 +1,72 @@
+"""Answers with nothing in them: empty, or only white space. They train a model to say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sftkit.core.row_log import RowDroppedError
+from sftkit.tokenization.conversations import (
+    Message,
+    content_of,
+    is_assistant,
+    reasoning_texts,
+    text_after_reasoning,
+    text_of,
+)
+from sftkit.tokenization.masking.supervision import Supervision
+
+DROP_REASON = "empty answer"
+
+_CALLS = ("tool_calls", "function_call")
+
+
+class EmptyAnswers:
+    """Finds empty answers, and drops rows that have no other (`drop_empty_answers`)."""
+
+    def __init__(self, supervision: Supervision, *, drops: bool) -> None:
+        self._supervision = supervision
+        self._drops = drops
+
+    def check_messages(self, messages: Sequence[Message]) -> bool:
+        """Return whether an answer of a conversation that carries a loss is empty.
+
+        Raises:
+            RowDroppedError: all of them are empty, and such rows are dropped.
+            RowError: a loss flag is invalid, or `train_on` refused.
+        """
+        empty = {index for index, message in enumerate(messages) if self._is_empty(message)}
+        return bool(empty) and self._check([index in empty for index in self._supervision.trained_turns(messages)])
+
+    def check_texts(self, answers: Sequence[str], stop_tokens: Sequence[str] = ()) -> bool:
+        """Return whether one of the answers is empty, apart from a stop token at its end.
+
+        Raises:
+            RowDroppedError: as `check_messages`.
+        """
+        return self._check([_is_blank(answer, stop_tokens) for answer in answers])
+
+    def _check(self, empty: Sequence[bool]) -> bool:
+        if self._drops and empty and all(empty):
+            raise RowDroppedError(DROP_REASON)
+        return any(empty)
+
+    def _is_empty(self, message: Message) -> bool:
+        """Return whether a message is an assistant's without text, calls, other content, or trained reasoning."""
+        content = content_of(message)
+        if type(content) is str and content and not content[-1].isspace() and content[-1] != ">":
+            return False  # most messages; this is faster
+        if not is_assistant(message) or any(message.get(key) for key in _CALLS):
+            return False
+        if isinstance(content, list) and any(isinstance(part, Mapping) and "text" not in part for part in content):
+            return False
+        text = text_of(message)
+        if self._supervision.reasoning_masked:
+            return not text_after_reasoning(text)
+        return not text.strip() and not reasoning_texts(message)
+
+
+def _is_blank(answer: str, stop_tokens: Sequence[str]) -> bool:
+    text = answer.strip()
+    for token in stop_tokens:
+        text = text.removesuffix(token).strip()
+    return not text
