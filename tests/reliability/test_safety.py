@@ -55,7 +55,6 @@ LOOPS = {
     "nested ranges": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "nested writing": "{% for i in range(99999) %}{% for j in range(99999) %}ab{% endfor %}{% endfor %}",
     "macros": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(90) }}",
-    "lipsum": "{{ lipsum(n=9999999) }}",
     "squares": "{% set ns = namespace(x=9) %}{% for i in range(99) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
 }
 EXPLOSIONS = {
