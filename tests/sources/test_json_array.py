@@ -29,7 +29,7 @@ def array(path: Path, text: str | bytes) -> Path:
 def test_rows_of_an_array_do_not_depend_on_the_size_of_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None, chunk: int
 ) -> None:
-    monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
+    monkeypatch.setattr("sftkit.sources.formats.json_buffer._CHUNK", chunk)
     found, log = read(array(tmp_path / "a.json", json.dumps(NESTED, indent=indent, ensure_ascii=False)))
     assert found == [(1, NESTED[0]), (2, NESTED[1]), (3, NESTED[2])]
     assert log.bad == []
@@ -46,7 +46,7 @@ def test_an_empty_array_has_no_rows(tmp_path: Path) -> None:
 def test_elements_that_are_not_objects_are_quarantined_with_their_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", 1)
+    monkeypatch.setattr("sftkit.sources.formats.json_buffer._CHUNK", 1)
     found, log = read(
         array(tmp_path / "a.json", '[{"x": 1}, 123456, {"x": 2}, [7], null, "\\ud83d", {"y": "\\ud83d"}]')
     )
@@ -80,7 +80,7 @@ def test_elements_that_are_not_objects_are_quarantined_with_their_index(
 def test_an_element_without_a_recognizable_end_is_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes, reason: str, chunk: int
 ) -> None:
-    monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
+    monkeypatch.setattr("sftkit.sources.formats.json_buffer._CHUNK", chunk)
     with pytest.raises(SourceError, match=reason):
         read(array(tmp_path / "a.json", text))
 
@@ -107,7 +107,7 @@ BROKEN_BETWEEN_BRACKETS: dict[str, tuple[str | bytes, str]] = {
 def test_a_malformed_element_is_quarantined_and_the_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, between: str, chunk: int
 ) -> None:
-    monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
+    monkeypatch.setattr("sftkit.sources.formats.json_buffer._CHUNK", chunk)
     broken, reason = BROKEN_BETWEEN_BRACKETS[what]
     data = broken if isinstance(broken, bytes) else broken.encode()
     for place in range(4):
@@ -137,7 +137,7 @@ BROKEN_BRACKETS = [
 def test_an_element_with_broken_brackets_or_quotes_ends_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, indent: str, chunk: int
 ) -> None:
-    monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
+    monkeypatch.setattr("sftkit.sources.formats.json_buffer._CHUNK", chunk)
     whole = [{"n": 1}, {"n": [{"m": "x"}, {"m": "}, {"}]}, {"n": 3}]
     for place in range(3 if broken.endswith('"b"}') else 4):  # at the end it is an array that does not end
         scan_elements = [json.dumps(row) for row in whole]
@@ -171,7 +171,7 @@ def test_lines_within_an_element_that_start_like_elements_do_not_split_it(tmp_pa
 def test_an_element_that_is_too_long_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, between: str
 ) -> None:
-    monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
+    monkeypatch.setattr("sftkit.sources.formats.json_buffer._CHUNK", chunk)
     long = json.dumps({"n": [{"x": 'long "}], {"' * 20}, "y"]})
     path = array(tmp_path / "a.json", "[" + between.join(['{"n": 1}', long, '{"n": 3}', long]) + "]")
     with path.open("rb") as stream:
@@ -186,7 +186,7 @@ def test_an_element_that_is_too_long_is_skipped(
 
 
 def test_content_after_the_array_is_found_in_a_later_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", 1)
+    monkeypatch.setattr("sftkit.sources.formats.json_buffer._CHUNK", 1)
     assert rows(array(tmp_path / "a.json", '[{"x": 1}]     ')) == [{"x": 1}]
     with pytest.raises(SourceError, match="more after the end"):
         read(array(tmp_path / "b.json", '[{"x": 1}]     {"x": 2}'))
@@ -227,5 +227,5 @@ def test_random_arrays_are_read_like_json_loads(
 ) -> None:
     path = array(tmp_path_factory.mktemp("array") / "a.json", json.dumps(content, ensure_ascii=ascii_only))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sftkit.sources.formats.json_array_scanner._CHUNK", chunk)
+        patch.setattr("sftkit.sources.formats.json_buffer._CHUNK", chunk)
         assert rows(path) == content
