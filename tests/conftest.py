@@ -203,7 +203,8 @@ def chat_tokenizer(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
 
     Whatever its fast engines make is made again by the reference, and must be the same.
     """
-    from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+    from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+    from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
     from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 
     @cache

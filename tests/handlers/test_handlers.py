@@ -19,7 +19,8 @@ from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.registry import HANDLERS, build_handlers
 from sftkit.handlers.user_function import UserFunction, check_trusted
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from support import ALL_TOKENIZERS, WATCHED, dataset
 
 MakeChatTokenizer = Callable[..., ChatTokenizer]

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkit.tokenization import chat_tokenizer
-from sftkit.tokenization.encoding import chunked_encoder
+from sftkit.tokenization.encoding import chunked_encoder, encodable
 from support import dataset, handler, preprocess, without_progress, write_jsonl
 
 OPEN_FILES = 64
@@ -99,7 +98,7 @@ def test_long_rows_and_long_conversations_take_memory_in_proportion(tmp_path: Pa
 
 def test_a_text_too_long_to_be_encoded_is_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked_encoder, "MIN_CHUNK_CHARACTERS", 1000)
-    monkeypatch.setattr(chat_tokenizer, "MAX_CHUNK_CHARACTERS", 8000)
+    monkeypatch.setattr(encodable, "MAX_CHUNK_CHARACTERS", 8000)
     word = "x" * 8001
     source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b"}, {"input": word, "output": "b"}])
     masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")

@@ -29,9 +29,9 @@ from hard_texts import (
     tokenizer_of,
 )
 from sftkit.core.row_log import RowError
-from sftkit.tokenization import chat_tokenizer
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.encoding import chunked_encoder, split_patterns
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
+from sftkit.tokenization.encoding import chunked_encoder, encodable, split_patterns
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder, TextChunker
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.engines import EnginePolicy, UnsupportedByEngineError
@@ -151,7 +151,7 @@ def test_a_long_text_that_cannot_be_cut_is_refused(
     tokenizer_path: Callable[[str], str], name: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunked_encoder, "MIN_CHUNK_CHARACTERS", 20)
-    monkeypatch.setattr(chat_tokenizer, "MAX_CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr(encodable, "MAX_CHUNK_CHARACTERS", 100)
     tokenizer = ChatTokenizer(
         ChatTokenizerSpec(
             TokenizerSpec(tokenizer_path(name)), "assistant", EnginePolicy(frozenset(), verify_fraction=0)

@@ -15,7 +15,8 @@ import chat_templates as templates
 from chat_templates import plain_rendering
 from sftkit.core.row_log import EngineDifferenceError, RowError
 from sftkit.core.rows import Row
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import RENDERER, EnginePolicy, UnsupportedByEngineError
 from sftkit.tokenization.masking.turn_finder import TurnFinder

@@ -16,7 +16,8 @@ import pytest
 import chat_templates as templates
 from sftkit.core.row_log import RowDroppedError, RowError
 from sftkit.core.rows import Row
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.masking import turn_edges
 from sftkit.tokenization.probing.turn_format import learn_turn_format

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import trained_texts

@@ -18,7 +18,8 @@ from sftkit.config.schema import DataOptions
 from sftkit.core.plugins import find_plugins
 from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision
 from sftkit.tokenization.masking.train_on import TRAIN_ON
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer

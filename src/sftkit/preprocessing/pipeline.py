@@ -30,7 +30,8 @@ from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit
 from sftkit.shards.staging.storable_rows import write_storable
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.sources.work_units import WorkUnit, read_unit
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer, ChatTokenizerSpec
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 
 FINALIZE = "finish"
 """Name, in row counts and times, of the step after all handlers (see `RowFinalizer`)."""

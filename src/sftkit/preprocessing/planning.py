@@ -13,7 +13,7 @@ from typing import Any
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.config.merging import config_folders
-from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.config.schema import DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
@@ -27,25 +27,22 @@ from sftkit.ordering.packing import check_packing, packing_identity
 from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve_datasets
 from sftkit.preprocessing.pipeline import Pipeline, Recipe
 from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key, unit_keys
-from sftkit.sandbox.chat_templates import tells_date, today
+from sftkit.sandbox.chat_templates import tells_date
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.discovery import find_sources
 from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.small_files import group_small_files
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, WorkUnit, read_unit, scan_files, scan_in_threads
-from sftkit.tokenization.chat_tokenizer import TOKENIZER_CHANGED, ChatTokenizer, ChatTokenizerSpec
-from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import chat_tokenizer_spec
 from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
+from sftkit.tokenization.tokenizer_loading import TOKENIZER_CHANGED, TokenizerSpec, tokenizer_spec
 
 _log = logging.getLogger(__name__)
 
 _MAX_NAMED = 10
 """Files that a warning names."""
-
-_TINY = 64 << 10
-"""Bytes of source that `tokenizers` encodes in the time that it takes to load a fast encoder."""
 
 
 @dataclass(frozen=True)
@@ -259,25 +256,6 @@ def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:
             f"dataset {dataset.name!r} ({dataset.data_paths[0]}): its rows are packs (they have {SEQ_LENGTHS}), which "
             "cannot be processed or packed again; use the data that they were made from"
         )
-
-
-def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
-    """Describe the tokenizer and the engines of a run over `size` bytes of source."""
-    if config.engine == "reference":
-        reference = frozenset({ENCODER, RENDERER})
-    else:
-        reference = frozenset({ENCODER} if size < _TINY else ())
-    return ChatTokenizerSpec(
-        tokenizer=tokenizer_spec(config),
-        train_on=config.train_on,
-        engines=EnginePolicy(reference, config.engine_verify),
-        reasoning=config.reasoning,
-        special_tokens_in_content=config.special_tokens_in_content,
-        compat=config.compat,
-        drop_empty_answers=config.drop_empty_answers,
-        chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
-        template_date=config.template_date or today(),
-    )
 
 
 def _tokenizer_info(chat_tokenizer: ChatTokenizer, spec: TokenizerSpec | None) -> TokenizerInfo | None:

@@ -22,8 +22,10 @@ from sftkit.errors import TokenizerError
 from sftkit.handlers.user_function import code_files
 from sftkit.preprocessing.pipeline import Recipe
 from sftkit.storage.files import atomic_replace, file_size
-from sftkit.tokenization.chat_tokenizer import TOKENIZER_CHANGED, ChatTokenizer, ChatTokenizerSpec, TokenizerIdentity
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.tokenizer_files import tokenizer_file_paths
+from sftkit.tokenization.tokenizer_loading import TOKENIZER_CHANGED, TokenizerIdentity
 
 _TOKENIZER = "tokenizer"
 _MODULES = "modules"

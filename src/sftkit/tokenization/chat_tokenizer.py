@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sftkit.config.schema import FMS, NO_COMPAT
-from sftkit.core.row_log import RowError
+from sftkit.config.schema import FMS
 from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.errors import TokenizerError
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
-from sftkit.tokenization.conversations import Conversation, Message, is_assistant, read_conversation, text_of
+from sftkit.tokenization.conversation_reader import ConversationReader, messages_of
+from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.empty_answers import EmptyAnswers
-from sftkit.tokenization.encoding.chunked_encoder import (
-    MAX_CHUNK_CHARACTERS,
-    MIN_CHUNK_CHARACTERS,
-    ChunkedEncoder,
-)
-from sftkit.tokenization.encoding.slow_encoder import SlowEncoder
+from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.engines import EnginePolicy
-from sftkit.tokenization.masking.inference_prompts import inference_prompts
+from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
 from sftkit.tokenization.masking.pairs import encode_pairs
-from sftkit.tokenization.masking.reasoning import answer_start
+from sftkit.tokenization.masking.reasoning import without_reasoning
 from sftkit.tokenization.masking.responses import response_spans
-from sftkit.tokenization.masking.supervision import Supervision, have_train_flags, untrained_messages
+from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turn_finder import TurnFinder
-from sftkit.tokenization.probing.content_format import ContentFormatAdapter
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
-from sftkit.tokenization.templates.template_analysis import takes_whole_row
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, chat_template_sha256, fingerprint
+from sftkit.tokenization.tokenizer_loading import TokenizerIdentity, chat_template_sha256, fingerprint
 from sftkit.tokenization.verification import VerificationSampler
 
 if TYPE_CHECKING:
@@ -49,50 +40,6 @@ MASK_REASONING = "mask"
 
 _NO_LIMIT = int(1e20)
 """A larger `model_max_length` means that there is no limit, as in transformers."""
-
-TOKENIZER_CHANGED = "the tokenizer's files changed during the run; run the command again"
-"""The message of the error for a tokenizer that does not do what it did when the run was planned."""
-
-_FLAG_IN_TEXT = (
-    "a message is excluded from the loss (by a flag), which a text column cannot express; "
-    "use tokenize_and_apply_chat_template_with_masking"
-)
-
-
-@dataclass(frozen=True)
-class ChatTokenizerSpec:
-    """Everything needed to make the same `ChatTokenizer` in any process."""
-
-    tokenizer: TokenizerSpec | None
-    """None if the config names no tokenizer."""
-    train_on: str
-    """Which turns carry a loss: a key of `TRAIN_ON`."""
-    engines: EnginePolicy
-    reasoning: str = "keep"
-    """`keep`, or `mask` to exclude reasoning from the loss."""
-    chat_template_kwargs: str = ""
-    """Extra variables for the chat template, as JSON text, so that specs can be hashed; "" for none."""
-    special_tokens_in_content: str = KEEP
-    """`keep`, `escape`, `drop` or `error`."""
-    compat: str = NO_COMPAT
-    """`none`, or `fms` for the masks of fms-hf-tuning."""
-    drop_empty_answers: bool = False
-    """Whether rows without an answer are dropped."""
-    template_date: str | None = None
-    """The day that chat templates are given, as YYYY-MM-DD; None for today."""
-
-    def without_engine(self, task: str) -> ChatTokenizerSpec:
-        """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
-        policy = EnginePolicy(self.engines.reference_only | {task}, self.engines.verify_fraction)
-        return replace(self, engines=policy)
-
-
-class TokenizerIdentity(NamedTuple):
-    """What a tokenizer, its chat template and the files of its model do."""
-
-    fingerprint: str
-    chat_template_sha256: str | None
-    stop_tokens: tuple[str, ...]
 
 
 class ChatTokenizer:
@@ -122,14 +69,13 @@ class ChatTokenizer:
         self._spec = spec.tokenizer
         self._supervision = Supervision(spec.train_on, spec.reasoning == MASK_REASONING)
         self._trains_all = spec.train_on == ALL
-        self._variables: Mapping[str, Any] = json.loads(spec.chat_template_kwargs or "{}")
         self._policy = spec.special_tokens_in_content
         self._trains_boundary = spec.compat != FMS
         self._empty_answers = EmptyAnswers(self._supervision, drops=spec.drop_empty_answers)
         self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
+        self._reader = ConversationReader(self._engines, json.loads(spec.chat_template_kwargs or "{}"))
         self.template_date = spec.template_date
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
-        self._takes_whole_row: dict[str, bool] = {}
 
     def load(self) -> None:
         """Load the tokenizer and the engines now, not when they are first used."""
@@ -230,11 +176,9 @@ class ChatTokenizer:
         """
         if self._policy != KEEP:
             row, _ = self._screen.screen_row(row, column)
-        conversation = read_conversation(row, column, self._variables)
-        messages = _messages_of(conversation)
-        if have_train_flags(messages) and untrained_messages(messages):
-            raise RowError(_FLAG_IN_TEXT)
-        return self._render(self._content_format.adapt(conversation))
+        conversation = self._reader.read(row, column)
+        check_flags_for_text(messages_of(conversation))
+        return self._render(self._reader.adapt(conversation))
 
     def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
         """Render the conversation of a row, and find the spans of the text that carry a loss.
@@ -245,7 +189,7 @@ class ChatTokenizer:
             RowError: the row has no conversation, the template cannot render it, the text is too long, or a span
                 cannot be verified.
         """
-        text, spans = self._find_spans(self._read_conversation(row, column))
+        text, spans = self._find_spans(self._reader.read_for_template(row, column))
         return self.check_encodable(text), self.check_spans(text, spans)
 
     def has_unused_flag(self, row: Row, column: str | None) -> bool:
@@ -254,7 +198,7 @@ class ChatTokenizer:
         Raises:
             RowError: a loss flag is invalid.
         """
-        return self._supervision.has_unused_flag(self._messages_in(row, column))
+        return self._supervision.has_unused_flag(self._reader.messages_in(row, column))
 
     def has_empty_answer(self, row: Row, column: str | None) -> bool:
         """Return whether an answer of a conversation that carries a loss is empty.
@@ -263,7 +207,7 @@ class ChatTokenizer:
             RowDroppedError: all of them are, and the config drops such rows.
             RowError: a loss flag is invalid.
         """
-        return self._empty_answers.check_messages(self._messages_in(row, column))
+        return self._empty_answers.check_messages(self._reader.messages_in(row, column))
 
     def is_empty_answer(self, *answers: str) -> bool:
         """Return whether one of some answers is empty, apart from a stop token; raises as `has_empty_answer`."""
@@ -275,14 +219,7 @@ class ChatTokenizer:
         Raises:
             RowError: encoding it would need too much memory.
         """
-        if len(text) > MAX_CHUNK_CHARACTERS:
-            encoder = self._engines.reference_encoder
-            longest = encoder.longest_chunk(text) if isinstance(encoder, ChunkedEncoder) else len(text)
-            if longest > MAX_CHUNK_CHARACTERS:
-                raise RowError(
-                    f"a text of {len(text):,} characters, of which {longest:,} must be encoded at once; "
-                    f"the limit is {MAX_CHUNK_CHARACTERS:,}: split the row"
-                )
+        encodable.check_text(self._engines.reference_encoder, text)
         return text
 
     def check_spans(self, text: str, spans: list[Span]) -> list[Span]:
@@ -291,9 +228,7 @@ class ChatTokenizer:
         Raises:
             RowError: they cannot be found.
         """
-        encoder = self._engines.reference_encoder
-        if spans and isinstance(encoder, SlowEncoder):
-            encoder.check(text, spans)
+        encodable.check_spans(self._engines.reference_encoder, text, spans)
         return spans
 
     def has_prompt_mismatch(self, row: Row, column: str | None) -> bool:
@@ -304,16 +239,12 @@ class ChatTokenizer:
         """
         if self._trains_all or not self._prompt_sampler.take_next():
             return False
-        conversation = self._read_conversation(row, column)
-        if sum(len(text_of(message)) for message in conversation.message_list) > MIN_CHUNK_CHARACTERS:
-            return False
-        if not any(map(is_assistant, conversation.message_list)):
-            return False  # the `{% generation %}` blocks of the template are about other roles
-        trained = self._supervision.trained_turns(conversation.message_list)
-        text, prompts = inference_prompts(self._engines.reference_renderer, conversation, trained)
-        ids = self._engines.reference_encoder.encode([text, *prompts], add_special_tokens=False)
-        whole = ids[0]
-        return any(not np.array_equal(whole[: len(ids[index])], ids[index]) for index in range(1, len(ids)))
+        return differs_from_prompts(
+            self._engines.reference_renderer,
+            self._engines.reference_encoder,
+            self._reader.read_for_template(row, column),
+            self._supervision,
+        )
 
     def find_responses(self, text: str, response_template: str, instruction_template: str | None) -> list[Span]:
         """Find the spans of the trained responses in a text; an empty list if it has none.
@@ -325,7 +256,7 @@ class ChatTokenizer:
         spans = response_spans(text, response_template, instruction_template, eos if isinstance(eos, str) else None)
         spans = self._supervision.trained_responses(text, spans)
         if self._supervision.reasoning_masked:
-            spans = list(self._without_reasoning(text, spans))
+            spans = list(without_reasoning(text, spans))
         return self.check_spans(text, spans)
 
     def encode(self, texts: Sequence[str], *, limit: int | None = None) -> Ragged:
@@ -367,38 +298,3 @@ class ChatTokenizer:
     @cached_property
     def _screen(self) -> ContentScreen:
         return ContentScreen(SpecialTokenMatcher(special_tokens(self.tokenizer)), self._policy)
-
-    @cached_property
-    def _content_format(self) -> ContentFormatAdapter:
-        return ContentFormatAdapter(self._engines.reference_renderer)
-
-    def _read_conversation(self, row: Row, column: str | None) -> Conversation:
-        conversation = read_conversation(row, column, self._variables)
-        if column is not None and self._wants_whole_row(conversation):
-            conversation = read_conversation(row, None, self._variables)
-        return self._content_format.adapt(conversation)
-
-    def _messages_in(self, row: Row, column: str | None) -> Sequence[Message]:
-        messages = row.get(column) if column is not None else None
-        if isinstance(messages, list):
-            return messages
-        return _messages_of(read_conversation(row, column, self._variables))
-
-    def _wants_whole_row(self, conversation: Conversation) -> bool:
-        source = self._engines.reference_renderer.source(with_tools=conversation.tools is not None)
-        if source not in self._takes_whole_row:
-            self._takes_whole_row[source] = takes_whole_row(source)
-        return self._takes_whole_row[source]
-
-    def _without_reasoning(self, text: str, spans: Sequence[Span]) -> Iterator[Span]:
-        """Yield the answer in each response; skip those whose reasoning is not closed, which may hold anything."""
-        for start, end in spans:
-            with suppress(RowError):
-                yield answer_start(text, start, end, {}), end
-
-
-def _messages_of(conversation: Conversation) -> Sequence[Message]:
-    """Return the messages of a conversation; none if it is a whole row in which no column is known to hold them."""
-    with suppress(RowError):
-        return conversation.message_list
-    return ()

@@ -10,7 +10,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sftkit.config.schema import DataOptions, ProcessorConfig
 from sftkit.core.error_text import first_line
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
+
+TOKENIZER_CHANGED = "the tokenizer's files changed during the run; run the command again"
+"""The message of the error for a tokenizer that does not do what it did when the run was planned."""
 
 _CHANCE_OF_MODELS = ("dropout", "alpha", "nbest_size")
 _CHANCE_OF_SENTENCEPIECE = ("_enable_sampling",)
@@ -39,6 +42,14 @@ class TokenizerSpec:
     """A chat template that replaces the tokenizer's own; None keeps its own."""
     added_special_tokens: tuple[str, ...] = ()
     trust_remote_code: bool = False
+
+
+class TokenizerIdentity(NamedTuple):
+    """What a tokenizer, its chat template and the files of its model do."""
+
+    fingerprint: str
+    chat_template_sha256: str | None
+    stop_tokens: tuple[str, ...]
 
 
 def tokenizer_spec(options: DataOptions) -> TokenizerSpec | None:

@@ -1,4 +1,4 @@
-"""The prompts that a model would get at inference for the turns of a conversation."""
+"""The prompts that a model would get at inference for the turns of a conversation, and whether training has others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 
+import numpy as np
+
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.conversations import Conversation, is_assistant, text_of
+from sftkit.tokenization.encoding.chunked_encoder import MIN_CHUNK_CHARACTERS
+from sftkit.tokenization.encoding.reference_encoder import Encoder
+from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 
 _MAX_RENDERED_CHARACTERS = 16_000_000
@@ -37,3 +42,24 @@ def inference_prompts(renderer: Renderer, conversation: Conversation, indices: S
             if not text.startswith(prompt) or prompt != renderer.render(earlier):
                 prompts.append(prompt)
     return text, prompts
+
+
+def differs_from_prompts(
+    renderer: Renderer, encoder: Encoder, conversation: Conversation, supervision: Supervision
+) -> bool:
+    """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
+
+    Both the text and its tokens are compared. Long conversations are skipped, since each of their prompts is long.
+
+    Raises:
+        RowError: the template cannot render the conversation, or `train_on` refused.
+    """
+    if sum(len(text_of(message)) for message in conversation.message_list) > MIN_CHUNK_CHARACTERS:
+        return False
+    if not any(map(is_assistant, conversation.message_list)):
+        return False  # the `{% generation %}` blocks of the template are about other roles
+    trained = supervision.trained_turns(conversation.message_list)
+    text, prompts = inference_prompts(renderer, conversation, trained)
+    ids = encoder.encode([text, *prompts], add_special_tokens=False)
+    whole = ids[0]
+    return any(not np.array_equal(whole[: len(ids[index])], ids[index]) for index in range(1, len(ids)))

@@ -18,6 +18,11 @@ from sftkit.tokenization.masking.train_on import ALL, ASSISTANT, TRAIN_ON, Train
 
 _FLAGS = frozenset({*LOSS_FLAGS, *PARTIAL_LOSS_FLAGS})
 
+_FLAG_IN_TEXT = (
+    "a message is excluded from the loss (by a flag), which a text column cannot express; "
+    "use tokenize_and_apply_chat_template_with_masking"
+)
+
 
 class AssistantTurn(NamedTuple):
     """The part of an assistant message that the model produces: characters [start, end) of the rendered text."""
@@ -150,6 +155,16 @@ def untrained_messages(messages: Sequence[Message]) -> frozenset[int]:
         RowError: as `train_flag`.
     """
     return frozenset(index for index, message in enumerate(messages) if train_flag(message, index) is False)
+
+
+def check_flags_for_text(messages: Sequence[Message]) -> None:
+    """Check that no flag excludes a message from the loss, since a column of text cannot say so.
+
+    Raises:
+        RowError: a message is excluded, or as `train_flag`.
+    """
+    if have_train_flags(messages) and untrained_messages(messages):
+        raise RowError(_FLAG_IN_TEXT)
 
 
 def train_flag(message: Message, index: int) -> bool | None:

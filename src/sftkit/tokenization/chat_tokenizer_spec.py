@@ -1,0 +1,63 @@
+"""What makes a `ChatTokenizer`: its tokenizer, engines and options, as plain data that any process can use."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from sftkit.config.fields import to_plain_data
+from sftkit.config.schema import NO_COMPAT, DataOptions
+from sftkit.sandbox.chat_templates import today
+from sftkit.tokenization.content_screening import KEEP
+from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
+from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
+
+_TINY = 64 << 10
+"""Bytes of source that `tokenizers` encodes in the time that it takes to load a fast encoder."""
+
+
+@dataclass(frozen=True)
+class ChatTokenizerSpec:
+    """Everything needed to make the same `ChatTokenizer` in any process."""
+
+    tokenizer: TokenizerSpec | None
+    """None if the config names no tokenizer."""
+    train_on: str
+    """Which turns carry a loss: a key of `TRAIN_ON`."""
+    engines: EnginePolicy
+    reasoning: str = "keep"
+    """`keep`, or `mask` to exclude reasoning from the loss."""
+    chat_template_kwargs: str = ""
+    """Extra variables for the chat template, as JSON text, so that specs can be hashed; "" for none."""
+    special_tokens_in_content: str = KEEP
+    """`keep`, `escape`, `drop` or `error`."""
+    compat: str = NO_COMPAT
+    """`none`, or `fms` for the masks of fms-hf-tuning."""
+    drop_empty_answers: bool = False
+    """Whether rows without an answer are dropped."""
+    template_date: str | None = None
+    """The day that chat templates are given, as YYYY-MM-DD; None for today."""
+
+    def without_engine(self, task: str) -> ChatTokenizerSpec:
+        """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
+        policy = EnginePolicy(self.engines.reference_only | {task}, self.engines.verify_fraction)
+        return replace(self, engines=policy)
+
+
+def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
+    """Describe the tokenizer and the engines of a run over `size` bytes of source."""
+    if config.engine == "reference":
+        reference = frozenset({ENCODER, RENDERER})
+    else:
+        reference = frozenset({ENCODER} if size < _TINY else ())
+    return ChatTokenizerSpec(
+        tokenizer=tokenizer_spec(config),
+        train_on=config.train_on,
+        engines=EnginePolicy(reference, config.engine_verify),
+        reasoning=config.reasoning,
+        special_tokens_in_content=config.special_tokens_in_content,
+        compat=config.compat,
+        drop_empty_answers=config.drop_empty_answers,
+        chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
+        template_date=config.template_date or today(),
+    )

@@ -1,0 +1,81 @@
+"""Reads the conversation of a row as the chat template of a tokenizer takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import Row
+from sftkit.tokenization.conversations import Conversation, Message, read_conversation
+from sftkit.tokenization.probing.content_format import ContentFormatAdapter
+from sftkit.tokenization.templates.template_analysis import takes_whole_row
+from sftkit.tokenization.tokenizer_engines import TokenizerEngines
+
+
+class ConversationReader:
+    """Reads conversations of rows, each in a column or in the whole row, for the template of some engines.
+
+    The tokenizer is loaded when a conversation is first adapted to its template.
+    """
+
+    def __init__(self, engines: TokenizerEngines, variables: Mapping[str, Any]) -> None:
+        """Prepare for a template, which gets some variables beside those that a row sets."""
+        self._engines = engines
+        self._variables = variables
+        self._takes_whole_row: dict[str, bool] = {}
+
+    def read(self, row: Row, column: str | None) -> Conversation:
+        """Read the conversation as the row holds it.
+
+        Raises:
+            RowError: the row has no conversation.
+        """
+        return read_conversation(row, column, self._variables)
+
+    def read_for_template(self, row: Row, column: str | None) -> Conversation:
+        """Read the conversation as the template takes it.
+
+        A template that takes a whole row as `messages` gets the whole row, even if `column` is given.
+
+        Raises:
+            RowError: the row has no conversation.
+        """
+        conversation = self.read(row, column)
+        if column is not None and self._wants_whole_row(conversation):
+            conversation = self.read(row, None)
+        return self.adapt(conversation)
+
+    def adapt(self, conversation: Conversation) -> Conversation:
+        """Give contents the form, text or parts, that the template takes."""
+        return self._content_format.adapt(conversation)
+
+    def messages_in(self, row: Row, column: str | None) -> Sequence[Message]:
+        """Return the messages of a row; none if no column is known to hold them.
+
+        Raises:
+            RowError: the row has no conversation.
+        """
+        messages = row.get(column) if column is not None else None
+        if isinstance(messages, list):
+            return messages
+        return messages_of(self.read(row, column))
+
+    @cached_property
+    def _content_format(self) -> ContentFormatAdapter:
+        return ContentFormatAdapter(self._engines.reference_renderer)
+
+    def _wants_whole_row(self, conversation: Conversation) -> bool:
+        source = self._engines.reference_renderer.source(with_tools=conversation.tools is not None)
+        if source not in self._takes_whole_row:
+            self._takes_whole_row[source] = takes_whole_row(source)
+        return self._takes_whole_row[source]
+
+
+def messages_of(conversation: Conversation) -> Sequence[Message]:
+    """Return the messages of a conversation; none if it is a whole row in which no column is known to hold them."""
+    with suppress(RowError):
+        return conversation.message_list
+    return ()
