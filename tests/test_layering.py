@@ -178,7 +178,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.app", "preprocessing.build", "preprocessing.planning", "preprocessing.pipeline"]
+    "module", ["cli.app", "preprocessing.build", "preprocessing.planning", "preprocessing.pipeline.unit_pipeline"]
 )
 def test_importing_the_commands_loads_nothing_heavy(module: str) -> None:
     assert loaded_after(f"import sftkit.{module}") == set()

@@ -35,7 +35,7 @@ from sftkit.errors import DataError, SftkitError
 from sftkit.preprocessing.accounting.quarantine import BadRowBudget, max_rows_per_unit
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError
 from sftkit.preprocessing.build import find_finished
-from sftkit.preprocessing.pipeline import StagingTask
+from sftkit.preprocessing.pipeline.unit_pipeline import StagingTask
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path
@@ -542,7 +542,7 @@ def test_the_number_of_reasons_is_bounded(tmp_path: Path) -> None:
 
 def test_a_lost_row_stops_the_run_before_anything_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"input_ids": [1, 2], "labels": [1, 2]}] * 5)
-    monkeypatch.setattr("sftkit.preprocessing.finalize._drop_untrained", lambda batch, log: batch.slice(0, 4))
+    monkeypatch.setattr("sftkit.preprocessing.pipeline.finalize._drop_untrained", lambda batch, log: batch.slice(0, 4))
     with pytest.raises(RowAccountingError) as caught:
         preprocess(tmp_path / "out", dataset(path))
     assert str(caught.value).startswith(

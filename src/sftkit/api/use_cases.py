@@ -19,7 +19,7 @@ from sftkit.errors import UsageError
 if TYPE_CHECKING:
     from sftkit.inspection.report import Report
     from sftkit.inspection.verify.outcome import Verification
-    from sftkit.preprocessing.planning import Plan
+    from sftkit.preprocessing.plan import Plan
     from sftkit.shards.manifest import Manifest
     from sftkit.training.callbacks.listener import RunListener
     from sftkit.training.training_report import TrainingReport

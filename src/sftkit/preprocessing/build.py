@@ -24,7 +24,7 @@ from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_r
 from sftkit.preprocessing.accounting.quarantine import BadRowBudget, Quarantine, bad_rows_message
 from sftkit.preprocessing.accounting.row_counts import RowCounts, check_row_accounting
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
-from sftkit.preprocessing.planning import Plan
+from sftkit.preprocessing.plan import Plan
 from sftkit.preprocessing.stage_units import EXCESS_BAD_ROWS, stage_units
 from sftkit.preprocessing.template_date import record_template_date
 from sftkit.shards.manifest import Manifest, SplitInfo

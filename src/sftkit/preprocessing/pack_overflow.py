@@ -18,7 +18,7 @@ from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Row
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
-from sftkit.preprocessing.finalize import NO_TRAINED_TOKEN
+from sftkit.preprocessing.pipeline.finalize import NO_TRAINED_TOKEN
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.row_gatherer import open_unit_reader
 from sftkit.sources.work_units import WorkUnit, read_unit

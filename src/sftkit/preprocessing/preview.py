@@ -18,7 +18,8 @@ from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import DataError
 from sftkit.ordering.packing import is_packed
 from sftkit.preprocessing.build import shard_columns_of
-from sftkit.preprocessing.planning import Plan, plan
+from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.planning import plan
 from sftkit.shards.reading import ShardSet
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_writer import UnitWriter

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sftkit.errors import TokenizerError
 from sftkit.handlers.user_function import code_files
-from sftkit.preprocessing.pipeline import Recipe
+from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.storage.files import atomic_replace, file_size
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec

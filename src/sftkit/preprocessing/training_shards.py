@@ -16,7 +16,8 @@ from sftkit.core.splits import TRAIN
 from sftkit.errors import ConfigError, SourceError
 from sftkit.ordering.packing import is_packed, pack_length_of
 from sftkit.preprocessing.build import find_finished, output_for, run
-from sftkit.preprocessing.planning import Plan, check_config, plan
+from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.planning import check_config, plan
 from sftkit.preprocessing.template_date import keep_template_date
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.sources.overlap import check_directories_apart

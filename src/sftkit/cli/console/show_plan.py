@@ -14,7 +14,7 @@ from sftkit.config.fields import to_plain_data, to_public_data
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.ordering.mixing import split_fractions
 from sftkit.ordering.packing import pack_length_of
-from sftkit.preprocessing.planning import Plan
+from sftkit.preprocessing.plan import Plan
 from sftkit.redaction import redact_url
 from sftkit.shards.writing.shard_writer import shard_name
 

@@ -19,7 +19,7 @@ from sftkit.config.schema import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
 from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.row_counts import RowCounts
-from sftkit.preprocessing.planning import Plan
+from sftkit.preprocessing.plan import Plan
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import (
     AuditInfo,

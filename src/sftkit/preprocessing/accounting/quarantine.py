@@ -14,7 +14,7 @@ from sftkit.core.row_log import BadRow
 from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError, RowCounts
 from sftkit.preprocessing.pack_overflow import overflowing_rows
-from sftkit.preprocessing.planning import Plan
+from sftkit.preprocessing.plan import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.sources.work_units import TEXT_FORMATS, FilePart, WorkUnit
 

@@ -13,7 +13,7 @@ from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns
-from sftkit.preprocessing.given_tokens import read_token_columns, token_columns_of
+from sftkit.preprocessing.pipeline.given_tokens import read_token_columns, token_columns_of
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.encoding.spans import Span
 

@@ -1,0 +1,116 @@
+"""The parts of the pipeline that differ between data sets: columns, handlers, and how rows are finalized."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from sftkit.audit.expectations.expected import RowOrigin
+from sftkit.audit.expectations.row_origin import row_origin
+from sftkit.config.fields import to_plain_data
+from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.core.row_log import RowLog
+from sftkit.core.rows import INPUT_IDS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
+from sftkit.errors import DataError
+from sftkit.handlers.base import Step
+from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
+from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
+from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
+from sftkit.preprocessing.pipeline.finalize import RowFinalizer
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+
+_ORIGIN_OPTIONS = ("train_on", "reasoning", "response_template", "chat_template_kwargs")
+
+
+@dataclass(frozen=True)
+class DatasetPipeline:
+    """One data set's part of a `Pipeline`."""
+
+    config: DatasetConfig
+    handlers: tuple[ConfiguredHandler, ...]
+    options: DataOptions
+
+    @property
+    def retains_at_load(self) -> bool:
+        """Whether `retain_columns` names columns of the source, so that others can be removed when rows are read.
+
+        It may also name columns that handlers write.
+        """
+        written = {column for each in self.handlers for column in each.handler.writes()}
+        is_known = not any(each.handler.makes_new_rows for each in self.handlers)
+        return bool(self.config.retain_columns) and is_known and not written & set(self.config.retain_columns)
+
+    @property
+    def origin(self) -> RowOrigin:
+        """How the rows are made, for the audit."""
+        kind, ends_with_stop_token = produced_rows(each.handler for each in self.handlers)
+        options = {name: to_plain_data(getattr(self.options, name)) for name in _ORIGIN_OPTIONS}
+        return row_origin(options, kind, ends_with_stop_token=ends_with_stop_token)
+
+    @property
+    def finalizer(self) -> RowFinalizer:
+        """Finalizes the rows of this data set."""
+        options = self.options
+        retained_by_handlers = [each.handler.retains() for each in self.handlers]
+        text_fields = (options.dataset_text_field, last_text_column(self.handlers), DEFAULT_TEXT_FIELD)
+        return RowFinalizer(
+            text_fields=tuple(dict.fromkeys(name for name in text_fields if name)),
+            retained=frozenset(self.config.retain_columns).union(*retained_by_handlers),
+            response_template=options.response_template,
+            instruction_template=options.instruction_template,
+            max_seq_length=options.max_seq_length,
+            overflow=options.overflow,
+            train_on_all=options.train_on == "all",
+            reads_masks=not any(INPUT_IDS in each.handler.writes() for each in self.handlers),
+        )
+
+    def load_steps(self, tokenizer: ChatTokenizer) -> list[Step]:
+        """Steps that rename and remove columns before any handler runs."""
+        steps: list[Step] = []
+        if self.config.rename_columns:
+            steps.append(RenameColumns(columns=self.config.rename_columns).bind(tokenizer))
+        if self.config.remove_columns:
+            steps.append(RemoveColumns(columns=self.config.remove_columns).bind(tokenizer))
+        if self.retains_at_load:
+            steps.append(self._retain)
+        return steps
+
+    def _retain(self, batch: Batch, log: RowLog) -> Batch:
+        """Keep the named columns and token columns."""
+        named = self.config.retain_columns
+        return keep_columns(require_columns(batch, log, named), {*named, *TOKEN_COLUMNS, *LOSS_MASKS})
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        """See `Pipeline.check_columns`."""
+        if SEQ_LENGTHS in {*self.finalizer.retained, self.options.dataset_text_field}:
+            raise DataError(
+                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): column {SEQ_LENGTHS!r} cannot be in the "
+                "shards, where it would mean the lengths of the sequences in a pack; rename it with rename_columns"
+            )
+        self._require("rename_columns", self.config.rename_columns, columns)
+        current = {self.config.rename_columns.get(name, name) for name in columns}
+        self._require("remove_columns", self.config.remove_columns, current)
+        current -= set(self.config.remove_columns)
+        if self.retains_at_load:
+            self._require("retain_columns", self.config.retain_columns, current)
+            current &= {*self.config.retain_columns, *TOKEN_COLUMNS, *LOSS_MASKS}
+        seen = set(current)
+        for each in self.handlers:
+            if each.handler.makes_new_rows:
+                return  # the columns of new rows are known only after the handler has run
+            self._require(each.name, each.reads(), current)
+            current = each.columns_after(current)
+            seen |= current
+        self._require("retain_columns", self.config.retain_columns, seen)
+        problem = self.finalizer.column_problem(sorted(current))
+        if problem is not None:
+            raise DataError(f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {problem}")
+
+    def _require(self, reader: str, reads: Iterable[str], columns: Collection[str]) -> None:
+        missing = next((column for column in reads if column not in columns), None)
+        if missing is not None:
+            existing = ", ".join(sorted(columns)) or "none"
+            raise DataError(
+                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {reader} needs column {missing!r}, "
+                f"which no row has; columns there: {existing}"
+            )
