@@ -122,7 +122,7 @@ def scanned(path: str, sha256: str, size: int = 10, **changes: Any) -> ScannedFi
 
 
 def grouped_paths(files: list[ScannedFile]) -> list[list[str]]:
-    return [[part.file.path for part in unit.parts] for unit in small_files.group_small_files(files)]
+    return [[part.file.path for part in unit.parts] for unit in small_files.group_small_files(files, 4 << 20)]
 
 
 def test_a_new_file_changes_only_the_group_that_it_joins() -> None:

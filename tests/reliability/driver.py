@@ -221,19 +221,20 @@ def worker_killed(runs: Runs, share: float, number: int) -> int:
     time.sleep(share * runs.seconds)
     children = Path(f"/proc/{child}/task/{child}/children")
     while " Z " not in Path(f"/proc/{child}/stat").read_text():
-        workers = [child for child in children.read_text().split() if not is_resource_tracker(child)]
+        workers = [child for child in children.read_text().split() if is_worker(child)]
         if workers:
             os.kill(int(workers[number % len(workers)]), signal.SIGKILL)
             break
     return wait_for(child)
 
 
-def is_resource_tracker(process: str) -> bool:
-    """Whether a process is the one that multiprocessing starts beside the workers."""
+def is_worker(process: str) -> bool:
+    """Whether a child of a run is a worker, and not one that multiprocessing or the watchdog starts beside them."""
     try:
-        return b"resource_tracker" in Path(f"/proc/{process}/cmdline").read_bytes()
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:  # it has ended
-        return True
+        return False
+    return b"resource_tracker" not in command and b"watchdog" not in command
 
 
 def out_of_space(runs: Runs, share: float, number: int) -> int:

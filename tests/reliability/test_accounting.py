@@ -61,6 +61,7 @@ def own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "planted_functions.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    monkeypatch.chdir(tmp_path)  # functions below the working directory need no trust_packages
     return "planted_functions:keep"
 
 

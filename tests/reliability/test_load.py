@@ -35,12 +35,12 @@ def pairs(count: int) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 files and 150 shards of them, made with few files open at a time."""
+    """300 files, a work unit each, and 150 shards of them, made with few files open at a time."""
     place = tmp_path_factory.mktemp("many")
     (place / "in").mkdir()
     for number in range(300):
         write_jsonl(place / "in" / f"{number:03}.jsonl", pairs(5))
-    shards = ["--num_dataset_shards=150", "--num_workers=2", f"--output_dir={place / 'out'}"]
+    shards = ["--num_dataset_shards=150", "--num_workers=2", "--unit_size=5000", f"--output_dir={place / 'out'}"]
     made = sftkit("preprocess", f"--training_data_path={place / 'in'}", *PAIRS, *shards)
     assert made.returncode == 0, made.stderr
     assert len(without_progress(made.stderr).splitlines()) < 10

@@ -379,7 +379,6 @@ def test_no_name_in_a_data_config_leads_out_of_the_output_directory(
             pairs,
             name=name,
             subset=name,
-            dataset_split_name=name,
             rename_columns={"id": name},
             retain_columns=("input", "output", name),
             data_handlers=[
@@ -391,6 +390,9 @@ def test_no_name_in_a_data_config_leads_out_of_the_output_directory(
         assert set(written(cwd / f"out{number}")[0]) >= {"input_ids", "labels", name}
         made = {path for path in tree(tmp_path) if not path.startswith(f"a/b/c/out{number}/")}
         assert {path for path in made if "/out" not in path} == set(before)
+        with pytest.raises(SourceError, match=r"its name does not say split .*; leave dataset_split_name out"):
+            preprocess(cwd / "split", dataset(pairs, dataset_split_name=name), tokenizer_name_or_path=tokenizer)
+    assert not (cwd / "split").exists()
 
 
 def test_builders_that_read_pickles_are_refused(tmp_path: Path) -> None:

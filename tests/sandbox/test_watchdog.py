@@ -23,6 +23,7 @@ STEPS = {
     "search": NESTED + "{% if ns.a in [ns.b] %}{% endif %}",
     "uniqueness": NESTED + "{% if [ns.a]|unique|list %}{% endif %}",
 }
+HANGUP = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup ignores
 CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 SAID = "the template took more than 1 s of processor time in one step, which cannot be interrupted; fix the template"
 
@@ -40,7 +41,7 @@ def command(name: str, folder: Path, template: str, *more: str) -> subprocess.Co
     """Run a command whose templates may take one second in one step."""
     (folder / "t.jinja").write_text(template)
     code = (
-        "import sys\n"
+        f"{HANGUP}"
         "import sftkit.sandbox.watchdog as watchdog\n"
         "watchdog.MAX_STEP_SECONDS = 1.0\n"
         "from sftkit.cli.app import app\n"
@@ -79,6 +80,7 @@ def test_a_step_without_end_in_the_template_of_the_handler_for_text_names_the_ro
     (tmp_path / "data.json").write_text(json.dumps({"datasets": datasets}))
     write_rows(tmp_path, 1, bad=0)
     code = (
+        f"{HANGUP}"
         "import sftkit.sandbox.watchdog as watchdog\n"
         "watchdog.MAX_STEP_SECONDS = 1.0\n"
         "from sftkit.cli.app import app\n"
@@ -94,7 +96,7 @@ def test_a_step_without_end_in_the_template_of_the_handler_for_text_names_the_ro
 def hang_of(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process whose renderings may take half a second in one step."""
     start = (
-        "import signal\n"
+        f"{HANGUP}"
         "import sftkit.sandbox.watchdog as module\n"
         "from sftkit.sandbox.render_limits import render_within_limits\n"
         "module.MAX_STEP_SECONDS = 0.5\n"

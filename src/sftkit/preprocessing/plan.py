@@ -99,7 +99,7 @@ def make_plan(
     dated, day = identity, pipeline.chat_tokenizer.template_date
     if tokenizer is not None and tells_date(pipeline.chat_tokenizer.tokenizer):
         dated, config = {**identity, "template_date": day}, replace(config, template_date=day)
-    units = group_small_files(files)
+    units = group_small_files(files, config.unit_size)
     keys = unit_keys(files, units, recipe.datasets, recipe.options, dated)
     fingerprint = plan_fingerprint(recipe, files, dated)
     is_chosen = dated is identity or recipe.options.template_date is not None

@@ -22,6 +22,8 @@ def check_directories_apart(output_dir: str, config: DataOptions) -> None:
     named = [*config.training_data_path, *config.validation_data_path]
     data_paths = [*named, *(path for dataset in config.datasets for path in dataset.data_paths)]
     output = _real(output_dir, config.storage_options)
+    if not is_url(output) and Path(output).is_file():
+        return  # opening it as a directory will say what is wrong
     same = next((path for path in data_paths if _real(path, config.storage_options) == output), None)
     if same is not None:
         raise ConfigError(
