@@ -11,6 +11,7 @@ import json
 import lzma
 import pickle
 import random
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -61,6 +62,7 @@ def own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "planted_functions.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    monkeypatch.delitem(sys.modules, "planted_functions", raising=False)  # of the test before
     monkeypatch.chdir(tmp_path)  # functions below the working directory need no trust_packages
     return "planted_functions:keep"
 
