@@ -14,7 +14,8 @@ from typing import Any
 from sftkit.cli.options import Option, options_of
 from sftkit.config import aliases
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, ProcessorConfig, ReaderConfig, SplitConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig, ReaderConfig, SplitConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.handlers.registry import HANDLERS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Row

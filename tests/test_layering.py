@@ -191,7 +191,7 @@ from sftkit.core.transformers_import import import_transformers_without_torch
 import_transformers_without_torch()
 from sftkit.preprocessing.build import run
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema import DatasetConfig, HandlerConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig
 from sftkit.preprocessing.planning import plan
 from sftkit.core.progress import SilentProgress
 masking = HandlerConfig(name="tokenize_and_apply_chat_template_with_masking")

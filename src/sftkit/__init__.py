@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sftkit.api.torch_data import ShardDataset, collator_for
     from sftkit.api.use_cases import PreprocessResult, inspect_shards, preprocess, train
     from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-    from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
+    from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
     from sftkit.core.progress import Progress
     from sftkit.errors import (
         ConfigError,
@@ -42,7 +42,7 @@ _EXPORTS = {
     "sftkit.api.torch_data": ("ShardDataset", "collator_for"),
     "sftkit.api.use_cases": ("PreprocessResult", "inspect_shards", "preprocess", "train"),
     "sftkit.config.commands": ("InspectConfig", "PreprocessConfig", "TrainConfig"),
-    "sftkit.config.schema": ("DatasetConfig", "HandlerConfig", "ProcessorConfig", "SplitConfig"),
+    "sftkit.config.schema.data_config": ("DatasetConfig", "HandlerConfig", "ProcessorConfig", "SplitConfig"),
     "sftkit.core.progress": ("Progress",),
     "sftkit.errors": (
         *("ConfigError", "DataError", "OutputError", "SftkitError", "SourceError", "TokenizerError", "TrainingError"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sftkit.config.schema import ProcessorConfig
+from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.tokenization.tokenizer_difference import template_difference, template_text, tokenizer_difference

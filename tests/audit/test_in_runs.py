@@ -16,7 +16,7 @@ import pytest
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.config.commands import InspectConfig
-from sftkit.config.schema import ProcessorConfig
+from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Ragged
 from sftkit.inspection.report import inspect_shards

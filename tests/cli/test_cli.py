@@ -95,7 +95,7 @@ def test_every_config_key_is_an_option_of_help(monkeypatch: pytest.MonkeyPatch) 
 
     from sftkit.config.aliases import PATH_ALIASES
     from sftkit.config.commands import PreprocessConfig
-    from sftkit.config.schema import ProcessorConfig
+    from sftkit.config.schema.data_config import ProcessorConfig
 
     monkeypatch.setenv("COLUMNS", "160")
     shown = sftkit("preprocess", "--help").out

@@ -9,7 +9,7 @@ import pytest
 
 from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.fields import keys_where
-from sftkit.config.schema import DatasetConfig, ProcessorConfig, SplitConfig
+from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig, SplitConfig
 from sftkit.config.validation import validate_config
 from sftkit.errors import ConfigError
 from sftkit.preprocessing.training_shards import check_training_data

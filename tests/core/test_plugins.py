@@ -10,7 +10,7 @@ import pytest
 
 from plugins_support import install_plugin, run_sftkit
 from sftkit.config.binding import Problem, bind_config
-from sftkit.config.schema import DataOptions
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import Registry, find_plugins, plugin_packages
 from sftkit.errors import ConfigError
 

@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 import chat_templates as templates
-from sftkit.config.schema import HandlerConfig
+from sftkit.config.schema.data_config import HandlerConfig
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError, TokenizerError

@@ -9,7 +9,7 @@ import pytest
 
 from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.audit.expectations.row_origin import row_origin
-from sftkit.config.schema import HandlerConfig
+from sftkit.config.schema.data_config import HandlerConfig
 from sftkit.core.row_kinds import RowKind
 from sftkit.handlers.base import Handler
 from sftkit.handlers.registry import HANDLERS, build_handlers, produced_rows, recorded_handlers

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sftkit.config.schema import STOPPING_STRATEGIES, SplitConfig
+from sftkit.config.schema.data_config import STOPPING_STRATEGIES, SplitConfig
 from sftkit.errors import DataError
 from sftkit.ordering.mixing import MixSource, interleave, order_splits
 from sftkit.shards.writing.shard_writer import shard_bounds

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from plugins_support import install_plugin, run_sftkit
-from sftkit.config.schema import DataOptions
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import Registry
 from sftkit.errors import DataError
 from sftkit.ordering import packing

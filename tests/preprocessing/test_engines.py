@@ -15,7 +15,7 @@ from rich.console import Console
 
 from reliability.material import sftkit
 from sftkit.cli.console.show_preprocess import print_result
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.rows import Ragged, Row
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine

@@ -10,7 +10,7 @@ import pytest
 
 import chat_templates as templates
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema import ProcessorConfig, SplitConfig
+from sftkit.config.schema.data_config import ProcessorConfig, SplitConfig
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
 from sftkit.preprocessing.infer_datasets import resolve_datasets

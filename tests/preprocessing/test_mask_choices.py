@@ -18,7 +18,7 @@ import pytest
 import chat_templates as templates
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load_config
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import IGNORE_INDEX, Row
 from sftkit.errors import DataError

@@ -19,7 +19,7 @@ from rich.console import Console
 from sftkit.cli.console.show_plan import print_plan
 from sftkit.cli.console.show_preprocess import print_result
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.schema import SplitConfig
+from sftkit.config.schema.data_config import SplitConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Row

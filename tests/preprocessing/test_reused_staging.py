@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema import DatasetConfig, ProcessorConfig
+from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Ragged
 from sftkit.errors import DataError, OutputError, SourceError, TokenizerError

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.errors import DataError, SourceError
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest

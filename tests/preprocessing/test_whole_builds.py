@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from chat_templates import SEED, plain_rendering
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema import DatasetConfig, HandlerConfig, SplitConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, SplitConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError, OutputError, SourceError

@@ -98,7 +98,7 @@ WARM_UP = """
 import multiprocessing, os, sys
 from multiprocessing import forkserver
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.preprocessing.worker_warmup import warm_up_workers
 
 def is_running():

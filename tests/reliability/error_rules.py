@@ -14,7 +14,8 @@ from functools import cache
 from plain_words import AVOIDED
 from sftkit.cli.console.output import printable
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.schema import DataOptions, ProcessorConfig
+from sftkit.config.schema.data_config import ProcessorConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.handlers.registry import HANDLERS
 from sftkit.training.arguments.build_arguments import training_argument_fields
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from reliability.material import CONFIGS, FILES, budget, changed_bytes, make_folder, sftkit
 from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES, KEY_ALIASES, PATH_ALIASES
 from sftkit.config.commands import InspectConfig, PreprocessConfig
-from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig, ReaderConfig, SplitConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig, ReaderConfig, SplitConfig
 from sftkit.handlers.registry import HANDLERS
 
 

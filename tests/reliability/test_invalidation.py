@@ -22,7 +22,7 @@ import pytest
 from reliability.material import BAD, FILES, OWN_MODULE, RETAINED, TEMPLATE, TOKENIZER, World, make_folder, row_of
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import is_required
-from sftkit.config.schema import DatasetConfig, HandlerConfig, ProcessorConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS as EVERY_HANDLER
 from sftkit.preprocessing.build import find_finished
 from sftkit.preprocessing.unit_keys import recipe_key

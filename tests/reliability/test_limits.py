@@ -286,7 +286,7 @@ def test_memory_allocated_before_a_limit_does_not_count() -> None:
 RESIDENT = """
 import re, sys
 from pathlib import Path
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.errors import SourceError
 from sftkit.core.row_log import RowLog
 from sftkit.sources.formats import columnar_limits

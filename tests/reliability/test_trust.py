@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from sftkit.cli.app import app
 from sftkit.config.commands import InspectConfig, TrainConfig
-from sftkit.config.schema import SplitConfig
+from sftkit.config.schema.data_config import SplitConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.errors import DataError, OutputError, SftkitError, SourceError, TrainingError, UsageError
 from sftkit.inspection.verify.verify_dataset import Verification, verify

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sftkit.config.schema import SplitConfig
+from sftkit.config.schema.data_config import SplitConfig
 from sftkit.errors import SourceError
 from sftkit.sources.discovery import find_source_files
 from support import dataset, handler, preprocess, read, rows, write_jsonl

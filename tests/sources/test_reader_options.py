@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.config.schema import ReaderConfig
+from sftkit.config.schema.data_config import ReaderConfig
 from sftkit.errors import ConfigError, SourceError
 from sftkit.sources.formats.json_array_scanner import scan_elements
 from support import dataset, examples, preprocess, read, rows, shard_bytes, write_jsonl

@@ -14,7 +14,7 @@ import pytest
 import chat_templates as templates
 from plugins_support import install_plugin, run_sftkit
 from sftkit.config.fields import option_info
-from sftkit.config.schema import DataOptions
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import find_plugins
 from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError

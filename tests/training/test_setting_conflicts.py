@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from sftkit.config.commands import TrainConfig
-from sftkit.config.schema import ProcessorConfig
+from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.errors import ConfigError
 from sftkit.training.arguments.setting_conflicts import check_combinations, use_one_gpu
 

@@ -53,7 +53,7 @@ def bind_config(cls: type[T], data: Mapping[str, Any], problems: list[Problem], 
         The config, or None if there are problems.
 
     Example:
-        >>> from sftkit.config.schema import SplitConfig
+        >>> from sftkit.config.schema.data_config import SplitConfig
         >>> problems = []
         >>> bind_config(SplitConfig, {"train": "0.9"}, problems)
         SplitConfig(train=0.9, validation=None)

@@ -54,7 +54,7 @@ def parse_command_line(argv: Sequence[str], schema: type[Any], extra_keys: Mappi
         extra_keys: More top-level keys and their annotations (`train` accepts those of TrainingArguments).
 
     Example:
-        >>> from sftkit.config.schema import SplitConfig
+        >>> from sftkit.config.schema.data_config import SplitConfig
         >>> line = parse_command_line(["--train", "0.9", "validation=0.1", "word"], SplitConfig, {})
         >>> [(override.path, override.text) for override in line.overrides], line.words
         ([('train', '0.9'), ('validation', '0.1')], ('word',))

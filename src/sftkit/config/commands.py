@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sftkit.config.fields import option
-from sftkit.config.schema import RUN_PANEL, DataOptions
+from sftkit.config.schema.shared_options import RUN_PANEL, DataOptions
 from sftkit.config.words import boolean_spellings
 
 _OUTPUT = "Output"

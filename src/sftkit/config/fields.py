@@ -82,7 +82,7 @@ def keys_where(schema: type[Any], condition: Callable[[OptionInfo], object]) -> 
     """Return the keys of a config dataclass whose declaration satisfies a condition, in order.
 
     Example:
-        >>> from sftkit.config.schema import DataOptions
+        >>> from sftkit.config.schema.shared_options import DataOptions
         >>> keys_where(DataOptions, lambda info: info.secret)
         ('storage_options',)
     """

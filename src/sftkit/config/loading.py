@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sftkit.config.binding import Problem
 from sftkit.config.command_line import Override, parse_command_line, strip_optional
 from sftkit.config.merging import EXTRA_KEYS_FIELD, bind_merged, escape, merge_files, set_value
-from sftkit.config.schema import SECRET_KEYS
+from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.errors import ConfigError, UsageError
 from sftkit.redaction import HIDDEN
 

@@ -19,7 +19,8 @@ from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.config_files import read_config_file
 from sftkit.config.fields import keys_where
 from sftkit.config.interpolated import mark_interpolated
-from sftkit.config.schema import DataOptions, DatasetConfig, ProcessorConfig
+from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.config.untrusted import (
     DATA_CONFIG,
     MANIFEST,

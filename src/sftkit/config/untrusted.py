@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sftkit.config.fields import keys_where
-from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.storage.read_only_protocols import NO_OPTIONS, READ_ONLY_PROTOCOLS, protocols_of
 
 _START = r"(?<!\\)(?:\\\\)*\$\{"  # after an odd number of backslashes it would be text

@@ -14,7 +14,8 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
-from sftkit.config.schema import NO_PACKING, RESERVED_VARIABLES, DataOptions, DatasetConfig, ReaderConfig
+from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
+from sftkit.config.schema.shared_options import NO_PACKING, RESERVED_VARIABLES, DataOptions
 from sftkit.errors import ConfigError
 from sftkit.redaction import HIDDEN, is_redacted
 

@@ -11,7 +11,7 @@ import sftkit.handlers
 from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES
 from sftkit.config.binding import Problem, bind_config, describe_value, field_types
 from sftkit.config.fields import did_you_mean
-from sftkit.config.schema import DatasetConfig, HandlerConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig
 from sftkit.core.plugins import Registry, find_built_in
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sftkit.config.schema import SplitConfig
+from sftkit.config.schema.data_config import SplitConfig
 from sftkit.core.rows import Offsets
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import DataError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import sftkit.ordering
-from sftkit.config.schema import NO_PACKING, DataOptions
+from sftkit.config.schema.shared_options import NO_PACKING, DataOptions
 from sftkit.core.plugins import Registry, find_built_in
 from sftkit.core.rows import Ids, Offsets
 from sftkit.errors import DataError

@@ -44,8 +44,8 @@ class Packs:
 class PackingStrategy(ABC):
     """Base class of the packing strategies, which the option `packing` names.
 
-    A strategy in this folder is found by its `registered_as`; `packing` in `sftkit.config.schema` lists its name. A
-    strategy of another package is registered as an entry point of the group `sftkit.packing` (see
+    A strategy in this folder is found by its `registered_as`; `packing` in `sftkit.config.schema.shared_options` lists
+    its name. A strategy of another package is registered as an entry point of the group `sftkit.packing` (see
     `sftkit.core.plugins`).
     """
 

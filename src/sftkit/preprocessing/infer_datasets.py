@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema import DataOptions, DatasetConfig, HandlerConfig, SplitConfig
+from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, SplitConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.rows import INPUT_IDS, LABELS
 from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError

@@ -9,7 +9,7 @@ from functools import partial
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.merging import config_folders
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import UNREADABLE, BadRow, RowLog

@@ -27,7 +27,8 @@ from importlib.metadata import version
 from typing import Any
 
 from sftkit.config.fields import keys_where, to_plain_data
-from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.sources.format_registry import FORMATS
 from sftkit.sources.reader_options import reader_identity

@@ -20,7 +20,7 @@ from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 
-from sftkit.config.schema import DataOptions
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.execution.processes import SMALL_SOURCE, START_METHOD, available_cores, deferred_interrupts
 from sftkit.sample import sample_path
 

@@ -9,7 +9,7 @@ from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Any
 
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.splits import TEST, TRAIN, VALIDATION, is_in_split, split_of_keyword, splits_from_path
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import format_from_name, known_extensions

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sftkit.config.schema import DatasetConfig, ReaderConfig
+from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
 from sftkit.sources.data_file_selection import (

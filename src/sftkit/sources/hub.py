@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sftkit.config.fields import did_you_mean
-from sftkit.config.schema import DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import format_from_name

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftkit.config.schema import DataOptions
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.errors import ConfigError
 from sftkit.sources.source_file import SourceFile
 from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Collection
 from typing import Any
 
-from sftkit.config.schema import ReaderConfig
+from sftkit.config.schema.data_config import ReaderConfig
 from sftkit.errors import SourceError
 from sftkit.sources.source_file import SourceFile
 

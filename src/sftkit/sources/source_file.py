@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sftkit.config.schema import ReaderConfig
+from sftkit.config.schema.data_config import ReaderConfig
 from sftkit.redaction import redact_url
 from sftkit.storage.paths import AnyPath, RemotePath, is_url
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sftkit.config.schema import FMS
+from sftkit.config.schema.shared_options import FMS
 from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec

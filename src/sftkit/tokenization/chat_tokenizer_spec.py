@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 
 from sftkit.config.fields import to_plain_data
-from sftkit.config.schema import NO_COMPAT, DataOptions
+from sftkit.config.schema.shared_options import NO_COMPAT, DataOptions
 from sftkit.sandbox.chat_templates import today
 from sftkit.tokenization.content_screening import KEEP
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy

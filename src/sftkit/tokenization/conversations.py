@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from sftkit.config.schema import RESERVED_VARIABLES
+from sftkit.config.schema.shared_options import RESERVED_VARIABLES
 from sftkit.core.message_fields import REASONING_FIELDS, REASONING_PART_FIELDS, REASONING_PART_TYPES
 from sftkit.core.row_log import RowError
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sftkit.config.schema import DataOptions, ProcessorConfig
+from sftkit.config.schema.data_config import ProcessorConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.sample import sample_path

@@ -15,7 +15,7 @@ from sftkit.audit.checks.duplicates import repeated_rows
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merge_counts
 from sftkit.config.fields import to_public_data
 from sftkit.config.interpolated import interpolated_values, replace_values
-from sftkit.config.schema import SECRET_KEYS
+from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
 from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.row_counts import RowCounts

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.audit.expectations.row_origin import row_origin
 from sftkit.config.fields import to_plain_data
-from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
 from sftkit.errors import DataError

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftkit.config.schema import DataOptions, DatasetConfig
+from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 
 
