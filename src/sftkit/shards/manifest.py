@@ -19,7 +19,8 @@ from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.retry import error_reason
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token."""
 
 _TIMES = ("seconds", "worker_seconds")
 _EXECUTORS = ("executor", "ray_address")
