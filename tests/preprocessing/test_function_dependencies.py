@@ -122,11 +122,28 @@ def test_a_helper_that_changes_between_planning_and_work_ends_the_run(helper: st
 
 def test_a_file_that_changes_while_functions_read_it_ends_the_run() -> None:
     source = (
-        "seen = []\ndef h(row):\n    seen.append(1)\n    if len(seen) == 1030: open('mark.txt', 'w').write('-v2')\n"
+        "import os\nseen = []\ndef h(row):\n    seen.append(1)\n"
+        "    if len(seen) == 1030: os.replace('next.txt', 'mark.txt')\n"
     )
     Path("fd_own.py").write_text(f"{source}    return {{**row, 'output': open('mark.txt').read()}}\n")
     Path("mark.txt").write_text("-v1")
+    Path("next.txt").write_text("-v2")
     config = _config("out")
     write_jsonl(Path("own.jsonl"), ROWS * 30)
     with pytest.raises(SourceError, match=r"mark\.txt: changed while functions of fd_own read it; run the command"):
         run(plan(replace(config, unit_size=1 << 20)), SilentProgress())
+
+
+def test_a_file_that_functions_write_is_not_part_of_what_they_depend_on() -> None:
+    source = (
+        "import json\nfrom pathlib import Path\n"
+        "def fix(s):\n"
+        "    cache = json.loads(Path('cache.json').read_text()) if Path('cache.json').exists() else {}\n"
+        "    Path('cache.json').write_text(json.dumps({**cache, s: len(cache)}))\n"
+        "    return s\n"
+    )
+    Path("fd_own.py").write_text(f"{source}def h(row): return {{**row, 'output': fix(row['output'])}}\n")
+    Path("cache.json").write_text("{}")
+    write_jsonl(Path("in.jsonl"), ROWS)
+    manifest = run(plan(_config("out")), SilentProgress())
+    assert (manifest.rows_written, manifest.function_inputs) == (2 * len(ROWS), {})

@@ -117,6 +117,8 @@ def recorded_calls(module: str) -> Iterator[None]:
         yield
     if loader is None:
         return
+    for name in files_written():
+        loader.later.pop(Path(name), None)
     for path, sha256 in digests_of(opened).items():
         if loader.later.setdefault(path, sha256) != sha256:
             raise SourceError(f"{path}: changed while functions of {module} read it; run the command again")
@@ -158,16 +160,25 @@ def _active_records() -> list[set[str]]:
     """Return the sets that receive every path that this process opens, which an audit hook fills."""
     active: list[set[str]] = []
 
+    written = files_written()
+
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and active:
             path, _, flags = arguments
-            is_read = isinstance(path, (str, bytes)) and not (flags or 0) & (os.O_WRONLY | os.O_RDWR)
-            if is_read and _is_in_own_code():
-                for opened in active:
-                    opened.add(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - a Path costs more, for each file
+            if isinstance(path, (str, bytes)) and _is_in_own_code():
+                name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a Path costs more, for each file
+                is_written = (flags or 0) & (os.O_WRONLY | os.O_RDWR)
+                for names in [written] if is_written else active:
+                    names.add(name)
 
     sys.addaudithook(note)  # cannot be removed again
     return active
+
+
+@cache
+def files_written() -> set[str]:
+    """Return the paths that the user's own code has opened for writing, such as a cache or a log; it grows."""
+    return set()
 
 
 def _is_in_own_code() -> bool:
@@ -183,11 +194,14 @@ def _is_in_own_code() -> bool:
 
 
 def digests_of(opened: set[str]) -> dict[Path, str]:
-    """Hash the data files among opened ones: regular files that are neither code nor installed nor of the system."""
+    """Hash the data files among opened ones.
+
+    These are regular files that are neither code nor installed, nor of the system, nor written by the same code.
+    """
     found: dict[Path, str] = {}
     for name in sorted(opened):
         path = Path(name)
-        if path.suffix in _CODE_SUFFIXES or name.startswith(_SYSTEM_FOLDERS):
+        if path.suffix in _CODE_SUFFIXES or name.startswith(_SYSTEM_FOLDERS) or name in files_written():
             continue
         with suppress(OSError, ValueError):  # the program may have created and removed it
             if stat.S_ISREG(path.stat().st_mode) and not is_installed(path.resolve()):

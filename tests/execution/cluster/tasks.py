@@ -12,15 +12,16 @@ from sftkit.errors import DataError
 
 
 def wait_at_gate(row: dict[str, Any], gate: str) -> dict[str, Any]:
-    """Wait while the directory that the file `gate` names has as many staged units as the file allows."""
-    while _is_closed(Path(gate)):
+    """Wait while a staging directory holds as many units as allowed; the link `gate` leads to `DIRECTORY:UNITS`."""
+    while _is_closed(gate):
         time.sleep(0.02)
     return row
 
 
-def _is_closed(gate: Path) -> bool:
+def _is_closed(gate: str) -> bool:
     try:
-        staging, units = gate.read_text().splitlines()
+        # A file that a user function reads must not change during a run. A link is not read.
+        staging, _, units = str(Path(gate).readlink()).rpartition(":")
     except FileNotFoundError:
         return False
     return staged_in(Path(staging)) >= int(units)

@@ -72,7 +72,7 @@ class Job:
 
     def hold_at(self, out: Path, units: int) -> None:
         """Let the run into `out` wait once it has staged so many units; those at work may still be staged."""
-        (self.place / "next").write_text(f"{out / '.staging'}\n{units}")
+        (self.place / "next").symlink_to(f"{out / '.staging'}:{units}")
         (self.place / "next").replace(self.place / "gate")
 
     @contextmanager
