@@ -168,19 +168,21 @@ def test_leftovers_of_killed_runs_are_removed_and_foreign_files_among_them_stay(
 
 
 @pytest.mark.parametrize("name", ["lock", "publishing.json", "quarantine.jsonl"])
-@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("kind", ["file", "link", "link to a list", "link to a folder"])
 def test_foreign_files_under_names_that_a_run_needs_are_refused(
-    tmp_path: Path, source: Path, name: str, linked: bool
+    tmp_path: Path, source: Path, name: str, kind: str
 ) -> None:
     staging = tmp_path / "out" / ".staging"
     staging.mkdir(parents=True)
-    real = tmp_path / "precious.txt" if linked else staging / name
-    real.write_text("precious")
-    if linked:
-        (staging / name).symlink_to(real)
+    real = staging / name if kind == "file" else tmp_path / "folder" / "precious.txt"
+    real.parent.mkdir(exist_ok=True)
+    content = "[]" if kind == "link to a list" else "precious"
+    real.write_text(content)
+    if kind != "file":
+        (staging / name).symlink_to(real.parent if kind == "link to a folder" else real)
     with pytest.raises(OutputError, match=rf"holds \.staging/{name}, which sftkit did not write"):
         made(tmp_path / "out", source)
-    assert real.read_text() == "precious"
+    assert real.read_text() == content
     assert [path.name for path in staging.iterdir()] == [name]
 
 

@@ -159,8 +159,12 @@ class Output(ABC, Generic[P]):
             yield QUARANTINE_NAME
         if is_foreign_quarantine(self.staging):
             yield f"{STAGING_NAME}/{QUARANTINE_NAME}"
-        if journal is None and JOURNAL_NAME in file_sizes(self.staging):
+        if self._has_foreign_journal():
             yield f"{STAGING_NAME}/{JOURNAL_NAME}"
+
+    def _has_foreign_journal(self) -> bool:
+        """Return whether something has the name of the journal that no run has made."""
+        return JOURNAL_NAME in file_sizes(self.staging) and names_in_journal(self.staging) is None
 
     def save_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> P:
         """Write the quarantined rows of a failing run and return the path of the file.

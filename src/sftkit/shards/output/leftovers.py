@@ -58,7 +58,7 @@ def remove_unfinished(staging: Path, output: Path) -> None:
     What cannot be removed stays: a worker of a killed run may still be writing there.
     """
     runs = [path for path in staging.iterdir() if is_run_folder(path.name) and path.is_dir() and not path.is_symlink()]
-    marked = [path for path in runs if is_regular(path / RUN_MARK)]
+    marked = [path for path in runs if is_regular(path / RUN_MARK) and not (path / RUN_MARK).stat().st_size]
     endings = tuple(f".{path.name.removeprefix('run-')}{TEMPORARY_SUFFIX}" for path in marked)
     for folder in (staging, output) if marked else ():
         _remove_files(path for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(endings))

@@ -83,7 +83,7 @@ class LocalOutput(Output[Path]):
 
     def _has_unfinished_cleanup(self) -> bool:
         """Return whether there is a journal, or nothing but what a run leaves that was killed at the very end."""
-        if not self.staging.is_dir() or self._has_foreign_lock():
+        if not self.staging.is_dir() or self._has_foreign_lock() or self._has_foreign_journal():
             return False
         names = [path.name for path in self.staging.iterdir()]
         only_ours = all(name == LOCK_NAME or is_run_folder(name) for name in names)
@@ -129,6 +129,10 @@ class LocalOutput(Output[Path]):
         """Return whether there is a file with the name of the lock that no run has made: those of runs are empty."""
         lock = self.staging / LOCK_NAME
         return lock.is_symlink() or (lock.exists() and not (is_regular(lock) and lock.stat().st_size == 0))
+
+    def _has_foreign_journal(self) -> bool:
+        journal = self.staging / JOURNAL_NAME
+        return journal.is_symlink() or journal.is_dir() or super()._has_foreign_journal()
 
     def _is_in_staging(self, path: AnyPath) -> bool:
         return _is_below(path, self.staging)

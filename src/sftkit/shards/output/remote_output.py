@@ -57,7 +57,7 @@ class RemoteOutput(Output[RemotePath]):
     def finish_cleanup(self) -> None:
         """As `Output.finish_cleanup`."""
         with self._name_key_in_errors():
-            if JOURNAL_NAME in file_sizes(self.staging):
+            if JOURNAL_NAME in file_sizes(self.staging) and not self._has_foreign_journal():
                 with hold_lease(self.staging / LOCK_NAME, self.path):
                     self._remove_used_units()
 
