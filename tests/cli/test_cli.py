@@ -146,6 +146,7 @@ def test_an_option_with_its_default_value_wins_over_the_data_config(pairs: Path,
     assert report["summary"]["splits"][0]["lengths"]["max"] > 7
 
 
+@pytest.mark.slow
 def test_json_is_valid_in_an_output_that_is_not_utf8(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["n\u00e4h \u4e2d \U0001f600 \x1b"]}), tmp_path / "a.parquet")
     command = [sys.executable, "-m", "sftkit", "inspect-shards", str(tmp_path), "--rows", "1", "--format", "json"]

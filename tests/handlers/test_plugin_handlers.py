@@ -62,6 +62,7 @@ def preprocess(site: Path, data_config: Path, output: Path) -> dict[str, Any]:
     return manifest
 
 
+@pytest.mark.slow
 def test_workers_run_the_handler_of_a_plugin_and_its_changes_invalidate_staged_units(
     tmp_path: Path, data_config: Path
 ) -> None:

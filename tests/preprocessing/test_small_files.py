@@ -61,6 +61,7 @@ def comparable(manifest: Manifest) -> Manifest:
     return replace(manifest, seconds={}, worker_seconds={}, units=0, units_found=0, config={})
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "more",
     [

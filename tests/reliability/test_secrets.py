@@ -57,6 +57,10 @@ def test_credentials_of_a_url_are_neither_printed_nor_written(server: str) -> No
     assert "complete and unchanged" in run("--training_data_path", f"{url}2", *words, code=0)  # with another signature
     assert run("--training_data_path", url, *words, "--dry_run", code=0)
     run("--training_data_path", url, *OPTIONS, "--output_dir", "out2", code=1)  # the bad row
+
+
+@pytest.mark.slow
+def test_credentials_of_a_url_that_cannot_be_used_are_neither_printed_nor_written(server: str) -> None:
     for wrong in (
         f"http://u:{SECRET}@{server}/no.jsonl",
         f"http://{server}/no.jsonl?sig={SECRET}",

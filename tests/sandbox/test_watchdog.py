@@ -118,6 +118,7 @@ def test_a_process_that_ignores_hangups_is_killed() -> None:
     assert "in one step" in done.stderr
 
 
+@pytest.mark.slow
 def test_steps_outside_of_renderings_may_take_any_time() -> None:
     code = (
         "import json, time\n"
@@ -129,6 +130,7 @@ def test_steps_outside_of_renderings_may_take_any_time() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+@pytest.mark.slow
 def test_a_rendering_of_many_steps_is_left_to_the_timer() -> None:
     code = (
         "import time\n"
