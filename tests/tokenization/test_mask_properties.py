@@ -213,7 +213,12 @@ def test_escaped_contents_contain_no_special_tokens(chat_tokenizer: MakeChatToke
     tool = {"name": "".join(data.draw(contents))}
     row = {"messages": messages, "tools": json.dumps([tool]) if data.draw(st.booleans()) else [tool]}
     safe, _ = tokenizer.screen(row, "messages")
-    text, spans = tokenizer.find_trained_spans(safe, "messages")
+    try:
+        text, spans = tokenizer.find_trained_spans(safe, "messages")
+    except RowError as error:
+        if "is rendered with the text of message" not in str(error):
+            raise
+        return  # an answer that happens to contain another message is refused
     ids = tokenizer.encode_conversations([text], [spans]).input_ids.values.tolist()
     special = [
         token
