@@ -19,7 +19,7 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import RENDERER, EnginePolicy, UnsupportedByEngineError
-from sftkit.tokenization.masking.turn_finder import TurnFinder
+from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
 from sftkit.tokenization.rendering.minijinja_support import check_template
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer

@@ -19,7 +19,7 @@ from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
-from sftkit.tokenization.masking import turn_edges
+from sftkit.tokenization.masking.turns import turn_edges
 from sftkit.tokenization.probing.turn_format import learn_turn_format
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import WATCHED, trained_texts

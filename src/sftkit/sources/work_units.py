@@ -180,4 +180,4 @@ def _errors_with_path(file: SourceFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SourceError(f"{file.path}: cannot be read: {error.strerror or error}") from None
+        raise SourceError(f"{file.name}: cannot be read: {error.strerror or error}") from None

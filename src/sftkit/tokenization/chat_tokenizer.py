@@ -26,7 +26,7 @@ from sftkit.tokenization.masking.reasoning import without_reasoning
 from sftkit.tokenization.masking.responses import response_spans
 from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turn_finder import TurnFinder
+from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines

@@ -1,4 +1,4 @@
 """Which characters of a conversation carry a loss, and the labels that follow from them.
 
-`turn_finder.TurnFinder` is the entry point; docs/masking.md explains the method.
+`turns.turn_finder.TurnFinder` is the entry point; docs/masking.md explains the method.
 """

@@ -8,8 +8,6 @@ from functools import lru_cache
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.prefix_turns import find_turns_by_prefix
-from sftkit.tokenization.masking.simple_turns import find_simple_turns
 from sftkit.tokenization.masking.supervision import (
     AssistantTurn,
     Supervision,
@@ -19,13 +17,15 @@ from sftkit.tokenization.masking.supervision import (
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turn_checks import (
+from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
+from sftkit.tokenization.masking.turns.simple_turns import find_simple_turns
+from sftkit.tokenization.masking.turns.turn_checks import (
     check_content_in_turn,
     check_conversation_size,
     check_no_foreign_text,
 )
-from sftkit.tokenization.masking.turn_edges import TurnEdges
-from sftkit.tokenization.masking.turn_start import TurnStart, starts_with_reasoning_tag
+from sftkit.tokenization.masking.turns.turn_edges import TurnEdges
+from sftkit.tokenization.masking.turns.turn_start import TurnStart, starts_with_reasoning_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
 from sftkit.tokenization.probing.turn_format import possible_prompts
 from sftkit.tokenization.rendering.reference_renderer import Renderer

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.masking.turn_end import TurnEnd
-from sftkit.tokenization.masking.turn_start import TurnStart, learn_turn_start
+from sftkit.tokenization.masking.turns.turn_end import TurnEnd
+from sftkit.tokenization.masking.turns.turn_start import TurnStart, learn_turn_start
 from sftkit.tokenization.probing.turn_format import learn_turn_format
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 from sftkit.tokenization.templates.template_analysis import prompt_depends_on_messages

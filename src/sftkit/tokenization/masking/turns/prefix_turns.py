@@ -7,9 +7,9 @@ from itertools import pairwise
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, assistant_indices
 from sftkit.tokenization.masking.supervision import AssistantTurn
-from sftkit.tokenization.masking.turn_checks import check_content_in_turn
-from sftkit.tokenization.masking.turn_end import TurnEnd
-from sftkit.tokenization.masking.turn_start import TurnStart
+from sftkit.tokenization.masking.turns.turn_checks import check_content_in_turn
+from sftkit.tokenization.masking.turns.turn_end import TurnEnd
+from sftkit.tokenization.masking.turns.turn_start import TurnStart
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 
 

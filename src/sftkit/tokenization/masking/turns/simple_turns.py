@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sftkit.tokenization.conversations import USUAL_ROLES, Message
 from sftkit.tokenization.masking.supervision import AssistantTurn
-from sftkit.tokenization.masking.turn_end import TurnEnd
-from sftkit.tokenization.masking.turn_start import TurnStart
+from sftkit.tokenization.masking.turns.turn_end import TurnEnd
+from sftkit.tokenization.masking.turns.turn_start import TurnStart
 from sftkit.tokenization.templates.template_marks import MARK_END, MARK_START
 
 
