@@ -668,7 +668,7 @@ def test_a_function_of_an_installed_package_is_refused(
 ) -> None:
     (tmp_path / "borrowing.py").write_text("from shutil import rmtree\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"is an installed package, not a module of your own; .* trust_packages="):
+    with pytest.raises(ConfigError, match=r"to Python or to an installed package, not a module .* trust_packages="):
         check_trusted(path, ())
 
 

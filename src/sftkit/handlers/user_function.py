@@ -187,8 +187,8 @@ def _check_file(path: str, module: str, file: Path | None, packages: Collection[
         return
     if is_installed(file):
         raise ConfigError(
-            f"handler {path!r}: {package} is an installed package, not a module of your own; to allow its functions, "
-            f"set trust_packages={package}"
+            f"handler {path!r}: {package} belongs to Python or to an installed package, not a module of your own; to "
+            f"allow its functions, set trust_packages={package}"
         )
     if not is_below(file, own):
         raise ConfigError(
