@@ -181,7 +181,9 @@ MISTAKES = [
     of_config("module", 1, "module.yaml", "handler 'no_such_module:f': cannot import no_such_module"),
     of_config("function", 1, "function.yaml", "handler 'json:nothing': module json has no 'nothing'", trusts="json"),
     of_config("constant", 1, "constant.yaml", "handler 'math:pi': pi is not a function", trusts="math"),
-    of_config("library", 1, "library.yaml", "venv is an installed package", "set trust_packages=venv"),
+    of_config(
+        "library", 1, "library.yaml", "venv belongs to Python or to an installed package", "set trust_packages=venv"
+    ),
     of_config("no function", 1, "no_function.yaml", "handler 'package.module:'", "write it package.module:function"),
     of_config(
         "a module that breaks", 1, "broken_module.yaml", "handler 'module_that_breaks:f'", "it raised ZeroDivisionError"
