@@ -88,6 +88,16 @@ def redact_access(text: str, url: str, options: Mapping[str, Any]) -> str:
     return redact(text)
 
 
+def names_secret(name: str) -> bool:
+    """Whether a name, such as a key of options, says that its value is secret.
+
+    Example:
+        >>> names_secret("hub_token"), names_secret("api-key"), names_secret("max_tokens")
+        (True, True, False)
+    """
+    return bool(_SECRET_NAME.search(name))
+
+
 def is_redacted(text: str) -> bool:
     """Whether a URL has lost credentials, so that it cannot be opened."""
     return "://" in text and HIDDEN in text

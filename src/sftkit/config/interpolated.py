@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sftkit.config.fields import Interpolated
+from sftkit.config.fields import Interpolated, option_info
 from sftkit.config.untrusted import expand_references, uses_resolver
 
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)")
@@ -53,7 +53,8 @@ def _interpolated(config: Any) -> Iterator[Interpolated]:
         yield config
     elif dataclasses.is_dataclass(config):
         for field in dataclasses.fields(config):
-            yield from _interpolated(getattr(config, field.name))
+            if not option_info(field).choices:  # one of a few words, which is no secret and may be part of other texts
+                yield from _interpolated(getattr(config, field.name))
     elif isinstance(config, (Mapping, list, tuple)):
         for value in config.values() if isinstance(config, Mapping) else config:
             yield from _interpolated(value)

@@ -14,6 +14,7 @@ from sftkit.core.error_text import single_line
 from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
+from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
 from sftkit.training.arguments.trackers import tracker_failure
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
@@ -66,7 +67,8 @@ def train(
     resume_point = find_resume_point(arguments, identity)
     # The Trainer would delete older checkpoints before the new one is sealed; CheckpointCallback does so afterwards.
     limit, arguments.save_total_limit = arguments.save_total_limit, None
-    aim = make_aim_logger(config.aim_repo, config.experiment)
+    public = PublicValues.of(config)
+    aim = make_aim_logger(config.aim_repo, config.experiment and public.text(config.experiment))
     samples = make_sample_callback(config, prepared.tokenizer.tokenizer, _template_date(config, shards), listener)
     log = Path(config.output_dir) / LOG_NAME
     callbacks: list[TrainerCallback] = [
@@ -75,9 +77,10 @@ def train(
         *(extra for extra in (aim, samples) if extra is not None),
     ]
     trainer = _make_trainer(arguments, prepared, feed, callbacks)
-    trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point))
+    trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))
     try:
-        seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None)
+        with public.command_line():
+            seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None)
     finally:
         if aim is not None:
             aim.close()

@@ -18,6 +18,7 @@ from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
+from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import check_combinations
 from sftkit.training.arguments.trackers import tracker_problems
 from sftkit.training.distributed import (
@@ -29,7 +30,7 @@ from sftkit.training.distributed import (
 )
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+    from sftkit.training.arguments.run_arguments import RunArguments
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def _range_problems(values: Mapping[str, Any]) -> list[str]:
     return [f"{name} must be 1 or more, not {value}" for name, value in counts if value < 1]
 
 
-def make_training_arguments(config: TrainConfig) -> TrainingArguments:
+def make_training_arguments(config: TrainConfig) -> RunArguments:
     """The Trainer's arguments for a run; arguments that transformers has renamed or removed are translated.
 
     Also sets up the device of the run and, under a launcher, its process group. Call it before any data is built.
@@ -82,7 +83,8 @@ def make_training_arguments(config: TrainConfig) -> TrainingArguments:
         TrainingError: the processes or the device cannot be set up.
     """
     translation = _translated(config.training_arguments)
-    _add_settings(config, translation)
+    public = PublicValues.of(config)
+    _add_settings(config, translation, public)
     translation.problems += tracker_problems(translation.values["report_to"])
     if translation.problems:
         raise ConfigError(translation.problems)
@@ -94,7 +96,7 @@ def make_training_arguments(config: TrainConfig) -> TrainingArguments:
     if values.get("use_cpu") or not accelerator_available():
         values["use_cpu"] = True
     disable_fsdp_on_cpu(use_cpu=bool(values.get("use_cpu")))
-    arguments = _build(values)
+    arguments = _build(values, public)
     check_combinations(config, arguments)
     return arguments
 
@@ -117,7 +119,7 @@ def _translated(given: Mapping[str, Any]) -> Translation:
     return translation
 
 
-def _add_settings(config: TrainConfig, translation: Translation) -> None:
+def _add_settings(config: TrainConfig, translation: Translation, public: PublicValues) -> None:
     """Add the settings that TrainConfig holds for the Trainer, and sftkit's defaults for those not given."""
     values = translation.values
     if config.split_batches:
@@ -132,7 +134,7 @@ def _add_settings(config: TrainConfig, translation: Translation) -> None:
         checkpointing = "activation_checkpointing_kwargs"
         key = checkpointing if checkpointing in source_fields() else "gradient_checkpointing_kwargs"
         translation.mapping(key)["use_reentrant"] = config.use_reentrant
-    values["output_dir"] = config.output_dir
+    values["output_dir"] = str(config.output_dir)  # without the text of its interpolation
     values["log_level"] = config.log_level
     values.setdefault("log_level_replica", "error")
     values.setdefault("logging_steps", 10)
@@ -140,23 +142,32 @@ def _add_settings(config: TrainConfig, translation: Translation) -> None:
     values.setdefault("disable_tqdm", True)
     # Every parameter is used in every micro-batch, so DDP does not need its slow search for unused ones.
     values.setdefault("ddp_find_unused_parameters", False)
-    if config.experiment:
-        values.setdefault("run_name", config.experiment)
+    values.setdefault("run_name", config.experiment or None)
+    if values["run_name"] is not None:
+        name = str(values["run_name"])
+        values["run_name"] = public.text(config.training_arguments.get("run_name", config.experiment))
+        if values["run_name"] != name:
+            warn_on_main_process(
+                _log,
+                f"trackers get {values['run_name']!r} as the name of the run, because they are given nothing from the "
+                "environment; set run_name on the command line to show another one",
+            )
 
 
-def _build(values: dict[str, Any]) -> TrainingArguments:
-    from transformers import TrainingArguments
+def _build(values: dict[str, Any], public: PublicValues) -> RunArguments:
+    from sftkit.training.arguments.run_arguments import RunArguments
 
     try:
         if isinstance(values.get("parallelism_config"), dict):
             from accelerate.parallelism_config import ParallelismConfig
 
             values = values | {"parallelism_config": ParallelismConfig(**values["parallelism_config"])}
-        arguments = TrainingArguments(**values)
+        arguments = RunArguments(**values)
     except (ValueError, TypeError, KeyError, ImportError, NotImplementedError) as error:
         raise ConfigError(_sentence(error, values)) from error
     except (RuntimeError, OSError) as error:
         raise TrainingError(f"the run cannot be set up: {_one_line(error)}") from error
+    arguments.public = public
     # `accelerate launch` can set the precision too, and the Trainer records that in mixed_precision only.
     arguments.bf16 = arguments.mixed_precision == "bf16"
     arguments.fp16 = arguments.mixed_precision == "fp16"

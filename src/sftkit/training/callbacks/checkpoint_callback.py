@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sftkit.training.arguments.public_values import PublicValues
+from sftkit.training.checkpoints.public_state import leave_out_path
 from sftkit.training.checkpoints.resume import ResumePoint
 from sftkit.training.checkpoints.seal import delete_old_checkpoints, next_attempt, seal_checkpoint
 
@@ -25,7 +27,12 @@ class CheckpointCallback(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: SftTrainer, identity: Mapping[str, Any], limit: int | None, resumed: ResumePoint | None
+        self,
+        trainer: SftTrainer,
+        identity: Mapping[str, Any],
+        limit: int | None,
+        resumed: ResumePoint | None,
+        public: PublicValues,
     ) -> None:
         """Set up the callback.
 
@@ -34,7 +41,9 @@ class CheckpointCallback(TrainerCallback):
             identity: identity of the run, see `run_identity`.
             limit: how many checkpoints of this run are kept (`save_total_limit`); None for all.
             resumed: the checkpoint that the run resumes from; None if it starts from the beginning.
+            public: what must not be written.
         """
+        self._public = public
         self._trainer = trainer
         self._identity = identity
         self._limit = limit
@@ -47,6 +56,7 @@ class CheckpointCallback(TrainerCallback):
         """Restore the state of the resumed run."""
         checkpoint, run_state = (self._resumed.checkpoint, self._resumed.state) if self._resumed else (None, None)
         self._attempt = next_attempt(Path(str(args.output_dir)), checkpoint)
+        leave_out_path(state, str(args.output_dir), self._public)
         if run_state is not None:
             self._trainer.restore_state(run_state)
 

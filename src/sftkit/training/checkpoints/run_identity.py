@@ -17,6 +17,7 @@ from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.core.splits import TRAIN
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.files import file_size
+from sftkit.training.arguments.public_values import PublicValues
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -46,8 +47,9 @@ def run_identity(
         rows_per_step: rows (micro-batches, with a token budget) that all processes together take in a step.
         padded: whether batches are padded, and rows therefore sorted by length.
     """
-    own = {name: to_plain_data(getattr(config, name)) for name in _CONFIG_FIELDS}
-    trainer = {name: getattr(arguments, name, None) for name in _TRAINER_FIELDS}
+    public = PublicValues.of(config)  # the identity is written into checkpoints
+    own = {name: public.identifying(to_plain_data(getattr(config, name))) for name in _CONFIG_FIELDS}
+    trainer = {name: public.identifying(getattr(arguments, name, None)) for name in _TRAINER_FIELDS}
     run = {
         **own,
         **trainer,

@@ -11,6 +11,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import first_line
 from sftkit.errors import TrainingError
 from sftkit.sample import sample_path
+from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.models.attention import choose_attention
 
@@ -44,12 +45,16 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
         )
     make = _initialize if initialize else _load
     try:
-        return make(location, config, arguments)
+        model = make(location, config, arguments)
     except TrainingError:
         raise
     except Exception as error:  # the files of a model can make transformers raise anything
         reason = first_line(error)
         raise TrainingError(f"model {config.model_name_or_path!r} cannot be loaded: {reason}") from error
+    name = PublicValues.of(config).text(config.model_name_or_path)
+    if name != config.model_name_or_path:
+        model.config._name_or_path = model.name_or_path = name  # which trackers and adapters are given
+    return model
 
 
 def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> None:
