@@ -15,6 +15,7 @@ import typer
 from sftkit import __version__
 from sftkit.cli.options import Option, config_command
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.core.transformers_import import leave_out_torch
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError
 
@@ -75,10 +76,11 @@ def preprocess(context: typer.Context) -> None:
             from sftkit.preprocessing.worker_warmup import warm_up_workers
 
             warm_up_workers(config)  # they start up while this process plans
-        from sftkit.api.use_cases import run_preprocess
-        from sftkit.cli.console.output import results, start_logging
-        from sftkit.cli.console.show_preprocess import print_outcome
-        from sftkit.cli.console.show_progress import make_progress
+        with paused_garbage_collection():
+            from sftkit.api.use_cases import run_preprocess
+            from sftkit.cli.console.output import results, start_logging
+            from sftkit.cli.console.show_preprocess import print_outcome
+            from sftkit.cli.console.show_progress import make_progress
 
         start_logging(config.log_level)
         leave_out_torch()

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
+from sftkit.core.garbage_collection import paused_garbage_collection
+
 _without_torch = False
 
 
@@ -43,7 +45,8 @@ def import_transformers_without_torch() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     sys.meta_path.insert(0, _ScanOnce)
     try:
-        from transformers import AutoTokenizer
+        with paused_garbage_collection():
+            from transformers import AutoTokenizer
 
         assert AutoTokenizer is not None
     finally:

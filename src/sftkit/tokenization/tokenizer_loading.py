@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.error_text import first_line
+from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.sample import sample_path
 from sftkit.tokenization.tokenizer_files import SENTENCEPIECE_MODELS, tokenizer_file_paths
@@ -104,7 +105,8 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     if _is_path(location) and not Path(location).exists():
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no such directory; name another")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=spec.trust_remote_code)
+        with paused_garbage_collection():
+            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # transformers raises whatever its files provoke
         if "trust_remote_code" in str(error) and not spec.trust_remote_code:
             raise TokenizerError(
