@@ -225,6 +225,26 @@ def test_any_manifest_is_accepted_or_one_clear_error(
     check_nothing_else_changed(place, folder)
 
 
+@budget(60)
+@given(st.data(), trees, st.sampled_from(sorted(COMMANDS)))
+def test_any_config_in_a_manifest_is_accepted_or_one_clear_error(
+    folder: Path, data: st.DataObject, value: Any, name: str
+) -> None:
+    place = copied(folder, "rows")
+    path = place / "manifest.json"
+    manifest = json.loads(path.read_text())
+    where = manifest["config"]
+    while True:  # at any depth
+        key = data.draw(st.sampled_from(sorted(where) if isinstance(where, dict) else range(len(where))))
+        if not where[key] or not isinstance(where[key], (dict, list)) or data.draw(st.booleans()):
+            break
+        where = where[key]
+    where[key] = value
+    path.write_text(json.dumps(manifest))
+    check(name, done(name, place))
+    check_nothing_else_changed(place, folder)
+
+
 @budget(40)
 @given(st.data(), st.sampled_from(sorted(COMMANDS)))
 def test_any_bytes_as_a_manifest_are_one_clear_error(folder: Path, data: st.DataObject, name: str) -> None:

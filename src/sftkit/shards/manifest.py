@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sftkit.config.binding import Problem, bind_config
 from sftkit.config.fields import to_plain_data
 from sftkit.errors import OutputError
+from sftkit.shards.recorded_config import recorded_config_problem
 from sftkit.storage.dataset_files import MANIFEST_NAME
 from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
@@ -238,6 +239,9 @@ def read_manifest(directory: AnyPath) -> Manifest | None:
     manifest = bind_config(Manifest, data, problems)
     if manifest is None:
         raise OutputError(f"{path}: is not a valid manifest of sftkit: {problems[0].message.rstrip(': ')}")
+    problem = recorded_config_problem(manifest.config)
+    if problem is not None:
+        raise OutputError(f"{path}: is not a valid manifest of sftkit: {problem}")
     return manifest
 
 
