@@ -238,8 +238,10 @@ def run_train(
     from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
     from sftkit.training.arguments.build_arguments import make_training_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
+    from sftkit.training.setup.output_check import check_training_output
 
     check_training_data(settings)
+    check_training_output(settings)
     silence_other_processes()
     arguments = make_training_arguments(settings)
     with main_process_first() as is_main:

@@ -1,0 +1,43 @@
+"""Refuse an output directory in which a run would overwrite files of others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sftkit.config.commands import TrainConfig
+from sftkit.errors import OutputError
+from sftkit.sample import sample_path
+from sftkit.storage.training_files import is_training_output
+
+_WRITTEN = re.compile(
+    r"(config|\w+_config|trainer_state|tokenizer|special_tokens_map|added_tokens|vocab)\.json|training_args\.bin|"
+    r"(training_logs|samples)\.jsonl|training_curve\.png|README\.md|chat_template\.jinja|merges\.txt|vocab\.txt|"
+    r".+\.(safetensors|safetensors\.index\.json|model)|(pytorch|adapter)_model.*\.bin|merged"
+)
+"""Names of what a run writes into its output directory, besides checkpoints (see `free_place`)."""
+
+
+def check_training_output(config: TrainConfig) -> None:
+    """Refuse an output directory that is the model itself, or where a run would write through a link.
+
+    A file with several names (a hard link) would change under all of them.
+
+    Raises:
+        OutputError: the directory cannot be used; it says why.
+    """
+    folder = Path(config.output_dir)
+    if config.model_name_or_path and folder.is_dir() and not is_training_output(folder):
+        model = Path(str(sample_path(config.model_name_or_path))).expanduser()
+        if model.is_dir() and model.samefile(folder):
+            raise OutputError(
+                f"output_dir {folder}: is the directory of the model (model_name_or_path), whose files the run would "
+                "replace; choose another output_dir"
+            )
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        is_shared = path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1)
+        if is_shared and _WRITTEN.fullmatch(path.name):
+            raise OutputError(
+                f"{path}: is a link, and the run would change the file or directory behind it; remove the link, or "
+                "choose another output_dir"
+            )
