@@ -25,7 +25,8 @@ demo: $(READY) ## preprocess the bundled sample, look at it, train a tiny model 
 	$(BIN)/sftkit inspect-shards demo/shards --rows 2
 	$(BIN)/sftkit train --config configs/train_sample.yaml --training_data_path demo/shards --output_dir demo/model
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Tests start many processes, and each would compile the package again if the environment forbade to keep bytecode.
+PYTEST := OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # Generated tests try this many times as many examples.
 test: export SFTKIT_EXAMPLES ?= 0.1

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -38,17 +39,25 @@ def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path, *, at_module_level: bool = False) -> Iterator[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a module, parsed once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path, *, at_module_level: bool = False) -> tuple[str, ...]:
     """Full names of what a module imports; `at_module_level`: only what importing the module itself imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = _run_at_import(tree) if at_module_level else ast.walk(tree)
-    for node in nodes:
+    tree = tree_of(path)
+    found: list[str] = []
+    for node in _run_at_import(tree) if at_module_level else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             assert node.module is not None
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
@@ -156,7 +165,7 @@ def test_folders_stay_small_enough_to_take_in_at_a_glance() -> None:
 
 def test_no_two_modules_and_no_two_public_classes_have_one_name() -> None:
     names = Counter(path.stem for path in modules() if path.stem not in ("__init__", "__main__"))
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in modules()]
+    trees = [tree_of(path) for path in modules()]
     classes = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
     assert [name for name, count in names.items() if count > 1] == []
     assert [name for name, count in classes.items() if count > 1 and not name.startswith("_")] == []

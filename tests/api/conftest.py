@@ -21,10 +21,10 @@ def sample_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def packed_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Packs of 512 tokens. Do not change them."""
+    """Packs of 256 tokens. Do not change them."""
     path = tmp_path_factory.mktemp("packed") / "shards"
     sftkit.preprocess(
         data_config_path="sample:data_config.yaml", model_name_or_path="sample:model", output_dir=path,
-        packing="bfd", pack_length=512, num_workers=1,
+        packing="bfd", pack_length=256, num_workers=1,
     )  # fmt: skip
     return path

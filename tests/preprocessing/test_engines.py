@@ -104,7 +104,7 @@ def by_reference(tmp_path_factory: pytest.TempPathFactory, kinds: tuple[DatasetC
 
 
 @pytest.mark.sampled(4)
-@pytest.mark.parametrize("unit_size", [2000, 64 << 10, 8 << 20])
+@pytest.mark.parametrize("unit_size", [8000, 64 << 10, 8 << 20])
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_fast_engines_write_the_bytes_of_the_reference(
     tmp_path: Path, kinds: tuple[DatasetConfig, ...], by_reference: dict[str, bytes], workers: int, unit_size: int

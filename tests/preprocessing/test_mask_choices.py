@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import chat_templates as templates
+from reliability.material import sftkit
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load_config
 from sftkit.config.schema.data_config import DatasetConfig
@@ -409,31 +407,11 @@ def test_a_row_whose_prompt_the_template_cannot_render_does_not_end_the_run(tmp_
 
 # --- The command line ---------------------------------------------------------------------------------
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 
-
-IN_ONE_PROCESS = """
-import contextlib, io, json, sys
-from sftkit.cli.app import main
-results = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["sftkit", "preprocess", *arguments]
-    with contextlib.redirect_stderr(io.StringIO()) as stderr, contextlib.redirect_stdout(io.StringIO()):
-        try:
-            main()
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code
-    results.append([code, stderr.getvalue()])
-print(json.dumps(results))
-"""
-
-
-def run_all(*command_lines: list[str]) -> list[tuple[int, str]]:
-    """Exit code and stderr of each command; one process runs all, because starting it takes longest."""
-    command = [sys.executable, "-c", IN_ONE_PROCESS, json.dumps(command_lines)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    return [(code, text) for code, text in json.loads(done.stdout)]
+def error_of(*arguments: object) -> tuple[int, str]:
+    """Exit code and stderr of a command that fails."""
+    done = sftkit("preprocess", *arguments)
+    return done.code, done.err
 
 
 RESERVED = "an argument of apply_chat_template"
@@ -455,7 +433,7 @@ def test_the_error_for_an_invalid_choice_is_one_sentence(tmp_path: Path) -> None
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}])
     common = ["--training_data_path", str(source), "--model_name_or_path", "sample:model"]
     common += ["--output_dir", str(tmp_path / "out")]
-    found = run_all(*([*common, *arguments] for arguments, _, _ in cases))
+    found = [error_of(*common, *arguments) for arguments, _, _ in cases]
     assert found == [(code, f"error: {says}\n") for _, code, says in cases]
     assert not (tmp_path / "out").exists()
 
@@ -472,7 +450,8 @@ def test_the_error_for_a_choice_of_the_wrong_type_in_a_file_is_one_sentence(tmp_
     files = [tmp_path / f"{index}.yaml" for index in range(len(cases))]
     for file, (line, _) in zip(files, cases, strict=True):
         file.write_text(f"{line}\ntraining_data_path: in.jsonl\noutput_dir: {tmp_path / 'out'}\n")
-    for (code, text), (_, says) in zip(run_all(*(["--config", str(file)] for file in files)), cases, strict=True):
+    for file, (_, says) in zip(files, cases, strict=True):
+        code, text = error_of("--config", file)
         assert (code, "Traceback" in text) == (1, False)
         assert says in text
         assert len(text.splitlines()) == 1

@@ -28,7 +28,7 @@ from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine
-from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
+from support import dataset, examples, handler, preprocess, shard_bytes, write_jsonl, written
 
 PAIRS = [{"id": i, "input": f"question {i} " + "cat " * (i % 7), "output": f"answer {i}"} for i in range(60)]
 OPTIONS: dict[str, Any] = {"model_name_or_path": "sample:model", "unit_size": 1000}
@@ -86,7 +86,7 @@ def test_a_damaged_unit_record_or_one_of_another_unit_is_not_used(tmp_path: Path
     first, second = accounts[:2]
     whole = first.read_bytes()
     chance = random.Random(1)
-    for number, place in enumerate(sorted(chance.sample(range(len(whole)), 40))):
+    for number, place in enumerate(sorted(chance.sample(range(len(whole)), examples(100)))):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << chance.randrange(8)
         first.write_bytes(damaged)

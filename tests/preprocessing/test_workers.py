@@ -142,13 +142,13 @@ def test_the_warm_up_module_imports_nothing_heavy() -> None:
 
 def talk(number: int) -> Row:
     asked = f"What is {number} times {number % 97}? " + "Please think about it. " * (number % 5)
-    answer = f"It is {number * (number % 97)}. 你好 😀 " + f"As said: {number}. " * (number % 11)
+    answer = f"It is {number * (number % 97)}. 你好 😀 " + f"As said: {number}. " * (number % 501)
     return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
 
 
 @on_linux
 def test_a_command_with_two_workers_leaves_no_process_and_writes_the_shards_of_one_worker(tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "in.jsonl", map(talk, range(18_000)))
+    source = write_jsonl(tmp_path / "in.jsonl", map(talk, range(1_500)))
     assert source.stat().st_size > 4 << 20
     out, (mark, environment) = tmp_path / "two", marked()
     command = [sys.executable, "-m", "sftkit", "preprocess", "--training_data_path", str(source)]
@@ -159,7 +159,7 @@ def test_a_command_with_two_workers_leaves_no_process_and_writes_the_shards_of_o
     wait_until(lambda: not processes(mark))
     two = read_manifest(out)
     assert two is not None
-    assert (two.rows_written, two.engine) == (18_000, {"encoder": "gigatoken", "renderer": "minijinja"})
+    assert (two.rows_written, two.engine) == (1_500, {"encoder": "gigatoken", "renderer": "minijinja"})
     options = {"training_data_path": (str(source),), "model_name_or_path": "sample:model", "num_dataset_shards": 4}
     one = preprocess(tmp_path / "one", num_workers=1, **options)
     assert (two.fingerprint, two.splits) == (one.fingerprint, one.splits)

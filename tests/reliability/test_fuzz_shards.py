@@ -270,7 +270,7 @@ def limited() -> None:
 @pytest.fixture(scope="module")
 def process() -> Iterator[ProcessPoolExecutor]:
     """Another process, for input that could crash it."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), limited) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"), limited) as pool:
         yield pool
 
 

@@ -81,9 +81,18 @@ ENDLESS_STEPS = {
 
 
 @pytest.fixture
-def low(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_timer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A timer that ticks more often, and does not tick yet."""
+    render_limits._watch()._stop()
+    monkeypatch.setattr(render_limits, "_TICK", 0.05)
+    yield
+    render_limits._watch()._stop()
+
+
+@pytest.fixture
+def low(quick_timer: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Low limits."""
-    monkeypatch.setattr(render_limits, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(render_limits, "MAX_SECONDS", 0.2)
     monkeypatch.setattr(render_limits, "MAX_MEMORY_BYTES", 400 << 20)
 
 
@@ -106,7 +115,7 @@ def test_a_chat_template_that_loops_is_interrupted(
 ) -> None:
     begun = time.process_time()
     with pytest.raises(
-        TemplateLimitError, match=r"the template took more than 0\.5 s of processor time .*\.MAX_SECONDS\)"
+        TemplateLimitError, match=r"the template took more than 0\.2 s of processor time .*\.MAX_SECONDS\)"
     ):
         make_reference(LOOPS[name]).render(Conversation(CHAT))
     assert time.process_time() - begun < 5
@@ -188,7 +197,7 @@ def test_long_rows_have_higher_limits(low: None) -> None:
 
     def slow() -> str:
         calls.append(1)
-        end = time.process_time() + 1.5
+        end = time.process_time() + 0.6
         while time.process_time() < end:
             pass
         return "done"
@@ -297,12 +306,9 @@ def test_a_run_whose_handler_template_explodes_ends_at_the_row(low: None, tmp_pa
         preprocess(tmp_path / "out", made, tokenizer_name_or_path=tokenizer_path("bpe"), train_on="all")
 
 
-def test_a_handler_template_is_compiled_within_limits(
-    low: None, tmp_path: Path, tokenizer_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_handler_template_is_compiled_within_limits(low: None, tmp_path: Path, tokenizer_path: Any) -> None:
     """Jinja evaluates constants when it compiles."""
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
-    monkeypatch.setattr(render_limits, "MAX_SECONDS", 0.5)
     for template, limit in (
         ("{{ 'a'|center(900000000)|center(10000000000) }}", "MAX_MEMORY_BYTES"),
         ("{{ 9 ** 9 ** 9 }}", "never end"),
@@ -581,11 +587,12 @@ def test_the_timer_ends_before_the_interpreter_does() -> None:
     code = (
         "import atexit, time\n"
         "def last():\n"
-        "    end = time.process_time() + 1\n"
+        "    end = time.process_time() + 0.3\n"
         "    while time.process_time() < end: pass\n"
         "atexit.register(last)\n"
-        "from sftkit.sandbox.render_limits import render_within_limits\n"
-        "print(render_within_limits(lambda: 'done', ''), flush=True)\n"
+        "from sftkit.sandbox import render_limits\n"
+        "render_limits._TICK = 0.05\n"
+        "print(render_limits.render_within_limits(lambda: 'done', ''), flush=True)\n"
         "class Late:\n"
         "    def __del__(self): last()\n"
         "late = Late()\n"
@@ -594,9 +601,10 @@ def test_the_timer_ends_before_the_interpreter_does() -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
-def test_the_timer_stops_by_itself_when_nothing_is_rendered() -> None:
+def test_the_timer_stops_by_itself_when_nothing_is_rendered(quick_timer: None) -> None:
     render_within_limits(lambda: "", "")
-    end = time.process_time() + 1.2
+    assert signal.getitimer(signal.ITIMER_PROF) != (0, 0)
+    end = time.process_time() + 0.3
     while time.process_time() < end:
         pass
     assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)

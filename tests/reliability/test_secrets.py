@@ -29,7 +29,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "pairs.jsonl", [*({"input": "a", "output": "b"} for _ in range(3)), {"input": "c"}])
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files) as served:
-        thread = threading.Thread(target=served.serve_forever)
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))  # how often it looks for the end
         thread.start()
         yield f"127.0.0.1:{served.server_port}"
         served.shutdown()
