@@ -19,10 +19,11 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.rows import Ragged, Row
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine
-from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
+from sftkit.tokenization.templates.compiled_template import CompiledTemplate
+from sftkit.tokenization.templates.recording import Recording
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
-FAST = {"encoder": "gigatoken", "renderer": "minijinja"}
+FAST = {"encoder": "gigatoken", "renderer": "compiled"}
 REFERENCE = {"encoder": "tokenizers", "renderer": "jinja2"}
 MARKER = "Zauberwort"
 
@@ -189,13 +190,16 @@ def wrong_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wrong_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes minijinja render the marker in capitals."""
-    right = MinijinjaRenderer.render_marked
+    """Makes the compiled template write the marker in capitals."""
+    right = CompiledTemplate.record
 
-    def render_marked(*arguments: Any, **keywords: Any) -> str:
-        return right(*arguments, **keywords).replace(MARKER, MARKER.upper())
+    def record(template: CompiledTemplate, *arguments: Any) -> Recording:
+        recording = right(template, *arguments)
+        if not template.direct:
+            return recording
+        return Recording([piece.replace(MARKER, MARKER.upper()) for piece in recording.pieces], recording.marks)
 
-    monkeypatch.setattr(MinijinjaRenderer, "render_marked", render_marked)
+    monkeypatch.setattr(CompiledTemplate, "record", record)
 
 
 def check_given_up(

@@ -159,7 +159,7 @@ def test_a_command_with_two_workers_leaves_no_process_and_writes_the_shards_of_o
     wait_until(lambda: not processes(mark))
     two = read_manifest(out)
     assert two is not None
-    assert (two.rows_written, two.engine) == (1_500, {"encoder": "gigatoken", "renderer": "minijinja"})
+    assert (two.rows_written, two.engine) == (1_500, {"encoder": "gigatoken", "renderer": "compiled"})
     options = {"training_data_path": (str(source),), "model_name_or_path": "sample:model", "num_dataset_shards": 4}
     one = preprocess(tmp_path / "one", num_workers=1, **options)
     assert (two.fingerprint, two.splits) == (one.fingerprint, one.splits)

@@ -41,11 +41,8 @@ from sftkit.sandbox.template_check import check_template_operations
 from sftkit.shards.output.side_files import dataset_card
 from sftkit.sources.discovery import find_source_files
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.engines import UnsupportedByEngineError
-from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
-from sftkit.tokenization.rendering.minijinja_support import check_template
+from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
-from sftkit.tokenization.templates.template_lexer import unmarked_template
 from support import dataset, handler, preprocess, rows, write_jsonl, written
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "well"}]
@@ -180,8 +177,6 @@ def test_a_template_nested_too_deep_is_refused(make_reference: Callable[[str], R
     template = "{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}"
     with pytest.raises(TokenizerError, match="nested too deep"):
         make_reference(template).check()
-    with pytest.raises(UnsupportedByEngineError):
-        check_template(template)
 
 
 def test_a_text_that_is_too_long_is_refused_though_there_is_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,49 +213,21 @@ def test_a_row_of_fifty_megabytes_is_rendered_by_both_engines(make_reference: Ca
     messages = [{"role": "user", "content": long}, *CHAT]
     expected = f"user: {long}\nuser: hello\nassistant: well\n"
     assert renderer.render(Conversation(messages)) == expected
-    fast = MinijinjaRenderer(renderer._tokenizer, renderer)
+    fast = CompiledRenderer(renderer._tokenizer, renderer)
     assert fast.render(Conversation(messages)) == expected
 
 
-@pytest.mark.parametrize("name", EXPLOSIONS)
-def test_a_template_that_could_explode_is_never_rendered_by_the_fast_engine(name: str) -> None:
-    with pytest.raises(UnsupportedByEngineError):
-        check_template(unmarked_template(IF_ASKED.format(EXPLOSIONS[name])))
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{% set x = messages[0].content %}" + "{% set x = x ~ x %}" * 40,
-        "".join(f"{{% set x{i + 1} = [x{i}, x{i}]|join %}}" for i in range(40)),
-        "{% set ns = namespace(x='a') %}{% for m in messages %}{% set t = ns.x %}{% set ns.x = ns.x ~ t %}{% endfor %}",
-        "{% set ns = namespace(x='a') %}{% for m in messages %}{% set ns.x = ns.x ~ m.content %}{% endfor %}"
-        "{% for m in messages %}{{ ns.x }}{% endfor %}",
-        "{% macro f(x) %}{{ x }}{{ x }}{% endmacro %}{% set ns = namespace(x='a') %}"
-        "{% for m in messages %}{% set ns.x = f(ns.x) %}{% endfor %}",
-        "{% set ns = namespace(x='a') %}{% for m in messages %}"
-        "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
-        "{{ messages[0].content.replace('a', messages[1].content) }}",
-        "{{ messages[0].content|tojson(indent=99999999) }}",
-    ],
-)
-def test_a_template_with_growing_text_is_left_to_the_reference(template: str) -> None:
-    with pytest.raises(UnsupportedByEngineError, match=r"it has (a|an|texts|join|indent) "):
-        check_template(template)
-
-
-def test_a_template_that_takes_too_many_steps_is_left_to_the_reference(
-    low: None, make_reference: Callable[[str], ReferenceRenderer]
+@pytest.mark.parametrize("name", ["nested writing", "doubling"])
+def test_the_limits_hold_for_both_engines(
+    low: None, make_reference: Callable[[str], ReferenceRenderer], name: str
 ) -> None:
-    """minijinja stops with its own message; the reference reports the limit."""
-    renderer = make_reference(IF_ASKED.format(LOOPS["nested writing"]))
-    fast = MinijinjaRenderer(renderer._tokenizer, renderer)
-    assert fast.render(Conversation(CHAT)) == "hellowell"
+    renderer = make_reference(IF_ASKED.format({**LOOPS, **EXPLOSIONS}[name]))
+    fast = CompiledRenderer(renderer._tokenizer, renderer)
     magic = Conversation([{"role": "user", "content": "magic"}])
-    with pytest.raises(Exception, match="fuel"):
-        fast.render(magic)
-    with pytest.raises(TemplateLimitError):
-        renderer.render(magic)
+    for engine in (renderer, fast):
+        assert engine.render(Conversation(CHAT)) == "hellowell"
+        with pytest.raises(TemplateLimitError):
+            engine.render(magic)
 
 
 @pytest.mark.sampled(3)

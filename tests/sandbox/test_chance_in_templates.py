@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sftkit.core.row_log import RowLog
+from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import Batch
 from sftkit.handlers.text import ApplyCustomJinjaTemplate
 from sftkit.sandbox.chat_templates import date_function
 from sftkit.sandbox.render_limits import TemplateChanceError, TemplateLimitError
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.engines import UnsupportedByEngineError
-from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
-from sftkit.tokenization.rendering.minijinja_support import check_template
-from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
+from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
+from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "well"}]
 
@@ -56,22 +54,29 @@ STEADY = {
 }
 
 
+@pytest.fixture(params=["jinja2", "compiled"])
+def renderer(
+    reference: Callable[[str], Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Renderer:
+    tokenizer = reference("bpe")
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages }}")
+    slow = ReferenceRenderer(tokenizer)
+    return slow if request.param == slow.name else CompiledRenderer(tokenizer, slow)
+
+
 @pytest.mark.parametrize("template", [*CHANCE, *ADDRESSES, *ORDERS])
-def test_what_differs_between_runs_is_refused(reference: Callable[[str], Any], template: str) -> None:
-    renderer = ReferenceRenderer(reference("bpe"))
+def test_what_differs_between_runs_is_refused(renderer: Renderer, template: str) -> None:
+    if "block" in template and renderer.name == "compiled":
+        with pytest.raises(RowError, match="has blocks"):
+            renderer.render(Conversation(CHAT), template=template)
+        return
     with pytest.raises(TemplateChanceError, match=r"the template uses .* each run gives other bytes; remove it"):
         renderer.render(Conversation(CHAT), template=template)
 
 
-@pytest.mark.parametrize("template", sorted({*CHANCE, *ADDRESSES, *ORDERS} - {"{{ messages[0]['items'] }}"}))
-def test_the_fast_engine_does_not_render_what_differs_between_runs(template: str) -> None:
-    with pytest.raises(UnsupportedByEngineError):
-        check_template(template)
-
-
 @pytest.mark.parametrize(("template", "text"), STEADY.items())
-def test_what_is_the_same_in_each_run_is_rendered(reference: Callable[[str], Any], template: str, text: str) -> None:
-    assert ReferenceRenderer(reference("bpe")).render(Conversation(CHAT), template=template) == text
+def test_what_is_the_same_in_each_run_is_rendered(renderer: Renderer, template: str, text: str) -> None:
+    assert renderer.render(Conversation(CHAT), template=template) == text
 
 
 @pytest.mark.parametrize("template", ["{{ [1, 2]|random }}", "{{ text.upper }}", "{{ lipsum() }}"])
@@ -89,7 +94,7 @@ def test_both_engines_tell_midnight_of_the_given_day(
     template = "{{ strftime_now('%d %B %Y %H:%M:%S') }}"
     monkeypatch.setattr(tokenizer, "chat_template", template)
     renderer = ReferenceRenderer(tokenizer, "2024-07-06")
-    fast = MinijinjaRenderer(tokenizer, renderer)
+    fast = CompiledRenderer(tokenizer, renderer)
     for each in (renderer, fast):
         assert each.render(Conversation(CHAT), template=template) == "06 July 2024 00:00:00"
 

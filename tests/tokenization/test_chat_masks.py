@@ -14,14 +14,9 @@ import chat_templates as templates
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-from sftkit.tokenization.templates.template_lexer import unmarked_template
-from sftkit.tokenization.templates.template_marks import (
-    MARK_END,
-    MARK_START,
-    index_function_source,
-    mark_template,
-    split_marks,
-)
+from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
+from sftkit.tokenization.templates.recording import NO_MESSAGE
 from support import ALL_TOKENIZERS, trained_texts
 
 MakeChatTokenizer = Callable[..., ChatTokenizer]
@@ -94,17 +89,6 @@ LOOKALIKES: list[tuple[str, list[Row], list[str]]] = [
         "the stop token in the content",
         [user("a"), assistant("b<|im_end|>\n<|im_start|>user\nc")],
         ["b<|im_end|>\n<|im_start|>user\nc<|im_end|>"],
-    ),
-    (
-        "the characters of marks",
-        # "x" is not a hexadecimal digit, so this is never a mark, whatever random number marks contain.
-        [
-            user(f"{MARK_START[0]}g{MARK_END}"),
-            assistant(f"{MARK_START[:-1]}x0:1{MARK_END} b"),
-            user(MARK_START[0]),
-            assistant(MARK_END),
-        ],
-        [f"{MARK_START[:-1]}x0:1{MARK_END} b<|im_end|>", f"{MARK_END}<|im_end|>"],
     ),
     ("null keys", [{**user("a"), "name": None}, assistant("b"), user("a"), assistant("b")], ["b<|im_end|>"] * 2),
     ("reasoning in the content", [user("a"), assistant("<think>no</think>b")], ["<think>no</think>b<|im_end|>"]),
@@ -297,7 +281,7 @@ def test_shared_conversations_train_every_answer_in_order(
         assert trained(tokenizer, messages) == [f"{answer}<|im_end|>" for answer in answers]
 
 
-# --- Marks --------------------------------------------------------------------------------------------
+# --- Recordings --------------------------------------------------------------------------------------
 
 
 CONTENT = st.text(st.sampled_from(list("ab\n {}%\"'\\<|>:=你😀")), max_size=8)
@@ -306,49 +290,19 @@ CONVERSATION = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), CONTEN
 
 @settings(max_examples=150)
 @given(template=st.sampled_from(sorted(templates.ALL)), turns=CONVERSATION)
-def test_a_marked_rendering_without_marks_is_the_plain_rendering(
+def test_recorded_blocks_stand_in_the_text_that_transformers_renders(
     template: str, turns: list[tuple[str, str]], reference: Callable[[str], Any]
 ) -> None:
     source = templates.ALL[template]
-    marked = mark_template(source)
-    if marked is None:
-        assert template == "captured"
-        return
     tokenizer = reference("sample:model")
     roles = ["user", "assistant"] * 3 if template in ("llama2", "merges_system") else [role for role, _ in turns]
     messages = [{"role": role, "content": content} for role, (_, content) in zip(roles, turns, strict=False)]
-
-    def render(source: str) -> str:
-        return str(
-            tokenizer.apply_chat_template(
-                messages, chat_template=source, tokenize=False, bos_token="<s>", eos_token="</s>"
-            )
-        )
-
-    text, blocks = split_marks(render(index_function_source(None) + marked.source))
-    assert text == render(source) == render(unmarked_template(source))
-    assert MARK_START in marked.source
-    assert all(0 <= block.start <= block.end <= len(text) for block in blocks)
-
-
-@pytest.mark.parametrize("name", ["granite", "qwen3", "tinyllama", "sample:model"])
-@pytest.mark.parametrize("with_tools", [False, True])
-def test_real_templates_render_the_same_without_marks(
-    reference: Callable[[str], Any], name: str, with_tools: bool
-) -> None:
-    tokenizer = reference(name)
-    if tokenizer.chat_template is None:
-        pytest.skip("this tokenizer has no chat template")
-    source = tokenizer.get_chat_template()
-    marked = mark_template(source)
-    assert marked is not None
-    tools = [{"type": "function", "function": {"name": "add", "parameters": {"a": "number"}}}] if with_tools else None
-    for messages in (TWO_TURNS, [system("s"), *TWO_TURNS], [user("a")]):
-        plain = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
-        rendered = tokenizer.apply_chat_template(
-            messages, tools=tools, chat_template=index_function_source(None) + marked.source, tokenize=False
-        )
-        assert split_marks(rendered)[0] == plain
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    recording = ReferenceRenderer(tokenizer).record(Conversation(messages, variables=tokens), template=source)
+    assert recording.text == tokenizer.apply_chat_template(messages, chat_template=source, tokenize=False, **tokens)
+    assert all(0 <= block.start <= block.end <= len(recording.text) for block in recording.blocks)
+    assert {block.message for block in recording.blocks} <= {NO_MESSAGE, *range(len(messages))}
+    assert recording.blocks or template == "captured"
 
 
 SYSTEM_IN_THE_FIRST_TURN = (

@@ -40,7 +40,7 @@ _TASKS_PER_CORE = 2  # one that runs and one that waits, from which an autoscale
 _CONNECT_TIMEOUT = 15.0  # seconds
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SIZE_LIFETIME = 5.0  # seconds after which the size of the cluster is queried again
-_PACKAGES = ("numpy", "pyarrow", "transformers", "tokenizers", "jinja2", "minijinja", "gigatoken")
+_PACKAGES = ("numpy", "pyarrow", "transformers", "tokenizers", "jinja2", "gigatoken")
 
 
 class VersionMismatchError(ConfigError):

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sftkit.sandbox.render_limits import TemplateLimitError
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from transformers import PreTrainedTokenizerBase
 
 DATE_FUNCTION = "strftime_now"
@@ -25,7 +26,7 @@ _ZONE = re.compile(r"%(?:%|[-_0^#+:]*\d*[EO]?([sZz]))")
 _WIDTH = re.compile(r"%[-_0^#+]*\d{4}")
 _COMPILED = 128  # templates, as in transformers
 
-_day: ContextVar[str | None] = ContextVar("template_date", default=None)
+_compile: ContextVar[Callable[[str], CompiledByTransformers] | None] = ContextVar("compile_template", default=None)
 
 
 def today() -> str:
@@ -66,6 +67,13 @@ def date_function(day: str) -> Callable[[str], str]:
     return strftime_now
 
 
+class CompiledByTransformers(Protocol):
+    """What transformers renders with: a template of Jinja, or something that stands for one."""
+
+    def render(self, **values: Any) -> str:
+        """Render with the variables that transformers gives the template."""
+
+
 def apply_chat_template(tokenizer: PreTrainedTokenizerBase, messages: Any, day: str | None, **options: Any) -> str:
     """Render a conversation as `tokenizer.apply_chat_template` does, on a given day.
 
@@ -79,39 +87,76 @@ def apply_chat_template(tokenizer: PreTrainedTokenizerBase, messages: Any, day: 
         TemplateChanceError: the template uses something that differs between runs.
         Exception: whatever the template raises.
     """
+    return _apply(tokenizer, messages, lambda source: compiled_by_transformers(source, day or today()), options)
+
+
+def apply_compiled_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Any, template: CompiledByTransformers, **options: Any
+) -> str:
+    """Render a conversation as `tokenizer.apply_chat_template` does, with a template that is already compiled.
+
+    Raises:
+        Exception: whatever the template raises.
+    """
+    return _apply(tokenizer, messages, lambda source: template, options)
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Any,
+    compile_template: Callable[[str], CompiledByTransformers],
+    options: dict[str, Any],
+) -> str:
     _compile_here()
-    token = _day.set(day or today())
+    token = _compile.set(compile_template)
     try:
         render: Any = tokenizer.apply_chat_template
         return str(render(messages, tokenize=False, **options))
     finally:
-        _day.reset(token)
+        _compile.reset(token)
 
 
-@lru_cache(maxsize=1)
-def _compile_here() -> None:
-    """Have transformers compile templates in a `SteadyEnvironment`, while `apply_chat_template` of this module runs."""
+@lru_cache(maxsize=_COMPILED)
+def compiled_by_transformers(source: str, day: str) -> Template:
+    """Compile a template as transformers does, in a `SteadyEnvironment`, for a day in the form YYYY-MM-DD.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is not valid Jinja.
+    """
     from transformers.utils import chat_template_utils
 
     from sftkit.sandbox.steady_environment import SteadyEnvironment
 
     module: Any = chat_template_utils
-    original = module._compile_jinja_template
+    plain = module.ImmutableSandboxedEnvironment
+    module.ImmutableSandboxedEnvironment = SteadyEnvironment
+    try:
+        template: Template = _original_compile().__wrapped__(source)
+    finally:
+        module.ImmutableSandboxedEnvironment = plain
+    environment: Any = template.environment
+    environment.globals[DATE_FUNCTION] = date_function(day)
+    environment.hide_functions()
+    return template
 
-    @lru_cache(maxsize=_COMPILED)
-    def compiled(source: str, day: str) -> Any:
-        plain = module.ImmutableSandboxedEnvironment
-        module.ImmutableSandboxedEnvironment = SteadyEnvironment
-        try:
-            template = original.__wrapped__(source)
-        finally:
-            module.ImmutableSandboxedEnvironment = plain
-        template.environment.globals[DATE_FUNCTION] = date_function(day)
-        template.environment.hide_functions()
-        return template
+
+@lru_cache(maxsize=1)
+def _original_compile() -> Any:
+    """The function by which transformers compiles templates, as it was before `_compile_here`."""
+    from transformers.utils import chat_template_utils
+
+    return chat_template_utils._compile_jinja_template
+
+
+@lru_cache(maxsize=1)
+def _compile_here() -> None:
+    """Have transformers use what `_apply` gives it to compile templates, while `_apply` runs."""
+    from transformers.utils import chat_template_utils
+
+    original = _original_compile()
 
     def compile_template(source: str) -> Any:
-        day = _day.get()
-        return original(source) if day is None else compiled(source, day)
+        return (_compile.get() or original)(source)
 
+    module: Any = chat_template_utils
     module._compile_jinja_template = compile_template

@@ -51,17 +51,17 @@ class SteadyEnvironment(ImmutableSandboxedEnvironment):
     def hide_functions(self) -> None:
         """Make the global functions unprintable; call this again after changing them."""
         for name, value in self.globals.items():
-            self.globals[name] = _hidden(value)
+            self.globals[name] = hidden(value)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As in Jinja; a method cannot be printed."""
         value = _getattr(self, obj.value if type(obj) is _Function else obj, attribute)
-        return value if type(value) in _DATA else _hidden(value)
+        return value if type(value) in _DATA else hidden(value)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """As in Jinja; a method cannot be printed."""
         value = _getitem(self, obj.value if type(obj) is _Function else obj, argument)
-        return value if type(value) in _DATA else _hidden(value)
+        return value if type(value) in _DATA else hidden(value)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **options: Any) -> Any:  # noqa: N805 - as in Jinja
         """As in Jinja."""
@@ -74,8 +74,13 @@ class SteadyEnvironment(ImmutableSandboxedEnvironment):
         """As in Jinja; a difference must not be a set."""
         result = super().call_binop(context, operator, left, right)
         if isinstance(result, set):
-            _refuse("a set (the difference of two dictionary views), whose order is left to chance")
+            refuse_set()
         return result
+
+
+def refuse_set() -> NoReturn:
+    """Raise `TemplateChanceError` for a set in a template."""
+    _refuse("a set (the difference of two dictionary views), whose order is left to chance")
 
 
 def _refuse(what: str) -> NoReturn:
@@ -121,7 +126,8 @@ class _SteadyJoiner(Joiner):
     __repr__ = _Unprintable.__repr__
 
 
-def _hidden(value: Any) -> Any:
+def hidden(value: Any) -> Any:
+    """Return a value for templates; a function can be called, but not printed."""
     return _Function(value) if callable(value) and not isinstance(value, (Undefined, _Function)) else value
 
 

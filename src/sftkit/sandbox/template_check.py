@@ -26,7 +26,7 @@ def check_template_operations(source: str) -> None:
     """
     import jinja2
 
-    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols", _generation_tag()])
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols", generation_tag()])
     try:
         problem = _uninterruptible_operation(environment.parse(source))
     except jinja2.TemplateSyntaxError:
@@ -39,7 +39,7 @@ def check_template_operations(source: str) -> None:
         raise TokenizerError(f"the template has {problem}, which may never end; remove it")
 
 
-def _generation_tag() -> type[Extension]:
+def generation_tag() -> type[Extension]:
     """Parses `{% generation %}` blocks, which transformers adds to Jinja, as their contents."""
     from jinja2.ext import Extension
 

@@ -16,7 +16,7 @@ from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEnc
 from sftkit.tokenization.encoding.single_bos import with_single_bos
 from sftkit.tokenization.encoding.slow_encoder import SlowEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, UnsupportedByEngineError
-from sftkit.tokenization.rendering.minijinja_renderer import MinijinjaRenderer
+from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec, backend_json, load_tokenizer
 from sftkit.tokenization.verification import VerificationSampler, VerifiedEncoder, VerifiedFunction
@@ -134,10 +134,10 @@ class TokenizerEngines:
         return TokenizersEngine(self.tokenizer, self.reference_encoder)
 
     @cached_property
-    def _fast_renderer(self) -> MinijinjaRenderer | None:
+    def _fast_renderer(self) -> CompiledRenderer | None:
         if RENDERER not in self._reference_only:
             try:
-                return MinijinjaRenderer(self.tokenizer, self.reference_renderer)
+                return CompiledRenderer(self.tokenizer, self.reference_renderer)
             except UnsupportedByEngineError as reason:
-                _log.info("minijinja cannot be used with this chat template: %s", reason)
+                _log.info("only the reference renders with this chat template: %s", reason)
         return None

@@ -34,7 +34,7 @@ from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.writing.shard_layout import ShardLayout
 
-_RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "minijinja", "numpy", "pyarrow", "tokenizers", "transformers")
+_RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "numpy", "pyarrow", "tokenizers", "transformers")
 
 
 def split_info(

@@ -11,7 +11,6 @@ from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message
 from sftkit.tokenization.probing.message_spans import find_message_spans
 from sftkit.tokenization.rendering.reference_renderer import Renderer
-from sftkit.tokenization.templates.template_marks import MarkedTemplate, split_marks
 
 PROBE_CONTENT = "sftkitprobe"
 """Content of made-up messages; it occurs in no template."""
@@ -35,7 +34,7 @@ class TurnFormat:
     """The prompts with thinking switched on or off, if the template has such a switch."""
     turns: tuple[str, ...]
     """The text of a turn whose content is `PROBE_CONTENT`: at the end of a conversation, and before another exchange if
-    the template renders that. Empty if the marks are ambiguous."""
+    the template renders that. Empty if it is ambiguous."""
     keeps_space: bool
     """Whether the template keeps white space around a content."""
 
@@ -50,23 +49,23 @@ class TurnFormat:
         return [turn[turn.index(PROBE_CONTENT) + len(PROBE_CONTENT) :] for turn in self.turns if PROBE_CONTENT in turn]
 
 
-def learn_turn_format(renderer: Renderer, marked: MarkedTemplate, like: Conversation) -> TurnFormat | None:
+def learn_turn_format(renderer: Renderer, source: str, like: Conversation) -> TurnFormat | None:
     """Learn the format of turns from made-up conversations; None if the template cannot render any of them.
 
     Args:
         renderer: renders the made-up conversations.
-        marked: the template with marks.
+        source: the template.
         like: a conversation of the same kind. It gives the template's variables, the names of keys, and the row around
             the messages for a template that takes a whole row.
     """
     for probe in _probes(like):
         try:
             before = probe.first_messages(len(probe.message_list) - 1)
-            ending = _render_ending(renderer, marked, before)
+            ending = _render_ending(renderer, source, before)
             prompt = ending.prompt
-            others = tuple(_other_prompts(renderer, marked, before)) if prompt else ()
-            turns = tuple(_render_turns(renderer, marked, probe))
-            spaced = _render(renderer, marked, _with_answer(probe, _SPACED_CONTENT))
+            others = tuple(_other_prompts(renderer, source, before)) if prompt else ()
+            turns = tuple(_render_turns(renderer, source, probe))
+            spaced = _render(renderer, source, _with_answer(probe, _SPACED_CONTENT))
             if prompt == "" and turns and ending.after.strip() and all(t.startswith(ending.after) for t in turns):
                 prompt = ending.after  # the template writes its prompt even if it is not asked to
         except RowError:
@@ -82,7 +81,7 @@ class _Ending:
     with_prompt: str
     without_prompt: str
     edge: int | None
-    """Where the messages end in `with_prompt`; None if the marks are ambiguous."""
+    """Where the messages end in `with_prompt`; None if it is ambiguous."""
 
     @property
     def prompt(self) -> str | None:
@@ -101,7 +100,7 @@ class _Ending:
         return "" if self.edge is None else self.with_prompt[self.edge :]
 
 
-def possible_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> tuple[str, ...]:
+def possible_prompts(renderer: Renderer, before: Conversation) -> tuple[str, ...]:
     """Return what a template may write between some messages and the assistant turn after them, most likely first.
 
     That is all text after the messages when a generation prompt is asked for; and nothing, if the template writes the
@@ -110,65 +109,66 @@ def possible_prompts(renderer: Renderer, marked: MarkedTemplate, before: Convers
     Raises:
         RowError: the template cannot render the messages.
     """
-    ending = _render_ending(renderer, marked, before)
+    source = renderer.source(with_tools=before.tools is not None)
+    ending = _render_ending(renderer, source, before)
     after = (ending.after,) if ending.edge is not None else ()
     return (*after, "") if ending.prompt == "" else after
 
 
-def _render_ending(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> _Ending:
-    with_prompt, edge = _render_with_edge(renderer, marked, before, add_generation_prompt=True)
-    without_prompt, plain_edge = _render_with_edge(renderer, marked, before, add_generation_prompt=False)
+def _render_ending(renderer: Renderer, source: str, before: Conversation) -> _Ending:
+    with_prompt, edge = _render_with_edge(renderer, source, before, add_generation_prompt=True)
+    without_prompt, plain_edge = _render_with_edge(renderer, source, before, add_generation_prompt=False)
     if plain_edge is not None and with_prompt.startswith(without_prompt[:plain_edge]):
         edge = plain_edge  # the prompt may be written in the last iteration of the loop, or after the loop
     return _Ending(with_prompt, without_prompt, edge)
 
 
-def _other_prompts(renderer: Renderer, marked: MarkedTemplate, before: Conversation) -> Iterator[str]:
+def _other_prompts(renderer: Renderer, source: str, before: Conversation) -> Iterator[str]:
     for name in THINKING_SWITCHES:
-        if name not in marked.source:
+        if name not in source:
             continue
         for value in (True, False):
             switched = replace(before, variables={**before.variables, name: value})
             with suppress(RowError):
-                prompt = _render_ending(renderer, marked, switched).prompt
+                prompt = _render_ending(renderer, source, switched).prompt
                 if prompt:
                     yield prompt
 
 
-def _render(renderer: Renderer, marked: MarkedTemplate, conversation: Conversation) -> str:
-    return split_marks(renderer.render_marked(conversation, marked))[0]
+def _render(renderer: Renderer, source: str, conversation: Conversation) -> str:
+    return renderer.render(conversation, template=source)
 
 
 def _render_with_edge(
-    renderer: Renderer, marked: MarkedTemplate, conversation: Conversation, *, add_generation_prompt: bool
+    renderer: Renderer, source: str, conversation: Conversation, *, add_generation_prompt: bool
 ) -> tuple[str, int | None]:
-    """Return a rendering, and where its last message ends; None if the marks are ambiguous."""
-    rendered = renderer.render_marked(conversation, marked, add_generation_prompt=add_generation_prompt)
+    """Return a rendering, and where its last message ends; None if it is ambiguous."""
+    recording = renderer.record(conversation, template=source, add_generation_prompt=add_generation_prompt)
     last = len(conversation.message_list) - 1
-    text, spans = find_message_spans(rendered, marked, conversation.message_list, [last])
-    return text, spans[last][1] if spans and last in spans else None
+    spans = find_message_spans(recording, last + 1, [last])
+    return recording.text, spans[last][1] if spans and last in spans else None
 
 
-def _render_turns(renderer: Renderer, marked: MarkedTemplate, probe: Conversation) -> Iterator[str]:
+def _render_turns(renderer: Renderer, source: str, probe: Conversation) -> Iterator[str]:
     """Yield the text of the answer at the end of a conversation, and before another exchange, where it is known."""
     messages = probe.message_list
     longer = probe.with_message_list([*messages, messages[-2], messages[-1]])
     index = len(messages) - 1
     for conversation in (probe, longer):
         try:
-            rendered = renderer.render_marked(conversation, marked)
+            recording = renderer.record(conversation, template=source)
         except RowError:
             if conversation is probe:
                 raise
             continue
-        text, spans = find_message_spans(rendered, marked, conversation.message_list, [index])
+        spans = find_message_spans(recording, len(conversation.message_list), [index])
         if spans and index in spans:
             start, end = spans[index]
-            yield text[start:end]
+            yield recording.text[start:end]
         elif conversation is probe:
-            before = _render(renderer, marked, probe.first_messages(index))
-            if text.startswith(before):
-                yield text[len(before) :]
+            before = _render(renderer, source, probe.first_messages(index))
+            if recording.text.startswith(before):
+                yield recording.text[len(before) :]
 
 
 def _probes(like: Conversation) -> Iterator[Conversation]:

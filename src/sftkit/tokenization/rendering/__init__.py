@@ -1,1 +1,1 @@
-"""From conversations to text: the Jinja2 reference, and minijinja where it renders the same text."""
+"""From conversations to text: Jinja2 as transformers uses it, and templates compiled to faster code."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sftkit.core.error_text import first_line
 from sftkit.core.row_log import RowError, require_valid_text
 from sftkit.errors import TokenizerError
-from sftkit.sandbox.chat_templates import apply_chat_template, today
+from sftkit.sandbox.chat_templates import (
+    CompiledByTransformers,
+    apply_compiled_template,
+    compiled_by_transformers,
+    today,
+)
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.tokenization.conversations import Conversation, Message
-from sftkit.tokenization.templates.template_marks import MarkedTemplate, index_function_source
+from sftkit.tokenization.templates.recording import Recording
 
 if TYPE_CHECKING:
+    import jinja2
     from transformers import PreTrainedTokenizerBase
 
 _WHOLE_ROW = "sftkit_row"
+_ROW_AS_MESSAGES = f"{{% set messages = {_WHOLE_ROW} %}}\n"
 _PLACEHOLDER: list[Message] = [{"role": "user", "content": ""}]
 
 
@@ -54,10 +60,13 @@ class Renderer(Protocol):
             RowError: the template cannot render this conversation.
         """
 
-    def render_marked(
-        self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
-    ) -> str:
-        """Render a conversation with a marked template; the text contains its marks.
+    def can_record(self, source: str) -> bool:
+        """Return whether `record` is possible with a template."""
+
+    def record(
+        self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
+    ) -> Recording:
+        """Render a conversation, and record which message is written where.
 
         Raises:
             RowError: as `render`.
@@ -103,56 +112,102 @@ class ReferenceRenderer:
             RowError: the template cannot render this conversation.
             TokenizerError: the template is not valid Jinja, or needs too much time or memory (`TemplateLimitError`).
         """
+        source = self.source(with_tools=conversation.tools is not None) if template is None else template
+        if isinstance(conversation.messages, Mapping):
+            source = _ROW_AS_MESSAGES + source
+        return self._apply(
+            conversation,
+            source,
+            lambda: compiled_by_transformers(source, self.template_date),
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    def can_record(self, source: str) -> bool:
+        """Return whether `record` is possible with a template; raises `TokenizerError` if it is not valid Jinja."""
+        import jinja2
+
+        from sftkit.tokenization.templates.compiled_template import compiled_template
+
+        try:
+            compiled_template(source, self.template_date, direct=False)
+        except ValueError:
+            return False
+        except jinja2.TemplateSyntaxError as error:
+            raise _not_valid(error) from None
+        return True
+
+    def record(
+        self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
+    ) -> Recording:
+        """Render a conversation with the code that `render` uses, and record which message is written where.
+
+        Raises:
+            RowError, TokenizerError: as `render`.
+        """
+        source = self.source(with_tools=conversation.tools is not None) if template is None else template
+        column = conversation.column
+        if column is not None:
+            source = _ROW_AS_MESSAGES + source
+        recorded = _RecordedTemplate(source, self.template_date, column)
+        self._apply(conversation, source, lambda: recorded, add_generation_prompt=add_generation_prompt)
+        assert recorded.recording is not None
+        return recorded.recording
+
+    def _apply(
+        self,
+        conversation: Conversation,
+        source: str,
+        compile_template: Callable[[], CompiledByTransformers],
+        *,
+        add_generation_prompt: bool,
+    ) -> str:
+        """Render a conversation as transformers does, with a template that `compile_template` gives."""
         import jinja2
 
         messages: Any = conversation.messages
         values: dict[str, Any] = {}
         if isinstance(messages, Mapping):
             # apply_chat_template takes lists only, so the row is passed as another variable.
-            template = template or self.source(with_tools=conversation.tools is not None)
-            template = f"{{% set messages = {_WHOLE_ROW} %}}\n{template}"
             messages, values = _PLACEHOLDER, {_WHOLE_ROW: conversation.messages}
 
         def rendered() -> str:
-            return apply_chat_template(
+            return apply_compiled_template(
                 self._tokenizer,
                 list(messages),
-                self.template_date,
+                compile_template(),
                 tools=conversation.tools,
                 documents=conversation.documents,
-                chat_template=template,
+                chat_template=source,
                 add_generation_prompt=add_generation_prompt,
                 **{**conversation.variables, **values},
             )
 
-        check_template_operations(template or self.source(with_tools=conversation.tools is not None))
+        check_template_operations(source)
         try:
             text = render_within_limits(rendered, [conversation.messages, conversation.tools, conversation.documents])
         except TemplateLimitError:
             raise
         except jinja2.TemplateSyntaxError as error:
-            raise TokenizerError(
-                f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
-            ) from None
+            raise _not_valid(error) from None
         except Exception as error:  # a template may raise anything for unexpected data
             raise RowError(f"the chat template cannot render this row: {first_line(error)}") from None
         return require_valid_text(text)
 
-    def render_marked(
-        self, conversation: Conversation, marked: MarkedTemplate, *, add_generation_prompt: bool = False
-    ) -> str:
-        """Render a conversation with a marked template; raises as `render`."""
-        prelude = index_function_source(conversation.column) if marked.calls_index_function else ""
-        return self.render(conversation, template=prelude + marked.source, add_generation_prompt=add_generation_prompt)
 
-    def normalize(self, conversation: Conversation) -> tuple[Conversation, int]:
-        """Return a conversation as templates get it from transformers, and its length as JSON text in characters.
+class _RecordedTemplate:
+    """Stands for a compiled template while transformers renders with it, and keeps what it wrote."""
 
-        transformers removes keys with null, unifies the names of reasoning fields and converts values to JSON types.
+    def __init__(self, source: str, day: str, column: str | None) -> None:
+        self._source, self._day, self._column = source, day, column
+        self.recording: Recording | None = None
 
-        Raises:
-            RowError: transformers refuses the conversation.
-        """
-        text = self.render(conversation, template="{{ [messages, tools, documents] | tojson }}")
-        messages, tools, documents = json.loads(text)
-        return Conversation(messages, tools, documents, conversation.variables), len(text)
+    def render(self, **values: Any) -> str:
+        from sftkit.tokenization.templates.compiled_template import compiled_template
+
+        messages = values["messages"] if self._column is None else values[_WHOLE_ROW][self._column]
+        self.recording = compiled_template(self._source, self._day, direct=False).record(values, messages)
+        return self.recording.text
+
+
+def _not_valid(error: jinja2.TemplateSyntaxError) -> TokenizerError:
+    return TokenizerError(f"the chat template is not valid Jinja: line {error.lineno}: {error.message}")

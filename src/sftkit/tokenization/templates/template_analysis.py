@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
-from sftkit.tokenization.templates.template_lexer import unmarked_template
+from sftkit.sandbox.template_check import generation_tag
 
 _MESSAGES = "messages"
 _PROMPT = "add_generation_prompt"
@@ -60,14 +61,23 @@ def prompt_depends_on_messages(source: str) -> bool:
     )
 
 
-def rebinds_messages(source: str) -> bool:
-    """Return whether a template assigns to the name `messages`."""
-    from jinja2 import nodes
+def has_generation_blocks(source: str) -> bool:
+    """Return whether a template has `{% generation %}` blocks.
 
-    tree = _parse(source)
-    if tree is None:
-        return True  # it contains tags of other extensions, so nothing is known
-    return any(name.name == _MESSAGES and name.ctx != "load" for name in tree.find_all(nodes.Name))
+    Raises:
+        TokenizerError: the source is not valid Jinja.
+
+    Example:
+        >>> has_generation_blocks("{%- generation -%}a{% endgeneration %}"), has_generation_blocks("generation")
+        (True, False)
+    """
+    import jinja2
+
+    try:
+        tokens = [token for token in jinja2.Environment().lex(source) if token[1] != "whitespace"]
+    except jinja2.TemplateSyntaxError:
+        return False
+    return any((first[1], second[1:]) == ("block_begin", ("name", "generation")) for first, second in pairwise(tokens))
 
 
 @lru_cache(maxsize=8)
@@ -76,7 +86,7 @@ def _parse(source: str) -> Any:
     import jinja2
 
     try:
-        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(unmarked_template(source))
+        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols", generation_tag()]).parse(source)
     except jinja2.TemplateSyntaxError:
         return None
 

@@ -1,13 +1,11 @@
-"""Finds assistant turns by rendering prefixes of the conversation: the fallback for templates that cannot be marked."""
+"""Finds assistant turns by rendering prefixes of the conversation, for templates that cannot be recorded."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, assistant_indices
 from sftkit.tokenization.masking.supervision import AssistantTurn
-from sftkit.tokenization.masking.turns.turn_checks import check_content_in_turn
+from sftkit.tokenization.masking.turns.turn_checks import check_content_in_turn, check_order
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart
 from sftkit.tokenization.rendering.reference_renderer import Renderer
@@ -37,8 +35,7 @@ def find_turns_by_prefix(
         end = len(with_turn)
         check_content_in_turn(text, start, end, messages[index])
         turns.append(AssistantTurn(index, start, turn_end.find(text, start, end, messages[index])))
-    if any(second.start < first.end for first, second in pairwise(turns)):
-        raise RowError("assistant turns overlap in the rendered text; cannot verify their masks")
+    check_order(turns)
     return text, turns
 
 

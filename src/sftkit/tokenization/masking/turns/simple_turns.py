@@ -8,17 +8,18 @@ from sftkit.tokenization.conversations import USUAL_ROLES, Message
 from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart
-from sftkit.tokenization.templates.template_marks import MARK_END, MARK_START
+from sftkit.tokenization.probing.message_spans import message_pieces
+from sftkit.tokenization.templates.recording import Recording
 
 
 def find_simple_turns(
-    rendered: str, loop: str, messages: Sequence[Message], turn_start: TurnStart, turn_end: TurnEnd
-) -> tuple[str, list[AssistantTurn]] | None:
-    """Return the text and the assistant turns of a marked rendering; None if the conversation is not simple.
+    recording: Recording, messages: Sequence[Message], turn_start: TurnStart, turn_end: TurnEnd
+) -> list[AssistantTurn] | None:
+    """Return the assistant turns of a rendered conversation; None if the conversation is not simple.
 
     A conversation is simple if
 
-    - the loop over the messages ran once per message, and no other loop wrote a mark;
+    - one loop of the template wrote all messages, in their order;
     - each assistant turn starts with the generation prompt, and ends with its content and the usual stop token
       (reasoning may stand in between);
     - each message after a turn, and at least one before the first turn, was rendered on its own.
@@ -26,16 +27,15 @@ def find_simple_turns(
     Then no other check is needed. In all other cases the caller must use the general method.
 
     Args:
-        rendered: output of the marked template.
-        loop: name of its counted loop.
+        recording: the rendered conversation.
         messages: the messages of the conversation.
         turn_start: must have a prompt that is the same for all conversations.
         turn_end: of the same template.
     """
-    before, *pieces = rendered.split(f"{MARK_START}{loop}{MARK_END}")
-    if len(pieces) != len(messages) or rendered.count(MARK_START) != len(pieces) + 1:
+    written = message_pieces(recording, len(messages))
+    if written is None:
         return None
-    pieces[-1], _, after = pieces[-1].partition(f"{MARK_START}/{loop}{MARK_END}")
+    before, *pieces, _ = written
     prompt, (tail, stop) = turn_start.text, turn_end.simple
     prompt_length, after_stop = len(prompt), len(tail) - stop
     turns: list[AssistantTurn] = []
@@ -57,4 +57,4 @@ def find_simple_turns(
         elif (turns and end == position) or type(role) is not str or role not in USUAL_ROLES:
             return None
         position = end
-    return ("".join([before, *pieces, after]), turns) if turns else None
+    return turns or None

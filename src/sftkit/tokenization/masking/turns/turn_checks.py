@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from sftkit.core.row_log import RowError
@@ -14,6 +15,7 @@ from sftkit.tokenization.conversations import (
     text_after_reasoning,
     text_of,
 )
+from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.probing.message_spans import MessageSpans
 
 _MIN_TEXT, _MIN_UNRENDERED_TEXT = 12, 4
@@ -42,6 +44,16 @@ def check_conversation_size(messages: Sequence[Message]) -> None:
             f"a conversation of {len(messages):,} messages is too long for this chat template, with which each turn "
             "must be compared with all messages; split it"
         )
+
+
+def check_order(turns: Sequence[AssistantTurn]) -> None:
+    """Refuse a row whose assistant turns, in the order of their messages, overlap or stand in another order.
+
+    Raises:
+        RowError: they do.
+    """
+    if any(second.start < first.end for first, second in pairwise(turns)):
+        raise RowError("the assistant turns overlap, or are rendered in another order; cannot verify their masks")
 
 
 def check_content_in_turn(text: str, start: int, end: int, message: Message) -> None:

@@ -12,8 +12,6 @@ from sftkit.tokenization.masking.turns.turn_start import TurnStart, learn_turn_s
 from sftkit.tokenization.probing.turn_format import learn_turn_format
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 from sftkit.tokenization.templates.template_analysis import prompt_depends_on_messages
-from sftkit.tokenization.templates.template_lexer import unmarked_template
-from sftkit.tokenization.templates.template_marks import MarkedTemplate
 
 _MOST_KEPT = 1000
 """How many results are kept; every row may have values of its own."""
@@ -34,13 +32,10 @@ class TurnEdges:
         self._stop_tokens, self._special_tokens = stop_tokens, special_tokens
         self._learned: dict[tuple[str, str], tuple[TurnStart | None, TurnEnd]] = {}
 
-    def learn(
-        self, marked: MarkedTemplate | None, source: str, conversation: Conversation
-    ) -> tuple[TurnStart | None, TurnEnd]:
+    def learn(self, source: str, conversation: Conversation) -> tuple[TurnStart | None, TurnEnd]:
         """Return the edges of turns under a template, with the variables of a conversation.
 
         Args:
-            marked: the template with marks; None if it cannot be marked.
             source: the template.
             conversation: gives the variables, and the names of keys.
         """
@@ -48,14 +43,11 @@ class TurnEdges:
         if key not in self._learned:
             if len(self._learned) >= _MOST_KEPT:
                 self._learned.clear()
-            self._learned[key] = self._learn(marked, source, conversation)
+            self._learned[key] = self._learn(source, conversation)
         return self._learned[key]
 
-    def _learn(
-        self, marked: MarkedTemplate | None, source: str, conversation: Conversation
-    ) -> tuple[TurnStart | None, TurnEnd]:
-        any_template = marked or MarkedTemplate(unmarked_template(source))
-        turn_format = learn_turn_format(self._renderer, any_template, conversation)
+    def _learn(self, source: str, conversation: Conversation) -> tuple[TurnStart | None, TurnEnd]:
+        turn_format = learn_turn_format(self._renderer, source, conversation)
         turn_end = TurnEnd(
             self._stop_tokens,
             self._special_tokens,

@@ -23,14 +23,16 @@ from sftkit.tokenization.masking.turns.turn_checks import (
     check_content_in_turn,
     check_conversation_size,
     check_no_foreign_text,
+    check_order,
 )
 from sftkit.tokenization.masking.turns.turn_edges import TurnEdges
+from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart, starts_with_reasoning_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
 from sftkit.tokenization.probing.turn_format import possible_prompts
 from sftkit.tokenization.rendering.reference_renderer import Renderer
-from sftkit.tokenization.templates.template_lexer import unmarked_template
-from sftkit.tokenization.templates.template_marks import MarkedTemplate, mark_template, split_marks
+from sftkit.tokenization.templates.recording import GENERATION
+from sftkit.tokenization.templates.template_analysis import has_generation_blocks
 
 
 class TurnFinder:
@@ -41,10 +43,10 @@ class TurnFinder:
     strip, split and move contents, and several messages may have the same text. Rendering the conversation turn by
     turn is slow, and wrong for templates that render a turn differently when others follow. Instead:
 
-    1. **Mark.** The source of the template is rewritten so that its loop over the messages writes a mark before each
-       message (`template_marks`). One rendering gives the text and the span of each message (`message_spans`). Marks
-       are written between the pieces of the template and removed from the output, so the text is the plain rendering.
-       If the template has `{% generation %}` blocks, these say what is trained, and steps 2 to 4 are skipped.
+    1. **Record.** The code that Jinja compiles the template to records what it writes, and where an iteration of its
+       loop over the messages starts (`templates.output_recording`). One rendering gives the text and the span of each
+       message (`message_spans`). If the template has `{% generation %}` blocks, these say what is trained, and steps 2
+       to 4 are skipped.
     2. **Find the start.** The span of a turn must start with the generation prompt of the template, or with one of its
        variants (`TurnStart`). They are learned from small made-up conversations, once per template. A turn for which
        that fails is compared with the prompt that the template writes after the messages before this turn.
@@ -53,10 +55,10 @@ class TurnFinder:
     4. **Check.** The span must not contain the messages after the turn or the text of another message, and no content
        may be outside of its span. A row that fails a check is refused: a mask is never guessed.
     5. **Select** the turns that carry a loss (`Supervision`). Turns without a loss need not pass the checks, except
-       with a template that cannot be marked.
+       with a template that cannot be recorded.
 
-    Most conversations take a fast path through steps 2 to 4 (`find_simple_turns`). For templates that cannot be marked,
-    each turn is found from renderings of the conversation up to it (`find_turns_by_prefix`).
+    Most conversations take a fast path through steps 2 to 4 (`find_simple_turns`). For templates that cannot be
+    recorded, each turn is found from renderings of the conversation up to it (`find_turns_by_prefix`).
 
     The spans are correct because each starts exactly where the model would start to write, which is compared with the
     text of the prompt itself, and ends with the token at which it would stop. They are ordered and disjoint.
@@ -80,7 +82,7 @@ class TurnFinder:
         """
         self._renderer = renderer
         self._supervision = supervision or Supervision()
-        self._marked = lru_cache(maxsize=8)(mark_template)
+        self._has_generation = lru_cache(maxsize=8)(has_generation_blocks)
         self._turn_edges = TurnEdges(renderer, stop_tokens, special_tokens)
 
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
@@ -101,15 +103,13 @@ class TurnFinder:
     def _find_turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
         """Return the text of a conversation and the produced parts of its assistant turns."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
-        marked = self._marked(source)
-        if marked is None or not marked.counted_loop:
-            check_conversation_size(conversation.message_list)
-        if marked is None:
-            turn_start, turn_end = self._turn_edges.learn(marked, source, conversation)
-            return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
-        if marked.has_generation:
-            return self._find_generation_blocks(conversation, marked)
-        return self._find_marked_turns(conversation, marked, source)
+        if self._has_generation(source):
+            return self._find_generation_blocks(conversation)
+        turn_start, turn_end = self._turn_edges.learn(source, conversation)
+        if self._renderer.can_record(source):
+            return self._find_recorded_turns(conversation, turn_start, turn_end)
+        check_conversation_size(conversation.message_list)
+        return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
 
     def _find_everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Train all text but excluded messages and masked reasoning (`train_on: all`)."""
@@ -129,25 +129,21 @@ class TurnFinder:
         """Return the text of a conversation and the spans of at least the messages at some indices.
 
         Raises:
-            RowError: the template cannot be marked, or the marks are ambiguous.
+            RowError: the template cannot be recorded, or it is ambiguous which message was rendered where.
         """
-        source = self._renderer.source(with_tools=conversation.tools is not None)
-        marked = self._marked(unmarked_template(source))
-        if marked is not None:
-            rendered = self._renderer.render_marked(conversation, marked)
-            text, spans = find_message_spans(rendered, marked, conversation.message_list, indices)
-            if spans is not None:
-                return text, spans
+        recording = self._renderer.record(conversation)
+        spans = find_message_spans(recording, len(conversation.message_list), indices)
+        if spans is not None:
+            return recording.text, spans
         raise RowError("with this chat template, sftkit cannot find the text that each message was rendered to")
 
-    def _find_generation_blocks(
-        self, conversation: Conversation, marked: MarkedTemplate
-    ) -> tuple[str, list[AssistantTurn]]:
+    def _find_generation_blocks(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
         """Return what is inside of the template's own `{% generation %}` blocks.
 
         The message of each block is only determined if the selection of trained turns needs it; else it is 0.
         """
-        text, blocks = split_marks(self._renderer.render_marked(conversation, marked))
+        recording = self._renderer.record(conversation)
+        text, blocks = recording.text, [block for block in recording.blocks if block.loop == GENERATION]
         if not self._supervision.needs_turn_owners and not have_train_flags(conversation.message_list):
             return text, [AssistantTurn(0, block.start, block.end) for block in blocks if block.end > block.start]
         indices = assistant_indices(conversation.message_list)
@@ -171,20 +167,20 @@ class TurnFinder:
             )
         return text, turns
 
-    def _find_marked_turns(
-        self, conversation: Conversation, marked: MarkedTemplate, source: str
+    def _find_recorded_turns(
+        self, conversation: Conversation, turn_start: TurnStart | None, turn_end: TurnEnd
     ) -> tuple[str, list[AssistantTurn]]:
-        """Find turns by the marks that the template's loop over the messages writes."""
+        """Find turns by the recorded spans of their messages."""
         messages = conversation.message_list
-        turn_start, turn_end = self._turn_edges.learn(marked, source, conversation)
-        rendered = self._renderer.render_marked(conversation, marked)
-        if marked.counted_loop and turn_start is not None and turn_start.text and not turn_start.varies:
-            simple = find_simple_turns(rendered, marked.counted_loop, messages, turn_start, turn_end)
+        recording = self._renderer.record(conversation)
+        text = recording.text
+        if turn_start is not None and turn_start.text and not turn_start.varies:
+            simple = find_simple_turns(recording, messages, turn_start, turn_end)
             if simple is not None:
-                return simple
+                return text, simple
         check_conversation_size(messages)
         indices = assistant_indices(messages)
-        text, spans = find_message_spans(rendered, marked, messages, indices)
+        spans = find_message_spans(recording, len(messages), indices)
         if spans is None or turn_start is None:
             return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
         turns: list[AssistantTurn] = []
@@ -196,8 +192,8 @@ class TurnFinder:
             start, end = spans[index]
             try:
                 if len(spans) < len(messages) and _may_contain_later_messages(messages, spans, index):
-                    end = start + self._length_without_later_messages(conversation, marked, index, text[start:end])
-                produced = self._find_produced(conversation, marked, turn_start, index, text, (start, end))
+                    end = start + self._length_without_later_messages(conversation, index, text[start:end])
+                produced = self._find_produced(conversation, turn_start, index, text, (start, end))
                 check_content_in_turn(text, produced, end, message)
                 stop = turn_end.find(text, produced, end, message)
                 check_no_foreign_text(text[produced:stop], messages, index, spans)
@@ -206,12 +202,12 @@ class TurnFinder:
                     raise
                 continue  # the turn carries no loss, so it need not be verified
             turns.append(AssistantTurn(index, produced, stop))
+        check_order(turns)
         return text, turns
 
     def _find_produced(
         self,
         conversation: Conversation,
-        marked: MarkedTemplate,
         turn_start: TurnStart,
         index: int,
         text: str,
@@ -237,16 +233,14 @@ class TurnFinder:
             )
         elif not turn_start.is_prompt:
             raise RowError(f"message {index} does not start with the header of assistant turns; cannot verify its mask")
-        for prompt in possible_prompts(self._renderer, marked, conversation.first_messages(index)):
+        for prompt in possible_prompts(self._renderer, conversation.first_messages(index)):
             if text.startswith(prompt, start, end) and (prompt or produced is None):
                 return start + len(prompt)
         if produced is not None:
             return produced
         raise RowError(f"message {index} does not start with its generation prompt; cannot verify its mask")
 
-    def _length_without_later_messages(
-        self, conversation: Conversation, marked: MarkedTemplate, index: int, written: str
-    ) -> int:
+    def _length_without_later_messages(self, conversation: Conversation, index: int, written: str) -> int:
         """Return how many characters of what was written for a turn belong to the turn itself.
 
         A template may render tool results into the turn that called the tools. The turn's own text is what the template
@@ -256,10 +250,10 @@ class TurnFinder:
             RowError: what was written does not start with that text.
         """
         shortened = conversation.first_messages(index + 1)
-        rendered = self._renderer.render_marked(shortened, marked)
-        text, spans = find_message_spans(rendered, marked, shortened.message_list, [index])
+        recording = self._renderer.record(shortened)
+        spans = find_message_spans(recording, index + 1, [index])
         start, end = spans.get(index, (0, 0)) if spans is not None else (0, 0)
-        own = text[start:end]
+        own = recording.text[start:end]
         if not own or not written.startswith(own):
             raise RowError(f"message {index} is rendered together with the messages after it; cannot verify its mask")
         return len(own)
