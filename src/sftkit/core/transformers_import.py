@@ -1,5 +1,5 @@
 """Import transformers for tokenizers only: without torch, which takes seconds and hundreds of megabytes, and without
-scanning its own sources twice.
+scanning all its models.
 """
 
 from __future__ import annotations
@@ -7,11 +7,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 from sftkit.core.garbage_collection import paused_garbage_collection
+from sftkit.core.unscanned_models import put_off_scan
 
 _without_torch = False
 
@@ -43,27 +43,23 @@ def import_transformers_without_torch() -> None:
     sys.modules["torch"] = None  # type: ignore[assignment]  # typeshed allows only modules
     # Without this, transformers prints that PyTorch is missing.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    sys.meta_path.insert(0, _ScanOnce)
+    sys.meta_path.insert(0, _ScanLater)
     try:
         with paused_garbage_collection():
-            from transformers import AutoTokenizer
+            from transformers.models.auto.tokenization_auto import AutoTokenizer
 
         assert AutoTokenizer is not None
     finally:
         del sys.modules["torch"]
-        sys.meta_path.remove(_ScanOnce)
+        sys.meta_path.remove(_ScanLater)
 
 
-class _ScanOnce:
-    """An import hook that shortens the scan of transformers' models, which reads all of their files.
-
-    transformers scans twice, for itself and for `transformers.models`, and each scan splits every file into lines to
-    find the last that begins with `__all__`. If the functions are missing (they exist in 5.x), nothing changes.
-    """
+class _ScanLater:
+    """An import hook that puts off the scan of transformers' models (`unscanned_models`)."""
 
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find `transformers.utils.import_utils` as usual, and replace the functions that scan."""
+        """Find `transformers.utils.import_utils` as usual, and replace what scans in it."""
         if name != "transformers.utils.import_utils":
             return None
         spec = PathFinder.find_spec(name, path, target)
@@ -72,17 +68,7 @@ class _ScanOnce:
 
             def execute_and_replace(module: ModuleType) -> None:
                 execute(module)
-                scan = getattr(module, "create_import_structure_from_path", None)
-                if callable(scan):
-                    module.create_import_structure_from_path = cache(scan)  # type: ignore[attr-defined]
-                fetch = getattr(module, "fetch__all__", None)
-                if callable(fetch):
-                    module.fetch__all__ = lambda text: fetch(from_last_all(text))  # type: ignore[attr-defined]
+                put_off_scan(module)
 
             spec.loader.exec_module = execute_and_replace  # type: ignore[method-assign]
         return spec
-
-
-def from_last_all(source: str) -> str:
-    """Return the part of a module's source that the last line with `__all__` begins; all of it without such a line."""
-    return source[source.rfind("\n__all__") + 1 :]

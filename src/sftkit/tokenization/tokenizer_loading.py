@@ -99,7 +99,8 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     Raises:
         TokenizerError: it does not exist, or transformers cannot load it.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+    from transformers.models.auto.tokenization_auto import AutoTokenizer  # `transformers` would scan its models for it
 
     location = str(sample_path(spec.name))
     if _is_path(location) and not Path(location).exists():
