@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from plugins_support import forked_commands
 from reliability.error_rules import faults_of, faults_of_reason
 from sftkit.core.row_log import RowLog
 from sftkit.errors import SftkitError
@@ -239,6 +240,13 @@ def shared_data() -> Callable[[str], Path]:
         return found
 
     return path
+
+
+@pytest.fixture(scope="session")
+def forked_sftkit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Runs a command where the packages in a folder are installed; see `forked_commands`."""
+    with forked_commands(tmp_path_factory.mktemp("commands")) as run:
+        yield run
 
 
 @pytest.fixture

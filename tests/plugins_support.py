@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+FORKING = """
+import json, os, sys
+from sftkit.cli.app import main
+import sftkit.preprocessing.build
+
+for line in sys.stdin:
+    folder, arguments, printed = json.loads(line)
+    child = os.fork()
+    if not child:
+        sys.path.insert(0, folder)
+        sys.argv = ["sftkit", *arguments]
+        os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        main()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
 def install_plugin(
@@ -52,3 +71,34 @@ def run_sftkit(folder: Path, *arguments: object, timeout: float = 600) -> subpro
         timeout=timeout,
         check=False,
     )
+
+
+@contextmanager
+def forked_commands(place: Path) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Start a process that imports the package once; yields a function that runs a command in a fork of it.
+
+    The function takes what `run_sftkit` takes, and returns the exit code and what was printed to stderr. It is for
+    commands that end before they start workers.
+
+    Args:
+        place: a folder for what commands print.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING],
+        env={**os.environ, "COLUMNS": "200"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to_process, from_process = process.stdin, process.stdout
+
+        def run(folder: Path, *arguments: object) -> tuple[int, str]:
+            printed = place / "stderr"
+            to_process.write(json.dumps([str(folder), [*map(str, arguments)], str(printed)]) + "\n")
+            to_process.flush()
+            code = int(from_process.readline())
+            return code, printed.read_text(encoding="utf-8")
+
+        yield run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,15 @@ def test_workers_run_the_handler_of_a_plugin_and_its_changes_invalidate_staged_u
     ids=["name of a built-in", "unknown", "not a handler", "abstract", "broken"],
 )
 def test_a_plugin_that_cannot_be_used_is_a_config_error(
-    tmp_path: Path, data_config: Path, source: str, registered: dict[str, str], message: str
+    tmp_path: Path,
+    data_config: Path,
+    forked_sftkit: Callable[..., tuple[int, str]],
+    source: str,
+    registered: dict[str, str],
+    message: str,
 ) -> None:
     site = install_plugin(tmp_path / "site", source, {"sftkit.handlers": registered})
-    done = run_sftkit(site, "preprocess", "--data_config_path", data_config, "--output_dir", tmp_path / "out")
-    assert done.returncode == 1
-    assert re.search(message, " ".join(done.stderr.split())), done.stderr
+    arguments = ("--data_config_path", data_config, "--output_dir", tmp_path / "out")
+    code, errors = forked_sftkit(site, "preprocess", *arguments)
+    assert code == 1
+    assert re.search(message, " ".join(errors.split())), errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ class Neighbours(PackingStrategy):
 REGISTERED = {"sftkit.packing": {"neighbours": "Neighbours"}}
 
 
-def preprocess(site: Path, source: Path, output: Path, packing_name: str = "neighbours") -> Any:
-    return run_sftkit(
-        *(site, "preprocess", "--training_data_path", source, "--model_name_or_path", "sample:model"),
+def arguments(source: Path, output: Path, packing_name: str = "neighbours") -> tuple[object, ...]:
+    return (
+        *("preprocess", "--training_data_path", source, "--model_name_or_path", "sample:model"),
         *("--output_dir", output, "--packing", packing_name, "--pack_length", 40),
         *("--num_workers", 2, "--unit_size", 4096),
     )
@@ -56,7 +57,7 @@ def test_a_plugin_packs_the_rows_of_a_run_with_workers(tmp_path: Path) -> None:
     rows = [{"input": f"word {n}", "output": "answer " * (1 + n % 17)} for n in range(300)]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     site = install_plugin(tmp_path / "site", NEIGHBOURS, REGISTERED)
-    done = preprocess(site, source, tmp_path / "out")
+    done = run_sftkit(site, *arguments(source, tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     packs = written(tmp_path / "out")
     lengths = [pack["seq_lengths"] for pack in packs]
@@ -69,7 +70,7 @@ def test_a_plugin_packs_the_rows_of_a_run_with_workers(tmp_path: Path) -> None:
     assert without_plugin.returncode == 0, without_plugin.stdout
     first = fingerprint(tmp_path / "out")
     (site / "toys.py").write_text(NEIGHBOURS + "\n# changed")
-    assert preprocess(site, source, tmp_path / "changed").returncode == 0
+    assert run_sftkit(site, *arguments(source, tmp_path / "changed")).returncode == 0
     assert fingerprint(tmp_path / "changed") != first
 
 
@@ -91,13 +92,13 @@ def test_a_plugin_packs_the_rows_of_a_run_with_workers(tmp_path: Path) -> None:
     ids=["unknown", "name of a built-in", "abstract"],
 )
 def test_a_strategy_that_cannot_be_used_is_a_config_error(
-    tmp_path: Path, source: str, registered: str, name: str, message: str
+    tmp_path: Path, forked_sftkit: Callable[..., tuple[int, str]], source: str, registered: str, name: str, message: str
 ) -> None:
     data = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b"}])
     site = install_plugin(tmp_path / "site", source, {"sftkit.packing": {registered: "Neighbours"}})
-    done = preprocess(site, data, tmp_path / "out", name)
-    assert done.returncode in (1, 2)
-    assert message in " ".join(done.stderr.split())
+    code, errors = forked_sftkit(site, *arguments(data, tmp_path / "out", name))
+    assert code in (1, 2)
+    assert message in " ".join(errors.split())
 
 
 def test_nothing_is_assumed_about_a_strategy_that_is_not_installed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,12 +37,9 @@ class Toy(SourceFormat):
 """
 
 
-def preprocess(site: Path, tmp_path: Path, *arguments: object) -> tuple[int, str]:
-    done = run_sftkit(
-        site, "preprocess", "--output_dir", tmp_path / "out", "--model_name_or_path", "sample:model",
-        "--input_field_name", "input", "--output_field_name", "output", *arguments,
-    )  # fmt: skip
-    return done.returncode, done.stderr
+OPTIONS = (
+    "--model_name_or_path", "sample:model", "--input_field_name", "input", "--output_field_name", "output",
+)  # fmt: skip
 
 
 def test_workers_read_a_format_of_an_installed_package(tmp_path: Path) -> None:
@@ -50,8 +48,8 @@ def test_workers_read_a_format_of_an_installed_package(tmp_path: Path) -> None:
     for source in sources:
         source.write_text("1 + 1=2\nno answer\n2 + 2=4\n")
     arguments = ("--training_data_path", *sources, "--num_workers", 2, "--max_bad_rows", 2)
-    code, errors = preprocess(site, tmp_path, *arguments)
-    assert code == 0, errors
+    done = run_sftkit(site, "preprocess", "--output_dir", tmp_path / "out", *OPTIONS, *arguments)
+    assert done.returncode == 0, done.stderr
     [shard] = (tmp_path / "out").glob("train-*.parquet")
     assert pq.read_metadata(shard).num_rows == 4
     quarantined = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
@@ -73,9 +71,14 @@ def test_workers_read_a_format_of_an_installed_package(tmp_path: Path) -> None:
     ids=["name", "name json", "extension", "two plugins", "not a format"],
 )
 def test_a_format_that_clashes_with_another_or_is_invalid_is_rejected(
-    tmp_path: Path, entry_points: dict[str, str], source: str, message: str
+    tmp_path: Path,
+    forked_sftkit: Callable[..., tuple[int, str]],
+    entry_points: dict[str, str],
+    source: str,
+    message: str,
 ) -> None:
     site = install_plugin(tmp_path / "site", source, {"sftkit.formats": entry_points})
     (tmp_path / "a.toy").write_text("1 + 1=2\n")
-    code, errors = preprocess(site, tmp_path, "--training_data_path", tmp_path / "a.toy")
+    arguments = ("--training_data_path", tmp_path / "a.toy", "--output_dir", tmp_path / "out")
+    code, errors = forked_sftkit(site, "preprocess", *OPTIONS, *arguments)
     assert (code, message in " ".join(errors.split())) == (1, True), errors
