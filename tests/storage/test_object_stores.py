@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from buckets import Bucket
+from buckets import Bucket, new_bucket
 from sftkit.config.commands import InspectConfig, PreprocessConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.core.progress import SilentProgress
@@ -81,6 +81,22 @@ def made(wanted: PreprocessConfig) -> Manifest:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_jsonl(tmp_path_factory.mktemp("source") / "conversations.jsonl", conversations(300))
+
+
+@pytest.fixture(scope="module")
+def finished(source: Path, endpoint: str) -> dict[str, bytes]:
+    """The files of the data set that `config` makes, by name; made once, in a bucket."""
+    bucket = new_bucket(endpoint)
+    made(config(str(source), bucket.url("out"), bucket))
+    return bucket.files("out")
+
+
+@pytest.fixture
+def filled(bucket: Bucket, finished: dict[str, bytes]) -> Bucket:
+    """A bucket with these files in `out`."""
+    for name, data in finished.items():
+        bucket.system.pipe_file(f"{bucket.name}/out/{name}", data)
+    return bucket
 
 
 def shards_in(bucket: Bucket, folder: str) -> dict[str, bytes]:
@@ -183,14 +199,13 @@ def test_a_run_that_is_killed_repeatedly_resumes(source: Path, tmp_path: Path, b
     assert not any(name.startswith(".staging") for name in bucket.names("out"))
 
 
-def test_another_data_set_is_overwritten_only_on_request(source: Path, bucket: Bucket) -> None:
-    made(config(str(source), bucket.url("out"), bucket))
-    before = bucket.files("out")
+def test_another_data_set_is_overwritten_only_on_request(source: Path, filled: Bucket) -> None:
+    before = filled.files("out")
     with pytest.raises(OutputError, match=r"^output_dir s3://.*/out: holds another data set; choose another directory"):
-        made(config(str(source), bucket.url("out"), bucket, pack_length=128))
-    assert bucket.files("out") == before
-    made(config(str(source), bucket.url("out"), bucket, num_dataset_shards=1, overwrite=True))
-    assert sorted(shards_in(bucket, "out")) == ["train-00000-of-00001.parquet"]
+        made(config(str(source), filled.url("out"), filled, pack_length=128))
+    assert filled.files("out") == before
+    made(config(str(source), filled.url("out"), filled, num_dataset_shards=1, overwrite=True))
+    assert sorted(shards_in(filled, "out")) == ["train-00000-of-00001.parquet"]
 
 
 def test_an_output_directory_with_foreign_files_is_rejected(source: Path, bucket: Bucket) -> None:
@@ -200,14 +215,13 @@ def test_an_output_directory_with_foreign_files_is_rejected(source: Path, bucket
     assert set(bucket.names("out")) == {"theirs.parquet"}
 
 
-def test_a_missing_shard_is_written_again(source: Path, bucket: Bucket) -> None:
-    wanted = config(str(source), bucket.url("out"), bucket)
-    made(wanted)
-    before = bucket.files("out")
-    bucket.system.rm_file(f"{bucket.name}/out/train-00001-of-00003.parquet")
+def test_a_missing_shard_is_written_again(source: Path, filled: Bucket) -> None:
+    wanted = config(str(source), filled.url("out"), filled)
+    before = filled.files("out")
+    filled.system.rm_file(f"{filled.name}/out/train-00001-of-00003.parquet")
     assert find_finished(plan(wanted)) is None
     made(wanted)
-    assert shards_in(bucket, "out") == {name: data for name, data in before.items() if name.endswith(".parquet")}
+    assert shards_in(filled, "out") == {name: data for name, data in before.items() if name.endswith(".parquet")}
     assert find_finished(plan(wanted)) is not None
 
 
@@ -221,14 +235,13 @@ def test_quarantined_rows_are_written_next_to_the_shards(tmp_path: Path, bucket:
 
 
 def test_an_existing_data_set_stays_until_the_new_one_is_complete(
-    source: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    source: Path, filled: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made(config(str(source), bucket.url("out"), bucket))
-    before = bucket.files("out")
+    before = filled.files("out")
     monkeypatch.setattr(ShardWriter, "__call__", broken)
     with pytest.raises(OutputError, match=r"^output_dir .*/out: cannot be written: No space left on device; its files"):
-        made(config(str(source), bucket.url("out"), bucket, pack_length=128, overwrite=True))
-    left = bucket.files("out")
+        made(config(str(source), filled.url("out"), filled, pack_length=128, overwrite=True))
+    left = filled.files("out")
     assert {name: data for name, data in left.items() if not name.startswith(".staging/unit-")} == before
 
 
@@ -249,18 +262,19 @@ def test_a_run_that_lost_its_lock_does_not_change_the_data_set_of_another_run(so
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_an_incomplete_data_set_is_rejected(remote: bool, source: Path, tmp_path: Path, bucket: Bucket) -> None:
-    out = bucket.url("out") if remote else str(tmp_path / "out")
-    made(config(str(source), out, bucket))
-    root = parse_path(out, bucket.options)
+def test_an_incomplete_data_set_is_rejected(remote: bool, source: Path, tmp_path: Path, filled: Bucket) -> None:
+    out = filled.url("out") if remote else str(tmp_path / "out")
+    if not remote:
+        made(config(str(source), out, filled))
+    root = parse_path(out, filled.options)
     remove(root / "manifest.json")
     if not remote:
         (tmp_path / "out" / ".staging").mkdir()
     write_text(root / ".staging" / "publishing.json", "[]")
     with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set; rerun the command"):
-        open_shards(out, bucket.options)
+        open_shards(out, filled.options)
     with pytest.raises(SourceError, match=r"out: preprocess has not finished writing this data set"):
-        plan(config(out, str(tmp_path / "again"), bucket))
+        plan(config(out, str(tmp_path / "again"), filled))
 
 
 def test_the_manifest_decides_which_shards_are_read(source: Path, bucket: Bucket) -> None:
@@ -415,11 +429,10 @@ def test_rows_of_a_remote_unit_are_read_with_few_requests(source: Path, bucket: 
 
 
 @pytest.fixture
-def both(source: Path, tmp_path: Path, bucket: Bucket) -> tuple[str, str]:
+def both(source: Path, tmp_path: Path, filled: Bucket) -> tuple[str, str]:
     """The same shards in a directory and in the bucket."""
-    made(config(str(source), str(tmp_path / "out"), bucket))
-    made(config(str(source), bucket.url("out"), bucket))
-    return str(tmp_path / "out"), bucket.url("out")
+    made(config(str(source), str(tmp_path / "out"), filled))
+    return str(tmp_path / "out"), filled.url("out")
 
 
 def test_remote_shards_are_read_like_local_ones(both: tuple[str, str], bucket: Bucket) -> None:
