@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from reliability.material import sftkit
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
 EXAMPLES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -80,13 +82,16 @@ def test_the_reference_page_is_up_to_date() -> None:
 @pytest.mark.parametrize(
     "example", [path for path in EXAMPLES if not path.name.startswith("train")], ids=lambda p: p.name
 )
-def test_every_example_config_for_preprocess_runs(example: Path, tmp_path: Path) -> None:
+def test_every_example_config_for_preprocess_runs(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     out = tmp_path / "out"
     if example.name.startswith("fms_hf_tuning"):
         arguments = ["--data_config_path", str(example), "--model_name_or_path", "sample:model"]
         arguments += RESPONSE_TEMPLATES if "chat" in example.name else ()
     else:
         arguments = ["--config", str(example)]
-    done = run(sys.executable, "-m", "sftkit", "preprocess", *arguments, "--output_dir", out)
-    assert done.returncode == 0, done.stderr
+    done = sftkit("preprocess", *arguments, "--output_dir", out)
+    assert done.code == 0, done.err
     assert (out / "manifest.json").is_file()

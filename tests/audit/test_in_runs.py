@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reliability.material import sftkit
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.config.commands import InspectConfig
@@ -195,35 +194,35 @@ def test_parquet_files_of_other_tools_are_audited(foreign: Path, tokenizer: str 
 
 
 def test_fail_on_sets_the_exit_code(foreign: Path) -> None:
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "sftkit", "inspect-shards", str(foreign), *arguments]
-        return subprocess.run(words, capture_output=True, text=True, check=False)
-
-    plain = command("--audit")
-    assert (plain.returncode, without_progress(plain.stderr)) == (0, "")
-    assert "audit: 30 rows checked\n" in plain.stdout
-    assert "error: no_trained_token, 1 row: no token carries a loss" in plain.stdout
-    assert "in train.parquet:7\n" in plain.stdout
-    asked = command("--fail_on", "error", "--format", "json")
-    assert asked.returncode == 1
-    assert [each["rule"] for each in json.loads(asked.stdout)["audit"]["findings"]] == [
+    plain = sftkit("inspect-shards", foreign, "--audit")
+    assert (plain.code, without_progress(plain.err)) == (0, "")
+    assert "audit: 30 rows checked\n" in plain.out
+    assert "error: no_trained_token, 1 row: no token carries a loss" in plain.out
+    assert "in train.parquet:7\n" in plain.out
+    asked = sftkit("inspect-shards", foreign, "--fail_on", "error", "--format", "json")
+    assert asked.code == 1
+    assert [each["rule"] for each in json.loads(asked.out)["audit"]["findings"]] == [
         "no_trained_token",
         "duplicate_row",
     ]
-    assert command("--audit", "--split", "validation", "--fail_on", "error").returncode == 0
-    assert command("--split", "validation", "--fail_on", "warning").returncode == 1
-    assert command("--fail_on", "never").returncode == 2
+    validation = ("inspect-shards", foreign, "--split", "validation", "--fail_on")
+    assert sftkit(*validation, "error", "--audit").code == 0
+    assert sftkit(*validation, "warning").code == 1
+    assert sftkit("inspect-shards", foreign, "--fail_on", "never").code == 2
 
 
-def test_preprocess_prints_findings_with_advice(tmp_path: Path) -> None:
+def test_preprocess_prints_findings_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     source = write_jsonl(tmp_path / "a.jsonl", mixed_rows())
-    words = [sys.executable, "-m", "sftkit", "preprocess", "--training_data_path", str(source)]
-    words += ["--model_name_or_path", MODEL, "--output_dir", str(tmp_path / "out"), "--max_seq_length", "60"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "audit: 120 rows checked\n" in done.stdout
-    assert "warning: answer_cut, 1 row: " in done.stdout
-    assert f"in {source}:90\n" in done.stdout
-    assert "raise max_seq_length or set overflow: drop" in done.stdout
+    done = sftkit(
+        "preprocess", "--training_data_path", source, "--model_name_or_path", MODEL, "--output_dir", tmp_path / "out",
+        "--max_seq_length", "60",
+    )  # fmt: skip
+    assert done.code == 0
+    assert "audit: 120 rows checked\n" in done.out
+    assert "warning: answer_cut, 1 row: " in done.out
+    assert f"in {source}:90\n" in done.out
+    assert "raise max_seq_length or set overflow: drop" in done.out
 
 
 def test_pairs_without_an_eos_are_clean_if_the_handler_adds_none(tmp_path: Path) -> None:
