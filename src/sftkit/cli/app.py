@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from sftkit import __version__
 from sftkit.cli.options import Option, config_command
@@ -33,7 +34,12 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        group = typer.main.get_command(app)
+        name, arguments = next(iter(sys.argv[1:]), ""), sys.argv[2:]
+        if isinstance(group, TyperGroup) and name in group.commands and "--help" not in arguments:
+            group.commands[name].main(arguments)  # the group would import pydantic to parse options before the command
+        else:
+            group.main()
     finally:
         gc.freeze()  # skips a last garbage collection at exit
 
