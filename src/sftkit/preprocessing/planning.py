@@ -24,6 +24,7 @@ from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.preprocessing.plan import Plan, make_plan
 from sftkit.sources.discovery import find_sources
+from sftkit.sources.reading_hints import hint_for_reasons
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -146,7 +147,8 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
 
         def keep_first(_: str, rows: Sequence[BadRow], path: str = unit.file.name) -> None:
             if not bad:  # there may be millions of bad rows
-                bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read")
+                hint = hint_for_reasons([rows[0].reason])
+                bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read{hint}")
 
         log = RowLog(kind=UNREADABLE, on_bad_rows=keep_first)
         for batch in read_unit(unit, log):

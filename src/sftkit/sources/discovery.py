@@ -34,6 +34,7 @@ from sftkit.sources.hub import find_hub_files
 from sftkit.sources.own_files import OwnFiles
 from sftkit.sources.reader_options import check_applicable
 from sftkit.sources.source_file import ReadLimits, SourceFile
+from sftkit.sources.streams.decompression import check_expansion
 from sftkit.sources.streams.text_streams import read_head
 from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
 from sftkit.storage.paths import AnyPath, RemotePath, filesystem_for, filesystem_options, is_url
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 P = TypeVar("P", Path, RemotePath)
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$|^[A-Za-z0-9][\w-]*$")
+_OBJECT_OVER_LINES = re.compile(rb"\{(?:[^\n]*[,\[{])?[ \t\r]*\n(?!\{)")  # not broken lines, the next of which is whole
 _RELATED_FORMATS = {"json": JSON_LINES, "csv": "tsv"}
 """Formats that a `builder` does not override when the extension implies them."""
 
@@ -212,12 +214,15 @@ def _find_url(place: RemotePath, dataset: DatasetConfig) -> FoundFiles:
         raise SourceError(f"{place}: cannot be read: {error_reason(error)}") from None
     if not sizes:
         raise SourceError(f"{place}: no data files there")
-    files = [replace(_source_file(url, size, dataset), options=place.options) for url, size in sizes]
+    files = [
+        replace(_source_file(url, size, dataset), options=place.options, packed_size=packed)
+        for url, size, packed in sizes
+    ]
     return FoundFiles(files, left_out)
 
 
-def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple[str, int]], list[str]]:
-    """Return URLs and sizes in bytes of the data files at a URL, and the URLs of those of other splits."""
+def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple[str, int, int | None]], list[str]]:
+    """Return URL, size and packed size in bytes of the data files at a URL, and the URLs of those of other splits."""
     system, inner = filesystem_for(place)
     system.invalidate_cache()
     others: list[str] = []
@@ -246,8 +251,19 @@ def _remote_files(place: RemotePath, dataset: DatasetConfig) -> tuple[list[tuple
         found = {inner: system.info(inner)}
         check_split_of_file(place.url, dataset)
         names = [inner]
-    sizes = [(str(system.unstrip_protocol(name)), int(found[name]["size"] or 0)) for name in names]
+    sizes = [
+        (str(system.unstrip_protocol(name)), int(found[name]["size"] or 0), _packed_size(found[name], system))
+        for name in names
+    ]
     return sizes, [str(system.unstrip_protocol(name)) for name in others]
+
+
+def _packed_size(info: Mapping[str, Any], system: Any) -> int | None:
+    """Return the bytes that a file takes in its archive: in zip its own, in tar at most those of all files."""
+    if "compress_size" in info:
+        return int(info["compress_size"])
+    archive = getattr(system, "of", None)
+    return int(archive.fs.size(archive.path)) if hasattr(archive, "fs") else None
 
 
 def _foreign_names(names: Sequence[str], root: str, system: Any, place: RemotePath) -> list[str]:
@@ -259,9 +275,16 @@ def _foreign_names(names: Sequence[str], root: str, system: Any, place: RemotePa
 def _ready_to_scan(file: SourceFile) -> SourceFile:
     """Check the reader options of a file, and replace the format `json` by that of its content: an array or lines."""
     check_applicable(file)
+    if file.packed_size is not None:
+        check_expansion(file, "packed", file.packed_size, file.size)
     if file.reader.json_field is not None:
         return replace(file, format=JSON_ARRAY)
     if file.format != JSON:
         return file
     start = read_head(file)[0].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if _OBJECT_OVER_LINES.match(start):
+        raise SourceError(
+            f"{file.path}: is one JSON object over several lines; if it holds the list of rows, name the key of that "
+            "list as `json_field` in the `reader` of its data set, otherwise write one row per line or a list of rows"
+        )
     return replace(file, format=JSON_ARRAY if start.startswith(b"[") else JSON_LINES)

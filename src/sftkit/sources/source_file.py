@@ -54,6 +54,8 @@ class SourceFile:
     """gzip, zstd, bz2, xz or None."""
     size: int
     """Bytes as stored."""
+    packed_size: int | None = field(default=None, compare=False)
+    """Bytes that it takes in the archive that it is part of."""
     limits: ReadLimits = ReadLimits()
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """Options for reading it."""

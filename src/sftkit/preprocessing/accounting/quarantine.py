@@ -16,6 +16,7 @@ from sftkit.preprocessing.accounting.row_counts import RowAccountingError, RowCo
 from sftkit.preprocessing.pack_overflow import overflowing_rows
 from sftkit.preprocessing.plan import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.sources.reading_hints import hint_for_reasons
 from sftkit.sources.work_units import TEXT_FORMATS, FilePart, WorkUnit
 
 _MIN_ROW_BYTES = 2  # a character and a separator
@@ -127,9 +128,11 @@ def bad_rows_message(bad: Quarantine, counts: RowCounts, budget: BadRowBudget, *
     """
     count = counts.quarantined
     first = list(islice(bad, _ROWS_IN_MESSAGE))
+    hint = hint_for_reasons(row.reason for _, row in first)
     if len(counts.reasons) == 1 and count > _ROWS_IN_MESSAGE and not counts.kept and is_complete:
         path, row = first[0]
-        return f"no row can be used; all {count} have the same problem: {row.reason} ({path}:{row.number} is the first)"
+        problem = f"all {count} have the same problem: {row.reason} ({path}:{row.number} is the first)"
+        return f"no row can be used; {problem}{hint}"
     head = f"{count}{'' if is_complete else ' or more'} row{'s' if count > 1 else ''} cannot be used"
     lines = [f"{head}{budget.exceeded_by(counts.read)}:"]
     lines += [f"  {path}:{row.number}: {row.reason}" for path, row in first]
@@ -137,7 +140,7 @@ def bad_rows_message(bad: Quarantine, counts: RowCounts, budget: BadRowBudget, *
         lines.append(f"  ... and {count - len(first)} more")
     saved = "All of them are" if len(bad) == count else f"The first {len(bad)} of them are"
     if is_complete:
-        lines.append(f"{saved} in {where}; fix them, or set max_bad_rows={count} to skip them.")
+        lines.append(f"{saved} in {where}; fix them, or set max_bad_rows={count} to skip them{hint}.")
     else:
         lines.append(f"{saved} in {where}; the run stopped before all rows were read. Fix these rows first.")
     return "\n".join(lines)

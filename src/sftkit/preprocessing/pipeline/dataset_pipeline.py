@@ -18,6 +18,7 @@ from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, 
 from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
 from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
+from sftkit.sources.reading_hints import hint_for_columns
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 _ORIGIN_OPTIONS = ("train_on", "reasoning", "response_template", "chat_template_kwargs")
@@ -113,5 +114,5 @@ class DatasetPipeline:
             existing = ", ".join(sorted(columns)) or "none"
             raise DataError(
                 f"dataset {self.config.name!r} ({self.config.data_paths[0]}): {reader} needs column {missing!r}, "
-                f"which no row has; columns there: {existing}"
+                f"which no row has; columns there: {existing}{hint_for_columns(columns)}"
             )

@@ -171,7 +171,7 @@ def _checked_header(header: list[str], path: str) -> list[str]:
     if len(set(header)) < len(header):
         raise SourceError(f"{path}: the header names a column twice; rename one of them: {', '.join(header)}")
     if _INVALID_BYTE.search("".join(header)):
-        raise SourceError(f"{path}: invalid UTF-8 in the header; save the file as UTF-8")
+        raise SourceError(f"{path}: invalid UTF-8 in the header; set `encoding` in the `reader` of its data set")
     return header
 
 

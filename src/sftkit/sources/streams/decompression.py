@@ -82,7 +82,8 @@ class _DecompressedStream(io.RawIOBase):
             filled += len(data)
             self._position += len(data)
             if self._position > ALWAYS_ALLOWED_BYTES:
-                self._check_expansion()
+                compressed = min(self._raw.tell(), self._file.size)
+                check_expansion(self._file, str(self._file.compression), compressed, self._position)
         return filled
 
     def _read(self, size: int) -> bytes:
@@ -137,11 +138,23 @@ class _DecompressedStream(io.RawIOBase):
     def _skip(self, limit: int) -> int:
         return self.readinto(bytearray(min(limit, _CHUNK)))
 
-    def _check_expansion(self) -> None:
-        compressed = max(1, min(self._raw.tell(), self._file.size))
-        limit = self._file.limits.expansion
-        if self._position > limit * compressed:
-            raise SourceError(
-                f"{self._file.path}: {compressed:,} bytes of {self._file.compression} data expand to at least "
-                f"{self._position:,} bytes, which exceeds max_expansion={limit:g}; raise it if you trust this file"
-            )
+
+def check_expansion(file: SourceFile, kind: str, compressed: int, size: int) -> None:
+    """Check how far data expands.
+
+    Args:
+        file: the file that it is in, with the limit.
+        kind: how it is compressed, for the error message.
+        compressed: bytes before decompression.
+        size: bytes after it, or at least those.
+
+    Raises:
+        SourceError: it is more than `max_expansion` and `ALWAYS_ALLOWED_BYTES` allow.
+    """
+    compressed = max(1, compressed)
+    limit = file.limits.expansion
+    if size > ALWAYS_ALLOWED_BYTES and size > limit * compressed:
+        raise SourceError(
+            f"{file.path}: {compressed:,} bytes of {kind} data expand to at least {size:,} bytes, which exceeds "
+            f"max_expansion={limit:g}; raise it if you trust this file"
+        )
