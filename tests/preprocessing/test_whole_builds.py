@@ -256,12 +256,24 @@ def test_retained_values_of_different_kinds_are_an_error(tmp_path: Path, tokeniz
                 preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"), unit_size=unit_size)
 
 
-def test_retained_objects_without_a_key_are_an_error(tmp_path: Path, tokenizer_path: Locate) -> None:
-    for value in ({}, [{}], {"a": {}}):
-        source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b", "v": value}])
-        data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
-        with pytest.raises(DataError, match="retained column 'v' holds objects without a single key"):
-            preprocess(tmp_path / "out", data, model_name_or_path=tokenizer_path("bpe"))
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        ([{}, None], ["{}", None]),
+        ([[{}], [], [None]], [["{}"], [], [None]]),
+        ([{"a": {}, "b": 1}, {"a": None}], [{"a": "{}", "b": 1}, {"a": None, "b": None}]),
+        ([{}, {"a": 1}], [{"a": None}, {"a": 1}]),
+    ],
+)
+def test_retained_objects_that_never_have_a_key_become_text(
+    tmp_path: Path, tokenizer_path: Locate, values: list[Any], stored: list[Any]
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"input": "a", "output": "b", "v": value} for value in values])
+    data = dataset(source, data_handlers=[masking()], retain_columns=("input", "output", "v"))
+    for unit_size in (1, 8 << 20):
+        out = tmp_path / f"out-{unit_size}"
+        preprocess(out, data, model_name_or_path=tokenizer_path("bpe"), unit_size=unit_size)
+        assert [row["v"] for row in written(out)] == stored
 
 
 @pytest.mark.parametrize("value", [[], None, [None], [[]], {"a": None}])

@@ -25,8 +25,10 @@ pandas) writes more, but opens no file above 98. A pack adds 2."""
 MAX_FIELDS = 10_000
 """How many fields all objects in retained columns may have together. Each is a column of the Parquet file."""
 
+_TEXT = pa.string()
 _CANNOT_CONVERT = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)
 
+_REMEDY = "convert the column to text, or leave it out of retain_columns"
 _TOO_DEEP = f"nested too deeply for Parquet readers (2 for each list and 1 for each object, at most {MAX_DEPTH})"
 
 
@@ -78,7 +80,7 @@ def infer_schema(texts: Sequence[str], names: Sequence[str]) -> pa.Schema:
         except RecursionError:
             raise RetainedColumnError(f"retain_columns: column {name!r} is {_TOO_DEEP}", 0) from None
         except _CANNOT_CONVERT as error:
-            message = f"retain_columns: column {name!r} holds values of different types: {first_line(error)}"
+            message = f"retain_columns: column {name!r} holds values of different types: {first_line(error)}; {_REMEDY}"
             raise RetainedColumnError(message, _first_mismatch(values)) from None
     return pa.schema(fields)
 
@@ -92,7 +94,8 @@ def unify_schemas(schemas: Sequence[pa.Schema]) -> pa.Schema:
     try:
         unified = pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"retain_columns: a column holds values of different types: {first_line(error)}") from None
+        message = f"retain_columns: a column holds values of different types: {first_line(error)}; {_REMEDY}"
+        raise DataError(message) from None
     fields = sum(_fields(field.type) for field in unified)
     if fields > MAX_FIELDS:
         raise RetainedColumnError(
@@ -104,14 +107,11 @@ def unify_schemas(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def writable_field(field: pa.Field) -> pa.Field:
-    """Return the field with a type that Parquet and its readers support; a column that is always null becomes text.
+    """Return the field with a type that Parquet and its readers support.
 
-    Raises:
-        DataError: Parquet has no type for it.
+    A column that is always null becomes text, and so do objects that never have a key (`{}`).
     """
-    if _has_empty_struct(field.type):
-        raise DataError(f"retained column {field.name!r} holds objects without a single key, which Parquet cannot hold")
-    return pa.field(field.name, pa.string()) if pa.types.is_null(field.type) else field
+    return pa.field(field.name, _TEXT if pa.types.is_null(field.type) else _without_empty_structs(field.type))
 
 
 def retained_array(values: Sequence[Any], field: pa.Field) -> pa.Array:
@@ -122,6 +122,10 @@ def retained_array(values: Sequence[Any], field: pa.Field) -> pa.Array:
     """
     try:
         return pa.array(values, field.type)
+    except _CANNOT_CONVERT:
+        pass  # objects without a key have to be converted first, or the values do not fit
+    try:
+        return pa.array([_with_text_of_empty_objects(value, field.type) for value in values], field.type)
     except _CANNOT_CONVERT as error:
         raise DataError(
             f"retain_columns: column {field.name!r} has type {field.type} over all rows, and a value does not fit: "
@@ -156,8 +160,20 @@ def _fields(kind: pa.DataType) -> int:
     return _fields(kind.value_type) if pa.types.is_list(kind) else 1
 
 
-def _has_empty_struct(kind: pa.DataType) -> bool:
-    """Return whether a type is, or contains, a struct without fields."""
+def _without_empty_structs(kind: pa.DataType) -> pa.DataType:
+    """Return a type with text in place of structs without fields, which Parquet cannot hold."""
     if pa.types.is_struct(kind):
-        return kind.num_fields == 0 or any(_has_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
-    return pa.types.is_list(kind) and _has_empty_struct(kind.value_type)
+        fields = [kind.field(index) for index in range(kind.num_fields)]
+        return pa.struct([each.with_type(_without_empty_structs(each.type)) for each in fields]) if fields else _TEXT
+    return pa.list_(_without_empty_structs(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def _with_text_of_empty_objects(value: Any, kind: pa.DataType) -> Any:
+    """Return a value with `"{}"` where an object without keys takes the place of text."""
+    if value == {} and kind == _TEXT:
+        return "{}"
+    if pa.types.is_struct(kind) and isinstance(value, dict):
+        return {name: _with_text_of_empty_objects(each, kind.field(name).type) for name, each in value.items()}
+    if pa.types.is_list(kind) and isinstance(value, list):
+        return [_with_text_of_empty_objects(each, kind.value_type) for each in value]
+    return value

@@ -262,7 +262,7 @@ def _packed_size(info: Mapping[str, Any], system: Any) -> int | None:
     """Return the bytes that a file takes in its archive: in zip its own, in tar at most those of all files."""
     if "compress_size" in info:
         return int(info["compress_size"])
-    archive = getattr(system, "of", None)
+    archive: Any = getattr(system, "of", None)
     return int(archive.fs.size(archive.path)) if hasattr(archive, "fs") else None
 
 
