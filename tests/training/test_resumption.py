@@ -246,6 +246,15 @@ def test_the_same_command_resumes_from_the_newest_complete_checkpoint_of_its_run
     assert "learning_rate: 0.2, now 0.1" in caplog.text
 
 
+def test_a_copy_under_the_name_of_a_later_step_is_not_newer(tmp_path: Path) -> None:
+    for step in (2, 9, 10):
+        checkpoint(tmp_path, step)
+    shutil.copytree(tmp_path / "checkpoint-2", tmp_path / "checkpoint-900")
+    assert resumed(tmp_path, None) == resumed(tmp_path, True) == "checkpoint-10"
+    delete_old_checkpoints(tmp_path, 2, IDENTITY, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-9", "checkpoint-10"}
+
+
 @pytest.mark.parametrize("order", [(2, 8, 10), (10, 8, 2), (8, 10, 2)])
 def test_the_step_decides_which_checkpoint_is_newest_whatever_the_times_say(
     tmp_path: Path, order: tuple[int, ...]

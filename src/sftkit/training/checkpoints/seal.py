@@ -13,8 +13,9 @@ A checkpoint is complete if and only if it has a seal and every file has the siz
 holds after a kill at any moment: before step 3 ends there is no seal, and from step 3 on every file is on disk. Because
 step 4 comes last, there is always a complete checkpoint once one has been written.
 
-The newest checkpoint is the one with the highest step of the last attempt. An attempt begins when a run does not resume
-from the newest checkpoint. Times do not count: clocks of nodes differ, and copying changes the times of files.
+The newest checkpoint is the one with the highest step, as sealed, of the last attempt. An attempt begins when a run
+does not resume from the newest checkpoint. Times and names do not count: clocks of nodes differ, and copying changes
+both.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class Seal:
     attempt: int
     """How many times runs into the same directory did not resume from its newest checkpoint."""
 
+    step: int
+    """The step after which it was written, whatever the directory is called now."""
+
 
 def begin_checkpoint(folder: Path) -> None:
     """Create an empty directory for a checkpoint. Removes an existing checkpoint of that name, and moves others away.
@@ -107,6 +111,7 @@ def seal_checkpoint(
         "progress": _state_to_json(state),
         "resumable": resumable,
         "attempt": attempt,
+        "step": _step_in_name(folder),
     }
     with atomic_replace(folder / SEAL_NAME) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -122,7 +127,8 @@ def read_seal(folder: Path) -> Seal | None:
             identity=content["identity"],
             state=_state_from_json(content["progress"]),
             resumable=bool(content["resumable"]),
-            attempt=int(content.get("attempt", 0)),  # earlier versions did not write it
+            attempt=int(content.get("attempt", 0)),  # earlier versions wrote neither this
+            step=int(content.get("step", _step_in_name(folder))),  # nor this
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -177,9 +183,14 @@ def _complete(folder: Path) -> list[tuple[Path, Seal]]:
     """The complete checkpoints of a directory, newest first."""
     if not folder.is_dir():
         return []
-    candidates = {path: int(match[1]) for path in folder.iterdir() if (match := _CHECKPOINT.match(path.name))}
+    candidates = [path for path in folder.iterdir() if _CHECKPOINT.match(path.name)]
     found = [(path, sealed) for path in candidates if (sealed := read_seal(path)) is not None]
-    return sorted(found, key=lambda each: (each[1].attempt, candidates[each[0]]), reverse=True)
+    return sorted(found, key=lambda each: (each[1].attempt, each[1].step, each[0].name), reverse=True)
+
+
+def _step_in_name(folder: Path) -> int:
+    match = _CHECKPOINT.match(folder.name)
+    return int(match[1]) if match else 0
 
 
 def _files(folder: Path) -> list[Path]:
