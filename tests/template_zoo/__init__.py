@@ -12,6 +12,7 @@ from template_zoo import (
     mistral,
     peculiar,
     plain,
+    prompts,
     qwen,
     reasoning,
     shapes,
@@ -19,6 +20,6 @@ from template_zoo import (
 
 _FAMILIES = (
     *(chatml, qwen, marked, llama, mistral, gemma_phi, deepseek),
-    *(reasoning, glm_kimi, cohere_granite, messages_in_turns, plain, shapes, peculiar),
+    *(reasoning, glm_kimi, cohere_granite, messages_in_turns, plain, prompts, shapes, peculiar),
 )
 CASES = [case for family in _FAMILIES for case in family.CASES]

@@ -295,7 +295,7 @@ CASES = [
             "lookalike": ["x</s>", "d</s>e</s>"],  # the content is split at `</think>`
             "mimic": ["</s>", "</s></s>"],
             "twice": ["b</s>", "c</s>"],
-            "first": OrQuarantined(["b</s>", "d</s>"]),
+            "first": ["b</s>", "d</s>"],
             "think": ["\n\nb</s>", "\n\nd</s>"],
             "tool": [f"<｜tool▁calls▁begin｜>{_SHORT}<｜tool▁calls▁end｜></s>", "It is 3.</s>"],
             "tool words": [f"Let me see.<｜tool▁calls▁begin｜>{_SHORT}<｜tool▁calls▁end｜></s>", "It is 3.</s>"],

@@ -471,7 +471,7 @@ CASES = [
             "blank": [" \n <|im_end|>", "d<|im_end|>"],
             "padded": ["  b \n<|im_end|>", "\n d<|im_end|>"],
             "twice": ["b<|im_end|>", "c<|im_end|>"],
-            "first": OrQuarantined(["b<|im_end|>", "d<|im_end|>"]),
+            "first": ["b<|im_end|>", "d<|im_end|>"],
             "open": ["b<|im_end|>"],
             "parts": ["cd<|im_end|>", "d<|im_end|>"],
             "lookalike": ["<|im_assistant|>assistant<|im_middle|>x<|im_end|>", "d<|im_end|>e<|im_end|>"],

@@ -392,7 +392,7 @@ CASES = [
             "blank": ["<|eot_id|>", "d<|eot_id|>"],
             "padded": ["b<|eot_id|>", "d<|eot_id|>"],
             "twice": ["b<|eot_id|>", "c<|eot_id|>"],
-            "first": OrQuarantined(["b<|eot_id|>", "d<|eot_id|>"]),
+            "first": ["b<|eot_id|>", "d<|eot_id|>"],
             "open": ["b<|eot_id|>"],
             "mimic": ["<|start_header_id|>assistant<|end_header_id|><|eot_id|>", "<|eot_id|><|eot_id|>"],
             "lookalike": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from template_zoo.conversations import Conversation, assistant, user
-from template_zoo.model import Case, OrQuarantined, Quarantined, Style, cases
+from template_zoo.model import Case, OrQuarantined, Style, cases
 
 # Vicuna: the question writes the header of the answer.
 VICUNA = Style(
@@ -324,7 +324,15 @@ CASES = [
             "lookalike": [" USER: a ASSISTANT:x</s>", " d</s>e</s>"],
         },
     ),
-    *cases(VICUNA_INDENTED, {"single": Quarantined, "multi": Quarantined, "system": Quarantined}),
+    *cases(
+        VICUNA_INDENTED,
+        {
+            "single": [" hello</s>"],
+            "multi": [" hello</s>", " see you</s>"],
+            "system": [" hello</s>", " see you</s>"],
+            "padded": [" b</s>", " d</s>"],
+        },
+    ),
     *cases(
         ALPACA,
         {
@@ -399,7 +407,7 @@ CASES = [
             "empty": ["</s>", "d</s>"],
             "padded": ["  b \n</s>", "\n d</s>"],
             "twice": ["b</s>", "c</s>"],
-            "first": OrQuarantined(["b</s>", "d</s>"]),
+            "first": ["b</s>", "d</s>"],
             "open": ["b</s>"],
             "lookalike": ["Human: a\n\nAssistant: </s>x</s>", "d</s>e</s>"],
         },

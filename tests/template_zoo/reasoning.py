@@ -423,7 +423,7 @@ CASES = [
             "blank": [" \n <|eos|>", "d<|eos|>"],
             "padded": ["  b \n<|eos|>", "\n d<|eos|>"],
             "twice": ["b<|eos|>", "c<|eos|>"],
-            "first": OrQuarantined(["b<|eos|>", "d<|eos|>"]),
+            "first": ["b<|eos|>", "d<|eos|>"],
             "open": ["b<|eos|>"],
             "parts": ["cd<|eos|>", "d<|eos|>"],
             "lookalike": ["<|startoftext|>a<|extra_0|>x<|eos|>", "d<|eos|>e<|eos|>"],

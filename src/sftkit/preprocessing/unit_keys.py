@@ -36,7 +36,7 @@ from sftkit.sources.source_file import Range
 from sftkit.sources.work_units import ScannedFile, WorkUnit
 from sftkit.tokenization.masking.train_on import TRAIN_ON
 
-ROW_SEMANTICS = 3
+ROW_SEMANTICS = 4
 """Increment this whenever a code change produces different rows from the same input."""
 
 TOKENIZER_LIMITS = "limits"

@@ -20,8 +20,9 @@ from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.retry import error_reason
 
-FORMAT_VERSION = 2
-"""Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token."""
+FORMAT_VERSION = 3
+"""Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token. Version 3: a
+turn of a conversation starts after the longest part of its generation prompt that it begins with."""
 
 _TIMES = ("seconds", "worker_seconds")
 _EXECUTORS = ("executor", "ray_address")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sftkit.core.message_fields import THINKING_SWITCHES
 from sftkit.core.row_log import RowError
@@ -14,6 +16,7 @@ from sftkit.tokenization.rendering.reference_renderer import Renderer
 
 PROBE_CONTENT = "sftkitprobe"
 """Content of made-up messages; it occurs in no template."""
+_SEPARATOR = re.compile(r"\n[^\w\s<\[]+ \Z")
 _SPACED_CONTENT = f" {PROBE_CONTENT} "
 
 _USER: Message = {"role": "user", "content": "a"}
@@ -29,24 +32,30 @@ class TurnFormat:
     """How a template renders an assistant turn."""
 
     prompt: str | None
-    """The generation prompt; "" if the template has none, None if it is unknown."""
+    """The generation prompt after a question; "" if the template has none, None if it is unknown."""
+    is_always_written: bool
+    """Whether the template writes the prompt even if it is not asked to."""
     other_prompts: tuple[str, ...]
     """The prompts with thinking switched on or off, if the template has such a switch."""
     turns: tuple[str, ...]
     """The text of a turn whose content is `PROBE_CONTENT`: at the end of a conversation, and before another exchange if
     the template renders that. Empty if it is ambiguous."""
+    separators: tuple[str, ...]
+    """Texts after the content that only start the line of the next header, such as a line end and `### `."""
+    followers: tuple[str, ...]
+    """The text after each of `turns`."""
     keeps_space: bool
     """Whether the template keeps white space around a content."""
 
     @property
     def headers(self) -> list[str]:
         """The texts before the content, for the turns that contain it."""
-        return [turn[: turn.index(PROBE_CONTENT)] for turn in self.turns if PROBE_CONTENT in turn]
+        return [turn.partition(PROBE_CONTENT)[0] for turn in self.turns if PROBE_CONTENT in turn]
 
     @property
     def tails(self) -> list[str]:
         """The texts after the content, for the turns that contain it."""
-        return [turn[turn.index(PROBE_CONTENT) + len(PROBE_CONTENT) :] for turn in self.turns if PROBE_CONTENT in turn]
+        return [_tail(turn) for turn in self.turns if PROBE_CONTENT in turn]
 
 
 def learn_turn_format(renderer: Renderer, source: str, like: Conversation) -> TurnFormat | None:
@@ -61,78 +70,85 @@ def learn_turn_format(renderer: Renderer, source: str, like: Conversation) -> Tu
     for probe in _probes(like):
         try:
             before = probe.first_messages(len(probe.message_list) - 1)
-            ending = _render_ending(renderer, source, before)
-            prompt = ending.prompt
-            others = tuple(_other_prompts(renderer, source, before)) if prompt else ()
-            turns = tuple(_render_turns(renderer, source, probe))
+            answers = list(_render_answers(renderer, source, probe))
+            if any(repr(PROBE_CONTENT) in answer.turn for answer in answers):
+                continue  # the template prints parts as Python does
+            history = answers[0].history if answers else None
+            prompt = prompt_after(renderer, source, before, history)
+            others = tuple(_other_prompts(renderer, source, before, history)) if prompt.text else ()
             spaced = _render(renderer, source, _with_answer(probe, _SPACED_CONTENT))
-            if prompt == "" and turns and ending.after.strip() and all(t.startswith(ending.after) for t in turns):
-                prompt = ending.after  # the template writes its prompt even if it is not asked to
         except RowError:
             continue
-        return TurnFormat(prompt, others, turns, keeps_space=_SPACED_CONTENT in spaced)
+        return TurnFormat(
+            prompt.text,
+            prompt.is_always_written,
+            others,
+            tuple(answer.turn for answer in answers),
+            tuple(tail for answer in answers if _SEPARATOR.search(tail := _tail(answer.turn))),
+            tuple(answer.follower for answer in answers),
+            keeps_space=_SPACED_CONTENT in spaced,
+        )
     return None
 
 
-@dataclass(frozen=True)
-class _Ending:
-    """The same messages rendered with and without a generation prompt."""
+class GenerationPrompt(NamedTuple):
+    """What a template writes between some messages and the assistant turn after them."""
 
-    with_prompt: str
-    without_prompt: str
-    edge: int | None
-    """Where the messages end in `with_prompt`; None if it is ambiguous."""
-
-    @property
-    def prompt(self) -> str | None:
-        """The generation prompt; "" if there is none, None if it is unknown."""
-        if self.with_prompt == self.without_prompt:
-            return ""
-        if self.edge is not None:
-            return self.with_prompt[self.edge :]
-        if self.with_prompt.startswith(self.without_prompt):
-            return self.with_prompt[len(self.without_prompt) :]
-        return None
-
-    @property
-    def after(self) -> str:
-        """All text after the messages, whether it is a prompt or what the template always writes."""
-        return "" if self.edge is None else self.with_prompt[self.edge :]
+    text: str | None
+    """None if it is unknown."""
+    is_always_written: bool
+    """Whether the template writes it even if it is not asked for a generation prompt."""
 
 
-def possible_prompts(renderer: Renderer, before: Conversation) -> tuple[str, ...]:
-    """Return what a template may write between some messages and the assistant turn after them, most likely first.
+def prompt_after(renderer: Renderer, source: str, before: Conversation, history: str | None) -> GenerationPrompt:
+    """Return the generation prompt that a model gets at inference after some messages.
 
-    That is all text after the messages when a generation prompt is asked for; and nothing, if the template writes the
-    same text when it is not asked for.
+    If the conversation is rendered as at inference up to the turn, the prompt is what follows there. Otherwise it is
+    all text after the last message.
+
+    Args:
+        renderer: renders the messages.
+        source: the template.
+        before: the messages.
+        history: the text before the turn in the rendering of the whole conversation; None if it is unknown.
 
     Raises:
         RowError: the template cannot render the messages.
     """
-    source = renderer.source(with_tools=before.tools is not None)
-    ending = _render_ending(renderer, source, before)
-    after = (ending.after,) if ending.edge is not None else ()
-    return (*after, "") if ending.prompt == "" else after
-
-
-def _render_ending(renderer: Renderer, source: str, before: Conversation) -> _Ending:
     with_prompt, edge = _render_with_edge(renderer, source, before, add_generation_prompt=True)
     without_prompt, plain_edge = _render_with_edge(renderer, source, before, add_generation_prompt=False)
+    is_always_written = with_prompt == without_prompt
+    if history is not None and with_prompt.startswith(history):
+        return GenerationPrompt(with_prompt[len(history) :], is_always_written)
     if plain_edge is not None and with_prompt.startswith(without_prompt[:plain_edge]):
         edge = plain_edge  # the prompt may be written in the last iteration of the loop, or after the loop
-    return _Ending(with_prompt, without_prompt, edge)
+    if edge is None and with_prompt.startswith(without_prompt):
+        edge = len(without_prompt)
+    return GenerationPrompt(None if edge is None else with_prompt[edge:], is_always_written)
 
 
-def _other_prompts(renderer: Renderer, source: str, before: Conversation) -> Iterator[str]:
+def render_question(renderer: Renderer, source: str, like: Conversation) -> str | None:
+    """Return what a template writes for a question that begins a conversation; None if it is ambiguous.
+
+    Raises:
+        RowError: the template cannot render it.
+    """
+    question = next(_probes(like)).first_messages(1)
+    recording = renderer.record(question, template=source)
+    spans = find_message_spans(recording, 1, [0])
+    return recording.text[slice(*spans[0])] if spans and 0 in spans else None
+
+
+def _other_prompts(renderer: Renderer, source: str, before: Conversation, history: str | None) -> Iterator[str]:
     for name in THINKING_SWITCHES:
         if name not in source:
             continue
         for value in (True, False):
             switched = replace(before, variables={**before.variables, name: value})
             with suppress(RowError):
-                prompt = _render_ending(renderer, source, switched).prompt
-                if prompt:
-                    yield prompt
+                prompt = prompt_after(renderer, source, switched, history)
+                if prompt.text:
+                    yield prompt.text
 
 
 def _render(renderer: Renderer, source: str, conversation: Conversation) -> str:
@@ -149,8 +165,16 @@ def _render_with_edge(
     return recording.text, spans[last][1] if spans and last in spans else None
 
 
-def _render_turns(renderer: Renderer, source: str, probe: Conversation) -> Iterator[str]:
-    """Yield the text of the answer at the end of a conversation, and before another exchange, where it is known."""
+class _Answer(NamedTuple):
+    """A rendered answer, and the text before and after it."""
+
+    history: str
+    turn: str
+    follower: str
+
+
+def _render_answers(renderer: Renderer, source: str, probe: Conversation) -> Iterator[_Answer]:
+    """Yield the answer at the end of a conversation, and before another exchange, where it is known."""
     messages = probe.message_list
     longer = probe.with_message_list([*messages, messages[-2], messages[-1]])
     index = len(messages) - 1
@@ -161,28 +185,66 @@ def _render_turns(renderer: Renderer, source: str, probe: Conversation) -> Itera
             if conversation is probe:
                 raise
             continue
+        text = recording.text
         spans = find_message_spans(recording, len(conversation.message_list), [index])
         if spans and index in spans:
             start, end = spans[index]
-            yield recording.text[start:end]
+            yield _Answer(text[:start], text[start:end], text[end:])
         elif conversation is probe:
             before = _render(renderer, source, probe.first_messages(index))
-            if recording.text.startswith(before):
-                yield recording.text[len(before) :]
+            if text.startswith(before):
+                yield _Answer(before, text[len(before) :], "")
+
+
+def _tail(turn: str) -> str:
+    return turn.partition(PROBE_CONTENT)[2]
+
+
+class MessageForm(NamedTuple):
+    """The form of a conversation that made-up ones imitate."""
+
+    is_sharegpt: bool
+    has_parts: bool
+    has_tools: bool
+
+
+def message_form(conversation: Conversation) -> MessageForm:
+    """Return the form of a conversation."""
+    messages = conversation.message_list
+    return MessageForm(
+        any("from" in message for message in messages),
+        any(isinstance(message.get("content"), list) for message in messages),
+        conversation.tools is not None,
+    )
 
 
 def _probes(like: Conversation) -> Iterator[Conversation]:
-    """Yield small conversations with the keys of another one: first without a system message, then with one."""
+    """Yield small conversations in the form of another one: without a system message, with one, with its tools."""
+    form = message_form(like)
     plain = Conversation(like.messages, None, None, like.variables)
-    is_sharegpt = any("from" in message for message in like.message_list)
-    for messages in ([_USER, _ANSWER], [_SYSTEM, _USER, _ANSWER]):
-        yield plain.with_message_list([_to_sharegpt(message) for message in messages] if is_sharegpt else messages)
+    for messages, tools in (
+        ([_USER, _ANSWER], None),
+        ([_SYSTEM, _USER, _ANSWER], None),
+        ([_USER, _ANSWER], like.tools),
+    ):
+        if form.is_sharegpt:
+            yield replace(plain.with_message_list(list(map(_to_sharegpt, messages))), tools=tools)
+            continue
+        if form.has_parts:
+            yield replace(plain.with_message_list(list(map(_to_parts, messages))), tools=tools)
+        yield replace(plain.with_message_list(messages), tools=tools)
 
 
 def _with_answer(probe: Conversation, content: str) -> Conversation:
     *before, answer = probe.message_list
+    if isinstance(answer.get("content"), list):
+        return probe.with_message_list([*before, _to_parts({**answer, "content": content})])
     key = "value" if "value" in answer else "content"
     return probe.with_message_list([*before, {**answer, key: content}])
+
+
+def _to_parts(message: Message) -> Message:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def _to_sharegpt(message: Message) -> Message:

@@ -52,6 +52,7 @@ def _end_of_prompt(
             "the conversation starts with an assistant message, and the chat template does not show where its prompt "
             "ends; cannot verify its mask"
         )
+    messages = conversation.message_list
     earlier = conversation.first_messages(index)
     before = renderer.render(earlier)
     prompt = renderer.render(earlier, add_generation_prompt=True)
@@ -61,7 +62,7 @@ def _end_of_prompt(
         raise RowError(f"message {index} is rendered differently when other messages follow; cannot verify its mask")
     if turn_start is None:
         raise RowError("the chat template writes neither a generation prompt nor a header; cannot verify a mask")
-    produced = turn_start.find_end(text, len(before), len(text))
+    produced = turn_start.find_end(text, len(before), len(text), messages[index])
     if produced is None and prompt != before:
         raise RowError(f"message {index} does not start with its generation prompt; cannot verify its mask")
     return len(before) if produced is None else produced

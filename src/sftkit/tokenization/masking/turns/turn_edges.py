@@ -9,7 +9,7 @@ from typing import Any
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart, learn_turn_start
-from sftkit.tokenization.probing.turn_format import learn_turn_format
+from sftkit.tokenization.probing.turn_format import MessageForm, learn_turn_format, message_form
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 from sftkit.tokenization.templates.template_analysis import prompt_depends_on_messages
 
@@ -30,7 +30,7 @@ class TurnEdges:
         """
         self._renderer = renderer
         self._stop_tokens, self._special_tokens = stop_tokens, special_tokens
-        self._learned: dict[tuple[str, str], tuple[TurnStart | None, TurnEnd]] = {}
+        self._learned: dict[tuple[str, str, MessageForm], tuple[TurnStart | None, TurnEnd]] = {}
 
     def learn(self, source: str, conversation: Conversation) -> tuple[TurnStart | None, TurnEnd]:
         """Return the edges of turns under a template, with the variables of a conversation.
@@ -39,7 +39,7 @@ class TurnEdges:
             source: the template.
             conversation: gives the variables, and the names of keys.
         """
-        key = source, _variables_key(source, conversation.variables)
+        key = source, _variables_key(source, conversation.variables), message_form(conversation)
         if key not in self._learned:
             if len(self._learned) >= _MOST_KEPT:
                 self._learned.clear()
@@ -48,12 +48,7 @@ class TurnEdges:
 
     def _learn(self, source: str, conversation: Conversation) -> tuple[TurnStart | None, TurnEnd]:
         turn_format = learn_turn_format(self._renderer, source, conversation)
-        turn_end = TurnEnd(
-            self._stop_tokens,
-            self._special_tokens,
-            turn_format.tails if turn_format is not None else (),
-            keeps_space=turn_format is not None and turn_format.keeps_space,
-        )
+        turn_end = TurnEnd(self._stop_tokens, self._special_tokens, turn_format)
         varies = prompt_depends_on_messages(source)
         turn_start = learn_turn_start(turn_format, varies=varies) if turn_format is not None else None
         return turn_start, turn_end

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from sftkit.tokenization.conversations import Message, reasoning_texts, text_after_reasoning, text_of
+from sftkit.tokenization.probing.turn_format import TurnFormat
 
 _NO_SIMPLE_TURNS = ("\x00\x00", 0)
 """A tail that no turn ends with."""
@@ -23,23 +24,26 @@ class TurnEnd:
     """
 
     def __init__(
-        self, stop_tokens: Sequence[str], special_tokens: Sequence[str], tails: Sequence[str], *, keeps_space: bool
+        self, stop_tokens: Sequence[str], special_tokens: Sequence[str], turn_format: TurnFormat | None
     ) -> None:
         """Collect the stop tokens of a template.
 
         Args:
             stop_tokens: the eos token and the stop tokens of the generation config, as text.
             special_tokens: all special tokens of the tokenizer, as text.
-            tails: what the template writes after the content of made-up assistant turns.
-            keeps_space: whether the template keeps white space around a content.
+            turn_format: how the template renders made-up turns; None if it renders none.
         """
+        tails = turn_format.tails if turn_format is not None else []
         special = _any_of([*special_tokens, *stop_tokens], _TAG)
         groups = [found[1] for found in map(re.compile(rf"\s*((?:{special})+)").match, tails) if found]
         own = [re.findall(special, text)[-1] for text in groups if not any(stop in text for stop in stop_tokens)]
+        if not groups and turn_format is not None:
+            own += _common_start(re.compile(special), turn_format)
         self._special_tokens = tuple(sorted({*special_tokens, *stop_tokens} - {""}, key=len, reverse=True))
         self._stop = re.compile(_any_of([*stop_tokens, *own]) or r"(?!)")
         self._stop_follows = re.compile(rf"\s*(?:{self._stop.pattern})")
-        self._keeps_space = keeps_space
+        self._keeps_space = turn_format is not None and turn_format.keeps_space
+        self._separators = frozenset(turn_format.separators if turn_format is not None else ())
         self._tails = tuple(dict.fromkeys(tails))
         with_stop = ((tail, stop) for tail in tails if (stop := self._stop_in(tail)) is not None)
         self.simple: tuple[str, int] = next(with_stop, _NO_SIMPLE_TURNS)
@@ -66,7 +70,7 @@ class TurnEnd:
         following = self._stop_follows.match(text, end)
         if following is not None:
             return following.end()
-        stripped_end = end - len(tail) + len(tail.rstrip())
+        stripped_end = tail_start if tail in self._separators else end - len(tail) + len(tail.rstrip())
         if content_end is not None and self._keeps_space:
             return stripped_end
         return start + len(text[start:stripped_end].rstrip())
@@ -113,6 +117,16 @@ class TurnEnd:
             return max(len(special) for special in self._special_tokens if tail.endswith(special, 0, end))
         tag = _TAG_AT_END.search(tail, max(0, end - _MAX_TAG_CHARACTERS), end)
         return 0 if tag is None else end - tag.start()
+
+
+def _common_start(special: re.Pattern[str], turn_format: TurnFormat) -> list[str]:
+    """Return the special token that follows made-up turns both at the end and before another message, if there is one.
+
+    Some templates write the stop token of a turn only when the next message starts, or after the last message.
+    """
+    found = [match[0] if (match := special.match(text)) else "" for text in turn_format.followers]
+    starts_a_turn = any(turn.startswith(found[0]) for turn in turn_format.turns) if found else True
+    return found[:1] if len(found) > 1 and len(set(found)) == 1 and not starts_a_turn else []
 
 
 def _any_of(texts: Sequence[str], *patterns: str) -> str:

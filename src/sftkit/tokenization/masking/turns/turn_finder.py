@@ -18,6 +18,7 @@ from sftkit.tokenization.masking.supervision import (
 )
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
+from sftkit.tokenization.masking.turns.produced_part import find_produced
 from sftkit.tokenization.masking.turns.simple_turns import find_simple_turns
 from sftkit.tokenization.masking.turns.turn_checks import (
     check_content_in_turn,
@@ -27,9 +28,8 @@ from sftkit.tokenization.masking.turns.turn_checks import (
 )
 from sftkit.tokenization.masking.turns.turn_edges import TurnEdges
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
-from sftkit.tokenization.masking.turns.turn_start import TurnStart, starts_with_reasoning_tag
+from sftkit.tokenization.masking.turns.turn_start import TAGS, TurnStart, start_up_to_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
-from sftkit.tokenization.probing.turn_format import possible_prompts
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 from sftkit.tokenization.templates.recording import GENERATION
 from sftkit.tokenization.templates.template_analysis import has_generation_blocks
@@ -193,7 +193,7 @@ class TurnFinder:
             try:
                 if len(spans) < len(messages) and _may_contain_later_messages(messages, spans, index):
                     end = start + self._length_without_later_messages(conversation, index, text[start:end])
-                produced = self._find_produced(conversation, turn_start, index, text, (start, end))
+                produced = find_produced(self._renderer, conversation, turn_start, index, text, (start, end))
                 check_content_in_turn(text, produced, end, message)
                 stop = turn_end.find(text, produced, end, message)
                 check_no_foreign_text(text[produced:stop], messages, index, spans)
@@ -204,41 +204,6 @@ class TurnFinder:
             turns.append(AssistantTurn(index, produced, stop))
         check_order(turns)
         return text, turns
-
-    def _find_produced(
-        self,
-        conversation: Conversation,
-        turn_start: TurnStart,
-        index: int,
-        text: str,
-        span: Span,
-    ) -> int:
-        """Return where the produced part of a turn starts, within the span of its message.
-
-        That is after one of the variants of the turn start. If the turn has none of them, or the prompt depends on the
-        conversation, it is after the prompt that the template writes at this point of this conversation.
-
-        Raises:
-            RowError: the turn starts with neither, or the conversation starts with this turn and the prompt is empty.
-        """
-        start, end = span
-        produced = turn_start.find_end(text, start, end)
-        if produced is not None and not (index == 0 and produced == start):
-            if index == 0 or not turn_start.varies or not starts_with_reasoning_tag(text, produced):
-                return produced
-        elif index == 0:
-            raise RowError(
-                "the conversation starts with an assistant message, and the chat template does not show where its "
-                "prompt ends; cannot verify its mask"
-            )
-        elif not turn_start.is_prompt:
-            raise RowError(f"message {index} does not start with the header of assistant turns; cannot verify its mask")
-        for prompt in possible_prompts(self._renderer, conversation.first_messages(index)):
-            if text.startswith(prompt, start, end) and (prompt or produced is None):
-                return start + len(prompt)
-        if produced is not None:
-            return produced
-        raise RowError(f"message {index} does not start with its generation prompt; cannot verify its mask")
 
     def _length_without_later_messages(self, conversation: Conversation, index: int, written: str) -> int:
         """Return how many characters of what was written for a turn belong to the turn itself.
@@ -254,9 +219,12 @@ class TurnFinder:
         spans = find_message_spans(recording, index + 1, [index])
         start, end = spans.get(index, (0, 0)) if spans is not None else (0, 0)
         own = recording.text[start:end]
-        if not own or not written.startswith(own):
-            raise RowError(f"message {index} is rendered together with the messages after it; cannot verify its mask")
-        return len(own)
+        if own and written.startswith(own):
+            return len(own)
+        shared = start_up_to_tag(own, written)  # a turn may end with another tag when messages follow
+        if shared and TAGS.fullmatch(own, len(shared)) and TAGS.fullmatch(written, len(shared)):
+            return len(written)
+        raise RowError(f"message {index} is rendered together with the messages after it; cannot verify its mask")
 
 
 def _may_contain_later_messages(messages: Sequence[Message], spans: MessageSpans, index: int) -> bool:

@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftkit.tokenization.masking.reasoning import REASONING_TAG, REASONING_TAGS_AT_END, TAGS_ONLY
-from sftkit.tokenization.probing.turn_format import TurnFormat
+from sftkit.tokenization.conversations import Message, role_of, text_after_reasoning, text_of
+from sftkit.tokenization.masking.reasoning import REASONING_TAGS_AT_END, TAGS_ONLY
+from sftkit.tokenization.probing.turn_format import PROBE_CONTENT, TurnFormat
 
 _UNFINISHED_TAG = re.compile(r"[<\[{(][^<>\[\]{}()\s]*\Z")
+_UNFINISHED_WORD = re.compile(r"\w+\Z")
+_TAG_START = re.compile(r"[<\[]")
+_TAG = re.compile(r"\s*[<\[]")
+TAGS = re.compile(r"(?:\s|<[^<>\s]*>)*")
+"""Tags and white space."""
+_QUESTION_ROLES = frozenset({"user", "human"})
 
 
 @dataclass(frozen=True)
 class TurnStart:
-    """How the assistant turns of a template start."""
+    """How the assistant turns of a template start after a question."""
 
     text: str
     """The generation prompt, or the header that a template without one writes; may be empty."""
     variants: tuple[str, ...]
     """All texts that turns may start with, in the order in which they are tried: `text`, then the prompts with thinking
-    switched on or off, then shorter ones. A shorter one is what a prompt and a turn have in common, for a prompt that
-    opens (or skips) the reasoning and a turn that was rendered without it."""
+    switched on or off."""
+    shorter: tuple[str, ...]
+    """What the prompt and made-up turns have in common, for a prompt that opens (or skips) the reasoning and a turn
+    that was rendered without it; longer ones first."""
     is_prompt: bool
     """Whether `text` is a generation prompt."""
     varies: bool
     """Whether the prompt may differ between conversations."""
 
-    def find_end(self, text: str, start: int, end: int) -> int | None:
-        """Return where the start of the turn at [start, end) ends; None if the turn starts with no variant."""
+    def find_end(self, text: str, start: int, end: int, message: Message) -> int | None:
+        """Return where the start of the turn at [start, end) ends; None if the turn does not start so."""
         for variant in self.variants:
             if text.startswith(variant, start, end):
                 return start + len(variant)
-        return None
+        if not self.is_prompt:
+            return None
+        shared = length_of_shared_start(self.text, text[start:end], message)
+        if shared is not None:
+            return start + shared
+        return next((start + len(each) for each in self.shorter if text.startswith(each, start, end)), None)
 
-
-def starts_with_reasoning_tag(text: str, start: int) -> bool:
-    """Return whether the text at `start` continues with a reasoning tag."""
-    return REASONING_TAG.match(text, start) is not None
+    def may_differ(self, text: str, produced: int, previous: Message) -> bool:
+        """Return whether the prompt of a turn may be another one: it was learned after questions and before words."""
+        if not self.varies and self.text:
+            return False
+        return role_of(previous) not in _QUESTION_ROLES or _TAG.match(text, produced) is not None
 
 
 def learn_turn_start(turn_format: TurnFormat, *, varies: bool) -> TurnStart | None:
@@ -47,29 +61,96 @@ def learn_turn_start(turn_format: TurnFormat, *, varies: bool) -> TurnStart | No
     the content of made-up turns. White space alone is not a header, and reasoning is not part of it: the model
     produces both.
     """
-    if turn_format.prompt:
-        prompt = turn_format.prompt
-        # A line end before the header may belong to the prompt, or to the message before when a turn follows.
-        prompts = [prompt, prompt.lstrip()]
-        shared = [REASONING_TAGS_AT_END.sub("", prompt), prompt.lstrip()]
-        shared += [_shared_prefix(each, turn) for each in prompts for turn in turn_format.turns]
+    prompt = turn_format.prompt
+    if prompt and turn_format.is_always_written and not _starts_turns(prompt, turn_format):
+        if TAGS.sub("", prompt):
+            return None  # the model answers to the text after the messages, which quotes them
+        prompt = ""  # such as an eos token
+    if prompt:
         others = sorted(turn_format.other_prompts, key=len, reverse=True)
-        shorter = sorted((text for text in shared if text.strip()), key=len, reverse=True)
-        variants = tuple(dict.fromkeys([prompt, *others, *shorter]))
-        return TurnStart(prompt, variants, is_prompt=True, varies=varies)
-    if turn_format.prompt is None or not turn_format.headers:
+        variants = tuple(dict.fromkeys([prompt, *others]))
+        shared = [REASONING_TAGS_AT_END.sub("", prompt), *(_shared_prefix(prompt, turn) for turn in turn_format.turns)]
+        shorter = sorted({text for text in shared if text.strip()} - {*variants}, key=len, reverse=True)
+        varies = varies or turn_format.is_always_written
+        return TurnStart(prompt, variants, tuple(shorter), is_prompt=True, varies=varies)
+    if prompt is None or not turn_format.headers:
         return None
     stripped = [REASONING_TAGS_AT_END.sub("", header) for header in turn_format.headers]
     headers = list(dict.fromkeys(header if header.strip() else "" for header in stripped))
     if "" in headers and len(headers) > 1:
         return None  # some turns have a header and some have none, and nothing shows which
-    return TurnStart(headers[0], tuple(sorted(headers, key=len, reverse=True)), is_prompt=False, varies=varies)
+    return TurnStart(headers[0], tuple(sorted(headers, key=len, reverse=True)), (), is_prompt=False, varies=varies)
 
 
-def _common_prefix(texts: Sequence[str]) -> str:
-    first, last = min(texts), max(texts)  # all others sort between them
-    length = next((index for index, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
-    return first[:length]
+def length_of_shared_start(prompt: str, turn: str, message: Message) -> int | None:
+    """Return how many characters of a turn are the part of its prompt that the turn really starts with.
+
+    White space before the prompt may differ: a line end or an indentation there may belong to the message before. The
+    turn may lack the start of the prompt up to a tag, if it has all of the rest, and the end of the prompt, if that
+    opens or skips the reasoning or if the content of the message follows. Other differences, such as a number that
+    changes, say nothing about what the model produces.
+
+    Args:
+        prompt: what the model gets at inference after the messages before this one.
+        turn: what the template writes for the message.
+        message: the message.
+
+    Returns:
+        The number of characters; None if the turn does not start with such a part.
+
+    Example:
+        >>> length_of_shared_start("\\nBot: <think>", "Bot: yes", {"content": "yes"})
+        5
+    """
+    indent = len(turn) - len(turn.lstrip())
+    header = prompt.lstrip()
+    shared = start_up_to_tag(header, turn[indent:])
+    if header[len(shared) :][:1].isalnum():
+        shared = _UNFINISHED_WORD.sub("", shared)
+    length = indent + len(shared) if shared else 0
+    rest, produced = header[len(shared) :], turn[length:]
+    opens_reasoning = REASONING_TAGS_AT_END.fullmatch(rest.lstrip()) or (
+        not rest.strip() and not produced[:1].isspace()
+    )
+    if opens_reasoning and shared.strip() and (_TAG.match(produced) or REASONING_TAGS_AT_END.search(shared)):
+        return length
+    for tag in _TAG_START.finditer(header, 1):
+        if turn.startswith(header[tag.start() :]):
+            return len(header) - tag.start()
+    if prompt and not shared and (produced[:1].isspace() or not text_of(message)):
+        return None  # nothing shows whether the white space or the tag there belongs to the turn
+    return length if _continues_with_content(produced, message) else None
+
+
+def common_prefix(first: str, second: str) -> str:
+    """Return the longest text that two texts start with."""
+    length = min(len(first), len(second))
+    pairs = zip(first, second, strict=False)
+    return first[: next((index for index, pair in enumerate(pairs) if pair[0] != pair[1]), length)]
+
+
+def start_up_to_tag(first: str, second: str) -> str:
+    """Return the longest text that two texts start with, without a tag that ends differently in the second one."""
+    shared = common_prefix(first, second)
+    return shared if shared == first else _UNFINISHED_TAG.sub("", shared)
+
+
+def _continues_with_content(rest: str, message: Message) -> bool:
+    """Return whether a part of a turn consists of the content of its message and what follows it.
+
+    A content that occurs again there could be a part of a header.
+    """
+    content, rest = text_of(message).strip(), rest.lstrip()
+    if not content:
+        return not message.get("tool_calls") and TAGS_ONLY.fullmatch(rest) is not None
+    answers = dict.fromkeys(text for text in (content, text_after_reasoning(content)) if text)
+    return any(rest.startswith(answer) and answer not in TAGS.sub("", rest[len(answer) :]) for answer in answers)
+
+
+def _starts_turns(prompt: str, turn_format: TurnFormat) -> bool:
+    """Return whether made-up turns start with a prompt or a part of it."""
+    answer = {"content": PROBE_CONTENT}
+    return all(length_of_shared_start(prompt, turn, answer) for turn in turn_format.turns)
 
 
 def _shared_prefix(prompt: str, turn: str) -> str:
@@ -77,7 +158,5 @@ def _shared_prefix(prompt: str, turn: str) -> str:
 
     The prefix is useless if the prompt continues with other text, such as a number that changes.
     """
-    shared = _common_prefix([prompt, turn])
-    if shared != prompt:
-        shared = _UNFINISHED_TAG.sub("", shared)
+    shared = start_up_to_tag(prompt, turn)
     return shared if TAGS_ONLY.fullmatch(prompt, len(shared)) else ""
