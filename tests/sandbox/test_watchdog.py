@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from sftkit.sandbox import watchdog_process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no watchdog")
 
@@ -161,3 +165,23 @@ def test_the_watchdog_ends_with_its_process() -> None:
     """It holds the pipes of the process: whoever reads them would wait."""
     done = hang_of("render_within_limits(lambda: 'done', '')\nprint('end', flush=True)\nimport os\nos._exit(3)\n")
     assert (done.returncode, done.stdout) == (3, "end\n")
+
+
+def test_a_process_that_ends_at_once_is_not_killed_again() -> None:
+    """Its number may belong to another process by then."""
+    memory = os.memfd_create("watched")
+    os.pwrite(memory, (1).to_bytes(8, sys.byteorder).ljust(watchdog_process.MEMORY, b"\0"), 0)
+    until_end, held = os.pipe()
+    hangs = [sys.executable, "-S", "-c", f"{HANGUP}while True: pass"]
+    with subprocess.Popen(hangs, pass_fds=[held]) as child:
+        os.close(held)
+        reaper = threading.Thread(target=child.wait)
+        reaper.start()
+        script = [sys.executable, "-IS", watchdog_process.__file__, str(child.pid), "0.1", "", "1"]
+        done = subprocess.run(script, stdin=memory, stdout=until_end, stderr=subprocess.PIPE, text=True)
+        reaper.join()
+    os.close(until_end)
+    os.close(memory)
+    assert (done.returncode, child.returncode) == (0, -signal.SIGHUP)
+    assert done.stderr.startswith("error: the template took more than 0.1 s")
+    assert done.stderr.count("\n") == 1

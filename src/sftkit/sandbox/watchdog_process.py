@@ -41,11 +41,17 @@ def watch(pid: int, seconds: float, report: str, exits_on_hangup: bool) -> None:
         elif used - since > seconds:
             path, row = memory[PATH_AT:].split(b"\0", 1)[0].decode(errors="replace"), slots[2]
             _say(_message(path, row, seconds), report)
-            if exits_on_hangup:
-                os.kill(pid, signal.SIGHUP)
-                select.select([1], [], [], _TIME_TO_END)
-            os.kill(pid, signal.SIGKILL)
+            _end(pid, exits_on_hangup)
             return
+
+
+def _end(pid: int, exits_on_hangup: bool) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        if exits_on_hangup:
+            os.kill(pid, signal.SIGHUP)
+            if select.select([1], [], [], _TIME_TO_END)[0]:
+                return  # its number may already be that of another process
+        os.kill(pid, signal.SIGKILL)
 
 
 def _message(path: str, row: int, seconds: float) -> str:
