@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -167,21 +167,21 @@ def test_the_watchdog_ends_with_its_process() -> None:
     assert (done.returncode, done.stdout) == (3, "end\n")
 
 
-def test_a_process_that_ends_at_once_is_not_killed_again() -> None:
+def test_a_process_that_ends_at_once_is_not_killed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number may belong to another process by then."""
-    memory = os.memfd_create("watched")
-    os.pwrite(memory, (1).to_bytes(8, sys.byteorder).ljust(watchdog_process.MEMORY, b"\0"), 0)
-    until_end, held = os.pipe()
-    hangs = [sys.executable, "-S", "-c", f"{HANGUP}while True: pass"]
-    with subprocess.Popen(hangs, pass_fds=[held]) as child:
-        os.close(held)
-        reaper = threading.Thread(target=child.wait)
-        reaper.start()
-        script = [sys.executable, "-IS", watchdog_process.__file__, str(child.pid), "0.1", "", "1"]
-        done = subprocess.run(script, stdin=memory, stdout=until_end, stderr=subprocess.PIPE, text=True)
-        reaper.join()
-    os.close(until_end)
-    os.close(memory)
-    assert (done.returncode, child.returncode) == (0, -signal.SIGHUP)
-    assert done.stderr.startswith("error: the template took more than 0.1 s")
-    assert done.stderr.count("\n") == 1
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    monkeypatch.setattr(select, "select", lambda *_: ([1], [], []))  # it has ended
+    watchdog_process.end(1234, exits_on_hangup=True)
+    assert sent == [signal.SIGHUP]
+    monkeypatch.setattr(select, "select", lambda *_: ([], [], []))
+    watchdog_process.end(1234, exits_on_hangup=True)
+    assert sent == [signal.SIGHUP, signal.SIGHUP, signal.SIGKILL]
+
+
+def test_a_process_that_has_ended_already_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, number: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    watchdog_process.end(1234, exits_on_hangup=False)

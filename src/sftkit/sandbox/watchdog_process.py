@@ -41,11 +41,12 @@ def watch(pid: int, seconds: float, report: str, exits_on_hangup: bool) -> None:
         elif used - since > seconds:
             path, row = memory[PATH_AT:].split(b"\0", 1)[0].decode(errors="replace"), slots[2]
             _say(_message(path, row, seconds), report)
-            _end(pid, exits_on_hangup)
+            end(pid, exits_on_hangup=exits_on_hangup)
             return
 
 
-def _end(pid: int, exits_on_hangup: bool) -> None:
+def end(pid: int, *, exits_on_hangup: bool) -> None:
+    """End a process: ask it with SIGHUP if that gives its exit code 1, otherwise kill it."""
     with suppress(ProcessLookupError):  # it has just ended
         if exits_on_hangup:
             os.kill(pid, signal.SIGHUP)
