@@ -197,7 +197,8 @@ def wrong_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
         recording = right(template, *arguments)
         if not template.direct:
             return recording
-        return Recording([piece.replace(MARKER, MARKER.upper()) for piece in recording.pieces], recording.marks)
+        pieces = [piece.replace(MARKER, MARKER.upper()) for piece in recording.pieces]
+        return Recording("".join(pieces), pieces, recording.marks)
 
     monkeypatch.setattr(CompiledTemplate, "record", record)
 

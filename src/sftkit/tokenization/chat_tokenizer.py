@@ -239,12 +239,7 @@ class ChatTokenizer:
         """
         if self._trains_all or not self._prompt_sampler.take_next():
             return False
-        return differs_from_prompts(
-            self._engines.reference_renderer,
-            self._engines.reference_encoder,
-            self._reader.read_for_template(row, column),
-            self._supervision,
-        )
+        return self._differs_from_prompts(self._reader.read_for_template(row, column))
 
     def find_responses(self, text: str, response_template: str, instruction_template: str | None) -> list[Span]:
         """Find the spans of the trained responses in a text; an empty list if it has none.
@@ -290,6 +285,13 @@ class ChatTokenizer:
     def _find_spans(self) -> Callable[[Conversation], tuple[str, list[Span]]]:
         stops, specials = self.stop_tokens, special_tokens(self.tokenizer)
         return self._engines.verified(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
+
+    @cached_property
+    def _differs_from_prompts(self) -> Callable[[Conversation], bool]:
+        encoder, supervision = self._engines.fast_encoder, self._supervision
+        return self._engines.fast(
+            lambda renderer: lambda conversation: differs_from_prompts(renderer, encoder, conversation, supervision)
+        )
 
     @cached_property
     def _render(self) -> Callable[[Conversation], str]:

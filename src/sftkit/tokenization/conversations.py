@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from sftkit.config.schema.shared_options import RESERVED_VARIABLES
 from sftkit.core.message_fields import REASONING_FIELDS, REASONING_PART_FIELDS, REASONING_PART_TYPES
@@ -23,6 +24,17 @@ ASSISTANT_ROLES = frozenset(
 USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 _REASONING_END = re.compile(r"</think>|</reasoning>|</thought>|</seed:think>|\[/THINK\]")
+
+
+class MessageShape(NamedTuple):
+    """What is known of messages without looking at their texts."""
+
+    roles: list[object]
+    """The role of each message, from `role` only."""
+    keys: frozenset[str]
+    """The keys of all messages."""
+    types: frozenset[type]
+    """The types of all values of the messages."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,16 @@ class Conversation:
         assert self.column is not None
         messages: Sequence[Message] = self.messages[self.column]
         return messages
+
+    @cached_property
+    def shape(self) -> MessageShape:
+        """The shape of the messages; raises as `message_list`."""
+        messages = self.message_list
+        return MessageShape(
+            [message.get("role") for message in messages],
+            frozenset(chain.from_iterable(messages)),
+            frozenset(map(type, chain.from_iterable([message.values() for message in messages]))),
+        )
 
     def with_message_list(self, messages: Sequence[Message]) -> Conversation:
         """Return the conversation with other messages."""

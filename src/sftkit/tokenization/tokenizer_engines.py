@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder
@@ -113,6 +114,29 @@ class TokenizerEngines:
         if self._fast_renderer is None:
             return reference
         return VerifiedFunction(make_function(self._fast_renderer), reference, self._samplers[RENDERER])
+
+    @property
+    def fast_encoder(self) -> Encoder:
+        """The fast encoder without verification; the reference if there is none."""
+        return self._fast_encoder or self.reference_encoder
+
+    def fast(self, make_function: Callable[[Renderer], Callable[[Conversation], T]]) -> Callable[[Conversation], T]:
+        """Return the function that `make_function` makes of the fast renderer, without verification.
+
+        The reference handles conversations that the fast renderer cannot render.
+        """
+        reference = make_function(self.reference_renderer)
+        if self._fast_renderer is None:
+            return reference
+        fast = make_function(self._fast_renderer)
+
+        def function(conversation: Conversation) -> T:
+            try:
+                return fast(conversation)
+            except RowError:
+                return reference(conversation)
+
+        return function
 
     @cached_property
     def _fast_encoder(self) -> FastEncoder | None:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 _FIRST_ROWS = 8
 """Rows that are always verified at the start of a unit."""
 _MAX_KINDS = 512
+_PLAIN_KEYS, _PLAIN_TYPES = frozenset({"role", "content"}), frozenset({str})
 _SAMPLE_CHARACTERS = 200
 
 
@@ -212,9 +213,8 @@ def conversation_kind(conversation: Conversation) -> object:
     with_more = conversation.tools is not None, conversation.documents is not None
     if isinstance(messages, Mapping):
         return frozenset(messages), *with_more
-    roles = [message.get("role") for message in messages]
-    contents = frozenset([type(message.get("content")) for message in messages])
-    shapes: frozenset[object] = frozenset(map(len, messages))
-    if shapes != {2}:  # more than a role and a content
-        shapes = frozenset([(message.get("role"), *message, *map(type, message.values())) for message in messages])
-    return frozenset(roles), contents, shapes, roles[0], roles[-1], *with_more
+    roles, keys, types = conversation.shape
+    ends = frozenset(roles), roles[0], roles[-1], *with_more
+    if keys == _PLAIN_KEYS and types == _PLAIN_TYPES:
+        return frozenset(map(len, messages)), ends
+    return frozenset([(message.get("role"), *message, *map(type, message.values())) for message in messages]), ends

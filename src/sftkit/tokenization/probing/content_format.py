@@ -43,6 +43,8 @@ class ContentFormatAdapter:
         if takes_text == takes_parts:
             return conversation
         other_type, convert = (list, _to_text) if takes_text else (str, _to_parts)
+        if other_type not in conversation.shape.types:
+            return conversation
         if other_type not in [type(message.get("content")) for message in messages]:
             return conversation
         return conversation.with_message_list([convert(message) for message in messages])

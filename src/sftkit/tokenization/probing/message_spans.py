@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import lru_cache
+from itertools import accumulate
 
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.templates.recording import GENERATION, NO_MESSAGE, Recording, WrittenBlock
@@ -12,30 +13,42 @@ MessageSpans = dict[int, Span]
 """Index of a message -> the characters [start, end) that it was rendered to. Those that wrote nothing are missing."""
 
 
-def message_pieces(recording: Recording, count: int) -> list[str] | None:
-    """Return what a template wrote for each message, if one loop wrote all messages, in their order.
+def message_starts(recording: Recording, count: int) -> list[int] | None:
+    """Return where the text of each message starts, if one loop wrote all messages, in their order.
 
     Args:
         recording: the rendered conversation.
         count: how many messages it has.
 
     Returns:
-        The text before the messages, the text of each message, and the text after them; else None.
+        The first character of each message, and the end of the last one, as positions in the text; else None.
 
     Example:
-        >>> message_pieces(Recording(["<s>", "a", "b", "!"], [(1, 0, 0), (3, 0, NO_MESSAGE)]), 1)
-        ['<s>', 'ab', '!']
+        >>> message_starts(Recording("<s>ab!", ["<s>", "a", "b", "!"], [(1, 0, 0), (3, 0, NO_MESSAGE)]), 1)
+        [3, 5]
     """
-    marks = recording.marks
-    starts = [pieces for pieces, _, message in marks if message != NO_MESSAGE]
-    if not starts or [message for _, _, message in marks if message != NO_MESSAGE] != list(range(count)):
+    if not recording.marks:
         return None
-    loops = {loop for _, loop, message in marks if message != NO_MESSAGE}
-    end = next((pieces for pieces, loop, message in reversed(marks) if loop in loops and message == NO_MESSAGE), None)
-    if len(loops) > 1 or end is None:
+    pieces, loops, messages = zip(*recording.marks, strict=True)
+    if messages != _in_order(count) or loops.count(loops[0]) != len(loops):
+        return _starts_among_others(recording, count)
+    positions = list(accumulate(map(len, recording.pieces), initial=0))
+    return [positions[index] for index in pieces]
+
+
+@lru_cache(maxsize=256)
+def _in_order(count: int) -> tuple[int, ...]:
+    """The messages of the marks of a loop over all messages."""
+    return (*range(count), NO_MESSAGE)
+
+
+def _starts_among_others(recording: Recording, count: int) -> list[int] | None:
+    """Return the same as `message_starts`, if loops over other things, or over no messages, wrote as well."""
+    written = {loop for _, loop, message in recording.marks if message != NO_MESSAGE}
+    marks = [mark for mark in recording.marks if mark[1] in written]
+    if len(written) != 1 or len(marks) == len(recording.marks):
         return None
-    edges = [0, *starts, end, len(recording.pieces)]
-    return ["".join(recording.pieces[start:stop]) for start, stop in pairwise(edges)]
+    return message_starts(recording._replace(marks=marks), count)
 
 
 def find_message_spans(recording: Recording, count: int, turns: Sequence[int]) -> MessageSpans | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sftkit.core.error_text import first_line
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_TEXT = frozenset({str})
+_REASONING = frozenset(TRANSFORMERS_REASONING_FIELDS)
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # in the order of precedence of transformers
 
 
@@ -127,21 +128,17 @@ def _prepared(conversation: Conversation) -> Conversation:
         return conversation
     if not messages or set(map(type, messages)) != {dict}:
         raise RowError("it is not a list of objects")
-    kinds = set(map(type, chain.from_iterable([message.values() for message in messages])))
-    if kinds == {str} and not _has_reasoning(messages):
+    _, keys, types = conversation.shape
+    has_reasoning = not _REASONING.isdisjoint(keys)
+    if types == _TEXT and not has_reasoning:
         return conversation
-    if type(None) in kinds:
+    if type(None) in types:
         messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
-    if not kinds <= _SCALARS and not all(map(_is_plain, messages)):
+    if not types <= _SCALARS and not all(map(_is_plain, messages)):
         raise RowError("it has values that are not JSON")
-    if _has_reasoning(messages):
+    if has_reasoning:
         messages = list(map(_with_reasoning, messages))
     return Conversation(messages, conversation.tools, conversation.documents, conversation.variables)
-
-
-def _has_reasoning(messages: Iterable[Message]) -> bool:
-    keys = frozenset(chain.from_iterable(messages))
-    return not keys.isdisjoint(TRANSFORMERS_REASONING_FIELDS)
 
 
 def _with_reasoning(message: Message) -> Message:

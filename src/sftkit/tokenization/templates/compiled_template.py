@@ -4,7 +4,8 @@ Jinja compiles a template to the source of a Python function. That function is t
 its syntax tree is rewritten in steps, none of which changes a value or a piece of the output:
 
 1. what is written is recorded, with marks that tell which message it belongs to (`output_recording`);
-2. loops count instead of keeping an object (`loop_counters`);
+2. names from outside are looked up once (`name_lookup`), and loops count instead of keeping an object
+   (`loop_counters`);
 3. values are read directly instead of through the sandbox, where their types make the result certain (`value_access`).
 
 Only step 1 is needed to find message spans; without steps 2 and 3 the code is Jinja's own.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from jinja2.runtime import Context
@@ -24,6 +26,7 @@ from sftkit.sandbox.steady_environment import hidden
 from sftkit.tokenization.conversations import Message
 from sftkit.tokenization.templates import template_runtime as runtime
 from sftkit.tokenization.templates.loop_counters import LoopCounters
+from sftkit.tokenization.templates.name_lookup import NameLookup, takes_context
 from sftkit.tokenization.templates.output_recording import record_output
 from sftkit.tokenization.templates.recording import Mark, Recording
 from sftkit.tokenization.templates.value_access import ValueAccess
@@ -62,7 +65,7 @@ class CompiledTemplate:
 
         Args:
             values: the variables of the template. Their values must consist of the types of JSON.
-            messages: the messages in `values`, to be recognized by identity.
+            messages: the messages in `values`, to be recognized by identity: each must be another object.
 
         Raises:
             Exception: whatever the template raises.
@@ -70,9 +73,9 @@ class CompiledTemplate:
         context = Context(self._environment, {**self._globals, **values}, None, {})
         pieces: list[str] = []
         marks: list[Mark] = []
-        indices = {id(message): index for index, message in enumerate(messages)}
+        indices = dict(zip(map(id, messages), count(), strict=False))
         self._write(context, pieces, pieces.append, marks.append, indices)
-        return Recording(pieces, marks)
+        return Recording("".join(pieces), pieces, marks)
 
 
 @lru_cache(maxsize=_KEPT)
@@ -91,8 +94,10 @@ def _compile(template: Template, source: str, *, direct: bool) -> Callable[..., 
     root = functions[0]
     record_output(root)
     if direct:
-        for rewrite in (LoopCounters(root), ValueAccess(root)):
-            root = rewrite.visit(root)
+        if not takes_context(template.globals):
+            root = NameLookup(root).rewrite(root)
+        for transformer in (LoopCounters(root), ValueAccess(root)):
+            root = transformer.visit(root)
     tree.body[tree.body.index(functions[0])] = root
     ast.fix_missing_locations(tree)
     names: dict[str, Any] = {"environment": environment}

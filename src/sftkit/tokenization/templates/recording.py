@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -27,25 +26,21 @@ class WrittenBlock(NamedTuple):
     loop: int
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A rendered text in the pieces in which the template wrote it, with marks between the pieces."""
+class Recording(NamedTuple):
+    """A rendered text, the pieces in which the template wrote it, and marks between the pieces."""
 
-    pieces: list[str]
-    marks: list[Mark]
+    text: str
+    pieces: Sequence[str]
+    marks: Sequence[Mark]
     """In the order in which they were made."""
 
-    @cached_property
-    def text(self) -> str:
-        """The rendered text."""
-        return "".join(self.pieces)
-
-    @cached_property
+    @property
     def blocks(self) -> list[WrittenBlock]:
         """The parts of the text that iterations over messages and `{% generation %}` blocks wrote, by their starts.
 
         Example:
-            >>> Recording(["<s>", "a", "b", "!"], [(1, 0, 0), (2, 0, 1), (3, 0, NO_MESSAGE)]).blocks
+            >>> pieces = ["<s>", "a", "b", "!"]
+            >>> Recording("<s>ab!", pieces, [(1, 0, 0), (2, 0, 1), (3, 0, NO_MESSAGE)]).blocks
             [WrittenBlock(start=3, end=4, message=0, loop=0), WrittenBlock(start=4, end=5, message=1, loop=0)]
         """
         positions = list(accumulate(map(len, self.pieces), initial=0))

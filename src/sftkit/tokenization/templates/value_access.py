@@ -62,7 +62,9 @@ class ValueAccess(ast.NodeTransformer):
         if (read := environment_call(node, "getitem")) is not None:
             return self._item(node, read)
         if (binary := environment_call(node, "call_binop")) is not None and text_constant(binary.args[1]) == "-":
-            return expression("subtract(A, B)", A=self.visit(binary.args[2]), B=self.visit(binary.args[3]))
+            first, again = self._bound(binary.args[2])
+            other = self.visit(binary.args[3])
+            return expression("C - B if type(A) is int else subtract(C, B)", A=first, C=again, B=other)
         if (called := environment_call(node, "call")) is not None:
             method = environment_call(called.args[1], "getattr")
             if method is not None and (rewritten := self._method(called, method)) is not None:

@@ -8,12 +8,16 @@ from sftkit.tokenization.conversations import USUAL_ROLES, Message
 from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart
-from sftkit.tokenization.probing.message_spans import message_pieces
+from sftkit.tokenization.probing.message_spans import message_starts
 from sftkit.tokenization.templates.recording import Recording
 
 
 def find_simple_turns(
-    recording: Recording, messages: Sequence[Message], turn_start: TurnStart, turn_end: TurnEnd
+    recording: Recording,
+    messages: Sequence[Message],
+    roles: Sequence[object],
+    turn_start: TurnStart,
+    turn_end: TurnEnd,
 ) -> list[AssistantTurn] | None:
     """Return the assistant turns of a rendered conversation; None if the conversation is not simple.
 
@@ -29,32 +33,37 @@ def find_simple_turns(
     Args:
         recording: the rendered conversation.
         messages: the messages of the conversation.
+        roles: their roles.
         turn_start: must have a prompt that is the same for all conversations.
         turn_end: of the same template.
     """
-    written = message_pieces(recording, len(messages))
-    if written is None:
+    starts = message_starts(recording, len(roles))
+    if starts is None or not _are_usual(roles) or "assistant" not in roles:
         return None
-    before, *pieces, _ = written
-    prompt, (tail, stop) = turn_start.text, turn_end.simple
-    prompt_length, after_stop = len(prompt), len(tail) - stop
+    first = roles.index("assistant")
+    if first and starts[first] == starts[0]:
+        return None  # the messages before it were not rendered: this turn may contain them
+    if len({*starts[first:]}) < len(starts) - first:
+        return None  # a message after it was not rendered
+    text, prompt, (tail, stop) = recording.text, turn_start.text, turn_end.simple
+    prompt_length, tail_length = len(prompt), len(tail)
     turns: list[AssistantTurn] = []
-    position = len(before)
-    for index, message in enumerate(messages):
-        piece, role = pieces[index], message.get("role")
-        end = position + len(piece)
-        if role == "assistant":
-            if index and position == len(before):
-                return None  # the messages before it were not rendered: this turn may contain them
-            content = message.get("content")
-            if (
-                type(content) is not str
-                or not piece.startswith(prompt)
-                or not piece.endswith(f"{content}{tail}", prompt_length)
-            ):
-                return None
-            turns.append(AssistantTurn(index, position + prompt_length, end - after_stop))
-        elif (turns and end == position) or type(role) is not str or role not in USUAL_ROLES:
+    for index in range(first, len(roles)):
+        if roles[index] != "assistant":
+            continue
+        start, content = starts[index] + prompt_length, messages[index].get("content")
+        if type(content) is not str or not text.startswith(prompt, start - prompt_length):
             return None
-        position = end
-    return turns or None
+        content_end = starts[index + 1] - tail_length
+        content_start = content_end - len(content)
+        if content_start < start or text[content_start : content_end + tail_length] != content + tail:
+            return None
+        turns.append(AssistantTurn(index, start, content_end + stop))
+    return turns
+
+
+def _are_usual(roles: Sequence[object]) -> bool:
+    try:
+        return USUAL_ROLES.issuperset(roles)
+    except TypeError:  # a role that cannot be hashed
+        return False

@@ -175,7 +175,7 @@ class TurnFinder:
         recording = self._renderer.record(conversation)
         text = recording.text
         if turn_start is not None and turn_start.text and not turn_start.varies:
-            simple = find_simple_turns(recording, messages, turn_start, turn_end)
+            simple = find_simple_turns(recording, messages, conversation.shape.roles, turn_start, turn_end)
             if simple is not None:
                 return text, simple
         check_conversation_size(messages)
