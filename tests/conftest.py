@@ -25,7 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests do not use the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # test processes share the cores, and idle torch threads spin
 
-gc.set_threshold(50_000, 20, 20)  # everything that is imported stays: looking through it rarely saves seconds
+gc.set_threshold(30_000, 20, 20)  # everything that is imported stays: looking through it rarely saves seconds
 
 settings.register_profile("sftkit", deadline=None)  # no test depends on the speed of the machine
 settings.load_profile("sftkit")

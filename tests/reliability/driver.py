@@ -289,7 +289,7 @@ def main() -> None:
         app(["preprocess", "--help"])  # imports what the command line needs when first used
     if fault is out_of_space:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PLENTY}", "tmpfs", place], check=True)
-    chance = random.Random(1)
+    chance = random.Random(5)  # with which two kills meet two stages
     runs = Runs(argv, out)
     uninterrupted = runs.measure()
     struck: list[dict[str, Any]] = []

@@ -35,12 +35,12 @@ def pairs(count: int) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 files, a work unit each, and 150 shards of them, made with few files open at a time."""
+    """150 files, a work unit each, and 100 shards of them, made with few files open at a time."""
     place = tmp_path_factory.mktemp("many")
     (place / "in").mkdir()
-    for number in range(300):
+    for number in range(150):
         write_jsonl(place / "in" / f"{number:03}.jsonl", pairs(5))
-    shards = ["--num_dataset_shards=150", "--num_workers=2", "--unit_size=5000", f"--output_dir={place / 'out'}"]
+    shards = ["--num_dataset_shards=100", "--num_workers=2", "--unit_size=5000", f"--output_dir={place / 'out'}"]
     made = sftkit("preprocess", f"--training_data_path={place / 'in'}", *PAIRS, *shards)
     assert made.returncode == 0, made.stderr
     assert len(without_progress(made.stderr).splitlines()) < 10
@@ -49,8 +49,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_many_files_become_many_shards_with_few_files_open(many: Path) -> None:
     manifest = json.loads((many / "out" / "manifest.json").read_text())
-    assert (manifest["units"], manifest["rows_written"]) == (300, 1500)
-    assert len(list((many / "out").glob("train-*.parquet"))) == 150
+    assert (manifest["units"], manifest["rows_written"]) == (150, 750)
+    assert len(list((many / "out").glob("train-*.parquet"))) == 100
 
 
 @pytest.mark.sampled(4)
@@ -61,12 +61,12 @@ def test_many_shards_are_inspected_with_few_files_open(many: Path, options: Sequ
 
 
 def test_a_plan_of_many_files_is_short(many: Path) -> None:
-    shards = ["--num_dataset_shards=1000", f"--output_dir={many / 'other'}", "--dry_run=true"]
+    shards = ["--num_dataset_shards=700", f"--output_dir={many / 'other'}", "--dry_run=true"]
     planned = sftkit("preprocess", f"--training_data_path={many / 'in'}", *PAIRS, *shards)
     assert planned.returncode == 0, planned.stderr
     assert len(planned.stdout.splitlines()) < 250
-    assert "and 250 more sources, " in planned.stdout
-    assert "... and 952 more ..." in planned.stdout
+    assert "and 100 more sources, " in planned.stdout
+    assert "... and 652 more ..." in planned.stdout
 
 
 @pytest.mark.slow
