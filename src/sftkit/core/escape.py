@@ -61,6 +61,18 @@ def escape_to_one_line(text: str, *, reserved: str = "") -> str:
     )
 
 
+def escape_unprintable(text: str) -> str:
+    r"""Escape what Python does not count as printable, line ends and all spaces but the common one included.
+
+    Stricter than `escape_to_one_line`, which leaves what some scripts need.
+
+    Example:
+        >>> print(escape_unprintable("a\x1b \u200d\n"))
+        a\x1b \u200d\n
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def terminal_safe_json(document: str) -> str:
     r"""Write invisible characters of a JSON document as `\uXXXX`. The document keeps its meaning."""
     return _INVISIBLE_CHARACTER.sub(lambda match: _json_escape(match[0]), document)

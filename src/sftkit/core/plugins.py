@@ -114,6 +114,20 @@ def find_built_in(package: ModuleType, base: type[Any]) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
+def subclass_problem(extension: Any, base: type[Any]) -> str | None:
+    """Say why an extension is not a usable subclass of `base`; None if it is one.
+
+    Example:
+        >>> subclass_problem(5, Mapping)
+        'must be a subclass of collections.abc.Mapping'
+        >>> subclass_problem(dict, Mapping)
+    """
+    if not inspect.isclass(extension) or not issubclass(extension, base):
+        return f"must be a subclass of {base.__module__}.{base.__qualname__}"
+    missing = ", ".join(sorted(getattr(extension, "__abstractmethods__", ())))
+    return f"must define {missing}" if missing else None
+
+
 class Registry(Mapping[str, T]):
     """The extensions of one kind by name: the built-in ones and those of installed packages.
 

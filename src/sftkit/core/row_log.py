@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from sftkit.core.escape import escape_unprintable
 from sftkit.core.rows import Offsets
 
 SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
@@ -162,7 +163,10 @@ class RowLog:
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Quarantine a row. Reason and content are truncated, and the reason is put on one line."""
         self.bad.append(
-            BadRow(number, _to_printable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS])
+            # Reasons quote untrusted data and are printed to terminals.
+            BadRow(
+                number, escape_unprintable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS]
+            )
         )
         self.quarantined += 1
         if self.files:
@@ -203,8 +207,3 @@ def _to_text(content: object) -> str:
         return json.dumps(content, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):  # objects that user functions put into rows
         return f"({type(content).__name__} that JSON cannot hold)"
-
-
-def _to_printable(text: str) -> str:
-    """Escape control characters and line ends: reasons quote untrusted data and are printed to terminals."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

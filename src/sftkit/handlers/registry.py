@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sftkit.handlers
@@ -12,14 +12,14 @@ from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES
 from sftkit.config.binding import Problem, bind_config, describe_value, field_types
 from sftkit.config.fields import did_you_mean
 from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig
-from sftkit.core.plugins import Registry, find_built_in
+from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step
 from sftkit.handlers.columns import keep_columns
-from sftkit.handlers.user_function import UserFunction
+from sftkit.handlers.user_function import UserFunction, is_function_path
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -29,14 +29,9 @@ ALL_COLUMNS = "all"
 _IGNORED_ARGUMENTS = ("batched", "batch_size", "num_proc")  # of `datasets.map`; they change nothing in the result
 
 
-def _problem_of(extension: Any) -> str | None:
-    if not inspect.isclass(extension) or not issubclass(extension, Handler):
-        return "must be a subclass of sftkit.handlers.base.Handler"
-    missing = ", ".join(sorted(extension.__abstractmethods__))
-    return f"must define {missing}" if missing else None
-
-
-HANDLERS: Registry[type[Handler]] = Registry("handlers", find_built_in(sftkit.handlers, Handler), _problem_of)
+HANDLERS: Registry[type[Handler]] = Registry(
+    "handlers", find_built_in(sftkit.handlers, Handler), partial(subclass_problem, base=Handler)
+)
 """Every handler that a data config can name, except functions of the user."""
 
 
@@ -146,7 +141,7 @@ def last_text_column(handlers: Sequence[ConfiguredHandler]) -> str | None:
 
 def _build(config: HandlerConfig, where: str, problems: list[Problem]) -> ConfiguredHandler | None:
     given, removed = _arguments(config, where, problems)
-    if ":" in config.name:
+    if is_function_path(config.name):
         return ConfiguredHandler(config.name, UserFunction(path=config.name, fn_kwargs=given), removed)
     name = HANDLER_ALIASES.get(config.name, config.name)
     try:

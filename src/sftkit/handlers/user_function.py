@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sftkit.config.fields import option
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.error_text import single_line
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
@@ -32,6 +33,17 @@ from sftkit.handlers.module_search import find_module, is_below, is_installed, m
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+
+
+def is_function_path(name: str) -> bool:
+    """Whether the name of a handler in a config is the path of a function, `package.module:function`."""
+    return ":" in name
+
+
+def function_paths(datasets: Iterable[DatasetConfig]) -> list[str]:
+    """Return the paths of the functions among the handlers of data sets, each once and in alphabetical order."""
+    names = {handler.name for dataset in datasets for handler in dataset.data_handlers}
+    return sorted(filter(is_function_path, names))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import sftkit.ordering
 from sftkit.config.schema.shared_options import NO_PACKING, DataOptions
-from sftkit.core.plugins import Registry, find_built_in
+from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.rows import Ids, Offsets
 from sftkit.errors import DataError
 from sftkit.ordering.packing_strategy import PackingStrategy, Packs
 
-
-def _problem_of(extension: Any) -> str | None:
-    if not inspect.isclass(extension) or not issubclass(extension, PackingStrategy):
-        return "must be a subclass of sftkit.ordering.packing_strategy.PackingStrategy"
-    missing = ", ".join(sorted(extension.__abstractmethods__))
-    return f"must define {missing}" if missing else None
-
-
 PACKING_STRATEGIES: Registry[type[PackingStrategy]] = Registry(
-    "packing", find_built_in(sftkit.ordering, PackingStrategy), _problem_of
+    "packing", find_built_in(sftkit.ordering, PackingStrategy), partial(subclass_problem, base=PackingStrategy)
 )
 
 

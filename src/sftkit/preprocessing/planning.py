@@ -17,7 +17,7 @@ from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS
 from sftkit.errors import ConfigError, DataError
 from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_handlers
-from sftkit.handlers.user_function import check_trusted, code_digests
+from sftkit.handlers.user_function import check_trusted, code_digests, function_paths
 from sftkit.ordering.packing import check_packing
 from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve_datasets
 from sftkit.preprocessing.pipeline.recipe import Recipe
@@ -50,7 +50,7 @@ def check_config(config: PreprocessConfig) -> None:
         partial(tokenizer_spec, config),
     ]
     checks += [partial(build_handlers, dataset, index) for index, dataset in enumerate(config.datasets)]
-    functions = _functions(config.datasets)
+    functions = function_paths(config.datasets)
     folders = config_folders(config.config, config.data_config_path) if functions else []
     checks += [partial(check_trusted, name, config.trust_packages, folders) for name in functions]
     for each in checks:
@@ -60,12 +60,6 @@ def check_config(config: PreprocessConfig) -> None:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-
-
-def _functions(datasets: Sequence[DatasetConfig]) -> list[str]:
-    """The paths of the user functions among the handlers."""
-    names = (handler.name for dataset in datasets for handler in dataset.data_handlers)
-    return sorted({name for name in names if ":" in name})
 
 
 def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
@@ -98,7 +92,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
 
     datasets = resolve_datasets(config, columns_of)
     sizes = [file.file.size for dataset in datasets for file in files_of(dataset)]
-    functions = {name: code_digests(name) for name in _functions(datasets)}
+    functions = {name: code_digests(name) for name in function_paths(datasets)}
     recipe = Recipe(config, datasets, chat_tokenizer_spec(config, sum(sizes)), functions)
     pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
     pipeline.check()

@@ -13,13 +13,13 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from sftkit.errors import TokenizerError
-from sftkit.handlers.user_function import code_files
+from sftkit.handlers.user_function import code_files, function_paths
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.storage.files import atomic_replace, file_size
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -50,7 +50,7 @@ def bundle_recipe(recipe: Recipe) -> RecipeBundle:
     spec = recipe.chat_tokenizer.tokenizer
     for name, path in tokenizer_file_paths(spec.name) if spec is not None else ():
         files[f"{_TOKENIZER}/{name}"] = path.read_bytes()
-    for code in (code for function in _functions(recipe) for code in code_files(function)):
+    for code in (code for function in function_paths(recipe.datasets) for code in code_files(function)):
         files[f"{_MODULES}/{code.name}"] = code.path.read_bytes()
     return RecipeBundle(recipe, files)
 
@@ -115,8 +115,3 @@ def _unpack(files: Mapping[str, bytes]) -> Path:
             with atomic_replace(path, uuid.uuid4().hex) as temporary:
                 temporary.write_bytes(content)
     return folder
-
-
-def _functions(recipe: Recipe) -> Iterator[str]:
-    for dataset in recipe.datasets:
-        yield from (handler.name for handler in dataset.data_handlers if ":" in handler.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import cache
 from pathlib import PurePosixPath
@@ -10,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import sftkit.sources.formats
-from sftkit.core.plugins import Registry, find_built_in, find_plugins
+from sftkit.core.plugins import Registry, find_built_in, find_plugins, subclass_problem
 from sftkit.errors import ConfigError
 from sftkit.sources.source_format import SourceFormat
 from sftkit.sources.streams.decompression import COMPRESSIONS
@@ -22,11 +21,9 @@ JSON_ARRAY = "json_array"
 
 
 def _problem_of(extension: Any) -> str | None:
-    if not inspect.isclass(extension) or not issubclass(extension, SourceFormat):
-        return "must be a subclass of sftkit.sources.source_format.SourceFormat"
-    missing = ", ".join(sorted(extension.__abstractmethods__))
-    if missing:
-        return f"must define {missing}"
+    problem = subclass_problem(extension, SourceFormat)
+    if problem is not None:
+        return problem
     names = extension.extensions
     if not isinstance(names, tuple) or not all(isinstance(name, str) and name.startswith(".") for name in names):
         return "must have `extensions`, a tuple of file name extensions such as ('.xml',)"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from sftkit.core.escape import escape_unprintable
 from sftkit.tokenization.tokenizer_loading import backend_json
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _clipped(lines: Sequence[str]) -> Iterator[str]:
             start = starts[seen[mark]] if seen[mark] < len(starts) else 0
             seen[mark] += 1
         end = start + _LINE_WIDTH
-        yield mark + _printable(f"{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}")
+        yield mark + escape_unprintable(f"{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}")
 
 
 def _common_prefix_length(one: str, other: str) -> int:
@@ -102,7 +103,3 @@ def _common_prefix_length(one: str, other: str) -> int:
 
 def _token(token: str | None) -> str:
     return "none" if token is None else repr(token)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection
 
+from sftkit.core.escape import escape_unprintable
 from sftkit.core.row_log import BadRow
 from sftkit.shards.manifest import Manifest
 from sftkit.storage.dataset_files import CARD_NAME, QUARANTINE_KEYS, QUARANTINE_NAME
@@ -49,7 +50,7 @@ def _code(name: str) -> str:
 
     The fence is longer than any run of backticks in the name (CommonMark 0.31, 6.1).
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    shown = escape_unprintable(name)
     fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
     return f"{fence} {shown} {fence}" if "`" in shown else f"`{shown}`"
 
