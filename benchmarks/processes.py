@@ -18,7 +18,8 @@ from .corpora import Corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 SFTKIT = [str(Path(sys.executable).with_name("sftkit"))]
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+# An installed package has its bytecode, which Python would otherwise compile in every process.
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 class ContestantError(Exception):

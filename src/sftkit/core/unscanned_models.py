@@ -74,8 +74,8 @@ def _unscanned_module(lazy_module: Any, scan: Callable[[Path, str | None], Struc
                 for names in _FOUND:
                     own[names].update({key: value for key, value in vars(found[0])[names].items() if key == name})
             else:
-                del own[_UNSCANNED]
                 own.update(vars(scanned()))
+                own.pop(_UNSCANNED, None)  # last, and perhaps by another thread: until then, names are looked for
             return getattr(self, name)
 
     return UnscannedModule
