@@ -373,7 +373,7 @@ CASES = [
         },
     ),
     *cases(NAMES, _PLAIN),
-    Case(NAMES, "names", Conversation(_NAMED), OrQuarantined(["b<|im_end|>", "d<|im_end|>"])),
+    Case(NAMES, "names", Conversation(_NAMED), ["b<|im_end|>", "d<|im_end|>"]),
     *cases(THOUGHTS, _PLAIN),
     Case(
         THOUGHTS,

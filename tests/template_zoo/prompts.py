@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from template_zoo.conversations import ADD, ONE_CALL, Conversation, assistant, result, user
+from template_zoo.conversations import ADD, ONE_CALL, Conversation, assistant, result, system, user
 from template_zoo.model import Case, Quarantined, Style, cases
 
 _CHATML = ("<|im_start|>", "<|im_end|>")
@@ -180,6 +180,25 @@ GUARD = Style(
     "\n\n",
 )
 
+# Vicuna: the system text is part of the first turn, whichever that is.
+SYSTEM_IN_TURN = Style(
+    "system-in-turn",
+    r"""{% set turns = messages[1:] if messages[0].role == 'system' else messages %}{% for message in turns %}{% if loop.first %}{{ messages[0].content if messages[0].role == 'system' else 'A chat.' }}{% endif %}{{ ' ASSISTANT: ' + message.content + eos_token if message.role == 'assistant' else ' USER: ' + message.content }}{% endfor %}{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}""",
+    header=" ASSISTANT: ",
+    stop="</s>",
+)
+
+# Kimi K2: the name of a message instead of its role.
+NAMED = Style(
+    "named",
+    r"""{% for message in messages %}{{ '<|im_' + message.role + '|>' + (message.name or message.role) + '<|im_middle|>' + message.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_assistant|>assistant<|im_middle|>' }}{% endif %}""",
+    ("<|im_user|>", "<|im_assistant|>", "<|im_middle|>", "<|im_end|>"),
+    "<|im_assistant|>assistant<|im_middle|>",
+    "<|im_end|>",
+)
+
+_NAMES = Conversation([{**user("a"), "name": "Ann"}, assistant("Bot", name="Bot"), user("c"), assistant("d")])
+_ANSWER_FIRST = Conversation([system("be kind"), assistant("b"), user("c"), assistant("d")])
 _BOT = Conversation([user("hi"), {"role": "bot", "content": "hello"}, user("a"), {"role": "bot", "content": "b"}])
 _THINKS = Conversation([user("a"), assistant("<think>\nhm\n</think>\n\nb"), user("c"), assistant("<think>no")])
 _TWO_STEPS = Conversation(
@@ -328,5 +347,9 @@ CASES = [
             "empty": [" </s>", " d</s>"],
         },
     ),
+    *cases(SYSTEM_IN_TURN, {"multi": [" hello</s>", " see you</s>"], "first": [" b</s>", " d</s>"]}),
+    Case(SYSTEM_IN_TURN, "system and answer", _ANSWER_FIRST, [" b</s>", " d</s>"]),
+    *cases(NAMED, {"multi": ["hello<|im_end|>", "see you<|im_end|>"], "first": ["b<|im_end|>", "d<|im_end|>"]}),
+    Case(NAMED, "names", _NAMES, ["Bot<|im_end|>", "d<|im_end|>"]),
     *cases(GUARD, {"single": Quarantined, "multi": Quarantined, "open": Quarantined}),
 ]

@@ -127,16 +127,24 @@ def prompt_after(renderer: Renderer, source: str, before: Conversation, history:
     return GenerationPrompt(None if edge is None else with_prompt[edge:], is_always_written)
 
 
-def render_question(renderer: Renderer, source: str, like: Conversation) -> str | None:
-    """Return what a template writes for a question that begins a conversation; None if it is ambiguous.
+def render_question(renderer: Renderer, source: str, before: Conversation, like: Conversation) -> str | None:
+    """Return what a template writes for a made-up question after some messages; None if it is ambiguous.
+
+    Args:
+        renderer: renders the question.
+        source: the template.
+        before: the messages; there may be none.
+        like: a conversation of the same kind.
 
     Raises:
         RowError: the template cannot render it.
     """
-    question = next(_probes(like)).first_messages(1)
+    probe = next(_probes(like))
+    question = before.with_message_list([*before.message_list, probe.message_list[0]])
     recording = renderer.record(question, template=source)
-    spans = find_message_spans(recording, 1, [0])
-    return recording.text[slice(*spans[0])] if spans and 0 in spans else None
+    last = len(question.message_list) - 1
+    spans = find_message_spans(recording, last + 1, [last])
+    return recording.text[slice(*spans[last])] if spans and last in spans else None
 
 
 def _other_prompts(renderer: Renderer, source: str, before: Conversation, history: str | None) -> Iterator[str]:
