@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,22 @@ class CharacterCounts:
     """Number of characters whose first byte is in the token, int64."""
     starts_inside: Mask
     """Whether the token starts in the middle of a character."""
+
+
+def complement(spans: Iterable[Span], length: int) -> list[Span]:
+    """Return the spans of a text of `length` characters that lie outside of the given spans.
+
+    Example:
+        >>> complement([(5, 7), (0, 2)], 9)
+        [(2, 5), (7, 9)]
+    """
+    gaps: list[Span] = []
+    edge = 0
+    for start, end in sorted(spans):
+        if edge < start:
+            gaps.append((edge, start))
+        edge = max(edge, end)
+    return [*gaps, (edge, length)] if edge < length else gaps
 
 
 def tokens_in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequence[Span]]) -> Mask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -123,22 +123,6 @@ def reasoning_span(text: str, turn: AssistantTurn, messages: Sequence[Message]) 
         return turn.start, answer_start(text, turn.start, turn.end, messages[turn.message])
     except RowError as error:
         raise RowError(f"message {turn.message}: {error}") from None
-
-
-def complement(spans: Iterable[Span], length: int) -> list[Span]:
-    """Return the spans of a text of `length` characters that lie outside of the given spans.
-
-    Example:
-        >>> complement([(5, 7), (0, 2)], 9)
-        [(2, 5), (7, 9)]
-    """
-    gaps: list[Span] = []
-    edge = 0
-    for start, end in sorted(spans):
-        if edge < start:
-            gaps.append((edge, start))
-        edge = max(edge, end)
-    return [*gaps, (edge, length)] if edge < length else gaps
 
 
 def have_train_flags(messages: Sequence[Message]) -> bool:

@@ -7,11 +7,10 @@ from functools import lru_cache
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
-from sftkit.tokenization.encoding.spans import Span
+from sftkit.tokenization.encoding.spans import Span, complement
 from sftkit.tokenization.masking.supervision import (
     AssistantTurn,
     Supervision,
-    complement,
     have_train_flags,
     reasoning_span,
     untrained_messages,
