@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.templates.recording import GENERATION, NO_MESSAGE, Recording, WrittenBlock
+from sftkit.tokenization.templates.recording import GENERATION, NO_MESSAGE, Mark, Recording, WrittenBlock
 
 MessageSpans = dict[int, Span]
 """Index of a message -> the characters [start, end) that it was rendered to. Those that wrote nothing are missing."""
@@ -27,28 +27,31 @@ def message_starts(recording: Recording, count: int) -> list[int] | None:
         >>> message_starts(Recording("<s>ab!", ["<s>", "a", "b", "!"], [(1, 0, 0), (3, 0, NO_MESSAGE)]), 1)
         [3, 5]
     """
-    if not recording.marks:
+    marks = marks_of_one_loop(recording.marks, count)
+    if marks is None:
         return None
-    pieces, loops, messages = zip(*recording.marks, strict=True)
-    if messages != _in_order(count) or loops.count(loops[0]) != len(loops):
-        return _starts_among_others(recording, count)
     positions = list(accumulate(map(len, recording.pieces), initial=0))
-    return [positions[index] for index in pieces]
+    return [positions[index] for index in marks]
+
+
+def marks_of_one_loop(marks: Sequence[Mark], count: int) -> Sequence[int] | None:
+    """Return the piece with which each message starts, and the one after the last, as `message_starts`."""
+    if not marks:
+        return None
+    pieces, loops, messages = zip(*marks, strict=True)
+    if messages == _in_order(count) and loops.count(loops[0]) == len(loops):
+        return pieces
+    written = {loop for _, loop, message in marks if message != NO_MESSAGE}
+    others = [mark for mark in marks if mark[1] in written]
+    if len(written) != 1 or len(others) == len(marks):
+        return None
+    return marks_of_one_loop(others, count)  # loops that wrote no message are left out
 
 
 @lru_cache(maxsize=256)
 def _in_order(count: int) -> tuple[int, ...]:
     """The messages of the marks of a loop over all messages."""
     return (*range(count), NO_MESSAGE)
-
-
-def _starts_among_others(recording: Recording, count: int) -> list[int] | None:
-    """Return the same as `message_starts`, if loops over other things, or over no messages, wrote as well."""
-    written = {loop for _, loop, message in recording.marks if message != NO_MESSAGE}
-    marks = [mark for mark in recording.marks if mark[1] in written]
-    if len(written) != 1 or len(marks) == len(recording.marks):
-        return None
-    return message_starts(recording._replace(marks=marks), count)
 
 
 def find_message_spans(recording: Recording, count: int, turns: Sequence[int]) -> MessageSpans | None:

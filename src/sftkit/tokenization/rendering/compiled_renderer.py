@@ -12,6 +12,7 @@ from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limit
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.tokenization.conversations import Conversation, Message
 from sftkit.tokenization.engines import UnsupportedByEngineError
+from sftkit.tokenization.rendering.program_renderer import ProgramRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Recording
 
@@ -25,7 +26,7 @@ _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # in the ord
 
 
 class CompiledRenderer:
-    """Renders with the code that Jinja2 compiles a template to, rewritten to read values directly.
+    """Renders with the code that Jinja2 compiles a template to, rewritten to read values directly, or with programs.
 
     A conversation is prepared as `apply_chat_template` of transformers prepares it. One that has values of other types
     than those of JSON is refused with a `RowError`; the caller must use the reference for it.
@@ -43,6 +44,7 @@ class CompiledRenderer:
         self._special_tokens: Mapping[str, Any] = dict(tokenizer.special_tokens_map)
         if not _is_plain(self._special_tokens) or not reference.can_record(reference.source(with_tools=False)):
             raise UnsupportedByEngineError("the output of the template cannot be recorded")
+        self._programs = ProgramRenderer(reference, self._special_tokens)
 
     def source(self, *, with_tools: bool) -> str:
         """Return the template in use; raises `TokenizerError` if there is none."""
@@ -64,6 +66,10 @@ class CompiledRenderer:
         """Render a conversation and record which message is written where; raises as `render`."""
         from sftkit.tokenization.templates.compiled_template import compiled_template
 
+        if template is None and not add_generation_prompt:
+            recording = self._programs.record(conversation)
+            if recording is not None:
+                return recording
         source = self.source(with_tools=conversation.tools is not None) if template is None else template
         prepared = _with_distinct_messages(_prepared(conversation))
         values = {

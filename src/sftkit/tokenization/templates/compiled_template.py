@@ -58,7 +58,7 @@ class CompiledTemplate:
         self._globals = dict(template.globals)
         if direct:
             self._globals["namespace"] = hidden(runtime.TemplateNamespace)
-        self._write = _compile(template, source, direct=direct)
+        self._write = _compile(template, source, day, direct=direct)
 
     def record(self, values: Mapping[str, Any], messages: Iterable[Message]) -> Recording:
         """Render a conversation.
@@ -84,24 +84,28 @@ def compiled_template(source: str, day: str, *, direct: bool) -> CompiledTemplat
     return CompiledTemplate(source, day, direct=direct)
 
 
-def _compile(template: Template, source: str, *, direct: bool) -> Callable[..., None]:
-    """Return the function that writes the output of a template, as `output_recording` describes it."""
-    environment = template.environment
-    tree = ast.parse(environment.compile(source, raw=True))
+def recording_code(source: str, day: str) -> ast.Module:
+    """Return the code that Jinja compiles a template to, with its output recorded (`output_recording`).
+
+    Raises:
+        ValueError: it cannot be recorded.
+        jinja2.TemplateSyntaxError: it is not valid Jinja.
+    """
+    tree = ast.parse(compiled_by_transformers(source, day).environment.compile(source, raw=True))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     if [function.name for function in functions] != ["root"]:
         raise ValueError("the template has blocks, which cannot be recorded")
-    root = functions[0]
-    record_output(root)
+    record_output(functions[0])
+    return tree
+
+
+def _compile(template: Template, source: str, day: str, *, direct: bool) -> Callable[..., None]:
+    """Return the function that writes the output of a template, as `output_recording` describes it."""
+    tree = recording_code(source, day)
     if direct:
-        if not takes_context(template.globals):
-            root = NameLookup(root).rewrite(root)
-        for transformer in (LoopCounters(root), ValueAccess(root)):
-            root = transformer.visit(root)
-    tree.body[tree.body.index(functions[0])] = root
-    ast.fix_missing_locations(tree)
-    names: dict[str, Any] = {"environment": environment}
-    exec(compile(tree, "<chat template>", "exec"), names)
+        tree.body = [_direct(template, node) if isinstance(node, ast.FunctionDef) else node for node in tree.body]
+    names: dict[str, Any] = {"environment": template.environment}
+    exec(compile(ast.fix_missing_locations(tree), "<chat template>", "exec"), names)
     names.update(
         message_at=runtime.message_at,
         item_of=runtime.item_of,
@@ -111,3 +115,12 @@ def _compile(template: Template, source: str, *, direct: bool) -> Callable[..., 
     )
     write: Callable[..., None] = names["root"]
     return write
+
+
+def _direct(template: Template, root: ast.FunctionDef) -> ast.FunctionDef:
+    """Rewrite the main function of a template to read its values directly."""
+    if not takes_context(template.globals):
+        root = NameLookup(root).rewrite(root)
+    for transformer in (LoopCounters(root), ValueAccess(root)):
+        root = transformer.visit(root)
+    return root

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -14,6 +15,32 @@ NO_MESSAGE = -1
 Mark = tuple[int, int, int]
 """The place where an iteration of a loop over messages starts, or where a loop or a block ends: how many pieces were
 written before; the number of the loop, in the order of the template; and the index of the message."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A piece of text that differs between conversations of one shape."""
+
+    name: str
+    """Its variable in the code of the program."""
+    message: int | None = None
+    """Index of the message whose content it is, unchanged or with its ends stripped; None for other texts."""
+
+
+Part = str | Variable
+"""A piece of text: the same in all conversations of a shape, or not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a template does with conversations of one shape whose contents meet the same conditions (`tracing`)."""
+
+    run: Callable[[Sequence[str]], list[str] | None]
+    """Returns the pieces of the text for the contents of the messages; None if these do not meet the conditions."""
+    parts: tuple[Part, ...]
+    """What each piece is."""
+    marks: tuple[Mark, ...]
+    """Where the messages start, as in a `Recording`."""
 
 
 class WrittenBlock(NamedTuple):
@@ -33,6 +60,8 @@ class Recording(NamedTuple):
     pieces: Sequence[str]
     marks: Sequence[Mark]
     """In the order in which they were made."""
+    program: Program | None = None
+    """The program that made the recording, if one did."""
 
     @property
     def blocks(self) -> list[WrittenBlock]:

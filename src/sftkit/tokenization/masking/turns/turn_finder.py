@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
@@ -16,6 +17,7 @@ from sftkit.tokenization.masking.supervision import (
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
+from sftkit.tokenization.masking.turns.planned_turns import PlannedTurn, find_planned_turns, plan_turns
 from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
 from sftkit.tokenization.masking.turns.produced_part import find_produced
 from sftkit.tokenization.masking.turns.simple_turns import find_simple_turns
@@ -30,7 +32,7 @@ from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TAGS, TurnStart, start_up_to_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
 from sftkit.tokenization.rendering.reference_renderer import Renderer
-from sftkit.tokenization.templates.recording import GENERATION
+from sftkit.tokenization.templates.recording import GENERATION, Program, Recording
 from sftkit.tokenization.templates.template_analysis import has_generation_blocks
 
 
@@ -82,6 +84,7 @@ class TurnFinder:
         self._renderer = renderer
         self._supervision = supervision or Supervision()
         self._has_generation = lru_cache(maxsize=8)(has_generation_blocks)
+        self._plans: WeakKeyDictionary[Program, list[PlannedTurn] | None] = WeakKeyDictionary()
         self._turn_edges = TurnEdges(renderer, stop_tokens, special_tokens)
 
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
@@ -174,7 +177,7 @@ class TurnFinder:
         recording = self._renderer.record(conversation)
         text = recording.text
         if turn_start is not None and turn_start.text and not turn_start.varies:
-            simple = find_simple_turns(recording, messages, conversation.shape.roles, turn_start, turn_end)
+            simple = self._find_simple_turns(recording, conversation, turn_start, turn_end)
             if simple is not None:
                 return text, simple
         check_conversation_size(messages)
@@ -203,6 +206,20 @@ class TurnFinder:
             turns.append(AssistantTurn(index, produced, stop))
         check_order(turns)
         return text, turns
+
+    def _find_simple_turns(
+        self, recording: Recording, conversation: Conversation, turn_start: TurnStart, turn_end: TurnEnd
+    ) -> list[AssistantTurn] | None:
+        """Return the turns of a simple conversation, by the plan of its program if there is one."""
+        messages, roles, program = conversation.message_list, conversation.shape.roles, recording.program
+        if program is not None:
+            if program not in self._plans:
+                self._plans[program] = plan_turns(program, roles, turn_start, turn_end)
+            plan = self._plans[program]
+            turns = None if plan is None else find_planned_turns(plan, recording, messages)
+            if turns is not None:
+                return turns
+        return find_simple_turns(recording, messages, roles, turn_start, turn_end)
 
     def _length_without_later_messages(self, conversation: Conversation, index: int, written: str) -> int:
         """Return how many characters of what was written for a turn belong to the turn itself.

@@ -1,0 +1,97 @@
+"""Finds the assistant turns of conversations that a program renders: what is decided once holds for all of them.
+
+A program says where each piece of the text comes from: a constant of the template, or the content of a message. If the
+constant before a content starts with the generation prompt, and the constant after it is the usual tail with the stop
+token, that is so in every conversation that the program renders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from sftkit.tokenization.conversations import USUAL_ROLES, Message
+from sftkit.tokenization.masking.supervision import AssistantTurn
+from sftkit.tokenization.masking.turns.turn_end import TurnEnd
+from sftkit.tokenization.masking.turns.turn_start import TurnStart
+from sftkit.tokenization.probing.message_spans import marks_of_one_loop
+from sftkit.tokenization.templates.recording import Part, Program, Recording, Variable
+
+
+class PlannedTurn(NamedTuple):
+    """Where the produced part of a turn is, among the pieces of a text."""
+
+    message: int
+    """Index of the message."""
+    first_piece: int
+    prompt_length: int
+    """Characters of the first piece before the produced part."""
+    content_piece: int
+    stop: int
+    """Characters from the end of the content to the end of the stop token."""
+
+
+def plan_turns(
+    program: Program, roles: Sequence[object], turn_start: TurnStart, turn_end: TurnEnd
+) -> list[PlannedTurn] | None:
+    """Return where the turns of all conversations of a program are; None if that depends on their contents.
+
+    The result is that of `find_simple_turns`.
+
+    Args:
+        program: the program.
+        roles: the roles of the messages, the same in all of the conversations.
+        turn_start: must have a prompt that is the same for all conversations.
+        turn_end: of the same template.
+    """
+    marks = marks_of_one_loop(program.marks, len(roles))
+    if marks is None or not USUAL_ROLES.issuperset(roles) or "assistant" not in roles:
+        return None
+    messages = [program.parts[start:end] for start, end in pairwise(marks)]
+    first = roles.index("assistant")
+    if first and not any(map(_has_constant, messages[:first])):
+        return None
+    if not all(map(_has_constant, messages[first:])):
+        return None
+    turns = [
+        _planned(index, marks[index], parts, turn_start, turn_end)
+        for index, parts in enumerate(messages)
+        if roles[index] == "assistant"
+    ]
+    return None if None in turns else [turn for turn in turns if turn is not None]
+
+
+def find_planned_turns(
+    plan: Sequence[PlannedTurn], recording: Recording, messages: Sequence[Message]
+) -> list[AssistantTurn] | None:
+    """Return the turns of a conversation; None if one of its contents was stripped."""
+    pieces = recording.pieces
+    positions = list(accumulate(map(len, pieces), initial=0))
+    turns = []
+    for message, first_piece, prompt_length, content_piece, stop in plan:
+        if len(pieces[content_piece]) != len(messages[message]["content"]):
+            return None
+        turns.append(
+            AssistantTurn(message, positions[first_piece] + prompt_length, positions[content_piece + 1] + stop)
+        )
+    return turns
+
+
+def _planned(
+    index: int, first_piece: int, parts: Sequence[Part], turn_start: TurnStart, turn_end: TurnEnd
+) -> PlannedTurn | None:
+    """Return where a turn is; None if its pieces do not show that."""
+    tail, stop = turn_end.simple
+    place = max((place for place, part in enumerate(parts) if isinstance(part, Variable)), default=0)
+    content = parts[place]
+    opening = parts[0]
+    if not isinstance(content, Variable) or content.message != index or not isinstance(opening, str):
+        return None
+    if not opening.startswith(turn_start.text) or "".join(map(str, parts[place + 1 :])) != tail:
+        return None
+    return PlannedTurn(index, first_piece, len(turn_start.text), first_piece + place, stop)
+
+
+def _has_constant(parts: Sequence[Part]) -> bool:
+    return any(isinstance(part, str) and part for part in parts)

@@ -1,0 +1,106 @@
+"""Renders plain conversations, of which there are many with the same roles, by programs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sftkit.core.row_log import require_valid_text
+from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
+from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
+from sftkit.tokenization.templates.recording import Program, Recording
+from sftkit.tokenization.tracing.program_cache import ProgramCache
+
+if TYPE_CHECKING:
+    from sftkit.tokenization.tracing.tracer import Tracer
+
+_log = logging.getLogger(__name__)
+
+_KEYS, _TYPES = frozenset({"role", "content"}), frozenset({str})
+_MOST_MESSAGES = 200
+_MOST_CHARACTERS = 1_000_000
+"""Longer conversations are rendered within limits."""
+
+
+class ProgramRenderer:
+    """Renders conversations whose messages have a role and a content, which are texts, and nothing else.
+
+    A shape of conversations, which is the sequence of their roles, is traced when it has been seen several times. The
+    first text of a new program must be that of the reference.
+    """
+
+    def __init__(self, reference: ReferenceRenderer, special_tokens: Mapping[str, Any]) -> None:
+        """Prepare for the chat template of a tokenizer."""
+        self._reference = reference
+        self._special_tokens = special_tokens
+        self._variables: Mapping[str, Any] | None = None
+        self._cache = ProgramCache()
+
+    def record(self, conversation: Conversation) -> Recording | None:
+        """Render a conversation and record which message is written where; None if no program can.
+
+        Raises:
+            RowError: the text has lone surrogates.
+            TemplateLimitError: tracing the template takes too much time or memory.
+        """
+        messages = conversation.messages
+        if conversation.tools is not None or conversation.documents is not None or isinstance(messages, Mapping):
+            return None
+        roles, keys, types = conversation.shape
+        if (
+            keys != _KEYS
+            or types != _TYPES
+            or len(messages) > _MOST_MESSAGES
+            or not self._has_usual_variables(conversation)
+        ):
+            return None
+        if sum(map(len, messages)) != 2 * len(messages):
+            return None
+        contents: list[str] = [message["content"] for message in messages]
+        if sum(map(len, contents)) > _MOST_CHARACTERS:
+            return None
+        found = self._cache.run(tuple(roles), contents, lambda: self._make(conversation, contents))
+        if found is None:
+            return None
+        program, pieces = found
+        return Recording(require_valid_text("".join(pieces)), pieces, program.marks, program)
+
+    def _has_usual_variables(self, conversation: Conversation) -> bool:
+        """Return whether the variables are those of the first conversation, which all programs share."""
+        if self._variables is None:
+            self._variables = conversation.variables
+        return conversation.variables is self._variables or conversation.variables == self._variables
+
+    def _make(self, conversation: Conversation, contents: list[str]) -> Program | None:
+        """Trace the template; None if that is not possible."""
+        programs: list[Program] = []
+
+        def trace() -> str:
+            programs.append(self._tracer.trace(conversation.message_list, self._values))
+            return "".join(programs[-1].run(contents) or ())
+
+        try:
+            text = render_within_limits(trace, conversation.messages)
+            if text == self._reference.render(conversation):
+                return programs[-1]
+            _log.warning("a program for the chat template gives another text than the reference; it is not used")
+        except TemplateLimitError:
+            raise
+        except Exception as reason:  # a template may raise anything
+            _log.info("a chat template cannot be traced: %s", reason)
+        return None
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        from sftkit.tokenization.tracing.tracer import Tracer
+
+        return Tracer(self._reference.source(with_tools=False), self._reference.template_date)
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        """The variables of the template beside the messages."""
+        unset = {"tools": None, "documents": None, "add_generation_prompt": False}
+        return {**self._special_tokens, **(self._variables or {}), **unset}
