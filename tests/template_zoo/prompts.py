@@ -180,6 +180,15 @@ GUARD = Style(
     "\n\n",
 )
 
+# After tool results the template writes no prompt, and the turn no header.
+CONTINUED = Style(
+    "continued",
+    r"""{% for message in messages %}{% if message.role == 'assistant' %}{{ '' if messages[loop.index0 - 1].role == 'tool' else '<|assistant|>' }}{{ message.content + eos_token }}{% else %}{{ '<|' + message.role + '|>' + message.content + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt and messages[-1].role != 'tool' %}{{ '<|assistant|><think>\n' }}{% endif %}""",
+    ("<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"),
+    "<|assistant|>",
+    "</s>",
+)
+
 # Vicuna: the system text is part of the first turn, whichever that is.
 SYSTEM_IN_TURN = Style(
     "system-in-turn",
@@ -199,6 +208,7 @@ NAMED = Style(
 
 _NAMES = Conversation([{**user("a"), "name": "Ann"}, assistant("Bot", name="Bot"), user("c"), assistant("d")])
 _ANSWER_FIRST = Conversation([system("be kind"), assistant("b"), user("c"), assistant("d")])
+_THINKS_AGAIN = Conversation([user("a"), assistant("b"), result(1, "3"), assistant("<think>\nhm\n</think>\n\nd")])
 _BOT = Conversation([user("hi"), {"role": "bot", "content": "hello"}, user("a"), {"role": "bot", "content": "b"}])
 _THINKS = Conversation([user("a"), assistant("<think>\nhm\n</think>\n\nb"), user("c"), assistant("<think>no")])
 _TWO_STEPS = Conversation(
@@ -347,6 +357,8 @@ CASES = [
             "empty": [" </s>", " d</s>"],
         },
     ),
+    *cases(CONTINUED, {"multi": ["hello</s>", "see you</s>"], "tool": ["</s>", "It is 3.</s>"]}),
+    Case(CONTINUED, "thinks again", _THINKS_AGAIN, ["b</s>", "<think>\nhm\n</think>\n\nd</s>"]),
     *cases(SYSTEM_IN_TURN, {"multi": [" hello</s>", " see you</s>"], "first": [" b</s>", " d</s>"]}),
     Case(SYSTEM_IN_TURN, "system and answer", _ANSWER_FIRST, [" b</s>", " d</s>"]),
     *cases(NAMED, {"multi": ["hello<|im_end|>", "see you<|im_end|>"], "first": ["b<|im_end|>", "d<|im_end|>"]}),

@@ -75,13 +75,15 @@ def learn_turn_format(renderer: Renderer, source: str, like: Conversation) -> Tu
                 continue  # the template prints parts as Python does
             history = answers[0].history if answers else None
             prompt = prompt_after(renderer, source, before, history)
-            others = tuple(_other_prompts(renderer, source, before, history)) if prompt.text else ()
+            others = tuple(_other_prompts(renderer, source, before, history)) if prompt else ()
+            prompted = renderer.render(before, template=source, add_generation_prompt=True)
+            is_always_written = prompted == _render(renderer, source, before)
             spaced = _render(renderer, source, _with_answer(probe, _SPACED_CONTENT))
         except RowError:
             continue
         return TurnFormat(
-            prompt.text,
-            prompt.is_always_written,
+            prompt,
+            is_always_written,
             others,
             tuple(answer.turn for answer in answers),
             tuple(tail for answer in answers if _SEPARATOR.search(tail := _tail(answer.turn))),
@@ -91,17 +93,8 @@ def learn_turn_format(renderer: Renderer, source: str, like: Conversation) -> Tu
     return None
 
 
-class GenerationPrompt(NamedTuple):
-    """What a template writes between some messages and the assistant turn after them."""
-
-    text: str | None
-    """None if it is unknown."""
-    is_always_written: bool
-    """Whether the template writes it even if it is not asked for a generation prompt."""
-
-
-def prompt_after(renderer: Renderer, source: str, before: Conversation, history: str | None) -> GenerationPrompt:
-    """Return the generation prompt that a model gets at inference after some messages.
+def prompt_after(renderer: Renderer, source: str, before: Conversation, history: str | None) -> str | None:
+    """Return the generation prompt that a model gets at inference after some messages; None if it is unknown.
 
     If the conversation is rendered as at inference up to the turn, the prompt is what follows there. Otherwise it is
     all text after the last message.
@@ -116,15 +109,14 @@ def prompt_after(renderer: Renderer, source: str, before: Conversation, history:
         RowError: the template cannot render the messages.
     """
     with_prompt, edge = _render_with_edge(renderer, source, before, add_generation_prompt=True)
-    without_prompt, plain_edge = _render_with_edge(renderer, source, before, add_generation_prompt=False)
-    is_always_written = with_prompt == without_prompt
     if history is not None and with_prompt.startswith(history):
-        return GenerationPrompt(with_prompt[len(history) :], is_always_written)
+        return with_prompt[len(history) :]
+    without_prompt, plain_edge = _render_with_edge(renderer, source, before, add_generation_prompt=False)
     if plain_edge is not None and with_prompt.startswith(without_prompt[:plain_edge]):
         edge = plain_edge  # the prompt may be written in the last iteration of the loop, or after the loop
     if edge is None and with_prompt.startswith(without_prompt):
         edge = len(without_prompt)
-    return GenerationPrompt(None if edge is None else with_prompt[edge:], is_always_written)
+    return None if edge is None else with_prompt[edge:]
 
 
 def render_question(renderer: Renderer, source: str, before: Conversation, like: Conversation) -> str | None:
@@ -154,9 +146,8 @@ def _other_prompts(renderer: Renderer, source: str, before: Conversation, histor
         for value in (True, False):
             switched = replace(before, variables={**before.variables, name: value})
             with suppress(RowError):
-                prompt = prompt_after(renderer, source, switched, history)
-                if prompt.text:
-                    yield prompt.text
+                if prompt := prompt_after(renderer, source, switched, history):
+                    yield prompt
 
 
 def _render(renderer: Renderer, source: str, conversation: Conversation) -> str:

@@ -74,7 +74,7 @@ def _find_after_prompt(
     start, end = span
     source = renderer.source(with_tools=conversation.tools is not None)
     try:
-        prompt = prompt_after(renderer, source, conversation.first_messages(index), text[:start]).text
+        prompt = prompt_after(renderer, source, conversation.first_messages(index), text[:start])
     except RowError:
         if learned is None:
             raise

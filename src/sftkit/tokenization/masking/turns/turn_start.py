@@ -114,9 +114,10 @@ def length_of_shared_start(prompt: str, turn: str, message: Message) -> int | No
     )
     if opens_reasoning and shared.strip() and (_TAG.match(produced) or REASONING_TAGS_AT_END.search(shared)):
         return length
-    for tag in _TAG_START.finditer(header, 1):
-        if turn.startswith(header[tag.start() :]):
-            return len(header) - tag.start()
+    ends = (header[tag.start() :] for tag in _TAG_START.finditer(header, 1))
+    end = next((end for end in ends if turn.startswith(end) and not REASONING_TAGS_AT_END.fullmatch(end)), None)
+    if end is not None:
+        return len(end)
     if prompt and not shared and (produced[:1].isspace() or not text_of(message)):
         return None  # nothing shows whether the white space or the tag there belongs to the turn
     return length if _continues_with_content(produced, message) else None
