@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -166,14 +167,25 @@ def needs_conversion(conversation: object) -> bool:
     """Whether a conversation has a format that chat templates do not know: `from`/`value`, or parts with a `value`."""
     if not isinstance(conversation, list):
         return False
+    if _are_plain(conversation):
+        return False
     for turn in conversation:
         if isinstance(turn, dict):
             if "from" in turn and "role" not in turn:
                 return True
             content = turn.get("content")
-            if type(content) is not str and _has_values(content):  # fast for text, as this runs on every row
+            if type(content) is not str and _has_values(content):
                 return True
     return False
+
+
+def _are_plain(messages: list[Any]) -> bool:
+    """Return whether all messages consist of texts and have no `from`, as in most conversations."""
+    try:
+        values = chain.from_iterable([message.values() for message in messages])
+        return set(map(type, values)) == {str} and "from" not in frozenset(chain.from_iterable(messages))
+    except (AttributeError, TypeError):  # not all of them are objects
+        return False
 
 
 @dataclass(frozen=True)

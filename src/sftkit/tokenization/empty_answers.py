@@ -34,6 +34,8 @@ class EmptyAnswers:
             RowDroppedError: all of them are empty, and such rows are dropped.
             RowError: a loss flag is invalid, or `train_on` refused.
         """
+        if _end_with_words(messages):
+            return False
         empty = {index for index, message in enumerate(messages) if self._is_empty(message)}
         return bool(empty) and self._check([index in empty for index in self._supervision.trained_turns(messages)])
 
@@ -53,8 +55,6 @@ class EmptyAnswers:
     def _is_empty(self, message: Message) -> bool:
         """Return whether a message is an assistant's without text, calls, other content, or trained reasoning."""
         content = content_of(message)
-        if type(content) is str and content and not content[-1].isspace() and content[-1] != ">":
-            return False  # most messages; this is faster
         if not is_assistant(message) or any(message.get(key) for key in _CALLS):
             return False
         if isinstance(content, list) and any(isinstance(part, Mapping) and "text" not in part for part in content):
@@ -63,6 +63,15 @@ class EmptyAnswers:
         if self._supervision.reasoning_masked:
             return not text_after_reasoning(text)
         return not text.strip() and not reasoning_texts(message)
+
+
+def _end_with_words(messages: Sequence[Message]) -> bool:
+    """Return whether all contents are texts whose ends show that they are not empty, as in most conversations."""
+    contents = [message.get("content") for message in messages]
+    if set(map(type, contents)) != {str}:
+        return False
+    ends = {content[-1:] for content in contents if content is not None}
+    return not any(end in ("", ">") or end.isspace() for end in ends)
 
 
 def _is_blank(answer: str, stop_tokens: Sequence[str]) -> bool:

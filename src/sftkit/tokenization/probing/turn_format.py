@@ -209,12 +209,9 @@ class MessageForm(NamedTuple):
 
 def message_form(conversation: Conversation) -> MessageForm:
     """Return the form of a conversation."""
-    messages = conversation.message_list
-    return MessageForm(
-        any("from" in message for message in messages),
-        any(isinstance(message.get("content"), list) for message in messages),
-        conversation.tools is not None,
-    )
+    _, keys, types = conversation.shape
+    has_parts = list in types and any(isinstance(message.get("content"), list) for message in conversation.message_list)
+    return MessageForm("from" in keys, has_parts, conversation.tools is not None)
 
 
 def _probes(like: Conversation) -> Iterator[Conversation]:

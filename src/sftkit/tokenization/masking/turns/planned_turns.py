@@ -67,15 +67,13 @@ def find_planned_turns(
 ) -> list[AssistantTurn] | None:
     """Return the turns of a conversation; None if one of its contents was stripped."""
     pieces = recording.pieces
+    if any(len(pieces[turn.content_piece]) != len(messages[turn.message]["content"]) for turn in plan):
+        return None
     positions = list(accumulate(map(len, pieces), initial=0))
-    turns = []
-    for message, first_piece, prompt_length, content_piece, stop in plan:
-        if len(pieces[content_piece]) != len(messages[message]["content"]):
-            return None
-        turns.append(
-            AssistantTurn(message, positions[first_piece] + prompt_length, positions[content_piece + 1] + stop)
-        )
-    return turns
+    return [
+        AssistantTurn(message, positions[first_piece] + prompt_length, positions[content_piece + 1] + stop)
+        for message, first_piece, prompt_length, content_piece, stop in plan
+    ]
 
 
 def _planned(
