@@ -124,10 +124,17 @@ def ragged_where(first: Mask, ones: Ragged, others: Ragged) -> Ragged:
 
 @dataclass(frozen=True)
 class LabeledTokens:
-    """Ids of rows and their labels, of the same shape."""
+    """Ids of rows, their labels and their kinds, of the same shape."""
 
     input_ids: Ragged
     labels: Ragged
+    kinds: Ragged | None = None
+    """The kind of each token, a `TokenKind`; None if the config does not ask for them."""
+
+    def truncate(self, limits: Offsets) -> LabeledTokens:
+        """Keep the first `limits[i]` tokens of each row i."""
+        kinds = None if self.kinds is None else self.kinds.truncate(limits)
+        return LabeledTokens(self.input_ids.truncate(limits), self.labels.truncate(limits), kinds)
 
 
 @dataclass(frozen=True)

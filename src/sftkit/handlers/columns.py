@@ -10,7 +10,8 @@ import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.core.row_log import RowError, RowLog
-from sftkit.core.rows import Batch, Row
+from sftkit.core.rows import LABELS, Batch, Row
+from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import Handler, Step, check_positive, map_rows, missing_column_message
 
 if TYPE_CHECKING:
@@ -192,9 +193,10 @@ def require_columns(batch: Batch, log: RowLog, columns: Collection[str]) -> Batc
 
 
 def keep_columns(batch: Batch, columns: Collection[str]) -> Batch:
-    """Return the same rows with these columns only."""
+    """Return the same rows with these columns only; the kinds of tokens stay if their labels do."""
+    kept = {*columns, TOKEN_KINDS} if LABELS in columns else columns
     rows: list[Row] = [{name: value for name, value in row.items() if name in columns} for row in batch.rows]
-    return Batch(rows, batch.numbers, {name: column for name, column in batch.tokens.items() if name in columns})
+    return Batch(rows, batch.numbers, {name: column for name, column in batch.tokens.items() if name in kept})
 
 
 def _length(value: object, column: str) -> int:

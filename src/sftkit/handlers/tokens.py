@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,10 +19,13 @@ from sftkit.core.row_log import (
     RowLog,
 )
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, LabeledTokens, Ragged, Row
+from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+
+T = TypeVar("T")
 
 _SPACE = (" ", "\n", "\t")
 
@@ -154,6 +158,18 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
         check_positive("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
         tokenizer.check_chat_template()
 
+        marker = tokenizer.kind_marker
+        if marker is not None:
+            return self._step(tokenizer, marker.find_parts, marker.encode_parts)
+        return self._step(tokenizer, tokenizer.find_trained_spans, tokenizer.encode_conversations)
+
+    def _step(
+        self,
+        tokenizer: ChatTokenizer,
+        find: Callable[[Row, str | None], tuple[str, list[T]]],
+        encode: Callable[[Sequence[str], Sequence[list[T]]], LabeledTokens],
+    ) -> Step:
+        """Return the step, given what finds the text of a row and its trained spans or parts, and what encodes them."""
         column = self.conversation_column
 
         def step(batch: Batch, log: RowLog) -> Batch:
@@ -161,9 +177,7 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
             log.flag_rows(SPECIAL_TOKEN_IN_CONTENT, batch.numbers, (has_special for _, has_special in screened))
             batch = batch.with_rows([row for row, _ in screened])
             batch, turns = map_rows(
-                batch,
-                log,
-                lambda row: (*tokenizer.find_trained_spans(row, column), tokenizer.has_empty_answer(row, column)),
+                batch, log, lambda row: (*find(row, column), tokenizer.has_empty_answer(row, column))
             )
             log.flag_rows(EMPTY_ANSWER, batch.numbers, (has_empty for _, _, has_empty in turns))
             log.flag_rows(
@@ -173,20 +187,19 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
                 LOSS_FLAG_UNUSED, batch.numbers, (tokenizer.has_unused_flag(row, column) for row in batch.rows)
             )
             with locate_engine_differences(batch):
-                encoded = tokenizer.encode_conversations(
-                    [text for text, _, _ in turns], [spans for _, spans, _ in turns]
-                )
+                encoded = encode([text for text, _, _ in turns], [trained for _, trained, _ in turns])
             if self.max_seq_length is not None:
-                limits = np.full(len(batch), self.max_seq_length, np.int64)
-                encoded = LabeledTokens(encoded.input_ids.truncate(limits), encoded.labels.truncate(limits))
+                encoded = encoded.truncate(np.full(len(batch), self.max_seq_length, np.int64))
             return add_token_columns(batch, encoded)
 
         return step
 
 
 def add_token_columns(batch: Batch, encoded: LabeledTokens) -> Batch:
-    """Return the batch with `input_ids`, `labels` and an `attention_mask` of ones."""
+    """Return the batch with `input_ids`, `labels`, an `attention_mask` of ones, and `token_kinds` if they are known."""
     columns = {INPUT_IDS: encoded.input_ids, LABELS: encoded.labels, ATTENTION_MASK: _ones(encoded.input_ids)}
+    if encoded.kinds is not None:
+        columns[TOKEN_KINDS] = encoded.kinds
     return batch.with_tokens(**columns)
 
 

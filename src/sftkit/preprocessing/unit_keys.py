@@ -29,6 +29,7 @@ from typing import Any
 from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
+from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.sources.format_registry import FORMATS
 from sftkit.sources.reader_options import reader_identity
@@ -44,8 +45,11 @@ TOKENIZER_LIMITS = "limits"
 
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
-ROW_OPTIONS = tuple(key for key in keys_where(DataOptions, lambda info: info.changes_rows) if key != "overflow")
-"""Options that change rows. `overflow` is one of them only if there is a `max_seq_length`."""
+ROW_OPTIONS = tuple(
+    key for key in keys_where(DataOptions, lambda info: info.changes_rows) if key not in ("overflow", TOKEN_KINDS)
+)
+"""Options that change rows. `overflow` is one of them only if there is a `max_seq_length`, and `token_kinds` only if it
+is set: it is younger than data sets without it, which stay as they are."""
 
 
 def unit_keys(
@@ -100,6 +104,7 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
             "options": {key: to_plain_data(getattr(options, key)) for key in ROW_OPTIONS},
             "overflow": options.overflow if options.max_seq_length is not None else None,
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
+            **({TOKEN_KINDS: True} if options.token_kinds else {}),
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),
         }
     )

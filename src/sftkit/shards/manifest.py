@@ -189,6 +189,8 @@ class Manifest:
     """Path -> sha256 of the files that user functions read while they ran."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name -> sha256 of the other files of the data set: README.md, quarantine.jsonl."""
+    token_kinds: Mapping[str, int] = field(default_factory=dict)
+    """The numbers in the column `token_kinds`, by name; empty if the shards have no such column."""
     sources_left_out: tuple[str, ...] = ()
     """Data files that lay next to the sources and were not read, because they belong to another split."""
     digest: str = field(default="", compare=False)
@@ -202,6 +204,8 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON, with keys in the order of the fields."""
         stored = {key: value for key, value in to_plain_data(self).items() if key not in _NOT_STORED}
+        if not self.token_kinds:
+            del stored["token_kinds"]
         return json.dumps({**stored, "digest": manifest_digest(stored)}, indent=2, ensure_ascii=False) + "\n"
 
 

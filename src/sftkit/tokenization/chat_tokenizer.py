@@ -11,7 +11,6 @@ import numpy as np
 
 from sftkit.config.schema.shared_options import FMS
 from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
-from sftkit.errors import TokenizerError
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
 from sftkit.tokenization.conversation_reader import ConversationReader, messages_of
@@ -20,6 +19,7 @@ from sftkit.tokenization.empty_answers import EmptyAnswers
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
+from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
 from sftkit.tokenization.masking.pairs import encode_pairs
 from sftkit.tokenization.masking.reasoning import without_reasoning
@@ -28,7 +28,7 @@ from sftkit.tokenization.masking.supervision import Supervision, check_flags_for
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
-from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
+from sftkit.tokenization.special_tokens import eos_token, length_limit, special_tokens, stop_tokens
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 from sftkit.tokenization.tokenizer_loading import TokenizerIdentity, chat_template_sha256, fingerprint
 from sftkit.tokenization.verification import VerificationSampler
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MASK_REASONING = "mask"
-
-_NO_LIMIT = int(1e20)
-"""A larger `model_max_length` means that there is no limit, as in transformers."""
 
 
 class ChatTokenizer:
@@ -75,6 +72,7 @@ class ChatTokenizer:
         self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
         self._reader = ConversationReader(self._engines, json.loads(spec.chat_template_kwargs or "{}"))
         self.template_date = spec.template_date
+        self._marks_kinds = spec.token_kinds
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
 
     def load(self) -> None:
@@ -124,13 +122,7 @@ class ChatTokenizer:
         Raises:
             TokenizerError: the tokenizer has none.
         """
-        eos = self.tokenizer.eos_token
-        if not isinstance(eos, str):
-            raise TokenizerError(
-                f"tokenizer {self.tokenizer.name_or_path!r} has no eos token, which texts must end with; "
-                "use a tokenizer that has one"
-            )
-        return eos
+        return eos_token(self.tokenizer)
 
     @cached_property
     def vocabulary_size(self) -> int | None:
@@ -140,8 +132,14 @@ class ChatTokenizer:
     @property
     def max_length(self) -> int | None:
         """The most tokens that the tokenizer's model takes; None if it sets no limit."""
-        limit: int = self.tokenizer.model_max_length
-        return limit if limit <= _NO_LIMIT else None
+        return length_limit(self.tokenizer)
+
+    @cached_property
+    def kind_marker(self) -> KindMarker | None:
+        """Finds the kinds of trained tokens; None if the config does not ask for them."""
+        if not self._marks_kinds:
+            return None
+        return KindMarker(self._engines, self._reader, self._supervision, self.stop_tokens)
 
     def check_chat_template(self) -> None:
         """Check that there is a chat template, and that it is valid Jinja.
@@ -182,8 +180,6 @@ class ChatTokenizer:
 
     def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
         """Render the conversation of a row, and find the spans of the text that carry a loss.
-
-        A template that takes a whole row as `messages` gets the whole row, even if `column` is given.
 
         Raises:
             RowError: the row has no conversation, the template cannot render it, the text is too long, or a span

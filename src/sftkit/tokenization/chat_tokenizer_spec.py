@@ -35,6 +35,8 @@ class ChatTokenizerSpec:
     """`none`, or `fms` for the masks of fms-hf-tuning."""
     drop_empty_answers: bool = False
     """Whether rows without an answer are dropped."""
+    token_kinds: bool = False
+    """Whether the kind of every trained token is found."""
     template_date: str | None = None
     """The day that chat templates are given, as YYYY-MM-DD; None for today."""
 
@@ -58,6 +60,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,
         drop_empty_answers=config.drop_empty_answers,
+        token_kinds=config.token_kinds,
         chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
         template_date=config.template_date or today(),
     )

@@ -1,4 +1,4 @@
-"""The special tokens of a tokenizer, and the stop tokens that the files of its model name."""
+"""The special tokens of a tokenizer, its length limit, and the stop tokens that the files of its model name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,37 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sftkit.errors import TokenizerError
 from sftkit.sample import sample_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _GENERATION_CONFIG = "generation_config.json"
+
+_NO_LIMIT = int(1e20)
+"""A larger `model_max_length` means that there is no limit, as in transformers."""
+
+
+def eos_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the eos token as text.
+
+    Raises:
+        TokenizerError: the tokenizer has none.
+    """
+    eos = tokenizer.eos_token
+    if not isinstance(eos, str):
+        raise TokenizerError(
+            f"tokenizer {tokenizer.name_or_path!r} has no eos token, which texts must end with; use a tokenizer that "
+            "has one"
+        )
+    return eos
+
+
+def length_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the most tokens that the tokenizer's model takes; None if it sets no limit."""
+    limit: int = tokenizer.model_max_length
+    return limit if limit <= _NO_LIMIT else None
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[str, ...]:

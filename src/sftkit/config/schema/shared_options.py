@@ -185,6 +185,13 @@ class DataOptions:
         changes_rows=True,
         help="Drop rows in which every answer that carries a loss is empty or only white space.",
     )
+    token_kinds: bool = option(
+        False,
+        panel=_ROWS,
+        changes_rows=True,
+        help="Add a column `token_kinds` to the shards: whether each token is content, reasoning, part of a tool "
+        "call, a stop token, or not trained.",
+    )
     compat: str = option(
         NO_COMPAT,
         choices=(NO_COMPAT, FMS),

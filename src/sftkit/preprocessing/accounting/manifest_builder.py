@@ -17,6 +17,7 @@ from sftkit.config.fields import to_public_data
 from sftkit.config.interpolated import interpolated_values, replace_values
 from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
+from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.plan import Plan
@@ -99,6 +100,7 @@ def make_manifest(
         units_found=sum(unit.reused for unit in staged),
         dropped_by_handler=counts.drops,
         quarantined_by_reason=counts.reasons,
+        token_kinds=KIND_NUMBERS if TOKEN_KINDS in layout.token_columns else {},
         sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
     )

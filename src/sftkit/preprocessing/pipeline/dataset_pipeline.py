@@ -12,6 +12,7 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
+from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
@@ -80,22 +81,34 @@ class DatasetPipeline:
     def _retain(self, batch: Batch, log: RowLog) -> Batch:
         """Keep the named columns and token columns."""
         named = self.config.retain_columns
-        return keep_columns(require_columns(batch, log, named), {*named, *TOKEN_COLUMNS, *LOSS_MASKS})
+        return keep_columns(require_columns(batch, log, named), {*named, *self._token_columns})
+
+    @property
+    def _reserved(self) -> dict[str, str]:
+        """Names that retained columns cannot have, and what they mean in shards."""
+        kinds = {TOKEN_KINDS: "the kinds of the tokens"} if self.options.token_kinds else {}
+        return {SEQ_LENGTHS: "the lengths of the sequences in a pack", **kinds}
+
+    @property
+    def _token_columns(self) -> tuple[str, ...]:
+        """The columns of rows that come with their tokens."""
+        return (*TOKEN_COLUMNS, *LOSS_MASKS, *((TOKEN_KINDS,) if self.options.token_kinds else ()))
 
     def check_columns(self, columns: Collection[str]) -> None:
         """See `Pipeline.check_columns`."""
-        if SEQ_LENGTHS in {*self.finalizer.retained, self.options.dataset_text_field}:
-            raise DataError(
-                f"dataset {self.config.name!r} ({self.config.data_paths[0]}): column {SEQ_LENGTHS!r} cannot be in the "
-                "shards, where it would mean the lengths of the sequences in a pack; rename it with rename_columns"
-            )
+        for name, meaning in self._reserved.items():
+            if name in {*self.finalizer.retained, self.options.dataset_text_field}:
+                raise DataError(
+                    f"dataset {self.config.name!r} ({self.config.data_paths[0]}): column {name!r} cannot be in the "
+                    f"shards, where it would mean {meaning}; rename it with rename_columns"
+                )
         self._require("rename_columns", self.config.rename_columns, columns)
         current = {self.config.rename_columns.get(name, name) for name in columns}
         self._require("remove_columns", self.config.remove_columns, current)
         current -= set(self.config.remove_columns)
         if self.retains_at_load:
             self._require("retain_columns", self.config.retain_columns, current)
-            current &= {*self.config.retain_columns, *TOKEN_COLUMNS, *LOSS_MASKS}
+            current &= {*self.config.retain_columns, *self._token_columns}
         seen = set(current)
         for each in self.handlers:
             if each.handler.makes_new_rows:

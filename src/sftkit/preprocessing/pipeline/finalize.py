@@ -10,15 +10,19 @@ import numpy as np
 
 from sftkit.core.row_log import EMPTY_ANSWER, RowDroppedError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row, trained_mask
+from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns
+from sftkit.preprocessing.pipeline.given_kinds import with_kinds
 from sftkit.preprocessing.pipeline.given_tokens import read_token_columns, token_columns_of
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.encoding.spans import Span
 
 NO_TRAINED_TOKEN = "no trained token"
 """Why a row without a loss is dropped."""
+
+_CUT = frozenset({*TOKEN_COLUMNS, TOKEN_KINDS})
 
 _NO_RESPONSE = "no response found by response_template"
 _NO_LABELS = (
@@ -79,6 +83,9 @@ class RowFinalizer:
         if INPUT_IDS not in batch.tokens:
             assert text_field is not None
             return keep_columns(batch, {text_field} | self.retained), text_field
+        if tokenizer.kind_marker is not None:
+            is_given = self.reads_masks or INPUT_IDS not in part.tokens
+            batch = with_kinds(batch, tokenizer.kind_marker.kinds_of, reads_rows=is_given)
         batch = _quarantine_unknown_ids(batch, log, tokenizer.vocabulary_size)
         batch = self._limit_length(batch, log)
         batch = _drop_untrained(batch, log)
@@ -147,7 +154,7 @@ class RowFinalizer:
             return batch
         if self.overflow == "truncate":
             limits = np.full(len(batch), self.max_seq_length, np.int64)
-            cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in TOKEN_COLUMNS}
+            cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in _CUT}
             return batch.with_tokens(**cut)
         if self.overflow == "drop":
             log.drop(f"longer than max_seq_length={self.max_seq_length}", batch.numbers[too_long])

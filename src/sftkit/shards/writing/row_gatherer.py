@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, lengths_to_offsets
+from sftkit.core.token_kinds import TOKEN_KINDS, TokenKind
 from sftkit.shards.arrow_arrays import list_array, number_array
 from sftkit.shards.retained_columns import RETAINED, retained_array
 from sftkit.shards.staging.row_index import build_row_index
@@ -22,6 +23,9 @@ from sftkit.shards.staging.unit_reader import UnitReader
 from sftkit.shards.staging.unit_record import read_row_index
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.storage.paths import AnyPath, RemotePath
+
+_UNTRAINED = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED)}
+"""What token columns hold where there is no loss."""
 
 _REQUESTS = 16  # concurrent, per process
 
@@ -96,12 +100,13 @@ class RowGatherer:
         tokens = trained = 0
         for name in layout.token_columns:
             column = self._tokens(name, units, rows, sequences)
-            if name == LABELS and packs is not None:
+            if name in _UNTRAINED and packs is not None:
                 # The first token of a sequence cannot be predicted from the unrelated sequence before it in the pack.
-                column.values[column.offsets[:-1][column.lengths > 0]] = IGNORE_INDEX
+                column.values[column.offsets[:-1][column.lengths > 0]] = _UNTRAINED[name]
             if name == LABELS:
                 tokens, trained = len(column.values), int(np.count_nonzero(column.values != IGNORE_INDEX))
-            columns.append(list_array(column if packs is None else Ragged(column.values, column.offsets[packs])))
+            lists = list_array(column if packs is None else Ragged(column.values, column.offsets[packs]))
+            columns.append(lists.cast(layout.schema.field(name).type) if name == TOKEN_KINDS else lists)
         if packs is not None:
             columns.append(list_array(Ragged(sequences.sizes.astype(np.int32), packs)))
         if layout.text_column is not None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from sftkit.core.rows import SEQ_LENGTHS
+from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.shards.retained_columns import RETAINED, writable_field
 from sftkit.shards.staging.staged_unit import STAGED_TEXT
 from sftkit.storage.paths import AnyPath
 
 _TOKENS = pa.list_(pa.int32())
+_KINDS = pa.list_(pa.int8())
+
+KINDS_METADATA = f"sftkit.{TOKEN_KINDS}"
+"""Key of the metadata of shards with token kinds: their numbers by name, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,13 @@ class ShardLayout:
     def schema(self) -> pa.Schema:
         """The Parquet schema: token columns, `seq_lengths` for packs, the text column, then the retained columns.
 
-        In packs a retained column is a list with one entry per sequence.
+        In packs a retained column is a list with one entry per sequence. If there are token kinds, the metadata has
+        their names.
 
         Raises:
             DataError: Parquet has no type for a retained column.
         """
-        fields = [pa.field(name, _TOKENS) for name in self.token_columns]
+        fields = [pa.field(name, _KINDS if name == TOKEN_KINDS else _TOKENS) for name in self.token_columns]
         if self.is_packed:
             fields.append(pa.field(SEQ_LENGTHS, _TOKENS))
         if self.text_column is not None:
@@ -46,7 +53,8 @@ class ShardLayout:
         retained = self.retained_fields
         if self.is_packed:
             retained = [pa.field(field.name, pa.list_(field.type)) for field in retained]
-        return pa.schema([*fields, *retained])
+        metadata = {KINDS_METADATA: json.dumps(KIND_NUMBERS)} if TOKEN_KINDS in self.token_columns else None
+        return pa.schema([*fields, *retained], metadata)
 
     @property
     def staged_columns(self) -> tuple[str, ...]:
@@ -62,4 +70,5 @@ class ShardLayout:
     @property
     def dictionary_columns(self) -> list[str]:
         """Parquet paths of the columns whose values may repeat, and so are worth a dictionary."""
-        return [f"{name}.list.element" if self.is_packed else name for name in self.retained.names]
+        kinds = [f"{TOKEN_KINDS}.list.element"] if TOKEN_KINDS in self.token_columns else []
+        return [f"{name}.list.element" if self.is_packed else name for name in self.retained.names] + kinds

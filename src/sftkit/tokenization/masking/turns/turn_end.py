@@ -75,6 +75,18 @@ class TurnEnd:
             return stripped_end
         return start + len(text[start:stripped_end].rstrip())
 
+    def start_of_stop(self, text: str, start: int, end: int) -> int:
+        """Return where the first of the stop tokens starts that the turn at [start, end) ends with; `end` without one.
+
+        White space may stand between and after them.
+        """
+        first = end
+        for found in reversed([*self._stop.finditer(text, start, end)]):
+            if text[found.end() : first].strip():
+                break
+            first = found.start()
+        return first
+
     def _end_of_content(self, text: str, start: int, end: int, content: str) -> int | None:
         """Return where the content ends in the turn; None if it was not rendered unchanged."""
         for variant in dict.fromkeys((content, content.strip(), text_after_reasoning(content))):

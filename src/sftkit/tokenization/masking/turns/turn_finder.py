@@ -99,11 +99,11 @@ class TurnFinder:
         messages = conversation.message_list
         if self._supervision.train_on == ALL:
             return self._find_everything(conversation, messages)
-        text, turns = self._find_turns(conversation)
+        text, turns = self.find_turns(conversation)
         return text, self._supervision.spans(text, turns, messages)
 
-    def _find_turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
-        """Return the text of a conversation and the produced parts of its assistant turns."""
+    def find_turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
+        """Return the text of a conversation and the produced parts of its assistant turns; raises as `find`."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
         if self._has_generation(source):
             return self._find_generation_blocks(conversation)
@@ -113,6 +113,10 @@ class TurnFinder:
         check_conversation_size(conversation.message_list)
         return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
 
+    def turn_end(self, conversation: Conversation) -> TurnEnd:
+        """Return what is known about the stop tokens of a conversation; raises as `find`."""
+        return self._turn_edges.learn(self._renderer.source(with_tools=conversation.tools is not None), conversation)[1]
+
     def _find_everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """Train all text but excluded messages and masked reasoning (`train_on: all`)."""
         text, untrained = None, []
@@ -121,7 +125,7 @@ class TurnFinder:
             text, spans = self._find_messages(conversation, indices)
             untrained += [spans[index] for index in indices if index in spans]
         if self._supervision.reasoning_masked and any(map(is_assistant, messages)):
-            text, turns = self._find_turns(conversation)
+            text, turns = self.find_turns(conversation)
             untrained += [reasoning_span(text, turn, messages) for turn in turns]
         if text is None:
             text = self._renderer.render(conversation)

@@ -1,0 +1,82 @@
+"""Finds and encodes conversations with the kind of every trained token: what a `ChatTokenizer` adds if asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import LabeledTokens, Ragged, Row
+from sftkit.core.token_kinds import kinds_by_stop_ids
+from sftkit.tokenization.conversation_reader import ConversationReader
+from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.encoding import encodable
+from sftkit.tokenization.masking.part_finder import PartFinder
+from sftkit.tokenization.masking.part_tokens import encode_parts
+from sftkit.tokenization.masking.supervision import Supervision
+from sftkit.tokenization.masking.turn_parts import Part, fill_spans
+from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
+from sftkit.tokenization.special_tokens import special_tokens
+from sftkit.tokenization.tokenizer_engines import TokenizerEngines
+
+
+class KindMarker:
+    """Does for parts of turns what `ChatTokenizer` does for trained spans."""
+
+    def __init__(
+        self,
+        engines: TokenizerEngines,
+        reader: ConversationReader,
+        supervision: Supervision,
+        stop_tokens: Sequence[str],
+    ) -> None:
+        """Prepare for a tokenizer.
+
+        Args:
+            engines: encode and render.
+            reader: reads conversations of rows.
+            supervision: selects what carries a loss.
+            stop_tokens: the stop tokens that the model's files name, as text; () without a tokenizer.
+        """
+        self._engines = engines
+        self._reader = reader
+        self._supervision = supervision
+        self._stop_tokens = tuple(stop_tokens)
+
+    def find_parts(self, row: Row, column: str | None) -> tuple[str, list[Part]]:
+        """Render the conversation of a row, and find the trained parts of the text.
+
+        Raises:
+            RowError: as `ChatTokenizer.find_trained_spans`.
+        """
+        text, parts = self._find(self._reader.read_for_template(row, column))
+        encoder = self._engines.reference_encoder
+        encodable.check_text(encoder, text)
+        spans = [(start, end) for start, end, _ in parts]
+        try:
+            encodable.check_spans(encoder, text, spans)
+        except RowError:
+            parts = fill_spans(spans, ())
+            encodable.check_spans(encoder, text, [(start, end) for start, end, _ in parts])
+        return text, parts
+
+    def encode_parts(self, texts: Sequence[str], parts: Sequence[Sequence[Part]]) -> LabeledTokens:
+        """Encode rendered conversations, train the tokens in their parts, and tell the kind of each."""
+        return encode_parts(self._engines.encoder, texts, parts)
+
+    def kinds_of(self, ids: Ragged, labels: Ragged) -> Ragged:
+        """Tell the kinds of other tokens than those of conversations: stop tokens, and content before them."""
+        return kinds_by_stop_ids(ids, labels, self._stop_ids)
+
+    @cached_property
+    def _stop_ids(self) -> list[int]:
+        ids = [self._engines.tokenizer.convert_tokens_to_ids(token) for token in self._stop_tokens]
+        return [value for value in ids if isinstance(value, int)]
+
+    @cached_property
+    def _find(self) -> Callable[[Conversation], tuple[str, list[Part]]]:
+        stops, specials = self._stop_tokens, special_tokens(self._engines.tokenizer)
+        supervision = self._supervision
+        return self._engines.verified(
+            lambda renderer: PartFinder(TurnFinder(renderer, supervision, stops, specials), supervision).find
+        )
