@@ -65,6 +65,10 @@ class ShardRow:
     seq_lengths: Ids | None
     """Tokens of each sequence of a pack, in order, int32, shape (sequences,); None when rows are not packed."""
 
+    token_kinds: Ids | None = None
+    """The kind of each token by its number in `manifest.token_kinds`, int32, shape (tokens,); None when there is no
+    column `token_kinds`."""
+
 
 class ShardSplit(Sequence[ShardRow]):
     """The rows of one split, in order. Row groups are read when they are needed, and the last few are kept."""
@@ -125,6 +129,7 @@ class ShardSplit(Sequence[ShardRow]):
             input_ids=tokens.ids.values[part],
             labels=_labels(tokens, part),
             seq_lengths=None if tokens.seq_lengths is None else tokens.seq_lengths[number],
+            token_kinds=None if tokens.kinds is None else tokens.kinds[part],
         )
 
     def _tokens(self, group: int) -> TokenColumns:

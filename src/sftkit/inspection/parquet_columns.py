@@ -27,6 +27,7 @@ from sftkit.core.rows import (
     Ragged,
     lengths_to_offsets,
 )
+from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.errors import SourceError
 from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.manifest import Manifest
@@ -51,13 +52,16 @@ class ColumnLayout:
     """Whether rows are packs, which have `seq_lengths`."""
     text: str | None
     """The text column, for files without `input_ids`."""
+    kinds: bool = False
+    """Whether it has the column `token_kinds`."""
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
         if not self.tokens:
             return [self.text] if self.text is not None else []
-        return [INPUT_IDS, *self.supervision, *([SEQ_LENGTHS] if self.packed else [])]
+        others = ((SEQ_LENGTHS, self.packed), (TOKEN_KINDS, self.kinds))
+        return [INPUT_IDS, *self.supervision, *(name for name, is_there in others if is_there)]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class TokenColumns:
     """Rows in which a column differs from `input_ids` in length, bool, shape (rows,); missing values carry no loss."""
     seq_lengths: Ragged | None
     """Tokens of the sequences in each pack; None where rows are not packed."""
+    kinds: Ids | None = None
+    """The kind of each token (`TokenKind`), int32, shape (tokens,); None when there is no column `token_kinds`."""
 
     @property
     def wrong_labels(self) -> Mask:
@@ -103,7 +109,8 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
     if INPUT_IDS in names:
         masks = tuple(name for name in LOSS_MASKS if name in names)
         supervision = (LABELS,) if LABELS in names else masks
-        return ColumnLayout(path, names, True, supervision, SEQ_LENGTHS in names, None)
+        has_kinds = TOKEN_KINDS in names and _holds_integers(schema.field(TOKEN_KINDS).type)
+        return ColumnLayout(path, names, True, supervision, SEQ_LENGTHS in names, None, has_kinds)
     text = next((name for name in text_fields if name in names and _is_text(schema.field(name).type)), None)
     if text is None:
         or_text = f" and no text column {' or '.join(map(repr, text_fields))} (set dataset_text_field to use another)"
@@ -147,7 +154,8 @@ def token_columns(table: pa.Table, layout: ColumnLayout) -> TokenColumns:
     elif columns:
         trained = np.logical_and.reduce([_aligned(column, ids, 0) != 0 for column in columns])
     seq_lengths = _ragged(table.column(SEQ_LENGTHS), SEQ_LENGTHS, layout.path) if layout.packed else None
-    return TokenColumns(ids, labels, trained, length_mismatch, seq_lengths)
+    kinds = _aligned(_ragged(table.column(TOKEN_KINDS), TOKEN_KINDS, layout.path), ids, 0) if layout.kinds else None
+    return TokenColumns(ids, labels, trained, length_mismatch, seq_lengths, kinds)
 
 
 def row_lengths(table: pa.Table, layout: ColumnLayout) -> Offsets:
@@ -176,12 +184,15 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def _holds_integers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and bool(pa.types.is_integer(kind.value_type) or pa.types.is_boolean(kind.value_type))
+
+
 def _ragged(column: pa.ChunkedArray, name: str, path: AnyPath) -> Ragged:
     """Convert a column of any list and integer type; null rows become empty."""
-    kind = column.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not is_list or not (pa.types.is_integer(kind.value_type) or pa.types.is_boolean(kind.value_type)):
-        raise SourceError(f"{path}: column {name!r} must hold lists of integers, not {kind}")
+    if not _holds_integers(column.type):
+        raise SourceError(f"{path}: column {name!r} must hold lists of integers, not {column.type}")
     lengths = [np.asarray(pc.fill_null(pc.list_value_length(chunk), 0)) for chunk in column.chunks]
     values = [_values(chunk, name, path) for chunk in column.chunks]
     if len(values) == 1:

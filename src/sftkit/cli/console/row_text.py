@@ -11,10 +11,18 @@ from rich.style import Style
 from rich.text import Text
 
 from sftkit.core.escape import visible_parts
+from sftkit.core.token_kinds import TokenKind
 from sftkit.inspection.view.shown_row import ShownRow, TextSegment, segments
 from sftkit.inspection.view.turns import Turn
 
 TRAINED = Style(color="green")
+_CONTENT = TokenKind.CONTENT.label
+KIND_STYLES = {
+    TokenKind.CONTENT.label: TRAINED,
+    TokenKind.REASONING.label: Style(color="cyan"),
+    TokenKind.TOOL_CALL.label: Style(color="bright_blue"),
+    TokenKind.STOP.label: Style(color="yellow"),
+}
 UNTRAINED = Style(dim=True)
 SPECIAL = Style(bold=True, reverse=True)
 WRONG = Style(color="red", bold=True, underline=True)
@@ -22,6 +30,14 @@ _ALTERED = Style(color="magenta")
 
 OPEN, CLOSE, WRONG_MARK = "⟦", "⟧", "≠"
 """Without colours: around trained tokens, and before a token whose label is another token."""
+
+OPEN_KIND, CLOSE_KIND = "⟪", "⟫"
+"""Without colours: around the name of the kind of the trained tokens that follow."""
+
+
+def has_kinds(row: ShownRow) -> bool:
+    """Return whether the kinds of a row's trained tokens are known."""
+    return any(token.kind is not None for token in row.tokens)
 
 
 def running_text(row: ShownRow, start: int, stop: int, *, marks: bool, whitespace: bool) -> Text:
@@ -42,31 +58,43 @@ def turn_text(row: ShownRow, turn: Turn, *, marks: bool, whitespace: bool) -> Te
 
 
 def _marked(part: Sequence[TextSegment], row: ShownRow, *, marks: bool, whitespace: bool) -> Text:
-    """Join segments of a row, with marks around trained tokens if there are no colours."""
+    """Join segments of a row, with marks around trained tokens and before each kind of them if there are no colours.
+
+    Trained tokens begin as content, which needs no mark there.
+    """
     body = Text()
     decoded = any(token.text is not None for token in row.tokens)
+    reserved = (OPEN + CLOSE if marks else "") + (OPEN_KIND + CLOSE_KIND if marks and has_kinds(row) else "")
     inside = False
+    kind: str | None = _CONTENT
     for segment in part:
         if marks and inside != bool(segment.trained):
-            inside = bool(segment.trained)
+            inside, kind = bool(segment.trained), _CONTENT
             body.append(OPEN if inside else CLOSE)
+        if marks and segment.kind not in (kind, None):
+            kind = segment.kind
+            body.append(f"{OPEN_KIND}{kind}{CLOSE_KIND}")
         if marks and segment.wrong:
             body.append(WRONG_MARK)
-        _append_segment(body, segment, first=segment is part[0], decoded=decoded, marks=marks, whitespace=whitespace)
+        _append_segment(
+            body, segment, first=segment is part[0], decoded=decoded, reserved=reserved, whitespace=whitespace
+        )
     body.append(CLOSE if inside else "")
     return body
 
 
 def _append_segment(
-    body: Text, segment: TextSegment, *, first: bool, decoded: bool, marks: bool, whitespace: bool
+    body: Text, segment: TextSegment, *, first: bool, decoded: bool, reserved: str, whitespace: bool
 ) -> None:
-    style = Style() if segment.trained is None else TRAINED if segment.trained else UNTRAINED
+    style = Style() if segment.trained is None else UNTRAINED
+    if segment.trained:
+        style = KIND_STYLES.get(segment.kind or _CONTENT, TRAINED)
     if segment.special:
         style += SPECIAL
     if segment.wrong:
         style += WRONG
     if segment.known:
-        _append(body, segment.text, style, whitespace=whitespace, reserved=OPEN + CLOSE if marks else "")
+        _append(body, segment.text, style, whitespace=whitespace, reserved=reserved)
     elif decoded:
         body.append(f"<{segment.text}>", style)  # ids that are not in the vocabulary
     else:

@@ -18,6 +18,7 @@ from sftkit.cli.console.text_lines import note_of, percent, print_text
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.core.escape import ascii_json, escape_to_one_line, terminal_safe_json
+from sftkit.core.token_kinds import TRAINED_KINDS, TokenKind
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.dataset_summary import PackSummary, SplitSummary, Summary
 from sftkit.inspection.verify.outcome import Verification
@@ -125,12 +126,20 @@ def _split_table(summary: Summary) -> Table:
     if any(split.tokens is not None for split in splits):
         line("tokens", (_number(split.tokens) for split in splits))
         line("trained tokens", (f"{_number(s.trained_tokens)}{percent(s.trained_tokens, s.tokens)}" for s in splits))
+    if any(split.trained_by_kind is not None for split in splits):
+        for kind in TRAINED_KINDS:
+            line(f"  {kind.label}", (_trained_as(kind, split) for split in splits))
     if any(split.characters is not None for split in splits):
         line("characters", (_number(split.characters) for split in splits))
     prefix = "sequence " if all(packs) else ""
     for name in ("min", "median", "mean", "p95", "max"):
         line(f"{prefix}length {name}", (_number(getattr(split.lengths, name, None)) for split in splits))
     return table
+
+
+def _trained_as(kind: TokenKind, split: SplitSummary) -> str:
+    count = (split.trained_by_kind or {}).get(kind.label)
+    return f"{_number(count)}{percent(count, split.trained_tokens)}"
 
 
 def _unit(splits: Sequence[SplitSummary]) -> str:

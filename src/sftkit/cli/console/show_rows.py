@@ -16,12 +16,16 @@ from rich.text import Text
 from sftkit.audit.findings import RULES
 from sftkit.cli.console.row_text import (
     CLOSE,
+    CLOSE_KIND,
+    KIND_STYLES,
     OPEN,
+    OPEN_KIND,
     SPECIAL,
     TRAINED,
     UNTRAINED,
     WRONG,
     WRONG_MARK,
+    has_kinds,
     running_text,
     turn_text,
 )
@@ -95,10 +99,15 @@ def _print_part(row: ShownRow, start: int, stop: int, console: Console, *, marks
 
 def _legend(rows: Sequence[ShownRow], *, marks: bool) -> Text:
     wrong = any(token.label is not None for row in rows for token in row.tokens)
+    with_kinds = any(map(has_kinds, rows))
     if marks:
         text = f"{OPEN}trained{CLOSE}: these tokens carry a loss, all others carry none"
+        text += f"; {OPEN_KIND}kind{CLOSE_KIND}: what those after it are, content without it" if with_kinds else ""
         return Text(text + (f"; {OPEN}{WRONG_MARK}...{CLOSE}: their label is another token" if wrong else ""))
-    legend = Text.assemble(("trained", TRAINED), " ", ("not trained", UNTRAINED), " ", ("special token", SPECIAL))
+    trained = Text("trained", TRAINED)
+    if with_kinds:
+        trained = Text("trained: ").append_text(Text(" ").join(Text(*item) for item in KIND_STYLES.items()))
+    legend = Text.assemble(trained, " ", ("not trained", UNTRAINED), " ", ("special token", SPECIAL))
     return Text.assemble(legend, " ", ("label is another token", WRONG)) if wrong else legend
 
 

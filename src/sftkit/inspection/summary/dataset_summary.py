@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sftkit.inspection.summary.lengths import Lengths
@@ -60,6 +61,8 @@ class SplitSummary:
     misfit_rows: int
     """Rows whose labels (or masks) and `input_ids` differ in length."""
     shards: tuple[ShardSummary, ...]
+    trained_by_kind: Mapping[str, int] | None = None
+    """Trained tokens by kind; None without a column `token_kinds`."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from sftkit.audit.checks.packs import PackBoundaries, Packing
-from sftkit.core.rows import Ragged
+from sftkit.core.rows import Ids, Mask, Ragged
+from sftkit.core.token_kinds import TRAINED_KINDS, TokenKind
 from sftkit.errors import SourceError
 from sftkit.inspection.parquet_columns import (
     TEXT,
@@ -72,6 +74,8 @@ class ShardCounts:
     """Running counts of a shard that are reported for its split only."""
 
     lengths: LengthCounter = field(default_factory=LengthCounter)
+    trained_by_kind: Counter[TokenKind] = field(default_factory=Counter)
+    """Trained tokens by kind; empty without a column `token_kinds`."""
     wrong_labels: int = 0
     """Trained tokens whose label differs from their id."""
     mismatched_rows: int = 0
@@ -96,9 +100,15 @@ class ShardCounts:
         self.most_sequences = max(self.most_sequences, int(packs.numbers.max(initial=-1)) + 1)
         self.mismatched_packs += int(np.count_nonzero(packs.mismatched))
 
+    def add_kinds(self, kinds: Ids, trained: Mask) -> None:
+        """Count the kinds of some tokens, of those that are trained."""
+        numbers = kinds[trained]
+        self.trained_by_kind.update({kind: int(np.count_nonzero(numbers == kind)) for kind in TRAINED_KINDS})
+
     def merge(self, other: ShardCounts) -> None:
         """Add the counts of another shard."""
         self.lengths.merge(other.lengths)
+        self.trained_by_kind.update(other.trained_by_kind)
         self.wrong_labels += other.wrong_labels
         self.mismatched_rows += other.mismatched_rows
         self.packed_rows += other.packed_rows
@@ -130,6 +140,7 @@ def _summarize_split(name: str, files: Sequence[ColumnLayout], root: AnyPath, pa
         wrong_labels=counts.wrong_labels,
         misfit_rows=counts.mismatched_rows,
         shards=shards,
+        trained_by_kind={kind.label: count for kind, count in counts.trained_by_kind.items()} or None,
     )
 
 
@@ -183,6 +194,8 @@ def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[
         total = replace(total, tokens=(total.tokens or 0) + len(tokens.ids.values))
         if tokens.trained is not None:
             total = replace(total, trained_tokens=(total.trained_tokens or 0) + int(np.count_nonzero(tokens.trained)))
+            if tokens.kinds is not None:
+                counts.add_kinds(tokens.kinds, tokens.trained)
     return total, counts
 
 

@@ -12,6 +12,7 @@ from sftkit.audit.checks.packs import PackBoundaries
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.audit.findings import SPECIAL_TOKEN_IN_CONTENT
 from sftkit.core.rows import Ragged
+from sftkit.core.token_kinds import TRAINED_KINDS
 from sftkit.inspection.parquet_columns import (
     ColumnLayout,
     TokenColumns,
@@ -29,6 +30,8 @@ from sftkit.inspection.view.shown_row import ShownRow, ShownToken
 from sftkit.inspection.view.turns import RowTokens, Turn, split_turns
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import relative_name
+
+_KIND_LABELS = {int(kind): kind.label for kind in TRAINED_KINDS}
 
 MAX_TOKENS = 1 << 18
 """Tokens of a row that are shown; the counts and findings of a longer row are still those of all its tokens."""
@@ -124,6 +127,7 @@ def _head(row: TokenColumns) -> TokenColumns:
         trained=None if row.trained is None else row.trained[:MAX_TOKENS],
         length_mismatch=row.length_mismatch,
         seq_lengths=seq_lengths,
+        kinds=None if row.kinds is None else row.kinds[:MAX_TOKENS],
     )
 
 
@@ -174,9 +178,14 @@ def _tokens(
     wrong = row.wrong_labels.tolist()
     labels = row.labels.tolist() if row.labels is not None else [None] * len(ids)
     trained = row.trained.tolist() if row.trained is not None else [None] * len(ids)
+    kinds: Sequence[str | None] = [None] * len(ids)
+    if row.kinds is not None and row.trained is not None:
+        kinds = [_KIND_LABELS.get(kind) for kind in (row.kinds * row.trained).tolist()]
     return tuple(
-        ShownToken(value, text.text, is_trained, text.special, label if is_wrong else None)
-        for value, text, is_trained, is_wrong, label in zip(ids.tolist(), texts, trained, wrong, labels, strict=True)
+        ShownToken(value, text.text, is_trained, text.special, label if is_wrong else None, kind)
+        for value, text, is_trained, is_wrong, label, kind in zip(
+            ids.tolist(), texts, trained, wrong, labels, kinds, strict=True
+        )
     )
 
 

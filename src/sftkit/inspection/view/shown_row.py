@@ -27,6 +27,8 @@ class ShownToken:
     special: bool
     label: int | None
     """Its label, only where it carries a loss and the label differs from the id."""
+    kind: str | None = None
+    """What of a turn it is (`TokenKind`), only where it carries a loss; None when unknown."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,22 @@ class TextSegment:
     """Whether their labels differ from their ids."""
     known: bool
     """Whether the tokens have a text; `text` lists their ids otherwise."""
+    kind: str | None
+    """What of a turn they are; None when unknown."""
 
 
 def segments(row: ShownRow, start: int = 0, stop: int | None = None) -> Iterator[TextSegment]:
-    """Group adjacent tokens [start, stop) of a row that are equally trained, special and labelled."""
-    for kind, group in groupby(row.tokens[start:stop], key=_kind):
+    """Group adjacent tokens [start, stop) of a row that are equally trained, special and labelled, and of one kind."""
+    for look, group in groupby(row.tokens[start:stop], key=_look):
         tokens = list(group)
-        trained, special, wrong, known = kind
+        trained, special, wrong, known, kind = look
         text = "".join(token.text or "" for token in tokens) if known else " ".join(str(t.id) for t in tokens)
-        yield TextSegment(text, start, start + len(tokens), trained, special, wrong, known)
+        yield TextSegment(text, start, start + len(tokens), trained, special, wrong, known, kind)
         start += len(tokens)
 
 
-def _kind(token: ShownToken) -> tuple[bool | None, bool, bool, bool]:
-    return token.trained, token.special, token.label is not None, token.text is not None
+def _look(token: ShownToken) -> tuple[bool | None, bool, bool, bool, str | None]:
+    return token.trained, token.special, token.label is not None, token.text is not None, token.kind
 
 
 def with_page_sequences(row: ShownRow, location: RowLocation, *, is_requested: bool) -> ShownRow:

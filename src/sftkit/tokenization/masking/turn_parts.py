@@ -10,7 +10,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.token_kinds import TokenKind
 from sftkit.tokenization.conversations import Message, role_of, text_after_reasoning, text_of
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.reasoning import answer_start
+from sftkit.tokenization.masking.reasoning import TAGS_ONLY, answer_start
 
 _CALL_ROLES = frozenset({"function_call", "assistant_tool_call"})
 """Roles of messages that are nothing but a call, in lower case."""
@@ -93,47 +93,48 @@ def _tool_calls(text: str, answer: int, stop: int, message: Message) -> Span | N
     role = role_of(message)
     if isinstance(role, str) and role.lower() in _CALL_ROLES:
         return answer, stop
-    names = _function_names(message)
-    if not names:
+    calls = _call_names(message)
+    if not calls:
         return None
-    span = _beside_content(text, answer, stop, text_of(message))
-    return span if span is not None and all(name in text[slice(*span)] for name in names) else None
+    span = _beside_content(text[answer:stop], text_of(message))
+    written = text[answer + span[0] : answer + span[1]]
+    is_certain = all(any(name in written for name in names) for names in calls)
+    return (answer + span[0], answer + span[1]) if is_certain else None
 
 
-def _beside_content(text: str, answer: int, stop: int, content: str) -> Span | None:
-    """Return what of [answer, stop) is before or after a content; None if it is not at either end."""
-    if not text_after_reasoning(content):
-        return answer, stop
-    written = text[answer:stop]
-    space = len(written) - len(written.lstrip())
-    for variant in dict.fromkeys((content, content.strip(), text_after_reasoning(content))):
-        for start in (0, space):
-            if written.startswith(variant, start):
-                return answer + start + len(variant), stop
-        if written.rstrip().endswith(variant.rstrip()):
-            return answer, answer + len(written.rstrip()) - len(variant.rstrip())
+def _beside_content(written: str, content: str) -> Span:
+    """Return what of a turn without reasoning and stop token is before or after a content; (0, 0) if it is unknown."""
+    end = len(written.rstrip())
+    variants = [content, content.strip(), text_after_reasoning(content)]
+    if not variants[-1]:
+        return 0, len(written)
+    for variant in dict.fromkeys(variants):
+        start = written.find(variant)
+        if start >= 0 and TAGS_ONLY.fullmatch(written, 0, start):
+            return start + len(variant), len(written)
+        if written.endswith(variant.rstrip(), 0, end):
+            return 0, end - len(variant.rstrip())
     lines = [line.strip() for line in content.splitlines() if line.strip()]
     is_dropped = not any(line in written or json.dumps(line)[1:-1] in written for line in lines)
-    return (answer, stop) if is_dropped else None
+    return (0, len(written)) if is_dropped else (0, 0)
 
 
-def _function_names(message: Message) -> list[str]:
-    """Return the names of the functions that a message calls; none if a call has no name."""
-    calls = message.get("tool_calls")
-    listed = [*_listed(calls), *_listed(message.get("function_call"))]
-    functions = [call.get("function", call) if isinstance(call, Mapping) else None for call in listed]
-    names = [function.get("name") if isinstance(function, Mapping) else None for function in functions]
-    known = [name for name in names if isinstance(name, str) and name]
-    return known if len(known) == len(names) else []
+def _call_names(message: Message) -> list[list[str]]:
+    """Return for each call of a message the names that show where it was written: of its function, and its id."""
+    found = []
+    for call in (*_listed(message.get("tool_calls")), *_listed(message.get("function_call"))):
+        function = call.get("function")
+        names = (function if isinstance(function, Mapping) else call).get("name"), call.get("id")
+        found.append([name for name in names if isinstance(name, str) and name])
+    return found
 
 
-def _listed(calls: Any) -> Sequence[Any]:
+def _listed(calls: Any) -> list[Mapping[str, Any]]:
     """Return calls as a list; they may be one call, and JSON text."""
     if isinstance(calls, str):
         try:
             calls = json.loads(calls)
         except (ValueError, RecursionError):
-            return ()
-    if isinstance(calls, list):
-        return calls
-    return [calls] if isinstance(calls, Mapping) else ()
+            return []
+    listed = calls if isinstance(calls, list) else [calls]
+    return [call for call in listed if isinstance(call, Mapping)]
