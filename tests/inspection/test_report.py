@@ -117,6 +117,7 @@ def test_json_report_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path)
         "trained": False,
         "special": True,
         "label": None,
+        "kind": None,
     }
 
 

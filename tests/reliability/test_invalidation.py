@@ -389,6 +389,7 @@ ROWS = [
     option("special_tokens_in_content", "drop", ALL, kind="chats"),
     option("compat", "fms", ALL, same=True),
     option("drop_empty_answers", True, ALL, same=True),
+    option("token_kinds", True, ALL),
     option("chat_template_kwargs", {"shout": True}, ALL, kind="chats"),
     option("template_date", "2024-07-26", NONE, done=True, same=True, kind="chats"),
     option("response_template", "### Question:", ALL, kind="texts"),
