@@ -1,4 +1,4 @@
-"""The kinds of trained tokens: parts of turns, their tokens, and what is told from ids alone."""
+"""The kinds of trained tokens: parts of turns, their tokens, and what ids alone say."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_text_with_many_short_parts_is_content() -> None:
         ([[2, 3]], [[2, 3]], [4, 4]),
     ],
 )
-def test_kinds_are_told_from_ids(ids: list[list[int]], labels: list[list[int]], kinds: list[int]) -> None:
+def test_ids_say_which_tokens_are_stop_tokens(ids: list[list[int]], labels: list[list[int]], kinds: list[int]) -> None:
     assert kinds_by_stop_ids(Ragged.from_lists(ids), Ragged.from_lists(labels), [2, 3]).values.tolist() == kinds
 
 

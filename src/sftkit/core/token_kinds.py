@@ -18,7 +18,7 @@ class TokenKind(IntEnum):
     UNTRAINED = 0
     """The token carries no loss."""
     CONTENT = 1
-    """Everything else that carries a loss, also where the parts of a turn cannot be told apart."""
+    """Everything else that carries a loss, also where it is not certain what it is."""
     REASONING = 2
     """Reasoning with its tags and the white space after them."""
     TOOL_CALL = 3

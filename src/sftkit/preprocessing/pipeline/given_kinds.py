@@ -1,4 +1,4 @@
-"""The column `token_kinds` of rows that no conversation was rendered for: as given, or told from ids and labels."""
+"""The column `token_kinds` of rows that no conversation was rendered for: as given, or from ids and labels."""
 
 from __future__ import annotations
 

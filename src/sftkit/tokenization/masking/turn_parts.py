@@ -27,7 +27,7 @@ class Part(NamedTuple):
 def turn_parts(text: str, turn: Span, stop: int, message: Message) -> Iterator[Part]:
     """Yield the parts of a turn that are not content, in order; some may be empty.
 
-    What cannot be told with certainty is content: the whole turn but its stop token if the end of the reasoning is
+    What is not certain is content: the whole turn but its stop token if the end of the reasoning is
     unknown, and tool calls that stand neither before nor after the content of the message.
 
     Args:
