@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from sftkit.core.rows import Ragged
-from sftkit.errors import TokenizerError
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import TokensWithOffsets, tokens_in_spans
 from sftkit.tokenization.masking.labels import labels_after_prefix, labels_from_mask
@@ -58,14 +55,6 @@ def test_ids_are_those_of_the_tokenizer_called_text_by_text(encoder: ReferenceEn
     assert lists(encoder.encode(TEXTS, add_special_tokens=False)) == [
         tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS
     ]
-
-
-def test_a_panic_of_the_tokenizer_is_an_error() -> None:
-    backend = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")  # takes 2 ** n steps
-    encoder = ReferenceEncoder(PreTrainedTokenizerFast(tokenizer_object=backend))
-    with pytest.raises(TokenizerError, match=r"the tokenizer cannot encode a text: .*; use another one"):
-        encoder.encode(["a" * 40 + "!"])
 
 
 def test_truncation_is_that_of_the_tokenizer_and_affects_one_call_only(

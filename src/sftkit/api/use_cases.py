@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.python_values import load_values
+from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Progress, SilentProgress
 from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import UsageError
@@ -77,6 +78,7 @@ def preprocess(
     return run_preprocess(load_values(PreprocessConfig, config, keys), progress)
 
 
+@panics_as_errors()
 def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None) -> PreprocessResult:
     """Do what `preprocess` does with a config that is complete: its data config is merged already."""
     from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
@@ -169,6 +171,7 @@ def inspect_shards(
     return run_inspect(load_values(InspectConfig, config, given), progress)
 
 
+@panics_as_errors()
 def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Report | Verification:
     """Do what `inspect_shards` does with a config that is complete."""
     from sftkit.inspection.report import inspect_shards as inspect
@@ -231,6 +234,7 @@ def train(
     return run_train(settings, progress, listener)
 
 
+@panics_as_errors()
 def run_train(
     settings: TrainConfig, progress: Progress | None = None, listener: RunListener | None = None
 ) -> TrainingReport:

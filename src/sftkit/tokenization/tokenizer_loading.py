@@ -119,10 +119,10 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
                 f"tokenizer {spec.name!r} is a SentencePiece model, which takes the package sentencepiece; install it "
                 "with: pip install 'sftkit[sentencepiece]'"
             ) from error
-        reason = first_line(error)
-        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
+        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {_reason(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no tokenizer found there; name another")
+    _check_usable(tokenizer, spec.name)
     _switch_off_chance(tokenizer, spec.name)
     if spec.added_special_tokens:
         tokenizer.add_special_tokens(
@@ -131,6 +131,21 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     if spec.chat_template is not None:
         tokenizer.chat_template = spec.chat_template
     return tokenizer
+
+
+def _check_usable(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise `TokenizerError` if a tokenizer cannot encode anything: not all settings are checked when it is loaded."""
+    try:
+        tokenizer("a b")
+    except Exception as error:  # transformers raises whatever its files provoke
+        raise TokenizerError(f"tokenizer {name!r} cannot encode a text: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why transformers cannot use the files of a tokenizer; errors of its own code say nothing to a user."""
+    if isinstance(error, (AttributeError, IndexError, KeyError, TypeError)):
+        return "a value in one of its files is not what transformers expects; name another"
+    return first_line(error)
 
 
 def _switch_off_chance(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import EngineDifferenceError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, Batch
@@ -82,6 +83,7 @@ class Pipeline:
         """
         self._datasets[dataset].check_columns(columns)
 
+    @panics_as_errors()
     def stage(self, store: UnitStore, task: StagingTask) -> StagedUnit:
         """Process one work unit and store its rows.
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sftkit.core.error_text import first_line
 from sftkit.core.rows import Mask, Ragged
-from sftkit.errors import TokenizerError
 from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
 from sftkit.tokenization.tokenizer_loading import disable_offset_trimming
 
@@ -59,15 +56,14 @@ class ReferenceEncoder:
         """Return `tokenizer(text)["input_ids"]` of each text, truncated to `limit` tokens."""
         if not texts:
             return Ragged.from_lists([])
-        with _panics_as_errors():
-            called = self._tokenizer(
-                list(texts),
-                add_special_tokens=add_special_tokens,
-                truncation=limit is not None,
-                max_length=limit,
-                return_attention_mask=False,
-                verbose=False,
-            )
+        called = self._tokenizer(
+            list(texts),
+            add_special_tokens=add_special_tokens,
+            truncation=limit is not None,
+            max_length=limit,
+            return_attention_mask=False,
+            verbose=False,
+        )
         return Ragged.from_lists(called["input_ids"])
 
     def encode_spans(
@@ -82,27 +78,15 @@ class ReferenceEncoder:
         if not texts:
             nothing = np.zeros(0, np.int64)
             return TokensWithOffsets(Ragged.from_lists([]), nothing, nothing)
-        with _panics_as_errors():
-            called = self._tokenizer(
-                list(texts),
-                add_special_tokens=add_special_tokens,
-                return_attention_mask=False,
-                return_offsets_mapping=True,
-                verbose=False,
-            )
+        called = self._tokenizer(
+            list(texts),
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
         ids = Ragged.from_lists(called["input_ids"])
         total = len(ids.values)
         edges = chain.from_iterable(chain.from_iterable(called["offset_mapping"]))
         pairs = np.fromiter(edges, np.int64, 2 * total).reshape(total, 2)
         return TokensWithOffsets(ids, pairs[:, 0], pairs[:, 1])
-
-
-@contextmanager
-def _panics_as_errors() -> Iterator[None]:
-    """Turn a panic of the tokenizer, such as at a regular expression that takes too many steps, into an error."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust; it is no Exception
-            raise
-        raise TokenizerError(f"the tokenizer cannot encode a text: {first_line(error)}; use another one") from None
