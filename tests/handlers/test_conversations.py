@@ -585,7 +585,7 @@ def reasoning_before_the_end(row: Row) -> str:
     return "".join(each["value"] for each in parts if each["type"] == "reasoning").strip("\n")
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("simple", [False, True])
 @pytest.mark.parametrize("name", SHARED_FILES)
 def test_the_trained_text_of_shared_files_equals_the_answers(

@@ -25,7 +25,7 @@ from sftkit.training.distributed import (
 
 from .material import FREE_PORT
 
-# Imports once, then forks two processes for each outcome of the main one. The result does not depend on the pause; it
+# Forks two processes for an outcome of the main one. The result does not depend on the pause; it
 # only gives a process that does not wait the time to fail.
 DRIVER = (
     FREE_PORT
@@ -56,41 +56,40 @@ def run(rank, outcome, folder):
         return 2
     return 0
 
-folder, codes = Path(sys.argv[1]), {}
-for outcome in ("succeeds", "raises", "killed"):
-    os.environ["MASTER_PORT"] = free_port()
-    children = []
-    for rank in (0, 1):
-        child = os.fork()
-        if not child:
-            os._exit(run(rank, outcome, folder))
-        children.append(child)
-    codes[outcome] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-(folder / "codes.json").write_text(json.dumps(codes))
+folder, outcome = Path(sys.argv[1]), sys.argv[2]
+os.environ["MASTER_PORT"] = free_port()
+children = []
+for rank in (0, 1):
+    child = os.fork()
+    if not child:
+        os._exit(run(rank, outcome, folder))
+    children.append(child)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
 """
 )
 
 
-@pytest.fixture(scope="module")
-def launches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes for each outcome of the main one: their exit codes, and the error of the one that waited."""
-    folder = tmp_path_factory.mktemp("launches")
+def launch_two(outcome: str, folder: Path) -> list[int]:
+    """The exit codes of two processes; the error of the one that waited for the main one is written to the folder."""
     launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
     environment = {**os.environ, **launch, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", DRIVER, str(folder)], env=environment, check=True)
-    return folder
+    command = [sys.executable, "-c", DRIVER, str(folder), outcome]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    codes: list[int] = json.loads(done.stdout.splitlines()[-1])
+    return codes
 
 
-def test_the_other_processes_wait_for_the_main_one(launches: Path) -> None:
-    assert json.loads((launches / "codes.json").read_text())["succeeds"] == [0, 0]
+def test_the_other_processes_wait_for_the_main_one(tmp_path: Path) -> None:
+    assert launch_two("succeeds", tmp_path) == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", ["raises", "killed"])
-def test_the_other_processes_fail_when_the_main_one_does(launches: Path, outcome: str) -> None:
-    main, other = json.loads((launches / "codes.json").read_text())[outcome]
+def test_the_other_processes_fail_when_the_main_one_does(tmp_path: Path, outcome: str) -> None:
+    main, other = launch_two(outcome, tmp_path)
     assert main != 0
     assert other == 1
-    error = (launches / f"{outcome}.error").read_text()
+    error = (tmp_path / f"{outcome}.error").read_text()
     assert error == "the main process failed while this one waited for it; see its error message"
 
 
