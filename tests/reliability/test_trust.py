@@ -325,8 +325,8 @@ def test_a_missing_chat_template_is_found_and_replaced_by_that_of_the_manifest(f
     found = verified(folder / "templated")
     assert found.differences == ()
     assert found.notes == (
-        f"dataprocessor.chat_template_path: {folder / 'own.jinja'}: No such file or directory; the copy in the "
-        "manifest was used instead",
+        f"dataprocessor.chat_template_path: {folder / 'own.jinja'}: No such file or directory; it must name a "
+        "Jinja file in UTF-8; the copy in the manifest was used instead",
     )
 
 

@@ -110,7 +110,7 @@ def test_a_path_may_start_with_the_home_directory(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("path", ["{}/nothing.jsonl", "{}/nothing/at/all", "nothing.jsonl"])
 def test_the_error_about_a_missing_file_names_it(tmp_path: Path, path: str) -> None:
     wanted = path.format(tmp_path)
-    with pytest.raises(SourceError, match=f"^{wanted}: no such file or directory$"):
+    with pytest.raises(SourceError, match=f"^{wanted}: no such file or directory; correct the path$"):
         find_source_files(dataset(wanted))
 
 

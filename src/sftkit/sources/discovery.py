@@ -113,7 +113,7 @@ def _find_local(path: str, dataset: DatasetConfig) -> FoundFiles:
     if local.is_dir():
         return _find_in_directory(local, dataset)
     if local.exists() and not local.is_file():
-        raise SourceError(f"{path}: is neither a file nor a directory")
+        raise SourceError(f"{path}: is neither a file nor a directory; name one of them")
     if local.exists():
         check_split_of_file(path, dataset)
         return FoundFiles([_local_file(local, dataset)])
@@ -122,7 +122,7 @@ def _find_local(path: str, dataset: DatasetConfig) -> FoundFiles:
         found = sorted(Path(name) for name in glob.glob(str(local), recursive=True))  # noqa: PTH207
         files = [file for file in found if file.is_file()]
         if not files:
-            raise SourceError(f"{path}: no file matches this pattern")
+            raise SourceError(f"{path}: no file matches this pattern; correct it")
         files = _without_own_files(files, Path(split_glob(local.as_posix())[0]), path)
         names = _matches_of_split([file.as_posix() for file in files], local.as_posix(), path, dataset)
         return FoundFiles(
@@ -131,7 +131,7 @@ def _find_local(path: str, dataset: DatasetConfig) -> FoundFiles:
         )
     if _HUB_ID.match(path) and format_from_name(path)[0] is None:
         return FoundFiles(find_hub_files(dataset, path))
-    raise SourceError(f"{path}: no such file or directory")
+    raise SourceError(f"{path}: no such file or directory; correct the path")
 
 
 def _matches_of_split(paths: Sequence[str], pattern: str, shown: str, dataset: DatasetConfig) -> frozenset[str]:
@@ -209,11 +209,11 @@ def _find_url(place: RemotePath, dataset: DatasetConfig) -> FoundFiles:
     try:
         sizes, left_out = with_retries(place, lambda: _remote_files(place, dataset))
     except FileNotFoundError:
-        raise SourceError(f"{place}: no such file or directory") from None
+        raise SourceError(f"{place}: no such file or directory; correct the path") from None
     except OSError as error:
         raise SourceError(f"{place}: cannot be read: {error_reason(error)}") from None
     if not sizes:
-        raise SourceError(f"{place}: no data files there")
+        raise SourceError(f"{place}: no data files there; name a place that has some")
     files = [
         replace(_source_file(url, size, dataset), options=place.options, packed_size=packed)
         for url, size, packed in sizes

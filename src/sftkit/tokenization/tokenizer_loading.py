@@ -84,7 +84,9 @@ def read_chat_template(processor: ProcessorConfig) -> str | None:
             return Path(processor.chat_template_path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise ConfigError(f"dataprocessor.chat_template_path: {processor.chat_template_path}: {reason}") from None
+            raise ConfigError(
+                f"dataprocessor.chat_template_path: {processor.chat_template_path}: {reason}; it must name a Jinja file in UTF-8"
+            ) from None
     if processor.chat_template_base64 is not None:
         try:
             return base64.b64decode(processor.chat_template_base64, validate=True).decode("utf-8")
