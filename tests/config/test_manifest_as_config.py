@@ -13,7 +13,7 @@ from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.config.loading import load_config
 from sftkit.config.python_values import load_values
-from sftkit.errors import ConfigError
+from sftkit.errors import ConfigError, UsageError
 
 HARMFUL: dict[str, Any] = {
     "output_dir": "home/.config/autostart", "staging_dir": "home/.ssh", "keep_staging": True, "overwrite": True,
@@ -41,6 +41,16 @@ def _save(path: Path, content: Any) -> str:
 def _harmful_values(config: PreprocessConfig) -> dict[str, Any]:
     plain = to_plain_data(config)
     return {key: plain[key] for key in HARMFUL}
+
+
+def test_a_manifest_without_an_output_directory_is_named(tmp_path: Path, manifest: dict[str, Any]) -> None:
+    path = _save(tmp_path / "manifest.json", manifest)
+    with pytest.raises(UsageError) as raised:
+        load_config(PreprocessConfig, ["--config", path])
+    assert str(raised.value) == (
+        f"missing key 'output_dir': Directory for the shards; {path} is a manifest, which does not set it: add "
+        "--output_dir"
+    )
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "renamed.json", "manifest.yaml", "own_options"])

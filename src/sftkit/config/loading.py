@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sftkit.config.binding import Problem
 from sftkit.config.command_line import Override, parse_command_line, strip_optional
-from sftkit.config.merging import EXTRA_KEYS_FIELD, bind_merged, escape, merge_files, set_value
+from sftkit.config.merging import EXTRA_KEYS_FIELD, MergedConfig, bind_merged, escape, merge_files, set_value
 from sftkit.config.schema.shared_options import SECRET_KEYS
+from sftkit.config.untrusted import MANIFEST
 from sftkit.errors import ConfigError, UsageError
 from sftkit.redaction import HIDDEN
 
@@ -65,12 +66,20 @@ def load_config(
     typed_extra = {path.split(".")[0] for path in typed} & set(extra_keys)
     blamed = next(iter(typed_extra), EXTRA_KEYS_FIELD)
     problems += [Problem(blamed, message) for message in check_extra(extra)]
-    messages = [*usage, *(problem.message for problem in problems)]
+    messages = [*usage, *(_explained(problem, merged) for problem in problems)]
     if usage or any(_is_from_command_line(problem, typed) for problem in problems):
         raise UsageError(messages)
     if config is None or messages:
         raise ConfigError(messages)
     return config
+
+
+def _explained(problem: Problem, merged: MergedConfig) -> str:
+    """The message of a problem; it says so if the key that is missing is one that a manifest does not set."""
+    manifest = next((file.path for file in merged.untrusted if file.kind == MANIFEST), None)
+    if not problem.missing or manifest is None or "." in problem.path:
+        return problem.message
+    return f"{problem.message.rstrip('.')}; {manifest} is a manifest, which does not set it: add --{problem.path}"
 
 
 def _without_secret(word: str, overrides: Sequence[Override]) -> str:
