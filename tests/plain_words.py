@@ -2,6 +2,6 @@
 
 AVOIDED = (
     r"befell|mend(?:s|ed)?|luggage|told|manners|anew|the seed's|put aside|toolbox|laid end to end|goes on from|"
-    r"is gone on with|of strangers"
+    r"is gone on with|of strangers|spoil(?:s|t|ed)?"
 )
 """A regular expression, without word boundaries."""

@@ -74,7 +74,7 @@ def test_the_options_of_a_command_are_parsed_without_pydantic() -> None:
     assert imported_by("preprocess", "--no_such_option", "1", heavy=["pydantic"]) == ("2", "[]")
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     from sftkit import __version__
 
     command = [sys.executable, "-m", "sftkit", "--version"]

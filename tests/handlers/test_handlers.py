@@ -555,8 +555,8 @@ def broken(row):
 def junk(row):
     return [row]
 
-def spoilt(row):
-    row["text"] = row["list"][0] = "spoilt"
+def changed(row):
+    row["text"] = row["list"][0] = "changed"
     raise ValueError
 
 def leaving(row):
@@ -604,7 +604,7 @@ def test_a_row_is_quarantined_if_the_function_raises_or_returns_no_row(apply: Ap
 
 
 def test_the_quarantine_shows_the_row_as_it_was_read(apply: Apply, user_module: str) -> None:
-    _, log = apply([{"text": "a", "list": [1]}], config(f"{user_module}:spoilt"))
+    _, log = apply([{"text": "a", "list": [1]}], config(f"{user_module}:changed"))
     assert log.bad[0].content == '{"text": "a", "list": [1]}'
 
 

@@ -171,12 +171,12 @@ def test_findings_are_printed_below_their_turn(tmp_path: Path) -> None:
     (clean,) = look(path).rows
     answer, last = clean.turns[2], clean.turns[4]
 
-    def spoil(ids: list[int], labels: list[int]) -> None:
+    def damage(ids: list[int], labels: list[int]) -> None:
         labels[answer.start] = ids[answer.start]  # the first token of the header
         labels[last.start + 4] = labels[last.start + 5] = 7
         del ids[-2:], labels[-2:]  # the stop token, and the line end after it
 
-    rewrite_first_row(path, spoil)
+    rewrite_first_row(path, damage)
     (row,) = look(path).rows
     assert [(found.rule, found.turn) for found in row.findings] == [
         ("header_trained", 2),

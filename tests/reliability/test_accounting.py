@@ -67,7 +67,7 @@ def own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "planted_functions:keep"
 
 
-# --- What can be wrong with a row, and how it is told ---------------------------------------------------
+# --- What can be wrong with a row, and how it is reported -----------------------------------------------
 
 # Of rows that can be read. id is what tells rows apart in the shards.
 UNUSABLE: dict[str, tuple[Row, str]] = {
@@ -558,10 +558,10 @@ def test_a_lost_row_stops_the_run_before_anything_is_published(tmp_path: Path, m
 def test_a_unit_record_without_handlers_and_reasons_can_be_read(tmp_path: Path) -> None:
     manifest = preprocess(tmp_path / "out", dataset(broken(tmp_path / "a.jsonl", 7, 3)), max_bad_rows=3)
     path = tmp_path / "out" / "manifest.json"
-    told = json.loads(path.read_text())
-    for part in (told, *told["sources"]):
+    record = json.loads(path.read_text())
+    for part in (record, *record["sources"]):
         del part["dropped_by_handler"], part["quarantined_by_reason"]
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(record))
     old = read_manifest(tmp_path / "out")
     assert old is not None
     assert (old.quarantined_by_reason, old.quarantined, old.splits) == ({}, 3, manifest.splits)

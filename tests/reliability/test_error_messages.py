@@ -434,9 +434,9 @@ def test_a_mistake_is_reported_with_its_place_and_remedy(
     shutil.rmtree(folder / "out", ignore_errors=True)
     assert done.code == mistake.code, done.err
     assert done.out == ""
-    told = done.err[done.err.index("error: ") :]
-    assert [word for word in mistake.says if word not in told] == [], told
-    assert [fault for problem in told.strip().split("error: ")[1:] for fault in faults_of(problem.strip())] == []
+    message = done.err[done.err.index("error: ") :]
+    assert [word for word in mistake.says if word not in message] == [], message
+    assert [fault for problem in message.strip().split("error: ")[1:] for fault in faults_of(problem.strip())] == []
     assert "Traceback" not in done.err
     left = {name for name in after if name not in before}
     assert all(name in mistake.leaves or name.startswith("out/.staging/") for name in left), left
@@ -459,7 +459,7 @@ def test_fail_on_a_level_is_exit_code_1(folder: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("command", ["preprocess", "inspect-shards", "train"])
 @pytest.mark.parametrize(
-    ("raised", "code", "told"),
+    ("raised", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (RuntimeError("oops"), 70, "please report it with the traceback above\n"),
@@ -467,7 +467,7 @@ def test_fail_on_a_level_is_exit_code_1(folder: Path, monkeypatch: pytest.Monkey
     ids=["interrupted", "a bug of ours"],
 )
 def test_usage_errors_and_bugs_have_other_exit_codes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, raised: BaseException, code: int, told: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, raised: BaseException, code: int, message: str
 ) -> None:
     monkeypatch.chdir(folder)
     before = snapshot(folder)
@@ -478,6 +478,6 @@ def test_usage_errors_and_bugs_have_other_exit_codes(
     monkeypatch.setattr("sftkit.config.loading.load_config", end)
     done = sftkit(command, *DATA, *TOKENIZER, *OUT)
     assert (done.code, done.out) == (code, "")
-    assert done.err.endswith(told)
+    assert done.err.endswith(message)
     assert ("Traceback" in done.err) == (code == 70)
     assert snapshot(folder) == before

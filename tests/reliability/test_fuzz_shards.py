@@ -126,8 +126,8 @@ def done(name: str, place: Path) -> Outcome:
 def check(name: str, outcome: Outcome) -> None:
     found = outcome.code == 1 and name in REPORTS_DIFFERENCES and "Traceback" not in outcome.err
     assert outcome.clear or found, f"{name}: {outcome.err[-2000:]}"
-    _, _, told = outcome.err.partition("error: ")
-    assert outcome.clear is False or outcome.code == 0 or faults_of(told.strip()) == []
+    _, _, message = outcome.err.partition("error: ")
+    assert outcome.clear is False or outcome.code == 0 or faults_of(message.strip()) == []
 
 
 def copied(folder: Path, kind: str) -> Path:

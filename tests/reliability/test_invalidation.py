@@ -483,7 +483,7 @@ def quarantined(output: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 
-def told(manifest: Manifest) -> Manifest:
+def reported(manifest: Manifest) -> Manifest:
     """What a manifest says about the data set: row counts, findings, shards."""
     return dataclasses.replace(manifest, seconds={}, worker_seconds={}, units_found=0, config={})
 
@@ -507,7 +507,7 @@ def test_exactly_the_units_that_a_change_affects_are_run_again(
     assert fresh.units_found == 0 or "copy" in case.name
     assert shard_bytes(folder / "again") == shard_bytes(folder / "fresh"), "stale rows"
     assert quarantined(folder / "again") == quarantined(folder / "fresh")
-    assert told(after) == told(fresh)
+    assert reported(after) == reported(fresh)
     assert done == case.done
     assert (shard_bytes(folder / "again") == before) == case.same
     assert not (done and not case.same)
@@ -532,9 +532,9 @@ def test_every_key_of_a_config_has_a_case() -> None:
     sections = {"": PreprocessConfig, "dataprocessor.": ProcessorConfig, "datasets.": DatasetConfig,
                 "datasets.data_handlers.": HandlerConfig}  # fmt: skip
     every = {prefix + field.name for prefix, schema in sections.items() for field in dataclasses.fields(schema)}
-    told = {key for case in CASES for key in case.keys}
-    assert sorted(every - told - ABOUT_THE_RUN) == ["dataprocessor.streaming"]  # used by `train`
-    assert sorted(told - every) == []
+    covered = {key for case in CASES for key in case.keys}
+    assert sorted(every - covered - ABOUT_THE_RUN) == ["dataprocessor.streaming"]  # used by `train`
+    assert sorted(covered - every) == []
 
 
 def values_of(kind: str) -> list[Any]:
@@ -573,10 +573,10 @@ def test_arguments_that_a_user_function_can_distinguish_have_different_keys(
     one: Any, other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enter(tmp_path, monkeypatch)
-    (tmp_path / "own_functions_told_apart.py").write_text("def keep(row, mark):\n    return row\n")
+    (tmp_path / "own_functions_distinguished.py").write_text("def keep(row, mark):\n    return row\n")
     keys = []
     for value in (one, other, other):
-        own = HandlerConfig(name="own_functions_told_apart:keep", arguments={"fn_kwargs": {"mark": value}})
+        own = HandlerConfig(name="own_functions_distinguished:keep", arguments={"fn_kwargs": {"mark": value}})
         data = DatasetConfig(name="data", data_paths=("x",), data_handlers=(own,))
         keys.append(recipe_key(data, PreprocessConfig(output_dir="out"), {}))
     assert keys[0] != keys[1] == keys[2]

@@ -195,8 +195,8 @@ def test_a_source_that_decompresses_to_too_much_ends_the_run_and_names_the_key(
 ) -> None:
     monkeypatch.setattr(decompression, "ALWAYS_ALLOWED_BYTES", 4 << 20)
     path = bomb(tmp_path / f"a.jsonl.{ending}", ending, 40)
-    told = rf"a\.jsonl\.{ending}: [\d,]+ bytes of \w+ data expand to at least [\d,]+ bytes, .*max_expansion=100;"
-    with pytest.raises(SourceError, match=told):
+    message = rf"a\.jsonl\.{ending}: [\d,]+ bytes of \w+ data expand to at least [\d,]+ bytes, .*max_expansion=100;"
+    with pytest.raises(SourceError, match=message):
         read(path, ReadLimits(expansion=100))
     found, log = read(path, ReadLimits(expansion=1e9))
     assert (found, len(log.bad)) == ([], 1)
@@ -241,10 +241,10 @@ def test_a_parquet_footer_that_claims_too_much_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "a.parquet"
     text = pa.array(["y" * 1_000_000]).take(pa.array([0] * 200))
     pq.write_table(pa.table({"text": text}), path, compression="zstd", use_dictionary=False)
-    told = (
+    message = (
         r"a\.parquet: [\d,]+ bytes become 200,[\d,]+ bytes or more, which exceeds max_expansion=1000; raise it if you"
     )
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         read(path, ReadLimits())
     assert len(read(path, ReadLimits(expansion=1e6))[0]) == 200
 

@@ -544,8 +544,8 @@ def test_names_on_the_card_are_not_markup(tmp_path: Path, pairs: Path, tokenizer
 
 
 def test_the_place_of_an_error_survives_pickling() -> None:
-    told = TemplateLimitError("the template takes more than it may").at("7").at("a.jsonl:7")
-    error = pickle.loads(pickle.dumps(told))
+    original = TemplateLimitError("the template takes more than it may").at("7").at("a.jsonl:7")
+    error = pickle.loads(pickle.dumps(original))
     assert (str(error), error.exit_code) == ("a.jsonl:7: the template takes more than it may, or leave this row out", 1)
 
 

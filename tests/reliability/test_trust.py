@@ -631,8 +631,8 @@ def test_names_in_a_manifest_are_not_paths(folder: Path, name: str) -> None:
     """Neither by verification nor by a run that makes the data set again."""
     shards = folder / "shards"
     edit(shards / "manifest.json", splits__train__shards__0__file=name)
-    told = ("is not a file name in its directory", "is missing", "is not a readable file")
-    assert any(each.endswith(told) for each in differences(shards))
+    endings = ("is not a file name in its directory", "is missing", "is not a readable file")
+    assert any(each.endswith(endings) for each in differences(shards))
     data = dataset(folder / "chats.jsonl", data_handlers=[handler(CHATS)])
     preprocess(shards, data, model_name_or_path=str(folder / "model"), overwrite=True)
     assert differences(shards) == [f"{FIRST}: a Parquet file that the manifest does not list"]

@@ -85,8 +85,8 @@ def read_chat_template(processor: ProcessorConfig) -> str | None:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(
-                f"dataprocessor.chat_template_path: {processor.chat_template_path}: {reason}; it must name a Jinja file "
-                "in UTF-8"
+                f"dataprocessor.chat_template_path: {processor.chat_template_path}: {reason}; it must name a "
+                "Jinja file in UTF-8"
             ) from None
     if processor.chat_template_base64 is not None:
         try:
