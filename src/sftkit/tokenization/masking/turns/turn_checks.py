@@ -72,31 +72,42 @@ def check_content_in_turn(text: str, start: int, end: int, message: Message) -> 
             )
 
 
-def check_no_foreign_text(produced: str, messages: Sequence[Message], index: int, spans: MessageSpans) -> None:
-    """Refuse a row if the produced part of a turn contains the text of another message.
+class ForeignTexts:
+    """Finds the text of other messages in the produced part of a turn.
 
-    This happens when a template renders a message, such as a system message, as a part of the turn. Text that the
-    turn's own message contains as well (a quoted question) is accepted.
-
-    Args:
-        produced: what the model is trained to produce.
-        messages: all messages.
-        index: index of the turn's own message.
-        spans: the messages that have a span of their own.
-
-    Raises:
-        RowError: the text of another message is in it.
+    It is there when a template renders a message, such as a system message, as a part of the turn. Text that the turn's
+    own message contains as well (a quoted question) is accepted.
     """
-    own = str(messages[index])
-    for other, message in enumerate(messages):
-        said = text_of(message).strip()
-        min_length = _MIN_TEXT if other in spans else _MIN_UNRENDERED_TEXT
-        if other == index or len(_TAG.sub("", said)) < min_length or said not in produced:
-            continue
-        if said not in own and repr(said)[1:-1] not in own:
-            raise RowError(
-                f"message {index} is rendered with the text of message {other} in it; cannot verify its mask"
-            )
+
+    def __init__(self, messages: Sequence[Message], spans: MessageSpans) -> None:
+        """Collect the texts of a conversation.
+
+        Args:
+            messages: all messages.
+            spans: the messages that have a span of their own.
+        """
+        self._messages = messages
+        texts = [(index, text_of(message).strip()) for index, message in enumerate(messages)]
+        self._texts = [
+            (index, said)
+            for index, said in texts
+            if len(_TAG.sub("", said)) >= (_MIN_TEXT if index in spans else _MIN_UNRENDERED_TEXT)
+        ]
+
+    def check(self, produced: str, index: int) -> None:
+        """Refuse a row if what the model is trained to produce for a message contains the text of another one.
+
+        Raises:
+            RowError: it does.
+        """
+        for other, said in self._texts:
+            if said not in produced or other == index:
+                continue
+            own = str(self._messages[index])
+            if said not in own and repr(said)[1:-1] not in own:
+                raise RowError(
+                    f"message {index} is rendered with the text of message {other} in it; cannot verify its mask"
+                )
 
 
 def _content_pieces(message: Message) -> Iterator[str]:

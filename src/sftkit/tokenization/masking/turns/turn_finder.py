@@ -22,9 +22,9 @@ from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
 from sftkit.tokenization.masking.turns.produced_part import find_produced
 from sftkit.tokenization.masking.turns.simple_turns import find_simple_turns
 from sftkit.tokenization.masking.turns.turn_checks import (
+    ForeignTexts,
     check_content_in_turn,
     check_conversation_size,
-    check_no_foreign_text,
     check_order,
 )
 from sftkit.tokenization.masking.turns.turn_edges import TurnEdges
@@ -189,6 +189,7 @@ class TurnFinder:
         spans = find_message_spans(recording, len(messages), indices)
         if spans is None or turn_start is None:
             return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
+        foreign_texts = ForeignTexts(messages, spans)
         turns: list[AssistantTurn] = []
         for index in indices:
             message = messages[index]
@@ -202,7 +203,7 @@ class TurnFinder:
                 produced = find_produced(self._renderer, conversation, turn_start, index, text, (start, end))
                 check_content_in_turn(text, produced, end, message)
                 stop = turn_end.find(text, produced, end, message)
-                check_no_foreign_text(text[produced:stop], messages, index, spans)
+                foreign_texts.check(text[produced:stop], index)
             except RowError:
                 if index in self._supervision.trained_turns(messages):
                     raise
