@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -253,6 +254,22 @@ def test_a_copy_under_the_name_of_a_later_step_is_not_newer(tmp_path: Path) -> N
     assert resumed(tmp_path, None) == resumed(tmp_path, True) == "checkpoint-10"
     delete_old_checkpoints(tmp_path, 2, IDENTITY, None)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-9", "checkpoint-10"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_clock_changes_which_checkpoint_is_newest(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    steps = chance.sample(range(1, 200), 5)
+    attempts = {step: chance.randrange(3) for step in steps}
+    for step in steps:
+        place = checkpoint(tmp_path, step, attempt=attempts[step])
+        for path in (*place.rglob("*"), place):
+            day = chance.randrange(-2, 20_000)
+            os.utime(path, (86_400 * day, 86_400 * day))
+    newest_first = sorted(steps, key=lambda step: (attempts[step], step), reverse=True)
+    assert resumed(tmp_path, None) == resumed(tmp_path, True) == f"checkpoint-{newest_first[0]}"
+    delete_old_checkpoints(tmp_path, 2, IDENTITY, None)
+    assert {path.name for path in tmp_path.iterdir()} == {f"checkpoint-{step}" for step in newest_first[:2]}
 
 
 @pytest.mark.parametrize("order", [(2, 8, 10), (10, 8, 2), (8, 10, 2)])
