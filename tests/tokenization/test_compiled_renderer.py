@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from datetime import date
 from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
 
 import chat_templates as templates
 from chat_templates import plain_rendering
+from sftkit.config.schema.shared_options import RESERVED_VARIABLES
 from sftkit.core.row_log import EngineDifferenceError, RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -192,6 +196,7 @@ def test_both_engines_find_the_same_turns(pair_of: MakePair, template: str) -> N
 # --- Constructs of Jinja ------------------------------------------------------------------------------------------
 
 M = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "it's"}]
+FUNCTIONS_AS_TEXT = "<Macro 'f'><LoopContext 1/1>"
 
 
 @pytest.mark.parametrize(
@@ -241,10 +246,88 @@ M = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "it's"}
             "TrueTrueFalse",
         ),
         ("{% set i = 1 %}{{ messages[i].role }}{{ messages[0]['ro' ~ 'le'] }}{{ 7 - i }}", "assistantuser6"),
+        ("{% if 0 %}a{% else %}b{% endif %}{% if 0 %}{% set x = 1 %}{% endif %}{{ x }}", "b"),
+        ("{% set d = {'a': nowhere} %}{{ d.a is defined }}{{ d['a'] is defined }}", "FalseFalse"),
+        (
+            "{% macro f() %}{% endmacro %}{{ [f][0] }}{% for m in [1] %}{{ {'a': loop}.a }}{% endfor %}",
+            FUNCTIONS_AS_TEXT,
+        ),
+        (
+            "{% set n = namespace() %}{% for m in messages %}{% macro f() %}{{ loop.index }}{% endmacro %}"
+            "{{ f() }}{% set n.f = f %}{% endfor %}{{ n.f() }}",
+            "12",
+        ),
+        ("{{ " + "messages[0].get('a', " * 18 + "'b'" + ")" * 18 + " }}", "b"),  # not rewritten again at each level
     ],
 )
 def test_constructs_of_jinja_are_rendered_as_expected(pair_of: MakePair, source: str, expected: str) -> None:
     assert [renderer.render(Conversation(M)) for renderer in pair_of(source)] == [expected] * 2
+
+
+def test_a_loop_that_takes_items_one_by_one_is_left_to_the_reference(pair_of: MakePair) -> None:
+    reference, fast = pair_of(
+        "{% set roles = messages | map(attribute='role') %}"
+        "{% for role in roles %}{{ loop.index }}{% break %}{% endfor %}{{ roles | list }}"
+    )
+    assert reference.render(Conversation(M)) == "1['assistant']"
+    with pytest.raises(RowError, match="one by one"):
+        fast.render(Conversation(M))
+
+
+def deep_list(depth: int) -> list[Any]:
+    return [deep_list(depth - 1)] if depth else []
+
+
+class Text(str):
+    """Text of another type."""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *({1: "a"}, {None: "a"}, {(1, 2): "a"}, {date(2024, 7, 26): "a"}, {Text("a"): "a"}),
+        *(
+            {"content": value}
+            for value in [("a", 1), date(2024, 7, 26), b"a", Text("a"), {1}, [Text("a")], deep_list(500)]
+        ),
+    ],
+)
+def test_values_of_other_types_than_json_are_left_to_the_reference(pair_of: MakePair, message: Row) -> None:
+    with pytest.raises(RowError, match="it has"):
+        pair_of("{{ messages }}")[1].render(Conversation([*M, message]))
+
+
+def test_messages_that_are_not_objects_are_left_to_the_reference(pair_of: MakePair) -> None:
+    messages: list[Any] = [*M, "a"]
+    with pytest.raises(RowError, match="not a list of objects"):
+        pair_of("{{ messages }}")[1].render(Conversation(messages))
+
+
+def test_a_message_that_stands_twice_is_recorded_twice(pair_of: MakePair) -> None:
+    for renderer in pair_of(templates.CHATML):
+        assert [block.message for block in renderer.record(Conversation([M[0], M[0], M[1], M[0]])).blocks] == [
+            0,
+            1,
+            2,
+            3,
+        ]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% macro f() %}{% break %}{% endmacro %}{% endfor %}",
+        "{% macro f(a, a) %}{% endmacro %}",
+        "{{ messages[0]" + ".x" * 400 + " }}",
+    ],
+)
+def test_what_python_cannot_compile_is_not_recorded(pair_of: MakePair, template: str) -> None:
+    assert pair_of("")[0].can_record(template) is False
+
+
+def test_the_arguments_of_transformers_cannot_be_variables_of_templates() -> None:
+    arguments = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    assert set(arguments) - {"kwargs"} <= RESERVED_VARIABLES
 
 
 # --- Verification --------------------------------------------------------------------------------------------

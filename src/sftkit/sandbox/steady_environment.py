@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from jinja2 import Undefined
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner
 
@@ -118,6 +118,9 @@ class _Items(_Unprintable):
         return next(self.value)
 
 
+_PRINTABLE = (_Function, Undefined, Macro, LoopContext)  # all of whose texts are without addresses
+
+
 class _SteadyCycler(Cycler):
     __repr__ = _Unprintable.__repr__
 
@@ -128,7 +131,7 @@ class _SteadyJoiner(Joiner):
 
 def hidden(value: Any) -> Any:
     """Return a value for templates; a function can be called, but not printed."""
-    return _Function(value) if callable(value) and not isinstance(value, (Undefined, _Function)) else value
+    return _Function(value) if callable(value) and not isinstance(value, _PRINTABLE) else value
 
 
 def _lazy(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
 RESERVED_VARIABLES = frozenset(
     {"messages", "conversation", "conversations", "tools", "documents", "chat_template", "add_generation_prompt"}
     | {"continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"}
-    | {"return_assistant_tokens_mask", "tokenizer_kwargs"}
+    | {"return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens", "self"}
 )
 """Names that `chat_template_kwargs` must not contain: they are arguments of transformers' `apply_chat_template`."""
 

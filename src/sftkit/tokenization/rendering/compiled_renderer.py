@@ -19,6 +19,8 @@ from sftkit.tokenization.templates.recording import Recording
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from sftkit.tokenization.templates.compiled_template import CompiledTemplate
+
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _TEXT = frozenset({str})
 _REASONING = frozenset(TRANSFORMERS_REASONING_FIELDS)
@@ -42,8 +44,13 @@ class CompiledRenderer:
         """
         self._reference = reference
         self._special_tokens: Mapping[str, Any] = dict(tokenizer.special_tokens_map)
-        if not _is_plain(self._special_tokens) or not reference.can_record(reference.source(with_tools=False)):
+        source = reference.source(with_tools=False)
+        if not _is_plain(self._special_tokens) or not reference.can_record(source):
             raise UnsupportedByEngineError("the output of the template cannot be recorded")
+        try:
+            self._compiled(source)
+        except RecursionError:
+            raise UnsupportedByEngineError("the template is nested too deeply to be rewritten") from None
         self._programs = ProgramRenderer(reference, self._special_tokens)
 
     def source(self, *, with_tools: bool) -> str:
@@ -64,14 +71,15 @@ class CompiledRenderer:
         self, conversation: Conversation, *, template: str | None = None, add_generation_prompt: bool = False
     ) -> Recording:
         """Render a conversation and record which message is written where; raises as `render`."""
-        from sftkit.tokenization.templates.compiled_template import compiled_template
-
         if template is None and not add_generation_prompt:
             recording = self._programs.record(conversation)
             if recording is not None:
                 return recording
         source = self.source(with_tools=conversation.tools is not None) if template is None else template
-        prepared = _with_distinct_messages(_prepared(conversation))
+        try:
+            prepared = _with_distinct_messages(_prepared(conversation))
+        except RecursionError:
+            raise RowError("it has values that are nested too deeply") from None
         values = {
             **self._special_tokens,
             **prepared.variables,
@@ -83,8 +91,7 @@ class CompiledRenderer:
         recordings: list[Recording] = []
 
         def rendered() -> str:
-            compiled = compiled_template(source, self._reference.template_date, direct=True)
-            recordings.append(compiled.record(values, _messages_of(prepared)))
+            recordings.append(self._compiled(source).record(values, _messages_of(prepared)))
             return recordings[-1].text
 
         check_template_operations(source)
@@ -96,6 +103,11 @@ class CompiledRenderer:
             raise RowError(f"the chat template cannot render this row: {first_line(error)}") from None
         require_valid_text(text)
         return recordings[-1]
+
+    def _compiled(self, source: str) -> CompiledTemplate:
+        from sftkit.tokenization.templates.compiled_template import compiled_template
+
+        return compiled_template(source, self._reference.template_date, direct=True)
 
 
 def _messages_of(conversation: Conversation) -> Sequence[Message]:
@@ -135,6 +147,8 @@ def _prepared(conversation: Conversation) -> Conversation:
     if not messages or set(map(type, messages)) != {dict}:
         raise RowError("it is not a list of objects")
     _, keys, types = conversation.shape
+    if set(map(type, keys)) - _TEXT:
+        raise RowError("it has keys that are not text")
     has_reasoning = not _REASONING.isdisjoint(keys)
     if types == _TEXT and not has_reasoning:
         return conversation

@@ -49,6 +49,8 @@ class ProgramRenderer:
         messages = conversation.messages
         if conversation.tools is not None or conversation.documents is not None or isinstance(messages, Mapping):
             return None
+        if set(map(type, messages)) != {dict}:
+            return None
         roles, keys, types = conversation.shape
         if (
             keys != _KEYS

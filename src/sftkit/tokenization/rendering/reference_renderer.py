@@ -130,7 +130,7 @@ class ReferenceRenderer:
 
         try:
             compiled_template(source, self.template_date, direct=False)
-        except ValueError:
+        except (ValueError, SyntaxError, RecursionError):  # the last two where Python cannot compile Jinja's code
             return False
         except jinja2.TemplateSyntaxError as error:
             raise _not_valid(error) from None

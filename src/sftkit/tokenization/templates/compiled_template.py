@@ -109,6 +109,7 @@ def _compile(template: Template, source: str, day: str, *, direct: bool) -> Call
     names.update(
         message_at=runtime.message_at,
         item_of=runtime.item_of,
+        items_of=runtime.items_of,
         subtract=runtime.subtract,
         SIZED=runtime.SIZED,
         namespace_type=runtime.TemplateNamespace,

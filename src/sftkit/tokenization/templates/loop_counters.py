@@ -59,7 +59,7 @@ class LoopCounters(ast.NodeTransformer):
         node.body = [_Counters(loop.id, counters).visit(each) for each in node.body]
         node.target = ast.Tuple([ast.Name(names["I"], ast.Store()), item], ast.Store())
         node.iter = expression("enumerate(S)", **counters)
-        items = expression("V if type(V := X) is list else list(V)".replace("V", f"{names['S']}_of"), X=items)
+        items = expression("V if type(V := X) is list else items_of(V)".replace("V", f"{names['S']}_of"), X=items)
         return [
             ast.Assign([ast.Name(names["S"], ast.Store())], items),
             ast.Assign([ast.Name(names["N"], ast.Store())], expression("len(S)", **counters)),
@@ -68,8 +68,10 @@ class LoopCounters(ast.NodeTransformer):
 
 
 def _has_only_counters(body: list[ast.stmt], loop: str) -> bool:
-    """Return whether a body uses its loop only for counters."""
+    """Return whether a body uses its loop only for counters, and not in macros, which may be called after the loop."""
     nodes = [each for part in body for each in ast.walk(part)]
+    if any(isinstance(each, ast.FunctionDef) and loop in names_in(each) for each in nodes):
+        return False
     return sum(_counter(each, loop) is not None for each in nodes) == list(names_in(*body)).count(loop)
 
 

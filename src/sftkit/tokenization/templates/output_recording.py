@@ -57,8 +57,8 @@ class _Recorder(ast.NodeTransformer):
         return [_mark(GENERATION, str(NO_MESSAGE)), emit, _mark(GENERATION, str(NO_MESSAGE))]
 
     def visit_If(self, node: ast.If) -> ast.stmt:
-        """Rewrite a branch; remove the one by which Jinja makes its function a generator (`if 0: yield None`)."""
-        if integer_constant(node.test) == 0:
+        """Rewrite a branch; remove the one by which Jinja makes its function a generator."""
+        if integer_constant(node.test) == 0 and ast.unparse(node.body[0]) == "yield None":
             return ast.Pass()
         self.generic_visit(node)
         return node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jinja2.exceptions import SecurityError
@@ -43,6 +43,17 @@ def subtract(left: Any, right: Any) -> Any:
     if isinstance(difference, set):
         refuse_set()
     return difference
+
+
+def items_of(container: Any) -> list[Any]:
+    """Return the items of what a template loops over.
+
+    Raises:
+        TypeError: it has none, or makes them one by one, so that it matters how many the loop takes.
+    """
+    if isinstance(container, Iterator):
+        raise TypeError("a loop with a counter cannot take the items of a lazy filter one by one")
+    return list(container)
 
 
 def item_of(environment: Any, container: Any, key: Any) -> Any:

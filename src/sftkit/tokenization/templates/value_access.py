@@ -144,7 +144,7 @@ class ValueAccess(ast.NodeTransformer):
     def _method(self, called: ast.Call, method: ast.Call) -> ast.expr | None:
         """Rewrite a call of a method of a text or a dictionary with simple arguments; None if it is another call."""
         name = text_constant(method.args[1])
-        arguments = [self.visit(each) for each in called.args[2:]]
+        arguments = called.args[2:]
         simple = all(isinstance(each, ast.Constant) or variable(each) is not None for each in arguments)
         kind = "str" if name in _TEXT_METHODS else "dict" if name in _DICT_METHODS else None
         if name is None or kind is None or not simple or {each.arg for each in called.keywords} - _LOOP_ARGUMENTS:
@@ -163,7 +163,8 @@ class ValueAccess(ast.NodeTransformer):
         if name == "defined" and read and key is not None and key not in _DICT_ATTRIBUTES:
             first, again = self._bound(read.args[0])
             slow = ast.Call(node.func, [ast.Call(read.func, [again, read.args[1]], [])], [])
-            return expression("K in B if type(A) is dict else S", A=first, B=again, K=key, S=slow)
+            has_key = "K in B and not isinstance(B[K], Undefined) if type(A) is dict else S"
+            return expression(has_key, A=first, B=again, K=key, S=slow)
         source = {
             "defined": "not isinstance(V, Undefined)",
             "none": "V is None",
