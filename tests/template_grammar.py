@@ -79,7 +79,7 @@ NESTED = {
     + ["(<iterable> | join)", "(<iterable> | join(', '))", "(<text> or <text>)", "'%s-%s' % (<any>, <number>)"]
     + ["<macro>(<any>)", "<macro>(<any>, <any>)", "(<text> + '\\n' + <text>)"]
     + [f"<text>[{part}]" for part in _SLICES]
-    + [f"<text>.{method}" for method in _TEXT_METHODS]
+    + [f"(<text>.{method})" for method in _TEXT_METHODS]
     + [f"(<text> | {name})" for name in _TEXT_FILTERS]
     + [f"(<any> | {name})" for name in _TO_TEXT],
     "number": [f"(<number> {sign} <number>)" for sign in "+-*"]
