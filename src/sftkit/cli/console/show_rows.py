@@ -102,7 +102,8 @@ def _legend(rows: Sequence[ShownRow], *, marks: bool) -> Text:
     with_kinds = any(map(has_kinds, rows))
     if marks:
         text = f"{OPEN}trained{CLOSE}: these tokens carry a loss, all others carry none"
-        text += f"; {OPEN_KIND}kind{CLOSE_KIND}: what those after it are, content without it" if with_kinds else ""
+        if with_kinds:
+            text += f"; {OPEN_KIND}kind{CLOSE_KIND}: the kind of those that follow, content where none is named"
         return Text(text + (f"; {OPEN}{WRONG_MARK}...{CLOSE}: their label is another token" if wrong else ""))
     trained = Text("trained", TRAINED)
     if with_kinds:
