@@ -315,7 +315,8 @@ CASES = [
         HALF_A_TAG, {"single": ["hello</s>"], "multi": ["hello</s>", "see you</s>"], "same": ["same</s>", "same</s>"]}
     ),
     Case(HALF_A_TAG, "thinks", _THINKS, [">\nhm\n</think>\n\nb</s>", ">no</s>"]),
-    *cases(STEP_BY_STEP, {"single": ["hello</s>"], "multi": ["hello</s>", "see you</s>"]}),
+    *cases(STEP_BY_STEP, {"single": ["hello</s>"], "multi": ["hello</s>", "see you</s>"], "empty": ["</s>", "d</s>"]}),
+    Case(STEP_BY_STEP, "thinks", _THINKS, ["<think>\nhm\n</think>\n\nb</s>", "<think>no</s>"]),
     # The second answer begins as the prompt goes on, and then differs.
     Case(STEP_BY_STEP, "steps", _STEPS, Quarantined),
     *cases(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, role_of
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.turns.turn_start import TurnStart, common_prefix, length_of_shared_start
+from sftkit.tokenization.masking.turns.turn_start import TurnStart, length_of_shared_start, start_up_to_word
 from sftkit.tokenization.probing.message_spans import find_message_spans
 from sftkit.tokenization.probing.turn_format import prompt_after, render_question
 from sftkit.tokenization.rendering.reference_renderer import Renderer
@@ -99,7 +99,7 @@ def _find_after_opening(
     start, end = span
     source = renderer.source(with_tools=conversation.tools is not None)
     question = render_question(renderer, source, conversation.first_messages(index), conversation) or ""
-    shared = len(common_prefix(question, text[start:end]))
+    shared = len(start_up_to_word(question, text[start:end]))
     header = turn_start.text
     for header_end in range(shared + 1, shared + len(header) + 1):
         if header.strip() and text.endswith(header, start, min(start + header_end, end)):

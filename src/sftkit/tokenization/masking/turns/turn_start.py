@@ -15,6 +15,7 @@ _TAG_START = re.compile(r"[<\[]")
 _TAG = re.compile(r"\s*[<\[]")
 TAGS = re.compile(r"(?:\s|<[^<>\s]*>)*")
 """Tags and white space."""
+_PROBE: Message = {"content": PROBE_CONTENT}
 _QUESTION_ROLES = frozenset({"user", "human"})
 
 
@@ -30,6 +31,9 @@ class TurnStart:
     shorter: tuple[str, ...]
     """What the prompt and made-up turns have in common, for a prompt that opens (or skips) the reasoning and a turn
     that was rendered without it; longer ones first."""
+    openings: frozenset[str]
+    """What the prompt and made-up turns have in common before the content, for a prompt that goes on with words. A turn
+    must differ from the prompt at the same place."""
     is_prompt: bool
     """Whether `text` is a generation prompt."""
     varies: bool
@@ -45,6 +49,10 @@ class TurnStart:
         shared = length_of_shared_start(self.text, text[start:end], message)
         if shared is not None:
             return start + shared
+        indent = end - start - len(text[start:end].lstrip())
+        opening = start_up_to_word(self.text.lstrip(), text[start + indent : end])
+        if opening in self.openings:
+            return start + indent + len(opening)
         return next((start + len(each) for each in self.shorter if text.startswith(each, start, end)), None)
 
     def may_differ(self, text: str, produced: int, previous: Message) -> bool:
@@ -71,15 +79,20 @@ def learn_turn_start(turn_format: TurnFormat, *, varies: bool) -> TurnStart | No
         variants = tuple(dict.fromkeys([prompt, *others]))
         shared = [REASONING_TAGS_AT_END.sub("", prompt), *(_shared_prefix(prompt, turn) for turn in turn_format.turns)]
         shorter = sorted({text for text in shared if text.strip()} - {*variants}, key=len, reverse=True)
+        header = prompt.lstrip()
+        turns = [turn for turn in turn_format.turns if length_of_shared_start(prompt, turn, _PROBE) is not None]
+        openings = {opening for turn in turns if (opening := start_up_to_word(header, turn.lstrip())).strip()}
         varies = varies or turn_format.is_always_written
-        return TurnStart(prompt, variants, tuple(shorter), is_prompt=True, varies=varies)
+        return TurnStart(prompt, variants, tuple(shorter), frozenset(openings), is_prompt=True, varies=varies)
     if prompt is None or not turn_format.headers:
         return None
     stripped = [REASONING_TAGS_AT_END.sub("", header) for header in turn_format.headers]
     headers = list(dict.fromkeys(header if header.strip() else "" for header in stripped))
     if "" in headers and len(headers) > 1:
         return None  # some turns have a header and some have none, and nothing shows which
-    return TurnStart(headers[0], tuple(sorted(headers, key=len, reverse=True)), (), is_prompt=False, varies=varies)
+    return TurnStart(
+        headers[0], tuple(sorted(headers, key=len, reverse=True)), (), frozenset(), is_prompt=False, varies=varies
+    )
 
 
 def length_of_shared_start(prompt: str, turn: str, message: Message) -> int | None:
@@ -104,9 +117,7 @@ def length_of_shared_start(prompt: str, turn: str, message: Message) -> int | No
     """
     indent = len(turn) - len(turn.lstrip())
     header = prompt.lstrip()
-    shared = start_up_to_tag(header, turn[indent:])
-    if header[len(shared) :][:1].isalnum():
-        shared = _UNFINISHED_WORD.sub("", shared)
+    shared = start_up_to_word(header, turn[indent:])
     length = indent + len(shared) if shared else 0
     rest, produced = header[len(shared) :], turn[length:]
     opens_reasoning = REASONING_TAGS_AT_END.fullmatch(rest.lstrip()) or (
@@ -136,6 +147,12 @@ def start_up_to_tag(first: str, second: str) -> str:
     return shared if shared == first else _UNFINISHED_TAG.sub("", shared)
 
 
+def start_up_to_word(first: str, second: str) -> str:
+    """Return the longest text that two texts start with, without a tag or word that ends differently."""
+    shared = start_up_to_tag(first, second)
+    return _UNFINISHED_WORD.sub("", shared) if first[len(shared) :][:1].isalnum() else shared
+
+
 def _continues_with_content(rest: str, message: Message) -> bool:
     """Return whether a part of a turn consists of the content of its message and what follows it.
 
@@ -150,8 +167,7 @@ def _continues_with_content(rest: str, message: Message) -> bool:
 
 def _starts_turns(prompt: str, turn_format: TurnFormat) -> bool:
     """Return whether made-up turns start with a prompt or a part of it."""
-    answer = {"content": PROBE_CONTENT}
-    return all(length_of_shared_start(prompt, turn, answer) for turn in turn_format.turns)
+    return all(length_of_shared_start(prompt, turn, _PROBE) for turn in turn_format.turns)
 
 
 def _shared_prefix(prompt: str, turn: str) -> str:
