@@ -19,7 +19,7 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.rows import Ragged, Row
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.tokenization.encoding.id_engines import GigatokenEngine
-from sftkit.tokenization.templates.compiled_template import CompiledTemplate
+from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.templates.recording import Recording
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
@@ -190,17 +190,14 @@ def wrong_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wrong_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the compiled template write the marker in capitals."""
-    right = CompiledTemplate.record
+    """Makes the fast renderer write the marker in capitals."""
+    right = CompiledRenderer.record
 
-    def record(template: CompiledTemplate, *arguments: Any) -> Recording:
-        recording = right(template, *arguments)
-        if not template.direct:
-            return recording
-        pieces = [piece.replace(MARKER, MARKER.upper()) for piece in recording.pieces]
-        return Recording("".join(pieces), pieces, recording.marks)
+    def record(*arguments: Any, **options: Any) -> Recording:
+        recording = right(*arguments, **options)
+        return recording._replace(text=recording.text.replace(MARKER, MARKER.upper()))
 
-    monkeypatch.setattr(CompiledTemplate, "record", record)
+    monkeypatch.setattr(CompiledRenderer, "record", record)
 
 
 def check_given_up(
@@ -262,6 +259,13 @@ def test_the_first_rows_of_every_unit_are_verified(tmp_path: Path, log: pytest.L
 
 
 # --- What a run reports -------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_how_many_rows_programs_rendered(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "well"}]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"messages": chat}] * 50 + [{"messages": chat * 2}] * 5)
+    assert 40 <= made(tmp_path / "fast", chats(source))[0].rows_by_programs < 50
+    assert made(tmp_path / "slow", chats(source), engine="reference")[0].rows_by_programs == 0
 
 
 def test_the_manifest_and_the_output_show_the_time_of_each_stage(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def units(folder: Path) -> list[str]:
 
 def timeless(manifest: Manifest) -> Manifest:
     """A manifest without the values that may differ between equal runs."""
-    return replace(manifest, seconds={}, worker_seconds={}, units_found=0, config={})
+    return replace(manifest, seconds={}, worker_seconds={}, rows_by_programs=0, units_found=0, config={})
 
 
 # --- Reuse --------------------------------------------------------------------------------------------

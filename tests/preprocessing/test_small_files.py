@@ -58,7 +58,7 @@ def options(**more: Any) -> dict[str, Any]:
 
 
 def comparable(manifest: Manifest) -> Manifest:
-    return replace(manifest, seconds={}, worker_seconds={}, units=0, units_found=0, config={})
+    return replace(manifest, seconds={}, worker_seconds={}, rows_by_programs=0, units=0, units_found=0, config={})
 
 
 @pytest.mark.sampled(2)

@@ -39,7 +39,7 @@ from sftkit.core.transformers_import import import_transformers_without_torch
 
 PR_SET_CHILD_SUBREAPER = 36
 PLENTY = 64 << 20  # bytes
-TIMES = ("seconds", "worker_seconds")
+TIMES = ("seconds", "worker_seconds", "rows_by_programs")
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
 

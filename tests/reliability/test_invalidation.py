@@ -485,7 +485,7 @@ def quarantined(output: Path) -> str | None:
 
 def reported(manifest: Manifest) -> Manifest:
     """What a manifest says about the data set: row counts, findings, shards."""
-    return dataclasses.replace(manifest, seconds={}, worker_seconds={}, units_found=0, config={})
+    return dataclasses.replace(manifest, seconds={}, worker_seconds={}, rows_by_programs=0, units_found=0, config={})
 
 
 @pytest.mark.sampled(3)

@@ -24,7 +24,7 @@ FORMAT_VERSION = 3
 """Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token. Version 3: a
 turn of a conversation starts after the longest part of its generation prompt that it begins with."""
 
-_TIMES = ("seconds", "worker_seconds")
+_TIMES = ("seconds", "worker_seconds", "rows_by_programs")
 _EXECUTORS = ("executor", "ray_address")
 _NOT_STORED = ("units_found", "digest")
 
@@ -175,6 +175,8 @@ class Manifest:
     """Elapsed time of each stage of the run."""
     worker_seconds: Mapping[str, float] = field(default_factory=dict)
     """Time spent on each step of tokenizing, summed over all workers."""
+    rows_by_programs: int = 0
+    """Conversations that programs rendered; it depends on how the rows met the workers."""
     audit: AuditInfo | None = None
     """None for text, and in manifests that are older than the audit."""
     units: int = 0

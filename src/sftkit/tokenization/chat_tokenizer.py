@@ -72,6 +72,8 @@ class ChatTokenizer:
         self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
         self._reader = ConversationReader(self._engines, json.loads(spec.chat_template_kwargs or "{}"))
         self.template_date = spec.template_date
+        self.rows_by_programs = 0
+        """Conversations whose text is from a program (`tracing`)."""
         self._marks_kinds = spec.token_kinds
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
 
@@ -185,7 +187,9 @@ class ChatTokenizer:
             RowError: the row has no conversation, the template cannot render it, the text is too long, or a span
                 cannot be verified.
         """
+        rendered = self._engines.rendered_by_programs
         text, spans = self._find_spans(self._reader.read_for_template(row, column))
+        self.rows_by_programs += self._engines.rendered_by_programs > rendered
         return self.check_encodable(text), self.check_spans(text, spans)
 
     def has_unused_flag(self, row: Row, column: str | None) -> bool:

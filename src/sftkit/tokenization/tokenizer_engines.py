@@ -62,6 +62,12 @@ class TokenizerEngines:
             used[RENDERER] = (self._fast_renderer or self.reference_renderer).name
         return used
 
+    @property
+    def rendered_by_programs(self) -> int:
+        """How often programs have rendered so far."""
+        renderer = self.__dict__.get("_fast_renderer")
+        return 0 if renderer is None else renderer.programs.rendered
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer.

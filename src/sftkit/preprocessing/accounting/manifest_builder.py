@@ -95,6 +95,7 @@ def make_manifest(
         },
         seconds=_rounded({"plan": plan.seconds, **seconds}),
         worker_seconds=_rounded(sum_seconds(unit.seconds for unit in staged if not unit.reused)),
+        rows_by_programs=sum(unit.rows_by_programs for unit in staged),
         audit=_audit(plan, staged),
         units=len(staged),
         units_found=sum(unit.reused for unit in staged),

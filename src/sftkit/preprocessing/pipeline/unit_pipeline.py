@@ -93,6 +93,7 @@ class Pipeline:
             EngineDifferenceError: a fast engine and the reference engine disagree on a row.
         """
         unit, watch = task.unit, Stopwatch()
+        by_programs = self.chat_tokenizer.rows_by_programs
         checked: AuditCollector | None = None
         with store.writer(task.key) as writer:
             log = RowLog(on_bad_rows=writer.write_bad_rows)
@@ -108,7 +109,13 @@ class Pipeline:
         audit = UnitAudit(checked.rows, checked.faulty(log.flagged), checked.digests) if checked is not None else None
         watch.lap("audit")
         staged = writer.finish(
-            unit.number, log, self.chat_tokenizer.engines_used, watch.seconds, audit, unit.first_number
+            unit.number,
+            log,
+            self.chat_tokenizer.engines_used,
+            watch.seconds,
+            audit,
+            unit.first_number,
+            self.chat_tokenizer.rows_by_programs - by_programs,
         )
         store.commit(task.key, staged, writer.file)
         return staged

@@ -85,6 +85,8 @@ class StagedUnit:
     """The engines that encoded and rendered the rows."""
     seconds: Mapping[str, float]
     """Time spent on each step."""
+    rows_by_programs: int = 0
+    """Conversations that programs rendered."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Files that user functions read while they ran: path -> sha256."""
     audit: UnitAudit | None = None

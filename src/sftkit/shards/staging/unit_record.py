@@ -25,7 +25,7 @@ from sftkit.shards.staging.staged_unit import FileCounts, StagedUnit, UnitAudit,
 from sftkit.storage.files import atomic_replace, file_size, known_sha256, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
 
-_VERSION = 6
+_VERSION = 7
 RECORD_METADATA = b"sftkit"
 """Key of the metadata of a record's file."""
 _SIZES = "sizes"
@@ -73,6 +73,7 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "files": [[file.rows_before, file.read, file.drops, file.reasons] for file in unit.files],
         "engines": unit.engines,
         "seconds": unit.seconds,
+        "rows_by_programs": unit.rows_by_programs,
         "inputs": unit.inputs,
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.violations if unit.audit is not None else None,
@@ -215,6 +216,7 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         files=tuple(FileCounts(*file) for file in values["files"]),
         engines=values["engines"],
         seconds=values["seconds"],
+        rows_by_programs=values["rows_by_programs"],
         inputs=values["inputs"],
         audit=audit,
         reused=True,

@@ -125,6 +125,7 @@ class UnitWriter:
         seconds: Mapping[str, float],
         audit: UnitAudit | None = None,
         first_number: int = 1,
+        rows_by_programs: int = 0,
     ) -> StagedUnit:
         """Complete the file of quarantined rows and return the unit. Call it after the `with` block.
 
@@ -135,6 +136,7 @@ class UnitWriter:
             seconds: time spent on each step.
             audit: what the audit found, where rows were checked.
             first_number: number of the unit's first row within its source.
+            rows_by_programs: conversations that programs rendered.
         """
         if log.bad:
             self.write_bad_rows(log.kind, log.bad)
@@ -153,6 +155,7 @@ class UnitWriter:
             bad_rows=self._bad_rows.finish(),
             engines=engines,
             seconds=seconds,
+            rows_by_programs=rows_by_programs,
             inputs=log.inputs,
             audit=audit,
             files=tuple(

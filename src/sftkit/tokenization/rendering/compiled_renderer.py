@@ -51,7 +51,7 @@ class CompiledRenderer:
             self._compiled(source)
         except RecursionError:
             raise UnsupportedByEngineError("the template is nested too deeply to be rewritten") from None
-        self._programs = ProgramRenderer(reference, self._special_tokens)
+        self.programs = ProgramRenderer(reference, self._special_tokens)
 
     def source(self, *, with_tools: bool) -> str:
         """Return the template in use; raises `TokenizerError` if there is none."""
@@ -72,7 +72,7 @@ class CompiledRenderer:
     ) -> Recording:
         """Render a conversation and record which message is written where; raises as `render`."""
         if template is None and not add_generation_prompt:
-            recording = self._programs.record(conversation)
+            recording = self.programs.record(conversation)
             if recording is not None:
                 return recording
         source = self.source(with_tools=conversation.tools is not None) if template is None else template

@@ -38,6 +38,8 @@ class ProgramRenderer:
         self._special_tokens = special_tokens
         self._variables: Mapping[str, Any] | None = None
         self._cache = ProgramCache()
+        self.rendered = 0
+        """How often a program has rendered so far."""
 
     def record(self, conversation: Conversation) -> Recording | None:
         """Render a conversation and record which message is written where; None if no program can.
@@ -68,6 +70,7 @@ class ProgramRenderer:
         if found is None:
             return None
         program, pieces = found
+        self.rendered += 1
         return Recording(require_valid_text("".join(pieces)), pieces, program.marks, program)
 
     def _has_usual_variables(self, conversation: Conversation) -> bool:
