@@ -309,7 +309,7 @@ def test_the_planted_rows_are_in_quarantine_with_any_number_of_workers(tmp_path:
 TEMPLATE = """\
 {%- for message in messages %}
 {%- if message.content == 'REFUSE' %}{{ raise_exception('not this one') }}{% endif %}
-{%- if message.content == 'BARE' %}{{ message.content }}{% else %}
+{%- if message.content == 'BARE' %}{{ 'Reply: ' + message.content }}{% else %}
 {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
 {%- endif %}
 {%- endfor %}
