@@ -231,6 +231,16 @@ def test_programs_are_kept_for_the_shapes_that_were_used_last(monkeypatch: pytes
     assert len(cache._sights) <= 5
 
 
+def test_programs_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_cache, "_SIGHTS", 1)
+    monkeypatch.setattr(program_cache, "_BYTES", 1_000_000)
+    cache = ProgramCache()
+    for shape in range(50):
+        cache.run(shape, ["a"], lambda: Program(lambda contents: list(contents), ("x" * 100_000,), ()))
+        assert sum(program.size for programs in cache._programs.values() for program in programs) == cache._bytes
+    assert 1 <= len(cache._programs) <= 5
+
+
 def test_a_shape_has_few_programs_and_one_that_cannot_be_traced_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

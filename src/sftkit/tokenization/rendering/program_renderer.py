@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sftkit.core.row_log import require_valid_text
@@ -54,17 +55,12 @@ class ProgramRenderer:
         if set(map(type, messages)) != {dict}:
             return None
         roles, keys, types = conversation.shape
-        if (
-            keys != _KEYS
-            or types != _TYPES
-            or len(messages) > _MOST_MESSAGES
-            or not self._has_usual_variables(conversation)
-        ):
-            return None
-        if sum(map(len, messages)) != 2 * len(messages):
+        if keys != _KEYS or types != _TYPES or sum(map(len, messages)) != 2 * len(messages):
             return None
         contents: list[str] = [message["content"] for message in messages]
-        if sum(map(len, contents)) > _MOST_CHARACTERS:
+        if len(messages) > _MOST_MESSAGES or sum(map(len, chain(contents, map(str, roles)))) > _MOST_CHARACTERS:
+            return None
+        if not self._has_usual_variables(conversation):
             return None
         found = self._cache.run(tuple(roles), contents, lambda: self._make(conversation, contents))
         if found is None:

@@ -42,6 +42,11 @@ class Program:
     marks: tuple[Mark, ...]
     """Where the messages start, as in a `Recording`."""
 
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return sum(2 * len(part) if isinstance(part, str) else 0 for part in self.parts) + 500 * len(self.parts)
+
 
 class WrittenBlock(NamedTuple):
     """The characters [start, end) of a text that an iteration of a loop wrote, or a `{% generation %}` block."""

@@ -13,6 +13,8 @@ _SHAPES = 256
 _PROGRAMS = 4
 """The most programs of one shape, for contents that meet other conditions."""
 _COUNTED = 4096
+_BYTES = 64 << 20
+"""The most memory that programs take, about."""
 
 
 class ProgramCache:
@@ -24,6 +26,7 @@ class ProgramCache:
     def __init__(self) -> None:
         self._programs: OrderedDict[Hashable, list[Program]] = OrderedDict()
         self._sights: dict[Hashable, int] = {}
+        self._bytes = 0
 
     def run(
         self, shape: Hashable, contents: Sequence[str], make: Callable[[], Program | None]
@@ -43,22 +46,26 @@ class ProgramCache:
             for program in programs:
                 pieces = program.run(contents)
                 if pieces is not None:
+                    self._programs.move_to_end(shape)
                     return program, pieces
             if len(programs) >= _PROGRAMS:
                 return None
         if not self._is_due(shape):
             return None
         made = make()
+        self._keep(shape, [_NEVER] * _PROGRAMS if made is None else [made])
+        pieces = None if made is None else made.run(contents)
+        return None if made is None or pieces is None else (made, pieces)
+
+    def _keep(self, shape: Hashable, programs: Sequence[Program]) -> None:
+        """Add programs of a shape, and remove those of others where there are too many."""
         kept = self._programs.setdefault(shape, [])
-        self._programs.move_to_end(shape)
-        while len(self._programs) > _SHAPES:
-            self._programs.popitem(last=False)
-        if made is None:
-            kept.extend([_NEVER] * (_PROGRAMS - len(kept)))
-            return None
-        kept.append(made)
-        pieces = made.run(contents)
-        return None if pieces is None else (made, pieces)
+        added = programs[: _PROGRAMS - len(kept)]
+        kept += added
+        self._bytes += sum(program.size for program in added)
+        while len(self._programs) > _SHAPES or (self._bytes > _BYTES and len(self._programs) > 1):
+            _, removed = self._programs.popitem(last=False)
+            self._bytes -= sum(program.size for program in removed)
 
     def _is_due(self, shape: Hashable) -> bool:
         """Count the sights of a shape for which there is no program."""
