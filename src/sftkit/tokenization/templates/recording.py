@@ -25,6 +25,8 @@ class Variable:
     """Its variable in the code of the program."""
     message: int | None = None
     """Index of the message whose content it is, unchanged or with its ends stripped; None for other texts."""
+    is_stripped: bool = False
+    """Whether the ends of the content may have been stripped."""
 
 
 Part = str | Variable

@@ -61,7 +61,8 @@ class TracedText(str):
 
     def derive(self, expression: str, real: str, message: int | None = None) -> TracedText:
         """Record the value of an expression, and return it as a text."""
-        return TracedText(self._trace, real, [Variable(self._trace.compute(expression), message)])
+        variable = Variable(self._trace.compute(expression), message, is_stripped=message is not None)
+        return TracedText(self._trace, real, [variable])
 
     def __str__(self) -> str:
         return self

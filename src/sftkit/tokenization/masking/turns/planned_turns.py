@@ -32,9 +32,15 @@ class PlannedTurn(NamedTuple):
     """Characters from the end of the content to the end of the stop token."""
 
 
-def plan_turns(
-    program: Program, roles: Sequence[object], turn_start: TurnStart, turn_end: TurnEnd
-) -> list[PlannedTurn] | None:
+class TurnPlan(NamedTuple):
+    """Where the turns of all conversations of a program are."""
+
+    turns: list[PlannedTurn]
+    stripped: list[PlannedTurn]
+    """Those whose content is written without white space at its ends. The plan holds for a conversation without any."""
+
+
+def plan_turns(program: Program, roles: Sequence[object], turn_start: TurnStart, turn_end: TurnEnd) -> TurnPlan | None:
     """Return where the turns of all conversations of a program are; None if that depends on their contents.
 
     The result is that of `find_simple_turns`.
@@ -54,25 +60,25 @@ def plan_turns(
         return None
     if not all(map(_has_constant, messages[first:])):
         return None
-    turns = [
+    found = [
         _planned(index, marks[index], parts, turn_start, turn_end)
         for index, parts in enumerate(messages)
         if roles[index] == "assistant"
     ]
-    return None if None in turns else [turn for turn in turns if turn is not None]
+    turns = [turn for turn in found if turn is not None]
+    stripped = [turn for turn in turns if _is_stripped(program.parts[turn.content_piece])]
+    return TurnPlan(turns, stripped) if len(turns) == len(found) else None
 
 
-def find_planned_turns(
-    plan: Sequence[PlannedTurn], recording: Recording, messages: Sequence[Message]
-) -> list[AssistantTurn] | None:
+def find_planned_turns(plan: TurnPlan, recording: Recording, messages: Sequence[Message]) -> list[AssistantTurn] | None:
     """Return the turns of a conversation; None if one of its contents was stripped."""
     pieces = recording.pieces
-    if any(len(pieces[turn.content_piece]) != len(messages[turn.message]["content"]) for turn in plan):
+    if any(len(pieces[turn.content_piece]) != len(messages[turn.message]["content"]) for turn in plan.stripped):
         return None
     positions = list(accumulate(map(len, pieces), initial=0))
     return [
         AssistantTurn(message, positions[first_piece] + prompt_length, positions[content_piece + 1] + stop)
-        for message, first_piece, prompt_length, content_piece, stop in plan
+        for message, first_piece, prompt_length, content_piece, stop in plan.turns
     ]
 
 
@@ -89,6 +95,10 @@ def _planned(
     if not opening.startswith(turn_start.text) or "".join(map(str, parts[place + 1 :])) != tail:
         return None
     return PlannedTurn(index, first_piece, len(turn_start.text), first_piece + place, stop)
+
+
+def _is_stripped(part: Part) -> bool:
+    return isinstance(part, Variable) and part.is_stripped
 
 
 def _has_constant(parts: Sequence[Part]) -> bool:

@@ -17,7 +17,7 @@ from sftkit.tokenization.masking.supervision import (
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turns.planned_turns import PlannedTurn, find_planned_turns, plan_turns
+from sftkit.tokenization.masking.turns.planned_turns import TurnPlan, find_planned_turns, plan_turns
 from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
 from sftkit.tokenization.masking.turns.produced_part import find_produced
 from sftkit.tokenization.masking.turns.simple_turns import find_simple_turns
@@ -84,7 +84,8 @@ class TurnFinder:
         self._renderer = renderer
         self._supervision = supervision or Supervision()
         self._has_generation = lru_cache(maxsize=8)(has_generation_blocks)
-        self._plans: WeakKeyDictionary[Program, list[PlannedTurn] | None] = WeakKeyDictionary()
+        self._can_record = lru_cache(maxsize=8)(renderer.can_record)
+        self._plans: WeakKeyDictionary[Program, TurnPlan | None] = WeakKeyDictionary()
         self._turn_edges = TurnEdges(renderer, stop_tokens, special_tokens)
 
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
@@ -107,11 +108,14 @@ class TurnFinder:
         source = self._renderer.source(with_tools=conversation.tools is not None)
         if self._has_generation(source):
             return self._find_generation_blocks(conversation)
-        turn_start, turn_end = self._turn_edges.learn(source, conversation)
-        if self._renderer.can_record(source):
-            return self._find_recorded_turns(conversation, turn_start, turn_end)
-        check_conversation_size(conversation.message_list)
-        return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
+        if not self._can_record(source):
+            check_conversation_size(conversation.message_list)
+            return find_turns_by_prefix(self._renderer, conversation, *self._turn_edges.learn(source, conversation))
+        recording = self._renderer.record(conversation)
+        turns = self._find_planned_turns(recording, conversation, source)
+        if turns is not None:
+            return recording.text, turns
+        return self._find_recorded_turns(recording, conversation, *self._turn_edges.learn(source, conversation))
 
     def turn_end(self, conversation: Conversation) -> TurnEnd:
         """Return what is known about the stop tokens of a conversation; raises as `find`."""
@@ -173,15 +177,29 @@ class TurnFinder:
             )
         return text, turns
 
+    def _find_planned_turns(
+        self, recording: Recording, conversation: Conversation, source: str
+    ) -> list[AssistantTurn] | None:
+        """Return the turns by the plan of the program that rendered the conversation; None if there is none."""
+        program = recording.program
+        if program is None:
+            return None
+        if program not in self._plans:
+            turn_start, turn_end = self._turn_edges.learn(source, conversation)
+            has_steady_prompt = turn_start is not None and turn_start.text and not turn_start.varies
+            roles = conversation.shape.roles
+            plan = plan_turns(program, roles, turn_start, turn_end) if turn_start and has_steady_prompt else None
+            self._plans[program] = plan
+        plan = self._plans[program]
+        return None if plan is None else find_planned_turns(plan, recording, conversation.message_list)
+
     def _find_recorded_turns(
-        self, conversation: Conversation, turn_start: TurnStart | None, turn_end: TurnEnd
+        self, recording: Recording, conversation: Conversation, turn_start: TurnStart | None, turn_end: TurnEnd
     ) -> tuple[str, list[AssistantTurn]]:
         """Find turns by the recorded spans of their messages."""
-        messages = conversation.message_list
-        recording = self._renderer.record(conversation)
-        text = recording.text
+        messages, text = conversation.message_list, recording.text
         if turn_start is not None and turn_start.text and not turn_start.varies:
-            simple = self._find_simple_turns(recording, conversation, turn_start, turn_end)
+            simple = find_simple_turns(recording, messages, conversation.shape.roles, turn_start, turn_end)
             if simple is not None:
                 return text, simple
         check_conversation_size(messages)
@@ -211,20 +229,6 @@ class TurnFinder:
             turns.append(AssistantTurn(index, produced, stop))
         check_order(turns)
         return text, turns
-
-    def _find_simple_turns(
-        self, recording: Recording, conversation: Conversation, turn_start: TurnStart, turn_end: TurnEnd
-    ) -> list[AssistantTurn] | None:
-        """Return the turns of a simple conversation, by the plan of its program if there is one."""
-        messages, roles, program = conversation.message_list, conversation.shape.roles, recording.program
-        if program is not None:
-            if program not in self._plans:
-                self._plans[program] = plan_turns(program, roles, turn_start, turn_end)
-            plan = self._plans[program]
-            turns = None if plan is None else find_planned_turns(plan, recording, messages)
-            if turns is not None:
-                return turns
-        return find_simple_turns(recording, messages, roles, turn_start, turn_end)
 
     def _length_without_later_messages(self, conversation: Conversation, index: int, written: str) -> int:
         """Return how many characters of what was written for a turn belong to the turn itself.
