@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -180,11 +179,11 @@ def needs_conversion(conversation: object) -> bool:
 
 
 def _are_plain(messages: list[Any]) -> bool:
-    """Return whether all messages consist of texts and have no `from`, as in most conversations."""
+    """Return whether all messages have a role and a text, as in most conversations."""
     try:
-        values = chain.from_iterable([message.values() for message in messages])
-        return set(map(type, values)) == {str} and "from" not in frozenset(chain.from_iterable(messages))
-    except (AttributeError, TypeError):  # not all of them are objects
+        contents = [message.get("content") for message in messages]
+        return set(map(type, contents)) == {str} and None not in [message.get("role") for message in messages]
+    except AttributeError:  # not all of them are objects
         return False
 
 

@@ -59,6 +59,10 @@ class Supervision:
         """Whether the result depends on which message a span belongs to."""
         return self.train_on != ASSISTANT or self.reasoning_masked
 
+    def trains_all_turns(self, keys: frozenset[str]) -> bool:
+        """Return whether all turns of a conversation carry a loss, given the keys of all its messages."""
+        return not self.needs_turn_owners and _FLAGS.isdisjoint(keys)
+
     def spans(self, text: str, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> list[Span]:
         """Return the trained spans of the turns found in a rendered text.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sftkit.core.row_log import require_valid_text
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
-from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.conversations import USUAL_ROLES, Conversation
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Program, Recording
 from sftkit.tokenization.tracing.program_cache import ProgramCache
@@ -58,7 +57,7 @@ class ProgramRenderer:
         if keys != _KEYS or types != _TYPES or sum(map(len, messages)) != 2 * len(messages):
             return None
         contents: list[str] = [message["content"] for message in messages]
-        if len(messages) > _MOST_MESSAGES or sum(map(len, chain(contents, map(str, roles)))) > _MOST_CHARACTERS:
+        if len(messages) > _MOST_MESSAGES or sum(map(len, contents)) > _MOST_CHARACTERS:
             return None
         if not self._has_usual_variables(conversation):
             return None
@@ -78,6 +77,8 @@ class ProgramRenderer:
     def _make(self, conversation: Conversation, contents: list[str]) -> Program | None:
         """Trace the template; None if that is not possible."""
         programs: list[Program] = []
+        if not all(role in USUAL_ROLES for role in conversation.shape.roles):
+            return None  # a role may be long, and stands in the program
 
         def trace() -> str:
             programs.append(self._tracer.trace(conversation.message_list, self._values))

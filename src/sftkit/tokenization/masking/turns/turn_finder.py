@@ -101,6 +101,8 @@ class TurnFinder:
         if self._supervision.train_on == ALL:
             return self._find_everything(conversation, messages)
         text, turns = self.find_turns(conversation)
+        if self._supervision.trains_all_turns(conversation.shape.keys):
+            return text, [(start, end) for _, start, end in turns]
         return text, self._supervision.spans(text, turns, messages)
 
     def find_turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
