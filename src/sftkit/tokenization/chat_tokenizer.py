@@ -261,9 +261,7 @@ class ChatTokenizer:
     def encode_spans(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Encode texts as the tokenizer's own call does, and train the tokens in their spans."""
         ids, inside = self._engines.encoder.encode_spans(texts, spans, add_special_tokens=True)
-        if self._trains_all:
-            return LabeledTokens(ids, labels_everywhere(ids))
-        return LabeledTokens(ids, labels_from_mask(ids, inside))
+        return LabeledTokens(ids, labels_everywhere(ids) if self._trains_all else labels_from_mask(ids, inside))
 
     def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Encode rendered conversations, which contain their special tokens, and train the tokens in their spans."""

@@ -111,6 +111,7 @@ def _compile(template: Template, source: str, day: str, *, direct: bool) -> Call
         item_of=runtime.item_of,
         items_of=runtime.items_of,
         subtract=runtime.subtract,
+        call_function=runtime.function_caller(template.environment),
         SIZED=runtime.SIZED,
         namespace_type=runtime.TemplateNamespace,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jinja2.exceptions import SecurityError
+from jinja2.runtime import Macro
 from jinja2.utils import Namespace
 
 from sftkit.sandbox.steady_environment import refuse_set
@@ -35,6 +36,16 @@ class TemplateNamespace(Namespace):
 
     def __repr__(self) -> str:
         return f"<Namespace {self.__dict__!r}>"
+
+
+def function_caller(environment: Any) -> Callable[..., Any]:
+    """Return a function that calls functions as `environment.call` does; macros, which it always allows, directly."""
+    call = environment.call
+
+    def call_function(context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
+        return function(*args, **options) if type(function) is Macro else call(context, function, *args, **options)
+
+    return call_function
 
 
 def subtract(left: Any, right: Any) -> Any:

@@ -26,9 +26,6 @@ from sftkit.tokenization.templates.code_patterns import (
     variable,
 )
 
-HELPERS = ("subtract", "item_of", "SIZED")
-"""Names that rewritten code uses beside those of Jinja (`template_runtime`)."""
-
 _DICT_ATTRIBUTES = frozenset(dir(dict))
 _TEXT_METHODS = frozenset({
     "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace", "upper", "lower",
@@ -69,7 +66,10 @@ class ValueAccess(ast.NodeTransformer):
             method = environment_call(called.args[1], "getattr")
             if method is not None and (rewritten := self._method(called, method)) is not None:
                 return rewritten
-        elif (named := function_call(node)) is not None and len(node.args) == 1 and not node.keywords:
+            self.generic_visit(called)
+            called.func = ast.Name("call_function", ast.Load())
+            return called
+        if (named := function_call(node)) is not None and len(node.args) == 1 and not node.keywords:
             if named[0] in self._tests:
                 return self._test(self._tests[named[0]], node)
             if self._filters.get(named[0]) == "trim":
