@@ -27,13 +27,14 @@ GROUPS = ["conversations", "pairs", "floors", "stages", "startup", "memory"]
 WIDTH = 200  # of the table when it is printed to a file
 WORK = Path(__file__).resolve().parent / ".work"
 
-TRL_LIMIT = Limit(15, at_least=True)
-TURN_BY_TURN_LIMIT = Limit(50, at_least=True)
+TRL_LIMIT = Limit(20, at_least=True)
+TRL_PAIRS_LIMIT = Limit(40, at_least=True)
+TURN_BY_TURN_LIMIT = Limit(100, at_least=True)
 FLOORS_LIMIT = Limit(1.6, at_least=False)
 WORKERS_LIMIT = Limit(1.7, at_least=True)
 MEMORY_LIMIT = Limit(1.15, at_least=False)
 START_LIMIT = Limit(0.4, at_least=False, unit="s")
-TEN_ROWS_LIMIT = Limit(2.5, at_least=False, unit="s")
+TEN_ROWS_LIMIT = Limit(1.0, at_least=False, unit="s")
 
 
 class Benchmark:
@@ -71,7 +72,7 @@ class Benchmark:
         section = f"Input/output pairs: {corpus.rows:,} rows, {corpus.megabytes:.0f} MB"
         ours = self.sftkit.run(corpus, self.options.workers)
         yield _own_line(section, f"sftkit, {self.options.workers} workers", ours)
-        yield self._peer(section, "TRL's preparation", corpus, ours, TRL_LIMIT)
+        yield self._peer(section, "TRL's preparation", corpus, ours, TRL_PAIRS_LIMIT)
 
     def floors(self) -> Iterator[Line]:
         """The time of each step alone, and sftkit compared with the sum."""
