@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
+from jinja2.nodes import EvalContext
 from jinja2.runtime import Context, Macro
 from jinja2.utils import Namespace
 
@@ -22,9 +23,11 @@ from sftkit.tokenization.tracing.traced_text import TracedText, concatenate, rea
 
 _FILTERS = frozenset({
     "capitalize", "count", "d", "default", "first", "items", "last", "length", "list", "lower", "map", "reject",
-    "rejectattr", "replace", "reverse", "select", "selectattr", "string", "title", "trim", "upper",
+    "rejectattr", "replace", "reverse", "select", "selectattr", "string", "trim", "upper",
 })  # fmt: skip
 """Filters that use only methods and operators of a text."""
+_OF_THE_VALUE = frozenset({"replace", "trim"})
+"""Those that give their arguments to a method of the value, which may not be traced itself."""
 _TESTS = frozenset({
     "!=", "==", "boolean", "callable", "defined", "eq", "equalto", "false", "float", "integer", "mapping", "ne", "none",
     "number", "string", "true", "undefined",
@@ -120,7 +123,9 @@ def _makes_namespace(function: Any) -> bool:
 def _watched(trace: Trace, name: str, function: Callable[..., Any], *, allowed: bool) -> Callable[..., Any]:
     @wraps(function)  # with the marks by which Jinja passes the context
     def wrapper(*args: Any, **options: Any) -> Any:
-        if not allowed and _holds_traced([args, options]):
+        value = args[next((index for index, each in enumerate(args) if not isinstance(each, EvalContext)), 0)]
+        is_refused = name in _OF_THE_VALUE and not isinstance(value, TracedText)
+        if (is_refused or not allowed) and _holds_traced([args, options]):
             raise UntraceableError(f"the filter or test {name} of a text")
         return _checked(trace, function(*args, **options))
 
