@@ -154,6 +154,7 @@ def trace(source: str, *contents: str) -> Program:
         ("{{ messages[0].content | default('d', true) }}{{ messages[0].content is string }}", "c", ""),
         ("{% if messages[0].content is iterable and messages[0].content is not mapping %}1{% endif %}", "c", None),
         ("{{ messages | selectattr('content', 'equalto', 'x') | list | length }}", "c", "x"),
+        ("{% if messages[0] is sequence and messages[0] is iterable %}{{ messages[0].content }}{% endif %}", "c", None),
         ("{{ messages | map(attribute='content') | list | last }}{{ messages[0].get('content') }}", "c", None),
     ],
 )

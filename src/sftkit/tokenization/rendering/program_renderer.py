@@ -13,6 +13,7 @@ from sftkit.tokenization.conversations import USUAL_ROLES, Conversation
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Program, Recording
 from sftkit.tokenization.tracing.program_cache import ProgramCache
+from sftkit.tokenization.tracing.trace import UntraceableError
 
 if TYPE_CHECKING:
     from sftkit.tokenization.tracing.tracer import Tracer
@@ -91,7 +92,7 @@ class ProgramRenderer:
             _log.warning("a program for the chat template gives another text than the reference; it is not used")
         except TemplateLimitError:
             raise
-        except Exception as reason:  # a template may raise anything
+        except (Exception, UntraceableError) as reason:  # a template may raise anything
             _log.info("a chat template cannot be traced: %s", reason)
         return None
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from sftkit.tokenization.templates.recording import Part, Variable
 
 
-class UntraceableError(Exception):
-    """A template does something with a text that a trace cannot record."""
+class UntraceableError(BaseException):
+    """A template does something with a text that a trace cannot record.
+
+    It is not an `Exception`, because some tests of Jinja catch those and give a result.
+    """
 
 
 @dataclass

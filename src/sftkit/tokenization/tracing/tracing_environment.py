@@ -33,7 +33,7 @@ _TESTS = frozenset({
     "number", "string", "true", "undefined",
 })  # fmt: skip
 """Tests that ask for the type, or use only operators of a text."""
-_TRUE_OF_TEXTS = frozenset({"iterable", "sequence"})
+_ALWAYS_TRUE = frozenset({"iterable", "sequence"})
 _TEXT_ATTRIBUTES = frozenset(dir(str))
 
 
@@ -67,8 +67,8 @@ class TracingEnvironment(SteadyEnvironment):
         }
         tracing.filters["tojson"] = _traced_tojson(trace, filters["tojson"])
         tracing.tests = {name: _watched(trace, name, each, allowed=name in _TESTS) for name, each in tests.items()}
-        for name in _TRUE_OF_TEXTS:
-            tracing.tests[name] = _true_of_texts(tests[name])
+        for name in _ALWAYS_TRUE:
+            tracing.tests[name] = _always_true(tests[name])
         return tracing
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -146,8 +146,8 @@ def _traced_tojson(trace: Trace, function: Callable[..., Any]) -> Callable[..., 
     return tojson
 
 
-def _true_of_texts(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda value: True if isinstance(value, TracedText) else function(value)
+def _always_true(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda value: True if isinstance(value, (TracedText, TracedMessage)) else function(value)
 
 
 def _holds_traced(value: Any) -> bool:
