@@ -11,6 +11,7 @@ import pytest
 import chat_templates as templates
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
+from sftkit.sandbox.render_limits import TemplateLimitError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
@@ -200,6 +201,8 @@ def test_a_program_runs_for_contents_that_meet_its_conditions(source: str, same:
         "{{ 'abc' | trim(messages[0].content) }}",
         "{{ ['abc'] | map('replace', messages[0].content, 'x') | list | first }}",
         "{{ messages[0].content | title }}",
+        "{{ messages[0].content | replace('a', 'aa') }}",
+        "{% set n = namespace(x=messages[0].content) %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
         "{{ messages[0].content is lower }}",
         "{{ messages[0].content is in 'abc' }}",
     ],
@@ -234,6 +237,32 @@ def test_programs_are_kept_for_the_shapes_that_were_used_last(monkeypatch: pytes
     for shape in range(100):
         cache.run(shape, ["a"], lambda: None)
     assert len(cache._sights) <= 5
+
+
+def test_what_could_become_too_long_is_not_rendered_by_programs(
+    traced_at_once: None, make_pair: Callable[[str], tuple[ReferenceRenderer, CompiledRenderer]]
+) -> None:
+    _, fast = make_pair("{% for i in range(400) %}{{ messages[0].content }}{{ i }}{% endfor %}")
+    short, long = (Conversation([{"role": "user", "content": "a" * length}]) for length in (10, 200_000))
+    assert fast.record(short).program is not None
+    with pytest.raises(TemplateLimitError):
+        fast.record(long)
+
+
+def test_a_template_that_takes_too_long_to_trace_is_rendered_without_programs(
+    traced_at_once: None,
+    make_pair: Callable[[str], tuple[ReferenceRenderer, CompiledRenderer]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, fast = make_pair(templates.CHATML)
+
+    def trace(*_: object) -> Program:
+        raise TemplateLimitError("the template took too long; fix the template")
+
+    monkeypatch.setattr(Tracer, "trace", trace)
+    for content in ("a", "b"):
+        recording = fast.record(Conversation([{"role": "user", "content": content}]))
+        assert (recording.program, recording.text) == (None, f"<|im_start|>user\n{content}<|im_end|>\n")
 
 
 def test_programs_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:

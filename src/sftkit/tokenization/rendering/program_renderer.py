@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sftkit.core.row_log import require_valid_text
-from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
+from sftkit.sandbox.render_limits import MAX_OUTPUT_CHARACTERS, TemplateLimitError, render_within_limits
 from sftkit.tokenization.conversations import USUAL_ROLES, Conversation
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Program, Recording
@@ -39,6 +39,7 @@ class ProgramRenderer:
         self._special_tokens = special_tokens
         self._variables: Mapping[str, Any] | None = None
         self._cache = ProgramCache()
+        self._is_off = False
         self.rendered = 0
         """How often a program has rendered so far."""
 
@@ -47,7 +48,6 @@ class ProgramRenderer:
 
         Raises:
             RowError: the text has lone surrogates.
-            TemplateLimitError: tracing the template takes too much time or memory.
         """
         messages = conversation.messages
         if conversation.tools is not None or conversation.documents is not None or isinstance(messages, Mapping):
@@ -58,7 +58,8 @@ class ProgramRenderer:
         if keys != _KEYS or types != _TYPES or sum(map(len, messages)) != 2 * len(messages):
             return None
         contents: list[str] = [message["content"] for message in messages]
-        if len(messages) > _MOST_MESSAGES or sum(map(len, contents)) > _MOST_CHARACTERS:
+        characters = sum(map(len, contents))
+        if len(messages) > _MOST_MESSAGES or characters > _MOST_CHARACTERS or self._is_off:
             return None
         if not self._has_usual_variables(conversation):
             return None
@@ -66,6 +67,8 @@ class ProgramRenderer:
         if found is None:
             return None
         program, pieces = found
+        if characters * len(pieces) > MAX_OUTPUT_CHARACTERS:
+            return None  # the text may be too long; there are limits for that elsewhere
         self.rendered += 1
         return Recording(require_valid_text("".join(pieces)), pieces, program.marks, program)
 
@@ -90,8 +93,9 @@ class ProgramRenderer:
             if text == self._reference.render(conversation):
                 return programs[-1]
             _log.warning("a program for the chat template gives another text than the reference; it is not used")
-        except TemplateLimitError:
-            raise
+        except TemplateLimitError as reason:
+            _log.info("chat templates are not traced in this run: %s", reason)
+            self._is_off = True
         except (Exception, UntraceableError) as reason:  # a template may raise anything
             _log.info("a chat template cannot be traced: %s", reason)
         return None

@@ -23,6 +23,7 @@ _OPERATIONS = (*_STRIPPING, *("upper", "lower", "title", "capitalize", "replace"
 """Methods whose result is a text."""
 _SPLITS = ("split", "rsplit", "splitlines", "partition", "rpartition")
 """Methods whose result is several texts."""
+_MOST_PARTS = 10_000
 _UNCHANGED = frozenset({
     "__class__", "__delattr__", "__dir__", "__doc__", "__getattribute__", "__getnewargs__", "__getstate__", "__init__",
     "__init_subclass__", "__new__", "__reduce__", "__reduce_ex__", "__setattr__", "__sizeof__", "__subclasshook__",
@@ -124,6 +125,8 @@ def concatenate(trace: Trace, texts: Sequence[Any]) -> str:
     """Return texts joined; a plain text if none of them is traced."""
     if not any(isinstance(text, TracedText) for text in texts):
         return "".join(map(str, texts))
+    if sum(len(text.parts) for text in texts if isinstance(text, TracedText)) > _MOST_PARTS:
+        raise UntraceableError("a text of very many parts")
     parts = [part for text in texts for part in (text.parts if isinstance(text, TracedText) else [str(text)])]
     return TracedText(trace, "".join(real_of(str(text)) for text in texts), parts)
 
@@ -150,6 +153,8 @@ def _tested(name: str) -> Callable[..., Any]:
 def _computed(name: str) -> Callable[..., TracedText]:
     def method(self: TracedText, *arguments: Any) -> TracedText:
         expression = f"{self.source}.{name}({_arguments(name, arguments)})"
+        if name == "replace" and len(arguments[1]) > len(arguments[0]):
+            raise UntraceableError("a text that grows with each replacement")
         only = self.parts[0] if len(self.parts) == 1 else None
         message = only.message if isinstance(only, Variable) and name in _STRIPPING else None
         return self.derive(expression, getattr(self.real, name)(*arguments), message)
