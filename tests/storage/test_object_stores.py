@@ -38,7 +38,7 @@ from sftkit.storage.lease_lock import Lease, hold_lease
 from sftkit.storage.paths import RemotePath, parse_path
 from support import dataset, handler, shard_bytes, wait_until, write_jsonl
 
-TIMES = ("seconds", "worker_seconds", "digest")
+TIMES = ("seconds", "worker_seconds", "rows_by_programs", "digest")
 
 
 def conversations(count: int) -> list[dict[str, Any]]:

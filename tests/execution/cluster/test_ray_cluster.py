@@ -37,6 +37,7 @@ from support import dataset, handler, shard_bytes, wait_until, write_jsonl
 
 ROWS = int(os.environ.get("SFTKIT_CLUSTER_ROWS", "1500"))
 UNITS = 24
+_TIMES = ("seconds", "worker_seconds", "rows_by_programs", "digest")
 HOW = ("executor", "ray_address", "num_workers", "config", "output_dir", "staging_dir", "datasets")
 
 
@@ -86,7 +87,7 @@ class Job:
 
 def timeless(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest without times, paths and executor settings."""
-    kept = {key: value for key, value in manifest.items() if key not in ("seconds", "worker_seconds", "digest")}
+    kept = {key: value for key, value in manifest.items() if key not in _TIMES}
     return {**kept, "config": {key: value for key, value in kept["config"].items() if key not in HOW}}
 
 

@@ -52,10 +52,10 @@ class LocalOutput(Output[Path]):
         with self._name_key_in_errors("output_dir", self.path), hold_lock(self.staging / LOCK_NAME, self.path):
             self.check_free(overwrite=overwrite)  # another run may have finished since the first check
             remove_unfinished(self.staging, self.path)
-            self.shard_folder.mkdir(parents=True)
-            (self.shard_folder / RUN_MARK).touch()
             make_directory(self.units.path)
             try:
+                self.shard_folder.mkdir(parents=True)
+                (self.shard_folder / RUN_MARK).touch()
                 with nullcontext() if self._stages_here else self._name_key_in_errors("staging_dir", self.units.path):
                     yield self
             except BaseException:

@@ -37,9 +37,9 @@ class RemoteOutput(Output[RemotePath]):
         with self._name_key_in_errors(), hold_lease(self.staging / LOCK_NAME, self.path) as self._lease:
             self.check_free(overwrite=overwrite)
             self._remove_unfinished(file_sizes_recursive(self.staging))
-            write_bytes(self.shard_folder / RUN_MARK, b"sftkit")
             make_directory(self.units.path)
             try:
+                write_bytes(self.shard_folder / RUN_MARK, b"sftkit")
                 yield self
             except BaseException:
                 self._log_remaining_units()
