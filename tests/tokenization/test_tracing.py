@@ -265,6 +265,18 @@ def test_a_template_that_takes_too_long_to_trace_is_rendered_without_programs(
         assert (recording.program, recording.text) == (None, f"<|im_start|>user\n{content}<|im_end|>\n")
 
 
+def test_variables_that_are_equal_but_of_other_types_have_programs_of_their_own(
+    traced_at_once: None, make_pair: Callable[[str], tuple[ReferenceRenderer, CompiledRenderer]]
+) -> None:
+    _, fast = make_pair("{{ messages[0].content }}{{ x }}")
+    texts = []
+    for value in (1, True, 1.0, 1):
+        recording = fast.record(Conversation([{"role": "user", "content": "a"}], variables={"x": value}))
+        assert recording.program is not None
+        texts.append(recording.text)
+    assert texts == ["a1", "aTrue", "a1.0", "a1"]
+
+
 def test_programs_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program_cache, "_SIGHTS", 1)
     monkeypatch.setattr(program_cache, "_BYTES", 1_000_000)

@@ -10,7 +10,8 @@ TEMPLATE_REASONING_FIELDS = ("reasoning_content", "thinking")
 
 TRANSFORMERS_REASONING_FIELDS = (*TEMPLATE_REASONING_FIELDS, "reasoning")
 """The fields that `apply_chat_template` of transformers copies to `TEMPLATE_REASONING_FIELDS` before it renders
-(`transformers.utils.chat_template_utils`). Templates get all other fields unchanged."""
+(`transformers.utils.chat_template_utils`), in the order of their precedence. Templates get all other fields
+unchanged."""
 
 REASONING_PART_TYPES = frozenset({"thinking", "reasoning", "think"})
 """Values of `type` of the content parts that hold reasoning."""

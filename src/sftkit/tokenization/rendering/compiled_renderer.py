@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _TEXT = frozenset({str})
 _REASONING = frozenset(TRANSFORMERS_REASONING_FIELDS)
-_REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # in the order of precedence of transformers
 
 
 class CompiledRenderer:
@@ -162,7 +161,7 @@ def _prepared(conversation: Conversation) -> Conversation:
 
 
 def _with_reasoning(message: Message) -> Message:
-    reasoning = next((message[key] for key in _REASONING_FIELDS if message.get(key) is not None), None)
+    reasoning = next((message[key] for key in TRANSFORMERS_REASONING_FIELDS if message.get(key) is not None), None)
     return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 

@@ -29,15 +29,14 @@ _MOST_CHARACTERS = 1_000_000
 class ProgramRenderer:
     """Renders conversations whose messages have a role and a content, which are texts, and nothing else.
 
-    A shape of conversations, which is the sequence of their roles, is traced when it has been seen several times. The
-    first text of a new program must be that of the reference.
+    A shape of conversations, which is the sequence of their roles with the variables of the template, is traced when it
+    has been seen several times. The first text of a new program must be that of the reference.
     """
 
     def __init__(self, reference: ReferenceRenderer, special_tokens: Mapping[str, Any]) -> None:
         """Prepare for the chat template of a tokenizer."""
         self._reference = reference
         self._special_tokens = special_tokens
-        self._variables: Mapping[str, Any] | None = None
         self._cache = ProgramCache()
         self._is_off = False
         self.rendered = 0
@@ -61,9 +60,9 @@ class ProgramRenderer:
         characters = sum(map(len, contents))
         if len(messages) > _MOST_MESSAGES or characters > _MOST_CHARACTERS or self._is_off:
             return None
-        if not self._has_usual_variables(conversation):
-            return None
-        found = self._cache.run(tuple(roles), contents, lambda: self._make(conversation, contents))
+        # `repr` tells 1, True and 1.0 apart, which are equal.
+        shape = (repr(conversation.variables) if conversation.variables else "", *roles)
+        found = self._cache.run(shape, contents, lambda: self._make(conversation, contents))
         if found is None:
             return None
         program, pieces = found
@@ -72,12 +71,6 @@ class ProgramRenderer:
         self.rendered += 1
         return Recording(require_valid_text("".join(pieces)), pieces, program.marks, program)
 
-    def _has_usual_variables(self, conversation: Conversation) -> bool:
-        """Return whether the variables are those of the first conversation, which all programs share."""
-        if self._variables is None:
-            self._variables = conversation.variables
-        return conversation.variables is self._variables or conversation.variables == self._variables
-
     def _make(self, conversation: Conversation, contents: list[str]) -> Program | None:
         """Trace the template; None if that is not possible."""
         programs: list[Program] = []
@@ -85,7 +78,9 @@ class ProgramRenderer:
             return None  # a role may be long, and stands in the program
 
         def trace() -> str:
-            programs.append(self._tracer.trace(conversation.message_list, self._values))
+            unset = {"tools": None, "documents": None, "add_generation_prompt": False}
+            values = {**self._special_tokens, **conversation.variables, **unset}
+            programs.append(self._tracer.trace(conversation.message_list, values))
             return "".join(programs[-1].run(contents) or ())
 
         try:
@@ -105,9 +100,3 @@ class ProgramRenderer:
         from sftkit.tokenization.tracing.tracer import Tracer
 
         return Tracer(self._reference.source(with_tools=False), self._reference.template_date)
-
-    @property
-    def _values(self) -> dict[str, Any]:
-        """The variables of the template beside the messages."""
-        unset = {"tools": None, "documents": None, "add_generation_prompt": False}
-        return {**self._special_tokens, **(self._variables or {}), **unset}

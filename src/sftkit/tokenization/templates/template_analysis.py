@@ -15,9 +15,6 @@ _PROMPT = "add_generation_prompt"
 def takes_whole_row(source: str) -> bool:
     """Return whether a template uses `messages` as a row, with named columns, and not only as a list.
 
-    Raises:
-        TokenizerError: the source is not valid Jinja.
-
     Example:
         >>> takes_whole_row("{{ messages['messages'][0].content }}"), takes_whole_row("{{ messages[0].content }}")
         (True, False)
@@ -43,9 +40,6 @@ def prompt_depends_on_messages(source: str) -> bool:
 
     It may if a branch on `add_generation_prompt` uses a name that the template sets, or if the variable is used in
     another way than to branch.
-
-    Raises:
-        TokenizerError: the source is not valid Jinja.
     """
     from jinja2 import nodes
 
@@ -62,10 +56,7 @@ def prompt_depends_on_messages(source: str) -> bool:
 
 
 def has_generation_blocks(source: str) -> bool:
-    """Return whether a template has `{% generation %}` blocks.
-
-    Raises:
-        TokenizerError: the source is not valid Jinja.
+    """Return whether a template has `{% generation %}` blocks; one that is not valid Jinja has none.
 
     Example:
         >>> has_generation_blocks("{%- generation -%}a{% endgeneration %}"), has_generation_blocks("generation")

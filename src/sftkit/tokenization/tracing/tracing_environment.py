@@ -59,7 +59,7 @@ class TracingEnvironment(SteadyEnvironment):
         tracing.__class__ = cls
         assert isinstance(tracing, cls)
         tracing._trace = trace
-        tracing.concat = lambda texts: concatenate(trace, list(texts))  # type: ignore[method-assign]
+        tracing.concat = lambda texts: concatenate(trace, list(texts))  # type: ignore[method-assign]  # of the class
         filters: dict[str, Any] = dict(environment.filters)
         tests: dict[str, Any] = dict(environment.tests)
         tracing.filters = {
@@ -138,7 +138,7 @@ def _traced_tojson(trace: Trace, function: Callable[..., Any]) -> Callable[..., 
             if _holds_traced([value, args, options]):
                 raise UntraceableError("tojson of a value that holds a text")
             return function(value, *args, **options)
-        given = "".join(f", **{options!r}" if options else "" for _ in [0])
+        given = f", **{options!r}" if options else ""
         if args or _holds_traced(options):
             raise UntraceableError("tojson with arguments")
         return value.derive(f"tojson({value.source}{given})", function(value.real, **options))
