@@ -265,6 +265,7 @@ def test_the_manifest_says_how_many_rows_programs_rendered(tmp_path: Path) -> No
     chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "well"}]
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": chat}] * 50 + [{"messages": chat * 2}] * 5)
     assert 40 <= made(tmp_path / "fast", chats(source))[0].rows_by_programs < 50
+    assert 40 <= made(tmp_path / "kinds", chats(source), token_kinds=True)[0].rows_by_programs < 50
     assert made(tmp_path / "slow", chats(source), engine="reference")[0].rows_by_programs == 0
 
 

@@ -72,8 +72,6 @@ class ChatTokenizer:
         self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
         self._reader = ConversationReader(self._engines, json.loads(spec.chat_template_kwargs or "{}"))
         self.template_date = spec.template_date
-        self.rows_by_programs = 0
-        """Conversations whose text is from a program (`tracing`)."""
         self._marks_kinds = spec.token_kinds
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
 
@@ -112,6 +110,11 @@ class ChatTokenizer:
         """The names of the engines used so far, by task: `encoder`, `renderer`."""
         return self._engines.used
 
+    @property
+    def rows_by_programs(self) -> int:
+        """The number of conversations so far whose text is from a program (`tracing`)."""
+        return self._engines.rows_by_programs
+
     @cached_property
     def stop_tokens(self) -> tuple[str, ...]:
         """The stop tokens that the model's files name, as text."""
@@ -139,9 +142,9 @@ class ChatTokenizer:
     @cached_property
     def kind_marker(self) -> KindMarker | None:
         """Finds the kinds of trained tokens; None if the config does not ask for them."""
-        if not self._marks_kinds:
-            return None
-        return KindMarker(self._engines, self._reader, self._supervision, self.stop_tokens)
+        return (
+            KindMarker(self._engines, self._reader, self._supervision, self.stop_tokens) if self._marks_kinds else None
+        )
 
     def check_chat_template(self) -> None:
         """Check that there is a chat template, and that it is valid Jinja.
@@ -187,9 +190,7 @@ class ChatTokenizer:
             RowError: the row has no conversation, the template cannot render it, the text is too long, or a span
                 cannot be verified.
         """
-        rendered = self._engines.rendered_by_programs
         text, spans = self._find_spans(self._reader.read_for_template(row, column))
-        self.rows_by_programs += self._engines.rendered_by_programs > rendered
         return self.check_encodable(text), self.check_spans(text, spans)
 
     def has_unused_flag(self, row: Row, column: str | None) -> bool:

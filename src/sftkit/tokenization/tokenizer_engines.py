@@ -42,6 +42,8 @@ class TokenizerEngines:
         self._reference_only = policy.reference_only
         self._samplers = {task: VerificationSampler(policy.verify_fraction) for task in (ENCODER, RENDERER)}
         self._is_renderer_used = False
+        self.rows_by_programs = 0
+        """Conversations whose text is from a program (`tracing`)."""
 
     def load(self) -> None:
         """Load the tokenizer and the fast engines."""
@@ -61,12 +63,6 @@ class TokenizerEngines:
         if self._is_renderer_used:
             used[RENDERER] = (self._fast_renderer or self.reference_renderer).name
         return used
-
-    @property
-    def rendered_by_programs(self) -> int:
-        """How often programs have rendered so far."""
-        renderer = self.__dict__.get("_fast_renderer")
-        return 0 if renderer is None else renderer.programs.rendered
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -119,7 +115,16 @@ class TokenizerEngines:
         reference = make_function(self.reference_renderer)
         if self._fast_renderer is None:
             return reference
-        return VerifiedFunction(make_function(self._fast_renderer), reference, self._samplers[RENDERER])
+        programs = self._fast_renderer.programs
+        verified = VerifiedFunction(make_function(self._fast_renderer), reference, self._samplers[RENDERER])
+
+        def counted(conversation: Conversation) -> T:
+            rendered = programs.rendered
+            result = verified(conversation)
+            self.rows_by_programs += programs.rendered > rendered
+            return result
+
+        return counted
 
     @property
     def fast_encoder(self) -> Encoder:
