@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reliability.material import sftkit
+from sftkit.tokenization.templates.named_templates import NAMES
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
@@ -47,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_contains_the_sample_and_the_type_marker(wheel: Path) -> None:
+def test_the_wheel_contains_the_sample_the_named_templates_and_the_type_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "sftkit/py.typed",
@@ -57,6 +58,7 @@ def test_the_wheel_contains_the_sample_and_the_type_marker(wheel: Path) -> None:
         "sftkit/sample/data_config.yaml",
         "sftkit/sample/model/config.json",
         "sftkit/sample/model/tokenizer.json",
+        *(f"sftkit/tokenization/templates/named/{name}.jinja" for name in NAMES),
     } <= names
     assert not any(name.startswith(("tests/", "scripts/")) for name in names)
 

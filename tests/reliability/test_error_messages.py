@@ -87,6 +87,7 @@ CONFIGS = {
     "twice.yaml": {"datasets": TWO},
     "templates.yaml": with_processor(chat_template="x", chat_template_path="y"),
     "template_path.yaml": with_processor(chat_template_path="nowhere.jinja"),
+    "template_name.yaml": with_processor(chat_template="vicuna"),
     "base64.yaml": with_processor(chat_template_base64="%%%"),
     "seed.yaml": with_processor(seed=-1),
     "module.yaml": with_handler("no_such_module:f"),
@@ -174,6 +175,13 @@ MISTAKES = [
     of_config("two templates", 1, "templates.yaml", "chat_template and chat_template_path", "give one chat template"),
     of_config(
         "template's path", 1, "template_path.yaml", "dataprocessor.chat_template_path: nowhere.jinja: No such file"
+    ),
+    of_config(
+        "template's name",
+        1,
+        "template_name.yaml",
+        "dataprocessor.chat_template: no template is called 'vicuna'",
+        "the names are chatml, llama3, mistral, gemma, granite",
     ),
     of_config("base64", 1, "base64.yaml", "dataprocessor.chat_template_base64 must be base64-encoded UTF-8 text"),
     of_config("seed", 1, "seed.yaml", "dataprocessor.seed must be 0 or more, not -1"),

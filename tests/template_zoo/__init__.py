@@ -10,6 +10,7 @@ from template_zoo import (
     marked,
     messages_in_turns,
     mistral,
+    named,
     peculiar,
     plain,
     prompts,
@@ -20,6 +21,6 @@ from template_zoo import (
 
 _FAMILIES = (
     *(chatml, qwen, marked, llama, mistral, gemma_phi, deepseek),
-    *(reasoning, glm_kimi, cohere_granite, messages_in_turns, plain, prompts, shapes, peculiar),
+    *(reasoning, glm_kimi, cohere_granite, messages_in_turns, plain, prompts, shapes, peculiar, named),
 )
 CASES = [case for family in _FAMILIES for case in family.CASES]

@@ -18,6 +18,7 @@ from sftkit.core.error_text import first_line
 from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.sample import sample_path
+from sftkit.tokenization.templates.named_templates import named_or_given
 from sftkit.tokenization.tokenizer_files import SENTENCEPIECE_MODELS, tokenizer_file_paths
 
 if TYPE_CHECKING:
@@ -72,13 +73,13 @@ def tokenizer_spec(options: DataOptions) -> TokenizerSpec | None:
 
 
 def read_chat_template(processor: ProcessorConfig) -> str | None:
-    """Return the chat template of a data config, given as text, as a file or in base64; None if it has none.
+    """Return the chat template of a data config, given as text, by name, as a file or in base64; None if it has none.
 
     Raises:
-        ConfigError: it cannot be read or decoded.
+        ConfigError: it cannot be read or decoded, or its name is unknown.
     """
     if processor.chat_template is not None:
-        return processor.chat_template
+        return named_or_given(processor.chat_template)
     if processor.chat_template_path is not None:
         try:
             return Path(processor.chat_template_path).read_text(encoding="utf-8")

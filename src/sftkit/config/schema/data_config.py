@@ -90,7 +90,10 @@ class ProcessorConfig:
         "`shuffle_window` is shared by all processes. `preprocess` needs the whole data set and rejects it.",
     )
     chat_template: str | None = option(
-        None, literal=True, help="A Jinja chat template to use instead of the tokenizer's."
+        None,
+        literal=True,
+        help="A chat template to use instead of the tokenizer's: Jinja code, or the name of one of chatml, llama3, "
+        "mistral, gemma and granite.",
     )
     chat_template_path: str | None = option(None, help="File with the chat template.")
     chat_template_base64: str | None = option(None, help="The chat template, base64-encoded.")
