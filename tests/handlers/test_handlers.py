@@ -144,6 +144,15 @@ def test_text_is_measured_in_characters_and_must_be_strictly_shorter(apply: Appl
     assert log.bad == []
 
 
+def test_rows_of_exactly_the_limit_stay_with_skip_samples_with_large_columns(apply: Apply) -> None:
+    rows, log = apply(
+        [{"t": "abc"}, {"t": "abcd"}, {"t": "ab"}],
+        config("skip_samples_with_large_columns", column_name="t", max_allowed_length=3),
+    )
+    assert rows == [{"t": "abc"}, {"t": "ab"}]
+    assert list(log.dropped) == ["skip_samples_with_large_columns: t has more than 3"]
+
+
 def test_input_ids_are_measured_in_tokens(apply: Apply, reference: Callable[[str], Any]) -> None:
     texts = ["cat", "the cat sat on", "the cat sat on the mat and the dog"]
     count = len(reference("bpe")(texts[1])["input_ids"])
@@ -207,6 +216,45 @@ def test_a_jinja_template_sees_the_columns_and_the_row(apply: Apply) -> None:
     assert apply([row], bare)[0] == [{"a": "x!", "b": [1, 2], "c d": "e"}]
 
 
+@pytest.mark.parametrize(
+    ("template", "add_eos_token", "text"),
+    [
+        ("{{ a }}{{ eos_token }}", True, "x</s>"),
+        ("{{ a }}{{ eos_token }}", False, "x</s>"),
+        ("{{ a }}{{ eos_token }}\n", True, "x</s>"),  # the line end of a YAML block
+        ("{{ a }}{{ eos_token }}\n\n", True, "x</s>\n"),
+        ("{{ a }}</s>", True, "x</s>"),
+        ("{{ a }}</s>", False, "x</s>"),
+        ("{{ bos_token }}{{ a }}", True, "<s>x</s>"),
+        ("{{ a }}{{ eos_token }}{{ b }}", True, "x</s>y</s>"),
+        ("{{ a }}{{ eos_token }}{{ b }}", False, "x</s>y"),
+        ("{{ element['a'] }}{{ element['Tweet text'] }}", False, "xz"),
+        ("{{ a }}: {{Tweet text}}\n", True, "x: z\n</s>"),
+        ("{{- Tweet text -}} !", False, "z!"),
+        ("{{ unk_token if a else b }}", False, "<unk>"),
+    ],
+)
+def test_a_jinja_template_knows_the_special_tokens_and_ends_with_one_eos(
+    apply: Apply, template: str, add_eos_token: bool, text: str
+) -> None:
+    jinja = config(
+        "apply_custom_jinja_template", dataset_text_field="t", template=template, add_eos_token=add_eos_token
+    )
+    rows, _ = apply([{"a": "x", "b": "y", "Tweet text": "z"}], jinja)
+    assert rows[0]["t"] == text
+
+
+def test_a_column_named_like_a_special_token_is_the_column(apply: Apply) -> None:
+    jinja = config("apply_custom_jinja_template", dataset_text_field="t", template="{{ eos_token }}{{ bos_token }}")
+    assert apply([{"eos_token": "!"}], jinja)[0][0]["t"] == "!<s></s>"
+
+
+def test_the_last_line_end_of_a_jinja_template_is_dropped_as_fms_hf_tuning_does(apply: Apply) -> None:
+    jinja = config("apply_custom_jinja_template", dataset_text_field="t", template="{{ a }}\n", add_eos_token=False)
+    assert apply([{"a": "x"}], jinja)[0][0]["t"] == "x\n"
+    assert apply([{"a": "x"}], jinja, compat="fms")[0][0]["t"] == "x"
+
+
 def test_an_unknown_column_in_a_jinja_template_is_quarantined(apply: Apply) -> None:
     jinja = config("apply_custom_jinja_template", dataset_text_field="t", template="{{ nope }}")
     rows, log = apply([{"a": 1}], jinja)
@@ -239,6 +287,22 @@ def test_the_chat_template_renders_a_column_or_the_whole_row(apply: Apply) -> No
     by_row = config("apply_tokenizer_chat_template", dataset_text_field="t")
     rows, _ = apply([{"chat": messages}], by_row, template="{{ messages['chat'][0].content }}")
     assert rows[0]["t"] == "hi"
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations", "conversation", "chat", "turns"])
+def test_the_chat_template_finds_the_column_of_the_conversation(apply: Apply, column: str) -> None:
+    row = {"id": 1, column: [{"role": "user", "content": "hi"}]}
+    handler = config("apply_tokenizer_chat_template", dataset_text_field="t")
+    assert apply([row], handler, template=templates.CHATML)[0][0]["t"] == "<|im_start|>user\nhi<|im_end|>\n"
+    whole = f"{{% for message in messages['{column}'] %}}{{{{ message.content }}}}{{% endfor %}}"
+    assert apply([row], handler, template=whole)[0][0]["t"] == "hi"
+
+
+def test_the_first_column_that_holds_messages_is_the_conversation(apply: Apply) -> None:
+    said = [{"role": "user", "content": "hi"}]
+    row = {"messages": None, "turns": [{"role": "user", "content": "other"}], "chat": said}
+    handler = config("apply_tokenizer_chat_template", dataset_text_field="t")
+    assert apply([row], handler, template="{{ messages[0].content }}")[0][0]["t"] == "hi"
 
 
 @pytest.mark.parametrize("name", ["apply_tokenizer_chat_template", "tokenize_and_apply_chat_template_with_masking"])
@@ -420,12 +484,40 @@ def test_chat_masking_trains_the_answers_and_cuts_at_max_seq_length(
         (config("retain_columns", columns=["a"]), config("select_columns", column_names=["a"])),
         (config("rename_columns", columns={"a": "c"}), config("rename_columns", column_mapping={"a": "c"})),
         (
-            config("skip_large_text", column_name="a", max_length=4),
-            config("skip_samples_with_large_columns", column_name="a", max_allowed_length=4),
+            config("skip_samples_with_large_columns", column_name="a", max_length=3),
+            config("skip_samples_with_large_columns", column_name="a", max_allowed_length=3),
+        ),
+        (
+            config("skip_samples_with_large_columns", column_name="a", max_length=3),
+            config("skip_large_columns", column_name="a", max_length=3),
         ),
         (
             config("duplicate_columns", old_column="a", new_column="c"),
             config("duplicate_columns", existing_column_name="a", new_column_name="c"),
+        ),
+        (
+            config("duplicate_columns", old_column="a", new_column="c"),
+            config("duplicate_columns", old_column_name="a", new_column_name="c"),
+        ),
+        (
+            config("tokenize_and_apply_input_masking", input_field_name="a", output_field_name="b"),
+            config("tokenize_and_apply_instruction_masking", input_field_name="a", output_field_name="b"),
+        ),
+        (
+            config("add_tokenizer_eos_token", dataset_text_field="a"),
+            config("apply_dataset_formatting", dataset_text_field="a"),
+        ),
+        (
+            config("apply_custom_jinja_template", dataset_text_field="t", template="{{ a }}"),
+            config("apply_custom_data_formatting_jinja_template", dataset_text_field="t", template="{{ a }}"),
+        ),
+        (
+            config("tokenize_and_apply_chat_template_with_masking", conversation_column="m"),
+            config(
+                "tokenize_and_apply_chat_template_with_masking",
+                conversation_column="m",
+                formatted_text_column_name="unused",
+            ),
         ),
         (
             config("retain_columns", columns=["a"]),
@@ -471,6 +563,15 @@ def test_remove_columns_removes_only_columns_that_the_handler_did_not_write(
     assert set(apply([{"a": "1", "b": "2"}], handler)[0][0]) == left
 
 
+def test_the_columns_that_duplicate_columns_returns_stay_when_all_are_removed(apply: Apply) -> None:
+    rows = [{"t": "cat", "u": 1}]
+    tokenize = config("tokenize", {"remove_columns": "all"}, dataset_text_field="t")
+    copy = config("duplicate_columns", {"remove_columns": "all"}, old_column="input_ids", new_column="labels")
+    [row], _ = apply(rows, tokenize, copy)
+    assert set(row) == {"input_ids", "labels"}
+    assert row["labels"] == row["input_ids"]
+
+
 def problems(*handlers: HandlerConfig) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         build_handlers(dataset("unused", data_handlers=handlers), 2)
@@ -482,6 +583,13 @@ def test_an_unknown_handler_lists_the_known_ones() -> None:
     assert problem.startswith("datasets[2].data_handlers[0]: unknown handler 'tokenise' (did you mean 'tokenize'?)")
     assert all(name in problem for name in HANDLERS)
     assert problem.endswith("or package.module:function")
+
+
+def test_a_handler_for_images_is_refused_with_the_reason() -> None:
+    assert problems(config("prepare_multimodal_data_processor")) == [
+        "datasets[2].data_handlers[0]: there is no handler 'prepare_multimodal_data_processor': sftkit trains language "
+        "models, and has no rows with images; use fms-hf-tuning for vision models"
+    ]
 
 
 def test_every_wrong_argument_of_every_handler_is_named_at_once() -> None:

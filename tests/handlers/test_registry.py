@@ -93,6 +93,7 @@ def test_every_handler_of_the_package_is_registered_under_its_name() -> None:
         "rename_columns",
         "retain_columns",
         "skip_large_text",
+        "skip_samples_with_large_columns",
         "tokenize",
         "tokenize_and_apply_chat_template_with_masking",
         "tokenize_and_apply_input_masking",

@@ -40,7 +40,10 @@ PATH_ALIASES: Mapping[str, str] = MappingProxyType(
 HANDLER_ALIASES: Mapping[str, str] = MappingProxyType(
     {
         "select_columns": "retain_columns",
-        "skip_samples_with_large_columns": "skip_large_text",
+        "skip_large_columns": "skip_samples_with_large_columns",
+        "apply_dataset_formatting": "add_tokenizer_eos_token",
+        "apply_custom_data_formatting_jinja_template": "apply_custom_jinja_template",
+        "tokenize_and_apply_instruction_masking": "tokenize_and_apply_input_masking",
         "duplicate_column": "duplicate_columns",
         "convert_sharegpt": "convert_to_messages",
         "sharegpt_to_messages": "convert_to_messages",
@@ -57,9 +60,28 @@ HANDLER_ARGUMENT_ALIASES: Mapping[str, str] = MappingProxyType(
         "conversation_column_name": "conversation_column",
         "max_allowed_length": "max_length",
         "existing_column_name": "old_column",
+        "old_column_name": "old_column",
         "new_column_name": "new_column",
         "column_names": "columns",
         "column_mapping": "columns",
     }
 )
 """Alias -> argument, for all handlers."""
+
+UNUSED_HANDLER_ARGUMENTS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "apply_tokenizer_chat_template": frozenset({"tokenizer_kwargs"}),
+        "apply_custom_jinja_template": frozenset({"tokenizer_kwargs"}),
+        "apply_custom_data_formatting_template": frozenset({"tokenizer_kwargs"}),
+        "tokenize_and_apply_chat_template_with_masking": frozenset({"dataset_text_field"}),
+    }
+)
+"""Handler -> arguments that configs of fms-hf-tuning give it and that it has no use for, there as here."""
+
+REFUSED_HANDLERS: Mapping[str, str] = MappingProxyType(
+    {
+        "prepare_multimodal_data_processor": "sftkit trains language models, and has no rows with images; use "
+        "fms-hf-tuning for vision models",
+    }
+)
+"""Handler of fms-hf-tuning -> why there is none here."""

@@ -88,6 +88,10 @@ class Handler(ABC):
         """Columns that this handler adds or replaces; `remove_columns: all` keeps them."""
         return ()
 
+    def survive_removal(self) -> tuple[str, ...]:
+        """Columns that `remove_columns` of the same entry leaves: those that the handler returns."""
+        return self.writes()
+
     def keeps(self, columns: Collection[str]) -> set[str]:
         """Those of a row's columns that this handler keeps."""
         return set(columns)

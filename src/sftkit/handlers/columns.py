@@ -44,6 +44,10 @@ class DuplicateColumns(ColumnHandler):
         """The new column."""
         return (self.new_column,)
 
+    def survive_removal(self) -> tuple[str, ...]:
+        """Both columns."""
+        return (self.old_column, self.new_column)
+
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Copy a column of Python values or of tokens."""
 
@@ -165,19 +169,45 @@ class SkipLargeText(ColumnHandler):
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Measure each row, and drop it if it is too large."""
         check_positive("skip_large_text: max_length", self.max_length)
+        reason = f"skip_large_text: {self.column_name} has {self.max_length} or more"
+        return _length_filter(self.column_name, self.max_length - 1, reason)
 
-        def step(batch: Batch, log: RowLog) -> Batch:
-            batch = require_columns(batch, log, (self.column_name,))
-            if self.column_name in batch.tokens:
-                lengths = batch.tokens[self.column_name].lengths
-            else:
-                batch, measured = map_rows(batch, log, lambda row: _length(row[self.column_name], self.column_name))
-                lengths = np.array(measured, np.int64)
-            kept = lengths < self.max_length
-            log.drop(f"skip_large_text: {self.column_name} has {self.max_length} or more", batch.numbers[~kept])
-            return batch.filter(kept)
 
-        return step
+@dataclass(frozen=True, kw_only=True)
+class SkipSamplesWithLargeColumns(ColumnHandler):
+    """Keeps rows whose column has at most `max_length`; unlike `skip_large_text`, those of exactly this length too."""
+
+    registered_as = "skip_samples_with_large_columns"
+
+    column_name: str = option(help="Column that is measured: tokens of `input_ids`, characters of text.")
+    max_length: int = option(help="Longer rows are dropped. Also called `max_allowed_length`.")
+
+    def reads(self) -> tuple[str, ...]:
+        """The measured column."""
+        return (self.column_name,)
+
+    def bind(self, tokenizer: ChatTokenizer) -> Step:
+        """Measure each row, and drop it if it is too large."""
+        check_positive("skip_samples_with_large_columns: max_length", self.max_length)
+        reason = f"skip_samples_with_large_columns: {self.column_name} has more than {self.max_length}"
+        return _length_filter(self.column_name, self.max_length, reason)
+
+
+def _length_filter(column: str, limit: int, reason: str) -> Step:
+    """Return the step that keeps rows of which a column has at most `limit` tokens, characters or items."""
+
+    def step(batch: Batch, log: RowLog) -> Batch:
+        batch = require_columns(batch, log, (column,))
+        if column in batch.tokens:
+            lengths = batch.tokens[column].lengths
+        else:
+            batch, measured = map_rows(batch, log, lambda row: _length(row[column], column))
+            lengths = np.array(measured, np.int64)
+        kept = lengths <= limit
+        log.drop(reason, batch.numbers[~kept])
+        return batch.filter(kept)
+
+    return step
 
 
 def require_columns(batch: Batch, log: RowLog, columns: Collection[str]) -> Batch:

@@ -8,7 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sftkit.handlers
-from sftkit.config.aliases import HANDLER_ALIASES, HANDLER_ARGUMENT_ALIASES
+from sftkit.config.aliases import (
+    HANDLER_ALIASES,
+    HANDLER_ARGUMENT_ALIASES,
+    REFUSED_HANDLERS,
+    UNUSED_HANDLER_ARGUMENTS,
+)
 from sftkit.config.binding import Problem, bind_config, describe_value, field_types
 from sftkit.config.fields import did_you_mean
 from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig
@@ -56,7 +61,8 @@ class ConfiguredHandler:
         step = self.handler.bind(tokenizer)
         if not self.remove_columns or self.handler.makes_new_rows:
             return step
-        written, named = frozenset(self.handler.writes()), frozenset(self.remove_columns) - {ALL_COLUMNS}
+        written = frozenset(self.handler.survive_removal())
+        named = frozenset(self.remove_columns) - {ALL_COLUMNS}
         removes_all = ALL_COLUMNS in self.remove_columns
 
         def step_and_remove(batch: Batch, log: RowLog) -> Batch:
@@ -75,7 +81,7 @@ class ConfiguredHandler:
         """Which columns rows with these columns have after this handler."""
         kept = self.handler.keeps(columns)
         removed = kept if ALL_COLUMNS in self.remove_columns else set(self.remove_columns)
-        return (kept - removed) | set(self.handler.writes())
+        return (kept - (removed - set(self.handler.survive_removal()))) | set(self.handler.writes())
 
     def sees_tokenizer_limits(self) -> bool:
         """Whether the result may depend on `model_max_length` and `truncation_side` of the tokenizer."""
@@ -154,6 +160,8 @@ def _build(config: HandlerConfig, where: str, problems: list[Problem]) -> Config
     arguments: dict[str, Any] = {}
     for key, value in given.items():
         argument = key if key in known else HANDLER_ARGUMENT_ALIASES.get(key, key)
+        if argument not in known and argument in UNUSED_HANDLER_ARGUMENTS.get(name, ()):
+            continue
         if argument in arguments:
             problems.append(Problem(where, f"{where}.{config.name}: {argument!r} is given twice, once as {key!r}"))
         arguments[argument] = value
@@ -164,6 +172,8 @@ def _build(config: HandlerConfig, where: str, problems: list[Problem]) -> Config
 def _find(name: str, given: str, where: str) -> type[Handler]:
     if name in HANDLERS:
         return HANDLERS[name]
+    if name in REFUSED_HANDLERS:
+        raise ConfigError(f"{where}: there is no handler {given!r}: {REFUSED_HANDLERS[name]}")
     raise ConfigError(
         f"{where}: unknown handler {given!r}{did_you_mean(given, HANDLERS)}; known handlers: {', '.join(HANDLERS)}, or "
         "package.module:function"

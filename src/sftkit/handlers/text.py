@@ -11,10 +11,7 @@ from sftkit.config.fields import option
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
-from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step, missing_column_message, row_step, text_in
-from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
-from sftkit.sandbox.template_check import check_template_operations
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -48,7 +45,9 @@ class ApplyTokenizerChatTemplate(TextHandler):
     registered_as = "apply_tokenizer_chat_template"
 
     conversation_column: str | None = option(
-        None, help="Column that holds the messages; without it the template gets the whole row."
+        None,
+        help="Column that holds the messages. Default: messages, conversations, conversation, chat or turns, whichever "
+        "is there first; a template that takes a whole row gets the row.",
     )
 
     def produces(self) -> RowKind:
@@ -62,50 +61,10 @@ class ApplyTokenizerChatTemplate(TextHandler):
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Render each row."""
         tokenizer.check_chat_template()
-        return row_step(lambda row: {**row, self.dataset_text_field: tokenizer.render(row, self.conversation_column)})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApplyCustomJinjaTemplate(TextHandler):
-    """Renders a Jinja template over the row's columns, sandboxed."""
-
-    registered_as = "apply_custom_jinja_template"
-
-    template: str = option(help="The template; columns are its variables, and `element` is the whole row.")
-    add_eos_token: bool = option(True, help="End the text with the eos token.")
-
-    def bind(self, tokenizer: ChatTokenizer) -> Step:
-        """Compile the template once, and render each row.
-
-        Raises:
-            ConfigError: the template is not valid Jinja.
-            TokenizerError: compiling it exceeds the limits of time or memory. (For a row, the step raises
-                `TemplateLimitError`.)
-        """
-        from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError
-
-        from sftkit.sandbox.steady_environment import SteadyEnvironment
-
-        eos = tokenizer.eos_token if self.add_eos_token else ""
-        environment = SteadyEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-        check_template_operations(self.template)
-        try:
-            template = render_within_limits(lambda: environment.from_string(self.template), self.template)
-        except TemplateSyntaxError as error:
-            raise ConfigError(f"template is not valid Jinja: line {error.lineno}: {error.message}") from None
 
         def render(row: Row) -> Row:
-            try:
-                text = render_within_limits(lambda: template.render({"element": row, **row}), row)
-            except TemplateLimitError:
-                raise
-            except UndefinedError as error:
-                raise RowError(
-                    f"the template uses a missing value: {error}; columns here: {', '.join(row) or 'none'}"
-                ) from None
-            except Exception as error:  # a template may raise anything on data it was not written for
-                raise RowError(f"the template cannot render this row: {error}") from None
-            return {**row, self.dataset_text_field: text + eos}
+            column = self.conversation_column or tokenizer.find_conversation_column(row)
+            return {**row, self.dataset_text_field: tokenizer.render(row, column)}
 
         return row_step(render)
 

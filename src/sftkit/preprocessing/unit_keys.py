@@ -37,7 +37,7 @@ from sftkit.sources.source_file import Range
 from sftkit.sources.work_units import ScannedFile, WorkUnit
 from sftkit.tokenization.masking.train_on import TRAIN_ON
 
-ROW_SEMANTICS = 4
+ROW_SEMANTICS = 5
 """Increment this whenever a code change produces different rows from the same input."""
 
 TOKENIZER_LIMITS = "limits"

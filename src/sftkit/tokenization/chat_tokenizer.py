@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ class ChatTokenizer:
         self._supervision = Supervision(spec.train_on, spec.reasoning == MASK_REASONING)
         self._trains_all = spec.train_on == ALL
         self._policy = spec.special_tokens_in_content
-        self._trains_boundary = spec.compat != FMS
+        self.follows_fms = spec.compat == FMS
         self._empty_answers = EmptyAnswers(self._supervision, drops=spec.drop_empty_answers)
         self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
         self._reader = ConversationReader(self._engines, json.loads(spec.chat_template_kwargs or "{}"))
@@ -130,6 +130,15 @@ class ChatTokenizer:
         return eos_token(self.tokenizer)
 
     @cached_property
+    def special_token_variables(self) -> Mapping[str, str]:
+        """The special tokens as text, by the names that templates have for them (`eos_token`); none without a
+        tokenizer.
+        """
+        if self._spec is None:
+            return {}
+        return {name: token for name, token in self.tokenizer.special_tokens_map.items() if isinstance(token, str)}
+
+    @cached_property
     def vocabulary_size(self) -> int | None:
         """Number of tokens that the tokenizer knows; None if the config names no tokenizer."""
         return None if self._spec is None else len(self.tokenizer)
@@ -153,6 +162,14 @@ class ChatTokenizer:
             TokenizerError: it is missing or invalid.
         """
         self._engines.reference_renderer.check()
+
+    def find_conversation_column(self, row: Row) -> str | None:
+        """Return the column that holds the messages of a row; None if the template takes the whole row.
+
+        Raises:
+            RowError: the row has no conversation.
+        """
+        return self._reader.find_column(row)
 
     def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
         """Apply `special_tokens_in_content` to the conversation of a row.
@@ -278,7 +295,7 @@ class ChatTokenizer:
         if self._trains_all:
             ids = self._engines.encoder.encode(texts)
             return LabeledTokens(ids, labels_everywhere(ids)), np.zeros(len(ids), np.bool_)
-        return encode_pairs(self._engines.encoder, inputs, texts, trains_boundary=self._trains_boundary)
+        return encode_pairs(self._engines.encoder, inputs, texts, trains_boundary=not self.follows_fms)
 
     @cached_property
     def _find_spans(self) -> Callable[[Conversation], tuple[str, list[Span]]]:

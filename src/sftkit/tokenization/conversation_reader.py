@@ -14,6 +14,9 @@ from sftkit.tokenization.probing.content_format import ContentFormatAdapter
 from sftkit.tokenization.templates.template_analysis import takes_whole_row
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 
+CONVERSATION_COLUMNS = ("messages", "conversations", "conversation", "chat", "turns")
+"""Columns in which messages are looked for where none is named."""
+
 
 class ConversationReader:
     """Reads conversations of rows, each in a column or in the whole row, for the template of some engines.
@@ -34,6 +37,15 @@ class ConversationReader:
             RowError: the row has no conversation.
         """
         return read_conversation(row, column, self._variables)
+
+    def find_column(self, row: Row) -> str | None:
+        """Return the first of `CONVERSATION_COLUMNS` that holds messages; None if the template takes the whole row.
+
+        Raises:
+            RowError: the row has no conversation.
+        """
+        column = next((name for name in CONVERSATION_COLUMNS if isinstance(row.get(name), list)), None)
+        return None if column is None or self._wants_whole_row(self.read(row, column)) else column
 
     def read_for_template(self, row: Row, column: str | None) -> Conversation:
         """Read the conversation as the template takes it.
