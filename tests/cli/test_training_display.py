@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sftkit.cli.console.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
 from sftkit.training.callbacks.listener import Sample
+from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.training_report import TrainingReport
 
 TRAINED = {
@@ -102,7 +103,7 @@ def summary(**changes: Any) -> dict[str, str]:
         "steps": 60, "epochs": 1.579, "first_loss": 5.9509, "last_loss": 2.16989, "eval_loss": 2.5,
         "eval_perplexity": math.exp(2.5), "seconds": 10.0,
         "tokens": 63_258, "trained_tokens": 28_122, "padding_share": 0.125, "mfu": 0.4121, "peak_memory": 3 << 29,
-        "on_gpu": True, "output_dir": Path("out"),
+        "on_gpu": True, "output_dir": Path("out"), "nonfinite": NonfiniteLosses(),
     }  # fmt: skip
     console = Console(file=io.StringIO(), width=160)
     print_training(TrainingReport(**{**report, **changes}), console)
@@ -123,6 +124,16 @@ def test_the_summary_says_what_the_run_did() -> None:
         "peak memory": "1.50 GiB (GPU)",
         "written to": "out",
     }
+
+
+def test_the_summary_says_which_losses_were_not_finite() -> None:
+    shown = summary(last_loss=math.nan, nonfinite=NonfiniteLosses(first_step=7, last_step=60, in_a_row=2))
+    assert shown["training loss"] == "5.9509 -> not finite"
+    assert shown["not finite"] == "the loss of some steps between 7 and 60"
+
+
+def test_the_summary_of_an_evaluation_has_no_steps() -> None:
+    assert "steps" not in summary(steps=0)
 
 
 def test_the_summary_leaves_out_what_is_not_known() -> None:

@@ -18,7 +18,7 @@ from sftkit.cli.options import Option, config_command
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.core.transformers_import import leave_out_torch
-from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError
+from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, TrainingError
 
 T = TypeVar("T")
 
@@ -144,6 +144,11 @@ def train(context: typer.Context) -> None:
             report = run_train(config, make_progress(), listener)
         if is_main_process():
             print_training(report, results())
+        if report.diverged_at is not None:
+            raise TrainingError(
+                f"the run diverged: its loss is not finite since step {report.diverged_at}, and the weights that it "
+                "saved are of no use; lower learning_rate, or set max_grad_norm"
+            )
 
 
 def _load(

@@ -165,6 +165,12 @@ class TrainConfig(DataOptions):
     split_batches: bool = option(
         False, panel=_BATCHES, help="`per_device_train_batch_size` is the batch size of all devices together."
     )
+    stop_on_nonfinite: int | None = option(
+        None,
+        minimum=1,
+        panel=_TRACKING,
+        help="Stop the run after this many steps in a row whose loss is not finite. Default: only warn.",
+    )
     freeze: tuple[str, ...] = option(
         (),
         panel=_MODEL,

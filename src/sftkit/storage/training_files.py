@@ -7,6 +7,8 @@ from pathlib import Path
 
 LOG_NAME = "training_logs.jsonl"
 """The log events of a run, in its output directory from the moment it begins."""
+EVALUATION_NAME = "eval_results.json"
+"""The metrics of an evaluation without training."""
 SEAL_NAME = "sftkit_checkpoint.json"
 """A file in a checkpoint that is complete."""
 UNFINISHED_NAME = "sftkit_unfinished"

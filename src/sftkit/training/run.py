@@ -5,30 +5,28 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sftkit.config.commands import TrainConfig
-from sftkit.core.error_text import single_line
-from sftkit.errors import OutputError, SftkitError, TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
-from sftkit.training.arguments.trackers import tracker_failure
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
+from sftkit.training.callbacks.divergence import DivergenceCallback
 from sftkit.training.callbacks.listener import RunListener, SilentListener
 from sftkit.training.callbacks.logs import JsonLinesLogger, StepReporter, make_aim_logger
 from sftkit.training.callbacks.samples import make_sample_callback
 from sftkit.training.checkpoints.resume import find_resume_point
 from sftkit.training.checkpoints.run_identity import run_identity
-from sftkit.training.data.feed import Feed
 from sftkit.training.distributed import is_main_process, leave_process_group
+from sftkit.training.evaluate import evaluate
 from sftkit.training.metrics.loss_curve import CURVE_NAME, draw_curve
 from sftkit.training.models.adapters import save_merged
 from sftkit.training.setup.data_setup import make_feed, rows_per_step
-from sftkit.training.setup.model_setup import PreparedModel, prepare_model
+from sftkit.training.setup.model_setup import prepare_model
+from sftkit.training.setup.trainer_setup import errors_of_a_run, make_trainer
 from sftkit.training.trainer import SftTrainer
 from sftkit.training.training_report import TrainingReport, make_report
 
@@ -42,7 +40,7 @@ def train(
     """Train a model on shards, and save model, tokenizer and chat template to `output_dir`.
 
     Every process of a launch must call it. If `output_dir` has a complete checkpoint of the same run, the run resumes
-    from it.
+    from it. With `do_train=false`, the model is only evaluated.
 
     Args:
         config: the run.
@@ -61,6 +59,8 @@ def train(
     _set_verbosity(config, arguments)
     use_one_gpu(arguments)
     set_seed(arguments.seed)
+    if not arguments.do_train:
+        return evaluate(config, arguments, shards, listener)
     prepared = prepare_model(config, arguments, shards, listener)
     feed = make_feed(config, arguments, shards, prepared.model, prepared.capabilities, prepared.tokenizer.pad_token_id)
     identity = run_identity(config, arguments, shards, rows_per_step(config, arguments), padded=feed.padded)
@@ -76,10 +76,11 @@ def train(
         StepReporter(listener),
         *(extra for extra in (aim, samples) if extra is not None),
     ]
-    trainer = _make_trainer(arguments, prepared, feed, callbacks)
+    trainer = make_trainer(arguments, prepared, feed, callbacks)
+    trainer.add_callback(DivergenceCallback(trainer, config.stop_on_nonfinite))
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))
     try:
-        with public.command_line():
+        with public.command_line(), errors_of_a_run(config.output_dir):
             seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None)
     finally:
         if aim is not None:
@@ -102,45 +103,12 @@ def _template_date(config: TrainConfig, shards: ShardSet) -> str | None:
     return config.template_date or recorded
 
 
-def _make_trainer(
-    arguments: TrainingArguments, prepared: PreparedModel, feed: Feed, callbacks: list[TrainerCallback]
-) -> SftTrainer:
-    try:
-        return SftTrainer(
-            model=prepared.model,
-            arguments=arguments,
-            feed=feed,
-            sums_loss=prepared.capabilities.sums_loss,
-            tokenizer=prepared.tokenizer.tokenizer,
-            callbacks=callbacks,
-            meter=prepared.meter,
-        )
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory() from error
-    except (ValueError, RuntimeError, ImportError, NotImplementedError, OSError) as error:
-        # What the Trainer refuses: arguments that contradict each other, missing trackers, ...
-        raise TrainingError(f"the run cannot be set up: {single_line(error)}") from error
-
-
 def _run(trainer: SftTrainer, checkpoint: str | None) -> float:
     """Train, evaluate and save; returns the seconds that training took."""
-    try:
-        metrics: dict[str, float] = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        if trainer.args.do_eval and not _evaluated_last(trainer):
-            trainer.evaluate()
-        _save(trainer)
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory() from error
-    except OSError as error:
-        path = error.filename or trainer.args.output_dir
-        raise OutputError(f"{path}: cannot be written or read: {error.strerror or error}") from error
-    except SftkitError as error:
-        raise _without_traceback(error) from error
-    except Exception as error:
-        failure = tracker_failure(error)
-        if failure is None:
-            raise
-        raise failure from error
+    metrics: dict[str, float] = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    if trainer.args.do_eval and not _evaluated_last(trainer):
+        trainer.evaluate()
+    _save(trainer)
     return metrics["train_runtime"]
 
 
@@ -151,20 +119,6 @@ def _save(trainer: SftTrainer) -> None:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
     trainer.save_state()
-
-
-def _without_traceback(error: SftkitError) -> SftkitError:
-    """Remove the traceback that DataLoader adds to the message of an error in a worker process."""
-    kind = type(error)
-    text = str(error)
-    return kind(text.rpartition(f"{kind.__name__}: ")[2].strip()) if text.startswith("Caught ") else error
-
-
-def _out_of_memory() -> TrainingError:
-    return TrainingError(
-        "the GPU is out of memory: lower per_device_train_batch_size or max_seq_length,"
-        " or set gradient_checkpointing=true"
-    )
 
 
 def _set_verbosity(config: TrainConfig, arguments: TrainingArguments) -> None:

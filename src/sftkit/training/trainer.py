@@ -20,10 +20,12 @@ from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
+from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
 
 _LARGEST_EXPONENT = math.log(1.7e308)  # exp() of more overflows
+_NO_STEP = 1 << 62
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
@@ -86,6 +88,7 @@ class SftTrainer(Trainer):
             _keep_float32_losses(self.accelerator.state.fsdp_plugin)
         self._feed = feed
         self.meter = meter
+        self.nonfinite = NonfiniteLosses()  # of this process
         self._sums_loss = sums_loss
         self._work = WorkCounts()  # of this process, in this run
         # Of all processes, before the checkpoint that the run resumed from.
@@ -110,7 +113,10 @@ class SftTrainer(Trainer):
             self._last_log = time.perf_counter()  # rates are measured from the first step on
         assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
         self._work += inputs.counts
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not bool(torch.isfinite(loss).all()):
+            self.nonfinite.add(self.state.global_step + 1)
+        return loss
 
     def compute_loss(
         self,
@@ -125,6 +131,13 @@ class SftTrainer(Trainer):
         if self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
+
+    def prepare_for_evaluation(self) -> None:
+        """Prepare the model for `evaluate` without training; mixed precision and sharding are set up here."""
+        if self.is_fsdp_enabled:
+            self.model = self.model_wrapped = self.accelerator.prepare(self.model)
+        else:
+            self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -148,7 +161,7 @@ class SftTrainer(Trainer):
         seconds = time.perf_counter() - start
         metrics = {
             f"{metric_key_prefix}_loss": mean,
-            f"{metric_key_prefix}_perplexity": math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf,
+            f"{metric_key_prefix}_perplexity": math.inf if mean >= _LARGEST_EXPONENT else math.exp(mean),
             f"{metric_key_prefix}_runtime": seconds,
             f"{metric_key_prefix}_trained_tokens_per_second": trained_tokens / max(seconds, 1e-9),
         }
@@ -162,9 +175,14 @@ class SftTrainer(Trainer):
             work, now = self.work(), time.perf_counter()
             logs |= self.meter.measure(work - self._last_work, now - self._last_log).log_entries()
             self._last_work, self._last_log = work, now
+        if "loss" in logs and self.nonfinite_losses().since_log:
+            # The Trainer leaves out such losses (logging_nan_inf_filter): its sums would never be finite again.
+            logs["loss"], self.nonfinite.since_log = math.nan, False
         if "train_loss" in logs:  # the Trainer averages only over the steps of this run
             steps = self.state.global_step - self._initial_global_step
             logs["train_loss"] = (self._total_loss_before + logs["train_loss"] * steps) / max(self.state.global_step, 1)
+            if self.nonfinite_losses().first_step:
+                logs["train_loss"] = math.nan
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
@@ -179,11 +197,27 @@ class SftTrainer(Trainer):
         counts = torch.tensor(astuple(self._work), dtype=torch.int64, device=self.args.device)
         return WorkCounts(*self.accelerator.reduce(counts, "sum").tolist())
 
+    def nonfinite_losses(self) -> NonfiniteLosses:
+        """Losses of all processes that are not finite; every process must call it, and then knows of all of them."""
+        mine = self.nonfinite
+        if self.args.world_size > 1:
+            steps = (-mine.first_step or -_NO_STEP, mine.last_step, mine.in_a_row, int(mine.since_log))
+            found = torch.tensor(steps, dtype=torch.int64, device=self.args.device)
+            first, last, in_a_row, since_log = self.accelerator.gather(found).view(-1, len(steps)).amax(0).tolist()
+            self.nonfinite = NonfiniteLosses(0 if -first == _NO_STEP else -first, last, in_a_row, bool(since_log))
+        return self.nonfinite
+
     def run_state(self) -> RunState:
         """The state to save with a checkpoint; every process must call it."""
         loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
         total = self._total_loss_before + self._total_loss_scalar
-        return RunState(float(loss), self._globalstep_last_logged, total, self._work_before + self.work())
+        return RunState(
+            loss_since_log=float(loss),
+            last_logged_step=self._globalstep_last_logged,
+            total_loss=total,
+            work=self._work_before + self.work(),
+            nonfinite=self.nonfinite_losses(),
+        )
 
     def restore_state(self, state: RunState) -> None:
         """Restore the state saved with the checkpoint that the run resumes from."""
@@ -191,6 +225,7 @@ class SftTrainer(Trainer):
         self._globalstep_last_logged = state.last_logged_step
         self._total_loss_before = state.total_loss
         self._work_before = state.work
+        self.nonfinite = replace(state.nonfinite)
 
     def _loss(
         self, model: torch.nn.Module, inputs: Mapping[str, Any], items: torch.Tensor, smoothing: float

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sftkit.training.metrics.hardware import peak_memory
+from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 
 if TYPE_CHECKING:
     from sftkit.training.trainer import SftTrainer
@@ -21,6 +22,9 @@ class TrainingReport:
 
     epochs: float
     """Epochs, including those before the checkpoint that the run resumed from."""
+
+    nonfinite: NonfiniteLosses
+    """Losses that were not finite (NaN or infinite)."""
 
     first_loss: float | None
     last_loss: float | None
@@ -52,6 +56,13 @@ class TrainingReport:
     on_gpu: bool
     output_dir: Path
 
+    @property
+    def diverged_at(self) -> int | None:
+        """The step since which no loss was finite, so that the weights are of no use; None if the last one is."""
+        if self.nonfinite.last_step < max(self.steps, 1):
+            return None
+        return self.nonfinite.last_step - self.nonfinite.in_a_row + 1
+
 
 def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
     """The report of a finished run; every process must call it."""
@@ -61,6 +72,7 @@ def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
     return TrainingReport(
         steps=trainer.state.global_step,
         epochs=float(trainer.state.epoch or 0),
+        nonfinite=trainer.nonfinite_losses(),
         first_loss=next(iter(_logged(trainer, "loss")), None),
         last_loss=next(reversed(_logged(trainer, "loss")), None),
         eval_loss=next(reversed(_logged(trainer, "eval_loss")), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.text import Text
 from sftkit.cli.console.output import messages
 from sftkit.core.escape import visible_parts
 from sftkit.training.callbacks.listener import LogEvent, RunListener, Sample
+from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.training_report import TrainingReport
 
 _SHOWN = {
@@ -129,25 +131,44 @@ def _summary(report: TrainingReport) -> Iterator[tuple[str, str]]:
     rate, trained_rate = (
         count / report.seconds if report.seconds else 0.0 for count in (report.tokens, report.trained_tokens)
     )
-    yield "steps", f"{report.steps:,} ({report.epochs:.2f} epochs)"
+    if report.steps:
+        yield "steps", f"{report.steps:,} ({report.epochs:.2f} epochs)"
     yield "time", f"{report.seconds:,.1f} s"
-    yield "tokens", f"{report.tokens:,} tokens ({report.trained_tokens:,} trained)"
-    yield "speed", f"{rate:,.0f} tokens/s ({trained_rate:,.0f} trained)"
+    if report.steps:
+        yield "tokens", f"{report.tokens:,} tokens ({report.trained_tokens:,} trained)"
+        yield "speed", f"{rate:,.0f} tokens/s ({trained_rate:,.0f} trained)"
     if report.padding_share is not None:
         yield "padding", f"{report.padding_share:.1%}"
     if report.mfu is not None:
         yield "MFU", f"{report.mfu:.1%}"
     if report.first_loss is not None and report.last_loss is not None:
-        yield "training loss", f"{report.first_loss:.4f} -> {report.last_loss:.4f}"
+        yield "training loss", f"{_loss(report.first_loss)} -> {_loss(report.last_loss)}"
+    if report.nonfinite.first_step:
+        yield "not finite", _steps(report.nonfinite)
     if report.eval_loss is not None:
-        yield "validation loss", f"{report.eval_loss:.4f} (perplexity {report.eval_perplexity:,.4g})"
+        yield "validation loss", f"{_loss(report.eval_loss)} (perplexity {report.eval_perplexity:,.4g})"
     if report.peak_memory:
         yield "peak memory", f"{report.peak_memory / 2**30:,.2f} GiB ({'GPU' if report.on_gpu else 'main memory'})"
     yield "written to", str(report.output_dir)
 
 
-def _numbers(event: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
-    return [_SHOWN[key].format(event[key]) for key in keys if isinstance(event.get(key), int | float)]
+def _steps(losses: NonfiniteLosses) -> str:
+    if losses.in_a_row == losses.last_step - losses.first_step + 1:
+        return f"the loss of steps {losses.first_step:,} to {losses.last_step:,}"
+    return f"the loss of some steps between {losses.first_step:,} and {losses.last_step:,}"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "not finite"
+
+
+def _numbers(event: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
+    """Format the values of an event; a loss of null stands for one that is not finite."""
+    for key in keys:
+        if isinstance(event.get(key), int | float):
+            yield _SHOWN[key].format(event[key])
+        elif key in event and key.endswith("loss"):
+            yield f"{key.replace('_', ' ')} not finite"
 
 
 def _indented(text: str) -> str:

@@ -16,6 +16,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
+from sftkit.training.arguments.best_metric import best_metric_problems, is_better_when_greater
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
 from sftkit.training.arguments.public_values import PublicValues
@@ -86,6 +87,7 @@ def make_training_arguments(config: TrainConfig) -> RunArguments:
     public = PublicValues.of(config)
     _add_settings(config, translation, public)
     translation.problems += tracker_problems(translation.values["report_to"])
+    translation.problems += best_metric_problems(translation.values.get("metric_for_best_model"))
     if translation.problems:
         raise ConfigError(translation.problems)
     for warning in translation.warnings:
@@ -140,6 +142,10 @@ def _add_settings(config: TrainConfig, translation: Translation, public: PublicV
     values.setdefault("logging_steps", 10)
     values.setdefault("report_to", "none")
     values.setdefault("disable_tqdm", True)
+    values.setdefault("do_train", True)
+    best = values.get("metric_for_best_model")
+    if best is not None and values.get("greater_is_better") is None:
+        values["greater_is_better"] = is_better_when_greater(best)
     # Every parameter is used in every micro-batch, so DDP does not need its slow search for unused ones.
     values.setdefault("ddp_find_unused_parameters", False)
     values.setdefault("run_name", config.experiment or None)

@@ -27,6 +27,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
         ConfigError: with every problem found.
     """
     problems = [
+        *_work_problems(arguments),
         *_streaming_problems(config, arguments),
         *_parallelism_problems(arguments),
         *_adapter_problems(config),
@@ -50,6 +51,13 @@ def use_one_gpu(arguments: TrainingArguments) -> None:
             f" `torchrun --nproc_per_node {arguments.n_gpu} -m sftkit train ...`",
         )
         arguments._n_gpu = 1  # the Trainer itself does this for models that are split over the GPUs
+
+
+def _work_problems(arguments: TrainingArguments) -> Iterator[str]:
+    if not arguments.do_train and not arguments.do_eval:
+        yield "do_train=false leaves nothing to do; set do_eval=true to evaluate the model without training it"
+    if not arguments.do_train and arguments.deepspeed:
+        yield "do_train=false: evaluation alone does not work with DeepSpeed; remove deepspeed"
 
 
 def _streaming_problems(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:

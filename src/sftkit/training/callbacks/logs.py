@@ -65,7 +65,12 @@ def _step_of(line: str) -> float:
 
 def log_event(state: TrainerState, logs: Mapping[str, Any]) -> dict[str, Any]:
     """A log event with `step` and `epoch` first; numbers that are not finite become None."""
-    return {"step": state.global_step, "epoch": state.epoch, **{key: _plain(value) for key, value in logs.items()}}
+    return {"step": state.global_step, "epoch": state.epoch, **finite_or_null(logs)}
+
+
+def finite_or_null(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Logged values as JSON can hold them; numbers that are not finite become None."""
+    return {key: _plain(value) for key, value in values.items()}
 
 
 class JsonLinesLogger(TrainerCallback):

@@ -24,7 +24,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sftkit.training.checkpoints.removal import free_place, remove_checkpoint
 from sftkit.training.checkpoints.run_identity import identity_differences
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ class RunState:
 
     work: WorkCounts
     """Work done so far."""
+
+    nonfinite: NonfiniteLosses = field(default_factory=NonfiniteLosses)
+    """Losses so far that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +210,10 @@ def _state_to_json(state: RunState) -> dict[str, Any]:
         "logged": state.last_logged_step,
         "total": state.total_loss,
         "work": asdict(state.work),
+        "nonfinite": asdict(state.nonfinite),
     }
 
 
 def _state_from_json(content: Mapping[str, Any]) -> RunState:
-    return RunState(content["loss"], content["logged"], content["total"], WorkCounts(**content["work"]))
+    nonfinite = NonfiniteLosses(**content.get("nonfinite", {}))  # checkpoints of earlier versions have none
+    return RunState(content["loss"], content["logged"], content["total"], WorkCounts(**content["work"]), nonfinite)

@@ -38,8 +38,11 @@ class Feed:
     make the same decisions from the same seed and take their own part, without communicating.
     """
 
-    train: SplitRows
+    train: SplitRows | None
+    """None if the model is only evaluated."""
+
     evaluation: SplitRows | None
+    """None if it is not evaluated."""
 
     collate: Collator
 
@@ -84,10 +87,12 @@ class Feed:
 
     def train_loader(self, rows: int) -> MicroBatchLoader:
         """Micro-batches of the training split for this process, with `rows` rows each unless tokens decide."""
+        assert self.train is not None, "training needs rows"
         return self._loader(self.train, self.train_batches(rows))
 
     def train_batches(self, rows: int) -> Batcher:
         """The micro-batches of the training split for all processes."""
+        assert self.train is not None, "training needs rows"
         layout = StepLayout(self.accumulation_steps, self.processes, self.padded)
         if self.streaming:
             shuffling = Shuffling(self.shuffle_window, self.seed, self.shuffled)

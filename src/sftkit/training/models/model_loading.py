@@ -14,6 +14,7 @@ from sftkit.sample import sample_path
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.models.attention import choose_attention
+from sftkit.training.models.generation_defaults import repair_generation_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -54,6 +55,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     name = PublicValues.of(config).text(config.model_name_or_path)
     if name != config.model_name_or_path:
         model.config._name_or_path = model.name_or_path = name  # which trackers and adapters are given
+    repair_generation_config(model)
     return model
 
 

@@ -60,14 +60,16 @@ def make_feed(
     vocabulary_size = embedding_rows(model)
     limit = None if config.max_seq_length is None else RowLimit(config.max_seq_length, config.overflow)
     window = config.shuffle_window
-    train = open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming)
+    train = (
+        open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming) if arguments.do_train else None
+    )
     evaluation = open_split(shards, VALIDATION, vocabulary_size, limit, window) if arguments.do_eval else None
     flat = _is_flat(config, capabilities)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     shuffled = arguments.train_sampling_strategy != "sequential"
-    if streaming:
+    if train is not None and streaming:
         _read_ahead(train, ([group] for file in range(train.files) for group in train.groups_of(file)), TRAIN)
-    else:
+    elif train is not None:
         _read_ahead(train, EpochOrder(train, Shuffling(window, seed, shuffled), 0).windows, TRAIN)
         train.skip_unusable_rows()
     if evaluation is not None:

@@ -65,7 +65,8 @@ def prepare_model(
     freeze(model, config.freeze)
     _check_positions(model, shards, config.max_seq_length)
     if is_main_process():
-        listener.on_note(f"{count_parameters(model)}; attention: {model.config._attn_implementation}")
+        trained = f"{count_parameters(model)}; " if arguments.do_train else ""
+        listener.on_note(f"{trained}attention: {model.config._attn_implementation}")
     return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments))
 
 

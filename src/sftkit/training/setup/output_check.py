@@ -27,6 +27,8 @@ def check_training_output(config: TrainConfig) -> None:
         OutputError: the directory cannot be used; it says why.
     """
     folder = Path(config.output_dir)
+    if config.training_arguments.get("do_train") is False:
+        return  # an evaluation only writes a file of its own
     if config.model_name_or_path and folder.is_dir() and not is_training_output(folder):
         model = Path(str(sample_path(config.model_name_or_path))).expanduser()
         if model.is_dir() and model.samefile(folder):

@@ -1,0 +1,56 @@
+"""Evaluate a model without training it (`do_train=false do_eval=true`)."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from sftkit.config.commands import TrainConfig
+from sftkit.shards.reading import ShardSet
+from sftkit.storage.files import atomic_replace
+from sftkit.storage.training_files import EVALUATION_NAME
+from sftkit.training.callbacks.listener import RunListener
+from sftkit.training.callbacks.logs import finite_or_null, log_event
+from sftkit.training.distributed import is_main_process
+from sftkit.training.setup.data_setup import make_feed
+from sftkit.training.setup.model_setup import prepare_model
+from sftkit.training.setup.trainer_setup import errors_of_a_run, make_trainer
+from sftkit.training.training_report import TrainingReport, make_report
+
+
+def evaluate(
+    config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, listener: RunListener
+) -> TrainingReport:
+    """Evaluate a model on the validation split, and write the metrics to `eval_results.json` in `output_dir`.
+
+    No other file is written or changed. Every process of a launch must call it.
+
+    Args:
+        config: the run.
+        arguments: made from `config` by `make_training_arguments`.
+        shards: `input_ids` and `labels` in a `validation` split.
+        listener: receives the metrics, in the main process only.
+
+    Raises:
+        TrainingError: model and shards do not match, there is no validation split, or memory runs out.
+        DataError: a row is invalid; it is named as `path:row`.
+        TokenizerError: the tokenizer cannot be loaded.
+        OutputError: `output_dir` cannot be written.
+    """
+    prepared = prepare_model(config, arguments, shards, listener)
+    feed = make_feed(config, arguments, shards, prepared.model, prepared.capabilities, prepared.tokenizer.pad_token_id)
+    trainer = make_trainer(arguments, prepared, feed, [])
+    started = time.perf_counter()
+    with errors_of_a_run(config.output_dir):
+        trainer.prepare_for_evaluation()
+        metrics = trainer.evaluate()
+        if is_main_process():
+            folder = Path(config.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_replace(folder / EVALUATION_NAME) as temporary:
+                temporary.write_text(json.dumps(finite_or_null(metrics), indent=2) + "\n", encoding="utf-8")
+            listener.on_log(log_event(trainer.state, metrics))
+    return make_report(trainer, time.perf_counter() - started)

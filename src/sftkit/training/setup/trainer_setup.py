@@ -1,0 +1,82 @@
+"""Make the Trainer of a run, and name what can go wrong in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from sftkit.core.error_text import single_line
+from sftkit.errors import OutputError, SftkitError, TrainingError
+from sftkit.training.arguments.trackers import tracker_failure
+from sftkit.training.trainer import SftTrainer
+
+if TYPE_CHECKING:
+    from sftkit.training.data.feed import Feed
+    from sftkit.training.setup.model_setup import PreparedModel
+
+
+def make_trainer(
+    arguments: TrainingArguments, prepared: PreparedModel, feed: Feed, callbacks: list[TrainerCallback]
+) -> SftTrainer:
+    """Make the Trainer of a run.
+
+    Raises:
+        TrainingError: the Trainer refuses the arguments, or memory runs out.
+    """
+    try:
+        return SftTrainer(
+            model=prepared.model,
+            arguments=arguments,
+            feed=feed,
+            sums_loss=prepared.capabilities.sums_loss,
+            tokenizer=prepared.tokenizer.tokenizer,
+            callbacks=callbacks,
+            meter=prepared.meter,
+        )
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory() from error
+    except (ValueError, RuntimeError, ImportError, NotImplementedError, OSError) as error:
+        # What the Trainer refuses: arguments that contradict each other, missing trackers, ...
+        raise TrainingError(f"the run cannot be set up: {single_line(error)}") from error
+
+
+@contextmanager
+def errors_of_a_run(output_dir: str) -> Iterator[None]:
+    """Turn what training or evaluation raises into errors that say what to do.
+
+    Raises:
+        TrainingError: memory runs out, or a tracker fails.
+        OutputError: a file cannot be written.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory() from error
+    except OSError as error:
+        path = error.filename or output_dir
+        raise OutputError(f"{path}: cannot be written or read: {error.strerror or error}") from error
+    except SftkitError as error:
+        raise _without_traceback(error) from error
+    except Exception as error:
+        failure = tracker_failure(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _without_traceback(error: SftkitError) -> SftkitError:
+    """Remove the traceback that DataLoader adds to the message of an error in a worker process."""
+    kind = type(error)
+    text = str(error)
+    return kind(text.rpartition(f"{kind.__name__}: ")[2].strip()) if text.startswith("Caught ") else error
+
+
+def _out_of_memory() -> TrainingError:
+    return TrainingError(
+        "the GPU is out of memory: lower per_device_train_batch_size or max_seq_length,"
+        " or set gradient_checkpointing=true"
+    )
