@@ -85,8 +85,10 @@ def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None)
     from sftkit.preprocessing.planning import check_config, plan
     from sftkit.preprocessing.template_date import keep_template_date
     from sftkit.sources.overlap import check_directories_apart, check_sources_stay
+    from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
 
     check_config(settings)
+    check_tokenizer_name(settings)
     check_directories_apart(settings.output_dir, settings)
     import_transformers()
     with open_cluster(settings) as cluster:
@@ -178,7 +180,9 @@ def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Re
     from sftkit.inspection.verify.verify_dataset import verify
     from sftkit.preprocessing.preview import preview_shards
     from sftkit.shards.reading import open_shards
+    from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
 
+    check_tokenizer_name(settings)
     if settings.verify:
         return verify(settings, progress)
     is_raw = bool(settings.datasets or settings.training_data_path or settings.validation_data_path)
@@ -240,12 +244,16 @@ def run_train(
 ) -> TrainingReport:
     """Do what `train` does with a config that is complete."""
     from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
+    from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
     from sftkit.training.arguments.build_arguments import make_training_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
+    from sftkit.training.models.model_name import check_model_name
     from sftkit.training.setup.output_check import check_training_output
 
     check_training_data(settings)
     check_training_output(settings)
+    check_model_name(settings)
+    check_tokenizer_name(settings)
     silence_other_processes()
     arguments = make_training_arguments(settings)
     with main_process_first() as is_main:

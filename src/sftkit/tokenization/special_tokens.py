@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TokenizerError
-from sftkit.sample import sample_path
+from sftkit.storage.model_location import model_location
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,7 +76,7 @@ def _eos_ids(name: str) -> list[int]:
 
 
 def _generation_config(name: str) -> Path | None:
-    local = Path(str(sample_path(name))).expanduser()
+    local = Path(model_location(name))
     if local.is_dir():
         return local / _GENERATION_CONFIG if (local / _GENERATION_CONFIG).is_file() else None
     from transformers.utils.hub import cached_file

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import importlib.util
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from sftkit.sample import sample_path
+from sftkit.storage.model_location import model_location
 
 SENTENCEPIECE_MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 """Names of files that may hold a SentencePiece model."""
@@ -22,6 +23,13 @@ _PATTERNS = ("*.tiktoken", "tokenization_*.py", "additional_chat_templates/*.jin
 _CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json")
 """Files next to a tokenizer that transformers reads to find its class."""
 _CODE = "*.py"
+
+_FAST_TOKENIZER = "tokenizer.json"
+_VOCABULARIES = (
+    *(_FAST_TOKENIZER, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model"),
+    *("tekken.json", "tiktoken.model", "tokenizer.model.v3"),
+)
+_OTHER_VOCABULARIES = ("*.tiktoken", "tokenizer.*.json")
 
 
 def tokenizer_file_paths(name: str) -> list[tuple[str, Path]]:
@@ -50,8 +58,40 @@ def tokenizer_file_hashes(name: str) -> dict[str, str]:
     return {key: _sha256(path) for key, path in sorted(_found(name, _NAMES))}
 
 
+def missing_vocabulary(name: str, other_names: Collection[str] = ()) -> str | None:
+    """Return a sentence that says which files of a vocabulary were looked for; None if there is one of them.
+
+    Args:
+        name: directory or Hub id; of a Hub id, the files in the local cache are used.
+        other_names: more files that the class of the tokenizer reads.
+    """
+    folder = Path(model_location(name))
+    if any(_found(name, (*_VOCABULARIES, *other_names))):
+        return None
+    if folder.is_dir() and any(next(folder.glob(pattern), None) for pattern in _OTHER_VOCABULARIES):
+        return None
+    place = "directory" if folder.is_dir() else "repository"
+    return f"the {place} has no tokenizer: it has none of {', '.join(_VOCABULARIES)}"
+
+
+def needs_sentencepiece(name: str) -> bool:
+    """Return whether a tokenizer has only a SentencePiece model, and the package that reads it is not installed."""
+    if importlib.util.find_spec("sentencepiece") is not None:
+        return False
+    files = dict(tokenizer_file_paths(name))
+    return _FAST_TOKENIZER not in files and any(
+        each in files and _is_protobuf(files[each]) for each in SENTENCEPIECE_MODELS
+    )
+
+
+def _is_protobuf(path: Path) -> bool:
+    """Return whether a file begins as SentencePiece models do; files of tiktoken may have the same name."""
+    with path.open("rb") as stream:
+        return stream.read(1) == b"\n"
+
+
 def _found(name: str, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    folder = Path(str(sample_path(name))).expanduser()
+    folder = Path(model_location(name))
     if folder.is_dir():
         paths = [folder / each for each in names]
         paths += [path for pattern in _PATTERNS for path in folder.glob(pattern)]

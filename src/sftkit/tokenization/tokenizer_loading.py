@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import importlib.util
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,9 +17,9 @@ from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.error_text import first_line
 from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.errors import ConfigError, TokenizerError
-from sftkit.sample import sample_path
+from sftkit.storage.model_location import adapter_base, hub_problem, location_problem, model_location
 from sftkit.tokenization.templates.named_templates import named_or_given
-from sftkit.tokenization.tokenizer_files import SENTENCEPIECE_MODELS, tokenizer_file_paths
+from sftkit.tokenization.tokenizer_files import missing_vocabulary, needs_sentencepiece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +31,7 @@ TOKENIZER_CHANGED = "the tokenizer's files changed during the run; run the comma
 
 _CHANCE_OF_MODELS = ("dropout", "alpha", "nbest_size")
 _CHANCE_OF_SENTENCEPIECE = ("_enable_sampling",)
-_FAST_TOKENIZER = "tokenizer.json"
+_SHORT_TEXT = "a b"
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor")
 
 
@@ -72,6 +72,19 @@ def tokenizer_spec(options: DataOptions) -> TokenizerSpec | None:
     )
 
 
+def check_tokenizer_name(options: DataOptions) -> None:
+    """Check the name of the tokenizer that a config uses, before anything is loaded.
+
+    Raises:
+        TokenizerError: the name is that of a missing directory or of a file; the error names the key.
+    """
+    key = "tokenizer_name_or_path" if options.tokenizer_name_or_path else "model_name_or_path"
+    name = getattr(options, key)
+    problem = None if name is None else location_problem(name)
+    if problem is not None:
+        raise TokenizerError(f"{key}: tokenizer {name!r} cannot be loaded: {problem}")
+
+
 def read_chat_template(processor: ProcessorConfig) -> str | None:
     """Return the chat template of a data config, given as text, by name, as a file or in base64; None if it has none.
 
@@ -106,24 +119,27 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
     from transformers import PreTrainedTokenizerBase
     from transformers.models.auto.tokenization_auto import AutoTokenizer  # `transformers` would scan its models for it
 
-    location = str(sample_path(spec.name))
-    if _is_path(location) and not Path(location).exists():
-        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no such directory; name another")
+    problem = location_problem(spec.name)
+    if problem is not None:
+        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {problem}")
     try:
         with paused_garbage_collection():
-            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=spec.trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(
+                model_location(spec.name), trust_remote_code=spec.trust_remote_code
+            )
     except Exception as error:  # transformers raises whatever its files provoke
         if "trust_remote_code" in str(error) and not spec.trust_remote_code:
             raise TokenizerError(
                 f"tokenizer {spec.name!r} cannot be loaded without the code that comes with it; read the code, and set "
                 "trust_remote_code=true if you trust it"
             ) from error
-        if _needs_sentencepiece(location):
+        if needs_sentencepiece(spec.name):
             raise TokenizerError(
                 f"tokenizer {spec.name!r} is a SentencePiece model, which takes the package sentencepiece; install it "
                 "with: pip install 'sftkit[sentencepiece]'"
             ) from error
-        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {_reason(error)}") from error
+        reason = hub_problem(spec.name, error) or _without_vocabulary(spec.name) or _reason(error)
+        raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: {reason}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no tokenizer found there; name another")
     _check_usable(tokenizer, spec.name)
@@ -138,11 +154,32 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
 
 
 def _check_usable(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise `TokenizerError` if a tokenizer cannot encode anything: not all settings are checked when it is loaded."""
+    """Raise `TokenizerError` if a tokenizer cannot encode anything: not all settings are checked when it is loaded.
+
+    For some models transformers makes a tokenizer without a vocabulary where there are no files of one.
+    """
     try:
-        tokenizer("a b")
+        ids = tokenizer(_SHORT_TEXT)["input_ids"]
+        is_empty = not set(_SHORT_TEXT.split()) & set(tokenizer.decode(ids, skip_special_tokens=True))
     except Exception as error:  # transformers raises whatever its files provoke
         raise TokenizerError(f"tokenizer {name!r} cannot encode a text: {_reason(error)}") from error
+    reason = _without_vocabulary(name, type(tokenizer).vocab_files_names.values()) if is_empty else None
+    if reason is not None:
+        raise TokenizerError(f"tokenizer {name!r} cannot be loaded: {reason}")
+
+
+def _without_vocabulary(name: str, other_files: Collection[str] = ()) -> str | None:
+    """Return a sentence if a directory or repository has no vocabulary, so that it holds no tokenizer."""
+    missing = missing_vocabulary(name, other_files)
+    if missing is None:
+        return None
+    base = adapter_base(name)
+    if base is None:
+        return f"{missing}; add these files, or set tokenizer_name_or_path to a directory that has them"
+    return (
+        f"it is a LoRA adapter{f' of the model {base!r}' if base else ''} without a tokenizer; set "
+        f"tokenizer_name_or_path to {'this model' if base else 'the model that it was trained for'}"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -169,27 +206,6 @@ def _switch_off_chance(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         _log.warning(
             "tokenizer %r encodes a text differently each time (%s); this is switched off", name, ", ".join(found)
         )
-
-
-def _is_path(location: str) -> bool:
-    """Return whether a name can only be a directory: Hub ids have the form `name` or `owner/name`."""
-    return location.startswith(("/", ".", "~")) or location.count("/") > 1
-
-
-def _needs_sentencepiece(location: str) -> bool:
-    """Return whether a tokenizer has only a SentencePiece model, and the package that reads it is not installed."""
-    if importlib.util.find_spec("sentencepiece") is not None:
-        return False
-    files = dict(tokenizer_file_paths(location))
-    return _FAST_TOKENIZER not in files and any(
-        name in files and _is_protobuf(files[name]) for name in SENTENCEPIECE_MODELS
-    )
-
-
-def _is_protobuf(path: Path) -> bool:
-    """Return whether a file begins as SentencePiece models do; files of tiktoken may have the same name."""
-    with path.open("rb") as stream:
-        return stream.read(1) == b"\n"
 
 
 def backend_json(tokenizer: PreTrainedTokenizerBase) -> str | None:

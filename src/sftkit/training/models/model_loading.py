@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import first_line
 from sftkit.errors import TrainingError
-from sftkit.sample import sample_path
+from sftkit.storage.model_location import adapter_base, hub_problem, model_location
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.models.attention import choose_attention
 from sftkit.training.models.generation_defaults import repair_generation_config
+from sftkit.training.models.model_name import adapter_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -34,7 +35,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     """
     if config.model_name_or_path is None:
         raise TrainingError("model_name_or_path is missing; set it to the model to train")
-    location = str(sample_path(config.model_name_or_path))
+    location = model_location(config.model_name_or_path)
     initialize = _has_config_only(location)
     if initialize and not config.init_from_config:
         raise TrainingError(
@@ -46,11 +47,12 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
         )
     make = _initialize if initialize else _load
     try:
+        _refuse_adapter(config.model_name_or_path, location)
         model = make(location, config, arguments)
     except TrainingError:
         raise
     except Exception as error:  # the files of a model can make transformers raise anything
-        reason = first_line(error)
+        reason = hub_problem(config.model_name_or_path, error) or first_line(error)
         raise TrainingError(f"model {config.model_name_or_path!r} cannot be loaded: {reason}") from error
     name = PublicValues.of(config).text(config.model_name_or_path)
     if name != config.model_name_or_path:
@@ -102,8 +104,17 @@ def _embeddings(model: PreTrainedModel) -> list[Any]:
     return [values for values in found if values is not None]
 
 
+def _refuse_adapter(name: str, location: str) -> None:
+    """Raise `TrainingError` for an adapter, in whose place transformers would load its base model."""
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    found: str | None = find_adapter_config_file(location)  # of a directory or, unlike check_model_name, of the Hub
+    if found is not None:
+        raise adapter_error(name, adapter_base(str(Path(found).parent)) or "")
+
+
 def _has_config_only(location: str) -> bool:
-    folder = Path(location).expanduser()
+    folder = Path(location)
     if not (folder / "config.json").is_file():
         return False
     return not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)

@@ -17,9 +17,9 @@ from sftkit.config.commands import TrainConfig
 from sftkit.core.rows import IGNORE_INDEX, LABELS
 from sftkit.core.splits import TRAIN
 from sftkit.errors import DataError, SftkitError, TrainingError
-from sftkit.sample import sample_path
 from sftkit.shards.footers import Footer
 from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.storage.model_location import model_location
 from sftkit.tokenization.special_tokens import special_tokens
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from sftkit.training.data.token_columns import read_token_lists
@@ -53,7 +53,7 @@ def read_model_vocabulary(config: TrainConfig) -> ModelVocabulary:
     from transformers import AutoConfig, GenerationConfig
 
     name = config.model_name_or_path or ""
-    location = str(sample_path(name))
+    location = model_location(name)
     try:
         settings: Any = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
         settings = settings.get_text_config(decoder=True)

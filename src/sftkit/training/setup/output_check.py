@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import OutputError
-from sftkit.sample import sample_path
+from sftkit.storage.model_location import model_location
 from sftkit.storage.training_files import is_training_output
 
 _WRITTEN = re.compile(
@@ -30,7 +30,7 @@ def check_training_output(config: TrainConfig) -> None:
     if config.training_arguments.get("do_train") is False:
         return  # an evaluation only writes a file of its own
     if config.model_name_or_path and folder.is_dir() and not is_training_output(folder):
-        model = Path(str(sample_path(config.model_name_or_path))).expanduser()
+        model = Path(model_location(config.model_name_or_path))
         if model.is_dir() and model.samefile(folder):
             raise OutputError(
                 f"output_dir {folder}: is the directory of the model (model_name_or_path), whose files the run would "
