@@ -218,7 +218,10 @@ LONG = [
 @pytest.mark.parametrize("unit_size", [200, 1 << 20])
 @pytest.mark.parametrize(
     ("overflow", "kept", "dropped"),
-    [("truncate", [0, 1, 2, 4], {"no trained token": 1}), ("drop", [0, 2], {"longer than pack_length=10": 3})],
+    [
+        ("truncate", [0, 1, 2, 4], {"cut at 10 tokens before the first answer": 1}),
+        ("drop", [0, 2], {"longer than pack_length=10": 3}),
+    ],
 )
 def test_longer_rows_are_cut_or_dropped_and_counted(
     tmp_path: Path, overflow: str, kept: list[int], dropped: dict[str, int], unit_size: int

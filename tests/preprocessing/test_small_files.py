@@ -66,12 +66,13 @@ def comparable(manifest: Manifest) -> Manifest:
     "more",
     [
         {},
+        {"max_seq_length": 30, "packing": "bfd", "pack_length": 20},
         {"max_seq_length": 20, "overflow": "drop"},
         {"packing": "bfd", "pack_length": 25, "overflow": "error"},
         {"packing": "bfd", "pack_length": 25, "overflow": "drop", "num_workers": 2},
         {"packing": "wrapped", "pack_length": 64},
     ],
-    ids=["rows", "dropped", "quarantined packs", "dropped packs", "wrapped"],
+    ids=["rows", "cut", "dropped", "quarantined packs", "dropped packs", "wrapped"],
 )
 def test_grouped_files_give_the_shards_and_accounts_of_files_that_are_not_grouped(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
@@ -87,6 +88,9 @@ def test_grouped_files_give_the_shards_and_accounts_of_files_that_are_not_groupe
     assert quarantines[0] == quarantines[1] != ""
     assert len({source.quarantined for source in grouped.sources}) > 1
     assert any(source.dropped for source in grouped.sources)
+    limits = [more.get("max_seq_length"), more.get("pack_length")]
+    cuts = more.get("overflow", "truncate") == "truncate" and more.get("packing") != "wrapped" and any(limits)
+    assert len({source.cuts for source in grouped.sources}) > (3 if cuts else 0)
 
 
 def test_staged_groups_are_reused_with_their_accounts(tmp_path: Path, folder: Path) -> None:

@@ -324,7 +324,7 @@ def test_a_row_left_without_a_trained_token_is_dropped_and_counted(tmp_path: Pat
         max_seq_length=20,
     )
     assert len(written(tmp_path / "out")) == 1
-    assert manifest.dropped == {"no trained token": 1}
+    assert manifest.dropped == {"cut at 20 tokens before the first answer": 1}
 
 
 def test_a_label_on_the_first_position_trains_nothing(tmp_path: Path) -> None:

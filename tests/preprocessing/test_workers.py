@@ -174,7 +174,7 @@ def staged(path: Path, batches: list[list[list[int]]]) -> UnitReader:
     with UnitWriter(path) as writer:
         for ids in batches:
             tokens = {"input_ids": Ragged.from_lists(ids), "labels": Ragged.from_lists([[-100] * len(i) for i in ids])}
-            writer.write(Batch([{} for _ in ids], np.arange(1, len(ids) + 1), tokens), None)
+            writer.write(Batch([{} for _ in ids], np.arange(1, len(ids) + 1), tokens), None, RowLog())
     assert writer.finish(0, RowLog(), {}, {}).rows == sum(map(len, batches))
     return open_unit_reader(path, ("input_ids", "labels"))
 
@@ -236,7 +236,7 @@ from sftkit.shards.writing.shard_writer import ShardTask, write_shard
 folder = Path(sys.argv[1])
 with UnitWriter(folder / "unit.arrow") as writer:
     column = Ragged.from_lists([[5, 6], [], [7]])
-    writer.write(Batch([{}, {}, {}], np.arange(1, 4), {"input_ids": column, "labels": column}), None)
+    writer.write(Batch([{}, {}, {}], np.arange(1, 4), {"input_ids": column, "labels": column}), None, RowLog())
 unit = writer.finish(0, RowLog(), {}, {})
 layout = ShardLayout((unit.path,), (3,), ("input_ids", "labels"), None, unit.retained)
 rows = np.array([2, 0, 1])

@@ -33,7 +33,7 @@ def batch(ids: list[list[int]], extras: list[Row]) -> Batch:
 def stage(folder: Path, number: int, *batches: Batch, text_column: str | None = None) -> StagedUnit:
     with UnitWriter(folder / f"{number}.arrow") as writer:
         for each in batches:
-            writer.write(each, text_column)
+            writer.write(each, text_column, RowLog())
     return writer.finish(number, RowLog(), {}, {})
 
 

@@ -6,10 +6,13 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from sftkit.core.accounting.cuts import Cuts, LongRows, RowCut
 from sftkit.core.escape import escape_unprintable
-from sftkit.core.rows import Offsets
+from sftkit.core.rows import Mask, Offsets
 
 SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
 BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER = "boundary_merged", "loss_flag_unused", "empty_answer"
@@ -98,6 +101,8 @@ class FileLog:
     """Number of dropped rows by (handler, reason)."""
     bad: list[str] = field(default_factory=list)
     """The reasons of the quarantined rows."""
+    cuts: Cuts = field(default_factory=Cuts)
+    """What was cut off rows."""
 
 
 @dataclass
@@ -122,6 +127,10 @@ class RowLog:
     """Number of all quarantined rows."""
     flagged: dict[str, set[int]] = field(default_factory=dict)
     """Row numbers by audit rule. May include rows that were dropped or quarantined later."""
+    cuts: Cuts = field(default_factory=Cuts)
+    """What was cut off rows before the last `flush`."""
+    cut_rows: dict[int, RowCut] = field(default_factory=dict)
+    """What was cut off rows since then, by their number."""
     kind: str = UNUSABLE
     """Kind of the rows this log quarantines: UNREADABLE or UNUSABLE."""
     handler: str = ""
@@ -160,6 +169,34 @@ class RowLog:
             if is_flagged:
                 self.flag(rule, int(number))
 
+    def cut(self, numbers: Offsets, long: LongRows, limit: int) -> None:
+        """Record what is cut off the long ones of some rows, given by their numbers, at a limit in tokens."""
+        counts = zip(long.tokens.tolist(), long.trained_tokens.tolist(), long.loses_answer.tolist(), strict=True)
+        for number, (tokens, trained, loses_answer) in zip(numbers[long.rows].tolist(), counts, strict=True):
+            cut, earlier = RowCut(tokens, trained, loses_answer, limit), self.cut_rows.get(number)
+            self.cut_rows[number] = cut if earlier is None else earlier.then(cut)
+
+    def forget_cuts(self, numbers: Offsets) -> None:
+        """Discard what was cut off rows that are tokenized again from their whole text."""
+        if self.cut_rows:
+            for number in numbers.tolist():
+                self.cut_rows.pop(number, None)
+
+    def count_cuts_as_trained(self, numbers: Offsets) -> None:
+        """Count all tokens that were cut off some rows as trained ones, because the rest of the row is trained."""
+        for number in numbers.tolist() if self.cut_rows else ():
+            if number in self.cut_rows:
+                cut = self.cut_rows[number]
+                self.cut_rows[number] = replace(cut, trained_tokens=cut.tokens)
+
+    def was_cut(self, numbers: Offsets) -> tuple[Mask, Mask]:
+        """Return which rows of the current batch were cut, and which of them lost a whole answer."""
+        if not self.cut_rows:
+            return np.zeros(len(numbers), np.bool_), np.zeros(len(numbers), np.bool_)
+        cuts = [self.cut_rows.get(number) for number in numbers.tolist()]
+        is_cut = np.array([cut is not None for cut in cuts], np.bool_)
+        return is_cut, np.array([cut is not None and cut.loses_answer for cut in cuts], np.bool_)
+
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Quarantine a row. Reason and content are truncated, and the reason is put on one line."""
         self.bad.append(
@@ -187,7 +224,16 @@ class RowLog:
         self.flush()
 
     def flush(self) -> None:
-        """Pass the quarantined rows to `on_bad_rows`. Rows quarantined later must have higher numbers."""
+        """Add up what was cut off rows, and pass the quarantined rows to `on_bad_rows`.
+
+        Rows that are cut or quarantined later must have higher numbers.
+        """
+        for number, cut in self.cut_rows.items():
+            counts = Cuts(1, cut.tokens, cut.trained_tokens, int(cut.loses_answer))
+            self.cuts += counts
+            if self.files:
+                self._file_of(number).cuts += counts
+        self.cut_rows.clear()
         if self.on_bad_rows is not None and self.bad:
             self.on_bad_rows(self.kind, sorted(self.bad, key=_number))
             self.bad = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from sftkit.config.fields import option
+from sftkit.core.accounting.cuts import find_long_rows
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import (
     BOUNDARY_MERGED,
@@ -18,7 +19,17 @@ from sftkit.core.row_log import (
     SPECIAL_TOKEN_IN_CONTENT,
     RowLog,
 )
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, Batch, LabeledTokens, Ragged, Row
+from sftkit.core.rows import (
+    ATTENTION_MASK,
+    IGNORE_INDEX,
+    INPUT_IDS,
+    LABELS,
+    Batch,
+    LabeledTokens,
+    Ragged,
+    Row,
+    ragged_where,
+)
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 
@@ -72,8 +83,20 @@ class Tokenize(Handler):
                 batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field))
             )
             with locate_engine_differences(batch):
-                ids = tokenizer.encode(texts, limit=limit)
+                ids = tokenizer.encode(texts)
+            log.forget_cuts(batch.numbers)
+            if limit is not None and (ids.lengths > limit).any():
+                ids = truncated(ids, texts, limit, batch, log)
             return batch.with_tokens(**{INPUT_IDS: ids, ATTENTION_MASK: _ones(ids)})
+
+        def truncated(ids: Ragged, texts: Sequence[str], limit: int, batch: Batch, log: RowLog) -> Ragged:
+            """Encode the texts that are too long again: how the tokenizer truncates is its own affair."""
+            is_long = ids.lengths > limit
+            with locate_engine_differences(batch.filter(is_long)):
+                short = tokenizer.encode([text for text, long in zip(texts, is_long, strict=True) if long], limit=limit)
+            untrained = Ragged(np.full_like(ids.values, IGNORE_INDEX), ids.offsets)  # labels come later
+            log.cut(batch.numbers, find_long_rows(untrained, limit), limit)
+            return ragged_where(is_long, short, ids.filter(~is_long))
 
         return step
 
@@ -125,6 +148,7 @@ class TokenizeAndApplyInputMasking(Handler):
             with locate_engine_differences(batch):
                 encoded, merged = tokenizer.encode_pairs(inputs, texts)
             log.flag_rows(BOUNDARY_MERGED, batch.numbers, merged)
+            log.forget_cuts(batch.numbers)
             return add_token_columns(batch, encoded)
 
         return step
@@ -188,7 +212,9 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
             )
             with locate_engine_differences(batch):
                 encoded = encode([text for text, _, _ in turns], [trained for _, trained, _ in turns])
+            log.forget_cuts(batch.numbers)
             if self.max_seq_length is not None:
+                log.cut(batch.numbers, find_long_rows(encoded.labels, self.max_seq_length), self.max_seq_length)
                 encoded = encoded.truncate(np.full(len(batch), self.max_seq_length, np.int64))
             return add_token_columns(batch, encoded)
 

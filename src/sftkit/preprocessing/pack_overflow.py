@@ -6,25 +6,24 @@ that another pack length needs no new tokenization.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
+from sftkit.core.accounting.cuts import LongRows, find_long_rows
 from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
-from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Row
+from sftkit.core.rows import LABELS, Offsets, Ragged, Row
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
-from sftkit.preprocessing.pipeline.finalize import NO_TRAINED_TOKEN
-from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.preprocessing.pipeline.finalize import cut_before_answer
+from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
 from sftkit.shards.writing.row_gatherer import open_unit_reader
 from sftkit.sources.work_units import WorkUnit, read_unit
 from sftkit.storage.paths import AnyPath
-
-_log = logging.getLogger(__name__)
 
 _TOKENS_AT_ONCE = 4 << 20
 
@@ -35,15 +34,14 @@ PACKING = "packing"
 def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, runner: Runner) -> list[StagedUnit]:
     """Mark the rows that are longer than a pack as dropped or quarantined, and return the units.
 
-    With overflow=truncate, rows are cut when they are written; here, those without a trained token in what is left are
-    dropped.
+    With overflow=truncate, rows are cut when they are written; here, what is cut off is counted, and rows without a
+    trained token in what is left are dropped.
     """
     length = pack_length_of(config)
     if length is None or not keeps_rows_whole(config.packing):
         return list(staged)
     result: list[StagedUnit] = []
-    cut = 0
-    untrained = _untrained_rows(staged, length, runner) if config.overflow == "truncate" else {}
+    long_rows = _find_long_rows(staged, length, runner) if config.overflow == "truncate" else {}
     for each in staged:
         long = np.flatnonzero(each.sizes > length)
         if not len(long):
@@ -57,11 +55,9 @@ def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, 
                 )
             )
         else:
-            lost = untrained[each.number]
-            result.append(_drop_rows(each, lost, NO_TRAINED_TOKEN))
-            cut += len(long) - len(lost)
-    if cut:
-        _log.warning("%d rows are longer than pack_length=%d and are cut there (overflow=truncate)", cut, length)
+            cut = long_rows[each.number]
+            lost = cut.rows[cut.trained_left == 0]
+            result.append(_drop_rows(replace(each, overflow_cuts=cut), lost, cut_before_answer(length)))
     return result
 
 
@@ -101,34 +97,35 @@ def _source_rows(unit: WorkUnit, numbers: Collection[int]) -> Iterator[tuple[int
 
 
 @dataclass(frozen=True)
-class _LongRows:
+class _LongRowsTask:
     """The rows of a staged unit that are longer than a pack."""
 
     number: int
     path: AnyPath
     rows: Offsets
+    sizes: Int32Array
+    """Tokens of each of them."""
 
     def __str__(self) -> str:
         return f"{self.path} ({len(self.rows)} long rows)"
 
 
-def _untrained_rows(staged: Sequence[StagedUnit], length: int, runner: Runner) -> dict[int, Offsets]:
-    """Find, for each unit number, the rows that have no trained token once they are cut to a length."""
-    tasks = [_LongRows(each.number, each.path, np.flatnonzero(each.sizes > length)) for each in staged]
-    found = runner.run(partial(_rows_without_loss, length), [task for task in tasks if len(task.rows)])
-    return {task.number: rows for task, rows in found}
+def _find_long_rows(staged: Sequence[StagedUnit], length: int, runner: Runner) -> dict[int, LongRows]:
+    """Count, for each unit number, what is lost of the rows that are longer than a pack if they are cut there."""
+    found = [(each, np.flatnonzero(each.sizes > length)) for each in staged]
+    tasks = [_LongRowsTask(each.number, each.path, rows, each.sizes[rows]) for each, rows in found if len(rows)]
+    return {task.number: cut for task, cut in runner.run(partial(_read_long_rows, length), tasks)}
 
 
-def _rows_without_loss(length: int, long: _LongRows) -> Offsets:
-    """Return the rows without a trained token, other than the first token, once they are cut to a length."""
-    rows = long.rows
-    reader = open_unit_reader(long.path, (LABELS,))
-    places, _ = reader.locate(LABELS, rows)
-    kept = np.zeros(len(rows), np.bool_)
-    at_once = max(1, _TOKENS_AT_ONCE // length)
-    labels = np.empty((min(at_once, len(rows)), length), np.int32)
-    for start in range(0, len(rows), at_once):
-        some = places[start : start + at_once].tolist()
-        reader.read(zip(some, labels, strict=False))
-        kept[start : start + len(some)] = (labels[: len(some), 1:] != IGNORE_INDEX).any(axis=1)
-    return rows[~kept]
+def _read_long_rows(length: int, task: _LongRowsTask) -> LongRows:
+    """Read the labels of long rows, some rows at a time, and count what is lost of each."""
+    reader = open_unit_reader(task.path, (LABELS,))
+    places, _ = reader.locate(LABELS, task.rows)
+    groups = np.cumsum(task.sizes, dtype=np.int64) // _TOKENS_AT_ONCE
+    parts = []
+    for start, stop in pairwise([0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(task.rows)]):
+        labels = [np.empty(size, np.int32) for size in task.sizes[start:stop].tolist()]
+        reader.read(zip(places[start:stop].tolist(), labels, strict=True))
+        parts.append(find_long_rows(Ragged.from_lists(labels), length))
+    columns = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(LongRows)}
+    return LongRows(**{**columns, "rows": task.rows})

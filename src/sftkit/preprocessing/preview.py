@@ -74,7 +74,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
         for unit in units:
             for batch, text_field in planned.pipeline.process(unit, log, Stopwatch()):
                 if len(batch):
-                    writer.write(batch, text_field)
+                    writer.write(batch, text_field, log)
                 count += len(batch)
                 if count >= wanted:
                     break

@@ -19,6 +19,7 @@ from sftkit.preprocessing.build import find_finished, output_for, run
 from sftkit.preprocessing.plan import Plan
 from sftkit.preprocessing.planning import check_config, plan
 from sftkit.preprocessing.template_date import keep_template_date
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.sources.overlap import check_directories_apart
 from sftkit.tokenization.engines import ENCODER, RENDERER
@@ -90,10 +91,15 @@ def _build(config: TrainConfig, progress: Progress) -> ShardSet:
     planned = replace(planned, config=replace(planned.config, output_dir=str(folder)))
     planned = keep_template_date(planned, output_for(planned.config))
     if find_finished(planned) is None:
-        run(planned, progress)
+        _warn_of_cuts(run(planned, progress))
     else:
         output_for(planned.config).finish_cleanup()
     return open_shards(str(folder), config.storage_options)
+
+
+def _warn_of_cuts(manifest: Manifest) -> None:
+    if manifest.cuts is not None and manifest.cuts.rows:
+        _log.warning(manifest.cuts.describe(manifest.rows_read))
 
 
 def _becomes_text(planned: Plan) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sftkit.config.binding import Problem, bind_config
 from sftkit.config.fields import to_plain_data
+from sftkit.core.accounting.cuts import Cuts
 from sftkit.errors import OutputError
 from sftkit.shards.recorded_config import recorded_config_problem
 from sftkit.storage.dataset_files import MANIFEST_NAME
@@ -20,9 +21,9 @@ from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.retry import error_reason
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token. Version 3: a
-turn of a conversation starts after the longest part of its generation prompt that it begins with."""
+turn of a conversation starts after the longest part of its generation prompt that it begins with. Version 4: `cuts`."""
 
 _TIMES = ("seconds", "worker_seconds", "rows_by_programs")
 _EXECUTORS = ("executor", "ray_address")
@@ -86,6 +87,8 @@ class SourceInfo:
     dropped_by_handler: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """As in `Manifest`."""
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
+    """As in `Manifest`."""
+    cuts: Cuts | None = None
     """As in `Manifest`."""
 
 
@@ -187,6 +190,8 @@ class Manifest:
     """`dropped` by the step that removed the rows: a handler, or `finish` and `packing`, which follow all handlers."""
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
     """Reason -> count. Numbers that differ between rows are replaced by N."""
+    cuts: Cuts | None = None
+    """What limits on the length cut off rows; None in manifests before version 4."""
     function_inputs: Mapping[str, str] = field(default_factory=dict)
     """Path -> sha256 of the files that user functions read while they ran."""
     files: Mapping[str, str] = field(default_factory=dict)

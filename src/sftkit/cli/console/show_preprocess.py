@@ -12,6 +12,7 @@ from sftkit.api.use_cases import PreprocessResult
 from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_plan import print_plan
 from sftkit.cli.console.text_lines import new_table, print_text
+from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.escape import escape_to_one_line
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import Manifest, SourceInfo
@@ -77,13 +78,16 @@ def _seconds(spent: Mapping[str, float]) -> str:
 
 
 def print_row_counts(manifest: Manifest, console: Console) -> None:
-    """Print what became of all rows: the totals, a table of sources if rows were lost, and the reasons."""
+    """Print what became of all rows: the totals, what was cut off, a table of sources if anything was lost, and why."""
     print_text(console, Text(", ".join(_totals(manifest))))
-    if len(manifest.sources) > 1 and manifest.rows_read > sum(source.rows_kept for source in manifest.sources):
+    cuts = manifest.cuts or Cuts()
+    if cuts.rows:
+        print_text(console, Text(cuts.describe(manifest.rows_read), "yellow"))
+    if len(manifest.sources) > 1 and any(any(_losses(source)) for source in manifest.sources):
         console.print(_source_counts(manifest))
         if len(manifest.sources) > _MAX_SOURCES:
             others = len(manifest.sources) - _MAX_SOURCES
-            note = f"and {others:,} more sources that lost fewer rows; the manifest lists all of them"
+            note = f"and {others:,} more sources that lost less; the manifest lists all of them"
             print_text(console, Text(note), indent=2)
     for line in _reasons(manifest):
         print_text(console, Text(line), indent=2)
@@ -105,24 +109,28 @@ def _totals(manifest: Manifest) -> Iterator[str]:
 
 def _source_counts(manifest: Manifest) -> Table:
     """Return a table of the sources in their order; if there are many, of those that lost the most rows."""
-    table = new_table("source", "dataset", right=("read", "kept", "dropped", "quarantined"))
-    chosen = set(map(id, sorted(manifest.sources, key=_lost_rows, reverse=True)[:_MAX_SOURCES]))
+    cut = ("cut", "trained tokens lost") if (manifest.cuts or Cuts()).rows else ()
+    table = new_table("source", "dataset", right=("read", "kept", "dropped", "quarantined", *cut))
+    chosen = set(map(id, sorted(manifest.sources, key=_losses, reverse=True)[:_MAX_SOURCES]))
     for source in manifest.sources:
         if id(source) in chosen:
             names = Text(escape_to_one_line(source.path)), Text(escape_to_one_line(source.dataset))
-            table.add_row(*names, *_sums([source]))
-    table.add_row("all", "", *_sums(manifest.sources), style="bold")
+            table.add_row(*names, *_sums([source], with_cuts=bool(cut)))
+    table.add_row("all", "", *_sums(manifest.sources, with_cuts=bool(cut)), style="bold")
     return table
 
 
-def _sums(sources: Sequence[SourceInfo]) -> list[str]:
+def _sums(sources: Sequence[SourceInfo], *, with_cuts: bool) -> list[str]:
     dropped = sum(sum(source.dropped.values()) for source in sources)
     read, kept = sum(source.rows_read for source in sources), sum(source.rows_kept for source in sources)
-    return [f"{count:,}" for count in (read, kept, dropped, sum(source.quarantined for source in sources))]
+    cuts = sum((source.cuts or Cuts() for source in sources), Cuts())
+    cut = (cuts.rows, cuts.trained_tokens) if with_cuts else ()
+    return [f"{count:,}" for count in (read, kept, dropped, sum(source.quarantined for source in sources), *cut)]
 
 
-def _lost_rows(source: SourceInfo) -> int:
-    return source.rows_read - source.rows_kept
+def _losses(source: SourceInfo) -> tuple[int, int]:
+    """Return how many rows of a source were lost, and how many were cut."""
+    return source.rows_read - source.rows_kept, (source.cuts or Cuts()).rows
 
 
 def _reasons(manifest: Manifest) -> Iterator[str]:

@@ -34,7 +34,7 @@ _BAR_WIDTH = 30
 
 _ORIGIN_KEYS = (
     *("tokenizer", "engine", "sources", "rows_read", "rows_written", "rows_left_out", "rows_repeated", "dropped"),
-    *("quarantined", "fingerprint", "versions"),
+    *("quarantined", "cuts", "fingerprint", "versions"),
 )
 """The keys of a manifest that JSON reports contain."""
 
@@ -183,6 +183,8 @@ def _origin_facts(origin: Manifest) -> list[tuple[str, str]]:
     ):
         counts += f", {count:,} {what}" if count else ""
     facts.append(("rows", counts))
+    if origin.cuts is not None and origin.cuts.rows:
+        facts.append(("cut", origin.cuts.describe(origin.rows_read)))
     facts += [("dropped", f"{count:,} {reason}") for reason, count in origin.dropped.items()]
     return facts
 
@@ -202,7 +204,10 @@ def _row_counts(source: SourceInfo) -> str:
     counts = f"{source.rows_read:,} read, {source.rows_kept:,} kept"
     dropped = sum(source.dropped.values())
     counts += f", {dropped:,} dropped" if dropped else ""
-    return counts + (f", {source.quarantined:,} quarantined" if source.quarantined else "")
+    counts += f", {source.quarantined:,} quarantined" if source.quarantined else ""
+    if source.cuts is None or not source.cuts.rows:
+        return counts
+    return f"{counts}, {source.cuts.rows:,} cut ({source.cuts.trained_tokens:,} trained tokens lost)"
 
 
 def _print_more(console: Console, count: int, what: str) -> None:

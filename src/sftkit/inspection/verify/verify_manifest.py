@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 
+from sftkit.core.accounting.cuts import Cuts
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.manifest import FORMAT_VERSION, Manifest, manifest_digest
@@ -63,6 +65,9 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
     yield "rows_read", manifest.rows_read, sum(source.rows_read for source in manifest.sources)
     yield "quarantined", manifest.quarantined, sum(source.quarantined for source in manifest.sources)
     yield "dropped", sum(manifest.dropped.values()), sum(sum(source.dropped.values()) for source in manifest.sources)
+    if manifest.cuts is not None:
+        cut = asdict(sum((source.cuts or Cuts() for source in manifest.sources), Cuts()))
+        yield from ((f"cuts.{name}", total, cut[name]) for name, total in asdict(manifest.cuts).items())
     distinct = manifest.rows_written - manifest.rows_repeated + manifest.rows_left_out
     yield "rows_written", distinct, sum(source.rows_kept for source in manifest.sources)
     if keeps_rows_whole(manifest.config.get("packing")):

@@ -101,6 +101,7 @@ def make_manifest(
         units_found=sum(unit.reused for unit in staged),
         dropped_by_handler=counts.drops,
         quarantined_by_reason=counts.reasons,
+        cuts=counts.cuts,
         token_kinds=KIND_NUMBERS if TOKEN_KINDS in layout.token_columns else {},
         sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
@@ -190,6 +191,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
             quarantined=counts.quarantined,
             dropped_by_handler=counts.drops,
             quarantined_by_reason=counts.reasons,
+            cuts=counts.cuts,
         )
         sources.append(source)
     return tuple(sources)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from sftkit.core.accounting.cuts import Cuts
 from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.shards.manifest import Manifest
@@ -29,6 +30,8 @@ class RowCounts:
     """Dropped rows: handler -> reason -> count."""
     reasons: Mapping[str, int]
     """Quarantined rows: kind of reason -> count."""
+    cuts: Cuts
+    """What was cut off rows."""
 
     @classmethod
     def of(cls, staged: Iterable[StagedUnit]) -> RowCounts:
@@ -39,6 +42,7 @@ class RowCounts:
                 unit.rows_kept,
                 unit.drops,
                 Counter(unit.bad_rows.reasons) + Counter(unit.overflow_reasons),
+                unit.cuts_of(0, unit.rows, unit.cuts),
             )
             for unit in staged
         )
@@ -51,13 +55,14 @@ class RowCounts:
         ends = np.cumsum([file.rows for file in unit.files])
         overflowing = np.bincount(np.searchsorted(ends, unit.overflow_rows, side="right"), minlength=len(ends))
         counts = []
-        for file, overflow in zip(unit.files, overflowing.tolist(), strict=True):
+        for file, stop, overflow in zip(unit.files, ends.tolist(), overflowing.tolist(), strict=True):
             drops, reasons = dict(file.drops), Counter(file.reasons)
             if overflow and unit.overflow_reasons:
                 reasons.update(dict.fromkeys(unit.overflow_reasons, overflow))
             elif overflow:
                 drops[PACKING] = dict.fromkeys(unit.drops[PACKING], overflow)
-            counts.append(cls(file.read, file.rows - overflow, drops, reasons))
+            cuts = unit.cuts_of(stop - file.rows, stop, file.cuts)
+            counts.append(cls(file.read, file.rows - overflow, drops, reasons, cuts))
         return counts
 
     @classmethod
@@ -66,14 +71,15 @@ class RowCounts:
         read = kept = 0
         drops: dict[str, Counter[str]] = {}
         reasons: Counter[str] = Counter()
+        cuts = Cuts()
         for each in counts:
-            read, kept = read + each.read, kept + each.kept
+            read, kept, cuts = read + each.read, kept + each.kept, cuts + each.cuts
             for handler, dropped in each.drops.items():
                 drops.setdefault(handler, Counter()).update(dropped)
             for reason, count in each.reasons.items():
                 count_reason(reasons, reason, count)
         by_handler = {handler: dict(sorted(dropped.items())) for handler, dropped in sorted(drops.items())}
-        return cls(read, kept, by_handler, dict(sorted(reasons.items())))
+        return cls(read, kept, by_handler, dict(sorted(reasons.items())), cuts)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -108,22 +114,29 @@ def _differences(manifest: Manifest) -> Iterator[str]:
         if source.rows_read != source.rows_kept + dropped + source.quarantined:
             yield f"{source.path} ({source.dataset}): {source.rows_read} rows read, {parts}"
     totals = {
-        "read": (manifest.rows_read, sum(source.rows_read for source in sources)),
-        "dropped": (sum(manifest.dropped.values()), sum(sum(source.dropped.values()) for source in sources)),
-        "dropped, by handler": (_sum(manifest.dropped_by_handler), sum(manifest.dropped.values())),
-        "quarantined": (manifest.quarantined, sum(source.quarantined for source in sources)),
-        "quarantined, by reason": (sum(manifest.quarantined_by_reason.values()), manifest.quarantined),
-        "kept": (
+        "rows read": (manifest.rows_read, sum(source.rows_read for source in sources)),
+        "rows dropped": (sum(manifest.dropped.values()), sum(sum(source.dropped.values()) for source in sources)),
+        "rows dropped, by handler": (_sum(manifest.dropped_by_handler), sum(manifest.dropped.values())),
+        **_cut_totals(manifest),
+        "rows quarantined": (manifest.quarantined, sum(source.quarantined for source in sources)),
+        "rows quarantined, by reason": (sum(manifest.quarantined_by_reason.values()), manifest.quarantined),
+        "rows kept": (
             manifest.rows_written - manifest.rows_repeated + manifest.rows_left_out,
             sum(source.rows_kept for source in sources),
         ),
     }
     for what, (total, sum_of_parts) in totals.items():
         if total != sum_of_parts:
-            yield f"{total} rows {what} in all, {sum_of_parts} in parts"
+            yield f"{total} {what} in all, {sum_of_parts} in parts"
     in_shards = [split.rows if split.sequences is None else split.sequences for split in manifest.splits.values()]
     if sum(in_shards) != manifest.rows_written and keeps_rows_whole(manifest.config.get("packing")):
         yield f"{manifest.rows_written} rows to write, {sum(in_shards)} in shards"
+
+
+def _cut_totals(manifest: Manifest) -> dict[str, tuple[int, int]]:
+    parts = sum((source.cuts or Cuts() for source in manifest.sources), Cuts())
+    totals = zip(asdict(manifest.cuts or Cuts()).items(), asdict(parts).values(), strict=True)
+    return {f"{name.replace('_', ' ')} cut": (total, part) for (name, total), part in totals}
 
 
 def _sum(nested: Mapping[str, Mapping[str, int]]) -> int:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
+from sftkit.core.accounting.cuts import find_long_rows
 from sftkit.core.row_log import EMPTY_ANSWER, RowDroppedError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row, trained_mask
 from sftkit.core.token_kinds import TOKEN_KINDS
@@ -21,6 +22,12 @@ from sftkit.tokenization.encoding.spans import Span
 
 NO_TRAINED_TOKEN = "no trained token"
 """Why a row without a loss is dropped."""
+
+
+def cut_before_answer(limit: int) -> str:
+    """Why a row is dropped that has its first trained token after the limit, in tokens."""
+    return f"cut at {limit} tokens before the first answer"
+
 
 _CUT = frozenset({*TOKEN_COLUMNS, TOKEN_KINDS})
 
@@ -117,11 +124,13 @@ class RowFinalizer:
                 log.quarantine(int(number), problem, row)
             return batch.slice(0, 0)
         if INPUT_IDS in batch.tokens and (self.response_template is None or text_field is None):
+            log.count_cuts_as_trained(batch.numbers)
             return batch.with_tokens(**{LABELS: batch.tokens[INPUT_IDS]})
         assert text_field is not None
         tokenizes = self.response_template is not None or self.train_on_all
         check = tokenizer.check_encodable if tokenizes else str
         batch, texts = map_rows(batch, log, lambda row: check(text_in(row, text_field)))
+        log.forget_cuts(batch.numbers)
         if self.response_template is not None:
             return self._mask_responses(batch, text_field, self.response_template, log, tokenizer)
         if self.train_on_all:
@@ -153,6 +162,7 @@ class RowFinalizer:
         if not too_long.any():
             return batch
         if self.overflow == "truncate":
+            log.cut(batch.numbers, find_long_rows(batch.tokens[LABELS], self.max_seq_length), self.max_seq_length)
             limits = np.full(len(batch), self.max_seq_length, np.int64)
             cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in _CUT}
             return batch.with_tokens(**cut)
@@ -182,8 +192,11 @@ def _quarantine_unknown_ids(batch: Batch, log: RowLog, vocabulary_size: int | No
 
 
 def _drop_untrained(batch: Batch, log: RowLog) -> Batch:
-    """Drop rows without a trained token."""
+    """Drop rows without a trained token: they never had one, or it was cut off."""
     labels = batch.tokens[LABELS]
     kept = labels.count_per_row(trained_mask(labels)) > 0
-    log.drop(NO_TRAINED_TOKEN, batch.numbers[~kept])
+    for number in batch.numbers[~kept].tolist():
+        cut = log.cut_rows.get(number)
+        reason = NO_TRAINED_TOKEN if cut is None or not cut.trained_tokens else cut_before_answer(cut.limit)
+        log.drop(reason, [number])
     return batch.filter(kept)

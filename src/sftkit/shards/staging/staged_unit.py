@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sftkit.core.rows import Offsets
+from sftkit.core.accounting.cuts import Cuts, LongRows
+from sftkit.core.rows import Mask, Offsets
 from sftkit.shards.staging.bad_rows import BadRowsFile
 from sftkit.shards.staging.row_index import RowIndex, build_row_index
 from sftkit.storage.files import sha256_of_file
@@ -50,6 +51,8 @@ class FileCounts:
     """Dropped rows: handler -> reason -> count."""
     reasons: Mapping[str, int]
     """Quarantined rows by generic reason."""
+    cuts: Cuts
+    """What was cut off rows before they were staged."""
 
     @property
     def rows(self) -> int:
@@ -70,6 +73,10 @@ class StagedUnit:
     """Tokens of each row (characters for text), shape (rows,)."""
     trained: Int32Array
     """Trained tokens of each row, shape (rows,)."""
+    was_cut: Mask
+    """Whether each row was cut before it was staged, shape (rows,)."""
+    lost_answer: Mask
+    """Whether each row lost a whole answer then, shape (rows,)."""
     token_columns: tuple[str, ...]
     text_column: str | None
     """The text column, for rows without tokens."""
@@ -81,6 +88,8 @@ class StagedUnit:
     """Dropped rows: handler -> reason -> count."""
     bad_rows: BadRowsFile
     """The quarantined rows."""
+    cuts: Cuts
+    """What was cut off rows before they were staged."""
     engines: Mapping[str, str]
     """The engines that encoded and rendered the rows."""
     seconds: Mapping[str, float]
@@ -95,6 +104,8 @@ class StagedUnit:
     """Staged by an earlier run, or identical to another unit of this run."""
     overflow_rows: Offsets = field(default_factory=lambda: np.zeros(0, np.int64))
     """Indices of rows in the file that fit no pack and are not used, ascending."""
+    overflow_cuts: LongRows | None = None
+    """The rows that are longer than a pack, if they are cut when they are written; `overflow_rows` are among them."""
     overflow_reasons: Mapping[str, int] = field(default_factory=dict)
     """Reason -> count, where `overflow_rows` are quarantined rather than dropped."""
     first_number: int = 1
@@ -118,6 +129,22 @@ class StagedUnit:
     def rows_kept(self) -> int:
         """Rows that can be written to shards."""
         return self.rows - len(self.overflow_rows)
+
+    def cuts_of(self, start: int, stop: int, staged: Cuts) -> Cuts:
+        """Count what is cut off rows `start` to `stop` of the file in all, given what was cut before they were staged.
+
+        A row that is cut twice counts once.
+        """
+        if self.overflow_cuts is None:
+            return staged
+        long = self.overflow_cuts
+        here = (long.rows >= start) & (long.rows < stop)
+        return staged + Cuts(
+            rows=int(np.count_nonzero(here & ~self.was_cut[long.rows])),
+            tokens=int(long.tokens[here].sum()),
+            trained_tokens=int(long.trained_tokens[here].sum()),
+            rows_losing_answers=int(np.count_nonzero(here & long.loses_answer & ~self.lost_answer[long.rows])),
+        )
 
     @property
     def quarantined(self) -> int:

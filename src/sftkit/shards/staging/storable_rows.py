@@ -25,7 +25,7 @@ def write_storable(
             by what `place_of` makes of its number.
     """
     try:
-        writer.write(batch, text_column)
+        writer.write(batch, text_column, log)
     except DataError as error:
         storable = _quarantine_unstorable(batch, text_column, log)
         if len(storable) < len(batch):

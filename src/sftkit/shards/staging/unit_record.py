@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from sftkit.core.accounting.cuts import Cuts
 from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.staging.bad_rows import BadRowsFile, bad_rows_path
 from sftkit.shards.staging.row_index import RowIndex
@@ -25,10 +27,13 @@ from sftkit.shards.staging.staged_unit import FileCounts, StagedUnit, UnitAudit,
 from sftkit.storage.files import atomic_replace, file_size, known_sha256, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
 
-_VERSION = 7
+_VERSION = 8
 RECORD_METADATA = b"sftkit"
 """Key of the metadata of a record's file."""
 _SIZES = "sizes"
+_CUT = "cut"
+"""Column of a record: 0 for a row as it was, 1 for one that was cut, 3 for one that lost a whole answer. Missing if no
+row was cut."""
 _SMALL = 16 << 20  # bytes
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 
@@ -49,6 +54,8 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         run: part of the temporary name.
     """
     columns = {"sizes": number_array(unit.sizes), "trained": number_array(unit.trained)}
+    if unit.was_cut.any():
+        columns[_CUT] = number_array((unit.was_cut + 2 * unit.lost_answer).astype(np.int8))
     if unit.audit is not None:
         columns["digests"] = number_array(unit.audit.digests)
     index, lengths = _encode_index(file.index, unit) if file is not None else (None, {})
@@ -70,7 +77,8 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
             "bytes": unit.bad_rows.bytes,
             "sha256": unit.bad_rows.sha256,
         },
-        "files": [[file.rows_before, file.read, file.drops, file.reasons] for file in unit.files],
+        "files": [[file.rows_before, file.read, file.drops, file.reasons, astuple(file.cuts)] for file in unit.files],
+        "cuts": astuple(unit.cuts),
         "engines": unit.engines,
         "seconds": unit.seconds,
         "rows_by_programs": unit.rows_by_programs,
@@ -201,11 +209,15 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
     if values["audited"] is not None:
         violations = {rule: (count, tuple(first)) for rule, (count, first) in values["faulty"].items()}
         audit = UnitAudit(values["audited"], violations, _numbers(table, "digests", np.uint64))
+    sizes = _numbers(table, "sizes", np.int32)
+    cut = _numbers(table, _CUT, np.int8) if _CUT in table.column_names else np.zeros(len(sizes), np.int8)
     return StagedUnit(
         number=0,
         path=rows,
-        sizes=_numbers(table, "sizes", np.int32),
+        sizes=sizes,
         trained=_numbers(table, "trained", np.int32),
+        was_cut=cut > 0,
+        lost_answer=cut > 1,
         token_columns=tuple(values["token_columns"]),
         text_column=values["text_column"],
         retained=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(values["extras"]))),
@@ -213,7 +225,11 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         rows_read=values["read"],
         drops=values["drops"],
         bad_rows=BadRowsFile(bad_rows_path(rows), **values["bad"]),
-        files=tuple(FileCounts(*file) for file in values["files"]),
+        files=tuple(
+            FileCounts(before, read, drops, reasons, Cuts(*cuts))
+            for before, read, drops, reasons, cuts in values["files"]
+        ),
+        cuts=Cuts(*values["cuts"]),
         engines=values["engines"],
         seconds=values["seconds"],
         rows_by_programs=values["rows_by_programs"],

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.row_log import BadRow, RowLog
-from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch
+from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch, Mask
 from sftkit.errors import DataError
 from sftkit.shards.arrow_arrays import list_array, number_array, text_array
 from sftkit.shards.retained_columns import RETAINED, encode_retained, infer_schema, unify_schemas
@@ -60,6 +60,8 @@ class UnitWriter:
         self._writer: pa.RecordBatchFileWriter | None = None
         self._sizes: list[Int32Array] = []
         self._trained: list[Int32Array] = []
+        self._was_cut: list[Mask] = []
+        self._lost_answer: list[Mask] = []
         self._token_columns: tuple[str, ...] = ()
         self._text_column: str | None = None
         self._retained = pa.schema([])
@@ -82,12 +84,13 @@ class UnitWriter:
             if error is not None:
                 self._bad_rows.discard(error)
 
-    def write(self, batch: Batch, text_column: str | None) -> None:
+    def write(self, batch: Batch, text_column: str | None, log: RowLog) -> None:
         """Append tokenized rows.
 
         Args:
             batch: the rows; Python columns other than the text column are retained columns.
             text_column: the column that is the text, for rows without tokens.
+            log: knows which of the rows were cut.
 
         Raises:
             DataError: the columns differ from those of earlier rows, or hold values that Parquet cannot store.
@@ -112,6 +115,9 @@ class UnitWriter:
             raise DataError("some rows end as tokens and others as text; all rows of a data set must end the same way")
         self._writer.write_batch(record)
         self._count(batch, text_column)
+        was_cut, lost_answer = log.was_cut(batch.numbers)
+        self._was_cut.append(was_cut)
+        self._lost_answer.append(lost_answer)
 
     def write_bad_rows(self, kind: str, rows: Sequence[BadRow]) -> None:
         """Append quarantined rows of one kind (`UNREADABLE` or `UNUSABLE`), in the order of their numbers."""
@@ -140,13 +146,16 @@ class UnitWriter:
         """
         if log.bad:
             self.write_bad_rows(log.kind, log.bad)
-        empty = [np.zeros(0, np.int32)]
+        empty, none = [np.zeros(0, np.int32)], [np.zeros(0, np.bool_)]
         return StagedUnit(
             number=number,
             first_number=first_number,
             path=self._path,
             sizes=np.concatenate(self._sizes or empty),
             trained=np.concatenate(self._trained or empty),
+            was_cut=np.concatenate(self._was_cut or none),
+            lost_answer=np.concatenate(self._lost_answer or none),
+            cuts=log.cuts,
             token_columns=self._token_columns,
             text_column=self._text_column,
             retained=self._retained,
@@ -159,7 +168,7 @@ class UnitWriter:
             inputs=log.inputs,
             audit=audit,
             files=tuple(
-                FileCounts(file.rows_before, file.read, _by_handler(file.drops), count_reasons(file.bad))
+                FileCounts(file.rows_before, file.read, _by_handler(file.drops), count_reasons(file.bad), file.cuts)
                 for file in log.files
             ),
         )

@@ -1,0 +1,1 @@
+"""What the row log counts besides rows."""
