@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Hashable, Mapping
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 
 from sftkit.config.aliases import KEY_ALIASES
 from sftkit.config.fields import did_you_mean, is_required, option_info
+from sftkit.config.foreign_keys.dataset_keys import FOREIGN_VALUES
+from sftkit.config.unknown_keys import unknown_key_message
 from sftkit.config.words import is_null_word, parse_boolean
 from sftkit.core.plugins import find_plugins
 from sftkit.errors import ConfigError
@@ -83,6 +86,10 @@ def section_aliases(section: str) -> Mapping[str, str]:
     return KEY_ALIASES.get(section.split("[")[0], {})
 
 
+def _without_indices(section: str) -> str:
+    return re.sub(r"\[\d+\]", "", section)
+
+
 def describe_value(value: Any) -> str:
     """Describe a value for an error message, shortened if it is long.
 
@@ -102,7 +109,9 @@ def describe_value(value: Any) -> str:
 
 def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Problem]) -> Any:
     if not isinstance(data, Mapping):
-        _fail(problems, section, f"{section or 'the config'} must hold keys and values, not {describe_value(data)}")
+        hint = FOREIGN_VALUES.get(_without_indices(section), "")
+        place = section or "the config"
+        _fail(problems, section, f"{place} must hold keys and values, not {describe_value(data)}{hint}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = field_types(cls)
     aliases = section_aliases(section)
@@ -113,7 +122,9 @@ def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Prob
         path = f"{section}.{given}" if section else str(given)
         if name not in fields:
             known = [*fields, *(alias for alias, key in aliases.items() if key in fields)]
-            problems.append(Problem(path, f"unknown key {path!r}{did_you_mean(str(given), known)}"))
+            hint, place = did_you_mean(str(given), known), _without_indices(section)
+            message = unknown_key_message(f"key {path!r}", str(given), place, tuple(fields), hint)
+            problems.append(Problem(path, message))
         elif name in values:
             problems.append(Problem(path, f"{path!r} and {name!r} are the same key; set only one of them"))
         else:

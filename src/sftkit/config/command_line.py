@@ -16,6 +16,7 @@ from typing import Any
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, field_types, section_aliases
 from sftkit.config.fields import did_you_mean
+from sftkit.config.unknown_keys import unknown_key_message
 from sftkit.config.words import parse_boolean
 
 _BARE_OVERRIDE = re.compile(r"^([A-Za-z_][\w.\-\[\]]*)=(.*)$", re.DOTALL)
@@ -77,8 +78,8 @@ def parse_command_line(argv: Sequence[str], schema: type[Any], extra_keys: Mappi
         if located is None:
             spelled = f"option --{key}" if token.startswith("--") else f"option {key}"
             problems.append(unknown_key(key, spelled, schema, extra_keys))
-            if given is None and rest.next_is_value():
-                next(rest)
+            while given is None and rest.next_is_value() and not _BARE_OVERRIDE.match(rest.peek() or ""):
+                next(rest)  # they may be several, as in `--dataset_mixer_list NAME 1.0`
             continue
         path, annotation = located
         values = [given] if given is not None else _values_after(rest, annotation, several=path != "config")
@@ -119,12 +120,13 @@ def unknown_key(key: str, spelled: str, schema: type[Any], extra_keys: Mapping[s
     parent = locate(section, schema, extra_keys) if section else None
     kind = strip_optional(parent[1]) if parent else None
     if is_dataclass(kind):  # the section exists, but not the key in it
-        known = [f"{section}.{name}" for name in field_types(typing.cast(type[Any], kind))]
-        return Problem(key, f"unknown {spelled}{did_you_mean(f'{section}.{last}', known)}")
+        keys = tuple(field_types(typing.cast(type[Any], kind)))
+        hint = did_you_mean(key, [f"{section}.{name}" for name in keys])
+        return Problem(key, unknown_key_message(spelled, last, re.sub(r"\[\d+\]", "", section), keys, hint))
     names = option_names(schema, extra_keys)
     aliases = [alias for alias, name in section_aliases("").items() if name in names]
-    known = [*names, *PATH_ALIASES, *aliases, "help"]
-    return Problem(key, f"unknown {spelled}{did_you_mean(key.replace('-', '_'), known)}")
+    hint = did_you_mean(key.replace("-", "_"), [*names, *PATH_ALIASES, *aliases, "help"])
+    return Problem(key, unknown_key_message(spelled, key, "", names, hint))
 
 
 def strip_optional(annotation: Any) -> Any:

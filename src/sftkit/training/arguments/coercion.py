@@ -13,6 +13,7 @@ import yaml
 
 from sftkit.config.binding import describe_value
 from sftkit.config.fields import did_you_mean
+from sftkit.config.unknown_keys import unknown_key_message
 from sftkit.config.words import is_null_word, parse_boolean
 from sftkit.training.arguments.argument_fields import TrainingArgument, union_members
 
@@ -51,7 +52,8 @@ def coerce(given: Mapping[str, Any], fields: Mapping[str, TrainingArgument], pro
     for key, value in given.items():
         field = fields.get(key)
         if field is None:
-            problems.append(f"unknown key {key!r}{did_you_mean(key, fields)}")
+            hint = did_you_mean(key, fields)
+            problems.append(unknown_key_message(f"key {key!r}", key, "training_arguments", fields, hint))
             continue
         try:
             values[key] = _convert(field, value)
