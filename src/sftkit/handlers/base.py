@@ -92,9 +92,25 @@ class Handler(ABC):
         """Columns that `remove_columns` of the same entry leaves: those that the handler returns."""
         return self.writes()
 
+    def may_read(self, tokenizer: ChatTokenizer) -> Collection[str] | None:
+        """Columns that this handler uses if a row has them, besides those that it `reads`; None if it may use any.
+
+        Columns that no handler uses are reported, so that no data is lost without notice.
+        """
+        return None
+
+    def content_goes_to(self, column: str, tokenizer: ChatTokenizer) -> Collection[str]:
+        """Columns that the content of a column gets into. The column itself, if it is kept, need not be among them."""
+        optional = self.may_read(tokenizer)
+        return self.writes() if optional is None or column in self.reads() or column in optional else ()
+
     def keeps(self, columns: Collection[str]) -> set[str]:
         """Those of a row's columns that this handler keeps."""
         return set(columns)
+
+    def removes(self) -> tuple[str, ...]:
+        """Columns that the arguments ask to remove, by name."""
+        return ()
 
     def retains(self) -> tuple[str, ...]:
         """Columns that the shards must have because the arguments name them."""

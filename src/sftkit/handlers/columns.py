@@ -28,7 +28,16 @@ class ColumnHandler(Handler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuplicateColumns(ColumnHandler):
+class NamedColumnHandler(ColumnHandler):
+    """Base class of those that use no other columns than their arguments name."""
+
+    def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """No column besides those that every row must have."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateColumns(NamedColumnHandler):
     """Copies a column under another name."""
 
     registered_as = "duplicate_columns"
@@ -61,7 +70,7 @@ class DuplicateColumns(ColumnHandler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenameColumns(ColumnHandler):
+class RenameColumns(NamedColumnHandler):
     """Renames columns."""
 
     registered_as = "rename_columns"
@@ -75,6 +84,10 @@ class RenameColumns(ColumnHandler):
     def writes(self) -> tuple[str, ...]:
         """The new names."""
         return tuple(self.columns.values())
+
+    def content_goes_to(self, column: str, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """The new name of the column."""
+        return (self.columns[column],) if column in self.columns else ()
 
     def keeps(self, columns: Collection[str]) -> set[str]:
         """All but the old names."""
@@ -99,7 +112,7 @@ class RenameColumns(ColumnHandler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetainColumns(ColumnHandler):
+class RetainColumns(NamedColumnHandler):
     """Keeps the named columns and no others."""
 
     registered_as = "retain_columns"
@@ -128,7 +141,7 @@ class RetainColumns(ColumnHandler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoveColumns(ColumnHandler):
+class RemoveColumns(NamedColumnHandler):
     """Drops the named columns."""
 
     registered_as = "remove_columns"
@@ -143,6 +156,10 @@ class RemoveColumns(ColumnHandler):
         """All but the removed columns."""
         return set(columns) - set(self.columns)
 
+    def removes(self) -> tuple[str, ...]:
+        """The removed columns."""
+        return self.columns
+
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Remove the columns."""
 
@@ -154,7 +171,7 @@ class RemoveColumns(ColumnHandler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkipLargeText(ColumnHandler):
+class SkipLargeText(NamedColumnHandler):
     """Keeps rows whose column is strictly shorter than `max_length`."""
 
     registered_as = "skip_large_text"

@@ -87,6 +87,17 @@ class ConvertToMessages(ColumnHandler):
         """The conversation column, if it is named."""
         return (self.conversation_column,) if self.conversation_column else ()
 
+    def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """The system prompt, the tools, and the conversation if its column is not named."""
+        conversations = () if self.conversation_column else CONVERSATION_COLUMNS
+        return (*conversations, self.system_column, self.tools_column)
+
+    def content_goes_to(self, column: str, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """Tools stay tools; everything else becomes messages."""
+        if column == self.tools_column:
+            return (TOOLS,)
+        return (self.messages_column,) if column in (*self.reads(), *self.may_read(tokenizer)) else ()
+
     def writes(self) -> tuple[str, ...]:
         """The messages and the tools."""
         return (self.messages_column, TOOLS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from sftkit.handlers.base import Step, row_step
 from sftkit.handlers.text import TextHandler
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
+from sftkit.sandbox.template_variables import keys_of_variable, variables_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 _EOS = "eos_token"
+_ROW = "element"
 _SPECIAL = re.compile(r"\w+_tokens?")
 _PRINTED = re.compile(r"\{\{-?([\s0-9A-Za-z_\-.]+?)-?\}\}")
 
@@ -39,6 +42,12 @@ class ApplyCustomJinjaTemplate(TextHandler):
     )
     add_eos_token: bool = option(True, help="End the text with the eos token, unless the template has written one.")
 
+    def may_read(self, tokenizer: ChatTokenizer) -> Collection[str] | None:
+        """The columns that the template names; None if it uses the whole row in another way."""
+        source = _with_spaced_names(self.template)
+        keys = keys_of_variable(source, _ROW)
+        return None if keys is None else keys | variables_of(source)
+
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Compile the template once, and render each row.
 
@@ -50,7 +59,7 @@ class ApplyCustomJinjaTemplate(TextHandler):
         from jinja2 import UndefinedError
 
         source = _with_spaced_names(self.template)
-        names = _variables(source)
+        names = variables_of(source)
         eos = tokenizer.eos_token if self.add_eos_token else ""
         ends_itself = _EOS in names or (eos != "" and eos in source)
         # After an eos token, the line end of a YAML block is no part of the text.
@@ -60,7 +69,7 @@ class ApplyCustomJinjaTemplate(TextHandler):
             special = dict(tokenizer.special_token_variables)
 
         def render(row: Row) -> Row:
-            values: dict[str, Any] = {**special, "element": row, **row}
+            values: dict[str, Any] = {**special, _ROW: row, **row}
             try:
                 text = render_within_limits(lambda: template.render(values), row)
             except TemplateLimitError:
@@ -94,16 +103,6 @@ def _compile(source: str, *, keeps_last_line_end: bool) -> Template:
         return render_within_limits(lambda: environment.from_string(source), source)
     except TemplateSyntaxError as error:
         raise ConfigError(f"template is not valid Jinja: line {error.lineno}: {error.message}") from None
-
-
-def _variables(source: str) -> frozenset[str]:
-    """Return the names that a template takes from outside; none if it is not valid Jinja."""
-    from jinja2 import Environment, TemplateSyntaxError, meta
-
-    try:
-        return frozenset(meta.find_undeclared_variables(Environment().parse(source)))
-    except TemplateSyntaxError:
-        return frozenset()
 
 
 def _with_spaced_names(source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,12 @@ class ApplyTokenizerChatTemplate(TextHandler):
         """The conversation column, if it is named."""
         return (self.conversation_column,) if self.conversation_column else ()
 
+    def may_read(self, tokenizer: ChatTokenizer) -> Collection[str] | None:
+        """What the chat template takes of a row."""
+        if self.conversation_column is None:
+            return tokenizer.found_template_columns()
+        return tokenizer.template_columns(self.conversation_column)
+
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Render each row."""
         tokenizer.check_chat_template()
@@ -82,6 +89,10 @@ class ApplyCustomDataFormattingTemplate(TextHandler):
         """The columns that the template names."""
         return tuple(dict.fromkeys(name.strip() for name in _PLACEHOLDER.findall(self.template)))
 
+    def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """No other column."""
+        return ()
+
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Replace the placeholders for each row."""
         eos = tokenizer.eos_token if self.add_eos_token else ""
@@ -105,6 +116,10 @@ class AddTokenizerEosToken(TextHandler):
     def reads(self) -> tuple[str, ...]:
         """The text column."""
         return (self.dataset_text_field,)
+
+    def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """No other column."""
+        return ()
 
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Append the token to each row."""

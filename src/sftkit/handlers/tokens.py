@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -60,6 +60,10 @@ class Tokenize(Handler):
     def reads(self) -> tuple[str, ...]:
         """The text column."""
         return (self.dataset_text_field,)
+
+    def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """No other column."""
+        return ()
 
     def writes(self) -> tuple[str, ...]:
         """The token columns."""
@@ -126,6 +130,10 @@ class TokenizeAndApplyInputMasking(Handler):
         """Both columns."""
         return (self.input_field_name, self.output_field_name)
 
+    def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """No other column."""
+        return ()
+
     def writes(self) -> tuple[str, ...]:
         """The token columns."""
         return (INPUT_IDS, LABELS, ATTENTION_MASK)
@@ -172,6 +180,10 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
     def reads(self) -> tuple[str, ...]:
         """The conversation column, if it is named."""
         return (self.conversation_column,) if self.conversation_column is not None else ()
+
+    def may_read(self, tokenizer: ChatTokenizer) -> Collection[str] | None:
+        """What the chat template takes of a row."""
+        return tokenizer.template_columns(self.conversation_column)
 
     def writes(self) -> tuple[str, ...]:
         """The token columns."""

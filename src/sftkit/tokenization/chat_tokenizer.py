@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -170,6 +170,14 @@ class ChatTokenizer:
             RowError: the row has no conversation.
         """
         return self._reader.find_column(row)
+
+    def template_columns(self, column: str | None) -> Collection[str] | None:
+        """Return what of a row the chat template takes, besides `column`; see `ConversationReader.template_columns`."""
+        return self._reader.template_columns(column)
+
+    def found_template_columns(self) -> Collection[str] | None:
+        """Return what of a row is taken where `find_conversation_column` finds the conversation."""
+        return self._reader.found_template_columns()
 
     def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
         """Apply `special_tokens_in_content` to the conversation of a row.

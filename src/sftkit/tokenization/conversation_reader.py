@@ -9,13 +9,17 @@ from typing import Any
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
+from sftkit.sandbox.template_variables import keys_of_variable, variables_of
 from sftkit.tokenization.conversations import Conversation, Message, read_conversation
 from sftkit.tokenization.probing.content_format import ContentFormatAdapter
-from sftkit.tokenization.templates.template_analysis import takes_whole_row
+from sftkit.tokenization.templates.template_analysis import MESSAGES, takes_whole_row
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation", "chat", "turns")
 """Columns in which messages are looked for where none is named."""
+
+_TEMPLATE_COLUMNS = ("tools", "documents")
+_VARIABLES = "chat_template_kwargs"
 
 
 class ConversationReader:
@@ -29,6 +33,27 @@ class ConversationReader:
         self._engines = engines
         self._variables = variables
         self._takes_whole_row: dict[str, bool] = {}
+
+    def template_columns(self, column: str | None) -> frozenset[str] | None:
+        """Return the columns that the template takes, besides the conversation in `column`, where rows have them.
+
+        `tools` and `documents` are among them only if the template uses them. None means that it may take any column.
+
+        Raises:
+            TokenizerError: there is no template.
+        """
+        sources = [self._engines.reference_renderer.source(with_tools=each) for each in (False, True)]
+        used = variables_of(sources[0]) | variables_of(sources[1])
+        columns = frozenset(name for name in _TEMPLATE_COLUMNS if name in used) | {_VARIABLES}
+        if column is not None and not any(map(takes_whole_row, sources)):
+            return columns
+        keys = [keys_of_variable(source, MESSAGES) for source in sources]
+        return None if None in keys else columns.union(*(each for each in keys if each is not None))
+
+    def found_template_columns(self) -> frozenset[str] | None:
+        """Return the columns that are taken of a row whose conversation `find_column` finds; raises as the above."""
+        columns = self.template_columns(CONVERSATION_COLUMNS[0])
+        return None if columns is None else columns.union(CONVERSATION_COLUMNS)
 
     def read(self, row: Row, column: str | None) -> Conversation:
         """Read the conversation as the row holds it.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from sftkit.sandbox.template_check import generation_tag
+from sftkit.sandbox.template_variables import parse_template
 
-_MESSAGES = "messages"
+MESSAGES = "messages"
+"""Variable of chat templates that holds the messages, or the whole row."""
+
 _PROMPT = "add_generation_prompt"
 
 
@@ -21,16 +22,16 @@ def takes_whole_row(source: str) -> bool:
     """
     from jinja2 import nodes
 
-    tree = _parse(source)
+    tree = parse_template(source)
     if tree is None:
         return False
     keys = (
         node.arg.value if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) else None
         for node in tree.find_all(nodes.Getitem)
-        if isinstance(node.node, nodes.Name) and node.node.name == _MESSAGES
+        if isinstance(node.node, nodes.Name) and node.node.name == MESSAGES
     )
     return any(isinstance(key, str) for key in keys) or any(
-        isinstance(node.node, nodes.Name) and node.node.name == _MESSAGES and not hasattr([], node.attr)
+        isinstance(node.node, nodes.Name) and node.node.name == MESSAGES and not hasattr([], node.attr)
         for node in tree.find_all(nodes.Getattr)
     )
 
@@ -43,10 +44,10 @@ def prompt_depends_on_messages(source: str) -> bool:
     """
     from jinja2 import nodes
 
-    tree = _parse(source)
+    tree = parse_template(source)
     if tree is None:
         return True
-    assigned = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"} | {_MESSAGES}
+    assigned = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"} | {MESSAGES}
     assigned |= {macro.name for macro in tree.find_all(nodes.Macro)}
     branches = [branch for branch in tree.find_all((nodes.If, nodes.CondExpr)) if _PROMPT in _names_in(branch.test)]
     uses_in_branches = sum(_count_prompt_uses(branch.test) for branch in branches)
@@ -69,17 +70,6 @@ def has_generation_blocks(source: str) -> bool:
     except jinja2.TemplateSyntaxError:
         return False
     return any((first[1], second[1:]) == ("block_begin", ("name", "generation")) for first, second in pairwise(tokens))
-
-
-@lru_cache(maxsize=8)
-def _parse(source: str) -> Any:
-    """Return the syntax tree of a template without `{% generation %}` tags; None if it has other unknown tags."""
-    import jinja2
-
-    try:
-        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols", generation_tag()]).parse(source)
-    except jinja2.TemplateSyntaxError:
-        return None
 
 
 def _count_prompt_uses(node: Any) -> int:

@@ -1,0 +1,75 @@
+"""Static analysis of Jinja templates: which variables one uses, and which keys of a variable."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from sftkit.sandbox.template_check import generation_tag
+
+_GET = "get"
+
+
+@lru_cache(maxsize=16)
+def parse_template(source: str) -> Any:
+    """Return the syntax tree of a template without `{% generation %}` tags; None if it is not valid Jinja."""
+    import jinja2
+
+    try:
+        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols", generation_tag()]).parse(source)
+    except (jinja2.TemplateSyntaxError, RecursionError, ValueError):  # ValueError: a number with thousands of digits
+        return None
+
+
+def variables_of(source: str) -> frozenset[str]:
+    """Return the variables that a template takes from outside; none if it is not valid Jinja.
+
+    Example:
+        >>> sorted(variables_of("{% if system is defined %}{{ system }}{% endif %}{{ rows[0].text }}"))
+        ['rows', 'system']
+    """
+    from jinja2 import meta
+
+    tree = parse_template(source)
+    return frozenset() if tree is None else frozenset(meta.find_undeclared_variables(tree))
+
+
+def keys_of_variable(source: str, variable: str) -> frozenset[str] | None:
+    """Return the keys of a variable that a template uses; None if it uses the variable in another way than by keys.
+
+    Example:
+        >>> sorted(keys_of_variable("{{ row['a'] }}{{ row.b }}{{ row.get('c', '') }}", "row"))
+        ['a', 'b', 'c']
+        >>> keys_of_variable("{% for key in row %}{{ row[key] }}{% endfor %}", "row")
+    """
+    from jinja2 import nodes
+
+    tree = parse_template(source)
+    if tree is None:
+        return None
+    uses = sum(1 for name in tree.find_all(nodes.Name) if name.name == variable)
+    keys = [_key(node, variable) for node in tree.find_all((nodes.Getitem, nodes.Getattr, nodes.Call))]
+    known = [key for key in keys if key is not None]
+    return frozenset(known) if len(known) == uses else None
+
+
+def _key(node: Any, variable: str) -> str | None:
+    """Return the key in `row['key']`, `row.key` or `row.get('key')`; None for any other expression."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Call):
+        is_get = (
+            isinstance(node.node, nodes.Getattr) and node.node.attr == _GET and _is_variable(node.node.node, variable)
+        )
+        return str(node.args[0].value) if is_get and node.args and isinstance(node.args[0], nodes.Const) else None
+    if not _is_variable(node.node, variable):
+        return None
+    if isinstance(node, nodes.Getitem):
+        return str(node.arg.value) if isinstance(node.arg, nodes.Const) else None
+    return None if hasattr({}, node.attr) else str(node.attr)
+
+
+def _is_variable(node: Any, name: str) -> bool:
+    from jinja2 import nodes
+
+    return isinstance(node, nodes.Name) and node.name == name
