@@ -86,6 +86,6 @@ def test_the_api_gives_the_kinds_of_each_row(path: Path, shard_dir: Path) -> Non
 
 
 def test_training_does_not_read_the_column(path: Path) -> None:
-    rows = SplitRows("train", [path], 1000, None, 1 << 20, packed=False)
+    rows = SplitRows("train", [path], 1000, None, 1 << 20, columns=("input_ids", "labels"))
     rows.locate_all()
     assert [rows.row(0, number).labels.values.tolist() for number in range(2)] == LABELS

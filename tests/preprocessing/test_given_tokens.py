@@ -44,6 +44,9 @@ def made(folder: Path, rows: list[Row], kind: str, **options: Any) -> list[Row]:
         ({"completion_mask": [0, 1, 1, 1, 1], "labels": [-100, 6, 7, 8, 9]}, IDS, [-100, 6, 7, 8, 9]),
         ({"completion_mask": [1, 1, 1, 1, 1], "labels": [-100, 6, 7, 8, 9]}, IDS, [-100, 6, 7, 8, 9]),
         ({"completion_mask": [0, 0, 1, 1, 1], "attention_mask": None}, IDS, [-100, -100, 7, 8, 9]),
+        ({"loss_mask": [0, 0, 1, 1, 1]}, IDS, [-100, -100, 7, 8, 9]),
+        ({"labels": IDS, "loss_mask": [0, 0, 0, 1, 1]}, IDS, [-100, -100, -100, 8, 9]),
+        ({"labels": IDS, "position_ids": [0, 1, 2, 3, 4]}, IDS, IDS),
     ],
 )
 def test_padding_is_removed_and_masks_become_labels(
@@ -93,14 +96,24 @@ def test_masks_can_be_retained_and_survive_retained_columns(tmp_path: Path) -> N
             {"labels": IDS, "attention_mask": [1, 1, 2, 2, 0]},
             "column 'attention_mask' must be a list of zeros and ones",
         ),
+        (
+            {"labels": IDS, "position_ids": [0, 1, 0, 1, 2]},
+            "position_ids start again from 0: the row is a pack of several sequences, which cannot be processed again; "
+            "use the rows that it was packed from, or give the file to `train`",
+        ),
+        (
+            {"labels": [-100, 7, 8, 9, 10]},
+            "its labels are shifted already (each is the next token); the label of a token must be the token itself, "
+            "because the loss shifts them",
+        ),
         ({"completion_mask": 1}, "column 'completion_mask' must be a list of zeros and ones"),
         (
             {"labels": [-100, -100, 7, 8, 9], "completion_mask": [0, 0, 0, 1, 1]},
-            "labels and completion_mask train different tokens; keep one of them",
+            "labels and completion_mask train different tokens; remove the column that is wrong",
         ),
         (
-            {"labels": IDS, "completion_mask": [1] * 5, "assistant_masks": [0, 0, 0, 1, 1]},
-            "labels and completion_mask and assistant_masks train different tokens; keep one of them",
+            {"labels": [-100, -100, *IDS[2:]], "completion_mask": [1] * 5, "assistant_masks": [0, 0, 0, 1, 1]},
+            "labels and completion_mask and assistant_masks train different tokens; remove the column that is wrong",
         ),
     ],
 )

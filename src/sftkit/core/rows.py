@@ -17,16 +17,25 @@ Mask = npt.NDArray[np.bool_]
 INPUT_IDS = "input_ids"
 LABELS = "labels"
 ATTENTION_MASK = "attention_mask"
+POSITION_IDS = "position_ids"
+"""Positions of the tokens in their sequence, which other tools write; sftkit computes them."""
 SEQ_LENGTHS = "seq_lengths"
 """Tokens of each sequence in a pack, in order; they sum to the tokens of the row."""
 
 TOKEN_COLUMNS = (INPUT_IDS, LABELS, ATTENTION_MASK)
 
-LOSS_MASKS = ("completion_mask", "assistant_masks", "assistant_mask")
-"""Columns of TRL and transformers that say which tokens carry a loss; with several, those where all are 1."""
+LOSS_MASKS = ("completion_mask", "assistant_masks", "assistant_mask", "loss_mask")
+"""Columns of TRL, transformers and others that say which tokens carry a loss; with several, those where all are 1."""
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (the convention of PyTorch's cross entropy)."""
+
+
+SHIFTED_LABELS = (
+    "its labels are shifted already (each is the next token); the label of a token must be the token itself, because "
+    "the loss shifts them"
+)
+"""Why a row with such labels cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,48 @@ def trained_mask(labels: Ragged) -> Mask:
     trained: Mask = labels.values != IGNORE_INDEX
     trained[labels.offsets[:-1][labels.lengths > 0]] = False
     return trained
+
+
+def masked_labels(labels: Ragged, allowed: Mask) -> Ragged:
+    """Remove the loss where a mask forbids it, in rows whose labels train every token; such labels say nothing.
+
+    Args:
+        labels: labels of each row.
+        allowed: which tokens may carry a loss, bool, shape (total,).
+
+    Example:
+        >>> labels = Ragged.from_lists([[5, 6], [-100, 7, -100]])
+        >>> masked_labels(labels, np.array([False, True, False, False, True])).values.tolist()
+        [-100, 6, -100, 7, -100]
+    """
+    inner = labels.values == IGNORE_INDEX
+    inner[labels.offsets[:-1][labels.lengths > 0]] = False
+    trains_all = np.repeat(labels.count_per_row(inner) == 0, labels.lengths)
+    return Ragged(np.where(trains_all & ~allowed, np.int32(IGNORE_INDEX), labels.values), labels.offsets)
+
+
+def has_shifted_labels(input_ids: Ragged, labels: Ragged) -> Mask:
+    """Tell which rows have labels that are the next token instead of the token itself, bool, shape (rows,).
+
+    Args:
+        input_ids: ids of each row.
+        labels: labels of each row, of the same lengths.
+
+    Example:
+        >>> ids = Ragged.from_lists([[1, 2, 3], [1, 2, 3]])
+        >>> has_shifted_labels(ids, Ragged.from_lists([[2, 3, 4], [-100, 2, 3]])).tolist()
+        [True, False]
+    """
+    trained = labels.values != IGNORE_INDEX
+    other = trained & (labels.values != input_ids.values)
+    if not other.any():
+        return np.zeros(len(labels), np.bool_)
+    inner = trained.copy()
+    inner[input_ids.offsets[1:][input_ids.lengths > 0] - 1] = False  # what follows the last token is not known
+    is_next = labels.values == np.append(input_ids.values[1:], np.int32(IGNORE_INDEX))
+    differs = input_ids.count_per_row(other) > 0
+    result: Mask = differs & (input_ids.count_per_row(inner) > 0) & (input_ids.count_per_row(inner & ~is_next) == 0)
+    return result
 
 
 def lengths_to_offsets(lengths: Offsets) -> Offsets:

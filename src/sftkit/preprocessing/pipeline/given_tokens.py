@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ from sftkit.core.rows import (
     INPUT_IDS,
     LABELS,
     LOSS_MASKS,
+    POSITION_IDS,
+    SHIFTED_LABELS,
     TOKEN_COLUMNS,
     Batch,
     Ragged,
     Row,
+    has_shifted_labels,
+    masked_labels,
     trained_mask,
 )
 from sftkit.handlers.base import map_rows
@@ -44,7 +49,8 @@ def read_token_columns(batch: Batch, log: RowLog, *, reads_masks: bool) -> Batch
     Args:
         batch: rows that have the same token columns (`token_columns_of`).
         log: records the quarantined rows.
-        reads_masks: read the columns `LOSS_MASKS`, which say what carries a loss: what all of them say.
+        reads_masks: read the columns `LOSS_MASKS`, which say what carries a loss: what all of them say. Rows whose
+            labels are shifted, or whose `position_ids` tell several sequences, are quarantined.
     """
     columns = (*TOKEN_COLUMNS, *LOSS_MASKS) if reads_masks else TOKEN_COLUMNS
     names = [name for name in columns if name not in batch.tokens and _has(batch, name)]
@@ -57,7 +63,12 @@ def read_token_columns(batch: Batch, log: RowLog, *, reads_masks: bool) -> Batch
         return batch
     unequal = _unequal(batch, columns)
     batch = _quarantine(batch, log, [_length_problem(batch, columns, row) for row in unequal], unequal)
+    if reads_masks:
+        batch, _ = map_rows(batch, log, _check_positions)
     batch = _without_padding(batch, log)
+    if reads_masks and LABELS in batch.tokens:
+        shifted: list[int] = np.flatnonzero(has_shifted_labels(batch.tokens[INPUT_IDS], batch.tokens[LABELS])).tolist()
+        batch = _quarantine(batch, log, [SHIFTED_LABELS] * len(shifted), shifted)
     masks = [name for name in LOSS_MASKS if name in batch.tokens]
     return _with_labels(batch, log, masks) if masks else batch
 
@@ -87,6 +98,18 @@ def _list_in(name: str, row: Row) -> list[Any] | None:
     if not isinstance(values, list):
         return None
     return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
+def _check_positions(row: Row) -> None:
+    """Refuse a row that is a pack of several sequences: their positions start again within the row."""
+    positions = _list_in(POSITION_IDS, row)
+    if positions and any(type(position) is not int for position in positions):
+        raise RowError(f"column {POSITION_IDS!r} must be a list of whole numbers")
+    if positions and any(position == 0 < before for before, position in pairwise(positions)):
+        raise RowError(
+            f"{POSITION_IDS} start again from 0: the row is a pack of several sequences, which cannot be processed "
+            "again; use the rows that it was packed from, or give the file to `train`"
+        )
 
 
 def _unequal(batch: Batch, columns: Sequence[str]) -> list[int]:
@@ -145,10 +168,12 @@ def _with_labels(batch: Batch, log: RowLog, masks: Sequence[str]) -> Batch:
     trained = np.logical_and.reduce([batch.tokens[name].values == 1 for name in masks])
     labels = Ragged(np.where(trained, ids.values, np.int32(IGNORE_INDEX)).astype(np.int32), ids.offsets)
     given = batch.tokens.get(LABELS)
+    if given is not None:
+        given = masked_labels(given, trained)
     others = {name: column for name, column in batch.tokens.items() if name not in masks}
     batch = Batch(batch.rows, batch.numbers, {**others, LABELS: labels if given is None else given})
     if given is None:
         return batch
     different: list[int] = np.flatnonzero(labels.count_per_row(trained_mask(labels) != trained_mask(given))).tolist()
-    reason = f"{LABELS} and {' and '.join(masks)} train different tokens; keep one of them"
+    reason = f"{LABELS} and {' and '.join(masks)} train different tokens; remove the column that is wrong"
     return _quarantine(batch, log, [reason] * len(different), different)

@@ -6,6 +6,7 @@ from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.data.split_rows import RowLimit, SplitRows
+from sftkit.training.data.token_layouts import LAYOUT_COLUMNS
 
 
 def open_split(
@@ -31,7 +32,10 @@ def open_split(
         TrainingError: the split has no token columns, or no rows.
         SourceError: a file cannot be read, or is not Parquet.
     """
-    packed = SEQ_LENGTHS in _check_columns(shards, split)
+    known: tuple[str, ...] = (INPUT_IDS, LABELS, SEQ_LENGTHS)
+    if shards.manifest is None:
+        known = (*known, *LAYOUT_COLUMNS)  # other tools write padding and packs that these columns tell
+    columns = tuple(name for name in known if name in _check_columns(shards, split))
     manifest_rows = _manifest_rows(shards, split) if streaming else None
     rows = SplitRows(
         f"{shards.root} ({split})",
@@ -39,7 +43,7 @@ def open_split(
         vocabulary_size,
         limit,
         max_cached_tokens,
-        packed=packed,
+        columns=columns,
         manifest_rows=manifest_rows,
     )
     if manifest_rows is None:

@@ -7,11 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, SEQ_LENGTHS, Mask, Offsets, Ragged
+from sftkit.core.rows import (
+    IGNORE_INDEX,
+    INPUT_IDS,
+    LABELS,
+    SEQ_LENGTHS,
+    SHIFTED_LABELS,
+    Mask,
+    Offsets,
+    Ragged,
+    has_shifted_labels,
+    lengths_to_offsets,
+)
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
 from sftkit.training.data.token_columns import check_ids, read_token_lists
+from sftkit.training.data.token_layouts import LAYOUT_COLUMNS, LayoutReader
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_siz
 
     Args:
         location: of the row group.
-        table: its columns `input_ids`, `labels` and, for packs, `seq_lengths`.
+        table: its columns `input_ids`, `labels`, for packs `seq_lengths`, and those of `LAYOUT_COLUMNS` that it has.
         vocabulary_size: every token id is below it.
 
     Raises:
@@ -120,10 +132,26 @@ def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_siz
             f"{path}:{first_row + row}: {input_ids.lengths[row]} input_ids and {labels.lengths[row]} labels;"
             " there must be as many of each"
         )
+    layout = {
+        name: read_token_lists(path, table, name, first_row) for name in LAYOUT_COLUMNS if name in table.column_names
+    }
+    input_ids, labels, lengths = LayoutReader(path, first_row, input_ids, labels).read(layout)
     check_ids(path, input_ids, first_row, vocabulary_size, ignored=None)
     check_ids(path, labels, first_row, vocabulary_size, ignored=IGNORE_INDEX)
-    if SEQ_LENGTHS not in table.column_names:
-        return RowGroup(input_ids, labels, np.arange(len(input_ids) + 1))
+    shifted = has_shifted_labels(input_ids, labels)
+    if shifted.any():
+        raise DataError(f"{path}:{first_row + int(shifted.argmax())}: {SHIFTED_LABELS}")
+    if SEQ_LENGTHS in table.column_names:
+        lengths = _given_lengths(location, table, input_ids)
+    sequence_offsets = lengths_to_offsets(lengths.values.astype(np.int64))
+    return RowGroup(
+        Ragged(input_ids.values, sequence_offsets), Ragged(labels.values, sequence_offsets), lengths.offsets
+    )
+
+
+def _given_lengths(location: RowGroupLocation, table: pa.Table, input_ids: Ragged) -> Ragged:
+    """The lengths of the sequences of each row, from the column `seq_lengths`."""
+    path, first_row = location.path, location.first_row
     lengths = read_token_lists(path, table, SEQ_LENGTHS, first_row)
     sequence_offsets = np.concatenate(([0], np.cumsum(lengths.values, dtype=np.int64)))
     all_positive = lengths.count_per_row(lengths.values < 1) == 0
@@ -134,9 +162,7 @@ def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_siz
             f"{path}:{first_row + row}: {SEQ_LENGTHS} must be positive and sum to the tokens of the row;"
             f" they sum to {int(lengths[row].sum())}, the row has {input_ids.lengths[row]} tokens"
         )
-    return RowGroup(
-        Ragged(input_ids.values, sequence_offsets), Ragged(labels.values, sequence_offsets), lengths.offsets
-    )
+    return lengths
 
 
 def keep_sequences(group: RowGroup, keep: Mask) -> RowGroup:

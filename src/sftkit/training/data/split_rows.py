@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.core.error_text import single_line
-from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, Offsets, trained_mask
+from sftkit.core.rows import SEQ_LENGTHS, Offsets, trained_mask
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
@@ -85,7 +85,7 @@ class SplitRows:
         limit: RowLimit | None,
         max_cached_tokens: int,
         *,
-        packed: bool,
+        columns: Sequence[str],
         manifest_rows: Sequence[int] | None = None,
     ) -> None:
         """Set up the split without reading anything.
@@ -96,14 +96,14 @@ class SplitRows:
             vocabulary_size: every token id is below it.
             limit: the longest sequence; None for any length.
             max_cached_tokens: how many tokens the cache of row groups holds.
-            packed: whether rows are packs of several sequences.
+            columns: those to read of each file: `input_ids`, `labels` and others of `decode_row_group`.
             manifest_rows: rows of each file as recorded in the manifest, if footers are to be read lazily.
         """
         self.name = name
-        self.packed = packed
+        self.packed = SEQ_LENGTHS in columns
         self.locations: list[RowGroupLocation] = []
         self.counts = SequenceCounts()
-        self._paths = paths
+        self._paths, self._columns = paths, columns
         self._manifest_rows = manifest_rows
         self._groups_of_file: dict[int, list[int]] = {}
         self._vocabulary_size = vocabulary_size
@@ -258,7 +258,7 @@ class SplitRows:
         location = self.locations[number]
         try:
             with open_parquet(location.path) as file:
-                names = [name for name in (INPUT_IDS, LABELS, SEQ_LENGTHS) if name in file.schema_arrow.names]
+                names = [name for name in self._columns if name in file.schema_arrow.names]
                 table = file.read_row_group(location.index, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{location.path}: cannot be read: {single_line(error)}") from None
