@@ -136,7 +136,11 @@ def _load_recorded(recorded: TokenizerInfo, spec: TokenizerSpec) -> PreTrainedTo
     if not tokenizer_file_hashes(recorded.name):
         return None
     try:
-        return load_tokenizer(TokenizerSpec(recorded.name, None, recorded.added_special_tokens, spec.trust_remote_code))
+        return load_tokenizer(
+            TokenizerSpec(
+                recorded.name, None, recorded.added_special_tokens, spec.trust_remote_code, recorded.adds_missing_tokens
+            )
+        )
     except TokenizerError:
         return None
 

@@ -18,9 +18,14 @@ from sftkit.shards.writing.shard_writer import shard_bounds
 
 
 def part(
-    rows: int, *, sampling: float | None = None, split: SplitConfig | None = None, shuffle: bool = False
+    rows: int,
+    *,
+    sampling: float | None = None,
+    split: SplitConfig | None = None,
+    shuffle: bool | None = None,
+    as_fms: bool = False,
 ) -> MixSource:
-    return MixSource("part", rows, sampling, split, shuffle)
+    return MixSource("part", rows, sampling, split, shuffle, as_fms)
 
 
 def as_datasets(lengths: list[int]) -> list[datasets.Dataset]:
@@ -73,11 +78,11 @@ def test_a_weight_of_zero_takes_no_row_and_cannot_be_exhausted() -> None:
     rows=st.integers(2, 200),
     train=st.none() | st.floats(0.01, 0.99),
     validation=st.none() | st.floats(0.01, 0.99),
-    shuffle=st.booleans(),
+    shuffle=st.sampled_from([True, None]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_split_equals_train_test_split(
-    rows: int, train: float | None, validation: float | None, shuffle: bool, seed: int
+    rows: int, train: float | None, validation: float | None, shuffle: bool | None, seed: int
 ) -> None:
     assume(train is not None or validation is not None)
     assume((train or 0) + (validation or 0) <= 1)
@@ -99,6 +104,41 @@ def test_a_split_equals_train_test_split(
         "train": expected["train"]["row"],
         "validation": expected["test"]["row"],
     }
+
+
+@pytest.mark.parametrize(("train", "validation"), [(0.6, 0.3), (0.7, None), (None, 0.2), (0.5, 0.5)])
+@pytest.mark.parametrize("as_fms", [False, True])
+def test_shuffle_false_keeps_the_order_of_a_split(train: float | None, validation: float | None, as_fms: bool) -> None:
+    whole = datasets.Dataset.from_dict({"row": list(range(23))})
+    expected = whole.train_test_split(train_size=train, test_size=validation, shuffle=False)
+    split = SplitConfig(train=train, validation=validation)
+    orders = order_splits([part(23, split=split, shuffle=False, as_fms=as_fms)], 42, "")
+    assert orders["train"].tolist() == expected["train"]["row"]
+    assert orders["validation"].tolist() == expected["test"]["row"]
+    assert orders["train"].tolist() == list(range(len(orders["train"])))
+
+
+@pytest.mark.parametrize("shuffle", [None, True, False])
+@pytest.mark.parametrize(("train", "validation"), [(0.6, 0.0), (0.0, 0.3), (0.6, 0.3), (1.0, 0.0), (0.0, 1.0)])
+def test_a_split_as_in_fms_hf_tuning_leaves_out_what_is_not_given(
+    train: float, validation: float, shuffle: bool | None
+) -> None:
+    whole = datasets.Dataset.from_dict({"row": list(range(23))})
+    if 1.0 in (train, validation):
+        parts = {"train": whole["row"] if train else [], "validation": whole["row"] if validation else []}
+    else:  # `train_test_split` with the fractions that are given, and then without the other part
+        made = whole.train_test_split(
+            train_size=train or None, test_size=validation or None, shuffle=shuffle is not False, seed=7
+        )
+        parts = {
+            "train": made["train"]["row"] if train else [],
+            "validation": made["test"]["row"] if validation else [],
+        }
+    # A second data set, so that there is a training split.
+    split = SplitConfig(train=train, validation=validation)
+    orders = order_splits([part(23, split=split, shuffle=shuffle, as_fms=True), part(2, as_fms=True)], 7, "")
+    assert orders["train"].tolist() == [*parts["train"], 23, 24]
+    assert orders["validation"].tolist() == list(parts["validation"])
 
 
 @given(rows=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))

@@ -5,6 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+NO_ONLINE_MIXING = (
+    "online data mixing changes the weights by the losses of a running training, so its rows cannot be made before; "
+    "set type: default and fixed sampling weights"
+)
+
+REFUSED_KEYS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "dataprocessor": MappingProxyType({"odm": NO_ONLINE_MIXING}),
+        "datasets": MappingProxyType(
+            {"streaming": "set it for all data sets, in dataprocessor, and only for `train`, which can stream shards"}
+        ),
+    }
+)
+"""Key of another tool -> why it is refused, for each section of a config."""
+
 KEY_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "": MappingProxyType(

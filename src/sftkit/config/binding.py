@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from sftkit.config.aliases import KEY_ALIASES
+from sftkit.config.aliases import KEY_ALIASES, REFUSED_KEYS
 from sftkit.config.fields import did_you_mean, is_required, option_info
 from sftkit.config.foreign_keys.dataset_keys import FOREIGN_VALUES
 from sftkit.config.unknown_keys import unknown_key_message
@@ -120,7 +120,10 @@ def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Prob
     for given, value in data.items():
         name = _canonical_name(str(given), fields, aliases)
         path = f"{section}.{given}" if section else str(given)
-        if name not in fields:
+        refusal = REFUSED_KEYS.get(section.split("[")[0], {}).get(name)
+        if name not in fields and refusal is not None:
+            _refuse(problems, path, refusal)
+        elif name not in fields:
             known = [*fields, *(alias for alias, key in aliases.items() if key in fields)]
             hint, place = did_you_mean(str(given), known), _without_indices(section)
             message = unknown_key_message(f"key {path!r}", str(given), place, tuple(fields), hint)
@@ -161,12 +164,21 @@ def _bind_field(annotation: Any, field: dataclasses.Field[Any], value: Any, path
         choice = info.words.get(spelling, spelling)
         if choice in info.choices:
             return choice
+        if choice in info.refused:
+            _refuse(problems, path, info.refused[choice])
+            return None
         plugin_names = _plugin_names(info.plugins, path, problems)
         if result in plugin_names:
             return result
         allowed = ", ".join([*info.choices, *plugin_names])
         problems.append(Problem(path, f"{path} must be one of {allowed}, not {value!r}"))
     return result
+
+
+def _refuse(problems: list[Problem], path: str, reason: str) -> None:
+    """Record why a key or a value of another tool is refused; once, if it takes several keys there."""
+    if not any(problem.message.endswith(reason) for problem in problems):
+        problems.append(Problem(path, f"{path}: {reason}"))
 
 
 def _plugin_names(group: str, path: str, problems: list[Problem]) -> list[str]:

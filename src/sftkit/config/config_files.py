@@ -1,14 +1,18 @@
-"""Reading one YAML or JSON config file into plain data, and rejecting everything that a config cannot contain."""
+"""Config files as plain data: reading YAML or JSON, rejecting what a config cannot contain, and escaping `${`."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sftkit.config.commands import TrainConfig
+from sftkit.config.fields import keys_where
+from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError
 from sftkit.sample import sample_path
@@ -16,6 +20,15 @@ from sftkit.sample import sample_path
 _MAX_DEPTH = 100
 _MAX_VALUES = 1_000_000
 """YAML aliases (`*name`) can expand a few lines to a billion values, or make a list contain itself."""
+
+LITERAL_KEYS = frozenset(
+    {key for schema in (ProcessorConfig, TrainConfig) for key in keys_where(schema, lambda info: info.literal)}
+    | {"template"}
+)
+"""Keys whose text is a template, in which `${` is text. `template` is a handler argument."""
+
+# `${other.key}`, or one of OmegaConf's own resolvers such as `${oc.env:HOME}`.
+_INTERPOLATION = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
 
 
 def read_config_file(path: str) -> dict[str, Any]:
@@ -159,3 +172,21 @@ _ConfigLoader.yaml_implicit_resolvers = {
 _ConfigLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+def escape(data: Any, *, literal: bool = False) -> Any:
+    """Escape every `${` that is not an interpolation, or all of them if `literal`, so that OmegaConf keeps it."""
+    if isinstance(data, Mapping):
+        return {key: escape(value, literal=literal or key in LITERAL_KEYS) for key, value in data.items()}
+    if isinstance(data, list):
+        return [escape(value, literal=literal) for value in data]
+    if not isinstance(data, str) or "${" not in data:
+        return data
+
+    def escaped(match: re.Match[str]) -> str:
+        if not literal and _INTERPOLATION.match(data, match.end(1)):
+            return match[0]
+        # OmegaConf reads n backslashes before `${` as n // 2 of them, and as an escape if n is odd.
+        return match[1] * 2 + "\\${"
+
+    return re.sub(r"(\\*)\$\{", escaped, data)

@@ -25,6 +25,8 @@ class OptionInfo:
     """Allowed values of a text field; empty if any text is allowed."""
     plugins: str = ""
     """Entry point group (without `sftkit.`) whose names are allowed besides `choices`."""
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Values of other tools that are not among the choices, and why."""
     words: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Other spellings of some choices, in lower case, such as `false` for `none`."""
     minimum: float | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, bind_config, field_types, section_aliases
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.config_files import read_config_file
+from sftkit.config.config_files import LITERAL_KEYS, escape, read_config_file
 from sftkit.config.fields import keys_where
+from sftkit.config.fms.defaults import with_compat_defaults
 from sftkit.config.interpolated import mark_interpolated
-from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig
+from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.config.untrusted import (
     DATA_CONFIG,
@@ -38,14 +38,6 @@ T = TypeVar("T")
 EXTRA_KEYS_FIELD = "training_arguments"
 """Key that receives extra top-level keys: those that are not fields of the config dataclass."""
 
-# Keys whose text is a template, in which `${` is text. `template` is a handler argument.
-_LITERAL_KEYS = frozenset(
-    {key for schema in (ProcessorConfig, TrainConfig) for key in keys_where(schema, lambda info: info.literal)}
-    | {"template"}
-)
-# `${other.key}`, or one of OmegaConf's own resolvers such as `${oc.env:HOME}`.
-_INTERPOLATION = re.compile(r"\$\{(?:[A-Za-z_][\w.\[\]]*|oc\.[a-z_.]+:[^{}]*)\}")
-
 _PREPROCESS_KEYS = {field.name for field in dataclasses.fields(PreprocessConfig)}
 _CONFIG_OBJECT = "the config object"
 _COMMAND_KEYS = {
@@ -57,6 +49,8 @@ _NOT_REPEATED_FROM_MANIFESTS = {
     *_NOT_REPEATED,
     *keys_where(PreprocessConfig, lambda info: info.trusted_only or info.secret),
 }
+_SHUFFLE_MAY_BE_OFF = 4
+"""The `format_version` since which `shuffle: false` in a manifest is what the user set, and not the default."""
 _MANIFEST_KEYS = frozenset({"format_version", "fingerprint"})
 
 
@@ -147,12 +141,13 @@ def bind_merged(
         raise ConfigError(f"{key} refers to a key or variable that cannot be found: {first_line(error)}") from None
     assert isinstance(data, dict)
     forbidden = [
-        each for file in merged.untrusted for each in source_problems(file, raw, data, overridden, _LITERAL_KEYS)
+        each for file in merged.untrusted for each in source_problems(file, raw, data, overridden, LITERAL_KEYS)
     ]
     if forbidden:
         raise ConfigError(forbidden)
     marked = mark_interpolated(raw, data, raw)
-    plain = _gather_extra_keys({str(key): value for key, value in marked.items()}, schema, extra_keys)
+    plain = _with_compat_defaults({str(key): value for key, value in marked.items()}, schema, extra_keys)
+    plain = _gather_extra_keys(plain, schema, extra_keys)
     problems: list[Problem] = []
     return bind_config(schema, plain, problems), problems, plain.get(EXTRA_KEYS_FIELD) or {}
 
@@ -171,7 +166,7 @@ def extract_resolved_config(path: str, data: Mapping[str, Any]) -> dict[str, Any
         ConfigError: The file is a manifest whose config cannot be repeated.
     """
     if is_manifest(data):
-        return _repeated_from_manifest(path, data.get("config"))
+        return _repeated_from_manifest(path, data.get("config"), data.get("format_version"))
     if "config" not in data or not data.get("datasets"):
         return None
     return {key: value for key, value in data.items() if key not in _NOT_REPEATED}
@@ -193,7 +188,7 @@ def config_folders(paths: Sequence[str], data_config: str | None) -> list[Path]:
     return [Path(sample_path(file)).expanduser().absolute().parent for file in files]
 
 
-def _repeated_from_manifest(path: str, config: Any) -> dict[str, Any]:
+def _repeated_from_manifest(path: str, config: Any, version: Any) -> dict[str, Any]:
     if not isinstance(config, Mapping) or not isinstance(config.get("datasets"), list) or not config["datasets"]:
         raise ConfigError(f"{path}: the config in this manifest has no `datasets`, so its run cannot be repeated")
     unknown = next((key for key in config if key not in _PREPROCESS_KEYS), None)
@@ -203,12 +198,19 @@ def _repeated_from_manifest(path: str, config: Any) -> dict[str, Any]:
             "--config file of your own"
         )
     repeated = {str(key): value for key, value in config.items() if key not in _NOT_REPEATED_FROM_MANIFESTS}
-    secret = keys_where(DatasetConfig, lambda info: info.secret)
+    may_be_off = not isinstance(version, int) or version >= _SHUFFLE_MAY_BE_OFF
     repeated["datasets"] = [
-        {key: value for key, value in dataset.items() if key not in secret} if isinstance(dataset, Mapping) else dataset
+        _repeated_dataset(dataset, shuffle_may_be_off=may_be_off) if isinstance(dataset, Mapping) else dataset
         for dataset in config["datasets"]
     ]
     return repeated
+
+
+def _repeated_dataset(dataset: Mapping[str, Any], *, shuffle_may_be_off: bool) -> dict[str, Any]:
+    left_out = set(keys_where(DatasetConfig, lambda info: info.secret))
+    if not shuffle_may_be_off and dataset.get("shuffle") is not True:
+        left_out.add("shuffle")
+    return {key: value for key, value in dataset.items() if key not in left_out}
 
 
 def set_value(merged: DictConfig, path: str, value: Any) -> bool:
@@ -237,30 +239,12 @@ def set_value(merged: DictConfig, path: str, value: Any) -> bool:
     return True
 
 
-def escape(data: Any, *, literal: bool = False) -> Any:
-    """Escape every `${` that is not an interpolation, or all of them if `literal`, so that OmegaConf keeps it."""
-    if isinstance(data, Mapping):
-        return {key: escape(value, literal=literal or key in _LITERAL_KEYS) for key, value in data.items()}
-    if isinstance(data, list):
-        return [escape(value, literal=literal) for value in data]
-    if not isinstance(data, str) or "${" not in data:
-        return data
-
-    def escaped(match: re.Match[str]) -> str:
-        if not literal and _INTERPOLATION.match(data, match.end(1)):
-            return match[0]
-        # OmegaConf reads n backslashes before `${` as n // 2 of them, and as an escape if n is odd.
-        return match[1] * 2 + "\\${"
-
-    return re.sub(r"(\\*)\$\{", escaped, data)
-
-
 def _check_data_config(path: str, data: Mapping[str, Any]) -> None:
     """Reject keys of a data config that control the run: the file may come from an untrusted source."""
     key = next((key for key in data if key in _NOT_IN_DATA_CONFIGS), None)
     if key is not None:
         raise ConfigError(f"{path}: a data config cannot set {key}; set it as an option or in a --config file")
-    problem = interpolation_problem(path, data, _LITERAL_KEYS)
+    problem = interpolation_problem(path, data, LITERAL_KEYS)
     if problem is not None:
         raise ConfigError(problem)
 
@@ -280,6 +264,11 @@ def _apply_aliases(data: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[name] = value
     return result
+
+
+def _with_compat_defaults(data: Mapping[str, Any], schema: type[Any], extra_keys: Mapping[str, Any]) -> dict[str, Any]:
+    extra = data.get(EXTRA_KEYS_FIELD)
+    return with_compat_defaults(data, {*field_types(schema), *extra_keys}, extra if isinstance(extra, Mapping) else {})
 
 
 def _gather_extra_keys(data: dict[str, Any], schema: type[Any], extra_keys: Mapping[str, Any]) -> dict[str, Any]:

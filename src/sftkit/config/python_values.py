@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 from omegaconf.errors import UnsupportedValueType
 
-from sftkit.config.binding import Problem, bind_config, describe_value
+from sftkit.config.binding import Problem, bind_config, describe_value, field_types
 from sftkit.config.command_line import locate, unknown_key
+from sftkit.config.config_files import escape
 from sftkit.config.fields import default_of, is_required
-from sftkit.config.merging import EXTRA_KEYS_FIELD, bind_merged, escape, merge_files, set_value
+from sftkit.config.fms.defaults import with_compat_defaults
+from sftkit.config.merging import EXTRA_KEYS_FIELD, bind_merged, merge_files, set_value
 from sftkit.errors import ConfigError
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ def load_values(
             data_config = given.get("data_config_path")
         if not values and data_config is None:
             problems: list[Problem] = []
+            given = with_compat_defaults(given, field_types(schema), given.get(EXTRA_KEYS_FIELD) or {})
             bound = bind_config(schema, given, problems)
             return _checked(bound, problems, [], check_extra(given.get(EXTRA_KEYS_FIELD) or {}))
         merged = merge_files((), data_config, given)

@@ -183,15 +183,25 @@ def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
         if dataset.reader is not None:
             yield from _reader_problems(f"datasets[{index}].reader", dataset.reader)
         yield from _split_problems(f"datasets[{index}].split", dataset)
-    training = [d for d in datasets if not (d.split and d.split.validation == 1)]
+    training = [d for d in datasets if not (d.split and (d.split.validation == 1 or d.split.train == 0))]
     weights = [dataset.sampling for dataset in training]
     if any(weight is not None for weight in weights):
         without = [dataset.name for dataset in training if dataset.sampling is None]
         if without:
-            yield f"datasets: sampling is missing for {', '.join(without)}; set it for all data sets or for none"
+            yield (
+                f"datasets: sampling is missing for {', '.join(without)}; set it for all data sets or for none"
+                f"{_hint_at_compat(training)}"
+            )
         elif abs(sum(weight or 0 for weight in weights) - 1) > WEIGHT_TOLERANCE:
             total = sum(weight or 0 for weight in weights)
             yield f"datasets: the sampling weights must sum to 1, not {total:g}"
+
+
+def _hint_at_compat(training: list[DatasetConfig]) -> str:
+    """Explain a data set that only fms-hf-tuning takes as one for validation."""
+    if not any(dataset.split and dataset.split.validation and dataset.split.train is None for dataset in training):
+        return ""
+    return "; with split: {validation: ...} alone, the rest of the rows is for training, unless you set compat: fms"
 
 
 def _split_problems(where: str, dataset: DatasetConfig) -> Iterator[str]:

@@ -30,7 +30,11 @@ class MixSource:
     rows: int
     sampling: float | None
     split: SplitConfig | None
-    shuffle: bool
+    shuffle: bool | None
+    """True: before splitting; False: not even for splitting; None: only for splitting."""
+    as_fms: bool = False
+    """Split as fms-hf-tuning does: a fraction that is not given, or 0, is a part that is split off and left out, and
+    `shuffle: true` shuffles only for splitting."""
 
 
 def order_splits(parts: Sequence[MixSource], seed: int, stopping_strategy: str) -> dict[str, Indices]:
@@ -51,7 +55,8 @@ def order_splits(parts: Sequence[MixSource], seed: int, stopping_strategy: str) 
     validations: list[Indices] = []
     base = 0
     for part in parts:
-        rows = np.random.default_rng(seed).permutation(part.rows) if part.shuffle else np.arange(part.rows)
+        shuffled = part.shuffle is True and not part.as_fms
+        rows = np.random.default_rng(seed).permutation(part.rows) if shuffled else np.arange(part.rows)
         rows += base
         base += part.rows
         train, validation = _split(rows, part, seed)
@@ -81,29 +86,46 @@ def _is_validation_only(split: SplitConfig | None) -> bool:
 
 
 def _split(rows: Indices, part: MixSource, seed: int) -> tuple[Indices, Indices]:
-    """Split like `train_test_split(train_size, test_size, seed)`: the validation rows come first in the permutation."""
+    """Split like `train_test_split(train_size, test_size, shuffle, seed)`: validation comes first in a permutation."""
     train, validation = split_fractions(part.split)
     nothing = rows[:0]
     if validation == 0 and train == 1:
         return rows, nothing
     if train == 0 and validation == 1:
         return nothing, rows
-    count = len(rows)
+    n_train, n_validation = _split_sizes(part, len(rows))
+    if part.shuffle is False:
+        parts = rows[:n_train], rows[n_train : n_train + n_validation]
+    else:
+        permutation = rows[np.random.default_rng(seed).permutation(len(rows))]
+        parts = permutation[n_validation : n_validation + n_train], permutation[:n_validation]
+    if not part.as_fms:
+        return parts
+    return parts[0] if train else nothing, parts[1] if validation else nothing
+
+
+def _split_sizes(part: MixSource, count: int) -> tuple[int, int]:
+    """Return how many of `count` rows are split off for training and for validation.
+
+    Raises:
+        DataError: a part would have no rows.
+    """
+    train, validation = split_fractions(part.split)
+    given = (part.split.train, part.split.validation) if part.split is not None else (None, None)
+    if part.as_fms:
+        given = (given[0] or None, given[1] or None)
     n_validation = math.ceil(validation * count)
-    given_both = part.split is not None and part.split.train is not None and part.split.validation is not None
-    only_train_given = part.split is not None and part.split.validation is None
-    if only_train_given:
+    if given[1] is None:
         n_train = math.floor(train * count)
         n_validation = count - n_train
     else:
-        n_train = math.floor(train * count) if given_both else count - n_validation
+        n_train = count - n_validation if given[0] is None else math.floor(train * count)
     if (train and not n_train) or (validation and not n_validation) or n_train + n_validation > count:
         raise DataError(
             f"dataset {part.name!r}: {count} rows cannot be split into train {train} and validation {validation}; "
             "set fractions that give each split a row"
         )
-    permutation = rows[np.random.default_rng(seed).permutation(count)]
-    return permutation[n_validation : n_validation + n_train], permutation[:n_validation]
+    return n_train, n_validation
 
 
 def _mix(trains: Sequence[tuple[MixSource, Indices]], seed: int, stopping_strategy: str) -> Indices:

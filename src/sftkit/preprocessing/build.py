@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema.shared_options import FMS
 from sftkit.core.progress import Progress, Stopwatch, progress_stage
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN, VALIDATION
@@ -166,7 +167,8 @@ def _mix_sources(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
         rows = sum(unit.rows_kept for unit in units)
         if not rows:
             raise DataError(no_rows_message(units, dataset.data_paths[0]))
-        sources.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle))
+        as_fms = plan.config.compat == FMS
+        sources.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle, as_fms))
     return sources
 
 

@@ -33,6 +33,7 @@ def tokenizer_info(chat_tokenizer: ChatTokenizer, spec: TokenizerSpec | None) ->
         fingerprint=fingerprint,
         chat_template_sha256=chat_template_sha256,
         added_special_tokens=spec.added_special_tokens,
+        adds_missing_tokens=spec.adds_missing_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         chat_template=json.dumps(template, sort_keys=True, indent=1) if isinstance(template, dict) else template,

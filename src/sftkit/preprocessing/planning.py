@@ -93,8 +93,11 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     datasets = resolve_datasets(config, columns_of)
     sizes = [file.file.size for dataset in datasets for file in files_of(dataset)]
     functions = {name: code_digests(name) for name in function_paths(datasets)}
-    recipe = Recipe(config, datasets, chat_tokenizer_spec(config, sum(sizes)), functions)
-    pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
+    spec = chat_tokenizer_spec(config, sum(sizes))
+    chat_tokenizer = ChatTokenizer(spec)
+    config = _within_model(config, chat_tokenizer)
+    recipe = Recipe(config, datasets, spec, functions)
+    pipeline = Pipeline(recipe, chat_tokenizer)
     pipeline.check()
     for dataset in datasets:
         _check_unpacked(dataset, columns_of(dataset))
@@ -158,6 +161,21 @@ def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:
             f"dataset {dataset.name!r} ({dataset.data_paths[0]}): its rows are packs (they have {SEQ_LENGTHS}), which "
             "cannot be processed or packed again; use the data that they were made from"
         )
+
+
+def _within_model(config: PreprocessConfig, chat_tokenizer: ChatTokenizer) -> PreprocessConfig:
+    """With `compat: fms`, lower `max_seq_length` to the tokenizer's `model_max_length`, as fms-hf-tuning does."""
+    if not chat_tokenizer.follows_fms or config.max_seq_length is None or chat_tokenizer.vocabulary_size is None:
+        return config
+    limit = chat_tokenizer.max_length
+    if limit is None or limit >= config.max_seq_length:
+        return config
+    _log.warning(
+        "max_seq_length=%d exceeds the tokenizer's model_max_length=%d, which is used (compat: fms)",
+        config.max_seq_length,
+        limit,
+    )
+    return replace(config, max_seq_length=limit)
 
 
 def _warn_about_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:

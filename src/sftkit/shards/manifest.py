@@ -23,7 +23,8 @@ from sftkit.storage.retry import error_reason
 
 FORMAT_VERSION = 4
 """Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token. Version 3: a
-turn of a conversation starts after the longest part of its generation prompt that it begins with. Version 4: `cuts`."""
+turn of a conversation starts after the longest part of its generation prompt that it begins with. Version 4: `cuts`;
+`shuffle` of a data set is null where the config does not set it."""
 
 _TIMES = ("seconds", "worker_seconds", "rows_by_programs")
 _EXECUTORS = ("executor", "ray_address")
@@ -106,6 +107,8 @@ class TokenizerInfo:
     chat_template_sha256: str | None
     added_special_tokens: tuple[str, ...] = ()
     """Tokens that the config added to the tokenizer."""
+    adds_missing_tokens: bool = False
+    """Whether it got a pad, eos, bos or unk token that it lacked (`compat: fms`)."""
     eos_token_id: int | None = None
     pad_token_id: int | None = None
     chat_template: str | None = None

@@ -69,7 +69,9 @@ class ChatTokenizer:
         self._policy = spec.special_tokens_in_content
         self.follows_fms = spec.compat == FMS
         self._empty_answers = EmptyAnswers(self._supervision, drops=spec.drop_empty_answers)
-        self._engines = TokenizerEngines(spec.tokenizer, spec.engines, spec.template_date)
+        self._engines = TokenizerEngines(
+            spec.tokenizer, spec.engines, spec.template_date, keeps_second_bos=self.follows_fms
+        )
         self._reader = ConversationReader(self._engines, json.loads(spec.chat_template_kwargs or "{}"))
         self.template_date = spec.template_date
         self._marks_kinds = spec.token_kinds

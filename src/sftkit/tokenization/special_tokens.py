@@ -1,8 +1,9 @@
-"""The special tokens of a tokenizer, its length limit, and the stop tokens that the files of its model name."""
+"""The special tokens of a tokenizer and those that it lacks, its length limit, and the stop tokens of its model."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,21 @@ from sftkit.storage.model_location import model_location
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
+
 _GENERATION_CONFIG = "generation_config.json"
 
 _NO_LIMIT = int(1e20)
 """A larger `model_max_length` means that there is no limit, as in transformers."""
+
+_PAD, _EOS, _BOS, _UNK = "<PAD>", "</s>", "<s>", "<unk>"
+_OTHER_PAD = "<pad>"
+
+MISSING_TOKENS = (_PAD, _EOS, _BOS, _UNK, _OTHER_PAD)
+"""The tokens that a tokenizer may get."""
+
+_LLAMA = frozenset({"LlamaTokenizer", "LlamaTokenizerFast"})
+_NEOX = frozenset({"GPTNeoXTokenizer", "GPTNeoXTokenizerFast"})
 
 
 def eos_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -92,3 +104,45 @@ def _generation_config(name: str) -> Path | None:
     except OSError:  # no such repository: the tokenizer has another origin
         return None
     return Path(found) if found else None
+
+
+def add_missing_tokens(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give a tokenizer the pad, eos, bos and unk tokens that it lacks, and a pad token that is not its eos token.
+
+    Tokens that its vocabulary lacks are added at its end, so the ids of other tokens stay. Tokenizers of Llama get all
+    four, whatever they have.
+
+    Args:
+        tokenizer: is changed.
+        name: for the log message.
+    """
+    roles = _missing_roles(tokenizer)
+    if not roles:
+        return
+    before = len(tokenizer)
+    tokenizer.add_special_tokens(dict(roles))
+    _log.info(
+        "tokenizer %r gets %s (compat: fms); %d tokens are new in its vocabulary",
+        name,
+        ", ".join(f"{role} {token}" for role, token in roles.items()),
+        len(tokenizer) - before,
+    )
+
+
+def _missing_roles(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return role -> token, in the order in which fms-hf-tuning adds them, which decides about their ids."""
+    classes = {cls.__name__ for cls in type(tokenizer).__mro__}
+    roles: dict[str, str] = {}
+    if classes & _LLAMA:
+        roles = {"bos_token": _BOS, "eos_token": _EOS, "unk_token": _UNK, "pad_token": _OTHER_PAD}
+    elif classes & _NEOX:
+        roles = {"pad_token": _OTHER_PAD}
+    for role, token in (("pad_token", _PAD), ("eos_token", _EOS), ("bos_token", _BOS), ("unk_token", _UNK)):
+        if getattr(tokenizer, role) is None:
+            roles[role] = token
+    if tokenizer.pad_token is not None and tokenizer.pad_token == tokenizer.eos_token:
+        if tokenizer.eos_token != _PAD:
+            roles["pad_token"] = _PAD
+        else:
+            roles["eos_token"] = _EOS
+    return {role: token for role, token in roles.items() if getattr(tokenizer, role) != token}

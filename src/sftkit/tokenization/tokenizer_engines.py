@@ -36,8 +36,17 @@ class TokenizerEngines:
     The tokenizer and each engine are loaded when they are first used.
     """
 
-    def __init__(self, spec: TokenizerSpec | None, policy: EnginePolicy, template_date: str | None = None) -> None:
+    def __init__(
+        self,
+        spec: TokenizerSpec | None,
+        policy: EnginePolicy,
+        template_date: str | None = None,
+        *,
+        keeps_second_bos: bool = False,
+    ) -> None:
+        """Prepare for a tokenizer; `keeps_second_bos` leaves the BOS that it adds to a text with one."""
         self._spec = spec
+        self._keeps_second_bos = keeps_second_bos
         self._template_date = template_date
         self._reference_only = policy.reference_only
         self._samplers = {task: VerificationSampler(policy.verify_fraction) for task in (ENCODER, RENDERER)}
@@ -99,7 +108,7 @@ class TokenizerEngines:
         encoder: Encoder = self.reference_encoder
         if self._fast_encoder is not None:
             encoder = VerifiedEncoder(self._fast_encoder, self.reference_encoder, self._samplers[ENCODER])
-        return with_single_bos(encoder, self.tokenizer, self.reference_encoder)
+        return encoder if self._keeps_second_bos else with_single_bos(encoder, self.tokenizer, self.reference_encoder)
 
     @cached_property
     def reference_renderer(self) -> ReferenceRenderer:

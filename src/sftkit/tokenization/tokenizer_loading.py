@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sftkit.config.schema.data_config import ProcessorConfig
-from sftkit.config.schema.shared_options import DataOptions
+from sftkit.config.schema.shared_options import FMS, DataOptions
 from sftkit.core.error_text import first_line
 from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.storage.model_location import adapter_base, hub_problem, location_problem, model_location
+from sftkit.tokenization.special_tokens import add_missing_tokens
 from sftkit.tokenization.templates.named_templates import named_or_given
 from sftkit.tokenization.tokenizer_files import missing_vocabulary, needs_sentencepiece
 
@@ -45,6 +46,8 @@ class TokenizerSpec:
     """A chat template that replaces the tokenizer's own; None keeps its own."""
     added_special_tokens: tuple[str, ...] = ()
     trust_remote_code: bool = False
+    adds_missing_tokens: bool = False
+    """Whether a tokenizer without a pad, eos, bos or unk token gets one, as in fms-hf-tuning."""
 
 
 class TokenizerIdentity(NamedTuple):
@@ -69,6 +72,7 @@ def tokenizer_spec(options: DataOptions) -> TokenizerSpec | None:
         chat_template=read_chat_template(options.dataprocessor),
         added_special_tokens=options.add_special_tokens,
         trust_remote_code=options.trust_remote_code,
+        adds_missing_tokens=options.compat == FMS and options.tokenizer_name_or_path is None,
     )
 
 
@@ -144,6 +148,8 @@ def load_tokenizer(spec: TokenizerSpec) -> PreTrainedTokenizerBase:
         raise TokenizerError(f"tokenizer {spec.name!r} cannot be loaded: no tokenizer found there; name another")
     _check_usable(tokenizer, spec.name)
     _switch_off_chance(tokenizer, spec.name)
+    if spec.adds_missing_tokens:
+        add_missing_tokens(tokenizer, spec.name)
     if spec.added_special_tokens:
         tokenizer.add_special_tokens(
             {"extra_special_tokens": list(spec.added_special_tokens)}, replace_extra_special_tokens=False

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sftkit.config.aliases import NO_ONLINE_MIXING
 from sftkit.config.fields import option
 
 STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
@@ -63,7 +64,11 @@ class DatasetConfig:
     dataset_split_name: str | None = option(
         None, help="Split to read of a Hub data set, a directory or a glob. Default: train."
     )
-    shuffle: bool = option(False, help="Shuffle the rows with `dataprocessor.seed` before splitting and mixing.")
+    shuffle: bool | None = option(
+        None,
+        help="true: shuffle the rows with `dataprocessor.seed` before splitting and mixing. false: `split` takes the "
+        "first rows for training and the next for validation. Default: only `split` shuffles.",
+    )
     rename_columns: Mapping[str, str] = option(factory=dict, help="Columns to rename on loading, old name: new name.")
     retain_columns: tuple[str, ...] = option((), help="Columns to keep in addition to the token columns.")
     remove_columns: tuple[str, ...] = option((), help="Columns to drop on loading.")
@@ -79,7 +84,12 @@ class DatasetConfig:
 class ProcessorConfig:
     """The `dataprocessor` section."""
 
-    type: str = option("default", choices=("default",), help="Kind of processor. There is only one.")
+    type: str = option(
+        "default",
+        choices=("default",),
+        refused={"odm": NO_ONLINE_MIXING},
+        help="Kind of processor. There is only one.",
+    )
     seed: int = option(42, minimum=0, help="Seed for splitting, shuffling and mixing.")
     sampling_stopping_strategy: str = option(
         "all_exhausted", choices=STOPPING_STRATEGIES, help="When a weighted mix ends, as in `interleave_datasets`."

@@ -197,8 +197,8 @@ class DataOptions:
         choices=(NO_COMPAT, FMS),
         panel=_ROWS,
         changes_rows=True,
-        help="fms: make rows as fms-hf-tuning does where sftkit differs. In pairs, a token with the end of the input "
-        "and the start of the output then carries no loss.",
+        help="fms: make rows as fms-hf-tuning does where sftkit differs, and take its defaults: max_seq_length 4096, "
+        "truncation in tokenize, bfloat16, special tokens that are added when the tokenizer has none.",
     )
     packing: str = option(
         NO_PACKING,

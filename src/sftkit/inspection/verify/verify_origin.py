@@ -61,7 +61,7 @@ def verify_tokenizer(config: InspectConfig, manifest: Manifest) -> CheckOutcome:
         return CheckOutcome(notes=(*notes, *reasons))
     name = config.tokenizer_name_or_path or config.model_name_or_path or recorded.name
     added = config.add_special_tokens or recorded.added_special_tokens
-    spec = TokenizerSpec(name, None, added, config.trust_remote_code)
+    spec = TokenizerSpec(name, None, added, config.trust_remote_code, recorded.adds_missing_tokens)
     mismatches = find_mismatches(recorded, tokenizer, spec)
     if mismatches:
         place = f"tokenizer {name}"

@@ -155,6 +155,7 @@ def open_tokenizer(
     """
     recorded = manifest.tokenizer if manifest is not None else None
     added = recorded.added_special_tokens if recorded is not None else ()
+    adds_missing = recorded is not None and recorded.adds_missing_tokens
     named = tokenizer_spec(config)
     if named is None and recorded is None:
         return None, ["no manifest names the tokenizer that made these ids: set tokenizer_name_or_path"]
@@ -164,6 +165,7 @@ def open_tokenizer(
             replace(
                 named,
                 added_special_tokens=named.added_special_tokens or added,
+                adds_missing_tokens=named.adds_missing_tokens or adds_missing,
                 chat_template=named.chat_template if named.chat_template is not None else chat_template,
             )
         )
@@ -172,7 +174,8 @@ def open_tokenizer(
         configured = read_chat_template(config.dataprocessor)
         template = configured if configured is not None else chat_template
         try:
-            tokenizer = load_tokenizer(TokenizerSpec(recorded.name, template, added, config.trust_remote_code))
+            spec = TokenizerSpec(recorded.name, template, added, config.trust_remote_code, adds_missing)
+            tokenizer = load_tokenizer(spec)
         except TokenizerError as error:
             return None, [f"{error}; set tokenizer_name_or_path to its new location"]
     notes = []

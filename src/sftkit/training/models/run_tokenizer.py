@@ -62,8 +62,8 @@ def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
         spec = _as_recorded(spec, shards.manifest)
     tokenizer = load_tokenizer(spec)
     known = len(tokenizer)
-    if spec.added_special_tokens:
-        known = len(load_tokenizer(replace(spec, added_special_tokens=())))
+    if spec.added_special_tokens or spec.adds_missing_tokens:
+        known = len(load_tokenizer(replace(spec, added_special_tokens=(), adds_missing_tokens=False)))
     _check_origin(config, shards, tokenizer, spec)
     model = read_model_vocabulary(config)
     check_vocabulary(model, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
@@ -100,6 +100,8 @@ def _with_details(text: str, found: tuple[TokenizerMismatch, ...]) -> str:
 def _as_recorded(spec: TokenizerSpec, manifest: Manifest) -> TokenizerSpec:
     if manifest.tokenizer is not None and not spec.added_special_tokens:
         spec = replace(spec, added_special_tokens=manifest.tokenizer.added_special_tokens)
+    if manifest.tokenizer is not None and manifest.tokenizer.adds_missing_tokens:
+        spec = replace(spec, adds_missing_tokens=True)
     if spec.chat_template is None:
         # If its file is gone, the comparison that follows reports any mismatch.
         with suppress(ConfigError):

@@ -20,7 +20,7 @@ from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.shards.footers import Footer
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.model_location import model_location
-from sftkit.tokenization.special_tokens import special_tokens
+from sftkit.tokenization.special_tokens import MISSING_TOKENS, special_tokens
 from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from sftkit.training.data.token_columns import read_token_lists
 from sftkit.training.distributed import warn_on_main_process
@@ -94,7 +94,7 @@ def check_vocabulary(
     size = model.vocabulary_size
     if size is None:
         return
-    added = set(spec.added_special_tokens)
+    added = {*spec.added_special_tokens, *(MISSING_TOKENS if spec.adds_missing_tokens else ())}
     vocabulary = {number: token for token, number in tokenizer.get_vocab().items()}
     beyond = sorted(number for number, token in vocabulary.items() if number >= size and token not in added)
     if beyond:
