@@ -86,9 +86,8 @@ def _range_text(info: OptionInfo) -> str:
 
 
 def _text_problems(config: DataOptions) -> Iterator[str]:
-    if bool(config.input_field_name) != bool(config.output_field_name):
-        given = "input_field_name" if config.input_field_name else "output_field_name"
-        yield f"{given} is given alone; set both input_field_name and output_field_name"
+    if config.input_field_name and not config.output_field_name:
+        yield "input_field_name is given alone; set both input_field_name and output_field_name"
     if config.instruction_template is not None and config.response_template is None:
         yield "instruction_template is given without response_template; set both"
     for key in ("response_template", "instruction_template", "data_formatter_template"):

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from sftkit.core.message_fields import LOSS_FLAGS, REASONING_FIELDS
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Step, missing_column_message, row_step
-from sftkit.handlers.columns import ColumnHandler
+from sftkit.handlers.base import Step, missing_column_message
+from sftkit.handlers.formats.base import MESSAGES
+from sftkit.handlers.formats.conversations import CONVERSATION_COLUMNS
+from sftkit.handlers.formats.reading import FormatHandler
 from sftkit.handlers.tool_calls import (
     Call,
     message_calls,
@@ -30,10 +33,6 @@ from sftkit.handlers.tool_calls import (
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
-CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
-"""Columns that may hold the conversation when the config names none, in order of preference."""
-
-MESSAGES = "messages"
 TOOLS = "tools"
 
 _SYSTEM, _DEVELOPER, _USER, _ASSISTANT, _TOOL = "system", "developer", "user", "assistant", "tool"
@@ -60,15 +59,18 @@ _THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertToMessages(ColumnHandler):
-    """Converts ShareGPT conversations (`from`/`value`, `function_call`, `observation`) and content in parts
-    (`type`/`value`) to `messages`, and parses tool calls and `tools` into objects. Other keys of a message are kept.
+class ConvertToMessages(FormatHandler):
+    """Converts rows of any known format to `messages`: those with the question and the answer in columns of their own
+    (Alpaca and others), ShareGPT conversations (`from`/`value`, `function_call`, `observation`) and content in parts
+    (`type`/`value`). Parses tool calls and `tools` into objects. Other keys of a message are kept.
     """
 
     registered_as = "convert_to_messages"
 
     conversation_column: str | None = option(
-        None, help="Column that holds the conversation; by default `messages`, `conversations` or `conversation`."
+        None,
+        help="Column that holds the conversation; by default `messages`, `conversations` or `conversation`, or the "
+        "columns of another format.",
     )
     messages_column: str = option(MESSAGES, help="Column the messages are written to.")
     system_column: str = option("system", help="Column whose text becomes the system turn, where there is none.")
@@ -109,14 +111,22 @@ class ConvertToMessages(ColumnHandler):
                 raise ConfigError(
                     f"convert_to_messages: roles.{name}: unknown role {role!r}{did_you_mean(role, ROLES)}"
                 )
-        return row_step(self._convert)
+        return self.converting(tokenizer, self._convert)
+
+    @cached_property
+    def _names_format(self) -> bool:
+        return self.format is not None or self.answer_column is not None or bool(self.columns)
 
     def _convert(self, row: Row) -> Row:
         column = self.conversation_column or _first_of(row, *CONVERSATION_COLUMNS)
+        is_given = self.conversation_column is not None or (row.get(column) is not None and not self._names_format)
+        if not is_given:
+            found, row = self.read_format(row)
+            row, column = found.to_messages(row), MESSAGES
         if column not in row:
             raise RowError(missing_column_message(column, row))
         turns = row[column]
-        if self.only_if_needed and not needs_conversion(turns):
+        if self.only_if_needed and is_given and not needs_conversion(turns):
             return {**row, self.messages_column: turns} if column != self.messages_column else row
         if not isinstance(turns, list) or not turns:
             raise RowError(f"column {column!r} must hold a list of messages, not {type_name(turns)}")

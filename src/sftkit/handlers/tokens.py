@@ -32,13 +32,12 @@ from sftkit.core.rows import (
 )
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
+from sftkit.handlers.formats.exchanges import after_space
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 T = TypeVar("T")
-
-_SPACE = (" ", "\n", "\t")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +115,11 @@ class TokenizeAndApplyInputMasking(Handler):
     input_field_name: str = option(help="Column that holds the input.")
     output_field_name: str = option(help="Column that holds the output.")
     add_eos_token: bool = option(True, help="End the text with the eos token.")
+    separator: str | None = option(
+        None,
+        literal=True,
+        help="Text between input and output. Default: a space, unless there is white space already.",
+    )
 
     def produces(self) -> RowKind:
         """Tokens of an input and an output."""
@@ -145,7 +149,7 @@ class TokenizeAndApplyInputMasking(Handler):
         def pair(row: Row) -> tuple[str, str, bool]:
             source = tokenizer.screen_text(text_in(row, self.input_field_name))
             target = tokenizer.screen_text(text_in(row, self.output_field_name))
-            text = tokenizer.check_encodable(_joined(source, target) + eos)
+            text = tokenizer.check_encodable(self._joined(source, target) + eos)
             tokenizer.check_spans(text, [(len(source), len(text))])
             return source, text, tokenizer.is_empty_answer(target)
 
@@ -160,6 +164,11 @@ class TokenizeAndApplyInputMasking(Handler):
             return add_token_columns(batch, encoded)
 
         return step
+
+    def _joined(self, source: str, target: str) -> str:
+        if self.separator is not None:
+            return source + self.separator + target
+        return source + after_space(source, target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,12 +248,6 @@ def add_token_columns(batch: Batch, encoded: LabeledTokens) -> Batch:
     if encoded.kinds is not None:
         columns[TOKEN_KINDS] = encoded.kinds
     return batch.with_tokens(**columns)
-
-
-def _joined(source: str, target: str) -> str:
-    """Join input and output with a space, unless there is white space between them already."""
-    separator = "" if source.endswith(_SPACE) or target.startswith(_SPACE) else " "
-    return source + separator + target
 
 
 def _ones(ids: Ragged) -> Ragged:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, SplitConfig
 from sftkit.config.schema.shared_options import DataOptions
-from sftkit.core.rows import INPUT_IDS, LABELS
+from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError
-from sftkit.handlers.convert_messages import CONVERSATION_COLUMNS
+from sftkit.preprocessing.infer_handlers import (
+    FORMATTED_TEXT_FIELD,
+    conversation_handlers,
+    handler_config,
+    handlers_by_format,
+    message_handlers,
+    pair_handler,
+)
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.storage.paths import is_url, parse_path
 
-ColumnsOf = Callable[[DatasetConfig], Collection[str]]
-"""Returns the columns of the first rows of a data set."""
-
 DEFAULT_TEXT_FIELD = "text"
-FORMATTED_TEXT_FIELD = "formatted_text"
 
 
-def resolve_datasets(options: DataOptions, columns_of: ColumnsOf) -> tuple[DatasetConfig, ...]:
+def list_datasets(options: DataOptions) -> tuple[DatasetConfig, ...]:
     """Return the data sets of a config: those that it lists, or those that `training_data_path` and others stand for.
 
-    Raises:
-        ConfigError: neither the options nor the columns tell how to tokenize the rows.
+    The latter have no handlers yet (`with_inferred_handlers`).
     """
     if options.datasets:
         return options.datasets
@@ -46,7 +48,24 @@ def resolve_datasets(options: DataOptions, columns_of: ColumnsOf) -> tuple[Datas
                 dataset_split_name=VALIDATION,
             )
         )
-    return tuple(_with_handlers(part, options, columns_of(part)) for part in parts)
+    return tuple(parts)
+
+
+def with_inferred_handlers(
+    dataset: DatasetConfig, options: DataOptions, sample: Batch, has_chat_template: Callable[[], bool]
+) -> DatasetConfig:
+    """Return a data set with the handlers that the options and its first rows ask for.
+
+    Args:
+        dataset: one of `list_datasets` for a config that lists none.
+        options: of the run.
+        sample: its first rows.
+        has_chat_template: whether the tokenizer has a chat template; asked only if that decides.
+
+    Raises:
+        ConfigError: neither the options nor the rows tell how to tokenize them, or they are not for SFT.
+    """
+    return replace(dataset, data_handlers=tuple(_handlers(options, sample, dataset, has_chat_template)))
 
 
 def options_for_text_shards(options: PreprocessConfig) -> PreprocessConfig:
@@ -66,46 +85,40 @@ def options_for_text_shards(options: PreprocessConfig) -> PreprocessConfig:
         dataset_conversation_field=None,
         input_field_name=None,
         output_field_name=None,
+        chat=None,
     )
 
 
-def _with_handlers(dataset: DatasetConfig, options: DataOptions, columns: Collection[str]) -> DatasetConfig:
-    handlers = _handlers(options, columns, dataset)
-    return DatasetConfig(
-        name=dataset.name,
-        data_paths=dataset.data_paths,
-        split=dataset.split,
-        dataset_split_name=dataset.dataset_split_name,
-        data_handlers=tuple(handlers),
-    )
-
-
-def _handlers(options: DataOptions, columns: Collection[str], dataset: DatasetConfig) -> list[HandlerConfig]:
-    """Choose handlers by the options, or by the columns if no option tells."""
+def _handlers(
+    options: DataOptions, sample: Batch, dataset: DatasetConfig, has_chat_template: Callable[[], bool]
+) -> list[HandlerConfig]:
+    """Choose handlers by the options, or by the rows if no option tells."""
+    columns = sample.columns()
     if {INPUT_IDS, LABELS} <= set(columns):
         return []
     if options.data_formatter_template is not None:
         field = options.dataset_text_field or FORMATTED_TEXT_FIELD
         return [
-            _handler(
+            handler_config(
                 "apply_custom_data_formatting_template",
                 dataset_text_field=field,
                 template=options.data_formatter_template,
             )
         ]
     if options.dataset_conversation_field is not None:
-        return _conversation_handlers(options, options.dataset_conversation_field)
+        return conversation_handlers(options, options.dataset_conversation_field)
     if options.input_field_name is not None and options.output_field_name is not None:
-        return [_pair_handler(options.input_field_name, options.output_field_name)]
+        if options.chat:
+            named = {"input": options.input_field_name, "output": options.output_field_name}
+            return message_handlers(options, format="input_output", columns=named)
+        return [pair_handler(options.input_field_name, options.output_field_name)]
     if options.dataset_text_field is not None:
         return _text_handlers(options, options.dataset_text_field)
     if INPUT_IDS in columns:
         return []
-    for column in CONVERSATION_COLUMNS:
-        if column in columns:
-            return _conversation_handlers(options, column)
-    if {"input", "output"} <= set(columns):
-        return [_pair_handler("input", "output")]
+    handlers = handlers_by_format(sample.rows, options, has_chat_template, dataset.data_paths[0])
+    if handlers is not None:
+        return handlers
     if DEFAULT_TEXT_FIELD in columns:
         return _text_handlers(options, DEFAULT_TEXT_FIELD)
     raise ConfigError(
@@ -119,27 +132,7 @@ def _text_handlers(options: DataOptions, column: str) -> list[HandlerConfig]:
     """Add the eos token to text that will be tokenized, so that the model learns to stop; leave other text."""
     if options.response_template is None and options.train_on != "all":
         return []
-    return [_handler("add_tokenizer_eos_token", dataset_text_field=column, only_if_missing=True)]
-
-
-def _conversation_handlers(options: DataOptions, column: str) -> list[HandlerConfig]:
-    """Convert formats that chat templates do not know; the columns do not tell which rows need it."""
-    convert = _handler("convert_to_messages", conversation_column=column, messages_column=column, only_if_needed=True)
-    if options.response_template is not None:
-        field = options.dataset_text_field or FORMATTED_TEXT_FIELD
-        return [
-            convert,
-            _handler("apply_tokenizer_chat_template", dataset_text_field=field, conversation_column=column),
-        ]
-    return [convert, _handler("tokenize_and_apply_chat_template_with_masking", conversation_column=column)]
-
-
-def _pair_handler(source: str, target: str) -> HandlerConfig:
-    return _handler("tokenize_and_apply_input_masking", input_field_name=source, output_field_name=target)
-
-
-def _handler(name: str, **arguments: object) -> HandlerConfig:
-    return HandlerConfig(name=name, arguments={"fn_kwargs": arguments})
+    return [handler_config("add_tokenizer_eos_token", dataset_text_field=column, only_if_missing=True)]
 
 
 def _holds_validation_shards(path: str, options: DataOptions) -> bool:

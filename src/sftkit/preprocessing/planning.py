@@ -13,13 +13,13 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
-from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS
+from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS, Batch
 from sftkit.errors import ConfigError, DataError
 from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import check_trusted, code_digests, function_paths
 from sftkit.ordering.packing import check_packing
-from sftkit.preprocessing.infer_datasets import options_for_text_shards, resolve_datasets
+from sftkit.preprocessing.infer_datasets import list_datasets, options_for_text_shards, with_inferred_handlers
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.preprocessing.plan import Plan, make_plan
@@ -87,21 +87,25 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
             left_out[dataset.name] = sources.left_out
         return found[dataset.name]
 
-    def columns_of(dataset: DatasetConfig) -> list[str]:
-        return _first_columns(files_of(dataset))
-
-    datasets = resolve_datasets(config, columns_of)
+    datasets = list_datasets(config)
     sizes = [file.file.size for dataset in datasets for file in files_of(dataset)]
-    functions = {name: code_digests(name) for name in function_paths(datasets)}
     spec = chat_tokenizer_spec(config, sum(sizes))
     chat_tokenizer = ChatTokenizer(spec)
+    samples = {dataset.name: _first_rows(files_of(dataset)) for dataset in datasets}
+    if not config.datasets:
+        datasets = tuple(
+            with_inferred_handlers(each, config, samples[each.name], lambda: chat_tokenizer.has_chat_template)
+            for each in datasets
+        )
+    functions = {name: code_digests(name) for name in function_paths(datasets)}
     config = _within_model(config, chat_tokenizer)
     recipe = Recipe(config, datasets, spec, functions)
     pipeline = Pipeline(recipe, chat_tokenizer)
     pipeline.check()
     for dataset in datasets:
-        _check_unpacked(dataset, columns_of(dataset))
-        pipeline.check_columns(dataset.name, columns_of(dataset))
+        columns = samples[dataset.name].columns()
+        _check_unpacked(dataset, columns)
+        pipeline.check_columns(dataset.name, columns)
     files = tuple(file for dataset in datasets for file in found[dataset.name])
     planned = make_plan(config, recipe, pipeline, files, _left_out_by_all(left_out, files))
     if planned.tokenizer is not None:
@@ -133,8 +137,8 @@ def _scan_by_runner(
     return [done[id(file)] for file in files]
 
 
-def _first_columns(files: list[ScannedFile]) -> list[str]:
-    """Return all columns of the first rows that can be read.
+def _first_rows(files: list[ScannedFile]) -> Batch:
+    """Return the first rows that can be read.
 
     Raises:
         DataError: no row of any file can be read.
@@ -149,7 +153,7 @@ def _first_columns(files: list[ScannedFile]) -> list[str]:
 
         log = RowLog(kind=UNREADABLE, on_bad_rows=keep_first)
         for batch in read_unit(unit, log):
-            return batch.columns()
+            return batch
         log.flush()
     raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows; name files that have rows")
 

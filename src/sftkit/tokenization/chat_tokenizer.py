@@ -157,6 +157,20 @@ class ChatTokenizer:
             KindMarker(self._engines, self._reader, self._supervision, self.stop_tokens) if self._marks_kinds else None
         )
 
+    @cached_property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer has a chat template, or the config gives it one.
+
+        Raises:
+            ConfigError, TokenizerError: as `tokenizer`.
+        """
+        tokenizer = self.tokenizer
+        try:
+            tokenizer.get_chat_template()
+        except ValueError:
+            return False
+        return True
+
     def check_chat_template(self) -> None:
         """Check that there is a chat template, and that it is valid Jinja.
 

@@ -68,7 +68,18 @@ class DataOptions:
         None, panel=_DATA, shorthand_for="data_handlers", help="Column with the input of an input/output pair."
     )
     output_field_name: str | None = option(
-        None, panel=_DATA, shorthand_for="data_handlers", help="Column with the output of an input/output pair."
+        None,
+        panel=_DATA,
+        shorthand_for="data_handlers",
+        help="Column with the output of an input/output pair. Alone: the column with the answer in rows of a known "
+        "format, such as `chosen`.",
+    )
+    chat: bool | None = option(
+        None,
+        panel=_DATA,
+        shorthand_for="data_handlers",
+        help="true: pairs (`input`/`output`, `prompt`/`completion`) go through the chat template, too; false: no "
+        "question and answer does. Default: all but pairs, if the tokenizer has a chat template.",
     )
     data_formatter_template: str | None = option(
         None,

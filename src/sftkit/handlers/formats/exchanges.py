@@ -1,0 +1,105 @@
+"""Formats with the question and the answer in columns of their own: Alpaca, query/response, question/answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import Row
+from sftkit.handlers.formats.base import MESSAGES, NeedsTemplateError, RowFormat, is_filled
+from sftkit.handlers.formats.values import answer_in, history_of, optional_text, system_of, turns_of, with_system_turn, without_loss
+
+HISTORY = "history"
+
+_SPACE = (" ", "\n", "\t")
+
+
+@dataclass(frozen=True)
+class Exchange(RowFormat):
+    """A question, an answer, and possibly a context, a system prompt and earlier turns, each in its column."""
+
+    name: str
+    question: str
+    """Column with the question; it may hold messages, too, which then carry no loss."""
+    answers: tuple[str, ...]
+    """Columns that may hold the answer. A row has one of them."""
+    contexts: tuple[str, ...] = ()
+    """Columns that may hold more of the question, which follows it on a new line."""
+
+    def fits(self, row: Row) -> bool:
+        """Whether there is a question and an answer; a question may be all in its context."""
+        if self.question not in row or not any(is_filled(row.get(column)) for column in self.answers):
+            return False
+        return any(is_filled(row.get(column)) for column in (self.question, *self.contexts))
+
+    def has_columns(self, row: Row) -> bool:
+        """Whether there are columns for both."""
+        return self.question in row and any(column in row for column in self.answers)
+
+    def to_messages(self, row: Row) -> Row:
+        """Make a conversation that ends with the answer."""
+        value = row.get(self.question)
+        answer = turns_of(answer_in(row, self.answer_column(row)), "assistant", self.answer_column(row))
+        if isinstance(value, list | dict) and is_filled(value):
+            asked = [without_loss(turn) for turn in turns_of(value, "user", self.question)]
+        else:
+            asked = [{"role": "user", "content": self.question_text(row)}]
+        turns = [*history_of(row, HISTORY), *asked, *answer]
+        return {**row, MESSAGES: with_system_turn(row, turns)}
+
+    def to_pair(self, row: Row) -> tuple[str, str]:
+        """Return everything before the answer, line by line, and the answer, with a space before it."""
+        answer = self.answer_text(row)
+        before = [system_of(row), *(str(turn.get("content", "")) for turn in history_of(row, HISTORY))]
+        text = "\n".join([*filter(None, before), self.question_text(row)])
+        return text, after_space(text, answer)
+
+    def question_text(self, row: Row) -> str:
+        """Return the question and its context.
+
+        Raises:
+            RowError: there is none: an answer alone is not to be trained.
+        """
+        if isinstance(row.get(self.question), list | dict):
+            raise NeedsTemplateError
+        parts = [optional_text(row, column) for column in (self.question, *self.contexts)]
+        text = "\n".join(filter(None, parts))
+        if not text:
+            raise RowError(f"column {self.question!r} is null or empty where the question of an answer should be")
+        return text
+
+    def answer_text(self, row: Row) -> str:
+        """Return the answer.
+
+        Raises:
+            RowError: it is missing, empty, or not text.
+        """
+        column = self.answer_column(row)
+        answer = answer_in(row, column)
+        if not isinstance(answer, str):
+            raise NeedsTemplateError
+        return answer
+
+    def answer_column(self, row: Row) -> str:
+        """Return the column with the answer: the only one that is filled.
+
+        Raises:
+            RowError: several are.
+        """
+        found = [column for column in self.answers if is_filled(row.get(column))]
+        if len(found) > 1:
+            raise RowError(
+                f"{' and '.join(map(repr, found))} are answers; name the one to train with output_field_name (in a "
+                "data config: answer_column)"
+            )
+        return found[0] if found else next((column for column in self.answers if column in row), self.answers[0])
+
+
+def after_space(text: str, answer: str) -> str:
+    """Return an answer with a space before it, unless there is white space between it and the text before.
+
+    Example:
+        >>> after_space("Label:", "yes"), after_space("Label: ", "yes")
+        (' yes', 'yes')
+    """
+    return answer if text.endswith(_SPACE) or answer.startswith(_SPACE) else f" {answer}"

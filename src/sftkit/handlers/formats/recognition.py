@@ -1,0 +1,98 @@
+"""Recognises the format of a row by its columns and what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import Row
+from sftkit.handlers.base import missing_column_message
+from sftkit.handlers.formats.alpaca import Alpaca
+from sftkit.handlers.formats.base import RowFormat, is_filled
+from sftkit.handlers.formats.conversations import CONVERSATION_COLUMNS, MessageList
+from sftkit.handlers.formats.exchanges import Exchange
+from sftkit.handlers.formats.pairs import InputOutput
+from sftkit.handlers.formats.preferences import ANSWERS, REJECTED, Preference
+from sftkit.handlers.formats.prompt_completion import COMPLETION, PROMPT, PromptCompletion
+
+FORMATS: tuple[RowFormat, ...] = (
+    Preference(),
+    MessageList(),
+    Alpaca("alpaca", "instruction", ("output", "response", "answer", "completion"), ("input", "context")),
+    PromptCompletion(),
+    Exchange("prompt_response", "prompt", ("response", "answer", "output")),
+    Exchange("query_response", "query", ("response", "answer", "output", "completion")),
+    Exchange("question_answer", "question", ("answer", "response", "output", "completion"), ("context",)),
+    InputOutput("input_output", "input", ("output", "completion")),
+)
+"""The formats in order of precedence: the first that fits a row is its format."""
+
+NAMED_FORMATS: Mapping[str, RowFormat] = MappingProxyType(
+    {each.name: each for each in FORMATS if not isinstance(each, Preference)}
+)
+"""The formats that a handler can be told."""
+
+
+def recognise(row: Row) -> RowFormat | None:
+    """Return the format of a row; None if no format is known to have its columns.
+
+    A format fits if the columns that it needs are filled. If none fits, the first counts whose columns are there: its
+    conversion says what is missing.
+
+    Example:
+        >>> recognise({"instruction": "Add", "input": "1 2", "output": "3"}).name
+        'alpaca'
+        >>> recognise({"question": "1 + 2?", "answer": None}).name
+        'question_answer'
+        >>> recognise({"a": 1}) is None
+        True
+    """
+    return fitting_format(row) or format_with_columns(row)
+
+
+def fitting_format(row: Row) -> RowFormat | None:
+    """Return the first format that fits a row."""
+    for each in FORMATS:
+        if each.fits(row):
+            return each
+    return None
+
+
+def format_with_columns(row: Row) -> RowFormat | None:
+    """Return the first format whose columns a row has, whatever is in them."""
+    return next((each for each in FORMATS if each.has_columns(row)), None)
+
+
+def format_of(row: Row) -> RowFormat:
+    """Return the format of a row.
+
+    Raises:
+        RowError: its columns are those of no format.
+    """
+    found = recognise(row)
+    if found is None:
+        raise RowError(f"no known format has its columns: {', '.join(row) or 'none'}")
+    return found
+
+
+def with_answer(row: Row, column: str) -> Row:
+    """Return a row without other answers than that in a column, which becomes its `completion`.
+
+    If the row has a conversation, too, the answer continues it.
+
+    Example:
+        >>> with_answer({"prompt": "1 + 2?", "chosen": "3", "rejected": "4"}, "chosen")
+        {'prompt': '1 + 2?', 'completion': '3'}
+
+    Raises:
+        RowError: the row does not have the column.
+    """
+    if column not in row:
+        raise RowError(missing_column_message(column, row))
+    others = {name: value for name, value in row.items() if name not in (*ANSWERS, *REJECTED, column)}
+    conversation = next((name for name in CONVERSATION_COLUMNS if is_filled(row.get(name))), None)
+    if conversation is not None:
+            del others[conversation]
+        return {**others, PROMPT: row[conversation], COMPLETION: row[column]}
+    return {**others, COMPLETION: row[column]}
