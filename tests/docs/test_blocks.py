@@ -163,6 +163,7 @@ def validate(block: Block) -> None:
 PARSERS: dict[str, Callable[[str], object]] = {
     "yaml": lambda text: list(yaml.safe_load_all(text)),
     "toml": tomllib.loads,
+    "json": json.loads,
     "python": lambda text: compile(text, "block", "exec"),
     "bash": lambda text: subprocess.run(["bash", "-n"], input=text, text=True, check=True),
     "console": lambda text: None,

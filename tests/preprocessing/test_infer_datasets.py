@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import chat_templates as templates
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.data_config import ProcessorConfig, SplitConfig
-from sftkit.core.rows import Row
+from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
-from sftkit.preprocessing.infer_datasets import resolve_datasets
+from sftkit.preprocessing.infer_datasets import list_datasets, with_inferred_handlers
 from support import dataset, handler, preprocess, write_jsonl, written
 
 Locate = Callable[[str], str]
@@ -24,9 +25,16 @@ PAIR = [handler("tokenize_and_apply_input_masking", input_field_name="input", ou
 
 def chosen(columns: list[str], **options: Any) -> list[tuple[str, dict[str, Any]]]:
     """The handlers for rows with these columns, as (name, arguments)."""
+    return inferred([dict.fromkeys(columns, "x")], **options)
+
+
+def inferred(rows: list[Row], *, has_template: bool = True, **options: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The handlers for these rows, as (name, arguments)."""
     config = PreprocessConfig(output_dir="out", training_data_path=("in.jsonl",), **options)
-    [only] = resolve_datasets(config, lambda _: columns)
-    return [(each.name, dict(each.arguments["fn_kwargs"])) for each in only.data_handlers]
+    [only] = list_datasets(config)
+    sample = Batch(rows, np.arange(len(rows)))
+    made = with_inferred_handlers(only, config, sample, lambda: has_template)
+    return [(each.name, dict(each.arguments["fn_kwargs"])) for each in made.data_handlers]
 
 
 @pytest.mark.parametrize(
@@ -145,4 +153,4 @@ def test_shards_as_input_include_their_validation_split(tmp_path: Path, tokenize
 def test_listed_data_sets_are_unchanged() -> None:
     listed = (dataset("a.jsonl", name="a"), dataset("b.jsonl", name="b"))
     config = PreprocessConfig(output_dir="out", datasets=listed, dataprocessor=ProcessorConfig())
-    assert resolve_datasets(config, lambda _: pytest.fail("no column is needed")) == listed
+    assert list_datasets(config) == listed

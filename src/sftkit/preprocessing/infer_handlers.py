@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 FORMATTED_TEXT_FIELD = "formatted_text"
 
-Recognised = list[tuple[RowFormat, Row]]
+Recognized = list[tuple[RowFormat, Row]]
 """Rows with their formats."""
 
 
@@ -46,7 +46,7 @@ def handlers_by_format(
             columns = ", ".join(dict.fromkeys(name for row in rows for name in row)) or "none"
             raise ConfigError(f"{path}: output_field_name: no column {answer!r}; columns there: {columns}")
         rows = [with_answer(row, answer) for row in rows if answer in row]
-    found = _recognise(rows)
+    found = _recognize(rows)
     if not found:
         return None
     for each, row in found:
@@ -97,16 +97,16 @@ def _rendering(options: DataOptions, column: str) -> HandlerConfig:
     return handler_config("tokenize_and_apply_chat_template_with_masking", conversation_column=column)
 
 
-def _recognise(rows: Sequence[Row]) -> Recognised:
+def _recognize(rows: Sequence[Row]) -> Recognized:
     """Return the rows whose columns are filled as a format has them; if there are none, those that have its columns."""
-    for recognise in (fitting_format, format_with_columns):
-        found = [(each, row) for row in rows if (each := recognise(row)) is not None]
+    for recognize in (fitting_format, format_with_columns):
+        found = [(each, row) for row in rows if (each := recognize(row)) is not None]
         if found:
             return found
     return []
 
 
-def _is_chat(found: Recognised, chat: bool | None, has_chat_template: Callable[[], bool]) -> bool:
+def _is_chat(found: Recognized, chat: bool | None, has_chat_template: Callable[[], bool]) -> bool:
     """Whether rows become conversations: if the config says so, or if they are some and there is a chat template."""
     if chat is not None:
         return chat

@@ -21,7 +21,7 @@ class NeedsTemplateError(RowError):
 class RowFormat(ABC):
     """A way in which the columns of a row hold a conversation, or an input and an output.
 
-    Without a data config, rows are recognised by `fits`, and one handler for all formats converts them: to messages
+    Without a data config, rows are recognized by `fits`, and one handler for all formats converts them: to messages
     (`to_messages`, for tokenizers with a chat template) or to a pair of texts (`to_pair`). With a data config, handlers
     name the format.
 
@@ -30,6 +30,7 @@ class RowFormat(ABC):
 
     name: str
     """What `format` calls it."""
+
     @abstractmethod
     def fits(self, row: Row) -> bool:
         """Whether the values of a row are those of this format. Values that are null or empty do not count."""

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.formats.base import MESSAGES, NeedsTemplateError, RowFormat, is_filled
-from sftkit.handlers.formats.values import answer_in, history_of, optional_text, system_of, turns_of, with_system_turn, without_loss
+from sftkit.handlers.formats.values import (
+    answer_in,
+    history_of,
+    optional_text,
+    system_of,
+    turns_of,
+    with_system_turn,
+    without_loss,
+)
 
 HISTORY = "history"
 

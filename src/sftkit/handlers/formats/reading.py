@@ -26,7 +26,7 @@ class FormatHandler(ColumnHandler):
     format: str | None = option(
         None,
         choices=tuple(NAMED_FORMATS),
-        help="Format of the rows. By default, the format of each row is recognised by its columns.",
+        help="Format of the rows. By default, the format of each row is recognized by its columns.",
     )
     columns: Mapping[str, str] = option(
         factory=dict, help="Columns that have other names than in the format: name in the format -> your name."

@@ -1,4 +1,4 @@
-"""Recognises the format of a row by its columns and what is in them."""
+"""Recognizes the format of a row by its columns and what is in them."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ NAMED_FORMATS: Mapping[str, RowFormat] = MappingProxyType(
 """The formats that a handler can be told."""
 
 
-def recognise(row: Row) -> RowFormat | None:
+def recognize(row: Row) -> RowFormat | None:
     """Return the format of a row; None if no format is known to have its columns.
 
     A format fits if the columns that it needs are filled. If none fits, the first counts whose columns are there: its
     conversion says what is missing.
 
     Example:
-        >>> recognise({"instruction": "Add", "input": "1 2", "output": "3"}).name
+        >>> recognize({"instruction": "Add", "input": "1 2", "output": "3"}).name
         'alpaca'
-        >>> recognise({"question": "1 + 2?", "answer": None}).name
+        >>> recognize({"question": "1 + 2?", "answer": None}).name
         'question_answer'
-        >>> recognise({"a": 1}) is None
+        >>> recognize({"a": 1}) is None
         True
     """
     return fitting_format(row) or format_with_columns(row)
@@ -70,7 +70,7 @@ def format_of(row: Row) -> RowFormat:
     Raises:
         RowError: its columns are those of no format.
     """
-    found = recognise(row)
+    found = recognize(row)
     if found is None:
         raise RowError(f"no known format has its columns: {', '.join(row) or 'none'}")
     return found
@@ -93,6 +93,6 @@ def with_answer(row: Row, column: str) -> Row:
     others = {name: value for name, value in row.items() if name not in (*ANSWERS, *REJECTED, column)}
     conversation = next((name for name in CONVERSATION_COLUMNS if is_filled(row.get(name))), None)
     if conversation is not None:
-            del others[conversation]
+        del others[conversation]
         return {**others, PROMPT: row[conversation], COMPLETION: row[column]}
     return {**others, COMPLETION: row[column]}
