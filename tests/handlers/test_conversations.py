@@ -363,7 +363,7 @@ def test_an_invalid_conversation_is_quarantined_with_a_reason(convert: Convert) 
     rows, reasons = convert({"a": 1}, {"messages": []}, {"conversation": "hi"})
     assert rows == []
     assert reasons == [
-        "column 'messages' not found; columns here: a",
+        "no known format has its columns: a",
         "column 'messages' must hold a list of messages, not an empty list",
         "column 'conversation' must hold a list of messages, not str",
     ]
