@@ -90,9 +90,9 @@ class ConvertToMessages(FormatHandler):
         return (self.conversation_column,) if self.conversation_column else ()
 
     def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
-        """The system prompt, the tools, and the conversation if its column is not named."""
-        conversations = () if self.conversation_column else CONVERSATION_COLUMNS
-        return (*conversations, self.system_column, self.tools_column)
+        """The system prompt, the tools, and the columns of the format if no column holds the conversation."""
+        columns = () if self.conversation_column else super().may_read(tokenizer)
+        return (*columns, self.system_column, self.tools_column)
 
     def content_goes_to(self, column: str, tokenizer: ChatTokenizer) -> tuple[str, ...]:
         """Tools stay tools; everything else becomes messages."""

@@ -31,6 +31,11 @@ class RowFormat(ABC):
     name: str
     """What `format` calls it."""
 
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Every column that rows of this format may have."""
+
     @abstractmethod
     def fits(self, row: Row) -> bool:
         """Whether the values of a row are those of this format. Values that are null or empty do not count."""

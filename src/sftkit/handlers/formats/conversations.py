@@ -16,6 +16,7 @@ class MessageList(RowFormat):
     """A list of messages, as of OpenAI (`role`, `content`) and ShareGPT (`from`, `value`)."""
 
     name = "messages"
+    columns = CONVERSATION_COLUMNS
 
     def fits(self, row: Row) -> bool:
         """Whether a column holds a conversation."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.formats.base import MESSAGES, NeedsTemplateError, RowFormat, is_filled
-from sftkit.handlers.formats.values import (
+from sftkit.handlers.formats.values import SYSTEM_COLUMNS, (
     answer_in,
     history_of,
     optional_text,
@@ -33,6 +33,11 @@ class Exchange(RowFormat):
     """Columns that may hold the answer. A row has one of them."""
     contexts: tuple[str, ...] = ()
     """Columns that may hold more of the question, which follows it on a new line."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of the question and the answer, and those of what comes before."""
+        return (self.question, *self.contexts, *self.answers, *SYSTEM_COLUMNS, HISTORY)
 
     def fits(self, row: Row) -> bool:
         """Whether there is a question and an answer; a question may be all in its context."""

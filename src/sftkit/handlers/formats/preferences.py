@@ -22,6 +22,7 @@ class Preference(RowFormat):
     """Two answers, of which one is preferred."""
 
     name = "preference"
+    columns = (CHOSEN, *REJECTED)
 
     def fits(self, row: Row) -> bool:
         """Whether there is a rejected answer."""

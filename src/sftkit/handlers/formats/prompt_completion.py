@@ -6,6 +6,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.formats.base import MESSAGES, RowFormat, is_filled
 from sftkit.handlers.formats.values import (
+    SYSTEM_COLUMNS,
     answer_in,
     is_system,
     role_of,
@@ -25,6 +26,7 @@ class PromptCompletion(RowFormat):
     """
 
     name = "prompt_completion"
+    columns = (PROMPT, COMPLETION, *SYSTEM_COLUMNS)
 
     def fits(self, row: Row) -> bool:
         """Whether there is a completion, and a prompt, which may be an empty text."""

@@ -12,7 +12,7 @@ from sftkit.core.rows import Row
 from sftkit.handlers.base import Step, missing_column_message, row_step
 from sftkit.handlers.columns import ColumnHandler
 from sftkit.handlers.formats.base import RowFormat
-from sftkit.handlers.formats.recognition import NAMED_FORMATS, format_of, with_answer
+from sftkit.handlers.formats.recognition import FORMATS, NAMED_FORMATS, format_of, with_answer
 from sftkit.handlers.formats.values import EmptyAnswerError
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class FormatHandler(ColumnHandler):
     answer_column: str | None = option(
         None, help="Column with the answer, where rows have several, such as `chosen` of preference rows."
     )
+
+    def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
+        """The columns of the format; of all formats, if it is not named."""
+        formats = FORMATS if self.format is None else (NAMED_FORMATS[self.format],)
+        known = [self.columns.get(name, name) for each in formats for name in each.columns]
+        return (*dict.fromkeys(known), *([self.answer_column] if self.answer_column is not None else []))
 
     def read_format(self, row: Row) -> tuple[RowFormat, Row]:
         """Return the format of a row, and the row with the column names of the format.

@@ -1,4 +1,4 @@
-"""The experiment trackers that `report_to` may name: what each needs, and how to recognize its errors."""
+"""The experiment trackers that `report_to` may name: what each needs, and how to recognise its errors."""
 
 from __future__ import annotations
 
