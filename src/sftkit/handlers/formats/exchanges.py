@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.formats.base import MESSAGES, NeedsTemplateError, RowFormat, is_filled
-from sftkit.handlers.formats.values import SYSTEM_COLUMNS, (
+from sftkit.handlers.formats.values import (
+    SYSTEM_COLUMNS,
     answer_in,
     history_of,
     optional_text,
