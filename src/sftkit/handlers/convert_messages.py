@@ -17,9 +17,9 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Step, missing_column_message
-from sftkit.handlers.formats.base import MESSAGES
-from sftkit.handlers.formats.conversations import CONVERSATION_COLUMNS
-from sftkit.handlers.formats.reading import FormatHandler
+from sftkit.handlers.formats.format_handler import FormatHandler
+from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS
+from sftkit.handlers.formats.row_format import MESSAGES
 from sftkit.handlers.tool_calls import (
     Call,
     message_calls,

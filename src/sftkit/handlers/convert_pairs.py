@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sftkit.config.fields import option
 from sftkit.core.rows import Row
 from sftkit.handlers.base import Step
-from sftkit.handlers.formats.reading import FormatHandler
+from sftkit.handlers.formats.format_handler import FormatHandler
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer

@@ -12,11 +12,11 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
 from sftkit.handlers.convert_pairs import PAIR_INPUT, PAIR_OUTPUT
-from sftkit.handlers.formats.base import MESSAGES, NeedsTemplateError, RowFormat, is_filled
-from sftkit.handlers.formats.conversations import CONVERSATION_COLUMNS, MessageList
-from sftkit.handlers.formats.pairs import InputOutput
+from sftkit.handlers.formats.input_output import InputOutput
+from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS, MessageList
 from sftkit.handlers.formats.preferences import Preference
 from sftkit.handlers.formats.recognition import fitting_format, format_with_columns, with_answer
+from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, RowFormat, is_filled
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
-from sftkit.handlers.formats.base import MESSAGES, NeedsTemplateError, RowFormat, is_filled
+from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, RowFormat, is_filled
 from sftkit.handlers.formats.values import (
     SYSTEM_COLUMNS,
     answer_in,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
-from sftkit.handlers.formats.base import RowFormat, is_filled
-from sftkit.handlers.formats.conversations import CONVERSATION_COLUMNS
+from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS
+from sftkit.handlers.formats.row_format import RowFormat, is_filled
 from sftkit.handlers.formats.values import is_system, role_of
 
 CHOSEN = "chosen"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
-from sftkit.handlers.formats.base import MESSAGES, RowFormat, is_filled
+from sftkit.handlers.formats.row_format import MESSAGES, RowFormat, is_filled
 from sftkit.handlers.formats.values import (
     SYSTEM_COLUMNS,
     answer_in,

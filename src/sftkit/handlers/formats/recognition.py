@@ -9,12 +9,12 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import missing_column_message
 from sftkit.handlers.formats.alpaca import Alpaca
-from sftkit.handlers.formats.base import RowFormat, is_filled
-from sftkit.handlers.formats.conversations import CONVERSATION_COLUMNS, MessageList
 from sftkit.handlers.formats.exchanges import Exchange
-from sftkit.handlers.formats.pairs import InputOutput
+from sftkit.handlers.formats.input_output import InputOutput
+from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS, MessageList
 from sftkit.handlers.formats.preferences import ANSWERS, REJECTED, Preference
 from sftkit.handlers.formats.prompt_completion import COMPLETION, PROMPT, PromptCompletion
+from sftkit.handlers.formats.row_format import RowFormat, is_filled
 
 FORMATS: tuple[RowFormat, ...] = (
     Preference(),

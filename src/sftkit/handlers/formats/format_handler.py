@@ -11,8 +11,8 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import Step, missing_column_message, row_step
 from sftkit.handlers.columns import ColumnHandler
-from sftkit.handlers.formats.base import RowFormat
 from sftkit.handlers.formats.recognition import FORMATS, NAMED_FORMATS, format_of, with_answer
+from sftkit.handlers.formats.row_format import RowFormat
 from sftkit.handlers.formats.values import EmptyAnswerError
 
 if TYPE_CHECKING:

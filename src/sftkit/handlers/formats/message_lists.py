@@ -5,7 +5,7 @@ from __future__ import annotations
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import missing_column_message
-from sftkit.handlers.formats.base import MESSAGES, RowFormat, is_filled
+from sftkit.handlers.formats.row_format import MESSAGES, RowFormat, is_filled
 from sftkit.handlers.tool_calls import type_name
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
