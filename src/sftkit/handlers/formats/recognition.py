@@ -31,7 +31,7 @@ FORMATS: tuple[RowFormat, ...] = (
 NAMED_FORMATS: Mapping[str, RowFormat] = MappingProxyType(
     {each.name: each for each in FORMATS if not isinstance(each, Preference)}
 )
-"""The formats that a handler can be told."""
+"""The formats that a config can name."""
 
 
 def recognize(row: Row) -> RowFormat | None:
