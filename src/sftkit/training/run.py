@@ -17,6 +17,7 @@ from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
 from sftkit.training.callbacks.divergence import DivergenceCallback
 from sftkit.training.callbacks.listener import RunListener, SilentListener
 from sftkit.training.callbacks.logs import JsonLinesLogger, StepReporter, make_aim_logger
+from sftkit.training.callbacks.lost_updates import LostUpdatesCallback
 from sftkit.training.callbacks.samples import make_sample_callback
 from sftkit.training.checkpoints.resume import find_resume_point
 from sftkit.training.checkpoints.run_identity import run_identity
@@ -74,6 +75,7 @@ def train(
     callbacks: list[TrainerCallback] = [
         JsonLinesLogger(log, listener.on_log),
         StepReporter(listener),
+        LostUpdatesCallback(),
         *(extra for extra in (aim, samples) if extra is not None),
     ]
     trainer = make_trainer(arguments, prepared, feed, callbacks)
