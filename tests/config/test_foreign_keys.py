@@ -156,8 +156,8 @@ def test_keys_of_train_are_named_as_such(command: str) -> None:
 
 
 def test_keys_of_the_other_commands_are_named_as_such() -> None:
-    message = of_command("train", "--num_dataset_shards", "4", "--audit", "--output_dir", "x")
-    assert "unknown option --num_dataset_shards: it is a key of `sftkit preprocess`" in message
+    message = of_command("train", "--keep_staging", "--audit", "--output_dir", "x")
+    assert "unknown option --keep_staging: it is a key of `sftkit preprocess`" in message
     assert "unknown option --audit: it is a key of `sftkit inspect-shards`" in message
     message = of_command("inspect-shards", "--output_dir", "x")
     assert message == "unknown option --output_dir: it is a key of `sftkit preprocess` and `sftkit train`"

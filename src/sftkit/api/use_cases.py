@@ -15,7 +15,7 @@ from sftkit.config.python_values import load_values
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Progress, SilentProgress
 from sftkit.core.transformers_import import import_transformers
-from sftkit.errors import UsageError
+from sftkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from sftkit.inspection.report import Report
@@ -246,10 +246,14 @@ def run_train(
     from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
     from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
     from sftkit.training.arguments.build_arguments import make_training_arguments
+    from sftkit.training.arguments.fms_arguments import with_fms_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
     from sftkit.training.models.model_name import check_model_name
     from sftkit.training.setup.output_check import check_training_output
 
+    if settings.do_dataprocessing_only:
+        raise ConfigError("do_dataprocessing_only: there is no training to report; call sftkit.preprocess instead")
+    settings = with_fms_arguments(settings)
     check_training_data(settings)
     check_training_output(settings)
     check_model_name(settings)

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from sftkit import __version__
 from sftkit.cli.options import Option, config_command
-from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
+from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig, to_processing_only
 from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.core.transformers_import import leave_out_torch
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, TrainingError
@@ -77,20 +77,23 @@ def preprocess(context: typer.Context) -> None:
     sftkit preprocess --data_config_path data.yaml --model_name_or_path MODEL --output_dir shards
     """
     with _exit_codes():
-        config = _load(PreprocessConfig, context)
-        if config.executor == "local":
-            from sftkit.preprocessing.worker_warmup import warm_up_workers
+        _preprocess(_load(PreprocessConfig, context))
 
-            warm_up_workers(config)  # they start up while this process plans
-        with paused_garbage_collection():
-            from sftkit.api.use_cases import run_preprocess
-            from sftkit.cli.console.output import results, start_logging
-            from sftkit.cli.console.show_preprocess import print_outcome
-            from sftkit.cli.console.show_progress import make_progress
 
-        start_logging(config.log_level)
-        leave_out_torch()
-        print_outcome(run_preprocess(config, make_progress()), results())
+def _preprocess(config: PreprocessConfig) -> None:
+    if config.executor == "local":
+        from sftkit.preprocessing.worker_warmup import warm_up_workers
+
+        warm_up_workers(config)  # they start up while this process plans
+    with paused_garbage_collection():
+        from sftkit.api.use_cases import run_preprocess
+        from sftkit.cli.console.output import results, start_logging
+        from sftkit.cli.console.show_preprocess import print_outcome
+        from sftkit.cli.console.show_progress import make_progress
+
+    start_logging(config.log_level)
+    leave_out_torch()
+    print_outcome(run_preprocess(config, make_progress()), results())
 
 
 @app.command(
@@ -133,11 +136,16 @@ def train(context: typer.Context) -> None:
         from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
         config = _load(TrainConfig, context, extra_keys=extra_keys(), check_extra=argument_problems)
+        from sftkit.training.distributed import is_main_process
+
+        if config.do_dataprocessing_only:
+            if is_main_process():
+                _preprocess(to_processing_only(config))
+            return
         from sftkit.api.use_cases import run_train
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.show_progress import make_progress
         from sftkit.cli.console.show_training import print_training, show_training
-        from sftkit.training.distributed import is_main_process
 
         start_logging(config.log_level)
         with show_training() as listener:

@@ -30,6 +30,7 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "evaluation_strategy": "eval_strategy",
                 "use_lora": "use_peft",
                 "lora_rank": "lora_r",
+                "r": "lora_r",
                 "target_modules": "lora_target_modules",
                 "modules_to_save": "lora_modules_to_save",
             }

@@ -118,6 +118,18 @@ class TrainConfig(DataOptions):
         panel=_OUTPUT,
         help="Directory that keeps shards built from a data config between runs.",
     )
+    save_model_dir: str | None = option(
+        None, location=True, panel=_OUTPUT, help="Another directory for the trained model and its tokenizer."
+    )
+    do_dataprocessing_only: bool = option(
+        False, per_run=True, panel=_OUTPUT, help="Only make the shards, in output_dir, as `preprocess` does."
+    )
+    num_dataset_shards: int = option(
+        1, minimum=1, panel=_OUTPUT, help="Number of training shards, with do_dataprocessing_only."
+    )
+    num_eval_dataset_shards: int = option(
+        1, minimum=1, panel=_OUTPUT, help="Number of validation shards, with do_dataprocessing_only."
+    )
     init_from_config: bool = option(
         False,
         panel=_MODEL,
@@ -138,13 +150,20 @@ class TrainConfig(DataOptions):
         False, panel=_MODEL, help="Use flash attention if it is installed and there is a GPU, otherwise SDPA."
     )
     use_reentrant: bool | None = option(None, panel=_MODEL, help="Use reentrant gradient checkpointing.")
+    embedding_size_multiple_of: int = option(
+        1,
+        minimum=1,
+        panel=_MODEL,
+        run_identity=True,
+        help="Add rows to the embedding until their number is a multiple of this.",
+    )
     allow_mismatch: bool = option(
         False, panel=_MODEL, help="Train on shards made with a different tokenizer or chat template."
     )
     padding_free: str = option(
         "auto",
         choices=("auto", "true", "false"),
-        words=boolean_spellings(true="true", false="false"),
+        words={**boolean_spellings(true="true", false="false"), "huggingface": "true"},
         panel=_BATCHES,
         help="Concatenate the rows of a batch instead of padding them. auto: if the model keeps them separate.",
     )
@@ -223,10 +242,24 @@ class TrainConfig(DataOptions):
     )
     aim_repo: str | None = option(None, location=True, panel=_TRACKING, help="Aim repository to log to (extra: aim).")
     experiment: str | None = option(None, panel=_TRACKING, help="Name of the Aim experiment.")
+    exp_metadata: Mapping[str, Any] = option(
+        factory=dict,
+        panel=_TRACKING,
+        help="Keys and values about the run, as JSON, for the first line of training_logs.jsonl and for Aim.",
+    )
     training_arguments: Mapping[str, Any] = option(
         factory=dict,
         panel=RUN_PANEL,
         help="Fields of `transformers.TrainingArguments`. Each is also an option of its own.",
+    )
+
+
+def to_processing_only(config: TrainConfig) -> PreprocessConfig:
+    """Return the `preprocess` config of a `train` config with `do_dataprocessing_only`."""
+    return replace(
+        to_preprocess_config(config, config.output_dir),
+        num_dataset_shards=config.num_dataset_shards,
+        num_eval_dataset_shards=config.num_eval_dataset_shards,
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sftkit.config.commands import TrainConfig
+from sftkit.config.fields import to_public_data
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
 from sftkit.training.arguments.public_values import PublicValues
@@ -69,11 +71,12 @@ def train(
     # The Trainer would delete older checkpoints before the new one is sealed; CheckpointCallback does so afterwards.
     limit, arguments.save_total_limit = arguments.save_total_limit, None
     public = PublicValues.of(config)
-    aim = make_aim_logger(config.aim_repo, config.experiment and public.text(config.experiment))
+    metadata: dict[str, Any] = to_public_data(config.exp_metadata)
+    aim = make_aim_logger(config.aim_repo, config.experiment and public.text(config.experiment), metadata)
     samples = make_sample_callback(config, prepared.tokenizer.tokenizer, _template_date(config, shards), listener)
     log = Path(config.output_dir) / LOG_NAME
     callbacks: list[TrainerCallback] = [
-        JsonLinesLogger(log, listener.on_log),
+        JsonLinesLogger(log, listener.on_log, metadata),
         StepReporter(listener),
         LostUpdatesCallback(),
         *(extra for extra in (aim, samples) if extra is not None),
@@ -83,7 +86,7 @@ def train(
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))
     try:
         with public.command_line(), errors_of_a_run(config.output_dir):
-            seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None)
+            seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None, config.save_model_dir)
     finally:
         if aim is not None:
             aim.close()
@@ -105,12 +108,14 @@ def _template_date(config: TrainConfig, shards: ShardSet) -> str | None:
     return config.template_date or recorded
 
 
-def _run(trainer: SftTrainer, checkpoint: str | None) -> float:
+def _run(trainer: SftTrainer, checkpoint: str | None, save_model_dir: str | None) -> float:
     """Train, evaluate and save; returns the seconds that training took."""
     metrics: dict[str, float] = trainer.train(resume_from_checkpoint=checkpoint).metrics
     if trainer.args.do_eval and not _evaluated_last(trainer):
         trainer.evaluate()
     _save(trainer)
+    if save_model_dir is not None:
+        trainer.save_model(str(Path(save_model_dir).expanduser()))
     return metrics["train_runtime"]
 
 

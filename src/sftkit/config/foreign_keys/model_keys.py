@@ -142,7 +142,6 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("create_new_adapter", "", _TRAINED_ADAPTER),
         ("adapter_name_or_path", "", _TRAINED_ADAPTER),
         ("pissa_init", "", _PLAIN_LORA),
-        ("quantization_method", "load_in_4bit", "a model is quantized by bitsandbytes when it is loaded"),
         ("quantization_type", "load_in_4bit", "the type is nf4"),
         ("double_quantization", "load_in_4bit", "the settings are those of the QLoRA paper"),
         ("flash_attn", "attn_implementation", "`fa2` is attn_implementation=flash_attention_2, `disabled` is eager"),

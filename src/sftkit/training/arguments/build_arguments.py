@@ -18,6 +18,7 @@ from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
 from sftkit.training.arguments.best_metric import best_metric_problems, is_better_when_greater
 from sftkit.training.arguments.coercion import coerce
+from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS, WORD_LISTS, fms_problems
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import check_combinations
@@ -45,27 +46,30 @@ _AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "g
 
 @cache
 def training_argument_fields() -> Mapping[str, TrainingArgument]:
-    """Every key that `sftkit train` passes to the Trainer: the fields of TrainingArguments, then removed ones.
+    """Every key of `sftkit train` that is not its own: the fields of TrainingArguments, removed ones, and options of
+    fms-hf-tuning.
 
     Raises:
         TrainingError: transformers is not installed, or its source does not have the expected form.
     """
     removed = {name: entry.argument for name, entry in _removed().items()}
-    return MappingProxyType({**source_fields(), **removed})
+    of_fms = {name: entry.argument for name, entry in FMS_ARGUMENTS.items()}
+    return MappingProxyType({**of_fms, **source_fields(), **removed})
 
 
 @cache
 def extra_keys() -> Mapping[str, Any]:
-    """The same keys with the types that the command line parser needs: bool, or str for text converted later."""
-    return MappingProxyType(
-        {name: bool if field.is_boolean else str for name, field in training_argument_fields().items()}
-    )
+    """The same keys with the types that the command line parser needs: bool, words, or str for text converted later."""
+    kinds: dict[str, Any] = {
+        name: bool if field.is_boolean else str for name, field in training_argument_fields().items()
+    }
+    return MappingProxyType(kinds | dict.fromkeys(WORD_LISTS, tuple[str, ...]))
 
 
 def argument_problems(given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the keys and values given for the Trainer, one sentence each."""
     translation = _translated(given)
-    return [*translation.problems, *_range_problems(translation.values)]
+    return [*translation.problems, *_range_problems(translation.values), *fms_problems(given)]
 
 
 def _range_problems(values: Mapping[str, Any]) -> list[str]:
@@ -112,7 +116,8 @@ def _removed() -> Mapping[str, RemovedArgument]:
 
 def _translated(given: Mapping[str, Any]) -> Translation:
     problems: list[str] = []
-    translation = Translation(coerce(given, training_argument_fields(), problems), problems)
+    values = coerce(given, training_argument_fields(), problems)
+    translation = Translation({key: value for key, value in values.items() if key not in FMS_ARGUMENTS}, problems)
     translate(translation, _removed())
     present = source_fields()
     for old, new in _DEPRECATED.items():

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,6 +18,10 @@ from sftkit.training.callbacks.listener import LogEvent, RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 
 _log = logging.getLogger(__name__)
+
+
+METADATA = "experiment_metadata"
+"""Name of what the user says about a run, in the log and in Aim."""
 
 
 class JsonLinesFile:
@@ -74,11 +79,17 @@ def finite_or_null(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class JsonLinesLogger(TrainerCallback):
-    """Writes each log event to a file of JSON lines and passes it to a listener, in the main process only."""
+    """Writes each log event to a file of JSON lines and passes it to a listener, in the main process only.
 
-    def __init__(self, path: Path, on_log: Callable[[LogEvent], None]) -> None:
+    The first line of a run has what the user says about it (`exp_metadata`), if anything.
+    """
+
+    def __init__(
+        self, path: Path, on_log: Callable[[LogEvent], None], metadata: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self._file = JsonLinesFile(path)
         self._on_log = on_log
+        self._metadata = dict(metadata)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -86,6 +97,8 @@ class JsonLinesLogger(TrainerCallback):
         """Drop the lines after the step at which this run begins."""
         if state.is_world_process_zero:
             self._file.begin(state.global_step)
+            if self._metadata and not state.global_step:
+                self._file.append({"step": 0, METADATA: self._metadata})
 
     def on_log(
         self,
@@ -127,14 +140,17 @@ class StepReporter(TrainerCallback):
 class AimLogger(TrainerCallback):
     """Tracks the numbers of each log event in an Aim run."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, metadata: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._run = run
+        self._metadata = dict(metadata)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Record the training arguments, without the values of access tokens."""
         self._run["hparams"] = args.to_sanitized_dict()
+        if self._metadata:
+            self._run[METADATA] = self._metadata
 
     def on_log(
         self,
@@ -156,7 +172,9 @@ class AimLogger(TrainerCallback):
         self._run.close()
 
 
-def make_aim_logger(repo: str | None, experiment: str | None) -> AimLogger | None:
+def make_aim_logger(
+    repo: str | None, experiment: str | None, metadata: Mapping[str, Any] = MappingProxyType({})
+) -> AimLogger | None:
     """A callback that logs to an Aim repository; None if `repo` is empty or Aim is not installed.
 
     Raises:
@@ -173,7 +191,7 @@ def make_aim_logger(repo: str | None, experiment: str | None) -> AimLogger | Non
         )
         return None
     try:
-        return AimLogger(aim.Run(repo=repo, experiment=experiment or None))
+        return AimLogger(aim.Run(repo=repo, experiment=experiment or None), metadata)
     except Exception as error:  # Aim does not document which exceptions it raises
         raise TrainingError(f"aim_repo: {repo} cannot be opened: {single_line(error)}") from error
 

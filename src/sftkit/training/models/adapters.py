@@ -96,7 +96,7 @@ def save_merged(
 
     folder = Path(config.output_dir) / MERGED_DIR
     model = load_model(replace(config, load_in_4bit=False, attn_implementation="eager"), arguments)
-    fit_embeddings(model, len(tokenizer), known_tokens)
+    fit_embeddings(model, len(tokenizer), known_tokens, config.embedding_size_multiple_of)
     with _without_future_warnings():
         adapted: Any = PeftModel.from_pretrained(model, config.output_dir)
     merged = adapted.merge_and_unload()

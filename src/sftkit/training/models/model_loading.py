@@ -61,13 +61,14 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     return model
 
 
-def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> None:
+def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int, multiple_of: int = 1) -> None:
     """Give every token an embedding; that of a new token starts as the mean of the known ones.
 
     Args:
         model: its input and output embeddings are changed in place; rows are only added.
         tokens: length of the tokenizer.
         known_tokens: how many of them the model was trained with; the others are new.
+        multiple_of: what the number of rows is a multiple of afterwards; rows without a token start as the mean, too.
 
     Raises:
         TrainingError: the embedding is sharded over the processes, so that no row can be added.
@@ -76,18 +77,21 @@ def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int) -> No
 
     rows = embedding_rows(model)
     known = min(known_tokens, rows)
-    if tokens <= known:
+    size = -(-max(tokens, rows) // multiple_of) * multiple_of
+    if tokens <= known and size == rows:
         return
     if hasattr(model.get_input_embeddings().weight, "ds_shape"):
         raise TrainingError(
             "DeepSpeed ZeRO-3 cannot add new tokens; add them in a run without it, and train the model it saves"
         )
-    if tokens > rows:
-        model.resize_token_embeddings(tokens, mean_resizing=False)
+    if size > rows:
+        model.resize_token_embeddings(size, mean_resizing=False)
     with torch.no_grad():
         # Tied embeddings are one matrix; the second assignment then repeats the first.
         for values in _embeddings(model):
-            values[known:tokens] = values[:known].float().mean(0).to(values.dtype)
+            mean = values[:known].float().mean(0).to(values.dtype)
+            values[known:tokens] = mean
+            values[rows:] = mean
 
 
 def embedding_rows(model: PreTrainedModel) -> int:

@@ -56,7 +56,7 @@ def prepare_model(
     tokenizer = load_run_tokenizer(config, shards)
     model: Any = load_model(config, arguments)
     tokens = len(tokenizer.tokenizer)
-    fit_embeddings(model, tokens, tokenizer.known_tokens)
+    fit_embeddings(model, tokens, tokenizer.known_tokens, config.embedding_size_multiple_of)
     capabilities = determine_capabilities(
         model, config, arguments
     )  # before adapters are added, which hide the arguments of the model

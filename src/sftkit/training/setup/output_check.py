@@ -26,20 +26,27 @@ def check_training_output(config: TrainConfig) -> None:
     Raises:
         OutputError: the directory cannot be used; it says why.
     """
-    folder = Path(config.output_dir)
     if config.training_arguments.get("do_train") is False:
         return  # an evaluation only writes a file of its own
+    _check("output_dir", Path(config.output_dir), config)
+    if config.save_model_dir is not None:
+        _check("save_model_dir", Path(config.save_model_dir).expanduser(), config)
+
+
+def _check(key: str, folder: Path, config: TrainConfig) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{key} {folder}: is a file; choose another {key}")
     if config.model_name_or_path and folder.is_dir() and not is_training_output(folder):
         model = Path(model_location(config.model_name_or_path))
         if model.is_dir() and model.samefile(folder):
             raise OutputError(
-                f"output_dir {folder}: is the directory of the model (model_name_or_path), whose files the run would "
-                "replace; choose another output_dir"
+                f"{key} {folder}: is the directory of the model (model_name_or_path), whose files the run would "
+                f"replace; choose another {key}"
             )
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         is_shared = path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1)
         if is_shared and _WRITTEN.fullmatch(path.name):
             raise OutputError(
                 f"{path}: is a link, and the run would change the file or directory behind it; remove the link, or "
-                "choose another output_dir"
+                f"choose another {key}"
             )
