@@ -12,6 +12,7 @@ from sftkit.config.merging import config_folders
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
 from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS, Batch
 from sftkit.errors import ConfigError, DataError
@@ -29,6 +30,7 @@ from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import chat_tokenizer_spec
+from sftkit.tokenization.probing.turn_markers import find_split_markers
 from sftkit.tokenization.tokenizer_loading import tokenizer_spec
 
 _log = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     planned = make_plan(config, recipe, pipeline, files, _left_out_by_all(left_out, files))
     if planned.tokenizer is not None:
         _warn_about_limits(pipeline, config)
+        _warn_about_split_markers(pipeline, recipe)
     watch.lap("plan")
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
     return replace(planned, seconds=watch.seconds["plan"])
@@ -190,3 +193,21 @@ def _warn_about_limits(pipeline: Pipeline, config: PreprocessConfig) -> None:
             config.max_seq_length,
             limit,
         )
+
+
+def _warn_about_split_markers(pipeline: Pipeline, recipe: Recipe) -> None:
+    """Log a warning if the chat template writes turn markers that are no tokens, with the option that adds them."""
+    spec = recipe.chat_tokenizer.tokenizer
+    if spec is None or not pipeline.row_kinds & {RowKind.CONVERSATIONS, RowKind.RENDERED}:
+        return
+    found = find_split_markers(pipeline.chat_tokenizer.tokenizer, is_own_template=spec.chat_template is None)
+    if found is None:
+        return
+    stop = f" ({found.stop} ends an answer, so the model would have to write all of them to stop)" if found.stop else ""
+    _log.warning(
+        "turn markers of the chat template are no tokens of the tokenizer, which splits them into several: %s%s; to "
+        "make tokens of them, set --add_special_tokens %s",
+        ", ".join(found.markers),
+        stop,
+        " ".join(f"'{token}'" for token in (*spec.added_special_tokens, *found.markers)),
+    )

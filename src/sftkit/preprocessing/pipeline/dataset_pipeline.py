@@ -10,6 +10,7 @@ from sftkit.audit.expectations.row_origin import row_origin
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
 from sftkit.core.token_kinds import TOKEN_KINDS
@@ -42,6 +43,11 @@ class DatasetPipeline:
         written = {column for each in self.handlers for column in each.handler.writes()}
         is_known = not any(each.handler.makes_new_rows for each in self.handlers)
         return bool(self.config.retain_columns) and is_known and not written & set(self.config.retain_columns)
+
+    @property
+    def row_kind(self) -> RowKind | None:
+        """What the handlers make of rows; None if they only change columns."""
+        return produced_rows(each.handler for each in self.handlers)[0]
 
     @property
     def origin(self) -> RowOrigin:

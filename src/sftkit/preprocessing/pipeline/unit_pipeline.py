@@ -12,6 +12,7 @@ from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Stopwatch
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import EngineDifferenceError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.errors import ConfigError
@@ -73,6 +74,11 @@ class Pipeline:
         """
         for name in self._datasets:
             self._bound_steps(name)
+
+    @property
+    def row_kinds(self) -> set[RowKind | None]:
+        """What the handlers of each data set make of rows."""
+        return {each.row_kind for each in self._datasets.values()}
 
     def check_columns(self, dataset: str, columns: Collection[str]) -> None:
         """Check, from the columns of a data set's first rows, that every handler finds the columns it reads.
