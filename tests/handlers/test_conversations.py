@@ -445,26 +445,46 @@ def test_aliases_of_the_handler(name: str, convert: Convert) -> None:
 
 
 def test_only_conversations_that_need_it_are_converted(convert: Convert) -> None:
-    standard = {"messages": [{"role": "documents", "content": None, "tool_calls": "?"}], "tools": [BARE]}
+    standard = {"messages": [{"role": "documents", "content": "x"}, {"role": "user", "content": "hi"}], "tools": [TOOL]}
     foreign = {"messages": [TURN], "tools": [BARE]}
     rows, reasons = convert(standard, foreign, {"messages": 5}, only_if_needed=True)
     assert rows == [standard, {"messages": [{"role": "user", "content": "hi"}], "tools": [TOOL]}, {"messages": 5}]
-    assert rows[0] is standard
     assert reasons == []
-    [row], _ = convert({"chat": standard["messages"]}, conversation_column="chat", only_if_needed=True)
-    assert row["messages"] == standard["messages"]
+    plain = {"messages": [{"role": "user", "content": "hi", "weight": 0}], "tools": [TOOL], "functions": None}
+    [row], _ = convert(plain, only_if_needed=True)
+    assert row is plain
+    [row], _ = convert({"chat": plain["messages"]}, conversation_column="chat", only_if_needed=True)
+    assert row["messages"] == plain["messages"]
 
 
 def test_formats_that_need_conversion_are_recognized() -> None:
-    assert needs_conversion([TURN])
-    assert needs_conversion([{"role": "user", "content": "hi"}, {"role": "assistant", "content": [part("text", "x")]}])
+    user = {"role": "user", "content": "hi"}
+    for foreign in (
+        [TURN],
+        [user, {"role": "assistant", "content": [part("text", "x")]}],
+        [user, {"role": "Assistant", "content": "x"}],
+        [user, {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}],
+        [user, {"role": "assistant", "content": "", "tool_calls": "[]"}],
+        [user, {"role": "assistant", "content": None, "function_call": CALL}],
+        [user, {"role": "assistant", "content": None, "refusal": "no"}],
+        [user, {"role": "assistant", "text": "x"}],
+        [user, {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}],
+        [user, {"role": "tool", "content": {"a": 1}}],
+        [{"role": "assistant", "content": None}, "hi"],
+        [user, {"content": "x"}],
+        "[]",
+        user,
+    ):
+        assert needs_conversion(foreign)
     for known in (
         [{"role": "user", "content": "hi", "from": "web"}],
         [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
-        [{"role": "assistant", "content": None}, "hi"],
+        [user, {"role": "assistant", "content": None, "tool_calls": [WRAPPED]}],
+        [user, {"role": "assistant", "content": "x", "function_call": None, "refusal": None}],
+        [{"role": "developer", "content": "x"}, {**user, "name": "Ann"}],
         [],
         None,
-        "from",
+        5,
     ):
         assert not needs_conversion(known)
 

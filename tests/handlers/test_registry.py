@@ -97,4 +97,5 @@ def test_every_handler_of_the_package_is_registered_under_its_name() -> None:
         "tokenize",
         "tokenize_and_apply_chat_template_with_masking",
         "tokenize_and_apply_input_masking",
+        "tokenize_segments",
     ]

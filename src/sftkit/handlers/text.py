@@ -13,6 +13,7 @@ from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import Handler, Step, missing_column_message, row_step, text_in
+from sftkit.handlers.messages.hints import with_conversion_hint
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -73,7 +74,7 @@ class ApplyTokenizerChatTemplate(TextHandler):
             column = self.conversation_column or tokenizer.find_conversation_column(row)
             return {**row, self.dataset_text_field: tokenizer.render(row, column)}
 
-        return row_step(render)
+        return row_step(with_conversion_hint(render, self.conversation_column or "messages"))
 
 
 @dataclass(frozen=True, kw_only=True)

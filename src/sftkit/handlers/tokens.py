@@ -33,6 +33,7 @@ from sftkit.core.rows import (
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 from sftkit.handlers.formats.exchanges import after_space
+from sftkit.handlers.messages.hints import with_conversion_hint
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -216,14 +217,16 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
     ) -> Step:
         """Return the step, given what finds the text of a row and its trained spans or parts, and what encodes them."""
         column = self.conversation_column
+        screen = with_conversion_hint(lambda row: tokenizer.screen(row, column), column)
+        find_turns = with_conversion_hint(
+            lambda row: (*find(row, column), tokenizer.has_empty_answer(row, column)), column
+        )
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, screened = map_rows(batch, log, lambda row: tokenizer.screen(row, column))
+            batch, screened = map_rows(batch, log, screen)
             log.flag_rows(SPECIAL_TOKEN_IN_CONTENT, batch.numbers, (has_special for _, has_special in screened))
             batch = batch.with_rows([row for row, _ in screened])
-            batch, turns = map_rows(
-                batch, log, lambda row: (*find(row, column), tokenizer.has_empty_answer(row, column))
-            )
+            batch, turns = map_rows(batch, log, find_turns)
             log.flag_rows(EMPTY_ANSWER, batch.numbers, (has_empty for _, _, has_empty in turns))
             log.flag_rows(
                 PROMPT_MISMATCH, batch.numbers, (tokenizer.has_prompt_mismatch(row, column) for row in batch.rows)

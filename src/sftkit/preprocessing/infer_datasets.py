@@ -12,6 +12,7 @@ from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError
+from sftkit.handlers.segments import SEGMENTS, are_segments
 from sftkit.preprocessing.infer_handlers import (
     FORMATTED_TEXT_FIELD,
     conversation_handlers,
@@ -116,6 +117,8 @@ def _handlers(
         return _text_handlers(options, options.dataset_text_field)
     if INPUT_IDS in columns:
         return []
+    if any(are_segments(row.get(SEGMENTS)) for row in sample.rows):
+        return [handler_config("tokenize_segments", segments_column=SEGMENTS)]
     handlers = handlers_by_format(sample.rows, options, has_chat_template, dataset.data_paths[0])
     if handlers is not None:
         return handlers

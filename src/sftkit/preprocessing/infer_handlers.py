@@ -13,7 +13,7 @@ from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
 from sftkit.handlers.convert_pairs import PAIR_INPUT, PAIR_OUTPUT
 from sftkit.handlers.formats.input_output import InputOutput
-from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS, MessageList
+from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS, MessageList, conversation_column
 from sftkit.handlers.formats.preferences import Preference
 from sftkit.handlers.formats.recognition import fitting_format, format_with_columns, with_answer
 from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, RowFormat, is_filled
@@ -53,7 +53,8 @@ def handlers_by_format(
         if isinstance(each, Preference):
             raise ConfigError(f"{path}: {each.refusal(row)}")
     if answer is None and all(isinstance(each, MessageList) for each, _ in found):
-        used = [name for name in CONVERSATION_COLUMNS if any(is_filled(row.get(name)) for _, row in found)]
+        names = dict.fromkeys((*CONVERSATION_COLUMNS, *(conversation_column(row) for _, row in found)))
+        used = [name for name in names if name is not None and any(is_filled(row.get(name)) for _, row in found)]
         if len(used) <= 1:
             return conversation_handlers(options, *(used or [MESSAGES]))
     arguments = {} if answer is None else {"answer_column": answer}

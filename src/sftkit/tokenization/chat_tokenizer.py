@@ -24,9 +24,11 @@ from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_ma
 from sftkit.tokenization.masking.pairs import encode_pairs
 from sftkit.tokenization.masking.reasoning import without_reasoning
 from sftkit.tokenization.masking.responses import response_spans
+from sftkit.tokenization.masking.segments import Segment, encode_segments
 from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
+from sftkit.tokenization.probing.written_forms import WrittenForms
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from sftkit.tokenization.special_tokens import eos_token, length_limit, special_tokens, stop_tokens
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
@@ -195,6 +197,18 @@ class ChatTokenizer:
         """Return what of a row is taken where `find_conversation_column` finds the conversation."""
         return self._reader.found_template_columns()
 
+    def written_forms(self, *, with_tools: bool) -> WrittenForms | None:
+        """Return which forms of messages the chat template writes, for conversations with or without tools.
+
+        Returns:
+            None if the template takes whole rows as `messages`.
+
+        Raises:
+            TokenizerError: there is no template.
+            ConfigError: the config names no tokenizer.
+        """
+        return self._reader.written_forms(with_tools=with_tools)
+
     def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
         """Apply `special_tokens_in_content` to the conversation of a row.
 
@@ -320,6 +334,13 @@ class ChatTokenizer:
             ids = self._engines.encoder.encode(texts)
             return LabeledTokens(ids, labels_everywhere(ids)), np.zeros(len(ids), np.bool_)
         return encode_pairs(self._engines.encoder, inputs, texts, trains_boundary=not self.follows_fms)
+
+    def encode_segments(self, rows: Sequence[Sequence[tuple[str, bool]]]) -> LabeledTokens:
+        """Encode rows in segments, each a text and whether it is trained, as `encode_segments` does."""
+        return encode_segments(
+            self._engines.encoder,
+            [[Segment(text, trained or self._trains_all) for text, trained in row] for row in rows],
+        )
 
     @cached_property
     def _find_spans(self) -> Callable[[Conversation], tuple[str, list[Span]]]:

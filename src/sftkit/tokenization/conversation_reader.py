@@ -12,6 +12,8 @@ from sftkit.core.rows import Row
 from sftkit.sandbox.template_variables import keys_of_variable, variables_of
 from sftkit.tokenization.conversations import Conversation, Message, read_conversation
 from sftkit.tokenization.probing.content_format import ContentFormatAdapter
+from sftkit.tokenization.probing.message_forms import MessageFormAdapter
+from sftkit.tokenization.probing.written_forms import WrittenForms
 from sftkit.tokenization.templates.template_analysis import MESSAGES, takes_whole_row
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 
@@ -86,8 +88,18 @@ class ConversationReader:
         return self.adapt(conversation)
 
     def adapt(self, conversation: Conversation) -> Conversation:
-        """Give contents the form, text or parts, that the template takes."""
-        return self._content_format.adapt(conversation)
+        """Give messages the form that the template takes: their contents (text or parts), roles and tool calls."""
+        return self._message_forms.adapt(self._content_format.adapt(conversation))
+
+    def written_forms(self, *, with_tools: bool) -> WrittenForms | None:
+        """Return what is known of the forms that the template writes; None if it takes whole rows.
+
+        Raises:
+            TokenizerError: there is no template.
+        """
+        if self._source_takes_whole_row(self._engines.reference_renderer.source(with_tools=with_tools)):
+            return None
+        return self._message_forms.forms(self._variables, with_tools=with_tools)
 
     def messages_in(self, row: Row, column: str | None) -> Sequence[Message]:
         """Return the messages of a row; none if no column is known to hold them.
@@ -104,8 +116,16 @@ class ConversationReader:
     def _content_format(self) -> ContentFormatAdapter:
         return ContentFormatAdapter(self._engines.reference_renderer)
 
+    @cached_property
+    def _message_forms(self) -> MessageFormAdapter:
+        return MessageFormAdapter(self._engines.reference_renderer)
+
     def _wants_whole_row(self, conversation: Conversation) -> bool:
-        source = self._engines.reference_renderer.source(with_tools=conversation.tools is not None)
+        return self._source_takes_whole_row(
+            self._engines.reference_renderer.source(with_tools=conversation.tools is not None)
+        )
+
+    def _source_takes_whole_row(self, source: str) -> bool:
         if source not in self._takes_whole_row:
             self._takes_whole_row[source] = takes_whole_row(source)
         return self._takes_whole_row[source]

@@ -11,7 +11,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import missing_column_message
 from sftkit.handlers.formats.row_format import is_filled
-from sftkit.handlers.tool_calls import parse_json, type_name
+from sftkit.handlers.messages.tool_calls import parse_json, type_name
 
 Message = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Converts tool calls and tools from the formats found in data sets to the one that chat templates take."""
+"""Converts tool calls from the formats found in data sets to the one that chat templates take."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def split_text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
 
 
 def message_calls(message: Mapping[str, Any]) -> tuple[Call, ...]:
-    """Read the calls under the keys `tool_calls` and `function_call` (the older form) of a message.
+    """Read the calls under the keys `tool_calls` (also as JSON text) and `function_call` (the older form) of a message.
 
     Raises:
         RowError: a value is not a call.
@@ -59,22 +59,6 @@ def message_calls(message: Mapping[str, Any]) -> tuple[Call, ...]:
     if isinstance(calls, str) and calls.strip():
         calls = parse_json(calls, "its tool_calls")
     return (*(parse_calls(calls) if calls else ()), *(parse_calls(single) if single else ()))
-
-
-def parse_tools(value: Any) -> list[Any] | None:
-    """Read the tools of a row, a list or JSON text, and wrap bare functions; None if there are none.
-
-    Raises:
-        RowError: the value is not a list of tools.
-    """
-    if isinstance(value, str):
-        value = parse_json(value, "it") if value.strip() else None
-    if not value:
-        return None
-    tools = [value] if isinstance(value, dict) else value
-    if not isinstance(tools, list):
-        raise RowError(f"it must be a list of tools, not {type_name(tools)}")
-    return [_tool(tool, index) for index, tool in enumerate(tools)]
 
 
 def parse_json(text: Any, what: str) -> Any:
@@ -94,6 +78,14 @@ def parse_json(text: Any, what: str) -> Any:
     except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise RowError(f"{what} is not JSON: {reason}") from None
+
+
+def is_object_text(text: str) -> bool:
+    """Return whether a text is JSON of an object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def type_name(value: Any) -> str:
@@ -123,6 +115,8 @@ def _call(value: Any) -> Call:
         arguments = parse_json(arguments, f"the arguments of {name!r}") if arguments.strip() else None
     if arguments is not None and not isinstance(arguments, dict):
         raise RowError(f"the arguments of {name!r} must be an object, not {type_name(arguments)}")
+    if "type" in value and isinstance(value.get("function"), dict) and key == "arguments" and key in function:
+        return {**value, "function": {**function, key: arguments or {}}}  # in the order of the data
     others = {other: each for other, each in function.items() if other not in ("name", key)}
     return {"type": "function", **around, "function": {"name": name, "arguments": arguments or {}, **others}}
 
@@ -136,15 +130,3 @@ def _calls_from(text: str, start: int) -> tuple[tuple[Call, ...], int]:
             calls += parse_calls(value)
             start = len(text) - len(text[end:].lstrip())
     return tuple(calls), start
-
-
-def _tool(tool: Any, index: int) -> dict[str, Any]:
-    if not isinstance(tool, dict):
-        raise RowError(f"tool {index} must be an object, not {type_name(tool)}")
-    if isinstance(tool.get("function"), dict):
-        return tool if "type" in tool else {"type": "function", **tool}
-    if tool.get("type") not in (None, "function"):
-        return tool  # one that is built into the model, such as a search
-    if not isinstance(tool.get("name"), str):
-        raise RowError(f"tool {index} has no name (keys: {', '.join(tool) or 'none'})")
-    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}

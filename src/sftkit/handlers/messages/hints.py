@@ -1,0 +1,28 @@
+"""Tells where a conversation that cannot be used could be, if its messages were converted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import Row
+from sftkit.handlers.messages.recognition import needs_conversion
+
+T = TypeVar("T")
+
+_HINT = "put the handler convert_to_messages before this one, which reads conversations of this form"
+
+
+def with_conversion_hint(function: Callable[[Row], T], column: str | None) -> Callable[[Row], T]:
+    """Return a function of a row whose errors name `convert_to_messages` if the conversation needs it."""
+
+    def hinting(row: Row) -> T:
+        try:
+            return function(row)
+        except RowError as error:
+            if column is None or not needs_conversion(row.get(column)):
+                raise
+            raise RowError(f"{error}; {_HINT}") from None
+
+    return hinting
