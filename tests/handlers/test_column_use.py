@@ -21,6 +21,9 @@ TOOLS = "{% if tools is defined %}{{ tools }}{% endif %}" + PLAIN
 DOCUMENTS = "{{ documents }}" + PLAIN
 WHOLE_ROW = "{{ messages['system'] }}{% for m in messages.turns %}{{ m.content }}{% endfor %}{{ messages.get('end') }}"
 
+CONVERSATIONS = ("messages", "conversations", "conversation", "contents", "chat", "turns", "dialogue", "dialog")
+SYSTEM = ("system", "system_prompt", "systemInstruction", "system_instruction")
+
 
 def built(name: str, arguments: Mapping[str, Any]) -> Handler:
     data = DatasetConfig(name="data", data_paths=("a",), data_handlers=(handler(name, **arguments),))
@@ -50,12 +53,13 @@ def tokenizer(template: str) -> ChatTokenizer:
         ("apply_custom_data_formatting_template", {"dataset_text_field": "t", "template": "{{a}}"}, PLAIN, set()),
         ("tokenize_and_apply_input_masking", {"input_field_name": "a", "output_field_name": "b"}, PLAIN, set()),
         ("convert_to_messages", {"format": "messages"}, PLAIN,
-         {"messages", "conversations", "conversation", "system", "tools"}),
+         {*CONVERSATIONS, *SYSTEM, "tools", "functions"}),
         ("convert_to_messages", {"format": "input_output", "columns": {"input": "i"}, "answer_column": "o"}, PLAIN,
-         {"i", "output", "completion", "o", "system", "system_prompt", "history", "tools"}),
+         {"i", "output", "completion", "o", *SYSTEM, "history", "tools", "functions"}),
         ("convert_to_pair", {"format": "prompt_completion"}, PLAIN,
          {"prompt", "completion", "system", "system_prompt"}),
-        ("convert_to_messages", {"conversation_column": "c", "system_column": "s"}, PLAIN, {"s", "tools"}),
+        ("convert_to_messages", {"conversation_column": "c", "system_column": "s"}, PLAIN,
+         {"s", "tools", "functions"}),
         ("rename_columns", {"columns": {"a": "b"}}, PLAIN, set()),
         ("skip_large_text", {"column_name": "a", "max_length": 3}, PLAIN, set()),
     ],

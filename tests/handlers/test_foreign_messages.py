@@ -356,7 +356,7 @@ def test_what_the_conversion_would_read_is_refused_with_its_name(
     log = RowLog()
     batch = link.bind(chat_tokenizer(template))(Batch([{"messages": messages}, {"messages": 5}], np.array([1, 2])), log)
     assert len(batch) == 0
-    first, second = [bad.reason for bad in log.bad]
+    first, second = [bad.reason for bad in sorted(log.bad, key=lambda bad: bad.number)]
     assert first.startswith(why)
     assert first.endswith(HINT)
     assert second == "column 'messages' must hold a list of messages, not int"

@@ -90,7 +90,7 @@ def test_workers_run_the_handler_of_a_plugin_and_its_changes_invalidate_staged_u
         (
             SHOUT,
             {"whisper": "Shout"},
-            "unknown handler 'shout'; known handlers: .*tokenize_and_apply_input_masking, whi",
+            "unknown handler 'shout'; known handlers: .*tokenize_segments, whi",
         ),
         (
             "class Shout: pass",

@@ -88,6 +88,7 @@ def test_every_handler_of_the_package_is_registered_under_its_name() -> None:
         "apply_custom_jinja_template",
         "apply_tokenizer_chat_template",
         "convert_to_messages",
+        "convert_to_pair",
         "duplicate_columns",
         "remove_columns",
         "rename_columns",

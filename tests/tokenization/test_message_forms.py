@@ -21,14 +21,14 @@ EACH_CALL = "{% for c in m.tool_calls or [] %}<{{ c.function.name }} {{ ARGUMENT
 ONLY_TEXT = LOOP.replace(
     "BODY", "{{ m.content + '' }}" + EACH_CALL.replace("ARGUMENTS", "c.function.arguments | tojson")
 )
-ONLY_NULL = LOOP.replace(  # as DeepSeek V3: calls are written if there is no content, and their arguments are text
+ONLY_NULL = LOOP.replace(  # as DeepSeek's: calls are written if there is no content, and their arguments are text
     "BODY",
-    "{% if m.content is none %}" + EACH_CALL.replace("ARGUMENTS", "'' + c.function.arguments") + "{% else %}"
+    "{% if m.content is not defined %}" + EACH_CALL.replace("ARGUMENTS", "'' + c.function.arguments") + "{% else %}"
     "{{ m.content }}{% endif %}",
 )
 EITHER = LOOP.replace(
     "BODY",
-    "{{ '' if m.content is none else m.content ~ '!' }}"
+    "{{ m.content ~ '!' if m.content is defined else '' }}"
     + EACH_CALL.replace(
         "ARGUMENTS", "c.function.arguments if c.function.arguments is string else c.function.arguments | tojson"
     ),

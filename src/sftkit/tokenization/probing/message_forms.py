@@ -1,8 +1,8 @@
 """Give messages the form that a chat template writes, where it would lose or misread theirs.
 
 - A `developer` message becomes a `system` message if the template writes only those.
-- The content of a message with tool calls becomes null, or "", or is left out, if the template writes the calls only
-  then: Qwen's templates want a text, and DeepSeek's want null.
+- The content of a message with tool calls, if it is empty, becomes null or "" if the template writes the calls only
+  then: Qwen's templates fail without a text.
 - Arguments of tool calls that are JSON text become objects if the template would quote the text, and objects become
   JSON text if the template takes only that.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sftkit.tokenization.conversations import Conversation, Message
-from sftkit.tokenization.probing.written_forms import ABSENT, EMPTY_CONTENTS, WrittenForms
+from sftkit.tokenization.probing.written_forms import EMPTY_CONTENTS, WrittenForms
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 
 _SYSTEM, _DEVELOPER = "system", "developer"
@@ -72,12 +72,10 @@ def _as_system(message: Message) -> Message:
 
 
 def _adapt_calls(message: Message, forms: WrittenForms) -> Message:
-    content = message.get(_CONTENT, ABSENT)
-    if (content in ("", None) or content is ABSENT) and not forms.writes_calls_beside(content):
+    content = message.get(_CONTENT)
+    if content in EMPTY_CONTENTS and not forms.writes_calls_beside(content):
         written = next((other for other in EMPTY_CONTENTS if forms.writes_calls_beside(other)), content)
-        message = {key: value for key, value in message.items() if key != _CONTENT or written is not ABSENT}
-        if written is not ABSENT:
-            message[_CONTENT] = written
+        message = {**message, _CONTENT: written}
     calls = message[_CALLS]
     if not isinstance(calls, list):
         return message

@@ -6,7 +6,7 @@ the arguments of a call as text. Data sets differ in the same points, and transf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -29,10 +29,8 @@ _CALL = {"id": _ID, "type": "function", "function": _FUNCTION}
 _CALLING: Message = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
 _RESULT: Message = {"role": "tool", "tool_call_id": _ID, "name": _NAME, "content": "c"}
 
-ABSENT: Final = object()
-"""Stands for a key that a message does not have."""
-EMPTY_CONTENTS: Final = ("", None, ABSENT)
-"""The contents that a message with nothing but tool calls may have."""
+EMPTY_CONTENTS: Final = ("", None)
+"""The contents that a message with nothing but tool calls may have; transformers leaves out what is null."""
 
 _PARTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "thinking": ("assistant", {"type": "thinking", "thinking": PROBE_CONTENT}),
@@ -69,7 +67,7 @@ class WrittenForms:
         return self.takes_objects() or self.takes_texts()
 
     def writes_calls_beside(self, content: Any) -> bool:
-        """Return whether the template writes tool calls of a message with a content: "", None or `ABSENT`."""
+        """Return whether the template writes tool calls of a message with a content: "" or None."""
         return self._writes_calls(content, _FUNCTION) or self._writes_calls(content, _FUNCTION_OF_TEXT)
 
     def takes_objects(self) -> bool:
@@ -117,8 +115,9 @@ class WrittenForms:
         return {number: text for number, text in texts.items() if text is not None and PROBE_CONTENT in text}
 
     def _has_own_form(self, role: str) -> bool:
+        others = self._texts_of_any_role
         return any(
-            text != _renamed(self._texts_of_any_role.get(number), role)
+            number not in others or text not in _renamed(others[number], role)
             for number, text in self._texts_with(role).items()
         )
 
@@ -127,14 +126,15 @@ class WrittenForms:
         return self._texts_with(_OTHER_ROLE)
 
     def _writes_calls(self, content: Any, function: Mapping[str, Any]) -> bool:
-        message = _with_content({**_CALLING, "tool_calls": [{**_CALL, "function": function}]}, content)
+        message = {**_CALLING, "content": content, "tool_calls": [{**_CALL, "function": function}]}
         return self._once((content, function is _FUNCTION), lambda: self._writes_call(message))
 
     def _writes_call(self, message: Message) -> bool:
         written = self._render([_QUESTION, message, _RESULT, _ANSWER])
         if written is None:
             written = self._render([_QUESTION, message])
-        if written is None or _NAME not in written or _VALUE not in written or f'\\"{_KEY}\\"' in written:
+        # Kimi's templates write the id of a call in place of its name.
+        if written is None or _VALUE not in written or f'\\"{_KEY}\\"' in written:
             return False
         with_text = self._render([_QUESTION, {**message, "content": PROBE_CONTENT}]) or ""
         return written.count("None") <= with_text.count("None")
@@ -145,7 +145,7 @@ class WrittenForms:
         for messages in ([_QUESTION, message], [_QUESTION, _CALLING, message, _ANSWER]):
             text = self._render(messages)
             if text is not None and PROBE_CONTENT in text:
-                return repr(PROBE_CONTENT) not in text
+                return repr(PROBE_CONTENT) not in text and f'"{PROBE_CONTENT}"' not in text
         return False
 
     def _render(self, messages: Sequence[Message]) -> str | None:
@@ -166,21 +166,13 @@ class WrittenForms:
         return self._found[key]
 
 
-def _with_content(message: Message, content: Any) -> Message:
-    if content is ABSENT:
-        return {key: value for key, value in message.items() if key != "content"}
-    return {**message, "content": content}
-
-
 def _in_parts(message: Message) -> Message:
     content = message.get("content")
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
-def _renamed(text: str | None, role: str) -> str | None:
-    """Return a text with another role in place of the unknown one, also where it is capitalized."""
-    if text is None:
-        return None
-    for change in (str.lower, str.capitalize, str.upper):
-        text = text.replace(change(_OTHER_ROLE), role if change is str.lower else change(role))
-    return text
+def _renamed(text: str, role: str) -> Iterator[str]:
+    """Return a text with another role in place of the unknown one, which may be capitalized in some way."""
+    for capitalize in (str.capitalize, str.title):
+        renamed = text.replace(_OTHER_ROLE, role).replace(_OTHER_ROLE.upper(), role.upper())
+        yield renamed.replace(_OTHER_ROLE.capitalize(), capitalize(role))
