@@ -15,13 +15,13 @@ from sftkit.handlers.base import Step, missing_column_message
 from sftkit.handlers.formats.format_handler import FormatHandler
 from sftkit.handlers.formats.message_lists import conversation_column
 from sftkit.handlers.formats.row_format import MESSAGES
-from sftkit.handlers.messages.conversations import read_messages
-from sftkit.handlers.messages.recognition import needs_conversion
+from sftkit.handlers.messages.conversation_values import read_messages
+from sftkit.handlers.messages.conversion_need import needs_conversion
 from sftkit.handlers.messages.roles import DEVELOPER, ROLES, SYSTEM
 from sftkit.handlers.messages.system_prompts import SYSTEM_COLUMNS, parse_system
 from sftkit.handlers.messages.template_forms import NoTemplate, TemplateForms, WholeRowTemplate
 from sftkit.handlers.messages.tools import are_openai_tools, parse_tools
-from sftkit.handlers.messages.turns import TurnReader
+from sftkit.handlers.messages.turn_reader import TurnReader
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer

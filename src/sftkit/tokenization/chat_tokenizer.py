@@ -24,7 +24,7 @@ from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_ma
 from sftkit.tokenization.masking.pairs import encode_pairs
 from sftkit.tokenization.masking.reasoning import without_reasoning
 from sftkit.tokenization.masking.responses import response_spans
-from sftkit.tokenization.masking.segments import Segment, encode_segments
+from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
 from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder

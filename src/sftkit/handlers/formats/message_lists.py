@@ -10,7 +10,7 @@ from sftkit.core.rows import Row
 from sftkit.handlers.base import missing_column_message
 from sftkit.handlers.formats.row_format import MESSAGES, RowFormat, is_filled
 from sftkit.handlers.messages.tool_calls import parse_json, type_name
-from sftkit.handlers.messages.turns import ROLE_KEYS
+from sftkit.handlers.messages.turn_reader import ROLE_KEYS
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
 """Columns that may hold the conversation when the config names none, in order of preference."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
-from sftkit.handlers.messages.recognition import needs_conversion
+from sftkit.handlers.messages.conversion_need import needs_conversion
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ CONTENT_KEYS = (_CONTENT, "value", "text", "message", gemini.PARTS)
 _THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
-class Turn(NamedTuple):
+class ReadTurn(NamedTuple):
     """What became of a turn."""
 
     messages: list[Message]
@@ -54,7 +54,7 @@ class TurnReader:
     keeps_written: bool
     """Whether what the template can write as it is stays so."""
 
-    def read(self, turn: Any, forms: Callable[[], TemplateForms]) -> Turn:
+    def read(self, turn: Any, forms: Callable[[], TemplateForms]) -> ReadTurn:
         """Make messages of a turn.
 
         Raises:
@@ -67,7 +67,7 @@ class TurnReader:
         role_key = self.role_key or first_of(turn, *ROLE_KEYS)
         role = self._role(turn, role_key, forms)
         if role not in STANDARD_ROLES and role != CALL:
-            return Turn([{**turn, _ROLE: role}], is_call=False)  # a role of the template's own
+            return ReadTurn([{**turn, _ROLE: role}], is_call=False)  # a role of the template's own
         content_key = self.content_key or first_of(turn, *CONTENT_KEYS)
         content: Any = turn.get(content_key)
         if content_key == gemini.PARTS and content is not None:
@@ -75,8 +75,8 @@ class TurnReader:
         taken = {role_key, content_key, _ROLE, _CONTENT, "tool_calls", "function_call"}
         keys = {key: value for key, value in turn.items() if key not in taken}
         if role in (USER, TOOL) and TOOL_RESULT in unwritten_types(content, forms):
-            return Turn(split_results(content, keys), is_call=False)
-        return Turn([self._message(turn, role, content, keys, forms)], is_call=role == CALL)
+            return ReadTurn(split_results(content, keys), is_call=False)
+        return ReadTurn([self._message(turn, role, content, keys, forms)], is_call=role == CALL)
 
     def _message(
         self, turn: Row, role: str, content: Any, keys: dict[str, Any], forms: Callable[[], TemplateForms]

@@ -9,7 +9,7 @@ from typing import Any
 from sftkit.handlers.messages.roles import ASSISTANT, STANDARD_ROLES, SYSTEM, TOOL, USER
 from sftkit.handlers.messages.template_forms import NoTemplate, TemplateForms
 from sftkit.handlers.messages.tool_calls import is_object_text
-from sftkit.handlers.messages.turns import CONTENT_KEYS, unwritten_types
+from sftkit.handlers.messages.turn_reader import CONTENT_KEYS, unwritten_types
 
 _PLAIN_ROLES = frozenset({SYSTEM, USER, ASSISTANT, TOOL})
 _CALLS, _OLD_CALL, _REFUSAL = "tool_calls", "function_call", "refusal"

@@ -10,7 +10,7 @@ from sftkit.handlers.messages.roles import ASSISTANT, USER
 from sftkit.handlers.messages.template_forms import TemplateForms
 from sftkit.handlers.messages.tool_calls import parse_json, type_name
 from sftkit.handlers.messages.tool_results import Message
-from sftkit.handlers.messages.turns import ROLE_KEYS, Turn, TurnReader
+from sftkit.handlers.messages.turn_reader import ROLE_KEYS, ReadTurn, TurnReader
 
 _REASONING = "reasoning_content"
 _OF_CALLS = frozenset({"role", "content", "tool_calls", _REASONING})
@@ -62,7 +62,7 @@ def _turns(value: Any, column: str) -> list[Any]:
     return value
 
 
-def _continues(previous: Message, turn: Turn) -> bool:
+def _continues(previous: Message, turn: ReadTurn) -> bool:
     """Return whether a turn is a call in the answer before it: the model writes its text and all calls at once."""
     if not turn.is_call or previous["role"] != ASSISTANT or (previous.get("content") and turn.messages[0]["content"]):
         return False
