@@ -50,7 +50,7 @@ SUGGESTED = {
     "dataset_mixer_list": "datasets",
     "model_name": "model_name_or_path",
     "tokenizer_name": "tokenizer_name_or_path",
-    "flash_attention": "attn_implementation",
+    "flash_attention": "use_flash_attn",
     "chat_template_jinja": "chat_template",
     "special_tokens": "add_special_tokens",
     "optimizer": "optim",

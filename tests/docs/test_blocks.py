@@ -35,7 +35,7 @@ SAMPLE = ROOT / "src" / "sftkit" / "sample"
 RUN_PAGES = [
     page for page in PAGES if any(block.language in ("console", "yaml", "python") for block in blocks_of(page))
 ]
-SLOW_PAGES = {"extending.md", "launching.md", "python.md", "scaling.md", "training.md"}
+SLOW_PAGES = {"extending.md", "launching.md", "migrating.md", "python.md", "scaling.md", "training.md"}
 """They start other processes (with plugins, launchers, a Ray cluster), or train."""
 
 

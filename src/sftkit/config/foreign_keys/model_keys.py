@@ -67,7 +67,7 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("qlora_sharded_model_loading", "", "a QLoRA model is loaded by every process; leave it out"),
         ("gptq", "load_in_4bit", "a model is quantized when it is loaded"),
         ("bnb_config_kwargs", "load_in_4bit", "the settings are those of the QLoRA paper"),
-        ("flash_attention", "attn_implementation", "`true` is attn_implementation=flash_attention_2"),
+        ("flash_attention", "use_flash_attn", "or attn_implementation=flash_attention_2, without falling back to SDPA"),
         ("sdp_attention", "attn_implementation", "`true` is attn_implementation=sdpa"),
         ("flex_attention", "attn_implementation", "`true` is attn_implementation=flex_attention"),
         ("eager_attention", "attn_implementation", "`true` is attn_implementation=eager"),
