@@ -86,6 +86,8 @@ def test_grouped_files_give_the_shards_and_accounts_of_files_that_are_not_groupe
     assert comparable(grouped) == comparable(single)
     quarantines = [(tmp_path / name / "quarantine.jsonl").read_text() for name in ("grouped", "single")]
     assert quarantines[0] == quarantines[1] != ""
+    dropped = [(tmp_path / name / "dropped.jsonl").read_text() for name in ("grouped", "single")]
+    assert dropped[0] == dropped[1] != ""
     assert len({source.quarantined for source in grouped.sources}) > 1
     assert any(source.dropped for source in grouped.sources)
     limits = [more.get("max_seq_length"), more.get("pack_length")]

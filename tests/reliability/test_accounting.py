@@ -30,16 +30,16 @@ from rich.console import Console
 
 from sftkit.cli.console.show_preprocess import print_result
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.row_log import BadRow, RowLog
+from sftkit.core.row_log import RemovedRow, RowLog
 from sftkit.core.rows import Row
 from sftkit.errors import DataError, SftkitError
-from sftkit.preprocessing.accounting.quarantine import BadRowBudget, max_rows_per_unit
+from sftkit.preprocessing.accounting.row_budget import RowBudget, max_rows_per_unit
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError
 from sftkit.preprocessing.build import find_finished
 from sftkit.preprocessing.pipeline.unit_pipeline import StagingTask
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path
+from sftkit.shards.staging.removed_rows import RemovedRowsWriter, bad_rows_path
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.sources.discovery import find_source_files
 from sftkit.sources.work_units import read_unit, scan_files
@@ -229,8 +229,8 @@ CUT = ("jsonl", "parquet", "arrow")
 """Kinds of sources that are split into several units."""
 
 
-def entries(output: Path) -> list[dict[str, Any]]:
-    path = output / "quarantine.jsonl"
+def entries(output: Path, name: str = "quarantine.jsonl") -> list[dict[str, Any]]:
+    path = output / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -259,6 +259,15 @@ def check_planted(output: Path, manifest: Manifest, *sources: Made) -> None:
             assert json.loads(entry["content"]) == item.data
         elif item.data[:1] in b"{[n":  # a CSV record is reported as a list of its fields
             assert entry["content"] == item.data.decode(errors="replace")
+    dropped = [
+        {"path": str(path), "row": number, "reason": "planted_functions:keep returned None", "content": item.data}
+        for path, items in sources
+        for number, item in items
+        if isinstance(item.data, dict) and item.data.get("text") == "DROP"
+    ]
+    listed = [{**entry, "content": json.loads(entry["content"])} for entry in entries(output, "dropped.jsonl")]
+    assert listed == dropped
+    assert len(dropped) == 2 * len(sources)
     fine = [
         item.data["id"]
         for _, items in sources
@@ -399,13 +408,13 @@ def test_more_bad_rows_than_max_bad_rows_fail_the_run(tmp_path: Path, limit: flo
 
 @given(fraction=st.decimals(0, "0.999", places=3), read=st.integers(0, 10**12))
 def test_a_fraction_of_bad_rows_is_exact(fraction: Decimal, read: int) -> None:
-    assert BadRowBudget(float(fraction)).allowed(read) == int(fraction * read)
+    assert RowBudget("max_bad_rows", float(fraction)).allowed(read) == int(fraction * read)
 
 
 def test_the_error_lists_some_bad_rows_and_the_run_keeps_a_limited_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftkit.preprocessing.build.EXCESS_BAD_ROWS", 15)
+    monkeypatch.setattr("sftkit.preprocessing.accounting.budget_checks.EXCESS_ROWS", 15)
     path = broken(tmp_path / "a.jsonl", 5, 40)
     with pytest.raises(DataError) as caught:
         preprocess(tmp_path / "out", dataset(path), max_bad_rows=2)
@@ -420,7 +429,7 @@ def test_the_error_lists_some_bad_rows_and_the_run_keeps_a_limited_number(
 def test_a_run_stops_once_it_must_have_too_many_bad_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
-    monkeypatch.setattr("sftkit.preprocessing.stage_units.EXCESS_BAD_ROWS", 0)
+    monkeypatch.setattr("sftkit.preprocessing.stage_units.EXCESS_ROWS", 0)
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "first"}\n' + "".join(f"{{broken {number:03d}\n" for number in range(200)))
     with pytest.raises(DataError, match=r"(?s)^\d+ or more rows cannot be used.*before all rows were read\. Fix these"):
@@ -450,7 +459,7 @@ def test_a_run_does_not_stop_while_it_may_still_succeed(
     counts = Counter(lines)
     bad, read = counts["{x"] + counts["[1]"], len(lines) + 1 - counts[""]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sftkit.preprocessing.stage_units.EXCESS_BAD_ROWS", 0)
+        patch.setattr("sftkit.preprocessing.stage_units.EXCESS_ROWS", 0)
         limit = float(round(Decimal(bad) / read + Decimal("0.0005"), 3))
         manifest = preprocess(path.parent / "out", dataset(path), max_bad_rows=limit, unit_size=unit_size)
     assert (manifest.rows_read, manifest.quarantined) == (read, bad)
@@ -510,8 +519,8 @@ def test_bad_rows_are_read_back_in_order(
 ) -> None:
     shuffled = sorted([*unread, *unusable], key=lambda number: number * 7919 % 101)
     numbers = sorted(shuffled[: len(shuffled) // 2]), sorted(shuffled[len(shuffled) // 2 :])
-    writer = BadRowsWriter(bad_rows_path(tmp_path_factory.mktemp("bad") / "unit-1.arrow"), "run")
-    rows = {number: BadRow(number, f"reason {number}", text) for number in shuffled}
+    writer = RemovedRowsWriter(bad_rows_path(tmp_path_factory.mktemp("bad") / "unit-1.arrow"), "run")
+    rows = {number: RemovedRow(number, f"reason {number}", text) for number in shuffled}
     for kind, some in zip(("unread", "unusable"), numbers, strict=True):
         if some:
             writer.write(kind, [rows[number] for number in some])
@@ -533,8 +542,8 @@ def test_a_changed_file_of_bad_rows_is_not_used(tmp_path: Path) -> None:
 
 
 def test_the_number_of_reasons_is_bounded(tmp_path: Path) -> None:
-    writer = BadRowsWriter(tmp_path / "bad.arrow", "run")
-    writer.write("unread", [BadRow(number, f"{number} is {'x' * number}", "") for number in range(200)])
+    writer = RemovedRowsWriter(tmp_path / "bad.arrow", "run")
+    writer.write("unread", [RemovedRow(number, f"{number} is {'x' * number}", "") for number in range(200)])
     reasons = writer.finish().reasons
     assert len(reasons) == 51
     assert reasons["other reasons"] == 150
@@ -578,7 +587,7 @@ def test_the_summary_shows_the_row_counts_of_every_source_and_the_reasons(tmp_pa
     screen = io.StringIO()
     print_result(manifest, "out", Console(file=screen, width=300))
     lines = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
-    assert "6 rows read, 1 dropped, 2 quarantined (quarantine.jsonl), 3 written" in lines
+    assert "6 rows read, 1 dropped (dropped.jsonl), 2 quarantined (quarantine.jsonl), 3 written" in lines
     assert f"{one} data 2 1 1 0" in lines
     assert f"{two} data 4 2 0 2" in lines
     assert "all 6 3 1 2" in lines

@@ -167,7 +167,7 @@ def test_leftovers_of_killed_runs_are_removed_and_foreign_files_among_them_stay(
     assert not (out / ".staging").exists()
 
 
-@pytest.mark.parametrize("name", ["lock", "publishing.json", "quarantine.jsonl"])
+@pytest.mark.parametrize("name", ["lock", "publishing.json", "quarantine.jsonl", "dropped.jsonl"])
 @pytest.mark.parametrize("kind", ["file", "link", "link to a list", "link to a folder"])
 def test_foreign_files_under_names_that_a_run_needs_are_refused(
     tmp_path: Path, source: Path, name: str, kind: str
@@ -186,7 +186,9 @@ def test_foreign_files_under_names_that_a_run_needs_are_refused(
     assert [path.name for path in staging.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("name", ["README.md", "manifest.json", "quarantine.jsonl", "train-00000-of-00001.parquet"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "manifest.json", "quarantine.jsonl", "dropped.jsonl", "train-00000-of-00001.parquet"]
+)
 def test_foreign_files_of_a_data_set_are_refused(tmp_path: Path, source: Path, name: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"precious": true}\n')
@@ -293,7 +295,8 @@ def test_a_failing_run_replaces_its_own_quarantine_only(tmp_path: Path, source: 
 
 PLACES = ("", ".staging", "elsewhere", f".staging/run-{RUN}", "sub")
 NAMES = (
-    *("lock", "publishing.json", "quarantine.jsonl", "README.md", "manifest.json", "train-00000-of-00001.parquet"),
+    *("lock", "publishing.json", "quarantine.jsonl", "dropped.jsonl", "README.md", "manifest.json"),
+    "train-00000-of-00001.parquet",
     *(f"unit-{KEY}.arrow", f"unit-{KEY}.account.arrow", f".manifest.json.{RUN}.tmp", "sftkit_run", ".hidden", "a b"),
 )
 CONTENTS = (b"", b"precious", b"[]", b"{}", b"null", b'["../x"]', b"PAR1PAR1", b"ARROW1\0\0")

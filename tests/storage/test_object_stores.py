@@ -225,11 +225,14 @@ def test_a_missing_shard_is_written_again(source: Path, filled: Bucket) -> None:
     assert find_finished(plan(wanted)) is not None
 
 
-def test_quarantined_rows_are_written_next_to_the_shards(tmp_path: Path, bucket: Bucket) -> None:
+def test_quarantined_and_dropped_rows_are_written_next_to_the_shards(tmp_path: Path, bucket: Bucket) -> None:
     rows: list[Any] = conversations(50)
     rows[7] = {"messages": None}
+    rows[9]["messages"][-1]["train"] = False
     bucket.put(write_jsonl(tmp_path / "bad.jsonl", rows), "bad.jsonl")
     made(config(bucket.url("bad.jsonl"), bucket.url("out"), bucket, max_bad_rows=1))
+    [line] = bucket.files("out")["dropped.jsonl"].decode().splitlines()
+    assert (json.loads(line)["path"], json.loads(line)["row"]) == (bucket.url("bad.jsonl"), 10)
     [line] = bucket.files("out")["quarantine.jsonl"].decode().splitlines()
     assert (json.loads(line)["path"], json.loads(line)["row"]) == (bucket.url("bad.jsonl"), 8)
 

@@ -41,8 +41,9 @@ def validate_config(config: DataOptions) -> None:
 
 def _problems(config: DataOptions) -> Iterator[str]:
     yield from _number_problems(config)
-    if config.max_bad_rows > 1 and config.max_bad_rows != int(config.max_bad_rows):
-        yield f"max_bad_rows must be a whole number of rows, or a fraction below 1, not {config.max_bad_rows:g}"
+    for key, limit in (("max_bad_rows", config.max_bad_rows), ("max_dropped_rows", config.max_dropped_rows)):
+        if limit is not None and limit > 1 and limit != int(limit):
+            yield f"{key} must be a whole number of rows, or a fraction below 1, not {limit:g}"
     yield from _processor_problems(config)
     yield from _template_problems(config)
     yield from _hidden_problems(config)

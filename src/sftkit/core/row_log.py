@@ -1,4 +1,4 @@
-"""The row log: counts of rows read, dropped and quarantined, and the quarantined rows themselves."""
+"""The row log: counts of rows read, dropped and quarantined, and the dropped and quarantined rows themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -22,7 +23,7 @@ LONE_SURROGATE = "text with a lone surrogate, which UTF-8 cannot encode"
 """Why a row is quarantined whose text holds one half of a surrogate pair."""
 
 MAX_CONTENT_CHARACTERS, MAX_REASON_CHARACTERS = 2000, 500
-"""Characters kept of a quarantined row's content and of its reason."""
+"""Characters kept of a removed row's content and of its reason."""
 
 UNREADABLE, UNUSABLE = "unread", "unusable"
 """Kinds of quarantined rows: those the source reader rejects, and those a later step rejects."""
@@ -79,8 +80,8 @@ def require_valid_text(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A quarantined row."""
+class RemovedRow:
+    """A row that is not kept: it was quarantined or dropped."""
 
     number: int
     """Row number within its source, starting at 1."""
@@ -111,17 +112,17 @@ class RowLog:
 
     Example:
         >>> log = RowLog(handler="skip_large_text")
-        >>> log.drop("too long", [1, 2])
+        >>> log.drop("too long", [1, 2], [{"text": "b"}, {"text": "c"}])
         >>> log.quarantine(3, "no messages", {"text": "a"})
         >>> log.dropped, log.bad
-        (Counter({'too long': 2}), [BadRow(number=3, reason='no messages', content='{"text": "a"}')])
+        (Counter({'too long': 2}), [RemovedRow(number=3, reason='no messages', content='{"text": "a"}')])
     """
 
     read: int = 0
     """Rows read, including quarantined ones."""
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Number of dropped rows by (handler, reason)."""
-    bad: list[BadRow] = field(default_factory=list)
+    bad: list[RemovedRow] = field(default_factory=list)
     """Quarantined rows that were not yet passed to `on_bad_rows`."""
     quarantined: int = 0
     """Number of all quarantined rows."""
@@ -139,7 +140,11 @@ class RowLog:
     """Files besides the source that decided rows, and their sha256: those that user functions read while they ran."""
     files: list[FileLog] = field(default_factory=list)
     """The files read so far, for a work unit that has several, whose rows are numbered consecutively."""
-    on_bad_rows: Callable[[str, Sequence[BadRow]], None] | None = None
+    dropped_rows: list[RemovedRow] = field(default_factory=list)
+    """Dropped rows that were not yet passed to `on_dropped_rows`."""
+    on_dropped_rows: Callable[[Sequence[RemovedRow]], None] | None = None
+    """Called with dropped rows, in order of their numbers, some at a time. Without it, they are only counted."""
+    on_bad_rows: Callable[[str, Sequence[RemovedRow]], None] | None = None
     """Called with a kind and quarantined rows of that kind, in order of their numbers, some at a time. Without it, all
     quarantined rows stay in `bad`."""
 
@@ -151,10 +156,14 @@ class RowLog:
             dropped[reason] += count
         return dropped
 
-    def drop(self, reason: str, numbers: Sequence[int] | Offsets) -> None:
-        """Count rows that a rule of the config drops, given by their numbers."""
+    def drop(self, reason: str, numbers: Sequence[int] | Offsets, rows: Sequence[object] = ()) -> None:
+        """Count rows that a rule of the config drops, given by their numbers, and list them with what they hold."""
         if len(numbers):
             self.drops[self.handler, reason] += len(numbers)
+        if self.on_dropped_rows is not None:
+            self.dropped_rows += [
+                _removed_row(int(number), reason, row) for number, row in zip_longest(numbers, rows, fillvalue="")
+            ]
         if self.files:
             for number in numbers:
                 self._file_of(number).drops[self.handler, reason] += 1
@@ -199,12 +208,7 @@ class RowLog:
 
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Quarantine a row. Reason and content are truncated, and the reason is put on one line."""
-        self.bad.append(
-            # Reasons quote untrusted data and are printed to terminals.
-            BadRow(
-                number, escape_unprintable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS]
-            )
-        )
+        self.bad.append(_removed_row(number, reason, content))
         self.quarantined += 1
         if self.files:
             self._file_of(number).bad.append(self.bad[-1].reason)
@@ -224,9 +228,9 @@ class RowLog:
         self.flush()
 
     def flush(self) -> None:
-        """Add up what was cut off rows, and pass the quarantined rows to `on_bad_rows`.
+        """Add up what was cut off rows, and pass on the dropped and the quarantined rows.
 
-        Rows that are cut or quarantined later must have higher numbers.
+        Rows that are cut, dropped or quarantined later must have higher numbers.
         """
         for number, cut in self.cut_rows.items():
             counts = Cuts(1, cut.tokens, cut.trained_tokens, int(cut.loses_answer))
@@ -234,6 +238,9 @@ class RowLog:
             if self.files:
                 self._file_of(number).cuts += counts
         self.cut_rows.clear()
+        if self.on_dropped_rows is not None and self.dropped_rows:
+            self.on_dropped_rows(sorted(self.dropped_rows, key=_number))
+            self.dropped_rows = []
         if self.on_bad_rows is not None and self.bad:
             self.on_bad_rows(self.kind, sorted(self.bad, key=_number))
             self.bad = []
@@ -242,7 +249,14 @@ class RowLog:
         return self.files[bisect_left(self.files, number, key=lambda file: file.rows_before) - 1]
 
 
-def _number(row: BadRow) -> int:
+def _removed_row(number: int, reason: str, content: object) -> RemovedRow:
+    """Describe a row. Reasons quote untrusted data and are printed to terminals."""
+    return RemovedRow(
+        number, escape_unprintable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS]
+    )
+
+
+def _number(row: RemovedRow) -> int:
     return row.number
 
 

@@ -132,7 +132,7 @@ class Handler(ABC):
 def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[Batch, list[T]]:
     """Call a function on every row.
 
-    A row on which it raises `RowError` is quarantined; one on which it raises `RowDroppedError` is counted as dropped.
+    A row on which it raises `RowError` is quarantined; one on which it raises `RowDroppedError` is dropped.
 
     Returns:
         The batch without those rows, and the function's result for each row that is left.
@@ -149,7 +149,7 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
             log.quarantine(int(batch.numbers[index]), str(error), row)
         except RowDroppedError as reason:
             kept[index] = False
-            log.drop(str(reason), batch.numbers[index : index + 1])
+            log.drop(str(reason), [number], [row])
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(str(batch.numbers[index])) from None
     watched.at_row(0)

@@ -221,7 +221,8 @@ def _length_filter(column: str, limit: int, reason: str) -> Step:
             batch, measured = map_rows(batch, log, lambda row: _length(row[column], column))
             lengths = np.array(measured, np.int64)
         kept = lengths <= limit
-        log.drop(reason, batch.numbers[~kept])
+        dropped = batch.filter(~kept)
+        log.drop(reason, dropped.numbers, dropped.rows)
         return batch.filter(kept)
 
     return step

@@ -103,7 +103,7 @@ class UserFunction(Handler):
                     continue
                 kept[index] = False
                 if result is None:
-                    log.drop(f"{self.path} returned None", batch.numbers[index : index + 1])
+                    log.drop(f"{self.path} returned None", [number], [row])
                 else:
                     log.quarantine(number, f"{self.path} must return a dict or None, not {type(result).__name__}", row)
             return Batch(results, batch.numbers[kept])

@@ -21,12 +21,13 @@ from sftkit.execution.runner import Runner
 from sftkit.execution.worker_pool import WorkerPool
 from sftkit.ordering.mixing import Indices, MixSource, order_splits
 from sftkit.ordering.packing import is_packed, make_packs, pack_length_of
+from sftkit.preprocessing.accounting.budget_checks import check_budgets, check_finished
 from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_rows_message, split_info
-from sftkit.preprocessing.accounting.quarantine import BadRowBudget, Quarantine, bad_rows_message
-from sftkit.preprocessing.accounting.row_counts import RowCounts, check_row_accounting
+from sftkit.preprocessing.accounting.row_counts import check_row_accounting
+from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.plan import Plan
-from sftkit.preprocessing.stage_units import EXCESS_BAD_ROWS, stage_units
+from sftkit.preprocessing.stage_units import stage_units
 from sftkit.preprocessing.template_date import record_template_date
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.output.base_output import Output
@@ -38,7 +39,7 @@ from sftkit.shards.staging.unit_record import are_unchanged
 from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
-from sftkit.storage.dataset_files import QUARANTINE_NAME
+from sftkit.storage.dataset_files import DROPPED_NAME, QUARANTINE_NAME
 from sftkit.storage.paths import RemotePath, parse_path
 
 _log = logging.getLogger(__name__)
@@ -48,20 +49,22 @@ def find_finished(plan: Plan) -> Manifest | None:
     """Return the manifest in the output directory if the directory holds exactly what the plan would make, else None.
 
     Raises:
-        DataError: the directory holds it, but with more bad rows than the plan allows.
+        DataError: the directory holds it, but with more bad or dropped rows than the plan allows.
     """
     directory = output_for(plan.config)
     manifest = _manifest_of_plan(plan, directory)
     if manifest is None or not directory.contains(manifest) or not are_unchanged(manifest.function_inputs):
         return None
-    budget = BadRowBudget(plan.config.max_bad_rows)
-    if manifest.quarantined > budget.allowed(manifest.rows_read):
-        raise DataError(
-            f"output_dir {directory.path}: holds this data set, but {manifest.quarantined} rows cannot be used"
-            f"{budget.exceeded_by(manifest.rows_read)}; they are in {directory.path / QUARANTINE_NAME}; fix them, or "
-            f"set max_bad_rows={manifest.quarantined} to skip them"
-        )
+    if not _has_list_of(plan.config, manifest):
+        return None
+    check_finished(plan.config, manifest, directory)
     return manifest
+
+
+def _has_list_of(config: PreprocessConfig, manifest: Manifest) -> bool:
+    """Return whether a data set lists as many dropped rows as a config asks for; older ones stay without a list."""
+    dropped, kept = sum(manifest.dropped.values()), manifest.config.get("keep_dropped")
+    return kept is None or min(kept, dropped) == min(config.keep_dropped, dropped)
 
 
 def _manifest_of_plan(plan: Plan, directory: Output[Any]) -> Manifest | None:
@@ -77,7 +80,8 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
     2. Order: from the row counts alone, decide which rows go to which split, in which order.
     3. Write: pack the rows of each split if asked for, cut them into shards of equal size, and copy them from the
        staged units, in parallel.
-    4. Publish: check that every row is accounted for, then write the quarantine and, last, the manifest.
+    4. Publish: check that every row is accounted for, then write the lists of quarantined and dropped rows and, last,
+       the manifest.
 
     An interrupted run can be repeated: it reuses the staged units and produces the same bytes.
 
@@ -90,7 +94,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         The manifest of the published data set.
 
     Raises:
-        DataError: too many bad rows, no rows left, or rows that cannot be packed.
+        DataError: too many bad or dropped rows, no rows left, or rows that cannot be packed.
         OutputError: the output directory or the staging directory cannot be written.
         RowAccountingError: rows were lost or repeated, which is a bug; nothing is published.
     """
@@ -104,9 +108,9 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
     ):
         record_template_date(plan, output)
         staged = stage_units(plan, workers, progress, output.units)
-        _check_bad_rows(plan, staged, output)
+        check_budgets(plan, staged, output)
         staged = apply_pack_overflow(staged, config, workers)
-        _check_bad_rows(plan, staged, output)
+        check_budgets(plan, staged, output)
         watch.lap("stage")
         processor = config.dataprocessor
         orders = order_splits(_mix_sources(plan, staged), processor.seed, processor.sampling_stopping_strategy)
@@ -118,7 +122,8 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         watch.lap("write")
         manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
         check_row_accounting(manifest)
-        return output.publish(manifest, Quarantine(plan, staged), plan.keys)
+        dropped = DroppedRows(plan, staged, config.keep_dropped)
+        return output.publish(manifest, {QUARANTINE_NAME: Quarantine(plan, staged), DROPPED_NAME: dropped}, plan.keys)
 
 
 def open_cluster(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
@@ -138,20 +143,6 @@ def output_for(config: PreprocessConfig) -> Output[Any]:
     if isinstance(path, RemotePath):
         return RemoteOutput(path, staging, keep_staging=config.keep_staging)
     return LocalOutput(path, staging, keep_staging=config.keep_staging)
-
-
-def _check_bad_rows(plan: Plan, staged: Sequence[StagedUnit], output: Output[Any]) -> None:
-    """Check that there are not too many bad rows.
-
-    Raises:
-        DataError: there are; the first of them were saved in the output directory.
-    """
-    counts, budget = RowCounts.of(staged), BadRowBudget(plan.config.max_bad_rows)
-    allowed = budget.allowed(counts.read)
-    if counts.quarantined > allowed:
-        bad = Quarantine(plan, staged, int(allowed) + EXCESS_BAD_ROWS)
-        is_complete, where = len(staged) == len(plan.units), str(output.save_bad_rows(bad))
-        raise DataError(bad_rows_message(bad, counts, budget, is_complete=is_complete, where=where))
 
 
 def _mix_sources(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.core.accounting.cuts import LongRows, find_long_rows
-from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
+from sftkit.core.row_log import UNREADABLE, RemovedRow, RowLog
 from sftkit.core.rows import LABELS, Offsets, Ragged, Row
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
@@ -61,22 +61,25 @@ def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, 
     return result
 
 
-def overflowing_rows(staged: StagedUnit, unit: WorkUnit, length: int) -> Iterator[BadRow]:
-    """Yield the rows of a unit that are quarantined because they are longer than a pack, in order.
+def overflowing_rows(staged: StagedUnit, unit: WorkUnit, reason: str) -> Iterator[RemovedRow]:
+    """Yield the rows of a unit that are removed because they are longer than a pack, in order.
 
     The source is read again to show the rows as they were, because staged rows are tokens.
+
+    Args:
+        staged: the staged unit.
+        unit: its source.
+        reason: why the rows are removed; `{size}` in it stands for the tokens of a row.
 
     Raises:
         SourceError: the source can no longer be read.
     """
-    if not staged.overflow_reasons:
-        return
     numbers = staged.row_numbers(staged.overflow_rows.tolist())
     contents = _source_rows(unit, frozenset(numbers))
     found, content = next(contents, (0, None))
     for number, size in zip(numbers, staged.sizes[staged.overflow_rows].tolist(), strict=True):
         log = RowLog()
-        log.quarantine(number, f"{size} tokens, more than pack_length={length}", content if found == number else None)
+        log.quarantine(number, reason.format(size=size), content if found == number else None)
         yield from log.bad
         if found == number:
             found, content = next(contents, (0, None))

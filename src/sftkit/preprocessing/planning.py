@@ -13,7 +13,7 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import UNREADABLE, BadRow, RowLog
+from sftkit.core.row_log import UNREADABLE, RemovedRow, RowLog
 from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS, Batch
 from sftkit.errors import ConfigError, DataError
 from sftkit.execution.runner import Runner
@@ -149,7 +149,7 @@ def _first_rows(files: list[ScannedFile]) -> Batch:
     bad: list[str] = []
     for unit in (unit for file in files for unit in file.units):
 
-        def keep_first(_: str, rows: Sequence[BadRow], path: str = unit.file.name) -> None:
+        def keep_first(_: str, rows: Sequence[RemovedRow], path: str = unit.file.name) -> None:
             if not bad:  # there may be millions of bad rows
                 hint = hint_for_reasons([rows[0].reason])
                 bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read{hint}")

@@ -16,7 +16,7 @@ from sftkit.core.row_log import EngineDifferenceError
 from sftkit.errors import DataError
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import is_packed
-from sftkit.preprocessing.accounting.quarantine import BadRowBudget, max_rows_per_unit
+from sftkit.preprocessing.accounting.row_budget import EXCESS_ROWS, budgets_of, max_rows_per_unit
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline, StagingTask
 from sftkit.preprocessing.plan import Plan
 from sftkit.preprocessing.recipe_bundle import RecipeBundle, bundle_recipe, matching_chat_tokenizer, unpack_recipe
@@ -29,15 +29,12 @@ _log = logging.getLogger(__name__)
 
 _UNITS_PER_CHECK = 64
 
-EXCESS_BAD_ROWS = 1000
-"""How many bad rows over the limit are collected before a run stops."""
-
 
 def stage_units(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> list[StagedUnit]:
     """Reuse or run all units of a plan. If a fast engine differs from the reference on any row, rerun all without it.
 
     Returns:
-        The staged units in their order; not all of them if there are far too many bad rows.
+        The staged units in their order; not all of them if there are far too many bad or dropped rows.
 
     Raises:
         DataError: rows are text although they are to be packed, or the rows of a unit cannot be stored.
@@ -85,7 +82,7 @@ def _stage_missing(
     missing = {key: unit for unit, key in reversed(list(zip(plan.units, plan.keys, strict=True))) if key not in found}
     tasks = [StagingTask(unit, key) for key, unit in missing.items()]
     tasks.sort(key=lambda task: (-task.unit.size, task.unit.number))
-    counter = _BadRowCounter(plan, staged)
+    counter = _RemovedRowCounter(plan, staged)
     with progress_stage(progress, "tokenizing", sum(task.unit.size for task in tasks)):
         for task, result in workers.run(_stage_function(plan, store, workers), tasks):
             _check_packable(plan, task.unit, result)
@@ -103,13 +100,16 @@ def _stage_missing(
     ]
 
 
-class _BadRowCounter:
-    """Counts bad rows while units are run, to stop a run that is bound to fail. Equal units count once for each."""
+class _RemovedRowCounter:
+    """Counts bad and dropped rows while units are run, to stop a run that is bound to fail.
+
+    Equal units count once for each.
+    """
 
     def __init__(self, plan: Plan, staged: Mapping[str, StagedUnit]) -> None:
-        self._budget = BadRowBudget(plan.config.max_bad_rows)
+        self._budgets = budgets_of(plan.config)
         self._units = Counter(plan.keys)
-        self._bad = self._read = 0
+        self._bad = self._dropped = self._read = 0
         max_rows = max_rows_per_unit(plan.units)
         self._max_missing: Counter[str] = Counter()
         self._unbounded: set[str] = set()
@@ -125,14 +125,16 @@ class _BadRowCounter:
     def add(self, key: str, unit: StagedUnit) -> None:
         """Count a staged unit."""
         self._bad += unit.quarantined * self._units[key]
+        self._dropped += unit.dropped * self._units[key]
         self._read += unit.rows_read * self._units[key]
         self._max_missing_total -= self._max_missing.pop(key, 0)
         self._unbounded.discard(key)
 
     def is_hopeless(self) -> bool:
-        """Whether there are far too many bad rows, even if all other rows are good."""
+        """Whether there are far too many bad or dropped rows, even if all other rows are good."""
         most = math.inf if self._unbounded else self._read + self._max_missing_total
-        return self._bad > self._budget.allowed(most) + EXCESS_BAD_ROWS
+        counts = zip(self._budgets, (self._bad, self._dropped), strict=True)
+        return any(count > budget.allowed(most) + EXCESS_ROWS for budget, count in counts)
 
 
 def _check_packable(plan: Plan, unit: WorkUnit, staged: StagedUnit) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.errors import ConfigError
 from sftkit.sources.source_file import SourceFile
-from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME
+from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, ROW_LIST_NAMES
 from sftkit.storage.paths import RemotePath, is_url, parse_path
 
 
@@ -41,7 +41,8 @@ def check_sources_stay(output_dir: str, config: DataOptions, files: Iterable[Sou
     folders: dict[str, str] = {}
     for file in files:
         parent, name = _real_parent(file.path, folders)
-        if parent == output and (name.endswith(".parquet") or name in (MANIFEST_NAME, CARD_NAME, QUARANTINE_NAME)):
+        taken = (MANIFEST_NAME, CARD_NAME, *ROW_LIST_NAMES)
+        if parent == output and (name.endswith(".parquet") or name in taken):
             raise ConfigError(
                 f"output_dir {output_dir}: holds the source {file.path}, whose name could be that of a file of the "
                 "data set; choose another directory"

@@ -14,9 +14,9 @@ from typing import TypeVar
 from sftkit.storage.dataset_files import (
     CARD_NAME,
     MANIFEST_NAME,
-    QUARANTINE_NAME,
+    ROW_LIST_NAMES,
     STAGING_NAME,
-    is_quarantine,
+    is_row_list,
     is_shard_name,
     is_unit_file,
     names_in_journal,
@@ -50,8 +50,8 @@ class OwnFiles:
         name = path.name
         if is_unit_file(name) or template_date_in(path) is not None:
             return True
-        if name == QUARANTINE_NAME:
-            return is_quarantine(path)
+        if name in ROW_LIST_NAMES:
+            return is_row_list(path)
         if is_shard_name(name) or name in (MANIFEST_NAME, CARD_NAME):
             shards = self._shards_in(path.parent)
             return shards is not None and (name in shards or not is_shard_name(name))

@@ -14,19 +14,22 @@ from sftkit.storage.streams import open_binary
 
 MANIFEST_NAME = "manifest.json"
 QUARANTINE_NAME = "quarantine.jsonl"
+DROPPED_NAME = "dropped.jsonl"
+ROW_LIST_NAMES = (QUARANTINE_NAME, DROPPED_NAME)
+"""The lists of rows that were quarantined and dropped."""
 CARD_NAME = "README.md"
 STAGING_NAME = ".staging"
 """The folder for everything that is not part of the data set."""
 JOURNAL_NAME = "publishing.json"
 """A file in that folder that exists while shards are moved into place: a JSON list of file names."""
 
-QUARANTINE_KEYS = ("path", "row", "reason", "content")
-"""The keys of a line of the quarantine."""
+ROW_LIST_KEYS = ("path", "row", "reason", "content")
+"""The keys of a line of these lists."""
 
 _SHARD = re.compile(r"\w+-\d{5,}-of-\d{5,}\.parquet")
-_UNIT_FILE = re.compile(r"unit-([0-9a-f]{64})(\.bad)?(\.account)?\.arrow")
+_UNIT_FILE = re.compile(r"unit-([0-9a-f]{64})(\.bad|\.dropped)?(\.account)?\.arrow")
 _TEMPLATE_DATE = re.compile(r"template-date-[0-9a-f]{32}")
-_MAX_LINE = 1 << 20  # bytes; the content of a quarantined row is cut long before
+_MAX_LINE = 1 << 20  # bytes; the content of a row is cut long before
 
 
 def is_shard_name(name: object) -> bool:
@@ -88,8 +91,8 @@ def shard_names(names: Iterable[object]) -> list[str]:
     return [str(name) for name in names if is_shard_name(name)]
 
 
-def is_quarantine(place: AnyPath) -> bool:
-    """Return whether a file has the lines of a quarantine, judged by its first one.
+def is_row_list(place: AnyPath) -> bool:
+    """Return whether a file has the lines of a list of removed rows, judged by its first one.
 
     Raises:
         OSError: it cannot be read.
@@ -100,7 +103,7 @@ def is_quarantine(place: AnyPath) -> bool:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(entry, dict) and tuple(entry) == QUARANTINE_KEYS
+    return isinstance(entry, dict) and tuple(entry) == ROW_LIST_KEYS
 
 
 def require_complete_dataset(directory: AnyPath) -> None:

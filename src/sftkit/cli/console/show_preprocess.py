@@ -16,6 +16,7 @@ from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.escape import escape_to_one_line
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import Manifest, SourceInfo
+from sftkit.storage.dataset_files import DROPPED_NAME
 
 _MAX_SOURCES = 10
 _MAX_REASONS = 10
@@ -97,7 +98,7 @@ def _totals(manifest: Manifest) -> Iterator[str]:
     yield f"{manifest.rows_read:,} rows read"
     dropped = sum(manifest.dropped.values())
     if dropped:
-        yield f"{dropped:,} dropped"
+        yield f"{dropped:,} dropped{_place_of_dropped(manifest, dropped)}"
     if manifest.quarantined:
         yield f"{manifest.quarantined:,} quarantined (quarantine.jsonl)"
     if manifest.rows_left_out:
@@ -105,6 +106,13 @@ def _totals(manifest: Manifest) -> Iterator[str]:
     if manifest.rows_repeated:
         yield f"{manifest.rows_repeated:,} repeated by the mix"
     yield f"{manifest.rows_written:,} written"
+
+
+def _place_of_dropped(manifest: Manifest, count: int) -> str:
+    if DROPPED_NAME not in manifest.files:
+        return ""
+    kept = manifest.config.get("keep_dropped", count)
+    return f" (the first {kept:,} in {DROPPED_NAME})" if kept < count else f" ({DROPPED_NAME})"
 
 
 def _source_counts(manifest: Manifest) -> Table:

@@ -233,6 +233,19 @@ class DataOptions:
         help="Number of unreadable or unusable rows to quarantine before the run fails. A value below 1 is a fraction "
         "of the rows read.",
     )
+    max_dropped_rows: float | None = option(
+        None,
+        minimum=0,
+        panel=_ROWS,
+        help="Number of rows that handlers and limits may drop before the run fails. A value below 1 is a fraction of "
+        "the rows read. Default: no limit.",
+    )
+    keep_dropped: int = option(
+        100_000,
+        minimum=0,
+        panel=_ROWS,
+        help="Number of dropped rows to list in `dropped.jsonl`, the first of them. 0: no list.",
+    )
     max_row_bytes: int = option(
         256 << 20,
         minimum=1,

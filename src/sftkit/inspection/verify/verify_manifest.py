@@ -11,7 +11,8 @@ from sftkit.core.accounting.cuts import Cuts
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.manifest import FORMAT_VERSION, Manifest, manifest_digest
-from sftkit.storage.dataset_files import CARD_NAME, MANIFEST_NAME, QUARANTINE_NAME
+from sftkit.shards.output.side_files import row_list_sha256
+from sftkit.storage.dataset_files import CARD_NAME, DROPPED_NAME, MANIFEST_NAME, QUARANTINE_NAME
 from sftkit.storage.files import file_size, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.streams import open_binary
@@ -78,13 +79,16 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
 
 
 def _side_files(root: AnyPath, manifest: Manifest) -> Iterator[Difference]:
-    """Yield how the quarantine and the card differ from the manifest."""
+    """Yield how the lists of rows and the card differ from the manifest."""
     rows = _line_count(root / QUARANTINE_NAME)
     if rows != manifest.quarantined:
         what = f"{format_value(rows)} rows, the manifest says {format_value(manifest.quarantined)}"
         yield Difference(QUARANTINE_NAME, what)
     elif rows and manifest.files and sha256_of_file(root / QUARANTINE_NAME) != manifest.files.get(QUARANTINE_NAME):
         yield Difference(QUARANTINE_NAME, "its content changed")
+    dropped = row_list_sha256(root, DROPPED_NAME)
+    if dropped != manifest.files.get(DROPPED_NAME):
+        yield Difference(DROPPED_NAME, "is missing" if dropped is None else "its content changed")
     if CARD_NAME in manifest.files:
         card = root / CARD_NAME
         if file_size(card) < 0:

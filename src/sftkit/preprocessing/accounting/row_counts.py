@@ -12,7 +12,7 @@ from sftkit.core.accounting.cuts import Cuts
 from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.staging.bad_rows import count_reason
+from sftkit.shards.staging.removed_rows import count_reason
 from sftkit.shards.staging.staged_unit import StagedUnit
 
 

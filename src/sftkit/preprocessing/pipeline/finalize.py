@@ -167,7 +167,8 @@ class RowFinalizer:
             cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in _CUT}
             return batch.with_tokens(**cut)
         if self.overflow == "drop":
-            log.drop(f"longer than max_seq_length={self.max_seq_length}", batch.numbers[too_long])
+            dropped = batch.filter(too_long)
+            log.drop(f"longer than max_seq_length={self.max_seq_length}", dropped.numbers, dropped.rows)
         else:
             for index in np.flatnonzero(too_long):
                 reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
@@ -195,8 +196,9 @@ def _drop_untrained(batch: Batch, log: RowLog) -> Batch:
     """Drop rows without a trained token: they never had one, or it was cut off."""
     labels = batch.tokens[LABELS]
     kept = labels.count_per_row(trained_mask(labels)) > 0
-    for number in batch.numbers[~kept].tolist():
+    dropped = batch.filter(~kept)
+    for number, row in zip(dropped.numbers.tolist(), dropped.rows, strict=True):
         cut = log.cut_rows.get(number)
         reason = NO_TRAINED_TOKEN if cut is None or not cut.trained_tokens else cut_before_answer(cut.limit)
-        log.drop(reason, [number])
+        log.drop(reason, [number], [row])
     return batch.filter(kept)

@@ -102,7 +102,7 @@ class Pipeline:
         by_programs = self.chat_tokenizer.rows_by_programs
         checked: AuditCollector | None = None
         with store.writer(task.key) as writer:
-            log = RowLog(on_bad_rows=writer.write_bad_rows)
+            log = RowLog(on_bad_rows=writer.write_bad_rows, on_dropped_rows=writer.write_dropped_rows)
             for batch, text_field in self.process(unit, log, watch):
                 if len(batch):
                     batch = write_storable(writer, batch, text_field, partial(_place, unit, log), log)

@@ -4,6 +4,7 @@ A directory of a complete data set:
 
     train-00000-of-00003.parquet, ...   the shards
     quarantine.jsonl                    the rows that could not be used, if any
+    dropped.jsonl                       the rows that rules of the config removed, if any
     README.md                           the data set card
     manifest.json                       written last; its presence means that the data set is complete
 
@@ -24,26 +25,25 @@ import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
-from sftkit.core.row_log import BadRow
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.output.leftovers import run_folder_name, run_name
-from sftkit.shards.output.side_files import quarantine_sha256, write_quarantine, write_side_files
+from sftkit.shards.output.side_files import RowList, row_list_sha256, write_row_list, write_side_files
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.storage.dataset_files import (
     CARD_NAME,
     JOURNAL_NAME,
     MANIFEST_NAME,
-    QUARANTINE_NAME,
+    ROW_LIST_NAMES,
     STAGING_NAME,
-    is_quarantine,
+    is_row_list,
     names_in_journal,
     shard_names,
 )
@@ -64,7 +64,7 @@ class Output(ABC, Generic[P]):
 
         with output.open(overwrite=False):
             ...  # write the shards below output.shard_folder
-            output.publish(manifest, bad_rows)
+            output.publish(manifest, {QUARANTINE_NAME: bad_rows, DROPPED_NAME: dropped_rows})
 
     Several files cannot be replaced atomically, so publication uses a journal. `publish` (1) lists the new shards and
     the files that they replace in the journal, (2) removes the old manifest, then the old files, (3) moves the new
@@ -105,10 +105,10 @@ class Output(ABC, Generic[P]):
         return read_manifest(self.path)
 
     def contains(self, manifest: Manifest) -> bool:
-        """Return whether every shard of a manifest is here with its size, and the quarantine with its sha256."""
+        """Return whether every shard of a manifest is here with its size, and the lists of rows with their sha256."""
         sizes = file_sizes(self.path)
         complete = all(sizes.get(PurePosixPath(shard.file).name) == shard.bytes for shard in manifest.shards)
-        return complete and quarantine_sha256(self.path) == manifest.files.get(QUARANTINE_NAME)
+        return complete and all(row_list_sha256(self.path, name) == manifest.files.get(name) for name in ROW_LIST_NAMES)
 
     @abstractmethod
     def open(self, *, overwrite: bool) -> AbstractContextManager[Output[P]]:
@@ -155,10 +155,11 @@ class Output(ABC, Generic[P]):
             ours.add(CARD_NAME)
         taken = [name for name in self._names() if name.endswith(".parquet") or name in (CARD_NAME, MANIFEST_NAME)]
         yield from (name for name in taken if manifest is None and name not in ours)
-        if is_foreign_quarantine(self.path):
-            yield QUARANTINE_NAME
-        if is_foreign_quarantine(self.staging):
-            yield f"{STAGING_NAME}/{QUARANTINE_NAME}"
+        for name in ROW_LIST_NAMES:
+            if is_foreign_row_list(self.path / name):
+                yield name
+            if is_foreign_row_list(self.staging / name):
+                yield f"{STAGING_NAME}/{name}"
         if self._has_foreign_journal():
             yield f"{STAGING_NAME}/{JOURNAL_NAME}"
 
@@ -166,24 +167,22 @@ class Output(ABC, Generic[P]):
         """Return whether something has the name of the journal that no run has made."""
         return JOURNAL_NAME in file_sizes(self.staging) and names_in_journal(self.staging) is None
 
-    def save_bad_rows(self, bad: Collection[tuple[str, BadRow]]) -> P:
-        """Write the quarantined rows of a failing run and return the path of the file.
+    def save_rows(self, name: str, rows: RowList) -> P:
+        """Write the quarantined or dropped rows of a failing run and return the path of the file.
 
-        It is written to `.staging` if there is a data set here, whose own quarantine is not touched.
+        It is written to `.staging` if there is a data set here, whose own lists are not touched.
         """
         folder = self.path if self.manifest() is None else self.staging
-        target: P = folder / QUARANTINE_NAME
-        write_quarantine(target, bad, self.run)
+        target: P = folder / name
+        write_row_list(target, rows, self.run)
         return target
 
-    def publish(
-        self, manifest: Manifest, bad: Collection[tuple[str, BadRow]], used_keys: Collection[str] = ()
-    ) -> Manifest:
+    def publish(self, manifest: Manifest, lists: Mapping[str, RowList], used_keys: Collection[str] = ()) -> Manifest:
         """Turn the finished shards in `shard_folder` into the data set of the directory.
 
         Args:
             manifest: describes the shards.
-            bad: the quarantined rows, as (source path, row).
+            lists: the quarantined and the dropped rows, by the names of their files.
             used_keys: the keys of the staged units that the shards were made from.
 
         Returns:
@@ -205,7 +204,7 @@ class Output(ABC, Generic[P]):
         remove(self.path / MANIFEST_NAME)
         remove(*(self.path / name for name in journal))
         self._move_into_place(names)
-        complete = replace(manifest, files=write_side_files(self.path, manifest, bad, self.run))
+        complete = replace(manifest, files=write_side_files(self.path, manifest, lists, self.run))
         self._check_lock()
         write_text(self.path / MANIFEST_NAME, complete.to_json(), self.run)
         self._used_keys = frozenset(used_keys)
@@ -246,13 +245,12 @@ def _shard_names_in(manifest: Manifest | None) -> list[str]:
     return shard_names(shard.file for shard in manifest.shards) if manifest is not None else []
 
 
-def is_foreign_quarantine(folder: AnyPath) -> bool:
-    """Return whether something in a folder has the name of the quarantine and is none."""
-    place = folder / QUARANTINE_NAME
+def is_foreign_row_list(place: AnyPath) -> bool:
+    """Return whether something has the name of a list of removed rows and is none."""
     if isinstance(place, Path) and not place.is_file():
         return os.path.lexists(place)
     try:
-        return not is_quarantine(place)
+        return not is_row_list(place)
     except FileNotFoundError:
         return False
     except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.output.base_output import LOCK_NAME, Output, is_foreign_quarantine
+from sftkit.shards.output.base_output import LOCK_NAME, Output, is_foreign_row_list
 from sftkit.shards.output.leftovers import (
     RUN_MARK,
     is_regular,
@@ -20,7 +20,7 @@ from sftkit.shards.output.leftovers import (
     remove_unfinished,
     remove_units,
 )
-from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, STAGING_NAME, is_unit_file, template_date_in
+from sftkit.storage.dataset_files import JOURNAL_NAME, ROW_LIST_NAMES, STAGING_NAME, is_unit_file, template_date_in
 from sftkit.storage.file_lock import hold_lock
 from sftkit.storage.files import atomic_replace, make_directory
 from sftkit.storage.paths import AnyPath
@@ -93,8 +93,9 @@ class LocalOutput(Output[Path]):
         """Remove the staged units unless they are to be kept, and then the journal: it marks the cleanup as pending."""
         if not self._keeps_units:
             remove_units(self.staging, self._used_keys)
-            if not is_foreign_quarantine(self.staging):
-                (self.staging / QUARANTINE_NAME).unlink(missing_ok=True)
+            for place in (self.staging / name for name in ROW_LIST_NAMES):
+                if not is_foreign_row_list(place):
+                    place.unlink(missing_ok=True)
         (self.staging / JOURNAL_NAME).unlink(missing_ok=True)
 
     def _warn_of_foreign_files(self) -> None:

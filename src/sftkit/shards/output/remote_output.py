@@ -10,9 +10,9 @@ from itertools import compress
 
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.output.base_output import LOCK_NAME, Output, is_foreign_quarantine
+from sftkit.shards.output.base_output import LOCK_NAME, Output, is_foreign_row_list
 from sftkit.shards.output.leftovers import RUN_MARK, is_run_folder, is_shard_of_run, is_staged
-from sftkit.storage.dataset_files import JOURNAL_NAME, QUARANTINE_NAME, is_unit_file, template_date_in
+from sftkit.storage.dataset_files import JOURNAL_NAME, ROW_LIST_NAMES, is_unit_file, template_date_in
 from sftkit.storage.files import copy, file_sizes, file_sizes_recursive, make_directory, remove, write_bytes
 from sftkit.storage.lease_lock import Lease, hold_lease
 from sftkit.storage.paths import AnyPath, RemotePath
@@ -94,8 +94,8 @@ class RemoteOutput(Output[RemotePath]):
             dates = [self.staging / name for name in names if template_date_in(self.staging / name) is not None]
             with ThreadPoolExecutor(_COPIES) as pool:
                 staged = list(pool.map(lambda path: is_staged(path, self._used_keys), units))
-            quarantine = [] if is_foreign_quarantine(self.staging) else [self.staging / QUARANTINE_NAME]
-            remove(*compress(units, staged), *dates, *quarantine)
+            lists = [self.staging / name for name in ROW_LIST_NAMES]
+            remove(*compress(units, staged), *dates, *(place for place in lists if not is_foreign_row_list(place)))
         remove(self.staging / JOURNAL_NAME)
 
     @contextmanager

@@ -1,17 +1,20 @@
-"""The files beside the shards of a data set: the quarantined rows and the data set card."""
+"""The files beside the shards of a data set: the lists of quarantined and dropped rows, and the data set card."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sftkit.core.escape import escape_unprintable
-from sftkit.core.row_log import BadRow
+from sftkit.core.row_log import RemovedRow
 from sftkit.shards.manifest import Manifest
-from sftkit.storage.dataset_files import CARD_NAME, QUARANTINE_KEYS, QUARANTINE_NAME
+from sftkit.storage.dataset_files import CARD_NAME, ROW_LIST_KEYS
 from sftkit.storage.files import atomic_replace, remove, sha256_of_file, write_text
 from sftkit.storage.paths import AnyPath
+
+RowList = Collection[tuple[str, RemovedRow]]
+"""Removed rows, as (source path, row)."""
 
 
 def dataset_card(manifest: Manifest) -> str:
@@ -55,36 +58,35 @@ def _code(name: str) -> str:
     return f"{fence} {shown} {fence}" if "`" in shown else f"`{shown}`"
 
 
-def write_quarantine(target: AnyPath, bad: Collection[tuple[str, BadRow]], run: str) -> None:
-    """Write quarantined rows, given as (source path, row), as JSON lines. Without rows there is no file.
+def write_row_list(target: AnyPath, rows: RowList, run: str) -> None:
+    """Write removed rows as JSON lines. Without rows there is no file.
 
     `run` is part of the temporary name, as in `atomic_replace`.
     """
     remove(target)
-    if not bad:
+    if not rows:
         return
     with (
         atomic_replace(target, run) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream,
     ):
-        for path, row in bad:
-            entry = dict(zip(QUARANTINE_KEYS, (path, row.number, row.reason, row.content), strict=True))
+        for path, row in rows:
+            entry = dict(zip(ROW_LIST_KEYS, (path, row.number, row.reason, row.content), strict=True))
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def write_side_files(
-    folder: AnyPath, manifest: Manifest, bad: Collection[tuple[str, BadRow]], run: str
-) -> dict[str, str]:
-    """Write the quarantine and the card, and return the sha256 of each by name."""
-    write_quarantine(folder / QUARANTINE_NAME, bad, run)
+def write_side_files(folder: AnyPath, manifest: Manifest, lists: Mapping[str, RowList], run: str) -> dict[str, str]:
+    """Write the lists of rows, given by file name, and the card; return the sha256 of each by name."""
+    for name, rows in lists.items():
+        write_row_list(folder / name, rows, run)
     write_text(folder / CARD_NAME, dataset_card(manifest), run)
-    hashes = {CARD_NAME: sha256_of_file(folder / CARD_NAME), QUARANTINE_NAME: quarantine_sha256(folder)}
+    hashes = {CARD_NAME: sha256_of_file(folder / CARD_NAME), **{name: row_list_sha256(folder, name) for name in lists}}
     return {name: sha256 for name, sha256 in hashes.items() if sha256 is not None}
 
 
-def quarantine_sha256(folder: AnyPath) -> str | None:
-    """Return the sha256 of the quarantine of a data set, None when it has none."""
+def row_list_sha256(folder: AnyPath, name: str) -> str | None:
+    """Return the sha256 of a list of rows of a data set, None when it has none."""
     try:
-        return sha256_of_file(folder / QUARANTINE_NAME)
+        return sha256_of_file(folder / name)
     except (FileNotFoundError, IsADirectoryError):
         return None

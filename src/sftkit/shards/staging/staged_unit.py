@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sftkit.core.accounting.cuts import Cuts, LongRows
 from sftkit.core.rows import Mask, Offsets
-from sftkit.shards.staging.bad_rows import BadRowsFile
+from sftkit.shards.staging.removed_rows import RemovedRowsFile
 from sftkit.shards.staging.row_index import RowIndex, build_row_index
 from sftkit.storage.files import sha256_of_file
 from sftkit.storage.paths import AnyPath
@@ -86,8 +86,10 @@ class StagedUnit:
     """Rows read from the source, including those that did not pass."""
     drops: Mapping[str, Mapping[str, int]]
     """Dropped rows: handler -> reason -> count."""
-    bad_rows: BadRowsFile
+    bad_rows: RemovedRowsFile
     """The quarantined rows."""
+    dropped_rows: RemovedRowsFile
+    """The dropped rows, without those that are longer than a pack."""
     cuts: Cuts
     """What was cut off rows before they were staged."""
     engines: Mapping[str, str]
@@ -147,6 +149,11 @@ class StagedUnit:
         )
 
     @property
+    def dropped(self) -> int:
+        """Number of dropped rows."""
+        return sum(sum(reasons.values()) for reasons in self.drops.values())
+
+    @property
     def quarantined(self) -> int:
         """Number of quarantined rows."""
         return self.bad_rows.count + sum(self.overflow_reasons.values())
@@ -154,8 +161,14 @@ class StagedUnit:
     def renumbered(self, number: int, first_number: int, *, reused: bool) -> StagedUnit:
         """Return the same rows as unit `number` of a plan, where the first row has the number `first_number`."""
         shift = first_number - self.first_number
-        bad_rows = replace(self.bad_rows, number_shift=shift)
-        return replace(self, number=number, reused=reused, number_shift=shift, bad_rows=bad_rows)
+        return replace(
+            self,
+            number=number,
+            reused=reused,
+            number_shift=shift,
+            bad_rows=replace(self.bad_rows, number_shift=shift),
+            dropped_rows=replace(self.dropped_rows, number_shift=shift),
+        )
 
     def row_numbers(self, rows: Sequence[int]) -> list[int]:
         """Return the numbers within the source of rows given by their index in the file."""

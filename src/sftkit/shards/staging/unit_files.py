@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sftkit.shards.staging.bad_rows import BAD_ROW_COLUMNS
+from sftkit.shards.staging.removed_rows import REMOVED_ROW_COLUMNS
 from sftkit.shards.staging.staged_unit import ROW_NUMBER
 from sftkit.shards.staging.unit_record import RECORD_METADATA
 from sftkit.storage.paths import AnyPath
@@ -21,4 +21,6 @@ def has_unit_schema(path: AnyPath) -> bool:
             schema = pa.ipc.open_file(source).schema
     except (OSError, ValueError, pa.ArrowException):
         return False
-    return ROW_NUMBER in schema.names or schema.names == BAD_ROW_COLUMNS or RECORD_METADATA in (schema.metadata or {})
+    return (
+        ROW_NUMBER in schema.names or schema.names == REMOVED_ROW_COLUMNS or RECORD_METADATA in (schema.metadata or {})
+    )

@@ -1,8 +1,8 @@
 """The record of a staged unit: everything about it except its rows, in one small file that is written last.
 
 The file is Arrow IPC. Its columns have one entry per row (tokens, trained tokens, digests, lengths of text columns);
-its metadata holds the rest as JSON: counts, size and sha256 of the files of rows and of quarantined rows, the row
-index, and a digest over all of this and the unit's key.
+its metadata holds the rest as JSON: counts, size and sha256 of the files of rows, of quarantined and of dropped
+rows, the row index, and a digest over all of this and the unit's key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.shards.arrow_arrays import number_array, numpy_view
-from sftkit.shards.staging.bad_rows import BadRowsFile, bad_rows_path
+from sftkit.shards.staging.removed_rows import RemovedRowsFile, bad_rows_path, dropped_rows_path
 from sftkit.shards.staging.row_index import RowIndex
 from sftkit.shards.staging.staged_unit import FileCounts, StagedUnit, UnitAudit, UnitFile
 from sftkit.storage.files import atomic_replace, file_size, known_sha256, read_bytes, sha256_of_file
@@ -71,12 +71,8 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "first_number": unit.first_number,
         "read": unit.rows_read,
         "drops": unit.drops,
-        "bad": {
-            "count": unit.bad_rows.count,
-            "reasons": unit.bad_rows.reasons,
-            "bytes": unit.bad_rows.bytes,
-            "sha256": unit.bad_rows.sha256,
-        },
+        "bad": _encode_removed(unit.bad_rows),
+        "dropped": _encode_removed(unit.dropped_rows),
         "files": [[file.rows_before, file.read, file.drops, file.reasons, astuple(file.cuts)] for file in unit.files],
         "cuts": astuple(unit.cuts),
         "engines": unit.engines,
@@ -110,7 +106,8 @@ def read_record(key: str, rows: AnyPath) -> StagedUnit | None:
     """
     try:
         table, values = _read(key, rows)
-        if not _is_intact(rows, values) or not _is_intact(bad_rows_path(rows), values["bad"]):
+        removed = (bad_rows_path(rows), values["bad"]), (dropped_rows_path(rows), values["dropped"])
+        if not all(_is_intact(path, recorded) for path, recorded in ((rows, values), *removed)):
             return None
         if not are_unchanged(values["inputs"]):
             return None
@@ -166,6 +163,10 @@ def _read(key: str, rows: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
     if values["version"] != _VERSION or digest != _digest(key, values, table):
         raise ValueError("its digest does not match, or it is of another unit or version")
     return table, values
+
+
+def _encode_removed(file: RemovedRowsFile) -> dict[str, Any]:
+    return {"count": file.count, "reasons": file.reasons, "bytes": file.bytes, "sha256": file.sha256}
 
 
 def _encode_index(index: RowIndex, unit: StagedUnit) -> tuple[dict[str, Any], dict[str, pa.Array]]:
@@ -224,7 +225,8 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         first_number=values["first_number"],
         rows_read=values["read"],
         drops=values["drops"],
-        bad_rows=BadRowsFile(bad_rows_path(rows), **values["bad"]),
+        bad_rows=RemovedRowsFile(bad_rows_path(rows), **values["bad"]),
+        dropped_rows=RemovedRowsFile(dropped_rows_path(rows), **values["dropped"]),
         files=tuple(
             FileCounts(before, read, drops, reasons, Cuts(*cuts))
             for before, read, drops, reasons, cuts in values["files"]

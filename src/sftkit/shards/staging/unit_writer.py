@@ -11,12 +11,12 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
-from sftkit.core.row_log import BadRow, RowLog
+from sftkit.core.row_log import UNUSABLE, RemovedRow, RowLog
 from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch, Mask
 from sftkit.errors import DataError
 from sftkit.shards.arrow_arrays import list_array, number_array, text_array
 from sftkit.shards.retained_columns import RETAINED, encode_retained, infer_schema, unify_schemas
-from sftkit.shards.staging.bad_rows import BadRowsWriter, bad_rows_path, count_reasons
+from sftkit.shards.staging.removed_rows import RemovedRowsWriter, bad_rows_path, count_reasons, dropped_rows_path
 from sftkit.shards.staging.staged_unit import (
     ROW_NUMBER,
     STAGED_TEXT,
@@ -32,7 +32,7 @@ from sftkit.storage.paths import AnyPath
 
 
 class UnitWriter:
-    """Writes the rows of one unit, batch by batch, to `path`, and its quarantined rows to a file beside it.
+    """Writes the rows of one unit, batch by batch, to `path`, and its quarantined and dropped rows to files beside it.
 
     Use it as a context manager, then call `finish`:
 
@@ -41,7 +41,7 @@ class UnitWriter:
         unit = writer.finish(number, log, engines, seconds)
 
     The files are written under temporary names and renamed when they are complete (the rows when the `with` block ends,
-    the quarantined rows in `finish`). An error in the block leaves no file. The unit can be found by later runs only
+    the other two in `finish`). An error in the block leaves no file. The unit can be found by later runs only
     after `UnitStore.commit`, which writes its record.
 
     Args:
@@ -65,7 +65,8 @@ class UnitWriter:
         self._token_columns: tuple[str, ...] = ()
         self._text_column: str | None = None
         self._retained = pa.schema([])
-        self._bad_rows = BadRowsWriter(bad_rows_path(path), run)
+        self._bad_rows = RemovedRowsWriter(bad_rows_path(path), run)
+        self._dropped_rows = RemovedRowsWriter(dropped_rows_path(path), run)
 
     def __enter__(self) -> UnitWriter:
         return self
@@ -83,6 +84,7 @@ class UnitWriter:
             self._open_files.__exit__(kind, error, trace)
             if error is not None:
                 self._bad_rows.discard(error)
+                self._dropped_rows.discard(error)
 
     def write(self, batch: Batch, text_column: str | None, log: RowLog) -> None:
         """Append tokenized rows.
@@ -119,9 +121,13 @@ class UnitWriter:
         self._was_cut.append(was_cut)
         self._lost_answer.append(lost_answer)
 
-    def write_bad_rows(self, kind: str, rows: Sequence[BadRow]) -> None:
+    def write_bad_rows(self, kind: str, rows: Sequence[RemovedRow]) -> None:
         """Append quarantined rows of one kind (`UNREADABLE` or `UNUSABLE`), in the order of their numbers."""
         self._bad_rows.write(kind, rows)
+
+    def write_dropped_rows(self, rows: Sequence[RemovedRow]) -> None:
+        """Append dropped rows, in the order of their numbers."""
+        self._dropped_rows.write(UNUSABLE, rows)
 
     def finish(
         self,
@@ -133,7 +139,7 @@ class UnitWriter:
         first_number: int = 1,
         rows_by_programs: int = 0,
     ) -> StagedUnit:
-        """Complete the file of quarantined rows and return the unit. Call it after the `with` block.
+        """Complete the files of quarantined and dropped rows and return the unit. Call it after the `with` block.
 
         Args:
             number: position of the unit in the plan.
@@ -162,6 +168,7 @@ class UnitWriter:
             rows_read=log.read,
             drops=_by_handler(log.drops),
             bad_rows=self._bad_rows.finish(),
+            dropped_rows=self._dropped_rows.finish(),
             engines=engines,
             seconds=seconds,
             rows_by_programs=rows_by_programs,

@@ -1,8 +1,9 @@
-"""The quarantined rows of a staged unit, in a file of their own: there may be millions, too many to hold in memory.
+"""The quarantined and the dropped rows of a staged unit, each in a file: there may be millions, too many for memory.
 
 The file is Arrow IPC, zstd-compressed. Columns: `kind` (int8, 0 for `UNREADABLE`, 1 for `UNUSABLE`), `number` (int64),
 `reason` (large_string) and `content` (large_string, a JSON string, since a content may hold lone surrogates). Each
-record batch holds rows of one kind, and the rows of a kind are in the order of their numbers.
+record batch holds rows of one kind, and the rows of a kind are in the order of their numbers. Dropped rows are
+`UNUSABLE`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sftkit.core.row_log import UNREADABLE, UNUSABLE, BadRow
+from sftkit.core.row_log import UNREADABLE, UNUSABLE, RemovedRow
 from sftkit.shards.arrow_arrays import number_array, text_array
 from sftkit.storage.files import atomic_replace, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
@@ -29,7 +30,7 @@ from sftkit.storage.streams import open_arrow_file
 
 OTHER_REASONS = "other reasons"
 
-BAD_ROW_COLUMNS = ["kind", "number", "reason", "content"]
+REMOVED_ROW_COLUMNS = ["kind", "number", "reason", "content"]
 """The columns of the file."""
 
 _KINDS = (UNREADABLE, UNUSABLE)
@@ -39,8 +40,11 @@ _LONE_NUMBER = re.compile(r"(?<![\w=.'\"-])\d+(?![\w'\"])")
 
 
 @dataclass(frozen=True)
-class BadRowsFile:
-    """The quarantined rows of a unit, on disk. Iterating reads them, a few at a time, in the order of their numbers."""
+class RemovedRowsFile:
+    """The quarantined or the dropped rows of a unit, on disk.
+
+    Iterating reads them, a few at a time, in the order of their numbers.
+    """
 
     path: AnyPath
     """The file; it exists when `count > 0`."""
@@ -55,11 +59,11 @@ class BadRowsFile:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[BadRow]:
+    def __iter__(self) -> Iterator[RemovedRow]:
         if self.count:
             yield from heapq.merge(*(self._of_kind(kind) for kind in range(len(_KINDS))), key=lambda row: row.number)
 
-    def _of_kind(self, kind: int) -> Iterator[BadRow]:
+    def _of_kind(self, kind: int) -> Iterator[RemovedRow]:
         with _open_unmapped(self.path) as source:
             file = pa.ipc.open_file(source)
             for index in range(file.num_record_batches):
@@ -67,7 +71,7 @@ class BadRowsFile:
                 if batch.column("kind")[0].as_py() == kind:
                     columns = (batch.column(name).to_pylist() for name in ("number", "reason", "content"))
                     for number, reason, content in zip(*columns, strict=True):
-                        yield BadRow(number + self.number_shift, reason, json.loads(content))
+                        yield RemovedRow(number + self.number_shift, reason, json.loads(content))
 
 
 def _open_unmapped(path: AnyPath) -> Any:
@@ -80,8 +84,13 @@ def bad_rows_path(rows: AnyPath) -> AnyPath:
     return rows.with_name(f"{rows.stem}.bad.account.arrow")
 
 
-class BadRowsWriter:
-    """Writes bad rows as they come. The file appears in `finish`, and only if there were any.
+def dropped_rows_path(rows: AnyPath) -> AnyPath:
+    """Return the path of a unit's dropped rows, given the path of its rows."""
+    return rows.with_name(f"{rows.stem}.dropped.account.arrow")
+
+
+class RemovedRowsWriter:
+    """Writes removed rows as they come. The file appears in `finish`, and only if there were any.
 
     Args:
         path: where the file will be.
@@ -98,7 +107,7 @@ class BadRowsWriter:
         self._count = 0
         self._reasons: Counter[str] = Counter()
 
-    def write(self, kind: str, rows: Sequence[BadRow]) -> None:
+    def write(self, kind: str, rows: Sequence[RemovedRow]) -> None:
         """Append rows of one kind; their numbers must be higher than those of earlier rows of the same kind."""
         if self._writer is None:
             self._temporary = self._open_files.enter_context(atomic_replace(self._path, self._run))
@@ -111,15 +120,15 @@ class BadRowsWriter:
         for row in rows:
             count_reason(self._reasons, generic_reason(row.reason), 1)
 
-    def finish(self) -> BadRowsFile:
+    def finish(self) -> RemovedRowsFile:
         """Complete the file and describe it."""
         if self._writer is None or self._sink is None or self._temporary is None:
-            return BadRowsFile(self._path)
+            return RemovedRowsFile(self._path)
         self._writer.close()
         self._sink.close()
         size, sha256 = self._temporary.stat().st_size, sha256_of_file(self._temporary)
         self._open_files.close()
-        return BadRowsFile(self._path, self._count, dict(self._reasons), bytes=size, sha256=sha256)
+        return RemovedRowsFile(self._path, self._count, dict(self._reasons), bytes=size, sha256=sha256)
 
     def discard(self, error: BaseException) -> None:
         """Remove the unfinished file."""
@@ -153,7 +162,7 @@ def count_reason(reasons: Counter[str], reason: str, count: int) -> None:
     reasons[reason if known else OTHER_REASONS] += count
 
 
-def _record_batch(kind: int, rows: Sequence[BadRow]) -> pa.RecordBatch:
+def _record_batch(kind: int, rows: Sequence[RemovedRow]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(
         {
             "kind": number_array(np.full(len(rows), kind, np.int8)),
