@@ -439,6 +439,72 @@ def test_tokenize_equals_calling_the_tokenizer(apply: Apply, reference: Callable
         assert [row["t"] for row in rows] == texts
 
 
+CALLS = [
+    {"truncation": True, "max_length": 4},
+    {"max_length": 4},
+    {"truncation": "longest_first", "max_length": 4, "padding": True, "return_tensors": None},
+    {"truncation": False, "max_length": 4},
+    {"truncation": "do_not_truncate"},
+    {"add_special_tokens": False},
+    {"add_special_tokens": False, "truncation": True, "max_length": 4},
+    {"truncation": True},
+]
+
+
+@pytest.mark.parametrize("name", ALL_TOKENIZERS)
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_tokenizer_kwargs_are_arguments_of_the_tokenizer_call(
+    apply: Apply, reference: Callable[[str], Any], name: str, call: dict[str, Any]
+) -> None:
+    tokenizer = reference(name)
+    plain = {key: value for key, value in call.items() if key not in ("padding", "return_tensors")}
+    texts = ["the cat sat on the mat and the dog ran", "the", ""]
+    tokenize = config("tokenize", dataset_text_field="t", tokenizer_kwargs=call)
+    rows, _ = apply([{"t": text} for text in texts], tokenize, name=name)
+    assert [row["input_ids"] for row in rows] == [tokenizer(text, **plain)["input_ids"] for text in texts]
+    masking = config(
+        "tokenize_and_apply_input_masking", input_field_name="a", output_field_name="b", tokenizer_kwargs=call
+    )
+    pairs = [("the cat", "sat on the mat"), ("the cat sat on the mat", "ran"), ("a", "b")]
+    expected = []
+    for source, target in pairs:
+        ids = tokenizer(f"{source} {target}{tokenizer.eos_token}", **plain)["input_ids"]
+        masked = len(tokenizer(source, **plain)["input_ids"])
+        expected.append((ids, [-100] * masked + ids[masked:]))
+    rows, _ = apply([{"a": source, "b": target} for source, target in pairs], masking, name=name, compat="fms")
+    assert [(row["input_ids"], row["labels"]) for row in rows] == expected
+
+
+def test_what_tokenizer_kwargs_cut_off_pairs_is_counted(apply: Apply) -> None:
+    call = {"truncation": True, "max_length": 3}
+    masking = config(
+        "tokenize_and_apply_input_masking", input_field_name="a", output_field_name="b", tokenizer_kwargs=call
+    )
+    [row], log = apply([{"a": "the", "b": "cat sat on the mat"}], masking)
+    assert len(row["input_ids"]) == 3
+    assert list(log.cut_rows) == [1]
+    assert log.cut_rows[1].trained_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("keywords", "problem"),
+    [
+        (
+            {"tokenizer_kwargs": {"stride": 2}},
+            "tokenize: tokenizer_kwargs: 'stride' is not supported; set truncation, ",
+        ),
+        ({"tokenizer_kwargs": {"max_lenght": 2}}, r"'max_lenght' is not supported \(did you mean 'max_length'\?\)"),
+        ({"tokenizer_kwargs": {"max_length": 0}}, "max_length must be a whole number of 1 or more, not 0"),
+        ({"tokenizer_kwargs": {"truncation": "only_second"}}, "truncation must be true or false, not 'only_second'"),
+        ({"tokenizer_kwargs": {"add_special_tokens": "x"}}, "add_special_tokens must be true or false, not 'x'"),
+        ({"tokenizer_kwargs": {"max_length": 2}, "max_length": 3}, "max_length is given twice, in tokenizer_kwargs"),
+    ],
+)
+def test_tokenizer_kwargs_that_cannot_be_used_are_named(apply: Apply, keywords: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        apply([], config("tokenize", dataset_text_field="t", **keywords))
+
+
 def test_chat_masking_trains_the_answers_and_cuts_at_max_seq_length(
     apply: Apply, reference: Callable[[str], Any]
 ) -> None:

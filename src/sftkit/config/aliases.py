@@ -89,7 +89,7 @@ UNUSED_HANDLER_ARGUMENTS: Mapping[str, frozenset[str]] = MappingProxyType(
         "apply_tokenizer_chat_template": frozenset({"tokenizer_kwargs"}),
         "apply_custom_jinja_template": frozenset({"tokenizer_kwargs"}),
         "apply_custom_data_formatting_template": frozenset({"tokenizer_kwargs"}),
-        "tokenize_and_apply_chat_template_with_masking": frozenset({"dataset_text_field"}),
+        "tokenize_and_apply_chat_template_with_masking": frozenset({"dataset_text_field", "tokenizer_kwargs"}),
     }
 )
 """Handler -> arguments that configs of fms-hf-tuning give it and that it has no use for, there as here."""

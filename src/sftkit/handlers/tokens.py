@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from sftkit.config.fields import option
+from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
 from sftkit.core.accounting.cuts import find_long_rows
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import (
@@ -31,6 +33,7 @@ from sftkit.core.rows import (
     ragged_where,
 )
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 from sftkit.handlers.formats.exchanges import after_space
 from sftkit.handlers.messages.hints import with_conversion_hint
@@ -39,6 +42,11 @@ if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 T = TypeVar("T")
+
+_KWARGS_HELP = (
+    "Arguments of the tokenizer's call: `truncation`, `max_length` and `add_special_tokens`; those about padding have "
+    "no effect, because rows are padded when they are trained."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,7 @@ class Tokenize(Handler):
     dataset_text_field: str = option(help="Column that holds the text.")
     truncation: bool = option(False, help="Cut at `max_length` tokens, or at the tokenizer's `model_max_length`.")
     max_length: int | None = option(None, help="Longest row in tokens, when `truncation` is on.")
+    tokenizer_kwargs: Mapping[str, Any] = option(factory=dict, help=_KWARGS_HELP)
 
     def produces(self) -> RowKind:
         """Tokens without labels."""
@@ -74,20 +83,22 @@ class Tokenize(Handler):
         return self.dataset_text_field
 
     def sees_tokenizer_limits(self) -> bool:
-        """True if rows are truncated."""
-        return self.truncation
+        """True if rows may be truncated."""
+        return self.truncation or bool(self.tokenizer_kwargs)
 
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Encode a batch at a time."""
         check_positive("tokenize: max_length", self.max_length)
-        limit = (self.max_length or tokenizer.max_length) if self.truncation else None
+        call = self._call()
+        limit = (call.max_length or tokenizer.max_length) if call.truncates else None
+        encode = partial(tokenizer.encode, add_special_tokens=call.adds_special_tokens)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, texts = map_rows(
                 batch, log, lambda row: tokenizer.check_encodable(text_in(row, self.dataset_text_field))
             )
             with locate_engine_differences(batch):
-                ids = tokenizer.encode(texts)
+                ids = encode(texts)
             log.forget_cuts(batch.numbers)
             if limit is not None and (ids.lengths > limit).any():
                 ids = truncated(ids, texts, limit, batch, log)
@@ -97,12 +108,19 @@ class Tokenize(Handler):
             """Encode the texts that are too long again: how the tokenizer truncates is its own affair."""
             is_long = ids.lengths > limit
             with locate_engine_differences(batch.filter(is_long)):
-                short = tokenizer.encode([text for text, long in zip(texts, is_long, strict=True) if long], limit=limit)
+                short = encode([text for text, long in zip(texts, is_long, strict=True) if long], limit=limit)
             untrained = Ragged(np.full_like(ids.values, IGNORE_INDEX), ids.offsets)  # labels come later
             log.cut(batch.numbers, find_long_rows(untrained, limit), limit)
             return ragged_where(is_long, short, ids.filter(~is_long))
 
         return step
+
+    def _call(self) -> TokenizerCall:
+        call = read_tokenizer_kwargs("tokenize", self.tokenizer_kwargs)
+        for key, value in (("truncation", self.truncation), ("max_length", self.max_length)):
+            if value and key in self.tokenizer_kwargs:
+                raise ConfigError(f"tokenize: {key} is given twice, in tokenizer_kwargs and beside it")
+        return replace(call, truncates=call.truncates or self.truncation, max_length=call.max_length or self.max_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +139,8 @@ class TokenizeAndApplyInputMasking(Handler):
         literal=True,
         help="Text between input and output. Default: a space, unless there is white space already.",
     )
+
+    tokenizer_kwargs: Mapping[str, Any] = option(factory=dict, help=_KWARGS_HELP)
 
     def produces(self) -> RowKind:
         """Tokens of an input and an output."""
@@ -143,8 +163,15 @@ class TokenizeAndApplyInputMasking(Handler):
         """The token columns."""
         return (INPUT_IDS, LABELS, ATTENTION_MASK)
 
+    def sees_tokenizer_limits(self) -> bool:
+        """True if rows may be truncated."""
+        return bool(self.tokenizer_kwargs)
+
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Encode the texts and the inputs of a batch at a time."""
+        call = read_tokenizer_kwargs("tokenize_and_apply_input_masking", self.tokenizer_kwargs)
+        limit = (call.max_length or tokenizer.max_length) if call.truncates else None
+        special = call.adds_special_tokens
         eos = tokenizer.eos_token if self.add_eos_token else ""
 
         def pair(row: Row) -> tuple[str, str, bool]:
@@ -159,9 +186,12 @@ class TokenizeAndApplyInputMasking(Handler):
             inputs, texts = [source for source, _, _ in pairs], [text for _, text, _ in pairs]
             log.flag_rows(EMPTY_ANSWER, batch.numbers, (is_empty for _, _, is_empty in pairs))
             with locate_engine_differences(batch):
-                encoded, merged = tokenizer.encode_pairs(inputs, texts)
-            log.flag_rows(BOUNDARY_MERGED, batch.numbers, merged)
-            log.forget_cuts(batch.numbers)
+                encoded, merged = tokenizer.encode_pairs(inputs, texts, add_special_tokens=special)
+                log.flag_rows(BOUNDARY_MERGED, batch.numbers, merged)
+                log.forget_cuts(batch.numbers)
+                if limit is not None and (encoded.input_ids.lengths > limit).any():
+                    log.cut(batch.numbers, find_long_rows(encoded.labels, limit), limit)
+                    encoded = tokenizer.truncate_pairs(encoded, inputs, texts, limit, add_special_tokens=special)
             return add_token_columns(batch, encoded)
 
         return step

@@ -21,7 +21,7 @@ from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
 from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
-from sftkit.tokenization.masking.pairs import encode_pairs
+from sftkit.tokenization.masking.pairs import encode_pairs, truncate_pairs
 from sftkit.tokenization.masking.reasoning import without_reasoning
 from sftkit.tokenization.masking.responses import response_spans
 from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
@@ -310,9 +310,9 @@ class ChatTokenizer:
             spans = list(without_reasoning(text, spans))
         return self.check_spans(text, spans)
 
-    def encode(self, texts: Sequence[str], *, limit: int | None = None) -> Ragged:
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
         """Encode texts as the tokenizer's own call does, truncated to `limit` tokens."""
-        return self._engines.encoder.encode(texts, limit=limit)
+        return self._engines.encoder.encode(texts, add_special_tokens=add_special_tokens, limit=limit)
 
     def encode_spans(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Encode texts as the tokenizer's own call does, and train the tokens in their spans."""
@@ -324,16 +324,34 @@ class ChatTokenizer:
         ids, inside = self._engines.encoder.encode_spans(texts, spans, add_special_tokens=False)
         return LabeledTokens(ids, labels_from_mask(ids, inside))
 
-    def encode_pairs(self, inputs: Sequence[str], texts: Sequence[str]) -> tuple[LabeledTokens, Mask]:
+    def encode_pairs(
+        self, inputs: Sequence[str], texts: Sequence[str], *, add_special_tokens: bool = True
+    ) -> tuple[LabeledTokens, Mask]:
         """Encode texts that begin with their inputs, and train what follows the input.
 
         Returns:
             The tokens, and which rows have a token over the boundary, shape (rows,); none if everything is trained.
         """
+        encoder = self._engines.encoder
         if self._trains_all:
-            ids = self._engines.encoder.encode(texts)
+            ids = encoder.encode(texts, add_special_tokens=add_special_tokens)
             return LabeledTokens(ids, labels_everywhere(ids)), np.zeros(len(ids), np.bool_)
-        return encode_pairs(self._engines.encoder, inputs, texts, trains_boundary=not self.follows_fms)
+        return encode_pairs(
+            encoder, inputs, texts, trains_boundary=not self.follows_fms, add_special_tokens=add_special_tokens
+        )
+
+    def truncate_pairs(
+        self,
+        encoded: LabeledTokens,
+        inputs: Sequence[str],
+        texts: Sequence[str],
+        limit: int,
+        *,
+        add_special_tokens: bool,
+    ) -> LabeledTokens:
+        """Truncate pairs to `limit` tokens as the tokenizer's own call does."""
+        cut = truncate_pairs(self._engines.encoder, encoded, inputs, texts, limit, add_special_tokens)
+        return LabeledTokens(cut.input_ids, labels_everywhere(cut.input_ids)) if self._trains_all else cut
 
     def encode_segments(self, rows: Sequence[Sequence[tuple[str, bool]]]) -> LabeledTokens:
         """Encode rows in segments, each a text and whether it is trained, as `encode_segments` does."""

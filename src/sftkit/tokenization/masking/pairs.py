@@ -13,7 +13,12 @@ from sftkit.tokenization.masking.labels import labels_after_prefix, labels_from_
 
 
 def encode_pairs(
-    encoder: Encoder, inputs: Sequence[str], texts: Sequence[str], *, trains_boundary: bool
+    encoder: Encoder,
+    inputs: Sequence[str],
+    texts: Sequence[str],
+    *,
+    trains_boundary: bool,
+    add_special_tokens: bool = True,
 ) -> tuple[LabeledTokens, Mask]:
     """Encode texts that begin with their inputs, and train the tokens after those of the input.
 
@@ -24,12 +29,13 @@ def encode_pairs(
         encoder: encodes texts.
         inputs: the inputs.
         texts: for each input, the text that begins with it.
+        add_special_tokens: add the tokens of the post-processor, such as BOS.
         trains_boundary: train a token over the boundary; else no loss is on as many tokens as the input alone has.
 
     Returns:
         The tokens, and which rows have a token over the boundary, shape (rows,).
     """
-    ids, prefixes = encoder.encode(texts), encoder.encode(inputs)
+    ids, prefixes = (encoder.encode(each, add_special_tokens=add_special_tokens) for each in (texts, inputs))
     encoded = LabeledTokens(ids, labels_after_prefix(ids, prefixes.lengths))
     merged = np.zeros(len(ids), np.bool_)
     others = ~_start_with(ids, prefixes)
@@ -39,8 +45,12 @@ def encode_pairs(
     some = [texts[row] for row in rows]
     edges = [(len(inputs[row]), len(texts[row])) for row in rows]
     try:
-        located, in_output = encoder.encode_spans(some, [[span] for span in edges], add_special_tokens=True)
-        _, in_input = encoder.encode_spans(some, [[(0, start)] for start, _ in edges], add_special_tokens=True)
+        located, in_output = encoder.encode_spans(
+            some, [[span] for span in edges], add_special_tokens=add_special_tokens
+        )
+        _, in_input = encoder.encode_spans(
+            some, [[(0, start)] for start, _ in edges], add_special_tokens=add_special_tokens
+        )
     except EngineDifferenceError as error:
         index = None if error.index is None else rows[error.index]
         raise EngineDifferenceError(error.engine, error.sample, index) from None
@@ -49,6 +59,33 @@ def encode_pairs(
         return encoded, merged
     labels = ragged_where(others, labels_from_mask(located, in_output), encoded.labels.filter(~others))
     return LabeledTokens(ids, labels), merged
+
+
+def truncate_pairs(
+    encoder: Encoder,
+    encoded: LabeledTokens,
+    inputs: Sequence[str],
+    texts: Sequence[str],
+    limit: int,
+    add_special_tokens: bool,
+) -> LabeledTokens:
+    """Truncate pairs to `limit` tokens as the tokenizer does, which may keep its last token or cut on the left.
+
+    Where it only cuts tokens off the end, the labels are cut as well. Elsewhere, no loss is on as many tokens as the
+    truncated input has.
+    """
+    is_long = encoded.input_ids.lengths > limit
+    rows: list[int] = np.flatnonzero(is_long).tolist()
+    short = encoder.encode([texts[row] for row in rows], add_special_tokens=add_special_tokens, limit=limit)
+    prefixes = encoder.encode([inputs[row] for row in rows], add_special_tokens=add_special_tokens, limit=limit)
+    limits = np.full(len(rows), limit, np.int64)
+    is_cut = _start_with(short, encoded.input_ids.filter(is_long).truncate(limits))
+    cut, others = encoded.labels.filter(is_long).truncate(limits), labels_after_prefix(short, prefixes.lengths)
+    labels = ragged_where(is_cut, cut.filter(is_cut), others.filter(~is_cut))
+    return LabeledTokens(
+        ragged_where(is_long, short, encoded.input_ids.filter(~is_long)),
+        ragged_where(is_long, labels, encoded.labels.filter(~is_long)),
+    )
 
 
 def _start_with(ids: Ragged, prefixes: Ragged) -> Mask:
