@@ -14,6 +14,7 @@ import sftkit
 from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.loading import load_config
 from sftkit.config.python_values import load_values
+from sftkit.sample import sample_path
 from sftkit.shards.manifest import read_manifest
 from sftkit.storage.paths import parse_path
 from sftkit.tokenization.special_tokens import add_missing_tokens
@@ -188,3 +189,19 @@ def test_the_tokenizer_of_a_model_gets_them_and_one_that_is_named_does_not(
         sizes[name] = manifest.tokenizer.vocabulary_size
     assert sizes["model"] == sizes["named"] + 1 == sizes["plain"] + 1
     assert len(written(tmp_path / "model")[0]["input_ids"]) < len(written(tmp_path / "named")[0]["input_ids"])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "Text: {{Tweet text}} Label: {{label}}",
+        "Text: {{element['Tweet text']}} Label: {{label}}{{eos_token}}",
+        "Text: {{ Tweet text }} Label: {% if label %}{{ label }}{% endif %}",
+    ],
+)
+def test_a_formatter_template_is_placeholders_or_jinja(tmp_path: Path, template: str) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"Tweet text": "the cat", "label": "ok"}])
+    keys: dict[str, Any] = {"training_data_path": rows, "model_name_or_path": "sample:model"}
+    sftkit.preprocess(output_dir=tmp_path / "out", data_formatter_template=template, **keys)
+    eos = AutoTokenizer.from_pretrained(str(sample_path("sample:model"))).eos_token
+    assert written(tmp_path / "out") == [{"formatted_text": f"Text: the cat Label: ok{eos}"}]

@@ -134,6 +134,18 @@ class AddTokenizerEosToken(TextHandler):
         return row_step(append)
 
 
+def has_only_placeholders(template: str, columns: Collection[str]) -> bool:
+    """Whether a template has no more than `{{column}}`; else it is Jinja, such as one with `{{eos_token}}`.
+
+    Example:
+        >>> has_only_placeholders("{{a b}}: {{c}}", ["a b", "c"]), has_only_placeholders("{{c}}{{eos_token}}", ["c"])
+        (True, False)
+    """
+    rest = _PLACEHOLDER.sub("", template)
+    names = {name.strip() for name in _PLACEHOLDER.findall(template)} - set(columns)
+    return "{{" not in rest and "{%" not in rest and not any(name.endswith("_token") for name in names)
+
+
 def _value_text(row: Row, column: str) -> str:
     if column not in row:
         raise RowError(missing_column_message(column, row))

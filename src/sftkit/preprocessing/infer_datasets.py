@@ -13,6 +13,7 @@ from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError
 from sftkit.handlers.segments import SEGMENTS, are_segments
+from sftkit.handlers.text import has_only_placeholders
 from sftkit.preprocessing.infer_handlers import (
     FORMATTED_TEXT_FIELD,
     conversation_handlers,
@@ -99,13 +100,9 @@ def _handlers(
         return []
     if options.data_formatter_template is not None:
         field = options.dataset_text_field or FORMATTED_TEXT_FIELD
-        return [
-            handler_config(
-                "apply_custom_data_formatting_template",
-                dataset_text_field=field,
-                template=options.data_formatter_template,
-            )
-        ]
+        is_plain = has_only_placeholders(options.data_formatter_template, columns)
+        name = "apply_custom_data_formatting_template" if is_plain else "apply_custom_jinja_template"
+        return [handler_config(name, dataset_text_field=field, template=options.data_formatter_template)]
     if options.dataset_conversation_field is not None:
         return conversation_handlers(options, options.dataset_conversation_field)
     if options.input_field_name is not None and options.output_field_name is not None:

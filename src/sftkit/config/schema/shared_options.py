@@ -86,7 +86,8 @@ class DataOptions:
         literal=True,
         panel=_DATA,
         shorthand_for="data_handlers",
-        help="Template with `{{column}}` placeholders for the text of a row. The eos token is appended.",
+        help="Template for the text of a row: `{{column}}` placeholders, or Jinja with the columns, `element` and the "
+        "special tokens as variables. The eos token is appended, unless Jinja has written it.",
     )
     response_template: str | None = option(
         None,
