@@ -19,6 +19,7 @@ from sftkit.config.foreign_keys.training_keys import TRAINING_KEYS, USUAL_TRAINI
 from sftkit.config.loading import load_config
 from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig
 from sftkit.errors import ConfigError
+from sftkit.handlers.registry import build_handlers
 from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
 TOP_LEVEL_KEYS = (*MODEL_KEYS, *DATA_KEYS, *TRAINING_KEYS)
@@ -166,6 +167,18 @@ def test_keys_of_the_other_commands_are_named_as_such() -> None:
 def test_keys_at_the_top_level_are_named_as_such() -> None:
     message = of_command("preprocess", "dataprocessor.max_seq_length=5", "--output_dir", "out")
     assert message == "unknown option dataprocessor.max_seq_length: it is a key at the top level, not of dataprocessor"
+
+
+def test_a_similar_argument_of_a_handler_comes_first(tmp_path: Path) -> None:
+    handler = "{name: skip_large_text, arguments: {fn_kwargs: {column_name: a, max_len: 5, model: x}}}"
+    [dataset] = load_config(
+        PreprocessConfig,
+        [f"datasets=[{{name: a, data_paths: [b], data_handlers: [{handler}]}}]", "--output_dir=out"],
+    ).datasets
+    with pytest.raises(ConfigError) as caught:
+        build_handlers(dataset, 0)
+    place = "datasets[0].data_handlers[0].skip_large_text"
+    assert caught.value.problems[0] == f"unknown key '{place}.max_len' (did you mean 'max_length'?)"
 
 
 def test_the_split_of_axolotl_is_explained(tmp_path: Path) -> None:

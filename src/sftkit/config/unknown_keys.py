@@ -15,6 +15,7 @@ from sftkit.config.schema.shared_options import DataOptions
 _DATASET_KEYS = frozenset(field.name for field in fields(DatasetConfig))
 _SHARED_KEYS = frozenset(field.name for field in fields(DataOptions))
 _TRAINING_ARGUMENTS = "training_arguments"
+_SECTIONS_WITH_FOREIGN_KEYS = frozenset({TOP_LEVEL, DATASETS, "dataprocessor", _TRAINING_ARGUMENTS})
 _KEYS_OF_COMMANDS = {
     "preprocess": frozenset(field.name for field in fields(PreprocessConfig)),
     "train": frozenset(field.name for field in fields(TrainConfig)) | USUAL_TRAINING_ARGUMENTS,
@@ -39,6 +40,8 @@ def unknown_key_message(spelled: str, name: str, section: str, keys: Collection[
         "unknown key 'overlow' (did you mean 'overflow'?)"
     """
     found = find_foreign_key(name, section)
+    if hint and section not in _SECTIONS_WITH_FOREIGN_KEYS:
+        return f"unknown {spelled}{hint}"  # an argument of a handler
     if found is not None:
         return f"unknown {spelled}{_remedy(*found, section, keys)}"
     plain = name.replace("-", "_")

@@ -89,7 +89,8 @@ class ReferenceRenderer:
             return self._tokenizer.get_chat_template(None, tools=[{}] if with_tools else None)
         except ValueError:
             raise TokenizerError(
-                f"tokenizer {self._tokenizer.name_or_path!r} has no chat template; set dataprocessor.chat_template"
+                f"tokenizer {self._tokenizer.name_or_path!r} has no chat template; set dataprocessor.chat_template, "
+                "for example to chatml"
             ) from None
 
     def check(self) -> None:
