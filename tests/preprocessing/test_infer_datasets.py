@@ -32,8 +32,8 @@ def inferred(rows: list[Row], *, has_template: bool = True, **options: Any) -> l
     """The handlers for these rows, as (name, arguments)."""
     config = PreprocessConfig(output_dir="out", training_data_path=("in.jsonl",), **options)
     [only] = list_datasets(config)
-    sample = Batch(rows, np.arange(len(rows)))
-    made = with_inferred_handlers(only, config, sample, lambda: has_template)
+    samples = [Batch([row], np.array([1])) for row in rows]
+    made = with_inferred_handlers(only, config, samples, lambda: has_template)
     return [(each.name, dict(each.arguments["fn_kwargs"])) for each in made.data_handlers]
 
 

@@ -14,6 +14,7 @@ from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.base import Step, missing_column_message
 from sftkit.handlers.formats.format_handler import FormatHandler
 from sftkit.handlers.formats.message_lists import conversation_column
+from sftkit.handlers.formats.recognition import NAMED_FORMATS, check_nothing_is_left
 from sftkit.handlers.formats.row_format import MESSAGES
 from sftkit.handlers.messages.conversation_values import read_messages
 from sftkit.handlers.messages.conversion_need import needs_conversion
@@ -107,6 +108,8 @@ class ConvertToMessages(FormatHandler):
             if column is None:
                 found, row = self.read_format(row)
                 row, column = found.to_messages(row), MESSAGES
+            elif self.conversation_column is None:
+                check_nothing_is_left(row, NAMED_FORMATS[MESSAGES])
             if column not in row:
                 raise RowError(missing_column_message(column, row))
             forms: _Forms = lambda: forms_of(bool(row.get(TOOLS)))  # noqa: E731  # rarely called

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -15,6 +15,7 @@ from sftkit.errors import ConfigError
 from sftkit.handlers.segments import SEGMENTS, are_segments
 from sftkit.handlers.text import has_only_placeholders
 from sftkit.preprocessing.infer_handlers import (
+    DEFAULT_TEXT_FIELD,
     FORMATTED_TEXT_FIELD,
     conversation_handlers,
     handler_config,
@@ -24,8 +25,6 @@ from sftkit.preprocessing.infer_handlers import (
 )
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.storage.paths import is_url, parse_path
-
-DEFAULT_TEXT_FIELD = "text"
 
 
 def list_datasets(options: DataOptions) -> tuple[DatasetConfig, ...]:
@@ -54,20 +53,20 @@ def list_datasets(options: DataOptions) -> tuple[DatasetConfig, ...]:
 
 
 def with_inferred_handlers(
-    dataset: DatasetConfig, options: DataOptions, sample: Batch, has_chat_template: Callable[[], bool]
+    dataset: DatasetConfig, options: DataOptions, samples: Sequence[Batch], has_chat_template: Callable[[], bool]
 ) -> DatasetConfig:
     """Return a data set with the handlers that the options and its first rows ask for.
 
     Args:
         dataset: one of `list_datasets` for a config that lists none.
         options: of the run.
-        sample: its first rows.
+        samples: the first rows of some of its files.
         has_chat_template: whether the tokenizer has a chat template; asked only if that decides.
 
     Raises:
         ConfigError: neither the options nor the rows tell how to tokenize them, or they are not for SFT.
     """
-    return replace(dataset, data_handlers=tuple(_handlers(options, sample, dataset, has_chat_template)))
+    return replace(dataset, data_handlers=tuple(_handlers(options, samples, dataset, has_chat_template)))
 
 
 def options_for_text_shards(options: PreprocessConfig) -> PreprocessConfig:
@@ -92,10 +91,10 @@ def options_for_text_shards(options: PreprocessConfig) -> PreprocessConfig:
 
 
 def _handlers(
-    options: DataOptions, sample: Batch, dataset: DatasetConfig, has_chat_template: Callable[[], bool]
+    options: DataOptions, samples: Sequence[Batch], dataset: DatasetConfig, has_chat_template: Callable[[], bool]
 ) -> list[HandlerConfig]:
     """Choose handlers by the options, or by the rows if no option tells."""
-    columns = sample.columns()
+    columns = samples[0].columns()
     if {INPUT_IDS, LABELS} <= set(columns):
         return []
     if options.data_formatter_template is not None:
@@ -114,9 +113,10 @@ def _handlers(
         return _text_handlers(options, options.dataset_text_field)
     if INPUT_IDS in columns:
         return []
-    if any(are_segments(row.get(SEGMENTS)) for row in sample.rows):
+    rows = [row for sample in samples for row in sample.rows]
+    if any(are_segments(row.get(SEGMENTS)) for row in rows):
         return [handler_config("tokenize_segments", segments_column=SEGMENTS)]
-    handlers = handlers_by_format(sample.rows, options, has_chat_template, dataset.data_paths[0])
+    handlers = handlers_by_format(rows, options, has_chat_template, dataset.data_paths[0])
     if handlers is not None:
         return handlers
     if DEFAULT_TEXT_FIELD in columns:

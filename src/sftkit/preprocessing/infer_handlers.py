@@ -20,6 +20,7 @@ from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, Row
 
 _log = logging.getLogger(__name__)
 
+DEFAULT_TEXT_FIELD = "text"
 FORMATTED_TEXT_FIELD = "formatted_text"
 
 Recognized = list[tuple[RowFormat, Row]]
@@ -46,21 +47,25 @@ def handlers_by_format(
             columns = ", ".join(dict.fromkeys(name for row in rows for name in row)) or "none"
             raise ConfigError(f"{path}: output_field_name: no column {answer!r}; columns there: {columns}")
         rows = [with_answer(row, answer) for row in rows if answer in row]
-    found = _recognize(rows)
+    found = _recognize(rows, fitting_format)
+    if not found and not any(is_filled(row.get(DEFAULT_TEXT_FIELD)) for row in rows):
+        found = _recognize(rows, format_with_columns)
     if not found:
         return None
     for each, row in found:
         if isinstance(each, Preference):
             raise ConfigError(f"{path}: {each.refusal(row)}")
     if answer is None and all(isinstance(each, MessageList) for each, _ in found):
-        names = dict.fromkeys((*CONVERSATION_COLUMNS, *(conversation_column(row) for _, row in found)))
-        used = [name for name in names if name is not None and any(is_filled(row.get(name)) for _, row in found)]
+        columns = dict.fromkeys((*CONVERSATION_COLUMNS, *(conversation_column(row) for _, row in found)))
+        used = [name for name in columns if name is not None and any(is_filled(row.get(name)) for _, row in found)]
         if len(used) <= 1:
             return conversation_handlers(options, *(used or [MESSAGES]))
-    arguments = {} if answer is None else {"answer_column": answer}
+    names = {each.name for each, _ in found}
+    arguments = {"format": names.pop()} if len(names) == 1 else {}
+    arguments |= {} if answer is None else {"answer_column": answer}
     if _is_chat(found, options.chat, has_chat_template):
         return message_handlers(options, **arguments)
-    if all(isinstance(each, InputOutput) and is_filled(row.get("output")) for each, row in found) and not arguments:
+    if all(isinstance(each, InputOutput) and "output" in row for each, row in found):
         return [pair_handler("input", "output")]
     convert = handler_config("convert_to_pair", **arguments)
     return [convert, pair_handler(PAIR_INPUT, PAIR_OUTPUT, separator="")]
@@ -98,13 +103,8 @@ def _rendering(options: DataOptions, column: str) -> HandlerConfig:
     return handler_config("tokenize_and_apply_chat_template_with_masking", conversation_column=column)
 
 
-def _recognize(rows: Sequence[Row]) -> Recognized:
-    """Return the rows whose columns are filled as a format has them; if there are none, those that have its columns."""
-    for recognize in (fitting_format, format_with_columns):
-        found = [(each, row) for row in rows if (each := recognize(row)) is not None]
-        if found:
-            return found
-    return []
+def _recognize(rows: Sequence[Row], format_of: Callable[[Row], RowFormat | None]) -> Recognized:
+    return [(each, row) for row in rows if (each := format_of(row)) is not None]
 
 
 def _is_chat(found: Recognized, chat: bool | None, has_chat_template: Callable[[], bool]) -> bool:

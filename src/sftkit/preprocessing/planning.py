@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.merging import config_folders
@@ -37,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 _MAX_NAMED = 10
 """Files that a warning names."""
+
+_SAMPLED_FILES = 8
+"""Files of a data set whose first rows decide its handlers if the config lists none."""
 
 
 def check_config(config: PreprocessConfig) -> None:
@@ -93,7 +97,8 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     sizes = [file.file.size for dataset in datasets for file in files_of(dataset)]
     spec = chat_tokenizer_spec(config, sum(sizes))
     chat_tokenizer = ChatTokenizer(spec)
-    samples = {dataset.name: _first_rows(files_of(dataset)) for dataset in datasets}
+    most = 1 if config.datasets else _SAMPLED_FILES
+    samples = {dataset.name: _first_rows(files_of(dataset), most) for dataset in datasets}
     if not config.datasets:
         datasets = tuple(
             with_inferred_handlers(each, config, samples[each.name], lambda: chat_tokenizer.has_chat_template)
@@ -105,7 +110,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     pipeline = Pipeline(recipe, chat_tokenizer)
     pipeline.check()
     for dataset in datasets:
-        columns = samples[dataset.name].columns()
+        columns = samples[dataset.name][0].columns()
         _check_unpacked(dataset, columns)
         pipeline.check_columns(dataset.name, columns)
     files = tuple(file for dataset in datasets for file in found[dataset.name])
@@ -140,14 +145,26 @@ def _scan_by_runner(
     return [done[id(file)] for file in files]
 
 
-def _first_rows(files: list[ScannedFile]) -> Batch:
-    """Return the first rows that can be read.
+def _first_rows(files: list[ScannedFile], most: int) -> list[Batch]:
+    """Return the first rows of up to `most` files that can be read.
 
     Raises:
         DataError: no row of any file can be read.
     """
     bad: list[str] = []
-    for unit in (unit for file in files for unit in file.units):
+    found: list[Batch] = []
+    for file in files:
+        found += islice(_batches(file, bad), 1)
+        if len(found) == most:
+            break
+    if found:
+        return found
+    raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows; name files that have rows")
+
+
+def _batches(file: ScannedFile, bad: list[str]) -> Iterator[Batch]:
+    """Yield the rows of a file; the first reason why rows cannot be read, of all files, goes to `bad`."""
+    for unit in file.units:
 
         def keep_first(_: str, rows: Sequence[RemovedRow], path: str = unit.file.name) -> None:
             if not bad:  # there may be millions of bad rows
@@ -155,10 +172,8 @@ def _first_rows(files: list[ScannedFile]) -> Batch:
                 bad.append(f"{path}:{rows[0].number}: {rows[0].reason}; no row could be read{hint}")
 
         log = RowLog(kind=UNREADABLE, on_bad_rows=keep_first)
-        for batch in read_unit(unit, log):
-            return batch
+        yield from read_unit(unit, log)
         log.flush()
-    raise DataError(bad[0] if bad else f"{files[0].file.path}: holds no rows; name files that have rows")
 
 
 def _check_unpacked(dataset: DatasetConfig, columns: list[str]) -> None:

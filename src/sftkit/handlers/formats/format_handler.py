@@ -11,7 +11,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import Step, missing_column_message, row_step
 from sftkit.handlers.columns import ColumnHandler
-from sftkit.handlers.formats.recognition import FORMATS, NAMED_FORMATS, format_of, with_answer
+from sftkit.handlers.formats.recognition import FORMATS, NAMED_FORMATS, check_nothing_is_left, format_of, with_answer
 from sftkit.handlers.formats.row_format import RowFormat
 from sftkit.handlers.formats.values import EmptyAnswerError
 
@@ -55,7 +55,11 @@ class FormatHandler(ColumnHandler):
             row = {**others, **{name: row[given] for name, given in self.columns.items()}}
         if self.answer_column is not None:
             row = with_answer(row, self.answer_column)
-        return format_of(row) if self.format is None else NAMED_FORMATS[self.format], row
+        if self.format is not None:
+            return NAMED_FORMATS[self.format], row
+        found = format_of(row)
+        check_nothing_is_left(row, found)
+        return found, row
 
     def converting(self, tokenizer: ChatTokenizer, convert: Callable[[Row], Row]) -> Step:
         """Make a step of a function that converts a row. An empty answer is dropped if the config drops such rows."""

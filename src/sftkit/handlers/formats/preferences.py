@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS
@@ -57,8 +59,8 @@ def _remedy(row: Row) -> str:
             return _naming("dataset_conversation_field", "conversation_column", CHOSEN)
     elif isinstance(chosen, str) and _HUMAN in chosen and _ASSISTANT in chosen:
         return (
-            f"to train the preferred one, set dataset_text_field: {CHOSEN}, response_template: {_ASSISTANT!r} and "
-            f"instruction_template: {_HUMAN!r}"
+            f"to train the preferred one, set in a --config file dataset_text_field: {CHOSEN}, response_template: "
+            f"{json.dumps(_ASSISTANT)} and instruction_template: {json.dumps(_HUMAN)}"
         )
     conversation = next((name for name in CONVERSATION_COLUMNS if is_filled(row.get(name))), None)
     if conversation and not is_filled(chosen):

@@ -34,6 +34,10 @@ NAMED_FORMATS: Mapping[str, RowFormat] = MappingProxyType(
 """The formats that a config can name."""
 
 
+_ASKING = ("instruction", "input", "context", "query", "question", "system_prompt", "history")
+"""Columns that belong to a question. (`system` is read for all formats.)"""
+
+
 def recognize(row: Row) -> RowFormat | None:
     """Return the format of a row; None if no format is known to have its columns.
 
@@ -74,6 +78,25 @@ def format_of(row: Row) -> RowFormat:
     if found is None:
         raise RowError(f"no known format has its columns: {', '.join(row) or 'none'}")
     return found
+
+
+def check_nothing_is_left(row: Row, found: RowFormat) -> None:
+    """Check that a row has no question, system prompt or earlier turns outside of its format.
+
+    Raises:
+        RowError: it has: what the row is to become is not clear.
+
+    Example:
+        >>> row = {"messages": [{"role": "user", "content": "1 + 2?"}], "instruction": "Add."}
+        >>> check_nothing_is_left(row, recognize(row))
+        Traceback (most recent call last):
+        sftkit.core.row_log.RowError: column 'instruction' does not belong to the format messages; set `format` ...
+    """
+    left = next((name for name in _ASKING if name not in found.columns and is_filled(row.get(name))), None)
+    if left is not None:
+        raise RowError(
+            f"column {left!r} does not belong to the format {found.name}; set `format`, or remove the column"
+        )
 
 
 def with_answer(row: Row, column: str) -> Row:

@@ -101,7 +101,7 @@ def history_of(row: Row, column: str) -> list[Message]:
             texts = [text_of(text, f"{column}[{index}]") for text in turn]
             turns += ({"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=True))
         else:
-            raise RowError(f"{index} of column {column!r} must be a pair of a question and an answer")
+            raise RowError(f"turn {index} of column {column!r} must be a pair of a question and an answer")
     return turns
 
 

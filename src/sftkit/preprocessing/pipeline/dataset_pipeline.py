@@ -18,7 +18,7 @@ from sftkit.errors import DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
 from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
-from sftkit.preprocessing.infer_datasets import DEFAULT_TEXT_FIELD
+from sftkit.preprocessing.infer_handlers import DEFAULT_TEXT_FIELD
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
 from sftkit.sources.reading_hints import hint_for_columns
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
