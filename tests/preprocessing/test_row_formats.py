@@ -54,7 +54,7 @@ class Case:
 
 
 PAIR = [user("What is 2 + 3?"), answer("It is 5.")]
-WITH_CONTEXT = [user("How many apples?\nAnn has 2 apples."), answer("2")]
+WITH_CONTEXT = [user("How many apples?\nAnn has 2."), answer("2")]
 EARLIER = [user("Hi."), answer("Hello!")]
 CHAT = {"chat": True}
 HISTORY = [["Hi.", "Hello!"]]
@@ -71,9 +71,7 @@ CASES = [
     ),
     Case("alpaca", {"instruction": "What is 2 + 3?", "input": "", "output": "It is 5."}, PAIR),
     Case("alpaca without_input", {"instruction": "What is 2 + 3?", "output": "It is 5."}, PAIR),
-    Case(
-        "alpaca input", {"instruction": "How many apples?", "input": "Ann has 2 apples.", "output": "2"}, WITH_CONTEXT
-    ),
+    Case("alpaca input", {"instruction": "How many apples?", "input": "Ann has 2.", "output": "2"}, WITH_CONTEXT),
     Case("alpaca only_input", {"instruction": "", "input": "What is 2 + 3?", "output": "It is 5."}, PAIR),
     Case(
         "alpaca history",
@@ -94,7 +92,7 @@ CASES = [
     Case("alpaca response", {"instruction": "What is 2 + 3?", "response": "It is 5."}, PAIR),
     Case(
         "alpaca dolly",
-        {"instruction": "How many apples?", "context": "Ann has 2 apples.", "response": "2", "category": "qa"},
+        {"instruction": "How many apples?", "context": "Ann has 2.", "response": "2", "category": "qa"},
         WITH_CONTEXT,
     ),
     Case("query_response", {"query": "What is 2 + 3?", "response": "It is 5."}, PAIR),
@@ -106,7 +104,7 @@ CASES = [
     Case("question_answer", {"question": "What is 2 + 3?", "answer": "It is 5."}, PAIR),
     Case(
         "question_answer number",
-        {"question": "How many apples?", "context": "Ann has 2 apples.", "answer": 2},
+        {"question": "How many apples?", "context": "Ann has 2.", "answer": 2},
         WITH_CONTEXT,
     ),
     Case(
@@ -315,9 +313,12 @@ BAD: list[tuple[Row, str]] = [
     ({"instruction": "a"}, "column 'output' not found; columns here: instruction"),
     ({"instruction": "a", "output": True}, "column 'output' must be text, not bool"),
     ({"instruction": "a", "output": ["b"]}, "column 'output' must be text or a list of messages"),
-    ({"instruction": "", "input": None, "output": "b"}, "column 'instruction' is null or empty where the question of an answer should be"),
-    ({"instruction": "a", "output": "b", "response": "c"}, "'output' and 'response' are answers; name the one to train with output_field_name (in a data config: answer_column)"),
-    ({"instruction": "a", "output": "b", "history": [["c"]]}, "turn 0 of column 'history' must be a pair of a question and an answer"),
+    ({"instruction": "", "input": None, "output": "b"}, "column 'instruction' is null or empty where the question of an "
+     "answer should be"),
+    ({"instruction": "a", "output": "b", "response": "c"}, "'output' and 'response' are answers; name the one to train "
+     "with output_field_name (in a data config: answer_column)"),
+    ({"instruction": "a", "output": "b", "history": [["c"]]}, "turn 0 of column 'history' must be a pair of a "
+     "question and an answer"),
     ({"instruction": "a", "output": "b", "history": "c"}, "column 'history' is not JSON: Expecting value"),
     ({"instruction": "a", "output": "b", "history": 7}, "column 'history' must be a list of pairs, not int"),
 ]  # fmt: skip

@@ -45,7 +45,7 @@ def handlers_by_format(
     if answer is not None:
         if not any(answer in row for row in rows):
             columns = ", ".join(dict.fromkeys(name for row in rows for name in row)) or "none"
-            raise ConfigError(f"{path}: output_field_name: no column {answer!r}; columns there: {columns}")
+            raise ConfigError(f"{path}: output_field_name: column {answer!r} not found; columns there: {columns}")
         rows = [with_answer(row, answer) for row in rows if answer in row]
     found = _recognize(rows, fitting_format)
     if not found and not any(is_filled(row.get(DEFAULT_TEXT_FIELD)) for row in rows):
