@@ -313,8 +313,8 @@ BAD: list[tuple[Row, str]] = [
     ({"instruction": "a"}, "column 'output' not found; columns here: instruction"),
     ({"instruction": "a", "output": True}, "column 'output' must be text, not bool"),
     ({"instruction": "a", "output": ["b"]}, "column 'output' must be text or a list of messages"),
-    ({"instruction": "", "input": None, "output": "b"}, "column 'instruction' is null or empty where the question of an "
-     "answer should be"),
+    ({"instruction": "", "input": None, "output": "b"}, "column 'instruction' is null or empty where the question of "
+     "an answer should be"),
     ({"instruction": "a", "output": "b", "response": "c"}, "'output' and 'response' are answers; name the one to train "
      "with output_field_name (in a data config: answer_column)"),
     ({"instruction": "a", "output": "b", "history": [["c"]]}, "turn 0 of column 'history' must be a pair of a "
