@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
-from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, RowFormat, is_filled
+from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, RowFormat, filled_columns, is_filled
 from sftkit.handlers.formats.values import (
+    MESSAGE_TYPES,
     SYSTEM_COLUMNS,
     answer_in,
     history_of,
@@ -42,9 +43,9 @@ class Exchange(RowFormat):
 
     def fits(self, row: Row) -> bool:
         """Whether there is a question and an answer; a question may be all in its context."""
-        if self.question not in row or not any(is_filled(row.get(column)) for column in self.answers):
+        if self.question not in row or not filled_columns(row, self.answers):
             return False
-        return any(is_filled(row.get(column)) for column in (self.question, *self.contexts))
+        return is_filled(row[self.question]) or bool(filled_columns(row, self.contexts))
 
     def has_columns(self, row: Row) -> bool:
         """Whether there are columns for both."""
@@ -53,8 +54,9 @@ class Exchange(RowFormat):
     def to_messages(self, row: Row) -> Row:
         """Make a conversation that ends with the answer."""
         value = row.get(self.question)
-        answer = turns_of(answer_in(row, self.answer_column(row)), "assistant", self.answer_column(row))
-        if isinstance(value, list | dict) and is_filled(value):
+        column = self.answer_column(row)
+        answer = turns_of(answer_in(row, column), "assistant", column)
+        if isinstance(value, MESSAGE_TYPES) and is_filled(value):
             asked = [without_loss(turn) for turn in turns_of(value, "user", self.question)]
         else:
             asked = [{"role": "user", "content": self.question_text(row)}]
@@ -74,7 +76,7 @@ class Exchange(RowFormat):
         Raises:
             RowError: there is none: an answer alone is not to be trained.
         """
-        if isinstance(row.get(self.question), list | dict):
+        if isinstance(row.get(self.question), MESSAGE_TYPES):
             raise NeedsTemplateError
         parts = [optional_text(row, column) for column in (self.question, *self.contexts)]
         text = "\n".join(filter(None, parts))
@@ -100,7 +102,7 @@ class Exchange(RowFormat):
         Raises:
             RowError: several are.
         """
-        found = [column for column in self.answers if is_filled(row.get(column))]
+        found = filled_columns(row, self.answers)
         if len(found) > 1:
             raise RowError(
                 f"{' and '.join(map(repr, found))} are answers; name the one to train with output_field_name (in a "

@@ -6,6 +6,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.formats.row_format import MESSAGES, RowFormat, is_filled
 from sftkit.handlers.formats.values import (
+    MESSAGE_TYPES,
     SYSTEM_COLUMNS,
     answer_in,
     is_system,
@@ -59,6 +60,6 @@ class PromptCompletion(RowFormat):
     def to_pair(self, row: Row) -> tuple[str, str]:
         """Return both texts."""
         answer = answer_in(row, COMPLETION)
-        if isinstance(answer, list | dict) or isinstance(row.get(PROMPT), list | dict):
+        if isinstance(answer, MESSAGE_TYPES) or isinstance(row.get(PROMPT), MESSAGE_TYPES):
             return super().to_pair(row)
         return text_of(row.get(PROMPT), PROMPT), text_of(answer, COMPLETION)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 
 MESSAGES = "messages"
+
+_WITH_LENGTH = (str, list, dict, tuple)  # a union would be made for each call
 
 
 class NeedsTemplateError(RowError):
@@ -73,6 +76,11 @@ def is_filled(value: Any) -> bool:
         >>> [is_filled(value) for value in (None, "", [], float("nan"), 0, "a")]
         [False, False, False, False, True, True]
     """
-    if isinstance(value, str | list | dict | tuple):
+    if isinstance(value, _WITH_LENGTH):
         return len(value) > 0
     return value is not None and value == value  # NaN differs from itself
+
+
+def filled_columns(row: Row, columns: Iterable[str]) -> list[str]:
+    """Return those of some columns that are filled."""
+    return [column for column in columns if column in row and is_filled(row[column])]

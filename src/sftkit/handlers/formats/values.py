@@ -15,6 +15,9 @@ from sftkit.handlers.messages.tool_calls import parse_json, type_name
 
 Message = dict[str, Any]
 
+MESSAGE_TYPES = (list, dict)
+"""Types of values that are messages, not text."""
+
 
 class EmptyAnswerError(RowError):
     """An answer is null or empty: there is nothing to train."""
@@ -58,7 +61,7 @@ def answer_in(row: Row, column: str) -> Any:
     value = row[column]
     if not is_filled(value):
         raise EmptyAnswerError(f"column {column!r} is {'null' if value is None else 'empty'} where an answer should be")
-    if isinstance(value, list | dict):
+    if isinstance(value, MESSAGE_TYPES):
         return value
     text = text_of(value, column)
     if not text.strip():
@@ -88,7 +91,7 @@ def history_of(row: Row, column: str) -> list[Message]:
         RowError: the column holds something else.
     """
     value = row.get(column)
-    if not is_filled(value):
+    if value is None or not is_filled(value):
         return []
     value = parse_json(value, f"column {column!r}")
     if not isinstance(value, list):
@@ -111,7 +114,11 @@ SYSTEM_COLUMNS = ("system", "system_prompt")
 
 def system_of(row: Row) -> str:
     """Return the system prompt of a row, "" if it has none."""
-    return next(filter(None, (optional_text(row, column) for column in SYSTEM_COLUMNS)), "")
+    for column in SYSTEM_COLUMNS:
+        text = optional_text(row, column) if column in row else ""
+        if text:
+            return text
+    return ""
 
 
 def with_system_turn(row: Row, turns: list[Message]) -> list[Message]:
