@@ -74,6 +74,40 @@ def test_conversations_are_converted_where_needed_and_masked_by_turns_or_by_resp
     ]
 
 
+RENDER = ("tokenize_and_apply_chat_template_with_masking", {"conversation_column": "messages"})
+ALPACA = {"instruction": "a", "input": None, "output": "b"}
+QUESTION = {"question": "a", "answer": "b"}
+INPUT_OUTPUT = {"input": "a", "output": "b"}
+
+
+def test_the_format_of_the_rows_is_named_unless_they_have_several() -> None:
+    assert inferred([ALPACA, ALPACA]) == [
+        ("convert_to_messages", {"format": "alpaca", "only_if_needed": True}),
+        RENDER,
+    ]
+    assert inferred([ALPACA, QUESTION]) == [("convert_to_messages", {"only_if_needed": True}), RENDER]
+    assert inferred([{"messages": MESSAGES}, QUESTION]) == [("convert_to_messages", {"only_if_needed": True}), RENDER]
+
+
+def test_questions_and_answers_are_pairs_without_a_chat_template() -> None:
+    pair = {"input_field_name": "pair_input", "output_field_name": "pair_output", "separator": ""}
+    handlers = [("convert_to_pair", {"format": "alpaca"}), ("tokenize_and_apply_input_masking", pair)]
+    assert inferred([ALPACA], has_template=False) == handlers
+    assert inferred([ALPACA], chat=False) == handlers
+    assert inferred([{"messages": MESSAGES}, ALPACA], has_template=False)[1] == RENDER  # which says what is missing
+
+
+def test_input_and_output_stay_a_pair_unless_there_is_an_instruction_or_the_config_asks() -> None:
+    pair = {"input_field_name": "input", "output_field_name": "output"}
+    assert inferred([INPUT_OUTPUT]) == [("tokenize_and_apply_input_masking", pair)]
+    assert inferred([INPUT_OUTPUT], chat=True) == [
+        ("convert_to_messages", {"format": "input_output", "only_if_needed": True}),
+        RENDER,
+    ]
+    assert inferred([{**INPUT_OUTPUT, "instruction": None}])[0][1]["format"] == "alpaca"
+    assert inferred([INPUT_OUTPUT, ALPACA]) == [("convert_to_messages", {"only_if_needed": True}), RENDER]
+
+
 def test_text_gets_an_eos_token_only_if_it_will_be_tokenized() -> None:
     append = [("add_tokenizer_eos_token", {"dataset_text_field": "text", "only_if_missing": True})]
     assert chosen(["text"]) == []

@@ -9,7 +9,6 @@ from sftkit.core.rows import Row
 from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, RowFormat, filled_columns, is_filled
 from sftkit.handlers.formats.values import (
     MESSAGE_TYPES,
-    SYSTEM_COLUMNS,
     answer_in,
     history_of,
     optional_text,
@@ -18,6 +17,7 @@ from sftkit.handlers.formats.values import (
     with_system_turn,
     without_loss,
 )
+from sftkit.handlers.messages.system_prompts import SYSTEM_COLUMNS
 
 HISTORY = "history"
 

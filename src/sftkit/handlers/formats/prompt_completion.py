@@ -7,7 +7,6 @@ from sftkit.core.rows import Row
 from sftkit.handlers.formats.row_format import MESSAGES, RowFormat, is_filled
 from sftkit.handlers.formats.values import (
     MESSAGE_TYPES,
-    SYSTEM_COLUMNS,
     answer_in,
     is_system,
     role_of,
@@ -16,6 +15,7 @@ from sftkit.handlers.formats.values import (
     with_system_turn,
     without_loss,
 )
+from sftkit.handlers.messages.system_prompts import SYSTEM_COLUMNS
 
 PROMPT, COMPLETION = "prompt", "completion"
 

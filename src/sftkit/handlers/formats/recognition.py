@@ -34,8 +34,8 @@ NAMED_FORMATS: Mapping[str, RowFormat] = MappingProxyType(
 """The formats that a config can name."""
 
 
-_ASKING = ("instruction", "input", "context", "query", "question", "system_prompt", "history")
-"""Columns that belong to a question. (`system` is read for all formats.)"""
+_ASKING = ("instruction", "input", "context", "query", "question", "history")
+"""Columns that belong to a question. (System prompts are read for all formats.)"""
 
 
 def recognize(row: Row) -> RowFormat | None:
@@ -81,7 +81,7 @@ def format_of(row: Row) -> RowFormat:
 
 
 def check_nothing_is_left(row: Row, found: RowFormat) -> None:
-    """Check that a row has no question, system prompt or earlier turns outside of its format.
+    """Check that a row has no question or earlier turns outside of its format.
 
     Raises:
         RowError: it has: what the row is to become is not clear.

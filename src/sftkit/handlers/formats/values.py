@@ -11,6 +11,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import missing_column_message
 from sftkit.handlers.formats.row_format import is_filled
+from sftkit.handlers.messages.system_prompts import SYSTEM_COLUMNS, parse_system
 from sftkit.handlers.messages.tool_calls import parse_json, type_name
 
 Message = dict[str, Any]
@@ -108,16 +109,18 @@ def history_of(row: Row, column: str) -> list[Message]:
     return turns
 
 
-SYSTEM_COLUMNS = ("system", "system_prompt")
-"""Columns that may hold the system prompt."""
-
-
 def system_of(row: Row) -> str:
-    """Return the system prompt of a row, "" if it has none."""
+    """Return the system prompt of a row, "" if it has none.
+
+    Raises:
+        RowError: it is not text.
+    """
     for column in SYSTEM_COLUMNS:
-        text = optional_text(row, column) if column in row else ""
-        if text:
-            return text
+        if column in row and is_filled(row[column]):
+            try:
+                return parse_system(row[column])
+            except RowError as error:
+                raise RowError(f"column {column!r} {error}") from None
     return ""
 
 
