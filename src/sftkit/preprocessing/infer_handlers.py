@@ -56,8 +56,8 @@ def handlers_by_format(
         if isinstance(each, Preference):
             raise ConfigError(f"{path}: {each.refusal(row)}")
     if answer is None and all(isinstance(each, MessageList) for each, _ in found):
-        columns = dict.fromkeys((*CONVERSATION_COLUMNS, *(conversation_column(row) for _, row in found)))
-        used = [name for name in columns if name is not None and any(is_filled(row.get(name)) for _, row in found)]
+        candidates = dict.fromkeys((*CONVERSATION_COLUMNS, *(conversation_column(row) for _, row in found)))
+        used = [name for name in candidates if name is not None and any(is_filled(row.get(name)) for _, row in found)]
         if len(used) <= 1:
             return conversation_handlers(options, *(used or [MESSAGES]))
     names = {each.name for each, _ in found}
