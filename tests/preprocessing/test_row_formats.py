@@ -391,9 +391,7 @@ def test_preference_rows_are_refused_with_a_way_that_works(row: Row, remedy: dic
 
 def test_an_answer_column_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "2 + 3?", "chosen": "5", "rejected": "6"}])
-    with pytest.raises(
-        ConfigError, match="output_field_name: no column 'chose'; columns there: prompt, chosen, rejected"
-    ):
+    with pytest.raises(ConfigError, match="output_field_name: column 'chose' not found; columns there: prompt, chosen"):
         preprocess(
             tmp_path / "out", training_data_path=(str(file),), model_name_or_path=MODEL, output_field_name="chose"
         )

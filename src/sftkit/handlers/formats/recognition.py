@@ -85,12 +85,6 @@ def check_nothing_is_left(row: Row, found: RowFormat) -> None:
 
     Raises:
         RowError: it has: what the row is to become is not clear.
-
-    Example:
-        >>> row = {"messages": [{"role": "user", "content": "1 + 2?"}], "instruction": "Add."}
-        >>> check_nothing_is_left(row, recognize(row))
-        Traceback (most recent call last):
-        sftkit.core.row_log.RowError: column 'instruction' does not belong to the format messages; set `format` ...
     """
     left = next((name for name in _ASKING if name not in found.columns and is_filled(row.get(name))), None)
     if left is not None:
