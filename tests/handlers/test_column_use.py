@@ -57,7 +57,7 @@ def tokenizer(template: str) -> ChatTokenizer:
         ("convert_to_messages", {"format": "input_output", "columns": {"input": "i"}, "answer_column": "o"}, PLAIN,
          {"i", "output", "completion", "o", *SYSTEM, "history", "tools", "functions"}),
         ("convert_to_pair", {"format": "prompt_completion"}, PLAIN,
-         {"prompt", "completion", "system", "system_prompt"}),
+         {"prompt", "completion", *SYSTEM}),
         ("convert_to_messages", {"conversation_column": "c", "system_column": "s"}, PLAIN,
          {"s", "tools", "functions"}),
         ("rename_columns", {"columns": {"a": "b"}}, PLAIN, set()),
