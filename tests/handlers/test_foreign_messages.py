@@ -255,6 +255,9 @@ def test_conversations_in_one_value(convert: Convert) -> None:
         assert row["messages"] == messages
     [row], _ = convert({"messages": USER}, only_if_needed=True)
     assert row["messages"] == [USER]
+    lists = {"role": ["user", "assistant"], "content": ["hi", "x"], "name": [None, "Ann"], "tool_calls": None}
+    [row], _ = convert({"messages": lists}, only_if_needed=True)
+    assert row["messages"] == [USER, assistant("x", name="Ann")]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +266,10 @@ def test_conversations_in_one_value(convert: Convert) -> None:
         ("hi", "column 'messages' must hold a list of messages, not str"),
         ("[{", "column 'messages' is not JSON: Expecting property name enclosed in double quotes"),
         ({"text": "hi"}, "column 'messages' must hold a list of messages, not dict"),
+        (
+            {"role": ["user"], "content": ["hi", "x"]},
+            "column 'messages': its lists of 'role' and 'content' differ in length",
+        ),
         (
             ["hi", "x"],
             "column 'messages' must hold a list of messages, not of texts, which do not say whose they are; make "
@@ -354,9 +361,10 @@ def test_what_the_conversion_would_read_is_refused_with_its_name(
     config = handler(name, conversation_column="messages", **arguments)
     [link] = build_handlers(dataset("unused", data_handlers=[config]), 0)
     log = RowLog()
-    batch = link.bind(chat_tokenizer(template))(Batch([{"messages": messages}, {"messages": 5}], np.array([1, 2])), log)
-    assert len(batch) == 0
-    first, second = [bad.reason for bad in sorted(log.bad, key=lambda bad: bad.number)]
+    rows = [{"messages": value} for value in (messages, 5, [{"role": "narrator", "content": None}])]
+    assert len(link.bind(chat_tokenizer(template))(Batch(rows, np.array([1, 2, 3])), log)) == 0
+    first, second, third = [bad.reason for bad in sorted(log.bad, key=lambda bad: bad.number)]
     assert first.startswith(why)
     assert first.endswith(HINT)
     assert second == "column 'messages' must hold a list of messages, not int"
+    assert HINT not in third

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sftkit.core.row_log import RowError
@@ -17,7 +17,8 @@ _OF_CALLS = frozenset({"role", "content", "tool_calls", _REASONING})
 
 
 def read_messages(value: Any, column: str, reader: TurnReader, forms: Callable[[], TemplateForms]) -> list[Message]:
-    """Read a conversation: a list of turns, JSON text of one, one turn, or pairs of a question and an answer.
+    """Read a conversation: a list of turns, JSON text of one, one turn, lists of roles and of contents, or pairs of a
+    question and an answer.
 
     Args:
         value: the value of the column.
@@ -45,7 +46,7 @@ def _turns(value: Any, column: str) -> list[Any]:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         value = parse_json(value, f"column {column!r}")
     if isinstance(value, dict) and any(value.get(key) is not None for key in ROLE_KEYS):
-        value = [value]
+        value = _transposed(value, column) if any(isinstance(value.get(key), list) for key in ROLE_KEYS) else [value]
     if not isinstance(value, list) or not value:
         raise RowError(f"column {column!r} must hold a list of messages, not {type_name(value)}")
     if all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in value):
@@ -60,6 +61,22 @@ def _turns(value: Any, column: str) -> list[Any]:
             "messages with a role and a content of them"
         )
     return value
+
+
+def _transposed(lists: Mapping[str, Any], column: str) -> list[Message]:
+    """Return the messages of an object with a list for each key, as `datasets` stores a `Sequence` of objects.
+
+    Raises:
+        RowError: its lists differ in length.
+    """
+    values = [each if isinstance(each, list) else [] for each in lists.values() if each is not None]
+    if len({len(each) for each in values}) > 1:
+        raise RowError(f"column {column!r}: its lists of {' and '.join(map(repr, lists))} differ in length")
+    keys = [key for key, each in lists.items() if each is not None]
+    return [
+        {key: item for key, item in zip(keys, items, strict=True) if item is not None}
+        for items in zip(*values, strict=True)
+    ]
 
 
 def _continues(previous: Message, turn: ReadTurn) -> bool:
