@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _works(tokenizer: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
-    """Each step without and with a mask, by name; `screened` includes the other work of the handler."""
+    """Each step without and with a mask, by name; `prepared` includes the other work of the handler."""
 
     def render(rows: Rows) -> list[str]:
         return [tokenizer.render(row, "messages") for row in rows]
@@ -72,11 +72,8 @@ def _works(tokenizer: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
     def encode_masked(turns: list[tuple[str, list[tuple[int, int]]]]) -> object:
         return tokenizer.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
 
-    def screened(rows: Rows) -> object:
-        turns = find([tokenizer.screen(row, "messages")[0] for row in rows])
-        for row in rows:
-            tokenizer.has_prompt_mismatch(row, "messages")
-        return encode_masked(turns)
+    def prepared(rows: Rows) -> object:
+        return tokenizer.encode_prepared([tokenizer.prepare(row, "messages") for row in rows])
 
     def plain(rows: Rows) -> object:
         return tokenizer.encode(render(rows))
@@ -84,7 +81,7 @@ def _works(tokenizer: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
     return {
         "rendering": (render, find),
         "whole": (plain, lambda rows: encode_masked(find(rows))),
-        "screened": (plain, screened),
+        "prepared": (plain, prepared),
     }
 
 

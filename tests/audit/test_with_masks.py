@@ -11,7 +11,7 @@ from sftkit.audit.checks.row_checks import check_row
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import RowError
+from sftkit.core.row_log import PROMPT_MISMATCH, RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
@@ -78,7 +78,7 @@ def test_rows_made_by_sftkit_have_no_trained_header_and_only_prompts_of_inferenc
         checked += 1
         assert "header_trained" not in rules, case.name
         if "prompt_mismatch" in rules:
-            assert tokenizer.has_prompt_mismatch(case.conversation.row, "messages"), case.name
+            assert PROMPT_MISMATCH in tokenizer.prepare(case.conversation.row, "messages").notes.rules, case.name
     assert checked > 3
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def wrong_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def record(*arguments: Any, **options: Any) -> Recording:
         recording = right(*arguments, **options)
-        return recording._replace(text=recording.text.replace(MARKER, MARKER.upper()))
+        return replace(recording, text=recording.text.replace(MARKER, MARKER.upper()))
 
     monkeypatch.setattr(CompiledRenderer, "record", record)
 

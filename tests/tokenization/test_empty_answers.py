@@ -12,10 +12,9 @@ import pytest
 from chat_templates import CHATML
 from sftkit.core.row_log import RowDroppedError
 from sftkit.core.rows import Row
-from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.empty_answers import EmptyAnswers
+from sftkit.tokenization.masking.supervision import Supervision
 from support import dataset, handler, preprocess, write_jsonl, written
-
-MakeChatTokenizer = Callable[..., ChatTokenizer]
 
 CALL = {"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}
 
@@ -55,16 +54,15 @@ def talk(*answers: Any) -> Row:
         ({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}, {}, ""),
     ],
 )
-def test_empty_answers_of_conversations_are_found(
-    chat_tokenizer: MakeChatTokenizer, row: Row, options: dict[str, Any], found: str
-) -> None:
-    keeping, dropping = (chat_tokenizer(CHATML, drop_empty_answers=drops, **options) for drops in (False, True))
-    assert keeping.has_empty_answer(row, "messages") is bool(found)
+def test_empty_answers_of_conversations_are_found(row: Row, options: dict[str, Any], found: str) -> None:
+    supervision = Supervision(options.get("train_on", "assistant"), options.get("reasoning") == "mask")
+    keeping, dropping = (EmptyAnswers(supervision, drops=drops) for drops in (False, True))
+    assert keeping.check_messages(row["messages"]) is bool(found)
     if found == "all":
         with pytest.raises(RowDroppedError, match="empty answer"):
-            dropping.has_empty_answer(row, "messages")
+            dropping.check_messages(row["messages"])
     else:
-        assert dropping.has_empty_answer(row, "messages") is bool(found)
+        assert dropping.check_messages(row["messages"]) is bool(found)
 
 
 PAIRS = [{"input": "q", "output": output} for output in ("a", "", " \n", "b")]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import chat_templates as templates
-from sftkit.core.row_log import RowDroppedError, RowError
+from sftkit.core.row_log import LOSS_FLAG_UNUSED, PROMPT_MISMATCH, RowDroppedError, RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
@@ -585,14 +585,14 @@ def test_prompts_that_differ_from_those_at_inference_are_detected(
     tokenizer = chat_tokenizer(template, **choices)
     messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
     tokenizer.start_unit()
-    assert tokenizer.has_prompt_mismatch({"messages": messages}, "messages") is differs
+    assert (PROMPT_MISMATCH in tokenizer.prepare({"messages": messages}, "messages").notes.rules) is differs
 
 
 def test_prompts_of_turns_without_a_loss_do_not_matter(chat_tokenizer: MakeChatTokenizer) -> None:
     tokenizer = chat_tokenizer(QWEN_THINKING.source)
     tokenizer.start_unit()
-    assert not tokenizer.has_prompt_mismatch({"messages": talk({"train": False}, {})}, "messages")
-    assert tokenizer.has_prompt_mismatch({"messages": talk({}, {"train": False})}, "messages")
+    assert PROMPT_MISMATCH not in tokenizer.prepare({"messages": talk({"train": False}, {})}, "messages").notes.rules
+    assert PROMPT_MISMATCH in tokenizer.prepare({"messages": talk({}, {"train": False})}, "messages").notes.rules
 
 
 def test_prompts_that_the_template_refuses_are_not_a_mismatch(chat_tokenizer: MakeChatTokenizer) -> None:
@@ -601,8 +601,9 @@ def test_prompts_that_the_template_refuses_are_not_a_mismatch(chat_tokenizer: Ma
     row = {"messages": [system("s"), assistant("b"), user("c"), assistant("d")]}
     assert trained(tokenizer, row["messages"]) == ["b<|im_end|>", "\n</think>\n\nd<|im_end|>"]
     tokenizer.start_unit()
-    assert not tokenizer.has_prompt_mismatch(row, "messages")
-    assert not chat_tokenizer(templates.GENERATION).has_prompt_mismatch({"messages": [user("a")]}, "messages")
+    assert PROMPT_MISMATCH not in tokenizer.prepare(row, "messages").notes.rules
+    unanswered = chat_tokenizer(templates.GENERATION).prepare({"messages": [user("a")]}, "messages")
+    assert PROMPT_MISMATCH not in unanswered.notes.rules
 
 
 # --- Rows that stay text ----------------------------------------------------------------------------
@@ -632,12 +633,12 @@ def test_a_flag_that_asks_for_a_loss_where_none_is_given_is_noticed(
         chat_tokenizer(templates.CHATML, train_on=on) for on in ("assistant", "last_assistant", "all")
     )
     asked = [{**user("a"), **flag}, assistant("b")]
-    assert every_turn.has_unused_flag({"messages": asked}, "messages")
-    assert not everything.has_unused_flag({"messages": asked}, "messages")
-    assert not every_turn.has_unused_flag({"messages": talk(flag, flag)}, "messages")
-    assert last_turn.has_unused_flag({"messages": talk(flag, {})}, "messages")
-    assert not last_turn.has_unused_flag({"messages": talk({}, flag)}, "messages")
-    assert not every_turn.has_unused_flag({"messages": [user("a"), assistant("b")]}, "messages")
+    assert LOSS_FLAG_UNUSED in every_turn.prepare({"messages": asked}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED not in everything.prepare({"messages": asked}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED not in every_turn.prepare({"messages": talk(flag, flag)}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED in last_turn.prepare({"messages": talk(flag, {})}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED not in last_turn.prepare({"messages": talk({}, flag)}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED not in every_turn.prepare({"messages": [user("a"), assistant("b")]}, "messages").notes.rules
 
 
 @pytest.mark.parametrize(

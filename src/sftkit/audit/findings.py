@@ -27,6 +27,8 @@ PROMPT_MISMATCH = "prompt_mismatch"
 BOUNDARY_MERGED = "boundary_merged"
 LOSS_FLAG_UNUSED = "loss_flag_unused"
 EMPTY_ANSWER = "empty_answer"
+MESSAGE_NOT_RENDERED = "message_not_rendered"
+FIELD_NOT_RENDERED = "field_not_rendered"
 DUPLICATE_ROW = "duplicate_row"
 
 
@@ -108,6 +110,14 @@ _TABLE = (
         "tokenize again with this tokenizer, or set the tokenizer (with its added tokens) that made the ids",
     ),
     Rule(
+        MESSAGE_NOT_RENDERED,
+        ERROR,
+        "the chat template leaves out a message or its tool calls, so the model learns to answer what it does not see, "
+        "or to end where it should call a tool",
+        "use a chat template that renders them (dataprocessor.chat_template), or map the role to one that it renders "
+        "with convert_to_messages",
+    ),
+    Rule(
         FIRST_TOKEN_TRAINED,
         WARNING,
         "the first token of a sequence in a pack carries a loss, but the previous sequence predicts it",
@@ -154,6 +164,13 @@ _TABLE = (
         "correct the data, set drop_empty_answers: true, or exclude the message from the loss (train: false)",
     ),
     Rule(
+        FIELD_NOT_RENDERED,
+        WARNING,
+        "the chat template leaves out tools, documents, the reasoning of the last answer, media, or the words beside a "
+        "tool call ('not rendered' names the keys)",
+        "use a chat template that renders them (dataprocessor.chat_template), or remove them from the data",
+    ),
+    Rule(
         DUPLICATE_ROW,
         WARNING,
         "the row has the same tokens as an earlier row",
@@ -164,7 +181,9 @@ _TABLE = (
 RULES = {rule.name: rule for rule in _TABLE}
 """All rules by name, in the order of reports."""
 
-RECORDED_RULES = frozenset({PROMPT_MISMATCH, BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER})
+RECORDED_RULES = frozenset(
+    {PROMPT_MISMATCH, BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER, MESSAGE_NOT_RENDERED, FIELD_NOT_RENDERED}
+)
 """Rules about more than the tokens of a row: of shards, an audit also gives the findings in the manifest."""
 
 PACK_RULES = frozenset({COLUMNS_MISMATCH, SEQ_LENGTHS_MISMATCH, PACK_TOO_LONG})

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,11 @@ from sftkit.core.rows import Mask, Offsets
 
 SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
 BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER = "boundary_merged", "loss_flag_unused", "empty_answer"
+MESSAGE_NOT_RENDERED, FIELD_NOT_RENDERED = "message_not_rendered", "field_not_rendered"
 """Audit rules that can only be checked while a row is tokenized; see `RowLog.flag`."""
+
+ROLE_PREFIX = "role: "
+"""Begins a key that stands for whole messages of a role, among keys that were not rendered."""
 
 LONE_SURROGATE = "text with a lone surrogate, which UTF-8 cannot encode"
 """Why a row is quarantined whose text holds one half of a surrogate pair."""
@@ -29,6 +34,17 @@ UNREADABLE, UNUSABLE = "unread", "unusable"
 """Kinds of quarantined rows: those the source reader rejects, and those a later step rejects."""
 
 _UNREADABLE_BUFFERED = 200
+_MOST_KEYS, _OTHER_KEYS = 1000, "other keys"
+
+
+class RowNotes(NamedTuple):
+    """What was noticed about a row while it was rendered and tokenized."""
+
+    rules: tuple[str, ...] = ()
+    """Rules of the audit that it breaks."""
+    not_rendered: tuple[str, ...] = ()
+    """Keys that the chat template did not render: of messages (`role: tool` for whole messages of a role), and
+    of the row (`tools`)."""
 
 
 class RowError(Exception):
@@ -72,10 +88,11 @@ def require_valid_text(text: str) -> str:
         Traceback (most recent call last):
         sftkit.core.row_log.RowError: text with a lone surrogate, which UTF-8 cannot encode
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise RowError(LONE_SURROGATE) from None
+    if not text.isascii():  # which is known without a look at the characters
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RowError(LONE_SURROGATE) from None
     return text
 
 
@@ -104,6 +121,8 @@ class FileLog:
     """The reasons of the quarantined rows."""
     cuts: Cuts = field(default_factory=Cuts)
     """What was cut off rows."""
+    not_rendered: Counter[str] = field(default_factory=Counter)
+    """As in `RowLog`."""
 
 
 @dataclass
@@ -132,6 +151,9 @@ class RowLog:
     """What was cut off rows before the last `flush`."""
     cut_rows: dict[int, RowCut] = field(default_factory=dict)
     """What was cut off rows since then, by their number."""
+    not_rendered: Counter[str] = field(default_factory=Counter)
+    """Number of rows by keys that the chat template did not render (`RowNotes`). May include rows that were dropped or
+    quarantined later."""
     kind: str = UNUSABLE
     """Kind of the rows this log quarantines: UNREADABLE or UNUSABLE."""
     handler: str = ""
@@ -206,6 +228,15 @@ class RowLog:
         is_cut = np.array([cut is not None for cut in cuts], np.bool_)
         return is_cut, np.array([cut is not None and cut.loses_answer for cut in cuts], np.bool_)
 
+    def note(self, number: int, notes: RowNotes) -> None:
+        """Flag a row under the rules that it breaks, and count it under the keys that were not rendered."""
+        for rule in notes.rules:
+            self.flag(rule, number)
+        if notes.not_rendered:
+            _count_keys(self.not_rendered, notes.not_rendered)
+            if self.files:
+                _count_keys(self._file_of(number).not_rendered, notes.not_rendered)
+
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Quarantine a row. Reason and content are truncated, and the reason is put on one line."""
         self.bad.append(_removed_row(number, reason, content))
@@ -254,6 +285,11 @@ def _removed_row(number: int, reason: str, content: object) -> RemovedRow:
     return RemovedRow(
         number, escape_unprintable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS]
     )
+
+
+def _count_keys(counts: Counter[str], keys: Sequence[str]) -> None:
+    """Count keys; of many different ones, those that come late together."""
+    counts.update({key if key in counts or len(counts) < _MOST_KEYS else _OTHER_KEYS for key in keys})
 
 
 def _number(row: RemovedRow) -> int:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.fields import option
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import RowError
-from sftkit.core.rows import Row
-from sftkit.handlers.base import Handler, Step, missing_column_message, row_step, text_in
+from sftkit.core.row_log import RowError, RowLog, RowNotes
+from sftkit.core.rows import Batch, Row
+from sftkit.handlers.base import Handler, Step, map_rows, missing_column_message, row_step, text_in
 from sftkit.handlers.messages.hints import with_conversion_hint
 
 if TYPE_CHECKING:
@@ -70,11 +70,20 @@ class ApplyTokenizerChatTemplate(TextHandler):
         """Render each row."""
         tokenizer.check_chat_template()
 
-        def render(row: Row) -> Row:
+        def render(row: Row) -> tuple[Row, RowNotes]:
             column = self.conversation_column or tokenizer.find_conversation_column(row)
-            return {**row, self.dataset_text_field: tokenizer.render(row, column)}
+            text, notes = tokenizer.render_checked(row, column)
+            return {**row, self.dataset_text_field: text}, notes
 
-        return row_step(with_conversion_hint(render, self.conversation_column or "messages"))
+        render_or_hint = with_conversion_hint(render, self.conversation_column or "messages")
+
+        def step(batch: Batch, log: RowLog) -> Batch:
+            batch, rendered = map_rows(batch, log, render_or_hint)
+            for number, (_, notes) in zip(batch.numbers.tolist(), rendered, strict=True):
+                log.note(number, notes)
+            return batch.with_rows([row for row, _ in rendered])
+
+        return step
 
 
 @dataclass(frozen=True, kw_only=True)

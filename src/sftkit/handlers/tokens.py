@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,14 +13,7 @@ from sftkit.config.fields import option
 from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
 from sftkit.core.accounting.cuts import find_long_rows
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import (
-    BOUNDARY_MERGED,
-    EMPTY_ANSWER,
-    LOSS_FLAG_UNUSED,
-    PROMPT_MISMATCH,
-    SPECIAL_TOKEN_IN_CONTENT,
-    RowLog,
-)
+from sftkit.core.row_log import BOUNDARY_MERGED, EMPTY_ANSWER, RowLog
 from sftkit.core.rows import (
     ATTENTION_MASK,
     IGNORE_INDEX,
@@ -40,8 +33,6 @@ from sftkit.handlers.messages.hints import with_conversion_hint
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-
-T = TypeVar("T")
 
 _KWARGS_HELP = (
     "Arguments of the tokenizer's call: `truncation`, `max_length` and `add_special_tokens`; those about padding have "
@@ -233,39 +224,16 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
         """Render each row, and encode a batch at a time."""
         check_positive("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
         tokenizer.check_chat_template()
-
-        marker = tokenizer.kind_marker
-        if marker is not None:
-            return self._step(tokenizer, marker.find_parts, marker.encode_parts)
-        return self._step(tokenizer, tokenizer.find_trained_spans, tokenizer.encode_conversations)
-
-    def _step(
-        self,
-        tokenizer: ChatTokenizer,
-        find: Callable[[Row, str | None], tuple[str, list[T]]],
-        encode: Callable[[Sequence[str], Sequence[list[T]]], LabeledTokens],
-    ) -> Step:
-        """Return the step, given what finds the text of a row and its trained spans or parts, and what encodes them."""
         column = self.conversation_column
-        screen = with_conversion_hint(lambda row: tokenizer.screen(row, column), column)
-        find_turns = with_conversion_hint(
-            lambda row: (*find(row, column), tokenizer.has_empty_answer(row, column)), column
-        )
+        prepare = with_conversion_hint(lambda row: tokenizer.prepare(row, column), column)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            batch, screened = map_rows(batch, log, screen)
-            log.flag_rows(SPECIAL_TOKEN_IN_CONTENT, batch.numbers, (has_special for _, has_special in screened))
-            batch = batch.with_rows([row for row, _ in screened])
-            batch, turns = map_rows(batch, log, find_turns)
-            log.flag_rows(EMPTY_ANSWER, batch.numbers, (has_empty for _, _, has_empty in turns))
-            log.flag_rows(
-                PROMPT_MISMATCH, batch.numbers, (tokenizer.has_prompt_mismatch(row, column) for row in batch.rows)
-            )
-            log.flag_rows(
-                LOSS_FLAG_UNUSED, batch.numbers, (tokenizer.has_unused_flag(row, column) for row in batch.rows)
-            )
+            batch, prepared = map_rows(batch, log, prepare)
+            batch = batch.with_rows([each.row for each in prepared])
+            for number, each in zip(batch.numbers.tolist(), prepared, strict=True):
+                log.note(number, each.notes)
             with locate_engine_differences(batch):
-                encoded = encode([text for text, _, _ in turns], [trained for _, trained, _ in turns])
+                encoded = tokenizer.encode_prepared(prepared)
             log.forget_cuts(batch.numbers)
             if self.max_seq_length is not None:
                 log.cut(batch.numbers, find_long_rows(encoded.labels, self.max_seq_length), self.max_seq_length)

@@ -90,6 +90,7 @@ class SourceInfo:
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
     """As in `Manifest`."""
     cuts: Cuts | None = None
+    not_rendered: Mapping[str, int] = field(default_factory=dict)
     """As in `Manifest`."""
 
 
@@ -195,6 +196,9 @@ class Manifest:
     """Reason -> count. Numbers that differ between rows are replaced by N."""
     cuts: Cuts | None = None
     """What limits on the length cut off rows; None in manifests before version 4."""
+    not_rendered: Mapping[str, int] = field(default_factory=dict)
+    """What of conversations the chat template did not render: the number of rows by key, of messages (`name`) or of the
+    row (`tools`); `role: tool` stands for whole messages of a role."""
     function_inputs: Mapping[str, str] = field(default_factory=dict)
     """Path -> sha256 of the files that user functions read while they ran."""
     files: Mapping[str, str] = field(default_factory=dict)

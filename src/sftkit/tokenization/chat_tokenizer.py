@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sftkit.config.schema.shared_options import FMS
+from sftkit.core.row_log import EMPTY_ANSWER, LOSS_FLAG_UNUSED, PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowNotes
 from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
@@ -22,15 +23,19 @@ from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
 from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
 from sftkit.tokenization.masking.pairs import encode_pairs, truncate_pairs
+from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
 from sftkit.tokenization.masking.reasoning import without_reasoning
 from sftkit.tokenization.masking.responses import response_spans
 from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
 from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
+from sftkit.tokenization.omissions.omission_finder import OmissionFinder
 from sftkit.tokenization.probing.written_forms import WrittenForms
+from sftkit.tokenization.rendering.reference_renderer import record_if_possible
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from sftkit.tokenization.special_tokens import eos_token, length_limit, special_tokens, stop_tokens
+from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 from sftkit.tokenization.tokenizer_loading import TokenizerIdentity, chat_template_sha256, fingerprint
 from sftkit.tokenization.verification import VerificationSampler
@@ -46,10 +51,10 @@ class ChatTokenizer:
 
     A row passes through these steps:
 
-    1. `screen` searches the conversation for special tokens in its contents.
-    2. `find_trained_spans` renders the conversation, and finds the characters that carry a loss (`TurnFinder`).
-       `render` and `find_responses` do the same for handlers that make text.
-    3. `encode_conversations` encodes the text once, and marks the tokens with a character in a trained span.
+    1. `prepare` searches the conversation for special tokens in its contents, renders it, finds the characters that
+       carry a loss (`TurnFinder`), and what the template left out (`OmissionFinder`). `render` and `find_responses` do
+       the same for handlers that make text.
+    2. `encode_prepared` encodes the text once, and marks the tokens with a character in a trained span.
 
     Rendering and encoding use a fast engine where one is supported, and compare a sample of its results with the
     reference (`TokenizerEngines`). The tokenizer is loaded when it is first needed, so a `ChatTokenizer` is cheap to
@@ -89,6 +94,8 @@ class ChatTokenizer:
         """Prepare for the rows of the next work unit."""
         self._engines.start_unit()
         self._prompt_sampler.start_unit()
+        if "_omissions" in self.__dict__:
+            self._omissions.start_unit()
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -155,9 +162,7 @@ class ChatTokenizer:
     @cached_property
     def kind_marker(self) -> KindMarker | None:
         """Finds the kinds of trained tokens; None if the config does not ask for them."""
-        return (
-            KindMarker(self._engines, self._reader, self._supervision, self.stop_tokens) if self._marks_kinds else None
-        )
+        return KindMarker(self._engines, self._supervision, self.stop_tokens) if self._marks_kinds else None
 
     @cached_property
     def has_chat_template(self) -> bool:
@@ -230,13 +235,44 @@ class ChatTokenizer:
 
         Raises:
             RowDroppedError, RowError: as `screen`; the template cannot render the conversation; or a message excludes
-                itself from the loss.
+                itself from the loss, or has an unknown role and is not rendered.
         """
+        return self.render_checked(row, column)[0]
+
+    def render_checked(self, row: Row, column: str | None) -> tuple[str, RowNotes]:
+        """Render as `render`, and return what the template left out, too."""
         if self._policy != KEEP:
             row, _ = self._screen.screen_row(row, column)
         conversation = self._reader.read(row, column)
         check_flags_for_text(messages_of(conversation))
-        return self._render(self._reader.adapt(conversation))
+        conversation = self._reader.adapt(conversation)
+        recording = self._render(conversation)
+        return recording.text, self._omissions.find(conversation, recording)
+
+    def prepare(self, row: Row, column: str | None) -> PreparedConversation:
+        """Do everything with the conversation of a row that comes before its text is encoded, and note what is odd.
+
+        Raises:
+            RowDroppedError: as `screen`; or all answers are empty, and the config drops such rows.
+            RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
+        """
+        conversation = self._reader.read(row, column)
+        screened, has_special = self._screen.screen_conversation(row, column, conversation)
+        if screened is not row:
+            row, conversation = screened, self._reader.read(screened, column)
+        conversation = self._reader.for_template(conversation, row, column)
+        recording, trained = self._find(conversation)
+        notes = self._omissions.find(conversation, recording)
+        rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
+        if self._empty_answers.check(conversation):
+            rules.append(EMPTY_ANSWER)
+        if conversation.plain is None and self._supervision.has_unused_flag(messages_of(conversation)):
+            rules.append(LOSS_FLAG_UNUSED)
+        if self._has_prompt_mismatch(conversation):
+            rules.append(PROMPT_MISMATCH)
+        if rules:
+            notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
+        return PreparedConversation(row, recording.text, trained, notes)
 
     def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
         """Render the conversation of a row, and find the spans of the text that carry a loss.
@@ -245,25 +281,8 @@ class ChatTokenizer:
             RowError: the row has no conversation, the template cannot render it, the text is too long, or a span
                 cannot be verified.
         """
-        text, spans = self._find_spans(self._reader.read_for_template(row, column))
-        return self.check_encodable(text), self.check_spans(text, spans)
-
-    def has_unused_flag(self, row: Row, column: str | None) -> bool:
-        """Return whether a flag of a message asks for a loss that the message does not get.
-
-        Raises:
-            RowError: a loss flag is invalid.
-        """
-        return self._supervision.has_unused_flag(self._reader.messages_in(row, column))
-
-    def has_empty_answer(self, row: Row, column: str | None) -> bool:
-        """Return whether an answer of a conversation that carries a loss is empty.
-
-        Raises:
-            RowDroppedError: all of them are, and the config drops such rows.
-            RowError: a loss flag is invalid.
-        """
-        return self._empty_answers.check_messages(self._reader.messages_in(row, column))
+        recording, spans = self._find_spans(self._reader.read_for_template(row, column))
+        return recording.text, spans
 
     def is_empty_answer(self, *answers: str) -> bool:
         """Return whether one of some answers is empty, apart from a stop token; raises as `has_empty_answer`."""
@@ -286,16 +305,6 @@ class ChatTokenizer:
         """
         encodable.check_spans(self._engines.reference_encoder, text, spans)
         return spans
-
-    def has_prompt_mismatch(self, row: Row, column: str | None) -> bool:
-        """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
-
-        Both the text and its tokens are compared. Only a sample of the rows is checked: the first rows of each unit and
-        a fraction of the others. Long rows are skipped, since each of their prompts is long.
-        """
-        if self._trains_all or not self._prompt_sampler.take_next():
-            return False
-        return self._differs_from_prompts(self._reader.read_for_template(row, column))
 
     def find_responses(self, text: str, response_template: str, instruction_template: str | None) -> list[Span]:
         """Find the spans of the trained responses in a text; an empty list if it has none.
@@ -323,6 +332,11 @@ class ChatTokenizer:
         """Encode rendered conversations, which contain their special tokens, and train the tokens in their spans."""
         ids, inside = self._engines.encoder.encode_spans(texts, spans, add_special_tokens=False)
         return LabeledTokens(ids, labels_from_mask(ids, inside))
+
+    def encode_prepared(self, prepared: Sequence[PreparedConversation]) -> LabeledTokens:
+        """Encode conversations, train the tokens in their spans, and tell the kinds of these if the config asks."""
+        encode = self.encode_conversations if self.kind_marker is None else self.kind_marker.encode_parts
+        return encode([each.text for each in prepared], [each.trained for each in prepared])
 
     def encode_pairs(
         self, inputs: Sequence[str], texts: Sequence[str], *, add_special_tokens: bool = True
@@ -361,9 +375,28 @@ class ChatTokenizer:
         )
 
     @cached_property
-    def _find_spans(self) -> Callable[[Conversation], tuple[str, list[Span]]]:
+    def _find(self) -> Callable[[Conversation], tuple[Recording, Sequence[Any]]]:
+        return self._find_spans if self.kind_marker is None else self.kind_marker.find_parts
+
+    @cached_property
+    def _find_spans(self) -> Callable[[Conversation], tuple[Recording, list[Span]]]:
         stops, specials = self.stop_tokens, special_tokens(self.tokenizer)
-        return self._engines.verified(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
+        find = self._engines.verified(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
+
+        def find_encodable(conversation: Conversation) -> tuple[Recording, list[Span]]:
+            recording, spans = find(conversation)
+            self.check_encodable(recording.text)
+            return recording, self.check_spans(recording.text, spans)
+
+        return find_encodable
+
+    def _has_prompt_mismatch(self, conversation: Conversation) -> bool:
+        """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
+
+        Both the text and its tokens are compared. Only a sample of the rows is checked: the first rows of each unit and
+        a fraction of the others. Long rows are skipped, since each of their prompts is long.
+        """
+        return not self._trains_all and self._prompt_sampler.take_next() and self._differs_from_prompts(conversation)
 
     @cached_property
     def _differs_from_prompts(self) -> Callable[[Conversation], bool]:
@@ -373,8 +406,14 @@ class ChatTokenizer:
         )
 
     @cached_property
-    def _render(self) -> Callable[[Conversation], str]:
-        return self._engines.verified(lambda renderer: renderer.render)
+    def _omissions(self) -> OmissionFinder:
+        return OmissionFinder(self._engines.fast(lambda renderer: renderer.render))
+
+    @cached_property
+    def _render(self) -> Callable[[Conversation], Recording]:
+        return self._engines.verified(
+            lambda renderer: lambda conversation: record_if_possible(renderer, conversation),
+        )
 
     @cached_property
     def _screen(self) -> ContentScreen:

@@ -41,9 +41,13 @@ class ContentScreen:
             RowDroppedError: the policy drops the row.
             RowError: the policy quarantines the row, or it has no conversation.
         """
-        if column is not None and not self._tokens.may_contain(row.get(column), row.get("tools"), row.get("documents")):
+        return self.screen_conversation(row, column, read_conversation(row, column))
+
+    def screen_conversation(self, row: Row, column: str | None, conversation: Conversation) -> tuple[Row, bool]:
+        """Do what `screen_row` does with the conversation of a row, which was read already."""
+        plain, others = conversation.plain, conversation.tools or conversation.documents
+        if plain is not None and not others and not self._tokens.may_contain(plain.contents):
             return row, False
-        conversation = read_conversation(row, column)
         found = self._tokens.find_special_token(conversation.messages, conversation.tools, conversation.documents)
         if found is None:
             return row, False

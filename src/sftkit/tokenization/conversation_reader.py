@@ -75,14 +75,17 @@ class ConversationReader:
         return None if column is None or self._wants_whole_row(self.read(row, column)) else column
 
     def read_for_template(self, row: Row, column: str | None) -> Conversation:
-        """Read the conversation as the template takes it.
+        """Read the conversation as the template takes it; raises as `read`."""
+        return self.for_template(self.read(row, column), row, column)
+
+    def for_template(self, conversation: Conversation, row: Row, column: str | None) -> Conversation:
+        """Return the conversation that was read of a row as the template takes it.
 
         A template that takes a whole row as `messages` gets the whole row, even if `column` is given.
 
         Raises:
             RowError: the row has no conversation.
         """
-        conversation = self.read(row, column)
         if column is not None and self._wants_whole_row(conversation):
             conversation = self.read(row, None)
         return self.adapt(conversation)
@@ -100,17 +103,6 @@ class ConversationReader:
         if self._source_takes_whole_row(self._engines.reference_renderer.source(with_tools=with_tools)):
             return None
         return self._message_forms.forms(self._variables, with_tools=with_tools)
-
-    def messages_in(self, row: Row, column: str | None) -> Sequence[Message]:
-        """Return the messages of a row; none if no column is known to hold them.
-
-        Raises:
-            RowError: the row has no conversation.
-        """
-        messages = row.get(column) if column is not None else None
-        if isinstance(messages, list):
-            return messages
-        return messages_of(self.read(row, column))
 
     @cached_property
     def _content_format(self) -> ContentFormatAdapter:
@@ -133,6 +125,8 @@ class ConversationReader:
 
 def messages_of(conversation: Conversation) -> Sequence[Message]:
     """Return the messages of a conversation; none if it is a whole row in which no column is known to hold them."""
+    if type(conversation.messages) is list:
+        return conversation.messages
     with suppress(RowError):
         return conversation.message_list
     return ()

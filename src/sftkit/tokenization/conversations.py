@@ -23,18 +23,54 @@ ASSISTANT_ROLES = frozenset(
 
 USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
+KNOWN_ROLES = (
+    USUAL_ROLES
+    | ASSISTANT_ROLES
+    | {
+        *("developer", "human", "function", "function_response", "observation", "ipython", "context", "documents"),
+        *("tool_call", "tool_calls", "tool_response", "tool_responses", "tool_result", "tool_results", "tools"),
+    }
+)
+"""Roles that some format or some chat template has."""
+
+PLAIN_KEYS = frozenset({"role", "content"})
+"""The keys of messages that have nothing else."""
+
+_TEXT = frozenset({str})
+
 _REASONING_END = re.compile(r"</think>|</reasoning>|</thought>|</seed:think>|\[/THINK\]")
 
 
 class MessageShape(NamedTuple):
     """What is known of messages without looking at their texts."""
 
-    roles: list[object]
+    roles: Sequence[object]
     """The role of each message, from `role` only."""
     keys: frozenset[str]
     """The keys of all messages."""
     types: frozenset[type]
     """The types of all values of the messages."""
+
+
+class PlainMessages(NamedTuple):
+    """Messages that consist of a role and a content, which are texts."""
+
+    roles: list[str]
+    contents: list[str]
+
+    @classmethod
+    def of(cls, messages: Sequence[Any]) -> PlainMessages | None:
+        """Take messages apart; return None if one of them has anything else."""
+        try:
+            roles = [message["role"] for message in messages]
+            contents = [message["content"] for message in messages]
+        except (KeyError, TypeError):
+            return None
+        if set(map(type, roles)) != _TEXT or set(map(type, contents)) != _TEXT:
+            return None
+        if set(map(type, messages)) != {dict} or set(map(len, messages)) != {2}:
+            return None
+        return cls(roles, contents)
 
 
 @dataclass(frozen=True)
@@ -47,6 +83,11 @@ class Conversation:
     documents: list[Any] | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     """Extra variables for the template (`chat_template_kwargs`)."""
+
+    @cached_property
+    def plain(self) -> PlainMessages | None:
+        """The roles and contents of the messages; None if they have anything else, or `messages` is a row."""
+        return PlainMessages.of(self.messages) if type(self.messages) is list else None
 
     @cached_property
     def column(self) -> str | None:
@@ -64,14 +105,19 @@ class Conversation:
         return found[0]
 
     @property
+    def has_messages(self) -> bool:
+        """Whether `message_list` is known: `messages` is not a row, or one in which one column holds messages."""
+        return not isinstance(self.messages, Mapping) or sum(map(_are_messages, self.messages.values())) == 1
+
+    @property
     def message_list(self) -> Sequence[Message]:
         """The messages, also those in a whole row.
 
         Raises:
             RowError: as `column`.
         """
-        if not isinstance(self.messages, Mapping):
-            return self.messages
+        if type(self.messages) is list or not isinstance(self.messages, Mapping):
+            return self.messages  # the first question is faster
         assert self.column is not None
         messages: Sequence[Message] = self.messages[self.column]
         return messages
@@ -79,6 +125,8 @@ class Conversation:
     @cached_property
     def shape(self) -> MessageShape:
         """The shape of the messages; raises as `message_list`."""
+        if self.plain is not None:
+            return MessageShape(self.plain.roles, PLAIN_KEYS, _TEXT)
         messages = self.message_list
         return MessageShape(
             [message.get("role") for message in messages],
@@ -192,6 +240,11 @@ def read_conversation(
     messages = row[column]
     if not isinstance(messages, list) or not messages:
         raise RowError(f"column {column!r} must hold a list of messages, not {_type_name(messages)}")
+    plain = PlainMessages.of(messages)
+    if plain is not None:  # most conversations
+        conversation = Conversation(messages, tools, documents, all_variables)
+        vars(conversation)["plain"] = plain  # as the cached property, but faster
+        return conversation
     if set(map(type, messages)) != {dict}:  # faster than a loop over all messages
         for index, message in enumerate(messages):
             if not isinstance(message, dict):

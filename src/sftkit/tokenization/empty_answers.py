@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sftkit.core.row_log import RowDroppedError
+from sftkit.tokenization.conversation_reader import messages_of
 from sftkit.tokenization.conversations import (
+    Conversation,
     Message,
     content_of,
     is_assistant,
@@ -27,6 +29,13 @@ class EmptyAnswers:
         self._supervision = supervision
         self._drops = drops
 
+    def check(self, conversation: Conversation) -> bool:
+        """Check the messages of a conversation; see `check_messages`."""
+        plain = conversation.plain
+        if plain is not None and _end_with_words(plain.contents):
+            return False
+        return self.check_messages(messages_of(conversation))
+
     def check_messages(self, messages: Sequence[Message]) -> bool:
         """Return whether an answer of a conversation that carries a loss is empty.
 
@@ -34,8 +43,6 @@ class EmptyAnswers:
             RowDroppedError: all of them are empty, and such rows are dropped.
             RowError: a loss flag is invalid, or `train_on` refused.
         """
-        if _end_with_words(messages):
-            return False
         empty = {index for index, message in enumerate(messages) if self._is_empty(message)}
         return bool(empty) and self._check([index in empty for index in self._supervision.trained_turns(messages)])
 
@@ -65,12 +72,9 @@ class EmptyAnswers:
         return not text.strip() and not reasoning_texts(message)
 
 
-def _end_with_words(messages: Sequence[Message]) -> bool:
-    """Return whether all contents are texts whose ends show that they are not empty, as in most conversations."""
-    contents = [message.get("content") for message in messages]
-    if set(map(type, contents)) != {str}:
-        return False
-    ends = {content[-1:] for content in contents if content is not None}
+def _end_with_words(contents: Sequence[str]) -> bool:
+    """Return whether the ends of all contents show that they are not empty, as in most conversations."""
+    ends = {content[-1:] for content in contents}
     return not any(end in ("", ">") or end.isspace() for end in ends)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 _SEPARATORS = ("\u200b", "\u200c", "\u2060", *map(chr, range(0xE000, 0xF900)))
@@ -31,17 +30,9 @@ class SpecialTokenMatcher:
         self._pattern = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
         self._separator = next(mark for mark in _SEPARATORS if not any(mark in text for text in tokens))
 
-    def may_contain(self, messages: Any, tools: Any = None, documents: Any = None) -> bool:
-        """Return False if a quick check shows that a conversation contains no special token.
-
-        The check covers messages that consist of texts only, without tools and documents.
-        """
-        if tools or documents:
-            return True
-        try:
-            text = "".join(chain.from_iterable([message.values() for message in messages]))
-        except (TypeError, AttributeError):  # not only texts, or no messages at all
-            return True
+    def may_contain(self, texts: Sequence[str]) -> bool:
+        """Return False if a quick check shows that some texts contain no special token."""
+        text = "".join(texts)
         return any(first in text for first in self._first_characters)
 
     def find_special_token(

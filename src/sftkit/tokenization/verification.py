@@ -25,7 +25,7 @@ T = TypeVar("T")
 _FIRST_ROWS = 8
 """Rows that are always verified at the start of a unit."""
 _MAX_KINDS = 512
-_PLAIN_KEYS, _PLAIN_TYPES = frozenset({"role", "content"}), frozenset({str})
+_PLAIN = "plain"
 _SAMPLE_CHARACTERS = 200
 
 
@@ -211,10 +211,11 @@ def conversation_kind(conversation: Conversation) -> object:
     """Return what templates usually branch on, apart from texts; equal for conversations of the same kind."""
     messages = conversation.messages
     with_more = conversation.tools is not None, conversation.documents is not None
+    if conversation.plain is not None:
+        roles = conversation.plain.roles
+        return _PLAIN, frozenset(roles), roles[0], roles[-1], *with_more
     if isinstance(messages, Mapping):
         return frozenset(messages), *with_more
-    roles, keys, types = conversation.shape
-    ends = frozenset(roles), roles[0], roles[-1], *with_more
-    if keys == _PLAIN_KEYS and types == _PLAIN_TYPES:
-        return frozenset(map(len, messages)), ends
+    some_roles = conversation.shape.roles
+    ends = frozenset(some_roles), some_roles[0], some_roles[-1], *with_more
     return frozenset([(message.get("role"), *message, *map(type, message.values())) for message in messages]), ends

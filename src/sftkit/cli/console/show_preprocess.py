@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from sftkit.cli.console.show_plan import print_plan
 from sftkit.cli.console.text_lines import new_table, print_text
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.escape import escape_to_one_line
+from sftkit.core.row_log import ROLE_PREFIX
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import Manifest, SourceInfo
 from sftkit.storage.dataset_files import DROPPED_NAME
@@ -61,6 +63,7 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
     console.print(Text(f"time: {_seconds(manifest.seconds)}"))
     if manifest.worker_seconds:  # not if all units were reused
         console.print(Text(f"worker time: {_seconds(manifest.worker_seconds)}"))
+    print_not_rendered(manifest, console)
     if manifest.audit is not None:
         print_findings(manifest.audit.rows, manifest.audit.findings, console)
     if manifest.text_column is not None:
@@ -72,6 +75,27 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
             )
         )
     console.print(Text(f"written to {redact_url(output_dir)}"))
+
+
+def print_not_rendered(manifest: Manifest, console: Console) -> None:
+    """Print which keys of conversations the chat template did not render, by data set if there are several."""
+    datasets: dict[str, Counter[str]] = {}
+    for source in manifest.sources:
+        datasets.setdefault(source.dataset, Counter()).update(source.not_rendered)
+    for dataset, keys in datasets.items():
+        if keys:
+            parts = [
+                f"{_shown_key(key)} in {count:,} {'row' if count == 1 else 'rows'}" for key, count in keys.most_common()
+            ]
+            more = f", and {len(parts) - _MAX_REASONS:,} more keys" if len(parts) > _MAX_REASONS else ""
+            where = f" ({dataset})" if len(datasets) > 1 else ""
+            line = f"not rendered{where}: {', '.join(parts[:_MAX_REASONS])}{more}"
+            print_text(console, Text(escape_to_one_line(line)))
+
+
+def _shown_key(key: str) -> str:
+    role = key.removeprefix(ROLE_PREFIX)
+    return f"`{key}`" if role == key else f"messages of the role `{role}`"
 
 
 def _seconds(spent: Mapping[str, float]) -> str:

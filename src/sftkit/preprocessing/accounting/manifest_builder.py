@@ -102,6 +102,7 @@ def make_manifest(
         dropped_by_handler=counts.drops,
         quarantined_by_reason=counts.reasons,
         cuts=counts.cuts,
+        not_rendered=counts.not_rendered,
         token_kinds=KIND_NUMBERS if TOKEN_KINDS in layout.token_columns else {},
         sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
@@ -192,6 +193,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
             dropped_by_handler=counts.drops,
             quarantined_by_reason=counts.reasons,
             cuts=counts.cuts,
+            not_rendered=counts.not_rendered,
         )
         sources.append(source)
     return tuple(sources)

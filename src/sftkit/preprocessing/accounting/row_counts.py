@@ -32,6 +32,8 @@ class RowCounts:
     """Quarantined rows: kind of reason -> count."""
     cuts: Cuts
     """What was cut off rows."""
+    not_rendered: Mapping[str, int]
+    """Rows by keys that the chat template did not render."""
 
     @classmethod
     def of(cls, staged: Iterable[StagedUnit]) -> RowCounts:
@@ -43,6 +45,7 @@ class RowCounts:
                 unit.drops,
                 Counter(unit.bad_rows.reasons) + Counter(unit.overflow_reasons),
                 unit.cuts_of(0, unit.rows, unit.cuts),
+                unit.not_rendered,
             )
             for unit in staged
         )
@@ -62,7 +65,7 @@ class RowCounts:
             elif overflow:
                 drops[PACKING] = dict.fromkeys(unit.drops[PACKING], overflow)
             cuts = unit.cuts_of(stop - file.rows, stop, file.cuts)
-            counts.append(cls(file.read, file.rows - overflow, drops, reasons, cuts))
+            counts.append(cls(file.read, file.rows - overflow, drops, reasons, cuts, file.not_rendered))
         return counts
 
     @classmethod
@@ -72,14 +75,17 @@ class RowCounts:
         drops: dict[str, Counter[str]] = {}
         reasons: Counter[str] = Counter()
         cuts = Cuts()
+        not_rendered: Counter[str] = Counter()
         for each in counts:
             read, kept, cuts = read + each.read, kept + each.kept, cuts + each.cuts
+            not_rendered.update(each.not_rendered)
             for handler, dropped in each.drops.items():
                 drops.setdefault(handler, Counter()).update(dropped)
             for reason, count in each.reasons.items():
                 count_reason(reasons, reason, count)
         by_handler = {handler: dict(sorted(dropped.items())) for handler, dropped in sorted(drops.items())}
-        return cls(read, kept, by_handler, dict(sorted(reasons.items())), cuts)
+        by_reason, by_key = dict(sorted(reasons.items())), dict(sorted(not_rendered.items()))
+        return cls(read, kept, by_handler, by_reason, cuts, by_key)
 
     @property
     def dropped(self) -> dict[str, int]:

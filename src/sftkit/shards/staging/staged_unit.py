@@ -53,6 +53,8 @@ class FileCounts:
     """Quarantined rows by generic reason."""
     cuts: Cuts
     """What was cut off rows before they were staged."""
+    not_rendered: Mapping[str, int] = field(default_factory=dict)
+    """Rows by keys that the chat template did not render (`core.row_log.RowNotes`)."""
 
     @property
     def rows(self) -> int:
@@ -100,6 +102,8 @@ class StagedUnit:
     """Conversations that programs rendered."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Files that user functions read while they ran: path -> sha256."""
+    not_rendered: Mapping[str, int] = field(default_factory=dict)
+    """Rows by keys that the chat template did not render (`core.row_log.RowNotes`)."""
     audit: UnitAudit | None = None
     """None when the rows were not checked."""
     reused: bool = False

@@ -73,12 +73,16 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "drops": unit.drops,
         "bad": _encode_removed(unit.bad_rows),
         "dropped": _encode_removed(unit.dropped_rows),
-        "files": [[file.rows_before, file.read, file.drops, file.reasons, astuple(file.cuts)] for file in unit.files],
+        "files": [
+            [file.rows_before, file.read, file.drops, file.reasons, astuple(file.cuts), file.not_rendered]
+            for file in unit.files
+        ],
         "cuts": astuple(unit.cuts),
         "engines": unit.engines,
         "seconds": unit.seconds,
         "rows_by_programs": unit.rows_by_programs,
         "inputs": unit.inputs,
+        "not_rendered": unit.not_rendered,
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.violations if unit.audit is not None else None,
     }
@@ -228,14 +232,15 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         bad_rows=RemovedRowsFile(bad_rows_path(rows), **values["bad"]),
         dropped_rows=RemovedRowsFile(dropped_rows_path(rows), **values["dropped"]),
         files=tuple(
-            FileCounts(before, read, drops, reasons, Cuts(*cuts))
-            for before, read, drops, reasons, cuts in values["files"]
+            FileCounts(before, read, drops, reasons, Cuts(*cuts), not_rendered)
+            for before, read, drops, reasons, cuts, not_rendered in values["files"]
         ),
         cuts=Cuts(*values["cuts"]),
         engines=values["engines"],
         seconds=values["seconds"],
         rows_by_programs=values["rows_by_programs"],
         inputs=values["inputs"],
+        not_rendered=values["not_rendered"],
         audit=audit,
         reused=True,
     )

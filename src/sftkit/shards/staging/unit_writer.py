@@ -173,9 +173,17 @@ class UnitWriter:
             seconds=seconds,
             rows_by_programs=rows_by_programs,
             inputs=log.inputs,
+            not_rendered=dict(log.not_rendered),
             audit=audit,
             files=tuple(
-                FileCounts(file.rows_before, file.read, _by_handler(file.drops), count_reasons(file.bad), file.cuts)
+                FileCounts(
+                    file.rows_before,
+                    file.read,
+                    _by_handler(file.drops),
+                    count_reasons(file.bad),
+                    file.cuts,
+                    dict(file.not_rendered),
+                )
                 for file in log.files
             ),
         )

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from sftkit.core.row_log import RowError
-from sftkit.core.rows import LabeledTokens, Ragged, Row
+from sftkit.core.rows import LabeledTokens, Ragged
 from sftkit.core.token_kinds import kinds_by_stop_ids
-from sftkit.tokenization.conversation_reader import ConversationReader
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.masking.part_finder import PartFinder
@@ -17,6 +16,7 @@ from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.turn_parts import Part, fill_spans
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.special_tokens import special_tokens
+from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 
 
@@ -26,7 +26,6 @@ class KindMarker:
     def __init__(
         self,
         engines: TokenizerEngines,
-        reader: ConversationReader,
         supervision: Supervision,
         stop_tokens: Sequence[str],
     ) -> None:
@@ -34,22 +33,21 @@ class KindMarker:
 
         Args:
             engines: encode and render.
-            reader: reads conversations of rows.
             supervision: selects what carries a loss.
             stop_tokens: the stop tokens that the model's files name, as text; () without a tokenizer.
         """
         self._engines = engines
-        self._reader = reader
         self._supervision = supervision
         self._stop_tokens = tuple(stop_tokens)
 
-    def find_parts(self, row: Row, column: str | None) -> tuple[str, list[Part]]:
-        """Render the conversation of a row, and find the trained parts of the text.
+    def find_parts(self, conversation: Conversation) -> tuple[Recording, list[Part]]:
+        """Render a conversation, and find the trained parts of the text.
 
         Raises:
             RowError: as `ChatTokenizer.find_trained_spans`.
         """
-        text, parts = self._find(self._reader.read_for_template(row, column))
+        recording, parts = self._find(conversation)
+        text = recording.text
         encoder = self._engines.reference_encoder
         encodable.check_text(encoder, text)
         spans = [(start, end) for start, end, _ in parts]
@@ -58,7 +56,7 @@ class KindMarker:
         except RowError:
             parts = fill_spans(spans, ())
             encodable.check_spans(encoder, text, [(start, end) for start, end, _ in parts])
-        return text, parts
+        return recording, parts
 
     def encode_parts(self, texts: Sequence[str], parts: Sequence[Sequence[Part]]) -> LabeledTokens:
         """Encode rendered conversations, train the tokens in their parts, and tell the kind of each."""
@@ -74,7 +72,7 @@ class KindMarker:
         return [value for value in ids if isinstance(value, int)]
 
     @cached_property
-    def _find(self) -> Callable[[Conversation], tuple[str, list[Part]]]:
+    def _find(self) -> Callable[[Conversation], tuple[Recording, list[Part]]]:
         stops, specials = self._stop_tokens, special_tokens(self._engines.tokenizer)
         supervision = self._supervision
         return self._engines.verified(

@@ -11,6 +11,7 @@ from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turn_parts import Part, fill_spans, turn_parts
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
+from sftkit.tokenization.templates.recording import Recording
 
 
 class PartFinder:
@@ -26,11 +27,11 @@ class PartFinder:
         self._turn_finder = turn_finder
         self._supervision = supervision
 
-    def find(self, conversation: Conversation) -> tuple[str, list[Part]]:
+    def find(self, conversation: Conversation) -> tuple[Recording, list[Part]]:
         """Render a conversation and find its trained parts.
 
         Returns:
-            The text, and the parts in characters: ordered and disjoint.
+            The recorded text, and the parts in characters: ordered and disjoint.
 
         Raises:
             RowError: as `TurnFinder.find`.
@@ -38,17 +39,18 @@ class PartFinder:
         messages = conversation.message_list
         turns: list[AssistantTurn] = []
         if self._supervision.train_on == ALL:
-            text, spans = self._turn_finder.find(conversation)
+            recording, spans = self._turn_finder.find(conversation)
             with suppress(RowError):  # then all is content
                 _, turns = self._turn_finder.find_turns(conversation)
         else:
-            text, turns = self._turn_finder.find_turns(conversation)
-            spans = self._supervision.spans(text, turns, messages)
+            recording, turns = self._turn_finder.find_turns(conversation)
+            spans = self._supervision.spans(recording.text, turns, messages)
         turn_end = self._turn_finder.turn_end(conversation)
         parts: list[Part] = []
+        text = recording.text
         for (_, start, end), message in zip(turns, _owners(turns, messages), strict=True):
             parts += turn_parts(text, (start, end), turn_end.start_of_stop(text, start, end), message)
-        return text, fill_spans(spans, parts)
+        return recording, fill_spans(spans, parts)
 
 
 def _owners(turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> list[Message]:

@@ -93,7 +93,7 @@ def _tool_calls(text: str, answer: int, stop: int, message: Message) -> Span | N
     role = role_of(message)
     if isinstance(role, str) and role.lower() in _CALL_ROLES:
         return answer, stop
-    calls = _call_names(message)
+    calls = call_names(message)
     if not calls:
         return None
     span = _beside_content(text[answer:stop], text_of(message))
@@ -119,7 +119,7 @@ def _beside_content(written: str, content: str) -> Span:
     return (0, len(written)) if is_dropped else (0, 0)
 
 
-def _call_names(message: Message) -> list[list[str]]:
+def call_names(message: Message) -> list[list[str]]:
     """Return for each call of a message the names that show where it was written: of its function, and its id."""
     found = []
     for call in (*_listed(message.get("tool_calls")), *_listed(message.get("function_call"))):

@@ -35,9 +35,8 @@ class ContentFormatAdapter:
         Raises:
             TokenizerError: the template is not valid.
         """
-        if isinstance(conversation.messages, Mapping):
+        if type(conversation.messages) is not list:
             return conversation  # a template that takes a whole row was written for this form of row
-        messages = conversation.messages
         source = self._renderer.source(with_tools=conversation.tools is not None)
         takes_text, takes_parts = self._formats_of(source, conversation)
         if takes_text == takes_parts:
@@ -45,6 +44,7 @@ class ContentFormatAdapter:
         other_type, convert = (list, _to_text) if takes_text else (str, _to_parts)
         if other_type not in conversation.shape.types:
             return conversation
+        messages = conversation.messages
         if other_type not in [type(message.get("content")) for message in messages]:
             return conversation
         return conversation.with_message_list([convert(message) for message in messages])

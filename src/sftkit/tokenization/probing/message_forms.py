@@ -50,7 +50,7 @@ class MessageFormAdapter:
         Raises:
             TokenizerError: the template is not valid.
         """
-        if isinstance(conversation.messages, Mapping):
+        if type(conversation.messages) is not list:
             return conversation
         shape = conversation.shape
         has_developer = _DEVELOPER in shape.roles

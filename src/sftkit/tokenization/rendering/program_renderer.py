@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_KEYS, _TYPES = frozenset({"role", "content"}), frozenset({str})
 _MOST_MESSAGES = 200
 _MOST_CHARACTERS = 1_000_000
 """Longer conversations are rendered within limits."""
@@ -48,17 +47,11 @@ class ProgramRenderer:
         Raises:
             RowError: the text has lone surrogates.
         """
-        messages = conversation.messages
-        if conversation.tools is not None or conversation.documents is not None or isinstance(messages, Mapping):
+        if conversation.plain is None or conversation.tools is not None or conversation.documents is not None:
             return None
-        if set(map(type, messages)) != {dict}:
-            return None
-        roles, keys, types = conversation.shape
-        if keys != _KEYS or types != _TYPES or sum(map(len, messages)) != 2 * len(messages):
-            return None
-        contents: list[str] = [message["content"] for message in messages]
+        roles, contents = conversation.plain
         characters = sum(map(len, contents))
-        if len(messages) > _MOST_MESSAGES or characters > _MOST_CHARACTERS or self._is_off:
+        if len(contents) > _MOST_MESSAGES or characters > _MOST_CHARACTERS or self._is_off:
             return None
         # `repr` tells 1, True and 1.0 apart, which are equal.
         shape = (repr(conversation.variables) if conversation.variables else "", *roles)

@@ -73,6 +73,17 @@ class Renderer(Protocol):
         """
 
 
+def record_if_possible(renderer: Renderer, conversation: Conversation) -> Recording:
+    """Return a recording; only of the text if the template, or a row as `messages`, cannot be recorded.
+
+    Raises:
+        RowError: as `Renderer.render`.
+    """
+    if renderer.can_record(renderer.source(with_tools=conversation.tools is not None)) and conversation.has_messages:
+        return renderer.record(conversation)
+    return Recording.of_text(renderer.render(conversation))
+
+
 class ReferenceRenderer:
     """Renders through transformers, with Jinja2: sandboxed, with the filters and globals of transformers."""
 
@@ -82,11 +93,15 @@ class ReferenceRenderer:
         """Prepare for the chat templates of a tokenizer, which are given a date (YYYY-MM-DD; None for today)."""
         self._tokenizer = tokenizer
         self.template_date = template_date or today()
+        self._sources: dict[bool, str] = {}
 
     def source(self, *, with_tools: bool) -> str:
         """Return the template in use; raises `TokenizerError` if there is none."""
+        if with_tools in self._sources:
+            return self._sources[with_tools]
         try:
-            return self._tokenizer.get_chat_template(None, tools=[{}] if with_tools else None)
+            source: str = self._tokenizer.get_chat_template(None, tools=[{}] if with_tools else None)
+            return self._sources.setdefault(with_tools, source)
         except ValueError:
             raise TokenizerError(
                 f"tokenizer {self._tokenizer.name_or_path!r} has no chat template; set dataprocessor.chat_template, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -43,6 +43,8 @@ class Program:
     """What each piece is."""
     marks: tuple[Mark, ...]
     """Where the messages start, as in a `Recording`."""
+    unwritten: tuple[int, ...] = ()
+    """The messages whose contents no piece depends on."""
 
     @property
     def size(self) -> int:
@@ -60,15 +62,24 @@ class WrittenBlock(NamedTuple):
     loop: int
 
 
-class Recording(NamedTuple):
-    """A rendered text, the pieces in which the template wrote it, and marks between the pieces."""
+@dataclass(slots=True)
+class Recording:
+    """A rendered text, the pieces in which the template wrote it, and marks between the pieces.
+
+    Two are equal if their texts are: engines may write the same text in other pieces.
+    """
 
     text: str
-    pieces: Sequence[str]
-    marks: Sequence[Mark]
+    pieces: Sequence[str] = field(compare=False)
+    marks: Sequence[Mark] = field(compare=False)
     """In the order in which they were made."""
-    program: Program | None = None
+    program: Program | None = field(default=None, compare=False)
     """The program that made the recording, if one did."""
+
+    @classmethod
+    def of_text(cls, text: str) -> Recording:
+        """Return a text of which nothing is recorded."""
+        return cls(text, (text,), ())
 
     @property
     def blocks(self) -> list[WrittenBlock]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -41,7 +42,12 @@ def make_program(
     ]
     names: dict[str, Any] = dict(functions)
     exec("\n".join(lines), names)
-    return Program(names["run"], tuple(pieces), tuple((places[place], loop, message) for place, loop, message in marks))
+    return Program(
+        names["run"],
+        tuple(pieces),
+        tuple((places[place], loop, message) for place, loop, message in marks),
+        _unwritten(trace, variables, contents),
+    )
 
 
 def _merged(written: Sequence[Sequence[Part]], marked: set[int]) -> tuple[list[Part], list[int]]:
@@ -58,6 +64,15 @@ def _merged(written: Sequence[Sequence[Part]], marked: set[int]) -> tuple[list[P
             else:
                 pieces.append(part)
     return pieces, [*places, len(pieces)]
+
+
+def _unwritten(trace: Trace, variables: set[str], contents: Sequence[str]) -> tuple[int, ...]:
+    """Return the indices of the contents that none of some variables depends on."""
+    needed = set(variables)
+    for name, source in reversed(trace.steps):
+        if name in needed:
+            needed.update(node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
+    return tuple(message for message, name in enumerate(contents) if name not in needed)
 
 
 def _statements(trace: Trace, variables: set[str]) -> Iterator[str]:

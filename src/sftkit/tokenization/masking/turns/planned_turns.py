@@ -7,16 +7,20 @@ token, that is so in every conversation that the program renders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
+from operator import add, itemgetter
 from typing import NamedTuple
 
-from sftkit.tokenization.conversations import USUAL_ROLES, Message
+from sftkit.tokenization.conversations import USUAL_ROLES
 from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart
 from sftkit.tokenization.probing.message_spans import marks_of_one_loop
-from sftkit.tokenization.templates.recording import Part, Program, Recording, Variable
+from sftkit.tokenization.templates.recording import Part, Program, Variable
+
+_Picker = Callable[[Sequence[int]], Sequence[int]]
+"""Takes the numbers at some indices."""
 
 
 class PlannedTurn(NamedTuple):
@@ -32,12 +36,47 @@ class PlannedTurn(NamedTuple):
     """Characters from the end of the content to the end of the stop token."""
 
 
-class TurnPlan(NamedTuple):
-    """Where the turns of all conversations of a program are."""
+class TurnPlan:
+    """Where the turns of all conversations of a program are.
 
-    turns: list[PlannedTurn]
-    stripped: list[PlannedTurn]
-    """Those whose content is written without white space at its ends. The plan holds for a conversation without any."""
+    `find` runs for every conversation, so it consists of few calls, none of them written in Python.
+    """
+
+    def __init__(self, turns: Sequence[PlannedTurn], stripped: Sequence[PlannedTurn]) -> None:
+        """Prepare to find turns.
+
+        Args:
+            turns: all turns.
+            stripped: those whose content is written without white space at its ends. The plan holds for a conversation
+                without any.
+        """
+        self._messages = [turn.message for turn in turns]
+        self._starts = _picker([turn.first_piece for turn in turns])
+        self._prompt_lengths = [turn.prompt_length for turn in turns]
+        self._ends = _picker([turn.content_piece + 1 for turn in turns])
+        self._stops = [turn.stop for turn in turns]
+        self._stripped = (
+            (_picker([turn.content_piece for turn in stripped]), _picker([turn.message for turn in stripped]))
+            if stripped
+            else None
+        )
+
+    def find(self, pieces: Sequence[str], contents: Sequence[str]) -> list[AssistantTurn] | None:
+        """Return the turns of a text; None if one of the contents was stripped.
+
+        Args:
+            pieces: the pieces of the text.
+            contents: the contents of all messages.
+        """
+        lengths = [*map(len, pieces)]
+        if self._stripped is not None:
+            of_pieces, of_contents = self._stripped
+            if of_pieces(lengths) != of_contents([*map(len, contents)]):
+                return None
+        positions = [*accumulate(lengths, initial=0)]
+        starts = map(add, self._starts(positions), self._prompt_lengths)
+        ends = map(add, self._ends(positions), self._stops)
+        return [*map(AssistantTurn, self._messages, starts, ends)]
 
 
 def plan_turns(program: Program, roles: Sequence[object], turn_start: TurnStart, turn_end: TurnEnd) -> TurnPlan | None:
@@ -70,16 +109,13 @@ def plan_turns(program: Program, roles: Sequence[object], turn_start: TurnStart,
     return TurnPlan(turns, stripped) if len(turns) == len(found) else None
 
 
-def find_planned_turns(plan: TurnPlan, recording: Recording, messages: Sequence[Message]) -> list[AssistantTurn] | None:
-    """Return the turns of a conversation; None if one of its contents was stripped."""
-    pieces = recording.pieces
-    if any(len(pieces[turn.content_piece]) != len(messages[turn.message]["content"]) for turn in plan.stripped):
-        return None
-    positions = list(accumulate(map(len, pieces), initial=0))
-    return [
-        AssistantTurn(message, positions[first_piece] + prompt_length, positions[content_piece + 1] + stop)
-        for message, first_piece, prompt_length, content_piece, stop in plan.turns
-    ]
+def _picker(indices: Sequence[int]) -> _Picker:
+    if not indices:
+        return lambda numbers: ()
+    if len(indices) == 1:
+        [only] = indices
+        return lambda numbers: (numbers[only],)
+    return itemgetter(*indices)
 
 
 def _planned(

@@ -17,7 +17,7 @@ from sftkit.tokenization.masking.supervision import (
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turns.planned_turns import TurnPlan, find_planned_turns, plan_turns
+from sftkit.tokenization.masking.turns.planned_turns import TurnPlan, plan_turns
 from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
 from sftkit.tokenization.masking.turns.produced_part import find_produced
 from sftkit.tokenization.masking.turns.simple_turns import find_simple_turns
@@ -31,9 +31,12 @@ from sftkit.tokenization.masking.turns.turn_edges import TurnEdges
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TAGS, TurnStart, start_up_to_tag
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
-from sftkit.tokenization.rendering.reference_renderer import Renderer
+from sftkit.tokenization.rendering.reference_renderer import Renderer, record_if_possible
 from sftkit.tokenization.templates.recording import GENERATION, Program, Recording
 from sftkit.tokenization.templates.template_analysis import has_generation_blocks
+
+_UNKNOWN = TurnPlan((), ())
+"""Stands for the plan of a program that was not planned yet."""
 
 
 class TurnFinder:
@@ -88,11 +91,11 @@ class TurnFinder:
         self._plans: WeakKeyDictionary[Program, TurnPlan | None] = WeakKeyDictionary()
         self._turn_edges = TurnEdges(renderer, stop_tokens, special_tokens)
 
-    def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
+    def find(self, conversation: Conversation) -> tuple[Recording, list[Span]]:
         """Render a conversation and find its trained spans.
 
         Returns:
-            The text, and the spans in characters: ordered and disjoint.
+            The recorded text, and the spans in characters: ordered and disjoint.
 
         Raises:
             RowError: the template cannot render the conversation, or a span cannot be verified.
@@ -100,71 +103,64 @@ class TurnFinder:
         messages = conversation.message_list
         if self._supervision.train_on == ALL:
             return self._find_everything(conversation, messages)
-        text, turns = self.find_turns(conversation)
+        recording, turns = self.find_turns(conversation)
         if self._supervision.trains_all_turns(conversation.shape.keys):
-            return text, [(start, end) for _, start, end in turns]
-        return text, self._supervision.spans(text, turns, messages)
+            return recording, [(start, end) for _, start, end in turns]
+        return recording, self._supervision.spans(recording.text, turns, messages)
 
-    def find_turns(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
-        """Return the text of a conversation and the produced parts of its assistant turns; raises as `find`."""
+    def find_turns(self, conversation: Conversation) -> tuple[Recording, list[AssistantTurn]]:
+        """Return the recorded text of a conversation and the produced parts of its turns; raises as `find`."""
         source = self._renderer.source(with_tools=conversation.tools is not None)
         if self._has_generation(source):
             return self._find_generation_blocks(conversation)
         if not self._can_record(source):
             check_conversation_size(conversation.message_list)
-            return find_turns_by_prefix(self._renderer, conversation, *self._turn_edges.learn(source, conversation))
+            text, turns = find_turns_by_prefix(
+                self._renderer, conversation, *self._turn_edges.learn(source, conversation)
+            )
+            return Recording.of_text(text), turns
         recording = self._renderer.record(conversation)
-        turns = self._find_planned_turns(recording, conversation, source)
-        if turns is not None:
-            return recording.text, turns
-        return self._find_recorded_turns(recording, conversation, *self._turn_edges.learn(source, conversation))
+        planned = self._find_planned_turns(recording, conversation, source)
+        if planned is not None:
+            return recording, planned
+        edges = self._turn_edges.learn(source, conversation)
+        return recording, self._find_recorded_turns(recording, conversation, *edges)
 
     def turn_end(self, conversation: Conversation) -> TurnEnd:
         """Return what is known about the stop tokens of a conversation; raises as `find`."""
         return self._turn_edges.learn(self._renderer.source(with_tools=conversation.tools is not None), conversation)[1]
 
-    def _find_everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+    def _find_everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[Recording, list[Span]]:
         """Train all text but excluded messages and masked reasoning (`train_on: all`)."""
-        text, untrained = None, []
+        recording, untrained = None, []
         indices = sorted(untrained_messages(messages)) if have_train_flags(messages) else ()
         if indices:
-            text, spans = self._find_messages(conversation, indices)
+            recording = self._renderer.record(conversation)
+            spans = _message_spans(recording, messages, indices)
             untrained += [spans[index] for index in indices if index in spans]
         if self._supervision.reasoning_masked and any(map(is_assistant, messages)):
-            text, turns = self.find_turns(conversation)
-            untrained += [reasoning_span(text, turn, messages) for turn in turns]
-        if text is None:
-            text = self._renderer.render(conversation)
-        return text, complement(untrained, len(text))
+            recording, turns = self.find_turns(conversation)
+            untrained += [reasoning_span(recording.text, turn, messages) for turn in turns]
+        if recording is None:
+            recording = record_if_possible(self._renderer, conversation)
+        return recording, complement(untrained, len(recording.text))
 
-    def _find_messages(self, conversation: Conversation, indices: Sequence[int]) -> tuple[str, MessageSpans]:
-        """Return the text of a conversation and the spans of at least the messages at some indices.
-
-        Raises:
-            RowError: the template cannot be recorded, or it is ambiguous which message was rendered where.
-        """
-        recording = self._renderer.record(conversation)
-        spans = find_message_spans(recording, len(conversation.message_list), indices)
-        if spans is not None:
-            return recording.text, spans
-        raise RowError("with this chat template, sftkit cannot find the text that each message was rendered to")
-
-    def _find_generation_blocks(self, conversation: Conversation) -> tuple[str, list[AssistantTurn]]:
+    def _find_generation_blocks(self, conversation: Conversation) -> tuple[Recording, list[AssistantTurn]]:
         """Return what is inside of the template's own `{% generation %}` blocks.
 
         The message of each block is only determined if the selection of trained turns needs it; else it is 0.
         """
         recording = self._renderer.record(conversation)
-        text, blocks = recording.text, [block for block in recording.blocks if block.loop == GENERATION]
+        blocks = [block for block in recording.blocks if block.loop == GENERATION]
         if not self._supervision.needs_turn_owners and not have_train_flags(conversation.message_list):
-            return text, [AssistantTurn(0, block.start, block.end) for block in blocks if block.end > block.start]
+            return recording, [AssistantTurn(0, block.start, block.end) for block in blocks if block.end > block.start]
         indices = assistant_indices(conversation.message_list)
         try:
-            _, spans = self._find_messages(conversation, indices)
+            spans = _message_spans(recording, conversation.message_list, indices)
         except RowError:
             if len(blocks) != len(indices):
                 raise
-            return text, [
+            return recording, [
                 AssistantTurn(index, block.start, block.end) for index, block in zip(indices, blocks, strict=True)
             ]
         turns = [
@@ -177,7 +173,7 @@ class TurnFinder:
             raise RowError(
                 "a {% generation %} block of the chat template contains several messages; cannot tell which are trained"
             )
-        return text, turns
+        return recording, turns
 
     def _find_planned_turns(
         self, recording: Recording, conversation: Conversation, source: str
@@ -186,29 +182,31 @@ class TurnFinder:
         program = recording.program
         if program is None:
             return None
-        if program not in self._plans:
+        plan = self._plans.get(program, _UNKNOWN)
+        if plan is _UNKNOWN:
             turn_start, turn_end = self._turn_edges.learn(source, conversation)
             has_steady_prompt = turn_start is not None and turn_start.text and not turn_start.varies
             roles = conversation.shape.roles
             plan = plan_turns(program, roles, turn_start, turn_end) if turn_start and has_steady_prompt else None
             self._plans[program] = plan
-        plan = self._plans[program]
-        return None if plan is None else find_planned_turns(plan, recording, conversation.message_list)
+        if plan is None or conversation.plain is None:
+            return None
+        return plan.find(recording.pieces, conversation.plain.contents)
 
     def _find_recorded_turns(
         self, recording: Recording, conversation: Conversation, turn_start: TurnStart | None, turn_end: TurnEnd
-    ) -> tuple[str, list[AssistantTurn]]:
+    ) -> list[AssistantTurn]:
         """Find turns by the recorded spans of their messages."""
         messages, text = conversation.message_list, recording.text
         if turn_start is not None and turn_start.text and not turn_start.varies:
             simple = find_simple_turns(recording, messages, conversation.shape.roles, turn_start, turn_end)
             if simple is not None:
-                return text, simple
+                return simple
         check_conversation_size(messages)
         indices = assistant_indices(messages)
         spans = find_message_spans(recording, len(messages), indices)
         if spans is None or turn_start is None:
-            return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)
+            return find_turns_by_prefix(self._renderer, conversation, turn_start, turn_end)[1]
         foreign_texts = ForeignTexts(messages, spans)
         turns: list[AssistantTurn] = []
         for index in indices:
@@ -230,7 +228,7 @@ class TurnFinder:
                 continue  # the turn carries no loss, so it need not be verified
             turns.append(AssistantTurn(index, produced, stop))
         check_order(turns)
-        return text, turns
+        return turns
 
     def _length_without_later_messages(self, conversation: Conversation, index: int, written: str) -> int:
         """Return how many characters of what was written for a turn belong to the turn itself.
@@ -252,6 +250,18 @@ class TurnFinder:
         if shared and TAGS.fullmatch(own, len(shared)) and TAGS.fullmatch(written, len(shared)):
             return len(written)
         raise RowError(f"message {index} is rendered together with the messages after it; cannot verify its mask")
+
+
+def _message_spans(recording: Recording, messages: Sequence[Message], indices: Sequence[int]) -> MessageSpans:
+    """Return the spans of at least the messages at some indices.
+
+    Raises:
+        RowError: it is ambiguous which message was rendered where.
+    """
+    spans = find_message_spans(recording, len(messages), indices)
+    if spans is None:
+        raise RowError("with this chat template, sftkit cannot find the text that each message was rendered to")
+    return spans
 
 
 def _may_contain_later_messages(messages: Sequence[Message], spans: MessageSpans, index: int) -> bool:

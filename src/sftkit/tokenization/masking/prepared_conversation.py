@@ -1,0 +1,20 @@
+"""A conversation that is ready to be encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sftkit.core.row_log import RowNotes
+from sftkit.core.rows import Row
+
+
+class PreparedConversation(NamedTuple):
+    """The text of a conversation, what of it carries a loss, and what was noticed on the way."""
+
+    row: Row
+    """The row, with special tokens in its contents escaped if the config asks for it."""
+    text: str
+    trained: Sequence[Any]
+    """Spans of the text that carry a loss, or the parts of these spans by kind: what `encode_prepared` takes."""
+    notes: RowNotes

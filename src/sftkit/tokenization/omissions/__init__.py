@@ -1,0 +1,1 @@
+"""Finds what of a conversation the chat template did not write."""
