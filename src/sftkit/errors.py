@@ -1,8 +1,9 @@
 """The errors that sftkit raises, and the exit code of each.
 
 SftkitError            1   a mistake the user can fix; shown as one sentence, never a traceback
-├── ConfigError        1   a key, value or combination in a YAML/JSON config (all reported at once)
-│   └── UsageError     2   the same, caused by the command line
+├── ConfigError        2   a key, value or combination of the configuration (all reported at once)
+│   ├── UsageError     2   the same, caused by the command line
+│   └── RequirementError 1 a key needs a package or hardware that this machine does not have
 ├── SourceError        1   a data path that cannot be found, opened or understood
 ├── DataError          1   rows that cannot be used, named as `path:row`
 ├── TokenizerError     1   a tokenizer or chat template that cannot be loaded or used
@@ -36,6 +37,8 @@ class SftkitError(Exception):
 class ConfigError(SftkitError):
     """One or more mistakes in a configuration, all reported together. `problems` has one sentence for each."""
 
+    exit_code = 2
+
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = tuple(map(redact, (problems,) if isinstance(problems, str) else problems))
         super().__init__("\n".join(self.problems))
@@ -44,7 +47,11 @@ class ConfigError(SftkitError):
 class UsageError(ConfigError):
     """A configuration error caused by the command line."""
 
-    exit_code = 2
+
+class RequirementError(ConfigError):
+    """A configuration that is right, but needs a package or hardware that this machine does not have."""
+
+    exit_code = 1
 
 
 class SourceError(SftkitError):

@@ -245,7 +245,7 @@ def run_train(
     """Do what `train` does with a config that is complete."""
     from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
     from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
-    from sftkit.training.arguments.build_arguments import make_training_arguments
+    from sftkit.training.arguments.build_arguments import check_packages, make_training_arguments
     from sftkit.training.arguments.fms_arguments import with_fms_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
     from sftkit.training.models.model_name import check_model_name
@@ -256,6 +256,7 @@ def run_train(
     settings = with_fms_arguments(settings)
     check_training_data(settings)
     check_training_output(settings)
+    check_packages(settings)
     check_model_name(settings)
     check_tokenizer_name(settings)
     silence_other_processes()

@@ -16,7 +16,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.config.schema.shared_options import NO_PACKING, RESERVED_VARIABLES, DataOptions
-from sftkit.errors import ConfigError
+from sftkit.errors import ConfigError, RequirementError
 from sftkit.redaction import HIDDEN, is_redacted
 
 _SPLIT_NAME = re.compile(r"[^\s\[\]+()%:]+")
@@ -33,10 +33,13 @@ def validate_config(config: DataOptions) -> None:
 
     Raises:
         ConfigError: The config is invalid. The error lists all problems.
+        RequirementError: It is valid, but needs a package that is not installed.
     """
     problems = list(_problems(config))
     if problems:
         raise ConfigError(problems)
+    if isinstance(config, PreprocessConfig) and config.executor == "ray" and importlib.util.find_spec("ray") is None:
+        raise RequirementError("executor: ray needs Ray, which is not installed; pip install 'sftkit[ray]'")
 
 
 def _problems(config: DataOptions) -> Iterator[str]:
@@ -103,8 +106,6 @@ def _text_problems(config: DataOptions) -> Iterator[str]:
 def _executor_problems(config: PreprocessConfig) -> Iterator[str]:
     if config.executor == "local" and config.ray_address is not None:
         yield f"ray_address={config.ray_address} needs executor=ray; set it"
-    if config.executor == "ray" and importlib.util.find_spec("ray") is None:
-        yield "executor: ray needs Ray, which is not installed; pip install 'sftkit[ray]'"
 
 
 def _hidden_problems(config: Any, prefix: str = "") -> Iterator[str]:

@@ -15,6 +15,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from sftkit.core.rows import IGNORE_INDEX, LABELS
+from sftkit.training.arguments.refusals import refusals_as_config_errors
 from sftkit.training.checkpoints.seal import RunState, begin_checkpoint
 from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
@@ -97,6 +98,18 @@ class SftTrainer(Trainer):
         # Time and work of all processes at the last log event.
         self._last_log: float | None = None
         self._last_work = WorkCounts()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Make the optimizer; what its class refuses is an error in the configuration."""
+        with refusals_as_config_errors("optim", self.args.optim, "optim_args"):
+            return super().create_optimizer(model)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Make the learning rate scheduler; what its function refuses is an error in the configuration."""
+        with refusals_as_config_errors("lr_scheduler_type", self.args.lr_scheduler_type, "lr_scheduler_kwargs"):
+            return super().create_scheduler(num_training_steps, optimizer)
 
     def get_train_dataloader(self) -> MicroBatchLoader:
         """Micro-batches of the training split for this process."""

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
-from sftkit.errors import ConfigError, TrainingError
+from sftkit.errors import ConfigError, RequirementError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
 from sftkit.training.arguments.best_metric import best_metric_problems, is_better_when_greater
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS, WORD_LISTS, fms_problems
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
+from sftkit.training.arguments.optional_packages import missing_packages
 from sftkit.training.arguments.public_values import PublicValues
-from sftkit.training.arguments.setting_conflicts import check_combinations
-from sftkit.training.arguments.trackers import tracker_problems
+from sftkit.training.arguments.setting_conflicts import check_combinations, missing_adapter_packages
+from sftkit.training.arguments.trackers import missing_trackers, tracker_problems, unknown_trackers
 from sftkit.training.distributed import (
     accelerator_available,
     disable_fsdp_on_cpu,
@@ -69,7 +70,31 @@ def extra_keys() -> Mapping[str, Any]:
 def argument_problems(given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the keys and values given for the Trainer, one sentence each."""
     translation = _translated(given)
-    return [*translation.problems, *_range_problems(translation.values), *fms_problems(given)]
+    values = translation.values
+    return [
+        *translation.problems,
+        *_range_problems(values),
+        *unknown_trackers(values.get("report_to")),
+        *fms_problems(given),
+    ]
+
+
+def check_packages(config: TrainConfig) -> None:
+    """Check, without importing anything heavy, that the packages that a run needs are installed.
+
+    What only matters on a GPU is left to `make_training_arguments`.
+
+    Raises:
+        RequirementError: with a sentence for each package that is missing.
+    """
+    values = _translated(config.training_arguments).values
+    missing = [
+        *missing_packages(values),
+        *missing_trackers(values.get("report_to")),
+        *missing_adapter_packages(config),
+    ]
+    if missing:
+        raise RequirementError(missing)
 
 
 def _range_problems(values: Mapping[str, Any]) -> list[str]:
@@ -174,7 +199,9 @@ def _build(values: dict[str, Any], public: PublicValues) -> RunArguments:
 
             values = values | {"parallelism_config": ParallelismConfig(**values["parallelism_config"])}
         arguments = RunArguments(**values)
-    except (ValueError, TypeError, KeyError, ImportError, NotImplementedError) as error:
+    except ImportError as error:
+        raise RequirementError(_sentence(error, values)) from error
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ConfigError(_sentence(error, values)) from error
     except (RuntimeError, OSError) as error:
         raise TrainingError(f"the run cannot be set up: {_one_line(error)}") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sftkit.config.commands import TrainConfig
-from sftkit.errors import ConfigError
+from sftkit.errors import ConfigError, RequirementError
 from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
 
     Raises:
         ConfigError: with every problem found.
+        RequirementError: if all of them are that this machine lacks a package or hardware.
     """
     problems = [
         *_work_problems(arguments),
@@ -32,10 +33,12 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
         *_parallelism_problems(arguments),
         *_adapter_problems(config),
         *_precision_problems(config, arguments),
-        *_kernel_problems(arguments),
     ]
+    lacking = [*missing_adapter_packages(config), *_lacking_hardware(config, arguments), *_lacking_kernels(arguments)]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([*problems, *lacking])
+    if lacking:
+        raise RequirementError(lacking)
 
 
 def use_one_gpu(arguments: TrainingArguments) -> None:
@@ -84,10 +87,6 @@ def _adapter_problems(config: TrainConfig) -> Iterator[str]:
     adapters = config.use_peft or config.load_in_4bit
     if config.merge_lora and not adapters:
         yield "merge_lora needs adapters; set use_peft=true"
-    if config.use_peft and importlib.util.find_spec("peft") is None:
-        yield "use_peft: peft is not installed; pip install 'sftkit[peft]'"
-    if config.load_in_4bit and not all(map(importlib.util.find_spec, ("peft", "bitsandbytes"))):
-        yield "load_in_4bit needs peft and bitsandbytes; pip install 'sftkit[qlora]'"
     if adapters and config.init_from_config:
         yield (
             "use_peft needs a trained model: init_from_config starts from random weights, and adapters to those can be"
@@ -99,29 +98,44 @@ def _adapter_problems(config: TrainConfig) -> Iterator[str]:
         yield "lora_target_modules is empty; use all-linear for every linear module except the output head"
 
 
+def missing_adapter_packages(config: TrainConfig) -> Iterator[str]:
+    """Yield a sentence for each package that adapters need and that is missing; nothing is imported."""
+    if config.use_peft and importlib.util.find_spec("peft") is None:
+        yield "use_peft: peft is not installed; pip install 'sftkit[peft]'"
+    if config.load_in_4bit and not all(map(importlib.util.find_spec, ("peft", "bitsandbytes"))):
+        yield "load_in_4bit needs peft and bitsandbytes; pip install 'sftkit[qlora]'"
+
+
 def _precision_problems(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:
     if config.torch_dtype == "float16" and arguments.fp16 and not (config.use_peft or config.load_in_4bit):
         yield (
             "fp16=true scales gradients, which a float16 model does not allow: remove torch_dtype=float16, or use"
             " bfloat16"
         )
-    flash = (config.attn_implementation or "").startswith("flash_attention")
-    if flash and _on_cpu(arguments):
-        yield f"attn_implementation: {config.attn_implementation} needs a GPU"
-    elif flash and config.torch_dtype in (None, "float32") and not (arguments.bf16 or arguments.fp16):
+    in_32_bits = config.torch_dtype in (None, "float32") and not (arguments.bf16 or arguments.fp16)
+    if _uses_flash_attention(config) and in_32_bits and not _on_cpu(arguments):
         yield (
             f"attn_implementation: {config.attn_implementation} only computes in 16 bits; set torch_dtype=bfloat16 or"
             " bf16=true"
         )
 
 
-def _kernel_problems(arguments: TrainingArguments) -> Iterator[str]:
+def _lacking_hardware(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:
+    if _uses_flash_attention(config) and _on_cpu(arguments):
+        yield f"attn_implementation: {config.attn_implementation} needs a GPU"
+
+
+def _lacking_kernels(arguments: TrainingArguments) -> Iterator[str]:
     if arguments.use_liger_kernel and _on_cpu(arguments):
         yield "use_liger_kernel needs a GPU: Liger's kernels are written in Triton"
     elif arguments.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
         yield "use_liger_kernel: liger-kernel is not installed; pip install 'sftkit[liger]'"
     if arguments.torch_compile and _on_cpu(arguments) and not any(map(shutil.which, _COMPILERS)):
         yield f"torch_compile needs a C++ compiler on the CPU; install one of {', '.join(_COMPILERS)}"
+
+
+def _uses_flash_attention(config: TrainConfig) -> bool:
+    return (config.attn_implementation or "").startswith("flash_attention")
 
 
 def _on_cpu(arguments: TrainingArguments) -> bool:

@@ -58,8 +58,17 @@ def tracker_problems(report_to: str | Sequence[str] | None) -> list[str]:
         >>> tracker_problems("tensorbord")
         ["report_to: unknown tracker 'tensorbord'; did you mean tensorboard?"]
     """
-    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
-    return [problem for name in names if name not in (_NONE, _ALL) and (problem := _problem(name))]
+    return [problem for name in _names(report_to) if (problem := _unknown(name) or _missing(name))]
+
+
+def unknown_trackers(report_to: str | Sequence[str] | None) -> list[str]:
+    """The part of `tracker_problems` that is wrong on any machine."""
+    return [problem for name in _names(report_to) if (problem := _unknown(name))]
+
+
+def missing_trackers(report_to: str | Sequence[str] | None) -> list[str]:
+    """The part of `tracker_problems` that is right where more packages are installed."""
+    return [problem for name in _names(report_to) if not _unknown(name) and (problem := _missing(name))]
 
 
 def tracker_failure(error: Exception) -> TrainingError | None:
@@ -75,14 +84,23 @@ def tracker_failure(error: Exception) -> TrainingError | None:
     return TrainingError(f"report_to: cannot write to {name}: {reason}")
 
 
-def _problem(name: str) -> str | None:
+def _names(report_to: str | Sequence[str] | None) -> list[str]:
+    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    return [name for name in names if name not in (_NONE, _ALL)]
+
+
+def _unknown(name: str) -> str | None:
     if name == _AIM:
         return "report_to: to log to Aim, set aim_repo"
-    tracker = TRACKERS.get(name)
-    if tracker is None:
-        near = difflib.get_close_matches(name, TRACKERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TRACKERS)}"
-        return f"report_to: unknown tracker {name!r}; {hint}"
+    if name in TRACKERS:
+        return None
+    near = difflib.get_close_matches(name, TRACKERS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TRACKERS)}"
+    return f"report_to: unknown tracker {name!r}; {hint}"
+
+
+def _missing(name: str) -> str | None:
+    tracker = TRACKERS[name]
     if not tracker.modules or any(importlib.util.find_spec(module) for module in tracker.modules):
         return None
     remedy = f"pip install 'sftkit[{tracker.extra}]'" if tracker.extra else f"install {tracker.modules[0]}"

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from sftkit.core.error_text import single_line
-from sftkit.errors import OutputError, SftkitError, TrainingError
+from sftkit.errors import OutputError, RequirementError, SftkitError, TrainingError
 from sftkit.training.arguments.trackers import tracker_failure
 from sftkit.training.trainer import SftTrainer
 
@@ -49,7 +49,8 @@ def errors_of_a_run(output_dir: str) -> Iterator[None]:
     """Turn what training or evaluation raises into errors that say what to do.
 
     Raises:
-        TrainingError: memory runs out, or a tracker fails.
+        TrainingError: memory runs out, a tracker fails, or a computation is not available on this device.
+        RequirementError: a package is missing.
         OutputError: a file cannot be written.
     """
     try:
@@ -61,6 +62,10 @@ def errors_of_a_run(output_dir: str) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written or read: {error.strerror or error}") from error
     except SftkitError as error:
         raise _without_traceback(error) from error
+    except ImportError as error:
+        raise RequirementError(f"transformers needs a package that is not installed: {single_line(error)}") from error
+    except NotImplementedError as error:
+        raise TrainingError(f"this model cannot be trained here with these settings: {single_line(error)}") from error
     except Exception as error:
         failure = tracker_failure(error)
         if failure is None:
