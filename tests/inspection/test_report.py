@@ -13,7 +13,7 @@ from sftkit.core.escape import escape_to_one_line, terminal_safe_json, visible_p
 from sftkit.inspection.report import inspect_shards
 from sftkit.shards.reading import open_shards
 
-from .conftest import ASK, Writer, byte_ids
+from .conftest import ASK, END, Writer, byte_ids
 
 HOSTILE = "a\x1b[31m[red]b\u202ec\x07\r\x9b⟦d⟧ :smile:"
 
@@ -119,6 +119,7 @@ def test_json_report_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path)
         "label": None,
         "kind": None,
     }
+    assert [token["label"] for token in document["rows"][0]["tokens"]] == [None] * 4 + [*byte_ids("yes 0"), END]
 
 
 def test_json_report_escapes_control_characters(tmp_path: Path, write: Writer) -> None:

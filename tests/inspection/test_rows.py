@@ -90,7 +90,8 @@ def test_ids_outside_the_vocabulary_have_no_text(tmp_path: Path, tokenizer_dir: 
 def test_label_that_differs_from_its_id_is_flagged(tmp_path: Path, tokenizer_dir: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[byte_ids("abc")], labels=[[-100, 98, 97]])
     (row,) = look(path, tokenizer_dir).rows
-    assert [token.label for token in row.tokens] == [None, None, 97]
+    assert [token.label for token in row.tokens] == [None, 98, 97]
+    assert [token.is_mislabelled for token in row.tokens] == [False, False, True]
     assert [(s.text, s.wrong) for s in segments(row)] == [("a", False), ("b", False), ("c", True)]
     assert row.notes == (
         "1 trained tokens have a label that differs from their id, the first at position 2: id 99, label 97",

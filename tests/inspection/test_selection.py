@@ -60,10 +60,36 @@ def test_search_finds_text_across_token_borders_and_special_tokens(shard_dir: Pa
     assert found("yes", rows=9, shard="1") == [3, 4]
 
 
+def test_a_search_looks_through_all_splits_and_says_so(shard_dir: Path, tokenizer_dir: Path) -> None:
+    def searched(wanted: str, **options: object) -> tuple[list[tuple[str, int]], str]:
+        report = look(shard_dir, tokenizer_name_or_path=str(tokenizer_dir), search=wanted, **options)
+        return [(row.split, row.row) for row in report.rows], report.notes[0]
+
+    assert searched("yes 5", rows=2) == (
+        [("validation", 0)], "searched train and validation for 'yes 5': 1 row contains it",
+    )  # fmt: skip
+    everything = [*(("train", row) for row in range(5)), ("validation", 0)]
+    assert searched("yes", rows=9) == (everything, "searched train and validation for 'yes': 6 rows contain it")
+    assert searched("yes", rows=2) == (
+        [("train", 0), ("train", 1)],
+        "searched train up to row 1 for 'yes': 2 rows contain it; raise rows to search on (not searched: validation)",
+    )
+    assert searched("yes", rows=6) == (
+        everything, "searched train and validation up to row 0 for 'yes': 6 rows contain it; raise rows to search on",
+    )  # fmt: skip
+    assert searched("yes", rows=9, row=3) == (
+        [("train", 3), ("train", 4)],
+        "searched train from row 3 on for 'yes': 2 rows contain it",
+    )
+    assert searched("yes", rows=9, split="validation") == (
+        [("validation", 0)], "searched validation for 'yes': 1 row contains it",
+    )  # fmt: skip
+
+
 def test_search_without_hits_is_noted(shard_dir: Path, tokenizer_dir: Path) -> None:
     report = look(shard_dir, tokenizer_name_or_path=str(tokenizer_dir), search="nowhere")
     assert report.rows == ()
-    assert report.notes == ("no row contains 'nowhere'",)
+    assert report.notes == ("searched train and validation for 'nowhere': no row contains it",)
 
 
 def test_a_search_needs_a_tokenizer_unless_rows_are_text(shard_dir: Path, tmp_path: Path, write: Writer) -> None:

@@ -88,7 +88,7 @@ class InspectConfig(DataOptions):
         panel=_PREVIEW,
         help="Check the data set against its manifest and name all differences. The exit code is 1 if there are any.",
     )
-    search: str | None = option(None, panel=_PREVIEW, help="Show rows whose decoded text contains this text.")
+    search: str | None = option(None, panel=_PREVIEW, help="Show rows of all splits whose decoded text contains this.")
     show_whitespace: bool = option(False, panel=_PREVIEW, help="Make spaces, tabs and line ends visible.")
     format: str = option("text", choices=("text", "json"), panel=_PREVIEW, help="Format of the report.")
     audit: bool = option(

@@ -15,7 +15,7 @@ from sftkit.inspection.summary.dataset_summary import Summary
 from sftkit.inspection.summary.summarize import summarize, text_column_names
 from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.inspection.view.read_rows import read_rows
-from sftkit.inspection.view.selection import check_selection, filter_shards, row_scope, select_rows
+from sftkit.inspection.view.selection import check_selection, filter_shards, row_scopes, search_note, select_rows
 from sftkit.inspection.view.shown_row import ShownRow, with_page_sequences
 from sftkit.shards.reading import ShardSet
 
@@ -61,25 +61,25 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     if is_audited(config):
         audit = audit_shards(config, filtered, fields, progress or SilentProgress())
         return Report(summary, (), (), audit)
-    scope = row_scope(shards, filtered)
+    scopes = row_scopes(shards, filtered, config)
     if not config.rows:
-        select_rows(scope, replace(config, search=None), None, fields)  # raises for a row that does not exist
+        select_rows(scopes, replace(config, search=None), None, fields)  # raises for a row that does not exist
         return Report(summary, (), ())
     origin: ShardOrigin | None = None
-    if any(read_layout(path, fields).tokens for path in scope.paths):
+    if any(read_layout(path, fields).tokens for scope in scopes for path in scope.paths):
         origin = find_origin(config, shards.manifest)
         if origin.tokenizer is None and config.search is not None:
             raise TokenizerError(f"search needs the text of the tokens: {origin.notes[-1]}")
     decoder = TokenDecoder(origin.tokenizer) if origin is not None and origin.tokenizer is not None else None
     notes = list(origin.notes) if origin is not None else []
-    locations = select_rows(scope, config, decoder, fields)
-    if config.search is not None and not locations:
-        notes.append(f"no row contains {config.search!r}")
+    locations = select_rows(scopes, config, decoder, fields)
+    if config.search is not None:
+        notes.append(search_note(scopes, locations, config))
     expectations: Expectations | None = None
     if locations and origin is not None and decoder is not None:
         expectations = origin.learn_expectations()
         notes += origin.template_notes()
-    if split_packing(shards.manifest, scope.split).may_cut_rows:
+    if any(split_packing(shards.manifest, scope.split).may_cut_rows for scope in scopes):
         notes.append(
             "rows may be cut at the edges of packs: "
             "the first and the last sequence of a pack may be parts of longer ones"

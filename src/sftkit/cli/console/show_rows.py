@@ -98,7 +98,7 @@ def _print_part(row: ShownRow, start: int, stop: int, console: Console, *, marks
 
 
 def _legend(rows: Sequence[ShownRow], *, marks: bool) -> Text:
-    wrong = any(token.label is not None for row in rows for token in row.tokens)
+    wrong = any(token.is_mislabelled for row in rows for token in row.tokens)
     with_kinds = any(map(has_kinds, rows))
     if marks:
         text = f"{OPEN}trained{CLOSE}: these tokens carry a loss, all others carry none"

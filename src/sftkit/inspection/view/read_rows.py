@@ -175,17 +175,15 @@ def _tokens(
     texts = [TokenText(None, False)] * len(ids)
     if decoder is not None:  # sequence by sequence: a character cannot span two of them
         texts = [text for start, stop in sequences for text in decoder.token_texts(ids[start:stop])]
-    wrong = row.wrong_labels.tolist()
-    labels = row.labels.tolist() if row.labels is not None else [None] * len(ids)
+    # Labels of another length than the ids cannot be assigned to tokens.
+    labels = (ids if row.labels is None or row.length_mismatch.any() else row.labels).tolist()
     trained = row.trained.tolist() if row.trained is not None else [None] * len(ids)
     kinds: Sequence[str | None] = [None] * len(ids)
     if row.kinds is not None and row.trained is not None:
         kinds = [_KIND_LABELS.get(kind) for kind in (row.kinds * row.trained).tolist()]
     return tuple(
-        ShownToken(value, text.text, is_trained, text.special, label if is_wrong else None, kind)
-        for value, text, is_trained, is_wrong, label, kind in zip(
-            ids.tolist(), texts, trained, wrong, labels, kinds, strict=True
-        )
+        ShownToken(value, text.text, is_trained, text.special, label if is_trained else None, kind)
+        for value, text, is_trained, label, kind in zip(ids.tolist(), texts, trained, labels, kinds, strict=True)
     )
 
 
@@ -200,7 +198,7 @@ def _notes(
         lengths = row.seq_lengths.values
         sums = f"seq_lengths sum to {int(lengths.sum(dtype=np.int64)):,}, the row has {len(tokens):,} tokens"
         yield sums + (f"; one of them is {int(lengths.min())}" if lengths.min(initial=1) < 1 else "")
-    wrong = [(position, token) for position, token in enumerate(tokens) if token.label is not None]
+    wrong = [(position, token) for position, token in enumerate(tokens) if token.is_mislabelled]
     if wrong:
         position, token = wrong[0]
         yield (

@@ -99,10 +99,17 @@ def filter_shards(shards: ShardSet, split: str | None, shard: str | None) -> Sha
     raise SourceError(f"{shards.root}: has no shard {shard!r} in {name}; shards 0 to {len(paths) - 1}: {known}")
 
 
-def row_scope(shards: ShardSet, filtered: ShardSet) -> RowScope:
-    """Return the rows to select from: the first split of the filtered shards that has rows."""
-    filled = {name: paths for name, paths in filtered.splits.items() if any(_row_count(path) for path in paths)}
-    split, paths = next(iter(filled.items()))
+def row_scopes(shards: ShardSet, filtered: ShardSet, config: InspectConfig) -> list[RowScope]:
+    """Return the rows to select from: those of the first split that has rows, or for a search those of all splits.
+
+    A search that begins at a row stays in the split of this row.
+    """
+    filled = [(name, paths) for name, paths in filtered.splits.items() if any(_row_count(path) for path in paths)]
+    searched = filled if config.search is not None and config.row is None else filled[:1]
+    return [_scope(shards, split, paths) for split, paths in searched]
+
+
+def _scope(shards: ShardSet, split: str, paths: tuple[AnyPath, ...]) -> RowScope:
     every = shards.splits[split]
     if paths == every:
         return RowScope(split, paths, 0, split)
@@ -110,20 +117,52 @@ def row_scope(shards: ShardSet, filtered: ShardSet) -> RowScope:
     return RowScope(split, paths, before, paths[0].name)
 
 
+def search_note(scopes: Sequence[RowScope], found: Sequence[RowLocation], config: InspectConfig) -> str:
+    """Return a sentence that says where a search looked, and how far."""
+    names = [scope.name for scope in scopes]
+    wanted = f"for {config.search!r}"
+    hits = (
+        "no row contains it" if not found else f"{len(found):,} row{'s contain' if len(found) > 1 else ' contains'} it"
+    )
+    first = f" from row {config.row:,} on" if config.row else ""
+    if len(found) < config.rows:
+        return f"searched {' and '.join(names)}{first} {wanted}: {hits}"
+    last = found[-1]
+    reached = next(index for index, scope in enumerate(scopes) if scope.split == last.split)
+    rest = f" (not searched: {', '.join(names[reached + 1 :])})" if reached + 1 < len(names) else ""
+    return (
+        f"searched {' and '.join(names[: reached + 1])}{first} up to row {last.row:,} {wanted}: {hits}; raise rows to "
+        f"search on{rest}"
+    )
+
+
 def select_rows(
-    scope: RowScope, config: InspectConfig, decoder: TokenDecoder | None, fields: Sequence[str]
+    scopes: Sequence[RowScope], config: InspectConfig, decoder: TokenDecoder | None, fields: Sequence[str]
 ) -> list[RowLocation]:
-    """Return the locations of the rows that a config asks for, in order.
+    """Return the locations of the rows that a config asks for, in the order of the scopes and of their rows.
 
     Args:
-        scope: the rows to select from; `config.row` counts within it.
-        config: asks for `rows` rows: from index `row` (default 0) on, drawn with `seed`, or containing `search`.
+        scopes: the rows to select from, as `row_scopes` gives them.
+        config: asks for `rows` rows: from index `row` (default 0) of the first scope on, drawn with `seed`, or
+            containing `search`.
         decoder: decodes tokens, for `search`.
         fields: names that a text column may have.
 
     Raises:
         SourceError: `row` is out of range.
     """
+    found: list[RowLocation] = []
+    for scope in scopes:
+        found += _select(scope, replace(config, rows=config.rows - len(found)), decoder, fields)
+        if len(found) == config.rows:
+            break
+    return found
+
+
+def _select(
+    scope: RowScope, config: InspectConfig, decoder: TokenDecoder | None, fields: Sequence[str]
+) -> list[RowLocation]:
+    """Return the locations of the rows of one scope that a config asks for, in order."""
     if config.seed is not None:
         total = _total(scope)
         # sample() holds only as many numbers as it draws, not one for each row.

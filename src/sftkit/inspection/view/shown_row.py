@@ -26,9 +26,14 @@ class ShownToken:
     """Whether it carries a loss; None when unknown."""
     special: bool
     label: int | None
-    """Its label, only where it carries a loss and the label differs from the id."""
+    """Its label where it carries a loss, which should be its id; None elsewhere."""
     kind: str | None = None
     """What of a turn it is (`TokenKind`), only where it carries a loss; None when unknown."""
+
+    @property
+    def is_mislabelled(self) -> bool:
+        """Whether its label is another token."""
+        return self.label is not None and self.label != self.id
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def segments(row: ShownRow, start: int = 0, stop: int | None = None) -> Iterator
 
 
 def _look(token: ShownToken) -> tuple[bool | None, bool, bool, bool, str | None]:
-    return token.trained, token.special, token.label is not None, token.text is not None, token.kind
+    return token.trained, token.special, token.is_mislabelled, token.text is not None, token.kind
 
 
 def with_page_sequences(row: ShownRow, location: RowLocation, *, is_requested: bool) -> ShownRow:
