@@ -63,7 +63,7 @@ def imported_by(
         (["inspect-shards", "--help"], "0"),
         (["preprocess", "--no_such_option", "1"], "2"),
         (["train", "--learning_rat", "1", "--output_dir", "x"], "2"),
-        (["preprocess", "--output_dir", "x", "--training_data_path", "x", "--streaming", "true"], "1"),
+        (["preprocess", "--output_dir", "x", "--training_data_path", "x", "--streaming", "true"], "2"),
     ],
 )
 def test_help_and_config_errors_import_nothing_heavy(arguments: list[str], exit_code: str) -> None:
@@ -302,7 +302,7 @@ def test_a_handler_with_a_wrong_name_or_argument_is_reported_before_data_is_read
         "      - name: tokenize\n        arguments: {fn_kwargs: {dataset_text_feld: x}}\n"
     )
     done = sftkit("preprocess", "--data_config_path", config, "--model_name_or_path", TOKENIZER, "--output_dir", "o")
-    assert done.code == 1
+    assert done.code == 2
     assert "unknown handler 'tokenise' (did you mean 'tokenize'?); known handlers: add_tokenizer_eos_token" in done.err
     assert "unknown key 'datasets[0].data_handlers[1].tokenize.dataset_text_feld'" in done.err
     assert "nowhere.jsonl" not in done.err

@@ -236,7 +236,7 @@ def test_an_unknown_key_in_a_file_is_a_config_error_not_a_usage_error(tmp_path: 
         "datasets[0].sampling must be a number, not 'much'",
         "missing key 'datasets[0].data_paths': Files, directories, globs, fsspec URLs or one Hub id.",
     )
-    assert error.value.exit_code == 1
+    assert error.value.exit_code == 2
 
 
 def test_wrong_indentation_is_an_error_with_line_and_column(tmp_path: Path) -> None:

@@ -452,7 +452,7 @@ def test_the_error_for_a_choice_of_the_wrong_type_in_a_file_is_one_sentence(tmp_
         file.write_text(f"{line}\ntraining_data_path: in.jsonl\noutput_dir: {tmp_path / 'out'}\n")
     for file, (_, says) in zip(files, cases, strict=True):
         code, text = error_of("--config", file)
-        assert (code, "Traceback" in text) == (1, False)
+        assert (code, "Traceback" in text) == (2, False)
         assert says in text
         assert len(text.splitlines()) == 1
 

@@ -127,77 +127,77 @@ MISTAKES = [
     ),
     of("preprocess", "several at once", 2, "--overflow cut --unit_size x --output_dir out", "overflow", "unit_size"),
     # --- settings
-    of("preprocess", "no data", 1, "--output_dir out", "no data: give data_config_path", "training_data_path"),
-    of_preprocess("zero", 1, "--max_seq_length 0", "max_seq_length must be 1 or more, not 0"),
-    of_preprocess("negative", 1, "--max_bad_rows -1", "max_bad_rows must be 0 or more, not -1"),
-    of_preprocess("fraction", 1, "--engine_verify 2", "engine_verify must be between 0 and 1, not 2"),
-    of_preprocess("no length", 1, "--packing bfd", "packing=bfd needs a length", "set pack_length or max_seq_length"),
-    of_preprocess("no packing", 1, "--pack_length 9", "pack_length is given without packing", "set packing=bfd"),
-    of_preprocess("streaming", 1, "--streaming true", "streaming: true cannot be used", "leave streaming out"),
+    of("preprocess", "no data", 2, "--output_dir out", "no data: give data_config_path", "training_data_path"),
+    of_preprocess("zero", 2, "--max_seq_length 0", "max_seq_length must be 1 or more, not 0"),
+    of_preprocess("negative", 2, "--max_bad_rows -1", "max_bad_rows must be 0 or more, not -1"),
+    of_preprocess("fraction", 2, "--engine_verify 2", "engine_verify must be between 0 and 1, not 2"),
+    of_preprocess("no length", 2, "--packing bfd", "packing=bfd needs a length", "set pack_length or max_seq_length"),
+    of_preprocess("no packing", 2, "--pack_length 9", "pack_length is given without packing", "set packing=bfd"),
+    of_preprocess("streaming", 2, "--streaming true", "streaming: true cannot be used", "leave streaming out"),
     of_preprocess(
-        "no response", 1, "--instruction_template x", "instruction_template is given without response_template"
+        "no response", 2, "--instruction_template x", "instruction_template is given without response_template"
     ),
-    of_preprocess("empty", 1, "response_template=", "response_template is empty"),
-    of_preprocess("half a pair", 1, "--input_field_name input", "input_field_name is given alone", "set both"),
-    of_preprocess("two ways", 1, "--data_config_path columns.yaml", "training_data_path", "not both"),
+    of_preprocess("empty", 2, "response_template=", "response_template is empty"),
+    of_preprocess("half a pair", 2, "--input_field_name input", "input_field_name is given alone", "set both"),
+    of_preprocess("two ways", 2, "--data_config_path columns.yaml", "training_data_path", "not both"),
     # --- config files
-    of_config("no config", 1, "nowhere.yaml", "nowhere.yaml: no such config file"),
-    of_config("a folder as config", 1, "nothing_in_it", "nothing_in_it: cannot be read as a config file"),
-    of_config("broken YAML", 1, "broken.yaml", "broken.yaml:2:5: not valid YAML"),
-    of_config("broken JSON", 1, "broken.json", "broken.json:1:7: not valid JSON"),
-    of_config("a key twice", 1, "double.yaml", "double.yaml:2:1: not valid YAML: the key 'datasets' appears twice"),
-    of_config("a list", 1, "list.yaml", "list.yaml: a config file must hold keys and values"),
+    of_config("no config", 2, "nowhere.yaml", "nowhere.yaml: no such config file"),
+    of_config("a folder as config", 2, "nothing_in_it", "nothing_in_it: cannot be read as a config file"),
+    of_config("broken YAML", 2, "broken.yaml", "broken.yaml:2:5: not valid YAML"),
+    of_config("broken JSON", 2, "broken.json", "broken.json:1:7: not valid JSON"),
+    of_config("a key twice", 2, "double.yaml", "double.yaml:2:1: not valid YAML: the key 'datasets' appears twice"),
+    of_config("a list", 2, "list.yaml", "list.yaml: a config file must hold keys and values"),
     of_config(
-        "an alias in itself", 1, "endless.yaml", "endless.yaml: not valid YAML", "an alias (*) that refers to itself"
+        "an alias in itself", 2, "endless.yaml", "endless.yaml: not valid YAML", "an alias (*) that refers to itself"
     ),
-    of_config("not UTF-8", 1, "latin.yaml", "latin.yaml: cannot be read as a config file"),
-    of_config("a reference", 1, "reference.yaml", "model_name_or_path refers to a key or variable"),
-    of_config("a slip", 1, "slip.yaml", "datasets[0].data_pathes", "did you mean 'data_paths'?"),
+    of_config("not UTF-8", 2, "latin.yaml", "latin.yaml: cannot be read as a config file"),
+    of_config("a reference", 2, "reference.yaml", "model_name_or_path refers to a key or variable"),
+    of_config("a slip", 2, "slip.yaml", "datasets[0].data_pathes", "did you mean 'data_paths'?"),
     of_config(
-        "handler", 1, "handler.yaml", "datasets[0].data_handlers[0]: unknown handler 'tokenise'", "known handlers:"
+        "handler", 2, "handler.yaml", "datasets[0].data_handlers[0]: unknown handler 'tokenise'", "known handlers:"
     ),
     of_config(
         "argument",
-        1,
+        2,
         "argument.yaml",
         "tokenize.dataset_text_feild",
         "did you mean 'dataset_text_field'?",
         "missing key",
     ),
-    of_config("limit", 1, "limit.yaml", "skip_large_text.max_length must be a whole number, not 'many'"),
-    of_config("weights", 1, "weights.yaml", "datasets: the sampling weights must sum to 1, not 0.6"),
+    of_config("limit", 2, "limit.yaml", "skip_large_text.max_length must be a whole number, not 'many'"),
+    of_config("weights", 2, "weights.yaml", "datasets: the sampling weights must sum to 1, not 0.6"),
     of_config(
-        "some weights", 1, "some_weights.yaml", "sampling is missing for b", "set it for all data sets or for none"
+        "some weights", 2, "some_weights.yaml", "sampling is missing for b", "set it for all data sets or for none"
     ),
-    of_config("split", 1, "split.yaml", "datasets[0].split: train and validation sum to 1.1, which is more than 1"),
-    of_config("a name twice", 1, "twice.yaml", "datasets: the name 'data' is used 2 times"),
-    of_config("reserved", 1, "reserved.yaml", "chat_template_kwargs must not contain 'messages'"),
-    of_config("two templates", 1, "templates.yaml", "chat_template and chat_template_path", "give one chat template"),
+    of_config("split", 2, "split.yaml", "datasets[0].split: train and validation sum to 1.1, which is more than 1"),
+    of_config("a name twice", 2, "twice.yaml", "datasets: the name 'data' is used 2 times"),
+    of_config("reserved", 2, "reserved.yaml", "chat_template_kwargs must not contain 'messages'"),
+    of_config("two templates", 2, "templates.yaml", "chat_template and chat_template_path", "give one chat template"),
     of_config(
-        "template's path", 1, "template_path.yaml", "dataprocessor.chat_template_path: nowhere.jinja: No such file"
+        "template's path", 2, "template_path.yaml", "dataprocessor.chat_template_path: nowhere.jinja: No such file"
     ),
     of_config(
         "template's name",
-        1,
+        2,
         "template_name.yaml",
         "dataprocessor.chat_template: no template is called 'vicuna'",
         "the names are chatml, llama3, mistral, gemma, granite",
     ),
-    of_config("base64", 1, "base64.yaml", "dataprocessor.chat_template_base64 must be base64-encoded UTF-8 text"),
-    of_config("seed", 1, "seed.yaml", "dataprocessor.seed must be 0 or more, not -1"),
+    of_config("base64", 2, "base64.yaml", "dataprocessor.chat_template_base64 must be base64-encoded UTF-8 text"),
+    of_config("seed", 2, "seed.yaml", "dataprocessor.seed must be 0 or more, not -1"),
     # --- functions of the user's own, and templates
-    of_config("module", 1, "module.yaml", "handler 'no_such_module:f': cannot import no_such_module"),
-    of_config("function", 1, "function.yaml", "handler 'json:nothing': module json has no 'nothing'", trusts="json"),
-    of_config("constant", 1, "constant.yaml", "handler 'math:pi': pi is not a function", trusts="math"),
+    of_config("module", 2, "module.yaml", "handler 'no_such_module:f': cannot import no_such_module"),
+    of_config("function", 2, "function.yaml", "handler 'json:nothing': module json has no 'nothing'", trusts="json"),
+    of_config("constant", 2, "constant.yaml", "handler 'math:pi': pi is not a function", trusts="math"),
     of_config(
-        "library", 1, "library.yaml", "venv belongs to Python or to an installed package", "set trust_packages=venv"
+        "library", 2, "library.yaml", "venv belongs to Python or to an installed package", "set trust_packages=venv"
     ),
-    of_config("no function", 1, "no_function.yaml", "handler 'package.module:'", "write it package.module:function"),
+    of_config("no function", 2, "no_function.yaml", "handler 'package.module:'", "write it package.module:function"),
     of_config(
-        "a module that breaks", 1, "broken_module.yaml", "handler 'module_that_breaks:f'", "it raised ZeroDivisionError"
+        "a module that breaks", 2, "broken_module.yaml", "handler 'module_that_breaks:f'", "it raised ZeroDivisionError"
     ),
     of_config("Jinja", 1, "jinja.yaml", "the chat template is not valid Jinja: line 1"),
-    of_config("own Jinja", 1, "own_jinja.yaml", "template is not valid Jinja: line 1"),
+    of_config("own Jinja", 2, "own_jinja.yaml", "template is not valid Jinja: line 1"),
     # --- sources
     of_preprocess("no source", 1, "--training_data_path nowhere.jsonl", "nowhere.jsonl: no such file or directory"),
     of_preprocess("empty source", 1, "--training_data_path empty.jsonl", "empty.jsonl: the file is empty"),
@@ -221,7 +221,7 @@ MISTAKES = [
     ),
     of_preprocess(
         "no way",
-        1,
+        2,
         "--training_data_path odd.jsonl",
         "odd.jsonl: cannot tell how to tokenize its rows",
         "columns: q, w",
@@ -253,7 +253,7 @@ MISTAKES = [
     of(
         "preprocess",
         "no tokenizer",
-        1,
+        2,
         "--training_data_path pairs.jsonl --output_dir out",
         "a tokenizer is required",
         "give model_name_or_path or tokenizer_name_or_path",
@@ -359,7 +359,7 @@ MISTAKES = [
     of(
         "train",
         "packed otherwise",
-        1,
+        2,
         "--training_data_path packed --model_name_or_path tokenizer --output_dir out "
         "--cache_dir cache --packing bfd --pack_length 5",
         "packed: its rows are packed already",

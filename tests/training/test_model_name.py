@@ -9,12 +9,12 @@ import pytest
 
 import sftkit
 from sftkit.config.commands import TrainConfig
-from sftkit.errors import TrainingError
+from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.models.model_name import check_model_name
 
 
 def refusal(name: str | None) -> str:
-    with pytest.raises(TrainingError) as raised:
+    with pytest.raises(ConfigError if name is None else TrainingError) as raised:
         check_model_name(replace(TrainConfig(output_dir="out"), model_name_or_path=name))
     return str(raised.value)
 

@@ -14,11 +14,13 @@ import typer
 from typer.core import TyperGroup
 
 from sftkit import __version__
-from sftkit.cli.options import Option, config_command
+from sftkit.cli.console.option import Option
+from sftkit.cli.options import HELP, HELP_ALL, ExtraOptions, config_command, shown_default
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig, to_processing_only
 from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.core.transformers_import import leave_out_torch
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, TrainingError
+from sftkit.training.arguments.usual_arguments import OWN_DEFAULTS, USUAL_ARGUMENTS
 
 T = TypeVar("T")
 
@@ -27,6 +29,7 @@ app = typer.Typer(
     help="Turn raw fine-tuning data into training-ready shards, inspect them, and train on them.",
     epilog="Options can also be written as key=value, or given in a YAML file with --config.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
 
@@ -36,7 +39,7 @@ def main() -> None:
     try:
         group = typer.main.get_command(app)
         name, arguments = next(iter(sys.argv[1:]), ""), sys.argv[2:]
-        if isinstance(group, TyperGroup) and name in group.commands and "--help" not in arguments:
+        if isinstance(group, TyperGroup) and name in group.commands and {*HELP, *HELP_ALL}.isdisjoint(arguments):
             group.commands[name].main(arguments)  # the group would import pydantic to parse options before the command
         else:
             group.main()
@@ -48,11 +51,27 @@ def _training_options() -> list[Option]:
     from sftkit.training.arguments.build_arguments import training_argument_fields
 
     own = set(TrainConfig.__dataclass_fields__)
+    fields = {name: field for name, field in training_argument_fields().items() if name not in own}
+    usual = [name for name in USUAL_ARGUMENTS if name in fields]
+    others = [name for name in fields if name not in USUAL_ARGUMENTS]
     return [
-        Option(field.name, field.help, "VALUE", str(field.default or ""), "transformers.TrainingArguments")
-        for field in training_argument_fields().values()
-        if field.name not in own
+        Option(
+            name=name,
+            help=USUAL_ARGUMENTS.get(name, fields[name].help),
+            kind=fields[name].kind,
+            default=shown_default(OWN_DEFAULTS[name]) if name in OWN_DEFAULTS else fields[name].shown_default,
+            panel="Training" if name in USUAL_ARGUMENTS else "All other fields of transformers.TrainingArguments",
+            choices=fields[name].choices,
+        )
+        for name in [*usual, *others]
     ]
+
+
+_OF_THE_TRAINER = ExtraOptions(
+    _training_options,
+    USUAL_ARGUMENTS,
+    "Every other field of transformers.TrainingArguments is an option, too: sftkit train --help_all shows all of them.",
+)
 
 
 def _show_version(asked: bool) -> None:
@@ -126,7 +145,7 @@ def inspect_shards(context: typer.Context) -> None:
             raise typer.Exit(SftkitError.exit_code)
 
 
-@app.command(cls=config_command(TrainConfig, _training_options), options_metavar="[--KEY VALUE | KEY=VALUE]...")
+@app.command(cls=config_command(TrainConfig, _OF_THE_TRAINER), options_metavar="[--KEY VALUE | KEY=VALUE]...")
 def train(context: typer.Context) -> None:
     """Fine-tune a model on shards, on tokenized Parquet, or on a data config.
 

@@ -9,54 +9,77 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from sftkit.config.aliases import PATH_ALIASES
+from sftkit.cli.console.option import BOOLEAN, Option
 from sftkit.config.command_line import strip_optional
 from sftkit.config.fields import default_of, is_required, option_info
 
-_BOOLEAN = "BOOL"
+HELP = ("--help", "-h")
+HELP_ALL = ("--help_all", "--help-all")
+_MOST_LISTED = 15
+"""Choices of an extra option that `--help` lists; `--help_all` lists all."""
 
-_SHORT_NAMES = {path: alias for alias, path in PATH_ALIASES.items()}
-"""Dotted keys -> their names in `--help`, which has no room for the long ones."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """An option as `--help` shows it."""
-
-    name: str
-    help: str
-    kind: str
-    default: str
-    panel: str
-    choices: tuple[str, ...] = ()
+_NOTES = (
+    "Options can also be written as KEY=VALUE, or given in a YAML or JSON file with --config. A BOOL option without a "
+    "value means true.",
+)
 
 
-def config_command(schema: type[Any], extra_options: Callable[[], list[Option]] = list) -> type[TyperCommand]:
-    """Return a command class that shows the fields of `schema`, and `extra_options`, as its options.
+@dataclass(frozen=True)
+class ExtraOptions:
+    """Options of a command that are no fields of its config dataclass."""
+
+    make: Callable[[], list[Option]] = list
+    """Returns all of them; not called before they are needed."""
+
+    usual: Collection[str] = ()
+    """Those that `--help` shows."""
+
+    note: str = ""
+    """What `--help` says of the others, which `--help_all` shows."""
+
+
+def config_command(schema: type[Any], extra: ExtraOptions | None = None) -> type[TyperCommand]:
+    """Return a command class that shows the fields of `schema`, and `extra` options, as its options.
 
     The command's function finds its unparsed arguments in `context.args`.
     """
+    more = extra or ExtraOptions()
 
     class ConfigCommand(TyperCommand):
         def get_params(self, ctx: Any) -> list[Any]:
-            return [*_parameters([*options_of(schema), *extra_options()]), *super().get_params(ctx)]
+            return [*_parameters([*options_of(schema), *more.make()]), *super().get_params(ctx)]
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             if ctx.resilient_parsing:  # completion only needs the options
                 return []
-            if "--help" in args:
-                typer.echo(ctx.get_help())
+            if not {*HELP, *HELP_ALL}.isdisjoint(args):
+                self._print_help(ctx, everything=not set(HELP_ALL).isdisjoint(args))
                 raise typer.Exit
             ctx.args = list(args)
             return args
 
+        def _print_help(self, ctx: Any, *, everything: bool) -> None:
+            from sftkit.cli.console.show_help import print_help
+
+            options = more.make()
+            if not everything:
+                options = [_without_long_list(option) for option in options if option.name in more.usual]
+            notes = _NOTES if everything or not more.note else (more.note, *_NOTES)
+            usage = f"{ctx.command_path} {self.options_metavar}"
+            print_help(usage, inspect.cleandoc(self.help or ""), [*options_of(schema), *options], notes)
+
     return ConfigCommand
+
+
+def _without_long_list(option: Option) -> Option:
+    return dataclasses.replace(option, choices=()) if len(option.choices) > _MOST_LISTED else option
 
 
 def options_of(schema: type[Any]) -> list[Option]:
@@ -85,7 +108,7 @@ def _options(schema: type[Any], prefix: str, panel: str) -> typing.Iterator[Opti
 
 def _kind(annotation: Any) -> str:
     if annotation is bool:
-        return _BOOLEAN
+        return BOOLEAN
     if annotation in (int, float, str):
         return {int: "INTEGER", float: "NUMBER", str: "TEXT"}[annotation]
     origin = typing.get_origin(annotation)
@@ -97,9 +120,20 @@ def _kind(annotation: Any) -> str:
 def _default(field: dataclasses.Field[Any]) -> str:
     if is_required(field):
         return ""
-    value = default_of(field)
+    return shown_default(default_of(field))
+
+
+def shown_default(value: Any) -> str:
+    """Return a default as help shows it; an empty text for one that means "not set".
+
+    Example:
+        >>> shown_default(True), shown_default(("all-linear",)), shown_default(None)
+        ('true', 'all-linear', '')
+    """
     if value is None or value == () or value == {}:
         return ""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -125,24 +159,13 @@ def _parameters(options: list[Option]) -> list[Any]:
     return list(typer.main.get_command(app).params)
 
 
-def _full_help(option: Option) -> str:
-    parts = [option.help]
-    if option.name in _SHORT_NAMES:
-        parts.append(f"Key: {option.name}.")
-    if option.choices and option.kind != _BOOLEAN:
-        parts.append(f"One of {', '.join(option.choices)}.")
-    if option.default:
-        parts.append(f"Default: {option.default}.")
-    return " ".join(parts)
-
-
 def _typer_option(option: Option) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in option.choices if choice.startswith(incomplete)]
 
     return typer.Option(
-        f"--{_SHORT_NAMES.get(option.name, option.name)}",
-        help=_full_help(option),
+        f"--{option.shown_name}",
+        help=option.full_help,
         metavar=option.kind,
         show_default=False,
         rich_help_panel=option.panel,

@@ -22,6 +22,9 @@ from sftkit.errors import TrainingError
 
 _CLASS = "TrainingArguments"
 _CLASS_FILE = "training_args.py"
+_KINDS: Mapping[Any, str] = MappingProxyType(
+    {bool: "BOOL", int: "INTEGER", float: "NUMBER", dict: "KEYS", list: "TEXT ..."}
+)
 _ENUM_FILES = (_CLASS_FILE, "trainer_utils.py")
 
 
@@ -41,6 +44,31 @@ class TrainingArgument:
 
     choices: tuple[str, ...] = ()
     """The allowed values; () if there is no fixed list."""
+
+    @property
+    def kind(self) -> str:
+        """What its value is, as help shows it.
+
+        Example:
+            >>> TrainingArgument("warmup_steps", int | float | None, "", "0").kind
+            'NUMBER'
+        """
+        members = [typing.get_origin(member) or member for member in union_members(self.annotation)]
+        kinds = [_KINDS.get(member, "TEXT") for member in members if member is not types.NoneType]
+        if "NUMBER" in kinds:
+            kinds = [kind for kind in kinds if kind != "INTEGER"]
+        return "|".join(dict.fromkeys(kinds))
+
+    @property
+    def shown_default(self) -> str:
+        """The default as one would type it; "" where there is none, or where it is computed."""
+        try:
+            value = ast.literal_eval(self.default)
+        except (SyntaxError, ValueError):
+            return ""
+        if value is None or value == "":
+            return ""
+        return str(value).lower() if isinstance(value, bool) else self.default.strip("'\"")
 
     @property
     def is_boolean(self) -> bool:

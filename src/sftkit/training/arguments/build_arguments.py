@@ -24,6 +24,7 @@ from sftkit.training.arguments.optional_packages import missing_packages
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import check_combinations, missing_adapter_packages
 from sftkit.training.arguments.trackers import missing_trackers, tracker_problems, unknown_trackers
+from sftkit.training.arguments.usual_arguments import OWN_DEFAULTS
 from sftkit.training.distributed import (
     accelerator_available,
     disable_fsdp_on_cpu,
@@ -168,16 +169,11 @@ def _add_settings(config: TrainConfig, translation: Translation, public: PublicV
         translation.mapping(key)["use_reentrant"] = config.use_reentrant
     values["output_dir"] = str(config.output_dir)  # without the text of its interpolation
     values["log_level"] = config.log_level
-    values.setdefault("log_level_replica", "error")
-    values.setdefault("logging_steps", 10)
-    values.setdefault("report_to", "none")
-    values.setdefault("disable_tqdm", True)
-    values.setdefault("do_train", True)
+    for name, value in OWN_DEFAULTS.items():
+        values.setdefault(name, value)
     best = values.get("metric_for_best_model")
     if best is not None and values.get("greater_is_better") is None:
         values["greater_is_better"] = is_better_when_greater(best)
-    # Every parameter is used in every micro-batch, so DDP does not need its slow search for unused ones.
-    values.setdefault("ddp_find_unused_parameters", False)
     values.setdefault("run_name", config.experiment or None)
     if values["run_name"] is not None:
         name = str(values["run_name"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sftkit.config.commands import TrainConfig
-from sftkit.errors import TrainingError
+from sftkit.errors import ConfigError, TrainingError
 from sftkit.storage.model_location import adapter_base, location_problem, model_location
 
 _CONFIG = "config.json"
@@ -17,11 +17,12 @@ def check_model_name(config: TrainConfig) -> None:
     """Refuse a name that cannot be that of a model. What is on the Hub is only known when it is loaded.
 
     Raises:
-        TrainingError: no model is named, or a missing directory, a file, or a directory without a model.
+        ConfigError: no model is named.
+        TrainingError: the name is that of a missing directory, a file, or a directory without a model.
     """
     name = config.model_name_or_path
     if name is None:
-        raise TrainingError("model_name_or_path is missing; set it to the model to train")
+        raise ConfigError("model_name_or_path is missing; set it to the model to train")
     problem = location_problem(name)
     if problem is not None:
         raise TrainingError(f"model_name_or_path: model {name!r} cannot be loaded: {problem}")
