@@ -3,7 +3,7 @@
 SftkitError            1   a mistake the user can fix; shown as one sentence, never a traceback
 ├── ConfigError        2   a key, value or combination of the configuration (all reported at once)
 │   ├── UsageError     2   the same, caused by the command line
-│   └── RequirementError 1 the same on this machine: a package or hardware that a key needs is missing
+│   └── RequirementError 1 a key needs a package or hardware that this machine does not have
 ├── SourceError        1   a data path that cannot be found, opened or understood
 ├── DataError          1   rows that cannot be used, named as `path:row`
 ├── TokenizerError     1   a tokenizer or chat template that cannot be loaded or used
@@ -49,7 +49,7 @@ class UsageError(ConfigError):
 
 
 class RequirementError(ConfigError):
-    """A configuration that is right, but not for this machine: a package or hardware is missing, or broken."""
+    """A configuration that is right, but needs a package or hardware that this machine does not have."""
 
     exit_code = 1
 

@@ -348,7 +348,7 @@ MISTAKES = [
         "did you mean 'learning_rate'?",
     ),
     of("train", "value for the Trainer", 2, "--learning_rate fast --output_dir out", "learning_rate", "a number"),
-    of("train", "no model", 1, "--training_data_path done --output_dir out", "model_name_or_path is missing"),
+    of("train", "no model", 2, "--training_data_path done --output_dir out", "model_name_or_path is missing"),
     of(
         "train",
         "no shards",

@@ -81,4 +81,4 @@ def test_a_format_that_clashes_with_another_or_is_invalid_is_rejected(
     (tmp_path / "a.toy").write_text("1 + 1=2\n")
     arguments = ("--training_data_path", tmp_path / "a.toy", "--output_dir", tmp_path / "out")
     code, errors = forked_sftkit(site, "preprocess", *OPTIONS, *arguments)
-    assert (code, message in " ".join(errors.split())) == (1, True), errors
+    assert (code, message in " ".join(errors.split())) == (2, True), errors

@@ -18,7 +18,7 @@ from sftkit.cli.console.option import Option
 from sftkit.cli.options import HELP, HELP_ALL, ExtraOptions, config_command, shown_default
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig, to_processing_only
 from sftkit.core.garbage_collection import paused_garbage_collection
-from sftkit.core.transformers_import import leave_out_torch
+from sftkit.core.transformers_import import leave_out_torch, quiet_libraries
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, TrainingError
 from sftkit.training.arguments.usual_arguments import OWN_DEFAULTS, USUAL_ARGUMENTS
 
@@ -100,6 +100,7 @@ def preprocess(context: typer.Context) -> None:
 
 
 def _preprocess(config: PreprocessConfig) -> None:
+    quiet_libraries(config.log_level)
     if config.executor == "local":
         from sftkit.preprocessing.worker_warmup import warm_up_workers
 
@@ -132,6 +133,7 @@ def inspect_shards(context: typer.Context) -> None:
     """
     with _exit_codes():
         config = _load(InspectConfig, context, first_word="directory")
+        quiet_libraries(config.log_level)
         from sftkit.api.use_cases import run_inspect
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.show_progress import make_progress
@@ -155,6 +157,7 @@ def train(context: typer.Context) -> None:
         from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
         config = _load(TrainConfig, context, extra_keys=extra_keys(), check_extra=argument_problems)
+        quiet_libraries(config.log_level)
         from sftkit.training.distributed import is_main_process
 
         if config.do_dataprocessing_only:
@@ -221,6 +224,10 @@ def _exit_codes() -> Iterator[None]:
         show_bug(error)
         raise typer.Exit(EXIT_BUG) from None
     finally:
+        if "sftkit.cli.console.output" in sys.modules:
+            from sftkit.cli.console.output import finish_logging
+
+            finish_logging()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a late signal would only print a traceback
 
 

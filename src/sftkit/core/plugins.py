@@ -24,7 +24,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from sftkit.core.error_text import single_line
-from sftkit.errors import RequirementError
+from sftkit.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -47,13 +47,13 @@ class Plugin:
         """Import the extension.
 
         Raises:
-            RequirementError: its module cannot be imported, or does not have it.
+            ConfigError: its module cannot be imported, or does not have it.
         """
         try:
             return self.entry_point.load()
         except Exception as error:  # a plugin may raise anything
             kind = "" if isinstance(error, ImportError | AttributeError) else f"it raised {type(error).__name__}: "
-            raise RequirementError(
+            raise ConfigError(
                 f"plugin {self.name!r} of the package {self.package} cannot be loaded from {self.entry_point.value}: "
                 f"{kind}{single_line(error)}; fix the package, or uninstall it"
             ) from None
@@ -77,7 +77,7 @@ def find_plugins(group: str) -> Mapping[str, Plugin]:
         group: without the prefix `sftkit.`, such as `handlers`.
 
     Raises:
-        RequirementError: two packages register the same name.
+        ConfigError: two packages register the same name.
 
     Example:
         >>> dict(find_plugins("no_such_group"))
@@ -87,7 +87,7 @@ def find_plugins(group: str) -> Mapping[str, Plugin]:
     for point in entry_points(group=_PREFIX + group):
         package, version = (point.dist.name, point.dist.version) if point.dist is not None else ("unknown", "")
         if point.name in found:
-            raise RequirementError(
+            raise ConfigError(
                 f"the packages {found[point.name].package} and {package} both register {point.name!r} as "
                 f"{_PREFIX}{group}; a name must be unique, so uninstall one of them"
             )
@@ -134,7 +134,7 @@ class Registry(Mapping[str, T]):
     A plugin is imported when it is looked up; membership tests and iteration import nothing.
 
     Raises:
-        RequirementError: (all methods) a plugin has the name of a built-in extension, or of another plugin;
+        ConfigError: (all methods) a plugin has the name of a built-in extension, or two plugins have the same name;
             (lookups) the plugin cannot be loaded or is not a valid extension.
     """
 
@@ -159,7 +159,7 @@ class Registry(Mapping[str, T]):
         extension: T = plugin.load()
         problem = self._problem_of(extension)
         if problem is not None:
-            raise RequirementError(f"plugin {name!r} of the package {plugin.package} {problem}; fix the package")
+            raise ConfigError(f"plugin {name!r} of the package {plugin.package} {problem}; fix the package")
         return extension
 
     def __iter__(self) -> Iterator[str]:
@@ -181,7 +181,7 @@ class Registry(Mapping[str, T]):
         found = find_plugins(self._group)
         clash = next((plugin for name, plugin in found.items() if name in self._built_in), None)
         if clash is not None:
-            raise RequirementError(
+            raise ConfigError(
                 f"the package {clash.package} registers {clash.name!r} as {_PREFIX}{self._group}, which is the name of "
                 "a built-in; rename its entry point, or uninstall the package"
             )

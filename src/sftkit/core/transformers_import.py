@@ -1,11 +1,12 @@
 """Import transformers for tokenizers only: without torch, which takes seconds and hundreds of megabytes, and without
-scanning all its models.
+scanning all its models. Keep what it logs out of the terminal.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -13,7 +14,35 @@ from types import ModuleType
 from sftkit.core.garbage_collection import paused_garbage_collection
 from sftkit.core.unscanned_models import put_off_scan
 
+_LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "peft", "torch", "transformers")
+
 _without_torch = False
+
+
+def library_log_level(log_level: str) -> str:
+    """Return the level of the log lines of transformers for a `log_level` of a command.
+
+    They are about the work of transformers, such as a setting of a tokenizer that it ignores, not about what the user
+    asked for; they are shown where debug lines are.
+
+    Example:
+        >>> library_log_level("warning"), library_log_level("debug")
+        ('error', 'debug')
+    """
+    return log_level if log_level in ("debug", "critical") else "error"
+
+
+def quiet_libraries(log_level: str) -> None:
+    """Keep log lines and warnings of libraries out of the terminal, in this process and those that it starts.
+
+    What a user sets for this (TRANSFORMERS_VERBOSITY, PYTHONWARNINGS) is kept.
+
+    Args:
+        log_level: that of the command; see `library_log_level`.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", library_log_level(log_level))
+    if log_level != "debug" and not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
 
 
 def leave_out_torch() -> None:

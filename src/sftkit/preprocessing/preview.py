@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -12,7 +13,7 @@ import numpy as np
 
 from sftkit.config.commands import InspectConfig, to_preprocess_config
 from sftkit.core.progress import Stopwatch
-from sftkit.core.row_log import RowLog
+from sftkit.core.row_log import BadRow, RowLog
 from sftkit.core.splits import TRAIN
 from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import DataError
@@ -78,12 +79,21 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
                 count += len(batch)
                 if count >= wanted:
                     break
-            for row in log.bad:
-                _log.warning("%s:%d: %s", unit.file.name, row.number, row.reason)
+            _warn_of_bad_rows(unit.file.name, log.bad)
             log.bad.clear()
             if count >= wanted:
                 break
     return writer.finish(number, log, {}, {})
+
+
+def _warn_of_bad_rows(file: str, rows: Sequence[BadRow]) -> None:
+    """Log a warning for each reason why rows cannot be used, with the first of these rows and their number."""
+    counts = Counter(row.reason for row in rows)
+    for row in rows:
+        count = counts.pop(row.reason, 0)  # 0 for the rows after the first
+        if count:
+            others = {1: "", 2: " (and 1 more row)"}.get(count, f" (and {count - 1:,} more rows)")
+            _log.warning("%s:%d: %s%s", file, row.number, row.reason, others)
 
 
 def _data_name(config: InspectConfig) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sftkit.sources.formats
 from sftkit.core.plugins import Registry, find_built_in, find_plugins, subclass_problem
-from sftkit.errors import RequirementError
+from sftkit.errors import ConfigError
 from sftkit.sources.source_format import SourceFormat
 from sftkit.sources.streams.decompression import COMPRESSIONS
 
@@ -47,7 +47,7 @@ def format_from_name(name: str) -> tuple[str | None, str | None]:
     """Return the format and the compression that a file name implies; None for each that it does not imply.
 
     Raises:
-        RequirementError: An installed package registers a format that cannot be used.
+        ConfigError: An installed package registers a format that cannot be used.
 
     Example:
         >>> format_from_name("data/train.jsonl.gz"), format_from_name("notes.txt")
@@ -70,19 +70,19 @@ def _plugin_extensions() -> Mapping[str, str]:
     """Map the extensions of plugin formats to their names.
 
     Raises:
-        RequirementError: A plugin has a name or extension that another format has, or cannot be used.
+        ConfigError: A plugin has a name or extension that another format has, or cannot be used.
     """
     found: dict[str, str] = {}
     for name, plugin in find_plugins("formats").items():
         if name == JSON:
-            raise RequirementError(
+            raise ConfigError(
                 f"the package {plugin.package} registers {JSON!r} as sftkit.formats, which is the name of a built-in; "
                 "rename its entry point, or uninstall the package"
             )
         for extension in FORMATS[name].extensions:
             other = _BUILT_IN_EXTENSIONS.get(extension) or found.get(extension)
             if other is not None:
-                raise RequirementError(
+                raise ConfigError(
                     f"the package {plugin.package} registers the extension {extension} for {name!r}, but {other!r} "
                     "has it; change the package, or uninstall it"
                 )

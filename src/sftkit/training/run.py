@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from sftkit.config.commands import TrainConfig
 from sftkit.config.fields import to_public_data
+from sftkit.core.transformers_import import library_log_level
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
 from sftkit.training.arguments.public_values import PublicValues
@@ -129,10 +130,8 @@ def _save(trainer: SftTrainer) -> None:
 
 
 def _set_verbosity(config: TrainConfig, arguments: TrainingArguments) -> None:
-    if not is_main_process():
-        transformers_logging.set_verbosity(logging.ERROR)
-    elif config.log_level != "passive":
-        transformers_logging.set_verbosity(getattr(logging, config.log_level.upper()))
+    level = library_log_level(config.log_level) if is_main_process() else "error"
+    transformers_logging.set_verbosity(getattr(logging, level.upper()))
     if arguments.disable_tqdm or not is_main_process():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
 

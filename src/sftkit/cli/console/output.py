@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -76,13 +77,35 @@ def printable(text: str) -> str:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes log lines to the current `sys.stderr`, which prints above a progress bar while there is one."""
+    """Writes log lines to the current `sys.stderr`, which prints above a progress bar while there is one.
+
+    Of equal warnings only the first is written; `write_repetitions` tells how many there were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warnings: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(printable(redact(f"{self.format(record)}\n")))
+            line = self.format(record)
+            if record.levelno == logging.WARNING:
+                self._warnings[line] += 1
+                if self._warnings[line] > 1:
+                    return
+            self._write(line)
         except Exception:  # as in logging: a run does not stop for a log line
             self.handleError(record)
+
+    def write_repetitions(self) -> None:
+        """Write each warning that was repeated once more, with its count, and forget all."""
+        for line, count in self._warnings.items():
+            if count > 1:
+                self._write(f"{line} ({count:,} times)")
+        self._warnings.clear()
+
+    def _write(self, line: str) -> None:
+        sys.stderr.write(printable(redact(f"{line}\n")))
 
 
 def start_logging(level: str) -> None:
@@ -93,3 +116,10 @@ def start_logging(level: str) -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(_LEVELS.get(level) or level.upper())
+
+
+def finish_logging() -> None:
+    """Write how many warnings were equal. Call it at the end of a command."""
+    for handler in logging.getLogger("sftkit").handlers:
+        if isinstance(handler, _StderrHandler):
+            handler.write_repetitions()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
+from sftkit.core.transformers_import import library_log_level
 from sftkit.errors import ConfigError, RequirementError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
 from sftkit.training.arguments.best_metric import best_metric_problems, is_better_when_greater
@@ -168,7 +169,7 @@ def _add_settings(config: TrainConfig, translation: Translation, public: PublicV
         key = checkpointing if checkpointing in source_fields() else "gradient_checkpointing_kwargs"
         translation.mapping(key)["use_reentrant"] = config.use_reentrant
     values["output_dir"] = str(config.output_dir)  # without the text of its interpolation
-    values["log_level"] = config.log_level
+    values["log_level"] = library_log_level(config.log_level)  # the Trainer uses it for transformers only
     for name, value in OWN_DEFAULTS.items():
         values.setdefault(name, value)
     best = values.get("metric_for_best_model")
