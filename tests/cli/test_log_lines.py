@@ -56,7 +56,8 @@ def test_the_level_of_libraries(level: str, expected: str) -> None:
 # `clean_up_tokenization_spaces` makes transformers log a line of 400 characters each time a tokenizer is loaded.
 @pytest.mark.parametrize(("level", "is_shown"), [("warning", False), ("debug", True)])
 def test_log_lines_of_transformers_are_shown_with_debug_lines_only(tmp_path: Path, level: str, is_shown: bool) -> None:
-    folder = copy_tokenizer(tmp_path / "tokenizer")
+    folder = tmp_path / "tokenizer"
+    copy_tokenizer(folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "clean_up_tokenization_spaces": True}))
     path = write_jsonl(tmp_path / "pairs.jsonl", [{"input": "q", "output": "a"}])

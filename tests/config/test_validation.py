@@ -45,6 +45,25 @@ def test_every_declared_minimum_and_maximum_is_enforced(schema: type[Any]) -> No
             validate_config(schema(**{"output_dir": "o", key: 2}))
 
 
+def test_a_number_that_does_not_fit_into_64_bits_is_rejected() -> None:
+    assert problems(config(dataset(), max_row_bytes=10**19, unit_size=2**63)) == (
+        "max_row_bytes must be at most 9223372036854775807, not 10000000000000000000",
+        "unit_size must be at most 9223372036854775807, not 9223372036854775808",
+    )
+    validate_config(config(dataset(), max_row_bytes=2**63 - 1))
+
+
+def test_paths_and_special_tokens_must_not_be_empty() -> None:
+    processor = ProcessorConfig(chat_template_base64="")
+    changes = {"output_dir": "", "dataprocessor": processor, "add_special_tokens": ("<a>", "")}
+    assert problems(config(dataset(data_paths=("p", "")), **changes)) == (
+        "dataprocessor.chat_template_base64 is empty; give a value, or leave it out",
+        "datasets[0].data_paths[1] is empty; give a value, or leave it out",
+        "add_special_tokens[1] is empty; give a value, or leave it out",
+        "output_dir is empty; give a value, or leave it out",
+    )
+
+
 @pytest.mark.parametrize("weights", [(0.7, 0.2, 0.1), (0.7, 0.3), (1.0,), (0.1,) * 10, (1 / 3, 1 / 3, 1 / 3)])
 def test_weights_that_sum_to_one_within_rounding_are_accepted(weights: tuple[float, ...]) -> None:
     validate_config(config(*(dataset(str(i), sampling=w) for i, w in enumerate(weights))))

@@ -25,6 +25,21 @@ _SPLIT_NAME = re.compile(r"[^\s\[\]+()%:]+")
 WEIGHT_TOLERANCE = 1e-6
 """How much sampling weights and split fractions may differ from a sum of 1."""
 
+_LARGEST = 2**63 - 1
+_NEVER_EMPTY = (
+    *(
+        "directory",
+        "output_dir",
+        "staging_dir",
+        "cache_dir",
+        "training_data_path",
+        "validation_data_path",
+        "data_paths",
+    ),
+    *("model_name_or_path", "chat_template_path", "chat_template_base64", "add_special_tokens"),
+)
+"""Keys whose values mean nothing if they are empty; an empty path would be the working directory."""
+
 _REPLACED_BY_HANDLERS = keys_where(DataOptions, lambda info: info.shorthand_for == "data_handlers")
 
 
@@ -43,7 +58,7 @@ def validate_config(config: DataOptions) -> None:
 
 
 def _problems(config: DataOptions) -> Iterator[str]:
-    yield from _number_problems(config)
+    yield from _value_problems(config)
     for key, limit in (("max_bad_rows", config.max_bad_rows), ("max_dropped_rows", config.max_dropped_rows)):
         if limit is not None and limit > 1 and limit != int(limit):
             yield f"{key} must be a whole number of rows, or a fraction below 1, not {limit:g}"
@@ -67,18 +82,22 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from _dataset_problems(config.datasets)
 
 
-def _number_problems(config: Any, prefix: str = "") -> Iterator[str]:
-    """Check the numbers of a config dataclass, and of those nested in it, against their declared ranges."""
+def _value_problems(config: Any, prefix: str = "") -> Iterator[str]:
+    """Check the numbers and paths of a config dataclass, and of those nested in it, against their declarations."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         items = dict(enumerate(value)) if isinstance(value, tuple) else {None: value}
         for index, item in items.items():
             path = f"{prefix}{field.name}" if index is None else f"{prefix}{field.name}[{index}]"
             if dataclasses.is_dataclass(item):
-                yield from _number_problems(item, f"{path}.")
+                yield from _value_problems(item, f"{path}.")
             elif isinstance(item, int | float) and not _is_in_range(item, option_info(field)):
                 shown = f"{item:g}" if isinstance(item, float) else item
                 yield f"{path} must be {_range_text(option_info(field))}, not {shown}"
+            elif isinstance(item, int) and abs(item) > _LARGEST:
+                yield f"{path} must be at most {_LARGEST}, not {item}"
+            elif item == "" and field.name in _NEVER_EMPTY:
+                yield f"{path} is empty; give a value, or leave it out"
 
 
 def _is_in_range(value: float, info: OptionInfo) -> bool:
