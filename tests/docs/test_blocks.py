@@ -1,7 +1,7 @@
 """Code blocks of the documentation work as shown.
 
 The blocks of a page run in order, in a temporary directory that holds what the pages take for granted: `pairs.jsonl`,
-`chats.jsonl`, `others.parquet`, `configs/`, and `MODEL`, a model directory. A YAML, TOML or Python block that begins
+`chats.jsonl`, `others.parquet`, `configs/`, and `MODEL`, a model directory. For README, it is empty. A YAML, TOML or Python block that begins
 with a file name is saved under that name; a `pyproject.toml` is also installed. Blocks that begin with a line of
 `SKIPPED` are not run.
 """
@@ -35,6 +35,7 @@ SAMPLE = ROOT / "src" / "sftkit" / "sample"
 RUN_PAGES = [
     page for page in PAGES if any(block.language in ("console", "yaml", "python") for block in blocks_of(page))
 ]
+README = ROOT / "README.md"
 SLOW_PAGES = {"extending.md", "launching.md", "migrating.md", "python.md", "scaling.md", "training.md"}
 """They start other processes (with plugins, launchers, a Ray cluster), or train."""
 
@@ -69,8 +70,18 @@ def working_directory(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPat
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [as_parameter(page) for page in RUN_PAGES])
+@pytest.mark.parametrize("page", [as_parameter(page) for page in RUN_PAGES if page != README])
 def test_the_blocks_of_a_page_work(page: Path, working_directory: Path) -> None:
+    run_blocks(page, working_directory)
+
+
+def test_readme_works_as_printed_in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_blocks(README, tmp_path)
+    assert {"data.yaml", "shards", "out", "chat-shards"} == {path.name for path in tmp_path.iterdir()}
+
+
+def run_blocks(page: Path, working_directory: Path) -> None:
     output = ""
     names: dict[str, object] = {}
     before = set(sys.modules)
