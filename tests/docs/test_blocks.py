@@ -1,9 +1,9 @@
 """Code blocks of the documentation work as shown.
 
 The blocks of a page run in order, in a temporary directory that holds what the pages take for granted: `pairs.jsonl`,
-`chats.jsonl`, `others.parquet`, `configs/`, and `MODEL`, a model directory. For README, it is empty. A YAML, TOML or Python block that begins
-with a file name is saved under that name; a `pyproject.toml` is also installed. Blocks that begin with a line of
-`SKIPPED` are not run.
+`chats.jsonl`, `others.parquet`, `configs/`, and `MODEL`, a model directory. For README, it is empty. A YAML, TOML or
+Python block that begins with a file name is saved under that name; a `pyproject.toml` is also installed. Blocks that
+begin with a line of `SKIPPED` are not run.
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ def _summary(report: TrainingReport) -> Iterator[tuple[str, str]]:
     if report.mfu is not None:
         yield "MFU", f"{report.mfu:.1%}"
     if report.first_loss is not None and report.last_loss is not None:
-        yield "training loss", f"{_loss(report.first_loss)} -> {_loss(report.last_loss)}"
+        losses = dict.fromkeys(map(_loss, (report.first_loss, report.last_loss)))  # one, after one log event
+        yield "training loss", " -> ".join(losses)
     if report.nonfinite.first_step:
         yield "not finite", _steps(report.nonfinite)
     if report.eval_loss is not None:
