@@ -26,6 +26,7 @@ from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import check_combinations, missing_adapter_packages
 from sftkit.training.arguments.trackers import missing_trackers, tracker_problems, unknown_trackers
 from sftkit.training.arguments.usual_arguments import OWN_DEFAULTS
+from sftkit.training.arguments.value_checks import value_problems
 from sftkit.training.distributed import (
     accelerator_available,
     disable_fsdp_on_cpu,
@@ -44,7 +45,6 @@ _DEPRECATED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
-_AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 
 
 @cache
@@ -75,7 +75,7 @@ def argument_problems(given: Mapping[str, Any]) -> list[str]:
     values = translation.values
     return [
         *translation.problems,
-        *_range_problems(values),
+        *value_problems(values),
         *unknown_trackers(values.get("report_to")),
         *fms_problems(given),
     ]
@@ -97,12 +97,6 @@ def check_packages(config: TrainConfig) -> None:
     ]
     if missing:
         raise RequirementError(missing)
-
-
-def _range_problems(values: Mapping[str, Any]) -> list[str]:
-    """Counts below 1, which the Trainer would only fail on in the middle of its work."""
-    counts = [(name, values[name]) for name in _AT_LEAST_ONE if isinstance(values.get(name), int)]
-    return [f"{name} must be 1 or more, not {value}" for name, value in counts if value < 1]
 
 
 def make_training_arguments(config: TrainConfig) -> RunArguments:
@@ -201,7 +195,10 @@ def _build(values: dict[str, Any], public: PublicValues) -> RunArguments:
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ConfigError(_sentence(error, values)) from error
     except (RuntimeError, OSError) as error:
-        raise TrainingError(f"the run cannot be set up: {_one_line(error)}") from error
+        file = getattr(error, "filename", None)
+        key = next((f"{key}: {file}: " for key, value in values.items() if file is not None and value == file), "")
+        reason = str(getattr(error, "strerror", None) or _one_line(error))
+        raise TrainingError(f"{key}the run cannot be set up: {reason}") from error
     arguments.public = public
     # `accelerate launch` can set the precision too, and the Trainer records that in mixed_precision only.
     arguments.bf16 = arguments.mixed_precision == "bf16"

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from sftkit.core.error_text import single_line
-from sftkit.errors import OutputError, RequirementError, SftkitError, TrainingError
+from sftkit.errors import ConfigError, OutputError, RequirementError, SftkitError, TrainingError
 from sftkit.training.arguments.trackers import tracker_failure
 from sftkit.training.trainer import SftTrainer
 
@@ -25,7 +25,9 @@ def make_trainer(
     """Make the Trainer of a run.
 
     Raises:
-        TrainingError: the Trainer refuses the arguments, or memory runs out.
+        ConfigError: the Trainer refuses the arguments.
+        RequirementError: it needs a package that is not installed.
+        TrainingError: it cannot use them on this machine, or memory runs out.
     """
     try:
         return SftTrainer(
@@ -39,8 +41,11 @@ def make_trainer(
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
-    except (ValueError, RuntimeError, ImportError, NotImplementedError, OSError) as error:
-        # What the Trainer refuses: arguments that contradict each other, missing trackers, ...
+    except ImportError as error:
+        raise RequirementError(f"the run cannot be set up: {single_line(error)}") from error
+    except ValueError as error:  # training arguments that contradict each other
+        raise ConfigError(f"the run cannot be set up: {single_line(error)}") from error
+    except (RuntimeError, NotImplementedError, OSError) as error:
         raise TrainingError(f"the run cannot be set up: {single_line(error)}") from error
 
 
