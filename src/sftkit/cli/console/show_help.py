@@ -16,8 +16,8 @@ _HEADING = Style(bold=True)
 _NAME = Style(color="cyan", bold=True)
 _KIND = Style(color="yellow")
 
-_WIDEST, _WITHOUT_TERMINAL = 110, 100
-"""Columns of a line: longer ones are hard to read; a pipe has no width."""
+_WIDEST, _WITHOUT_TERMINAL = 110, 80
+"""Columns of a line: longer ones are hard to read; a pipe has no width, and may end in a narrow terminal."""
 
 _NARROW = 80
 _NAME_COLUMNS = {False: 34, True: 30}

@@ -44,8 +44,10 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
     table = new_table("split", right=("shards", "rows", "tokens", "trained", "share"))
     for name, split in manifest.splits.items():
         share = f"{split.trained_tokens / split.tokens:.1%}" if split.tokens else "-"
-        counts = (len(split.shards), split.rows, split.tokens, split.trained_tokens)
-        table.add_row(name, *(f"{count:,}" for count in counts), share)
+        # Rows of text have no tokens yet.
+        tokens = (split.tokens, split.trained_tokens) if manifest.text_column is None else (None, None)
+        counts = (len(split.shards), split.rows, *tokens)
+        table.add_row(name, *("-" if count is None else f"{count:,}" for count in counts), share)
     console.print(table)
     for name, split in manifest.splits.items():
         if split.pack_length is not None and split.sequences is not None and split.fill_rate is not None:
@@ -119,7 +121,7 @@ def print_row_counts(manifest: Manifest, console: Console) -> None:
 
 
 def _totals(manifest: Manifest) -> Iterator[str]:
-    yield f"{manifest.rows_read:,} rows read"
+    yield f"{manifest.rows_read:,} row{'' if manifest.rows_read == 1 else 's'} read"
     dropped = sum(manifest.dropped.values())
     if dropped:
         yield f"{dropped:,} dropped{_place_of_dropped(manifest, dropped)}"
