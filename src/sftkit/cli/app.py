@@ -49,6 +49,7 @@ def main() -> None:
 
 def _training_options() -> list[Option]:
     from sftkit.training.arguments.build_arguments import training_argument_fields
+    from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS
 
     own = set(TrainConfig.__dataclass_fields__)
     fields = {name: field for name, field in training_argument_fields().items() if name not in own}
@@ -60,13 +61,14 @@ def _training_options() -> list[Option]:
             help=USUAL_ARGUMENTS.get(name, fields[name].help),
             kind=fields[name].kind,
             default=shown_default(OWN_DEFAULTS[name]) if name in OWN_DEFAULTS else fields[name].shown_default,
-            panel="Training" if name in USUAL_ARGUMENTS else "All other fields of transformers.TrainingArguments",
+            panel="Training" if name in USUAL_ARGUMENTS else _OF_FMS if name in FMS_ARGUMENTS else _OF_TRANSFORMERS,
             choices=fields[name].choices,
         )
         for name in [*usual, *others]
     ]
 
 
+_OF_TRANSFORMERS, _OF_FMS = "All other fields of transformers.TrainingArguments", "Of fms-hf-tuning"
 _OF_THE_TRAINER = ExtraOptions(
     _training_options,
     USUAL_ARGUMENTS,

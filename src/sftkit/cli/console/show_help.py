@@ -23,9 +23,11 @@ _NARROW = 80
 _NAME_COLUMNS = {False: 34, True: 30}
 """Columns left of the texts, by whether the terminal is narrow; a longer name has a line of its own."""
 
-_GROUPS = ("Preview", "Data", "Tokenizer", "Rows", "Output", "Training", "Model", "Batches", "Adapters", "Tracking")
-_LAST = ("Run",)
-"""Order of the groups; others are between these, in the order of the keys."""
+_GROUPS = (
+    *("Preview", "Data", "Tokenizer", "Rows", "Output"),
+    *("Training", "Model", "Batches", "Adapters", "Tracking", "Run"),
+)
+"""Order of the groups; others come after these, in the order of their options."""
 
 
 def print_help(usage: str, description: str, options: Sequence[Option], notes: Iterable[str]) -> None:
@@ -56,8 +58,7 @@ def _grouped(options: Sequence[Option]) -> dict[str, list[Option]]:
     found: dict[str, list[Option]] = {}
     for option in options:
         found.setdefault(option.panel, []).append(option)
-    others = [group for group in found if group not in (*_GROUPS, *_LAST)]
-    return {group: found[group] for group in (*_GROUPS, *others, *_LAST) if group in found}
+    return {group: found[group] for group in (*_GROUPS, *found) if group in found}
 
 
 def _option_lines(option: Option, width: int) -> Text:
