@@ -120,6 +120,9 @@ MISTAKES = [
     of_preprocess("truth", 2, "overwrite=perhaps", "overwrite must be true or false, not 'perhaps'"),
     of_preprocess("word", 2, "--overwrite true stray", "unexpected argument 'stray'", "--key value or key=value"),
     of_preprocess("value", 2, "--max_seq_length", "--max_seq_length needs a value"),
+    of_preprocess(
+        "path alone", 2, "--overwrite true pairs.jsonl", "'pairs.jsonl'", "such as --training_data_path pairs"
+    ),
     of_preprocess("index", 2, "datasets[7].sampling=1", "datasets[7].sampling cannot be set", "no such entry"),
     of_preprocess("nested", 2, "--dataprocessor.sede 4", "--dataprocessor.sede", "did you mean 'dataprocessor.seed'?"),
     of(
@@ -316,6 +319,14 @@ MISTAKES = [
     of("inspect-shards", "both", 2, "done --training_data_path pairs.jsonl", "not both"),
     of("inspect-shards", "no shards", 1, "nowhere", "nowhere: no such directory or Parquet file"),
     of("inspect-shards", "no Parquet", 1, "nothing_in_it", "nothing_in_it: no Parquet files in this directory"),
+    of(
+        "inspect-shards",
+        "raw rows",
+        1,
+        "pairs.jsonl",
+        "pairs.jsonl: cannot be read as Parquet",
+        "to see what raw rows become, give --training_data_path pairs.jsonl",
+    ),
     of("inspect-shards", "row", 1, "done --row 8", "train has 8 rows, 0 to 7"),
     of("inspect-shards", "shard", 1, "done --shard 3", "done: has no shard '3'", "train-00000-of-00001.parquet"),
     of("inspect-shards", "a split", 1, "done --split test", "done: has no split 'test'", "splits there: train"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -58,7 +59,8 @@ def load_config(
             overrides.insert(0, Override(first_word, str, word))
         else:
             shown = _without_secret(word, overrides)
-            usage.append(f"unexpected argument {shown!r}; write options as --key value or key=value")
+            example = f", such as --training_data_path {shown}" if shown == word and _exists(word) else ""
+            usage.append(f"unexpected argument {shown!r}; write options as --key value or key=value{example}")
 
     merged = merge_files(_config_paths(overrides), _last(overrides, "data_config_path"))
     usage += _apply(overrides, merged.tree)
@@ -89,6 +91,12 @@ def _without_secret(word: str, overrides: Sequence[Override]) -> str:
         return HIDDEN
     name = re.split("[=:{]", word)[0]
     return word if name == word else f"{name}{HIDDEN}"
+
+
+def _exists(word: str) -> bool:
+    with suppress(OSError, ValueError):  # a name that is too long, or that no path can have
+        return Path(word).exists()
+    return False
 
 
 def _last(overrides: Sequence[Override], path: str) -> str | None:

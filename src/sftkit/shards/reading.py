@@ -112,7 +112,10 @@ def open_parquet(path: AnyPath) -> pq.ParquetFile:
         file = pq.ParquetFile(open_arrow_file(path), pre_buffer=isinstance(path, RemotePath))
         names = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read as Parquet: {first_line(error)}") from None
+        raw = (
+            "" if path.name.endswith(".parquet") else f"; to see what raw rows become, give --training_data_path {path}"
+        )
+        raise SourceError(f"{path}: cannot be read as Parquet: {first_line(error).rstrip('.')}{raw}") from None
     duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
     if duplicate is not None:
         raise SourceError(f"{path}: has two columns named {duplicate!r}; column names must be unique")
