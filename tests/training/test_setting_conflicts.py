@@ -18,7 +18,7 @@ STREAMING = ProcessorConfig(streaming=True)
 
 
 def arguments(**given: Any) -> TrainingArguments:
-    return TrainingArguments(output_dir="out", use_cpu=True, **given)
+    return TrainingArguments(output_dir="out", use_cpu=True, do_train=True, **given)
 
 
 def config(**given: Any) -> TrainConfig:
@@ -27,8 +27,8 @@ def config(**given: Any) -> TrainConfig:
 
 def on(device: str, **given: Any) -> Any:
     """The attributes that are read of TrainingArguments; the real class would look for the device."""
-    settings = {"bf16": False, "fp16": False, "use_liger_kernel": False, "torch_compile": False, **given}
-    return SimpleNamespace(device=torch.device(device), **settings)
+    settings = {"bf16": False, "fp16": False, "use_liger_kernel": False, "torch_compile": False, "do_train": True}
+    return SimpleNamespace(device=torch.device(device), **settings | given)
 
 
 def on_gpu(**given: Any) -> Any:
