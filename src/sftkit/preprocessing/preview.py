@@ -13,7 +13,7 @@ import numpy as np
 
 from sftkit.config.commands import InspectConfig, to_preprocess_config
 from sftkit.core.progress import Stopwatch
-from sftkit.core.row_log import BadRow, RowLog
+from sftkit.core.row_log import RemovedRow, RowLog
 from sftkit.core.splits import TRAIN
 from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import DataError
@@ -86,7 +86,7 @@ def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wante
     return writer.finish(number, log, {}, {})
 
 
-def _warn_of_bad_rows(file: str, rows: Sequence[BadRow]) -> None:
+def _warn_of_bad_rows(file: str, rows: Sequence[RemovedRow]) -> None:
     """Log a warning for each reason why rows cannot be used, with the first of these rows and their number."""
     counts = Counter(row.reason for row in rows)
     for row in rows:
