@@ -69,7 +69,7 @@ class ShardDataset(Dataset[TokenSequences]):
             location: a directory of shards or one Parquet file with `input_ids` and `labels`; a path or a URL.
             split: `train` or `validation`.
             max_seq_length: longest sequence, in tokens; None for any length.
-            overflow: what to do with a longer one: `truncate`, `drop` or `error`.
+            overflow: what to do with a longer one: `truncate`, `truncate_left` (keep its end), `drop` or `error`.
             max_cached_tokens: tokens of row groups that stay in memory, 8 bytes each.
             storage_options: options of the file system behind a URL, as in a config.
 

@@ -15,7 +15,7 @@ from typing import Any
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
-from sftkit.config.schema.shared_options import NO_PACKING, RESERVED_VARIABLES, DataOptions
+from sftkit.config.schema.shared_options import NO_PACKING, RESERVED_VARIABLES, SPLIT_TURNS, DataOptions
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.redaction import HIDDEN, is_redacted
 
@@ -67,6 +67,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from _hidden_problems(config)
     yield from _storage_problems(config)
     yield from _packing_problems(config)
+    yield from _split_turns_problems(config)
     if config.datasets and config.training_data_path:
         yield "give either a data config (`datasets`) or training_data_path, not both"
     if isinstance(config, PreprocessConfig):
@@ -80,6 +81,18 @@ def _problems(config: DataOptions) -> Iterator[str]:
             )
     yield from _text_problems(config)
     yield from _dataset_problems(config.datasets)
+
+
+def _split_turns_problems(config: DataOptions) -> Iterator[str]:
+    if config.overflow != SPLIT_TURNS:
+        return
+    if config.max_seq_length is None:
+        yield "overflow=split_turns needs a length; set max_seq_length"
+    elif config.pack_length is not None and config.pack_length < config.max_seq_length:
+        yield (
+            f"overflow=split_turns splits at max_seq_length={config.max_seq_length}, which is more than pack_length="
+            f"{config.pack_length}; set max_seq_length to pack_length or less"
+        )
 
 
 def _value_problems(config: Any, prefix: str = "") -> Iterator[str]:

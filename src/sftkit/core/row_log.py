@@ -115,6 +115,8 @@ class FileLog:
     """Subtract it from the number of a row in the unit to get its number in the file."""
     read: int = 0
     """Rows read, including quarantined ones."""
+    added: int = 0
+    """Rows that rows were split into, beyond the first of each."""
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Number of dropped rows by (handler, reason)."""
     bad: list[str] = field(default_factory=list)
@@ -139,6 +141,8 @@ class RowLog:
 
     read: int = 0
     """Rows read, including quarantined ones."""
+    added: int = 0
+    """Rows that rows were split into, beyond the first of each; all have the number of the row that was read."""
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Number of dropped rows by (handler, reason)."""
     bad: list[RemovedRow] = field(default_factory=list)
@@ -200,11 +204,29 @@ class RowLog:
             if is_flagged:
                 self.flag(rule, int(number))
 
-    def cut(self, numbers: Offsets, long: LongRows, limit: int) -> None:
-        """Record what is cut off the long ones of some rows, given by their numbers, at a limit in tokens."""
+    def take_back(self, number: int, notes: RowNotes) -> None:
+        """Take back what was noted about a row, which is tokenized again."""
+        for rule in notes.rules:
+            self.flagged.get(rule, set()).discard(number)
+        for counts in (self.not_rendered, *([self._file_of(number).not_rendered] if self.files else [])):
+            counts.subtract({key if key in counts else _OTHER_KEYS for key in notes.not_rendered})
+            for key in [key for key, count in counts.items() if count <= 0]:
+                del counts[key]
+
+    def add_rows(self, number: int, count: int) -> None:
+        """Count rows that a row was split into, beyond the first."""
+        self.added += count
+        if self.files and count:
+            self._file_of(number).added += count
+
+    def cut(self, numbers: Offsets, long: LongRows, reason: str) -> None:
+        """Record what is cut off the long ones of some rows, given by their numbers.
+
+        Rows that have no trained token left will be dropped for the reason.
+        """
         counts = zip(long.tokens.tolist(), long.trained_tokens.tolist(), long.loses_answer.tolist(), strict=True)
         for number, (tokens, trained, loses_answer) in zip(numbers[long.rows].tolist(), counts, strict=True):
-            cut, earlier = RowCut(tokens, trained, loses_answer, limit), self.cut_rows.get(number)
+            cut, earlier = RowCut(tokens, trained, loses_answer, reason), self.cut_rows.get(number)
             self.cut_rows[number] = cut if earlier is None else earlier.then(cut)
 
     def forget_cuts(self, numbers: Offsets) -> None:

@@ -101,6 +101,15 @@ class Ragged:
         position = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], lengths)
         return Ragged(self.values[position < np.repeat(kept, lengths)], lengths_to_offsets(kept))
 
+    def keep_last(self, limits: Offsets) -> Ragged:
+        """Keep the last `limits[i]` values of each row i."""
+        lengths = self.lengths
+        if (lengths <= limits).all():
+            return self
+        kept = np.minimum(lengths, limits)
+        position = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], lengths)
+        return Ragged(self.values[position >= np.repeat(lengths - kept, lengths)], lengths_to_offsets(kept))
+
     def count_per_row(self, flags: Mask) -> Offsets:
         """Count the flagged values of each row; `flags` is bool, shape (total,)."""
         running = np.concatenate(([0], np.cumsum(flags, dtype=np.int64)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
-from sftkit.core.accounting.cuts import find_long_rows
+from sftkit.core.accounting.cuts import cut_before_answer, find_long_rows
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import BOUNDARY_MERGED, EMPTY_ANSWER, RowLog
 from sftkit.core.rows import (
@@ -101,7 +101,7 @@ class Tokenize(Handler):
             with locate_engine_differences(batch.filter(is_long)):
                 short = encode([text for text, long in zip(texts, is_long, strict=True) if long], limit=limit)
             untrained = Ragged(np.full_like(ids.values, IGNORE_INDEX), ids.offsets)  # labels come later
-            log.cut(batch.numbers, find_long_rows(untrained, limit), limit)
+            log.cut(batch.numbers, find_long_rows(untrained, limit), cut_before_answer(limit))
             return ragged_where(is_long, short, ids.filter(~is_long))
 
         return step
@@ -181,7 +181,7 @@ class TokenizeAndApplyInputMasking(Handler):
                 log.flag_rows(BOUNDARY_MERGED, batch.numbers, merged)
                 log.forget_cuts(batch.numbers)
                 if limit is not None and (encoded.input_ids.lengths > limit).any():
-                    log.cut(batch.numbers, find_long_rows(encoded.labels, limit), limit)
+                    log.cut(batch.numbers, find_long_rows(encoded.labels, limit), cut_before_answer(limit))
                     encoded = tokenizer.truncate_pairs(encoded, inputs, texts, limit, add_special_tokens=special)
             return add_token_columns(batch, encoded)
 
@@ -236,7 +236,8 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
                 encoded = tokenizer.encode_prepared(prepared)
             log.forget_cuts(batch.numbers)
             if self.max_seq_length is not None:
-                log.cut(batch.numbers, find_long_rows(encoded.labels, self.max_seq_length), self.max_seq_length)
+                long = find_long_rows(encoded.labels, self.max_seq_length)
+                log.cut(batch.numbers, long, cut_before_answer(self.max_seq_length))
                 encoded = encoded.truncate(np.full(len(batch), self.max_seq_length, np.int64))
             return add_token_columns(batch, encoded)
 

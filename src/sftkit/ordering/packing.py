@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -72,6 +73,7 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
     capacity = pack_length_of(options)
     assert capacity is not None
     strategy = PACKING_STRATEGIES[options.packing]()
+    full = lengths
     if strategy.keeps_rows_whole:
         lengths = np.minimum(lengths, capacity)  # longer rows were dropped, or are cut when they are written
     packs = strategy.pack(lengths, capacity)
@@ -79,6 +81,9 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
         problem = _problem_with(packs, np.asarray(lengths, np.int64), capacity, whole=strategy.keeps_rows_whole)
         if problem is not None:
             raise DataError(f"packing={options.packing}: {problem}; this must be fixed in the package that provides it")
+    if strategy.keeps_rows_whole and options.overflow == "truncate_left":
+        starts = np.asarray(full, np.int64)[packs.rows] - packs.lengths
+        return replace(packs, starts=starts.astype(np.int32))
     return packs
 
 

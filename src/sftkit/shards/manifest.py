@@ -73,7 +73,7 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """One source file and its row counts: rows_read = rows_kept + the sum of `dropped` + quarantined."""
+    """One source file and its row counts: rows_read + rows_added = rows_kept + the sum of `dropped` + quarantined."""
 
     dataset: str
     """Name of the data set that the file belongs to."""
@@ -91,6 +91,8 @@ class SourceInfo:
     """As in `Manifest`."""
     cuts: Cuts | None = None
     not_rendered: Mapping[str, int] = field(default_factory=dict)
+    """As in `Manifest`."""
+    rows_added: int = 0
     """As in `Manifest`."""
 
 
@@ -145,7 +147,7 @@ class Manifest:
     """The content of manifest.json: what a data set consists of, and everything needed to verify and reproduce it.
 
     The manifest is written after all other files, so a data set with a manifest is complete. Its row counts add up:
-    rows_read = rows_written - rows_repeated + rows_left_out + the sum of `dropped` + quarantined.
+    rows_read + rows_added = rows_written - rows_repeated + rows_left_out + the sum of `dropped` + quarantined.
     """
 
     columns: tuple[str, ...]
@@ -199,6 +201,8 @@ class Manifest:
     not_rendered: Mapping[str, int] = field(default_factory=dict)
     """What of conversations the chat template did not render: the number of rows by key, of messages (`name`) or of the
     row (`tools`); `role: tool` stands for whole messages of a role."""
+    rows_added: int = 0
+    """Rows that rows were split into (`overflow: split_turns`), beyond the first of each."""
     function_inputs: Mapping[str, str] = field(default_factory=dict)
     """Path -> sha256 of the files that user functions read while they ran."""
     files: Mapping[str, str] = field(default_factory=dict)

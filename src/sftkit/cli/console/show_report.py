@@ -33,7 +33,17 @@ _BAR_WIDTH = 30
 """Columns of the longest bar of a histogram."""
 
 _ORIGIN_KEYS = (
-    *("tokenizer", "engine", "sources", "rows_read", "rows_written", "rows_left_out", "rows_repeated", "dropped"),
+    *(
+        "tokenizer",
+        "engine",
+        "sources",
+        "rows_read",
+        "rows_added",
+        "rows_written",
+        "rows_left_out",
+        "rows_repeated",
+        "dropped",
+    ),
     *("quarantined", "cuts", "fingerprint", "versions"),
 )
 """The keys of a manifest that JSON reports contain."""
@@ -176,6 +186,7 @@ def _origin_facts(origin: Manifest) -> list[tuple[str, str]]:
     facts.append(("engine", ", ".join(f"{part} {name}" for part, name in origin.engine.items())))
     counts = f"{origin.rows_read:,} read, {origin.rows_written:,} written"
     for count, what in (
+        (origin.rows_added, "added by split_turns"),
         (sum(origin.dropped.values()), "dropped"),
         (origin.quarantined, "quarantined"),
         (origin.rows_left_out, "left out by split or mix"),
@@ -201,7 +212,8 @@ def _print_sources(origin: Manifest, console: Console) -> None:
 
 
 def _row_counts(source: SourceInfo) -> str:
-    counts = f"{source.rows_read:,} read, {source.rows_kept:,} kept"
+    added = f", {source.rows_added:,} added" if source.rows_added else ""
+    counts = f"{source.rows_read:,} read{added}, {source.rows_kept:,} kept"
     dropped = sum(source.dropped.values())
     counts += f", {dropped:,} dropped" if dropped else ""
     counts += f", {source.quarantined:,} quarantined" if source.quarantined else ""

@@ -22,6 +22,9 @@ RESERVED_VARIABLES = frozenset(
 NO_COMPAT, FMS = "none", "fms"
 """The values of `compat`: rows as sftkit makes them, or with the choices of fms-hf-tuning where they differ."""
 
+SPLIT_TURNS = "split_turns"
+"""The value of `overflow` for conversations that are split into several rows."""
+
 NO_PACKING = "none"
 """The value of `packing` for rows that are not packed."""
 
@@ -150,11 +153,12 @@ class DataOptions:
     )
     overflow: str = option(
         "truncate",
-        choices=("truncate", "drop", "error"),
+        choices=("truncate", "truncate_left", SPLIT_TURNS, "drop", "error"),
         panel=_ROWS,
         changes_rows=True,
         run_identity=True,
-        help="What to do with longer rows.",
+        help="What to do with longer rows: keep their start (truncate) or their end (truncate_left), make several rows "
+        "of a conversation (split_turns), drop them, or quarantine them (error).",
     )
     train_on: str = option(
         "assistant",

@@ -48,6 +48,16 @@ class Cuts:
         return f"{text}; {rows} lost whole answers" if self.rows_losing_answers else text
 
 
+def cut_before_answer(limit: int) -> str:
+    """Why a row is dropped of which the first `limit` tokens were kept, and none of them is trained."""
+    return f"cut at {limit} tokens before the first answer"
+
+
+def cut_after_answer(limit: int) -> str:
+    """Why a row is dropped of which the last `limit` tokens were kept, and none of them is trained."""
+    return f"cut to the last {limit} tokens, after the last answer"
+
+
 @dataclass(frozen=True)
 class RowCut:
     """What was cut off one row."""
@@ -56,8 +66,8 @@ class RowCut:
     trained_tokens: int
     loses_answer: bool
     """Whether a whole answer was cut off."""
-    limit: int
-    """The length in tokens at which the row lost its last trained tokens, or else the first limit."""
+    reason: str
+    """Why the row is dropped if it has no trained token left."""
 
     def then(self, later: RowCut) -> RowCut:
         """Return both cuts as one."""
@@ -65,7 +75,7 @@ class RowCut:
             self.tokens + later.tokens,
             self.trained_tokens + later.trained_tokens,
             self.loses_answer or later.loses_answer,
-            later.limit if later.trained_tokens else self.limit,
+            later.reason if later.trained_tokens else self.reason,
         )
 
 
@@ -91,19 +101,43 @@ class LongRows:
 def find_long_rows(labels: Ragged, limit: int) -> LongRows:
     """Find the rows of more than `limit` tokens, and what is lost if their first `limit` tokens are kept.
 
-    An answer is a run of trained tokens; it is lost as a whole if its first token is cut off.
+    An answer is a run of trained tokens; it is lost as a whole if none of them is left.
 
     Example:
         >>> long = find_long_rows(Ragged.from_lists([[-100, 1, -100, 2, 2], [-100, 1, 1]]), 2)
         >>> long.rows.tolist(), long.tokens.tolist(), long.trained_tokens.tolist(), long.loses_answer.tolist()
         ([0, 1], [3, 1], [2, 1], [True, False])
     """
-    lengths = labels.lengths
-    rows = np.flatnonzero(lengths > limit)
+    rows = np.flatnonzero(labels.lengths > limit)
+    return _count_losses(labels, rows, labels.offsets[rows], limit)
+
+
+def find_long_rows_at_end(labels: Ragged, limit: int) -> LongRows:
+    """Find the rows of more than `limit` tokens, and what is lost if their last `limit` tokens are kept.
+
+    The first of these tokens loses its loss, since nothing predicts it.
+
+    Example:
+        >>> long = find_long_rows_at_end(Ragged.from_lists([[-100, 1, -100, 2, 2], [-100, 1, 1]]), 2)
+        >>> long.rows.tolist(), long.tokens.tolist(), long.trained_tokens.tolist(), long.loses_answer.tolist()
+        ([0, 1], [3, 1], [2, 1], [True, False])
+    """
+    rows = np.flatnonzero(labels.lengths > limit)
+    return _count_losses(labels, rows, labels.offsets[rows + 1] - limit, limit)
+
+
+def _count_losses(labels: Ragged, rows: Offsets, kept_from: Offsets, limit: int) -> LongRows:
+    """Count what rows lose of which `limit` tokens are kept, from given places among all tokens."""
     counts = np.zeros((3, len(rows)), np.int64)
     trained = trained_mask(labels) if len(rows) else np.zeros(0, np.bool_)
-    for place, (start, stop) in enumerate(zip(labels.offsets[rows], labels.offsets[rows + 1], strict=True)):
-        lost = trained[start + limit : stop]
-        answers = np.count_nonzero(lost & ~trained[start + limit - 1 : stop - 1])
-        counts[:, place] = np.count_nonzero(lost), answers, np.count_nonzero(trained[start : start + limit])
-    return LongRows(rows, lengths[rows] - limit, counts[0], counts[1] > 0, counts[2])
+    for place, (start, stop, kept) in enumerate(
+        zip(labels.offsets[rows], labels.offsets[rows + 1], kept_from, strict=True)
+    ):
+        before, after = trained[start:stop], trained[kept + (kept > start) : kept + limit]
+        left = np.count_nonzero(after)
+        counts[:, place] = np.count_nonzero(before) - left, _runs(before) - _runs(after), left
+    return LongRows(rows, labels.lengths[rows] - limit, counts[0], counts[1] > 0, counts[2])
+
+
+def _runs(trained: Mask) -> int:
+    return int(trained[:1].sum()) + int(np.count_nonzero(trained[1:] & ~trained[:-1]))

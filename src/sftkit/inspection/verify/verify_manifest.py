@@ -62,8 +62,9 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
             yield f"splits.{name}.length_histogram", sequences, sum(split.length_histogram.values())
     for source in manifest.sources:
         parts = source.rows_kept + sum(source.dropped.values()) + source.quarantined
-        yield f"rows_read of {source.path}", source.rows_read, parts
+        yield f"rows_read of {source.path}", source.rows_read, parts - source.rows_added
     yield "rows_read", manifest.rows_read, sum(source.rows_read for source in manifest.sources)
+    yield "rows_added", manifest.rows_added, sum(source.rows_added for source in manifest.sources)
     yield "quarantined", manifest.quarantined, sum(source.quarantined for source in manifest.sources)
     yield "dropped", sum(manifest.dropped.values()), sum(sum(source.dropped.values()) for source in manifest.sources)
     if manifest.cuts is not None:

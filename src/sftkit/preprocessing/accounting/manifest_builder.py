@@ -103,6 +103,7 @@ def make_manifest(
         quarantined_by_reason=counts.reasons,
         cuts=counts.cuts,
         not_rendered=counts.not_rendered,
+        rows_added=counts.added,
         token_kinds=KIND_NUMBERS if TOKEN_KINDS in layout.token_columns else {},
         sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
@@ -194,6 +195,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
             quarantined_by_reason=counts.reasons,
             cuts=counts.cuts,
             not_rendered=counts.not_rendered,
+            rows_added=counts.added,
         )
         sources.append(source)
     return tuple(sources)

@@ -1,4 +1,4 @@
-"""Row counts, and the check that every row is accounted for: read = kept + dropped + quarantined."""
+"""Row counts, and the check that every row is accounted for: read + added = kept + dropped + quarantined."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class RowCounts:
     """What was cut off rows."""
     not_rendered: Mapping[str, int]
     """Rows by keys that the chat template did not render."""
+    added: int
+    """Rows that rows were split into, beyond the first of each."""
 
     @classmethod
     def of(cls, staged: Iterable[StagedUnit]) -> RowCounts:
@@ -46,6 +48,7 @@ class RowCounts:
                 Counter(unit.bad_rows.reasons) + Counter(unit.overflow_reasons),
                 unit.cuts_of(0, unit.rows, unit.cuts),
                 unit.not_rendered,
+                unit.rows_added,
             )
             for unit in staged
         )
@@ -65,13 +68,13 @@ class RowCounts:
             elif overflow:
                 drops[PACKING] = dict.fromkeys(unit.drops[PACKING], overflow)
             cuts = unit.cuts_of(stop - file.rows, stop, file.cuts)
-            counts.append(cls(file.read, file.rows - overflow, drops, reasons, cuts, file.not_rendered))
+            counts.append(cls(file.read, file.rows - overflow, drops, reasons, cuts, file.not_rendered, file.added))
         return counts
 
     @classmethod
     def total(cls, counts: Iterable[RowCounts]) -> RowCounts:
         """Add up counts."""
-        read = kept = 0
+        read = kept = added = 0
         drops: dict[str, Counter[str]] = {}
         reasons: Counter[str] = Counter()
         cuts = Cuts()
@@ -79,13 +82,14 @@ class RowCounts:
         for each in counts:
             read, kept, cuts = read + each.read, kept + each.kept, cuts + each.cuts
             not_rendered.update(each.not_rendered)
+            added += each.added
             for handler, dropped in each.drops.items():
                 drops.setdefault(handler, Counter()).update(dropped)
             for reason, count in each.reasons.items():
                 count_reason(reasons, reason, count)
         by_handler = {handler: dict(sorted(dropped.items())) for handler, dropped in sorted(drops.items())}
         by_reason, by_key = dict(sorted(reasons.items())), dict(sorted(not_rendered.items()))
-        return cls(read, kept, by_handler, by_reason, cuts, by_key)
+        return cls(read, kept, by_handler, by_reason, cuts, by_key, added)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -117,10 +121,12 @@ def _differences(manifest: Manifest) -> Iterator[str]:
     for source in sources:
         dropped = sum(source.dropped.values())
         parts = f"{source.rows_kept} kept, {dropped} dropped, {source.quarantined} quarantined"
-        if source.rows_read != source.rows_kept + dropped + source.quarantined:
-            yield f"{source.path} ({source.dataset}): {source.rows_read} rows read, {parts}"
+        if source.rows_read + source.rows_added != source.rows_kept + dropped + source.quarantined:
+            added = f", {source.rows_added} added" if source.rows_added else ""
+            yield f"{source.path} ({source.dataset}): {source.rows_read} rows read{added}, {parts}"
     totals = {
         "rows read": (manifest.rows_read, sum(source.rows_read for source in sources)),
+        "rows added": (manifest.rows_added, sum(source.rows_added for source in sources)),
         "rows dropped": (sum(manifest.dropped.values()), sum(sum(source.dropped.values()) for source in sources)),
         "rows dropped, by handler": (_sum(manifest.dropped_by_handler), sum(manifest.dropped.values())),
         **_cut_totals(manifest),

@@ -9,7 +9,7 @@ from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.audit.expectations.row_origin import row_origin
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.shared_options import DataOptions
+from sftkit.config.schema.shared_options import SPLIT_TURNS, DataOptions
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
@@ -20,6 +20,7 @@ from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, 
 from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
 from sftkit.preprocessing.infer_handlers import DEFAULT_TEXT_FIELD
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
+from sftkit.preprocessing.pipeline.split_turns import bind_with_split_turns, splits_turns
 from sftkit.sources.reading_hints import hint_for_columns
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
@@ -72,6 +73,28 @@ class DatasetPipeline:
             train_on_all=options.train_on == "all",
             reads_masks=not any(INPUT_IDS in each.handler.writes() for each in self.handlers),
         )
+
+    @property
+    def splits_turns(self) -> bool:
+        """Whether a handler tokenizes conversations, which `overflow: split_turns` can split."""
+        return any(map(splits_turns, self.handlers))
+
+    def bound_handlers(self, tokenizer: ChatTokenizer) -> list[tuple[str, Step]]:
+        """Bind the handlers, each with its name.
+
+        Raises:
+            ConfigError, TokenizerError: as `Handler.bind`.
+        """
+        limit = self.options.max_seq_length if self.options.overflow == SPLIT_TURNS else None
+        return [
+            (
+                each.name,
+                each.bind(tokenizer)
+                if limit is None or not splits_turns(each)
+                else bind_with_split_turns(each, tokenizer, limit),
+            )
+            for each in self.handlers
+        ]
 
     def load_steps(self, tokenizer: ChatTokenizer) -> list[Step]:
         """Steps that rename and remove columns before any handler runs."""

@@ -8,13 +8,13 @@ from itertools import groupby
 
 import numpy as np
 
-from sftkit.core.accounting.cuts import find_long_rows
+from sftkit.config.schema.shared_options import SPLIT_TURNS
 from sftkit.core.row_log import EMPTY_ANSWER, RowDroppedError, RowLog
-from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row, trained_mask
-from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, Batch, Row, trained_mask
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns
+from sftkit.preprocessing.pipeline.cut_rows import keep_end, keep_start
 from sftkit.preprocessing.pipeline.given_kinds import with_kinds
 from sftkit.preprocessing.pipeline.given_tokens import read_token_columns, token_columns_of
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -23,13 +23,6 @@ from sftkit.tokenization.encoding.spans import Span
 NO_TRAINED_TOKEN = "no trained token"
 """Why a row without a loss is dropped."""
 
-
-def cut_before_answer(limit: int) -> str:
-    """Why a row is dropped that has its first trained token after the limit, in tokens."""
-    return f"cut at {limit} tokens before the first answer"
-
-
-_CUT = frozenset({*TOKEN_COLUMNS, TOKEN_KINDS})
 
 _NO_RESPONSE = "no response found by response_template"
 _NO_LABELS = (
@@ -51,7 +44,7 @@ class RowFinalizer:
     max_seq_length: int | None
     """In tokens."""
     overflow: str
-    """What happens to longer rows: truncate, drop or error."""
+    """What happens to longer rows: truncate, truncate_left, split_turns, drop or error."""
     train_on_all: bool
     """Whether every token of text, or of rows without labels, carries a loss."""
     reads_masks: bool
@@ -162,13 +155,13 @@ class RowFinalizer:
         if not too_long.any():
             return batch
         if self.overflow == "truncate":
-            log.cut(batch.numbers, find_long_rows(batch.tokens[LABELS], self.max_seq_length), self.max_seq_length)
-            limits = np.full(len(batch), self.max_seq_length, np.int64)
-            cut = {name: column.truncate(limits) for name, column in batch.tokens.items() if name in _CUT}
-            return batch.with_tokens(**cut)
-        if self.overflow == "drop":
+            return keep_start(batch, self.max_seq_length, log)
+        if self.overflow == "truncate_left":
+            return keep_end(batch, self.max_seq_length, log)
+        if self.overflow in ("drop", SPLIT_TURNS):
             dropped = batch.filter(too_long)
-            log.drop(f"longer than max_seq_length={self.max_seq_length}", dropped.numbers, dropped.rows)
+            why = ", and no conversation to split" if self.overflow == SPLIT_TURNS else ""
+            log.drop(f"longer than max_seq_length={self.max_seq_length}{why}", dropped.numbers, dropped.rows)
         else:
             for index in np.flatnonzero(too_long):
                 reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
@@ -199,6 +192,6 @@ def _drop_untrained(batch: Batch, log: RowLog) -> Batch:
     dropped = batch.filter(~kept)
     for number, row in zip(dropped.numbers.tolist(), dropped.rows, strict=True):
         cut = log.cut_rows.get(number)
-        reason = NO_TRAINED_TOKEN if cut is None or not cut.trained_tokens else cut_before_answer(cut.limit)
+        reason = NO_TRAINED_TOKEN if cut is None or not cut.trained_tokens else cut.reason
         log.drop(reason, [number], [row])
     return batch.filter(kept)

@@ -10,6 +10,7 @@ from functools import partial
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.config.schema.shared_options import SPLIT_TURNS
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_kinds import RowKind
@@ -59,6 +60,7 @@ class Pipeline:
     def __init__(self, recipe: Recipe, chat_tokenizer: ChatTokenizer) -> None:
         self.chat_tokenizer = chat_tokenizer
         self._functions, self._modules = recipe.functions, 0
+        self._splits_turns = recipe.options.overflow == SPLIT_TURNS
         self._datasets = {
             dataset.name: DatasetPipeline(dataset, build_handlers(dataset, index), recipe.options)
             for index, dataset in enumerate(recipe.datasets)
@@ -74,6 +76,11 @@ class Pipeline:
         """
         for name in self._datasets:
             self._bound_steps(name)
+        if self._splits_turns and not any(each.splits_turns for each in self._datasets.values()):
+            raise ConfigError(
+                "overflow=split_turns splits conversations, but no data set has the handler "
+                "tokenize_and_apply_chat_template_with_masking; use it, or another value of overflow"
+            )
 
     @property
     def row_kinds(self) -> set[RowKind | None]:
@@ -184,8 +191,8 @@ class Pipeline:
     def _bound_steps(self, dataset: str) -> list[tuple[str, Step]]:
         if dataset not in self._steps:
             parts = self._datasets[dataset]
-            handlers = [(each.name, each.bind(self.chat_tokenizer)) for each in parts.handlers]
-            self._steps[dataset] = [*(("read", step) for step in parts.load_steps(self.chat_tokenizer)), *handlers]
+            load = [("read", step) for step in parts.load_steps(self.chat_tokenizer)]
+            self._steps[dataset] = [*load, *parts.bound_handlers(self.chat_tokenizer)]
             self._check_functions()
         return self._steps[dataset]
 

@@ -55,12 +55,14 @@ class FileCounts:
     """What was cut off rows before they were staged."""
     not_rendered: Mapping[str, int] = field(default_factory=dict)
     """Rows by keys that the chat template did not render (`core.row_log.RowNotes`)."""
+    added: int = 0
+    """Rows that rows were split into, beyond the first of each."""
 
     @property
     def rows(self) -> int:
         """Rows in the file of the unit."""
         dropped = sum(sum(each.values()) for each in self.drops.values())
-        return self.read - dropped - sum(self.reasons.values())
+        return self.read + self.added - dropped - sum(self.reasons.values())
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class StagedUnit:
     """Names and inferred types of the retained columns."""
     rows_read: int
     """Rows read from the source, including those that did not pass."""
+    rows_added: int
+    """Rows that rows were split into, beyond the first of each."""
     drops: Mapping[str, Mapping[str, int]]
     """Dropped rows: handler -> reason -> count."""
     bad_rows: RemovedRowsFile

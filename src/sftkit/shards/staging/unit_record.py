@@ -27,7 +27,7 @@ from sftkit.shards.staging.staged_unit import FileCounts, StagedUnit, UnitAudit,
 from sftkit.storage.files import atomic_replace, file_size, known_sha256, read_bytes, sha256_of_file
 from sftkit.storage.paths import AnyPath, RemotePath
 
-_VERSION = 8
+_VERSION = 9
 RECORD_METADATA = b"sftkit"
 """Key of the metadata of a record's file."""
 _SIZES = "sizes"
@@ -70,11 +70,12 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "extras": base64.b64encode(unit.retained.serialize().to_pybytes()).decode(),
         "first_number": unit.first_number,
         "read": unit.rows_read,
+        "added": unit.rows_added,
         "drops": unit.drops,
         "bad": _encode_removed(unit.bad_rows),
         "dropped": _encode_removed(unit.dropped_rows),
         "files": [
-            [file.rows_before, file.read, file.drops, file.reasons, astuple(file.cuts), file.not_rendered]
+            [file.rows_before, file.read, file.drops, file.reasons, astuple(file.cuts), file.not_rendered, file.added]
             for file in unit.files
         ],
         "cuts": astuple(unit.cuts),
@@ -228,12 +229,13 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         retained=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(values["extras"]))),
         first_number=values["first_number"],
         rows_read=values["read"],
+        rows_added=values["added"],
         drops=values["drops"],
         bad_rows=RemovedRowsFile(bad_rows_path(rows), **values["bad"]),
         dropped_rows=RemovedRowsFile(dropped_rows_path(rows), **values["dropped"]),
         files=tuple(
-            FileCounts(before, read, drops, reasons, Cuts(*cuts), not_rendered)
-            for before, read, drops, reasons, cuts, not_rendered in values["files"]
+            FileCounts(before, read, drops, reasons, Cuts(*cuts), not_rendered, added)
+            for before, read, drops, reasons, cuts, not_rendered, added in values["files"]
         ),
         cuts=Cuts(*values["cuts"]),
         engines=values["engines"],

@@ -166,6 +166,7 @@ class UnitWriter:
             text_column=self._text_column,
             retained=self._retained,
             rows_read=log.read,
+            rows_added=log.added,
             drops=_by_handler(log.drops),
             bad_rows=self._bad_rows.finish(),
             dropped_rows=self._dropped_rows.finish(),
@@ -183,6 +184,7 @@ class UnitWriter:
                     count_reasons(file.bad),
                     file.cuts,
                     dict(file.not_rendered),
+                    file.added,
                 )
                 for file in log.files
             ),

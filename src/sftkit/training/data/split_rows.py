@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sftkit.config.schema.shared_options import SPLIT_TURNS
 from sftkit.core.error_text import single_line
-from sftkit.core.rows import SEQ_LENGTHS, Offsets, trained_mask
+from sftkit.core.rows import SEQ_LENGTHS, Offsets, Ragged, trained_mask
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
@@ -44,7 +45,7 @@ class RowLimit:
     tokens: int
 
     overflow: str
-    """`truncate`, `drop` or `error`."""
+    """`truncate`, `truncate_left`, `drop` or `error`; tokens cannot be split into turns, so this is an error."""
 
 
 @dataclass
@@ -235,7 +236,7 @@ class SplitRows:
         total = f"{counts.seen}" if all_read else f"the first {counts.seen}"
         total += " sequences" if self.packed else " rows"
         if counts.too_long and limit is not None:
-            action = "truncated" if limit.overflow == "truncate" else "left out"
+            action = "truncated" if limit.overflow.startswith("truncate") else "left out"
             what = f"{counts.too_long} of {total} are longer than max_seq_length={limit.tokens} and are {action}"
             warn_on_main_process(_log, f"{self.name}: {what}")
         if counts.without_loss:
@@ -286,7 +287,7 @@ class SplitRows:
         if fits.all():
             return group
         counts.too_long = int((~fits).sum())
-        if limit.overflow == "error":
+        if limit.overflow in ("error", SPLIT_TURNS):
             sequence = int(fits.argmin())
             row = location.first_row + int(np.searchsorted(group.row_offsets, sequence, side="right")) - 1
             raise DataError(
@@ -295,5 +296,6 @@ class SplitRows:
             )
         if limit.overflow == "drop":
             return keep_sequences(group, fits)
-        limits: Offsets = np.full(len(fits), limit.tokens, np.int64)
-        return RowGroup(group.input_ids.truncate(limits), group.labels.truncate(limits), group.row_offsets)
+        cut = Ragged.keep_last if limit.overflow == "truncate_left" else Ragged.truncate
+        ids, labels = (cut(column, np.full(len(fits), limit.tokens)) for column in (group.input_ids, group.labels))
+        return RowGroup(ids, labels, group.row_offsets)
