@@ -14,6 +14,7 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
+from sftkit.config.row_amounts import amount_problem
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.config.schema.shared_options import NO_PACKING, RESERVED_VARIABLES, SPLIT_TURNS, DataOptions
 from sftkit.errors import ConfigError, RequirementError
@@ -59,9 +60,11 @@ def validate_config(config: DataOptions) -> None:
 
 def _problems(config: DataOptions) -> Iterator[str]:
     yield from _value_problems(config)
-    for key, limit in (("max_bad_rows", config.max_bad_rows), ("max_dropped_rows", config.max_dropped_rows)):
-        if limit is not None and limit > 1 and limit != int(limit):
-            yield f"{key} must be a whole number of rows, or a fraction below 1, not {limit:g}"
+    for key in ("max_bad_rows", "max_dropped_rows", "val_size"):
+        problem = amount_problem(key, getattr(config, key))
+        if problem is not None:
+            yield problem
+    yield from _selection_problems(config)
     yield from _processor_problems(config)
     yield from _template_problems(config)
     yield from _hidden_problems(config)
@@ -93,6 +96,21 @@ def _split_turns_problems(config: DataOptions) -> Iterator[str]:
             f"overflow=split_turns splits at max_seq_length={config.max_seq_length}, which is more than pack_length="
             f"{config.pack_length}; set max_seq_length to pack_length or less"
         )
+
+
+def _selection_problems(config: DataOptions) -> Iterator[str]:
+    """Check the keys that select rows without a data config."""
+    if config.val_size == 0:
+        yield "val_size is 0; set the rows to use for validation, or leave it out"
+    if config.datasets and config.val_size is not None:
+        yield (
+            "val_size cannot be combined with `datasets`; set split of each data set (`validation: 0.1`), or "
+            "validation_rows for a number of rows"
+        )
+    elif config.val_size is not None and config.validation_data_path:
+        yield "val_size and validation_data_path are both given; set only one of them"
+    if config.datasets and config.max_samples is not None:
+        yield "max_samples cannot be combined with `datasets`; set max_samples of each data set"
 
 
 def _value_problems(config: Any, prefix: str = "") -> Iterator[str]:
@@ -240,6 +258,8 @@ def _hint_at_compat(training: list[DatasetConfig]) -> str:
 def _split_problems(where: str, dataset: DatasetConfig) -> Iterator[str]:
     if dataset.split is None:
         return
+    if dataset.validation_rows is not None:
+        yield f"{where}: validation_rows replaces it; set only one of them"
     fractions = (dataset.split.train, dataset.split.validation)
     total = sum(fraction or 0 for fraction in fractions)
     if total > 1 + WEIGHT_TOLERANCE:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sftkit.core.accounting.cuts import Cuts, LongRows, RowCut
+from sftkit.core.accounting.unused_columns import count_column
 from sftkit.core.escape import escape_unprintable
 from sftkit.core.rows import Mask, Offsets
 
@@ -125,6 +126,8 @@ class FileLog:
     """What was cut off rows."""
     not_rendered: Counter[str] = field(default_factory=Counter)
     """As in `RowLog`."""
+    unused_columns: Counter[str] = field(default_factory=Counter)
+    """Number of rows in which a column is filled, for columns that are not used."""
 
 
 @dataclass
@@ -158,6 +161,8 @@ class RowLog:
     not_rendered: Counter[str] = field(default_factory=Counter)
     """Number of rows by keys that the chat template did not render (`RowNotes`). May include rows that were dropped or
     quarantined later."""
+    unused_columns: Counter[str] = field(default_factory=Counter)
+    """Number of rows in which a column is filled, for columns that are not used."""
     kind: str = UNUSABLE
     """Kind of the rows this log quarantines: UNREADABLE or UNUSABLE."""
     handler: str = ""
@@ -193,6 +198,12 @@ class RowLog:
         if self.files:
             for number in numbers:
                 self._file_of(number).drops[self.handler, reason] += 1
+
+    def count_unused_column(self, name: str, numbers: Sequence[int]) -> None:
+        """Count rows, given by their numbers, in which a column is filled that is not used."""
+        count_column(self.unused_columns, name, len(numbers))
+        for number in numbers if self.files else ():
+            count_column(self._file_of(number).unused_columns, name)
 
     def flag(self, rule: str, number: int) -> None:
         """Report a row under an audit rule that only the tokenizing step can check."""

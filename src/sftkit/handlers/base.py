@@ -99,6 +99,13 @@ class Handler(ABC):
         """
         return None
 
+    def columns_used(self, row: Row) -> frozenset[str] | None:
+        """The columns of a row that this handler uses, where that depends on their values; None if it does not.
+
+        Asked only of the first handler, for every row; it must not raise an error.
+        """
+        return None
+
     def content_goes_to(self, column: str, tokenizer: ChatTokenizer) -> Collection[str]:
         """Columns that the content of a column gets into. The column itself, if it is kept, need not be among them."""
         optional = self.may_read(tokenizer)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sftkit.config.fields import option
 from sftkit.core.row_log import RowError, RowLog
-from sftkit.core.rows import LABELS, Batch, Row
+from sftkit.core.rows import LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import Handler, Step, check_positive, map_rows, missing_column_message
 
@@ -113,7 +113,7 @@ class RenameColumns(NamedColumnHandler):
 
 @dataclass(frozen=True, kw_only=True)
 class RetainColumns(NamedColumnHandler):
-    """Keeps the named columns and no others."""
+    """Keeps the named columns and no others, except for the columns of tokens."""
 
     registered_as = "retain_columns"
 
@@ -125,7 +125,7 @@ class RetainColumns(NamedColumnHandler):
 
     def keeps(self, columns: Collection[str]) -> set[str]:
         """The columns that stay."""
-        return set(columns) & set(self.columns)
+        return set(columns) & self._kept
 
     def retains(self) -> tuple[str, ...]:
         """The columns that stay."""
@@ -135,9 +135,13 @@ class RetainColumns(NamedColumnHandler):
         """Remove all other columns."""
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            return keep_columns(require_columns(batch, log, self.columns), frozenset(self.columns))
+            return keep_columns(require_columns(batch, log, self.columns), self._kept)
 
         return step
+
+    @property
+    def _kept(self) -> frozenset[str]:
+        return frozenset({*self.columns, *TOKEN_COLUMNS, *LOSS_MASKS})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, KeysView, Mapping
+from collections.abc import Callable, Collection, KeysView, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from sftkit.handlers.base import Step, missing_column_message
 from sftkit.handlers.formats.format_handler import FormatHandler
 from sftkit.handlers.formats.message_lists import conversation_column
 from sftkit.handlers.formats.recognition import NAMED_FORMATS, check_nothing_is_left
-from sftkit.handlers.formats.row_format import MESSAGES
+from sftkit.handlers.formats.row_format import MESSAGES, RowFormat
+from sftkit.handlers.formats.values import has_system_turn, system_of
 from sftkit.handlers.messages.conversation_values import read_messages
 from sftkit.handlers.messages.conversion_need import needs_conversion
 from sftkit.handlers.messages.roles import DEVELOPER, ROLES, SYSTEM
@@ -81,6 +82,21 @@ class ConvertToMessages(FormatHandler):
         """The system prompt, the tools, and the columns of the format if no column holds the conversation."""
         columns = () if self.conversation_column else super().may_read(tokenizer)
         return (*columns, *self._system_columns, *self._tools_columns)
+
+    def columns_used(self, row: Row) -> frozenset[str] | None:
+        """The conversation or the columns of the format, the tools, and a system prompt that becomes the first turn."""
+        tools = next((name for name in self._tools_columns if row.get(name)), self.tools_column)
+        system = [name for name in self._system_columns if row.get(name)][:1]
+        column = self.conversation_column or (None if self._names_format else conversation_column(row))
+        if column is not None:
+            return frozenset({column, tools, *([] if has_system_turn(row.get(column)) else system)})
+        used = super().columns_used(row)
+        is_decided = used is not None and not used.isdisjoint(self._system_columns)
+        return None if used is None else used | {tools, *([] if is_decided or system_of(row) else system)}
+
+    def columns_of_format(self, found: RowFormat, row: Row) -> Collection[str]:
+        """The columns of the messages."""
+        return found.columns_of_messages(row)
 
     def content_goes_to(self, column: str, tokenizer: ChatTokenizer) -> tuple[str, ...]:
         """Tools stay tools; everything else becomes messages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from sftkit.config.fields import option
 from sftkit.core.rows import Row
 from sftkit.handlers.base import Step
 from sftkit.handlers.formats.format_handler import FormatHandler
+from sftkit.handlers.formats.row_format import RowFormat
 
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -30,6 +32,10 @@ class ConvertToPair(FormatHandler):
     def writes(self) -> tuple[str, ...]:
         """The input and the output."""
         return (self.input_column, self.output_column)
+
+    def columns_of_format(self, found: RowFormat, row: Row) -> Collection[str]:
+        """The columns of the pair."""
+        return found.columns_of_pair(row)
 
     def bind(self, tokenizer: ChatTokenizer) -> Step:
         """Convert each row. An eos token that ends the answer is removed, because the next handler adds it."""

@@ -21,7 +21,9 @@ from sftkit.execution.runner import Runner
 from sftkit.execution.worker_pool import WorkerPool
 from sftkit.ordering.mixing import Indices, MixSource, order_splits
 from sftkit.ordering.packing import is_packed, make_packs, pack_length_of
+from sftkit.ordering.split_sizes import split_of
 from sftkit.preprocessing.accounting.budget_checks import check_budgets, check_finished
+from sftkit.preprocessing.accounting.column_report import check_staged
 from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_rows_message, split_info
 from sftkit.preprocessing.accounting.row_counts import check_row_accounting
 from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
@@ -109,6 +111,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         record_template_date(plan, output)
         staged = stage_units(plan, workers, progress, output.units)
         check_budgets(plan, staged, output)
+        check_staged(plan, staged)
         staged = apply_pack_overflow(staged, config, workers)
         check_budgets(plan, staged, output)
         watch.lap("stage")
@@ -158,8 +161,8 @@ def _mix_sources(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
         rows = sum(unit.rows_kept for unit in units)
         if not rows:
             raise DataError(no_rows_message(units, dataset.data_paths[0]))
-        as_fms = plan.config.compat == FMS
-        sources.append(MixSource(dataset.name, rows, dataset.sampling, dataset.split, dataset.shuffle, as_fms))
+        as_fms, split = plan.config.compat == FMS, split_of(dataset, rows)
+        sources.append(MixSource(dataset.name, rows, dataset.sampling, split, dataset.shuffle, as_fms))
     return sources
 
 

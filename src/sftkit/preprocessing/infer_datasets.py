@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, SplitConfig
-from sftkit.config.schema.shared_options import DataOptions
+from sftkit.config.schema.shared_options import FMS, DataOptions
 from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError
@@ -36,7 +36,7 @@ def list_datasets(options: DataOptions) -> tuple[DatasetConfig, ...]:
         return options.datasets
     parts: list[DatasetConfig] = []
     if options.training_data_path:
-        parts.append(DatasetConfig(name="training_data", data_paths=options.training_data_path))
+        parts.append(_training_data(options))
     if options.validation_data_path:
         whole = SplitConfig(validation=1.0)
         parts.append(DatasetConfig(name="validation_data", data_paths=options.validation_data_path, split=whole))
@@ -49,7 +49,7 @@ def list_datasets(options: DataOptions) -> tuple[DatasetConfig, ...]:
                 dataset_split_name=VALIDATION,
             )
         )
-    return tuple(parts)
+    return tuple(replace(part, max_samples=options.max_samples) for part in parts)
 
 
 def with_inferred_handlers(
@@ -67,6 +67,24 @@ def with_inferred_handlers(
         ConfigError: neither the options nor the rows tell how to tokenize them, or they are not for SFT.
     """
     return replace(dataset, data_handlers=tuple(_handlers(options, samples, dataset, has_chat_template)))
+
+
+def _training_data(options: DataOptions) -> DatasetConfig:
+    """Describe the training data, some of whose rows may be for validation.
+
+    Raises:
+        ConfigError: they are shards that have a validation split already.
+    """
+    training = DatasetConfig(name="training_data", data_paths=options.training_data_path)
+    if options.val_size is None:
+        return training
+    with_split = next((path for path in options.training_data_path if _holds_validation_shards(path, options)), None)
+    if with_split is not None:
+        raise ConfigError(f"val_size is given, but {with_split} has a validation split already; leave val_size out")
+    if options.val_size < 1:
+        train = round(1 - options.val_size, 12) if options.compat == FMS else None  # where it is not the rest
+        return replace(training, split=SplitConfig(train=train, validation=options.val_size))
+    return replace(training, validation_rows=int(options.val_size))
 
 
 def options_for_text_shards(options: PreprocessConfig) -> PreprocessConfig:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.errors import TokenizerError
 from sftkit.execution.processes import SMALL_SOURCE, available_cores
+from sftkit.preprocessing.pipeline.column_use import ColumnSample
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.preprocessing.plan_identity import plan_fingerprint, tokenizer_identity, tokenizer_info
@@ -45,6 +47,8 @@ class Plan:
     """Equal for plans that give the same shards."""
     undated_fingerprint: str
     """The fingerprint without the template date, unless the config of the user sets that."""
+    samples: Mapping[str, ColumnSample]
+    """What the first rows of each data set, by its name, tell about columns that are not used."""
     seconds: float
     """How long planning took."""
 
@@ -68,7 +72,8 @@ class Plan:
             return self
         recipe = replace(self.recipe, chat_tokenizer=replace(self.recipe.chat_tokenizer, template_date=day))
         pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
-        return replace(make_plan(self.config, recipe, pipeline, self.files, self.left_out), seconds=self.seconds)
+        planned = make_plan(self.config, recipe, pipeline, self.files, self.left_out, self.samples)
+        return replace(planned, seconds=self.seconds)
 
     def without_engine(self, engine: str) -> Plan:
         """Return the plan without one fast engine. It gives the same shards.
@@ -89,6 +94,7 @@ def make_plan(
     pipeline: Pipeline,
     files: tuple[ScannedFile, ...],
     left_out: tuple[str, ...],
+    samples: Mapping[str, ColumnSample],
 ) -> Plan:
     """Make a plan of inputs that were found and checked.
 
@@ -104,4 +110,4 @@ def make_plan(
     fingerprint = plan_fingerprint(recipe, files, dated)
     is_chosen = dated is identity or recipe.options.template_date is not None
     undated = fingerprint if is_chosen else plan_fingerprint(recipe, files, identity)
-    return Plan(config, recipe, pipeline, files, units, keys, tokenizer, left_out, fingerprint, undated, 0)
+    return Plan(config, recipe, pipeline, files, units, keys, tokenizer, left_out, fingerprint, undated, samples, 0)

@@ -68,6 +68,9 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
         "order": [config.dataprocessor.seed, config.dataprocessor.sampling_stopping_strategy],
         "shards": [getattr(config, key, None) for key in ("num_dataset_shards", "num_eval_dataset_shards")],
     }
+    for key in ("max_samples", "validation_rows"):
+        if any(getattr(dataset, key) is not None for dataset in datasets):
+            content[key] = [getattr(dataset, key) for dataset in datasets]
     packing = packing_identity(config)
     if packing:
         content["packing"] = packing

@@ -21,11 +21,14 @@ from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import check_trusted, code_digests, function_paths
 from sftkit.ordering.packing import check_packing
+from sftkit.preprocessing.accounting.column_report import check_sample
 from sftkit.preprocessing.infer_datasets import list_datasets, options_for_text_shards, with_inferred_handlers
+from sftkit.preprocessing.pipeline.column_use import ColumnSample
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.preprocessing.plan import Plan, make_plan
 from sftkit.sources.discovery import find_sources
+from sftkit.sources.first_rows import first_rows
 from sftkit.sources.reading_hints import hint_for_reasons
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, read_unit, scan_files, scan_in_threads
@@ -89,7 +92,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     def files_of(dataset: DatasetConfig) -> list[ScannedFile]:
         if dataset.name not in found:
             sources = find_sources(dataset, limits, config.storage_options)
-            found[dataset.name] = scan_files(sources.files, config.unit_size, scan_all)
+            found[dataset.name] = _scan(dataset, sources.files, config.unit_size, scan_all)
             left_out[dataset.name] = sources.left_out
         return found[dataset.name]
 
@@ -98,10 +101,10 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     spec = chat_tokenizer_spec(config, sum(sizes))
     chat_tokenizer = ChatTokenizer(spec)
     most = 1 if config.datasets else _SAMPLED_FILES
-    samples = {dataset.name: _first_rows(files_of(dataset), most) for dataset in datasets}
+    first = {dataset.name: _first_rows(files_of(dataset), most) for dataset in datasets}
     if not config.datasets:
         datasets = tuple(
-            with_inferred_handlers(each, config, samples[each.name], lambda: chat_tokenizer.has_chat_template)
+            with_inferred_handlers(each, config, first[each.name], lambda: chat_tokenizer.has_chat_template)
             for each in datasets
         )
     functions = {name: code_digests(name) for name in function_paths(datasets)}
@@ -109,12 +112,15 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     recipe = Recipe(config, datasets, spec, functions)
     pipeline = Pipeline(recipe, chat_tokenizer)
     pipeline.check()
+    samples: dict[str, ColumnSample] = {}
     for dataset in datasets:
-        columns = samples[dataset.name][0].columns()
-        _check_unpacked(dataset, columns)
-        pipeline.check_columns(dataset.name, columns)
+        rows = first[dataset.name][0]
+        _check_unpacked(dataset, rows.columns())
+        pipeline.check_columns(dataset.name, rows.columns())
+        samples[dataset.name] = pipeline.sample_columns(dataset.name, rows)
+        check_sample(dataset, config, samples[dataset.name])
     files = tuple(file for dataset in datasets for file in found[dataset.name])
-    planned = make_plan(config, recipe, pipeline, files, _left_out_by_all(left_out, files))
+    planned = make_plan(config, recipe, pipeline, files, _left_out_by_all(left_out, files), samples)
     if planned.tokenizer is not None:
         _warn_about_limits(pipeline, config)
         _warn_about_split_markers(pipeline, recipe)
@@ -136,6 +142,16 @@ def _left_out_by_all(left_out: Mapping[str, Sequence[str]], files: Sequence[Scan
             more,
         )
     return paths
+
+
+def _scan(
+    dataset: DatasetConfig, files: list[SourceFile], unit_size: int, scan_all: ScanExecutor[ScannedFile]
+) -> list[ScannedFile]:
+    """Hash files and divide them into units; with `max_samples`, only the files that hold the first rows."""
+    if dataset.max_samples is None:
+        return scan_files(files, unit_size, scan_all)
+    one_by_one = (scanned for file in files for scanned in scan_files([file], unit_size, scan_all))
+    return list(first_rows(one_by_one, dataset.max_samples))
 
 
 def _scan_by_runner(

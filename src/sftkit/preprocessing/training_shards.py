@@ -40,8 +40,9 @@ def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
     """Return the tokenized shards to train on.
 
     A directory or file of Parquet with `input_ids` and `labels` is used directly, unless its rows are to be packed and
-    are not. Anything else is built into `cache_dir`, under a name made from everything that decides its content, and
-    reused next time. If the rows are text and no option tells where the responses are, all of the text is trained on.
+    are not, or some of them are to be selected. Anything else is built into `cache_dir`, under a name made from
+    everything that decides its content, and reused next time. If the rows are text and no option tells where the
+    responses are, all of the text is trained on.
 
     Raises:
         ConfigError: the shards are packed, but not as the config asks for.
@@ -50,14 +51,20 @@ def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
     given = _tokenized_shards(config)
     if given is None:
         return _build(config, progress)
+    selects_rows = config.val_size is not None or config.max_samples is not None
     if SEQ_LENGTHS in _columns(given):
         _check_packs(config, given)
+        if selects_rows:
+            raise ConfigError(
+                f"{given.name or given.root}: val_size and max_samples cannot select rows of packs; give them to "
+                "preprocess, or use the data that they were made from"
+            )
         return given
-    return _pack_shards(config, given, progress) if is_packed(config) else given
+    return _rebuild_shards(config, given, progress) if is_packed(config) or selects_rows else given
 
 
-def _pack_shards(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
-    """Pack the rows of shards; the result names the tokenizer and the chat template that made the rows."""
+def _rebuild_shards(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
+    """Pack the rows of shards, or select some; the result names the tokenizer and template that made the rows."""
     made_by = given.manifest
     if made_by is None or made_by.tokenizer is None:
         return _build(config, progress)

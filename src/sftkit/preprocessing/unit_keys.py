@@ -84,9 +84,10 @@ def unit_keys(
 
 def _bytes(sha256: str, part: Range) -> list[Any]:
     """Identify the bytes of a unit wherever they are; at the start of a file they may have a byte order mark."""
+    limit = [] if part.last_number is None else [{"rows": part.last_number - part.first_number + 1}]
     if part.sha256 is not None:
-        return [part.sha256, part.start == 0]
-    return [sha256, part.start, part.stop, part.skip, part.rows]
+        return [part.sha256, part.start == 0, *limit]
+    return [sha256, part.start, part.stop, part.skip, part.rows, *limit]
 
 
 def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[str, Any]) -> str:

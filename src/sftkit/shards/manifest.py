@@ -23,8 +23,8 @@ from sftkit.storage.retry import error_reason
 
 FORMAT_VERSION = 4
 """Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token. Version 3: a
-turn of a conversation starts after the longest part of its generation prompt that it begins with. Version 4: `cuts`;
-`shuffle` of a data set is null where the config does not set it."""
+turn of a conversation starts after the longest part of its generation prompt that it begins with. Version 4: `cuts`
+and `columns_not_used`; `shuffle` of a data set is null where the config does not set it."""
 
 _TIMES = ("seconds", "worker_seconds", "rows_by_programs")
 _EXECUTORS = ("executor", "ray_address")
@@ -94,6 +94,9 @@ class SourceInfo:
     """As in `Manifest`."""
     rows_added: int = 0
     """As in `Manifest`."""
+    columns_not_used: Mapping[str, int] = field(default_factory=dict)
+    """Columns that neither reached tokens nor were retained -> rows in which they are filled, for the first 200 of
+    them. Columns that the config removes or ignores by name are left out."""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,8 @@ class Range:
     """Number of rows, for a part of one row group or record batch."""
     sha256: str | None = None
     """sha256 of the bytes, for a range of bytes."""
+    last_number: int | None = None
+    """Number of the last row to read, where a data set is limited to its first rows."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sftkit.core.row_log import UNREADABLE, FileLog, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import FORMATS
+from sftkit.sources.row_limit import rows_up_to
 from sftkit.sources.source_file import Range, SourceFile
 from sftkit.sources.source_format import group_into_batches
 from sftkit.sources.streams.byte_streams import content_digests
@@ -169,7 +170,11 @@ def _rows_of_files(unit: WorkUnit, log: RowLog) -> Iterator[tuple[int, Row, int]
 def _read_part(each: FilePart, log: RowLog) -> Iterator[Batch]:
     file = each.file
     with _errors_with_path(file):
-        yield from FORMATS[file.format]().read(file, each.part, log)
+        batches = FORMATS[file.format]().read
+        if each.part.last_number is None:
+            yield from batches(file, each.part, log)
+        else:
+            yield from rows_up_to(each.part.last_number, partial(batches, file, each.part), log)
         if file.stamp is not None and file.stamp != file_version(file.location):
             raise changed_error(file.name)
 

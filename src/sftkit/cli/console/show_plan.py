@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sftkit.cli.console.text_lines import new_table
+from sftkit.cli.console.text_lines import new_table, print_text
+from sftkit.cli.console.unused_columns import unused_columns_of_plan
 from sftkit.config.fields import to_plain_data, to_public_data
+from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.core.escape import escape_to_one_line
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.ordering.mixing import split_fractions
 from sftkit.ordering.packing import pack_length_of
@@ -44,6 +47,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(Text(f"files to write to {redact_url(plan.config.output_dir)}:"))
     for name in _shortened(_expected_files(plan)):
         console.print(Text(f"  {name}"))
+    for line in unused_columns_of_plan(plan):
+        print_text(console, Text(escape_to_one_line(line), "yellow"))
     console.print("dry run: nothing was written")
 
 
@@ -59,22 +64,34 @@ def _source_table(plan: Plan) -> Table:
 def _handler_table(plan: Plan) -> Table:
     table = new_table("dataset", "handlers", "sampling", "train", "validation")
     for dataset in plan.recipe.datasets:
-        train, validation = split_fractions(dataset.split)
+        train, validation = _shown_split(dataset)
         steps = "\n".join(
             f"{handler.name} {json.dumps(to_plain_data(handler.arguments), ensure_ascii=False)}"
             for handler in dataset.data_handlers
         )
         weight = "-" if dataset.sampling is None else f"{dataset.sampling:g}"
-        table.add_row(dataset.name, Text(steps or "(none)"), weight, f"{train:g}", f"{validation:g}")
+        table.add_row(dataset.name, Text(steps or "(none)"), weight, train, validation)
     return table
+
+
+def _shown_split(dataset: DatasetConfig) -> tuple[str, str]:
+    if dataset.validation_rows is not None:
+        return "the rest", f"{dataset.validation_rows:,} rows"
+    train, validation = split_fractions(dataset.split)
+    return f"{train:g}", f"{validation:g}"
 
 
 def _expected_files(plan: Plan) -> list[str]:
     fractions = [split_fractions(dataset.split) for dataset in plan.recipe.datasets]
+    counts = [dataset.validation_rows for dataset in plan.recipe.datasets]
     names: list[str] = []
     for split, count, has_rows in (
         (TRAIN, plan.config.num_dataset_shards, any(train for train, _ in fractions)),
-        (VALIDATION, plan.config.num_eval_dataset_shards, any(validation for _, validation in fractions)),
+        (
+            VALIDATION,
+            plan.config.num_eval_dataset_shards,
+            any(counts) or any(validation for _, validation in fractions),
+        ),
     ):
         if has_rows:
             names += [shard_name(split, number, count) for number in range(count)]

@@ -13,6 +13,7 @@ from sftkit.api.use_cases import PreprocessResult
 from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_plan import print_plan
 from sftkit.cli.console.text_lines import new_table, print_text
+from sftkit.cli.console.unused_columns import unused_columns_of
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.escape import escape_to_one_line
 from sftkit.core.row_log import ROLE_PREFIX
@@ -58,6 +59,8 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
                 )
             )
     print_row_counts(manifest, console)
+    for line in unused_columns_of(manifest):
+        print_text(console, Text(escape_to_one_line(line), "yellow"))
     if manifest.units_found:
         tokenized = manifest.units - manifest.units_found
         units = f"{tokenized:,} of {manifest.units:,} work units tokenized, {manifest.units_found:,} reused"

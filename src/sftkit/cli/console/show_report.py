@@ -15,6 +15,7 @@ from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_rows import print_rows
 from sftkit.cli.console.show_verification import print_verification
 from sftkit.cli.console.text_lines import note_of, percent, print_text
+from sftkit.cli.console.unused_columns import unused_columns_of
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.core.escape import ascii_json, escape_to_one_line, terminal_safe_json
@@ -114,6 +115,8 @@ def _print_summary(summary: Summary, console: Console) -> None:
     _print_facts(console, [*facts, *(_origin_facts(summary.origin) if summary.origin is not None else [])])
     if summary.origin is not None:
         _print_sources(summary.origin, console)
+        for line in unused_columns_of(summary.origin):
+            print_text(console, note_of(line))
     for note in summary.notes:
         print_text(console, note_of(note))
 

@@ -61,6 +61,12 @@ class DatasetConfig:
         None, minimum=0, maximum=1, help="Weight of this data set in the mix. The weights of all data sets sum to 1."
     )
     split: SplitConfig | None = option(None, help="Fractions for `train` and `validation`.")
+    validation_rows: int | None = option(
+        None, minimum=1, help="Number of rows for validation, instead of `split`. The others are for training."
+    )
+    max_samples: int | None = option(
+        None, minimum=1, help="Use only this many rows, the first ones in the order of the files. Default: all."
+    )
     dataset_split_name: str | None = option(
         None, help="Split to read of a Hub data set, a directory or a glob. Default: train."
     )
@@ -72,6 +78,7 @@ class DatasetConfig:
     rename_columns: Mapping[str, str] = option(factory=dict, help="Columns to rename on loading, old name: new name.")
     retain_columns: tuple[str, ...] = option((), help="Columns to keep in addition to the token columns.")
     remove_columns: tuple[str, ...] = option((), help="Columns to drop on loading.")
+    ignore_columns: tuple[str, ...] = option((), help="Columns that need not be used, and are not reported.")
     storage_options: Mapping[str, Any] = option(
         factory=dict,
         secret=True,

@@ -63,6 +63,20 @@ class DataOptions:
     validation_data_path: tuple[str, ...] = option(
         (), location=True, panel=_DATA, shorthand_for="datasets", help="Validation data if there is no data config."
     )
+    val_size: float | None = option(
+        None,
+        minimum=0,
+        panel=_DATA,
+        shorthand_for="datasets",
+        help="Rows of training_data_path to use for validation instead: a fraction below 1, or a number of rows.",
+    )
+    max_samples: int | None = option(
+        None,
+        minimum=1,
+        panel=_DATA,
+        shorthand_for="datasets",
+        help="Use only this many rows of training_data_path, and as many of validation_data_path: the first ones.",
+    )
     dataset_text_field: str | None = option(None, panel=_DATA, changes_rows=True, help="Column with the text.")
     dataset_conversation_field: str | None = option(
         None, panel=_DATA, shorthand_for="data_handlers", help="Column with the messages of a conversation."
@@ -105,6 +119,12 @@ class DataOptions:
         panel=_DATA,
         changes_rows=True,
         help="Text that starts an instruction, and so ends the response before it.",
+    )
+    ignore_columns: tuple[str, ...] = option(
+        (),
+        panel=_DATA,
+        help="Columns that need not be used, and are not reported. Without it, a column such as `instruction` or "
+        "`tools` that nothing uses is an error.",
     )
     dataprocessor: ProcessorConfig = option(
         factory=ProcessorConfig, panel=_DATA, help="The `dataprocessor` section of a data config."
@@ -236,7 +256,7 @@ class DataOptions:
         minimum=0,
         panel=_ROWS,
         help="Number of unreadable or unusable rows to quarantine before the run fails. A value below 1 is a fraction "
-        "of the rows read.",
+        "of the rows read; 1 is one row, and 1.0 is refused because it could mean either.",
     )
     max_dropped_rows: float | None = option(
         None,

@@ -12,6 +12,7 @@ from sftkit.handlers.formats.values import (
     answer_in,
     history_of,
     optional_text,
+    system_column_used,
     system_of,
     turns_of,
     with_system_turn,
@@ -40,6 +41,19 @@ class Exchange(RowFormat):
     def columns(self) -> tuple[str, ...]:
         """Those of the question and the answer, and those of what comes before."""
         return (self.question, *self.contexts, *self.answers, *SYSTEM_COLUMNS, HISTORY)
+
+    def columns_of_messages(self, row: Row) -> tuple[str, ...]:
+        """The question with its context, the answer, what comes before, and the system prompt unless that has one."""
+        value, turns = row.get(self.question), history_of(row, HISTORY)
+        is_text = not isinstance(value, list | dict)
+        if not is_text:
+            turns = [*turns, *turns_of(value, "user", self.question)]
+        contexts = self.contexts if is_text else ()
+        return (self.question, *contexts, self.answer_column(row), HISTORY, *system_column_used(row, turns))
+
+    def columns_of_pair(self, row: Row) -> tuple[str, ...]:
+        """The same, and the system prompt."""
+        return (*self.columns_of_messages(row), *system_column_used(row, ()))
 
     def fits(self, row: Row) -> bool:
         """Whether there is a question and an answer; a question may be all in its context."""

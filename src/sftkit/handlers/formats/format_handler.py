@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,21 @@ class FormatHandler(ColumnHandler):
         formats = FORMATS if self.format is None else (NAMED_FORMATS[self.format],)
         known = [self.columns.get(name, name) for each in formats for name in each.columns]
         return (*dict.fromkeys(known), *([self.answer_column] if self.answer_column is not None else []))
+
+    def columns_used(self, row: Row) -> frozenset[str] | None:
+        """The columns of the format of a row that the conversion makes something of."""
+        if self.answer_column is not None:  # it changes which columns the row has
+            return None
+        try:
+            found, named = self.read_format(row)
+            used = self.columns_of_format(found, named)
+        except RowError:
+            return None
+        return frozenset(self.columns.get(name, name) for name in used)
+
+    @abstractmethod
+    def columns_of_format(self, found: RowFormat, row: Row) -> Collection[str]:
+        """The columns of a row, with the names of its format, that the conversion makes something of."""
 
     def read_format(self, row: Row) -> tuple[RowFormat, Row]:
         """Return the format of a row, and the row with the column names of the format.

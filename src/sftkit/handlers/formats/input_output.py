@@ -17,6 +17,10 @@ class InputOutput(Exchange):
         """Always: fms-hf-tuning uses no chat template for them."""
         return True
 
+    def columns_of_pair(self, row: Row) -> tuple[str, ...]:
+        """Both texts."""
+        return (self.question, self.answer_column(row))
+
     def to_pair(self, row: Row) -> tuple[str, str]:
         """Return both texts, which may be empty."""
         source = text_in(row, self.question)

@@ -47,6 +47,11 @@ class MessageList(RowFormat):
     name = "messages"
     columns = (*CONVERSATION_COLUMNS, *OTHER_COLUMNS)
 
+    def columns_of_messages(self, row: Row) -> tuple[str, ...]:
+        """The first column that holds a conversation."""
+        column = next((name for name in CONVERSATION_COLUMNS if is_filled(row.get(name))), conversation_column(row))
+        return () if column is None else (column,)
+
     def fits(self, row: Row) -> bool:
         """Whether a column holds a conversation."""
         return (

@@ -10,6 +10,7 @@ from sftkit.handlers.formats.values import (
     answer_in,
     is_system,
     role_of,
+    system_column_used,
     text_of,
     turns_of,
     with_system_turn,
@@ -28,6 +29,15 @@ class PromptCompletion(RowFormat):
 
     name = "prompt_completion"
     columns = (PROMPT, COMPLETION, *SYSTEM_COLUMNS)
+
+    def columns_of_messages(self, row: Row) -> tuple[str, ...]:
+        """Both, and the system prompt unless the prompt has one."""
+        turns = turns_of(row.get(PROMPT), "user", PROMPT)
+        return (PROMPT, COMPLETION, *system_column_used(row, turns))
+
+    def columns_of_pair(self, row: Row) -> tuple[str, ...]:
+        """Both."""
+        return (PROMPT, COMPLETION)
 
     def fits(self, row: Row) -> bool:
         """Whether there is a completion, and a prompt, which may be an empty text."""

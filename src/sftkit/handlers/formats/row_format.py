@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sftkit.core.row_log import RowError
@@ -38,6 +38,14 @@ class RowFormat(ABC):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """Every column that rows of this format may have."""
+
+    def columns_of_messages(self, row: Row) -> Collection[str]:
+        """The columns that `to_messages` makes something of, for a row of this format. May raise `RowError`."""
+        return self.columns
+
+    def columns_of_pair(self, row: Row) -> Collection[str]:
+        """The columns that `to_pair` makes something of; as `columns_of_messages`."""
+        return self.columns_of_messages(row)
 
     @abstractmethod
     def fits(self, row: Row) -> bool:

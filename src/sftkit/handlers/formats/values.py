@@ -124,6 +124,23 @@ def system_of(row: Row) -> str:
     return ""
 
 
+def has_system_turn(conversation: Any) -> bool:
+    """Whether a conversation, a list or JSON text of one, has a system prompt among its turns."""
+    if isinstance(conversation, str):
+        try:
+            conversation = json.loads(conversation)
+        except (ValueError, RecursionError):
+            return False
+    return isinstance(conversation, list) and any(isinstance(turn, dict) and is_system(turn) for turn in conversation)
+
+
+def system_column_used(row: Row, turns: Sequence[Message]) -> tuple[str, ...]:
+    """Return the column with the system prompt that `with_system_turn` adds to some turns."""
+    if any(map(is_system, turns)):
+        return ()
+    return tuple(column for column in SYSTEM_COLUMNS if optional_text(row, column))[:1]
+
+
 def with_system_turn(row: Row, turns: list[Message]) -> list[Message]:
     """Return the turns, after a turn with the system prompt of the row if they have none."""
     text = system_of(row)

@@ -19,6 +19,7 @@ from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.ordering.mixing import Indices
+from sftkit.preprocessing.accounting.column_report import reported_columns
 from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.plan import Plan
 from sftkit.redaction import redact_url
@@ -196,6 +197,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
             cuts=counts.cuts,
             not_rendered=counts.not_rendered,
             rows_added=counts.added,
+            columns_not_used=reported_columns(plan, file.file.dataset, counts.unused_columns),
         )
         sources.append(source)
     return tuple(sources)

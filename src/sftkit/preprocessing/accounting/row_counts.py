@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from sftkit.core.accounting.cuts import Cuts
+from sftkit.core.accounting.unused_columns import add_counts
 from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.shards.manifest import Manifest
@@ -36,6 +37,8 @@ class RowCounts:
     """Rows by keys that the chat template did not render."""
     added: int
     """Rows that rows were split into, beyond the first of each."""
+    unused_columns: Mapping[str, int]
+    """Columns that are not used -> rows in which they are filled."""
 
     @classmethod
     def of(cls, staged: Iterable[StagedUnit]) -> RowCounts:
@@ -49,6 +52,7 @@ class RowCounts:
                 unit.cuts_of(0, unit.rows, unit.cuts),
                 unit.not_rendered,
                 unit.rows_added,
+                unit.unused_columns,
             )
             for unit in staged
         )
@@ -68,7 +72,12 @@ class RowCounts:
             elif overflow:
                 drops[PACKING] = dict.fromkeys(unit.drops[PACKING], overflow)
             cuts = unit.cuts_of(stop - file.rows, stop, file.cuts)
-            counts.append(cls(file.read, file.rows - overflow, drops, reasons, cuts, file.not_rendered, file.added))
+            counts.append(
+                cls(
+                    *(file.read, file.rows - overflow, drops, reasons, cuts),
+                    *(file.not_rendered, file.added, file.unused_columns),
+                )
+            )
         return counts
 
     @classmethod
@@ -77,19 +86,21 @@ class RowCounts:
         read = kept = added = 0
         drops: dict[str, Counter[str]] = {}
         reasons: Counter[str] = Counter()
+        unused: list[Mapping[str, int]] = []
         cuts = Cuts()
         not_rendered: Counter[str] = Counter()
         for each in counts:
             read, kept, cuts = read + each.read, kept + each.kept, cuts + each.cuts
             not_rendered.update(each.not_rendered)
             added += each.added
+            unused.append(each.unused_columns)
             for handler, dropped in each.drops.items():
                 drops.setdefault(handler, Counter()).update(dropped)
             for reason, count in each.reasons.items():
                 count_reason(reasons, reason, count)
         by_handler = {handler: dict(sorted(dropped.items())) for handler, dropped in sorted(drops.items())}
         by_reason, by_key = dict(sorted(reasons.items())), dict(sorted(not_rendered.items()))
-        return cls(read, kept, by_handler, by_reason, cuts, by_key, added)
+        return cls(read, kept, by_handler, by_reason, cuts, by_key, added, add_counts(unused))
 
     @property
     def dropped(self) -> dict[str, int]:

@@ -12,17 +12,22 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import SPLIT_TURNS, DataOptions
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
-from sftkit.core.rows import INPUT_IDS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
+from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
 from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
 from sftkit.preprocessing.infer_handlers import DEFAULT_TEXT_FIELD
+from sftkit.preprocessing.pipeline.column_use import ColumnUse, Destinations
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
+from sftkit.preprocessing.pipeline.retained import Retained, RidingColumns, retained_columns
 from sftkit.preprocessing.pipeline.split_turns import bind_with_split_turns, splits_turns
 from sftkit.sources.reading_hints import hint_for_columns
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+
+READ = "read"
+"""Name, in row counts and times, of reading rows and of the steps before all handlers."""
 
 _ORIGIN_OPTIONS = ("train_on", "reasoning", "response_template", "chat_template_kwargs")
 
@@ -34,16 +39,6 @@ class DatasetPipeline:
     config: DatasetConfig
     handlers: tuple[ConfiguredHandler, ...]
     options: DataOptions
-
-    @property
-    def retains_at_load(self) -> bool:
-        """Whether `retain_columns` names columns of the source, so that others can be removed when rows are read.
-
-        It may also name columns that handlers write.
-        """
-        written = {column for each in self.handlers for column in each.handler.writes()}
-        is_known = not any(each.handler.makes_new_rows for each in self.handlers)
-        return bool(self.config.retain_columns) and is_known and not written & set(self.config.retain_columns)
 
     @property
     def row_kind(self) -> RowKind | None:
@@ -79,7 +74,7 @@ class DatasetPipeline:
         """Whether a handler tokenizes conversations, which `overflow: split_turns` can split."""
         return any(map(splits_turns, self.handlers))
 
-    def bound_handlers(self, tokenizer: ChatTokenizer) -> list[tuple[str, Step]]:
+    def _bound_handlers(self, tokenizer: ChatTokenizer) -> list[tuple[str, Step]]:
         """Bind the handlers, each with its name.
 
         Raises:
@@ -96,14 +91,37 @@ class DatasetPipeline:
             for each in self.handlers
         ]
 
-    def load_steps(self, tokenizer: ChatTokenizer) -> list[Step]:
+    def column_use(self, tokenizer: ChatTokenizer) -> ColumnUse:
+        """Return what finds the columns that are not used."""
+        finalizer = self.finalizer
+        labels = frozenset({LABELS, *(LOSS_MASKS if finalizer.reads_masks else ())})
+        destinations = Destinations(
+            text_fields=finalizer.text_fields,
+            columns=labels.union(self._token_columns, finalizer.retained),
+            labels=labels,
+        )
+        retained = self._retained(tokenizer)
+        kept = retained.names.union(self._token_columns) if retained.at_load else None
+        return ColumnUse(self.config, self.handlers, kept, retained.riding, destinations, tokenizer)
+
+    def _retained(self, tokenizer: ChatTokenizer) -> Retained:
+        return retained_columns(self.config.retain_columns, self.handlers, tokenizer)
+
+    def steps(self, tokenizer: ChatTokenizer) -> list[tuple[str, Step]]:
+        """Return all steps before rows are finalized, each with the name under which its work is counted."""
+        load = [(READ, step) for step in self._load_steps(tokenizer)]
+        handlers = self._bound_handlers(tokenizer)
+        riding = RidingColumns(self._retained(tokenizer).riding)
+        return riding.around(READ, load, handlers)
+
+    def _load_steps(self, tokenizer: ChatTokenizer) -> list[Step]:
         """Steps that rename and remove columns before any handler runs."""
         steps: list[Step] = []
         if self.config.rename_columns:
             steps.append(RenameColumns(columns=self.config.rename_columns).bind(tokenizer))
         if self.config.remove_columns:
             steps.append(RemoveColumns(columns=self.config.remove_columns).bind(tokenizer))
-        if self.retains_at_load:
+        if self._retained(tokenizer).at_load:
             steps.append(self._retain)
         return steps
 
@@ -123,7 +141,7 @@ class DatasetPipeline:
         """The columns of rows that come with their tokens."""
         return (*TOKEN_COLUMNS, *LOSS_MASKS, *((TOKEN_KINDS,) if self.options.token_kinds else ()))
 
-    def check_columns(self, columns: Collection[str]) -> None:
+    def check_columns(self, columns: Collection[str], tokenizer: ChatTokenizer) -> None:
         """See `Pipeline.check_columns`."""
         for name, meaning in self._reserved.items():
             if name in {*self.finalizer.retained, self.options.dataset_text_field}:
@@ -135,15 +153,16 @@ class DatasetPipeline:
         current = {self.config.rename_columns.get(name, name) for name in columns}
         self._require("remove_columns", self.config.remove_columns, current)
         current -= set(self.config.remove_columns)
-        if self.retains_at_load:
+        retained = self._retained(tokenizer)
+        if retained.at_load:
             self._require("retain_columns", self.config.retain_columns, current)
             current &= {*self.config.retain_columns, *self._token_columns}
-        seen = set(current)
+        seen, riding = set(current), retained.riding & current
         for each in self.handlers:
             if each.handler.makes_new_rows:
                 return  # the columns of new rows are known only after the handler has run
             self._require(each.name, each.reads(), current)
-            current = each.columns_after(current)
+            current = each.columns_after(current) | riding
             seen |= current
         self._require("retain_columns", self.config.retain_columns, seen)
         problem = self.finalizer.column_problem(sorted(current))

@@ -20,6 +20,7 @@ from sftkit.errors import ConfigError
 from sftkit.handlers.base import Step
 from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import code_digests
+from sftkit.preprocessing.pipeline.column_use import ColumnSample, ColumnUse, sample_columns
 from sftkit.preprocessing.pipeline.dataset_pipeline import DatasetPipeline
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.sandbox.render_limits import TemplateLimitError
@@ -66,6 +67,7 @@ class Pipeline:
             for index, dataset in enumerate(recipe.datasets)
         }
         self._steps: dict[str, list[tuple[str, Step]]] = {}
+        self._column_use: dict[str, ColumnUse] = {}
         self._expectations: dict[RowOrigin, Expectations] = {}
 
     def check(self) -> None:
@@ -94,7 +96,12 @@ class Pipeline:
             DataError: a handler reads a column that no row has and no earlier handler writes, or rows would become
                 neither tokens nor text.
         """
-        self._datasets[dataset].check_columns(columns)
+        self._datasets[dataset].check_columns(columns, self.chat_tokenizer)
+
+    def sample_columns(self, dataset: str, batch: Batch) -> ColumnSample:
+        """Find which columns of some rows of a data set are not used."""
+        parts = self._datasets[dataset]
+        return sample_columns(parts.column_use(self.chat_tokenizer), parts.row_kind, batch)
 
     @panics_as_errors()
     def stage(self, store: UnitStore, task: StagingTask) -> StagedUnit:
@@ -148,6 +155,7 @@ class Pipeline:
             SourceError, EngineDifferenceError: as `stage`.
         """
         steps, finalizer = self._bound_steps(unit.file.dataset), self._datasets[unit.file.dataset].finalizer
+        columns = self._column_use[unit.file.dataset]
         unreadable = log.for_unreadable()
         self.chat_tokenizer.start_unit()
         several = len(unit.parts) > 1
@@ -156,6 +164,7 @@ class Pipeline:
             for batch in read_unit(unit, unreadable):
                 watch.lap("read")
                 log.read += len(batch)
+                columns.count(batch, log)
                 for name, step in steps:
                     log.handler = name
                     batch = step(batch, log)
@@ -191,8 +200,8 @@ class Pipeline:
     def _bound_steps(self, dataset: str) -> list[tuple[str, Step]]:
         if dataset not in self._steps:
             parts = self._datasets[dataset]
-            load = [("read", step) for step in parts.load_steps(self.chat_tokenizer)]
-            self._steps[dataset] = [*load, *parts.bound_handlers(self.chat_tokenizer)]
+            self._steps[dataset] = parts.steps(self.chat_tokenizer)
+            self._column_use[dataset] = parts.column_use(self.chat_tokenizer)
             self._check_functions()
         return self._steps[dataset]
 

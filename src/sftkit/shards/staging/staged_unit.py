@@ -53,6 +53,8 @@ class FileCounts:
     """Quarantined rows by generic reason."""
     cuts: Cuts
     """What was cut off rows before they were staged."""
+    unused_columns: Mapping[str, int]
+    """Columns that are not used -> rows in which they are filled."""
     not_rendered: Mapping[str, int] = field(default_factory=dict)
     """Rows by keys that the chat template did not render (`core.row_log.RowNotes`)."""
     added: int = 0
@@ -98,6 +100,8 @@ class StagedUnit:
     """The dropped rows, without those that are longer than a pack."""
     cuts: Cuts
     """What was cut off rows before they were staged."""
+    unused_columns: Mapping[str, int]
+    """Columns that are not used -> rows in which they are filled."""
     engines: Mapping[str, str]
     """The engines that encoded and rendered the rows."""
     seconds: Mapping[str, float]

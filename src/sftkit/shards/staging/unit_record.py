@@ -75,9 +75,13 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "bad": _encode_removed(unit.bad_rows),
         "dropped": _encode_removed(unit.dropped_rows),
         "files": [
-            [file.rows_before, file.read, file.drops, file.reasons, astuple(file.cuts), file.not_rendered, file.added]
+            [
+                *(file.rows_before, file.read, file.drops, file.reasons),
+                *(astuple(file.cuts), file.unused_columns, file.not_rendered, file.added),
+            ]
             for file in unit.files
         ],
+        "unused_columns": unit.unused_columns,
         "cuts": astuple(unit.cuts),
         "engines": unit.engines,
         "seconds": unit.seconds,
@@ -234,10 +238,11 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         bad_rows=RemovedRowsFile(bad_rows_path(rows), **values["bad"]),
         dropped_rows=RemovedRowsFile(dropped_rows_path(rows), **values["dropped"]),
         files=tuple(
-            FileCounts(before, read, drops, reasons, Cuts(*cuts), not_rendered, added)
-            for before, read, drops, reasons, cuts, not_rendered, added in values["files"]
+            FileCounts(before, read, drops, reasons, Cuts(*cuts), unused, not_rendered, added)
+            for before, read, drops, reasons, cuts, unused, not_rendered, added in values["files"]
         ),
         cuts=Cuts(*values["cuts"]),
+        unused_columns=values["unused_columns"],
         engines=values["engines"],
         seconds=values["seconds"],
         rows_by_programs=values["rows_by_programs"],

@@ -162,6 +162,7 @@ class UnitWriter:
             was_cut=np.concatenate(self._was_cut or none),
             lost_answer=np.concatenate(self._lost_answer or none),
             cuts=log.cuts,
+            unused_columns=dict(log.unused_columns),
             token_columns=self._token_columns,
             text_column=self._text_column,
             retained=self._retained,
@@ -178,13 +179,14 @@ class UnitWriter:
             audit=audit,
             files=tuple(
                 FileCounts(
-                    file.rows_before,
-                    file.read,
-                    _by_handler(file.drops),
-                    count_reasons(file.bad),
-                    file.cuts,
-                    dict(file.not_rendered),
-                    file.added,
+                    rows_before=file.rows_before,
+                    read=file.read,
+                    drops=_by_handler(file.drops),
+                    reasons=count_reasons(file.bad),
+                    cuts=file.cuts,
+                    unused_columns=dict(file.unused_columns),
+                    not_rendered=dict(file.not_rendered),
+                    added=file.added,
                 )
                 for file in log.files
             ),
