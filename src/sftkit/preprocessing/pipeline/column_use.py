@@ -15,6 +15,8 @@ from sftkit.handlers.base import Handler
 from sftkit.handlers.registry import ALL_COLUMNS, ConfiguredHandler
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
+_EMPTY, _TEXT, _OTHER, _STRUCTURE = range(4)
+
 _MAX_SHAPES = 1000
 """For how many different sets of columns the result is remembered."""
 
@@ -88,7 +90,10 @@ class ColumnUse:
         depends = first is not None and type(first).columns_used is not Handler.columns_used
         self._first = first if depends else None
         """The first handler, if the columns that it uses depend on the values of a row."""
+        self._used_by_shape: dict[tuple[int, ...], frozenset[str] | None] = {}
         self._optional = frozenset(first.may_read(tokenizer) or () if first is not None and depends else ())
+
+        self._deciding = tuple(self._optional.union(self._first.reads() if self._first is not None else ()))
 
     def unused(self, row: Row, tokens: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Return those of the columns of a row that are not used.
@@ -121,7 +126,16 @@ class ColumnUse:
                 log.count_unused_column(name, batch.numbers[indices].tolist())
 
     def _used_by_first(self, row: Row) -> frozenset[str] | None:
-        return None if self._first is None else self._first.columns_used(row)
+        if self._first is None:
+            return None
+        shape = tuple([_kind_of(row.get(name)) for name in self._deciding])
+        if _STRUCTURE in shape:  # what is in it may decide
+            return self._first.columns_used(row)
+        if shape not in self._used_by_shape:
+            if len(self._used_by_shape) >= _MAX_SHAPES:
+                self._used_by_shape.clear()
+            self._used_by_shape[shape] = self._first.columns_used(row)
+        return self._used_by_shape[shape]
 
     def _unused_of(self, columns: tuple[str, ...], used: frozenset[str] | None) -> tuple[str, ...]:
         if (columns, used) not in self._unused:
@@ -195,6 +209,15 @@ class ColumnSample:
     """All columns of the rows."""
     kind: RowKind | None
     """What the handlers make of rows."""
+
+
+def _kind_of(value: object) -> int:
+    """Tell apart what the columns used by a handler may depend on, without looking into a value."""
+    if isinstance(value, str):
+        return _STRUCTURE if value.startswith(("[", "{")) else _TEXT if value and not value.isspace() else _EMPTY
+    if value is None:
+        return _EMPTY
+    return _STRUCTURE if isinstance(value, (list, dict)) else _OTHER
 
 
 def sample_columns(use: ColumnUse, kind: RowKind | None, batch: Batch) -> ColumnSample:
