@@ -14,8 +14,8 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
-from sftkit.config.row_amounts import amount_problem
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
+from sftkit.config.schema.row_amounts import amount_problem
 from sftkit.config.schema.shared_options import NO_PACKING, RESERVED_VARIABLES, SPLIT_TURNS, DataOptions
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.redaction import HIDDEN, is_redacted
