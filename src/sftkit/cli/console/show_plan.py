@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sftkit.cli.console.show_unused_columns import unused_columns_of_plan
 from sftkit.cli.console.text_lines import new_table, print_text
-from sftkit.cli.console.unused_columns import unused_columns_of_plan
 from sftkit.config.fields import to_plain_data, to_public_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.escape import escape_to_one_line

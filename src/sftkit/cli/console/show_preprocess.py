@@ -12,8 +12,8 @@ from rich.text import Text
 from sftkit.api.use_cases import PreprocessResult
 from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_plan import print_plan
+from sftkit.cli.console.show_unused_columns import unused_columns_of
 from sftkit.cli.console.text_lines import new_table, print_text
-from sftkit.cli.console.unused_columns import unused_columns_of
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.escape import escape_to_one_line
 from sftkit.core.row_log import ROLE_PREFIX

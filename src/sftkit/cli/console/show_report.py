@@ -13,9 +13,9 @@ from rich.text import Text
 from sftkit.audit.findings import reaches
 from sftkit.cli.console.show_findings import print_findings
 from sftkit.cli.console.show_rows import print_rows
+from sftkit.cli.console.show_unused_columns import unused_columns_of
 from sftkit.cli.console.show_verification import print_verification
 from sftkit.cli.console.text_lines import note_of, percent, print_text
-from sftkit.cli.console.unused_columns import unused_columns_of
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.core.escape import ascii_json, escape_to_one_line, terminal_safe_json
