@@ -278,7 +278,9 @@ def test_datasets_in_two_files_are_rejected(tmp_path: Path, data_config: str) ->
 
 
 def test_the_message_about_an_invalid_choice_lists_the_choices() -> None:
-    with pytest.raises(UsageError, match="overflow must be one of truncate, drop, error, not 'cut'"):
+    with pytest.raises(
+        UsageError, match="overflow must be one of truncate, truncate_left, split_turns, drop, error, not 'cut'"
+    ):
         preprocess("--overflow", "cut")
 
 

@@ -115,7 +115,12 @@ CONFIGS = {
 MISTAKES = [
     # --- the command line
     of_preprocess("option", 2, "--max_seq_len 5", "unknown option --max_seq_len", "did you mean 'max_seq_length'?"),
-    of_preprocess("choice", 2, "--overflow cut", "overflow must be one of truncate, drop, error, not 'cut'"),
+    of_preprocess(
+        "choice",
+        2,
+        "--overflow cut",
+        "overflow must be one of truncate, truncate_left, split_turns, drop, error, not 'cut'",
+    ),
     of_preprocess("number", 2, "--num_workers many", "num_workers must be a whole number, not 'many'"),
     of_preprocess("truth", 2, "overwrite=perhaps", "overwrite must be true or false, not 'perhaps'"),
     of_preprocess("word", 2, "--overwrite true stray", "unexpected argument 'stray'", "--key value or key=value"),
