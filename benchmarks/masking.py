@@ -64,16 +64,16 @@ def _works(tokenizer: ChatTokenizer) -> dict[str, tuple[Work, Work]]:
     """Each step without and with a mask, by name; `prepared` includes the other work of the handler."""
 
     def render(rows: Rows) -> list[str]:
-        return [tokenizer.render(row, "messages") for row in rows]
+        return [tokenizer.conversations.render(row, "messages") for row in rows]
 
     def find(rows: Rows) -> list[tuple[str, list[tuple[int, int]]]]:
-        return [tokenizer.find_trained_spans(row, "messages") for row in rows]
+        return [tokenizer.conversations.find_trained_spans(row, "messages") for row in rows]
 
     def encode_masked(turns: list[tuple[str, list[tuple[int, int]]]]) -> object:
         return tokenizer.encode_conversations([text for text, _ in turns], [spans for _, spans in turns])
 
     def prepared(rows: Rows) -> object:
-        return tokenizer.encode_prepared([tokenizer.prepare(row, "messages") for row in rows])
+        return tokenizer.encode_prepared([tokenizer.conversations.prepare(row, "messages") for row in rows])
 
     def plain(rows: Rows) -> object:
         return tokenizer.encode(render(rows))

@@ -50,7 +50,7 @@ def expectations_of(tokenizer: ChatTokenizer, variables: dict[str, Any]) -> Expe
 def rules_of(tokenizer: ChatTokenizer, case: Case, expectations: Expectations) -> set[str] | None:
     """The rules that a masked row breaks; None if it is refused."""
     try:
-        text, spans = tokenizer.find_trained_spans(case.conversation.row, "messages")
+        text, spans = tokenizer.conversations.find_trained_spans(case.conversation.row, "messages")
     except RowError:
         return None
     made = tokenizer.encode_conversations([text], [spans])
@@ -78,7 +78,9 @@ def test_rows_made_by_sftkit_have_no_trained_header_and_only_prompts_of_inferenc
         checked += 1
         assert "header_trained" not in rules, case.name
         if "prompt_mismatch" in rules:
-            assert PROMPT_MISMATCH in tokenizer.prepare(case.conversation.row, "messages").notes.rules, case.name
+            assert PROMPT_MISMATCH in tokenizer.conversations.prepare(case.conversation.row, "messages").notes.rules, (
+                case.name
+            )
     assert checked > 3
 
 
@@ -107,7 +109,7 @@ def test_a_trained_prompt_is_found_if_the_template_always_writes_it(tokenizer_pa
     tokenizer = tokenizer_of(tokenizer_path("bpe"), STYLES["command-r7b"])
     expectations = expectations_of(tokenizer, {})
     case = next(case for case in CASES if case.style.name == "command-r7b" and case.name == "multi")
-    text, spans = tokenizer.find_trained_spans(case.conversation.row, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans(case.conversation.row, "messages")
     header = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"
     wider = [(start - len(header), end) for start, end in spans]
     made = tokenizer.encode_conversations([text], [wider])

@@ -40,7 +40,7 @@ TWO_TURNS = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
 def trained(tokenizer: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
     """Return the trained texts; the whole text must be what transformers renders."""
     row = {**row, "messages": messages}
-    text, spans = tokenizer.find_trained_spans(row, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans(row, "messages")
     assert text == tokenizer.tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
     assert spans == sorted(spans)
     return trained_texts(text, spans)
@@ -157,9 +157,11 @@ def test_tool_calls_are_trained_and_tool_results_are_not(chat_tokenizer: MakeCha
 
 def test_train_on_selects_turns(chat_tokenizer: MakeChatTokenizer) -> None:
     row = {"messages": TWO_TURNS}
-    text, spans = chat_tokenizer(templates.CHATML, train_on="last_assistant").find_trained_spans(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, train_on="last_assistant").conversations.find_trained_spans(
+        row, "messages"
+    )
     assert trained_texts(text, spans) == ["see you<|im_end|>"]
-    text, spans = chat_tokenizer(templates.CHATML, train_on="all").find_trained_spans(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, train_on="all").conversations.find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == [text]
 
 
@@ -181,7 +183,7 @@ def test_a_row_without_a_usable_conversation_is_refused_with_its_reason(
     chat_tokenizer: MakeChatTokenizer, row: Row, reason: str
 ) -> None:
     with pytest.raises(RowError, match=reason):
-        chat_tokenizer(templates.CHATML).find_trained_spans(row, "messages")
+        chat_tokenizer(templates.CHATML).conversations.find_trained_spans(row, "messages")
 
 
 def test_a_row_is_refused_if_turns_change_with_later_messages_and_cannot_be_marked(
@@ -190,7 +192,7 @@ def test_a_row_is_refused_if_turns_change_with_later_messages_and_cannot_be_mark
     messages = [user("a"), assistant("b"), user("c"), assistant("d")]
     captured = "{% set body %}" + templates.QWEN3_LIKE + "{% endset %}{{ body }}"
     with pytest.raises(RowError, match="message 1 is rendered differently when other messages follow; cannot verify"):
-        chat_tokenizer(captured).find_trained_spans({"messages": messages}, "messages")
+        chat_tokenizer(captured).conversations.find_trained_spans({"messages": messages}, "messages")
 
 
 def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokenizer: MakeChatTokenizer) -> None:
@@ -201,7 +203,9 @@ def test_a_template_that_moves_an_answer_out_of_its_turn_is_refused(chat_tokeniz
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     with pytest.raises(RowError, match="assistant message is rendered outside of its turn; cannot verify its mask"):
-        chat_tokenizer(moves).find_trained_spans({"messages": [user("a"), assistant("forty-two")]}, "messages")
+        chat_tokenizer(moves).conversations.find_trained_spans(
+            {"messages": [user("a"), assistant("forty-two")]}, "messages"
+        )
 
 
 @pytest.mark.parametrize("name", ALL_TOKENIZERS)
@@ -212,7 +216,7 @@ def test_generation_blocks_give_the_mask_of_transformers(
     chat_tokenizer: MakeChatTokenizer, reference: Callable[[str], Any], name: str, messages: list[Row]
 ) -> None:
     tokenizer = chat_tokenizer(templates.GENERATION, name=name)
-    text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans({"messages": messages}, "messages")
     made = tokenizer.encode_conversations([text], [spans])
     # Trimmed offsets exclude white space from the mask of transformers; `bpe` is the same tokenizer without trimming.
     expected = reference("bpe" if name == "trim" else name).apply_chat_template(
@@ -237,7 +241,7 @@ def test_trained_tokens_decode_to_the_trained_text(
         pytest.skip("the template writes a BOS, which this tokenizer does not have")
     messages = [system("be kind"), *TWO_TURNS]
     tokenizer = chat_tokenizer(getattr(templates, template), name=name)
-    text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans({"messages": messages}, "messages")
     made = tokenizer.encode_conversations([text], [spans])
     assert made.input_ids.values.tolist() == hf_tokenizer(text, add_special_tokens=False)["input_ids"]
     runs: list[list[int]] = [[]]
@@ -340,7 +344,7 @@ def test_a_turn_that_contains_what_the_model_does_not_produce_is_refused(
     chat_tokenizer: MakeChatTokenizer, template: str, messages: list[Row]
 ) -> None:
     with pytest.raises(RowError, match="cannot verify its mask"):
-        chat_tokenizer(template).find_trained_spans({"messages": messages}, "messages")
+        chat_tokenizer(template).conversations.find_trained_spans({"messages": messages}, "messages")
 
 
 def test_the_header_of_a_last_turn_may_differ(chat_tokenizer: MakeChatTokenizer) -> None:

@@ -414,6 +414,6 @@ def test_a_chat_tokenizer_reports_the_renderer_it_used(
         ChatTokenizerSpec(TokenizerSpec(tokenizer_path("bpe"), chat_template=template), "assistant", engines)
     )
     assert tokenizer.engines_used == {}
-    made = getattr(tokenizer, used_for)({"messages": M}, "messages")
+    made = getattr(tokenizer.conversations, used_for)({"messages": M}, "messages")
     assert (made if used_for == "render" else made[0]) == plain_rendering(template, messages=M)
     assert tokenizer.engines_used == {RENDERER: expected}

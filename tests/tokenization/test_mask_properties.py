@@ -131,7 +131,7 @@ def test_plain_conversations_train_exactly_the_expected_texts(
 ) -> None:
     style, tokenizer = STYLES[name], chat_tokenizer(STYLES[name].source)
     messages = data.draw(conversations(name, WORDS))
-    text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans({"messages": messages}, "messages")
     assert trained_texts(text, spans) == [style.turn(messages, index) for index in answers(messages)]
     assert spans == sorted(spans)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
@@ -149,7 +149,7 @@ def test_tricky_contents_train_the_expected_texts_or_are_refused(
     style, tokenizer = STYLES[name], chat_tokenizer(STYLES[name].source)
     messages = data.draw(conversations(name, TRICKY))
     try:
-        text, spans = tokenizer.find_trained_spans({"messages": messages}, "messages")
+        text, spans = tokenizer.conversations.find_trained_spans({"messages": messages}, "messages")
     except RowError:
         return
     assert trained_texts(text, spans) == [style.turn(messages, index) for index in answers(messages)]
@@ -172,7 +172,7 @@ def test_flags_and_train_on_exclude_whole_turns(
     indices = answers(plain)[-1:] if train_on == "last_assistant" else answers(plain)
     kept = [index for index in indices if flags[index].get("train") is not False and flags[index].get("weight") != 0]
     row = {"messages": [{**message, **flag} for message, flag in zip(plain, flags, strict=True)]}
-    text, spans = tokenizer.find_trained_spans(row, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == [style.turn(plain, index) for index in kept]
 
 
@@ -192,9 +192,11 @@ def test_masked_reasoning_is_not_trained(chat_tokenizer: MakeChatTokenizer, data
         if role == "assistant":
             expected.append(f"{content.lstrip() if block else content}<|im_end|>")
     row = {"messages": written}
-    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask").find_trained_spans(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask").conversations.find_trained_spans(row, "messages")
     assert trained_texts(text, spans) == expected
-    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask", train_on="all").find_trained_spans(row, "messages")
+    text, spans = chat_tokenizer(templates.CHATML, reasoning="mask", train_on="all").conversations.find_trained_spans(
+        row, "messages"
+    )
     assert "".join(trained_texts(text, spans)) == everything
 
 
@@ -212,9 +214,9 @@ def test_escaped_contents_contain_no_special_tokens(chat_tokenizer: MakeChatToke
         messages.append({"role": role, "content": in_parts if data.draw(st.booleans()) else "".join(content)})
     tool = {"name": "".join(data.draw(contents))}
     row = {"messages": messages, "tools": json.dumps([tool]) if data.draw(st.booleans()) else [tool]}
-    safe, _ = tokenizer.screen(row, "messages")
+    safe, _ = tokenizer.conversations.screen.screen_row(row, "messages")
     try:
-        text, spans = tokenizer.find_trained_spans(safe, "messages")
+        text, spans = tokenizer.conversations.find_trained_spans(safe, "messages")
     except RowError as error:
         if "is rendered with the text of message" not in str(error):
             raise
@@ -229,5 +231,5 @@ def test_escaped_contents_contain_no_special_tokens(chat_tokenizer: MakeChatToke
         token for token in tokenizer.tokenizer.convert_ids_to_tokens(ids) if token in ("<|im_start|>", "<|im_end|>")
     ]
     assert special == ["<|im_start|>", "<|im_end|>"] * len(messages)
-    plain, _ = chat_tokenizer(templates.TOOLS).find_trained_spans(row, "messages")
+    plain, _ = chat_tokenizer(templates.TOOLS).conversations.find_trained_spans(row, "messages")
     assert text.replace("\u200b", "") == plain

@@ -40,7 +40,11 @@ NO_DEVELOPER = (
 
 
 def rendered(make: Make, template: str, *messages: Any) -> str:
-    return make(template).find_trained_spans({"messages": [USER, *messages]}, "messages")[0].removeprefix("[user]hi")
+    return (
+        make(template)
+        .conversations.find_trained_spans({"messages": [USER, *messages]}, "messages")[0]
+        .removeprefix("[user]hi")
+    )
 
 
 def without_content(message: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +75,13 @@ def test_a_form_that_the_template_writes_stays(chat_tokenizer: Make) -> None:
 
 def test_a_developer_message_is_a_system_message_where_the_template_has_no_such_role(chat_tokenizer: Make) -> None:
     developer, answer = {"role": "developer", "content": "Be brief."}, {"role": "assistant", "content": "x"}
-    text = chat_tokenizer(NO_DEVELOPER).find_trained_spans({"messages": [developer, USER, answer]}, "messages")[0]
+    text = chat_tokenizer(NO_DEVELOPER).conversations.find_trained_spans(
+        {"messages": [developer, USER, answer]}, "messages"
+    )[0]
     assert text == "[system]Be brief.</s>[user]hi</s>[assistant]x</s>"
-    known = chat_tokenizer(EITHER).find_trained_spans({"messages": [developer, USER, answer]}, "messages")[0]
+    known = chat_tokenizer(EITHER).conversations.find_trained_spans(
+        {"messages": [developer, USER, answer]}, "messages"
+    )[0]
     assert known == "[developer]Be brief.!</s>[user]hi!</s>[assistant]x!</s>"
 
 

@@ -118,9 +118,11 @@ def test_what_a_template_leaves_out_is_found(
 ) -> None:
     tokenizer = chat_tokenizer(template, train_on=train_on)
     for _ in range(2):
-        rendered = tokenizer.render_checked({"messages": [{**each, "weight": None} for each in messages]}, "messages")
+        rendered = tokenizer.conversations.render_checked(
+            {"messages": [{**each, "weight": None} for each in messages]}, "messages"
+        )
         assert [*map(sorted, rendered[1])] == [rules, sorted(keys)]
-    notes = tokenizer.prepare({"messages": messages}, "messages").notes
+    notes = tokenizer.conversations.prepare({"messages": messages}, "messages").notes
     others = {"empty_answer", "prompt_mismatch"}
     assert ([rule for rule in notes.rules if rule not in others], sorted(notes.not_rendered)) == (rules, sorted(keys))
 
@@ -128,10 +130,10 @@ def test_what_a_template_leaves_out_is_found(
 def test_tools_and_documents_that_are_left_out_are_found(chat_tokenizer: MakeChatTokenizer) -> None:
     row = {"messages": [HI, YO], "tools": [{"name": "f"}], "documents": [{"text": "d"}]}
     expected = (("field_not_rendered",), ("tools", "documents"))
-    assert chat_tokenizer(THREE_ROLES).prepare(row, "messages").notes == expected
+    assert chat_tokenizer(THREE_ROLES).conversations.prepare(row, "messages").notes == expected
     with_tools = "{% if tools %}{{ tools | tojson }}{% endif %}" + THREE_ROLES
     expected = (("field_not_rendered",), ("documents",))
-    assert chat_tokenizer(with_tools).prepare(row, "messages").notes == expected
+    assert chat_tokenizer(with_tools).conversations.prepare(row, "messages").notes == expected
 
 
 @pytest.mark.parametrize(
@@ -149,12 +151,12 @@ def test_a_message_of_an_unknown_role_that_is_left_out_is_refused(
     chat_tokenizer: MakeChatTokenizer, role: Any, message: str
 ) -> None:
     with pytest.raises(RowError, match=message):
-        chat_tokenizer(THREE_ROLES).prepare({"messages": [HI, say(role, "hello"), YO]}, "messages")
+        chat_tokenizer(THREE_ROLES).conversations.prepare({"messages": [HI, say(role, "hello"), YO]}, "messages")
 
 
 def test_a_message_of_an_unknown_role_that_is_rendered_is_fine(chat_tokenizer: MakeChatTokenizer) -> None:
     messages = [HI, say("narrator", "Later."), YO]
-    assert chat_tokenizer(templates.CHATML).prepare({"messages": messages}, "messages").notes == ((), ())
+    assert chat_tokenizer(templates.CHATML).conversations.prepare({"messages": messages}, "messages").notes == ((), ())
 
 
 @pytest.mark.parametrize("template", [LAST_TWO, WITHOUT_MANY_SYSTEMS, templates.QWEN3_LIKE])
@@ -173,7 +175,10 @@ def test_programs_leave_out_what_the_reference_leaves_out(tokenizer_path: Callab
     for _ in range(20):
         for messages in shapes:
             row = {"messages": messages}
-            assert fast.prepare(row, "messages").notes == reference.prepare(row, "messages").notes
+            assert (
+                fast.conversations.prepare(row, "messages").notes
+                == reference.conversations.prepare(row, "messages").notes
+            )
     assert fast.rows_by_programs > 20
 
 

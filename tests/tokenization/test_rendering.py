@@ -36,7 +36,7 @@ TOOLS: list[list[Row]] = [
 def test_a_template_that_takes_a_whole_row_gets_it_as_messages(
     chat_tokenizer: MakeChatTokenizer, source: str, row: Row
 ) -> None:
-    assert chat_tokenizer(source).render(row, None) == plain_rendering(
+    assert chat_tokenizer(source).conversations.render(row, None) == plain_rendering(
         source, messages=row, add_generation_prompt=False
     )
 
@@ -46,7 +46,9 @@ def test_the_seeds_template_on_shared_conversations_is_what_jinja_renders(
 ) -> None:
     rows = [json.loads(line) for line in shared_data("multi_turn_chat.jsonl").read_text(encoding="utf-8").splitlines()]
     tokenizer = chat_tokenizer(SEED)
-    assert [tokenizer.render(row, None) for row in rows] == [plain_rendering(SEED, messages=row) for row in rows]
+    assert [tokenizer.conversations.render(row, None) for row in rows] == [
+        plain_rendering(SEED, messages=row) for row in rows
+    ]
 
 
 @pytest.mark.parametrize("template", ["CHATML", "CHATML_IN_LINES", "GENERATION", "QWEN3_LIKE", "ESCAPES"])
@@ -55,7 +57,7 @@ def test_a_conversation_column_is_rendered_as_transformers_renders_it(
 ) -> None:
     source = getattr(templates, template)
     messages = CONVERSATIONS[0]["messages"]
-    rendered = chat_tokenizer(source).render({"chat": messages, "other": 1}, "chat")
+    rendered = chat_tokenizer(source).conversations.render({"chat": messages, "other": 1}, "chat")
     assert rendered == reference("bpe").apply_chat_template(messages, chat_template=source, tokenize=False)
 
 
@@ -68,10 +70,13 @@ def test_tools_and_documents_may_be_json_text(chat_tokenizer: MakeChatTokenizer)
     }
     as_text = {**row, "tools": json.dumps(TOOLS[0]), "documents": json.dumps(row["documents"])}
     expected = f"{json.dumps(row['tools'])} {json.dumps(row['documents'])}"
-    assert chat_tokenizer(source).render(row, "messages") == expected
-    assert chat_tokenizer(source).render(as_text, "messages") == expected
+    assert chat_tokenizer(source).conversations.render(row, "messages") == expected
+    assert chat_tokenizer(source).conversations.render(as_text, "messages") == expected
     for nothing in (None, "", []):
-        assert chat_tokenizer(source).render({**row, "tools": nothing, "documents": nothing}, "messages") == "null null"
+        assert (
+            chat_tokenizer(source).conversations.render({**row, "tools": nothing, "documents": nothing}, "messages")
+            == "null null"
+        )
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "repository"])

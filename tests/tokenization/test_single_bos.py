@@ -71,7 +71,7 @@ def test_a_rendered_conversation_has_the_bos_of_its_template_only(
 ) -> None:
     tokenizer = chat_tokenizer("{{ bos_token }}" + CHATML, name=name)
     row = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "the cat"}]}
-    text = tokenizer.render(row, "messages")
+    text = tokenizer.conversations.render(row, "messages")
     spans = tokenizer.find_responses(text, "<|im_start|>assistant\n", "<|im_start|>user\n")
     as_text, as_chat = tokenizer.encode_spans([text], [spans]), tokenizer.encode_conversations([text], [spans])
     count = len(as_chat.input_ids.values)

@@ -45,7 +45,7 @@ BLOCKS = (
 
 
 def trained(tokenizer: ChatTokenizer, messages: list[Row], **row: Any) -> list[str]:
-    text, spans = tokenizer.find_trained_spans({**row, "messages": messages}, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans({**row, "messages": messages}, "messages")
     return [piece for piece in trained_texts(text, spans) if piece]
 
 
@@ -259,7 +259,7 @@ def test_masked_reasoning_ends_where_the_answer_starts(
     chat_tokenizer: MakeChatTokenizer, style: str, name: str, expected: list[str]
 ) -> None:
     [case] = [case for case in CASES if (case.style.name, case.name) == (style, name)]
-    text, spans = tokenizer_of_style(chat_tokenizer, case.style, reasoning="mask").find_trained_spans(
+    text, spans = tokenizer_of_style(chat_tokenizer, case.style, reasoning="mask").conversations.find_trained_spans(
         case.conversation.row, "messages"
     )
     assert [piece for piece in trained_texts(text, spans) if piece] == expected
@@ -403,10 +403,10 @@ def test_template_variables_of_a_row_override_those_of_the_config(
 ) -> None:
     tokenizer = chat_tokenizer(SWITCHED, kwargs=config)
     row = {"messages": ASKED, "chat_template_kwargs": column}
-    text, spans = tokenizer.find_trained_spans(row, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans(row, "messages")
     assert ("<think>" in text) is without_thinking
     assert trained_texts(text, spans) == ["b<|im_end|>"]  # the empty reasoning is part of the prompt
-    assert tokenizer.render(row, "messages") == text
+    assert tokenizer.conversations.render(row, "messages") == text
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ def test_tools_and_documents_may_be_lists_or_json_text(
     chat_tokenizer: MakeChatTokenizer, written: Callable[[Any], Any]
 ) -> None:
     row = {"messages": ASKED, "tools": written([TOOL]), "documents": written(DOCUMENTS)}
-    text, spans = chat_tokenizer(SWITCHED).find_trained_spans(row, "messages")
+    text, spans = chat_tokenizer(SWITCHED).conversations.find_trained_spans(row, "messages")
     assert text.startswith('2[{"type": "function", "function": {"name": "add"}}]\n<|im_start|>user\n')
     assert trained_texts(text, spans) == ["b<|im_end|>"]
 
@@ -471,7 +471,7 @@ def test_tools_and_documents_may_be_lists_or_json_text(
 @pytest.mark.parametrize("nothing", [None, [], "", "[]"])
 def test_empty_columns_mean_no_tools_and_no_documents(chat_tokenizer: MakeChatTokenizer, nothing: Any) -> None:
     row = {"messages": ASKED, "tools": nothing, "documents": nothing}
-    assert chat_tokenizer(SWITCHED).find_trained_spans(row, "messages")[0].startswith("0\n<|im_start|>")
+    assert chat_tokenizer(SWITCHED).conversations.find_trained_spans(row, "messages")[0].startswith("0\n<|im_start|>")
 
 
 @pytest.mark.parametrize("template", ["CHATML", "PARTS", "QWEN3_LIKE", "GENERATION", "LLAMA2"])
@@ -479,9 +479,9 @@ def test_text_and_text_parts_give_the_same_result(chat_tokenizer: MakeChatTokeni
     tokenizer = chat_tokenizer(getattr(templates, template))
     plain = [user("ab"), assistant("cd"), user("e"), assistant("f")]
     in_parts = [user(parts("a", "b")), assistant(parts("c", "d")), user(parts("e")), assistant(parts("f"))]
-    expected = tokenizer.find_trained_spans({"messages": plain}, "messages")
-    assert tokenizer.find_trained_spans({"messages": in_parts}, "messages") == expected
-    assert tokenizer.find_trained_spans({"messages": [*plain[:1], *in_parts[1:]]}, "messages") == expected
+    expected = tokenizer.conversations.find_trained_spans({"messages": plain}, "messages")
+    assert tokenizer.conversations.find_trained_spans({"messages": in_parts}, "messages") == expected
+    assert tokenizer.conversations.find_trained_spans({"messages": [*plain[:1], *in_parts[1:]]}, "messages") == expected
 
 
 # --- Special tokens in content ------------------------------------------------------------------------
@@ -509,33 +509,33 @@ def test_special_tokens_in_content_follow_the_policy(chat_tokenizer: MakeChatTok
     kept, escaped, dropped, refused = (
         chat_tokenizer(WRITES_ALL, policy=policy) for policy in ("keep", "escape", "drop", "error")
     )
-    assert kept.screen(row, "messages") == (row, True)
+    assert kept.conversations.screen.screen_row(row, "messages") == (row, True)
     with pytest.raises(RowDroppedError, match="a special token in its content"):
-        dropped.screen(row, "messages")
+        dropped.conversations.screen.screen_row(row, "messages")
     with pytest.raises(RowError, match=r"(message \d|the row) contains the special token '<\|im_\w+\|>'"):
-        refused.screen(row, "messages")
+        refused.conversations.screen.screen_row(row, "messages")
 
-    safe, holds = escaped.screen(row, "messages")
+    safe, holds = escaped.conversations.screen.screen_row(row, "messages")
     assert not holds
-    text, spans = escaped.find_trained_spans(safe, "messages")
-    written, _ = kept.find_trained_spans(row, "messages")
+    text, spans = escaped.conversations.find_trained_spans(safe, "messages")
+    written, _ = kept.conversations.find_trained_spans(row, "messages")
     assert text.replace("\u200b", "") == written  # it looks the same to a reader
     tokenizer = escaped.tokenizer
     marks = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
     ids = escaped.encode_conversations([text], [spans]).input_ids.values.tolist()
     assert [token for token in ids if token in marks] == marks * 2  # the tags of two messages
-    assert escaped.render(row, "messages") == text  # also for rows that stay text
+    assert escaped.conversations.render(row, "messages") == text  # also for rows that stay text
     with pytest.raises(RowDroppedError):
-        dropped.render(row, "messages")
+        dropped.conversations.render(row, "messages")
     with pytest.raises(RowError):
-        refused.render(row, "messages")
-    assert kept.render(row, "messages") == written
+        refused.conversations.render(row, "messages")
+    assert kept.conversations.render(row, "messages") == written
 
 
 @pytest.mark.parametrize("policy", ["keep", "escape", "drop", "error"])
 def test_content_without_special_tokens_is_not_changed(chat_tokenizer: MakeChatTokenizer, policy: str) -> None:
     row = {"messages": [user("a < b | c"), assistant(parts("<|im", "_end>"))], "tools": [{"name": "f"}], "id": "</s>"}
-    assert chat_tokenizer(WRITES_ALL, policy=policy).screen(row, "messages") == (row, False)
+    assert chat_tokenizer(WRITES_ALL, policy=policy).conversations.screen.screen_row(row, "messages") == (row, False)
 
 
 # --- Stop tokens --------------------------------------------------------------------------------------
@@ -585,14 +585,22 @@ def test_prompts_that_differ_from_those_at_inference_are_detected(
     tokenizer = chat_tokenizer(template, **choices)
     messages = [user("hi"), assistant("hello"), user("bye"), assistant("see you")]
     tokenizer.start_unit()
-    assert (PROMPT_MISMATCH in tokenizer.prepare({"messages": messages}, "messages").notes.rules) is differs
+    assert (
+        PROMPT_MISMATCH in tokenizer.conversations.prepare({"messages": messages}, "messages").notes.rules
+    ) is differs
 
 
 def test_prompts_of_turns_without_a_loss_do_not_matter(chat_tokenizer: MakeChatTokenizer) -> None:
     tokenizer = chat_tokenizer(QWEN_THINKING.source)
     tokenizer.start_unit()
-    assert PROMPT_MISMATCH not in tokenizer.prepare({"messages": talk({"train": False}, {})}, "messages").notes.rules
-    assert PROMPT_MISMATCH in tokenizer.prepare({"messages": talk({}, {"train": False})}, "messages").notes.rules
+    assert (
+        PROMPT_MISMATCH
+        not in tokenizer.conversations.prepare({"messages": talk({"train": False}, {})}, "messages").notes.rules
+    )
+    assert (
+        PROMPT_MISMATCH
+        in tokenizer.conversations.prepare({"messages": talk({}, {"train": False})}, "messages").notes.rules
+    )
 
 
 def test_prompts_that_the_template_refuses_are_not_a_mismatch(chat_tokenizer: MakeChatTokenizer) -> None:
@@ -601,8 +609,8 @@ def test_prompts_that_the_template_refuses_are_not_a_mismatch(chat_tokenizer: Ma
     row = {"messages": [system("s"), assistant("b"), user("c"), assistant("d")]}
     assert trained(tokenizer, row["messages"]) == ["b<|im_end|>", "\n</think>\n\nd<|im_end|>"]
     tokenizer.start_unit()
-    assert PROMPT_MISMATCH not in tokenizer.prepare(row, "messages").notes.rules
-    unanswered = chat_tokenizer(templates.GENERATION).prepare({"messages": [user("a")]}, "messages")
+    assert PROMPT_MISMATCH not in tokenizer.conversations.prepare(row, "messages").notes.rules
+    unanswered = chat_tokenizer(templates.GENERATION).conversations.prepare({"messages": [user("a")]}, "messages")
     assert PROMPT_MISMATCH not in unanswered.notes.rules
 
 
@@ -611,18 +619,21 @@ def test_prompts_that_the_template_refuses_are_not_a_mismatch(chat_tokenizer: Ma
 
 def test_a_row_with_flags_cannot_become_text(chat_tokenizer: MakeChatTokenizer) -> None:
     tokenizer = chat_tokenizer(templates.CHATML)
-    assert tokenizer.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello") == 1
+    assert (
+        tokenizer.conversations.render({"messages": talk({"train": True}, {"weight": None})}, "messages").count("hello")
+        == 1
+    )
     with pytest.raises(RowError, match="which a text column cannot express"):
-        tokenizer.render({"messages": talk({"train": False}, {})}, "messages")
+        tokenizer.conversations.render({"messages": talk({"train": False}, {})}, "messages")
 
 
 def test_a_row_with_flags_cannot_become_text_if_the_template_gets_the_whole_row(
     chat_tokenizer: MakeChatTokenizer,
 ) -> None:
     tokenizer = chat_tokenizer("{% for m in messages['messages'] %}{{ m['content'] }}{% endfor %}")
-    assert tokenizer.render({"messages": talk({}, {})}, None).count("hello") == 1
+    assert tokenizer.conversations.render({"messages": talk({}, {})}, None).count("hello") == 1
     with pytest.raises(RowError, match="which a text column cannot express"):
-        tokenizer.render({"messages": talk({"loss": "false"}, {})}, None)
+        tokenizer.conversations.render({"messages": talk({"loss": "false"}, {})}, None)
 
 
 @pytest.mark.parametrize("flag", [{"train": True}, {"weight": 1}, {"loss": "yes"}], ids=str)
@@ -633,12 +644,17 @@ def test_a_flag_that_asks_for_a_loss_where_none_is_given_is_noticed(
         chat_tokenizer(templates.CHATML, train_on=on) for on in ("assistant", "last_assistant", "all")
     )
     asked = [{**user("a"), **flag}, assistant("b")]
-    assert LOSS_FLAG_UNUSED in every_turn.prepare({"messages": asked}, "messages").notes.rules
-    assert LOSS_FLAG_UNUSED not in everything.prepare({"messages": asked}, "messages").notes.rules
-    assert LOSS_FLAG_UNUSED not in every_turn.prepare({"messages": talk(flag, flag)}, "messages").notes.rules
-    assert LOSS_FLAG_UNUSED in last_turn.prepare({"messages": talk(flag, {})}, "messages").notes.rules
-    assert LOSS_FLAG_UNUSED not in last_turn.prepare({"messages": talk({}, flag)}, "messages").notes.rules
-    assert LOSS_FLAG_UNUSED not in every_turn.prepare({"messages": [user("a"), assistant("b")]}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED in every_turn.conversations.prepare({"messages": asked}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED not in everything.conversations.prepare({"messages": asked}, "messages").notes.rules
+    assert (
+        LOSS_FLAG_UNUSED not in every_turn.conversations.prepare({"messages": talk(flag, flag)}, "messages").notes.rules
+    )
+    assert LOSS_FLAG_UNUSED in last_turn.conversations.prepare({"messages": talk(flag, {})}, "messages").notes.rules
+    assert LOSS_FLAG_UNUSED not in last_turn.conversations.prepare({"messages": talk({}, flag)}, "messages").notes.rules
+    assert (
+        LOSS_FLAG_UNUSED
+        not in every_turn.conversations.prepare({"messages": [user("a"), assistant("b")]}, "messages").notes.rules
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def make_tokenizer(tokenizer_path: Callable[[str], str]) -> MakeTokenizer:
 def outcome(tokenizer: ChatTokenizer, case: Case) -> tuple[str, list[tuple[int, int]]] | None:
     """Return text and spans of a case; None if the row is refused."""
     try:
-        prepared = tokenizer.prepare(case.conversation.row, "messages")
+        prepared = tokenizer.conversations.prepare(case.conversation.row, "messages")
     except RowError:
         return None
     assert (MESSAGE_NOT_RENDERED in prepared.notes.rules) is (str(case) in LEAVING_OUT_MESSAGES)
@@ -109,7 +109,7 @@ WITH_GENERATION_BLOCKS = [case for case in CASES if "generation %}" in (case.sty
 @pytest.mark.parametrize("case", WITH_GENERATION_BLOCKS, ids=str)
 def test_generation_blocks_give_the_mask_of_transformers(make_tokenizer: MakeTokenizer, case: Case) -> None:
     tokenizer = make_tokenizer(case.style, FAST)
-    text, spans = tokenizer.find_trained_spans(case.conversation.row, "messages")
+    text, spans = tokenizer.conversations.find_trained_spans(case.conversation.row, "messages")
     made = tokenizer.encode_conversations([text], [spans])
     expected = tokenizer.tokenizer.apply_chat_template(
         adapted_messages(case),

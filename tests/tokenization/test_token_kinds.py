@@ -233,7 +233,7 @@ CALLED: Found = [("d", "content"), ('<tool_call>{"id": "c1"', "tool_call"), (END
 
 
 def parts_of(tokenizer: ChatTokenizer, messages: list[Row]) -> Found:
-    _, text, parts, _ = tokenizer.prepare({"messages": messages}, "messages")
+    _, text, parts, _ = tokenizer.conversations.prepare({"messages": messages}, "messages")
     return [(text[start:end][:22] if kind == TOOL_CALL else text[start:end], kind.label) for start, end, kind in parts]
 
 
@@ -292,12 +292,14 @@ def refusal(find: Callable[[Row, str], object], case: Case) -> str | None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_kinds_change_no_mask(make_tokenizers: Callable[[Style], Sequence[ChatTokenizer]], case: Case) -> None:
     plain, with_kinds = make_tokenizers(case.style)
-    refused = refusal(plain.prepare, case)
-    assert refusal(with_kinds.prepare, case) == refused
+    refused = refusal(plain.conversations.prepare, case)
+    assert refusal(with_kinds.conversations.prepare, case) == refused
     if refused is not None:
         return
     row = case.conversation.row
-    expected, made = (each.encode_prepared([each.prepare(row, "messages")]) for each in (plain, with_kinds))
+    expected, made = (
+        each.encode_prepared([each.conversations.prepare(row, "messages")]) for each in (plain, with_kinds)
+    )
     assert made.input_ids.values.tolist() == expected.input_ids.values.tolist()
     assert made.labels.values.tolist() == expected.labels.values.tolist()
     assert made.kinds is not None

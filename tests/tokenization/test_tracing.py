@@ -325,5 +325,10 @@ def test_rows_have_the_same_spans_whether_their_shape_was_seen_before(tokenizer_
     made: list[Any] = []
     for engines in (frozenset[str](), frozenset({ENCODER, RENDERER})):
         tokenizer = ChatTokenizer(ChatTokenizerSpec(spec, "assistant", EnginePolicy(engines, 0.0)))
-        made.append([tokenizer.find_trained_spans({"messages": row}, "messages") for row in conversations(7, 60, 2)])
+        made.append(
+            [
+                tokenizer.conversations.find_trained_spans({"messages": row}, "messages")
+                for row in conversations(7, 60, 2)
+            ]
+        )
     assert made[0] == made[1]

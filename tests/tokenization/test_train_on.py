@@ -95,9 +95,9 @@ def test_a_plugin_chooses_among_all_turns_also_if_one_cannot_be_verified(
     tokenizer = ChatTokenizer(spec)
     if texts is None:
         with pytest.raises(RowError, match="message 2 does not start with its generation prompt"):
-            tokenizer.find_trained_spans({"messages": talk}, "messages")
+            tokenizer.conversations.find_trained_spans({"messages": talk}, "messages")
     else:
-        text, spans = tokenizer.find_trained_spans({"messages": talk}, "messages")
+        text, spans = tokenizer.conversations.find_trained_spans({"messages": talk}, "messages")
         assert [text[start:end] for start, end in spans] == texts
 
 

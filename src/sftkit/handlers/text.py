@@ -72,7 +72,7 @@ class ApplyTokenizerChatTemplate(TextHandler):
 
         def render(row: Row) -> tuple[Row, RowNotes]:
             column = self.conversation_column or tokenizer.find_conversation_column(row)
-            text, notes = tokenizer.render_checked(row, column)
+            text, notes = tokenizer.conversations.render_checked(row, column)
             return {**row, self.dataset_text_field: text}, notes
 
         render_or_hint = with_conversion_hint(render, self.conversation_column or "messages")

@@ -225,7 +225,7 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
         check_positive("tokenize_and_apply_chat_template_with_masking: max_seq_length", self.max_seq_length)
         tokenizer.check_chat_template()
         column = self.conversation_column
-        prepare = with_conversion_hint(lambda row: tokenizer.prepare(row, column), column)
+        prepare = with_conversion_hint(lambda row: tokenizer.conversations.prepare(row, column), column)
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, prepared = map_rows(batch, log, prepare)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sftkit.config.schema.shared_options import FMS
-from sftkit.core.row_log import EMPTY_ANSWER, LOSS_FLAG_UNUSED, PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowNotes
 from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
-from sftkit.tokenization.content_screening import KEEP, ContentScreen
-from sftkit.tokenization.conversation_reader import ConversationReader, messages_of
-from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.empty_answers import EmptyAnswers
+from sftkit.tokenization.conversation_reader import ConversationReader
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
+from sftkit.tokenization.masking.conversation_preparer import ConversationPreparer
 from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
 from sftkit.tokenization.masking.pairs import encode_pairs, truncate_pairs
@@ -27,18 +23,12 @@ from sftkit.tokenization.masking.prepared_conversation import PreparedConversati
 from sftkit.tokenization.masking.reasoning import without_reasoning
 from sftkit.tokenization.masking.responses import response_spans
 from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
-from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
+from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
-from sftkit.tokenization.omissions.omission_finder import OmissionFinder
 from sftkit.tokenization.probing.written_forms import WrittenForms
-from sftkit.tokenization.rendering.reference_renderer import record_if_possible
-from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
-from sftkit.tokenization.special_tokens import eos_token, length_limit, special_tokens, stop_tokens
-from sftkit.tokenization.templates.recording import Recording
+from sftkit.tokenization.special_tokens import eos_token, length_limit
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 from sftkit.tokenization.tokenizer_loading import TokenizerIdentity, chat_template_sha256, fingerprint
-from sftkit.tokenization.verification import VerificationSampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,9 +41,9 @@ class ChatTokenizer:
 
     A row passes through these steps:
 
-    1. `prepare` searches the conversation for special tokens in its contents, renders it, finds the characters that
-       carry a loss (`TurnFinder`), and what the template left out (`OmissionFinder`). `render` and `find_responses` do
-       the same for handlers that make text.
+    1. `conversations.prepare` searches the conversation for special tokens in its contents, renders it, finds the
+       characters that carry a loss (`TurnFinder`), and what the template left out (`OmissionFinder`).
+       `conversations.render` and `find_responses` do the same for handlers that make text.
     2. `encode_prepared` encodes the text once, and marks the tokens with a character in a trained span.
 
     Rendering and encoding use a fast engine where one is supported, and compare a sample of its results with the
@@ -73,16 +63,13 @@ class ChatTokenizer:
         self._spec = spec.tokenizer
         self._supervision = Supervision(spec.train_on, spec.reasoning == MASK_REASONING)
         self._trains_all = spec.train_on == ALL
-        self._policy = spec.special_tokens_in_content
         self.follows_fms = spec.compat == FMS
-        self._empty_answers = EmptyAnswers(self._supervision, drops=spec.drop_empty_answers)
         self._engines = TokenizerEngines(
             spec.tokenizer, spec.engines, spec.template_date, keeps_second_bos=self.follows_fms
         )
         self._reader = ConversationReader(self._engines, json.loads(spec.chat_template_kwargs or "{}"))
         self.template_date = spec.template_date
-        self._marks_kinds = spec.token_kinds
-        self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
+        self.conversations = ConversationPreparer(spec, self._engines, self._reader, self._supervision)
 
     def load(self) -> None:
         """Load the tokenizer and the engines now, not when they are first used."""
@@ -93,9 +80,7 @@ class ChatTokenizer:
     def start_unit(self) -> None:
         """Prepare for the rows of the next work unit."""
         self._engines.start_unit()
-        self._prompt_sampler.start_unit()
-        if "_omissions" in self.__dict__:
-            self._omissions.start_unit()
+        self.conversations.start_unit()
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -126,10 +111,15 @@ class ChatTokenizer:
         """The number of conversations so far whose text is from a program (`tracing`)."""
         return self._engines.rows_by_programs
 
-    @cached_property
+    @property
     def stop_tokens(self) -> tuple[str, ...]:
         """The stop tokens that the model's files name, as text."""
-        return () if self._spec is None else stop_tokens(self.tokenizer, self._spec.name)
+        return self.conversations.stop_tokens
+
+    @property
+    def kind_marker(self) -> KindMarker | None:
+        """Finds the kinds of trained tokens; None if the config does not ask for them."""
+        return self.conversations.kind_marker
 
     @property
     def eos_token(self) -> str:
@@ -158,11 +148,6 @@ class ChatTokenizer:
     def max_length(self) -> int | None:
         """The most tokens that the tokenizer's model takes; None if it sets no limit."""
         return length_limit(self.tokenizer)
-
-    @cached_property
-    def kind_marker(self) -> KindMarker | None:
-        """Finds the kinds of trained tokens; None if the config does not ask for them."""
-        return KindMarker(self._engines, self._supervision, self.stop_tokens) if self._marks_kinds else None
 
     @cached_property
     def has_chat_template(self) -> bool:
@@ -214,79 +199,13 @@ class ChatTokenizer:
         """
         return self._reader.written_forms(with_tools=with_tools)
 
-    def screen(self, row: Row, column: str | None) -> tuple[Row, bool]:
-        """Apply `special_tokens_in_content` to the conversation of a row.
-
-        Returns:
-            The row, escaped if necessary, and whether it still contains special tokens.
-
-        Raises:
-            RowDroppedError: the policy drops the row.
-            RowError: the policy quarantines the row, or it has no conversation.
-        """
-        return self._screen.screen_row(row, column)
-
     def screen_text(self, text: str) -> str:
         """Apply `special_tokens_in_content` to a text; raises as `screen`."""
-        return self._screen.screen_text(text)
-
-    def render(self, row: Row, column: str | None) -> str:
-        """Render the conversation of a row, in `column` or the whole row, as text.
-
-        Raises:
-            RowDroppedError, RowError: as `screen`; the template cannot render the conversation; or a message excludes
-                itself from the loss, or has an unknown role and is not rendered.
-        """
-        return self.render_checked(row, column)[0]
-
-    def render_checked(self, row: Row, column: str | None) -> tuple[str, RowNotes]:
-        """Render as `render`, and return what the template left out, too."""
-        if self._policy != KEEP:
-            row, _ = self._screen.screen_row(row, column)
-        conversation = self._reader.read(row, column)
-        check_flags_for_text(messages_of(conversation))
-        conversation = self._reader.adapt(conversation)
-        recording = self._render(conversation)
-        return recording.text, self._omissions.find(conversation, recording)
-
-    def prepare(self, row: Row, column: str | None) -> PreparedConversation:
-        """Do everything with the conversation of a row that comes before its text is encoded, and note what is odd.
-
-        Raises:
-            RowDroppedError: as `screen`; or all answers are empty, and the config drops such rows.
-            RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
-        """
-        conversation = self._reader.read(row, column)
-        screened, has_special = self._screen.screen_conversation(row, column, conversation)
-        if screened is not row:
-            row, conversation = screened, self._reader.read(screened, column)
-        conversation = self._reader.for_template(conversation, row, column)
-        recording, trained = self._find(conversation)
-        notes = self._omissions.find(conversation, recording)
-        rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
-        if self._empty_answers.check(conversation):
-            rules.append(EMPTY_ANSWER)
-        if conversation.plain is None and self._supervision.has_unused_flag(messages_of(conversation)):
-            rules.append(LOSS_FLAG_UNUSED)
-        if self._has_prompt_mismatch(conversation):
-            rules.append(PROMPT_MISMATCH)
-        if rules:
-            notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
-        return PreparedConversation(row, recording.text, trained, notes)
-
-    def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
-        """Render the conversation of a row, and find the spans of the text that carry a loss.
-
-        Raises:
-            RowError: the row has no conversation, the template cannot render it, the text is too long, or a span
-                cannot be verified.
-        """
-        recording, spans = self._find_spans(self._reader.read_for_template(row, column))
-        return recording.text, spans
+        return self.conversations.screen.screen_text(text)
 
     def is_empty_answer(self, *answers: str) -> bool:
         """Return whether one of some answers is empty, apart from a stop token; raises as `has_empty_answer`."""
-        return self._empty_answers.check_texts(answers, self.stop_tokens)
+        return self.conversations.empty_answers.check_texts(answers, self.stop_tokens)
 
     def check_encodable(self, text: str) -> str:
         """Return the text if it is short enough to be encoded.
@@ -373,48 +292,3 @@ class ChatTokenizer:
             self._engines.encoder,
             [[Segment(text, trained or self._trains_all) for text, trained in row] for row in rows],
         )
-
-    @cached_property
-    def _find(self) -> Callable[[Conversation], tuple[Recording, Sequence[Any]]]:
-        return self._find_spans if self.kind_marker is None else self.kind_marker.find_parts
-
-    @cached_property
-    def _find_spans(self) -> Callable[[Conversation], tuple[Recording, list[Span]]]:
-        stops, specials = self.stop_tokens, special_tokens(self.tokenizer)
-        find = self._engines.verified(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
-
-        def find_encodable(conversation: Conversation) -> tuple[Recording, list[Span]]:
-            recording, spans = find(conversation)
-            self.check_encodable(recording.text)
-            return recording, self.check_spans(recording.text, spans)
-
-        return find_encodable
-
-    def _has_prompt_mismatch(self, conversation: Conversation) -> bool:
-        """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
-
-        Both the text and its tokens are compared. Only a sample of the rows is checked: the first rows of each unit and
-        a fraction of the others. Long rows are skipped, since each of their prompts is long.
-        """
-        return not self._trains_all and self._prompt_sampler.take_next() and self._differs_from_prompts(conversation)
-
-    @cached_property
-    def _differs_from_prompts(self) -> Callable[[Conversation], bool]:
-        encoder, supervision = self._engines.fast_encoder, self._supervision
-        return self._engines.fast(
-            lambda renderer: lambda conversation: differs_from_prompts(renderer, encoder, conversation, supervision)
-        )
-
-    @cached_property
-    def _omissions(self) -> OmissionFinder:
-        return OmissionFinder(self._engines.fast(lambda renderer: renderer.render))
-
-    @cached_property
-    def _render(self) -> Callable[[Conversation], Recording]:
-        return self._engines.verified(
-            lambda renderer: lambda conversation: record_if_possible(renderer, conversation),
-        )
-
-    @cached_property
-    def _screen(self) -> ContentScreen:
-        return ContentScreen(SpecialTokenMatcher(special_tokens(self.tokenizer)), self._policy)

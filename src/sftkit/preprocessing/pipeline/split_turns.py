@@ -86,7 +86,7 @@ class _Splitter:
         Raises:
             RowError: the row has no conversation.
         """
-        prepared = self._tokenizer.prepare(row, self._column)
+        prepared = self._tokenizer.conversations.prepare(row, self._column)
         row = prepared.row
         conversation = read_conversation(row, self._column)
         messages = list(conversation.message_list)
@@ -133,7 +133,7 @@ class _Splitter:
     def _length(self, row: Row) -> float:
         """Return the tokens of a conversation; infinite if it cannot be rendered, which shows when it is tokenized."""
         try:
-            text, _ = self._tokenizer.find_trained_spans(row, self._column)
+            text, _ = self._tokenizer.conversations.find_trained_spans(row, self._column)
         except RowError:
             return math.inf
         return int(self._tokenizer.encode_conversations([text], [[]]).input_ids.lengths[0])

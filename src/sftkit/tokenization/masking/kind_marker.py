@@ -44,7 +44,7 @@ class KindMarker:
         """Render a conversation, and find the trained parts of the text.
 
         Raises:
-            RowError: as `ChatTokenizer.find_trained_spans`.
+            RowError: as `ConversationPreparer.find_trained_spans`.
         """
         recording, parts = self._find(conversation)
         text = recording.text

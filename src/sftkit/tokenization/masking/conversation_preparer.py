@@ -1,0 +1,175 @@
+"""Brings the conversation of a row to the text that is encoded, and finds what of it carries a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from sftkit.core.row_log import EMPTY_ANSWER, LOSS_FLAG_UNUSED, PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowNotes
+from sftkit.core.rows import Row
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
+from sftkit.tokenization.content_screening import KEEP, ContentScreen
+from sftkit.tokenization.conversation_reader import ConversationReader, messages_of
+from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.empty_answers import EmptyAnswers
+from sftkit.tokenization.encoding import encodable
+from sftkit.tokenization.encoding.spans import Span
+from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
+from sftkit.tokenization.masking.kind_marker import KindMarker
+from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
+from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
+from sftkit.tokenization.masking.train_on import ALL
+from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
+from sftkit.tokenization.omissions.omission_finder import OmissionFinder
+from sftkit.tokenization.rendering.reference_renderer import record_if_possible
+from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
+from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
+from sftkit.tokenization.templates.recording import Recording
+from sftkit.tokenization.tokenizer_engines import TokenizerEngines
+from sftkit.tokenization.verification import VerificationSampler
+
+
+class ConversationPreparer:
+    """Does everything with conversations that comes before their text is encoded.
+
+    The tokenizer is loaded when the first conversation is prepared.
+    """
+
+    def __init__(
+        self, spec: ChatTokenizerSpec, engines: TokenizerEngines, reader: ConversationReader, supervision: Supervision
+    ) -> None:
+        """Prepare for a spec.
+
+        Args:
+            spec: says what happens to special tokens in contents and to empty answers, and whether kinds are found.
+            engines: render and encode.
+            reader: reads conversations for the template of these engines.
+            supervision: decides which turns carry a loss.
+        """
+        self._spec, self._engines, self._reader, self._supervision = spec, engines, reader, supervision
+        self.empty_answers = EmptyAnswers(supervision, drops=spec.drop_empty_answers)
+        self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
+
+    def start_unit(self) -> None:
+        """Prepare for the rows of the next work unit."""
+        self._prompt_sampler.start_unit()
+        if "_omissions" in self.__dict__:
+            self._omissions.start_unit()
+
+    @cached_property
+    def screen(self) -> ContentScreen:
+        """Applies `special_tokens_in_content`."""
+        return ContentScreen(
+            SpecialTokenMatcher(special_tokens(self._engines.tokenizer)), self._spec.special_tokens_in_content
+        )
+
+    def find_trained_spans(self, row: Row, column: str | None) -> tuple[str, list[Span]]:
+        """Render the conversation of a row, and find the spans of the text that carry a loss.
+
+        Raises:
+            RowError: the row has no conversation, the template cannot render it, the text is too long, or a span
+                cannot be verified.
+        """
+        recording, spans = self._find_spans(self._reader.read_for_template(row, column))
+        return recording.text, spans
+
+    def render(self, row: Row, column: str | None) -> str:
+        """Render the conversation of a row, in `column` or the whole row, as text.
+
+        Raises:
+            RowDroppedError, RowError: the policy on special tokens drops or quarantines the row; the template cannot
+                render it; or a message excludes itself from the loss, or has an unknown role and is not rendered.
+        """
+        return self.render_checked(row, column)[0]
+
+    def render_checked(self, row: Row, column: str | None) -> tuple[str, RowNotes]:
+        """Render as `render`, and return what the template left out, too."""
+        if self._spec.special_tokens_in_content != KEEP:
+            row, _ = self.screen.screen_row(row, column)
+        conversation = self._reader.read(row, column)
+        check_flags_for_text(messages_of(conversation))
+        conversation = self._reader.adapt(conversation)
+        recording = self._render(conversation)
+        return recording.text, self._omissions.find(conversation, recording)
+
+    def prepare(self, row: Row, column: str | None) -> PreparedConversation:
+        """Do everything with the conversation of a row that comes before its text is encoded, and note what is odd.
+
+        Raises:
+            RowDroppedError: as `screen`; or all answers are empty, and the config drops such rows.
+            RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
+        """
+        conversation = self._reader.read(row, column)
+        screened, has_special = self.screen.screen_conversation(row, column, conversation)
+        if screened is not row:
+            row, conversation = screened, self._reader.read(screened, column)
+        conversation = self._reader.for_template(conversation, row, column)
+        recording, trained = self._find(conversation)
+        notes = self._omissions.find(conversation, recording)
+        rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
+        if self.empty_answers.check(conversation):
+            rules.append(EMPTY_ANSWER)
+        if conversation.plain is None and self._supervision.has_unused_flag(messages_of(conversation)):
+            rules.append(LOSS_FLAG_UNUSED)
+        if self._has_prompt_mismatch(conversation):
+            rules.append(PROMPT_MISMATCH)
+        if rules:
+            notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
+        return PreparedConversation(row, recording.text, trained, notes)
+
+    @cached_property
+    def kind_marker(self) -> KindMarker | None:
+        """Finds the kinds of trained tokens; None if the config does not ask for them."""
+        return KindMarker(self._engines, self._supervision, self.stop_tokens) if self._spec.token_kinds else None
+
+    @cached_property
+    def stop_tokens(self) -> tuple[str, ...]:
+        """The stop tokens that the model's files name, as text."""
+        tokenizer = self._spec.tokenizer
+        return () if tokenizer is None else stop_tokens(self._engines.tokenizer, tokenizer.name)
+
+    @cached_property
+    def _find(self) -> Callable[[Conversation], tuple[Recording, Sequence[Any]]]:
+        return self._find_spans if self.kind_marker is None else self.kind_marker.find_parts
+
+    @cached_property
+    def _find_spans(self) -> Callable[[Conversation], tuple[Recording, list[Span]]]:
+        encoder = self._engines.reference_encoder
+        stops, specials = self.stop_tokens, special_tokens(self._engines.tokenizer)
+        find = self._engines.verified(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
+
+        def find_encodable(conversation: Conversation) -> tuple[Recording, list[Span]]:
+            recording, spans = find(conversation)
+            encodable.check_text(encoder, recording.text)
+            encodable.check_spans(encoder, recording.text, spans)
+            return recording, spans
+
+        return find_encodable
+
+    def _has_prompt_mismatch(self, conversation: Conversation) -> bool:
+        """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
+
+        Both the text and its tokens are compared. Only a sample of the rows is checked: the first rows of each unit and
+        a fraction of the others. Long rows are skipped, since each of their prompts is long.
+        """
+        return (
+            self._spec.train_on != ALL and self._prompt_sampler.take_next() and self._differs_from_prompts(conversation)
+        )
+
+    @cached_property
+    def _differs_from_prompts(self) -> Callable[[Conversation], bool]:
+        encoder, supervision = self._engines.fast_encoder, self._supervision
+        return self._engines.fast(
+            lambda renderer: lambda conversation: differs_from_prompts(renderer, encoder, conversation, supervision)
+        )
+
+    @cached_property
+    def _omissions(self) -> OmissionFinder:
+        return OmissionFinder(self._engines.fast(lambda renderer: renderer.render))
+
+    @cached_property
+    def _render(self) -> Callable[[Conversation], Recording]:
+        return self._engines.verified(
+            lambda renderer: lambda conversation: record_if_possible(renderer, conversation),
+        )
