@@ -57,8 +57,8 @@ def _sample(folder: Path) -> Path:
 
 
 def _measure(shards: Path, name: str) -> None:
-    from sftkit.tokenization.special_tokens import stop_tokens
-    from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
+    from sftkit.tokenization.loading.special_tokens import stop_tokens
+    from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 
     tokenizer = load_tokenizer(TokenizerSpec(name))
     began = time.perf_counter()

@@ -22,7 +22,7 @@ from sftkit.core.transformers_import import import_transformers_without_torch
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "tokenizers" / "qwen3"
 _ENGINES = {"auto": frozenset[str](), "reference": frozenset({ENCODER, RENDERER})}

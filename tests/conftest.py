@@ -209,7 +209,7 @@ def chat_tokenizer(tokenizer_path: Callable[[str], str]) -> Callable[..., Any]:
     """
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
     from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
-    from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+    from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 
     @cache
     def make(

@@ -17,7 +17,7 @@ from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, T
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.engines import UnsupportedByEngineError
-from sftkit.tokenization.tokenizer_loading import backend_json
+from sftkit.tokenization.loading.tokenizer_identity import backend_json
 
 # fmt: off
 LINE_ENDS = ["\n", "\r", "\r\n", "\n\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"]

@@ -174,7 +174,7 @@ def test_no_two_modules_and_no_two_public_classes_have_one_name() -> None:
 def test_the_checks_above_see_what_they_look_for() -> None:
     assert "numpy" in top_level(imports(PACKAGE / "core" / "rows.py"))
     assert {"config", "errors"} <= own_imports(PACKAGE / "sources" / "discovery.py")
-    loading = PACKAGE / "tokenization" / "tokenizer_loading.py"
+    loading = PACKAGE / "tokenization" / "loading" / "tokenizer_loading.py"
     assert "transformers" in top_level(imports(loading))
     assert "transformers" not in top_level(imports(loading, at_module_level=True))
 

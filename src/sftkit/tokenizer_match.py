@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING
 from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import Manifest, TokenizerInfo
-from sftkit.tokenization.tokenizer_difference import template_difference, template_text, tokenizer_difference
-from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
-from sftkit.tokenization.tokenizer_loading import (
-    TokenizerSpec,
-    chat_template_sha256,
-    fingerprint,
-    load_tokenizer,
-    read_chat_template,
-)
+from sftkit.tokenization.loading.tokenizer_difference import template_difference, template_text, tokenizer_difference
+from sftkit.tokenization.loading.tokenizer_files import tokenizer_file_hashes
+from sftkit.tokenization.loading.tokenizer_identity import chat_template_sha256, fingerprint
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer, read_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

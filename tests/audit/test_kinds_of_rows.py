@@ -17,7 +17,7 @@ from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import Ragged
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 
 from .material import IGNORED, MASKED_CHAT, Row, built, conversation, handler, named, row_of, sentence
 

@@ -90,7 +90,7 @@ def clean(
 
 
 def loaded(path: str, template: str | None, added: Sequence[str] = ()) -> Any:
-    from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
+    from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 
     return load_tokenizer(TokenizerSpec(path, template, tuple(added)))
 

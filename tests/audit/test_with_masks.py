@@ -10,12 +10,13 @@ import pytest
 from sftkit.audit.checks.row_checks import check_row
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.core.accounting.row_notes import PROMPT_MISMATCH
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import PROMPT_MISMATCH, RowError
+from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 from template_zoo import CASES
 from template_zoo.model import Case, Style
 

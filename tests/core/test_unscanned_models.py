@@ -40,7 +40,7 @@ def result_of(code: str, *arguments: str) -> Any:
 
 
 def test_loading_a_tokenizer_scans_no_models() -> None:
-    load = "from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer as load"
+    load = "from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer as load"
     code = f"{UNSCANNED}\n{KNOWN}\n{load}\nload(TokenizerSpec('sample:model')); transformers.Qwen2Tokenizer"
     assert result_of(f"{code}\nprint(json.dumps(['_unscanned' in vars(each) for each in packages]))") == [True, True]
 

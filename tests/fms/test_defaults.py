@@ -17,7 +17,7 @@ from sftkit.config.python_values import load_values
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import read_manifest
 from sftkit.storage.paths import parse_path
-from sftkit.tokenization.special_tokens import add_missing_tokens
+from sftkit.tokenization.loading.special_tokens import add_missing_tokens
 from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 from support import write_jsonl, written
 

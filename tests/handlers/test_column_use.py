@@ -13,7 +13,7 @@ from sftkit.handlers.registry import build_handlers
 from sftkit.sample import sample_path
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 from support import WATCHED, handler
 
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"

@@ -327,7 +327,7 @@ def test_a_tokenizer_without_an_eos_token_is_an_error_if_one_is_needed(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+    from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_path("bpe"))
     tokenizer.eos_token = None

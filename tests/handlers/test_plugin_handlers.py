@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from plugins_support import install_plugin, run_sftkit
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from support import write_jsonl, written
 
 SHOUT = """

@@ -11,7 +11,7 @@ from sftkit.inspection.report import Report, inspect_shards
 from sftkit.inspection.view.decoding import TokenDecoder, join_bytes
 from sftkit.inspection.view.shown_row import segments
 from sftkit.shards.reading import ShardSet, open_shards
-from sftkit.tokenization.tokenizer_loading import fingerprint
+from sftkit.tokenization.loading.tokenizer_identity import fingerprint
 
 from .conftest import ASK, END, Writer, byte_ids, manifest_for
 

@@ -27,7 +27,7 @@ from sftkit.preprocessing.training_shards import find_or_build_shards
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import manifest_digest
 from sftkit.shards.reading import ShardSet, open_shards
-from sftkit.tokenization.tokenizer_difference import template_difference
+from sftkit.tokenization.loading.tokenizer_difference import template_difference
 from sftkit.training.models.run_tokenizer import load_run_tokenizer
 from support import dataset, handler, preprocess, write_jsonl
 

@@ -15,17 +15,17 @@ from transformers import PreTrainedTokenizerBase
 
 import chat_templates as templates
 from chat_templates import plain_rendering
-from sftkit.config.schema.shared_options import RESERVED_VARIABLES
+from sftkit.core.message_fields import RESERVED_VARIABLES
 from sftkit.core.row_log import EngineDifferenceError, RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import RENDERER, EnginePolicy
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.verification import VerificationSampler, VerifiedFunction, conversation_kind
 from support import WATCHED
 

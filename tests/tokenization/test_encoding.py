@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sftkit.core.rows import Ragged
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import TokensWithOffsets, tokens_in_spans
+from sftkit.tokenization.loading.tokenizer_identity import fingerprint
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.masking.labels import labels_after_prefix, labels_from_mask
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, fingerprint, load_tokenizer
 from support import ALL_TOKENIZERS, OWN_TOKENIZERS
 
 TEXTS = [

@@ -46,7 +46,7 @@ from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import CharacterCounts, Span, tokens_in_spans_by_count
 from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
 from sftkit.tokenization.engines import UnsupportedByEngineError
-from sftkit.tokenization.tokenizer_loading import backend_json
+from sftkit.tokenization.loading.tokenizer_identity import backend_json
 from sftkit.tokenization.verification import VerificationSampler, VerifiedEncoder
 from support import ALL_TOKENIZERS, OWN_TOKENIZERS
 

@@ -35,8 +35,8 @@ from sftkit.tokenization.encoding import chunked_encoder, encodable, split_patte
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder, TextChunker
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.engines import EnginePolicy, UnsupportedByEngineError
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 from sftkit.tokenization.masking.turns.turn_checks import check_conversation_size
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import EFFORT, examples
 
 PLAIN = [

@@ -16,8 +16,8 @@ import pytest
 from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.errors import ConfigError
 from sftkit.shards.manifest import Manifest
+from sftkit.tokenization.loading.tokenizer_loading import read_chat_template
 from sftkit.tokenization.templates.named_templates import NAMES, named_or_given
-from sftkit.tokenization.tokenizer_loading import read_chat_template
 from support import dataset, handler, preprocess, write_jsonl, written
 
 TALK = [

@@ -17,7 +17,7 @@ from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 from support import dataset, handler, preprocess, write_jsonl, written
 
 MakeChatTokenizer = Callable[..., ChatTokenizer]

@@ -13,9 +13,9 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Program
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.tracing.trace import UntraceableError
 from sftkit.tokenization.tracing.tracer import Tracer
 from support import EFFORT, examples

@@ -19,7 +19,7 @@ from sftkit.core.row_log import RowError
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.slow_encoder import SlowEncoder
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from support import preprocess, written
 
 SPECIALS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 import chat_templates as templates
-from sftkit.core.row_log import LOSS_FLAG_UNUSED, PROMPT_MISMATCH, RowDroppedError, RowError
+from sftkit.core.accounting.row_notes import LOSS_FLAG_UNUSED, PROMPT_MISMATCH
+from sftkit.core.row_log import RowDroppedError, RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 from sftkit.tokenization.masking.turns import turn_edges
 from sftkit.tokenization.probing.turn_format import learn_turn_format
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from support import WATCHED, trained_texts
 from template_zoo import CASES
 from template_zoo.conversations import CONVERSATIONS, assistant, parts, system, user

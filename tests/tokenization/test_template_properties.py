@@ -17,10 +17,10 @@ from random_templates import TemplateWriter
 from sftkit.core.row_log import RowError
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Recording
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 from support import EFFORT, examples
 
 USUAL, ODD = 3, 2

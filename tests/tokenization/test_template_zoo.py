@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from sftkit.core.row_log import MESSAGE_NOT_RENDERED, RowError
+from sftkit.core.accounting.row_notes import MESSAGE_NOT_RENDERED
+from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 from support import trained_texts
 from template_zoo import CASES
 from template_zoo.model import Case, OrQuarantined, Quarantined, Style

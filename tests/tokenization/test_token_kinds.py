@@ -17,9 +17,9 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
 from sftkit.tokenization.engines import EnginePolicy
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 from sftkit.tokenization.masking.part_tokens import encode_parts
 from sftkit.tokenization.masking.turn_parts import Part, fill_spans, turn_parts
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
 from template_zoo import CASES
 from template_zoo.conversations import assistant, user
 from template_zoo.model import Case, Style

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models
 
 from sftkit.errors import TokenizerError
 from sftkit.sample import sample_path
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, fingerprint, load_tokenizer
+from sftkit.tokenization.loading.tokenizer_identity import fingerprint
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 
 TEXT = "alders and larches and elms and birches"
 

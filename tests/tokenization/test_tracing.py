@@ -16,11 +16,11 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Program, Recording
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.tracing import program_cache
 from sftkit.tokenization.tracing.program_cache import ProgramCache
 from sftkit.tokenization.tracing.trace import UntraceableError

@@ -20,9 +20,9 @@ from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision
 from sftkit.tokenization.masking.train_on import TRAIN_ON
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 from support import WATCHED, write_jsonl, written
 
 REGISTERED = {"sftkit.train_on": {"toy": "toy"}}

@@ -15,9 +15,9 @@ import chat_templates
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load_config
 from sftkit.preprocessing.planning import plan
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.probing.turn_markers import SplitMarkers, find_split_markers
 from sftkit.tokenization.templates.named_templates import named_or_given
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer
 from support import SHARED_TOKENIZERS, write_jsonl
 from template_zoo import CASES
 from template_zoo.model import Style

@@ -20,7 +20,8 @@ from sftkit.config.loading import load_config
 from sftkit.errors import TrainingError
 from sftkit.shards.manifest import Manifest, TokenizerInfo
 from sftkit.shards.reading import ShardSet, open_shards
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, chat_template_sha256, fingerprint, load_tokenizer
+from sftkit.tokenization.loading.tokenizer_identity import chat_template_sha256, fingerprint
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.callbacks.listener import LogEvent, SilentListener
 from sftkit.training.run import train

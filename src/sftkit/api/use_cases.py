@@ -85,7 +85,7 @@ def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None)
     from sftkit.preprocessing.planning import check_config, plan
     from sftkit.preprocessing.template_date import keep_template_date
     from sftkit.sources.overlap import check_directories_apart, check_sources_stay
-    from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
+    from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
 
     check_config(settings)
     check_tokenizer_name(settings)
@@ -180,7 +180,7 @@ def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Re
     from sftkit.inspection.verify.verify_dataset import verify
     from sftkit.preprocessing.preview import preview_shards
     from sftkit.shards.reading import open_shards
-    from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
+    from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
 
     check_tokenizer_name(settings)
     if settings.verify:
@@ -244,7 +244,7 @@ def run_train(
 ) -> TrainingReport:
     """Do what `train` does with a config that is complete."""
     from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
-    from sftkit.tokenization.tokenizer_loading import check_tokenizer_name
+    from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
     from sftkit.training.arguments.build_arguments import check_packages, make_training_arguments
     from sftkit.training.arguments.fms_arguments import with_fms_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes

@@ -15,8 +15,10 @@ from typing import Any
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
+from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
 from sftkit.config.schema.row_amounts import amount_problem
-from sftkit.config.schema.shared_options import NO_PACKING, RESERVED_VARIABLES, SPLIT_TURNS, DataOptions
+from sftkit.config.schema.shared_options import DataOptions
+from sftkit.core.message_fields import RESERVED_VARIABLES
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.redaction import HIDDEN, is_redacted
 

@@ -1,6 +1,23 @@
-"""Names that chat data and chat templates use for reasoning and for loss flags, shared by all packages."""
+"""Names that chat data and chat templates use: roles, reasoning, loss flags and template variables."""
 
 from __future__ import annotations
+
+ASSISTANT_ROLES = frozenset(
+    {"assistant", "assistant_tool_call", "model", "gpt", "bot", "chatbot", "chatgpt", "ai", "function_call"}
+)
+"""Names of the assistant role, in lower case."""
+
+USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+KNOWN_ROLES = (
+    USUAL_ROLES
+    | ASSISTANT_ROLES
+    | {
+        *("developer", "human", "function", "function_response", "observation", "ipython", "context", "documents"),
+        *("tool_call", "tool_calls", "tool_response", "tool_responses", "tool_result", "tool_results", "tools"),
+    }
+)
+"""Roles that some format or some chat template has."""
 
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning", "thought")
 """Message fields that hold the reasoning of an assistant message."""
@@ -37,3 +54,10 @@ LOSS_FLAGS = (*TRAIN_FLAGS, *WEIGHT_FLAGS)
 
 PARTIAL_LOSS_FLAGS = ("train_detail", "training_detail")
 """Message fields of axolotl that train parts of a message, which sftkit cannot do."""
+
+RESERVED_VARIABLES = frozenset(
+    {"messages", "conversation", "conversations", "tools", "documents", "chat_template", "add_generation_prompt"}
+    | {"continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"}
+    | {"return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens", "self"}
+)
+"""Names that `chat_template_kwargs` must not contain: they are arguments of transformers' `apply_chat_template`."""

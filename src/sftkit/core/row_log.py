@@ -8,22 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import NamedTuple
 
 import numpy as np
 
 from sftkit.core.accounting.cuts import Cuts, LongRows, RowCut
+from sftkit.core.accounting.file_log import FileLog
+from sftkit.core.accounting.row_notes import RowNotes
 from sftkit.core.accounting.unused_columns import count_column
 from sftkit.core.escape import escape_unprintable
 from sftkit.core.rows import Mask, Offsets
-
-SPECIAL_TOKEN_IN_CONTENT, PROMPT_MISMATCH = "special_token_in_content", "prompt_mismatch"
-BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER = "boundary_merged", "loss_flag_unused", "empty_answer"
-MESSAGE_NOT_RENDERED, FIELD_NOT_RENDERED = "message_not_rendered", "field_not_rendered"
-"""Audit rules that can only be checked while a row is tokenized; see `RowLog.flag`."""
-
-ROLE_PREFIX = "role: "
-"""Begins a key that stands for whole messages of a role, among keys that were not rendered."""
 
 LONE_SURROGATE = "text with a lone surrogate, which UTF-8 cannot encode"
 """Why a row is quarantined whose text holds one half of a surrogate pair."""
@@ -36,16 +29,6 @@ UNREADABLE, UNUSABLE = "unread", "unusable"
 
 _UNREADABLE_BUFFERED = 200
 _MOST_KEYS, _OTHER_KEYS = 1000, "other keys"
-
-
-class RowNotes(NamedTuple):
-    """What was noticed about a row while it was rendered and tokenized."""
-
-    rules: tuple[str, ...] = ()
-    """Rules of the audit that it breaks."""
-    not_rendered: tuple[str, ...] = ()
-    """Keys that the chat template did not render: of messages (`role: tool` for whole messages of a role), and
-    of the row (`tools`)."""
 
 
 class RowError(Exception):
@@ -106,28 +89,6 @@ class RemovedRow:
     reason: str
     content: str
     """The beginning of the row, as text."""
-
-
-@dataclass
-class FileLog:
-    """Row accounting of one file of a work unit that has several."""
-
-    rows_before: int
-    """Subtract it from the number of a row in the unit to get its number in the file."""
-    read: int = 0
-    """Rows read, including quarantined ones."""
-    added: int = 0
-    """Rows that rows were split into, beyond the first of each."""
-    drops: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Number of dropped rows by (handler, reason)."""
-    bad: list[str] = field(default_factory=list)
-    """The reasons of the quarantined rows."""
-    cuts: Cuts = field(default_factory=Cuts)
-    """What was cut off rows."""
-    not_rendered: Counter[str] = field(default_factory=Counter)
-    """As in `RowLog`."""
-    unused_columns: Counter[str] = field(default_factory=Counter)
-    """Number of rows in which a column is filled, for columns that are not used."""
 
 
 @dataclass

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.fields import option
+from sftkit.core.accounting.row_notes import RowNotes
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import RowError, RowLog, RowNotes
+from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.handlers.base import Handler, Step, map_rows, missing_column_message, row_step, text_in
 from sftkit.handlers.messages.hints import with_conversion_hint

@@ -12,8 +12,9 @@ import numpy as np
 from sftkit.config.fields import option
 from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
 from sftkit.core.accounting.cuts import cut_before_answer, find_long_rows
+from sftkit.core.accounting.row_notes import BOUNDARY_MERGED, EMPTY_ANSWER
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import BOUNDARY_MERGED, EMPTY_ANSWER, RowLog
+from sftkit.core.row_log import RowLog
 from sftkit.core.rows import (
     ATTENTION_MASK,
     IGNORE_INDEX,

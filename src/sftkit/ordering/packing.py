@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 import sftkit.ordering
-from sftkit.config.schema.shared_options import NO_PACKING, DataOptions
+from sftkit.config.schema.option_values import NO_PACKING
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.rows import Ids, Offsets
 from sftkit.errors import DataError

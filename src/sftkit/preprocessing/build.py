@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema.shared_options import FMS
+from sftkit.config.schema.option_values import FMS
 from sftkit.core.progress import Progress, Stopwatch, progress_stage
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN, VALIDATION

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, SplitConfig
-from sftkit.config.schema.shared_options import FMS, DataOptions
+from sftkit.config.schema.option_values import FMS
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError

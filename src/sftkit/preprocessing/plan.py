@@ -18,7 +18,7 @@ from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.small_files import group_small_files
 from sftkit.sources.work_units import ScannedFile, WorkUnit
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-from sftkit.tokenization.tokenizer_loading import TOKENIZER_CHANGED
+from sftkit.tokenization.loading.tokenizer_loading import TOKENIZER_CHANGED
 
 
 @dataclass(frozen=True)

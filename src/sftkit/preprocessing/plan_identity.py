@@ -15,8 +15,8 @@ from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.work_units import ScannedFile
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec
+from sftkit.tokenization.loading.tokenizer_files import tokenizer_file_hashes
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
 
 
 def tokenizer_info(chat_tokenizer: ChatTokenizer, spec: TokenizerSpec | None) -> TokenizerInfo | None:

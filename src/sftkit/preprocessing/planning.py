@@ -34,8 +34,8 @@ from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.work_units import ScanExecutor, ScannedFile, read_unit, scan_files, scan_in_threads
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import chat_tokenizer_spec
+from sftkit.tokenization.loading.tokenizer_loading import tokenizer_spec
 from sftkit.tokenization.probing.turn_markers import find_split_markers
-from sftkit.tokenization.tokenizer_loading import tokenizer_spec
 
 _log = logging.getLogger(__name__)
 

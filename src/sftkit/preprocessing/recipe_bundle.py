@@ -24,8 +24,9 @@ from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.storage.files import atomic_replace, file_size
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
-from sftkit.tokenization.tokenizer_files import tokenizer_file_paths
-from sftkit.tokenization.tokenizer_loading import TOKENIZER_CHANGED, TokenizerIdentity
+from sftkit.tokenization.loading.tokenizer_files import tokenizer_file_paths
+from sftkit.tokenization.loading.tokenizer_identity import TokenizerIdentity
+from sftkit.tokenization.loading.tokenizer_loading import TOKENIZER_CHANGED
 
 _TOKENIZER = "tokenizer"
 _MODULES = "modules"

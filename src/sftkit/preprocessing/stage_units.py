@@ -23,7 +23,7 @@ from sftkit.preprocessing.recipe_bundle import RecipeBundle, bundle_recipe, matc
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.sources.work_units import WorkUnit
-from sftkit.tokenization.tokenizer_loading import TokenizerIdentity
+from sftkit.tokenization.loading.tokenizer_identity import TokenizerIdentity
 
 _log = logging.getLogger(__name__)
 

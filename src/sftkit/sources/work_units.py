@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from sftkit.core.row_log import UNREADABLE, FileLog, RowLog
+from sftkit.core.accounting.file_log import FileLog
+from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import SourceError
 from sftkit.sources.format_registry import FORMATS

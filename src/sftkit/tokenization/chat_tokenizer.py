@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sftkit.config.schema.shared_options import FMS
+from sftkit.config.schema.option_values import FMS
 from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
+from sftkit.tokenization.conversation_preparer import ConversationPreparer
 from sftkit.tokenization.conversation_reader import ConversationReader
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.conversation_preparer import ConversationPreparer
+from sftkit.tokenization.loading.special_tokens import eos_token, length_limit
+from sftkit.tokenization.loading.tokenizer_identity import TokenizerIdentity, chat_template_sha256, fingerprint
 from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
 from sftkit.tokenization.masking.pairs import encode_pairs, truncate_pairs
@@ -26,9 +28,7 @@ from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.probing.written_forms import WrittenForms
-from sftkit.tokenization.special_tokens import eos_token, length_limit
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
-from sftkit.tokenization.tokenizer_loading import TokenizerIdentity, chat_template_sha256, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

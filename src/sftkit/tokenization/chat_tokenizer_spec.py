@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass, replace
 
 from sftkit.config.fields import to_plain_data
-from sftkit.config.schema.shared_options import NO_COMPAT, DataOptions
+from sftkit.config.schema.option_values import NO_COMPAT
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.sandbox.chat_templates import today
 from sftkit.tokenization.content_screening import KEEP
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, tokenizer_spec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, tokenizer_spec
 
 _TINY = 64 << 10
 """Bytes of source that `tokenizers` encodes in the time that it takes to load a fast encoder."""

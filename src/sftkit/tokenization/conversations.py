@@ -10,28 +10,17 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sftkit.config.schema.shared_options import RESERVED_VARIABLES
-from sftkit.core.message_fields import REASONING_FIELDS, REASONING_PART_FIELDS, REASONING_PART_TYPES
+from sftkit.core.message_fields import (
+    ASSISTANT_ROLES,
+    REASONING_FIELDS,
+    REASONING_PART_FIELDS,
+    REASONING_PART_TYPES,
+    RESERVED_VARIABLES,
+    USUAL_ROLES,
+)
 from sftkit.core.row_log import RowError
 
 Message = Mapping[str, Any]
-
-ASSISTANT_ROLES = frozenset(
-    {"assistant", "assistant_tool_call", "model", "gpt", "bot", "chatbot", "chatgpt", "ai", "function_call"}
-)
-"""Names of the assistant role, in lower case."""
-
-USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
-
-KNOWN_ROLES = (
-    USUAL_ROLES
-    | ASSISTANT_ROLES
-    | {
-        *("developer", "human", "function", "function_response", "observation", "ipython", "context", "documents"),
-        *("tool_call", "tool_calls", "tool_response", "tool_responses", "tool_result", "tool_results", "tools"),
-    }
-)
-"""Roles that some format or some chat template has."""
 
 PLAIN_KEYS = frozenset({"role", "content"})
 """The keys of messages that have nothing else."""

@@ -17,9 +17,10 @@ from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEnc
 from sftkit.tokenization.encoding.single_bos import with_single_bos
 from sftkit.tokenization.encoding.slow_encoder import SlowEncoder
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, UnsupportedByEngineError
+from sftkit.tokenization.loading.tokenizer_identity import backend_json
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, backend_json, load_tokenizer
 from sftkit.tokenization.verification import VerificationSampler, VerifiedEncoder, VerifiedFunction
 
 if TYPE_CHECKING:

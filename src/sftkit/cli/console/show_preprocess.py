@@ -15,8 +15,8 @@ from sftkit.cli.console.show_plan import print_plan
 from sftkit.cli.console.show_unused_columns import unused_columns_of
 from sftkit.cli.console.text_lines import new_table, print_text
 from sftkit.core.accounting.cuts import Cuts
+from sftkit.core.accounting.row_notes import ROLE_PREFIX
 from sftkit.core.escape import escape_to_one_line
-from sftkit.core.row_log import ROLE_PREFIX
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import Manifest, SourceInfo
 from sftkit.storage.dataset_files import DROPPED_NAME

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sftkit.config.aliases import HANDLER_ARGUMENT_ALIASES
-from sftkit.config.schema.shared_options import FMS
+from sftkit.config.schema.option_values import FMS
 
 FMS_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {

@@ -8,25 +8,8 @@ from typing import Any
 
 from sftkit.config.fields import keys_where, option
 from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig
+from sftkit.config.schema.option_values import FMS, LOG_LEVELS, NO_COMPAT, NO_PACKING, SPLIT_TURNS
 from sftkit.config.words import boolean_spellings
-
-LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
-
-RESERVED_VARIABLES = frozenset(
-    {"messages", "conversation", "conversations", "tools", "documents", "chat_template", "add_generation_prompt"}
-    | {"continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"}
-    | {"return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens", "self"}
-)
-"""Names that `chat_template_kwargs` must not contain: they are arguments of transformers' `apply_chat_template`."""
-
-NO_COMPAT, FMS = "none", "fms"
-"""The values of `compat`: rows as sftkit makes them, or with the choices of fms-hf-tuning where they differ."""
-
-SPLIT_TURNS = "split_turns"
-"""The value of `overflow` for conversations that are split into several rows."""
-
-NO_PACKING = "none"
-"""The value of `packing` for rows that are not packed."""
 
 RUN_PANEL = "Run"
 _DATA = "Data"

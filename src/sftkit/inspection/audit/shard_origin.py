@@ -15,8 +15,8 @@ from sftkit.errors import ConfigError
 from sftkit.handlers.registry import produced_rows, recorded_handlers
 from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest
-from sftkit.tokenization.special_tokens import stop_tokens
-from sftkit.tokenization.tokenizer_loading import chat_template_sha256
+from sftkit.tokenization.loading.special_tokens import stop_tokens
+from sftkit.tokenization.loading.tokenizer_identity import chat_template_sha256
 from sftkit.tokenizer_match import recorded_template, template_options
 
 if TYPE_CHECKING:

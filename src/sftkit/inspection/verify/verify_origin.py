@@ -16,8 +16,8 @@ from sftkit.inspection.view.decoding import open_tokenizer
 from sftkit.shards.manifest import Manifest, SourceInfo, TokenizerInfo
 from sftkit.storage.files import file_size, sha256_of_file
 from sftkit.storage.paths import is_url
-from sftkit.tokenization.tokenizer_files import tokenizer_file_hashes
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, read_chat_template
+from sftkit.tokenization.loading.tokenizer_files import tokenizer_file_hashes
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, read_chat_template
 from sftkit.tokenizer_match import changed_files, find_mismatches, template_options
 
 _THREADS = 4

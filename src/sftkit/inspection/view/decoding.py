@@ -17,9 +17,9 @@ from sftkit.core.transformers_import import import_transformers
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
-from sftkit.tokenization.tokenizer_loading import (
+from sftkit.tokenization.loading.tokenizer_identity import fingerprint
+from sftkit.tokenization.loading.tokenizer_loading import (
     TokenizerSpec,
-    fingerprint,
     load_tokenizer,
     read_chat_template,
     tokenizer_spec,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.shared_options import FMS, DataOptions
+from sftkit.config.schema.option_values import FMS
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.accounting.unused_columns import add_counts, describe_unused
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import INPUT_IDS

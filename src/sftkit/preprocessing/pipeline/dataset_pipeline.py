@@ -9,7 +9,8 @@ from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.audit.expectations.row_origin import row_origin
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.shared_options import SPLIT_TURNS, DataOptions
+from sftkit.config.schema.option_values import SPLIT_TURNS
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch

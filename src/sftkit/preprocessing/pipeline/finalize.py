@@ -8,8 +8,9 @@ from itertools import groupby
 
 import numpy as np
 
-from sftkit.config.schema.shared_options import SPLIT_TURNS
-from sftkit.core.row_log import EMPTY_ANSWER, RowDroppedError, RowLog
+from sftkit.config.schema.option_values import SPLIT_TURNS
+from sftkit.core.accounting.row_notes import EMPTY_ANSWER
+from sftkit.core.row_log import RowDroppedError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, Batch, Row, trained_mask
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sftkit.core.row_log import RowError, RowLog, RowNotes
+from sftkit.core.accounting.row_notes import RowNotes
+from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import INPUT_IDS, Batch, Row, ragged_where
 from sftkit.handlers.base import Step, map_rows
 from sftkit.handlers.registry import ConfiguredHandler

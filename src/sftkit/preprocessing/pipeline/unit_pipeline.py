@@ -10,7 +10,7 @@ from functools import partial
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
-from sftkit.config.schema.shared_options import SPLIT_TURNS
+from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_kinds import RowKind

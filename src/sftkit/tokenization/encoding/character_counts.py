@@ -9,7 +9,7 @@ import numpy as np
 from sftkit.core.rows import lengths_to_offsets
 from sftkit.tokenization.encoding.id_engines import IdEngine
 from sftkit.tokenization.encoding.spans import CharacterCounts
-from sftkit.tokenization.tokenizer_loading import backend_parts
+from sftkit.tokenization.loading.tokenizer_identity import backend_parts
 
 
 def count_characters(backend: Any, engine: IdEngine) -> CharacterCounts | None:

@@ -16,7 +16,7 @@ from sftkit.tokenization.encoding.id_engines import IdEngine
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.encoding.spans import Span, tokens_in_spans_by_count
 from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
-from sftkit.tokenization.tokenizer_loading import backend_parts
+from sftkit.tokenization.loading.tokenizer_identity import backend_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from typing import Any
 
 from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
 from sftkit.tokenization.encoding.split_patterns import UNKNOWN_SPLIT, has_known_pattern, require
-from sftkit.tokenization.tokenizer_loading import backend_parts
+from sftkit.tokenization.loading.tokenizer_identity import backend_parts
 
 _POST_PROCESSORS = frozenset({"ByteLevel", "RobertaProcessing", "BertProcessing", "TemplateProcessing"})
 

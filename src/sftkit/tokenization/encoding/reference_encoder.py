@@ -10,7 +10,7 @@ import numpy as np
 
 from sftkit.core.rows import Mask, Ragged
 from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
-from sftkit.tokenization.tokenizer_loading import disable_offset_trimming
+from sftkit.tokenization.loading.tokenizer_identity import disable_offset_trimming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

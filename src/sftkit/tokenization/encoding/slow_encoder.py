@@ -25,7 +25,7 @@ from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
 from sftkit.tokenization.engines import UnsupportedByEngineError
-from sftkit.tokenization.special_tokens import special_tokens
+from sftkit.tokenization.loading.special_tokens import special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftkit.tokenization.engines import UnsupportedByEngineError
-from sftkit.tokenization.tokenizer_loading import backend_parts
+from sftkit.tokenization.loading.tokenizer_identity import backend_parts
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _CASED = (

@@ -10,12 +10,12 @@ from sftkit.core.rows import LabeledTokens, Ragged
 from sftkit.core.token_kinds import kinds_by_stop_ids
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding import encodable
+from sftkit.tokenization.loading.special_tokens import special_tokens
 from sftkit.tokenization.masking.part_finder import PartFinder
 from sftkit.tokenization.masking.part_tokens import encode_parts
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.turn_parts import Part, fill_spans
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
-from sftkit.tokenization.special_tokens import special_tokens
 from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 

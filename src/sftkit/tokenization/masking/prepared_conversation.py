@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sftkit.core.row_log import RowNotes
+from sftkit.core.accounting.row_notes import RowNotes
 from sftkit.core.rows import Row
 
 

@@ -7,18 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from sftkit.config.fields import did_you_mean
-from sftkit.core.message_fields import LOSS_FLAGS, PARTIAL_LOSS_FLAGS, REASONING_FIELDS
-from sftkit.core.row_log import FIELD_NOT_RENDERED, MESSAGE_NOT_RENDERED, ROLE_PREFIX, RowError, RowNotes
+from sftkit.core.accounting.row_notes import FIELD_NOT_RENDERED, MESSAGE_NOT_RENDERED, ROLE_PREFIX, RowNotes
+from sftkit.core.message_fields import KNOWN_ROLES, LOSS_FLAGS, PARTIAL_LOSS_FLAGS, REASONING_FIELDS
+from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversation_reader import messages_of
-from sftkit.tokenization.conversations import (
-    KNOWN_ROLES,
-    Conversation,
-    Message,
-    content_of,
-    is_assistant,
-    reasoning_texts,
-    role_of,
-)
+from sftkit.tokenization.conversations import Conversation, Message, content_of, is_assistant, reasoning_texts, role_of
 from sftkit.tokenization.omissions.altered_conversations import CALLS, Place, part_key
 from sftkit.tokenization.omissions.omission_judge import OmissionJudge
 from sftkit.tokenization.omissions.quick_checks import (

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from sftkit.core.row_log import RowError
 from sftkit.errors import TokenizerError
 from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.loading.special_tokens import special_tokens
 from sftkit.tokenization.probing.turn_format import PROBE_CONTENT, learn_turn_format, render_question
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
-from sftkit.tokenization.special_tokens import special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

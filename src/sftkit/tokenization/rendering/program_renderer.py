@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from sftkit.core.message_fields import USUAL_ROLES
 from sftkit.core.row_log import require_valid_text
 from sftkit.sandbox.render_limits import MAX_OUTPUT_CHARACTERS, TemplateLimitError, render_within_limits
-from sftkit.tokenization.conversations import USUAL_ROLES, Conversation
+from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
 from sftkit.tokenization.templates.recording import Program, Recording
 from sftkit.tokenization.tracing.program_cache import ProgramCache

@@ -11,7 +11,7 @@ from sftkit.errors import TokenizerError, TrainingError
 from sftkit.sandbox.chat_templates import apply_chat_template
 from sftkit.sandbox.render_limits import render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
-from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
+from sftkit.tokenization.loading.special_tokens import special_tokens, stop_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

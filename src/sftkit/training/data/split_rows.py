@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sftkit.config.schema.shared_options import SPLIT_TURNS
+from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.core.error_text import single_line
 from sftkit.core.rows import SEQ_LENGTHS, Offsets, Ragged, trained_mask
 from sftkit.errors import DataError

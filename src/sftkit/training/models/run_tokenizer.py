@@ -12,7 +12,7 @@ from sftkit.errors import ConfigError, TrainingError
 from sftkit.shards.footers import check_footers
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
-from sftkit.tokenization.tokenizer_loading import TokenizerSpec, load_tokenizer, tokenizer_spec
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer, tokenizer_spec
 from sftkit.tokenizer_match import TokenizerMismatch, find_mismatches, recorded_template
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.vocabulary_check import check_stop_tokens, check_vocabulary, read_model_vocabulary

@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from operator import add, itemgetter
 from typing import NamedTuple
 
-from sftkit.tokenization.conversations import USUAL_ROLES
+from sftkit.core.message_fields import USUAL_ROLES
 from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sftkit.tokenization.conversations import USUAL_ROLES, Message
+from sftkit.core.message_fields import USUAL_ROLES
+from sftkit.tokenization.conversations import Message
 from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart

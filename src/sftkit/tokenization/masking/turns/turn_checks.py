@@ -8,13 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import (
-    Message,
-    assistant_indices,
-    content_of,
-    text_after_reasoning,
-    text_of,
-)
+from sftkit.tokenization.conversations import Message, assistant_indices, content_of, text_after_reasoning, text_of
 from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.probing.message_spans import MessageSpans
 

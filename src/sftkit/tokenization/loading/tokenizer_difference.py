@@ -9,7 +9,7 @@ from itertools import islice, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from sftkit.core.escape import escape_unprintable
-from sftkit.tokenization.tokenizer_loading import backend_json
+from sftkit.tokenization.loading.tokenizer_identity import backend_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

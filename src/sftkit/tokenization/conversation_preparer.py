@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from sftkit.core.row_log import EMPTY_ANSWER, LOSS_FLAG_UNUSED, PROMPT_MISMATCH, SPECIAL_TOKEN_IN_CONTENT, RowNotes
+from sftkit.core.accounting.row_notes import (
+    EMPTY_ANSWER,
+    LOSS_FLAG_UNUSED,
+    PROMPT_MISMATCH,
+    SPECIAL_TOKEN_IN_CONTENT,
+    RowNotes,
+)
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
@@ -15,6 +21,7 @@ from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.empty_answers import EmptyAnswers
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
+from sftkit.tokenization.loading.special_tokens import special_tokens, stop_tokens
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
 from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
@@ -24,7 +31,6 @@ from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.omissions.omission_finder import OmissionFinder
 from sftkit.tokenization.rendering.reference_renderer import record_if_possible
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
-from sftkit.tokenization.special_tokens import special_tokens, stop_tokens
 from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 from sftkit.tokenization.verification import VerificationSampler

@@ -1,0 +1,14 @@
+"""Values of options that other modules name."""
+
+from __future__ import annotations
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
+
+NO_COMPAT, FMS = "none", "fms"
+"""The values of `compat`: rows as sftkit makes them, or with the choices of fms-hf-tuning where they differ."""
+
+SPLIT_TURNS = "split_turns"
+"""The value of `overflow` for conversations that are split into several rows."""
+
+NO_PACKING = "none"
+"""The value of `packing` for rows that are not packed."""
