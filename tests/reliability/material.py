@@ -103,6 +103,7 @@ _COMMON = {
     "output_dir": "out",
     "staging_dir": "units",
     "num_workers": 1,
+    "ignore_columns": ["messages"],  # the rows have columns for all kinds of configs
 }
 
 

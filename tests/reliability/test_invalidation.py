@@ -21,7 +21,7 @@ import pytest
 
 from reliability.material import BAD, FILES, OWN_MODULE, RETAINED, TEMPLATE, TOKENIZER, World, make_folder, row_of
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.fields import is_required
+from sftkit.config.fields import is_required, option_info
 from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS as EVERY_HANDLER
 from sftkit.preprocessing.build import find_finished
@@ -330,8 +330,8 @@ HANDLERS = [
     argument("output_field_name", "text", ALL),
     argument("max_seq_length", 30, ALL, kind="chats"),
     argument("mark", "y", ALL, handler=0, kind="chats", same=True),
-    Case("columns a handler removes", lambda world: world.data["data_handlers"][-1]["arguments"].update(
-         {"remove_columns": ["output"]}), ALL, kind="chats"),
+    Case("retained columns that a handler removes", lambda world: world.data["data_handlers"][-1]["arguments"].update(
+         {"remove_columns": ["output"]}), ALL, kind="chats", same=True),
     Case("a synonym", a_synonym, NONE, done=True, same=True),
     Case("arguments in another place", said_beside, NONE, done=True, same=True),
     Case("a user function's source", own_source('"own": mark', '"own": mark, "id": row["id"] + 1'), ALL, kind="chats"),
@@ -413,6 +413,7 @@ WITHOUT_DATA_CONFIG = [
     Case("a formatting template", lambda world: world.config.update(data_formatter_template="{{input}}\n{{output}}",
          response_template="\nanswer"), ALL, kind="simple", keys=("data_formatter_template",)),
     option("dataset_conversation_field", "messages", ALL, kind="simple"),
+    option("chat", True, ALL, kind="simple"),
 ]  # fmt: skip
 
 AFTER_STAGING = [
@@ -421,6 +422,14 @@ AFTER_STAGING = [
     option("num_workers", 2, NONE, done=True, same=True),
     option("log_level", "error", NONE, done=True, same=True),
     option("max_bad_rows", 7, NONE, done=True, same=True),
+    option("max_dropped_rows", 7, NONE, done=True, same=True),
+    option("keep_dropped", 7, NONE, done=True, same=True),
+    option("ignore_columns", ["topic"], NONE, done=True, same=True),
+    data("ignore_columns", ["topic"], NONE, done=True, same=True),
+    data("max_samples", 5, 1),
+    data("validation_rows", 3, NONE),
+    option("max_samples", 5, 1, kind="simple"),
+    option("val_size", 3, NONE, kind="simple"),
     option("packing", "bfd", NONE, name="packing", kind="packed"),
     option("pack_length", 300, NONE, name="the length of packs", kind="packed"),
     Case("packs where there were none", lambda world: world.config.update(packing="bfd", pack_length=64), NONE),
@@ -537,13 +546,16 @@ def test_every_key_of_a_config_has_a_case() -> None:
     assert sorted(covered - every) == []
 
 
-def values_of(kind: str) -> list[Any]:
-    """Up to three values of a type, given as in a dataclass."""
+def values_of(field: dataclasses.Field[Any]) -> list[Any]:
+    """Up to three values of an argument."""
+    if choices := option_info(field).choices:
+        return [*choices[:3]]
     return {
         "str": ["one", "two", "three"], "bool": [True, False], "int": [7, 8, 9], "str | None": ["one", "two", None],
         "int | None": [7, 8, None], "tuple[str, ...]": [["one"], ["two"], ["one", "two"]],
         "Mapping[str, str]": [{"one": "user"}, {"one": "system"}, {"two": "user"}],
-    }[kind]  # fmt: skip
+        "Mapping[str, Any]": [{"max_length": 8}, {"max_length": 9}, {"truncation": True}],
+    }[str(field.type)]  # fmt: skip
 
 
 ARGUMENTS = [(name, field) for name, kind in sorted(EVERY_HANDLER.items()) for field in dataclasses.fields(kind)]
@@ -551,12 +563,10 @@ ARGUMENTS = [(name, field) for name, kind in sorted(EVERY_HANDLER.items()) for f
 
 @pytest.mark.parametrize(("name", "field"), ARGUMENTS, ids=[f"{name}.{field.name}" for name, field in ARGUMENTS])
 def test_every_argument_of_every_handler_changes_the_recipe_key(name: str, field: dataclasses.Field[Any]) -> None:
-    needed = {
-        each.name: values_of(str(each.type))[0] for each in dataclasses.fields(EVERY_HANDLER[name]) if is_required(each)
-    }
+    needed = {each.name: values_of(each)[0] for each in dataclasses.fields(EVERY_HANDLER[name]) if is_required(each)}
     config = PreprocessConfig(output_dir="out")
     recipes = []
-    for value in values_of(str(field.type)):
+    for value in values_of(field):
         arguments = {"fn_kwargs": {**needed, field.name: value}}
         handler = HandlerConfig(name=name, arguments=arguments)
         data = DatasetConfig(name="data", data_paths=("x",), data_handlers=(handler,))
