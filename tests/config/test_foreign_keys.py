@@ -216,7 +216,6 @@ def test_the_tables_have_every_name_once_and_suggest_keys_that_exist(table: tupl
     known = TOP_LEVEL | {f"datasets[0].{name}" for name in OF_DATASETS}
     known |= {f"dataprocessor.{name}" for name in own_keys(ProcessorConfig)}
     known |= OF_DATASETS if table is DATASET_KEYS else set()
-    known |= {"val_size", "max_samples"}
     assert [key for key in table if key.key and key.key not in known] == []
     assert [key for key in table if not key.key and not key.note] == []
     assert {tool for key in table for tool in key.tools} <= set(TOOLS)
