@@ -123,7 +123,7 @@ def test_datasets_and_sections_are_plain_values_or_config_objects(pairs: Path, t
 def test_a_keyword_may_set_one_entry_of_a_list(tmp_path: Path) -> None:
     keys = {"datasets[1].shuffle": True}
     result = sftkit.preprocess(**SAMPLE, output_dir=tmp_path, dry_run=True, **keys)
-    assert [dataset.shuffle for dataset in result.plan.config.datasets] == [False, True, False]
+    assert [dataset.shuffle for dataset in result.plan.config.datasets] == [None, True, None]
 
 
 def test_text_of_python_values_is_literal(pairs: Path) -> None:

@@ -122,10 +122,10 @@ def test_special_tokens_may_be_added_to_shards_made_without_them(tmp_path: Path)
         (("--no_such_argument", "1"), 2, "unknown option --no_such_argument"),
         (("--training_data_path", "nowhere"), 1, "nowhere: no such file or directory"),
         (("--init_from_config", "false"), 1, "init_from_config"),
-        (("--report_to", "tensorbord"), 1, "report_to: unknown tracker 'tensorbord'; did you mean tensorboard?"),
+        (("--report_to", "tensorbord"), 2, "report_to: unknown tracker 'tensorbord'; did you mean tensorboard?"),
         (
             ("--streaming", "true", "--train_sampling_strategy", "group_by_length"),
-            1,
+            2,
             "train_sampling_strategy=group_by_length needs the lengths of all rows in advance; set streaming=false",
         ),
     ],

@@ -289,8 +289,8 @@ def test_the_manifest_and_the_output_show_the_time_of_each_stage(tmp_path: Path)
     ("option", "value", "code", "sentence"),
     [
         ("--engine", "fast", 2, "engine must be one of auto, reference, not 'fast'"),
-        ("--engine_verify", "1.5", 1, "engine_verify must be between 0 and 1, not 1.5"),
-        ("--engine_verify", "-1", 1, "engine_verify must be between 0 and 1, not -1"),
+        ("--engine_verify", "1.5", 2, "engine_verify must be between 0 and 1, not 1.5"),
+        ("--engine_verify", "-1", 2, "engine_verify must be between 0 and 1, not -1"),
     ],
 )
 def test_the_error_for_an_invalid_engine_option_is_one_sentence(

@@ -428,8 +428,8 @@ def test_the_error_for_an_invalid_choice_is_one_sentence(tmp_path: Path) -> None
          "overflow must be one of truncate, truncate_left, split_turns, drop, error, not 'cut'"),
         (["--chat_template_kwargs", "nonsense"], 2, "chat_template_kwargs must hold keys and values, not 'nonsense'"),
         (["--chat_template_kwargs", "[1]"], 2, "chat_template_kwargs must hold keys and values, not a list"),
-        (["--chat_template_kwargs.tokenize=true"], 1, f"chat_template_kwargs must not contain 'tokenize', {RESERVED}"),
-        (["--chat_template_kwargs.messages=x"], 1, f"chat_template_kwargs must not contain 'messages', {RESERVED}"),
+        (["--chat_template_kwargs.tokenize=true"], 2, f"chat_template_kwargs must not contain 'tokenize', {RESERVED}"),
+        (["--chat_template_kwargs.messages=x"], 2, f"chat_template_kwargs must not contain 'messages', {RESERVED}"),
     ]  # fmt: skip
     source = write_jsonl(tmp_path / "in.jsonl", [{"messages": TALK}])
     common = ["--training_data_path", str(source), "--model_name_or_path", "sample:model"]

@@ -17,7 +17,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.loading import load_config
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Row
-from sftkit.errors import ConfigError
+from sftkit.errors import ConfigError, DataError
 from sftkit.preprocessing.build import run
 from sftkit.preprocessing.planning import plan
 from sftkit.sample import sample_path
@@ -344,7 +344,10 @@ def test_rows_with_empty_answers_are_dropped_if_the_config_says_so(tmp_path: Pat
 def test_a_question_outside_of_the_format_is_not_lost(tmp_path: Path) -> None:
     rows = [{"messages": PAIR}, {"question": "a", "answer": "b"}, {"messages": PAIR, "instruction": "Add."}]
     file = write_jsonl(tmp_path / "rows.jsonl", rows)
-    preprocess(tmp_path / "out", training_data_path=(str(file),), model_name_or_path=MODEL, max_bad_rows=1)
+    options = {"training_data_path": (str(file),), "model_name_or_path": MODEL, "max_bad_rows": 1}
+    with pytest.raises(DataError, match="uses the column 'instruction' \\(1 of the first 3 rows filled\\)"):
+        preprocess(tmp_path / "out", **options)
+    preprocess(tmp_path / "out", **options, ignore_columns=("instruction",))
     [line] = (tmp_path / "out" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["reason"] == (
         "column 'instruction' does not belong to the format messages; set `format`, or remove the column"

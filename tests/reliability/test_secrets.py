@@ -75,7 +75,7 @@ def test_a_manifest_says_what_must_be_given_again(server: str) -> None:
     words = ("--max_bad_rows", "1", "--output_dir")
     run("--training_data_path", url, *OPTIONS, *words, "out", code=0)
     repeat = ("--config", "out/manifest.json", "--output_dir", "again")
-    assert "give the whole URL as --datasets[0].data_paths URL" in run(*repeat, code=1)
+    assert "give the whole URL as --datasets[0].data_paths URL" in run(*repeat, code=2)
     run(*repeat, "--datasets[0].data_paths", url, code=0)
     assert Path("again/train-00000-of-00001.parquet").read_bytes() == next(Path("out").glob("train*")).read_bytes()
 
@@ -124,4 +124,4 @@ def test_what_a_config_reads_from_the_environment_is_not_written(server: str, mo
     assert written["config"]["datasets"][0]["data_paths"] == dataset["data_paths"]
     assert written["config"]["chat_template_kwargs"]["own"] == "a-${oc.env:PLANTED}"
     repeat = ("--config", "out/manifest.json", "--output_dir", "again")
-    assert "datasets[0].name is 'a-${oc.env:PLANTED}', and a manifest reads no environment" in run(*repeat, code=1)
+    assert "datasets[0].name is 'a-${oc.env:PLANTED}', and a manifest reads no environment" in run(*repeat, code=2)

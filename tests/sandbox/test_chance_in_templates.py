@@ -11,10 +11,13 @@ import pytest
 
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import Batch
-from sftkit.handlers.text import ApplyCustomJinjaTemplate
+from sftkit.handlers.jinja_template import ApplyCustomJinjaTemplate
 from sftkit.sandbox.chat_templates import date_function
 from sftkit.sandbox.render_limits import TemplateChanceError, TemplateLimitError
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.engines import EnginePolicy
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
 
@@ -82,7 +85,8 @@ def test_what_is_the_same_in_each_run_is_rendered(renderer: Renderer, template: 
 @pytest.mark.parametrize("template", ["{{ [1, 2]|random }}", "{{ text.upper }}", "{{ lipsum() }}"])
 def test_templates_of_the_handler_for_text_are_refused_too(template: str) -> None:
     handler = ApplyCustomJinjaTemplate(dataset_text_field="text", template=template, add_eos_token=False)
-    step = handler.bind(None)  # type: ignore[arg-type]  # without the eos token it needs no tokenizer
+    without_tokenizer = ChatTokenizer(ChatTokenizerSpec(None, "assistant", EnginePolicy(frozenset(), 0.0)))
+    step = handler.bind(without_tokenizer)
     with pytest.raises(TemplateChanceError):
         step(Batch([{"text": "a"}], np.arange(1, 2)), RowLog())
 

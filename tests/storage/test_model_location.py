@@ -13,11 +13,12 @@ from sftkit.storage.model_location import adapter_base, hub_problem, location_pr
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "granite").mkdir()
-    (tmp_path / "weights.bin").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+    folder = tmp_path / "w"  # the only name beside it
+    (folder / "granite").mkdir(parents=True)
+    (folder / "weights.bin").touch()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,12 @@ def parse_template(source: str) -> Any:
     """Return the syntax tree of a template without `{% generation %}` tags; None if it is not valid Jinja."""
     import jinja2
 
+    environment = jinja2.Environment(
+        extensions=["jinja2.ext.loopcontrols", generation_tag()],
+        finalize=jinja2.pass_context(lambda _context, value: value),  # see `variables_of`
+    )
     try:
-        return jinja2.Environment(extensions=["jinja2.ext.loopcontrols", generation_tag()]).parse(source)
+        return environment.parse(source)
     except (jinja2.TemplateSyntaxError, RecursionError, ValueError):  # ValueError: a number with thousands of digits
         return None
 
@@ -28,10 +32,17 @@ def variables_of(source: str) -> frozenset[str]:
         >>> sorted(variables_of("{% if system is defined %}{{ system }}{% endif %}{{ rows[0].text }}"))
         ['rows', 'system']
     """
-    from jinja2 import meta
+    from jinja2.meta import TrackingCodeGenerator
 
     tree = parse_template(source)
-    return frozenset() if tree is None else frozenset(meta.find_undeclared_variables(tree))
+    if tree is None:
+        return frozenset()
+    # As `jinja2.meta.find_undeclared_variables` does, but without evaluating constant expressions, of which one such as
+    # `9 ** 9 ** 9` never ends. An optimizer evaluates them, and so does output that does not depend on the context.
+    generator = TrackingCodeGenerator(tree.environment)
+    generator.optimizer = None
+    generator.visit(tree)
+    return frozenset(generator.undeclared_identifiers)
 
 
 def keys_of_variable(source: str, variable: str) -> frozenset[str] | None:

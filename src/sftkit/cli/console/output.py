@@ -119,7 +119,9 @@ def start_logging(level: str) -> None:
 
 
 def finish_logging() -> None:
-    """Write how many warnings were equal. Call it at the end of a command."""
-    for handler in logging.getLogger("sftkit").handlers:
-        if isinstance(handler, _StderrHandler):
-            handler.write_repetitions()
+    """Write how many warnings were equal, and undo `start_logging`. Call it at the end of a command."""
+    logger = logging.getLogger("sftkit")
+    for handler in [each for each in logger.handlers if isinstance(each, _StderrHandler)]:
+        handler.write_repetitions()
+        logger.removeHandler(handler)
+    logger.propagate = True

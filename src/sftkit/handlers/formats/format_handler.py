@@ -12,6 +12,8 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.handlers.base import Step, missing_column_message, row_step
 from sftkit.handlers.columns import ColumnHandler
+from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS
+from sftkit.handlers.formats.prompt_completion import PromptCompletion
 from sftkit.handlers.formats.recognition import FORMATS, NAMED_FORMATS, check_nothing_is_left, format_of, with_answer
 from sftkit.handlers.formats.row_format import RowFormat
 from sftkit.handlers.formats.values import EmptyAnswerError
@@ -37,10 +39,13 @@ class FormatHandler(ColumnHandler):
     )
 
     def may_read(self, tokenizer: ChatTokenizer) -> tuple[str, ...]:
-        """The columns of the format; of all formats, if it is not named."""
+        """The columns of the format; of all formats, if it is not named. An answer may continue a conversation."""
         formats = FORMATS if self.format is None else (NAMED_FORMATS[self.format],)
         known = [self.columns.get(name, name) for each in formats for name in each.columns]
-        return (*dict.fromkeys(known), *([self.answer_column] if self.answer_column is not None else []))
+        if self.answer_column is not None:
+            known.append(self.answer_column)
+            known += CONVERSATION_COLUMNS if self.format in (None, PromptCompletion.name) else ()
+        return tuple(dict.fromkeys(known))
 
     def columns_used(self, row: Row) -> frozenset[str] | None:
         """The columns of the format of a row that the conversion makes something of."""
