@@ -70,7 +70,8 @@ class _AddressSpace:
         self._soft = math.inf if soft == resource.RLIM_INFINITY else soft
         self._lock = threading.Lock()
         self._measured = -_MEASURED_FOR
-        self._size = self._growth = 0
+        self._size = 0
+        self._allowances: dict[object, int] = {}  # bytes that each running function may add
 
     def is_valid(self) -> bool:
         """Whether the last measurement is still valid."""
@@ -84,18 +85,21 @@ class _AddressSpace:
         return self
 
     def limited(self, more: int, function: Callable[[], T]) -> T:
-        self._grow(more)
+        call = object()  # an interrupt may arrive anywhere: the allowance of a call that has ended must not stay
         try:
+            self._allowances[call] = more
+            self._apply()
             return function()
         finally:
-            self._grow(-more)
+            self._allowances.pop(call, None)
+            self._apply()
 
-    def _grow(self, more: int) -> None:
-        """Change the allowed growth. Restore the original limits when no limited function runs."""
+    def _apply(self) -> None:
+        """Set the limit to what all running functions may add. Restore the original limits when none runs."""
         with self._lock:
-            self._growth += more
-            most = self._size + self._growth
-            bounds = (most, self._hard) if self._growth and most < self._soft else self._limits
+            growth = sum(list(self._allowances.values()))
+            most = self._size + growth
+            bounds = (most, self._hard) if growth and most < self._soft else self._limits
             self._set_limits(self._kind, bounds)
 
 
