@@ -78,7 +78,7 @@ def run_with_faults(
     for run in runs:
         assert run["again"] == 0, done.stderr[-3000:]
         assert run["made"] == result["uninterrupted"]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr[-6000:]
     return [{**run, "stderr": done.stderr} for run in runs]
 
 

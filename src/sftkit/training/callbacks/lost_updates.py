@@ -22,7 +22,7 @@ class LostUpdatesCallback(TrainerCallback):
     """Warns if most weights do not change, because their updates are below what their data type can hold.
 
     A bfloat16 number has 8 significant bits: adding less than 1/512 of it changes nothing. AdamW changes each weight by
-    about the learning rate, so that a weight of 0.02 needs a learning rate above 4e-5. In float32 with `bf16=true`,
+    about the learning rate, so that a weight of 0.02 needs a learning rate above 6e-5. In float32 with `bf16=true`,
     such updates add up.
 
     It compares a sample of the weights (2-D tensors in 16 bits that are trained and have a gradient) over 10 steps
