@@ -9,12 +9,14 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import spawn
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -48,6 +50,14 @@ def fail_at_three(number: int) -> int:
 def die_of_seven(number: int) -> int:
     if number == 7:
         os._exit(9)
+    return number
+
+
+def die_before_the_note_is_written(number: int) -> int:
+    if number == 7:
+        [note] = Path(tempfile.gettempdir()).glob(f"sftkit-workers-*/{os.getpid()}")
+        note.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
@@ -95,6 +105,11 @@ def test_several_workers_run_every_task_once() -> None:
 def test_the_error_for_a_worker_that_dies_names_its_task() -> None:
     with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on 7; run the command again"):
         list(run(die_of_seven, [1, 2, 7, 3], 2))
+
+
+def test_a_worker_that_dies_while_it_notes_its_task_is_one_sentence() -> None:
+    with pytest.raises(WorkerError, match=r"a worker process died .* while it worked on one of: .*7"):
+        list(run(die_before_the_note_is_written, [5, 6, 7], 2))
 
 
 def test_a_worker_that_dies_while_others_are_starting_is_an_error_that_names_its_task(

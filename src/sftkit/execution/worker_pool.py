@@ -208,7 +208,8 @@ class WorkerPool:
         for worker in self._context.started:
             note = Path(self._notes.name, str(worker.pid))
             if worker.exitcode not in _TERMINATED and note.exists():
-                return str(tasks[int(note.read_text())])
+                number = note.read_text()  # empty if the worker died before it had written it
+                return str(tasks[int(number)]) if number else None
         return None
 
 
