@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer,
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
-from sftkit.training.models.adapters import add_adapters, save_merged, uses_adapters
+from sftkit.training.adapters.merged_model import save_merged
+from sftkit.training.adapters.new_adapters import add_adapters, uses_adapters
 from sftkit.training.models.freezing import count_parameters
 from sftkit.training.models.model_loading import fit_embeddings, load_model
 

@@ -14,6 +14,7 @@ from sftkit.config.fields import to_public_data
 from sftkit.core.transformers_import import library_log_level
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
+from sftkit.training.adapters.merged_model import save_merged
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
@@ -27,7 +28,6 @@ from sftkit.training.checkpoints.run_identity import run_identity
 from sftkit.training.distributed import is_main_process, leave_process_group
 from sftkit.training.evaluate import evaluate
 from sftkit.training.metrics.loss_curve import CURVE_NAME, draw_curve
-from sftkit.training.models.adapters import save_merged
 from sftkit.training.setup.data_setup import make_feed, rows_per_step
 from sftkit.training.setup.model_setup import prepare_model
 from sftkit.training.setup.trainer_setup import errors_of_a_run, make_trainer

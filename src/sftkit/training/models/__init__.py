@@ -1,1 +1,1 @@
-"""The model of a run: loading, new tokens, adapters, frozen parameters, attention, and capabilities."""
+"""The model of a run: loading, new tokens, frozen parameters, attention, and capabilities."""

@@ -12,12 +12,12 @@ import torch
 from sftkit.config.commands import TrainConfig
 from sftkit.core.splits import TRAIN
 from sftkit.shards.reading import ShardSet
+from sftkit.training.adapters.new_adapters import add_adapters, uses_adapters
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.metrics.flops import training_cost
 from sftkit.training.metrics.hardware import device_peak_flops
 from sftkit.training.metrics.throughput import ThroughputMeter
-from sftkit.training.models.adapters import add_adapters, uses_adapters
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.models.freezing import count_parameters, freeze
 from sftkit.training.models.model_loading import fit_embeddings, load_model

@@ -1,30 +1,23 @@
-"""Add LoRA and QLoRA adapters to a frozen model with peft, and merge them into it.
+"""Add LoRA and QLoRA adapters to a frozen model with peft.
 
 Sources: LoRA, https://arxiv.org/abs/2106.09685; QLoRA (NF4, double quantization), https://arxiv.org/abs/2305.14314.
 """
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import TrainingError
 from sftkit.training.models.freezing import similar_names
-from sftkit.training.models.model_loading import fit_embeddings, load_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-
-MERGED_DIR = "merged"
-"""Directory in `output_dir` for the model with its adapters merged into it."""
+    from transformers import PreTrainedModel
 
 ALL_LINEAR = "all-linear"
 
@@ -65,50 +58,14 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
     )
     make: Callable[..., PeftModel] = get_peft_model
     try:
-        with _without_future_warnings():
+        with without_future_warnings():
             return make(model, settings)
     except ValueError as error:  # modules for which peft has no adapter, overlapping names
         raise TrainingError(f"LoRA adapters cannot be added: {single_line(error)}") from error
 
 
-def save_merged(
-    config: TrainConfig, arguments: TrainingArguments, tokenizer: PreTrainedTokenizerBase, known_tokens: int
-) -> Path:
-    """Merge the adapters in `output_dir` into the model, and save it with the tokenizer to `<output_dir>/merged`.
-
-    The model is loaded again, on the CPU and in the data type of the run: merging into a model in 4 bits would round
-    the sum to 4 bits again, and no process holds the whole of a sharded model. Call it in the main process only, when
-    the adapters are saved.
-
-    Args:
-        config: the run.
-        arguments: its training arguments.
-        tokenizer: as saved with the adapters.
-        known_tokens: how many of its tokens the model was trained with before the run.
-
-    Returns:
-        The directory.
-
-    Raises:
-        TrainingError: the model cannot be loaded again.
-    """
-    from peft import PeftModel
-
-    folder = Path(config.output_dir) / MERGED_DIR
-    model = load_model(replace(config, load_in_4bit=False, attn_implementation="eager"), arguments)
-    fit_embeddings(model, len(tokenizer), known_tokens, config.embedding_size_multiple_of)
-    with _without_future_warnings():
-        adapted: Any = PeftModel.from_pretrained(model, config.output_dir)
-    merged = adapted.merge_and_unload()
-    merged.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    del model, adapted, merged
-    gc.collect()
-    return folder
-
-
 @contextmanager
-def _without_future_warnings() -> Iterator[None]:
+def without_future_warnings() -> Iterator[None]:
     """Hide warnings about deprecated names of transformers that peft uses; users cannot fix them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
