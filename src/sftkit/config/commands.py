@@ -8,6 +8,7 @@ from typing import Any
 
 from sftkit.config.fields import option
 from sftkit.config.schema.shared_options import RUN_PANEL, DataOptions
+from sftkit.config.schema.training_options import TrainingOptions
 from sftkit.config.words import boolean_spellings
 
 _OUTPUT = "Output"
@@ -106,7 +107,7 @@ class InspectConfig(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataOptions):
+class TrainConfig(TrainingOptions):
     """`sftkit train`. All fields of `transformers.TrainingArguments` are accepted too."""
 
     output_dir: str = option(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
-from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from sftkit.core.rows import IGNORE_INDEX, LABELS
-from sftkit.training.arguments.refusals import refusals_as_config_errors
 from sftkit.training.checkpoints.seal import RunState, begin_checkpoint
 from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
@@ -24,6 +22,8 @@ from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
+from sftkit.training.optimization.learning_rates import RateRule
+from sftkit.training.optimization.optimizing_trainer import OptimizingTrainer
 
 _LARGEST_EXPONENT = math.log(1.7e308)  # exp() of more overflows
 _NO_STEP = 1 << 62
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 
-class SftTrainer(Trainer):
+class SftTrainer(OptimizingTrainer):
     """A transformers Trainer that trains on the micro-batches of a `Feed`.
 
     The loss of a step is the mean over its trained tokens: the sum of their cross entropies divided by N, the number of
@@ -64,6 +64,7 @@ class SftTrainer(Trainer):
         tokenizer: PreTrainedTokenizerBase,
         callbacks: list[TrainerCallback],
         meter: ThroughputMeter,
+        rates: Sequence[RateRule] = (),
     ) -> None:
         """Set up the trainer.
 
@@ -75,6 +76,7 @@ class SftTrainer(Trainer):
             tokenizer: is saved with the model.
             callbacks: are added to those of the Trainer.
             meter: computes the logged rates.
+            rates: parameters with learning rates of their own.
         """
         super().__init__(
             model=model,
@@ -91,6 +93,7 @@ class SftTrainer(Trainer):
         self.meter = meter
         self.nonfinite = NonfiniteLosses()  # of this process
         self._sums_loss = sums_loss
+        self.rates = rates
         self._work = WorkCounts()  # of this process, in this run
         # Of all processes, before the checkpoint that the run resumed from.
         self._work_before = WorkCounts()
@@ -98,18 +101,6 @@ class SftTrainer(Trainer):
         # Time and work of all processes at the last log event.
         self._last_log: float | None = None
         self._last_work = WorkCounts()
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Make the optimizer; what its class refuses is an error in the configuration."""
-        with refusals_as_config_errors("optim", self.args.optim, "optim_args"):
-            return super().create_optimizer(model)
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Make the learning rate scheduler; what its function refuses is an error in the configuration."""
-        with refusals_as_config_errors("lr_scheduler_type", self.args.lr_scheduler_type, "lr_scheduler_kwargs"):
-            return super().create_scheduler(num_training_steps, optimizer)
 
     def get_train_dataloader(self) -> MicroBatchLoader:
         """Micro-batches of the training split for this process."""

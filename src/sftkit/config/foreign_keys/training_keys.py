@@ -12,6 +12,7 @@ from sftkit.config.foreign_keys.foreign_key import (
 )
 
 _LAUNCHER = "the launcher sets it: start `sftkit train` by accelerate or torchrun"
+_RATE_OF_NAMES = "with a pattern of the names of these parameters"
 _ONE_RATE = "all parameters have the same learning_rate"
 _NO_SEQUENCE_PARALLELISM = "sequences are not divided over GPUs; use fsdp or deepspeed, and a shorter max_seq_length"
 _VARIABLE = "set the environment variable {}, and report_to=wandb"
@@ -31,10 +32,9 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
         ("lr_scheduler", "lr_scheduler_type"),
         ("cosine_min_lr_ratio", "lr_scheduler_kwargs", "with lr_scheduler_type=cosine_with_min_lr: min_lr_rate"),
         ("lr_quadratic_warmup", "warmup_steps"),
-        ("embedding_lr", "learning_rate", _ONE_RATE),
-        ("embedding_lr_scale", "learning_rate", _ONE_RATE),
-        ("lr_groups", "learning_rate", _ONE_RATE),
-        ("loraplus_lr_embedding", "learning_rate", _ONE_RATE),
+        ("embedding_lr_scale", "embedding_lr", "a learning rate: multiply learning_rate by the scale"),
+        ("lr_groups", "learning_rates", "a mapping of patterns of names to learning rates"),
+        ("loraplus_lr_embedding", "embedding_lr"),
         ("noisy_embedding_alpha", "neftune_noise_alpha"),
         ("evals_per_epoch", "eval_steps", "below 1 it is a share of the run: 4 times in one epoch is 0.25"),
         ("saves_per_epoch", "save_steps", "below 1 it is a share of the run: 4 times in one epoch is 0.25"),
@@ -151,8 +151,8 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
         ("sequence_parallel_size", "", _NO_SEQUENCE_PARALLELISM),
         ("create_checkpoint_symlink", "", "checkpoints are in output_dir by their step; leave it out"),
         ("add_version", "output_dir", "it is used as it is given; leave this key out"),
-        ("vit_lr", "learning_rate", _ONE_RATE),
-        ("aligner_lr", "learning_rate", _ONE_RATE),
+        ("vit_lr", "learning_rates", _RATE_OF_NAMES),
+        ("aligner_lr", "learning_rates", _RATE_OF_NAMES),
     ),
 )
 

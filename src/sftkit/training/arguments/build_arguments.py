@@ -21,6 +21,7 @@ from sftkit.training.arguments.best_metric import best_metric_problems, is_bette
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS, WORD_LISTS, fms_problems
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
+from sftkit.training.arguments.optimizer_checks import rate_problems
 from sftkit.training.arguments.optional_packages import missing_packages
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import check_combinations, missing_adapter_packages
@@ -112,6 +113,7 @@ def make_training_arguments(config: TrainConfig) -> RunArguments:
     public = PublicValues.of(config)
     _add_settings(config, translation, public)
     translation.problems += tracker_problems(translation.values["report_to"])
+    translation.problems += rate_problems(config)
     translation.problems += best_metric_problems(translation.values.get("metric_for_best_model"))
     if translation.problems:
         raise ConfigError(translation.problems)

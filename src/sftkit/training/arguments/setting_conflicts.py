@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, RequirementError
+from sftkit.training.arguments.optimizer_checks import optimizer_problems
 from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
         *_parallelism_problems(arguments),
         *_adapter_problems(config),
         *_precision_problems(config, arguments),
+        *optimizer_problems(config, arguments),
     ]
     lacking = [*missing_adapter_packages(config), *_lacking_hardware(config, arguments), *_lacking_kernels(arguments)]
     if problems:

@@ -73,6 +73,8 @@ def _data(shards: ShardSet) -> str:
 def identity_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """What differs between the identity of a checkpoint and that of this run, one phrase for each field.
 
+    A field that a checkpoint of an earlier version lacks differs if it is set now.
+
     Example:
         >>> identity_differences({"seed": 1, "max_steps": 9}, {"seed": 2, "max_steps": 9})
         ['seed: 1, now 2']
@@ -81,7 +83,7 @@ def identity_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> 
     return [
         f"{_SHOWN_NAMES.get(name, name)}: {_short(theirs.get(name))}, now {_short(current.get(name))}"
         for name in sorted({*theirs, *current})
-        if theirs.get(name) != current.get(name)
+        if theirs.get(name) != current.get(name) and (name in theirs or current[name])
     ]
 
 

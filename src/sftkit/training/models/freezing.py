@@ -45,13 +45,23 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> None:
     """
     parameters = dict(model.named_parameters())
     for pattern in patterns:
-        found = [values for name, values in parameters.items() if _matches(name, pattern)]
+        found = [parameters[name] for name in names_like(pattern, parameters)]
         if not found:
             raise TrainingError(f"freeze: no parameter matches {pattern!r}; {similar_names(pattern, parameters)}")
         for values in found:
             values.requires_grad_(False)
     if patterns and not any(values.requires_grad for values in parameters.values()):
         raise TrainingError(f"freeze: {', '.join(patterns)} leaves no parameter to train")
+
+
+def names_like(pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that a pattern matches, by the rules of `freeze`.
+
+    Example:
+        >>> names_like("layers.1", ["layers.1.up", "layers.10.up"]), names_like("*.down", ["layers.1.up"])
+        (['layers.1.up'], [])
+    """
+    return [name for name in names if _matches(name, pattern)]
 
 
 def similar_names(name: str, names: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from sftkit.training.models.freezing import count_parameters, freeze
 from sftkit.training.models.model_loading import fit_embeddings, load_model
 from sftkit.training.models.run_tokenizer import RunTokenizer, load_run_tokenizer
 from sftkit.training.models.sequence_separation import determine_capabilities
+from sftkit.training.optimization.learning_rates import RateRule, rate_rules
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -42,6 +44,9 @@ class PreparedModel:
 
     meter: ThroughputMeter
     """Knows the cost of the model and the peak of the hardware."""
+
+    rates: Sequence[RateRule] = ()
+    """Parameters with learning rates of their own."""
 
 
 def prepare_model(
@@ -63,11 +68,12 @@ def prepare_model(
     if uses_adapters(config):
         model = add_adapters(model, config, range(tokenizer.known_tokens, tokens))
     freeze(model, config.freeze)
+    rates = rate_rules(config, model) if arguments.do_train else []
     _check_positions(model, shards, config.max_seq_length)
     if is_main_process():
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
         listener.on_note(f"{trained}attention: {model.config._attn_implementation}")
-    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments))
+    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments), rates)
 
 
 def _meter(model: Any, arguments: TrainingArguments) -> ThroughputMeter:

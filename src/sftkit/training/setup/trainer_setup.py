@@ -38,6 +38,7 @@ def make_trainer(
             tokenizer=prepared.tokenizer.tokenizer,
             callbacks=callbacks,
             meter=prepared.meter,
+            rates=prepared.rates,
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error

@@ -1,0 +1,31 @@
+"""The keys of `train` about the learning rates of parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sftkit.config.fields import option
+from sftkit.config.schema.shared_options import DataOptions
+
+_TRAINING = "Training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(DataOptions):
+    """What `train` offers beside the fields of `transformers.TrainingArguments`."""
+
+    embedding_lr: float | None = option(
+        None,
+        minimum=0,
+        panel=_TRAINING,
+        run_identity=True,
+        help="Learning rate of the input embeddings and the output head. Default: learning_rate.",
+    )
+    learning_rates: Mapping[str, float] = option(
+        factory=dict,
+        panel=_TRAINING,
+        run_identity=True,
+        help="Learning rates of parameters by a part of their name, a pattern with `*` as in `freeze`, or a regular "
+        "expression: `{lm_head: 1e-5, 'layers\\.[0-3]\\.': 0}`. The first that matches counts.",
+    )
