@@ -22,6 +22,7 @@ from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
+from sftkit.training.models.embedding_noise import EmbeddingNoise
 from sftkit.training.optimization.learning_rates import RateRule
 from sftkit.training.optimization.optimizing_trainer import OptimizingTrainer
 
@@ -94,6 +95,8 @@ class SftTrainer(OptimizingTrainer):
         self.nonfinite = NonfiniteLosses()  # of this process
         self._sums_loss = sums_loss
         self.rates = rates
+        alpha, self.neftune_noise_alpha = self.neftune_noise_alpha, None  # the hook of transformers is not used
+        self._noise = EmbeddingNoise(alpha, model) if alpha is not None and arguments.do_train else None
         self._work = WorkCounts()  # of this process, in this run
         # Of all processes, before the checkpoint that the run resumed from.
         self._work_before = WorkCounts()
@@ -117,6 +120,8 @@ class SftTrainer(OptimizingTrainer):
             self._last_log = time.perf_counter()  # rates are measured from the first step on
         assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
         self._work += inputs.counts
+        if self._noise is not None:
+            self._noise.prepare(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not bool(torch.isfinite(loss).all()):
             self.nonfinite.add(self.state.global_step + 1)
