@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
@@ -19,6 +21,7 @@ from plugins_support import forked_commands
 from reliability.error_rules import faults_of, faults_of_reason
 from sftkit.core.row_log import RowLog
 from sftkit.errors import SftkitError
+from sftkit.sandbox.memory import resident_bytes
 from support import SHARED_TOKENIZERS, WATCHED
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests do not use the network
@@ -44,6 +47,7 @@ TEXTS = [
     "def add(a, b):\n    return a + b\n\n\tindented   spaces",
     "Grüße aus Köln! 你好，世界。 Ça va? 😀",
 ]
+GROWTH = 256 << 20  # bytes
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -145,6 +149,17 @@ def pytest_runtest_call() -> Generator[None]:
         patch.setattr(RowLog, "quarantine", check_reason)
         yield
     assert not faults
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory() -> Iterator[None]:
+    """Free the tokenizers of a module: hundreds of megabytes that look small to Python's collector."""
+    before = resident_bytes()
+    yield
+    if resident_bytes() > before + GROWTH:
+        gc.collect()
+        if sys.platform.startswith("linux"):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

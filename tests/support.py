@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -38,6 +39,21 @@ EFFORT = float(os.environ.get("SFTKIT_EXAMPLES") or 1)
 
 WATCHED = EnginePolicy(frozenset(), verify_fraction=1.0)
 """The engines of `auto`, with every row verified against the reference."""
+
+
+def new_memory(size: int) -> mmap.mmap:
+    """Map memory that the process did not have before; `bytes` may get memory that was freed and never given back.
+
+    Args:
+        size: in bytes.
+
+    Raises:
+        MemoryError: there is not as much.
+    """
+    try:
+        return mmap.mmap(-1, size)
+    except OSError as error:
+        raise MemoryError from error
 
 
 def examples(count: int) -> int:

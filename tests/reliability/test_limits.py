@@ -34,7 +34,7 @@ from sftkit.sources.discovery import find_source_files
 from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.streams import decompression
 from sftkit.sources.work_units import read_unit, scan_files
-from support import dataset, handler, preprocess, write_jsonl, written
+from support import dataset, handler, new_memory, preprocess, write_jsonl, written
 
 MOST = 2000
 LONG = "x" * 10_000
@@ -251,11 +251,11 @@ def test_a_parquet_footer_that_claims_too_much_is_refused(tmp_path: Path) -> Non
 
 def test_growth_of_memory_is_bounded_while_a_function_runs() -> None:
     soft = resource.getrlimit(resource.RLIMIT_AS)
-    assert len(run_with_memory_limit(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
+    assert len(run_with_memory_limit(400 << 20, lambda: new_memory(100 << 20))) == 100 << 20
     with pytest.raises(MemoryError):
-        run_with_memory_limit(400 << 20, lambda: bytes(800 << 20))
+        run_with_memory_limit(400 << 20, lambda: new_memory(800 << 20))
     assert resource.getrlimit(resource.RLIMIT_AS) == soft
-    assert len(bytes(800 << 20)) == 800 << 20
+    assert len(new_memory(800 << 20)) == 800 << 20
 
 
 def test_each_thread_may_allocate_its_allowance() -> None:
@@ -265,7 +265,7 @@ def test_each_thread_may_allocate_its_allowance() -> None:
 
     def take(_: int) -> int:
         barrier.wait()
-        held = [run_with_memory_limit(300 << 20, lambda: bytes(100 << 20)) for _ in range(3)]
+        held = [run_with_memory_limit(300 << 20, lambda: new_memory(100 << 20)) for _ in range(3)]
         barrier.wait()
         return sum(map(len, held))
 
@@ -276,10 +276,10 @@ def test_each_thread_may_allocate_its_allowance() -> None:
 
 def test_memory_allocated_before_a_limit_does_not_count() -> None:
     assert run_with_cached_memory_limit(400 << 20, lambda: 1) == 1
-    held = bytes(600 << 20)
-    assert len(run_with_cached_memory_limit(400 << 20, lambda: bytes(100 << 20))) == 100 << 20
+    held = new_memory(600 << 20)
+    assert len(run_with_cached_memory_limit(400 << 20, lambda: new_memory(100 << 20))) == 100 << 20
     with pytest.raises(MemoryError):
-        run_with_cached_memory_limit(400 << 20, lambda: bytes(800 << 20))
+        run_with_cached_memory_limit(400 << 20, lambda: new_memory(800 << 20))
     del held
 
 

@@ -43,7 +43,7 @@ from sftkit.sources.discovery import find_source_files
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer
-from support import dataset, handler, preprocess, rows, write_jsonl, written
+from support import dataset, handler, new_memory, preprocess, rows, write_jsonl, written
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "well"}]
 IF_ASKED = "{{% for m in messages %}}{{{{ m.content }}}}{{% if 'magic' in m.content %}}{}{{% endif %}}{{% endfor %}}"
@@ -203,8 +203,8 @@ def test_long_rows_have_higher_limits(low: None) -> None:
     assert render_within_limits(slow, [{"content": ["a" * 4_000_000]}]) == "done"
     assert len(calls) == 3
     with pytest.raises(TemplateLimitError):
-        render_within_limits(lambda: bytes(800 << 20), "b" * 10_000)
-    assert len(render_within_limits(lambda: bytes(800 << 20), "b" * 5_000_000)) == 800 << 20
+        render_within_limits(lambda: new_memory(800 << 20), "b" * 10_000)
+    assert len(render_within_limits(lambda: new_memory(800 << 20), "b" * 5_000_000)) == 800 << 20
 
 
 def test_a_row_of_fifty_megabytes_is_rendered_by_both_engines(make_reference: Callable[..., ReferenceRenderer]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from datetime import date
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -39,7 +39,7 @@ SOURCES = {**templates.ALL, "opens_reasoning": templates.OPENS_REASONING, "seed"
 def pair_of(tokenizer_path: Callable[[str], str]) -> Callable[[str], Pair]:
     """Make both renderers for a template, once."""
 
-    @cache
+    @lru_cache(maxsize=4)  # tokenizers are big, and cases in order of style
     def make(template: str) -> Pair:
         tokenizer = load_tokenizer(TokenizerSpec(tokenizer_path("bpe"), chat_template=template))
         reference = ReferenceRenderer(tokenizer)

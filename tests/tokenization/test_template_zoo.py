@@ -7,7 +7,7 @@ output of the program.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -39,7 +39,7 @@ MakeTokenizer = Callable[[Style, EnginePolicy], ChatTokenizer]
 def make_tokenizer(tokenizer_path: Callable[[str], str]) -> MakeTokenizer:
     """Make the `ChatTokenizer` of a style, with the given engines."""
 
-    @cache
+    @lru_cache(maxsize=4)  # tokenizers are big, and cases in order of style
     def make(style: Style, engines: EnginePolicy) -> ChatTokenizer:
         spec = TokenizerSpec(tokenizer_path(style.tokenizer), style.source, style.special)
         return ChatTokenizer(ChatTokenizerSpec(spec, "assistant", engines))

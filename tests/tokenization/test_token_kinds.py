@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -311,7 +311,7 @@ def make_tokenizers(tokenizer_path: Callable[[str], str]) -> Callable[[Style], S
     """Make the `ChatTokenizer`s of a style, without and with kinds."""
     engines = EnginePolicy(frozenset(), verify_fraction=0.0)
 
-    @cache
+    @lru_cache(maxsize=4)  # tokenizers are big, and cases in order of style
     def make(style: Style) -> Sequence[ChatTokenizer]:
         spec = TokenizerSpec(tokenizer_path(style.tokenizer), style.source, style.special)
         return [ChatTokenizer(ChatTokenizerSpec(spec, "assistant", engines, token_kinds=on)) for on in (False, True)]

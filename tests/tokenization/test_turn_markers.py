@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ ZEPHYR = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_tok
 def markers(tokenizer_path: Callable[[str], str]) -> Callable[..., SplitMarkers | None]:
     """Find the markers that a tokenizer with a template splits."""
 
-    @cache
+    @lru_cache(maxsize=4)  # tokenizers are big, and cases in order of style
     def find(name: str, template: str | None, *added: str, is_own: bool = False) -> SplitMarkers | None:
         tokenizer = load_tokenizer(TokenizerSpec(tokenizer_path(name), template, added))
         return find_split_markers(tokenizer, is_own_template=is_own)
