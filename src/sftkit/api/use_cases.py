@@ -243,7 +243,7 @@ def run_train(
     settings: TrainConfig, progress: Progress | None = None, listener: RunListener | None = None
 ) -> TrainingReport:
     """Do what `train` does with a config that is complete."""
-    from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
+    from sftkit.preprocessing.training_shards import check_training_data, find_or_build_data
     from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
     from sftkit.training.arguments.build_arguments import check_packages, make_training_arguments
     from sftkit.training.arguments.fms_arguments import with_fms_arguments
@@ -262,11 +262,11 @@ def run_train(
     silence_other_processes()
     arguments = make_training_arguments(settings)
     with main_process_first() as is_main:
-        shards = find_or_build_shards(settings, progress if is_main and progress is not None else SilentProgress())
+        data = find_or_build_data(settings, progress if is_main and progress is not None else SilentProgress())
     from sftkit.training.run import train as run_training
 
     with report_lost_processes(), _restored_transformers_logging():
-        return run_training(settings, arguments, shards, listener)
+        return run_training(settings, arguments, data.shards, listener, data.evaluation_sets)
 
 
 @contextmanager

@@ -156,9 +156,16 @@ def _public_value(field: dataclasses.Field[Any], value: Any) -> Any:
     if info.secret:
         return _hidden(value)
     if info.location:
-        plain = to_public_data(value)
-        return [redact_url(each) for each in plain] if isinstance(plain, list) else plain and redact_url(plain)
+        return _without_credentials(to_public_data(value))
     return to_public_data(value)
+
+
+def _without_credentials(location: Any) -> Any:
+    if isinstance(location, dict):
+        return {key: _without_credentials(each) for key, each in location.items()}
+    if isinstance(location, list):
+        return [redact_url(each) for each in location]
+    return location and redact_url(location)
 
 
 def _hidden(value: Any) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from dataclasses import replace
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftkit.config.commands import TrainConfig, to_preprocess_config
@@ -29,11 +30,41 @@ _log = logging.getLogger(__name__)
 _NAME_LENGTH = 32  # characters of the fingerprint that name a cached data set
 
 
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The shards of a training run."""
+
+    shards: ShardSet
+    evaluation_sets: Mapping[str, ShardSet]
+    """The data sets of `eval_data`, each with the rows of its validation split, or else of its only split."""
+
+
 def check_training_data(config: TrainConfig) -> None:
     """Raise `ConfigError` with all problems of a config that show before data is read."""
-    validate_config(config)
-    check_directories_apart(config.output_dir, config)
-    check_config(to_preprocess_config(config, config.cache_dir))
+    problems = list(_set_problems(config))
+    if problems:
+        raise ConfigError(problems)
+    checked = [_config_of_set(config, paths) for paths in config.eval_data.values()]
+    if not _has_sets_only(config):
+        checked.insert(0, config)
+    for each in checked:
+        validate_config(each)
+        check_directories_apart(each.output_dir, each)
+        check_config(to_preprocess_config(each, each.cache_dir))
+
+
+def find_or_build_data(config: TrainConfig, progress: Progress) -> TrainingData:
+    """Return the tokenized shards to train on (`find_or_build_shards`) and those of `eval_data`, found alike.
+
+    An evaluation alone needs no other data than `eval_data`. The first of these sets then stands for the shards: it
+    names their tokenizer.
+    """
+    sets = {name: _find_or_build_set(config, paths, progress) for name, paths in config.eval_data.items()}
+    shards = next(iter(sets.values())) if _has_sets_only(config) else find_or_build_shards(config, progress)
+    return TrainingData(shards, sets)
 
 
 def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
@@ -61,6 +92,38 @@ def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
             )
         return given
     return _rebuild_shards(config, given, progress) if is_packed(config) or selects_rows else given
+
+
+def _set_problems(config: TrainConfig) -> Iterator[str]:
+    for name, paths in config.eval_data.items():
+        if not _SET_NAME.fullmatch(name):
+            yield f"eval_data: the name {name!r} is part of names of metrics; use letters, digits, `_`, `-` and `.`"
+        if not any(paths):
+            yield f"eval_data.{name} is empty; name at least one path"
+
+
+def _has_sets_only(config: TrainConfig) -> bool:
+    """Whether the run only evaluates, and on nothing but the sets of `eval_data`."""
+    given = config.datasets or config.training_data_path or config.validation_data_path
+    return bool(config.eval_data) and not given and config.training_arguments.get("do_train") in (False, "false")
+
+
+def _config_of_set(config: TrainConfig, paths: tuple[str, ...]) -> TrainConfig:
+    """The same run with one set of `eval_data` as its validation data."""
+    return replace(
+        config,
+        training_data_path=(),
+        validation_data_path=paths,
+        datasets=(),
+        val_size=None,
+        max_samples=None,
+        eval_data={},
+    )
+
+
+def _find_or_build_set(config: TrainConfig, paths: tuple[str, ...], progress: Progress) -> ShardSet:
+    found = _tokenized(paths[0], config) if len(paths) == 1 else None
+    return _build(_config_of_set(config, paths), progress) if found is None else found
 
 
 def _rebuild_shards(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
@@ -124,18 +187,23 @@ def _tokenized_shards(config: TrainConfig) -> ShardSet | None:
     """Open the shards at `training_data_path` if it is a single path and holds tokens."""
     if config.datasets or config.validation_data_path or len(config.training_data_path) != 1:
         return None
+    return _tokenized(config.training_data_path[0], config)
+
+
+def _tokenized(location: str, config: TrainConfig) -> ShardSet | None:
+    """Open what is at a path if it holds tokens."""
     try:
-        shards = open_shards(config.training_data_path[0], config.storage_options)
+        shards = open_shards(location, config.storage_options)
         return shards if {INPUT_IDS, LABELS} <= set(_columns(shards)) else None
     except SourceError:
         return None  # raw data, or nothing, which planning will report
 
 
 def _columns(shards: ShardSet) -> Collection[str]:
-    """Return the columns of the training split.
+    """Return the columns of the training split, or of the only one.
 
     With a manifest, no shard is opened: it might be damaged, which `check_footers` reports.
     """
-    if shards.manifest is not None and shards.splits.get(TRAIN):
+    if shards.manifest is not None and any(shards.splits.values()):
         return shards.manifest.columns
-    return shards.column_names(TRAIN)
+    return shards.column_names(TRAIN if TRAIN in shards.splits else next(iter(shards.splits)))

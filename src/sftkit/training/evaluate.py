@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import TrainingArguments
@@ -22,17 +23,23 @@ from sftkit.training.training_report import TrainingReport, make_report
 
 
 def evaluate(
-    config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, listener: RunListener
+    config: TrainConfig,
+    arguments: TrainingArguments,
+    shards: ShardSet,
+    listener: RunListener,
+    evaluation_sets: Mapping[str, ShardSet],
 ) -> TrainingReport:
-    """Evaluate a model on the validation split, and write the metrics to `eval_results.json` in `output_dir`.
+    """Evaluate a model on the validation split and the sets of `eval_data`.
 
-    No other file is written or changed. Every process of a launch must call it.
+    The metrics are written to `eval_results.json` in `output_dir`. No other file is written or changed. Every process
+    of a launch must call it.
 
     Args:
         config: the run.
         arguments: made from `config` by `make_training_arguments`.
         shards: `input_ids` and `labels` in a `validation` split.
         listener: receives the metrics, in the main process only.
+        evaluation_sets: the data sets of `eval_data`.
 
     Raises:
         TrainingError: model and shards do not match, there is no validation split, or memory runs out.
@@ -40,8 +47,16 @@ def evaluate(
         TokenizerError: the tokenizer cannot be loaded.
         OutputError: `output_dir` cannot be written.
     """
-    prepared = prepare_model(config, arguments, shards, listener)
-    feed = make_feed(config, arguments, shards, prepared.model, prepared.capabilities, prepared.tokenizer.pad_token_id)
+    prepared = prepare_model(config, arguments, shards, listener, evaluation_sets.values())
+    feed = make_feed(
+        config,
+        arguments,
+        shards,
+        prepared.model,
+        prepared.capabilities,
+        prepared.tokenizer.pad_token_id,
+        evaluation_sets,
+    )
     trainer = make_trainer(arguments, prepared, feed, [])
     started = time.perf_counter()
     with errors_of_a_run(config.output_dir):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments, set_seed
@@ -40,6 +42,7 @@ def train(
     arguments: TrainingArguments,
     shards: ShardSet,
     listener: RunListener | None = None,
+    evaluation_sets: Mapping[str, ShardSet] = MappingProxyType({}),
 ) -> TrainingReport:
     """Train a model on shards, and save model, tokenizer and chat template to `output_dir`.
 
@@ -51,6 +54,7 @@ def train(
         arguments: made from `config` by `make_training_arguments`.
         shards: `input_ids` and `labels`, in a `train` split and, for evaluation, a `validation` split.
         listener: receives the events of the run, in the main process only.
+        evaluation_sets: the data sets of `eval_data`, which are evaluated beside a validation split.
 
     Raises:
         ConfigError: settings cannot be combined.
@@ -64,9 +68,17 @@ def train(
     use_one_gpu(arguments)
     set_seed(arguments.seed)
     if not arguments.do_train:
-        return evaluate(config, arguments, shards, listener)
-    prepared = prepare_model(config, arguments, shards, listener)
-    feed = make_feed(config, arguments, shards, prepared.model, prepared.capabilities, prepared.tokenizer.pad_token_id)
+        return evaluate(config, arguments, shards, listener, evaluation_sets)
+    prepared = prepare_model(config, arguments, shards, listener, evaluation_sets.values())
+    feed = make_feed(
+        config,
+        arguments,
+        shards,
+        prepared.model,
+        prepared.capabilities,
+        prepared.tokenizer.pad_token_id,
+        evaluation_sets,
+    )
     identity = run_identity(config, arguments, shards, rows_per_step(config, arguments), padded=feed.padded)
     resume_point = find_resume_point(arguments, identity)
     # The Trainer would delete older checkpoints before the new one is sealed; CheckpointCallback does so afterwards.

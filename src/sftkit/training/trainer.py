@@ -19,6 +19,7 @@ from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
+from sftkit.training.metrics.evaluation_metrics import evaluation_metrics
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
@@ -26,7 +27,6 @@ from sftkit.training.models.embedding_noise import EmbeddingNoise
 from sftkit.training.optimization.learning_rates import RateRule
 from sftkit.training.optimization.optimizing_trainer import OptimizingTrainer
 
-_LARGEST_EXPONENT = math.log(1.7e308)  # exp() of more overflows
 _NO_STEP = 1 << 62
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SftTrainer(OptimizingTrainer):
             model=model,
             args=arguments,
             train_dataset=feed.train,
-            eval_dataset=feed.evaluation,
+            eval_dataset=feed.evaluation or None,
             processing_class=tokenizer,
             callbacks=callbacks,
         )
@@ -151,29 +151,26 @@ class SftTrainer(OptimizingTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Compute the mean loss over the trained tokens of the validation split, and its exponential, perplexity."""
+        """Compute the mean loss over the trained tokens of what is evaluated, together and of each data set."""
         start = time.perf_counter()
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         assert isinstance(model, torch.nn.Module)
         training = model.training
         model.eval()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        names = list(self._feed.evaluation)
+        sums = torch.zeros(len(names), 2, dtype=torch.float64, device=self.args.device)
         one = torch.ones((), device=self.args.device)
+        rows = rows_per_micro_batch(self.args, self.args.eval_batch_size)
         with torch.no_grad():
-            for batch in self._feed.evaluation_loader(rows_per_micro_batch(self.args, self.args.eval_batch_size)):
-                trained = batch.counts.trained_tokens
-                loss = self._loss(model, self._prepare_inputs(batch), one, 0.0)
-                sums += torch.tensor([float(loss) if trained else 0.0, trained], device=sums.device)
+            for index, name in enumerate(names):
+                for batch in self._feed.evaluation_loader(name, rows):
+                    trained = batch.counts.trained_tokens
+                    loss = self._loss(model, self._prepare_inputs(batch), one, 0.0)
+                    sums[index] += torch.tensor([float(loss) if trained else 0.0, trained], device=sums.device)
         model.train(training)
-        total, trained_tokens = self.accelerator.reduce(sums, "sum").tolist()
-        mean = total / max(trained_tokens, 1)
+        sums = self.accelerator.reduce(sums, "sum")
         seconds = time.perf_counter() - start
-        metrics = {
-            f"{metric_key_prefix}_loss": mean,
-            f"{metric_key_prefix}_perplexity": math.inf if mean >= _LARGEST_EXPONENT else math.exp(mean),
-            f"{metric_key_prefix}_runtime": seconds,
-            f"{metric_key_prefix}_trained_tokens_per_second": trained_tokens / max(seconds, 1e-9),
-        }
+        metrics = evaluation_metrics(dict(zip(names, sums.tolist(), strict=True)), seconds, metric_key_prefix)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

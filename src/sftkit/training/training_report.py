@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from sftkit.training.metrics.evaluation_metrics import set_of_metric
 from sftkit.training.metrics.hardware import peak_memory
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 
@@ -56,6 +59,9 @@ class TrainingReport:
     on_gpu: bool
     output_dir: Path
 
+    eval_losses: Mapping[str, float] = MappingProxyType({})
+    """Of each data set in the last evaluation, by name; empty if only the validation split was evaluated."""
+
     @property
     def diverged_at(self) -> int | None:
         """The step since which no loss was finite, so that the weights are of no use; None if the last one is."""
@@ -77,6 +83,7 @@ def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
         last_loss=next(reversed(_logged(trainer, "loss")), None),
         eval_loss=next(reversed(_logged(trainer, "eval_loss")), None),
         eval_perplexity=next(reversed(_logged(trainer, "eval_perplexity")), None),
+        eval_losses=_losses_of_sets(trainer),
         seconds=seconds,
         tokens=work.tokens,
         trained_tokens=work.trained_tokens,
@@ -86,6 +93,11 @@ def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
         on_gpu=device.type == "cuda",
         output_dir=Path(str(trainer.args.output_dir)),
     )
+
+
+def _losses_of_sets(trainer: SftTrainer) -> dict[str, float]:
+    last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), {})
+    return {name: float(last[key]) for key in last if (name := set_of_metric(key)) is not None}
 
 
 def _logged(trainer: SftTrainer, key: str) -> list[float]:

@@ -16,6 +16,7 @@ from rich.text import Text
 from sftkit.cli.console.output import messages
 from sftkit.core.escape import visible_parts
 from sftkit.training.callbacks.listener import LogEvent, RunListener, Sample
+from sftkit.training.metrics.evaluation_metrics import set_of_metric
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.training_report import TrainingReport
 
@@ -104,7 +105,9 @@ class TrainingBar(TrainingLines):
 
 def event_line(event: Mapping[str, Any]) -> Text:
     """Format a log event as one line."""
-    numbers = ", ".join(_numbers(event, tuple(_SHOWN)))
+    sets = {name: event[key] for key in event if (name := set_of_metric(key)) is not None}
+    shown = [*_numbers(event, tuple(_SHOWN)), *(f"{name} {_loss(loss)}" for name, loss in sets.items())]
+    numbers = ", ".join(shown)
     return Text(f"step {event.get('step', 0)}, epoch {event.get('epoch') or 0:.2f}: {numbers}")
 
 
@@ -148,6 +151,8 @@ def _summary(report: TrainingReport) -> Iterator[tuple[str, str]]:
         yield "not finite", _steps(report.nonfinite)
     if report.eval_loss is not None:
         yield "validation loss", f"{_loss(report.eval_loss)} (perplexity {report.eval_perplexity:,.4g})"
+    if report.eval_losses:
+        yield "", ", ".join(f"{name} {_loss(loss)}" for name, loss in report.eval_losses.items())
     if report.peak_memory:
         yield "peak memory", f"{report.peak_memory / 2**30:,.2f} GiB ({'GPU' if report.on_gpu else 'main memory'})"
     yield "written to", str(report.output_dir)
@@ -159,8 +164,8 @@ def _steps(losses: NonfiniteLosses) -> str:
     return f"the loss of some steps between {losses.first_step:,} and {losses.last_step:,}"
 
 
-def _loss(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "not finite"
+def _loss(value: float | None) -> str:
+    return f"{value:.4f}" if value is not None and math.isfinite(value) else "not finite"
 
 
 def _numbers(event: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The keys of `train` about the learning rates of parameter groups."""
+"""The keys of `train` about how a run evaluates, stops, and changes parameters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sftkit.config.fields import option
 from sftkit.config.schema.shared_options import DataOptions
 
 _TRAINING = "Training"
+_EVALUATION = "Evaluation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,4 +29,11 @@ class TrainingOptions(DataOptions):
         run_identity=True,
         help="Learning rates of parameters by a part of their name, a pattern with `*` as in `freeze`, or a regular "
         "expression: `{lm_head: 1e-5, 'layers\\.[0-3]\\.': 0}`. The first that matches counts.",
+    )
+    eval_data: Mapping[str, tuple[str, ...]] = option(
+        factory=dict,
+        location=True,
+        panel=_EVALUATION,
+        help="Data sets to evaluate on, each with a loss of its own: `{math: math.jsonl, code: shards}`. Paths as for "
+        "validation_data_path, or shards.",
     )

@@ -114,7 +114,7 @@ def make_training_arguments(config: TrainConfig) -> RunArguments:
     _add_settings(config, translation, public)
     translation.problems += tracker_problems(translation.values["report_to"])
     translation.problems += rate_problems(config)
-    translation.problems += best_metric_problems(translation.values.get("metric_for_best_model"))
+    translation.problems += best_metric_problems(translation.values.get("metric_for_best_model"), config.eval_data)
     if translation.problems:
         raise ConfigError(translation.problems)
     for warning in translation.warnings:
@@ -166,6 +166,8 @@ def _add_settings(config: TrainConfig, translation: Translation, public: PublicV
         translation.mapping(key)["use_reentrant"] = config.use_reentrant
     values["output_dir"] = str(config.output_dir)  # without the text of its interpolation
     values["log_level"] = library_log_level(config.log_level)  # the Trainer uses it for transformers only
+    if config.eval_data:
+        values.setdefault("do_eval", True)
     for name, value in OWN_DEFAULTS.items():
         values.setdefault(name, value)
     best = values.get("metric_for_best_model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,8 @@ class Feed:
     train: SplitRows | None
     """None if the model is only evaluated."""
 
-    evaluation: SplitRows | None
-    """None if it is not evaluated."""
+    evaluation: Mapping[str, SplitRows]
+    """What the model is evaluated on, by name: the validation split, the sets of `eval_data`, or nothing."""
 
     collate: Collator
 
@@ -104,16 +105,16 @@ class Feed:
             return TokenBatcher(self.train, shuffling, layout, self.tokens_per_batch, drop_last=self.drop_last)
         return RowBatcher(self.train, shuffling, layout, rows, drop_last=self.drop_last)
 
-    def evaluation_loader(self, rows: int) -> MicroBatchLoader:
-        """Micro-batches of the validation split for this process, in the order of the files."""
-        assert self.evaluation is not None, "evaluation needs rows"
+    def evaluation_loader(self, name: str, rows: int) -> MicroBatchLoader:
+        """Micro-batches of one evaluated data set for this process, in the order of the files."""
+        evaluated = self.evaluation[name]
         layout = StepLayout(1, self.processes, self.padded)
         shuffling = Shuffling(self.shuffle_window, self.seed, shuffled=False)
         if self.tokens_per_batch is not None:
-            batches: Batcher = TokenBatcher(self.evaluation, shuffling, layout, self.tokens_per_batch, drop_last=False)
+            batches: Batcher = TokenBatcher(evaluated, shuffling, layout, self.tokens_per_batch, drop_last=False)
         else:
-            batches = RowBatcher(self.evaluation, shuffling, layout, rows, drop_last=False)
-        return self._loader(self.evaluation, batches)
+            batches = RowBatcher(evaluated, shuffling, layout, rows, drop_last=False)
+        return self._loader(evaluated, batches)
 
     def _loader(self, rows: SplitRows, batches: Batcher) -> MicroBatchLoader:
         return make_loader(

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftkit.training.metrics.evaluation_metrics import set_of_metric
+
 CURVE_NAME = "training_curve.png"
 
 _TRAIN, _EVAL = "#2a6f97", "#c8553d"
 _LOSSES = (("loss", "training loss", _TRAIN), ("eval_loss", "validation loss", _EVAL))
+_SETS = ("#e9a03b", "#5b8e3e", "#8a5a9e", "#3aa6a0", "#a0522d", "#7a7a7a")
+"""Colors of the data sets of `eval_data`."""
 _INCHES = (8.0, 4.5)
 _DOTS_PER_INCH = 120
 _MOST_MARKED_STEPS = 40
@@ -70,7 +74,9 @@ def read_curves(log: Path) -> list[Curve]:
     """The losses in a log; invalid lines and losses that are not finite are skipped."""
     events = [event for line in _lines(log) if isinstance(event := _event(line), dict)]
     curves = []
-    for key, name, color in _LOSSES:
+    sets = dict.fromkeys(key for event in events for key in event if set_of_metric(key) is not None)
+    of_sets = [(key, f"{set_of_metric(key)} loss", _SETS[index % len(_SETS)]) for index, key in enumerate(sets)]
+    for key, name, color in (*_LOSSES, *of_sets):
         points = [(_number(event.get("step")), _number(event.get(key))) for event in events]
         found = [(int(step), loss) for step, loss in points if step is not None and loss is not None]
         curves.append(Curve(name, color, tuple(step for step, _ in found), tuple(loss for _, loss in found)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,12 +42,17 @@ class RunTokenizer:
         return 0
 
 
-def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
+def load_run_tokenizer(config: TrainConfig, shards: ShardSet, others: Collection[ShardSet] = ()) -> RunTokenizer:
     """Load the tokenizer of a run, and check that shards, tokenizer and model match.
 
     Special tokens and a chat template that were given when the shards were made, but not for this run, are taken from
     the manifest, so that the model is saved with the tokenizer that made its data. Only the config of the model is
     read.
+
+    Args:
+        config: the run.
+        shards: its data.
+        others: more data sets, which are only evaluated.
 
     Raises:
         DataError: shards are missing, truncated or exchanged, or hold an id that the model does not have.
@@ -54,7 +60,7 @@ def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
             the shards, or is larger than the model's embedding.
         TokenizerError: the tokenizer cannot be loaded.
     """
-    footers = check_footers(shards)
+    footers = [footer for each in (shards, *others) for footer in check_footers(each)]
     spec = tokenizer_spec(config)
     if spec is None:
         raise TrainingError("model_name_or_path is missing; set it to the model to train")
@@ -64,7 +70,8 @@ def load_run_tokenizer(config: TrainConfig, shards: ShardSet) -> RunTokenizer:
     known = len(tokenizer)
     if spec.added_special_tokens or spec.adds_missing_tokens:
         known = len(load_tokenizer(replace(spec, added_special_tokens=(), adds_missing_tokens=False)))
-    _check_origin(config, shards, tokenizer, spec)
+    for each in (shards, *others):
+        _check_origin(config, each, tokenizer, spec)
     model = read_model_vocabulary(config)
     check_vocabulary(model, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
     check_stop_tokens(model, tokenizer, shards)

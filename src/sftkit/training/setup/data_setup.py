@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.splits import TRAIN, VALIDATION
-from sftkit.errors import TrainingError
+from sftkit.errors import ConfigError, TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.data.collation import Collator, FlatCollator, PaddingCollator
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
@@ -16,6 +17,7 @@ from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.open_split import open_split
 from sftkit.training.data.split_rows import RowLimit, SplitRows
 from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.metrics.evaluation_metrics import set_of_metric
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.models.model_loading import embedding_rows
 from sftkit.training.models.sequence_separation import boundary_encoder_for
@@ -41,6 +43,7 @@ def make_feed(
     model: PreTrainedModel,
     capabilities: Capabilities,
     pad_token_id: int,
+    evaluation_sets: Mapping[str, ShardSet] = MappingProxyType({}),
 ) -> Feed:
     """Open the splits of a run and decide how their rows are batched; the first rows are read and checked.
 
@@ -51,8 +54,10 @@ def make_feed(
         model: the model, for its vocabulary and attention.
         capabilities: what the model can do.
         pad_token_id: fills up padded batches.
+        evaluation_sets: the data sets of `eval_data`.
 
     Raises:
+        ConfigError: a set of `eval_data` has the name of the validation split, which is there, too.
         TrainingError: no row has a trained token, or `padding_free=true` and the model cannot separate sequences.
         DataError: a row is invalid; it is named as `path:row`.
     """
@@ -63,7 +68,14 @@ def make_feed(
     train = (
         open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming) if arguments.do_train else None
     )
-    evaluation = open_split(shards, VALIDATION, vocabulary_size, limit, window) if arguments.do_eval else None
+    evaluation = {
+        name: open_split(found, split, vocabulary_size, limit, window)
+        for name, (found, split) in (_evaluated(shards, evaluation_sets) if arguments.do_eval else {}).items()
+    }
+    best = arguments.metric_for_best_model
+    chosen = None if best is None else set_of_metric(f"eval_{best.removeprefix('eval_')}")
+    if evaluation and chosen is not None and chosen not in evaluation:
+        raise ConfigError(f"metric_for_best_model={best}: there is no {chosen} split in {shards.root}")
     flat = _is_flat(config, capabilities)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     shuffled = arguments.train_sampling_strategy != "sequential"
@@ -72,8 +84,8 @@ def make_feed(
     elif train is not None:
         _read_ahead(train, EpochOrder(train, Shuffling(window, seed, shuffled), 0).windows, TRAIN)
         train.skip_unusable_rows()
-    if evaluation is not None:
-        _read_ahead(evaluation, ([group] for group in range(len(evaluation.locations))), VALIDATION)
+    for name, rows in evaluation.items():
+        _read_ahead(rows, ([group] for group in range(len(rows.locations))), name)
     return Feed(
         train=train,
         evaluation=evaluation,
@@ -92,6 +104,19 @@ def make_feed(
         workers=arguments.dataloader_num_workers,
         prefetch=arguments.dataloader_prefetch_factor,
     )
+
+
+def _evaluated(shards: ShardSet, sets: Mapping[str, ShardSet]) -> dict[str, tuple[ShardSet, str]]:
+    """What is evaluated, by name: shards and the split of them. Without `eval_data`, the validation split."""
+    found = {name: (each, VALIDATION if each.splits.get(VALIDATION) else TRAIN) for name, each in sets.items()}
+    is_one_of_them = any(each is shards for each in sets.values())
+    if not sets or (shards.splits.get(VALIDATION) and not is_one_of_them):
+        if VALIDATION in found:
+            raise ConfigError(
+                f"eval_data: {VALIDATION} is the name of the validation split of {shards.root}; use another name"
+            )
+        found[VALIDATION] = (shards, VALIDATION)
+    return found
 
 
 def _is_flat(config: TrainConfig, capabilities: Capabilities) -> bool:

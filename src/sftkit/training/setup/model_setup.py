@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,11 @@ class PreparedModel:
 
 
 def prepare_model(
-    config: TrainConfig, arguments: TrainingArguments, shards: ShardSet, listener: RunListener
+    config: TrainConfig,
+    arguments: TrainingArguments,
+    shards: ShardSet,
+    listener: RunListener,
+    evaluation_sets: Collection[ShardSet] = (),
 ) -> PreparedModel:
     """Load model and tokenizer, and change them as configured.
 
@@ -58,7 +62,7 @@ def prepare_model(
         TrainingError: they cannot be loaded, do not match the shards, or lack a module or parameter in the config.
         TokenizerError: the tokenizer cannot be loaded.
     """
-    tokenizer = load_run_tokenizer(config, shards)
+    tokenizer = load_run_tokenizer(config, shards, evaluation_sets)
     model: Any = load_model(config, arguments)
     tokens = len(tokenizer.tokenizer)
     fit_embeddings(model, tokens, tokenizer.known_tokens, config.embedding_size_multiple_of)
