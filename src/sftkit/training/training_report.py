@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sftkit.training.metrics.evaluation_metrics import set_of_metric
@@ -59,7 +58,7 @@ class TrainingReport:
     on_gpu: bool
     output_dir: Path
 
-    eval_losses: Mapping[str, float] = MappingProxyType({})
+    eval_losses: Mapping[str, float] = field(default_factory=dict)
     """Of each data set in the last evaluation, by name; empty if only the validation split was evaluated."""
 
     @property
