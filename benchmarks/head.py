@@ -1,8 +1,8 @@
-"""Savings from running the output head only where there is a loss: `python -m benchmarks.head [--tokens N]`.
+"""Savings at the output head: `python -m benchmarks.head [--tokens N] [--vocabulary N] [--shares S ...]`.
 
 One flat batch of 4,096 tokens, a share of which carries a loss, through a Llama with four layers of width 256 and a
-vocabulary of 49,152, forward and backward, in float32 on the CPU; each variant in a separate process, to measure its
-peak memory.
+vocabulary of 49,152, forward and backward, in float32 on the CPU: with the head at all positions, only where there is a
+loss, and there in chunks (`loss_chunk_size`). Each variant runs in a separate process, to measure its peak memory.
 """
 
 from __future__ import annotations
@@ -19,52 +19,66 @@ import numpy as np
 from .processes import run_module
 
 _SHARES = (0.25, 0.5, 1.0)
+_VARIANTS = ("whole", "trimmed", "chunked")
 _ROUNDS = 3
 _LENGTH = 256  # of a sequence
 
 
 def main() -> None:
-    """Print seconds per batch and peak memory, with the whole head and with the trained positions only."""
+    """Print seconds per batch and peak memory of every variant, and how they compare with the one before."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--vocabulary", type=int, default=49_152)
+    parser.add_argument("--chunk", type=int, default=512, help="positions of a chunk")
+    parser.add_argument("--shares", type=float, nargs="+", default=_SHARES)
+    parser.add_argument("--variants", nargs="+", choices=_VARIANTS, default=_VARIANTS)
     parser.add_argument("--result", type=Path, help="measure one variant, and write the result here")
-    parser.add_argument("variant", nargs="?", choices=("whole", "trimmed"))
-    parser.add_argument("share", nargs="?", type=float)
     options = parser.parse_args()
     if options.result is not None:
-        options.result.write_text(
-            json.dumps(_measured(options.variant, options.share, options.tokens)), encoding="utf-8"
-        )
+        options.result.write_text(json.dumps(_measured(options)), encoding="utf-8")
         return
-    for share in _SHARES:
-        whole, trimmed = (
-            run_module("head", "--tokens", options.tokens, variant, share) for variant in ("whole", "trimmed")
-        )
-        sys.stdout.write(
-            f"{share:4.0%} trained: {whole['seconds']:.2f} s -> {trimmed['seconds']:.2f} s "
-            f"({whole['seconds'] / trimmed['seconds']:.2f} times), "
-            f"{whole['mebibytes']:,.0f} MiB -> {trimmed['mebibytes']:,.0f} MiB, "
-            f"loss differs by {abs(whole['loss'] / trimmed['loss'] - 1):.0e}\n"
-        )
+    given = ("--tokens", options.tokens, "--vocabulary", options.vocabulary, "--chunk", options.chunk)
+    for share in options.shares:
+        before: dict[str, float] | None = None
+        for variant in options.variants:
+            found = run_module("head", *given, "--shares", share, "--variants", variant)
+            sys.stdout.write(f"{share:4.0%} trained, {variant:8}{_line(found, before)}\n")
+            sys.stdout.flush()
+            before = found
 
 
-def _measured(variant: str, share: float, tokens: int) -> dict[str, float]:
+def _line(found: dict[str, float], before: dict[str, float] | None) -> str:
+    line = f"{found['seconds']:7.2f} s {found['mebibytes']:8,.0f} MiB"
+    if before is None:
+        return line
+    return (
+        f"{line}   {found['seconds'] / before['seconds']:5.0%} of the time, "
+        f"{found['mebibytes'] / before['mebibytes']:4.0%} of the memory, "
+        f"loss differs by {abs(found['loss'] / before['loss'] - 1):.0e}"
+    )
+
+
+def _measured(options: argparse.Namespace) -> dict[str, float]:
     import torch
     from transformers import LlamaForCausalLM, set_seed
 
     from sftkit.core.rows import IGNORE_INDEX, Ragged
     from sftkit.training.data.collation import FlatCollator
     from sftkit.training.data.row_groups import TokenSequences
+    from sftkit.training.loss.chunked_model import use_chunked_loss
 
     from .models import small_llama
 
     set_seed(0)
-    settings = small_llama()
+    [variant], [share] = options.variants, options.shares
+    settings = small_llama(options.vocabulary)
     generator = np.random.default_rng(0)
-    ids = [generator.integers(0, settings.vocab_size, _LENGTH, np.int32) for _ in range(tokens // _LENGTH)]
+    ids = [generator.integers(0, settings.vocab_size, _LENGTH, np.int32) for _ in range(options.tokens // _LENGTH)]
     labels = [np.where(generator.random(_LENGTH) < share, row, np.int32(IGNORE_INDEX)) for row in ids]
-    batch = FlatCollator(variant == "trimmed")([TokenSequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
+    batch = FlatCollator(variant != "whole")([TokenSequences(Ragged.from_lists(ids), Ragged.from_lists(labels))])
     model = LlamaForCausalLM(settings)
+    if variant == "chunked":
+        use_chunked_loss(model, options.chunk)
     items = torch.tensor(batch.counts.trained_tokens)
     seconds = []
     for _ in range(_ROUNDS):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from transformers import LlamaConfig
 
 
-def small_llama() -> LlamaConfig:
-    """Four layers of width 256 with a vocabulary of 49,152, like many real models: most weights are in the head."""
+def small_llama(vocabulary: int = 49_152) -> LlamaConfig:
+    """Four layers of width 256 with a large vocabulary, like many real models: most weights are in the head."""
     return LlamaConfig(
-        vocab_size=49_152,
+        vocab_size=vocabulary,
         hidden_size=256,
         intermediate_size=688,
         num_hidden_layers=4,

@@ -1,0 +1,1 @@
+"""The loss in chunks of the positions that predict a trained token."""

@@ -1,0 +1,103 @@
+"""Decide whether a run computes its loss in chunks, and of how many positions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from sftkit.config.commands import TrainConfig
+from sftkit.core.rows import LABELS, Ragged
+from sftkit.errors import TrainingError
+from sftkit.training.data.collation import FlatCollator
+from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.distributed import weights_are_sharded
+from sftkit.training.loss.chunked_model import ChunkedForward, has_separate_decoder, use_chunked_loss
+from sftkit.training.models.capabilities import Capabilities, evaluation_mode, probe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, TrainingArguments
+
+_LOGITS_OF_CHUNK = 1 << 26
+"""Logits of a chunk if its size is not given: 512 positions with a vocabulary of 131,072, in float32 256 MiB."""
+
+_PROBED_TOKENS = 8
+_PROBED_CHUNK = 3
+_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}  # of the loss
+_TOLERANCE_16_BITS = 1e-2
+
+
+def chunk_loss(
+    model: PreTrainedModel, config: TrainConfig, arguments: TrainingArguments, capabilities: Capabilities
+) -> bool:
+    """Let the model compute its loss in chunks if the run asks for it, or if nothing is in the way.
+
+    Args:
+        model: on the device it trains on, without adapters; its `forward` is replaced.
+        config: the run; `loss_chunk_size` says how many positions, 0 for no chunks.
+        arguments: its training arguments.
+        capabilities: of the model.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        TrainingError: the run asks for chunks, and the model cannot compute them.
+    """
+    size = config.loss_chunk_size
+    if size == 0 or (size is None and _has_own_way(arguments)):
+        return False
+    obstacle = _obstacle(model, arguments, capabilities)
+    if obstacle is None:
+        sharded = weights_are_sharded(arguments)
+        use_chunked_loss(model, size or _default_size(model), sums_loss=capabilities.sums_loss, compare=sharded)
+    elif size is not None:
+        raise TrainingError(f"loss_chunk_size: {type(model).__name__} {obstacle}; remove loss_chunk_size")
+    return obstacle is None
+
+
+def _has_own_way(arguments: TrainingArguments) -> bool:
+    """Whether the loss is left to a compiler or to fused kernels, or the weights are not all on this process."""
+    return bool(arguments.torch_compile or arguments.use_liger_kernel or weights_are_sharded(arguments))
+
+
+def _obstacle(model: PreTrainedModel, arguments: TrainingArguments, capabilities: Capabilities) -> str | None:
+    """Why the loss of a model cannot be computed in chunks, as part of a sentence."""
+    if not capabilities.supports_logits_to_keep:
+        return "cannot run its head at chosen positions (logits_to_keep)"
+    if not has_separate_decoder(model):
+        return "has no head that is separate from its decoder"
+    if weights_are_sharded(arguments):
+        return None  # compared with the model's own logits in the first step
+    precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    with evaluation_mode(model, precision):
+        same = probe("the loss in chunks", lambda: _chunks_give_the_loss(model))
+    return None if same else "does not compute the logits of a position from its hidden state alone"
+
+
+def _chunks_give_the_loss(model: PreTrainedModel) -> bool:
+    """Whether the loss of a few tokens in chunks is that of the model's logits, with and without label smoothing."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = [(number * 7919) % rows for number in range(_PROBED_TOKENS)]
+    batch = FlatCollator(trim_head=True)([TokenSequences(Ragged.from_lists([ids]), Ragged.from_lists([ids]))])
+    inputs: dict[str, Any] = dict(batch.to(model.device))
+    labels = inputs[LABELS][0]
+    without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, "shift_labels")}
+    logits = model(**without_labels).logits
+    chunked = ChunkedForward(model, _PROBED_CHUNK)
+    items = torch.ones((), device=model.device)
+    tolerance = _TOLERANCE.get(logits.dtype, _TOLERANCE_16_BITS)
+    for smoothing in (0.0, 0.5):
+        expected = functional.cross_entropy(logits[0].float(), labels, reduction="sum", label_smoothing=smoothing)
+        found = chunked(**inputs, num_items_in_batch=items, label_smoothing=smoothing).loss
+        if not bool((found - expected).abs() <= tolerance * expected.abs()):
+            return False
+    return True
+
+
+def _default_size(model: PreTrainedModel) -> int:
+    output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    embedding: Any = model.get_input_embeddings()
+    vocabulary = (output if output is not None else embedding).weight.shape[0]
+    return max(1, _LOGITS_OF_CHUNK // int(vocabulary))
