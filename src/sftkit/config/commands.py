@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sftkit.config.fields import option
+from sftkit.config.schema.model_options import ModelOptions
 from sftkit.config.schema.shared_options import RUN_PANEL, DataOptions
 from sftkit.config.schema.training_options import TrainingOptions
 from sftkit.config.words import boolean_spellings
@@ -107,7 +108,7 @@ class InspectConfig(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(TrainingOptions):
+class TrainConfig(ModelOptions, TrainingOptions):
     """`sftkit train`. All fields of `transformers.TrainingArguments` are accepted too."""
 
     output_dir: str = option(

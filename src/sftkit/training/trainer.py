@@ -19,6 +19,7 @@ from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
+from sftkit.training.loss.chunked_model import LABEL_SMOOTHING
 from sftkit.training.metrics.evaluation_metrics import evaluation_metrics
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.throughput import ThroughputMeter
@@ -62,6 +63,7 @@ class SftTrainer(OptimizingTrainer):
         arguments: TrainingArguments,
         feed: Feed,
         sums_loss: bool,
+        smooths_loss: bool,
         tokenizer: PreTrainedTokenizerBase,
         callbacks: list[TrainerCallback],
         meter: ThroughputMeter,
@@ -74,6 +76,7 @@ class SftTrainer(OptimizingTrainer):
             arguments: training arguments of the run.
             feed: its micro-batches.
             sums_loss: whether the model's own loss can be used, see `Capabilities`.
+            smooths_loss: whether that loss takes label smoothing.
             tokenizer: is saved with the model.
             callbacks: are added to those of the Trainer.
             meter: computes the logged rates.
@@ -94,6 +97,7 @@ class SftTrainer(OptimizingTrainer):
         self.meter = meter
         self.nonfinite = NonfiniteLosses()  # of this process
         self._sums_loss = sums_loss
+        self._smooths_loss = smooths_loss
         self.rates = rates
         alpha, self.neftune_noise_alpha = self.neftune_noise_alpha, None  # the hook of transformers is not used
         self._noise = EmbeddingNoise(alpha, model) if alpha is not None and arguments.do_train else None
@@ -238,8 +242,9 @@ class SftTrainer(OptimizingTrainer):
     ) -> torch.Tensor:
         """Sum of the cross entropies of a batch, divided by `items`."""
         items = items.to(self.args.device)
-        if self._sums_loss and not smoothing:
-            outputs = model(**inputs, num_items_in_batch=items)
+        if self._sums_loss and (not smoothing or self._smooths_loss):
+            smoothed = {LABEL_SMOOTHING: smoothing} if smoothing else {}
+            outputs = model(**inputs, **smoothed, num_items_in_batch=items)
             loss: torch.Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
             return loss
         without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}

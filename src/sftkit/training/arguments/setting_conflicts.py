@@ -34,6 +34,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
         *_parallelism_problems(arguments),
         *_adapter_problems(config),
         *_precision_problems(config, arguments),
+        *_loss_problems(config, arguments),
         *optimizer_problems(config, arguments),
     ]
     lacking = [*missing_adapter_packages(config), *_lacking_hardware(config, arguments), *_lacking_kernels(arguments)]
@@ -120,6 +121,17 @@ def _precision_problems(config: TrainConfig, arguments: TrainingArguments) -> It
             f"attn_implementation: {config.attn_implementation} only computes in 16 bits; set torch_dtype=bfloat16 or"
             " bf16=true"
         )
+
+
+def _loss_problems(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:
+    if not config.loss_chunk_size:
+        return
+    if arguments.torch_compile:
+        yield "loss_chunk_size does not work with torch_compile; remove one of them"
+    if arguments.use_liger_kernel:
+        yield "loss_chunk_size: the loss of use_liger_kernel is computed in chunks already; remove loss_chunk_size"
+    if arguments.deepspeed:
+        yield "loss_chunk_size does not work with DeepSpeed; remove loss_chunk_size"
 
 
 def _lacking_hardware(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:

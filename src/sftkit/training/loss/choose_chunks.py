@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.rows import LABELS, Ragged
 from sftkit.errors import TrainingError
-from sftkit.training.data.collation import FlatCollator
+from sftkit.training.data.collation import SHIFT_LABELS, FlatCollator
 from sftkit.training.data.row_groups import TokenSequences
 from sftkit.training.distributed import weights_are_sharded
 from sftkit.training.loss.chunked_model import ChunkedForward, has_separate_decoder, use_chunked_loss
@@ -78,12 +79,12 @@ def _obstacle(model: PreTrainedModel, arguments: TrainingArguments, capabilities
 
 def _chunks_give_the_loss(model: PreTrainedModel) -> bool:
     """Whether the loss of a few tokens in chunks is that of the model's logits, with and without label smoothing."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    ids = [(number * 7919) % rows for number in range(_PROBED_TOKENS)]
+    embedding: Any = model.get_input_embeddings()
+    ids = np.arange(_PROBED_TOKENS, dtype=np.int32) * 7919 % embedding.weight.shape[0]
     batch = FlatCollator(trim_head=True)([TokenSequences(Ragged.from_lists([ids]), Ragged.from_lists([ids]))])
     inputs: dict[str, Any] = dict(batch.to(model.device))
     labels = inputs[LABELS][0]
-    without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, "shift_labels")}
+    without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
     logits = model(**without_labels).logits
     chunked = ChunkedForward(model, _PROBED_CHUNK)
     items = torch.ones((), device=model.device)

@@ -49,11 +49,11 @@ def chunked_cross_entropy(
     # What a chunk saves is used at once, and need not leave the device.
     with torch.autograd.graph.saved_tensors_hooks(_same, _same), _weight_gradient_in_place(linear, hidden, sums):
         for part, wanted in _chunks(hidden, labels, columns):
-            states = part.detach().requires_grad_(hidden.requires_grad)
+            states = part.detach().requires_grad_()  # else autograd would not come to the weight of a plain head
             loss = _chunk_loss(head, states, wanted, smoothing)
             gradients = _gradients(loss)
+            own = gradients.pop(states, None)
             if hidden.requires_grad:
-                own = gradients.pop(states, None)
                 hidden_gradients.append(torch.zeros_like(states) if own is None else own)
             for leaf, gradient in gradients.items():
                 sums.add(leaf, gradient)
@@ -162,7 +162,7 @@ def replaced_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> It
 
 
 def _is_plain_leaf(weight: torch.Tensor) -> bool:
-    """Whether the gradient of a weight goes to the weight itself; that of FSDP's views goes to the tensor behind them."""
+    """Whether the gradient of a weight goes to the weight itself, and not to a tensor behind a view, as in FSDP1."""
     return weight.is_leaf and weight.requires_grad and type(weight.data) is torch.Tensor
 
 
@@ -195,10 +195,8 @@ def _gradients(loss: torch.Tensor) -> dict[torch.Tensor, torch.Tensor]:
         return dict(zip(leaves, torch.autograd.grad(loss, leaves), strict=True))
 
 
-def _chunks(
-    hidden: torch.Tensor, labels: torch.Tensor, columns: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(hidden.split(columns, dim=1), labels.split(columns, dim=1), strict=True)
+def _chunks(hidden: torch.Tensor, labels: torch.Tensor, columns: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(torch.split(hidden, columns, 1), torch.split(labels, columns, 1), strict=True)
 
 
 def _chunk_loss(head: Head, states: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -16,6 +16,7 @@ from sftkit.shards.reading import ShardSet
 from sftkit.training.adapters.new_adapters import add_adapters, uses_adapters
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
+from sftkit.training.loss.choose_chunks import chunk_loss
 from sftkit.training.metrics.flops import training_cost
 from sftkit.training.metrics.hardware import device_peak_flops
 from sftkit.training.metrics.throughput import ThroughputMeter
@@ -48,6 +49,9 @@ class PreparedModel:
     rates: Sequence[RateRule] = ()
     """Parameters with learning rates of their own."""
 
+    chunks_loss: bool = False
+    """Whether the model computes its loss in chunks, and then with label smoothing, too."""
+
 
 def prepare_model(
     config: TrainConfig,
@@ -69,6 +73,7 @@ def prepare_model(
     capabilities = determine_capabilities(
         model, config, arguments
     )  # before adapters are added, which hide the arguments of the model
+    chunks_loss = chunk_loss(model, config, arguments, capabilities)
     if uses_adapters(config):
         model = add_adapters(model, config, range(tokenizer.known_tokens, tokens))
     freeze(model, config.freeze)
@@ -77,7 +82,7 @@ def prepare_model(
     if is_main_process():
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
         listener.on_note(f"{trained}attention: {model.config._attn_implementation}")
-    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments), rates)
+    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments), rates, chunks_loss)
 
 
 def _meter(model: Any, arguments: TrainingArguments) -> ThroughputMeter:
