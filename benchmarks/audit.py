@@ -20,7 +20,7 @@ from sftkit.audit.checks.row_checks import check_rows
 from sftkit.audit.expectations.expected import CONVERSATIONS, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.core.rows import IGNORE_INDEX, Ragged
-from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.core.startup.transformers_import import import_transformers_without_torch
 
 _TOKENS = 20_000_000
 _ROWS = 20_000

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.corpora import conversations, first_rows
-from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.core.startup.transformers_import import import_transformers_without_torch
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy

@@ -12,8 +12,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sftkit.core.rows import Ragged
-from sftkit.tokenization.encoding.fast_encoder import FastEncoder
-from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
+from sftkit.tokenization.encoding.fast.fast_encoder import FastEncoder
+from sftkit.tokenization.encoding.fast.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.engines import UnsupportedByEngineError

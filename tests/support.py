@@ -22,7 +22,7 @@ from sftkit.core.rows import Row
 from sftkit.preprocessing.build import run
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.sources.work_units import read_unit, scan_files
 from sftkit.tokenization.engines import EnginePolicy
 

@@ -173,7 +173,7 @@ def test_no_two_modules_and_no_two_public_classes_have_one_name() -> None:
 
 def test_the_checks_above_see_what_they_look_for() -> None:
     assert "numpy" in top_level(imports(PACKAGE / "core" / "rows.py"))
-    assert {"config", "errors"} <= own_imports(PACKAGE / "sources" / "discovery.py")
+    assert {"config", "errors"} <= own_imports(PACKAGE / "sources" / "discovery" / "source_files.py")
     loading = PACKAGE / "tokenization" / "loading" / "tokenizer_loading.py"
     assert "transformers" in top_level(imports(loading))
     assert "transformers" not in top_level(imports(loading, at_module_level=True))
@@ -196,7 +196,7 @@ def test_importing_the_commands_loads_nothing_heavy(module: str) -> None:
 def test_a_whole_build_never_loads_torch(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.core.startup.transformers_import import import_transformers_without_torch
 import_transformers_without_torch()
 from sftkit.preprocessing.build import run
 from sftkit.config.commands import PreprocessConfig

@@ -13,7 +13,7 @@ import pytest
 
 from reliability.material import copy_tokenizer, sftkit
 from sftkit.cli.console.output import finish_logging, start_logging
-from sftkit.core.transformers_import import library_log_level
+from sftkit.core.startup.transformers_import import library_log_level
 from support import write_jsonl
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sftkit.cli.console.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
+from sftkit.cli.console.reports.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
 from sftkit.training.callbacks.listener import Sample
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.training_report import TrainingReport

@@ -12,7 +12,7 @@ import yaml
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.config.loading import load_config
-from sftkit.config.python_values import load_values
+from sftkit.config.reading.python_values import load_values
 from sftkit.errors import ConfigError, UsageError
 
 HARMFUL: dict[str, Any] = {

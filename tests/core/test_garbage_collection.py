@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sftkit.core.garbage_collection import paused_garbage_collection
+from sftkit.core.startup.garbage_collection import paused_garbage_collection
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from sftkit.core.unscanned_models import put_off_scan
+from sftkit.core.startup.unscanned_models import put_off_scan
 
 PLAIN = "import os, sys; sys.modules['torch'] = None; os.environ['TRANSFORMERS_NO_ADVISORY_WARNINGS'] = '1'"
-UNSCANNED = "from sftkit.core.transformers_import import import_transformers_without_torch as load; load()"
+UNSCANNED = "from sftkit.core.startup.transformers_import import import_transformers_without_torch as load; load()"
 KNOWN = """
 import json, sys, transformers, transformers.models
 packages = (transformers, transformers.models)

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 import sftkit
 from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.loading import load_config
-from sftkit.config.python_values import load_values
+from sftkit.config.reading.python_values import load_values
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import read_manifest
 from sftkit.storage.paths import parse_path

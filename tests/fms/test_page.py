@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sftkit.config.aliases import HANDLER_ALIASES, KEY_ALIASES, PATH_ALIASES, REFUSED_HANDLERS, REFUSED_KEYS
-from sftkit.config.command_line import locate
 from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.fields import default_of
 from sftkit.config.fms.defaults import FMS_DEFAULTS
+from sftkit.config.reading.command_line import locate
 from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS
 from sftkit.training.arguments.build_arguments import extra_keys

@@ -28,7 +28,7 @@ def byte_ids(text: str) -> list[int]:
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer without merges: id n is byte n, so a character beyond ASCII is several tokens."""
-    from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
+    from sftkit.tokenization.encoding.fast.byte_level import BYTE_OF_CHARACTER
 
     vocabulary = dict(BYTE_OF_CHARACTER)
     tokenizer = Tokenizer(models.BPE(vocabulary, []))

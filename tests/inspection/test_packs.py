@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sftkit.cli.console.show_report import print_report, report_json
+from sftkit.cli.console.reports.show_report import print_report, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.inspection.report import Report, inspect_shards
 from sftkit.inspection.summary.dataset_summary import PackSummary

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sftkit.cli.console.show_report import print_inspection, report_json
+from sftkit.cli.console.reports.show_report import print_inspection, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.core.escape import escape_to_one_line, terminal_safe_json, visible_parts
 from sftkit.inspection.report import inspect_shards
@@ -135,7 +135,7 @@ def test_summary_imports_neither_torch_nor_transformers(tmp_path: Path, write: W
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2]], labels=[[1, 2]])
     code = (
         "import sys; from sftkit.config.commands import InspectConfig; from sftkit.shards.reading import open_shards; "
-        "from sftkit.inspection.report import inspect_shards; import sftkit.cli.console.show_report; "
+        "from sftkit.inspection.report import inspect_shards; import sftkit.cli.console.reports.show_report; "
         "inspect_shards(InspectConfig(), open_shards(sys.argv[1])); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import chat_templates
 from sftkit.audit.expectations.expected import Expectations
-from sftkit.cli.console.show_report import print_report, report_json
+from sftkit.cli.console.reports.show_report import print_report, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.inspection.report import Report, inspect_shards
 from sftkit.inspection.view.shown_row import ShownRow

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from reliability.material import sftkit
-from sftkit.cli.console.show_preprocess import print_result
+from sftkit.cli.console.reports.show_preprocess import print_result
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.rows import Row
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError, check_row_accounting

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from reliability.material import sftkit
-from sftkit.cli.console.show_preprocess import print_result
+from sftkit.cli.console.reports.show_preprocess import print_result
 from sftkit.config.commands import PreprocessConfig, TrainConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import SilentProgress

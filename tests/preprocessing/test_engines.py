@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from reliability.material import sftkit
-from sftkit.cli.console.show_preprocess import print_result
+from sftkit.cli.console.reports.show_preprocess import print_result
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.rows import Ragged, Row
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.tokenization.encoding.id_engines import GigatokenEngine
+from sftkit.tokenization.encoding.fast.id_engines import GigatokenEngine
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.templates.recording import Recording
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written

@@ -14,7 +14,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.data_config import ProcessorConfig, SplitConfig
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
-from sftkit.preprocessing.infer_datasets import list_datasets, with_inferred_handlers
+from sftkit.preprocessing.plan.infer_datasets import list_datasets, with_inferred_handlers
 from support import dataset, handler, preprocess, write_jsonl, written
 
 Locate = Callable[[str], str]

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sftkit.cli.console.show_plan import print_plan
-from sftkit.cli.console.show_preprocess import print_result
+from sftkit.cli.console.reports.show_plan import print_plan
+from sftkit.cli.console.reports.show_preprocess import print_result
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
 from sftkit.config.schema.data_config import SplitConfig
 from sftkit.config.validation import validate_config

@@ -27,7 +27,7 @@ from sftkit.sample import sample_path
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.unit_store import UnitStore
 from sftkit.shards.staging.unit_writer import UnitWriter
-from sftkit.tokenization.encoding.id_engines import GigatokenEngine
+from sftkit.tokenization.encoding.fast.id_engines import GigatokenEngine
 from support import dataset, examples, handler, preprocess, shard_bytes, write_jsonl, written
 
 PAIRS = [{"id": i, "input": f"question {i} " + "cat " * (i % 7), "output": f"answer {i}"} for i in range(60)]

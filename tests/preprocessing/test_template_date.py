@@ -12,7 +12,7 @@ import pytest
 
 import sftkit
 from sftkit.config.commands import TrainConfig
-from sftkit.config.python_values import load_values
+from sftkit.config.reading.python_values import load_values
 from sftkit.core.progress import SilentProgress
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.preprocessing.training_shards import find_or_build_shards

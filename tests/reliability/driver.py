@@ -27,7 +27,7 @@ import sftkit.execution.processes
 sftkit.execution.processes.START_METHOD = "fork"  # the modules below read it when they are imported
 
 import sftkit.cli.console.output
-import sftkit.cli.console.show_preprocess
+import sftkit.cli.console.reports.show_preprocess
 import sftkit.cli.console.show_progress
 import sftkit.config.loading
 import sftkit.execution.worker_pool
@@ -35,7 +35,7 @@ import sftkit.preprocessing.build
 import sftkit.preprocessing.planning
 import sftkit.preprocessing.worker_warmup
 from sftkit.cli.app import app
-from sftkit.core.transformers_import import import_transformers_without_torch
+from sftkit.core.startup.transformers_import import import_transformers_without_torch
 
 PR_SET_CHILD_SUBREAPER = 36
 PLENTY = 64 << 20  # bytes

@@ -24,7 +24,7 @@ from sftkit.config.binding import Problem, bind_config
 from sftkit.config.commands import PreprocessConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.preprocessing.build import run
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.planning import plan
 from sftkit.sample import sample_path
 from sftkit.shards.manifest import Manifest

@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sftkit.cli.console.show_preprocess import print_result
+from sftkit.cli.console.reports.show_preprocess import print_result
 from sftkit.config.commands import PreprocessConfig
 from sftkit.core.row_log import RemovedRow, RowLog
 from sftkit.core.rows import Row
@@ -41,7 +41,7 @@ from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.staging.removed_rows import RemovedRowsWriter, bad_rows_path
 from sftkit.shards.staging.unit_store import UnitStore
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.sources.work_units import read_unit, scan_files
 from support import dataset, handler, preprocess, write_jsonl, written
 

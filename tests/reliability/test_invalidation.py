@@ -25,7 +25,7 @@ from sftkit.config.fields import is_required, option_info
 from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS as EVERY_HANDLER
 from sftkit.preprocessing.build import find_finished
-from sftkit.preprocessing.unit_keys import recipe_key
+from sftkit.preprocessing.plan.unit_keys import recipe_key
 from sftkit.shards.manifest import Manifest
 from support import shard_bytes
 
@@ -600,7 +600,7 @@ def test_units_of_other_versions_are_not_reused(
     shutil.copytree(made("pairs"), folder)
     enter(folder, monkeypatch)
     monkeypatch.setattr(
-        f"sftkit.preprocessing.unit_keys.{name}", {"ROW_SEMANTICS": -1, "version": lambda _: "0.0"}[name]
+        f"sftkit.preprocessing.plan.unit_keys.{name}", {"ROW_SEMANTICS": -1, "version": lambda _: "0.0"}[name]
     )
     after = World.of(folder, "pairs").preprocess(output_dir="again")
     assert (after.units, after.units_found) == (3, 0)

@@ -30,7 +30,7 @@ from sftkit.core.row_log import MAX_CONTENT_CHARACTERS, RowLog
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
 from sftkit.sandbox.memory import run_with_cached_memory_limit, run_with_memory_limit
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.streams import decompression
 from sftkit.sources.work_units import read_unit, scan_files
@@ -290,7 +290,7 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.errors import SourceError
 from sftkit.core.row_log import RowLog
 from sftkit.sources.formats import columnar_limits
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.work_units import read_unit, scan_files
 import pyarrow.parquet

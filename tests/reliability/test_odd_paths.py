@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from sftkit.cli.app import app
 from sftkit.shards.manifest import read_manifest
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from support import dataset, shard_bytes, write_jsonl
 
 NAMES = {

@@ -39,7 +39,7 @@ from sftkit.sandbox import render_limits
 from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.shards.output.side_files import dataset_card
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer

@@ -20,7 +20,7 @@ import pytest
 import sftkit.sources.work_units as work_units
 from sftkit.core.row_log import RowLog
 from sftkit.errors import SourceError
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.sources.streams.content_digests import digest_content, verified_stream
 from sftkit.sources.work_units import ScannedFile, read_unit, scan_files
 from support import dataset

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sftkit.core.splits import SPLIT_KEYWORDS, splits_from_path
 from sftkit.errors import ConfigError, SourceError
-from sftkit.sources.discovery import find_sources
+from sftkit.sources.discovery.source_files import find_sources
 from support import dataset, examples, preprocess, rows, write_jsonl
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sftkit.config.schema.data_config import SplitConfig
 from sftkit.errors import SourceError
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from support import dataset, handler, preprocess, read, rows, write_jsonl
 
 

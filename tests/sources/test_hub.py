@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkit.errors import SourceError
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from support import dataset, read, rows, write_jsonl
 
 CARD = """---

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sftkit.core.row_log import RowLog
 from sftkit.errors import SourceError
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.sources.formats.arrow_rows import to_batches
 from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.source_format import BATCH_BYTES

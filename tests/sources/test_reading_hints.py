@@ -11,7 +11,7 @@ from reliability.material import sftkit
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.errors import SourceError
 from sftkit.sources import streams
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.sources.source_file import ReadLimits
 
 ENCODING, DELIMITER, FIELD = "set `encoding` in the `reader`", "set `delimiter` in the `reader`", "`json_field` in the"

@@ -31,7 +31,7 @@ from sftkit.shards.staging.row_index import build_row_index
 from sftkit.shards.staging.unit_record import read_row_index
 from sftkit.shards.writing.row_gatherer import open_unit_reader
 from sftkit.shards.writing.shard_writer import ShardWriter
-from sftkit.sources.discovery import find_source_files
+from sftkit.sources.discovery.source_files import find_source_files
 from sftkit.storage import lease_lock
 from sftkit.storage.files import read_bytes, remove, write_text
 from sftkit.storage.lease_lock import Lease, hold_lease
@@ -302,7 +302,7 @@ def test_credentials_are_neither_written_nor_shown(
     source: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sftkit.cli.console.output import results
-    from sftkit.cli.console.show_plan import print_plan
+    from sftkit.cli.console.reports.show_plan import print_plan
 
     wanted = config(str(source), bucket.url("out"), bucket)
     [data] = wanted.datasets

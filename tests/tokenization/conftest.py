@@ -13,7 +13,7 @@ import pytest
 
 from hard_texts import tokenizer_of
 from sftkit.sample import sample_path
-from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
+from sftkit.tokenization.encoding.fast.byte_level import BYTE_CHARACTERS
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 
 

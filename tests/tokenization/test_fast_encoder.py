@@ -37,11 +37,11 @@ from hard_texts import (
 )
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.core.rows import Mask, Ragged
-from sftkit.tokenization.encoding import split_patterns
-from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
-from sftkit.tokenization.encoding.character_classes import COMPOSABLE, PLAIN, UNSAFE, classify_characters
-from sftkit.tokenization.encoding.fast_encoder import FastEncoder
-from sftkit.tokenization.encoding.id_engines import GigatokenEngine, TokenizersEngine
+from sftkit.tokenization.encoding.fast import split_patterns
+from sftkit.tokenization.encoding.fast.byte_level import BYTE_CHARACTERS
+from sftkit.tokenization.encoding.fast.character_classes import COMPOSABLE, PLAIN, UNSAFE, classify_characters
+from sftkit.tokenization.encoding.fast.fast_encoder import FastEncoder
+from sftkit.tokenization.encoding.fast.id_engines import GigatokenEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import CharacterCounts, Span, tokens_in_spans_by_count
 from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
@@ -280,7 +280,7 @@ def test_composition_does_not_change_plain_characters() -> None:
 
 
 def test_gigatoken_is_replaced_when_it_has_grown(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sftkit.tokenization.encoding import id_engines
+    from sftkit.tokenization.encoding.fast import id_engines
 
     held, load = itertools.count(0, 50 << 20), id_engines._load
     made: list[Any] = []

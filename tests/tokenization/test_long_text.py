@@ -31,8 +31,9 @@ from hard_texts import (
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
-from sftkit.tokenization.encoding import chunked_encoder, encodable, split_patterns
+from sftkit.tokenization.encoding import chunked_encoder, encodable
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder, TextChunker
+from sftkit.tokenization.encoding.fast import split_patterns
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.engines import EnginePolicy, UnsupportedByEngineError
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec

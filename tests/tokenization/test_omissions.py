@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import chat_templates as templates
-from sftkit.cli.console.show_preprocess import print_result
+from sftkit.cli.console.reports.show_preprocess import print_result
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec

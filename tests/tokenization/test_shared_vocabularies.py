@@ -10,7 +10,7 @@ from sftkit.core.message_fields import REASONING_FIELDS, TRANSFORMERS_REASONING_
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch
 from sftkit.handlers.convert_messages import ConvertToMessages
-from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS, BYTE_OF_CHARACTER
+from sftkit.tokenization.encoding.fast.byte_level import BYTE_CHARACTERS, BYTE_OF_CHARACTER
 
 
 def test_transformers_unifies_the_reasoning_fields_listed_here() -> None:

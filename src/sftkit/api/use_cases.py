@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.python_values import load_values
+from sftkit.config.reading.python_values import load_values
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Progress, SilentProgress
-from sftkit.core.transformers_import import import_transformers
+from sftkit.core.startup.transformers_import import import_transformers
 from sftkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from sftkit.inspection.report import Report
     from sftkit.inspection.verify.outcome import Verification
-    from sftkit.preprocessing.plan import Plan
+    from sftkit.preprocessing.plan.plan import Plan
     from sftkit.shards.manifest import Manifest
     from sftkit.training.callbacks.listener import RunListener
     from sftkit.training.training_report import TrainingReport
@@ -82,9 +82,9 @@ def preprocess(
 def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None) -> PreprocessResult:
     """Do what `preprocess` does with a config that is complete: its data config is merged already."""
     from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
+    from sftkit.preprocessing.plan.template_date import keep_template_date
     from sftkit.preprocessing.planning import check_config, plan
-    from sftkit.preprocessing.template_date import keep_template_date
-    from sftkit.sources.overlap import check_directories_apart, check_sources_stay
+    from sftkit.sources.discovery.overlap import check_directories_apart, check_sources_stay
     from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
 
     check_config(settings)

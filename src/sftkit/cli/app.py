@@ -17,8 +17,8 @@ from sftkit import __version__
 from sftkit.cli.console.option import Option
 from sftkit.cli.options import HELP, HELP_ALL, ExtraOptions, config_command, shown_default
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig, to_processing_only
-from sftkit.core.garbage_collection import paused_garbage_collection
-from sftkit.core.transformers_import import leave_out_torch, quiet_libraries
+from sftkit.core.startup.garbage_collection import paused_garbage_collection
+from sftkit.core.startup.transformers_import import leave_out_torch, quiet_libraries
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, TrainingError
 from sftkit.training.arguments.usual_arguments import OWN_DEFAULTS, USUAL_ARGUMENTS
 
@@ -110,7 +110,7 @@ def _preprocess(config: PreprocessConfig) -> None:
     with paused_garbage_collection():
         from sftkit.api.use_cases import run_preprocess
         from sftkit.cli.console.output import results, start_logging
-        from sftkit.cli.console.show_preprocess import print_outcome
+        from sftkit.cli.console.reports.show_preprocess import print_outcome
         from sftkit.cli.console.show_progress import make_progress
 
     start_logging(config.log_level)
@@ -138,8 +138,8 @@ def inspect_shards(context: typer.Context) -> None:
         quiet_libraries(config.log_level)
         from sftkit.api.use_cases import run_inspect
         from sftkit.cli.console.output import results, start_logging
+        from sftkit.cli.console.reports.show_report import has_failed, print_inspection
         from sftkit.cli.console.show_progress import make_progress
-        from sftkit.cli.console.show_report import has_failed, print_inspection
 
         start_logging(config.log_level)
         leave_out_torch()
@@ -168,8 +168,8 @@ def train(context: typer.Context) -> None:
             return
         from sftkit.api.use_cases import run_train
         from sftkit.cli.console.output import results, start_logging
+        from sftkit.cli.console.reports.show_training import print_training, show_training
         from sftkit.cli.console.show_progress import make_progress
-        from sftkit.cli.console.show_training import print_training, show_training
 
         start_logging(config.log_level)
         with show_training() as listener:

@@ -17,8 +17,8 @@ import typer
 from typer.core import TyperCommand
 
 from sftkit.cli.console.option import BOOLEAN, Option
-from sftkit.config.command_line import strip_optional
 from sftkit.config.fields import default_of, is_required, option_info
+from sftkit.config.reading.command_line import strip_optional
 
 HELP = ("--help", "-h")
 HELP_ALL = ("--help_all", "--help-all")

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sftkit.config.binding import Problem
-from sftkit.config.command_line import Override, parse_command_line, strip_optional
-from sftkit.config.config_files import escape
-from sftkit.config.merging import EXTRA_KEYS_FIELD, MergedConfig, bind_merged, merge_files, set_value
+from sftkit.config.reading.command_line import Override, parse_command_line, strip_optional
+from sftkit.config.reading.config_files import escape
+from sftkit.config.reading.merging import EXTRA_KEYS_FIELD, MergedConfig, bind_merged, merge_files, set_value
 from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.config.untrusted import MANIFEST
 from sftkit.errors import ConfigError, UsageError

@@ -260,7 +260,7 @@ def _prepare(versions: tuple[tuple[str, str], ...], folder: str) -> None:
         os.chdir(folder)
     except OSError:
         os.chdir("/")  # so that no relative path finds another file by chance
-    from sftkit.core.transformers_import import import_transformers_without_torch
+    from sftkit.core.startup.transformers_import import import_transformers_without_torch
     from sftkit.execution.worker_pool import collect_garbage_rarely
 
     import_transformers_without_torch()

@@ -228,7 +228,7 @@ def _prepare_worker(notes: str) -> None:
     Args:
         notes: folder for notes to the process that started it.
     """
-    from sftkit.core.transformers_import import import_transformers_without_torch
+    from sftkit.core.startup.transformers_import import import_transformers_without_torch
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the parallelism
     watchdog().report_to(Path(notes, f"{os.getpid()}{_ENDED}"))

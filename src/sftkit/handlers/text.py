@@ -19,6 +19,9 @@ from sftkit.handlers.messages.hints import with_conversion_hint
 if TYPE_CHECKING:
     from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
+DEFAULT_TEXT_FIELD = "text"
+"""The column of plain text that is found without being named."""
+
 _PLACEHOLDER = re.compile(r"\{\{([\s0-9A-Za-z_\-.]+)\}\}")
 
 

@@ -28,9 +28,9 @@ from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_r
 from sftkit.preprocessing.accounting.row_counts import check_row_accounting
 from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
+from sftkit.preprocessing.plan.template_date import record_template_date
 from sftkit.preprocessing.stage_units import stage_units
-from sftkit.preprocessing.template_date import record_template_date
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput

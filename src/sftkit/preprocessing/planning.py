@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.merging import config_folders
+from sftkit.config.reading.merging import config_folders
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
@@ -22,12 +22,12 @@ from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import check_trusted, code_digests, function_paths
 from sftkit.ordering.packing import check_packing
 from sftkit.preprocessing.accounting.column_report import check_sample
-from sftkit.preprocessing.infer_datasets import list_datasets, options_for_text_shards, with_inferred_handlers
 from sftkit.preprocessing.pipeline.column_use import ColumnSample
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
-from sftkit.preprocessing.plan import Plan, make_plan
-from sftkit.sources.discovery import find_sources
+from sftkit.preprocessing.plan.infer_datasets import list_datasets, options_for_text_shards, with_inferred_handlers
+from sftkit.preprocessing.plan.plan import Plan, make_plan
+from sftkit.sources.discovery.source_files import find_sources
 from sftkit.sources.first_rows import first_rows
 from sftkit.sources.reading_hints import hint_for_reasons
 from sftkit.sources.source_file import ReadLimits, SourceFile

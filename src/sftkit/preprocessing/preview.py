@@ -15,11 +15,11 @@ from sftkit.config.commands import InspectConfig, to_preprocess_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_log import RemovedRow, RowLog
 from sftkit.core.splits import TRAIN
-from sftkit.core.transformers_import import import_transformers
+from sftkit.core.startup.transformers_import import import_transformers
 from sftkit.errors import DataError
 from sftkit.ordering.packing import is_packed
 from sftkit.preprocessing.build import shard_columns_of
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.planning import plan
 from sftkit.shards.reading import ShardSet
 from sftkit.shards.staging.staged_unit import StagedUnit

@@ -18,7 +18,7 @@ from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import is_packed
 from sftkit.preprocessing.accounting.row_budget import EXCESS_ROWS, budgets_of, max_rows_per_unit
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline, StagingTask
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.recipe_bundle import RecipeBundle, bundle_recipe, matching_chat_tokenizer, unpack_recipe
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_store import UnitStore

@@ -17,12 +17,12 @@ from sftkit.core.splits import TRAIN
 from sftkit.errors import ConfigError, SourceError
 from sftkit.ordering.packing import is_packed, pack_length_of
 from sftkit.preprocessing.build import find_finished, output_for, run
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
+from sftkit.preprocessing.plan.template_date import keep_template_date
 from sftkit.preprocessing.planning import check_config, plan
-from sftkit.preprocessing.template_date import keep_template_date
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_shards
-from sftkit.sources.overlap import check_directories_apart
+from sftkit.sources.discovery.overlap import check_directories_apart
 from sftkit.tokenization.engines import ENCODER, RENDERER
 
 _log = logging.getLogger(__name__)

@@ -73,7 +73,7 @@ def _local_size(paths: Sequence[str]) -> int:
 def _load_what_workers_need() -> None:
     """Import and load, in the fork server, what every worker needs, so that it is done once."""
     import sftkit.preprocessing.build  # noqa: F401 - what the workers will run
-    from sftkit.core.transformers_import import import_transformers_without_torch
+    from sftkit.core.startup.transformers_import import import_transformers_without_torch
     from sftkit.preprocessing.recipe_bundle import cached_chat_tokenizer
     from sftkit.tokenization.chat_tokenizer_spec import chat_tokenizer_spec
 

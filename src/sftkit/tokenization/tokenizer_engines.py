@@ -11,8 +11,8 @@ from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder
-from sftkit.tokenization.encoding.fast_encoder import FastEncoder
-from sftkit.tokenization.encoding.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
+from sftkit.tokenization.encoding.fast.fast_encoder import FastEncoder
+from sftkit.tokenization.encoding.fast.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
 from sftkit.tokenization.encoding.reference_encoder import Encoder, ReferenceEncoder
 from sftkit.tokenization.encoding.single_bos import with_single_bos
 from sftkit.tokenization.encoding.slow_encoder import SlowEncoder

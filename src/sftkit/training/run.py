@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from sftkit.config.commands import TrainConfig
 from sftkit.config.fields import to_public_data
-from sftkit.core.transformers_import import library_log_level
+from sftkit.core.startup.transformers_import import library_log_level
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
 from sftkit.training.adapters.merged_model import save_merged

@@ -13,10 +13,10 @@ import numpy as np
 
 from sftkit.config.commands import InspectConfig
 from sftkit.core.rows import Ids, Ragged
-from sftkit.core.transformers_import import import_transformers
+from sftkit.core.startup.transformers_import import import_transformers
 from sftkit.errors import TokenizerError
 from sftkit.shards.manifest import Manifest
-from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
+from sftkit.tokenization.encoding.fast.byte_level import BYTE_OF_CHARACTER
 from sftkit.tokenization.loading.tokenizer_identity import fingerprint
 from sftkit.tokenization.loading.tokenizer_loading import (
     TokenizerSpec,

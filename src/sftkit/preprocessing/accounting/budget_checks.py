@@ -12,7 +12,7 @@ from sftkit.errors import DataError
 from sftkit.preprocessing.accounting.row_budget import EXCESS_ROWS, RowBudget, budgets_of
 from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.staging.staged_unit import StagedUnit

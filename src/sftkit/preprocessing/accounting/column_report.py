@@ -12,7 +12,7 @@ from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import INPUT_IDS
 from sftkit.errors import DataError
 from sftkit.preprocessing.pipeline.column_use import ColumnSample, is_significant
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
 
 _CONVERSATIONS = (RowKind.CONVERSATIONS, RowKind.RENDERED)

@@ -14,14 +14,14 @@ from sftkit import __version__
 from sftkit.audit.checks.duplicates import repeated_rows
 from sftkit.audit.findings import DUPLICATE_ROW, EXAMPLES, RuleCount, findings_of, merge_counts
 from sftkit.config.fields import to_public_data
-from sftkit.config.interpolated import interpolated_values, replace_values
+from sftkit.config.reading.interpolated import interpolated_values, replace_values
 from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.column_report import reported_columns
 from sftkit.preprocessing.accounting.row_counts import RowCounts
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import (
     AuditInfo,

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from sftkit.config.interpolated import interpolated_values, replace_values
+from sftkit.config.reading.interpolated import interpolated_values, replace_values
 from sftkit.core.row_log import RemovedRow
 from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError
 from sftkit.preprocessing.pack_overflow import PACKING, overflowing_rows
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
 
 

@@ -19,7 +19,7 @@ from sftkit.errors import DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
 from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
-from sftkit.preprocessing.infer_handlers import DEFAULT_TEXT_FIELD
+from sftkit.handlers.text import DEFAULT_TEXT_FIELD
 from sftkit.preprocessing.pipeline.column_use import ColumnUse, Destinations
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
 from sftkit.preprocessing.pipeline.retained import Retained, RidingColumns, retained_columns

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sftkit.core.rows import Ids, Mask, Ragged
+from sftkit.tokenization.encoding.fast.split_patterns import check_word_splitting
 from sftkit.tokenization.encoding.reference_encoder import ReferenceEncoder
 from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
-from sftkit.tokenization.encoding.split_patterns import check_word_splitting
 from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens
 from sftkit.tokenization.engines import UnsupportedByEngineError
 

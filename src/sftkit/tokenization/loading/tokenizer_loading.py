@@ -14,7 +14,7 @@ from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.config.schema.option_values import FMS
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.error_text import first_line
-from sftkit.core.garbage_collection import paused_garbage_collection
+from sftkit.core.startup.garbage_collection import paused_garbage_collection
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.storage.model_location import adapter_base, hub_problem, location_problem, model_location
 from sftkit.tokenization.loading.special_tokens import add_missing_tokens

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
-from sftkit.core.transformers_import import library_log_level
+from sftkit.core.startup.transformers_import import library_log_level
 from sftkit.errors import ConfigError, RequirementError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
 from sftkit.training.arguments.best_metric import best_metric_problems, is_better_when_greater

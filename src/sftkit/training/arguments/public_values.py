@@ -12,7 +12,7 @@ from typing import Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.config.fields import Interpolated
-from sftkit.config.interpolated import interpolated_values, replace_values
+from sftkit.config.reading.interpolated import interpolated_values, replace_values
 from sftkit.redaction import HIDDEN, names_secret, redact
 
 _LEAST_SECRET = 4  # characters of a secret that is replaced wherever it is in a text

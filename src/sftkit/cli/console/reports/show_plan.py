@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sftkit.cli.console.show_unused_columns import unused_columns_of_plan
+from sftkit.cli.console.reports.show_unused_columns import unused_columns_of_plan
 from sftkit.cli.console.text_lines import new_table, print_text
 from sftkit.config.fields import to_plain_data, to_public_data
 from sftkit.config.schema.data_config import DatasetConfig
@@ -17,7 +17,7 @@ from sftkit.core.escape import escape_to_one_line
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.ordering.mixing import split_fractions
 from sftkit.ordering.packing import pack_length_of
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
 from sftkit.shards.writing.shard_writer import shard_name
 

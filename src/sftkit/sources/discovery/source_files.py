@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.errors import SourceError
 from sftkit.sample import sample_path
-from sftkit.sources.data_file_selection import (
+from sftkit.sources.discovery.data_file_selection import (
     check_split_of_file,
     is_data_file,
     listed_files,
@@ -22,6 +22,8 @@ from sftkit.sources.data_file_selection import (
     split_data_files,
     split_glob,
 )
+from sftkit.sources.discovery.hub import find_hub_files
+from sftkit.sources.discovery.own_files import OwnFiles
 from sftkit.sources.format_registry import (
     JSON,
     JSON_ARRAY,
@@ -30,8 +32,6 @@ from sftkit.sources.format_registry import (
     is_format,
     known_extensions,
 )
-from sftkit.sources.hub import find_hub_files
-from sftkit.sources.own_files import OwnFiles
 from sftkit.sources.reader_options import check_applicable
 from sftkit.sources.source_file import ReadLimits, SourceFile
 from sftkit.sources.streams.decompression import check_expansion

@@ -10,8 +10,8 @@ import numpy as np
 from sftkit.core.error_text import first_line
 from sftkit.core.rows import Ragged
 from sftkit.sandbox.memory import resident_bytes
-from sftkit.tokenization.encoding.byte_level import BYTE_OF_CHARACTER
-from sftkit.tokenization.encoding.gigatoken_support import check_gigatoken_support
+from sftkit.tokenization.encoding.fast.byte_level import BYTE_OF_CHARACTER
+from sftkit.tokenization.encoding.fast.gigatoken_support import check_gigatoken_support
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.engines import UnsupportedByEngineError
 

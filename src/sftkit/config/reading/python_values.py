@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import UnsupportedValueType
 
 from sftkit.config.binding import Problem, bind_config, describe_value, field_types
-from sftkit.config.command_line import locate, unknown_key
-from sftkit.config.config_files import escape
 from sftkit.config.fields import default_of, is_required
 from sftkit.config.fms.defaults import with_compat_defaults
-from sftkit.config.merging import EXTRA_KEYS_FIELD, bind_merged, merge_files, set_value
+from sftkit.config.reading.command_line import locate, unknown_key
+from sftkit.config.reading.config_files import escape
+from sftkit.config.reading.merging import EXTRA_KEYS_FIELD, bind_merged, merge_files, set_value
 from sftkit.errors import ConfigError
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 from sftkit.config.fields import to_plain_data
 from sftkit.ordering.packing import packing_identity
 from sftkit.preprocessing.pipeline.recipe import Recipe
-from sftkit.preprocessing.unit_keys import TOKENIZER_LIMITS, recipe_key
+from sftkit.preprocessing.plan.unit_keys import TOKENIZER_LIMITS, recipe_key
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.work_units import ScannedFile

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-from sftkit.core.garbage_collection import paused_garbage_collection
-from sftkit.core.unscanned_models import put_off_scan
+from sftkit.core.startup.garbage_collection import paused_garbage_collection
+from sftkit.core.startup.unscanned_models import put_off_scan
 
 _LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "peft", "torch", "transformers")
 

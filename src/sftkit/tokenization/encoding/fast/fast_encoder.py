@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.core.rows import Mask, Ragged, ragged_where
-from sftkit.tokenization.encoding.character_classes import COMPOSABLE, UNSAFE, classify_characters
-from sftkit.tokenization.encoding.character_counts import count_characters
-from sftkit.tokenization.encoding.id_engines import IdEngine
+from sftkit.tokenization.encoding.fast.character_classes import COMPOSABLE, UNSAFE, classify_characters
+from sftkit.tokenization.encoding.fast.character_counts import count_characters
+from sftkit.tokenization.encoding.fast.id_engines import IdEngine
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.encoding.spans import Span, tokens_in_spans_by_count
 from sftkit.tokenization.encoding.surrounding_tokens import SurroundingTokens

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sftkit.tokenization.encoding.byte_level import BYTE_CHARACTERS
-from sftkit.tokenization.encoding.split_patterns import UNKNOWN_SPLIT, has_known_pattern, require
+from sftkit.tokenization.encoding.fast.byte_level import BYTE_CHARACTERS
+from sftkit.tokenization.encoding.fast.split_patterns import UNKNOWN_SPLIT, has_known_pattern, require
 from sftkit.tokenization.loading.tokenizer_identity import backend_parts
 
 _POST_PROCESSORS = frozenset({"ByteLevel", "RobertaProcessing", "BertProcessing", "TemplateProcessing"})

@@ -14,9 +14,8 @@ from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.core.splits import VALIDATION
 from sftkit.errors import ConfigError
 from sftkit.handlers.segments import SEGMENTS, are_segments
-from sftkit.handlers.text import has_only_placeholders
-from sftkit.preprocessing.infer_handlers import (
-    DEFAULT_TEXT_FIELD,
+from sftkit.handlers.text import DEFAULT_TEXT_FIELD, has_only_placeholders
+from sftkit.preprocessing.plan.infer_handlers import (
     FORMATTED_TEXT_FIELD,
     conversation_handlers,
     handler_config,

@@ -17,10 +17,10 @@ from sftkit.handlers.formats.message_lists import CONVERSATION_COLUMNS, MessageL
 from sftkit.handlers.formats.preferences import Preference
 from sftkit.handlers.formats.recognition import fitting_format, format_with_columns, with_answer
 from sftkit.handlers.formats.row_format import MESSAGES, NeedsTemplateError, RowFormat, is_filled
+from sftkit.handlers.text import DEFAULT_TEXT_FIELD
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_TEXT_FIELD = "text"
 FORMATTED_TEXT_FIELD = "formatted_text"
 
 Recognized = list[tuple[RowFormat, Row]]

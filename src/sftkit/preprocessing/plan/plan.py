@@ -11,8 +11,8 @@ from sftkit.execution.processes import SMALL_SOURCE, available_cores
 from sftkit.preprocessing.pipeline.column_use import ColumnSample
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
-from sftkit.preprocessing.plan_identity import plan_fingerprint, tokenizer_identity, tokenizer_info
-from sftkit.preprocessing.unit_keys import unit_keys
+from sftkit.preprocessing.plan.plan_identity import plan_fingerprint, tokenizer_identity, tokenizer_info
+from sftkit.preprocessing.plan.unit_keys import unit_keys
 from sftkit.sandbox.chat_templates import tells_date
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.small_files import group_small_files

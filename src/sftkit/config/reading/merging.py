@@ -15,10 +15,10 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType
 from sftkit.config.aliases import PATH_ALIASES
 from sftkit.config.binding import Problem, bind_config, field_types, section_aliases
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.config_files import LITERAL_KEYS, escape, read_config_file
 from sftkit.config.fields import keys_where
 from sftkit.config.fms.defaults import with_compat_defaults
-from sftkit.config.interpolated import mark_interpolated
+from sftkit.config.reading.config_files import LITERAL_KEYS, escape, read_config_file
+from sftkit.config.reading.interpolated import mark_interpolated
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.config.untrusted import (

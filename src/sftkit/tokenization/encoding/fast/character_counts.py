@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sftkit.core.rows import lengths_to_offsets
-from sftkit.tokenization.encoding.id_engines import IdEngine
+from sftkit.tokenization.encoding.fast.id_engines import IdEngine
 from sftkit.tokenization.encoding.spans import CharacterCounts
 from sftkit.tokenization.loading.tokenizer_identity import backend_parts
 

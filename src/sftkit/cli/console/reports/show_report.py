@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.audit.findings import reaches
-from sftkit.cli.console.show_findings import print_findings
-from sftkit.cli.console.show_rows import print_rows
-from sftkit.cli.console.show_unused_columns import unused_columns_of
-from sftkit.cli.console.show_verification import print_verification
+from sftkit.cli.console.reports.show_findings import print_findings
+from sftkit.cli.console.reports.show_rows import print_rows
+from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
+from sftkit.cli.console.reports.show_verification import print_verification
 from sftkit.cli.console.text_lines import note_of, percent, print_text
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sftkit.core.accounting.unused_columns import add_counts, describe_unused
-from sftkit.preprocessing.plan import Plan
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.manifest import Manifest
 
 _MAX_SHOWN = 20

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.api.use_cases import PreprocessResult
-from sftkit.cli.console.show_findings import print_findings
-from sftkit.cli.console.show_plan import print_plan
-from sftkit.cli.console.show_unused_columns import unused_columns_of
+from sftkit.cli.console.reports.show_findings import print_findings
+from sftkit.cli.console.reports.show_plan import print_plan
+from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
 from sftkit.cli.console.text_lines import new_table, print_text
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.accounting.row_notes import ROLE_PREFIX

@@ -1,0 +1,1 @@
+"""Prints what commands found and did: plans, outcomes, rows, findings and training runs."""
