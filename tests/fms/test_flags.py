@@ -49,6 +49,7 @@ def config(*argv: str) -> TrainConfig:
         ("--embedding_size_multiple_of 8", {"embedding_size_multiple_of": 8}),
         ("--num_train_dataset_shards 3 --num_eval_dataset_shards 2", {"num_dataset_shards": 3}),
         ("--do_dataprocessing_only", {"do_dataprocessing_only": True}),
+        ("--quantization_method mxfp4 --dequantize true", {"load_in_4bit": False}),
         ("--quantization_method none --bias none --dequantize false", {"load_in_4bit": False}),
     ],
 )
@@ -89,6 +90,7 @@ NO_EFFECT = {
     "fast_kernels": "True True True",
     "fused_lora": "auto_gptq True",
     "fast_moe": "1",
+    "dequantize": "true",
     "run_uri_export_path": "p",
     "scanner_output_filename": "s.json",
     "training_logs_filename": "other.jsonl",
@@ -97,8 +99,7 @@ NO_EFFECT = {
     "prompt_tuning_init_text": "Classify",
 }
 REFUSED = {
-    "quantization_method": "mxfp4",
-    "dequantize": "true",
+    "quantization_method": "gptq",
     "auto_gptq": "triton_v2",
     "bias": "all",
     "target_parameters": "a",

@@ -20,7 +20,7 @@ _ON_THE_RIGHT = "the tokenizer's own token is used; change it in the files of th
 _EMBEDDINGS = "the embeddings grow with add_special_tokens; leave it out"
 _TEXT_ONLY = "only text is trained, so there is nothing to set"
 _ENGINE = "the fastest exact engine is chosen; leave it out"
-_FOUR_BITS = "4 is load_in_4bit=true (QLoRA); 8 bits cannot be trained"
+_FOUR_BITS = "4 is load_in_4bit=true (QLoRA), 8 is quantization_config={load_in_8bit: true}"
 
 MODEL_KEYS: tuple[ForeignKey, ...] = (
     *of(
@@ -93,13 +93,13 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
     *of(f"{AXOLOTL}, {MS_SWIFT}", ("model_type", "", _FROM_FILES)),
     *of(
         f"{AXOLOTL}, {TRL}",
-        ("load_in_8bit", "load_in_4bit", "8 bits cannot be trained; QLoRA takes 4"),
+        ("load_in_8bit", "quantization_config", "write quantization_config={load_in_8bit: true}, and use_peft=true"),
     ),
     *of(f"{TRL}, {MS_SWIFT}", ("model", "model_name_or_path")),
     *of(f"{OPEN_INSTRUCT}, {MS_SWIFT}", ("model_name", "model_name_or_path")),
     *of(
         TRL,
-        ("model_init_kwargs", "torch_dtype", "write its entries as keys: torch_dtype, attn_implementation"),
+        ("model_init_kwargs", "model_kwargs", "torch_dtype and attn_implementation are keys"),
         ("use_flash_attention_2", "attn_implementation", "`true` is attn_implementation=flash_attention_2"),
         ("lora_task_type", "", "the task is always CAUSAL_LM; leave it out"),
         ("bnb_4bit_quant_type", "load_in_4bit", "the type is nf4"),
@@ -119,7 +119,7 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("chat_template_name", "chat_template", "it takes chatml, llama3, mistral, gemma or granite, or Jinja text"),
         ("add_bos", "", "the chat template writes the bos token; set chat_template to one that does"),
         ("use_qlora", "load_in_4bit"),
-        ("additional_model_arguments", "torch_dtype", "write its entries as keys: torch_dtype, attn_implementation"),
+        ("additional_model_arguments", "model_kwargs", "torch_dtype and attn_implementation are keys"),
     ),
     *of(
         f"{LLAMA_FACTORY}, {MS_SWIFT}",
@@ -131,7 +131,6 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("system", "", "give the rows a system message, or the template one of its own"),
         ("default_system", "", "give the rows a system message, or the template one of its own"),
         ("quantization_bit", "load_in_4bit", _FOUR_BITS),
-        ("rope_scaling", "", "set it in the config.json of the model"),
         ("enable_thinking", "chat_template_kwargs", "write chat_template_kwargs={enable_thinking: false}"),
     ),
     *of(

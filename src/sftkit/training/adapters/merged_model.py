@@ -42,7 +42,8 @@ def save_merged(
     from peft import PeftModel
 
     folder = Path(config.output_dir) / MERGED_DIR
-    model = load_model(replace(config, load_in_4bit=False, attn_implementation="eager"), arguments)
+    whole = replace(config, load_in_4bit=False, quantization_config={}, attn_implementation="eager")
+    model = load_model(whole, arguments)
     fit_embeddings(model, len(tokenizer), known_tokens, config.embedding_size_multiple_of)
     with without_future_warnings():
         adapted: Any = PeftModel.from_pretrained(model, config.output_dir)

@@ -200,6 +200,7 @@ _TABLE: tuple[tuple[str, Any, str, Rule], ...] = (
             ("fast_kernels", _WORDS, "set use_liger_kernel=true for fused kernels (package liger-kernel)", ()),
             ("fused_lora", _WORDS, "adapters are computed by peft", ()),
             ("fast_moe", str, "experts are computed by transformers, all of them on every device", ()),
+            ("dequantize", bool, "weights in MXFP4 or FP8 are always converted back to be trained", ("false",)),
             ("run_uri_export_path", str, "trackers print where their run is", ()),
             ("scanner_output_filename", str, "the report of the run has its memory and speed", ()),
             ("training_logs_filename", str, "the log is training_logs.jsonl in output_dir", ("training_logs.jsonl",)),
@@ -212,8 +213,7 @@ _TABLE: tuple[tuple[str, Any, str, Rule], ...] = (
         (name, kind, f"is refused: {reason}", _refused(name, reason, *harmless))
         for name, kind, reason, harmless in (
             ("quantization_method", str, "a model is quantized by bitsandbytes here; set load_in_4bit=true for QLoRA",
-             (_NONE,)),
-            ("dequantize", bool, "models in MXFP4 cannot be trained here", ("false",)),
+             (_NONE, "mxfp4")),
             ("auto_gptq", _WORDS, "the model cannot be held in GPTQ; set load_in_4bit=true for QLoRA", ()),
             ("bias", str, "LoRA trains no biases here; name them in lora_modules_to_save or leave bias out", (_NONE,)),
             ("target_parameters", _WORDS, "adapters are for modules; set lora_target_modules", ()),

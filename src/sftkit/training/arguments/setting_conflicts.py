@@ -12,6 +12,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.training.arguments.optimizer_checks import optimizer_problems
 from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.models.loading_settings import loading_problems
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -35,6 +36,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
         *_adapter_problems(config),
         *_precision_problems(config, arguments),
         *_loss_problems(config, arguments),
+        *loading_problems(config),
         *optimizer_problems(config, arguments),
     ]
     lacking = [*missing_adapter_packages(config), *_lacking_hardware(config, arguments), *_lacking_kernels(arguments)]
@@ -107,6 +109,9 @@ def missing_adapter_packages(config: TrainConfig) -> Iterator[str]:
         yield "use_peft: peft is not installed; pip install 'sftkit[peft]'"
     if config.load_in_4bit and not all(map(importlib.util.find_spec, ("peft", "bitsandbytes"))):
         yield "load_in_4bit needs peft and bitsandbytes; pip install 'sftkit[qlora]'"
+    given = config.quantization_config
+    if (given.get("load_in_8bit") or given.get("load_in_4bit")) and importlib.util.find_spec("bitsandbytes") is None:
+        yield "quantization_config needs bitsandbytes; pip install 'sftkit[qlora]'"
 
 
 def _precision_problems(config: TrainConfig, arguments: TrainingArguments) -> Iterator[str]:

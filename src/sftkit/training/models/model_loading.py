@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import first_line
-from sftkit.errors import TrainingError
+from sftkit.errors import ConfigError, TrainingError
 from sftkit.storage.model_location import adapter_base, hub_problem, model_location
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.models.attention import choose_attention
 from sftkit.training.models.generation_defaults import repair_generation_config
+from sftkit.training.models.loading_settings import model_settings, quantization_arguments
 from sftkit.training.models.model_name import adapter_error
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     try:
         _refuse_adapter(config.model_name_or_path, location)
         model = make(location, config, arguments)
-    except TrainingError:
+    except (ConfigError, TrainingError):
         raise
     except Exception as error:  # the files of a model can make transformers raise anything
         reason = hub_problem(config.model_name_or_path, error) or first_line(error)
@@ -125,19 +126,18 @@ def _has_config_only(location: str) -> bool:
 
 
 def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    settings = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
-    quantized: dict[str, Any] = {}
-    if config.load_in_4bit:
-        quantized = {"quantization_config": _four_bits(config, arguments), "device_map": {"": arguments.device}}
+    settings, given = model_settings(location, config)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         location,
+        config=settings,
         dtype=_dtype(config),
         attn_implementation=choose_attention(config, arguments, _class_of(settings)),
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
-        **quantized,
+        **quantization_arguments(config, arguments, settings),
+        **given,
     )
     model: PreTrainedModel = loaded[0]
     report: Mapping[str, Any] = loaded[1]
@@ -150,23 +150,6 @@ def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> P
     return model
 
 
-def _four_bits(config: TrainConfig, arguments: TrainingArguments) -> Any:
-    """Quantization of QLoRA: NF4, with quantized scales (https://arxiv.org/abs/2305.14314)."""
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    mixed = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
-    dtype = _dtype(config)
-    compute_dtype = mixed or (torch.bfloat16 if dtype == "auto" else dtype)
-    make: Any = BitsAndBytesConfig
-    return make(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
-
-
 def _class_of(settings: Any) -> Any:
     """The class that transformers uses for a configuration; None if the code comes with the files of the model."""
     from transformers import AutoModelForCausalLM
@@ -176,9 +159,11 @@ def _class_of(settings: Any) -> Any:
 
 
 def _initialize(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    settings = AutoConfig.from_pretrained(location, trust_remote_code=config.trust_remote_code)
+    settings, given = model_settings(location, config)
+    if given:
+        raise ConfigError(f"model_kwargs: the config of this model has no {next(iter(given))}; remove it")
     dtype = _dtype(config)
     if dtype == "auto":
         dtype = settings.dtype
