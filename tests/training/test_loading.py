@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, GptOssConfig, GptOssForCausalLM, 
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, SftkitError, TrainingError
-from sftkit.training.models.loading_settings import check_stored_quantization, quantization_arguments
+from sftkit.training.loading.model_settings import check_stored_quantization, quantization_arguments
 from sftkit.training.models.model_loading import load_model
 
 from .test_run import prepared, run
@@ -122,6 +123,10 @@ def test_8_bits_are_passed_to_transformers(tmp_path: Path, make_model: Callable[
         ("--model_kwargs={dtype: bfloat16}", "model_kwargs: dtype has a key of its own; set torch_dtype instead"),
         ("--model_kwargs={device_map: auto}", "model_kwargs: device_map is decided by the run; remove it"),
         (
+            "--rope_scaling={rope_type: yarn}",
+            "rope_scaling: yarn needs a factor; write rope_scaling={rope_type: yarn, factor: 4.0}",
+        ),
+        (
             "--rope_scaling={factor: 2}",
             "rope_scaling needs rope_type; write rope_scaling={rope_type: yarn, factor: 4.0}",
         ),
@@ -166,8 +171,8 @@ def test_positions_are_scaled(tmp_path: Path, make_model: Callable[..., None], k
 
 def test_a_scaling_that_transformers_does_not_take_is_an_error(tmp_path: Path, make_model: Callable[..., None]) -> None:
     make_model(tmp_path, 20)
-    with pytest.raises(ConfigError, match=r"rope_scaling: .*factor"):
-        load_model(config(tmp_path, rope_scaling={"rope_type": "yarn"}), arguments())
+    with pytest.raises(ConfigError, match=r"rope_scaling: .*low_freq_factor"):
+        load_model(config(tmp_path, rope_scaling={"rope_type": "llama3", "factor": 2.0}), arguments())
     with pytest.raises(ConfigError, match=r"rope_scaling: rope_type must be one of default, linear, .*, not 'longer'"):
         load_model(config(tmp_path, rope_scaling={"rope_type": "longer", "factor": 2.0}), arguments())
 
@@ -178,3 +183,23 @@ def test_the_trained_model_keeps_its_scaling(tmp_path: Path, model_dir: Path, sh
     saved = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (saved["rope_parameters"]["rope_type"], saved["max_position_embeddings"]) == ("yarn", 256)
     assert saved["vocab_size"] % 64 == 0
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_embedding_of_merged_adapters_is_a_multiple(
+    tmp_path: Path, model_dir: Path, shard_dir: Path, tied: bool
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir, folder)
+    if tied:
+        weights = load_file(folder / "model.safetensors")
+        del weights["lm_head.weight"]
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        change_config(folder, tie_word_embeddings=True)
+    adapters = ("--use_peft=true", "--merge_lora=true", "--embedding_size_multiple_of=64")
+    run(folder, shard_dir, tmp_path / "out", "--max_steps=1", *adapters)
+    merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "merged")
+    rows = merged.get_input_embeddings().weight.shape[0]
+    assert rows % 64 == 0
+    assert rows == merged.lm_head.weight.shape[0] == merged.config.vocab_size
+    assert (merged.lm_head.weight is merged.get_input_embeddings().weight) == tied

@@ -248,7 +248,7 @@ def run_train(
     from sftkit.training.arguments.build_arguments import check_packages, make_training_arguments
     from sftkit.training.arguments.fms_arguments import with_fms_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
-    from sftkit.training.models.loading_settings import check_stored_quantization
+    from sftkit.training.loading.model_settings import check_stored_quantization
     from sftkit.training.models.model_name import check_model_name
     from sftkit.training.setup.output_check import check_training_output
 

@@ -12,7 +12,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.training.arguments.optimizer_checks import optimizer_problems
 from sftkit.training.distributed import warn_on_main_process
-from sftkit.training.models.loading_settings import loading_problems
+from sftkit.training.loading.setting_checks import loading_problems
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

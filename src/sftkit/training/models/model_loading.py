@@ -13,9 +13,9 @@ from sftkit.errors import ConfigError, TrainingError
 from sftkit.storage.model_location import adapter_base, hub_problem, model_location
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.distributed import is_main_process, warn_on_main_process
+from sftkit.training.loading.model_settings import model_settings, quantization_arguments
 from sftkit.training.models.attention import choose_attention
 from sftkit.training.models.generation_defaults import repair_generation_config
-from sftkit.training.models.loading_settings import model_settings, quantization_arguments
 from sftkit.training.models.model_name import adapter_error
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What a run changes about a model when it is loaded."""
