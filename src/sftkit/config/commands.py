@@ -192,6 +192,14 @@ class TrainConfig(ModelOptions, TrainingOptions):
         panel=_TRACKING,
         help="Stop the run after this many steps in a row whose loss is not finite. Default: only warn.",
     )
+    router_aux_loss_coef: float | None = option(
+        None,
+        minimum=0,
+        panel=_MODEL,
+        run_identity=True,
+        help="Factor of the auxiliary (load-balancing) loss of a mixture of experts; 0: without it. Default: what the "
+        "config of the model says.",
+    )
     freeze: tuple[str, ...] = option(
         (),
         panel=_MODEL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from sftkit.training.data.data_loader import MicroBatchLoader
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.loss.chunked_model import LABEL_SMOOTHING
+from sftkit.training.loss.router_loss import RouterLoss, router_arguments
 from sftkit.training.metrics.evaluation_metrics import evaluation_metrics
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.throughput import ThroughputMeter
@@ -64,6 +66,7 @@ class SftTrainer(OptimizingTrainer):
         feed: Feed,
         sums_loss: bool,
         smooths_loss: bool,
+        router_loss: RouterLoss | None,
         tokenizer: PreTrainedTokenizerBase,
         callbacks: list[TrainerCallback],
         meter: ThroughputMeter,
@@ -77,6 +80,7 @@ class SftTrainer(OptimizingTrainer):
             feed: its micro-batches.
             sums_loss: whether the model's own loss can be used, see `Capabilities`.
             smooths_loss: whether that loss takes label smoothing.
+            router_loss: the auxiliary loss of a mixture of experts, added to the loss in training.
             tokenizer: is saved with the model.
             callbacks: are added to those of the Trainer.
             meter: computes the logged rates.
@@ -101,6 +105,7 @@ class SftTrainer(OptimizingTrainer):
         self.rates = rates
         alpha, self.neftune_noise_alpha = self.neftune_noise_alpha, None  # the hook of transformers is not used
         self._noise = EmbeddingNoise(alpha, model) if alpha is not None and arguments.do_train else None
+        self._router_loss = router_loss
         self._work = WorkCounts()  # of this process, in this run
         # Of all processes, before the checkpoint that the run resumed from.
         self._work_before = WorkCounts()
@@ -124,8 +129,6 @@ class SftTrainer(OptimizingTrainer):
             self._last_log = time.perf_counter()  # rates are measured from the first step on
         assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
         self._work += inputs.counts
-        if self._noise is not None:
-            self._noise.prepare(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not bool(torch.isfinite(loss).all()):
             self.nonfinite.add(self.state.global_step + 1)
@@ -140,10 +143,23 @@ class SftTrainer(OptimizingTrainer):
     ) -> Any:
         """The share of a micro-batch in the mean over the trained tokens of the step, times the number of processes."""
         items = torch.as_tensor(1 if num_items_in_batch is None else num_items_in_batch)
-        loss = self._loss(model, inputs, items, self.args.label_smoothing_factor)
+        processes = self.accelerator.num_processes
+        if self._router_loss is not None:
+            self._router_loss.count(model, self._prepare_inputs)
+            inputs = self._prepare_inputs(inputs)
+        loss, outputs = self._loss(model, inputs, items, self.args.label_smoothing_factor, self._router_loss)
         if self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes
+            loss = loss * processes
+        if self._router_loss is not None:
+            loss = loss + self._router_loss.of_batch(outputs, inputs).to(loss.device) * processes
         return (loss, None) if return_outputs else loss
+
+    def _prepare_inputs(self, inputs: Any) -> CollatedBatch:
+        """Copy a micro-batch to the device, and prepare for a run of the model on it."""
+        assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
+        if self._noise is not None:
+            self._noise.prepare(inputs)
+        return CollatedBatch(super()._prepare_inputs(inputs), inputs.counts)
 
     def prepare_for_evaluation(self) -> None:
         """Prepare the model for `evaluate` without training; mixed precision and sharding are set up here."""
@@ -169,7 +185,7 @@ class SftTrainer(OptimizingTrainer):
             for index, name in enumerate(names):
                 for batch in self._feed.evaluation_loader(name, rows):
                     trained = batch.counts.trained_tokens
-                    loss = self._loss(model, self._prepare_inputs(batch), one, 0.0)
+                    loss, _ = self._loss(model, self._prepare_inputs(batch), one, 0.0)
                     sums[index] += torch.tensor([float(loss) if trained else 0.0, trained], device=sums.device)
         model.train(training)
         sums = self.accelerator.reduce(sums, "sum")
@@ -185,6 +201,8 @@ class SftTrainer(OptimizingTrainer):
             work, now = self.work(), time.perf_counter()
             logs |= self.meter.measure(work - self._last_work, now - self._last_log).log_entries()
             self._last_work, self._last_log = work, now
+        if "loss" in logs and self._router_loss is not None:
+            logs |= self._router_loss.log_entries(self.state.global_step)
         if "loss" in logs and self.nonfinite_losses().since_log:
             # The Trainer leaves out such losses (logging_nan_inf_filter): its sums would never be finite again.
             logs["loss"], self.nonfinite.since_log = math.nan, False
@@ -227,33 +245,42 @@ class SftTrainer(OptimizingTrainer):
             total_loss=total,
             work=self._work_before + self.work(),
             nonfinite=self.nonfinite_losses(),
+            aux_loss=self._router_loss.since_log() if self._router_loss is not None else 0.0,
         )
 
     def restore_state(self, state: RunState) -> None:
         """Restore the state saved with the checkpoint that the run resumes from."""
         self._tr_loss += state.loss_since_log
         self._globalstep_last_logged = state.last_logged_step
+        if self._router_loss is not None:
+            self._router_loss.restore(state.aux_loss, state.last_logged_step, self.args.world_size)
         self._total_loss_before = state.total_loss
         self._work_before = state.work
         self.nonfinite = replace(state.nonfinite)
 
     def _loss(
-        self, model: torch.nn.Module, inputs: Mapping[str, Any], items: torch.Tensor, smoothing: float
-    ) -> torch.Tensor:
-        """Sum of the cross entropies of a batch, divided by `items`."""
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, Any],
+        items: torch.Tensor,
+        smoothing: float,
+        router_loss: RouterLoss | None = None,
+    ) -> tuple[torch.Tensor, Any]:
+        """Sum of the cross entropies of a batch, divided by `items`; and the outputs of the model."""
         items = items.to(self.args.device)
+        routers = router_arguments(self.model, router_loss is not None)
         if self._sums_loss and (not smoothing or self._smooths_loss):
             smoothed = {LABEL_SMOOTHING: smoothing} if smoothing else {}
-            outputs = model(**inputs, **smoothed, num_items_in_batch=items)
-            loss: torch.Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
-            return loss
+            with nullcontext() if router_loss is None else router_loss.without_own_loss():
+                outputs = model(**inputs, **smoothed, **routers, num_items_in_batch=items)
+            return outputs["loss"] if isinstance(outputs, dict) else outputs[0], outputs
         without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
         labels = inputs.get(SHIFT_LABELS)
         if labels is None:
             labels = functional.pad(inputs[LABELS], (0, 1), value=IGNORE_INDEX)[..., 1:]
-        outputs = model(**without_labels)
+        outputs = model(**without_labels, **routers)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        return summed_cross_entropy(logits, labels, items, smoothing)
+        return summed_cross_entropy(logits, labels, items, smoothing), outputs
 
     def _run_epoch(self, *arguments: Any, **settings: Any) -> None:
         """Skip the epoch of a run that resumed after its last step; the Trainer would run one more step first."""
@@ -274,6 +301,8 @@ class SftTrainer(OptimizingTrainer):
 
         At least 1: a step can consist of unusable rows only, and then has a loss of 0.
         """
+        if self._router_loss is not None:
+            self._router_loss.begin_step(batch_samples)
         items = torch.tensor(sum(batch.counts.trained_tokens for batch in batch_samples), device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             items = self.accelerator.reduce(items, "sum")

@@ -63,6 +63,9 @@ class RunState:
     nonfinite: NonfiniteLosses = field(default_factory=NonfiniteLosses)
     """Losses so far that are not finite."""
 
+    aux_loss: float = 0.0
+    """Sum of the auxiliary losses of the steps since the last log event."""
+
 
 @dataclass(frozen=True)
 class Seal:
@@ -211,9 +214,12 @@ def _state_to_json(state: RunState) -> dict[str, Any]:
         "total": state.total_loss,
         "work": asdict(state.work),
         "nonfinite": asdict(state.nonfinite),
+        "auxiliary": state.aux_loss,
     }
 
 
 def _state_from_json(content: Mapping[str, Any]) -> RunState:
-    nonfinite = NonfiniteLosses(**content.get("nonfinite", {}))  # checkpoints of earlier versions have none
-    return RunState(content["loss"], content["logged"], content["total"], WorkCounts(**content["work"]), nonfinite)
+    nonfinite = NonfiniteLosses(**content.get("nonfinite", {}))  # checkpoints of earlier versions have neither this
+    auxiliary = float(content.get("auxiliary", 0.0))  # nor this
+    work = WorkCounts(**content["work"])
+    return RunState(content["loss"], content["logged"], content["total"], work, nonfinite, auxiliary)

@@ -35,8 +35,11 @@ def flash_boundaries(offsets: Offsets) -> Mapping[str, Any]:
 
 
 def sequence_boundaries(offsets: Offsets) -> Mapping[str, Any]:
-    """The lengths of the sequences, and a mask of a single entry so that transformers does not build a full one."""
+    """The lengths of the sequences, and a mask of one entry per token so that transformers does not build a full one.
+
+    Mixtures of experts use the mask, too: to leave padding out of their auxiliary loss.
+    """
     return {
         SEQUENCE_LENGTHS: tuple(np.diff(offsets).tolist()),
-        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool),
+        "attention_mask": torch.ones(1, 1, 1, int(offsets[-1]), dtype=torch.bool),
     }

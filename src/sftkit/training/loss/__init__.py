@@ -1,1 +1,1 @@
-"""The loss in chunks of the positions that predict a trained token."""
+"""What a step is trained on: its cross entropy in chunks of positions, and the auxiliary loss of mixtures."""

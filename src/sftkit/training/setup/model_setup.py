@@ -17,6 +17,7 @@ from sftkit.training.adapters.new_adapters import add_adapters, uses_adapters
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.loss.choose_chunks import chunk_loss
+from sftkit.training.loss.router_loss import RouterLoss, make_router_loss
 from sftkit.training.metrics.flops import training_cost
 from sftkit.training.metrics.hardware import device_peak_flops
 from sftkit.training.metrics.throughput import ThroughputMeter
@@ -52,6 +53,9 @@ class PreparedModel:
     chunks_loss: bool = False
     """Whether the model computes its loss in chunks, and then with label smoothing, too."""
 
+    router_loss: RouterLoss | None = None
+    """The auxiliary loss of a mixture of experts, if it is trained with one."""
+
 
 def prepare_model(
     config: TrainConfig,
@@ -65,6 +69,7 @@ def prepare_model(
     Raises:
         TrainingError: they cannot be loaded, do not match the shards, or lack a module or parameter in the config.
         TokenizerError: the tokenizer cannot be loaded.
+        ConfigError: its auxiliary loss cannot be trained with these settings.
     """
     tokenizer = load_run_tokenizer(config, shards, evaluation_sets)
     model: Any = load_model(config, arguments)
@@ -82,7 +87,8 @@ def prepare_model(
     if is_main_process():
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
         listener.on_note(f"{trained}attention: {model.config._attn_implementation}")
-    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments), rates, chunks_loss)
+    router_loss = make_router_loss(model, config.router_aux_loss_coef, arguments)
+    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments), rates, chunks_loss, router_loss)
 
 
 def _meter(model: Any, arguments: TrainingArguments) -> ThroughputMeter:

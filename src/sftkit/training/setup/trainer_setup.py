@@ -36,6 +36,7 @@ def make_trainer(
             feed=feed,
             sums_loss=prepared.capabilities.sums_loss or prepared.chunks_loss,
             smooths_loss=prepared.chunks_loss,
+            router_loss=prepared.router_loss,
             tokenizer=prepared.tokenizer.tokenizer,
             callbacks=callbacks,
             meter=prepared.meter,
