@@ -21,6 +21,7 @@ from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
 from sftkit.training.callbacks.divergence import DivergenceCallback
+from sftkit.training.callbacks.early_stopping import EarlyStopping
 from sftkit.training.callbacks.listener import RunListener, SilentListener
 from sftkit.training.callbacks.logs import JsonLinesLogger, StepReporter, make_aim_logger
 from sftkit.training.callbacks.lost_updates import LostUpdatesCallback
@@ -88,8 +89,11 @@ def train(
     aim = make_aim_logger(config.aim_repo, config.experiment and public.text(config.experiment), metadata)
     samples = make_sample_callback(config, prepared.tokenizer.tokenizer, _template_date(config, shards), listener)
     log = Path(config.output_dir) / LOG_NAME
+    logger = JsonLinesLogger(log, listener.on_log, metadata)
+    stopping = EarlyStopping(config.early_stopping_patience, config.early_stopping_threshold, logger, listener)
     callbacks: list[TrainerCallback] = [
-        JsonLinesLogger(log, listener.on_log, metadata),
+        logger,
+        stopping,
         StepReporter(listener),
         LostUpdatesCallback(),
         *(extra for extra in (aim, samples) if extra is not None),
@@ -103,7 +107,7 @@ def train(
     finally:
         if aim is not None:
             aim.close()
-    report = make_report(trainer, seconds)
+    report = make_report(trainer, seconds, stopping.reason)
     if is_main_process():
         if config.merge_lora:
             save_merged(config, arguments, prepared.tokenizer.tokenizer, prepared.tokenizer.known_tokens)

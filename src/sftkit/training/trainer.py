@@ -284,7 +284,7 @@ class SftTrainer(OptimizingTrainer):
 
     def _run_epoch(self, *arguments: Any, **settings: Any) -> None:
         """Skip the epoch of a run that resumed after its last step; the Trainer would run one more step first."""
-        if self.state.global_step >= self.state.max_steps:
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*arguments, **settings)  # type: ignore[no-untyped-call]  # transformers leaves it untyped

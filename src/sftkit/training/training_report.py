@@ -58,6 +58,9 @@ class TrainingReport:
     on_gpu: bool
     output_dir: Path
 
+    stopped_early: str | None = None
+    """Why the run ended before its last step (`early_stopping_patience`); None if it did not."""
+
     eval_losses: Mapping[str, float] = field(default_factory=dict)
     """Of each data set in the last evaluation, by name; empty if only the validation split was evaluated."""
 
@@ -69,7 +72,7 @@ class TrainingReport:
         return self.nonfinite.last_step - self.nonfinite.in_a_row + 1
 
 
-def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
+def make_report(trainer: SftTrainer, seconds: float, stopped_early: str | None = None) -> TrainingReport:
     """The report of a finished run; every process must call it."""
     work = trainer.work()
     rates = trainer.meter.measure(work, seconds)
@@ -91,6 +94,7 @@ def make_report(trainer: SftTrainer, seconds: float) -> TrainingReport:
         peak_memory=peak_memory(device),
         on_gpu=device.type == "cuda",
         output_dir=Path(str(trainer.args.output_dir)),
+        stopped_early=stopped_early,
     )
 
 

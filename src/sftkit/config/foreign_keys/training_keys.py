@@ -17,7 +17,7 @@ _ONE_RATE = "all parameters have the same learning_rate"
 _NO_SEQUENCE_PARALLELISM = "sequences are not divided over GPUs; use fsdp or deepspeed, and a shorter max_seq_length"
 _VARIABLE = "set the environment variable {}, and report_to=wandb"
 _NO_GENERATION = "no answers are generated for a metric; see sample_prompts"
-_EARLY_STOPPING = "training does not stop early; see load_best_model_at_end"
+_WATCHDOG = "the loss is watched without a threshold, and spikes are reported; see stop_on_nonfinite"
 _NOTHING_UPLOADED = "results stay in output_dir; push_to_hub and hub_model_id upload the model"
 _LOSS_PER_TOKEN = "the loss is the mean over all trained tokens of a step, as with `sum` there; leave it out"
 
@@ -38,10 +38,9 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
         ("noisy_embedding_alpha", "neftune_noise_alpha"),
         ("evals_per_epoch", "eval_steps", "below 1 it is a share of the run: 4 times in one epoch is 0.25"),
         ("saves_per_epoch", "save_steps", "below 1 it is a share of the run: 4 times in one epoch is 0.25"),
-        ("early_stopping_patience", "", _EARLY_STOPPING),
         ("auto_resume_from_checkpoints", "resume_from_checkpoint", "the same command continues its run; leave it out"),
-        ("loss_watchdog_threshold", "", _EARLY_STOPPING),
-        ("loss_watchdog_patience", "", _EARLY_STOPPING),
+        ("loss_watchdog_threshold", "", _WATCHDOG),
+        ("loss_watchdog_patience", "", _WATCHDOG),
         ("gc_steps", "torch_empty_cache_steps"),
         ("eval_table_size", "sample_prompts", _NO_GENERATION),
         ("eval_max_new_tokens", "sample_max_new_tokens"),
@@ -140,7 +139,7 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
         ("moe_aux_loss_coef", "router_aux_loss_coef"),
         ("include_effective_tokens_per_second", "", "tokens per second are always logged; leave it out"),
         ("compute_accuracy", "", _NO_GENERATION),
-        ("early_stopping_steps", "", _EARLY_STOPPING),
+        ("early_stopping_steps", "early_stopping_patience", "in evaluations"),
         ("predict_with_generate", "", _NO_GENERATION),
         ("print_param_status", "", "a message before the first step says what is trained; leave it out"),
     ),

@@ -37,3 +37,16 @@ class TrainingOptions(DataOptions):
         help="Data sets to evaluate on, each with a loss of its own: `{math: math.jsonl, code: shards}`. Paths as for "
         "validation_data_path, or shards.",
     )
+    early_stopping_patience: int | None = option(
+        None,
+        minimum=1,
+        panel=_EVALUATION,
+        help="Stop after this many evaluations in a row without a better metric_for_best_model (default: eval_loss), "
+        "and save the best model. Needs eval_strategy.",
+    )
+    early_stopping_threshold: float = option(
+        0.0,
+        minimum=0,
+        panel=_EVALUATION,
+        help="How much better than the best one before an evaluation must be to count for early_stopping_patience.",
+    )

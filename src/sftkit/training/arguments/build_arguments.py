@@ -17,7 +17,7 @@ from sftkit.core.error_text import single_line
 from sftkit.core.startup.transformers_import import library_log_level
 from sftkit.errors import ConfigError, RequirementError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
-from sftkit.training.arguments.best_metric import best_metric_problems, is_better_when_greater
+from sftkit.training.arguments.best_metric import add_early_stopping, best_metric_problems, is_better_when_greater
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS, WORD_LISTS, fms_problems
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
@@ -166,6 +166,7 @@ def _add_settings(config: TrainConfig, translation: Translation, public: PublicV
         translation.mapping(key)["use_reentrant"] = config.use_reentrant
     values["output_dir"] = str(config.output_dir)  # without the text of its interpolation
     values["log_level"] = library_log_level(config.log_level)  # the Trainer uses it for transformers only
+    translation.problems += add_early_stopping(config, values)
     if config.eval_data:
         values.setdefault("do_eval", True)
     for name, value in OWN_DEFAULTS.items():

@@ -109,11 +109,15 @@ class JsonLinesLogger(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Write one line and call the listener."""
-        if not state.is_world_process_zero or logs is None:
-            return
-        event = log_event(state, logs)
-        self._file.append(event)
-        self._on_log(event)
+        if logs is not None:
+            self.add(state, logs)
+
+    def add(self, state: TrainerState, entries: Mapping[str, Any]) -> None:
+        """Write one line, which may say what trackers cannot log, and call the listener."""
+        if state.is_world_process_zero:
+            event = log_event(state, entries)
+            self._file.append(event)
+            self._on_log(event)
 
 
 class StepReporter(TrainerCallback):

@@ -136,6 +136,8 @@ def _summary(report: TrainingReport) -> Iterator[tuple[str, str]]:
     )
     if report.steps:
         yield "steps", f"{report.steps:,} ({report.epochs:.2f} epochs)"
+    if report.stopped_early is not None:
+        yield "stopped early", report.stopped_early
     yield "time", f"{report.seconds:,.1f} s"
     if report.steps:
         yield "tokens", f"{report.tokens:,} tokens ({report.trained_tokens:,} trained)"
