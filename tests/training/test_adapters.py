@@ -15,6 +15,7 @@ from sftkit.training.adapters.merged_model import save_merged
 from sftkit.training.adapters.new_adapters import add_adapters, uses_adapters
 from sftkit.training.models.freezing import count_parameters
 from sftkit.training.models.model_loading import fit_embeddings, load_model
+from sftkit.training.text.text_use import trace_text_use
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
@@ -38,7 +39,7 @@ def adapted(config: TrainConfig, arguments: TrainingArguments, new: Sequence[int
     model = load_model(config, arguments)
     if new:
         fit_embeddings(model, new[-1] + 1, new[0])
-    return add_adapters(model, config, new)
+    return add_adapters(model, config, new, trace_text_use(model))
 
 
 def trained(model: Any, inputs: torch.Tensor, *, saved: Path) -> Any:

@@ -230,7 +230,14 @@ class TrainConfig(ModelOptions, TrainingOptions):
         ("all-linear",),
         panel=_ADAPTERS,
         run_identity=True,
-        help="Modules that get an adapter. all-linear: all linear modules except the output head.",
+        help="Modules that get an adapter. all-linear: all linear modules that compute text, except the output head "
+        "and routers.",
+    )
+    lora_exclude_modules: tuple[str, ...] = option(
+        (),
+        panel=_ADAPTERS,
+        run_identity=True,
+        help="Modules that get no adapter, with everything inside them: names or parts of dotted names.",
     )
     lora_modules_to_save: tuple[str, ...] = option(
         (), panel=_ADAPTERS, run_identity=True, help="Modules to train in full and save with the adapters."

@@ -29,6 +29,7 @@ from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.embedding_noise import EmbeddingNoise
 from sftkit.training.optimization.learning_rates import RateRule
 from sftkit.training.optimization.optimizing_trainer import OptimizingTrainer
+from sftkit.training.text.processor_files import copy_processor_files
 
 _NO_STEP = 1 << 62
 
@@ -71,6 +72,7 @@ class SftTrainer(OptimizingTrainer):
         callbacks: list[TrainerCallback],
         meter: ThroughputMeter,
         rates: Sequence[RateRule] = (),
+        processor_files: Sequence[Path] = (),
     ) -> None:
         """Set up the trainer.
 
@@ -85,6 +87,7 @@ class SftTrainer(OptimizingTrainer):
             callbacks: are added to those of the Trainer.
             meter: computes the logged rates.
             rates: parameters with learning rates of their own.
+            processor_files: are saved with the model, too.
         """
         super().__init__(
             model=model,
@@ -99,6 +102,7 @@ class SftTrainer(OptimizingTrainer):
             _keep_float32_losses(self.accelerator.state.fsdp_plugin)
         self._feed = feed
         self.meter = meter
+        self._processor_files = processor_files
         self.nonfinite = NonfiniteLosses()  # of this process
         self._sums_loss = sums_loss
         self._smooths_loss = smooths_loss
@@ -295,6 +299,10 @@ class SftTrainer(OptimizingTrainer):
             begin_checkpoint(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(*arguments)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        copy_processor_files(self._processor_files, output_dir or str(self.args.output_dir))
 
     def _get_num_items_in_batch(self, batch_samples: list[CollatedBatch], device: torch.device) -> torch.Tensor:
         """Trained tokens of the step; called by the Trainer before each step.

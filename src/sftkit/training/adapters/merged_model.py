@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.commands import TrainConfig
 from sftkit.training.adapters.new_adapters import without_future_warnings
 from sftkit.training.models.model_loading import fit_embeddings, load_model
+from sftkit.training.text.processor_files import copy_processor_files, find_processor_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainingArguments
@@ -50,6 +51,7 @@ def save_merged(
     merged = adapted.merge_and_unload()
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    copy_processor_files(find_processor_files(config.output_dir), folder)
     del model, adapted, merged
     gc.collect()
     return folder

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import TrainingError
-from sftkit.training.models.freezing import similar_names
+from sftkit.training.adapters.adapter_targets import adapter_targets, check_names
+from sftkit.training.text.text_use import TextUse
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-ALL_LINEAR = "all-linear"
 
 
 def uses_adapters(config: TrainConfig) -> bool:
@@ -27,7 +26,7 @@ def uses_adapters(config: TrainConfig) -> bool:
     return config.use_peft or config.load_in_4bit
 
 
-def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int]) -> PeftModel:
+def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int], use: TextUse) -> PeftModel:
     """Add LoRA adapters to a model, and freeze everything else.
 
     Of the embeddings, only the rows of new tokens are trained, and saved with the adapters. If `lora_modules_to_save`
@@ -37,21 +36,21 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
         model: with an embedding for every token; changed in place.
         config: rank, scale, dropout and modules of the adapters.
         new_tokens: ids that the model was not trained with.
+        use: what the model uses to compute text; other modules get no adapter.
 
     Raises:
         TrainingError: a module in the config does not exist, or peft cannot adapt it.
     """
     from peft import LoraConfig, get_peft_model
 
-    _check_names("lora_target_modules", _without(config.lora_target_modules, ALL_LINEAR), model)
-    _check_names("lora_modules_to_save", config.lora_modules_to_save, model)
-    targets = config.lora_target_modules
+    targets = adapter_targets(model, config, use)
+    check_names("lora_modules_to_save", config.lora_modules_to_save, [name for name, _ in model.named_modules()])
     settings = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=ALL_LINEAR if ALL_LINEAR in targets else list(targets),
+        target_modules=targets,
         modules_to_save=list(config.lora_modules_to_save) or None,
         trainable_token_indices=_token_rows(model, config, new_tokens),
         ensure_weight_tying=_tied(model) and bool(config.lora_modules_to_save),
@@ -72,14 +71,6 @@ def without_future_warnings() -> Iterator[None]:
         yield
 
 
-def _check_names(key: str, names: Sequence[str], model: PreTrainedModel) -> None:
-    """A module is named by its full name or its last parts, as in peft."""
-    existing = [name for name, _ in model.named_modules() if name]
-    for name in names:
-        if not any(full == name or full.endswith(f".{name}") for full in existing):
-            raise TrainingError(f"{key}: the model has no module {name!r}; {similar_names(name, existing)}")
-
-
 def _token_rows(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int]) -> dict[str, list[int]] | None:
     """The rows of the input and output embeddings that are trained, by the name of the module."""
     if not new_tokens:
@@ -96,7 +87,3 @@ def _token_rows(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequenc
 def _tied(model: PreTrainedModel) -> bool:
     output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     return output is not None and output.weight is model.get_input_embeddings().weight
-
-
-def _without(names: Sequence[str], name: str) -> list[str]:
-    return [other for other in names if other != name]

@@ -9,7 +9,7 @@ this module does not import transformers.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class TrainingCost:
         )
 
 
-def training_cost(model: torch.nn.Module) -> TrainingCost | None:
+def training_cost(model: torch.nn.Module, unused: Collection[int] = ()) -> TrainingCost | None:
     """What training costs per token, per position of the output head, and per pair of tokens.
 
     Only necessary operations are counted:
@@ -65,6 +65,7 @@ def training_cost(model: torch.nn.Module) -> TrainingCost | None:
 
     Args:
         model: with adapters added and weights frozen, before it is sharded over processes.
+        unused: `id` of parameters that take no part, such as those of the vision tower of a model trained on text.
 
     Returns:
         None if the sizes of attention or the output head cannot be found.
@@ -86,6 +87,8 @@ def training_cost(model: torch.nn.Module) -> TrainingCost | None:
     active_share = _active_experts(config)
     per_token, first_trained, layer = 0.0, None, -1
     for name, values in model.named_parameters():  # in the order in which they are applied to a token
+        if id(values) in unused:
+            continue
         number = _LAYER.search(name)
         layer = int(number[1]) if number else layer
         multiplied = not (id(values) in head_ids | embedding_ids or _NOT_MULTIPLIED in name)

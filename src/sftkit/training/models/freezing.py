@@ -1,10 +1,10 @@
-"""Freeze parameters by patterns of their names, and count the trained ones."""
+"""Freeze parameters by patterns of their names or because nothing uses them, and count the trained ones."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,25 @@ def names_like(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if _matches(name, pattern)]
 
 
+def freeze_unused(model: torch.nn.Module, unused: Collection[str]) -> str | None:
+    """Freeze parameters that text does not use, such as those of a vision tower.
+
+    Args:
+        model: before adapters are added; `requires_grad` of its parameters is changed.
+        unused: names of the parameters.
+
+    Returns:
+        A sentence that names the parts, if there are any.
+    """
+    count = 0
+    for name, values in model.named_parameters():
+        if name in unused:
+            values.requires_grad_(False)
+            count += element_count(values)
+    parts = _largest_parts(unused, [name for name, _ in model.named_parameters()])
+    return f"frozen, because text does not use them: {', '.join(parts)} ({count:,} parameters)" if parts else None
+
+
 def similar_names(name: str, names: Iterable[str]) -> str:
     """A hint for an error message: the names, or parts of names, that are most similar to a given name."""
     parts = dict.fromkeys(part for whole in names for part in _parts(whole))
@@ -102,6 +121,19 @@ def _parts(name: str) -> list[str]:
     """A name, its prefixes (`model.layers.0`), and its words except numbers."""
     words = name.split(".")
     return [".".join(words[:count]) for count in range(1, len(words) + 1)] + [w for w in words if not w.isdigit()]
+
+
+def _largest_parts(unused: Collection[str], every: Sequence[str]) -> list[str]:
+    """The shortest prefixes of names, such as `model.vision_tower`, that only unused parameters have."""
+    used = {prefix for name in every if name not in unused for prefix in _prefixes(name)}
+    return list(dict.fromkeys(
+        next(prefix for prefix in _prefixes(name) if prefix not in used) for name in every if name in unused
+    ))  # fmt: skip
+
+
+def _prefixes(name: str) -> list[str]:
+    words = name.split(".")
+    return [".".join(words[:count]) for count in range(1, len(words) + 1)]
 
 
 def _rounded(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Load or initialize the causal language model of a run, with an embedding for every token."""
+"""Load or initialize the model of a run, with an embedding for every token."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sftkit.training.loading.model_settings import model_settings, quantization_
 from sftkit.training.models.attention import choose_attention
 from sftkit.training.models.generation_defaults import repair_generation_config
 from sftkit.training.models.model_name import adapter_error
+from sftkit.training.text.model_class import answer_as_text_model, auto_class, model_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -58,6 +59,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     name = PublicValues.of(config).text(config.model_name_or_path)
     if name != config.model_name_or_path:
         model.config._name_or_path = model.name_or_path = name  # which trackers and adapters are given
+    answer_as_text_model(model)
     repair_generation_config(model)
     return model
 
@@ -126,14 +128,12 @@ def _has_config_only(location: str) -> bool:
 
 
 def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
     settings, given = model_settings(location, config)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = auto_class(settings).from_pretrained(
         location,
         config=settings,
         dtype=_dtype(config),
-        attn_implementation=choose_attention(config, arguments, _class_of(settings)),
+        attn_implementation=choose_attention(config, arguments, model_class(settings)),
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
         **quantization_arguments(config, arguments, settings),
@@ -150,28 +150,18 @@ def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> P
     return model
 
 
-def _class_of(settings: Any) -> Any:
-    """The class that transformers uses for a configuration; None if the code comes with the files of the model."""
-    from transformers import AutoModelForCausalLM
-
-    mapping: Any = AutoModelForCausalLM._model_mapping
-    return mapping.get(type(settings), None)
-
-
 def _initialize(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
     settings, given = model_settings(location, config)
     if given:
         raise ConfigError(f"model_kwargs: the config of this model has no {next(iter(given))}; remove it")
     dtype = _dtype(config)
     if dtype == "auto":
-        dtype = settings.dtype
-    make: Any = AutoModelForCausalLM.from_config
+        dtype = settings.dtype or settings.get_text_config().dtype
+    make: Any = auto_class(settings).from_config
     model: PreTrainedModel = make(
         settings,
         dtype=dtype,
-        attn_implementation=choose_attention(config, arguments, _class_of(settings)),
+        attn_implementation=choose_attention(config, arguments, model_class(settings)),
         trust_remote_code=config.trust_remote_code,
     )
     return model

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from sftkit.config.commands import TrainConfig
 from sftkit.core.splits import TRAIN
 from sftkit.shards.reading import ShardSet
+from sftkit.storage.model_location import model_location
 from sftkit.training.adapters.new_adapters import add_adapters, uses_adapters
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
@@ -22,11 +24,13 @@ from sftkit.training.metrics.flops import training_cost
 from sftkit.training.metrics.hardware import device_peak_flops
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.capabilities import Capabilities
-from sftkit.training.models.freezing import count_parameters, freeze
+from sftkit.training.models.freezing import count_parameters, freeze, freeze_unused
 from sftkit.training.models.model_loading import fit_embeddings, load_model
 from sftkit.training.models.run_tokenizer import RunTokenizer, load_run_tokenizer
 from sftkit.training.models.sequence_separation import determine_capabilities
 from sftkit.training.optimization.learning_rates import RateRule, rate_rules
+from sftkit.training.text.processor_files import find_processor_files
+from sftkit.training.text.text_use import find_text_use
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -56,6 +60,9 @@ class PreparedModel:
     router_loss: RouterLoss | None = None
     """The auxiliary loss of a mixture of experts, if it is trained with one."""
 
+    processor_files: Sequence[Path] = ()
+    """Of a multimodal model: how it prepares images and sound."""
+
 
 def prepare_model(
     config: TrainConfig,
@@ -78,9 +85,14 @@ def prepare_model(
     capabilities = determine_capabilities(
         model, config, arguments
     )  # before adapters are added, which hide the arguments of the model
+    use = find_text_use(model, arguments)
+    unused = frozenset(id(values) for name, values in model.named_parameters() if name in use.unused)
+    frozen = freeze_unused(model, use.unused)
+    if frozen is not None and arguments.do_train and is_main_process():
+        listener.on_note(frozen)
     chunks_loss = chunk_loss(model, config, arguments, capabilities)
     if uses_adapters(config):
-        model = add_adapters(model, config, range(tokenizer.known_tokens, tokens))
+        model = add_adapters(model, config, range(tokenizer.known_tokens, tokens), use)
     freeze(model, config.freeze)
     rates = rate_rules(config, model) if arguments.do_train else []
     _check_positions(model, shards, config.max_seq_length)
@@ -88,17 +100,19 @@ def prepare_model(
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
         listener.on_note(f"{trained}attention: {model.config._attn_implementation}")
     router_loss = make_router_loss(model, config.router_aux_loss_coef, arguments)
-    return PreparedModel(model, tokenizer, capabilities, _meter(model, arguments), rates, chunks_loss, router_loss)
+    files = find_processor_files(model_location(config.model_name_or_path or ""))
+    meter = _meter(model, arguments, unused)
+    return PreparedModel(model, tokenizer, capabilities, meter, rates, chunks_loss, router_loss, files)
 
 
-def _meter(model: Any, arguments: TrainingArguments) -> ThroughputMeter:
+def _meter(model: Any, arguments: TrainingArguments, unused: frozenset[int]) -> ThroughputMeter:
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else model.dtype
     peak = device_peak_flops(arguments.device, dtype)
-    return ThroughputMeter(training_cost(model), None if peak is None else peak * arguments.world_size)
+    return ThroughputMeter(training_cost(model, unused), None if peak is None else peak * arguments.world_size)
 
 
 def _check_positions(model: Any, shards: ShardSet, limit: int | None) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     known = shards.manifest.splits.get(TRAIN) if shards.manifest is not None else None
     longest = min(known.length_max if known is not None else 0, limit or sys.maxsize)
     if isinstance(positions, int) and longest > positions:

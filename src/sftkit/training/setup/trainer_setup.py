@@ -41,6 +41,7 @@ def make_trainer(
             callbacks=callbacks,
             meter=prepared.meter,
             rates=prepared.rates,
+            processor_files=prepared.processor_files,
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory() from error
