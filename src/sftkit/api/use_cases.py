@@ -263,6 +263,10 @@ def run_train(
     check_tokenizer_name(settings)
     silence_other_processes()
     arguments = make_training_arguments(settings)
+    if settings.user_callbacks:
+        from sftkit.training.callbacks.user_callbacks import find_user_callbacks
+
+        find_user_callbacks(settings.user_callbacks)  # errors are found before data are built
     with main_process_first() as is_main:
         data = find_or_build_data(settings, progress if is_main and progress is not None else SilentProgress())
     from sftkit.training.run import train as run_training

@@ -15,6 +15,7 @@ from sftkit.storage.files import atomic_replace
 from sftkit.storage.training_files import EVALUATION_NAME
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.callbacks.logs import finite_or_null, log_event
+from sftkit.training.callbacks.user_callbacks import errors_of_user_callbacks, make_user_callbacks
 from sftkit.training.distributed import is_main_process
 from sftkit.training.setup.data_setup import make_feed
 from sftkit.training.setup.model_setup import prepare_model
@@ -57,9 +58,10 @@ def evaluate(
         prepared.tokenizer.pad_token_id,
         evaluation_sets,
     )
-    trainer = make_trainer(arguments, prepared, feed, [])
+    own = make_user_callbacks(config.user_callbacks)
+    trainer = make_trainer(arguments, prepared, feed, own)
     started = time.perf_counter()
-    with errors_of_a_run(config.output_dir):
+    with errors_of_a_run(config.output_dir), errors_of_user_callbacks(own):
         trainer.prepare_for_evaluation()
         metrics = trainer.evaluate()
         if is_main_process():

@@ -26,6 +26,7 @@ from sftkit.training.callbacks.listener import RunListener, SilentListener
 from sftkit.training.callbacks.logs import JsonLinesLogger, StepReporter, make_aim_logger
 from sftkit.training.callbacks.lost_updates import LostUpdatesCallback
 from sftkit.training.callbacks.samples import make_sample_callback
+from sftkit.training.callbacks.user_callbacks import errors_of_user_callbacks, make_user_callbacks
 from sftkit.training.checkpoints.resume import find_resume_point
 from sftkit.training.checkpoints.run_identity import run_identity
 from sftkit.training.distributed import is_main_process, leave_process_group
@@ -97,12 +98,13 @@ def train(
         StepReporter(listener),
         LostUpdatesCallback(),
         *(extra for extra in (aim, samples) if extra is not None),
+        *(own := make_user_callbacks(config.user_callbacks)),
     ]
     trainer = make_trainer(arguments, prepared, feed, callbacks)
     trainer.add_callback(DivergenceCallback(trainer, config.stop_on_nonfinite))
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))
     try:
-        with public.command_line(), errors_of_a_run(config.output_dir):
+        with public.command_line(), errors_of_a_run(config.output_dir), errors_of_user_callbacks(own):
             seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None, config.save_model_dir)
     finally:
         if aim is not None:

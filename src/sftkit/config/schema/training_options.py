@@ -50,3 +50,10 @@ class TrainingOptions(DataOptions):
         panel=_EVALUATION,
         help="How much better than the best one before an evaluation must be to count for early_stopping_patience.",
     )
+    user_callbacks: tuple[str, ...] = option(
+        (),
+        panel="Tracking",
+        trusted_only=True,
+        help="Your own callbacks, subclasses of `transformers.TrainerCallback`, as `package.module:Class`. Modules in "
+        "the working directory are found, too.",
+    )
