@@ -28,7 +28,7 @@ def config(**given: Any) -> TrainConfig:
 def on(device: str, **given: Any) -> Any:
     """The attributes that are read of TrainingArguments; the real class would look for the device."""
     settings = {"bf16": False, "fp16": False, "use_liger_kernel": False, "torch_compile": False, "do_train": True}
-    return SimpleNamespace(device=torch.device(device), **settings | given)
+    return SimpleNamespace(device=torch.device(device), optim="adamw_torch", **settings | given)
 
 
 def on_gpu(**given: Any) -> Any:
