@@ -8,6 +8,7 @@ import os
 
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost more than all the rest
 if TYPE_CHECKING:
+    from sftkit.api.adapter_merging import merge_adapters
     from sftkit.api.shard_rows import ShardRow, Shards, ShardSplit, open_shards
     from sftkit.api.torch_data import ShardDataset, collator_for
     from sftkit.api.use_cases import PreprocessResult, inspect_shards, preprocess, train
@@ -38,6 +39,7 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "sftkit.api.adapter_merging": ("merge_adapters",),
     "sftkit.api.shard_rows": ("ShardRow", "ShardSplit", "Shards", "open_shards"),
     "sftkit.api.torch_data": ("ShardDataset", "collator_for"),
     "sftkit.api.use_cases": ("PreprocessResult", "inspect_shards", "preprocess", "train"),
@@ -88,6 +90,7 @@ __all__ = [
     "__version__",
     "collator_for",
     "inspect_shards",
+    "merge_adapters",
     "open_shards",
     "preprocess",
     "sample_path",

@@ -33,8 +33,8 @@ def _train(*argv: str) -> TrainConfig:
 def test_the_defaults_of_fms_hf_tuning_are_set_by_one_key() -> None:
     plain, fms = _train(), _train("--compat", "fms")
     keys = ("max_seq_length", "torch_dtype", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
-    assert [getattr(plain, key) for key in keys] == [None, None, 16, 32, 0.0, ("all-linear",)]
-    assert [getattr(fms, key) for key in keys] == [4096, "bfloat16", 8, 32, 0.05, ("q_proj", "v_proj")]
+    assert [getattr(plain, key) for key in keys] == [None, None, None, None, None, ("all-linear",)]
+    assert [getattr(fms, key) for key in keys] == [4096, "bfloat16", 8, None, 0.05, ("q_proj", "v_proj")]
     assert dict(fms.training_arguments) == {"logging_strategy": "epoch", "save_strategy": "epoch"}
     assert dict(plain.training_arguments) == {}
 

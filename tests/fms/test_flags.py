@@ -102,7 +102,6 @@ REFUSED = {
     "quantization_method": "gptq",
     "auto_gptq": "triton_v2",
     "bias": "all",
-    "target_parameters": "a",
     "alora_invocation_string": "a",
     "invocation_string": "a",
     "trainer_controller_config_file": "c.yaml",

@@ -10,11 +10,11 @@ import pytest
 
 from sftkit.config.aliases import HANDLER_ALIASES, KEY_ALIASES, PATH_ALIASES, REFUSED_HANDLERS, REFUSED_KEYS
 from sftkit.config.commands import PreprocessConfig, TrainConfig
-from sftkit.config.fields import default_of
 from sftkit.config.fms.defaults import FMS_DEFAULTS
 from sftkit.config.reading.command_line import locate
 from sftkit.config.schema.data_config import DatasetConfig, ProcessorConfig
 from sftkit.handlers.registry import HANDLERS
+from sftkit.training.adapters.adapter_choice import NEW_ADAPTERS
 from sftkit.training.arguments.build_arguments import extra_keys
 from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS
 
@@ -82,4 +82,4 @@ def test_the_defaults_are_those_of_the_table() -> None:
     for key, value in FMS_DEFAULTS.items():
         shown = ", ".join(value) if isinstance(value, tuple) else str(value)
         assert table[key][1].startswith(shown), key
-    assert default_of(TrainConfig.__dataclass_fields__["lora_r"]) == int(table["lora_r"][2])
+    assert NEW_ADAPTERS["lora_r"] == int(table["lora_r"][2])

@@ -10,7 +10,7 @@ import pytest
 import sftkit
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, TrainingError
-from sftkit.training.models.model_name import check_model_name
+from sftkit.training.models.model_name import adapter_error, check_model_name
 
 
 def refusal(name: str | None) -> str:
@@ -19,27 +19,10 @@ def refusal(name: str | None) -> str:
     return str(raised.value)
 
 
-@pytest.fixture
-def adapter(tmp_path: Path) -> Path:
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    return folder
-
-
-def test_an_adapter_is_no_model_and_names_its_base(adapter: Path) -> None:
-    assert refusal(str(adapter)) == (
-        f"model_name_or_path: '{adapter}' is a LoRA adapter of the model 'org/base', not a model; train that model "
-        "(use_peft=true makes a new adapter), or repeat the run that made it with merge_lora=true, which also saves "
-        "the whole model"
-    )
-
-
-def test_an_adapter_that_was_merged_names_the_whole_model(adapter: Path) -> None:
-    (adapter / "merged").mkdir()
-    (adapter / "merged" / "config.json").write_text("{}")
-    assert refusal(str(adapter)).endswith(
-        f"or set model_name_or_path={adapter}/merged, which is this model with the adapter merged into it"
+def test_an_adapter_of_the_hub_names_the_keys_to_set() -> None:
+    assert str(adapter_error("org/adapter", "org/base")) == (
+        "model_name_or_path: 'org/adapter' is a LoRA adapter of the model 'org/base', not a model; set "
+        "model_name_or_path=org/base and adapter_name_or_path=org/adapter"
     )
 
 

@@ -245,6 +245,7 @@ def run_train(
     """Do what `train` does with a config that is complete."""
     from sftkit.preprocessing.training_shards import check_training_data, find_or_build_data
     from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
+    from sftkit.training.adapters.adapter_choice import with_adapters
     from sftkit.training.arguments.build_arguments import check_packages, make_training_arguments
     from sftkit.training.arguments.fms_arguments import with_fms_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
@@ -254,10 +255,13 @@ def run_train(
 
     if settings.do_dataprocessing_only:
         raise ConfigError("do_dataprocessing_only: there is no training to report; call sftkit.preprocess instead")
+    if settings.merge_only:
+        raise ConfigError("merge_only: there is no training to report; call sftkit.merge_adapters instead")
     settings = with_fms_arguments(settings)
     check_training_data(settings)
     check_training_output(settings)
     check_packages(settings)
+    settings = with_adapters(settings)
     check_model_name(settings)
     check_stored_quantization(settings)
     check_tokenizer_name(settings)
@@ -271,12 +275,12 @@ def run_train(
         data = find_or_build_data(settings, progress if is_main and progress is not None else SilentProgress())
     from sftkit.training.run import train as run_training
 
-    with report_lost_processes(), _restored_transformers_logging():
+    with report_lost_processes(), restored_transformers_logging():
         return run_training(settings, arguments, data.shards, listener, data.evaluation_sets)
 
 
 @contextmanager
-def _restored_transformers_logging() -> Iterator[None]:
+def restored_transformers_logging() -> Iterator[None]:
     """Restore the verbosity and the progress bars of transformers, which a run sets for itself."""
     from transformers.utils import logging
 

@@ -166,12 +166,17 @@ def train(context: typer.Context) -> None:
             if is_main_process():
                 _preprocess(to_processing_only(config))
             return
+        from sftkit.api.adapter_merging import run_merge
         from sftkit.api.use_cases import run_train
         from sftkit.cli.console.output import results, start_logging
-        from sftkit.cli.console.reports.show_training import print_training, show_training
+        from sftkit.cli.console.reports.show_training import print_merge, print_training, show_training
         from sftkit.cli.console.show_progress import make_progress
 
         start_logging(config.log_level)
+        if config.merge_only:
+            if is_main_process():
+                print_merge(run_merge(config), results())
+            return
         with show_training() as listener:
             report = run_train(config, make_progress(), listener)
         if is_main_process():

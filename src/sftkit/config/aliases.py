@@ -33,6 +33,7 @@ KEY_ALIASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "r": "lora_r",
                 "target_modules": "lora_target_modules",
                 "modules_to_save": "lora_modules_to_save",
+                "target_parameters": "lora_target_parameters",
             }
         ),
         "dataprocessor": MappingProxyType({"sampling_seed": "seed"}),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sftkit.config.fields import option
+from sftkit.config.schema.adapter_options import AdapterOptions
 from sftkit.config.schema.model_options import ModelOptions
 from sftkit.config.schema.shared_options import RUN_PANEL, DataOptions
 from sftkit.config.schema.training_options import TrainingOptions
@@ -17,7 +18,6 @@ _MODEL = "Model"
 _TRACKING = "Tracking"
 _PREVIEW = "Preview"
 _BATCHES = "Batches"
-_ADAPTERS = "Adapters"
 _ONLY_TRAIN = "Used only by `train`; ignored here."
 
 
@@ -108,7 +108,7 @@ class InspectConfig(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ModelOptions, TrainingOptions):
+class TrainConfig(ModelOptions, TrainingOptions, AdapterOptions):
     """`sftkit train`. All fields of `transformers.TrainingArguments` are accepted too."""
 
     output_dir: str = option(
@@ -205,45 +205,6 @@ class TrainConfig(ModelOptions, TrainingOptions):
         panel=_MODEL,
         run_identity=True,
         help="Parameters not to train: names, parts of names, or patterns with `*`.",
-    )
-    use_peft: bool = option(
-        False, panel=_ADAPTERS, run_identity=True, help="Train LoRA adapters instead of the model (extra: peft)."
-    )
-    load_in_4bit: bool = option(
-        False,
-        panel=_ADAPTERS,
-        run_identity=True,
-        help="QLoRA: hold the frozen model in 4 bits (extra: qlora). Implies use_peft.",
-    )
-    lora_r: int = option(16, minimum=1, panel=_ADAPTERS, run_identity=True, help="Rank of the adapters.")
-    lora_alpha: int = option(
-        32,
-        minimum=1,
-        panel=_ADAPTERS,
-        run_identity=True,
-        help="Scale of the adapters: their output is multiplied by lora_alpha / lora_r.",
-    )
-    lora_dropout: float = option(
-        0.0, panel=_ADAPTERS, run_identity=True, help="Dropout before the adapters, as a probability."
-    )
-    lora_target_modules: tuple[str, ...] = option(
-        ("all-linear",),
-        panel=_ADAPTERS,
-        run_identity=True,
-        help="Modules that get an adapter. all-linear: all linear modules that compute text, except the output head "
-        "and routers.",
-    )
-    lora_exclude_modules: tuple[str, ...] = option(
-        (),
-        panel=_ADAPTERS,
-        run_identity=True,
-        help="Modules that get no adapter, with everything inside them: names or parts of dotted names.",
-    )
-    lora_modules_to_save: tuple[str, ...] = option(
-        (), panel=_ADAPTERS, run_identity=True, help="Modules to train in full and save with the adapters."
-    )
-    merge_lora: bool = option(
-        False, panel=_ADAPTERS, help="Save the model with merged adapters, in addition to the adapters."
     )
     sample_prompts: tuple[str, ...] = option(
         (), literal=True, panel=_TRACKING, help="Prompts that the model answers during training, for inspection."

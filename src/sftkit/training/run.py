@@ -16,7 +16,7 @@ from sftkit.config.fields import to_public_data
 from sftkit.core.startup.transformers_import import library_log_level
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
-from sftkit.training.adapters.merged_model import save_merged
+from sftkit.training.adapters.converted_adapters import InitialWeights
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import use_one_gpu
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
@@ -32,6 +32,8 @@ from sftkit.training.checkpoints.run_identity import run_identity
 from sftkit.training.distributed import is_main_process, leave_process_group
 from sftkit.training.evaluate import evaluate
 from sftkit.training.metrics.loss_curve import CURVE_NAME, draw_curve
+from sftkit.training.saving.final_model import AdapterBaseCallback, save_final_model
+from sftkit.training.saving.merged_model import save_merged
 from sftkit.training.setup.data_setup import make_feed, rows_per_step
 from sftkit.training.setup.model_setup import prepare_model
 from sftkit.training.setup.trainer_setup import errors_of_a_run, make_trainer
@@ -102,10 +104,12 @@ def train(
     ]
     trainer = make_trainer(arguments, prepared, feed, callbacks)
     trainer.add_callback(DivergenceCallback(trainer, config.stop_on_nonfinite))
+    trainer.add_callback(AdapterBaseCallback(config))
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))
     try:
         with public.command_line(), errors_of_a_run(config.output_dir), errors_of_user_callbacks(own):
-            seconds = _run(trainer, str(resume_point.checkpoint) if resume_point else None, config.save_model_dir)
+            checkpoint = str(resume_point.checkpoint) if resume_point else None
+            seconds = _run(trainer, checkpoint, config, prepared.initial_weights)
     finally:
         if aim is not None:
             aim.close()
@@ -127,24 +131,13 @@ def _template_date(config: TrainConfig, shards: ShardSet) -> str | None:
     return config.template_date or recorded
 
 
-def _run(trainer: SftTrainer, checkpoint: str | None, save_model_dir: str | None) -> float:
+def _run(trainer: SftTrainer, checkpoint: str | None, config: TrainConfig, initial: InitialWeights | None) -> float:
     """Train, evaluate and save; returns the seconds that training took."""
     metrics: dict[str, float] = trainer.train(resume_from_checkpoint=checkpoint).metrics
     if trainer.args.do_eval and not _evaluated_last(trainer):
         trainer.evaluate()
-    _save(trainer)
-    if save_model_dir is not None:
-        trainer.save_model(str(Path(save_model_dir).expanduser()))
+    save_final_model(trainer, config, initial)
     return metrics["train_runtime"]
-
-
-def _save(trainer: SftTrainer) -> None:
-    """Save the whole model, even if it is sharded by FSDP."""
-    if trainer.is_fsdp_enabled:
-        # The launcher can ask for sharded checkpoints; with that setting, the Trainer would not save a model at all.
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model()
-    trainer.save_state()
 
 
 def _set_verbosity(config: TrainConfig, arguments: TrainingArguments) -> None:

@@ -15,7 +15,7 @@ from sftkit.config.foreign_keys.foreign_key import (
 _FROM_FILES = "the files of the model tell; leave it out"
 _REVISION = "download that revision, and name its directory"
 _PLAIN_LORA = "adapters are plain LoRA; leave it out"
-_TRAINED_ADAPTER = "an adapter cannot be trained further; merge it into its model, and name the result"
+_ALL_LAYERS = "every layer has adapters; name the modules in lora_target_modules, such as layers.0.mlp.up_proj"
 _ON_THE_RIGHT = "the tokenizer's own token is used; change it in the files of the tokenizer"
 _EMBEDDINGS = "the embeddings grow with add_special_tokens; leave it out"
 _TEXT_ONLY = "only text is trained, so there is nothing to set"
@@ -50,19 +50,18 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("default_system_message", "", "give the rows a system message, or the template one of its own"),
         ("adapter", "use_peft", "`lora` is use_peft=true, `qlora` is load_in_4bit=true"),
         ("lora_target_linear", "lora_target_modules", "`true` is all-linear, which is the default"),
-        ("lora_model_dir", "", _TRAINED_ADAPTER),
+        ("lora_model_dir", "adapter_name_or_path"),
         ("lora_fan_in_fan_out", "", _PLAIN_LORA),
         ("lora_on_cpu", "", _PLAIN_LORA),
-        ("lora_target_parameters", "", _PLAIN_LORA),
         ("lora_mlp_kernel", "", _PLAIN_LORA),
         ("lora_qkv_kernel", "", _PLAIN_LORA),
         ("lora_o_kernel", "", _PLAIN_LORA),
         ("peft", "use_peft", "true or false; the quantization is load_in_4bit"),
-        ("peft_use_dora", "", _PLAIN_LORA),
-        ("peft_use_rslora", "", _PLAIN_LORA),
-        ("peft_init_lora_weights", "", _PLAIN_LORA),
-        ("peft_layers_to_transform", "", _PLAIN_LORA),
-        ("peft_layers_pattern", "", _PLAIN_LORA),
+        ("peft_use_dora", "use_dora"),
+        ("peft_use_rslora", "use_rslora"),
+        ("peft_init_lora_weights", "init_lora_weights"),
+        ("peft_layers_to_transform", "lora_target_modules", _ALL_LAYERS),
+        ("peft_layers_pattern", "lora_target_modules", _ALL_LAYERS),
         ("relora", "", _PLAIN_LORA),
         ("qlora_sharded_model_loading", "", "a QLoRA model is loaded by every process; leave it out"),
         ("gptq", "load_in_4bit", "a model is quantized when it is loaded"),
@@ -108,7 +107,6 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("eos_token", "", _ON_THE_RIGHT),
         ("peft_config", "use_peft", "write its entries as keys: lora_r, lora_alpha, lora_target_modules"),
     ),
-    *of(f"{TRL}, {LLAMA_FACTORY}, {MS_SWIFT}", ("use_rslora", "", _PLAIN_LORA), ("use_dora", "", _PLAIN_LORA)),
     *of(
         OPEN_INSTRUCT,
         ("tokenizer_name", "tokenizer_name_or_path"),
@@ -138,9 +136,11 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("finetuning_type", "use_peft", "`lora` is use_peft=true, `full` is the default, `freeze` is freeze=[...]"),
         ("lora_target", "lora_target_modules", "`all` is all-linear, which is the default"),
         ("additional_target", "lora_modules_to_save"),
-        ("create_new_adapter", "", _TRAINED_ADAPTER),
-        ("adapter_name_or_path", "", _TRAINED_ADAPTER),
-        ("pissa_init", "", _PLAIN_LORA),
+        ("pissa_init", "init_lora_weights", "`true` is init_lora_weights=pissa_niter_16"),
+        ("pissa_iter", "init_lora_weights", "16 is init_lora_weights=pissa_niter_16, and -1 is pissa"),
+        ("pissa_convert", "", "what is saved always belongs to the original model; leave it out"),
+        ("export_dir", "output_dir", "with merge_only=true, which merges the adapters and saves the model"),
+        ("infer_dtype", "save_dtype", "with merge_only=true: float32, bfloat16 or float16"),
         ("quantization_type", "load_in_4bit", "the type is nf4"),
         ("double_quantization", "load_in_4bit", "the settings are those of the QLoRA paper"),
         ("flash_attn", "attn_implementation", "`fa2` is attn_implementation=flash_attention_2, `disabled` is eager"),
@@ -172,7 +172,8 @@ MODEL_KEYS: tuple[ForeignKey, ...] = (
         ("tuner_type", "use_peft", "`lora` is use_peft=true, `full` is the default"),
         ("sft_type", "use_peft", "`lora` is use_peft=true, `full` is the default"),
         ("tuner_backend", "", "adapters are made by peft; leave it out"),
-        ("adapters", "", _TRAINED_ADAPTER),
+        ("adapters", "adapter_name_or_path"),
+        ("init_weights", "init_lora_weights", "`true` is the default"),
         ("quant_bits", "load_in_4bit", _FOUR_BITS),
         ("quant_method", "load_in_4bit", "a model is quantized by bitsandbytes when it is loaded"),
         ("bnb_4bit_compute_dtype", "torch_dtype"),

@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import TrainingError
+from sftkit.training.adapters.adapter_choice import NEW_ADAPTERS
 from sftkit.training.adapters.adapter_targets import adapter_targets, check_names
 from sftkit.training.text.text_use import TextUse
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-
-def uses_adapters(config: TrainConfig) -> bool:
-    """Whether the run trains adapters, which `load_in_4bit` implies."""
-    return config.use_peft or config.load_in_4bit
 
 
 def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequence[int], use: TextUse) -> PeftModel:
@@ -47,13 +43,19 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
     check_names("lora_modules_to_save", config.lora_modules_to_save, [name for name, _ in model.named_modules()])
     settings = LoraConfig(
         task_type="CAUSAL_LM",
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
+        r=_setting(config, "lora_r"),
+        lora_alpha=_setting(config, "lora_alpha"),
+        lora_dropout=_setting(config, "lora_dropout"),
+        use_rslora=_setting(config, "use_rslora"),
+        use_dora=_setting(config, "use_dora"),
+        init_lora_weights=config.init_lora_weights or True,  # type: ignore[arg-type]  # peft lists the words, not their numbers
+        rank_pattern=dict(config.lora_rank_pattern),
+        alpha_pattern=dict(config.lora_alpha_pattern),
+        target_parameters=list(config.lora_target_parameters) or None,
         target_modules=targets,
         modules_to_save=list(config.lora_modules_to_save) or None,
         trainable_token_indices=_token_rows(model, config, new_tokens),
-        ensure_weight_tying=_tied(model) and bool(config.lora_modules_to_save),
+        ensure_weight_tying=is_tied(model) and bool(config.lora_modules_to_save),
     )
     make: Callable[..., PeftModel] = get_peft_model
     try:
@@ -76,7 +78,7 @@ def _token_rows(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequenc
     if not new_tokens:
         return None
     embeddings = [model.get_input_embeddings()]
-    if not _tied(model):
+    if not is_tied(model):
         embeddings.append(model.get_output_embeddings())  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     names = [name for name, module in model.named_modules() if any(module is embedding for embedding in embeddings)]
     fully_trained = {name.split(".")[-1] for name in config.lora_modules_to_save}
@@ -84,6 +86,12 @@ def _token_rows(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequenc
     return rows or None
 
 
-def _tied(model: PreTrainedModel) -> bool:
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether input and output embeddings are one matrix."""
     output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     return output is not None and output.weight is model.get_input_embeddings().weight
+
+
+def _setting(config: TrainConfig, key: str) -> Any:
+    value = getattr(config, key)
+    return NEW_ADAPTERS[key] if value is None else value

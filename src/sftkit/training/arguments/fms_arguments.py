@@ -216,7 +216,6 @@ _TABLE: tuple[tuple[str, Any, str, Rule], ...] = (
              (_NONE, "mxfp4")),
             ("auto_gptq", _WORDS, "the model cannot be held in GPTQ; set load_in_4bit=true for QLoRA", ()),
             ("bias", str, "LoRA trains no biases here; name them in lora_modules_to_save or leave bias out", (_NONE,)),
-            ("target_parameters", _WORDS, "adapters are for modules; set lora_target_modules", ()),
             ("alora_invocation_string", str, "activated LoRA is not done here; set peft_method=lora", ()),
             ("invocation_string", str, "activated LoRA is not done here; set peft_method=lora", ()),
             ("trainer_controller_config_file", str, "a run is not controlled by rules here; set eval_strategy, "

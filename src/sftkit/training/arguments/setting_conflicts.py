@@ -97,7 +97,7 @@ def _adapter_problems(config: TrainConfig) -> Iterator[str]:
             "use_peft needs a trained model: init_from_config starts from random weights, and adapters to those can be"
             " used with no other model; set init_from_config=false, or use_peft=false"
         )
-    if not 0 <= config.lora_dropout < 1:
+    if config.lora_dropout is not None and not 0 <= config.lora_dropout < 1:
         yield f"lora_dropout must be at least 0 and less than 1, not {config.lora_dropout:g}"
     if adapters and not config.lora_target_modules:
         yield "lora_target_modules is empty; use all-linear for every linear module except the output head"
@@ -105,8 +105,9 @@ def _adapter_problems(config: TrainConfig) -> Iterator[str]:
 
 def missing_adapter_packages(config: TrainConfig) -> Iterator[str]:
     """Yield a sentence for each package that adapters need and that is missing; nothing is imported."""
-    if config.use_peft and importlib.util.find_spec("peft") is None:
-        yield "use_peft: peft is not installed; pip install 'sftkit[peft]'"
+    named = next((key for key in ("use_peft", "adapter_name_or_path", "merge_only") if getattr(config, key)), None)
+    if named is not None and importlib.util.find_spec("peft") is None:
+        yield f"{named}: peft is not installed; pip install 'sftkit[peft]'"
     if config.load_in_4bit and not all(map(importlib.util.find_spec, ("peft", "bitsandbytes"))):
         yield "load_in_4bit needs peft and bitsandbytes; pip install 'sftkit[qlora]'"
     given = config.quantization_config

@@ -16,7 +16,9 @@ from sftkit.config.commands import TrainConfig
 from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.core.splits import TRAIN
 from sftkit.shards.reading import ShardSet
+from sftkit.storage.adapter_files import open_adapter
 from sftkit.storage.files import file_size
+from sftkit.training.adapters.adapter_choice import continued_adapter
 from sftkit.training.arguments.public_values import PublicValues
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ def run_identity(
         "streaming": config.dataprocessor.streaming,
         "padded": padded,
     }
+    if config.adapter_name_or_path:
+        continues = continued_adapter(config) is not None
+        run["adapters"] = [*(open_adapter(name).digest for name in config.adapter_name_or_path), continues]
     found: dict[str, Any] = json.loads(json.dumps(run, default=str))
     return found
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, TrainingError
-from sftkit.storage.model_location import adapter_base, location_problem, model_location
+from sftkit.storage.model_location import location_problem, model_location
 
 _CONFIG = "config.json"
-_MERGED = "merged"
-"""Where `merge_lora` saves a whole model, below its adapter."""
 
 
 def check_model_name(config: TrainConfig) -> None:
@@ -26,9 +24,6 @@ def check_model_name(config: TrainConfig) -> None:
     problem = location_problem(name)
     if problem is not None:
         raise TrainingError(f"model_name_or_path: model {name!r} cannot be loaded: {problem}")
-    base = adapter_base(name)
-    if base is not None:
-        raise adapter_error(name, base)
     folder = Path(model_location(name))
     if folder.is_dir() and not (folder / _CONFIG).exists():
         raise TrainingError(
@@ -38,21 +33,15 @@ def check_model_name(config: TrainConfig) -> None:
 
 
 def adapter_error(name: str, base: str) -> TrainingError:
-    """Return the error for a LoRA adapter where a model should be.
+    """Return the error for a LoRA adapter of the Hub where a model should be; a local one is recognized before.
 
     Args:
         name: where the adapter is.
         base: the model that it was trained for; empty if that is unknown.
     """
-    merged = Path(model_location(name)) / _MERGED
-    whole = (
-        f"set model_name_or_path={merged}, which is this model with the adapter merged into it"
-        if (merged / _CONFIG).is_file()
-        else "repeat the run that made it with merge_lora=true, which also saves the whole model"
-    )
     return TrainingError(
-        f"model_name_or_path: {name!r} is a LoRA adapter{f' of the model {base!r}' if base else ''}, not a model; train"
-        f" {'that model' if base else 'its base model'} (use_peft=true makes a new adapter), or {whole}"
+        f"model_name_or_path: {name!r} is a LoRA adapter{f' of the model {base!r}' if base else ''}, not a model; set"
+        f" model_name_or_path={base or 'BASE'} and adapter_name_or_path={name}"
     )
 
 

@@ -13,6 +13,7 @@ from sftkit.errors import ConfigError, TrainingError
 from sftkit.shards.footers import check_footers
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
+from sftkit.storage.adapter_files import open_adapter
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer, tokenizer_spec
 from sftkit.tokenizer_match import TokenizerMismatch, find_mismatches, recorded_template
 from sftkit.training.distributed import warn_on_main_process
@@ -31,7 +32,7 @@ class RunTokenizer:
     tokenizer: PreTrainedTokenizerBase
 
     known_tokens: int
-    """Its length before special tokens were added for this run."""
+    """Its length before special tokens were added for this run; those of an adapter are known."""
 
     @property
     def pad_token_id(self) -> int:
@@ -73,6 +74,11 @@ def load_run_tokenizer(config: TrainConfig, shards: ShardSet, others: Collection
     for each in (shards, *others):
         _check_origin(config, each, tokenizer, spec)
     model = read_model_vocabulary(config)
+    adapters = [open_adapter(name) for name in config.adapter_name_or_path]
+    rows = max((each.embedding_rows() for each in adapters), default=0)
+    if model.vocabulary_size is not None and rows > model.vocabulary_size:
+        model, known = replace(model, vocabulary_size=rows), max(known, min(rows, len(tokenizer)))
+    known = max([known, *(each.trained_tokens() for each in adapters)])
     check_vocabulary(model, tokenizer, spec, footers, allow_mismatch=config.allow_mismatch)
     check_stop_tokens(model, tokenizer, shards)
     return RunTokenizer(tokenizer, known)

@@ -13,9 +13,14 @@ import torch
 
 from sftkit.config.commands import TrainConfig
 from sftkit.core.splits import TRAIN
+from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
+from sftkit.storage.adapter_files import open_adapter
 from sftkit.storage.model_location import model_location
-from sftkit.training.adapters.new_adapters import add_adapters, uses_adapters
+from sftkit.training.adapters.adapter_choice import adapters_to_merge, continued_adapter, uses_adapters
+from sftkit.training.adapters.converted_adapters import InitialWeights, changes_base, initial_weights
+from sftkit.training.adapters.new_adapters import add_adapters
+from sftkit.training.adapters.trained_adapters import fit_to_adapter, go_on_from, merge_into
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
 from sftkit.training.loss.choose_chunks import chunk_loss
@@ -63,6 +68,9 @@ class PreparedModel:
     processor_files: Sequence[Path] = ()
     """Of a multimodal model: how it prepares images and sound."""
 
+    initial_weights: InitialWeights | None = None
+    """Of adapters that took their first values out of the base weights."""
+
 
 def prepare_model(
     config: TrainConfig,
@@ -79,9 +87,13 @@ def prepare_model(
         ConfigError: its auxiliary loss cannot be trained with these settings.
     """
     tokenizer = load_run_tokenizer(config, shards, evaluation_sets)
-    model: Any = load_model(config, arguments)
+    model: Any = merge_into(load_model(config, arguments), adapters_to_merge(config))
     tokens = len(tokenizer.tokenizer)
-    fit_embeddings(model, tokens, tokenizer.known_tokens, config.embedding_size_multiple_of)
+    adapter = continued_adapter(config)
+    if adapter is not None:
+        fit_to_adapter(model, adapter)
+        _refuse_new_tokens(tokenizer, adapter)
+    fit_embeddings(model, tokens, tokenizer.known_tokens, config.embedding_size_multiple_of if adapter is None else 1)
     capabilities = determine_capabilities(
         model, config, arguments
     )  # before adapters are added, which hide the arguments of the model
@@ -91,18 +103,53 @@ def prepare_model(
     if frozen is not None and arguments.do_train and is_main_process():
         listener.on_note(frozen)
     chunks_loss = chunk_loss(model, config, arguments, capabilities)
-    if uses_adapters(config):
+    if adapter is not None:
+        model = go_on_from(model, config, adapter, is_trainable=arguments.do_train)
+    elif uses_adapters(config):
         model = add_adapters(model, config, range(tokenizer.known_tokens, tokens), use)
     freeze(model, config.freeze)
     rates = rate_rules(config, model) if arguments.do_train else []
     _check_positions(model, shards, config.max_seq_length)
     if is_main_process():
+        _tell_of_adapters(config, listener)
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
         listener.on_note(f"{trained}attention: {model.config._attn_implementation}")
     router_loss = make_router_loss(model, config.router_aux_loss_coef, arguments)
     files = find_processor_files(model_location(config.model_name_or_path or ""))
     meter = _meter(model, arguments, unused)
-    return PreparedModel(model, tokenizer, capabilities, meter, rates, chunks_loss, router_loss, files)
+    begins_in_base = adapter is None and uses_adapters(config) and changes_base(config.init_lora_weights)
+    return PreparedModel(
+        model,
+        tokenizer,
+        capabilities,
+        meter,
+        rates,
+        chunks_loss,
+        router_loss,
+        files,
+        initial_weights=initial_weights(model) if begins_in_base else None,
+    )
+
+
+def _tell_of_adapters(config: TrainConfig, listener: RunListener) -> None:
+    adapter, merged = continued_adapter(config), ", ".join(adapters_to_merge(config))
+    if merged:
+        listener.on_note(f"merged into {config.model_name_or_path}: {merged}")
+    if merged and not uses_adapters(config):
+        listener.on_note("the whole model is trained; set use_peft=true to train the adapter further instead")
+    if adapter is not None:
+        modules = ", ".join(open_adapter(adapter).modules)
+        listener.on_note(f"continues the adapter {adapter}: rank {config.lora_r}, in {modules}")
+
+
+def _refuse_new_tokens(tokenizer: RunTokenizer, adapter: str) -> None:
+    new = range(tokenizer.known_tokens, len(tokenizer.tokenizer))
+    names = tokenizer.tokenizer.convert_ids_to_tokens(list(new))
+    if names:
+        raise TrainingError(
+            f"the adapter {adapter} was trained without the token {names[0]!r}, and rows of embeddings cannot be added"
+            " to it; set create_new_adapter=true to merge it into the model and train a new one"
+        )
 
 
 def _meter(model: Any, arguments: TrainingArguments, unused: frozenset[int]) -> ThroughputMeter:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import OutputError
+from sftkit.storage.adapter_files import SETTINGS_NAME
 from sftkit.storage.model_location import model_location
 from sftkit.storage.training_files import is_training_output
+from sftkit.training.adapters.adapter_choice import uses_adapters
 
 _WRITTEN = re.compile(
     r"(config|\w+_config|trainer_state|tokenizer|special_tokens_map|added_tokens|vocab)\.json|training_args\.bin|"
@@ -36,13 +38,21 @@ def check_training_output(config: TrainConfig) -> None:
 def _check(key: str, folder: Path, config: TrainConfig) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{key} {folder}: is a file; choose another {key}")
-    if config.model_name_or_path and folder.is_dir() and not is_training_output(folder):
-        model = Path(model_location(config.model_name_or_path))
-        if model.is_dir() and model.samefile(folder):
-            raise OutputError(
-                f"{key} {folder}: is the directory of the model (model_name_or_path), whose files the run would "
-                f"replace; choose another {key}"
-            )
+    if folder.is_dir() and not is_training_output(folder):
+        adapters = [("adapter_name_or_path", name) for name in config.adapter_name_or_path]
+        for source, name in [("model_name_or_path", config.model_name_or_path or ""), *adapters]:
+            place = Path(model_location(name))
+            if name and place.is_dir() and place.samefile(folder):
+                what = "model" if source == "model_name_or_path" else "adapter"
+                raise OutputError(
+                    f"{key} {folder}: is the directory of the {what} ({source}), whose files the run would replace; "
+                    f"choose another {key}"
+                )
+    if not uses_adapters(config) and (folder / SETTINGS_NAME).exists():
+        raise OutputError(
+            f"{key} {folder}: holds a LoRA adapter ({SETTINGS_NAME}), for which the saved model would be taken; choose "
+            f"another {key}"
+        )
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         is_shared = path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1)
         if is_shared and _WRITTEN.fullmatch(path.name):

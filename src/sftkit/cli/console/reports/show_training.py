@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -127,6 +128,15 @@ def print_training(report: TrainingReport, console: Console) -> None:
     table.add_column(overflow="fold")
     for name, value in _summary(report):
         table.add_row(name, Text(value))
+    console.print(table)
+
+
+def print_merge(folder: Path, console: Console) -> None:
+    """Print where a model was saved into which adapters were merged."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("written to", Text(str(folder)))
     console.print(table)
 
 
