@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.metrics.flops import TrainingCost, training_cost
 from sftkit.training.metrics.hardware import device_peak_flops, peak_flops, peak_memory
+from sftkit.training.metrics.layer_sizes import layer_sizes
 from sftkit.training.metrics.throughput import Throughput, ThroughputMeter
 from sftkit.training.models.freezing import freeze
 
@@ -22,6 +32,21 @@ def llama(**changes: Any) -> LlamaForCausalLM:
         num_key_value_heads=2, head_dim=16, tie_word_embeddings=False, attn_implementation="eager", **changes,
     )  # fmt: skip
     return LlamaForCausalLM(settings)
+
+
+def tiny(architecture: str, **changes: Any) -> Any:
+    """A model of two layers without weights."""
+    shape = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "moe_intermediate_size": 32,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "d_model": 16, "n_heads": 2,
+        "n_layers": 2, "max_position_embeddings": 64, "pad_token_id": 0, "q_lora_rank": 8, "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "n_group": 1, "topk_group": 1,
+        "first_k_dense_replace": 0, "moe_layer_start_index": 0, "max_seq_len": 64, "head_dim": 8,
+    }  # fmt: skip
+    known = inspect.signature(CONFIG_MAPPING[architecture]).parameters
+    config = AutoConfig.for_model(architecture, **({k: v for k, v in shape.items() if k in known} | changes))
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def counted(model: torch.nn.Module) -> tuple[int, int]:
@@ -89,6 +114,81 @@ def test_only_active_experts_are_counted() -> None:
     assert one is not None
     assert two is not None
     assert two.per_token - one.per_token == 6 * 3 * 16 * 32
+
+
+@pytest.mark.parametrize(
+    ("architecture", "experts", "chosen"),
+    [
+        ("aria_text", "moe_num_experts", "moe_topk"),
+        ("ernie4_5_moe", "moe_num_experts", "moe_k"),
+        ("deepseek_v3", "n_routed_experts", "num_experts_per_tok"),
+        ("hunyuan_v1_moe", "num_experts", "moe_topk"),
+    ],
+)
+def test_experts_are_counted_under_every_name(architecture: str, experts: str, chosen: str) -> None:
+    one, two = (training_cost(tiny(architecture, **{experts: 8, chosen: number})) for number in (1, 2))
+    model = tiny(architecture, **{experts: 8, chosen: 2})
+    stacked = sum(values.numel() for name, values in model.named_parameters() if ".experts." in name)
+    assert one is not None
+    assert two is not None
+    assert stacked
+    assert two.per_token - one.per_token == 6 * stacked / 8
+
+
+def test_experts_of_dbrx_are_counted() -> None:
+    def model(chosen: int) -> torch.nn.Module:
+        experts = {"ffn_hidden_size": 32, "moe_num_experts": 8, "moe_top_k": chosen, "hidden_size": 16}
+        return tiny("dbrx", ffn_config=experts, attn_config={"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4})
+
+    one, two = training_cost(model(1)), training_cost(model(2))
+    assert one is not None
+    assert two is not None
+    assert two.per_token - one.per_token == 6 * 2 * 3 * 16 * 32  # layers, matrices
+
+
+def test_the_cost_is_unknown_if_the_number_of_chosen_experts_is() -> None:
+    model = tiny("mixtral", num_local_experts=8)
+    vars(model.config)["num_experts_per_tok"] = None
+    assert training_cost(model) is None
+
+
+def test_layers_with_heads_of_their_own_size() -> None:
+    kinds = ["sliding_attention", "full_attention"]
+    model = tiny("gemma4_text", layer_types=kinds, head_dim=8, global_head_dim=32, hidden_size_per_layer_input=0)
+    cost = training_cost(model)
+    assert cost is not None
+    assert cost.per_length_squared == 12 * 2 * 32 / 2
+
+
+class Config:
+    """A config with other names, as that of a model on the Hub."""
+
+    num_hidden_layers = 3
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    @property
+    def num_attention_heads(self) -> int:
+        raise RuntimeError("differs by layer")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (Config(num_query_heads=[2, 4, 6], head_dim=8), [16.0, 32.0, 48.0]),
+        (Config(n_head=2, hidden_size=16, head_dim=[None, 4, 16]), [16.0, 8.0, 32.0]),
+        (Config(num_query_heads=[2, None, 4], head_dim=8), [16.0, None, 32.0]),
+        (Config(num_query_heads=[2], head_dim=8), [16.0, None, None]),
+        (Config(n_heads="many", head_dim=8), [None, None, None]),
+        (Config(n_heads=2, head_dim=8, layers_block_type=["mamba", "attention", "moe"]), [0.0, 16.0, 0.0]),
+        (Config(n_heads=2, hidden_size=None), [None, None, None]),
+        (Config(text_config=Config(n_heads=2, qk_head_dim=12, v_head_dim=8, head_dim=8)), [20.0, 20.0, 20.0]),
+        (Config(num_hidden_layers=None), []),
+    ],
+)
+def test_sizes_are_read_from_any_config(config: Config, expected: list[float | None]) -> None:
+    assert [sizes.attention_width for sizes in layer_sizes(config)] == expected
 
 
 def test_attention_over_a_sliding_window_is_not_counted() -> None:

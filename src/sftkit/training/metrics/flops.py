@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
+from sftkit.training.metrics.layer_sizes import LayerSizes, layer_sizes
 from sftkit.training.models.freezing import element_count
 
 _MULTIPLY_ADD = 2
 """Operations per weight and token in each pass: forward, gradient of the input, gradient of the weight."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
-_EXPERTS = ".experts."
+_EXPERT = re.compile(r"(?:^|\.)experts\.(?!router\b)")
 _NOT_MULTIPLIED = "trainable_tokens_delta"  # rows of an embedding that peft holds
 
 
@@ -60,22 +61,21 @@ def training_cost(model: torch.nn.Module, unused: Collection[int] = ()) -> Train
     - A frozen weight, as under LoRA, needs no gradient for itself (4 operations instead of 6). If no weight before it
       is trained either, its input needs no gradient (2 operations). Attention is counted in the same way.
     - Of a mixture of experts, only the experts that a token is sent to.
-    - Attention of layers that are not "full_attention" in `layer_types` (sliding windows, linear attention) is left
-      out, so that the result is a lower bound for such models.
+    - Attention of layers that do not attend to everything (sliding windows, linear attention) is left out, so that the
+      result is a lower bound for such models.
 
     Args:
         model: with adapters added and weights frozen, before it is sharded over processes.
         unused: `id` of parameters that take no part, such as those of the vision tower of a model trained on text.
 
     Returns:
-        None if the sizes of attention or the output head cannot be found.
+        None if the output head, the sizes of attention, or how many experts a token is sent to cannot be found.
     """
-    config: Any = getattr(model, "config", None)
-    config = getattr(config, "text_config", None) or config
-    width = _attention_width(config)
+    layers = layer_sizes(getattr(model, "config", None))
+    widths = [sizes.attention_width for sizes in layers]
     find_head: Any = getattr(model, "get_output_embeddings", None)
     head = find_head() if find_head else None
-    if width is None or head is None:
+    if not widths or None in widths or head is None:
         return None
     head_ids = {id(values) for values in head.parameters()}
     embedding_ids = {
@@ -84,7 +84,6 @@ def training_cost(model: torch.nn.Module, unused: Collection[int] = ()) -> Train
         if isinstance(module, torch.nn.Embedding)
         for values in module.parameters()
     }
-    active_share = _active_experts(config)
     per_token, first_trained, layer = 0.0, None, -1
     for name, values in model.named_parameters():  # in the order in which they are applied to a token
         if id(values) in unused:
@@ -94,7 +93,10 @@ def training_cost(model: torch.nn.Module, unused: Collection[int] = ()) -> Train
         multiplied = not (id(values) in head_ids | embedding_ids or _NOT_MULTIPLIED in name)
         if multiplied:
             passes = 1 + (first_trained is not None) + values.requires_grad
-            per_token += _MULTIPLY_ADD * passes * element_count(values) * (active_share if _EXPERTS in name else 1)
+            share = _active_share(name, values, layers[layer] if 0 <= layer < len(layers) else None)
+            if share is None:
+                return None
+            per_token += _MULTIPLY_ADD * passes * element_count(values) * share
         if values.requires_grad and first_trained is None and (multiplied or id(values) in embedding_ids):
             first_trained = layer
     return TrainingCost(
@@ -102,7 +104,7 @@ def training_cost(model: torch.nn.Module, unused: Collection[int] = ()) -> Train
         per_head_position=_MULTIPLY_ADD
         * element_count(head.weight)
         * (1 + (first_trained is not None) + _is_trained(head)),
-        per_length_squared=sum(_square(width, first_trained, layer) for layer in _full_layers(config)),
+        per_length_squared=sum(_square(width or 0, first_trained, layer) for layer, width in enumerate(widths)),
     )
 
 
@@ -112,28 +114,22 @@ def _square(width: float, first_trained: int | None, layer: int) -> float:
     return passes * 2 * _MULTIPLY_ADD * width / 2
 
 
-def _attention_width(config: Any) -> float | None:
-    """Heads times head size; with different sizes of keys and values (latent attention), the mean of both."""
-    heads, hidden = getattr(config, "num_attention_heads", None), getattr(config, "hidden_size", None)
-    if not isinstance(heads, int) or not isinstance(hidden, int):
+def _active_share(name: str, values: torch.Tensor, sizes: LayerSizes | None) -> float | None:
+    """The share of a weight that a token is multiplied with: of stacked experts, those that it is sent to.
+
+    Returns:
+        1 for what every token passes, as shared experts; None if it is unknown.
+    """
+    shape: Sequence[int] = getattr(values, "ds_shape", values.shape)  # DeepSpeed ZeRO-3 leaves an empty tensor
+    stacked = len(shape) == 3
+    experts = sizes.experts if sizes is not None else None
+    if not (_EXPERT.search(name) or (stacked and experts is not None and experts > 1 and shape[0] == experts)):
+        return 1.0
+    total = int(shape[0]) if stacked else experts
+    chosen = sizes.chosen_experts if sizes is not None else None
+    if not total or chosen is None:
         return None
-    size = getattr(config, "head_dim", None) or hidden // heads
-    keys, values = getattr(config, "qk_head_dim", None) or size, getattr(config, "v_head_dim", None) or size
-    return float(heads * (keys + values) / 2)
-
-
-def _full_layers(config: Any) -> list[int]:
-    layers: Sequence[str] = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    return [number for number, kind in enumerate(layers) if kind == "full_attention"]
-
-
-def _active_experts(config: Any) -> float:
-    """The share of the experts of a mixture that a token is sent to; 1 without a mixture."""
-    chosen = getattr(config, "num_experts_per_tok", None)
-    total = next(
-        (count for key in ("num_local_experts", "num_experts", "n_routed_experts")
-         if (count := getattr(config, key, None))), None)  # fmt: skip
-    return chosen / total if chosen and total else 1.0
+    return min(1.0, chosen / total)
 
 
 def _is_trained(head: Any) -> bool:
