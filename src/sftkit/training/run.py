@@ -27,6 +27,7 @@ from sftkit.training.callbacks.logs import JsonLinesLogger, StepReporter, make_a
 from sftkit.training.callbacks.lost_updates import LostUpdatesCallback
 from sftkit.training.callbacks.samples import make_sample_callback
 from sftkit.training.callbacks.user_callbacks import errors_of_user_callbacks, make_user_callbacks
+from sftkit.training.callbacks.watchdog_callback import WatchdogCallback
 from sftkit.training.checkpoints.resume import find_resume_point
 from sftkit.training.checkpoints.run_identity import run_identity
 from sftkit.training.distributed import is_main_process, leave_process_group
@@ -103,6 +104,8 @@ def train(
         *(own := make_user_callbacks(config.user_callbacks)),
     ]
     trainer = make_trainer(arguments, prepared, feed, callbacks)
+    if config.watchdog:
+        trainer.add_callback(WatchdogCallback(trainer, logger))
     trainer.add_callback(DivergenceCallback(trainer, config.stop_on_nonfinite))
     trainer.add_callback(AdapterBaseCallback(config))
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))

@@ -24,6 +24,7 @@ from sftkit.training.loss.chunked_model import LABEL_SMOOTHING
 from sftkit.training.loss.router_loss import RouterLoss, router_arguments
 from sftkit.training.metrics.evaluation_metrics import evaluation_metrics
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
+from sftkit.training.metrics.step_measures import MeasuringTrainer
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.embedding_noise import EmbeddingNoise
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 
-class SftTrainer(OptimizingTrainer):
+class SftTrainer(MeasuringTrainer, OptimizingTrainer):
     """A transformers Trainer that trains on the micro-batches of a `Feed`.
 
     The loss of a step is the mean over its trained tokens: the sum of their cross entropies divided by N, the number of

@@ -50,6 +50,11 @@ class TrainingOptions(DataOptions):
         panel=_EVALUATION,
         help="How much better than the best one before an evaluation must be to count for early_stopping_patience.",
     )
+    watchdog: bool = option(
+        True,
+        panel="Tracking",
+        help="Warn of spikes of the loss and of gradient norms, and of a run that has become slow.",
+    )
     user_callbacks: tuple[str, ...] = option(
         (),
         panel="Tracking",
