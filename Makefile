@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-slow test-all lint format docs bench clean
+.PHONY: help setup demo test test-slow test-all lint format docs bench bench-gpu clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,11 @@ BENCH_OPTIONS ?=
 
 bench: $(READY)-bench ## speed against peers and floors: BENCH_ROWS=, BENCH_TOKENIZER=, BENCH_FILE=, BENCH_OPTIONS=
 	$(BIN)/python -m benchmarks.run --rows $(BENCH_ROWS) --tokenizer $(BENCH_TOKENIZER) $(if $(BENCH_FILE),--file $(BENCH_FILE)) $(BENCH_OPTIONS)
+
+BENCH_GPU_OPTIONS ?= --write docs/performance.md
+
+bench-gpu: $(READY) ## training on one GPU, whether right and how fast, in eight minutes: BENCH_GPU_OPTIONS=
+	$(BIN)/python -m benchmarks.gpu.run $(BENCH_GPU_OPTIONS)
 
 $(READY)-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -1,0 +1,1 @@
+"""Correctness and speed of training on one GPU: `make bench-gpu`."""
