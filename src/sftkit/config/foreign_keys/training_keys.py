@@ -87,7 +87,6 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
     *of(f"TRL, {MS_SWIFT}", ("loss_type", "", "the loss is the cross entropy of the trained tokens; leave it out")),
     *of(
         "TRL",
-        ("activation_offloading", "gradient_checkpointing", "activations stay on the GPU, or are computed again"),
         ("gradient_checkpointing_use_reentrant", "use_reentrant"),
         ("use_liger", "use_liger_kernel"),
         ("ignore_bias_buffers", "", "it is not needed; leave it out"),

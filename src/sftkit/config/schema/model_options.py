@@ -23,6 +23,11 @@ class ModelOptions(DataOptions):
         help="Positions whose logits exist at a time: the loss is computed in chunks, for less memory. 0: all at once. "
         "Default: 64 Mi logits, which are 512 positions with a vocabulary of 131,072.",
     )
+    activation_offloading: bool = option(
+        False,
+        panel=_MODEL,
+        help="Keep in main memory what gradient checkpointing saves (needs gradient_checkpointing and a GPU).",
+    )
     quantization_config: Mapping[str, Any] = option(
         factory=dict,
         panel=_MODEL,

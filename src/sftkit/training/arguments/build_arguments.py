@@ -160,10 +160,13 @@ def _add_settings(config: TrainConfig, translation: Translation, public: PublicV
                 f"split_batches: a batch of {batch} (per_device_train_batch_size) cannot be split evenly"
                 f" over {world_size()} processes"
             )
+    checkpointing = "activation_checkpointing_kwargs"
+    if checkpointing not in source_fields():
+        checkpointing = "gradient_checkpointing_kwargs"
     if config.use_reentrant is not None:
-        checkpointing = "activation_checkpointing_kwargs"
-        key = checkpointing if checkpointing in source_fields() else "gradient_checkpointing_kwargs"
-        translation.mapping(key)["use_reentrant"] = config.use_reentrant
+        translation.mapping(checkpointing)["use_reentrant"] = config.use_reentrant
+    if config.activation_offloading:
+        translation.mapping(checkpointing)["offload"] = True
     values["output_dir"] = str(config.output_dir)  # without the text of its interpolation
     values["log_level"] = library_log_level(config.log_level)  # the Trainer uses it for transformers only
     translation.problems += add_early_stopping(config, values)

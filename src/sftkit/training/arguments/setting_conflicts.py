@@ -12,6 +12,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.training.arguments.optimizer_checks import optimizer_problems
 from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.loading.checkpointing_checks import checkpointing_problems, lacking_accelerator
 from sftkit.training.loading.setting_checks import loading_problems
 
 if TYPE_CHECKING:
@@ -37,9 +38,15 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
         *_precision_problems(config, arguments),
         *_loss_problems(config, arguments),
         *loading_problems(config),
+        *checkpointing_problems(config, arguments),
         *optimizer_problems(config, arguments),
     ]
-    lacking = [*missing_adapter_packages(config), *_lacking_hardware(config, arguments), *_lacking_kernels(arguments)]
+    lacking = [
+        *missing_adapter_packages(config),
+        *_lacking_hardware(config, arguments),
+        *lacking_accelerator(config, arguments),
+        *_lacking_kernels(arguments),
+    ]
     if problems:
         raise ConfigError([*problems, *lacking])
     if lacking:
