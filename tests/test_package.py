@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_contains_the_sample_the_named_templates_and_the_type_marker(wheel: Path) -> None:
+def test_the_wheel_contains_the_sample_all_templates_and_the_type_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "sftkit/py.typed",
@@ -58,6 +58,7 @@ def test_the_wheel_contains_the_sample_the_named_templates_and_the_type_marker(w
         "sftkit/sample/data_config.yaml",
         "sftkit/sample/model/config.json",
         "sftkit/sample/model/tokenizer.json",
+        *(f"sftkit/inspection/page/template/report.{name}" for name in ("html.jinja", "css", "js")),
         *(f"sftkit/tokenization/templates/named/{name}.jinja" for name in NAMES),
     } <= names
     assert not any(name.startswith(("tests/", "scripts/")) for name in names)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sftkit.inspection.verify.outcome import Verification
     from sftkit.preprocessing.plan.plan import Plan
     from sftkit.shards.manifest import Manifest
+    from sftkit.shards.reading import ShardSet
     from sftkit.training.callbacks.listener import RunListener
     from sftkit.training.training_report import TrainingReport
 
@@ -176,22 +177,37 @@ def inspect_shards(
 @panics_as_errors()
 def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Report | Verification:
     """Do what `inspect_shards` does with a config that is complete."""
-    from sftkit.inspection.report import inspect_shards as inspect
     from sftkit.inspection.verify.verify_dataset import verify
     from sftkit.preprocessing.preview import preview_shards
     from sftkit.shards.reading import open_shards
     from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
 
     check_tokenizer_name(settings)
+    if settings.report is not None:
+        from sftkit.inspection.page.write_page import check_page_path
+
+        check_page_path(settings)
     if settings.verify:
         return verify(settings, progress)
     is_raw = bool(settings.datasets or settings.training_data_path or settings.validation_data_path)
     if is_raw == bool(settings.directory):
         raise UsageError("give either a directory of shards, or a data config (data_config_path) to preview, not both")
     if settings.directory:
-        return inspect(settings, open_shards(settings.directory, settings.storage_options), progress)
+        return _inspect(settings, open_shards(settings.directory, settings.storage_options), progress)
     with tempfile.TemporaryDirectory(prefix="sftkit-preview-") as scratch:
-        return inspect(settings, preview_shards(settings, Path(scratch)), progress)
+        return _inspect(settings, preview_shards(settings, Path(scratch)), progress)
+
+
+def _inspect(settings: InspectConfig, shards: ShardSet, progress: Progress | None) -> Report:
+    """Inspect shards, and write the HTML report if one is asked for."""
+    from sftkit.inspection.report import inspect_shards as inspect
+
+    report = inspect(settings, shards, progress)
+    if settings.report is not None:
+        from sftkit.inspection.page.write_page import write_page
+
+        write_page(settings, shards, report)
+    return report
 
 
 def train(

@@ -105,6 +105,20 @@ class InspectConfig(DataOptions):
         help="Audit, and exit with code 1 if there are findings of this level or worse. Without it, findings do not "
         "change the exit code.",
     )
+    report: str | None = option(
+        None,
+        location=True,
+        trusted_only=True,
+        panel=_PREVIEW,
+        help="Audit, and write a report with pictures and sampled rows to this HTML file. It is replaced if it exists.",
+    )
+    report_rows: int = option(
+        48,
+        minimum=0,
+        maximum=500,
+        panel=_PREVIEW,
+        help="Maximum number of rows in that report, drawn with `seed`. 0: no text from the data.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

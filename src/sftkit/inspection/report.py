@@ -35,7 +35,7 @@ class Report:
 
 def is_audited(config: InspectConfig) -> bool:
     """Return whether a config asks for an audit."""
-    return config.audit or config.fail_on is not None
+    return config.audit or config.fail_on is not None or config.report is not None
 
 
 def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress | None = None) -> Report:

@@ -59,6 +59,8 @@ def print_inspection(found: Report | Verification, config: InspectConfig, consol
         print_verification(found, console)
     else:
         print_report(found, config, console)
+        if config.report is not None:
+            print_text(console, Text(f"report written to {escape_to_one_line(config.report)}"))
 
 
 def has_failed(found: Report | Verification, config: InspectConfig) -> bool:

@@ -1,0 +1,173 @@
+"""The pictures of one split."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from sftkit.core.token_kinds import TRAINED_KINDS
+from sftkit.inspection.page.measurements import FILL_BINS, SHARE_BINS, SplitMeasures
+from sftkit.inspection.page.pictures.picture import Drawing, Picture
+from sftkit.inspection.page.pictures.scales import nice_step, short_count
+from sftkit.inspection.page.pictures.svg_bars import Bar, Mark, column_chart, row_chart
+from sftkit.inspection.summary.dataset_summary import SplitSummary
+
+_LINEAR_BINS = 32
+_MOST_MESSAGES = 16
+
+
+def split_pictures(split: SplitSummary, measures: SplitMeasures, limit: int | None) -> list[Picture]:
+    """Draw what is known about the rows of a split.
+
+    Args:
+        split: its summary.
+        measures: distributions over its rows.
+        limit: `max_seq_length` of the config, if it has one.
+    """
+    unit = "rows" if split.packs is None else "sequences"
+    found = [_lengths(split, measures, limit, unit)] if split.lengths is not None else []
+    if measures.has_labels:
+        found.append(_shares(split, measures, unit))
+    if split.trained_by_kind is not None:
+        found.append(_kinds(split, split.trained_by_kind))
+    if any(measures.messages):
+        found.append(_messages(split, measures, unit))
+    if split.packs is not None and measures.fills.any():
+        found.append(_fills(split, measures, split.packs.fill_rate))
+    return found
+
+
+def _lengths(split: SplitSummary, measures: SplitMeasures, limit: int | None, unit: str) -> Picture:
+    assert split.lengths is not None
+    of = "tokens" if split.tokens is not None else "characters"
+    title = f"Length of {unit}"
+    at_limit = measures.lengths[limit] if limit is not None else 0
+    description = (
+        f"{unit} of {split.name} by length in {of}: shortest {split.lengths.min:,}, median {split.lengths.median:,g}, "
+        f"longest {split.lengths.max:,}"
+    )
+    drawings = []
+    for name, bins in (
+        ("doubling bins", _doubling(split.lengths.histogram)),
+        ("equal bins", _linear(measures.lengths, split.lengths.max)),
+    ):
+        total = sum(bins.values())
+        bars = [
+            Bar(
+                label=short_count(low),
+                value=rows,
+                tip=f"{_span(low, high)} {of}: {_of_total(rows, total, unit)}",
+                marked=at_limit if limit is not None and low <= limit <= high else 0,
+            )
+            for (low, high), rows in bins.items()
+        ]
+        mark = _limit_mark(list(bins), limit) if limit is not None else None
+        svg = column_chart(f"{title}, {name}", description, bars, axis=of, unit=unit, mark=mark)
+        table = [(_span(low, high), rows) for (low, high), rows in bins.items()]
+        drawings.append(Drawing(name, svg, (of, unit), table))
+    note = ""
+    if limit is not None:
+        which = f"{at_limit:,} {unit} are exactly as long, and may have been cut." if at_limit else ""
+        note = f"The line is max_seq_length {limit:,}. {which}".strip()
+    return Picture("lengths", title, tuple(drawings), note)
+
+
+def _limit_mark(bins: Sequence[tuple[int, int]], limit: int) -> Mark | None:
+    """Return where a limit stands among bins; None if it is far beyond the last one."""
+    label = f"max_seq_length {limit:,}"
+    for number, (low, high) in enumerate(bins):
+        if low <= limit <= high:
+            return Mark(number + (limit - low + 1) / (high - low + 1), label)
+    return Mark(len(bins), f"{label} →") if bins else None
+
+
+def _doubling(histogram: Mapping[str, int]) -> dict[tuple[int, int], int]:
+    """Return the bins of a summary, with the empty ones between them."""
+    lows = [int(low) for low in histogram]
+    bins, low = {}, min(lows)
+    while low <= max(lows):
+        bins[low, max(0, 2 * low - 1)] = histogram.get(str(low), 0)
+        low = max(1, 2 * low)
+    return bins
+
+
+def _linear(lengths: Counter[int], longest: int) -> dict[tuple[int, int], int]:
+    step = nice_step(longest + 1, _LINEAR_BINS)
+    bins = {(low, low + step - 1): 0 for low in range(0, longest + 1, step)}
+    for length, rows in lengths.items():
+        low = length // step * step
+        bins[low, low + step - 1] += rows
+    return bins
+
+
+def _shares(split: SplitSummary, measures: SplitMeasures, unit: str) -> Picture:
+    bars = list(_percent_bars(measures.shares.tolist(), SHARE_BINS, unit, "trained"))
+    description = f"{unit} of {split.name} by the share of their tokens that carries a loss"
+    svg = column_chart("Trained share", description, bars, axis="% of tokens trained", unit=unit)
+    table = [(f"{bar.label} to {int(bar.label) + 100 // SHARE_BINS} %", bar.value) for bar in bars]
+    note = f"{measures.untrained:,} {unit} have no trained token at all." if measures.untrained else ""
+    return Picture("shares", f"Trained share of {unit}", (Drawing("", svg, ("trained", unit), table),), note)
+
+
+def _fills(split: SplitSummary, measures: SplitMeasures, rate: float) -> Picture:
+    bars = list(_percent_bars(measures.fills.tolist(), FILL_BINS, "packs", "full"))
+    description = f"packs of {split.name} by tokens / pack length; {rate:.1%} on average"
+    svg = column_chart("Fill of packs", description, bars, axis="% full", unit="packs")
+    table = [(f"{bar.label} to {int(bar.label) + 100 // FILL_BINS} %", bar.value) for bar in bars]
+    note = f"{rate:.1%} of all positions hold a token."
+    return Picture("fills", "Fill of packs", (Drawing("", svg, ("full", "packs"), table),), note)
+
+
+def _percent_bars(counts: Sequence[int], bins: int, unit: str, what: str) -> Iterator[Bar]:
+    width = 100 // bins
+    for number, rows in enumerate(counts):
+        tip = f"{number * width} to {(number + 1) * width} % {what}: {_of_total(rows, sum(counts), unit)}"
+        yield Bar(str(number * width), rows, tip)
+
+
+def _kinds(split: SplitSummary, kinds: Mapping[str, int]) -> Picture:
+    total = sum(kinds.values())
+    bars = [
+        Bar(
+            kind.label.replace("_", " "),
+            kinds.get(kind.label, 0),
+            f"{kind.label.replace('_', ' ')}: {_of_total(kinds.get(kind.label, 0), total, 'trained tokens')}",
+            style=f"kind-{kind.label}",
+        )
+        for kind in TRAINED_KINDS
+    ]
+    svg = row_chart("Trained tokens by kind", f"trained tokens of {split.name} by what of a turn they are", bars)
+    table = [(bar.label, bar.value, _share(bar.value, total)) for bar in bars]
+    return Picture("kinds", "Trained tokens by kind", (Drawing("", svg, ("kind", "tokens", "share"), table),))
+
+
+def _messages(split: SplitSummary, measures: SplitMeasures, unit: str) -> Picture:
+    counts: Counter[int] = Counter()
+    for number, rows in measures.messages.items():
+        counts[min(number, _MOST_MESSAGES)] += rows
+    total = sum(counts.values())
+    bars = []
+    for number in range(0 if counts[0] else 1, max(counts) + 1):
+        name = f"{number}+" if number == _MOST_MESSAGES else str(number)
+        bars.append(Bar(name, counts[number], f"{name} messages: {_of_total(counts[number], total, unit)}"))
+    description = f"{unit} of {split.name} by number of messages"
+    svg = column_chart("Turns", description, bars, axis="messages", unit=unit)
+    table = [(bar.label, bar.value) for bar in bars]
+    mean = math.fsum(number * rows for number, rows in measures.messages.items()) / max(1, total)
+    note = f"{mean:.1f} messages on average; messages begin where the chat template writes a header."
+    if counts[0]:
+        note += f" {counts[0]:,} {unit} have none: they are no conversations."
+    return Picture("turns", f"Turns of {unit}", (Drawing("", svg, ("messages", unit), table),), note)
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def _of_total(count: int, total: int, unit: str) -> str:
+    return f"{count:,} {unit} ({_share(count, total)})"

@@ -1,0 +1,137 @@
+"""Collects rows that stand out, and rows drawn at random, without holding more than a few of each."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from sftkit.core.rows import Offsets
+from sftkit.storage.paths import AnyPath
+
+LONGEST, SHORTEST = "longest", "shortest"
+MOST_TRAINED, LEAST_TRAINED = "most trained", "least trained"
+DRAWN = "drawn"
+EXTREMES = (LONGEST, SHORTEST, MOST_TRAINED, LEAST_TRAINED)
+
+_PER_EXTREME = 3
+_PER_STRATUM = 24
+
+
+@dataclass(frozen=True)
+class RowPlace:
+    """A row group of a file."""
+
+    split: str
+    file: int
+    """Index of the file within its split."""
+    path: AnyPath
+    group: int
+    first: int
+    """Index of its first row within the file."""
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """A row that may be shown. The lowest ranks are kept."""
+
+    rank: float
+    file: int
+    shard_row: int
+    """Index within the file."""
+    split: str
+    group: int
+    group_row: int
+
+
+class CandidateCollector:
+    """Keeps for each category the rows of the lowest ranks.
+
+    Categories are (split, extreme), and (split, DRAWN, bucket of lengths): rows of all lengths have the same chance
+    to be seen. The rank of a drawn row is a hash of the seed and its place, so that it does not matter in which order
+    the files are read.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._kept: dict[tuple[str, str, int], list[Candidate]] = {}
+
+    def add(self, place: RowPlace, lengths: Offsets, trained: Offsets | None) -> None:
+        """Add the rows of a row group.
+
+        Args:
+            place: the row group.
+            lengths: tokens of its rows, shape (rows,).
+            trained: trained tokens of its rows, shape (rows,); None if unknown.
+        """
+        if not len(lengths):
+            return
+        rows = np.arange(len(lengths))
+        self._keep(place, LONGEST, 0, rows, -lengths.astype(np.float64))
+        filled = rows[lengths > 0]
+        self._keep(place, SHORTEST, 0, filled, lengths[filled].astype(np.float64))
+        if trained is not None:
+            share = trained[filled] / lengths[filled]
+            self._keep(place, MOST_TRAINED, 0, filled, -share)
+            self._keep(place, LEAST_TRAINED, 0, filled, share)
+        ranks = _hashes(self._seed, place, len(lengths))
+        buckets = np.frexp(lengths.astype(np.float64))[1]
+        for bucket in np.unique(buckets).tolist():
+            inside = np.flatnonzero(buckets == bucket)
+            self._keep(place, DRAWN, bucket, inside, ranks[inside])
+
+    def merge(self, other: CandidateCollector) -> None:
+        """Add the candidates of another collector."""
+        for key, candidates in other._kept.items():
+            kept = [*self._kept.get(key, []), *candidates]
+            self._kept[key] = heapq.nsmallest(_limit(key[1]), kept)
+
+    def extremes(self, split: str, kind: str) -> list[Candidate]:
+        """Return the rows of a split that are the most extreme in one way, the most extreme first."""
+        return self._kept.get((split, kind, 0), [])
+
+    def drawn(self, split: str) -> Iterator[Candidate]:
+        """Yield the drawn rows of a split, taking one of each bucket of lengths in turn."""
+        buckets = [self._kept[key] for key in sorted(self._kept) if key[:2] == (split, DRAWN)]
+        for turn in range(_PER_STRATUM):
+            yield from (bucket[turn] for bucket in buckets if turn < len(bucket))
+
+    def _keep(self, place: RowPlace, kind: str, bucket: int, rows: Offsets, ranks: npt.NDArray[np.float64]) -> None:
+        limit = _limit(kind)
+        if len(ranks) > limit:
+            best = np.lexsort((rows, ranks))[:limit] if len(ranks) < 4 * limit else _lowest(ranks, limit)
+            rows, ranks = rows[best], ranks[best]
+        key = (place.split, kind, bucket)
+        found = [
+            Candidate(rank, place.file, place.first + row, place.split, place.group, row)
+            for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True)
+        ]
+        self._kept[key] = heapq.nsmallest(limit, [*self._kept.get(key, []), *found])
+
+
+def _limit(kind: str) -> int:
+    return _PER_STRATUM if kind == DRAWN else _PER_EXTREME
+
+
+def _lowest(ranks: npt.NDArray[np.float64], limit: int) -> npt.NDArray[np.int64]:
+    """Return the indices of the `limit` lowest ranks; of equal ranks the first."""
+    bound = np.partition(ranks, limit - 1)[limit - 1]
+    below = np.flatnonzero(ranks < bound)
+    equal = np.flatnonzero(ranks == bound)[: limit - len(below)]
+    return np.concatenate((below, equal)).astype(np.int64)
+
+
+def _hashes(seed: int, place: RowPlace, count: int) -> npt.NDArray[np.float64]:
+    """Return a number from 0 to 1 for each row of a group, shape (count,): the finalizer of SplitMix64."""
+    base = np.uint64((seed & 0xFFFFFFFF) << 32 | crc32(f"{place.split} {place.file}".encode()))
+    values = np.arange(place.first + 1, place.first + 1 + count, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        values = values * np.uint64(0x9E3779B97F4A7C15) + base
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        values ^= values >> np.uint64(31)
+    return values.astype(np.float64) / float(1 << 64)

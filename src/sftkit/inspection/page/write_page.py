@@ -1,0 +1,235 @@
+"""Makes a page of a report, and writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sftkit.audit.findings import RULES
+from sftkit.config.commands import InspectConfig
+from sftkit.config.fields import to_public_data
+from sftkit.config.schema.shared_options import SECRET_KEYS
+from sftkit.errors import OutputError, UsageError
+from sftkit.inspection.audit.shard_origin import find_origin
+from sftkit.inspection.page.bubbles import RowView, row_view
+from sftkit.inspection.page.facts import (
+    finding_views,
+    identity_facts,
+    length_limit,
+    number_lines,
+    row_balance,
+    step_table,
+)
+from sftkit.inspection.page.measurements import Measurements, measure
+from sftkit.inspection.page.pictures.picture import Picture
+from sftkit.inspection.page.pictures.source_pictures import source_picture
+from sftkit.inspection.page.pictures.split_pictures import split_pictures
+from sftkit.inspection.page.removals import Removals, removals_of
+from sftkit.inspection.page.render import render_page
+from sftkit.inspection.page.row_candidates import DRAWN
+from sftkit.inspection.page.sampled_rows import SampledRow, choose_rows, read_sample
+from sftkit.inspection.page.token_data import token_data
+from sftkit.inspection.parquet_columns import row_reference
+from sftkit.inspection.report import Report
+from sftkit.inspection.summary.summarize import text_column_names
+from sftkit.inspection.view.decoding import TokenDecoder
+from sftkit.inspection.view.selection import filter_shards
+from sftkit.shards.reading import ShardSet
+from sftkit.storage.files import file_size, write_text
+from sftkit.storage.paths import AnyPath, parse_path
+from sftkit.storage.retry import error_reason
+
+MAX_BYTES = 5_000_000
+"""No page is larger."""
+
+_MAX_TEMPLATE, _MAX_CONFIG, _MAX_SHARDS = 200_000, 100_000, 200
+_SUFFIXES = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """The texts that a page shows folded."""
+
+    template: str | None
+    config: str
+
+
+def check_page_path(config: InspectConfig) -> None:
+    """Check where a page is to be written, before anything is read.
+
+    Raises:
+        UsageError: `report` is not the name of an HTML file, or cannot be combined with another option.
+        OutputError: its folder does not exist.
+    """
+    assert config.report is not None
+    if config.verify:
+        raise UsageError("report and verify exclude each other: verify prints what differs from the manifest")
+    path = parse_path(config.report, config.storage_options)
+    if not path.name.lower().endswith(_SUFFIXES):
+        raise UsageError(f"report={config.report}: must be the name of an HTML file, such as report.html")
+    if isinstance(path, Path) and path.is_dir():
+        raise OutputError(f"{path}: is a directory; name a file, such as {path / 'report.html'}")
+    if isinstance(path, Path) and not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no directory {path.parent}; create it first")
+
+
+def write_page(config: InspectConfig, shards: ShardSet, report: Report) -> int:
+    """Write the page that `config.report` names, and return its size in bytes.
+
+    Args:
+        config: names the file, the number of rows and the seed of the sample.
+        shards: what the report is about.
+        report: with an audit.
+
+    Raises:
+        SourceError: a file cannot be read.
+        OutputError: the page cannot be written.
+    """
+    assert config.report is not None
+    page = make_page(config, shards, report)
+    path: AnyPath = parse_path(config.report, config.storage_options)
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error_reason(error)}") from None
+    return file_size(path)
+
+
+def make_page(config: InspectConfig, shards: ShardSet, report: Report) -> str:
+    """Return the HTML of a report, at most `MAX_BYTES` long. The arguments are those of `write_page`."""
+    filtered = filter_shards(shards, config.split, config.shard)
+    summary, audit = report.summary, report.audit
+    assert audit is not None
+    fields = text_column_names(shards, config.dataset_text_field)
+    origin = find_origin(config, shards.manifest)
+    expectations = origin.learn_expectations()
+    made_by = shards.manifest.config if shards.manifest is not None else _public(config)
+    pack_lengths = {split.name: split.packs.pack_length for split in summary.splits if split.packs is not None}
+    seed = config.seed or 0
+    measurements = measure(filtered, fields, expectations, pack_lengths, seed)
+    rows: list[SampledRow] = []
+    if config.report_rows:
+        decoder = TokenDecoder(origin.tokenizer) if origin.tokenizer is not None else None
+        chosen = choose_rows(filtered, measurements.candidates, audit.findings, config.report_rows)
+        rows = read_sample(chosen, shards, decoder, expectations if decoder is not None else None, fields)
+    template = getattr(origin.tokenizer, "chat_template", None)
+    sources = _Sources(template if isinstance(template, str) else None, _yaml(made_by))
+    removals = Removals()
+    if shards.manifest is not None:
+        folder = shards.root.parent if file_size(shards.root) >= 0 else shards.root
+        removals = removals_of(shards.manifest, folder, with_examples=bool(config.report_rows))
+    pictures = _pictures(report, measurements, length_limit(made_by))
+    views = [row_view(each) for each in rows]
+    while True:
+        page = _render(config, report, pictures, views, removals, sources)
+        if len(page.encode()) <= MAX_BYTES or not views:
+            return page
+        views = _fewer(views)
+
+
+def _fewer(views: Sequence[RowView]) -> list[RowView]:
+    """Leave out a third of the rows that were drawn at random; without any, of all rows."""
+    drawn = [view for view in views if view.reasons == (DRAWN,)] or views
+    left_out = {view.key for view in drawn[len(drawn) * 2 // 3 :]}
+    return [view for view in views if view.key not in left_out]
+
+
+def _pictures(report: Report, measurements: Measurements, limit: int | None) -> list[tuple[str, list[Picture]]]:
+    """Return the pictures of each split that has rows, and of the sources."""
+    found = [
+        (split.name, split_pictures(split, measurements.splits[split.name], limit))
+        for split in report.summary.splits
+        if split.rows
+    ]
+    manifest = report.summary.origin
+    sources = source_picture(manifest) if manifest is not None else None
+    if sources is not None and found:
+        found[0] = (found[0][0], [*found[0][1], sources])
+    return found
+
+
+def _render(
+    config: InspectConfig,
+    report: Report,
+    pictures: Sequence[tuple[str, list[Picture]]],
+    views: Sequence[RowView],
+    removals: Removals,
+    sources: _Sources,
+) -> str:
+    summary, audit = report.summary, report.audit
+    assert audit is not None
+    shards = [shard for split in summary.splits for shard in split.shards]
+    first = next(split for split in summary.splits if split.rows)
+    return render_page(
+        name=summary.location,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        summary=summary,
+        audit=audit,
+        findings=finding_views(audit),
+        rules=RULES,
+        targets=_targets(views),
+        preview=summary.origin is None and not config.directory,
+        notes=list(dict.fromkeys((*summary.notes, *report.notes, *audit.notes))),
+        lines=number_lines(summary.splits),
+        first=first,
+        steps=step_table(first),
+        facts=identity_facts(summary),
+        pictures=pictures,
+        shards=shards[:_MAX_SHARDS],
+        more_shards=len(shards[_MAX_SHARDS:]),
+        balance=row_balance(summary.origin) if summary.origin is not None else [],
+        removals=removals,
+        rows=views,
+        reasons=_reasons(views),
+        tokens=token_data(views),
+        seed=config.seed or 0,
+        wants_rows=bool(config.report_rows),
+        template=sources.template[:_MAX_TEMPLATE] if sources.template is not None else None,
+        config=sources.config[:_MAX_CONFIG],
+        config_cut=len(sources.config) > _MAX_CONFIG,
+    )
+
+
+def _targets(views: Sequence[RowView]) -> dict[str, str]:
+    """Return the ids of rows by their names in findings."""
+    found = {row_reference(view.row.shard, view.row.shard_row): view.key for view in views}
+    for view in views:
+        for number in range(len(view.row.seq_lengths)):
+            found[row_reference(view.row.shard, view.row.shard_row, number)] = view.key
+    return found
+
+
+def _reasons(views: Sequence[RowView]) -> dict[str, int]:
+    """Return how many rows are shown for each reason."""
+    counts: dict[str, int] = {}
+    for view in views:
+        for reason in view.reasons:
+            counts[reason] = counts.get(reason, 0) + 1
+    return counts
+
+
+def _public(config: InspectConfig) -> dict[str, Any]:
+    """Return what of a config says how rows are made, without secrets."""
+    preview = {"directory", "rows", "row", "shard", "split", "seed", "verify", "search", "show_whitespace"}
+    hidden = preview | {"format", "audit", "fail_on", "report", "report_rows"} | set(SECRET_KEYS)
+    return {key: value for key, value in to_public_data(config).items() if key not in hidden}
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    """Write a config without the keys that are not set."""
+    text: str = yaml.safe_dump(_filled(config), sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def _filled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = {key: _filled(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item is not None and item not in ({}, [])}
+    if isinstance(value, list | tuple):
+        return [_filled(item) for item in value]
+    return value

@@ -1,0 +1,59 @@
+"""Data sets with hostile text, cut and removed rows, and their pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sftkit.api.use_cases import run_inspect
+from sftkit.config.commands import InspectConfig
+from sftkit.inspection.report import Report
+from support import dataset, handler, preprocess, write_jsonl
+
+HOSTILE = (
+    "<script>document.title = 'run'</script></script><img src=x onerror=\"document.title='run'\"> "
+    "\x1b[31mred \u202eevil {{ 7 * 7 }} <!-- & ]]>"
+)
+
+
+def conversation(question: str, answer: str) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+@pytest.fixture(scope="session")
+def mixed_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conversations: ordinary, hostile, cut at 160 tokens, and two that cannot be used."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rows: list[object] = [conversation(f"Which number follows {n}?", f"The number {n + 1}.") for n in range(30)]
+    rows += [conversation("Repeat this.", HOSTILE), conversation(HOSTILE, "No.")]
+    rows += [conversation("Tell me more.", "and then " * 200), {"messages": [{"role": "user", "content": "Hm"}]}]
+    rows += [{"messages": [{"role": "user", "content": 7}, {"role": "assistant", "content": HOSTILE}]}]
+    source = write_jsonl(folder / "rows.jsonl", rows)
+    masking = handler("tokenize_and_apply_chat_template_with_masking", conversation_column="messages")
+    preprocess(
+        folder / "shards",
+        dataset(source, name="talk", data_handlers=[masking]),
+        model_name_or_path="sample:model",
+        max_seq_length=160,
+        max_bad_rows=0.5,
+        token_kinds=True,
+    )
+    return folder / "shards"
+
+
+def write_report(shards: Path, page: Path, **options: object) -> tuple[Report, str]:
+    """Inspect shards with a page; return the report and the HTML."""
+    report = run_inspect(InspectConfig(directory=str(shards), report=str(page), **options))
+    assert isinstance(report, Report)
+    return report, page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def mixed_page(mixed_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
+    return write_report(mixed_shards, tmp_path_factory.mktemp("page") / "report.html")
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
