@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from transformers import (
     PreTrainedModel,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    TrainingArguments,
 )
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
+from sftkit.training.adapters.adapter_check import check_adapters
 from sftkit.training.adapters.adapter_targets import ALL_LINEAR, adapter_targets
 from sftkit.training.adapters.new_adapters import add_adapters
 from sftkit.training.text.text_use import trace_text_use
@@ -166,3 +169,43 @@ def test_experts_can_be_excluded() -> None:
 def test_a_module_that_returns_more_than_a_tensor_cannot_be_named() -> None:
     with pytest.raises(TrainingError, match="lora_target_modules: 'router' cannot have an adapter"):
         targets(llama4(), lora_target_modules=("q_proj", "router"))
+
+
+@pytest.mark.parametrize("modules", [("lm_head",), ("embed_tokens",), ("lm_head", "embed_tokens")])
+@pytest.mark.parametrize("new", [(), (18, 19)])
+def test_tied_embeddings_are_trained_as_one(
+    caplog: pytest.LogCaptureFixture, modules: tuple[str, ...], new: tuple[int, ...]
+) -> None:
+    model = LlamaForCausalLM(LlamaConfig(**SMALL, tie_word_embeddings=True))
+    with caplog.at_level(logging.WARNING):
+        adapted: Any = add_adapters(model, config(lora_modules_to_save=modules), new, trace_text_use(model))
+    assert ("are one matrix in this model (tied weights)" in caplog.text) == (modules == ("lm_head",))
+    trained = adapted.get_input_embeddings().modules_to_save["default"].weight
+    assert trained.requires_grad
+    assert adapted.get_output_embeddings().weight is trained
+    ids = torch.tensor([[1, 2, 3, 4]])
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    assert trained.grad.abs().sum() > 0
+
+
+def test_adapters_that_break_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama()
+    adapted: Any = add_adapters(model, config(), (), trace_text_use(model))
+    arguments: Any = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    check_adapters(adapted, arguments)
+    broken = adapted.get_base_model().model.layers[0].mlp
+    monkeypatch.setattr(broken, "forward", lambda inputs: (inputs,))
+    with pytest.raises(TrainingError, match=r"does not compute any more with these LoRA adapters \("):
+        check_adapters(adapted, arguments)
+
+
+def test_adapters_that_the_model_ignores_are_frozen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = llama()
+    adapted: Any = add_adapters(model, config(), (), trace_text_use(model))
+    monkeypatch.setattr(adapted.get_base_model().model.layers[0].mlp, "forward", lambda inputs: inputs)
+    with caplog.at_level(logging.WARNING):
+        check_adapters(adapted, TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"))
+    assert "LoRA: the model ignores 6 tensors" in caplog.text
+    assert not any(values.requires_grad for name, values in adapted.named_parameters() if ".mlp." in name)

@@ -132,7 +132,7 @@ def test_text_trains_the_language_model_and_the_checkpoint_is_whole(
     loss, norm = loss_and_norm(LlavaForConditionalGeneration.from_pretrained(llava_dir), shard_dir)
     assert logged(tmp_path, "loss") == [pytest.approx(loss, rel=1e-5)]
     assert logged(tmp_path, "grad_norm") == [pytest.approx(norm, rel=1e-5)]
-    frozen = "frozen, because text does not use them: model.vision_tower, model.multi_modal_projector ("
+    frozen = "frozen, because text gives them no gradient: model.vision_tower, model.multi_modal_projector ("
     assert any(note.startswith(frozen) for note in listener.notes)
 
     before, after = weights(llava_dir), weights(tmp_path)
@@ -199,7 +199,7 @@ def test_a_model_that_needs_images_is_refused() -> None:
         text_config={**small, "vocab_size": 20, "encoder_hidden_size": 16, "bos_token_id": 1, "sep_token_id": 2},
         vision_config={**small, "image_size": 4, "patch_size": 2},
     )
-    with pytest.raises(TrainingError, match=r"BlipForConditionalGeneration cannot be trained on text: .*pixel_values"):
+    with pytest.raises(TrainingError, match=r"BlipForConditionalGeneration cannot be trained: .*pixel_values"):
         trace_text_use(BlipForConditionalGeneration(config))
 
 

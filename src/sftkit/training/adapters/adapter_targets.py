@@ -137,7 +137,11 @@ def _usable(model: Any, target: str, candidates: Sequence[str], modules: Mapping
     refusal = next((why for name in meant if (why := _refusal(model, name)) is not None), None)
     if refusal is not None:
         raise TrainingError(f"lora_target_modules: {target!r} cannot have an adapter: {refusal}; leave it out")
-    used = [name for name in meant if not _is_leaf(modules[name]) or name in use.modules]
+    used = [
+        name
+        for name in meant
+        if not _is_leaf(modules[name]) or (name in use.modules and f"{name}.weight" not in use.unused)
+    ]
     if meant and not used:
         raise TrainingError(
             f"lora_target_modules: {target!r} cannot have an adapter: the model does not call it to compute text, or "
@@ -154,11 +158,13 @@ def _reason(model: Any, name: str, module: torch.nn.Module, use: TextUse) -> str
         return "they choose experts"
     if (refusal := _refusal(model, name)) is not None:
         return refusal
-    if name in use.modules or is_routed_expert(f"{name}."):
+    if is_routed_expert(f"{name}."):
         return None
-    if f"{name}.weight" not in use.unused:
+    if f"{name}.weight" in use.unused:
+        return "text does not use them"
+    if name not in use.modules:
         return "the model reads their weights without calling them, so that an adapter would be ignored"
-    return "text does not use them"
+    return None
 
 
 def _is_router(model: Any, name: str, module: torch.nn.Module) -> bool:

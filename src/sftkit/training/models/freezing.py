@@ -80,7 +80,7 @@ def freeze_unused(model: torch.nn.Module, unused: Collection[str]) -> str | None
             values.requires_grad_(False)
             count += element_count(values)
     parts = _largest_parts(unused, [name for name, _ in model.named_parameters()])
-    return f"frozen, because text does not use them: {', '.join(parts)} ({count:,} parameters)" if parts else None
+    return f"frozen, because text gives them no gradient: {', '.join(parts)} ({count:,} parameters)" if parts else None
 
 
 def similar_names(name: str, names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.adapter_files import open_adapter
 from sftkit.storage.model_location import model_location
+from sftkit.training.adapters.adapter_check import check_adapters
 from sftkit.training.adapters.adapter_choice import adapters_to_merge, continued_adapter, uses_adapters
 from sftkit.training.adapters.converted_adapters import InitialWeights, changes_base, initial_weights
 from sftkit.training.adapters.new_adapters import add_adapters
@@ -107,6 +108,8 @@ def prepare_model(
         model = go_on_from(model, config, adapter, is_trainable=arguments.do_train)
     elif uses_adapters(config):
         model = add_adapters(model, config, range(tokenizer.known_tokens, tokens), use)
+    if adapter is not None or uses_adapters(config):
+        check_adapters(model, arguments)
     freeze(model, config.freeze)
     rates = rate_rules(config, model) if arguments.do_train else []
     _check_positions(model, shards, config.max_seq_length)
