@@ -110,6 +110,7 @@ class PaddingCollator:
 
     - `input_ids`, shape (sequences, width), padded with `pad_token_id`;
     - `attention_mask`, shape (sequences, width), 1 where there is a token;
+    - with `positions`: `position_ids`, shape (sequences, width), 0 at padding;
     - without `trim_head`: `labels`, shape (sequences, width), padded with -100;
     - with `trim_head`: `logits_to_keep`, shape (positions,), the columns in which any row predicts a trained token, and
       `labels` and `shift_labels`, both shape (sequences, positions), the labels predicted there.
@@ -120,10 +121,16 @@ class PaddingCollator:
 
     pad_token_id: int
 
+    positions: bool = False
+    """Whether the model is told positions, from which `sequence_rope.py` reads the length of each sequence."""
+
+    width_multiple: int = _WIDTH_MULTIPLE
+    """What the number of columns is rounded up to a multiple of."""
+
     def __call__(self, sequences: Sequence[TokenSequences]) -> CollatedBatch:
         """Pad the sequences to one width."""
         flat_ids, flat_labels = _concatenated(sequences)
-        shape = (len(flat_ids), -(-int(flat_ids.lengths.max()) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE)
+        shape = (len(flat_ids), -(-int(flat_ids.lengths.max()) // self.width_multiple) * self.width_multiple)
         input_ids = np.full(shape, self.pad_token_id, np.int64)
         labels = np.full(shape, IGNORE_INDEX, np.int64)
         mask = np.arange(shape[1]) < flat_ids.lengths[:, None]
@@ -138,6 +145,8 @@ class PaddingCollator:
             ATTENTION_MASK: torch.from_numpy(mask.astype(np.int64)),
             "use_cache": False,
         }
+        if self.positions:
+            inputs["position_ids"] = torch.from_numpy(np.where(mask, np.arange(shape[1]), 0))
         if self.trim_head:
             inputs |= _head_arguments(trained.any(axis=0), next_labels)
         else:

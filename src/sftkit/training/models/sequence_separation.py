@@ -14,13 +14,7 @@ from sftkit.training.data.boundaries import (
     sequence_boundaries,
 )
 from sftkit.training.distributed import weights_are_sharded
-from sftkit.training.models.capabilities import (
-    Capabilities,
-    capabilities_by_class,
-    evaluation_mode,
-    probe,
-    probe_capabilities,
-)
+from sftkit.training.models.capabilities import Capabilities, capabilities_by_class, probe_capabilities
 from sftkit.training.models.sequence_attention import (
     SEQUENCE_ATTENTION,
     passes_sliding_window,
@@ -28,6 +22,8 @@ from sftkit.training.models.sequence_attention import (
     use_sdpa_attention,
     use_sequence_attention,
 )
+from sftkit.training.trials.runs import evaluation_mode, probe
+from sftkit.training.trials.sequence_rope import use_sequence_rope
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -38,8 +34,9 @@ def determine_capabilities(model: PreTrainedModel, config: TrainConfig, argument
 
     A model that uses SDPA, and was not asked to use another attention, is switched to `sequence_attention.py` if that
     keeps sequences apart; otherwise it is switched back. A model with sharded weights cannot be run here: its class
-    decides.
+    decides. Rotary embeddings that depend on the length of a sequence are computed for each sequence.
     """
+    use_sequence_rope(model)
     if weights_are_sharded(arguments):
         return capabilities_by_class(model)
     if getattr(model, "quantization_method", None) is None:

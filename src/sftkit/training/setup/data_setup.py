@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from sftkit.training.metrics.evaluation_metrics import set_of_metric
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.models.model_loading import embedding_rows
 from sftkit.training.models.sequence_separation import boundary_encoder_for
+from sftkit.training.setup.position_check import check_positions, longest_row
+from sftkit.training.trials.positions import last_learned_position
+from sftkit.training.trials.sequence_rope import depends_on_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -58,7 +62,8 @@ def make_feed(
 
     Raises:
         ConfigError: a set of `eval_data` has the name of the validation split, which is there, too.
-        TrainingError: no row has a trained token, or `padding_free=true` and the model cannot separate sequences.
+        TrainingError: no row has a trained token, or `padding_free=true` and the model cannot separate sequences, or it
+            has too few positions.
         DataError: a row is invalid; it is named as `path:row`.
     """
     streaming = config.dataprocessor.streaming
@@ -68,14 +73,18 @@ def make_feed(
     train = (
         open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming) if arguments.do_train else None
     )
+    evaluated = _evaluated(shards, evaluation_sets) if arguments.do_eval else {}
     evaluation = {
-        name: open_split(found, split, vocabulary_size, limit, window)
-        for name, (found, split) in (_evaluated(shards, evaluation_sets) if arguments.do_eval else {}).items()
+        name: open_split(found, split, vocabulary_size, limit, window) for name, (found, split) in evaluated.items()
     }
     best = arguments.metric_for_best_model
     chosen = None if best is None else set_of_metric(f"eval_{best.removeprefix('eval_')}")
     if evaluation and chosen is not None and chosen not in evaluation:
         raise ConfigError(f"metric_for_best_model={best}: there is no {chosen} split in {shards.root}")
+    if train is not None:
+        check_positions(model, train, longest_row(shards, TRAIN), config.max_seq_length)
+    for name, rows in evaluation.items():
+        check_positions(model, rows, longest_row(*evaluated[name]), config.max_seq_length)
     flat = _is_flat(config, capabilities)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     shuffled = arguments.train_sampling_strategy != "sequential"
@@ -129,13 +138,22 @@ def _is_flat(config: TrainConfig, capabilities: Capabilities) -> bool:
     if config.padding_free == "true":
         raise TrainingError(f"padding_free: {obstacle}; set padding_free=auto to pad batches instead")
     warn_on_main_process(_log, f"{obstacle}: batches are padded instead")
+    if not capabilities.ignores_padding:
+        warn_on_main_process(
+            _log,
+            "padding changes what the model computes, so the loss is not exact: set per_device_train_batch_size=1 and"
+            " per_device_eval_batch_size=1, and train on rows that are not packed",
+        )
     return False
 
 
 def _collator(model: PreTrainedModel, capabilities: Capabilities, pad_token_id: int, *, flat: bool) -> Collator:
     if flat:
         return FlatCollator(capabilities.supports_logits_to_keep, boundary_encoder_for(model))
-    return PaddingCollator(capabilities.supports_logits_to_keep, pad_token_id)
+    padding = PaddingCollator(capabilities.supports_logits_to_keep, pad_token_id, depends_on_length(model))
+    # A model that padding disturbs needs rows without any; and rounding up must not exceed the positions of a model.
+    exact = not capabilities.ignores_padding or (last_learned_position(model) or 0) % padding.width_multiple
+    return replace(padding, width_multiple=1) if exact else padding
 
 
 def _read_ahead(rows: SplitRows, windows: Iterable[list[int]], split: str) -> None:

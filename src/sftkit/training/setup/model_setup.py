@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sftkit.config.commands import TrainConfig
-from sftkit.core.splits import TRAIN
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.adapter_files import open_adapter
@@ -23,7 +20,7 @@ from sftkit.training.adapters.converted_adapters import InitialWeights, changes_
 from sftkit.training.adapters.new_adapters import add_adapters
 from sftkit.training.adapters.trained_adapters import fit_to_adapter, go_on_from, merge_into
 from sftkit.training.callbacks.listener import RunListener
-from sftkit.training.distributed import is_main_process, warn_on_main_process
+from sftkit.training.distributed import is_main_process
 from sftkit.training.loss.choose_chunks import chunk_loss
 from sftkit.training.loss.router_loss import RouterLoss, make_router_loss
 from sftkit.training.metrics.flops import training_cost
@@ -40,8 +37,6 @@ from sftkit.training.text.text_use import find_text_use
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,6 @@ def prepare_model(
         check_adapters(model, arguments)
     freeze(model, config.freeze)
     rates = rate_rules(config, model) if arguments.do_train else []
-    _check_positions(model, shards, config.max_seq_length)
     if is_main_process():
         _tell_of_adapters(config, listener)
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
@@ -159,13 +153,3 @@ def _meter(model: Any, arguments: TrainingArguments, unused: frozenset[int]) -> 
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else model.dtype
     peak = device_peak_flops(arguments.device, dtype)
     return ThroughputMeter(training_cost(model, unused), None if peak is None else peak * arguments.world_size)
-
-
-def _check_positions(model: Any, shards: ShardSet, limit: int | None) -> None:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    known = shards.manifest.splits.get(TRAIN) if shards.manifest is not None else None
-    longest = min(known.length_max if known is not None else 0, limit or sys.maxsize)
-    if isinstance(positions, int) and longest > positions:
-        warn_on_main_process(
-            _log, f"the longest row has {longest} tokens, but the model was made for {positions} positions"
-        )
