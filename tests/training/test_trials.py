@@ -129,11 +129,11 @@ def test_rows_beyond_the_positions_of_a_model_are_one_sentence_before_the_first_
     model = tiny_model("gpt2", n_positions=16)
     with pytest.raises(
         TrainingError,
-        match=r"train-00000.parquet:2: 20 tokens, but the model has 16 positions \(2 rows are longer\); "
+        match=r"train-00000.parquet:2: 20 tokens, but the model has 16 positions \(longer rows: 2\); "
         r"set max_seq_length=16 to cut them, and also overflow=drop to leave them out instead",
     ):
         check_positions(model, rows, None, None)
-    with pytest.raises(TrainingError, match=r"17 tokens, but the model has 16 positions \(1 rows are longer\)"):
+    with pytest.raises(TrainingError, match=r"17 tokens, but the model has 16 positions \(longer rows: 1\)"):
         check_positions(model, open_rows(tmp_path / "known", [5, 17]), 17, None)
     check_positions(model, rows, 20, 16)  # which are cut
     check_positions(tiny_model("gpt2"), rows, 20, None)

@@ -15,7 +15,8 @@ from sftkit.training.data.collation import SHIFT_LABELS, FlatCollator
 from sftkit.training.data.row_groups import TokenSequences
 from sftkit.training.distributed import weights_are_sharded
 from sftkit.training.loss.chunked_model import ChunkedForward, has_separate_decoder, use_chunked_loss
-from sftkit.training.models.capabilities import Capabilities, evaluation_mode, probe
+from sftkit.training.models.capabilities import Capabilities
+from sftkit.training.trials.runs import evaluation_mode, probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments

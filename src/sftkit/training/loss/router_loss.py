@@ -26,7 +26,7 @@ from sftkit.core.rows import ATTENTION_MASK, LABELS
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.data.collation import LOGITS_TO_KEEP, SHIFT_LABELS, CollatedBatch
 from sftkit.training.distributed import weights_are_sharded
-from sftkit.training.models.capabilities import evaluation_mode
+from sftkit.training.trials.runs import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

@@ -67,6 +67,6 @@ def _refuse_longer(rows: SplitRows, most: int) -> None:
     if count:
         what = "sequences" if rows.packed else "rows"
         raise TrainingError(
-            f"{first}, but the model has {most} positions ({count} {what} are longer); set max_seq_length={most} to cut"
+            f"{first}, but the model has {most} positions (longer {what}: {count}); set max_seq_length={most} to cut"
             " them, and also overflow=drop to leave them out instead"
         )
