@@ -25,6 +25,7 @@ from sftkit.training.data.split_rows import RowLimit
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.capabilities import probe_capabilities
 from sftkit.training.models.sequence_separation import boundary_encoder_for
+from sftkit.training.trials.sequence_rope import depends_on_length, use_sequence_rope
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,7 +112,8 @@ def collator_for(model: PreTrainedModel, *, trim_head: bool = False) -> FlatColl
     """Choose the collator for batches of a `ShardDataset`: without padding if the model supports it.
 
     Runs the model on a few tokens, on its device. If it keeps concatenated sequences apart, the result is a
-    `FlatCollator` (with `cu_seq_lens` for flash attention), otherwise a `PaddingCollator`.
+    `FlatCollator` (with `cu_seq_lens` for flash attention), otherwise a `PaddingCollator`. Rotary embeddings that depend
+    on the length of a sequence (longrope, dynamic) are computed by the model for each sequence from then on.
 
     Args:
         model: a causal language model of transformers.
@@ -126,13 +128,14 @@ def collator_for(model: PreTrainedModel, *, trim_head: bool = False) -> FlatColl
         >>> type(sftkit.collator_for(model)).__name__
         'FlatCollator'
     """
+    use_sequence_rope(model)
     boundaries = boundary_encoder_for(model)
     able = probe_capabilities(model, boundaries)
     trim_head = trim_head and able.supports_logits_to_keep and able.sums_loss
     if able.separates_sequences:
         return FlatCollator(trim_head, boundaries)
     warn_on_main_process(_log, "the model does not separate sequences in a flat batch: batches are padded instead")
-    return PaddingCollator(trim_head, getattr(model.config, "pad_token_id", None) or 0)
+    return PaddingCollator(trim_head, getattr(model.config, "pad_token_id", None) or 0, depends_on_length(model))
 
 
 def _all_carry_a_loss(manifest: Manifest | None) -> bool:

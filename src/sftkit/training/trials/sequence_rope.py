@@ -32,7 +32,8 @@ def use_sequence_rope(model: torch.nn.Module) -> None:
     positions, which are 0 at padding. A model without such embeddings stays as it is.
     """
     for module in _modules(model):
-        module.forward = _by_sequence(module)
+        if "forward" not in vars(module):  # not yet
+            module.forward = _by_sequence(module)
 
 
 def _modules(model: torch.nn.Module) -> Iterator[Any]:
