@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-slow test-all lint format docs bench bench-gpu clean
+.PHONY: help setup demo test test-slow test-all architectures lint format docs bench bench-gpu clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test-slow: $(READY) ## only the slow tests: kills, load, fuzzing, clusters
 
 test-all: $(READY) ## all tests
 	$(PYTEST)
+
+architectures: $(READY) ## train tiny models of all architectures of transformers, and compare them with transformers
+	$(PYTEST) tests/training/architectures -m architectures
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -112,8 +112,8 @@ def collator_for(model: PreTrainedModel, *, trim_head: bool = False) -> FlatColl
     """Choose the collator for batches of a `ShardDataset`: without padding if the model supports it.
 
     Runs the model on a few tokens, on its device. If it keeps concatenated sequences apart, the result is a
-    `FlatCollator` (with `cu_seq_lens` for flash attention), otherwise a `PaddingCollator`. Rotary embeddings that depend
-    on the length of a sequence (longrope, dynamic) are computed by the model for each sequence from then on.
+    `FlatCollator` (with `cu_seq_lens` for flash attention), otherwise a `PaddingCollator`. From then on,
+    the model computes rotary embeddings that depend on the length of a sequence (longrope, dynamic) for each sequence.
 
     Args:
         model: a causal language model of transformers.

@@ -15,21 +15,17 @@ from torch.nn import functional
 
 from training.material import logged
 
-from .tiny_models import tiny_model
+from .tiny_models import VOCABULARY
 
 PACKS = ((40, 7, 61), (1, 90), (16, 33, 2), (128,), (75, 20), (5, 5, 5))
 """Tokens of the sequences of each row: beyond windows and chunks of 16, and up to the 128 positions of a model."""
 
-RUN = (
-    "--use_cpu=true",
-    "--learning_rate=0",
-    "--num_train_epochs=1",
-    "--per_device_train_batch_size=3",
-    "--gradient_accumulation_steps=2",
-    "--logging_steps=1",
-    "--save_strategy=no",
-)
-"""One step over all rows, in two micro-batches."""
+_RUN = ("--use_cpu=true", "--learning_rate=0", "--num_train_epochs=1", "--logging_steps=1", "--save_strategy=no")
+STEP = (*_RUN, "--per_device_train_batch_size=3", "--gradient_accumulation_steps=2")
+"""One step over all packs, in two micro-batches (of each of two processes, in one)."""
+
+ONE_BY_ONE = (*_RUN, "--per_device_train_batch_size=1", f"--gradient_accumulation_steps={sum(map(len, PACKS))}")
+"""One step over all sequences, each in a micro-batch of its own."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +36,21 @@ class Computed:
     norm: float
 
 
-def write_packs(folder: Path, vocabulary: int) -> Path:
-    """Write `PACKS` as shards of random ids; 6 of 10 tokens are trained."""
+def write_rows_of_packs(folder: Path, *, packed: bool = True) -> Path:
+    """Write shards of random ids, of which 6 of 10 are trained: a row for each pack, or for each of its sequences."""
     generator = np.random.default_rng(0)
-    ids = [generator.integers(3, vocabulary, sum(pack)).tolist() for pack in PACKS]
-    labels = [[token if generator.random() < 0.6 else -100 for token in row] for row in ids]
-    kind = pa.list_(pa.int32())
-    columns = {"input_ids": ids, "labels": labels, "seq_lengths": [list(pack) for pack in PACKS]}
-    folder.mkdir(parents=True, exist_ok=True)
-    table = pa.table({name: pa.array(values, kind) for name, values in columns.items()})
-    pq.write_table(table, folder / "train-00000-of-00001.parquet")
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "seq_lengths": []}
+    for pack in PACKS:
+        ids = generator.integers(3, VOCABULARY - 30, sum(pack)).tolist()
+        labels = [token if generator.random() < 0.6 else -100 for token in ids]
+        ends = np.cumsum(pack).tolist()
+        for start, end, lengths in [(0, ends[-1], pack)] if packed else zip([0, *ends], ends, zip(pack), strict=False):
+            columns["input_ids"].append(ids[start:end])
+            columns["labels"].append(labels[start:end])
+            columns["seq_lengths"].append([*lengths])
+    table = pa.table({name: pa.array(values, pa.list_(pa.int32())) for name, values in columns.items()})
+    pq.write_table(table if packed else table.drop_columns(["seq_lengths"]), folder / "train-00000-of-00001.parquet")
     return folder
-
-
-def save_tiny_model(name: str, folder: Path, **overrides: Any) -> None:
-    """Save a tiny model of an architecture."""
-    tiny_model(name, **overrides).save_pretrained(folder)
 
 
 def alone(model: Any, shards: Path) -> Computed:

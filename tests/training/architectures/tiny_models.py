@@ -112,7 +112,6 @@ _SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "longcat_flash": {"num_hidden_layers": ..., "num_key_value_heads": 4},
     "mamba2": {"num_heads": 8},
     "recurrent_gemma": {"num_hidden_layers": 3},
-    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 16]},
     "xlm": {"causal": True},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "zamba2": {"layers_block_type": ["mamba", "hybrid"]},
@@ -146,6 +145,7 @@ NOT_TRAINED: Mapping[str, str] = {
     "gemma4_unified_assistant": _ASSISTANT,
     "musicgen": "makes sound",
     "musicgen_melody": "makes sound",
+    "reformer": "is only trained on sequences of one length",
     "zamba": "transformers cannot tie the weights of a model with few layers",
 }
 """Architectures that are left out, and why."""

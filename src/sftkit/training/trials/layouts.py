@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +12,13 @@ from sftkit.core.rows import INPUT_IDS
 from sftkit.training.data.boundaries import BoundaryEncoder
 from sftkit.training.data.collation import CollatedBatch, FlatCollator, PaddingCollator
 from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.trials.positions import configured_positions
 from sftkit.training.trials.runs import close, logits, probe, random_sequences
 from sftkit.training.trials.sequence_rope import depends_on_length
 from sftkit.training.trials.short_spans import SHORT_SPAN, short_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_Expected = Callable[[], torch.Tensor]
 
 
 def try_layouts(model: PreTrainedModel, boundaries: BoundaryEncoder) -> tuple[bool, bool]:
@@ -37,7 +36,8 @@ def try_layouts(model: PreTrainedModel, boundaries: BoundaryEncoder) -> tuple[bo
 
 def _try(model: PreTrainedModel, boundaries: BoundaryEncoder, span: int) -> tuple[bool, bool, bool]:
     """Whether a model runs on single sequences, and is right with flat and with padded batches of them."""
-    sequences = random_sequences(model, _lengths(span))
+    most = configured_positions(model) or span * 3
+    sequences = random_sequences(model, [min(length, most) for length in _lengths(span)])
     alone: list[torch.Tensor] = []
 
     def run_each() -> bool:

@@ -25,10 +25,15 @@ _TOLERANCE_16_BITS = 2e-2
 
 
 def random_sequences(model: PreTrainedModel, lengths: Sequence[int]) -> list[TokenSequences]:
-    """Sequences of random ids with so many tokens; every other token is trained."""
+    """Sequences of random ids with so many tokens; every other token is trained.
+
+    None is that of padding: its embedding is often zero, and then has no clear order among others.
+    """
     generator = np.random.default_rng(0)
     embedding: Any = model.get_input_embeddings()
-    ids = [generator.integers(0, embedding.weight.shape[0], length, np.int32) for length in lengths]
+    known = np.arange(embedding.weight.shape[0], dtype=np.int32)
+    known = known[known != getattr(embedding, "padding_idx", None)]
+    ids = [generator.choice(known, length) for length in lengths]
     labels = [np.where(np.arange(len(row)) % 2, row, np.int32(IGNORE_INDEX)) for row in ids]
     return [
         TokenSequences(Ragged.from_lists([row]), Ragged.from_lists([row_labels]))
