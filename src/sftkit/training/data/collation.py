@@ -122,7 +122,7 @@ class PaddingCollator:
     pad_token_id: int
 
     positions: bool = False
-    """Whether the model is told positions, from which `sequence_rope.py` reads the length of each sequence."""
+    """Whether the batch has positions, from which `sequence_rope.py` reads the length of each sequence."""
 
     width_multiple: int = _WIDTH_MULTIPLE
     """What the number of columns is rounded up to a multiple of."""
