@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TokenizerError,
         TrainingError,
     )
+    from sftkit.inspection.compare.comparison import Comparison
     from sftkit.inspection.report import Report
     from sftkit.inspection.verify.outcome import Verification
     from sftkit.sample import sample_path
@@ -49,6 +50,7 @@ _EXPORTS = {
     "sftkit.errors": (
         *("ConfigError", "DataError", "OutputError", "SftkitError", "SourceError", "TokenizerError", "TrainingError"),
     ),
+    "sftkit.inspection.compare.comparison": ("Comparison",),
     "sftkit.inspection.report": ("Report",),
     "sftkit.inspection.verify.outcome": ("Verification",),
     "sftkit.sample": ("sample_path",),
@@ -60,6 +62,7 @@ _EXPORTS = {
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
+    "Comparison",
     "ConfigError",
     "DataError",
     "DatasetConfig",

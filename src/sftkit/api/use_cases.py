@@ -18,6 +18,7 @@ from sftkit.core.startup.transformers_import import import_transformers
 from sftkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from sftkit.inspection.compare.comparison import Comparison
     from sftkit.inspection.report import Report
     from sftkit.inspection.verify.outcome import Verification
     from sftkit.preprocessing.plan.plan import Plan
@@ -120,6 +121,17 @@ def inspect_shards(
 def inspect_shards(
     directory: StrPath | None = None,
     *,
+    compare: StrPath,
+    config: InspectConfig | ConfigFiles | None = None,
+    progress: Progress | None = None,
+    **keys: Any,
+) -> Comparison: ...
+
+
+@overload
+def inspect_shards(
+    directory: StrPath | None = None,
+    *,
     config: None = None,
     progress: Progress | None = None,
     **keys: Any,
@@ -133,7 +145,7 @@ def inspect_shards(
     config: InspectConfig | ConfigFiles,
     progress: Progress | None = None,
     **keys: Any,
-) -> Report | Verification: ...
+) -> Report | Verification | Comparison: ...
 
 
 def inspect_shards(
@@ -142,8 +154,8 @@ def inspect_shards(
     config: InspectConfig | ConfigFiles | None = None,
     progress: Progress | None = None,
     **keys: Any,
-) -> Report | Verification:
-    """Count, show, audit or verify shards, or preview raw data; the same as `sftkit inspect-shards`.
+) -> Report | Verification | Comparison:
+    """Count, show, audit, verify or compare shards, or preview raw data; the same as `sftkit inspect-shards`.
 
     Args:
         directory: a directory of shards or one Parquet file. Leave it out to preview a data config.
@@ -153,7 +165,7 @@ def inspect_shards(
 
     Returns:
         A report with counts, the rows that were asked for and, with `audit=True`, the findings. With `verify=True`, a
-        verification: what agrees with the manifest and what differs.
+        verification: what agrees with the manifest and what differs. With `compare="other"`, a comparison.
 
     Raises:
         ConfigError: keys or values are wrong or exclude each other; all of them are named.
@@ -175,18 +187,22 @@ def inspect_shards(
 
 
 @panics_as_errors()
-def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Report | Verification:
+def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Report | Verification | Comparison:
     """Do what `inspect_shards` does with a config that is complete."""
+    from sftkit.inspection.compare.compare_datasets import check_compare_options, compare_datasets
     from sftkit.inspection.verify.verify_dataset import verify
     from sftkit.preprocessing.preview import preview_shards
     from sftkit.shards.reading import open_shards
     from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
 
     check_tokenizer_name(settings)
+    check_compare_options(settings)
     if settings.report is not None:
         from sftkit.inspection.page.write_page import check_page_path
 
         check_page_path(settings)
+    if settings.compare is not None:
+        return compare_datasets(settings, progress)
     if settings.verify:
         return verify(settings, progress)
     is_raw = bool(settings.datasets or settings.training_data_path or settings.validation_data_path)

@@ -130,8 +130,10 @@ def inspect_shards(context: typer.Context) -> None:
 
     sftkit inspect-shards shards --verify
 
+    sftkit inspect-shards before --compare after --fail_on_difference
+
     The exit code is 0, whatever the audit finds. With --fail_on it is 1 when there are findings of that level or
-    worse, and with --verify when anything differs from the manifest.
+    worse, with --verify when anything differs from the manifest, and with --fail_on_difference when any row differs.
     """
     with _exit_codes():
         config = _load(InspectConfig, context, first_word="directory")

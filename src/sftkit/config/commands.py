@@ -119,6 +119,19 @@ class InspectConfig(DataOptions):
         panel=_PREVIEW,
         help="Maximum number of rows in that report, drawn with `seed`. 0: no text from the data.",
     )
+    compare: str | None = option(
+        None,
+        location=True,
+        panel=_PREVIEW,
+        help="Compare with another directory of shards, or Parquet file: rows that differ or are only in one of them, "
+        "whatever their order and packing. `rows` is the number of examples of each kind.",
+    )
+    compare_by: str | None = option(
+        None,
+        panel=_PREVIEW,
+        help="Column whose value says which rows belong together, with compare. Default: position and content.",
+    )
+    fail_on_difference: bool = option(False, panel=_PREVIEW, help="With compare, exit with code 1 if any row differs.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.audit.findings import reaches
+from sftkit.cli.console.reports.show_comparison import print_comparison
 from sftkit.cli.console.reports.show_findings import print_findings
 from sftkit.cli.console.reports.show_rows import print_rows
 from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
@@ -20,6 +21,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.core.escape import ascii_json, escape_to_one_line, terminal_safe_json
 from sftkit.core.token_kinds import TRAINED_KINDS, TokenKind
+from sftkit.inspection.compare.comparison import Comparison
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.dataset_summary import PackSummary, SplitSummary, Summary
 from sftkit.inspection.verify.outcome import Verification
@@ -50,29 +52,38 @@ _ORIGIN_KEYS = (
 """The keys of a manifest that JSON reports contain."""
 
 
-def print_inspection(found: Report | Verification, config: InspectConfig, console: Console) -> None:
-    """Print a report or a verification as `config.format` asks."""
+Inspection = Report | Verification | Comparison
+
+
+def print_inspection(found: Inspection, config: InspectConfig, console: Console) -> None:
+    """Print a report, a verification or a comparison as `config.format` asks."""
     if config.format == "json":
         document = report_json(found)
         console.file.write(f"{document if console.encoding.startswith('utf') else ascii_json(document)}\n")
     elif isinstance(found, Verification):
         print_verification(found, console)
+    elif isinstance(found, Comparison):
+        print_comparison(found, config, console)
     else:
         print_report(found, config, console)
         if config.report is not None:
             print_text(console, Text(f"report written to {escape_to_one_line(config.report)}"))
 
 
-def has_failed(found: Report | Verification, config: InspectConfig) -> bool:
-    """Whether something differs from the manifest, or the audit has findings of the level of `config.fail_on`."""
+def has_failed(found: Inspection, config: InspectConfig) -> bool:
+    """Whether something differs from the manifest or (with `fail_on_difference`) from the other data set, or the audit
+    has findings of the level of `config.fail_on`.
+    """
+    if isinstance(found, Comparison):
+        return config.fail_on_difference and found.differs
     if isinstance(found, Verification):
         return bool(found.differences)
     return config.fail_on is not None and found.audit is not None and reaches(found.audit.findings, config.fail_on)
 
 
-def report_json(found: Report | Verification) -> str:
-    """Return a report or a verification as one JSON document. Its keys are the fields of the class, except that of the
-    manifest in a report's summary only `_ORIGIN_KEYS` are included.
+def report_json(found: Inspection) -> str:
+    """Return a report, a verification or a comparison as one JSON document. Its keys are the fields of the class,
+    except that of the manifest in a report's summary only `_ORIGIN_KEYS` are included.
     """
     document = to_plain_data(found)
     if isinstance(found, Report) and found.summary.origin is not None:

@@ -1,0 +1,132 @@
+"""Reads a split of a data set once, for the keys of all its sequences."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sftkit.audit.checks.packs import Packing
+from sftkit.core.progress import Progress
+from sftkit.inspection.compare.keys import Keys, sequence_keys
+from sftkit.inspection.compare.sequences import sequence_batches
+from sftkit.inspection.parquet_columns import ColumnLayout, iter_row_groups, read_layout, split_packing
+from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.storage.paths import relative_name
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class ScannedGroup:
+    """A row group of a file."""
+
+    layout: ColumnLayout
+    shard: str
+    """Name of the file, relative to the data set."""
+    number: int
+    """Its index in the file."""
+    first_row: int
+    """Index of its first row in the file."""
+    first: int
+    """Index of its first sequence in the split."""
+    sequences: int
+
+
+@dataclass(frozen=True)
+class ScannedSplit:
+    """The keys of the sequences of a split: 16 bytes a sequence."""
+
+    name: str
+    groups: tuple[ScannedGroup, ...]
+    packing: Packing
+    by_ids: Keys
+    """A hash of the ids of each sequence, shape (sequences,)."""
+    by_all: Keys
+    """A hash of its ids and labels, shape (sequences,)."""
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.by_ids)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether rows are packs."""
+        return any(group.layout.packed for group in self.groups)
+
+    def group_of(self, sequence: int) -> ScannedGroup:
+        """Return the row group that a sequence is in, given by its index in the split."""
+        return self.groups[bisect_right(self.groups, sequence, key=lambda group: group.first + group.sequences)]
+
+
+def open_layouts(shards: ShardSet, fields: Sequence[str]) -> dict[str, list[ColumnLayout]]:
+    """Find the columns of all files, by split. Raises `SourceError` as `read_layout`."""
+    return {split: [read_layout(path, fields) for path in paths] for split, paths in shards.splits.items()}
+
+
+def scan_split(
+    shards: ShardSet, split: str, layouts: Sequence[ColumnLayout], progress: Progress, *, labels: bool
+) -> ScannedSplit:
+    """Hash the sequences of a split.
+
+    Args:
+        shards: the data set.
+        split: a split; one that the data set lacks has no sequences.
+        layouts: its files.
+        progress: receives rows and tokens.
+        labels: whether labels are compared.
+
+    Raises:
+        SourceError: a file cannot be read.
+    """
+    packing = split_packing(shards.manifest, split)
+    lock = threading.Lock()
+
+    def scan(layout: ColumnLayout) -> tuple[list[ScannedGroup], list[Keys], list[Keys], int]:
+        groups: list[ScannedGroup] = []
+        by_ids: list[Keys] = []
+        by_all: list[Keys] = []
+        tokens = row = 0
+        if not labels:
+            layout = replace(layout, supervision=())
+        name = relative_name(layout.path, shards.root)
+        for number, table in enumerate(iter_row_groups(layout)):
+            count = 0
+            for batch in sequence_batches(table, layout, packing):
+                first, second = sequence_keys(batch.ids, batch.labels)
+                by_ids.append(first)
+                by_all.append(second)
+                count += len(first)
+                tokens += len(batch.ids.values)
+            groups.append(ScannedGroup(layout, name, number, row, 0, count))
+            row += table.num_rows
+            with lock:
+                progress.advance(table.num_rows, rows=table.num_rows, tokens=0)
+        return groups, by_ids, by_all, tokens
+
+    # Arrow and numpy release the GIL; each thread holds one row group.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        scanned = list(pool.map(scan, layouts))
+    groups, first = [], 0
+    for parts, _, _, _ in scanned:
+        for group in parts:
+            groups.append(replace(group, first=first))
+            first += group.sequences
+    none = np.zeros(0, np.uint64)
+    by_ids = np.concatenate([none, *(keys for _, parts, _, _ in scanned for keys in parts)])
+    by_all = np.concatenate([none, *(keys for _, _, parts, _ in scanned for keys in parts)])
+    return ScannedSplit(split, tuple(groups), packing, by_ids, by_all, sum(tokens for *_, tokens in scanned))
+
+
+def row_count(layouts: Sequence[ColumnLayout]) -> int:
+    """Return the rows of some files."""
+    total = 0
+    for layout in layouts:
+        with open_parquet(layout.path) as file:
+            total += file.metadata.num_rows
+    return total
