@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sftkit.sample import sample_path
+from sftkit.storage.hub_revision import revision_directory, revision_problem, split_revision
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[\w.-]*\w)?(?:/[A-Za-z0-9](?:[\w.-]*\w)?)?", re.ASCII)
 """`name` or `owner/name`, as the Hub allows them."""
@@ -22,14 +23,21 @@ def model_location(name: str) -> str:
     """Return what transformers loads a model or tokenizer from: `sample:` and `~` become the directories they mean.
 
     Args:
-        name: directory, `sample:NAME` or Hub id; a Hub id is returned unchanged.
+        name: directory, `sample:NAME` or Hub id; a Hub id is returned unchanged. A Hub id with a revision
+            (`owner/name@revision`) becomes its directory in the cache, which has everything except weights.
 
     Example:
         >>> model_location("org/model"), model_location("./model")
         ('org/model', './model')
     """
     location = str(sample_path(name))
-    return str(Path(location).expanduser()) if location.startswith("~") else location
+    if location.startswith("~"):
+        return str(Path(location).expanduser())
+    repository, revision = split_revision(location)
+    if revision is not None:
+        with suppress(Exception):  # `location_problem` says what is wrong
+            return revision_directory(repository, revision)
+    return location
 
 
 def location_problem(name: str) -> str | None:
@@ -43,6 +51,9 @@ def location_problem(name: str) -> str | None:
         >>> location_problem("org/model") is None
         True
     """
+    problem = revision_problem(name)
+    if problem is not None:
+        return problem
     location = model_location(name)
     if not location.strip():
         return "the name is empty; give a directory or a Hub id"

@@ -13,7 +13,7 @@ from sftkit.config.foreign_keys.foreign_key import (
 )
 
 _FROM_FILES = "the files of the model tell; leave it out"
-_REVISION = "download that revision, and name its directory"
+_REVISION = "write it after the name: NAME@REVISION"
 _PLAIN_LORA = "adapters are plain LoRA; leave it out"
 _ALL_LAYERS = "every layer has adapters; name the modules in lora_target_modules, such as layers.0.mlp.up_proj"
 _ON_THE_RIGHT = "the tokenizer's own token is used; change it in the files of the tokenizer"

@@ -17,6 +17,7 @@ _OWN_KEYS = {
     "rope_scaling": "rope_scaling",
     "rope_parameters": "rope_scaling",
     "pretrained_model_name_or_path": "model_name_or_path",
+    "revision": "model_name_or_path=NAME@REVISION",
     "token": "hub_token",
 }
 """Arguments of `from_pretrained` that have a key of their own."""

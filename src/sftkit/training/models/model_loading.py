@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import first_line
 from sftkit.errors import ConfigError, TrainingError
+from sftkit.storage.hub_revision import split_revision
 from sftkit.storage.model_location import adapter_base, hub_problem, model_location
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.distributed import is_main_process, warn_on_main_process
@@ -38,7 +39,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     if config.model_name_or_path is None:
         raise TrainingError("model_name_or_path is missing; set it to the model to train")
     location = model_location(config.model_name_or_path)
-    initialize = _has_config_only(location)
+    initialize = _has_config_only(config.model_name_or_path, location)
     if initialize and not config.init_from_config:
         raise TrainingError(
             f"{location} has a config.json but no weights; set init_from_config=true to start from random ones"
@@ -120,15 +121,18 @@ def _refuse_adapter(name: str, location: str) -> None:
         raise adapter_error(name, adapter_base(str(Path(found).parent)) or "")
 
 
-def _has_config_only(location: str) -> bool:
+def _has_config_only(name: str, location: str) -> bool:
     folder = Path(location)
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() or split_revision(name)[1] is not None:
         return False
     return not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
 
 
 def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
     settings, given = model_settings(location, config)
+    repository, revision = split_revision(config.model_name_or_path or "")
+    if revision is not None:  # its directory has no weights; transformers downloads those that it needs
+        location, given["revision"] = repository, revision
     loaded: Any = auto_class(settings).from_pretrained(
         location,
         config=settings,
