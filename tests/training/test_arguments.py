@@ -145,7 +145,7 @@ def test_all_problems_are_reported_together() -> None:
         "per_device_train_batch_size must be a whole number, not 2.5",
         "bf16 must be true or false, not 'perhaps'",
         "save_strategy must be one of no, steps, epoch, best, not 'sometimes'",
-        f"optim must be one of the {len(source_fields()['optim'].choices)} names transformers knows"
+        f"optim must be one of {len(training_argument_fields()['optim'].choices)} known names"
         " (did you mean 'adamw_torch'?), not 'adamw_torsh'",
         "logging_steps must be a number, not nothing",
         "lr_scheduler_kwargs must be keys and values or text, not a list",

@@ -132,7 +132,7 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
         ("use_badam", "optim", "its values are those of transformers"),
         ("use_apollo", "optim", "`true` is optim=apollo_adamw, with optim_target_modules"),
         ("use_adam_mini", "optim", "its values are those of transformers"),
-        ("use_muon", "optim", "its values are those of transformers"),
+        ("use_muon", "optim", "`true` is optim=muon"),
         ("use_dft_loss", "", "the loss is the cross entropy of the trained tokens"),
         ("use_llama_pro", "freeze", "it names the parameters that are not trained"),
         ("moe_aux_loss_coef", "router_aux_loss_coef"),

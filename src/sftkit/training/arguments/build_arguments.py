@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from sftkit.training.arguments.best_metric import add_early_stopping, best_metri
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS, WORD_LISTS, fms_problems
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
-from sftkit.training.arguments.optimizer_checks import rate_problems
+from sftkit.training.arguments.optimizer_checks import MUON, rate_problems
 from sftkit.training.arguments.optional_packages import missing_packages
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.arguments.setting_conflicts import check_combinations, missing_adapter_packages
@@ -58,7 +59,9 @@ def training_argument_fields() -> Mapping[str, TrainingArgument]:
     """
     removed = {name: entry.argument for name, entry in _removed().items()}
     of_fms = {name: entry.argument for name, entry in FMS_ARGUMENTS.items()}
-    return MappingProxyType({**of_fms, **source_fields(), **removed})
+    optimizer = source_fields()["optim"]
+    with_muon = replace(optimizer, choices=(*optimizer.choices, MUON))
+    return MappingProxyType({**of_fms, **source_fields(), "optim": with_muon, **removed})
 
 
 @cache
@@ -197,7 +200,10 @@ def _build(values: dict[str, Any], public: PublicValues) -> RunArguments:
             from accelerate.parallelism_config import ParallelismConfig
 
             values = values | {"parallelism_config": ParallelismConfig(**values["parallelism_config"])}
-        arguments = RunArguments(**values)
+        is_muon = values.get("optim") == MUON
+        arguments = RunArguments(**(values | {"optim": "adamw_torch"} if is_muon else values))
+        if is_muon:  # transformers takes only the optimizers that it makes itself
+            arguments.optim = MUON
     except ImportError as error:
         raise RequirementError(_sentence(error, values)) from error
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:

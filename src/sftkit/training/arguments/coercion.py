@@ -102,9 +102,7 @@ def _choice(field: TrainingArgument, value: Any, *, optional: bool) -> Any:
         if candidate in field.choices:
             return candidate
     if len(field.choices) > _MOST_NAMED_CHOICES:
-        raise _WrongTypeError(
-            f"one of the {len(field.choices)} names transformers knows{did_you_mean(text, field.choices)}"
-        )
+        raise _WrongTypeError(f"one of {len(field.choices)} known names{did_you_mean(text, field.choices)}")
     raise _WrongTypeError(f"one of {', '.join(field.choices)}")
 
 

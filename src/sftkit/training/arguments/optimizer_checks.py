@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
+from sftkit.training.distributed import weights_are_sharded
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 _ONLY_IN_EXPRESSIONS = re.compile(r"[\\()|^$+{}]|\.\*|\.\?")
+
+MUON = "muon"
+"""Value of `optim` that transformers does not have: Muon for hidden matrices, AdamW for everything else."""
 
 _WITHOUT_GROUPS = ("galore", "apollo", "lomo", "adalomo")
 """Beginnings of the optimizers that transformers gives its own groups of parameters, or none."""
@@ -47,6 +51,8 @@ def optimizer_problems(config: TrainConfig, arguments: TrainingArguments) -> Ite
     optimizer = str(getattr(arguments.optim, "value", arguments.optim))
     if given and optimizer.startswith(_WITHOUT_GROUPS):
         yield f"{given[0]}: optim={optimizer} has one learning rate for all parameters; use another optim"
+    if optimizer == MUON and weights_are_sharded(arguments):
+        yield f"optim={MUON} computes with whole matrices, which FSDP and DeepSpeed divide; use optim=adamw_torch"
     if given and _is_made_by_deepspeed(arguments):
         yield f"{given[0]}: the DeepSpeed config names an optimizer, which has one learning rate; remove it there"
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from sftkit.training.arguments.optimizer_checks import MUON
+
 
 @dataclass(frozen=True)
 class OptionalPackage:
@@ -68,6 +70,7 @@ OPTIMIZERS: Mapping[str, OptionalPackage] = MappingProxyType(
         "galore_adafactor_layerwise": _GALORE,
         **dict.fromkeys(("apollo_adamw", "apollo_adamw_layerwise"), _APOLLO),
         **dict.fromkeys(("lomo", "adalomo"), _LOMO),
+        MUON: OptionalPackage("torch", "torch", minimum="2.9"),
         "grokadamw": OptionalPackage("grokadamw", "grokadamw", "grokadamw"),
         **dict.fromkeys(("schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd"), _SCHEDULEFREE),
         "stable_adamw": OptionalPackage("torch-optimi", "optimi", "optimi"),

@@ -15,7 +15,7 @@ USUAL_ARGUMENTS: Mapping[str, str] = MappingProxyType(
         "learning_rate": "Highest learning rate.",
         "lr_scheduler_type": "How the learning rate falls after the warmup.",
         "warmup_steps": "Number of steps in which the learning rate rises from 0; below 1, a fraction of the run.",
-        "optim": "Optimizer: adamw_torch, adamw_torch_fused, adafactor, sgd, adamw_8bit and others.",
+        "optim": "Optimizer: adamw_torch, adamw_torch_fused, muon, adafactor, sgd, adamw_8bit and others.",
         "weight_decay": "Weight decay, which leaves out biases and normalization layers.",
         "adam_beta1": "Decay rate of the first moment in AdamW.",
         "adam_beta2": "Decay rate of the second moment in AdamW.",

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from sftkit.errors import ConfigError
+from sftkit.training.arguments.optimizer_checks import MUON
 from sftkit.training.optimization.learning_rates import RateRule
+from sftkit.training.optimization.muon import MuonWithAdamW, hidden_matrices, muon_settings
 from sftkit.training.optimization.parameter_groups import parameter_groups
 
 if TYPE_CHECKING:
-    pass
+    from transformers import TrainingArguments
 
 _OWN_GROUPS = ("params", "model", "optimizer_dict")
 """Arguments by which transformers gives an optimizer the parameters itself."""
@@ -27,10 +29,14 @@ def optimizer_for(trainer: Trainer, model: Any, rules: Sequence[RateRule]) -> tu
         rules: parameters with learning rates of their own.
 
     Raises:
-        ConfigError: the optimizer divides the parameters itself.
+        ConfigError: the optimizer divides the parameters itself, or there is no matrix for Muon.
     """
     arguments = trainer.args
-    kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    if arguments.optim == MUON:
+        kind: Any = MuonWithAdamW
+        settings = _muon_arguments(arguments, model)
+    else:
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     if any(name in settings for name in _OWN_GROUPS):
         raise ConfigError(f"optim={arguments.optim} has the same learning rate for all parameters; use another optim")
     groups = parameter_groups(
@@ -41,3 +47,18 @@ def optimizer_for(trainer: Trainer, model: Any, rules: Sequence[RateRule]) -> tu
         decayed=frozenset(trainer.get_decay_parameter_names(model)),
     )
     return kind, {**settings, "params": groups}
+
+
+def _muon_arguments(arguments: TrainingArguments, model: Any) -> dict[str, Any]:
+    matrices = hidden_matrices(model)
+    if not matrices:
+        raise ConfigError(f"optim={MUON} is for hidden matrices, and none is trained; use optim=adamw_torch")
+    betas = (arguments.adam_beta1, arguments.adam_beta2)
+    settings = muon_settings(arguments.optim_args)
+    return {
+        "lr": arguments.learning_rate,
+        "matrices": matrices,
+        "betas": betas,
+        "eps": arguments.adam_epsilon,
+        **settings,
+    }

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from sftkit.training.arguments.optimizer_checks import MUON
 from sftkit.training.optimization.learning_rates import RateRule
 from sftkit.training.optimization.optimizer_choice import optimizer_for
 from sftkit.training.optimization.parameter_groups import rates_by_name
@@ -25,7 +26,7 @@ class OptimizingTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Make the optimizer; what its class refuses is an error in the configuration."""
         with refusals_as_config_errors("optim", self.args.optim, "optim_args"):
-            if self.rates:
+            if self.rates or self.args.optim == MUON:
                 self.optimizer_cls_and_kwargs = optimizer_for(self, model or self.model, self.rates)
             return super().create_optimizer(model)
 
