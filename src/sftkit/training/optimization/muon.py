@@ -66,7 +66,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Update all parameters."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for is_muon, optimizer in self._inner.items():
-            # Loading a state replaces both, so they are shared anew in every step.
+            # Loading a state replaces both, so they are shared again in every step.
             optimizer.param_groups = [group for group in self.param_groups if group[_IS_MUON] is is_muon]
             optimizer.state = self.state
             optimizer.step()
