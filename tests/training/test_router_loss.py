@@ -188,6 +188,11 @@ RUNS: Mapping[str, tuple[int, tuple[str, ...]]] = {
         ("--per_device_train_batch_size=1", "--gradient_accumulation_steps=3", "--gradient_checkpointing=true"),
     ),
     "cross entropy": (1, ("--per_device_train_batch_size=6", "--router_aux_loss_coef=0")),
+    "logged once": (
+        1,
+        ("--per_device_train_batch_size=6", "--logging_steps=2", "--save_strategy=steps", "--save_steps=1"),
+    ),
+    "resumed": (1, ("--per_device_train_batch_size=6", "--logging_steps=2", "--save_strategy=steps", "--save_steps=1")),
 }
 
 
@@ -212,12 +217,18 @@ def runs(
         *("--log_level=error", "--eval_strategy=epoch", "--train_sampling_strategy=sequential"),
         "--router_aux_loss_coef=0.5",
     )
-    run_launches(
-        [
-            Launch([*common, f"--output_dir={folder / name}", *argv], processes, {"ACCELERATE_USE_CPU": "true"})
-            for name, (processes, argv) in RUNS.items()
-        ]
-    )
+    launches = []
+    for name, (processes, argv) in RUNS.items():
+        copy = [(str(folder / "logged once" / "checkpoint-1"), str(folder / name / "checkpoint-1"))]
+        launches.append(
+            Launch(
+                [*common, f"--output_dir={folder / name}", *argv],
+                processes,
+                {"ACCELERATE_USE_CPU": "true"},
+                copy=copy if name == "resumed" else [],
+            )
+        )
+    run_launches(launches)
     return folder
 
 
@@ -245,3 +256,8 @@ def test_the_loss_includes_the_auxiliary_loss_but_that_of_evaluation_does_not(ru
 def test_the_settings_of_the_model_are_saved_unchanged(runs: Path) -> None:
     config = AutoConfig.from_pretrained(runs / "whole")
     assert (config.output_router_logits, config.router_aux_loss_coef) == (False, 0.001)
+
+
+def test_a_resumed_run_logs_the_same_auxiliary_loss(runs: Path) -> None:
+    assert logged(runs / "resumed", "aux_loss") == logged(runs / "logged once", "aux_loss")
+    assert logged(runs / "logged once", "aux_loss") == pytest.approx([sum(logged(runs / "whole", "aux_loss")) / 2])

@@ -15,7 +15,8 @@ from torch.nn import functional
 from transformers.trainer_callback import PrinterCallback
 
 from sftkit.core.rows import IGNORE_INDEX, LABELS
-from sftkit.training.checkpoints.seal import RunState, begin_checkpoint
+from sftkit.training.checkpoints.checkpointing_trainer import CheckpointingTrainer
+from sftkit.training.checkpoints.seal import RunState
 from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
@@ -29,7 +30,6 @@ from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.embedding_noise import EmbeddingNoise
 from sftkit.training.optimization.learning_rates import RateRule
-from sftkit.training.optimization.optimizing_trainer import OptimizingTrainer
 from sftkit.training.text.processor_files import copy_processor_files
 
 _NO_STEP = 1 << 62
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 
-class SftTrainer(MeasuringTrainer, OptimizingTrainer):
+class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
     """A transformers Trainer that trains on the micro-batches of a `Feed`.
 
     The loss of a step is the mean over its trained tokens: the sum of their cross entropies divided by N, the number of
@@ -286,20 +286,6 @@ class SftTrainer(MeasuringTrainer, OptimizingTrainer):
         outputs = model(**without_labels, **routers)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return summed_cross_entropy(logits, labels, items, smoothing), outputs
-
-    def _run_epoch(self, *arguments: Any, **settings: Any) -> None:
-        """Skip the epoch of a run that resumed after its last step; the Trainer would run one more step first."""
-        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(*arguments, **settings)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-
-    def _save_checkpoint(self, *arguments: Any) -> None:
-        """Write a checkpoint into an empty directory; `CheckpointCallback` seals it afterwards."""
-        if self.is_world_process_zero():
-            begin_checkpoint(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(*arguments)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
