@@ -83,7 +83,6 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
         f"{AXOLOTL}, {OPEN_INSTRUCT}",
         ("wandb_entity", "report_to", _VARIABLE.format("WANDB_ENTITY")),
     ),
-    *of(f"{AXOLOTL}, {LLAMA_FACTORY}", ("loraplus_lr_ratio", "learning_rate", _ONE_RATE)),
     *of(f"TRL, {MS_SWIFT}", ("loss_type", "", "the loss is the cross entropy of the trained tokens; leave it out")),
     *of(
         "TRL",
@@ -144,6 +143,7 @@ TRAINING_KEYS: tuple[ForeignKey, ...] = (
     ),
     *of(
         MS_SWIFT,
+        ("lorap_lr_ratio", "loraplus_lr_ratio"),
         ("resume_only_model", "model_name_or_path", "name the checkpoint as the model"),
         ("acc_strategy", "", _NO_GENERATION),
         ("sequence_parallel_size", "", _NO_SEQUENCE_PARALLELISM),

@@ -110,6 +110,13 @@ class AdapterOptions(DataOptions):
         help="How new adapters begin: gaussian, orthogonal, pissa, pissa_niter_16 (any number) or olora. Default: B is "
         "zero, A is random.",
     )
+    loraplus_lr_ratio: float | None = option(
+        None,
+        minimum=1,
+        panel=_ADAPTERS,
+        run_identity=True,
+        help="LoRA+: learning rate of the matrices B of adapters, as a multiple of learning_rate. Default: 1.",
+    )
     merge_lora: bool = option(
         False, panel=_ADAPTERS, help="Save the model with merged adapters, in addition to the adapters."
     )

@@ -19,6 +19,7 @@ from sftkit.config.schema.option_values import FMS
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.storage.adapter_files import AdapterFiles, open_adapter
 from sftkit.storage.model_location import adapter_base, location_problem, model_location
+from sftkit.training.adapters.variant_checks import variant_problems
 from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)
@@ -181,7 +182,11 @@ def _tokenizer_of(adapters: Sequence[AdapterFiles]) -> str | None:
 
 
 def _with_new_adapters(config: TrainConfig) -> TrainConfig:
-    return replace(config, **{key: value for key, value in NEW_ADAPTERS.items() if getattr(config, key) is None})
+    filled = replace(config, **{key: value for key, value in NEW_ADAPTERS.items() if getattr(config, key) is None})
+    problems = list(variant_problems(filled, trains_adapters=uses_adapters(config)))
+    if problems:
+        raise ConfigError(problems)
+    return filled
 
 
 def _as_trained(config: TrainConfig, adapter: AdapterFiles) -> TrainConfig:
@@ -212,8 +217,8 @@ def _as_trained(config: TrainConfig, adapter: AdapterFiles) -> TrainConfig:
     keys: dict[str, Any] = {
         key: settings.get(_NAMES_OF_PEFT[key]) for key in ("lora_r", "lora_alpha", "use_rslora", "use_dora")
     }
-    dropout = settings.get("lora_dropout") if config.lora_dropout is None else config.lora_dropout
-    return _with_new_adapters(replace(config, **keys, lora_dropout=dropout))
+    keys["lora_dropout"] = settings.get("lora_dropout") if config.lora_dropout is None else config.lora_dropout
+    return replace(config, **{key: NEW_ADAPTERS[key] if value is None else value for key, value in keys.items()})
 
 
 def _is_given(config: TrainConfig, key: str) -> bool:

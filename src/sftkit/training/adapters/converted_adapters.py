@@ -23,12 +23,6 @@ InitialWeights = Mapping[str, torch.Tensor]
 """Name in the file of an adapter -> the tensor that a run began with, on the CPU."""
 
 _A, _B = ".lora_A.", ".lora_B."
-_CHANGING = ("pissa", "olora")
-
-
-def changes_base(init_lora_weights: object) -> bool:
-    """Whether adapters that begin this way take their first values out of the base weights."""
-    return isinstance(init_lora_weights, str) and init_lora_weights.startswith(_CHANGING)
 
 
 def initial_weights(model: Any) -> InitialWeights:

@@ -6,6 +6,7 @@ Sources: LoRA, https://arxiv.org/abs/2106.09685; QLoRA (NF4, double quantization
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import TrainingError
 from sftkit.training.adapters.adapter_choice import NEW_ADAPTERS
-from sftkit.training.adapters.adapter_targets import adapter_targets, check_names
+from sftkit.training.adapters.adapter_targets import adapter_targets, check_names, fused_experts
+from sftkit.training.adapters.variant_checks import changes_base
 from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.models.freezing import similar_names
 from sftkit.training.text.text_use import TextUse
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
 
     targets = adapter_targets(model, config, use)
     in_full = _trained_in_full(model, config)
+    _check_parameters(model, config.lora_target_parameters)
     settings = LoraConfig(
         task_type="CAUSAL_LM",
         r=_setting(config, "lora_r"),
@@ -64,9 +68,12 @@ def add_adapters(model: PreTrainedModel, config: TrainConfig, new_tokens: Sequen
     make: Callable[..., PeftModel] = get_peft_model
     try:
         with without_future_warnings():
-            return make(model, settings)
+            adapted = make(model, settings)
     except Exception as error:  # modules for which peft has no adapter, overlapping names; peft can raise anything
-        raise TrainingError(f"LoRA adapters cannot be added: {single_line(error)}") from error
+        reason = _unfit_for_experts(model, config) or single_line(error)
+        raise TrainingError(f"LoRA adapters cannot be added: {reason}") from error
+    _check_patterns(adapted, config)
+    return adapted
 
 
 @contextmanager
@@ -100,6 +107,55 @@ def _trained_in_full(model: PreTrainedModel, config: TrainConfig) -> list[str]:
         f"saved as {short}",
     )
     return [*others, short]
+
+
+def _unfit_for_experts(model: PreTrainedModel, config: TrainConfig) -> str | None:
+    """Name a setting that the adapters of experts do not have whose weights are one tensor."""
+    cannot = {
+        "lora_dropout": config.lora_dropout,
+        "use_dora": config.use_dora,
+        "init_lora_weights": changes_base(config.init_lora_weights) or config.init_lora_weights == "orthogonal",
+    }
+    key = next((key for key, value in cannot.items() if value), None)
+    if key is None or not fused_experts(model):
+        return None
+    return (
+        f"{key}={getattr(config, key)} does not work for experts whose weights are one tensor; remove it, or set "
+        "lora_exclude_modules=experts"
+    )
+
+
+def _check_patterns(model: PeftModel, config: TrainConfig) -> None:
+    """Refuse patterns that name no adapter, and ranks that adapters taken out of the weights cannot have."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: layer for name, layer in model.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
+    names = [name.replace(".base_layer", "") for name in layers]
+    names += [f"{name}.{layer.parameter_name}" for name, layer in layers.items() if hasattr(layer, "parameter_name")]
+    for key in ("lora_rank_pattern", "lora_alpha_pattern"):
+        for pattern in getattr(config, key):
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
+                raise TrainingError(
+                    f"{key}: no module with an adapter matches {pattern!r}; {similar_names(pattern, names)}"
+                )
+    for name, layer in layers.items() if changes_base(config.init_lora_weights) else ():
+        for adapter, rank in layer.r.items():
+            weight: Any = layer.lora_A[adapter].weight
+            found = int(weight.shape[0])
+            if found != rank:
+                raise TrainingError(
+                    f"init_lora_weights={config.init_lora_weights}: {name} has no more than {found} parts to begin "
+                    f"with; set lora_r to at most that, not {rank}"
+                )
+
+
+def _check_parameters(model: PreTrainedModel, names: Sequence[str]) -> None:
+    existing = [name for name, _ in model.named_parameters()]
+    for name in names:
+        if not any(full == name or full.endswith(f".{name}") for full in existing):
+            raise TrainingError(
+                f"lora_target_parameters: the model has no parameter {name!r}; {similar_names(name, existing)}"
+            )
 
 
 def _token_rows(

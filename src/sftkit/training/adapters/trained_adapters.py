@@ -11,8 +11,8 @@ from sftkit.config.commands import TrainConfig
 from sftkit.core.error_text import single_line
 from sftkit.errors import TrainingError
 from sftkit.storage.adapter_files import AdapterFiles, open_adapter
-from sftkit.training.adapters.converted_adapters import changes_base
 from sftkit.training.adapters.new_adapters import is_tied, without_future_warnings
+from sftkit.training.adapters.variant_checks import changes_base
 from sftkit.training.models.model_loading import embedding_rows, fit_embeddings
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from sftkit.storage.adapter_files import open_adapter
 from sftkit.storage.model_location import model_location
 from sftkit.training.adapters.adapter_check import check_adapters
 from sftkit.training.adapters.adapter_choice import adapters_to_merge, continued_adapter, uses_adapters
-from sftkit.training.adapters.converted_adapters import InitialWeights, changes_base, initial_weights
+from sftkit.training.adapters.converted_adapters import InitialWeights, initial_weights
 from sftkit.training.adapters.new_adapters import add_adapters
 from sftkit.training.adapters.trained_adapters import fit_to_adapter, go_on_from, merge_into
+from sftkit.training.adapters.variant_checks import changes_base
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.distributed import is_main_process
 from sftkit.training.loss.choose_chunks import chunk_loss
@@ -32,6 +33,7 @@ from sftkit.training.models.model_loading import fit_embeddings, load_model
 from sftkit.training.models.run_tokenizer import RunTokenizer, load_run_tokenizer
 from sftkit.training.models.sequence_separation import determine_capabilities
 from sftkit.training.optimization.learning_rates import RateRule, rate_rules
+from sftkit.training.optimization.lora_plus import lora_plus_rules
 from sftkit.training.text.processor_files import find_processor_files
 from sftkit.training.text.text_use import find_text_use
 
@@ -107,6 +109,7 @@ def prepare_model(
         check_adapters(model, arguments)
     freeze(model, config.freeze)
     rates = rate_rules(config, model) if arguments.do_train else []
+    rates += lora_plus_rules(config.loraplus_lr_ratio, model, arguments.learning_rate, rates)
     if is_main_process():
         _tell_of_adapters(config, listener)
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
