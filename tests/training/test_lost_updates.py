@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from sftkit.training.arguments.optimizer_checks import keeps_small_updates
 
 from .test_run import run
 
@@ -20,7 +24,7 @@ def test_updates_that_bfloat16_loses_are_reported_once(
 ) -> None:
     run(model_dir, shard_dir, tmp_path / "out", *SMALL, "--torch_dtype=bfloat16")
     [warning] = said(caplog)
-    assert warning.endswith("Use torch_dtype=float32 with bf16=true, or a higher learning_rate")
+    assert warning.endswith("Use torch_dtype=float32 with bf16=true, optim=stable_adamw, or a higher learning_rate")
 
 
 @pytest.mark.parametrize("options", [("--bf16=true",), ("--torch_dtype=bfloat16", "--learning_rate=1e-2")])
@@ -29,3 +33,18 @@ def test_updates_that_are_kept_are_not(
 ) -> None:
     run(model_dir, shard_dir, tmp_path / "out", *SMALL, *options)
     assert said(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("optim", "optim_args", "kept"),
+    [
+        ("stable_adamw", None, True),
+        ("adamw_torch", None, False),
+        ("adamw_torch_8bit", "block_size=256, bf16_stochastic_round=true", True),
+        ("adamw_torch_8bit", "block_size=256", False),
+        ("adamw_anyprecision", "use_kahan_summation=False", False),
+    ],
+)
+def test_optimizers_that_keep_small_updates_are_known(optim: str, optim_args: str | None, kept: bool) -> None:
+    arguments: Any = SimpleNamespace(optim=optim, optim_args=optim_args)
+    assert keeps_small_updates(arguments) is kept

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
@@ -16,6 +17,16 @@ _ONLY_IN_EXPRESSIONS = re.compile(r"[\\()|^$+{}]|\.\*|\.\?")
 
 MUON = "muon"
 """Value of `optim` that transformers does not have: Muon for hidden matrices, AdamW for everything else."""
+
+_ALWAYS_KEEPING = frozenset({"stable_adamw"})
+_SWITCHES: Mapping[str, str] = MappingProxyType(
+    {
+        "adamw_torch_8bit": "bf16_stochastic_round",
+        "adamw_torch_4bit": "bf16_stochastic_round",
+        "adamw_anyprecision": "use_kahan_summation",
+    }
+)
+"""Optimizers that keep small updates of 16-bit weights if this key of `optim_args` is true."""
 
 _WITHOUT_GROUPS = ("galore", "apollo", "lomo", "adalomo")
 """Beginnings of the optimizers that transformers gives its own groups of parameters, or none."""
@@ -55,6 +66,17 @@ def optimizer_problems(config: TrainConfig, arguments: TrainingArguments) -> Ite
         yield f"optim={MUON} computes with whole matrices, which FSDP and DeepSpeed divide; use optim=adamw_torch"
     if given and _is_made_by_deepspeed(arguments):
         yield f"{given[0]}: the DeepSpeed config names an optimizer, which has one learning rate; remove it there"
+
+
+def keeps_small_updates(arguments: TrainingArguments) -> bool:
+    """Whether the optimizer does not lose updates that are too small for 16-bit weights.
+
+    It adds them up (Kahan summation), or rounds at random. StableAdamW of optimi does the former for 16-bit weights.
+    """
+    optimizer = str(getattr(arguments.optim, "value", arguments.optim))
+    switch = _SWITCHES.get(optimizer)
+    given = dict(pair.partition("=")[::2] for pair in (arguments.optim_args or "").replace(" ", "").split(","))
+    return optimizer in _ALWAYS_KEEPING or (switch is not None and given.get(switch, "").lower() in ("true", "1"))
 
 
 def _is_made_by_deepspeed(arguments: TrainingArguments) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sftkit.training.arguments.optimizer_checks import keeps_small_updates
 from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)
@@ -37,8 +38,9 @@ class LostUpdatesCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Decide which steps are compared; a run that resumes after them compares nothing."""
-        self._first_step = int(args.get_warmup_steps(state.max_steps))
+        """Decide which steps are compared; none if the optimizer keeps small updates, or if they were before."""
+        if not keeps_small_updates(args):
+            self._first_step = int(args.get_warmup_steps(state.max_steps))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -62,7 +64,8 @@ class LostUpdatesCallback(TrainerCallback):
             warn_on_main_process(
                 _log,
                 f"only {share:.0%} of the weights changed in {_STEPS} steps: the others are too coarse in 16 bits for "
-                "updates of this size. Use torch_dtype=float32 with bf16=true, or a higher learning_rate",
+                "updates of this size. Use torch_dtype=float32 with bf16=true, optim=stable_adamw, or a higher "
+                "learning_rate",
             )
 
 
