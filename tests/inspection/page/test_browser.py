@@ -1,0 +1,269 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright; it is installed where it is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sftkit.api.use_cases import run_inspect
+from sftkit.config.commands import InspectConfig
+from sftkit.core.escape import visible_parts
+from sftkit.inspection.report import Report
+
+from .conftest import write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+CONTRASTS = """() => {
+  const channel = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const parse = (text) => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    canvas.fillStyle = text;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (c) => 0.2126 * channel(c[0] / 255) + 0.7152 * channel(c[1] / 255) + 0.0722 * channel(c[2] / 255);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const color = parse(getComputedStyle(node).backgroundColor);
+      if (color[3] > 250) return color;
+    }
+    return [255, 255, 255, 255];
+  };
+  const poor = new Set();
+  for (const node of document.querySelectorAll("main *, header.top *")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.checkVisibility()) continue;
+    const style = getComputedStyle(node);
+    const [a, b] = [light(parse(node instanceof SVGElement ? style.fill : style.color)), light(ground(node))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.add(`${node.tagName}.${node.getAttribute("class")} ${ratio.toFixed(2)}`);
+  }
+  return [...poor];
+}"""
+
+
+def find_chromium() -> str:
+    """The path of a Chromium; installs Debian's where that is allowed."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None and shutil.which("apt-get") and os.geteuid() == 0:
+        subprocess.run(["apt-get", "install", "-y", "chromium"], capture_output=True, timeout=600)
+        found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("there is no Chromium, and it cannot be installed (apt-get install chromium)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra: dev)")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=find_chromium(), args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(mixed_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("browser") / "report.html"
+    write_report(mixed_shards, path)
+    return path
+
+
+class Opened:
+    """A page, and what went wrong on it."""
+
+    def __init__(self, browser: Browser, path: Path, width: int = 1280, **options: Any) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+        self.page: Page = self.context.new_page()
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.problems.append(dialog.message))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def visible_rows(self) -> list[str]:
+        found: list[str] = self.page.eval_on_selector_all(
+            ".row", "rows => rows.filter((row) => row.checkVisibility()).map((row) => row.id)"
+        )
+        return found
+
+    def scrolls_sideways(self) -> bool:
+        return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+def test_hostile_text_is_inert(browser: Browser, page_file: Path) -> None:
+    with Opened(browser, page_file) as opened:
+        title = opened.page.title()
+        for key in "tiws":
+            opened.page.keyboard.press(key)
+        opened.page.wait_for_timeout(200)
+        assert opened.page.title() == title
+        assert "run" not in title
+        assert opened.page.locator("main img, main script, main iframe, main object").count() == 0
+        assert opened.page.locator("text=onerror=").count() > 0
+        # Whatever a row could inject would not run: neither inline scripts nor handlers nor requests.
+        opened.problems.clear()
+        opened.page.evaluate(
+            """() => {
+              const script = document.createElement("script");
+              try { script.text = "document.title = 'run'"; } catch { return; }
+              document.body.append(script);
+            }"""
+        )
+        assert opened.page.title() == title
+        assert opened.requests == [page_file.as_uri()]
+
+
+def test_bubbles_show_the_trained_tokens(browser: Browser, page_file: Path, mixed_shards: Path) -> None:
+    report = run_inspect(InspectConfig(directory=str(mixed_shards), rows=100))
+    assert isinstance(report, Report)
+    with Opened(browser, page_file) as opened:
+        shown = opened.visible_rows()
+        texts = {key: "".join(opened.page.locator(f"#{key} .text .t").all_text_contents()) for key in shown}
+        opened.page.keyboard.press("t")
+        opened.page.emulate_media(media="print")  # draws all rows, as those far from the view are not drawn before
+        opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        tokens = {
+            key: opened.page.eval_on_selector_all(
+                f"#{key} .tok", "tokens => tokens.map((token) => [token.dataset.tip, token.classList.contains('t')])"
+            )
+            for key in shown
+        }
+        assert opened.problems == []
+    checked = 0
+    for row in report.rows:
+        key = f"row-train-{row.row}"
+        if key not in texts:
+            continue
+        trained = "".join(token.text or "" for token in row.tokens if token.trained)
+        assert texts[key] == "".join(part.text for part in visible_parts(trained))
+        assert tokens[key] == [
+            [f"token {place}, id {token.id}", bool(token.trained)] for place, token in enumerate(row.tokens)
+        ]
+        checked += 1
+    assert checked == len(shown) > 20
+
+
+def test_search_filters_and_keys(browser: Browser, page_file: Path) -> None:
+    with Opened(browser, page_file) as opened:
+        page = opened.page
+        every = opened.visible_rows()
+        page.keyboard.press("/")
+        page.keyboard.type("and then")
+        page.locator("#matches", has_text=f"1 of {len(every)} rows").wait_for()
+        assert len(opened.visible_rows()) == 1
+        assert page.evaluate("CSS.highlights.get('found').size") > 10
+        page.keyboard.press("Escape")
+        assert opened.visible_rows() == every
+        page.select_option("#reason", "longest")
+        assert 0 < len(opened.visible_rows()) < len(every)
+        page.select_option("#reason", "*")
+        with_findings = opened.visible_rows()
+        page.select_option("#reason", "")
+        page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        page.keyboard.press("j")
+        assert page.evaluate("document.activeElement.id") == every[0]
+        page.keyboard.press("j")
+        page.keyboard.press("k")
+        assert page.evaluate("document.activeElement.id") == every[0]
+        page.keyboard.press("n")
+        assert page.evaluate("document.activeElement.id") in with_findings
+        page.fill("#batch", "10")
+        assert page.locator("#steps").text_content() == "4 steps per epoch"
+        assert opened.problems == []
+
+
+def test_pictures_show_numbers_below_the_pointer(browser: Browser, page_file: Path) -> None:
+    with Opened(browser, page_file) as opened:
+        column = opened.page.locator("#picture-train-shares .col").first
+        column.scroll_into_view_if_needed()
+        column.hover()
+        assert opened.page.locator("#tip").text_content() == column.get_attribute("data-tip")
+        assert opened.page.locator("svg").count() == opened.page.locator("svg[role=img] > title").count()
+        opened.page.locator("#picture-train-lengths label").nth(1).click()
+        assert opened.page.locator("#picture-train-lengths .drawing").nth(1).is_visible()
+        assert not opened.page.locator("#picture-train-lengths .drawing").nth(0).is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_is_that_of_wcag_aa_in_both_themes(browser: Browser, page_file: Path, scheme: Any) -> None:
+    with Opened(browser, page_file, color_scheme=scheme) as opened:
+        opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        assert opened.page.evaluate(CONTRASTS) == []
+        opened.page.keyboard.press("i")
+        opened.page.wait_for_timeout(300)
+        assert opened.page.evaluate(CONTRASTS) == []
+        before = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        opened.page.locator("#theme").click()
+        assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+        assert opened.page.evaluate(CONTRASTS) == []
+        opened.page.evaluate("document.querySelector('h1').style.color = '#777'")
+        assert len(opened.page.evaluate(CONTRASTS)) == 1, "the check sees what it looks for"
+
+
+def test_a_phone_never_scrolls_sideways(browser: Browser, page_file: Path) -> None:
+    with Opened(browser, page_file, width=320) as opened:
+        opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        assert not opened.scrolls_sideways()
+        for key in "tiw":
+            opened.page.keyboard.press(key)
+        opened.page.wait_for_timeout(300)
+        assert not opened.scrolls_sideways()
+
+
+def test_without_scripts_all_rows_and_numbers_are_there(browser: Browser, page_file: Path) -> None:
+    with Opened(browser, page_file, java_script_enabled=False) as opened:
+        assert opened.page.locator(".row .t").count() > 20
+        assert not opened.page.locator("#tools").is_visible()
+
+
+def test_a_million_rows_make_a_small_page(browser: Browser, mixed_shards: Path, tmp_path: Path) -> None:
+    [shard] = mixed_shards.glob("train-*.parquet")
+    table = pq.read_table(shard)
+    path = tmp_path / "shards" / "train-00000-of-00001.parquet"
+    path.parent.mkdir()
+    times, written = 50_000 // len(table), 0
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+        part = pa.concat_tables([table] * times)
+        while written < 1_000_000:
+            writer.write_table(part)
+            written += len(part)
+    report_file = tmp_path / "report.html"
+    report, page = write_report(path.parent, report_file, tokenizer_name_or_path="sample:model")
+    assert report.summary.splits[0].rows == written >= 1_000_000
+    assert len(page.encode()) < 5_000_000
+    with Opened(browser, report_file) as opened:
+        assert len(opened.visible_rows()) > 20
+        assert opened.problems == []
+        value = opened.page.locator("#numbers-table data").nth(1).get_attribute("value")
+        assert json.loads(value or "") == written
