@@ -78,7 +78,8 @@ def test_the_blocks_of_a_page_work(page: Path, working_directory: Path) -> None:
 def test_readme_works_as_printed_in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_blocks(README, tmp_path)
-    assert {"data.yaml", "shards", "out", "chat-shards"} == {path.name for path in tmp_path.iterdir()}
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"data.yaml", "shards", "report.html", "out", "chat-shards"}
 
 
 def run_blocks(page: Path, working_directory: Path) -> None:

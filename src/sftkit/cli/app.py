@@ -128,6 +128,8 @@ def inspect_shards(context: typer.Context) -> None:
 
     sftkit inspect-shards shards --audit --fail_on error
 
+    sftkit inspect-shards shards --report report.html
+
     sftkit inspect-shards shards --verify
 
     sftkit inspect-shards before --compare after --fail_on_difference

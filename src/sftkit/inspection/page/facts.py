@@ -98,12 +98,16 @@ def finding_views(audit: ShardAudit) -> list[FindingView]:
     return [
         FindingView(
             each,
-            RULES[each.rule].description,
-            RULES[each.rule].advice,
+            _sentence(RULES[each.rule].description),
+            _sentence(RULES[each.rule].advice),
             each.rows / checked if checked else None,
         )
         for each in audit.findings
     ]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def step_table(split: SplitSummary) -> list[tuple[Cell, ...]]:
