@@ -119,6 +119,12 @@ class InspectConfig(DataOptions):
         panel=_PREVIEW,
         help="Maximum number of rows in that report, drawn with `seed`. 0: no text from the data.",
     )
+    by: str | None = option(
+        None,
+        choices=("source", "dataset"),
+        panel=_PREVIEW,
+        help="Show a table of rows and tokens by source or data set, before and after splitting and mixing.",
+    )
     compare: str | None = option(
         None,
         location=True,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, SilentProgress
-from sftkit.errors import TokenizerError
+from sftkit.errors import SourceError, TokenizerError
 from sftkit.inspection.audit.audit_shards import ShardAudit, audit_shards
 from sftkit.inspection.audit.shard_origin import ShardOrigin, find_origin
 from sftkit.inspection.parquet_columns import read_layout, split_packing
@@ -55,6 +55,7 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
         [36, 124]
     """
     check_selection(config)
+    _check_by(config, shards)
     filtered = filter_shards(shards, config.split, config.shard)
     fields = text_column_names(shards, config.dataset_text_field)
     summary = summarize(filtered, config.dataset_text_field)
@@ -87,3 +88,11 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     rows = zip(read_rows(locations, shards, decoder, expectations, fields), locations, strict=True)
     shown = (with_page_sequences(row, location, is_requested=config.row is not None) for row, location in rows)
     return Report(summary, tuple(shown), tuple(notes))
+
+
+def _check_by(config: InspectConfig, shards: ShardSet) -> None:
+    """Raise `SourceError` if rows are to be counted by source, and no manifest has these counts."""
+    if config.by is None or (shards.manifest is not None and any(each.written for each in shards.manifest.sources)):
+        return
+    lacks = "has no manifest" if shards.manifest is None else "its manifest, of an older version, has no such counts"
+    raise SourceError(f"{shards.name or shards.root}: {lacks}: by {config.by} needs a data set of `sftkit preprocess`")

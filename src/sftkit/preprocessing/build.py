@@ -25,6 +25,7 @@ from sftkit.ordering.split_sizes import split_of
 from sftkit.preprocessing.accounting.budget_checks import check_budgets, check_finished
 from sftkit.preprocessing.accounting.column_report import check_staged
 from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_rows_message, split_info
+from sftkit.preprocessing.accounting.mix_counts import count_sources
 from sftkit.preprocessing.accounting.row_counts import check_row_accounting
 from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
@@ -121,9 +122,11 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         orders = {split: usable[rows] for split, rows in orders.items()}
         layout = shard_columns_of(staged, is_packed=is_packed(config))
         watch.lap("order")
-        splits = _write_splits(plan, staged, orders, layout, workers, output, progress)
+        sequences = _sequences_of_splits(plan, staged, orders)
+        splits = _write_splits(plan, sequences, layout, workers, output, progress)
         watch.lap("write")
-        manifest = make_manifest(plan, staged, orders, layout, splits, watch.seconds)
+        mix = count_sources(plan, staged, orders, sequences)
+        manifest = make_manifest(plan, staged, orders, mix, layout, splits, watch.seconds)
         check_row_accounting(manifest)
         dropped = DroppedRows(plan, staged, config.keep_dropped)
         return output.publish(manifest, {QUARANTINE_NAME: Quarantine(plan, staged), DROPPED_NAME: dropped}, plan.keys)
@@ -202,18 +205,23 @@ def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -
     )
 
 
+def _sequences_of_splits(
+    plan: Plan, staged: Sequence[StagedUnit], orders: Mapping[str, Indices]
+) -> dict[str, SequenceSelection]:
+    """Pack the rows of each split if asked for. Splits without rows are left out."""
+    sizes = np.concatenate([unit.sizes for unit in staged])
+    return {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
+
+
 def _write_splits(
     plan: Plan,
-    staged: Sequence[StagedUnit],
-    orders: Mapping[str, Indices],
+    sequences: Mapping[str, SequenceSelection],
     layout: ShardLayout,
     workers: Runner,
     output: Output[Any],
     progress: Progress,
 ) -> dict[str, SplitInfo]:
-    """Pack each split if asked for, cut it into shards, and write the shards in parallel."""
-    sizes = np.concatenate([unit.sizes for unit in staged])
-    sequences = {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
+    """Cut each split into shards, and write the shards in parallel."""
     names = {split: _shard_names(plan.config, split) for split in sequences}
     bounds = {
         split: shard_bounds(each.row_sizes, len(names[split]), _unit_of(each)) for split, each in sequences.items()

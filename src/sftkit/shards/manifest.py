@@ -72,6 +72,14 @@ class SplitInfo:
 
 
 @dataclass(frozen=True)
+class WrittenRows:
+    """What of a source went into a split. A row that the mix repeats counts each time; tokens of text are 0."""
+
+    rows: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class SourceInfo:
     """One source file and its row counts: rows_read + rows_added = rows_kept + the sum of `dropped` + quarantined."""
 
@@ -97,6 +105,10 @@ class SourceInfo:
     columns_not_used: Mapping[str, int] = field(default_factory=dict)
     """Columns that neither reached tokens nor were retained -> rows in which they are filled, for the first 200 of
     them. Columns that the config removes or ignores by name are left out."""
+    tokens_kept: int = 0
+    """Tokens of the rows that were kept, before splitting, mixing and packing; 0 for text and in older manifests."""
+    written: Mapping[str, WrittenRows] = field(default_factory=dict)
+    """By split: what splitting and mixing took. Empty in older manifests."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.loading.tokenizer_loading import tokenizer_spec
 
-_EXCLUDED_OPTIONS = ("verify", "audit", "fail_on", "report", "shard", "row", "seed", "search")
+_EXCLUDED_OPTIONS = ("verify", "audit", "fail_on", "report", "by", "shard", "row", "seed", "search")
 _NEEDS_COMPARE = ("compare_by", "fail_on_difference")
 
 

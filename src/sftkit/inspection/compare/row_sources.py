@@ -71,12 +71,16 @@ def find_row_sources(manifest: Manifest | None) -> RowSources | None:
     except (DataError, KeyError, ValueError, TypeError):  # of another version, or edited
         return None
     ends = np.cumsum([source.rows_kept for source in manifest.sources])
-    if any(len(orders.get(name, ())) != split.rows for name, split in manifest.splits.items()):
-        return None
-    return RowSources(
-        tuple((source.dataset, source.path) for source in manifest.sources),
-        {name: np.searchsorted(ends, orders[name], side="right").astype(np.int32) for name in manifest.splits},
-    )
+    found: dict[str, Numbers] = {}
+    for name, info in manifest.splits.items():
+        order = orders.get(name)
+        if order is None or len(order) != info.rows:
+            return None
+        found[name] = np.searchsorted(ends, order, side="right").astype(np.int32)
+        written = [source.written[name].rows for source in manifest.sources if name in source.written]
+        if written and np.bincount(found[name], minlength=len(ends)).tolist() != written:
+            return None  # ordered by another version
+    return RowSources(tuple((source.dataset, source.path) for source in manifest.sources), found)
 
 
 def compare_sources(

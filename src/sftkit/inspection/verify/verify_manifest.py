@@ -72,6 +72,10 @@ def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
         yield from ((f"cuts.{name}", total, cut[name]) for name, total in asdict(manifest.cuts).items())
     distinct = manifest.rows_written - manifest.rows_repeated + manifest.rows_left_out
     yield "rows_written", distinct, sum(source.rows_kept for source in manifest.sources)
+    if any(source.written for source in manifest.sources):  # not in older manifests
+        written = [each for source in manifest.sources for each in source.written.values()]
+        yield "rows_written", manifest.rows_written, sum(each.rows for each in written)
+        yield "tokens", sum(split.tokens for split in manifest.splits.values()), sum(each.tokens for each in written)
     if keeps_rows_whole(manifest.config.get("packing")):
         sequences = sum(
             split.rows if split.sequences is None else split.sequences for split in manifest.splits.values()

@@ -20,6 +20,7 @@ from sftkit.core.progress import sum_seconds
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.column_report import reported_columns
+from sftkit.preprocessing.accounting.mix_counts import MixCounts
 from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
@@ -63,6 +64,7 @@ def make_manifest(
     plan: Plan,
     staged: Sequence[StagedUnit],
     orders: Mapping[str, Indices],
+    mix: Sequence[MixCounts],
     layout: ShardLayout,
     splits: Mapping[str, SplitInfo],
     seconds: Mapping[str, float],
@@ -78,7 +80,7 @@ def make_manifest(
         columns=tuple(layout.schema.names),
         text_column=layout.text_column,
         splits=splits,
-        sources=_sources(plan, staged),
+        sources=_sources(plan, staged, mix),
         rows_read=counts.read,
         rows_written=written,
         rows_left_out=counts.kept - distinct,
@@ -174,14 +176,14 @@ def _engines(staged: Sequence[StagedUnit]) -> dict[str, str]:
     return {engine: ", ".join(name for each, name in used if each == engine) for engine, _ in used}
 
 
-def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]:
+def _sources(plan: Plan, staged: Sequence[StagedUnit], mix: Sequence[MixCounts]) -> tuple[SourceInfo, ...]:
     found: dict[int, list[RowCounts]] = {id(file.file): [] for file in plan.files}  # a path may be given twice
     for unit in staged:
         for each, part_counts in zip(plan.units[unit.number].parts, RowCounts.per_file(unit), strict=True):
             found[id(each.file)].append(part_counts)
     values = interpolated_values(plan.config)
     sources = []
-    for file in plan.files:
+    for file, mixed in zip(plan.files, mix, strict=True):
         counts = RowCounts.total(found[id(file.file)])
         source = SourceInfo(
             dataset=replace_values(file.file.dataset, values),
@@ -198,6 +200,8 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit]) -> tuple[SourceInfo, ...]
             not_rendered=counts.not_rendered,
             rows_added=counts.added,
             columns_not_used=reported_columns(plan, file.file.dataset, counts.unused_columns),
+            tokens_kept=mixed.tokens_kept,
+            written=mixed.written,
         )
         sources.append(source)
     return tuple(sources)

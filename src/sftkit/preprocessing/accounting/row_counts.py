@@ -147,10 +147,18 @@ def _differences(manifest: Manifest) -> Iterator[str]:
             manifest.rows_written - manifest.rows_repeated + manifest.rows_left_out,
             sum(source.rows_kept for source in sources),
         ),
+        "rows written": (
+            manifest.rows_written,
+            sum(written.rows for source in sources for written in source.written.values()),
+        ),
     }
     for what, (total, sum_of_parts) in totals.items():
         if total != sum_of_parts:
             yield f"{total} {what} in all, {sum_of_parts} in parts"
+    for name, split in manifest.splits.items():
+        tokens = sum(source.written[name].tokens for source in sources if name in source.written)
+        if tokens != split.tokens:
+            yield f"{split.tokens} tokens in {name}, {tokens} in its sources"
     in_shards = [split.rows if split.sequences is None else split.sequences for split in manifest.splits.values()]
     if sum(in_shards) != manifest.rows_written and keeps_rows_whole(manifest.config.get("packing")):
         yield f"{manifest.rows_written} rows to write, {sum(in_shards)} in shards"

@@ -103,7 +103,8 @@ def _print_counts(found: Comparison, config: InspectConfig, console: Console) ->
     console.print(table, highlight=False)
     for split in found.splits:
         for how, count in split.paired_by.items():
-            line = f"{split.name}: {count:,} pairs whose ids differ were {_how(how, config)}"
+            pairs = "1 pair whose ids differ was" if count == 1 else f"{count:,} pairs whose ids differ were"
+            line = f"{split.name}: {pairs} {_how(how, config)}"
             print_text(console, Text(escape_to_one_line(line)))
     if not found.sources:
         return

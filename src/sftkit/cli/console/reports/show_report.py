@@ -13,6 +13,7 @@ from rich.text import Text
 from sftkit.audit.findings import reaches
 from sftkit.cli.console.reports.show_comparison import print_comparison
 from sftkit.cli.console.reports.show_findings import print_findings
+from sftkit.cli.console.reports.show_mix import mix_table
 from sftkit.cli.console.reports.show_rows import print_rows
 from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
 from sftkit.cli.console.reports.show_verification import print_verification
@@ -94,7 +95,7 @@ def report_json(found: Inspection) -> str:
 
 def print_report(report: Report, config: InspectConfig, console: Console) -> None:
     """Print a report as text. Without colours, marks surround trained tokens."""
-    _print_summary(report.summary, console)
+    _print_summary(report.summary, config, console)
     for note in report.notes:
         print_text(console, note_of(note))
     if report.audit is not None:
@@ -105,7 +106,7 @@ def print_report(report: Report, config: InspectConfig, console: Console) -> Non
         print_rows(report.rows, console, whitespace=config.show_whitespace)
 
 
-def _print_summary(summary: Summary, console: Console) -> None:
+def _print_summary(summary: Summary, config: InspectConfig, console: Console) -> None:
     print_text(console, Text(escape_to_one_line(summary.location), style=_HEADING))
     console.print(_split_table(summary), highlight=False)
     shards = [shard for split in summary.splits for shard in split.shards]
@@ -127,7 +128,10 @@ def _print_summary(summary: Summary, console: Console) -> None:
         facts.append(("text", f"column {summary.text_column}, not tokenized"))
     _print_facts(console, [*facts, *(_origin_facts(summary.origin) if summary.origin is not None else [])])
     if summary.origin is not None:
-        _print_sources(summary.origin, console)
+        if config.by is None:
+            _print_sources(summary.origin, console)
+        else:
+            console.print(mix_table(summary.origin, config.by), highlight=False)
         for line in unused_columns_of(summary.origin):
             print_text(console, note_of(line))
     for note in summary.notes:

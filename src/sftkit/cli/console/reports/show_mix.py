@@ -1,0 +1,64 @@
+"""A table of rows and tokens by source or data set, before and after splitting and mixing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from sftkit.cli.console.text_lines import new_table, percent
+from sftkit.core.escape import escape_to_one_line
+from sftkit.shards.manifest import Manifest, SourceInfo, WrittenRows
+
+_MAX_LISTED = 50
+_NOTHING = WrittenRows(0, 0)
+
+
+def sampling_weights(manifest: Manifest) -> dict[str, float | None]:
+    """Return the sampling weight of each data set, as its config says; None for one without a weight."""
+    datasets = manifest.config.get("datasets") or ()
+    return {str(each.get("name")): each.get("sampling") for each in datasets if isinstance(each, Mapping)}
+
+
+def mix_table(manifest: Manifest, by: str) -> Table:
+    """Return the table.
+
+    Args:
+        manifest: counts the rows.
+        by: `source`, one line a file, or `dataset`.
+    """
+    weights = sampling_weights(manifest)
+    groups: dict[tuple[str, ...], list[SourceInfo]] = {}
+    for number, source in enumerate(manifest.sources):
+        key: tuple[str, ...] = (source.dataset,) if by == "dataset" else (str(number), source.path, source.dataset)
+        groups.setdefault(key, []).append(source)
+    is_weighted = any(weight is not None for weight in weights.values())
+    splits = list(manifest.splits)
+    names: tuple[str, ...] = ("dataset",) if by == "dataset" else ("source", "dataset")
+    headings = ["rows kept", "tokens kept"]
+    for split in splits:
+        headings += [f"{split} rows", f"{split} tokens"]
+    table = new_table(*names, right=(*(("weight",) if is_weighted else ()), *headings))
+    for key, sources in list(groups.items())[:_MAX_LISTED]:
+        weight = weights.get(sources[0].dataset)
+        shown = [] if not is_weighted else ["-" if weight is None else f"{weight:g}"]
+        cells = [Text(escape_to_one_line(name)) for name in key[-len(names) :]]
+        table.add_row(*cells, *shown, *_counts(sources, manifest, splits))
+    if len(groups) > _MAX_LISTED:
+        table.add_row(f"... {len(groups) - _MAX_LISTED:,} more")
+    blank = [""] * (len(names) - 1 + is_weighted)
+    table.add_row("all", *blank, *_counts(manifest.sources, manifest, splits), style="bold")
+    return table
+
+
+def _counts(sources: Sequence[SourceInfo], manifest: Manifest, splits: Sequence[str]) -> Iterator[str]:
+    yield f"{sum(source.rows_kept for source in sources):,}"
+    yield f"{sum(source.tokens_kept for source in sources):,}"
+    for split in splits:
+        for name in ("rows", "tokens"):
+            part, whole = (
+                sum(getattr(source.written.get(split, _NOTHING), name) for source in every)
+                for every in (sources, manifest.sources)
+            )
+            yield f"{part:,}{percent(part, whole)}"
