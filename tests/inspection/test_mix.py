@@ -47,7 +47,7 @@ def mixed(folder: Path, **options: Any) -> Manifest:
 
 
 def counted(folder: Path, split: str, first_ids: dict[int, str]) -> dict[str, WrittenRows]:
-    """Rows and tokens of each source in the shards of a split, told apart by the first token of a row."""
+    """Rows and tokens of each source in the shards of a split, recognized by the first token of a row."""
     rows, tokens = Counter[str](), Counter[str]()
     for row in written(folder, split):
         ends = list(accumulate(row.get("seq_lengths") or [len(row["input_ids"])]))
