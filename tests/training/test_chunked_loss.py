@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from transformers import (
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, TrainingError
+from sftkit.training.arguments.setting_conflicts import check_combinations
 from sftkit.training.data.collation import CollatedBatch, FlatCollator, PaddingCollator
 from sftkit.training.loss.choose_chunks import chunk_loss
 from sftkit.training.loss.chunked_model import ChunkedForward, use_chunked_loss
@@ -205,3 +207,11 @@ def test_chunks_are_not_combined_with_other_ways_to_compute_the_loss(
 ) -> None:
     with pytest.raises(ConfigError, match=r"loss_chunk_size.*; remove"):
         prepared(model_dir, tmp_path / "out", "--loss_chunk_size=5", given)
+
+
+def test_chunks_are_refused_under_deepspeed(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, arguments = prepared(model_dir, tmp_path / "out")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigError, match="loss_chunk_size does not work with DeepSpeed; remove loss_chunk_size"):
+        check_combinations(replace(settings, loss_chunk_size=5), arguments)
+    check_combinations(settings, arguments)

@@ -182,6 +182,13 @@ def report_lost_processes() -> Iterator[None]:
         ) from error
 
 
+def uses_deepspeed(arguments: TrainingArguments) -> bool:
+    """Whether DeepSpeed runs the training, as a training argument or the launcher says."""
+    return os.environ.get(_USE_DEEPSPEED, "false").lower() in ("true", "1") or bool(
+        getattr(arguments, "deepspeed", None)
+    )
+
+
 def weights_are_sharded(arguments: TrainingArguments) -> bool:
     """Whether each process holds only a part of the model (FSDP, DeepSpeed)."""
     launched = (os.environ.get(name, "false").lower() in ("true", "1") for name in (_USE_FSDP, _USE_DEEPSPEED))

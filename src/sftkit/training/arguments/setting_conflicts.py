@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.training.arguments.optimizer_checks import optimizer_problems
-from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.distributed import uses_deepspeed, warn_on_main_process
 from sftkit.training.loading.checkpointing_checks import checkpointing_problems, lacking_accelerator
 from sftkit.training.loading.setting_checks import loading_problems
 
@@ -143,7 +143,7 @@ def _loss_problems(config: TrainConfig, arguments: TrainingArguments) -> Iterato
         yield "loss_chunk_size does not work with torch_compile; remove one of them"
     if arguments.use_liger_kernel:
         yield "loss_chunk_size: the loss of use_liger_kernel is computed in chunks already; remove loss_chunk_size"
-    if arguments.deepspeed:
+    if uses_deepspeed(arguments):
         yield "loss_chunk_size does not work with DeepSpeed; remove loss_chunk_size"
 
 
