@@ -199,7 +199,7 @@ def test_exactly_these_blocks_are_skipped() -> None:
         "# needs a GPU": 3,
         "# needs several GPUs": 3,
         "# needs several machines": 2,
-        "# needs network access": 5,
+        "# needs network access": 6,
         "# needs a Kubernetes cluster": 1,
         "# takes several minutes": 5,
     }
