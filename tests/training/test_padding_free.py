@@ -38,6 +38,8 @@ from sftkit.training.models.sequence_attention import (
     use_sequence_attention,
 )
 
+from .architectures.tiny_models import tiny_model
+
 VOCABULARY = 97
 LENGTHS = (11, 1, 2, 23, 7)
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -251,6 +253,7 @@ def test_capabilities_are_detected() -> None:
     state_space = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2))
     assert not probe_capabilities(state_space).separates_sequences
     assert not capabilities_by_class(state_space).separates_sequences
+    assert not capabilities_by_class(tiny_model("llama4_text")).separates_sequences
 
 
 def test_a_sliding_window_that_is_only_in_the_mask_is_detected() -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from sftkit.core.rows import IGNORE_INDEX, LABELS
 from sftkit.training.data.boundaries import BoundaryEncoder, position_boundaries
 from sftkit.training.data.collation import LOGITS_TO_KEEP, FlatCollator
+from sftkit.training.models.sequence_attention import has_usual_layers
 from sftkit.training.trials.layouts import try_layouts
 from sftkit.training.trials.runs import close, evaluation_mode, logits, on_device, probe, random_sequences
 
@@ -59,7 +60,7 @@ def capabilities_by_class(model: PreTrainedModel) -> Capabilities:
     """Capabilities expected of the class of a model, for one that cannot be run yet because its weights are sharded."""
     attends = bool(getattr(model, "_supports_attention_backend", False)) and not getattr(model, "_is_stateful", False)
     return Capabilities(
-        separates_sequences=attends and _accepts(model, "position_ids"),
+        separates_sequences=attends and has_usual_layers(model) and _accepts(model, "position_ids"),
         supports_logits_to_keep=_accepts(model, LOGITS_TO_KEEP),
         sums_loss=_accepts(model, LABELS),
     )

@@ -26,10 +26,15 @@ _SUPPORTED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 def supports_sequence_attention(model: PreTrainedModel) -> bool:
     """Whether a model uses SDPA, and its attention is causal, with or without a sliding window."""
+    return model.config._attn_implementation == "sdpa" and has_usual_layers(model)
+
+
+def has_usual_layers(model: PreTrainedModel) -> bool:
+    """Whether the layers of a model have causal attention, with or without a sliding window, as its config says."""
     settings: Any = model.config.get_text_config()
     layer_types = frozenset(getattr(settings, "layer_types", None) or ())
     chunked = getattr(settings, "attention_chunk_size", None) is not None
-    return model.config._attn_implementation == "sdpa" and layer_types <= _SUPPORTED_LAYERS and not chunked
+    return layer_types <= _SUPPORTED_LAYERS and not chunked
 
 
 def use_sequence_attention(model: PreTrainedModel) -> None:

@@ -36,6 +36,7 @@ from sftkit.training.optimization.learning_rates import RateRule, rate_rules
 from sftkit.training.optimization.lora_plus import lora_plus_rules
 from sftkit.training.text.processor_files import find_processor_files
 from sftkit.training.text.text_use import find_text_use
+from sftkit.training.trials.sequence_rope import depends_on_length
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -114,6 +115,8 @@ def prepare_model(
         _tell_of_adapters(config, listener)
         trained = f"{count_parameters(model)}; " if arguments.do_train else ""
         listener.on_note(f"{trained}attention: {model.config._attn_implementation}")
+        if depends_on_length(model):
+            listener.on_note("rotary embeddings depend on the length: each sequence has those of its own length")
     router_loss = make_router_loss(model, config.router_aux_loss_coef, arguments)
     files = find_processor_files(model_location(config.model_name_or_path or ""))
     meter = _meter(model, arguments, unused)

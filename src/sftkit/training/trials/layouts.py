@@ -20,6 +20,9 @@ from sftkit.training.trials.short_spans import SHORT_SPAN, short_spans
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_COMPARED = 2
+"""The last sequences, of which one is long and one is short, are compared. Others come before both."""
+
 
 def try_layouts(model: PreTrainedModel, boundaries: BoundaryEncoder) -> tuple[bool, bool]:
     """Whether sequences in a flat batch, and those in a padded batch, give the logits of each alone.
@@ -41,22 +44,22 @@ def _try(model: PreTrainedModel, boundaries: BoundaryEncoder, span: int) -> tupl
     alone: list[torch.Tensor] = []
 
     def run_each() -> bool:
-        alone.extend(_alone(model, each) for each in sequences)
+        alone.extend(_alone(model, each) for each in sequences[-_COMPARED:])
         return True
 
     if not probe("single sequences", run_each):
         return False, False, False
     expected = torch.cat(alone, dim=1)
     flat = FlatCollator(trim_head=False, boundaries=boundaries)(sequences)
-    if probe("concatenated sequences", lambda: close(logits(model, flat), expected)):
+    if probe("concatenated sequences", lambda: close(logits(model, flat)[:, -expected.shape[1] :], expected)):
         return True, True, True
     padded = PaddingCollator(trim_head=False, pad_token_id=0, positions=depends_on_length(model))(sequences)
     return True, False, probe("padded sequences", lambda: close(_without_padding(model, padded, alone), expected))
 
 
 def _lengths(span: int) -> tuple[int, ...]:
-    """Tokens of sequences that go beyond a span once, not at all, and twice; one has a single token."""
-    return (span + span // 2 + 3, 1, 5, 2 * span + 3)
+    """Tokens of sequences that go beyond a span twice, not at all, and once; one has a single token."""
+    return (2 * span + 3, 1, 5, span + span // 2 + 3)
 
 
 def _alone(model: PreTrainedModel, sequence: TokenSequences) -> torch.Tensor:
@@ -66,5 +69,5 @@ def _alone(model: PreTrainedModel, sequence: TokenSequences) -> torch.Tensor:
 
 
 def _without_padding(model: PreTrainedModel, batch: CollatedBatch, alone: Sequence[torch.Tensor]) -> torch.Tensor:
-    rows = logits(model, batch)
+    rows = logits(model, batch)[-len(alone) :]
     return torch.cat([rows[row : row + 1, : each.shape[1]] for row, each in enumerate(alone)], dim=1)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHORT_SPAN = 16
+SHORT_SPAN = 8
 """Spans of a model in a trial are below this; the trial has sequences that are longer."""
 
-_LEAST = 8
+_LEAST = 4
 _LONGEST_KEPT = 512
 """The longest span that a trial reaches if it cannot be shortened."""
 
@@ -35,7 +35,7 @@ def short_spans(model: PreTrainedModel) -> Iterator[int]:
     """Shorten all spans of a model until the context ends; yields a length beyond those that it then has.
 
     - A number of its config or of a module that a span is named after (`attention_chunk_size`, `sliding_window`, ...)
-      becomes 8 to 15: multiples of 8 become 8, so that sums such as window + 1 keep their distance.
+      becomes 4 to 7: multiples of 4 become 4, so that sums such as window + 1 keep their distance.
     - A number that is also the size of a parameter cannot change, so the trial must be longer.
     - A square buffer (a causal mask for all positions) is cut, to be shorter than the concatenated sequences.
 
@@ -54,7 +54,7 @@ def short_spans(model: PreTrainedModel) -> Iterator[int]:
             else:
                 changed.append((numbers, name, value))
                 numbers[name] = 2 if _COUNT_OF_BLOCKS.search(name) else _LEAST + value % _LEAST
-    positions = 2 * longest + _LEAST
+    positions = 2 * longest + SHORT_SPAN
     for module in model.modules():
         for name, buffer in list(module._buffers.items()):
             if buffer is not None and buffer.dim() > 1 and buffer.shape[-1] == buffer.shape[-2] > positions:
