@@ -18,7 +18,7 @@ from training.material import logged
 from .tiny_models import VOCABULARY
 
 PACKS = ((40, 7, 61), (1, 90), (16, 33, 2), (120,), (75, 20), (5, 5, 5))
-"""Tokens of the sequences of each row: beyond windows and chunks of 16, and nearly up to the 128 positions of a model."""
+"""Tokens of the sequences of each row: beyond windows and chunks of 16, nearly up to the 128 positions of a model."""
 
 _RUN = ("--use_cpu=true", "--learning_rate=0", "--num_train_epochs=1", "--logging_steps=1", "--save_strategy=no")
 STEP = (*_RUN, "--per_device_train_batch_size=3", "--gradient_accumulation_steps=2")
