@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -38,12 +39,14 @@ from sftkit.training.callbacks.listener import SilentListener
 from sftkit.training.metrics.flops import training_cost
 from sftkit.training.models.freezing import freeze_unused
 from sftkit.training.run import train
-from sftkit.training.text.model_class import auto_class, model_class
+from sftkit.training.setup.unused_parameters import find_unused_experts
+from sftkit.training.text.model_class import answer_as_text_model, auto_class, model_class
 from sftkit.training.text.text_use import text_use_by_class, trace_text_use
 
 from .material import Launch, logged, run_launches
 from .multimodal_models import PROCESSOR, make_llava, save_llava
 
+KEY = "ddp_find_unused_parameters"
 VISION_PARTS = ("vision_tower", "multi_modal_projector")
 
 
@@ -115,7 +118,7 @@ def test_the_class_loads_the_whole_model(config: Any, expected: str) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (T5Config(), "'t5' is an encoder-decoder model; sftkit trains models that only have a decoder"),
+        (T5Config(), "'t5' is an encoder-decoder model; name one that only has a decoder"),
         (ViTConfig(), "transformers has no model of the type 'vit' that generates text"),
     ],
 )
@@ -199,7 +202,9 @@ def test_a_model_that_needs_images_is_refused() -> None:
         text_config={**small, "vocab_size": 20, "encoder_hidden_size": 16, "bos_token_id": 1, "sep_token_id": 2},
         vision_config={**small, "image_size": 4, "patch_size": 2},
     )
-    with pytest.raises(TrainingError, match=r"BlipForConditionalGeneration cannot be trained: .*pixel_values"):
+    with pytest.raises(
+        TrainingError, match=r"BlipForConditionalGeneration does not compute logits from tokens alone, .*pixel_values"
+    ):
         trace_text_use(BlipForConditionalGeneration(config))
 
 
@@ -213,6 +218,45 @@ def test_unused_parts_cost_nothing() -> None:
     body = sum(values.numel() for name, values in model.model.language_model.named_parameters() if "embed" not in name)
     assert cost.per_token == 6 * body
     assert alone is None  # it has no output head
+
+
+class Whole(torch.nn.Module):
+    """As Qwen-Omni: its parts compute, it only generates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listener = torch.nn.Linear(2, 2)
+        self.thinker = make_llava()
+        self.config, self.device = self.thinker.config, self.thinker.device
+
+
+def test_a_model_of_parts_computes_as_the_part_that_writes_text() -> None:
+    model: Any = Whole()
+    answer_as_text_model(model)
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(model(input_ids=ids).logits, model.thinker(input_ids=ids).logits)
+    assert model.get_input_embeddings() is model.thinker.get_input_embeddings()
+    unused = trace_text_use(model).unused
+    assert {name.split(".")[0] for name in unused} == {"listener", "thinker"}
+    assert all(any(part in name for part in ("listener", *VISION_PARTS)) for name in unused)
+    with pytest.raises(TrainingError, match="Module only generates"):
+        answer_as_text_model(torch.nn.Module())
+
+
+@pytest.mark.parametrize(
+    ("processes", "given", "expected"), [(2, {}, True), (1, {}, False), (2, {KEY: "false"}, False)]
+)
+def test_experts_of_their_own_may_get_no_gradient(processes: int, given: dict[str, str], expected: bool) -> None:
+    model = torch.nn.Module()
+    model.experts = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    config = TrainConfig(output_dir="out", training_arguments=given)
+    arguments: Any = SimpleNamespace(world_size=processes, ddp_find_unused_parameters=False)
+    find_unused_experts(model, config, arguments)
+    assert arguments.ddp_find_unused_parameters is expected
+    model.requires_grad_(False)
+    arguments.ddp_find_unused_parameters = False
+    find_unused_experts(model, config, arguments)
+    assert arguments.ddp_find_unused_parameters is False
 
 
 @pytest.mark.slow

@@ -34,8 +34,8 @@ def check_adapters(model: Any, arguments: TrainingArguments) -> None:
     except TrainingError as error:
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise TrainingError(
-            f"the model does not compute any more with these LoRA adapters ({reason}); name the modules that cannot "
-            "have one in lora_exclude_modules"
+            f"lora_target_modules: with these adapters, the model does not compute any more ({reason}); name the "
+            "modules that cannot have one in lora_exclude_modules"
         ) from error
     found = [(name, values) for name, values in model.named_parameters() if name in unused and values.requires_grad]
     for _, values in found:

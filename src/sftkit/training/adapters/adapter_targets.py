@@ -198,8 +198,15 @@ def _name_omitted(reasons: Mapping[str, str]) -> None:
     for name, why in reasons.items():
         by_reason.setdefault(why, []).append(name)
     for why, names in by_reason.items():
-        shown = dict.fromkeys(name.rpartition(".")[2] for name in names)
+        shown = dict.fromkeys(_short(name) for name in names)
         warn_on_main_process(_log, f"LoRA leaves out {len(names)} linear modules ({', '.join(shown)}): {why}")
+
+
+def _short(name: str) -> str:
+    """The last part of a name that is not a number, with what follows: `q_proj`, `mlp.0`."""
+    words = name.split(".")
+    last = max((place for place, word in enumerate(words) if not word.isdigit()), default=0)
+    return ".".join(words[last:])
 
 
 def _is_leaf(module: torch.nn.Module) -> bool:

@@ -34,6 +34,7 @@ from sftkit.training.models.run_tokenizer import RunTokenizer, load_run_tokenize
 from sftkit.training.models.sequence_separation import determine_capabilities
 from sftkit.training.optimization.learning_rates import RateRule, rate_rules
 from sftkit.training.optimization.lora_plus import lora_plus_rules
+from sftkit.training.setup.unused_parameters import find_unused_experts
 from sftkit.training.text.processor_files import find_processor_files
 from sftkit.training.text.text_use import find_text_use
 from sftkit.training.trials.sequence_rope import depends_on_length
@@ -109,6 +110,7 @@ def prepare_model(
     if adapter is not None or uses_adapters(config):
         check_adapters(model, arguments)
     freeze(model, config.freeze)
+    find_unused_experts(model, config, arguments)
     rates = rate_rules(config, model) if arguments.do_train else []
     rates += lora_plus_rules(config.loraplus_lr_ratio, model, arguments.learning_rate, rates)
     if is_main_process():

@@ -38,10 +38,14 @@ def auto_class(settings: Any) -> Any:
         name = next((name for name in found if name in remote), _CAUSAL)
         if remote:
             return found[name]
-        raise TrainingError(f"transformers has no model of the type {settings.model_type!r} that generates text")
+        raise TrainingError(
+            f"model_name_or_path: transformers has no model of the type {settings.model_type!r} that generates text; "
+            "name a language model"
+        )
     if _CAUSAL not in known and getattr(settings, "is_encoder_decoder", False):
         raise TrainingError(
-            f"{settings.model_type!r} is an encoder-decoder model; sftkit trains models that only have a decoder"
+            f"model_name_or_path: {settings.model_type!r} is an encoder-decoder model; name one that only has a decoder"
+            ", as sftkit trains no others"
         )
     named = getattr(settings, "architectures", None) or ()
     order = (_CAUSAL, *_MULTIMODAL) if _is_text_config(settings) else (*_MULTIMODAL, _CAUSAL)
@@ -72,7 +76,10 @@ def answer_as_text_model(model: Any) -> None:
         return
     part = next((each for each in model.children() if _has_head(each)), None)
     if part is None:
-        raise TrainingError(f"a {type(model).__name__} only generates; it cannot be trained on text")
+        raise TrainingError(
+            f"model_name_or_path: {type(model).__name__} only generates, and cannot be trained on text; name "
+            "another model"
+        )
     for name in ("forward", "get_input_embeddings", "set_input_embeddings", "get_output_embeddings",
                  "set_output_embeddings", "prepare_inputs_for_generation"):  # fmt: skip
         setattr(model, name, getattr(part, name))

@@ -73,7 +73,8 @@ def trace_text_use(model: Any, precision: torch.dtype | None = None) -> TextUse:
     except Exception as error:  # a model can raise anything when it is used in a way it was not made for
         reason = first_line(error) or type(error).__name__
         raise TrainingError(
-            f"{type(model).__name__} cannot be trained: it does not compute logits from tokens alone: {reason}"
+            f"model_name_or_path: {type(model).__name__} does not compute logits from tokens alone, and cannot be "
+            f"trained on text: {reason}"
         ) from error
     finally:
         for hook in hooks:
