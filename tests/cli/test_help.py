@@ -14,7 +14,8 @@ from sftkit.training.arguments.build_arguments import training_argument_fields
 from sftkit.training.arguments.usual_arguments import USUAL_ARGUMENTS
 
 GROUPS = [
-    "Preview", "Data", "Tokenizer", "Rows", "Output", "Training", "Model", "Batches", "Adapters", "Tracking", "Run",
+    *("Preview", "Data", "Tokenizer", "Rows", "Output", "Training", "Evaluation", "Model", "Batches", "Adapters"),
+    *("Tracking", "Run"),
 ]  # fmt: skip
 SCHEMAS = {"preprocess": PreprocessConfig, "inspect-shards": InspectConfig, "train": TrainConfig}
 

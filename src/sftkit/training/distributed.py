@@ -8,8 +8,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
 
@@ -193,3 +194,13 @@ def weights_are_sharded(arguments: TrainingArguments) -> bool:
     """Whether each process holds only a part of the model (FSDP, DeepSpeed)."""
     launched = (os.environ.get(name, "false").lower() in ("true", "1") for name in (_USE_FSDP, _USE_DEEPSPEED))
     return any(launched) or bool(getattr(arguments, "fsdp", None)) or bool(getattr(arguments, "deepspeed", None))
+
+
+def keep_float32_losses(plugin: Any) -> None:
+    """Keep losses and sums of gradients in float32; with FSDP2, accelerate would compute both in 16 bits."""
+    import torch
+
+    if plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, output_dtype=None, reduce_dtype=torch.float32
+        )

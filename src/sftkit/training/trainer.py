@@ -21,9 +21,11 @@ from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
+from sftkit.training.distributed import keep_float32_losses
 from sftkit.training.loss.chunked_model import LABEL_SMOOTHING
 from sftkit.training.loss.router_loss import RouterLoss, router_arguments
 from sftkit.training.metrics.evaluation_metrics import evaluation_metrics
+from sftkit.training.metrics.evaluation_sums import sum_losses
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.step_measures import MeasuringTrainer
 from sftkit.training.metrics.throughput import ThroughputMeter
@@ -100,7 +102,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         )
         self.remove_callback(PrinterCallback)  # printing is left to the listener of the run
         if self.is_fsdp_enabled:
-            _keep_float32_losses(self.accelerator.state.fsdp_plugin)
+            keep_float32_losses(self.accelerator.state.fsdp_plugin)
         self._feed = feed
         self.meter = meter
         self._processor_files = processor_files
@@ -182,20 +184,17 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         assert isinstance(model, torch.nn.Module)
         training = model.training
         model.eval()
-        names = list(self._feed.evaluation)
-        sums = torch.zeros(len(names), 2, dtype=torch.float64, device=self.args.device)
         one = torch.ones((), device=self.args.device)
         rows = rows_per_micro_batch(self.args, self.args.eval_batch_size)
+        loaders = {name: self._feed.evaluation_loader(name, rows) for name in self._feed.evaluation}
         with torch.no_grad():
-            for index, name in enumerate(names):
-                for batch in self._feed.evaluation_loader(name, rows):
-                    trained = batch.counts.trained_tokens
-                    loss, _ = self._loss(model, self._prepare_inputs(batch), one, 0.0)
-                    sums[index] += torch.tensor([float(loss) if trained else 0.0, trained], device=sums.device)
+            sums = sum_losses(
+                loaders.values(), lambda batch: self._loss(model, self._prepare_inputs(batch), one, 0.0)[0]
+            ).to(self.args.device)
         model.train(training)
         sums = self.accelerator.reduce(sums, "sum")
         seconds = time.perf_counter() - start
-        metrics = evaluation_metrics(dict(zip(names, sums.tolist(), strict=True)), seconds, metric_key_prefix)
+        metrics = evaluation_metrics(dict(zip(loaders, sums.tolist(), strict=True)), seconds, metric_key_prefix)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -302,11 +301,3 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             items = self.accelerator.reduce(items, "sum")
         return items.clamp(min=1)
-
-
-def _keep_float32_losses(plugin: Any) -> None:
-    """Keep losses and sums of gradients in float32; with FSDP2, accelerate would compute both in 16 bits."""
-    if plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
-        plugin.mixed_precision_policy = replace(
-            plugin.mixed_precision_policy, output_dtype=None, reduce_dtype=torch.float32
-        )

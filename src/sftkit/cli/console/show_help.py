@@ -25,7 +25,7 @@ _NAME_COLUMNS = {False: 34, True: 30}
 
 _GROUPS = (
     *("Preview", "Data", "Tokenizer", "Rows", "Output"),
-    *("Training", "Model", "Batches", "Adapters", "Tracking", "Run"),
+    *("Training", "Evaluation", "Model", "Batches", "Adapters", "Tracking", "Run"),
 )
 """Order of the groups; others come after these, in the order of their options."""
 
