@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,6 +203,21 @@ def test_examples_show_the_first_difference_in_place(tmp_path: Path, write: Writ
     assert any(line.split()[:4] == ["32", "≠", "115", '"s"'] for line in text.splitlines())
 
 
+def test_empty_and_damaged_rows_are_compared(tmp_path: Path, write: Writer) -> None:
+    a = write(tmp_path / "a.parquet", input_ids=[[], [1, 2, 3]], labels=[[], [-100, 2]])
+    b = write(tmp_path / "b.parquet", input_ids=[[1, 2, 3]], labels=[[-100, 2, 3]], seq_lengths=[[1, 1]])
+    found = compare(a, b)
+    assert found.counts == KindCounts(labels_differ=1, only_in_a=1)
+    text = page(found)
+    assert "in 1 row of A, labels or seq_lengths do not match the ids" in text
+    assert "in 1 row of B, labels or seq_lengths do not match the ids" in text
+    without_rows = tmp_path / "c.parquet"
+    kind = pa.list_(pa.int32())
+    pq.write_table(pa.table({"input_ids": pa.array([], kind), "labels": pa.array([], kind)}), without_rows)
+    assert compare(a, without_rows).counts == KindCounts(only_in_a=2)
+    assert not compare(without_rows, without_rows).differs
+
+
 def test_json_is_the_same_as_the_result(tmp_path: Path, write: Writer, plain: Path) -> None:
     found = compare(plain, write_rows(write, tmp_path / "b.parquet", random_rows(41, 1)))
     document = json.loads(report_json(found))
@@ -275,9 +292,6 @@ def test_any_data_sets_compare_as_by_brute_force(tmp_path_factory: pytest.TempPa
 
 
 def _write_table(path: Path, group: int, **columns: Any) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     kinds = {name: pa.list_(pa.int32()) for name in ("input_ids", "labels")}
     pq.write_table(
         pa.table({name: pa.array(rows, kinds.get(name)) for name, rows in columns.items()}), path, row_group_size=group

@@ -188,6 +188,10 @@ def _notes(a: _Side, b: _Side, splits: Sequence[PairedSplit]) -> Iterator[str]:
         if is_same_kind and not split.a.is_packed and split.same_position < split.identical:
             moved = split.identical - split.same_position
             yield f"{split.a.name}: {moved:,} identical rows are at other positions"
+        for name, scanned in (("A", split.a), ("B", split.b)):
+            if scanned.misfit_rows:
+                rows = f"{scanned.misfit_rows:,} row{'s' if scanned.misfit_rows > 1 else ''} of {name}"
+                yield f"{scanned.name}: in {rows}, labels or seq_lengths do not match the ids"
     if any(side.packing.may_cut_rows for split in splits for side in (split.a, split.b)):
         yield "rows may be cut at the edges of packs: their parts are compared as they are"
 

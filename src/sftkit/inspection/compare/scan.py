@@ -50,6 +50,8 @@ class ScannedSplit:
     by_all: Keys
     """A hash of its ids and labels, shape (sequences,)."""
     tokens: int
+    misfit_rows: int
+    """Rows whose labels (or masks) or `seq_lengths` do not match their ids."""
 
     def __len__(self) -> int:
         return len(self.by_ids)
@@ -87,11 +89,11 @@ def scan_split(
     packing = split_packing(shards.manifest, split)
     lock = threading.Lock()
 
-    def scan(layout: ColumnLayout) -> tuple[list[ScannedGroup], list[Keys], list[Keys], int]:
+    def scan(layout: ColumnLayout) -> tuple[list[ScannedGroup], list[Keys], list[Keys], int, int]:
         groups: list[ScannedGroup] = []
         by_ids: list[Keys] = []
         by_all: list[Keys] = []
-        tokens = row = 0
+        tokens = row = misfits = 0
         if not labels:
             layout = replace(layout, supervision=())
         name = relative_name(layout.path, shards.root)
@@ -103,24 +105,31 @@ def scan_split(
                 by_all.append(second)
                 count += len(first)
                 tokens += len(batch.ids.values)
+                misfits += batch.misfit_rows
             groups.append(ScannedGroup(layout, name, number, row, 0, count))
             row += table.num_rows
             with lock:
                 progress.advance(table.num_rows, rows=table.num_rows, tokens=0)
-        return groups, by_ids, by_all, tokens
+        return groups, by_ids, by_all, tokens, misfits
 
     # Arrow and numpy release the GIL; each thread holds one row group.
     with ThreadPoolExecutor(_THREADS) as pool:
         scanned = list(pool.map(scan, layouts))
     groups, first = [], 0
-    for parts, _, _, _ in scanned:
-        for group in parts:
+    for part in scanned:
+        for group in part[0]:
             groups.append(replace(group, first=first))
             first += group.sequences
     none = np.zeros(0, np.uint64)
-    by_ids = np.concatenate([none, *(keys for _, parts, _, _ in scanned for keys in parts)])
-    by_all = np.concatenate([none, *(keys for _, _, parts, _ in scanned for keys in parts)])
-    return ScannedSplit(split, tuple(groups), packing, by_ids, by_all, sum(tokens for *_, tokens in scanned))
+    return ScannedSplit(
+        name=split,
+        groups=tuple(groups),
+        packing=packing,
+        by_ids=np.concatenate([none, *(keys for part in scanned for keys in part[1])]),
+        by_all=np.concatenate([none, *(keys for part in scanned for keys in part[2])]),
+        tokens=sum(part[3] for part in scanned),
+        misfit_rows=sum(part[4] for part in scanned),
+    )
 
 
 def row_count(layouts: Sequence[ColumnLayout]) -> int:

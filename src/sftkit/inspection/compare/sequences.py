@@ -27,6 +27,8 @@ class Sequences:
     """The row of each sequence, shape (sequences,)."""
     numbers: Offsets | None
     """Index of each sequence in its pack, from 0, shape (sequences,); None where rows are not packed."""
+    misfit_rows: int = 0
+    """Rows whose labels (or masks) or `seq_lengths` do not match their ids."""
 
 
 def read_sequences(table: pa.Table, layout: ColumnLayout, packing: Packing) -> Sequences:
@@ -49,8 +51,9 @@ def read_sequences(table: pa.Table, layout: ColumnLayout, packing: Packing) -> S
         labels = np.where(tokens.trained, own, np.int32(IGNORE_INDEX))
         labels[ids.offsets[:-1][ids.lengths > 0]] = IGNORE_INDEX
     if packs is None:
-        return Sequences(ids, labels, np.arange(len(ids)), None)
-    return Sequences(ids, labels, packs.rows, packs.numbers)
+        return Sequences(ids, labels, np.arange(len(ids)), None, int(np.count_nonzero(tokens.length_mismatch)))
+    misfits = int(np.count_nonzero(tokens.length_mismatch | packs.mismatched))
+    return Sequences(ids, labels, packs.rows, packs.numbers, misfits)
 
 
 def sequence_batches(table: pa.Table, layout: ColumnLayout, packing: Packing) -> Iterator[Sequences]:
