@@ -19,7 +19,7 @@ import pyarrow as pa
 from sftkit.audit.checks.packs import Packing
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.core.rows import Offsets, Ragged
-from sftkit.inspection.page.message_counts import MessageCounter
+from sftkit.inspection.page.message_counts import MessageFinder
 from sftkit.inspection.page.row_candidates import CandidateCollector, RowPlace
 from sftkit.inspection.parquet_columns import (
     ColumnLayout,
@@ -37,6 +37,8 @@ _THREADS = min(4, os.cpu_count() or 1)
 SHARE_BINS = 20
 """Bins of the trained share of a row: 0 to 5 %, and so on; the last one includes 100 %."""
 
+_RARE = 50
+
 FILL_BINS = 20
 """Bins of the fill of a pack, in the same way."""
 
@@ -53,15 +55,24 @@ class SplitMeasures:
     """Rows without a trained token; they are in the first bin, too."""
     messages: Counter[int] = field(default_factory=Counter)
     """Rows by number of messages; 0 where no header was found. Empty if the headers are unknown."""
+    orders: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Messages by the role before, `start` for the first message, and their own role."""
     fills: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(FILL_BINS, np.int64))
     """Packs by tokens / pack length, shape (FILL_BINS,)."""
     has_labels: bool = False
     """Whether it is known which tokens carry a loss."""
 
+    def rare_orders(self) -> list[tuple[str, str]]:
+        """Return the orders of roles that fewer than one message in 50 has, the rarest first."""
+        total = sum(self.orders.values())
+        rare = [order for order, messages in self.orders.items() if messages * _RARE < total]
+        return sorted(rare, key=lambda order: (self.orders[order], order))
+
     def merge(self, other: SplitMeasures) -> None:
         """Add the counts of another part of the split."""
         self.lengths.update(other.lengths)
         self.messages.update(other.messages)
+        self.orders.update(other.orders)
         self.shares += other.shares
         self.fills += other.fills
         self.untrained += other.untrained
@@ -92,14 +103,14 @@ def measure(
     Raises:
         SourceError: a file cannot be read.
     """
-    counter = MessageCounter.of(expectations)
+    finder = MessageFinder.of(expectations)
     splits: dict[str, SplitMeasures] = {}
     candidates = CandidateCollector(seed)
     for split, paths in shards.splits.items():
         layouts = [read_layout(path, fields) for path in paths]
         task = partial(
             _measure_file,
-            counter=counter,
+            finder=finder,
             packing=split_packing(shards.manifest, split),
             pack_length=pack_lengths.get(split, 0),
             split=split,
@@ -118,7 +129,7 @@ def _measure_file(
     layout: ColumnLayout,
     file: int,
     *,
-    counter: MessageCounter,
+    finder: MessageFinder,
     packing: Packing,
     pack_length: int,
     split: str,
@@ -129,7 +140,7 @@ def _measure_file(
     for group, table in enumerate(iter_row_groups(layout)):
         place = RowPlace(split, file, layout.path, group, first)
         if layout.tokens:
-            _add_tokens(token_columns(table, layout), measures, candidates, place, counter, packing, pack_length)
+            _add_tokens(token_columns(table, layout), measures, candidates, place, finder, packing, pack_length)
         else:
             _add_text(table, layout, measures, candidates, place)
         first += table.num_rows
@@ -149,7 +160,7 @@ def _add_tokens(
     measures: SplitMeasures,
     candidates: CandidateCollector,
     place: RowPlace,
-    counter: MessageCounter,
+    finder: MessageFinder,
     packing: Packing,
     pack_length: int,
 ) -> None:
@@ -167,8 +178,15 @@ def _add_tokens(
         per_sequence = trained if packs is None else sequences.count_per_row(tokens.trained)
         measures.shares += _bins(per_sequence, lengths, SHARE_BINS)
         measures.untrained += int(np.count_nonzero(per_sequence == 0))
-    if counter.is_usable:
-        _count(measures.messages, counter.count(sequences))
+    if finder.is_usable:
+        starts = finder.find(sequences)
+        _count(measures.messages, starts.count_per_row(len(sequences)))
+        for order, found in starts.orders().items():
+            measures.orders[order] += len(found)
+            if packs is None:
+                candidates.add_order(place, order, found)
+            else:
+                candidates.add_order(place, order, packs.rows[found], packs.numbers[found])
     candidates.add(place, ids.lengths, trained)
 
 

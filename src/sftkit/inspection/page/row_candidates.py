@@ -20,6 +20,17 @@ EXTREMES = (LONGEST, SHORTEST, MOST_TRAINED, LEAST_TRAINED)
 
 _PER_EXTREME = 3
 _PER_STRATUM = 24
+_FIRST_MESSAGES = 20
+
+
+def order_name(order: tuple[str, str]) -> str:
+    """Return how an order of roles is called.
+
+    Example:
+        >>> order_name(("user", "assistant"))
+        'user → assistant'
+    """
+    return " → ".join(order)
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,16 @@ class Candidate:
     split: str
     group: int
     group_row: int
+    sequence: int = -1
+    """Index of the sequence of a pack that it is about; -1 for none."""
 
 
 class CandidateCollector:
     """Keeps for each category the rows of the lowest ranks.
 
-    Categories are (split, extreme), and (split, DRAWN, bucket of lengths): rows of all lengths have the same chance
-    to be seen. The rank of a drawn row is a hash of the seed and its place, so that it does not matter in which order
-    the files are read.
+    Categories are (split, extreme), (split, order of roles), and (split, DRAWN, bucket of lengths): rows of all lengths
+    have the same chance to be seen. The rank of a drawn row is a hash of the seed and its place, so that it does not
+    matter in which order the files are read.
     """
 
     def __init__(self, seed: int) -> None:
@@ -83,6 +96,28 @@ class CandidateCollector:
         for bucket in np.unique(buckets).tolist():
             inside = np.flatnonzero(buckets == bucket)
             self._keep(place, DRAWN, bucket, inside, ranks[inside])
+
+    def add_order(
+        self, place: RowPlace, order: tuple[str, str], rows: Offsets, sequences: Offsets | None = None
+    ) -> None:
+        """Add rows with a role that follows another one.
+
+        Args:
+            place: their row group.
+            order: the role before, and the role.
+            rows: indices of the rows in the group, ascending, shape (messages,).
+            sequences: in packs, the indices of their sequences, shape (messages,).
+        """
+        found = {
+            row: Candidate(0.0, place.file, place.first + row, place.split, place.group, row, sequence)
+            for row, sequence in zip(
+                rows[:_FIRST_MESSAGES].tolist(),
+                [-1] * len(rows) if sequences is None else sequences[:_FIRST_MESSAGES].tolist(),
+                strict=False,
+            )
+        }
+        key = (place.split, order_name(order), 0)
+        self._kept[key] = heapq.nsmallest(_PER_EXTREME, [*self._kept.get(key, []), *found.values()])
 
     def merge(self, other: CandidateCollector) -> None:
         """Add the candidates of another collector."""

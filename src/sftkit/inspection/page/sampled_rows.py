@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.audit.findings import Finding
-from sftkit.inspection.page.row_candidates import DRAWN, EXTREMES, Candidate, CandidateCollector
+from sftkit.inspection.page.measurements import Measurements
+from sftkit.inspection.page.row_candidates import DRAWN, EXTREMES, Candidate, order_name
 from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.inspection.view.read_rows import read_rows
 from sftkit.inspection.view.selection import RowLocation
@@ -18,6 +19,7 @@ from sftkit.storage.paths import relative_name
 
 _REFERENCE = re.compile(r"(?P<shard>.+\.parquet):(?P<row>\d+)(?: \(sequence (?P<sequence>\d+)\))?")
 _PER_FINDING = 3
+_PER_ORDER = 2
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,11 @@ class SampledRow:
 
 
 def choose_rows(
-    shards: ShardSet, candidates: CandidateCollector, findings: Sequence[Finding], limit: int
+    shards: ShardSet, measured: Measurements, findings: Sequence[Finding], limit: int
 ) -> list[tuple[RowLocation, tuple[str, ...]]]:
-    """Choose at most `limit` rows: examples of findings, the extremes, then rows of all lengths, drawn at random.
+    """Choose at most `limit` rows.
+
+    They are examples of findings and of rare orders of roles, the extremes, then rows of all lengths, drawn at random.
 
     Returns:
         Their locations in the order of splits and rows, each with the reasons for it. `hits` are the sequences of a
@@ -41,7 +45,7 @@ def choose_rows(
     places = _Places(shards)
     chosen: dict[tuple[str, int, int], list[str]] = {}
     sequences: dict[tuple[str, int, int], set[int]] = {}
-    for name, key, sequence in _wanted(places, candidates, findings):
+    for name, key, sequence in _wanted(places, measured, findings):
         if key not in chosen and len(chosen) == limit:
             continue
         names = chosen.setdefault(key, [])
@@ -82,7 +86,7 @@ def _with_sequences(row: ShownRow, location: RowLocation) -> ShownRow:
 
 
 def _wanted(
-    places: _Places, candidates: CandidateCollector, findings: Sequence[Finding]
+    places: _Places, measured: Measurements, findings: Sequence[Finding]
 ) -> Iterable[tuple[str, tuple[str, int, int], int | None]]:
     """Yield reasons, rows (split, file, row), and sequences of packs, the most important first."""
     for turn in range(_PER_FINDING):
@@ -90,6 +94,11 @@ def _wanted(
             found = places.of_reference(finding.examples[turn]) if turn < len(finding.examples) else None
             if found is not None:
                 yield finding.rule, *found
+    candidates = measured.candidates
+    for split in places.splits:
+        for order in measured.splits[split].rare_orders():
+            for candidate in candidates.extremes(split, order_name(order))[:_PER_ORDER]:
+                yield order_name(order), _key(candidate), candidate.sequence if candidate.sequence >= 0 else None
     for turn in range(2):
         for split in places.splits:
             for kind in EXTREMES:

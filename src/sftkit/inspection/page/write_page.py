@@ -115,7 +115,7 @@ def make_page(config: InspectConfig, shards: ShardSet, report: Report) -> str:
     rows: list[SampledRow] = []
     if config.report_rows:
         decoder = TokenDecoder(origin.tokenizer) if origin.tokenizer is not None else None
-        chosen = choose_rows(filtered, measurements.candidates, audit.findings, config.report_rows)
+        chosen = choose_rows(filtered, measurements, audit.findings, config.report_rows)
         rows = read_sample(chosen, shards, decoder, expectations if decoder is not None else None, fields)
     template = getattr(origin.tokenizer, "chat_template", None)
     sources = _Sources(template if isinstance(template, str) else None, _yaml(made_by))

@@ -11,6 +11,7 @@ from sftkit.inspection.page.measurements import FILL_BINS, SHARE_BINS, SplitMeas
 from sftkit.inspection.page.pictures.picture import Drawing, Picture
 from sftkit.inspection.page.pictures.scales import nice_step, short_count
 from sftkit.inspection.page.pictures.svg_bars import Bar, Mark, column_chart, row_chart
+from sftkit.inspection.page.row_candidates import order_name
 from sftkit.inspection.summary.dataset_summary import SplitSummary
 
 _LINEAR_BINS = 32
@@ -33,6 +34,7 @@ def split_pictures(split: SplitSummary, measures: SplitMeasures, limit: int | No
         found.append(_kinds(split, split.trained_by_kind))
     if any(measures.messages):
         found.append(_messages(split, measures, unit))
+        found.append(_orders(split, measures))
     if split.packs is not None and measures.fills.any():
         found.append(_fills(split, measures, split.packs.fill_rate))
     return found
@@ -108,6 +110,22 @@ def _shares(split: SplitSummary, measures: SplitMeasures, unit: str) -> Picture:
     table = [(f"{bar.label} to {int(bar.label) + 100 // SHARE_BINS} %", bar.value) for bar in bars]
     note = f"{measures.untrained:,} {unit} have no trained token at all." if measures.untrained else ""
     return Picture("shares", f"Trained share of {unit}", (Drawing("", svg, ("trained", unit), table),), note)
+
+
+def _orders(split: SplitSummary, measures: SplitMeasures) -> Picture:
+    total = sum(measures.orders.values())
+    rare = set(measures.rare_orders())
+    bars = [
+        Bar(order_name(order), messages, f"{order_name(order)}: {_of_total(messages, total, 'messages')}")
+        for order, messages in sorted(measures.orders.items(), key=lambda item: -item[1])
+    ]
+    svg = row_chart("Order of roles", f"messages of {split.name} by the role before them and their own role", bars)
+    table = [(bar.label, bar.value, _share(bar.value, total)) for bar in bars]
+    note = ""
+    if rare:
+        which = "One order is" if len(rare) == 1 else f"{len(rare)} orders are"
+        note = f"{which} rare, with examples among the rows: a header that stands in the content starts a message, too."
+    return Picture("orders", "Order of roles", (Drawing("", svg, ("order", "messages", "share"), table),), note)
 
 
 def _fills(split: SplitSummary, measures: SplitMeasures, rate: float) -> Picture:
