@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sftkit.errors import TrainingError
 from sftkit.training.data.collation import SHIFT_LABELS, FlatCollator
 from sftkit.training.data.row_groups import TokenSequences
 from sftkit.training.distributed import weights_are_sharded
-from sftkit.training.loss.chunked_model import ChunkedForward, has_separate_decoder, use_chunked_loss
+from sftkit.training.loss.chunked_model import ChunkedForward, decoder_candidates, use_chunked_loss
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.trials.runs import evaluation_mode, probe
 
@@ -50,13 +51,23 @@ def chunk_loss(
     size = config.loss_chunk_size
     if size == 0 or (size is None and _has_own_way(arguments)):
         return False
-    obstacle = _obstacle(model, arguments, capabilities)
-    if obstacle is None:
-        sharded = weights_are_sharded(arguments)
-        use_chunked_loss(model, size or _default_size(model), sums_loss=capabilities.sums_loss, compare=sharded)
+    decoder = _decoder(model, arguments) if capabilities.supports_logits_to_keep else None
+    if decoder is not None:
+        use_chunked_loss(
+            model,
+            size or _default_size(model),
+            sums_loss=capabilities.sums_loss,
+            decoder=decoder,
+            compare=weights_are_sharded(arguments),
+        )
     elif size is not None:
+        obstacle = (
+            "does not compute the logits of a position from its hidden state alone"
+            if capabilities.supports_logits_to_keep
+            else "cannot run its head at chosen positions (logits_to_keep)"
+        )
         raise TrainingError(f"loss_chunk_size: {type(model).__name__} {obstacle}; remove loss_chunk_size")
-    return obstacle is None
+    return decoder is not None
 
 
 def _has_own_way(arguments: TrainingArguments) -> bool:
@@ -64,21 +75,20 @@ def _has_own_way(arguments: TrainingArguments) -> bool:
     return bool(arguments.torch_compile or arguments.use_liger_kernel or weights_are_sharded(arguments))
 
 
-def _obstacle(model: PreTrainedModel, arguments: TrainingArguments, capabilities: Capabilities) -> str | None:
-    """Why the loss of a model cannot be computed in chunks, as part of a sentence."""
-    if not capabilities.supports_logits_to_keep:
-        return "cannot run its head at chosen positions (logits_to_keep)"
-    if not has_separate_decoder(model):
-        return "has no head that is separate from its decoder"
+def _decoder(model: PreTrainedModel, arguments: TrainingArguments) -> Any:
+    """The module whose hidden states give the loss in chunks; None if there is none."""
+    candidates = decoder_candidates(model)
     if weights_are_sharded(arguments):
-        return None  # compared with the model's own logits in the first step
+        return next(iter(candidates), None)  # compared with the model's own logits in the first step
     precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
     with evaluation_mode(model, precision):
-        same = probe("the loss in chunks", lambda: _chunks_give_the_loss(model))
-    return None if same else "does not compute the logits of a position from its hidden state alone"
+        for decoder in candidates:
+            if probe("the loss in chunks", partial(_chunks_give_the_loss, model, decoder)):
+                return decoder
+    return None
 
 
-def _chunks_give_the_loss(model: PreTrainedModel) -> bool:
+def _chunks_give_the_loss(model: PreTrainedModel, decoder: Any) -> bool:
     """Whether the loss of a few tokens in chunks is that of the model's logits, with and without label smoothing."""
     embedding: Any = model.get_input_embeddings()
     ids = np.arange(_PROBED_TOKENS, dtype=np.int32) * 7919 % embedding.weight.shape[0]
@@ -87,7 +97,7 @@ def _chunks_give_the_loss(model: PreTrainedModel) -> bool:
     labels = inputs[LABELS][0]
     without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
     logits = model(**without_labels).logits
-    chunked = ChunkedForward(model, _PROBED_CHUNK)
+    chunked = ChunkedForward(model, _PROBED_CHUNK, decoder=decoder)
     items = torch.ones((), device=model.device)
     tolerance = _TOLERANCE.get(logits.dtype, _TOLERANCE_16_BITS)
     for smoothing in (0.0, 0.5):

@@ -40,7 +40,13 @@ class ChunkedForward:
     """
 
     def __init__(
-        self, model: PreTrainedModel, chunk_size: int, *, sums_loss: bool = True, compare: bool = False
+        self,
+        model: PreTrainedModel,
+        chunk_size: int,
+        *,
+        sums_loss: bool = True,
+        decoder: Any = None,
+        compare: bool = False,
     ) -> None:
         """Keep the model's own forward.
 
@@ -48,11 +54,12 @@ class ChunkedForward:
             model: a causal language model.
             chunk_size: positions whose logits exist at a time.
             sums_loss: whether the model's own loss can be used for a batch that fits into one chunk.
+            decoder: the module that gives the hidden states; None for the first of `decoder_candidates`.
             compare: compare the first logits of the first batch with those of the model; for a model that could not be
                 probed.
         """
         self._forward: Callable[..., Any] = model.forward
-        self._decoder = _decoder(model)
+        self._decoder = decoder_candidates(model)[0] if decoder is None else decoder
         self._model = model
         self._chunk_size = chunk_size
         self._sums_loss = sums_loss
@@ -109,9 +116,11 @@ class ChunkedForward:
         return outputs, only
 
 
-def use_chunked_loss(model: PreTrainedModel, chunk_size: int, *, sums_loss: bool = True, compare: bool = False) -> None:
+def use_chunked_loss(
+    model: PreTrainedModel, chunk_size: int, *, sums_loss: bool = True, decoder: Any = None, compare: bool = False
+) -> None:
     """Replace the `forward` of a model by one that computes the loss in chunks; see `ChunkedForward`."""
-    chunked = ChunkedForward(model, chunk_size, sums_loss=sums_loss, compare=compare)
+    chunked = ChunkedForward(model, chunk_size, sums_loss=sums_loss, decoder=decoder, compare=compare)
     signature = inspect.signature(type(model).forward)
     names = list(signature.parameters)[1:]
 
@@ -122,16 +131,16 @@ def use_chunked_loss(model: PreTrainedModel, chunk_size: int, *, sums_loss: bool
     model.__dict__["forward"] = MethodType(forward, model)
 
 
-def has_separate_decoder(model: PreTrainedModel) -> bool:
-    """Whether the model is a decoder and a head, so that `ChunkedForward` can be tried on it."""
-    return _decoder(model) is not model
+def decoder_candidates(model: PreTrainedModel) -> list[Any]:
+    """The modules that may be the decoder of a model, which its `forward` calls; the usual one first.
 
-
-def _decoder(model: PreTrainedModel) -> Any:
-    decoder = model.base_model
-    if decoder is not model:
-        return decoder
-    return model.get_decoder()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    Some models call a part of what transformers takes for their decoder (OPT), or have no name for it (Llama 4).
+    """
+    inner = getattr(model, "model", None)
+    decoder = model.get_decoder()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    found = (model.base_model, decoder, inner, getattr(inner, "decoder", None))
+    modules = {id(module): module for module in found if isinstance(module, torch.nn.Module) and module is not model}
+    return list(modules.values())
 
 
 def _compare(head: Head, hidden: torch.Tensor, expected: torch.Tensor, name: str) -> None:
