@@ -19,6 +19,7 @@ from transformers import (
     Gemma3Config,
     Llama4Config,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaForConditionalGeneration,
     MllamaConfig,
     PreTrainedTokenizerFast,
@@ -44,7 +45,7 @@ from sftkit.training.text.model_class import answer_as_text_model, auto_class, m
 from sftkit.training.text.text_use import text_use_by_class, trace_text_use
 
 from .material import Launch, logged, run_launches
-from .multimodal_models import PROCESSOR, make_llava, save_llava
+from .multimodal_models import PROCESSOR, TEXT, make_llava, save_llava
 
 KEY = "ddp_find_unused_parameters"
 VISION_PARTS = ("vision_tower", "multi_modal_projector")
@@ -257,6 +258,30 @@ def test_experts_of_their_own_may_get_no_gradient(processes: int, given: dict[st
     arguments.ddp_find_unused_parameters = False
     find_unused_experts(model, config, arguments)
     assert arguments.ddp_find_unused_parameters is False
+
+
+def test_the_trace_is_long_enough_for_compressed_attention() -> None:
+    config: Any = LlamaConfig(**TEXT, vocab_size=20)
+    config.compress_rates = {"a": 4, "b": 20}
+    model = LlamaForCausalLM(config)
+    lengths: list[int] = []
+    model.model.register_forward_pre_hook(
+        lambda _, __, given: lengths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    trace_text_use(model)
+    assert lengths == [41]
+
+
+def test_a_linear_module_that_returns_another_shape_is_not_one_for_adapters() -> None:
+    class Grouped(torch.nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return super().forward(inputs)[..., :32]
+
+    model = make_llava()
+    name = "model.language_model.layers.0.self_attn.o_proj"
+    assert name in trace_text_use(model).modules
+    model.set_submodule(name, Grouped(32, 64))
+    assert name not in trace_text_use(model).modules
 
 
 @pytest.mark.slow

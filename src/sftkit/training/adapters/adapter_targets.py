@@ -163,7 +163,7 @@ def _reason(model: Any, name: str, module: torch.nn.Module, use: TextUse) -> str
     if f"{name}.weight" in use.unused:
         return "text does not use them"
     if name not in use.modules:
-        return "the model reads their weights without calling them, so that an adapter would be ignored"
+        return "the model does more with their weights than to multiply by them, which an adapter would not"
     return None
 
 

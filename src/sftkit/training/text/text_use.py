@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 _TOKENS = 32
+_MOST_TOKENS = 4096
 _EXPERT = re.compile(r"(?:^|\.)experts\.\d+\.")
 """A module for each expert: tokens choose which of them are used, so that one can miss all tokens of a batch."""
 
@@ -61,8 +62,8 @@ def trace_text_use(model: Any, precision: torch.dtype | None = None) -> TextUse:
     """
     called: dict[torch.nn.Module, bool] = {}
 
-    def note(module: torch.nn.Module, _: Any, output: Any) -> None:
-        called[module] = torch.is_tensor(output) and called.get(module, True)
+    def note(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        called[module] = _is_plain(module, inputs, output) and called.get(module, True)
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
@@ -115,8 +116,29 @@ def _token_ids(model: Any) -> torch.Tensor:
     special = set(_special_ids(model.config))
     usual = [number for number in range(min(rows, 4096)) if number not in special] or [0]
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(usual), (1, _TOKENS), generator=generator)
+    chosen = torch.randint(len(usual), (1, _token_count(model.config.get_text_config())), generator=generator)
     return torch.tensor(usual)[chosen].to(model.device)
+
+
+def _token_count(config: Any) -> int:
+    """Enough tokens for attention that compresses blocks of them: fewer than a block give its weights no gradient."""
+    sizes = [0]
+    for key, value in vars(config).items():
+        if "compress" in key:
+            values = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            )
+            sizes += [each for each in values if type(each) is int]
+    return max(_TOKENS, min(2 * max(sizes) + 1, _MOST_TOKENS))
+
+
+def _is_plain(module: torch.nn.Module, inputs: tuple[Any, ...], output: Any) -> bool:
+    """Whether a call returned one tensor, of the shape that an adapter would add to."""
+    if not torch.is_tensor(output):
+        return False
+    if not isinstance(module, torch.nn.Linear) or not inputs or not torch.is_tensor(inputs[0]):
+        return True
+    return output.shape == (*inputs[0].shape[:-1], module.out_features)
 
 
 def _special_ids(config: Any) -> Iterator[int]:
