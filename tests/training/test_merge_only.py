@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer
 
 import sftkit
 from sftkit.errors import ConfigError, OutputError, TrainingError
@@ -114,6 +114,22 @@ def test_the_final_model_alone_has_the_given_type(tmp_path: Path, model_dir: Pat
         assert all(torch.equal(found[name], values.bfloat16()) for name, values in whole.items())
         assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
     assert json.loads((tmp_path / "checkpoint-2" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_what_is_uploaded_has_the_given_type(
+    tmp_path: Path, model_dir: Path, shard_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded = []
+
+    def push(trainer: Trainer, **settings: Any) -> None:
+        trainer.save_model(_internal_call=True)  # as that of transformers does first
+        uploaded.append(load_file(tmp_path / "model.safetensors"))
+
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda trainer, **settings: None)
+    monkeypatch.setattr(Trainer, "push_to_hub", push)
+    run(model_dir, shard_dir, tmp_path, "--max_steps=1", "--save_dtype=bfloat16", "--push_to_hub=true")
+    [weights] = uploaded
+    assert {values.dtype for values in weights.values()} == {torch.bfloat16}
 
 
 def test_a_tensor_that_the_type_cannot_hold_keeps_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ from sftkit.training.optimization.optimizing_trainer import OptimizingTrainer
 
 class CheckpointingTrainer(OptimizingTrainer):
     """A transformers Trainer whose checkpoints are sealed, and hold the whole model when they are loaded."""
+
+    finish_model: Callable[[Path], None] | None = None
+    """Completes the model in a directory after it was saved; set when checkpoints are done, for the final model."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, complete it, and upload it if that is configured. Every process must call it."""
+        super().save_model(output_dir, _internal_call=True)
+        if self.finish_model is not None and self.is_world_process_zero():
+            self.finish_model(Path(output_dir or str(self.args.output_dir)))
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)  # which saves it again
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load the weights of the checkpoint that the run resumes from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from sftkit.storage.model_location import model_location
 from sftkit.training.adapters.adapter_choice import adapters_to_merge, uses_adapters
 from sftkit.training.adapters.converted_adapters import InitialWeights, convert_for_original_base
 from sftkit.training.arguments.public_values import PublicValues
-from sftkit.training.distributed import is_main_process
 from sftkit.training.saving.saved_dtype import save_as
 
 if TYPE_CHECKING:
@@ -34,13 +34,10 @@ def save_final_model(trainer: SftTrainer, config: TrainConfig, initial: InitialW
     if trainer.is_fsdp_enabled:
         # The launcher can ask for sharded checkpoints; with that setting, the Trainer would not save a model at all.
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    folders = [Path(config.output_dir)]
+    trainer.finish_model = partial(_finish, config=config, initial=initial)
     if config.save_model_dir is not None:
-        folders.append(Path(config.save_model_dir).expanduser())
-    for folder in folders:
-        trainer.save_model(str(folder))
-        if is_main_process():
-            _finish(folder, config, initial)
+        trainer.save_model(str(Path(config.save_model_dir).expanduser()), _internal_call=True)
+    trainer.save_model()
     trainer.save_state()
 
 
