@@ -85,7 +85,6 @@ _SPECIAL: Mapping[str, Mapping[str, Any]] = {
             "deepseek_v2",
             "deepseek_v3",
             "deepseek_v32",
-            "dots3_note_text",
             "glm4_moe_lite",
             "glm_moe_dsa",
             "minicpm3",
