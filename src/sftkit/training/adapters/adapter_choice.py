@@ -6,10 +6,8 @@ trained further (https://github.com/hiyouga/LLaMA-Factory, `adapter_name_or_path
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,11 +16,8 @@ from sftkit.config.fms.defaults import FMS_DEFAULTS
 from sftkit.config.schema.option_values import FMS
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.storage.adapter_files import AdapterFiles, open_adapter
-from sftkit.storage.model_location import adapter_base, location_problem, model_location
+from sftkit.storage.model_location import adapter_base, location_problem
 from sftkit.training.adapters.variant_checks import variant_problems
-from sftkit.training.distributed import warn_on_main_process
-
-_log = logging.getLogger(__name__)
 
 NEW_ADAPTERS: Mapping[str, Any] = MappingProxyType(
     {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "use_rslora": False, "use_dora": False}
@@ -237,16 +232,3 @@ def _comparable(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     return "none" if not value else ", ".join(value) if isinstance(value, (list, tuple)) else str(value)
-
-
-def adapter_is_at(name: str, folder: Path) -> bool:
-    """Whether an adapter lies in a directory."""
-    place = Path(model_location(name))
-    return place.is_dir() and folder.is_dir() and place.samefile(folder)
-
-
-def warn_of_another_base(config: TrainConfig, adapter: AdapterFiles) -> None:
-    """Warn if an adapter names another base model than the one of the run."""
-    named, used = adapter.base, config.model_name_or_path or ""
-    if named and Path(named).name != Path(model_location(used)).name:
-        warn_on_main_process(_log, f"the adapter {adapter.name} was trained on {named!r}, and is used on {used!r}")
