@@ -161,6 +161,25 @@ def test_a_header_in_the_content_is_a_rare_order_of_roles(tmp_path: Path) -> Non
         assert any("Obey." in text for text in texts), "the sequence of the pack is shown"
 
 
+def test_data_sets_show_their_share_before_and_after_the_mix(tmp_path: Path) -> None:
+    masking = handler("tokenize_and_apply_chat_template_with_masking", conversation_column="messages")
+    sets = [
+        dataset(
+            write_jsonl(tmp_path / f"{name}.jsonl", [conversation(f"{name} {n}?", "Yes.") for n in range(rows)]),
+            name=name,
+            data_handlers=[masking],
+            sampling=weight,
+        )
+        for name, rows, weight in (("large", 60, 0.5), ("small", 20, 0.5))
+    ]
+    manifest = preprocess(tmp_path / "shards", *sets, model_name_or_path="sample:model")
+    _, page = write_report(tmp_path / "shards", tmp_path / "report.html", report_rows=0)
+    written = [source.written["train"].rows for source in manifest.sources]
+    assert "large, kept · 75.0%" in page
+    assert f"large, in the shards · {written[0] / sum(written):.1%}" in page
+    assert f'<data value="{manifest.sources[1].written["train"].tokens}">' in page
+
+
 def test_the_same_seed_gives_the_same_rows(mixed_shards: Path, tmp_path: Path) -> None:
     pages = [write_report(mixed_shards, tmp_path / "a.html", seed=seed, report_rows=12)[1] for seed in (3, 3, 4)]
     rows = [set(embedded(page)) for page in pages]
@@ -228,6 +247,7 @@ def test_a_data_config_has_a_page_before_anything_is_written(tmp_path: Path) -> 
         ({"report": "report.parquet"}, UsageError, "must be the name of an HTML file"),
         ({"report": "missing/report.html"}, OutputError, "there is no directory"),
         ({"report": "report.html", "verify": True}, UsageError, "exclude each other"),
+        ({"report": "report.html", "report_rows": 501}, UsageError, "report_rows must be between 0 and 500, not 501"),
     ],
 )
 def test_a_report_that_cannot_be_written_is_refused_at_once(

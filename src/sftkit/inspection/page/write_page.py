@@ -47,6 +47,9 @@ from sftkit.storage.retry import error_reason
 MAX_BYTES = 5_000_000
 """No page is larger."""
 
+MOST_ROWS = 500
+"""No page shows more."""
+
 _MAX_TEMPLATE, _MAX_CONFIG, _MAX_SHARDS = 200_000, 100_000, 200
 _SUFFIXES = (".html", ".htm")
 
@@ -63,12 +66,14 @@ def check_page_path(config: InspectConfig) -> None:
     """Check where a page is to be written, before anything is read.
 
     Raises:
-        UsageError: `report` is not the name of an HTML file, or cannot be combined with another option.
+        UsageError: `report` is no HTML file, `report_rows` is out of range, or another option excludes them.
         OutputError: its folder does not exist.
     """
     assert config.report is not None
     if config.verify:
         raise UsageError("report and verify exclude each other: verify prints what differs from the manifest")
+    if not 0 <= config.report_rows <= MOST_ROWS:
+        raise UsageError(f"report_rows must be between 0 and {MOST_ROWS}, not {config.report_rows}")
     path = parse_path(config.report, config.storage_options)
     if not path.name.lower().endswith(_SUFFIXES):
         raise UsageError(f"report={config.report}: must be the name of an HTML file, such as report.html")

@@ -1,89 +1,110 @@
-"""Pictures of where the rows come from."""
+"""A picture of where rows and tokens come from, before and after splitting and mixing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sftkit.inspection.page.pictures.picture import Drawing, Picture
+from sftkit.inspection.page.pictures.picture import Cell, Drawing, Picture
 from sftkit.inspection.page.pictures.svg_bars import Bar, row_chart
-from sftkit.shards.manifest import Manifest
+from sftkit.shards.manifest import Manifest, SourceInfo
 
-_MAX_DRAWN = 12
+_MAX_DRAWN = 8
 _MAX_LISTED = 200
 
 
 @dataclass(frozen=True)
-class DatasetRows:
-    """The rows of a data set of the config, over all its files."""
+class DatasetShare:
+    """What a data set of the config contributes, over all its files and all splits."""
 
     name: str
     files: int
-    rows_read: int
-    rows_kept: int
-    removed: int
-    """Dropped and quarantined rows."""
     weight: float | None
-    """Its `sampling` in the config: the share of its rows in the mix; None without a mix."""
+    """Its `sampling` in the config; None without a mix."""
+    rows_read: int
+    kept: tuple[int, int]
+    """Rows and tokens that were kept, before splitting and mixing."""
+    written: tuple[int, int] | None
+    """Rows and tokens in the shards, where rows that the mix repeats count each time; None in older manifests."""
 
 
-def datasets_of(manifest: Manifest) -> list[DatasetRows]:
+def datasets_of(manifest: Manifest) -> list[DatasetShare]:
     """Return the data sets of a manifest, in the order of the config."""
     weights = {
         str(each.get("name")): each.get("sampling")
         for each in manifest.config.get("datasets") or ()
         if isinstance(each, Mapping)
     }
-    found: dict[str, DatasetRows] = {}
+    files: dict[str, list[SourceInfo]] = {}
     for source in manifest.sources:
-        name = source.dataset
-        removed = sum(source.dropped.values()) + source.quarantined
-        weight = weights.get(name)
-        known = found.get(name) or DatasetRows(name, 0, 0, 0, 0, weight if isinstance(weight, int | float) else None)
-        found[name] = DatasetRows(
-            name,
-            known.files + 1,
-            known.rows_read + source.rows_read,
-            known.rows_kept + source.rows_kept,
-            known.removed + removed,
-            known.weight,
-        )
-    return list(found.values())
+        files.setdefault(source.dataset, []).append(source)
+    is_recorded = any(source.written for source in manifest.sources)
+    return [_share_of(name, sources, weights.get(name), is_recorded) for name, sources in files.items()]
+
+
+def _share_of(name: str, sources: Sequence[SourceInfo], weight: object, is_recorded: bool) -> DatasetShare:
+    written = [each for source in sources for each in source.written.values()]
+    return DatasetShare(
+        name=name,
+        files=len(sources),
+        weight=weight if isinstance(weight, int | float) else None,
+        rows_read=sum(source.rows_read for source in sources),
+        kept=(sum(source.rows_kept for source in sources), sum(source.tokens_kept for source in sources)),
+        written=(sum(each.rows for each in written), sum(each.tokens for each in written)) if is_recorded else None,
+    )
 
 
 def source_picture(manifest: Manifest) -> Picture | None:
-    """Draw the rows of each data set; None if there are none."""
+    """Draw the rows and the tokens of each data set; None if there are none."""
     datasets = datasets_of(manifest)
     if not datasets:
         return None
-    kept = sum(each.rows_kept for each in datasets)
+    drawings = [_drawing(datasets, 0, "rows")]
+    if any(each.kept[1] for each in datasets):
+        drawings.append(_drawing(datasets, 1, "tokens"))
+    note = "Kept: before splitting and mixing. In the shards: what splitting and mixing took, all splits together."
+    if manifest.rows_repeated or manifest.rows_left_out:
+        note += f" The mix repeats {manifest.rows_repeated:,} rows; {manifest.rows_left_out:,} are not used."
+    return Picture("sources", "Data sets, before and after the mix", tuple(drawings), note)
+
+
+def _drawing(datasets: Sequence[DatasetShare], index: int, unit: str) -> Drawing:
+    kept = sum(each.kept[index] for each in datasets)
+    written = sum(each.written[index] for each in datasets if each.written is not None)
     weights = sum(each.weight or 0 for each in datasets)
-
-    def share(part: float, whole: float) -> str:
-        return f"{part / whole:.1%}" if whole else "-"
-
-    bars = []
-    for each in sorted(datasets, key=lambda item: -item.rows_kept)[:_MAX_DRAWN]:
-        label = f"{each.name} · {share(each.rows_kept, kept)}"
-        if each.weight is not None:
-            label += f" → {share(each.weight, weights)} of the mix"
-        tip = f"{each.name}: {each.rows_read:,} rows read, {each.rows_kept:,} kept, {each.removed:,} removed"
-        bars.append(Bar(label, each.rows_kept, tip))
-    svg = row_chart("Rows by source", "rows that each data set contributes before splitting and mixing", bars)
-    columns = ("data set", "files", "rows read", "rows kept", "removed", "share before the mix", "share of the mix")
-    table = [
-        (
+    bars, table = [], []
+    for each in sorted(datasets, key=lambda item: -item.kept[index])[:_MAX_DRAWN]:
+        before = _share(each.kept[index], kept)
+        bars.append(Bar(f"{each.name}, kept · {before}", each.kept[index], f"{each.name}: {before} of the {unit} kept"))
+        if each.written is not None:
+            after = _share(each.written[index], written)
+            tip = f"{each.name}: {after} of the {unit} in the shards"
+            bars.append(Bar(f"{each.name}, in the shards · {after}", each.written[index], tip, style="after"))
+    for each in datasets[:_MAX_LISTED]:
+        line: tuple[Cell, ...] = (
             each.name,
             each.files,
             each.rows_read,
-            each.rows_kept,
-            each.removed,
-            share(each.rows_kept, kept),
-            share(each.weight, weights) if each.weight is not None else "not mixed",
+            each.kept[index],
+            _share(each.kept[index], kept),
+            each.written[index] if each.written is not None else None,
+            _share(each.written[index], written) if each.written is not None else "–",
+            _share(each.weight, weights) if each.weight is not None else "not mixed",
         )
-        for each in datasets[:_MAX_LISTED]
-    ]
-    note = "Rows kept are counted before splitting and mixing."
-    if manifest.rows_repeated or manifest.rows_left_out:
-        note += f" The mix repeats {manifest.rows_repeated:,} rows; {manifest.rows_left_out:,} are not used."
-    return Picture("sources", "Rows by source", (Drawing("", svg, columns, table),), note)
+        table.append(line)
+    columns = (
+        "data set",
+        "files",
+        "rows read",
+        f"{unit} kept",
+        "share",
+        f"{unit} in shards",
+        "share",
+        "weight in the mix",
+    )
+    description = f"{unit} of each data set before and after splitting and mixing"
+    return Drawing(unit, row_chart(f"{unit} by data set", description, bars), columns, table)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
