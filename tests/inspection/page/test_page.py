@@ -218,6 +218,14 @@ def test_packs_show_their_fill_and_where_sequences_begin(tmp_path: Path, write: 
     assert 'id="picture-train-fills"' in page
 
 
+def test_long_rows_show_their_start_and_end(tmp_path: Path, write: Writer) -> None:
+    path = write(tmp_path / "shards" / "train-00000.parquet", input_ids=[list(range(5000))], labels=[list(range(5000))])
+    _, page = write_report(path.parent, tmp_path / "report.html")
+    [bubbles] = embedded(page).values()
+    assert [(bubble["s"], len(bubble["i"])) for bubble in bubbles] == [(0, 1600), (4400, 600)]
+    assert "2,800 tokens not shown" in page
+
+
 def test_rows_of_text_have_a_page(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "shards" / "train-00000.parquet", text=["one", HOSTILE])
     _, page = write_report(path.parent, tmp_path / "report.html")

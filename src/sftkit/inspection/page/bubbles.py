@@ -6,7 +6,7 @@ All text is made visible and harmless (`core/escape.py`) here; the template esca
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
 from sftkit.audit.findings import ANSWER_CUT, ERROR
@@ -70,6 +70,7 @@ class RowView:
     key: str
     """Its id in the page."""
     row: ShownRow
+    """Without its tokens and turns: a row may have hundreds of thousands, and the blocks hold what is shown."""
     reasons: tuple[str, ...]
     findings: tuple[RowFinding, ...]
     """About the row as a whole, or about tokens that are not shown."""
@@ -85,7 +86,7 @@ def row_view(sampled: SampledRow) -> RowView:
     placed = {id(found) for block in blocks if isinstance(block, Bubble) for found in block.findings}
     return RowView(
         key=f"row-{row.split}-{row.row}",
-        row=row,
+        row=replace(row, tokens=(), turns=()),
         reasons=sampled.reasons,
         findings=tuple(found for found in row.findings if id(found) not in placed),
         blocks=blocks,

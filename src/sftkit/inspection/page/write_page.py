@@ -32,7 +32,7 @@ from sftkit.inspection.page.pictures.split_pictures import split_pictures
 from sftkit.inspection.page.removals import Removals, removals_of
 from sftkit.inspection.page.render import render_page
 from sftkit.inspection.page.row_candidates import DRAWN
-from sftkit.inspection.page.sampled_rows import SampledRow, choose_rows, read_sample
+from sftkit.inspection.page.sampled_rows import choose_rows, read_sample
 from sftkit.inspection.page.token_data import token_data
 from sftkit.inspection.parquet_columns import row_reference
 from sftkit.inspection.report import Report
@@ -50,7 +50,8 @@ MAX_BYTES = 5_000_000
 MOST_ROWS = 500
 """No page shows more."""
 
-_MAX_TEMPLATE, _MAX_CONFIG, _MAX_SHARDS = 200_000, 100_000, 200
+_MAX_TEMPLATE, _MAX_CONFIG, _MAX_SHARDS, _MAX_NOTES = 200_000, 100_000, 200, 30
+_ROWS_AT_ONCE = 4  # of up to 2^18 tokens each
 _SUFFIXES = (".html", ".htm")
 
 
@@ -117,11 +118,14 @@ def make_page(config: InspectConfig, shards: ShardSet, report: Report) -> str:
     pack_lengths = {split.name: split.packs.pack_length for split in summary.splits if split.packs is not None}
     seed = config.seed or 0
     measurements = measure(filtered, fields, expectations, pack_lengths, seed)
-    rows: list[SampledRow] = []
+    views: list[RowView] = []
     if config.report_rows:
         decoder = TokenDecoder(origin.tokenizer) if origin.tokenizer is not None else None
         chosen = choose_rows(filtered, measurements, audit.findings, config.report_rows)
-        rows = read_sample(chosen, shards, decoder, expectations if decoder is not None else None, fields)
+        for start in range(0, len(chosen), _ROWS_AT_ONCE):
+            part = chosen[start : start + _ROWS_AT_ONCE]
+            sampled = read_sample(part, shards, decoder, expectations if decoder is not None else None, fields)
+            views += map(row_view, sampled)
     template = getattr(origin.tokenizer, "chat_template", None)
     sources = _Sources(template if isinstance(template, str) else None, _yaml(made_by))
     removals = Removals()
@@ -129,7 +133,6 @@ def make_page(config: InspectConfig, shards: ShardSet, report: Report) -> str:
         folder = shards.root.parent if file_size(shards.root) >= 0 else shards.root
         removals = removals_of(shards.manifest, folder, with_examples=bool(config.report_rows))
     pictures = _pictures(report, measurements, length_limit(made_by))
-    views = [row_view(each) for each in rows]
     while True:
         page = _render(config, report, pictures, views, removals, sources)
         if len(page.encode()) <= MAX_BYTES or not views:
@@ -169,6 +172,7 @@ def _render(
     summary, audit = report.summary, report.audit
     assert audit is not None
     shards = [shard for split in summary.splits for shard in split.shards]
+    notes = list(dict.fromkeys((*summary.notes, *report.notes, *audit.notes)))
     first = next(split for split in summary.splits if split.rows)
     return render_page(
         name=summary.location,
@@ -179,7 +183,8 @@ def _render(
         rules=RULES,
         targets=_targets(views),
         preview=summary.origin is None and not config.directory,
-        notes=list(dict.fromkeys((*summary.notes, *report.notes, *audit.notes))),
+        notes=notes[:_MAX_NOTES],
+        more_notes=len(notes[_MAX_NOTES:]),
         lines=number_lines(summary.splits),
         first=first,
         steps=step_table(first),
