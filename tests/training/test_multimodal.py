@@ -40,9 +40,9 @@ from sftkit.training.callbacks.listener import SilentListener
 from sftkit.training.metrics.flops import training_cost
 from sftkit.training.models.freezing import freeze_unused
 from sftkit.training.run import train
-from sftkit.training.setup.unused_parameters import find_unused_experts
+from sftkit.training.setup.unused_parameters import find_unused_parameters
 from sftkit.training.text.model_class import answer_as_text_model, auto_class, model_class
-from sftkit.training.text.text_use import text_use_by_class, trace_text_use
+from sftkit.training.text.text_use import has_other_parts, text_use_by_class, trace_text_use
 
 from .material import Launch, logged, run_launches
 from .multimodal_models import PROCESSOR, TEXT, make_llava, save_llava
@@ -194,6 +194,8 @@ def test_a_text_model_has_no_unused_parts(model_dir: Path) -> None:
     assert not trace_text_use(model).unused
     assert freeze_unused(model, trace_text_use(model).unused) is None
     assert all(values.requires_grad for values in model.parameters())
+    assert not has_other_parts(model)  # of which parameters would be frozen that only longer rows use
+    assert has_other_parts(make_llava())
 
 
 def test_a_model_that_needs_images_is_refused() -> None:
@@ -252,12 +254,20 @@ def test_experts_of_their_own_may_get_no_gradient(processes: int, given: dict[st
     model.experts = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     config = TrainConfig(output_dir="out", training_arguments=given)
     arguments: Any = SimpleNamespace(world_size=processes, ddp_find_unused_parameters=False)
-    find_unused_experts(model, config, arguments)
+    find_unused_parameters(model, (), config, arguments)
     assert arguments.ddp_find_unused_parameters is expected
     model.requires_grad_(False)
     arguments.ddp_find_unused_parameters = False
-    find_unused_experts(model, config, arguments)
+    find_unused_parameters(model, (), config, arguments)
     assert arguments.ddp_find_unused_parameters is False
+
+
+def test_processes_do_not_wait_for_parameters_that_a_few_tokens_do_not_use() -> None:
+    model = torch.nn.Linear(2, 2)
+    for unused, expected in (((), False), ({id(model.bias)}, True)):
+        arguments: Any = SimpleNamespace(world_size=2, ddp_find_unused_parameters=False)
+        find_unused_parameters(model, unused, TrainConfig(output_dir="out"), arguments)
+        assert arguments.ddp_find_unused_parameters is expected
 
 
 def test_the_trace_is_long_enough_for_compressed_attention() -> None:

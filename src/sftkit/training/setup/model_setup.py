@@ -34,9 +34,9 @@ from sftkit.training.models.run_tokenizer import RunTokenizer, load_run_tokenize
 from sftkit.training.models.sequence_separation import determine_capabilities
 from sftkit.training.optimization.learning_rates import RateRule, rate_rules
 from sftkit.training.optimization.lora_plus import lora_plus_rules
-from sftkit.training.setup.unused_parameters import find_unused_experts
+from sftkit.training.setup.unused_parameters import find_unused_parameters
 from sftkit.training.text.processor_files import find_processor_files
-from sftkit.training.text.text_use import find_text_use
+from sftkit.training.text.text_use import find_text_use, has_other_parts
 from sftkit.training.trials.sequence_rope import depends_on_length
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def prepare_model(
     )  # before adapters are added, which hide the arguments of the model
     use = find_text_use(model, arguments)
     unused = frozenset(id(values) for name, values in model.named_parameters() if name in use.unused)
-    frozen = freeze_unused(model, use.unused)
+    frozen = freeze_unused(model, use.unused) if has_other_parts(model) else None
     if frozen is not None and arguments.do_train and is_main_process():
         listener.on_note(frozen)
     chunks_loss = chunk_loss(model, config, arguments, capabilities)
@@ -110,7 +110,7 @@ def prepare_model(
     if adapter is not None or uses_adapters(config):
         check_adapters(model, arguments)
     freeze(model, config.freeze)
-    find_unused_experts(model, config, arguments)
+    find_unused_parameters(model, unused, config, arguments)
     rates = rate_rules(config, model) if arguments.do_train else []
     rates += lora_plus_rules(config.loraplus_lr_ratio, model, arguments.learning_rate, rates)
     if is_main_process():

@@ -91,6 +91,14 @@ def trace_text_use(model: Any, precision: torch.dtype | None = None) -> TextUse:
     )
 
 
+def has_other_parts(model: Any) -> bool:
+    """Whether a model also sees or hears, by its config.
+
+    Only the unused parts of such a model are frozen: what a few tokens do not use of a language model, longer rows may.
+    """
+    return bool(model.config.sub_configs)
+
+
 def text_use_by_class(model: Any) -> TextUse:
     """What the class of a model says about its parts, for one that cannot be run because its weights are sharded."""
     modules = frozenset(name for name, _ in model.named_modules())
