@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,3 @@ def write_report(shards: Path, page: Path, **options: object) -> tuple[Report, s
 @pytest.fixture(scope="session")
 def mixed_page(mixed_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
     return write_report(mixed_shards, tmp_path_factory.mktemp("page") / "report.html")
-
-
-def lines_of(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
