@@ -65,7 +65,7 @@ def _measured(options: argparse.Namespace) -> dict[str, float]:
 
     from sftkit.core.rows import IGNORE_INDEX, Ragged
     from sftkit.training.data.collation import FlatCollator
-    from sftkit.training.data.row_groups import TokenSequences
+    from sftkit.training.data.rows.row_groups import TokenSequences
     from sftkit.training.loss.chunked_model import use_chunked_loss
 
     from .models import small_llama

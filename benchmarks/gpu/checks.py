@@ -224,7 +224,7 @@ def _sequences(model: Any) -> list[Any]:
     import numpy as np
 
     from sftkit.core.rows import Ragged
-    from sftkit.training.data.row_groups import TokenSequences
+    from sftkit.training.data.rows.row_groups import TokenSequences
 
     generator = np.random.default_rng(0)
     ids = [generator.integers(0, model.config.vocab_size, length, np.int32) for length in _LENGTHS]

@@ -9,9 +9,10 @@ import os
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost more than all the rest
 if TYPE_CHECKING:
     from sftkit.api.adapter_merging import merge_adapters
+    from sftkit.api.inspection import inspect_shards
     from sftkit.api.shard_rows import ShardRow, Shards, ShardSplit, open_shards
     from sftkit.api.torch_data import ShardDataset, collator_for
-    from sftkit.api.use_cases import PreprocessResult, inspect_shards, preprocess, train
+    from sftkit.api.use_cases import PreprocessResult, preprocess, train
     from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
     from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
     from sftkit.core.progress import Progress
@@ -43,7 +44,8 @@ _EXPORTS = {
     "sftkit.api.adapter_merging": ("merge_adapters",),
     "sftkit.api.shard_rows": ("ShardRow", "ShardSplit", "Shards", "open_shards"),
     "sftkit.api.torch_data": ("ShardDataset", "collator_for"),
-    "sftkit.api.use_cases": ("PreprocessResult", "inspect_shards", "preprocess", "train"),
+    "sftkit.api.inspection": ("inspect_shards",),
+    "sftkit.api.use_cases": ("PreprocessResult", "preprocess", "train"),
     "sftkit.config.commands": ("InspectConfig", "PreprocessConfig", "TrainConfig"),
     "sftkit.config.schema.data_config": ("DatasetConfig", "HandlerConfig", "ProcessorConfig", "SplitConfig"),
     "sftkit.core.progress": ("Progress",),

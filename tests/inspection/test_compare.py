@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sftkit.api.use_cases import run_inspect
+from sftkit.api.inspection import run_inspect
 from sftkit.cli.console.reports.show_report import has_failed, print_inspection, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.errors import SftkitError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sftkit
-from sftkit.training.data.split_rows import SplitRows
+from sftkit.training.data.rows.split_rows import SplitRows
 
 from .conftest import ASK, END, Writer, byte_ids
 from .test_report import printed

@@ -73,7 +73,7 @@ def written_into(place: Path, *options: object) -> Outcome:
 
 def fed(place: Path, *options: object) -> Outcome:
     """What `train` does with shards before it loads the model, and then reading every row."""
-    from sftkit.training.data.open_split import open_split
+    from sftkit.training.data.rows.open_split import open_split
     from sftkit.training.models.run_tokenizer import load_run_tokenizer
 
     values = {

@@ -461,7 +461,7 @@ def test_the_error_about_a_missing_shard_names_it(both: tuple[str, str], bucket:
 
 @pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_reads_remote_shards(streaming: bool, both: tuple[str, str], bucket: Bucket) -> None:
-    from sftkit.training.data.open_split import open_split
+    from sftkit.training.data.rows.open_split import open_split
 
     held = 1 << 20
     local, remote = (

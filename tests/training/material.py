@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
 from sftkit.shards.reading import open_shards
 from sftkit.storage.dataset_files import MANIFEST_NAME
-from sftkit.training.data.open_split import open_split
-from sftkit.training.data.split_rows import SplitRows
+from sftkit.training.data.rows.open_split import open_split
+from sftkit.training.data.rows.split_rows import SplitRows
 
 FREE_PORT = """
 import socket

@@ -28,7 +28,7 @@ from sftkit.errors import TrainingError
 from sftkit.training.adapters.adapter_check import check_adapters
 from sftkit.training.adapters.adapter_targets import ALL_LINEAR, adapter_targets
 from sftkit.training.adapters.new_adapters import add_adapters
-from sftkit.training.text.text_use import trace_text_use
+from sftkit.training.multimodal.text_use import trace_text_use
 
 from .multimodal_models import make_llava
 

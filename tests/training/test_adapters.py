@@ -15,8 +15,8 @@ from sftkit.training.adapters.adapter_choice import uses_adapters
 from sftkit.training.adapters.new_adapters import add_adapters
 from sftkit.training.models.freezing import count_parameters
 from sftkit.training.models.model_loading import fit_embeddings, load_model
+from sftkit.training.multimodal.text_use import trace_text_use
 from sftkit.training.saving.merged_model import save_merged
-from sftkit.training.text.text_use import trace_text_use
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 

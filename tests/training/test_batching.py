@@ -18,7 +18,7 @@ from sftkit.training.data.batching import (
     split_by_length,
 )
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
-from sftkit.training.data.split_rows import SplitRows
+from sftkit.training.data.rows.split_rows import SplitRows
 
 from .material import open_rows, row_numbers
 

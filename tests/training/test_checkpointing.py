@@ -62,7 +62,7 @@ def test_offloaded_activations_give_the_same_losses(
             super().__init__(lambda tensor: packed.append(tensor.shape) or tensor.clone(), lambda tensor: tensor)
 
     monkeypatch.setattr(modeling_utils, "save_on_cpu", Unpinned)
-    monkeypatch.setattr("sftkit.training.arguments.setting_conflicts.lacking_accelerator", lambda *_given: [])
+    monkeypatch.setattr("sftkit.training.arguments.checks.setting_conflicts.lacking_accelerator", lambda *_given: [])
     given = ("--max_steps=2", "--save_strategy=no", "--loss_chunk_size=5")
     run(model_dir, shard_dir, tmp_path / "plain", *given)
     run(model_dir, shard_dir, tmp_path / "offloaded", *given, ON, "--activation_offloading=true")

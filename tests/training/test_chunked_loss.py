@@ -28,7 +28,7 @@ from transformers import (
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, TrainingError
-from sftkit.training.arguments.setting_conflicts import check_combinations
+from sftkit.training.arguments.checks.setting_conflicts import check_combinations
 from sftkit.training.data.collation import CollatedBatch, FlatCollator, PaddingCollator
 from sftkit.training.loss.choose_chunks import chunk_loss
 from sftkit.training.loss.chunked_model import ChunkedForward, use_chunked_loss

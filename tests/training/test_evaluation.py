@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from sftkit.api.use_cases import train
 from sftkit.errors import ConfigError, TrainingError
-from sftkit.training.arguments.best_metric import best_metric_problems
+from sftkit.training.arguments.checks.best_metric import best_metric_problems
 
 from .material import logged
 from .test_run import prepared, run

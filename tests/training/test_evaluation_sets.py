@@ -13,7 +13,7 @@ import pytest
 from sftkit.api.use_cases import train
 from sftkit.cli.console.reports.show_training import event_line
 from sftkit.errors import ConfigError, SftkitError
-from sftkit.training.arguments.best_metric import best_metric_problems, is_better_when_greater
+from sftkit.training.arguments.checks.best_metric import best_metric_problems, is_better_when_greater
 from sftkit.training.metrics.loss_curve import read_curves
 
 from .material import events, logged

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sftkit.training.arguments.optimizer_checks import keeps_small_updates
+from sftkit.training.arguments.checks.optimizer_checks import keeps_small_updates
 
 from .test_run import run
 

@@ -39,10 +39,10 @@ from sftkit.training.arguments.build_arguments import extra_keys, make_training_
 from sftkit.training.callbacks.listener import SilentListener
 from sftkit.training.metrics.flops import training_cost
 from sftkit.training.models.freezing import freeze_unused
+from sftkit.training.multimodal.model_class import answer_as_text_model, auto_class, model_class
+from sftkit.training.multimodal.text_use import has_other_parts, text_use_by_class, trace_text_use
 from sftkit.training.run import train
 from sftkit.training.setup.unused_parameters import find_unused_parameters
-from sftkit.training.text.model_class import answer_as_text_model, auto_class, model_class
-from sftkit.training.text.text_use import has_other_parts, text_use_by_class, trace_text_use
 
 from .material import Launch, logged, run_launches
 from .multimodal_models import PROCESSOR, TEXT, make_llava, save_llava

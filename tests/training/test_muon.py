@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from sftkit.errors import ConfigError
-from sftkit.training.arguments.optimizer_checks import optimizer_problems
+from sftkit.training.arguments.checks.optimizer_checks import optimizer_problems
 from sftkit.training.optimization.muon import MuonWithAdamW, hidden_matrices, muon_settings
 
 from .material import logged

@@ -19,7 +19,7 @@ from sftkit.core.rows import Ragged, lengths_to_offsets
 from sftkit.shards.reading import open_shards
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.data.collation import Collator, FlatCollator, PaddingCollator
-from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.models.embedding_noise import EmbeddingNoise
 from sftkit.training.run import train
 

@@ -19,7 +19,7 @@ from reliability.material import sftkit as command
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.training.arguments.build_arguments import check_packages
-from sftkit.training.arguments.optional_packages import OPTIMIZERS, OptionalPackage, missing_packages
+from sftkit.training.arguments.checks.optional_packages import OPTIMIZERS, OptionalPackage, missing_packages
 from sftkit.training.optimization.refusals import refusals_as_config_errors
 
 PACKAGES = {package.module for package in OPTIMIZERS.values()} | {"deepspeed", "wandb", "peft"}

@@ -29,7 +29,7 @@ from transformers import (
 from sftkit.core.rows import Ragged
 from sftkit.training.data.boundaries import flash_boundaries, position_boundaries, sequence_boundaries
 from sftkit.training.data.collation import CollatedBatch, FlatCollator, PaddingCollator
-from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.models.capabilities import Capabilities, capabilities_by_class, probe_capabilities
 from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.sequence_attention import (

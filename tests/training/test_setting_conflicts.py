@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from sftkit.config.commands import TrainConfig
 from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.errors import ConfigError
-from sftkit.training.arguments.setting_conflicts import check_combinations, use_one_gpu
+from sftkit.training.arguments.checks.setting_conflicts import check_combinations, use_one_gpu
 
 STREAMING = ProcessorConfig(streaming=True)
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from sftkit.shards.reading import open_shards
 from sftkit.training.data.batching import StepLayout
 from sftkit.training.data.epoch_order import Shuffling
-from sftkit.training.data.open_split import open_split
-from sftkit.training.data.row_groups import RowGroup
+from sftkit.training.data.rows.open_split import open_split
+from sftkit.training.data.rows.row_groups import RowGroup
 from sftkit.training.data.stream_batches import LaneBatcher
 from sftkit.training.data.stream_lanes import LaneSet
 

@@ -12,7 +12,7 @@ import pytest
 from sftkit.core.rows import Row
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_shards
-from sftkit.training.data.open_split import open_split
+from sftkit.training.data.rows.open_split import open_split
 
 IDS = [5, 6, 7, 8, 9]
 LABELS = [-100, -100, 7, 8, 9]

@@ -140,7 +140,7 @@ def inspect_shards(context: typer.Context) -> None:
     with _exit_codes():
         config = _load(InspectConfig, context, first_word="directory")
         quiet_libraries(config.log_level)
-        from sftkit.api.use_cases import run_inspect
+        from sftkit.api.inspection import run_inspect
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.reports.show_report import has_failed, print_inspection
         from sftkit.cli.console.show_progress import make_progress

@@ -17,8 +17,8 @@ from sftkit.core.startup.transformers_import import library_log_level
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.training_files import LOG_NAME
 from sftkit.training.adapters.converted_adapters import InitialWeights
+from sftkit.training.arguments.checks.setting_conflicts import use_one_gpu
 from sftkit.training.arguments.public_values import PublicValues
-from sftkit.training.arguments.setting_conflicts import use_one_gpu
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
 from sftkit.training.callbacks.divergence import DivergenceCallback
 from sftkit.training.callbacks.early_stopping import EarlyStopping

@@ -31,8 +31,8 @@ from sftkit.training.metrics.step_measures import MeasuringTrainer
 from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.embedding_noise import EmbeddingNoise
+from sftkit.training.multimodal.processor_files import copy_processor_files
 from sftkit.training.optimization.learning_rates import RateRule
-from sftkit.training.text.processor_files import copy_processor_files
 
 _NO_STEP = 1 << 62
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sftkit.api.use_cases import run_inspect
+from sftkit.api.inspection import run_inspect
 from sftkit.config.commands import InspectConfig
 from sftkit.inspection.report import Report
 from support import dataset, handler, preprocess, write_jsonl

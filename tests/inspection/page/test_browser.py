@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sftkit.api.use_cases import run_inspect
+from sftkit.api.inspection import run_inspect
 from sftkit.config.commands import InspectConfig
 from sftkit.core.escape import visible_parts
 from sftkit.inspection.report import Report

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from inspection.conftest import Writer
-from sftkit.api.use_cases import run_inspect
+from sftkit.api.inspection import run_inspect
 from sftkit.cli.console.reports.show_report import print_inspection, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.errors import OutputError, UsageError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.errors import TrainingError
 from sftkit.training.distributed import warn_on_main_process, weights_are_sharded
-from sftkit.training.text.text_use import trace_text_use
+from sftkit.training.multimodal.text_use import trace_text_use
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

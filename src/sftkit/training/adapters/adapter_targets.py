@@ -20,7 +20,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.freezing import similar_names
-from sftkit.training.text.text_use import TextUse, is_routed_expert
+from sftkit.training.multimodal.text_use import TextUse, is_routed_expert
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from sftkit.training.adapters.adapter_targets import adapter_targets, check_name
 from sftkit.training.adapters.variant_checks import changes_base
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.freezing import similar_names
-from sftkit.training.text.text_use import TextUse
+from sftkit.training.multimodal.text_use import TextUse
 
 if TYPE_CHECKING:
     from peft import PeftModel

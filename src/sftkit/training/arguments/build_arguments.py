@@ -18,17 +18,21 @@ from sftkit.core.error_text import single_line
 from sftkit.core.startup.transformers_import import library_log_level
 from sftkit.errors import ConfigError, RequirementError, TrainingError
 from sftkit.training.arguments.argument_fields import TrainingArgument, source_fields
-from sftkit.training.arguments.best_metric import add_early_stopping, best_metric_problems, is_better_when_greater
+from sftkit.training.arguments.checks.best_metric import (
+    add_early_stopping,
+    best_metric_problems,
+    is_better_when_greater,
+)
+from sftkit.training.arguments.checks.optimizer_checks import MUON, rate_problems
+from sftkit.training.arguments.checks.optional_packages import missing_packages
+from sftkit.training.arguments.checks.setting_conflicts import check_combinations, missing_adapter_packages
+from sftkit.training.arguments.checks.value_checks import value_problems
 from sftkit.training.arguments.coercion import coerce
 from sftkit.training.arguments.fms_arguments import FMS_ARGUMENTS, WORD_LISTS, fms_problems
 from sftkit.training.arguments.legacy_arguments import REMOVED_ARGUMENTS, RemovedArgument, Translation, translate
-from sftkit.training.arguments.optimizer_checks import MUON, rate_problems
-from sftkit.training.arguments.optional_packages import missing_packages
 from sftkit.training.arguments.public_values import PublicValues
-from sftkit.training.arguments.setting_conflicts import check_combinations, missing_adapter_packages
 from sftkit.training.arguments.trackers import missing_trackers, tracker_problems, unknown_trackers
 from sftkit.training.arguments.usual_arguments import OWN_DEFAULTS
-from sftkit.training.arguments.value_checks import value_problems
 from sftkit.training.distributed import (
     accelerator_available,
     disable_fsdp_on_cpu,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sftkit.training.arguments.optimizer_checks import keeps_small_updates
+from sftkit.training.arguments.checks.optimizer_checks import keeps_small_updates
 from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import numpy as np
 
 from sftkit.core.rows import Offsets
 from sftkit.training.data.epoch_order import NO_ROWS, EpochOrder, Shuffling
-from sftkit.training.data.split_rows import RowRefs, SplitRows
+from sftkit.training.data.rows.split_rows import RowRefs, SplitRows
 from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)

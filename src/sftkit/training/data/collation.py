@@ -17,7 +17,7 @@ import torch
 
 from sftkit.core.rows import ATTENTION_MASK, IGNORE_INDEX, INPUT_IDS, LABELS, Offsets, Ragged, lengths_to_offsets
 from sftkit.training.data.boundaries import BoundaryEncoder, position_boundaries
-from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.data.work_counts import WorkCounts
 
 SHIFT_LABELS = "shift_labels"

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sftkit.training.data.batching import Batcher
 from sftkit.training.data.collation import CollatedBatch, Collator
-from sftkit.training.data.row_groups import TokenSequences
-from sftkit.training.data.split_rows import SplitRows
+from sftkit.training.data.rows.row_groups import TokenSequences
+from sftkit.training.data.rows.split_rows import SplitRows
 
 MicroBatchIndex = tuple[int, int]
 """(epoch, number of the micro-batch within it)."""

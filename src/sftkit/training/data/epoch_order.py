@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.core.rows import Offsets
-from sftkit.training.data.split_rows import RowRefs, SplitRows
+from sftkit.training.data.rows.split_rows import RowRefs, SplitRows
 
 NO_ROWS: RowRefs = np.empty((0, 2), np.int64)
 

@@ -10,7 +10,7 @@ from sftkit.training.data.batching import Batcher, RowBatcher, StepLayout, Token
 from sftkit.training.data.collation import Collator
 from sftkit.training.data.data_loader import MicroBatchLoader, make_loader
 from sftkit.training.data.epoch_order import Shuffling
-from sftkit.training.data.split_rows import SplitRows
+from sftkit.training.data.rows.split_rows import SplitRows
 from sftkit.training.data.stream_batches import LaneBatcher
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import logging
 
 from sftkit.training.data.batching import StepLayout, StepPlan, rows_per_epoch, split_into_micro_batches
 from sftkit.training.data.epoch_order import Shuffling
-from sftkit.training.data.split_rows import RowRefs, SplitRows
+from sftkit.training.data.rows.split_rows import RowRefs, SplitRows
 from sftkit.training.data.stream_lanes import LaneSet, even_share
 from sftkit.training.distributed import warn_on_main_process
 

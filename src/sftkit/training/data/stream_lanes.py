@@ -26,7 +26,7 @@ import numpy as np
 
 from sftkit.core.rows import Offsets
 from sftkit.training.data.epoch_order import NO_ROWS, Shuffling
-from sftkit.training.data.split_rows import RowRefs, SplitRows
+from sftkit.training.data.rows.split_rows import RowRefs, SplitRows
 
 
 def even_share(count: int, parts: int, number: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.core.rows import LABELS, Ragged
 from sftkit.errors import TrainingError
 from sftkit.training.data.collation import SHIFT_LABELS, FlatCollator
-from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.distributed import weights_are_sharded
 from sftkit.training.loss.chunked_model import ChunkedForward, decoder_candidates, use_chunked_loss
 from sftkit.training.models.capabilities import Capabilities

@@ -18,7 +18,7 @@ from sftkit.training.loading.model_settings import model_settings, quantization_
 from sftkit.training.models.attention import choose_attention
 from sftkit.training.models.generation_defaults import repair_generation_config
 from sftkit.training.models.model_name import adapter_error
-from sftkit.training.text.model_class import answer_as_text_model, auto_class, model_class
+from sftkit.training.multimodal.model_class import answer_as_text_model, auto_class, model_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments

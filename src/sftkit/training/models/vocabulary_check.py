@@ -22,7 +22,7 @@ from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.model_location import model_location
 from sftkit.tokenization.loading.special_tokens import MISSING_TOKENS, special_tokens
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
-from sftkit.training.data.token_columns import read_token_lists
+from sftkit.training.data.rows.token_columns import read_token_lists
 from sftkit.training.distributed import warn_on_main_process
 
 if TYPE_CHECKING:

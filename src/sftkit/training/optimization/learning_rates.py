@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
-from sftkit.training.arguments.optimizer_checks import is_expression
+from sftkit.training.arguments.checks.optimizer_checks import is_expression
 from sftkit.training.models.freezing import names_like, similar_names
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from sftkit.training.arguments.optimizer_checks import MUON
+from sftkit.training.arguments.checks.optimizer_checks import MUON
 from sftkit.training.optimization.learning_rates import RateRule
 from sftkit.training.optimization.optimizer_choice import optimizer_for
 from sftkit.training.optimization.parameter_groups import rates_by_name

@@ -19,8 +19,8 @@ from sftkit.tokenization.loading.tokenizer_loading import load_tokenizer, tokeni
 from sftkit.training.adapters.adapter_choice import adapters_to_merge
 from sftkit.training.adapters.trained_adapters import merge_into
 from sftkit.training.models.model_loading import embedding_rows, fit_embeddings, load_model
+from sftkit.training.multimodal.processor_files import copy_processor_files, find_processor_files
 from sftkit.training.saving.saved_dtype import save_as
-from sftkit.training.text.processor_files import copy_processor_files, find_processor_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments

@@ -15,8 +15,8 @@ from sftkit.shards.reading import ShardSet
 from sftkit.training.data.collation import Collator, FlatCollator, PaddingCollator
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
-from sftkit.training.data.open_split import open_split
-from sftkit.training.data.split_rows import RowLimit, SplitRows
+from sftkit.training.data.rows.open_split import open_split
+from sftkit.training.data.rows.split_rows import RowLimit, SplitRows
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.metrics.evaluation_metrics import set_of_metric
 from sftkit.training.models.capabilities import Capabilities

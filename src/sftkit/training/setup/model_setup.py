@@ -32,11 +32,11 @@ from sftkit.training.models.freezing import count_parameters, freeze, freeze_unu
 from sftkit.training.models.model_loading import fit_embeddings, load_model
 from sftkit.training.models.run_tokenizer import RunTokenizer, load_run_tokenizer
 from sftkit.training.models.sequence_separation import determine_capabilities
+from sftkit.training.multimodal.processor_files import find_processor_files
+from sftkit.training.multimodal.text_use import find_text_use, has_other_parts
 from sftkit.training.optimization.learning_rates import RateRule, rate_rules
 from sftkit.training.optimization.lora_plus import lora_plus_rules
 from sftkit.training.setup.unused_parameters import find_unused_parameters
-from sftkit.training.text.processor_files import find_processor_files
-from sftkit.training.text.text_use import find_text_use, has_other_parts
 from sftkit.training.trials.sequence_rope import depends_on_length
 
 if TYPE_CHECKING:

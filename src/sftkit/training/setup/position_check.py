@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
-from sftkit.training.data.split_rows import SplitRows
+from sftkit.training.data.rows.split_rows import SplitRows
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.trials.positions import configured_positions, last_learned_position, most_positions
 

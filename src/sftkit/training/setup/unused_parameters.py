@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
 from sftkit.training.distributed import weights_are_sharded
-from sftkit.training.text.text_use import is_routed_expert
+from sftkit.training.multimodal.text_use import is_routed_expert
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

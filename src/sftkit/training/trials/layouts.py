@@ -11,7 +11,7 @@ import torch
 from sftkit.core.rows import INPUT_IDS
 from sftkit.training.data.boundaries import BoundaryEncoder
 from sftkit.training.data.collation import CollatedBatch, FlatCollator, PaddingCollator
-from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.trials.positions import configured_positions
 from sftkit.training.trials.runs import close, logits, probe, random_sequences
 from sftkit.training.trials.sequence_rope import depends_on_length

@@ -13,7 +13,7 @@ import torch
 from sftkit.core.error_text import single_line
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Ragged
 from sftkit.training.data.collation import SHIFT_LABELS
-from sftkit.training.data.row_groups import TokenSequences
+from sftkit.training.data.rows.row_groups import TokenSequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

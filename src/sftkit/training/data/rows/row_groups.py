@@ -22,8 +22,8 @@ from sftkit.core.rows import (
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
-from sftkit.training.data.token_columns import check_ids, read_token_lists
-from sftkit.training.data.token_layouts import LAYOUT_COLUMNS, LayoutReader
+from sftkit.training.data.rows.token_columns import check_ids, read_token_lists
+from sftkit.training.data.rows.token_layouts import LAYOUT_COLUMNS, LayoutReader
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
-from sftkit.training.data.split_rows import RowLimit, SplitRows
-from sftkit.training.data.token_layouts import LAYOUT_COLUMNS
+from sftkit.training.data.rows.split_rows import RowLimit, SplitRows
+from sftkit.training.data.rows.token_layouts import LAYOUT_COLUMNS
 
 
 def open_split(

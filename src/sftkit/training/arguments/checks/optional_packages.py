@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from sftkit.training.arguments.optimizer_checks import MUON
+from sftkit.training.arguments.checks.optimizer_checks import MUON
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import ConfigError, RequirementError
-from sftkit.training.arguments.optimizer_checks import optimizer_problems
+from sftkit.training.arguments.checks.optimizer_checks import optimizer_problems
 from sftkit.training.distributed import uses_deepspeed, warn_on_main_process
 from sftkit.training.loading.checkpointing_checks import checkpointing_problems, lacking_accelerator
 from sftkit.training.loading.setting_checks import loading_problems

@@ -19,7 +19,7 @@ from sftkit.core.rows import SEQ_LENGTHS, Offsets, Ragged, trained_mask
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
-from sftkit.training.data.row_groups import (
+from sftkit.training.data.rows.row_groups import (
     RowGroup,
     RowGroupLocation,
     TokenSequences,

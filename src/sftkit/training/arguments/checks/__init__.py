@@ -1,0 +1,1 @@
+"""Checks of training arguments before anything is loaded: values, conflicts, missing packages."""
