@@ -57,7 +57,8 @@ _TABLE = (
         STOP_TOKEN_UNTRAINED,
         ERROR,
         "an answer carries a loss but the stop token after it does not, so the model does not learn to stop",
-        "extend the {% generation %} block of the chat template to include the stop token, or mask again with sftkit",
+        "mask again with sftkit; if the chat template has a {% generation %} block, extend it to include the stop "
+        "token",
     ),
     Rule(
         BOS_DOUBLED,
@@ -76,7 +77,7 @@ _TABLE = (
         HEADER_TRAINED,
         ERROR,
         "tokens of the generation prompt or of a role's header carry a loss, but the model never generates them",
-        "mask again with sftkit, or start the {% generation %} block of the chat template after the header",
+        "mask again with sftkit; if the chat template has a {% generation %} block, start it after the header",
     ),
     Rule(
         COLUMNS_MISMATCH,

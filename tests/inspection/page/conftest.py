@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sftkit.api.inspection import run_inspect
@@ -52,3 +55,25 @@ def write_report(shards: Path, page: Path, **options: object) -> tuple[Report, s
 @pytest.fixture(scope="session")
 def mixed_page(mixed_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
     return write_report(mixed_shards, tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def altered_shards(mixed_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards with other labels than those that were written: the headers of the first 18 answers are trained."""
+    folder = tmp_path_factory.mktemp("altered") / "shards"
+    shutil.copytree(mixed_shards, folder)
+    [shard] = folder.glob("train-*.parquet")
+    table = pq.read_table(shard)
+    labels = table["labels"].to_pylist()
+    for row, ids in list(enumerate(table["input_ids"].to_pylist()))[:18]:
+        start = len(ids) - 1 - ids[::-1].index(1)  # <|im_start|> of the answer
+        labels[row][start : start + 2] = ids[start : start + 2]
+    column = table.schema.get_field_index("labels")
+    pq.write_table(table.set_column(column, "labels", pa.array(labels, table.schema.field(column).type)), shard)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def altered_page(altered_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
+    """Their page, with some of these rows only."""
+    return write_report(altered_shards, tmp_path_factory.mktemp("page") / "report.html", report_rows=14)

@@ -203,6 +203,38 @@ def test_search_filters_and_keys(browser: Browser, page_file: Path) -> None:
         assert opened.problems == []
 
 
+def test_the_page_scrolls_to_what_is_found_and_n_wraps_around(
+    browser: Browser, altered_shards: Path, tmp_path: Path
+) -> None:
+    write_report(altered_shards, tmp_path / "report.html")
+    with Opened(browser, tmp_path / "report.html", reduced_motion="reduce") as opened:
+        page = opened.page
+        page.fill("#search", "and then")
+        page.locator("#matches", has_text="1 of ").wait_for()
+        [found] = opened.visible_rows()
+        top = f"document.getElementById('{found}').getBoundingClientRect().top"
+        page.wait_for_function(f"{top} > 0 && {top} < innerHeight / 2")
+        page.fill("#search", "")
+        page.evaluate("scrollTo(0, 0)")
+        page.select_option("#reason", "answer_cut")
+        page.wait_for_function("scrollY > 500")
+        assert "shown of" in (page.locator("#matches").text_content() or "")
+        page.select_option("#reason", "*")
+        with_findings = opened.visible_rows()
+        page.select_option("#reason", "")
+        page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        stops = []
+        for _ in range(len(with_findings) + 1):
+            assert page.locator("#said").text_content() == ""
+            page.keyboard.press("n")
+            stops.append(page.evaluate("document.activeElement.id"))
+        assert stops == [*with_findings, with_findings[0]]
+        assert "first row with a finding" in (page.locator("#said").text_content() or "")
+        page.keyboard.press("j")
+        assert page.locator("#said").text_content() == ""
+        assert opened.problems == []
+
+
 def test_pictures_show_numbers_below_the_pointer(browser: Browser, page_file: Path) -> None:
     with Opened(browser, page_file) as opened:
         column = opened.page.locator("#picture-train-shares .col").first
@@ -231,8 +263,12 @@ def test_contrast_is_that_of_wcag_aa_in_both_themes(browser: Browser, page_file:
         assert len(opened.page.evaluate(CONTRASTS)) == 1, "the check sees what it looks for"
 
 
-def test_a_phone_never_scrolls_sideways(browser: Browser, page_file: Path) -> None:
-    with Opened(browser, page_file, width=320) as opened:
+@pytest.mark.parametrize("shards", ["mixed_shards", "altered_shards"])
+def test_a_phone_never_scrolls_sideways(
+    browser: Browser, shards: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    write_report(request.getfixturevalue(shards), tmp_path / "report.html")
+    with Opened(browser, tmp_path / "report.html", width=320) as opened:
         opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         assert not opened.scrolls_sideways()
         for key in "tiw":

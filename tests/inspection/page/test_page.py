@@ -203,6 +203,49 @@ def test_a_page_that_would_be_too_large_shows_fewer_rows(
     assert 0 < len(embedded(page)) < 20
 
 
+def test_shards_that_differ_from_the_manifest_are_the_first_error(
+    mixed_page: tuple[Report, str], altered_page: tuple[Report, str]
+) -> None:
+    report, page = altered_page
+    assert report.audit is not None
+    [note] = [note for note in report.summary.notes if "does not match the manifest" in note]
+    first = page[page.index('<li class="card') :]
+    assert first.startswith('<li class="card error">')
+    assert note in first[: first.index("</li>")]
+    assert "--verify" in first[: first.index("</li>")]
+    assert page.count(note) == 1, "not among the notes"
+    assert f'<span class="count error">{len(report.audit.findings) + 1}</span>' in page
+    assert "does not match the manifest" not in mixed_page[1]
+    assert '<span class="count">' in mixed_page[1], "warnings only"
+
+
+def test_every_row_shown_names_all_its_findings(altered_page: tuple[Report, str]) -> None:
+    _, page = altered_page
+    rows = [attributes for _, attributes in Outline(page).elements if attributes.get("class") == "row"]
+    chips = {attributes["id"]: json.loads(attributes["data-reasons"] or "") for attributes in rows}
+    shown = [key for key, each in chips.items() if "header_trained" in each]
+    altered = [key for key in chips if key and int(key.rsplit("-", 1)[1]) < 18]
+    assert shown == altered
+    assert len(shown) > 3, "more than are examples"
+    assert all("data-findings" in attributes for attributes in rows if attributes["id"] in altered)
+    assert f"header_trained ({len(shown)} shown of 18 rows)" in page
+
+
+def test_all_tokens_of_a_finding_are_outlined_as_in_the_legend(altered_page: tuple[Report, str]) -> None:
+    _, page = altered_page
+    assert '<span class="u f">in a finding</span>' in page
+    found = re.findall(r'<span class="(t[^"]* f)">([^<]*)</span>', page)
+    assert ("".join(text for _, text in found)).count("&lt;|im_start|&gt;assistant") > 3
+    styles = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["styles"]  # type: ignore[index]
+    assert {style for style, _ in found} <= set(styles), "also token by token"
+
+
+def test_the_legend_explains_only_what_is_there(mixed_page: tuple[Report, str]) -> None:
+    [legend] = re.findall(r'<div class="legend".*?</div>', mixed_page[1])
+    texts = re.findall(r">([^<]+)</span>", legend)
+    assert texts == ["trained", "not trained", "special token", "stop", "in a finding"]
+
+
 def test_packs_show_their_fill_and_where_sequences_begin(tmp_path: Path, write: Writer) -> None:
     rows = [[5, 6, 7, 5, 8, 9, 9], [5, 6]]
     path = write(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
-from sftkit.audit.findings import ANSWER_CUT, ERROR
+from sftkit.audit.findings import ANSWER_CUT, RULES
 from sftkit.core.escape import TextPart, visible_parts
 from sftkit.inspection.page.sampled_rows import SampledRow
 from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding
@@ -24,9 +24,6 @@ _SEQUENCE_HEAD, _SEQUENCE_TAIL = 500, 200
 
 _MAX_CHARACTERS = 6000
 """Characters that are shown of a row of text."""
-
-_MAX_MARKED = 40
-"""Tokens of a finding that are marked; longer ones would hide the text."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,8 @@ class Bubble:
     start: int
     """Position of the first token that is shown."""
     shown: tuple[ShownToken, ...]
+    styles: tuple[str, ...]
+    """Classes of each token that is shown."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,16 @@ class RowView:
     blocks: tuple[Bubble | Divider, ...]
     text: tuple[TextPart, ...]
     """The text of a row of text."""
+
+    @property
+    def chips(self) -> tuple[str, ...]:
+        """The reasons for which the row was chosen, and the rules of all its findings."""
+        return tuple(dict.fromkeys((*self.reasons, *(found.rule for found in self.row.findings))))
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether it breaks a rule, which may be one about several rows."""
+        return any(chip in RULES for chip in self.chips)
 
 
 def row_view(sampled: SampledRow) -> RowView:
@@ -103,7 +112,7 @@ def token_text(token: ShownToken) -> str:
 
 def _blocks(row: ShownRow) -> Iterator[Bubble | Divider]:
     bounds = [0, *accumulate(row.seq_lengths)]
-    looks = _finding_levels(row)
+    marked = _tokens_in_findings(row)
     done = 0
     for start, stop in _ranges(row, bounds):
         if start > done:
@@ -114,7 +123,7 @@ def _blocks(row: ShownRow) -> Iterator[Bubble | Divider]:
                 f"sequence {number + 1:,} of {len(row.seq_lengths):,} · {row.seq_lengths[number]:,} tokens",
                 is_gap=False,
             )
-        yield from _bubbles(row, start, stop, looks)
+        yield from _bubbles(row, start, stop, marked)
         done = stop
     if done < row.length and row.text is None:
         yield Divider(f"{row.length - done:,} tokens not shown", is_gap=True)
@@ -137,9 +146,9 @@ def _head_and_tail(start: int, stop: int, head: int, tail: int) -> Iterator[tupl
     yield stop - tail, stop
 
 
-def _bubbles(row: ShownRow, start: int, stop: int, looks: Sequence[str]) -> Iterator[Bubble]:
+def _bubbles(row: ShownRow, start: int, stop: int, marked: Sequence[bool]) -> Iterator[Bubble]:
     if not row.turns:
-        yield _bubble(row, None, Turn(start, stop, None, 0, None), (start, stop), looks, ())
+        yield _bubble(row, None, Turn(start, stop, None, 0, None), (start, stop), marked, ())
         return
     first: dict[int, int] = {}
     for number, turn in enumerate(row.turns):
@@ -150,7 +159,7 @@ def _bubbles(row: ShownRow, start: int, stop: int, looks: Sequence[str]) -> Iter
         # A turn whose middle is left out is two bubbles; its findings belong to one of them.
         is_last = turn.stop <= stop
         findings = tuple(found for found in row.findings if found.turn == number) if is_last else ()
-        yield _bubble(row, number - index + 1, turn, shown, looks, findings)
+        yield _bubble(row, number - index + 1, turn, shown, marked, findings)
 
 
 def _bubble(
@@ -158,13 +167,13 @@ def _bubble(
     number: int | None,
     turn: Turn,
     shown: tuple[int, int],
-    looks: Sequence[str],
+    marked: Sequence[bool],
     findings: tuple[RowFinding, ...],
 ) -> Bubble:
     tokens = row.tokens[shown[0] : shown[1]]
-    levels = looks[shown[0] : shown[1]]
+    styles = tuple(map(_style, tokens, marked[shown[0] : shown[1]]))
     runs = []
-    for style, group in groupby(zip(tokens, levels, strict=True), key=lambda item: _style(*item)):
+    for style, group in groupby(zip(tokens, styles, strict=True), key=lambda item: item[1]):
         members = [token for token, _ in group]
         if all(token.text is not None for token in members):
             parts = tuple(visible_parts("".join(token.text or "" for token in members)))
@@ -172,31 +181,25 @@ def _bubble(
             parts = (TextPart(" ".join(token_text(token) for token in members), False),)
         runs.append(Run(style, parts))
     return Bubble(
-        number, turn.role, turn.stop - turn.start, turn.trained_tokens, tuple(runs), findings, shown[0], tokens
+        number, turn.role, turn.stop - turn.start, turn.trained_tokens, tuple(runs), findings, shown[0], tokens, styles
     )
 
 
-def token_style(token: ShownToken) -> str:
-    """Return the classes of a token: trained or not, its kind, special, mislabelled."""
+def _style(token: ShownToken, is_marked: bool) -> str:
+    """Return the classes of a token: trained or not, its kind, special, mislabelled, in a finding."""
     names = ["t" if token.trained else "u" if token.trained is not None else "n"]
     names += [f"k-{token.kind}"] if token.kind is not None else []
     names += ["sp"] if token.special else []
     names += ["wrong"] if token.is_mislabelled else []
+    names += ["f"] if is_marked else []
     return " ".join(names)
 
 
-def _style(token: ShownToken, level: str) -> str:
-    return f"{token_style(token)} f-{level}" if level else token_style(token)
-
-
-def _finding_levels(row: ShownRow) -> list[str]:
-    """Return for each token the level of the worst finding about it, empty where there is none."""
-    levels = [""] * len(row.tokens)
+def _tokens_in_findings(row: ShownRow) -> list[bool]:
+    """Return which tokens a finding is about; of an answer that is cut this is its end."""
+    marked = [False] * len(row.tokens)
     for found in row.findings:
-        if found.rule in WHOLE_ROW_RULES:
-            continue
-        start = found.stop - 1 if found.rule == ANSWER_CUT else found.start
-        for position in range(start, min(found.stop, start + _MAX_MARKED, len(levels))):
-            if levels[position] != ERROR:
-                levels[position] = found.level
-    return levels
+        if found.rule not in WHOLE_ROW_RULES:
+            start = found.stop - 1 if found.rule == ANSWER_CUT else found.start
+            marked[start : found.stop] = [True] * (found.stop - start)
+    return marked

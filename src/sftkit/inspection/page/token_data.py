@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sftkit.inspection.page.bubbles import Bubble, RowView, token_style, token_text
+from sftkit.inspection.page.bubbles import Bubble, RowView, token_text
 
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
@@ -34,7 +34,7 @@ def _bubble(bubble: Bubble, styles: dict[str, int]) -> dict[str, Any]:
         "s": bubble.start,
         "t": [token_text(token) for token in bubble.shown],
         "i": [token.id for token in bubble.shown],
-        "c": [styles.setdefault(token_style(token), len(styles)) for token in bubble.shown],
+        "c": [styles.setdefault(style, len(styles)) for style in bubble.styles],
     }
     labels = {str(index): token.label for index, token in enumerate(bubble.shown) if token.is_mislabelled}
     return {**found, "l": labels} if labels else found

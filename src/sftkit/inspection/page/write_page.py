@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from sftkit.config.fields import to_public_data
 from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.errors import OutputError, UsageError
 from sftkit.inspection.audit.shard_origin import find_origin
-from sftkit.inspection.page.bubbles import RowView, row_view
+from sftkit.inspection.page.bubbles import Bubble, RowView, row_view
 from sftkit.inspection.page.facts import (
     finding_views,
     identity_facts,
@@ -36,6 +37,7 @@ from sftkit.inspection.page.sampled_rows import choose_rows, read_sample
 from sftkit.inspection.page.token_data import token_data
 from sftkit.inspection.parquet_columns import row_reference
 from sftkit.inspection.report import Report
+from sftkit.inspection.summary.consistency import manifest_notes
 from sftkit.inspection.summary.summarize import text_column_names
 from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.inspection.view.selection import filter_shards
@@ -172,7 +174,8 @@ def _render(
     summary, audit = report.summary, report.audit
     assert audit is not None
     shards = [shard for split in summary.splits for shard in split.shards]
-    notes = list(dict.fromkeys((*summary.notes, *report.notes, *audit.notes)))
+    mismatches = manifest_notes(summary.splits, summary.origin)
+    notes = [note for note in dict.fromkeys((*summary.notes, *report.notes, *audit.notes)) if note not in mismatches]
     first = next(split for split in summary.splits if split.rows)
     return render_page(
         name=summary.location,
@@ -183,6 +186,7 @@ def _render(
         rules=RULES,
         targets=_targets(views),
         preview=summary.origin is None and not config.directory,
+        mismatches=mismatches,
         notes=notes[:_MAX_NOTES],
         more_notes=len(notes[_MAX_NOTES:]),
         lines=number_lines(summary.splits),
@@ -196,6 +200,8 @@ def _render(
         removals=removals,
         rows=views,
         reasons=_reasons(views),
+        found_rows={finding.rule: finding.rows for finding in audit.findings},
+        looks=_looks(views),
         tokens=token_data(views),
         seed=config.seed or 0,
         wants_rows=bool(config.report_rows),
@@ -215,12 +221,15 @@ def _targets(views: Sequence[RowView]) -> dict[str, str]:
 
 
 def _reasons(views: Sequence[RowView]) -> dict[str, int]:
-    """Return how many rows are shown for each reason."""
-    counts: dict[str, int] = {}
-    for view in views:
-        for reason in view.reasons:
-            counts[reason] = counts.get(reason, 0) + 1
-    return counts
+    """Return how many of the rows that are shown have each chip, rules of the audit first."""
+    counts = Counter(chip for view in views for chip in view.chips)
+    return {**{rule: counts[rule] for rule in RULES if rule in counts}, **counts}
+
+
+def _looks(views: Sequence[RowView]) -> set[str]:
+    """Return the classes that tokens of the page have; its legend explains these."""
+    blocks = [block for view in views for block in view.blocks if isinstance(block, Bubble)]
+    return {name for style in {style for block in blocks for style in block.styles} for name in style.split()}
 
 
 def _public(config: InspectConfig) -> dict[str, Any]:

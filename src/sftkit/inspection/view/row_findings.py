@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sftkit.audit.checks.packs import PackBoundaries
 from sftkit.audit.checks.row_checks import check_row
 from sftkit.audit.expectations.expected import Expectations
-from sftkit.audit.findings import ANSWER_CUT, BOS_MISSING, NO_TRAINED_TOKEN, PACK_RULES, RULES
+from sftkit.audit.findings import ANSWER_CUT, BOS_MISSING, HEADER_TRAINED, NO_TRAINED_TOKEN, PACK_RULES, RULES
 from sftkit.core.rows import Ids, Mask
 from sftkit.inspection.view.turns import Turn
 
@@ -45,7 +47,26 @@ def find_in_row(
         expectations: what correct rows look like.
     """
     broken = check_row(ids, labels, trained, expectations, packs)
-    return [RowFinding(rule, RULES[rule].level, start, stop) for rule, start, stop in broken]
+    found = [RowFinding(rule, RULES[rule].level, start, stop) for rule, start, stop in broken]
+    if trained is None:
+        return found
+    return [
+        replace(each, stop=_trained_header_stop(ids, trained, each, expectations))
+        if each.rule == HEADER_TRAINED
+        else each
+        for each in found
+    ]
+
+
+def _trained_header_stop(ids: Ids, trained: Mask, finding: RowFinding, expectations: Expectations) -> int:
+    """Return the end of the trained tokens of the header that a finding is in; the audit gives their first one only."""
+    stop = finding.stop
+    for header in (*expectations.prompts, *expectations.headers):
+        for first in range(max(0, finding.start - len(header) + 1), finding.start + 1):
+            if tuple(ids[first : first + len(header)].tolist()) == tuple(header):
+                stop = max(stop, first + len(header))
+    untrained = np.flatnonzero(~trained[finding.start : stop])
+    return max(finding.stop, finding.start + int(untrained[0])) if len(untrained) else stop
 
 
 def assign_turns(findings: Sequence[RowFinding], turns: Sequence[Turn], *, packed: bool) -> tuple[RowFinding, ...]:

@@ -133,6 +133,7 @@
     return [row, words.toLowerCase()];
   }));
   const visible = () => rows.filter((row) => !row.hidden);
+  const hasFindings = (row) => "findings" in row.dataset;
   const highlight = () => {
     if (!CSS.highlights) return;
     CSS.highlights.delete("found");
@@ -158,6 +159,7 @@
       }
     }
     CSS.highlights.set("found", new Highlight(...ranges));
+    return ranges[0];
   };
   const filter = () => {
     const wanted = search.value.toLowerCase();
@@ -165,18 +167,37 @@
     for (const row of rows) {
       const fits = (!wanted || texts.get(row).includes(wanted))
         && (!split || !split.value || row.dataset.split === split.value)
-        && (!reason.value || (reason.value === "*" ? "findings" in row.dataset
+        && (!reason.value || (reason.value === "*" ? hasFindings(row)
           : JSON.parse(row.dataset.reasons).includes(reason.value)));
       row.hidden = !fits;
       count += fits;
     }
     $("none").hidden = count > 0;
-    $("matches").textContent = `${count} of ${rows.length} rows`;
-    highlight();
+    const total = !wanted && !split?.value && reason.selectedOptions[0].dataset.total;
+    $("matches").textContent = total ? `${count} shown of ${total}` : `${count} of ${rows.length} rows`;
+    say("");
+    return highlight();
   };
+  const say = (text) => { $("said").textContent = text; };
+  // Scrolls to the first row that fits; in a long row, to the text that was found.
+  const reveal = (found) => {
+    const row = visible()[0];
+    if (!row || !(search.value || reason.value || split?.value)) return;
+    const place = found?.getBoundingClientRect();
+    if (!place || place.top - row.getBoundingClientRect().top < innerHeight / 2) row.scrollIntoView({ block: "start" });
+    else scrollTo({ top: scrollY + place.top - innerHeight / 2 });
+  };
+  // Where the tools scroll away, as on a phone, the reader types first.
+  const isInView = () => getComputedStyle($("tools")).position === "sticky";
   let timer = 0;
-  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(filter, 120); });
-  [reason, split].forEach((each) => each?.addEventListener("change", filter));
+  search.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const found = filter();
+      if (isInView()) reveal(found);
+    }, 120);
+  });
+  [reason, split].forEach((each) => each?.addEventListener("change", () => reveal(filter())));
   filter();
 
   // Links to rows that a filter hides.
@@ -189,10 +210,24 @@
     row.scrollIntoView();
   });
 
-  // Keyboard.
+  // Keyboard. The next finding after the last one is the first one.
+  const nextFinding = () => {
+    const all = visible().filter(hasFindings);
+    const here = current();
+    const isLast = here && !all.some((row) => here.compareDocumentPosition(row) & Node.DOCUMENT_POSITION_FOLLOWING);
+    if (isLast && all.length) show(all[0]);
+    else go(1, hasFindings);
+    if (!all.length) say("No row that is shown has a finding.");
+    else if (isLast) say(all.length > 1 ? "Continued at the first row with a finding." : "No other row has a finding.");
+  };
   const current = () => document.activeElement?.closest?.(".row");
+  const show = (row) => {
+    row.focus({ preventScroll: true });
+    row.scrollIntoView({ block: "start" });
+  };
   const go = (step, fits) => {
     const all = visible().filter(fits);
+    say("");
     if (!all.length) return;
     const here = current();
     let index;
@@ -204,13 +239,12 @@
     } else {
       index = Math.max(0, all.findIndex((row) => row.getBoundingClientRect().top > 0));
     }
-    all[index].focus({ preventScroll: true });
-    all[index].scrollIntoView({ block: "start" });
+    show(all[index]);
   };
   const keys = {
     j: () => go(1, () => true),
     k: () => go(-1, () => true),
-    n: () => go(1, (row) => "findings" in row.dataset),
+    n: nextFinding,
     t: () => toggle("tokens"),
     i: () => toggle("ids"),
     w: () => toggle("space"),
@@ -219,6 +253,7 @@
   };
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Enter" && event.target === search) return reveal(filter());
     if (event.key === "Escape" && event.target === search) {
       search.value = "";
       filter();
