@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sftkit.api.inspection import inspect_shards
     from sftkit.api.shard_rows import ShardRow, Shards, ShardSplit, open_shards
     from sftkit.api.torch_data import ShardDataset, collator_for
+    from sftkit.api.training_plan import plan_training
     from sftkit.api.use_cases import PreprocessResult, preprocess, train
     from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
     from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig, SplitConfig
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sftkit.shards.manifest import Manifest
     from sftkit.training.callbacks.listener import RunListener
     from sftkit.training.data.collation import FlatCollator, PaddingCollator
+    from sftkit.training.planning.plan_run import TrainingPlan
     from sftkit.training.training_report import TrainingReport
 
 # Arrow's own allocators keep what they freed, so that memory creeps up with the data; the system's gives it back.
@@ -45,6 +47,7 @@ _EXPORTS = {
     "sftkit.api.shard_rows": ("ShardRow", "ShardSplit", "Shards", "open_shards"),
     "sftkit.api.torch_data": ("ShardDataset", "collator_for"),
     "sftkit.api.inspection": ("inspect_shards",),
+    "sftkit.api.training_plan": ("plan_training",),
     "sftkit.api.use_cases": ("PreprocessResult", "preprocess", "train"),
     "sftkit.config.commands": ("InspectConfig", "PreprocessConfig", "TrainConfig"),
     "sftkit.config.schema.data_config": ("DatasetConfig", "HandlerConfig", "ProcessorConfig", "SplitConfig"),
@@ -59,6 +62,7 @@ _EXPORTS = {
     "sftkit.shards.manifest": ("Manifest",),
     "sftkit.training.data.collation": ("FlatCollator", "PaddingCollator"),
     "sftkit.training.callbacks.listener": ("RunListener",),
+    "sftkit.training.planning.plan_run": ("TrainingPlan",),
     "sftkit.training.training_report": ("TrainingReport",),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -90,6 +94,7 @@ __all__ = [
     "TokenizerError",
     "TrainConfig",
     "TrainingError",
+    "TrainingPlan",
     "TrainingReport",
     "Verification",
     "__version__",
@@ -97,6 +102,7 @@ __all__ = [
     "inspect_shards",
     "merge_adapters",
     "open_shards",
+    "plan_training",
     "preprocess",
     "sample_path",
     "train",

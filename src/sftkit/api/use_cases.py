@@ -149,29 +149,19 @@ def run_train(
     settings: TrainConfig, progress: Progress | None = None, listener: RunListener | None = None
 ) -> TrainingReport:
     """Do what `train` does with a config that is complete."""
-    from sftkit.preprocessing.training_shards import check_training_data, find_or_build_data
-    from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
-    from sftkit.training.adapters.adapter_choice import with_adapters
-    from sftkit.training.arguments.build_arguments import check_packages, make_training_arguments
-    from sftkit.training.arguments.fms_arguments import with_fms_arguments
-    from sftkit.training.distributed import main_process_first, report_lost_processes, silence_other_processes
-    from sftkit.training.loading.model_settings import check_stored_quantization
-    from sftkit.training.models.model_name import check_model_name
-    from sftkit.training.setup.output_check import check_training_output
+    from sftkit.preprocessing.training_shards import find_or_build_data
+    from sftkit.training.arguments.build_arguments import make_training_arguments
+    from sftkit.training.distributed import main_process_first, report_lost_processes
 
     if settings.do_dataprocessing_only:
         raise ConfigError("do_dataprocessing_only: there is no training to report; call sftkit.preprocess instead")
     if settings.merge_only:
         raise ConfigError("merge_only: there is no training to report; call sftkit.merge_adapters instead")
-    settings = with_fms_arguments(settings)
-    check_training_data(settings)
-    check_training_output(settings)
-    check_packages(settings)
-    settings = with_adapters(settings)
-    check_model_name(settings)
-    check_stored_quantization(settings)
-    check_tokenizer_name(settings)
-    silence_other_processes()
+    if settings.dry_run:
+        raise ConfigError("dry_run: there is no training to report; call sftkit.plan_training instead")
+    if settings.processes is not None:
+        raise ConfigError("processes is only for dry_run; start several processes with torchrun or accelerate launch")
+    settings = checked_settings(settings)
     arguments = make_training_arguments(settings)
     if settings.user_callbacks:
         from sftkit.training.callbacks.user_callbacks import find_user_callbacks
@@ -183,6 +173,35 @@ def run_train(
 
     with report_lost_processes(), restored_transformers_logging():
         return run_training(settings, arguments, data.shards, listener, data.evaluation_sets)
+
+
+def checked_settings(settings: TrainConfig) -> TrainConfig:
+    """Check a complete config of `train` before anything is built or loaded, and complete it from its adapters.
+
+    Raises:
+        ConfigError: keys exclude each other.
+        TokenizerError, TrainingError, OutputError: a model, tokenizer, adapter or directory cannot be used.
+    """
+    from sftkit.preprocessing.training_shards import check_training_data
+    from sftkit.tokenization.loading.tokenizer_loading import check_tokenizer_name
+    from sftkit.training.adapters.adapter_choice import with_adapters
+    from sftkit.training.arguments.build_arguments import check_packages
+    from sftkit.training.arguments.fms_arguments import with_fms_arguments
+    from sftkit.training.distributed import silence_other_processes
+    from sftkit.training.loading.model_settings import check_stored_quantization
+    from sftkit.training.models.model_name import check_model_name
+    from sftkit.training.setup.output_check import check_training_output
+
+    settings = with_fms_arguments(settings)
+    check_training_data(settings)
+    check_training_output(settings)
+    check_packages(settings)
+    settings = with_adapters(settings)
+    check_model_name(settings)
+    check_stored_quantization(settings)
+    check_tokenizer_name(settings)
+    silence_other_processes()
+    return settings
 
 
 @contextmanager

@@ -158,6 +158,10 @@ def train(context: typer.Context) -> None:
     """Fine-tune a model on shards, on tokenized Parquet, or on a data config.
 
     sftkit train --training_data_path shards --model_name_or_path MODEL --output_dir out
+
+    Before a run, --dry_run prints its steps, learning rates and cost:
+
+    sftkit train ... --dry_run true --processes 8 --gpu H100 --mfu 0.4 --price_per_hour 3
     """
     with _exit_codes():
         from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
@@ -180,6 +184,14 @@ def train(context: typer.Context) -> None:
         if config.merge_only:
             if is_main_process():
                 print_merge(run_merge(config), results())
+            return
+        if config.dry_run:
+            from sftkit.api.training_plan import run_plan
+            from sftkit.cli.console.reports.show_training_plan import print_training_plan
+
+            planned = run_plan(config)
+            if is_main_process():
+                print_training_plan(planned, results())
             return
         with show_training() as listener:
             report = run_train(config, make_progress(), listener)

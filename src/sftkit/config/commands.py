@@ -9,6 +9,7 @@ from typing import Any
 from sftkit.config.fields import option
 from sftkit.config.schema.adapter_options import AdapterOptions
 from sftkit.config.schema.model_options import ModelOptions
+from sftkit.config.schema.plan_options import PlanOptions
 from sftkit.config.schema.shared_options import RUN_PANEL, DataOptions
 from sftkit.config.schema.training_options import TrainingOptions
 from sftkit.config.words import boolean_spellings
@@ -141,7 +142,7 @@ class InspectConfig(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ModelOptions, TrainingOptions, AdapterOptions):
+class TrainConfig(PlanOptions, ModelOptions, TrainingOptions, AdapterOptions):
     """`sftkit train`. All fields of `transformers.TrainingArguments` are accepted too."""
 
     output_dir: str = option(
@@ -271,6 +272,7 @@ def to_processing_only(config: TrainConfig) -> PreprocessConfig:
         to_preprocess_config(config, config.output_dir),
         num_dataset_shards=config.num_dataset_shards,
         num_eval_dataset_shards=config.num_eval_dataset_shards,
+        dry_run=config.dry_run,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,8 +62,22 @@ def find_or_build_data(config: TrainConfig, progress: Progress) -> TrainingData:
     An evaluation alone needs no other data than `eval_data`. The first of these sets then stands for the shards: it
     names their tokenizer.
     """
-    sets = {name: _find_or_build_set(config, paths, progress) for name, paths in config.eval_data.items()}
-    shards = next(iter(sets.values())) if _has_sets_only(config) else find_or_build_shards(config, progress)
+    return _find_data(config, lambda each: _build(each, progress))
+
+
+def find_data(config: TrainConfig) -> TrainingData:
+    """Return the same data as `find_or_build_data` if no shards have to be built; nothing is written.
+
+    Raises:
+        ConfigError: there are no shards of the data yet.
+        SourceError, DataError, TokenizerError: as `preprocess`.
+    """
+    return _find_data(config, _find_built)
+
+
+def _find_data(config: TrainConfig, build: Callable[[TrainConfig], ShardSet]) -> TrainingData:
+    sets = {name: _find_or_build_set(config, paths, build) for name, paths in config.eval_data.items()}
+    shards = next(iter(sets.values())) if _has_sets_only(config) else _find_or_build_shards(config, build)
     return TrainingData(shards, sets)
 
 
@@ -79,9 +93,13 @@ def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
         ConfigError: the shards are packed, but not as the config asks for.
         ConfigError, SourceError, DataError, TokenizerError, OutputError: as `preprocess`.
     """
+    return _find_or_build_shards(config, lambda each: _build(each, progress))
+
+
+def _find_or_build_shards(config: TrainConfig, build: Callable[[TrainConfig], ShardSet]) -> ShardSet:
     given = _tokenized_shards(config)
     if given is None:
-        return _build(config, progress)
+        return build(config)
     selects_rows = config.val_size is not None or config.max_samples is not None
     if SEQ_LENGTHS in _columns(given):
         _check_packs(config, given)
@@ -91,7 +109,7 @@ def find_or_build_shards(config: TrainConfig, progress: Progress) -> ShardSet:
                 "preprocess, or use the data that they were made from"
             )
         return given
-    return _rebuild_shards(config, given, progress) if is_packed(config) or selects_rows else given
+    return _rebuild_shards(config, given, build) if is_packed(config) or selects_rows else given
 
 
 def _set_problems(config: TrainConfig) -> Iterator[str]:
@@ -121,18 +139,20 @@ def _config_of_set(config: TrainConfig, paths: tuple[str, ...]) -> TrainConfig:
     )
 
 
-def _find_or_build_set(config: TrainConfig, paths: tuple[str, ...], progress: Progress) -> ShardSet:
+def _find_or_build_set(
+    config: TrainConfig, paths: tuple[str, ...], build: Callable[[TrainConfig], ShardSet]
+) -> ShardSet:
     found = _tokenized(paths[0], config) if len(paths) == 1 else None
-    return _build(_config_of_set(config, paths), progress) if found is None else found
+    return build(_config_of_set(config, paths)) if found is None else found
 
 
-def _rebuild_shards(config: TrainConfig, given: ShardSet, progress: Progress) -> ShardSet:
+def _rebuild_shards(config: TrainConfig, given: ShardSet, build: Callable[[TrainConfig], ShardSet]) -> ShardSet:
     """Pack the rows of shards, or select some; the result names the tokenizer and template that made the rows."""
     made_by = given.manifest
     if made_by is None or made_by.tokenizer is None:
-        return _build(config, progress)
+        return build(config)
     tokens = config.add_special_tokens or made_by.tokenizer.added_special_tokens
-    built = _build(replace(config, add_special_tokens=tokens), progress)
+    built = build(replace(config, add_special_tokens=tokens))
     assert built.manifest is not None
     settings = {**built.manifest.config, "dataprocessor": made_by.config.get("dataprocessor")}
     return replace(built, manifest=replace(built.manifest, tokenizer=made_by.tokenizer, config=settings))
@@ -153,18 +173,33 @@ def _check_packs(config: TrainConfig, given: ShardSet) -> None:
 
 
 def _build(config: TrainConfig, progress: Progress) -> ShardSet:
+    planned = _plan_shards(config)
+    if find_finished(planned) is None:
+        _warn_of_cuts(run(planned, progress))
+    else:
+        output_for(planned.config).finish_cleanup()
+    return open_shards(planned.config.output_dir, config.storage_options)
+
+
+def _find_built(config: TrainConfig) -> ShardSet:
+    planned = _plan_shards(config)
+    if find_finished(planned) is None:
+        raise ConfigError(
+            "dry_run: the data are not tokenized yet, so that the steps are not known; make shards with `sftkit "
+            "preprocess` and name them in training_data_path"
+        )
+    return open_shards(planned.config.output_dir, config.storage_options)
+
+
+def _plan_shards(config: TrainConfig) -> Plan:
+    """Plan shards in `cache_dir`, under a name made from everything that decides their content."""
     planned = plan(to_preprocess_config(config, config.cache_dir))
     if _becomes_text(planned):
         _log.warning("the rows are text and no response_template is given: every token is trained on")
         planned = plan(to_preprocess_config(replace(config, train_on="all"), config.cache_dir))
     folder = Path(config.cache_dir).expanduser() / planned.undated_fingerprint[:_NAME_LENGTH]
     planned = replace(planned, config=replace(planned.config, output_dir=str(folder)))
-    planned = keep_template_date(planned, output_for(planned.config))
-    if find_finished(planned) is None:
-        _warn_of_cuts(run(planned, progress))
-    else:
-        output_for(planned.config).finish_cleanup()
-    return open_shards(str(folder), config.storage_options)
+    return keep_template_date(planned, output_for(planned.config))
 
 
 def _warn_of_cuts(manifest: Manifest) -> None:

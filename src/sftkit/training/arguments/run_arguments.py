@@ -22,6 +22,12 @@ class RunArguments(TrainingArguments):
     """
 
     public = PublicValues({})
+    planned_processes: int | None = None
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together; of a plan, those that it is made for."""
+        return self.planned_processes or int(super().world_size)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments as plain data, without what must not be written."""

@@ -44,7 +44,7 @@ class TrainingCost:
     per_length_squared: float
     """Of causal attention, per squared token of a sequence (the pairs that causality excludes are not counted)."""
 
-    def flops(self, tokens: int, head_positions: int, squared_lengths: int) -> float:
+    def flops(self, tokens: float, head_positions: float, squared_lengths: float) -> float:
         """Operations of some work, without padding and without what gradient checkpointing computes twice."""
         return (
             self.per_token * tokens

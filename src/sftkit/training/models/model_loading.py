@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,16 +39,47 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
     if config.model_name_or_path is None:
         raise TrainingError("model_name_or_path is missing; set it to the model to train")
     location = model_location(config.model_name_or_path)
-    initialize = _has_config_only(config.model_name_or_path, location)
-    if initialize and not config.init_from_config:
-        raise TrainingError(
-            f"{location} has a config.json but no weights; set init_from_config=true to start from random ones"
-        )
+    initialize = _is_initialized(config, location)
     if initialize:
         warn_on_main_process(
             _log, f"{location} has no weights: the model starts from random ones (seed {arguments.seed})"
         )
-    make = _initialize if initialize else _load
+    return _make(_initialize if initialize else _load, location, config, arguments)
+
+
+def outline_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
+    """The same model as `load_model` returns, but without weights: its parameters have a size only (torch's `meta`).
+
+    Only the config of the model is read.
+
+    Raises:
+        TrainingError: the model does not exist, has no weights, or transformers does not know its type.
+    """
+    if config.model_name_or_path is None:
+        raise TrainingError("model_name_or_path is missing; set it to the model to train")
+    location = model_location(config.model_name_or_path)
+    _is_initialized(config, location)
+    return _make(_outline, location, config, arguments)
+
+
+def _is_initialized(config: TrainConfig, location: str) -> bool:
+    """Whether the weights are random; `TrainingError` if there are none, and random ones were not asked for."""
+    if not _has_config_only(config.model_name_or_path or "", location):
+        return False
+    if not config.init_from_config:
+        raise TrainingError(
+            f"{location} has a config.json but no weights; set init_from_config=true to start from random ones"
+        )
+    return True
+
+
+def _make(
+    make: Callable[[str, TrainConfig, TrainingArguments], PreTrainedModel],
+    location: str,
+    config: TrainConfig,
+    arguments: TrainingArguments,
+) -> PreTrainedModel:
+    assert config.model_name_or_path is not None
     try:
         _refuse_adapter(config.model_name_or_path, location)
         model = make(location, config, arguments)
@@ -158,15 +189,25 @@ def _initialize(location: str, config: TrainConfig, arguments: TrainingArguments
     settings, given = model_settings(location, config)
     if given:
         raise ConfigError(f"model_kwargs: the config of this model has no {next(iter(given))}; remove it")
+    attention = choose_attention(config, arguments, model_class(settings))
+    return _from_config(settings, config, attention)
+
+
+def _outline(location: str, config: TrainConfig, arguments: TrainingArguments) -> PreTrainedModel:
+    import torch
+
+    settings, _ = model_settings(location, config)
+    with torch.device("meta"):
+        return _from_config(settings, config, None)
+
+
+def _from_config(settings: Any, config: TrainConfig, attention: str | None) -> PreTrainedModel:
     dtype = _dtype(config)
     if dtype == "auto":
         dtype = settings.dtype or settings.get_text_config().dtype
     make: Any = auto_class(settings).from_config
     model: PreTrainedModel = make(
-        settings,
-        dtype=dtype,
-        attn_implementation=choose_attention(config, arguments, model_class(settings)),
-        trust_remote_code=config.trust_remote_code,
+        settings, dtype=dtype, attn_implementation=attention, trust_remote_code=config.trust_remote_code
     )
     return model
 

@@ -1,0 +1,1 @@
+"""Plan a run without loading weights: its steps, learning rates, checkpoints and cost."""
