@@ -187,10 +187,11 @@ def train(context: typer.Context) -> None:
             return
         if config.dry_run:
             from sftkit.api.training_plan import run_plan
-            from sftkit.cli.console.reports.show_training_plan import print_training_plan
 
             planned = run_plan(config)
             if is_main_process():
+                from sftkit.cli.console.reports.show_training_plan import print_training_plan
+
                 print_training_plan(planned, results())
             return
         with show_training() as listener:
