@@ -41,6 +41,7 @@ def test_shards_and_the_data_config_that_made_them_train_alike(tmp_path: Path) -
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
     assert len(losses(tmp_path / "one")) == 2
     assert ": loss " in on_shards.err
+    assert "steps: 2 in all (" in on_shards.err
     assert ", perplexity " in on_shards.err
     assert on_shards.err.count("prompt: What is 2 + 3?") == 2  # before the first step and at the end
     for line in ("steps            2 (", "training loss    ", "validation loss  ", "peak memory      "):

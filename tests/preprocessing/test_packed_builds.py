@@ -327,6 +327,7 @@ def test_plan_result_and_card_show_packs(tmp_path: Path) -> None:
     assert "packing: bfd, at most 12 tokens per pack" in screen.getvalue()
     print_result(manifest, "out", Console(file=screen, width=200))
     assert "train: 3 packs of 12 tokens, 75.0% full, 4 sequences (1.3 per pack)" in screen.getvalue()
+    assert "at 8 packs of 12 tokens a step: 1 step an epoch" in screen.getvalue()
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| train | 1 | 3 packs of 12, 75.0% full, with 4 sequences | 27 |" in card
 

@@ -91,6 +91,26 @@ def test_steps_are_reported_from_the_one_at_which_the_run_begins() -> None:
     assert steps.received == [(7, 9), (8, 9)]
 
 
+def test_how_many_steps_there_are_is_reported_at_the_start() -> None:
+    class Notes(SilentListener):
+        def __init__(self) -> None:
+            self.received: list[str] = []
+
+        def on_note(self, sentence: str) -> None:
+            self.received.append(sentence)
+
+    notes = Notes()
+    report = StepReporter(notes)
+    begin = {"control": TrainerControl(), "train_dataloader": range(1000)}
+    report.on_train_begin(ARGUMENTS, TrainerState(max_steps=3000), **begin)
+    report.on_train_begin(ARGUMENTS, TrainerState(global_step=7, max_steps=3000), **begin)
+    report.on_train_begin(ARGUMENTS, TrainerState(max_steps=3000, is_world_process_zero=False), **begin)
+    assert notes.received == [
+        "steps: 3,000 in all (1,000 an epoch, 3 epochs)",
+        "steps: 3,000 in all (1,000 an epoch, 3 epochs), 7 of them done before",
+    ]
+
+
 class FakeRun(dict[str, Any]):
     """A stand-in for aim.Run."""
 

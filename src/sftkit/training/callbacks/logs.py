@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from sftkit.core.error_text import single_line
 from sftkit.errors import OutputError, TrainingError
 from sftkit.training.callbacks.listener import LogEvent, RunListener
 from sftkit.training.distributed import is_main_process, warn_on_main_process
+from sftkit.training.step_counts import count_steps
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +123,7 @@ class JsonLinesLogger(TrainerCallback):
 
 
 class StepReporter(TrainerCallback):
-    """Reports the number of steps done to a listener, in the main process only."""
+    """Reports to a listener how many steps a run has and has done, in the main process only."""
 
     def __init__(self, listener: RunListener) -> None:
         self._listener = listener
@@ -129,7 +131,12 @@ class StepReporter(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Report the step at which the run begins: 0, or that of the checkpoint it resumes from."""
+        """Report how many steps there are, and at which the run begins: 0, or that of its checkpoint."""
+        loader = kwargs.get("train_dataloader")
+        if state.is_world_process_zero and loader is not None:
+            steps = replace(count_steps(len(loader), args), total=state.max_steps)
+            done = f", {state.global_step:,} of them done before" if state.global_step else ""
+            self._listener.on_note(f"steps: {steps}{done}")
         self._report(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -18,15 +18,10 @@ from sftkit.training.metrics.hardware import peak_flops
 from sftkit.training.models.run_tokenizer import load_run_tokenizer
 from sftkit.training.planning.learning_rate import RateSchedule, rate_schedule
 from sftkit.training.planning.outline import OutlinedModel, outline
-from sftkit.training.planning.steps import (
-    Points,
-    StepCounts,
-    checkpoint_points,
-    count_steps,
-    evaluation_points,
-)
+from sftkit.training.planning.steps import Points, checkpoint_points, evaluation_points
 from sftkit.training.planning.work import EpochWork, measure_epoch
 from sftkit.training.setup.data_setup import make_feed
+from sftkit.training.step_counts import StepCounts, count_steps
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -156,9 +151,10 @@ def plan_run(
         config, arguments, shards, outlined.model, outlined.capabilities, tokenizer.pad_token_id, evaluation_sets
     )
     assert feed.train is not None, "a plan is of a run that trains"
-    steps = count_steps(feed, arguments)
     rows = rows_per_micro_batch(arguments, arguments.train_batch_size)
-    work = measure_epoch(feed, feed.train_batches(rows))
+    batches = feed.train_batches(rows)
+    steps = count_steps(batches.batches_per_epoch, arguments)
+    work = measure_epoch(feed, batches)
     flops = _flops(outlined, work, steps)
     checkpoints = checkpoint_points(arguments, steps)
     return TrainingPlan(

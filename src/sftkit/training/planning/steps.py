@@ -1,35 +1,16 @@
-"""How many steps a run has, and at which of them it evaluates and saves."""
+"""After which steps a run evaluates and saves."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transformers import TrainerState
 
-from sftkit.training.data.feed import Feed, rows_per_micro_batch
+from sftkit.training.step_counts import StepCounts
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
-
-
-@dataclass(frozen=True)
-class StepCounts:
-    """The steps of a run; a step is one update of the weights."""
-
-    batches_per_epoch: int
-    """Micro-batches of one process in an epoch."""
-
-    per_epoch: int
-
-    total: int
-    """Steps of the whole run."""
-
-    @property
-    def epochs(self) -> float:
-        """Passes over the data."""
-        return self.total / self.per_epoch
 
 
 @dataclass(frozen=True)
@@ -40,21 +21,6 @@ class Points:
 
     every: str
     """When, in words, such as `every 100 steps`; empty for never."""
-
-
-def count_steps(feed: Feed, arguments: TrainingArguments) -> StepCounts:
-    """Count the steps of a run as the Trainer does (`Trainer.set_initial_training_values`, 5.23).
-
-    Args:
-        feed: its micro-batches.
-        arguments: `max_steps`, `num_train_epochs` and `gradient_accumulation_steps` of the run.
-    """
-    batches = feed.train_batches(rows_per_micro_batch(arguments, arguments.train_batch_size)).batches_per_epoch
-    per_epoch = max(-(-batches // arguments.gradient_accumulation_steps), 1)
-    limited = arguments.max_steps >= 0
-    return StepCounts(
-        batches, per_epoch, arguments.max_steps if limited else math.ceil(arguments.num_train_epochs * per_epoch)
-    )
 
 
 def evaluation_points(arguments: TrainingArguments, steps: StepCounts) -> Points:

@@ -18,12 +18,16 @@ from sftkit.cli.console.text_lines import new_table, print_text
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.accounting.row_notes import ROLE_PREFIX
 from sftkit.core.escape import escape_to_one_line
+from sftkit.core.splits import TRAIN
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import Manifest, SourceInfo
 from sftkit.storage.dataset_files import DROPPED_NAME
 
 _MAX_SOURCES = 10
 _MAX_REASONS = 10
+
+_USUAL_BATCH = 8
+"""Packs of a step with one device, if `train` is given no batch size."""
 
 _SHOWN_NAMES = {"stage": "tokenize", "finish": "length limit", "store": "write"}
 """Names of stages in a manifest -> names that are shown."""
@@ -59,6 +63,10 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
                     f"{split.sequences:,} sequences ({split.sequences / split.rows:.1f} per pack)"
                 )
             )
+            if name == TRAIN and split.pack_length is not None:
+                steps = -(-split.rows // _USUAL_BATCH)
+                number = f"{steps:,} step{'s' if steps > 1 else ''} an epoch"
+                console.print(Text(f"at {_USUAL_BATCH} packs of {split.pack_length:,} tokens a step: {number}"))
     print_row_counts(manifest, console)
     for line in unused_columns_of(manifest):
         print_text(console, Text(escape_to_one_line(line), "yellow"))

@@ -48,7 +48,7 @@ def _lines(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
     per_device = plan.tokens_per_step / batches.processes
     yield "tokens a step", f"{plan.tokens_per_step:,.0f} ({per_device:,.0f} on each device) on average"
     most = ", or fewer if it stops early" if plan.ends_early else ""
-    yield "steps", f"{steps.total:,} in all ({steps.per_epoch:,} an epoch, {steps.epochs:,.4g} epochs){most}"
+    yield "steps", f"{steps}{most}"
     schedule = plan.schedule
     yield "learning rate", f"{schedule.peak:g}, {schedule.name}, {schedule.warmup_steps:,} steps of warm-up"
     if schedule.shares:
