@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def test_the_data_type_is_that_of_the_base_or_as_given(tmp_path: Path, adapter: 
         ({"learning_rate": 1e-4, "training_data_path": "x"}, "merge_only trains nothing and reads no data: remove tra"),
         ({"lora_r": 8}, "merge_only trains nothing and reads no data: remove lora_r"),
         ({"load_in_4bit": True}, "remove load_in_4bit"),
+        ({"do_eval": True}, "remove do_eval"),
         ({"adapter_name_or_path": ()}, "merge_only needs an adapter: set adapter_name_or_path, or an adapter as model"),
     ],
 )
@@ -78,8 +80,26 @@ def test_keys_about_training_are_refused(adapter: Path, model_dir: Path, keys: d
 
 @needs_peft
 def test_nothing_is_merged_into_the_directory_of_an_adapter(adapter: Path) -> None:
-    with pytest.raises(OutputError, match="holds a LoRA adapter"):
+    with pytest.raises(OutputError, match="is the directory of the adapter"):
         sftkit.merge_adapters(model_name_or_path=str(adapter), output_dir=str(adapter))
+
+
+@needs_peft
+def test_nothing_is_merged_into_the_directory_of_the_model(tmp_path: Path, adapter: Path, model_dir: Path) -> None:
+    model = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    (model / "training_logs.jsonl").touch()  # as a run leaves it
+    with pytest.raises(OutputError, match="is the directory of the model"):
+        sftkit.merge_adapters(model_name_or_path=str(model), adapter_name_or_path=str(adapter), output_dir=str(model))
+
+
+@needs_peft
+def test_damaged_weights_of_an_adapter_are_named(tmp_path: Path, adapter: Path, model_dir: Path) -> None:
+    damaged = Path(shutil.copytree(adapter, tmp_path / "damaged"))
+    os.truncate(damaged / "adapter_model.safetensors", 5000)
+    with pytest.raises(TrainingError, match=r"adapter_model\.safetensors: cannot be read: .*; copy the file again"):
+        sftkit.merge_adapters(
+            model_name_or_path=str(model_dir), adapter_name_or_path=str(damaged), output_dir=tmp_path / "out"
+        )
 
 
 @needs_peft

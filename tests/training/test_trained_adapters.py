@@ -222,6 +222,30 @@ def test_modules_that_were_trained_completely_are_trained_further(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_modules_that_were_trained_completely_may_have_new_tokens(
+    tmp_path: Path, make_model: Callable[..., None], model_dir: Path, shard_dir: Path, tied: bool, module: str
+) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir)
+    model = tmp_path / "model"
+    make_model(model, len(tokenizer), tied=tied)
+    tokenizer.save_pretrained(model)
+    tokenizer.add_special_tokens({"extra_special_tokens": [TOKEN]}, replace_extra_special_tokens=False)
+    run(
+        model, shard_dir, tmp_path / "a", "--use_peft=true", "--max_steps=2", "--merge_lora=true",
+        "--add_special_tokens", TOKEN, "--lora_modules_to_save", module,
+        manifest=manifest_of(tokenizer, added=(TOKEN,)),
+    )  # fmt: skip
+    base: Any = AutoModelForCausalLM.from_pretrained(model)
+    base.resize_token_embeddings(len(tokenizer))
+    base.save_pretrained(tmp_path / "resized")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "a" / "merged")
+    torch.testing.assert_close(logits(merged), logits(adapted(tmp_path / "resized", tmp_path / "a")))
+    new = merged.get_output_embeddings().weight[-1] if module == "lm_head" else merged.get_input_embeddings().weight[-1]
+    assert not torch.equal(new, base.get_input_embeddings().weight[-1])
+
+
 def test_settings_must_be_those_of_the_adapter(first: Path, model_dir: Path) -> None:
     peft = {"model_name_or_path": str(first), "use_peft": True}
     assert refusal(**peft, lora_r=8).startswith(f"lora_r: the adapter {first} was trained with 4, not 8; remove the")

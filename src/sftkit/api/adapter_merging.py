@@ -55,9 +55,9 @@ def run_merge(settings: TrainConfig) -> Path:
 
     check_merge_only(settings)
     validate_config(settings)
-    check_training_output(settings)
     check_packages(settings)
     settings = with_adapters(settings)
+    check_training_output(settings)
     check_model_name(settings)
     check_tokenizer_name(settings)
     arguments = make_training_arguments(replace(settings, training_arguments={"use_cpu": True}))

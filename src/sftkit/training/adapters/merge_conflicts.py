@@ -8,6 +8,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.config.fields import default_of
 from sftkit.config.fms.defaults import FMS_DEFAULTS
 from sftkit.config.schema.option_values import FMS
+from sftkit.config.words import parse_boolean
 from sftkit.errors import ConfigError
 from sftkit.storage.model_location import adapter_base
 
@@ -15,7 +16,8 @@ _USED = frozenset(
     {"config", "output_dir", "model_name_or_path", "tokenizer_name_or_path", "adapter_name_or_path", "merge_only"}
     | {"save_dtype", "torch_dtype", "trust_remote_code", "use_peft", "log_level", "dataprocessor", "compat"}
 )
-_USED_BY_TRAINER = frozenset({"use_cpu", "do_train", "do_eval"})
+_USED_BY_TRAINER = frozenset({"use_cpu", "do_train"})
+_EVALUATION = "do_eval"
 
 
 def check_merge_only(config: TrainConfig) -> None:
@@ -31,7 +33,9 @@ def check_merge_only(config: TrainConfig) -> None:
     unused += [
         key
         for key, value in config.training_arguments.items()
-        if key not in _USED_BY_TRAINER and value != of_fms.get(key)
+        if key not in _USED_BY_TRAINER
+        and not (key == _EVALUATION and parse_boolean(value) is False)
+        and value != of_fms.get(key)
     ]
     if unused:
         raise ConfigError(f"merge_only trains nothing and reads no data: remove {', '.join(unused)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _REMEDY = "set model_name_or_path to the model that it was trained on"
+_COPIES = (".modules_to_save.", ".original_module.")
+"""In names of tensors: with new tokens, peft saves embeddings once more under the names that they have in memory."""
+
 _NAME = "default"  # under which peft keeps the only adapter of a model; it is not written
 
 
@@ -75,6 +79,7 @@ def fit_to_adapter(model: PreTrainedModel, name: str) -> None:
 
 def _loaded(model: PreTrainedModel, adapter: AdapterFiles, dropout: float | None, *, is_trainable: bool) -> PeftModel:
     from peft import LoraConfig, get_peft_model
+    from safetensors import SafetensorError
 
     fit_to_adapter(model, adapter.name)
     problem = f"the adapter {adapter.name} does not fit the model {model.name_or_path or type(model).__name__}"
@@ -98,9 +103,16 @@ def _loaded(model: PreTrainedModel, adapter: AdapterFiles, dropout: float | None
         with without_future_warnings(), _without_warnings_of_peft():
             adapted: PeftModel = make(model, settings, adapter_name=_NAME)
             result = adapted.load_adapter(str(adapter.folder), _NAME, is_trainable=is_trainable)
+    except (SafetensorError, EOFError, UnpicklingError) as error:
+        raise TrainingError(f"{adapter.weights}: cannot be read: {single_line(error)}; copy the file again") from error
     except (RuntimeError, KeyError, ValueError, OSError) as error:  # sizes, modules that are missing, damaged files
         raise TrainingError(f"{problem}: {_reason(error)}; {_REMEDY}") from error
-    lacking = [*result.missing_keys, *(key for key in result.unexpected_keys if not _plain(key).startswith(tied_head))]
+    unknown = [
+        key
+        for key in result.unexpected_keys
+        if not _plain(key).startswith(tied_head) and not any(part in key for part in _COPIES)
+    ]
+    lacking = [*result.missing_keys, *unknown]
     if lacking:
         what = "the adapter has no weights for" if result.missing_keys else "the model has no module for"
         raise TrainingError(f"{problem}: {what} {_plain(lacking[0])}{_more(lacking)}; {_REMEDY}")

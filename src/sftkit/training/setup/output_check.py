@@ -23,6 +23,7 @@ _WRITTEN = re.compile(
 def check_training_output(config: TrainConfig) -> None:
     """Refuse an output directory that is the model itself, or where a run would write through a link.
 
+    A run may go on in the directory of a model that an earlier run wrote there; merging never writes into a model.
     A file with several names (a hard link) would change under all of them.
 
     Raises:
@@ -38,7 +39,7 @@ def check_training_output(config: TrainConfig) -> None:
 def _check(key: str, folder: Path, config: TrainConfig) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{key} {folder}: is a file; choose another {key}")
-    if folder.is_dir() and not is_training_output(folder):
+    if folder.is_dir() and (config.merge_only or not is_training_output(folder)):
         adapters = [("adapter_name_or_path", name) for name in config.adapter_name_or_path]
         for source, name in [("model_name_or_path", config.model_name_or_path or ""), *adapters]:
             place = Path(model_location(name))
