@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from sftkit.shards.reading import open_shards
 from sftkit.training.arguments.build_arguments import extra_keys, make_training_arguments
 from sftkit.training.callbacks.listener import SilentListener
 from sftkit.training.metrics.hardware import peak_flops
+from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.planning.plan_run import TrainingPlan, plan_run
 from sftkit.training.setup.data_setup import make_feed
 from sftkit.training.setup.model_setup import PreparedModel, prepare_model
@@ -263,6 +265,34 @@ def test_the_terminal_shows_the_plan_and_nothing_is_written(
     assert "on 2 x A100 (at 0.4 of 19.5 TFLOPS in float32)" in done.out
     assert "nothing was written" in done.out
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "1 device x 8 rows, without padding"),
+        (
+            ["--tokens_per_device_batch=20"],
+            "at most 20 tokens, without padding (expected; set padding_free to be sure)",
+        ),
+        (["--tokens_per_device_batch=20", "--padding_free=false"], "1 device x at most 20 tokens, padded\n"),
+    ],
+)
+def test_the_terminal_says_whether_the_steps_depend_on_an_expectation(
+    words: list[str], expected: str, data: dict[str, Path], model_dir: Path, tmp_path: Path
+) -> None:
+    done = command("train", *line_of(model_dir, data["rows"], tmp_path / "out", *words), "--dry_run")
+    assert expected in re.sub(" +\n", "\n", done.out)
+
+
+def test_padding_free_decides_where_the_class_of_a_model_expects_padding(
+    data: dict[str, Path], model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Capabilities(separates_sequences=False, supports_logits_to_keep=True, sums_loss=True)
+    monkeypatch.setattr("sftkit.training.planning.outline.capabilities_by_class", lambda model: nothing)
+    line = line_of(model_dir, data["rows"], tmp_path / "out")
+    assert planned(line).batches.padded
+    assert not planned([*line, "--padding_free=true"]).batches.padded
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class OutlinedModel:
     """A PreTrainedModel, or a PeftModel around one, whose parameters are on torch's device `meta`."""
 
     capabilities: Capabilities
-    """What is expected of its class."""
+    """What is expected of its class, or what the config says."""
 
     parameters: ParameterCounts
     adapters: bool
@@ -61,6 +61,8 @@ def outline(config: TrainConfig, arguments: TrainingArguments, tokenizer: RunTok
         fit_to_adapter(model, adapter)
     fit_embeddings(model, tokens, tokenizer.known_tokens, config.embedding_size_multiple_of if adapter is None else 1)
     capabilities = capabilities_by_class(model)
+    if config.padding_free == "true":  # the run tries it, and ends if it is not so
+        capabilities = replace(capabilities, separates_sequences=True)
     use = text_use_by_class(model)
     unused = frozenset(id(values) for name, values in model.named_parameters() if name in use.unused)
     if has_other_parts(model):

@@ -49,7 +49,10 @@ class BatchPlan:
     """The most tokens of a micro-batch; None if rows decide."""
 
     padded: bool
-    """Whether batches are padded; expected from the class of the model, as it is not run."""
+    """Whether batches are padded."""
+
+    padding_expected: bool
+    """Whether `padded` is only what the class of the model lets expect (`padding_free=auto`), as it is not run."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ def plan_run(
             rows_per_batch=None if feed.tokens_per_batch is not None else rows,
             tokens_per_batch=feed.tokens_per_batch,
             padded=feed.padded,
+            padding_expected=config.padding_free == "auto",
         ),
         steps=steps,
         work=work,

@@ -44,6 +44,8 @@ def _lines(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
         else f"{batches.rows_per_batch:,} {unit if batches.rows_per_batch > 1 else unit[:-1]}"
     )
     padding = "padded" if batches.padded else "without padding"
+    if batches.padding_expected and batches.rows_per_batch is None:  # then the steps depend on it
+        padding += " (expected; set padding_free to be sure)"
     yield "batch", f"{' x '.join([*parts, size])}, {padding}"
     per_device = plan.tokens_per_step / batches.processes
     yield "tokens a step", f"{plan.tokens_per_step:,.0f} ({per_device:,.0f} on each device) on average"
