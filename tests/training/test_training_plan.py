@@ -102,6 +102,7 @@ def test_the_steps_are_those_of_the_trainer(
     assert plan.work.head_positions == sum(each.head_positions for each in counts)
 
 
+@pytest.mark.slow
 def test_the_steps_are_those_of_runs_with_several_processes(
     data: dict[str, Path], model_dir: Path, tmp_path: Path
 ) -> None:
