@@ -80,6 +80,14 @@ def test_patterns_without_parameters_are_refused(
         rate_rules(config_of(tmp_path, tmp_path, f"--learning_rates={rates}"), model)
 
 
+def test_a_pattern_with_all_embeddings_contradicts_embedding_lr(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    config = config_of(tmp_path, tmp_path, "--embedding_lr=1", "--learning_rates={embed_tokens: 2}")
+    model.lm_head.weight = model.model.embed_tokens.weight
+    message = "embedding_lr: .*; remove embedding_lr, or the pattern embed_tokens from learning_rates"
+    with pytest.raises(ConfigError, match=message):
+        rate_rules(config, model)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -115,6 +115,15 @@ def test_8_bits_are_passed_to_transformers(tmp_path: Path, make_model: Callable[
     assert found["device_map"] == {"": torch.device("cpu")}
 
 
+def test_arguments_that_a_quantization_lacks_are_an_error_of_the_config(
+    tmp_path: Path, make_model: Callable[..., None]
+) -> None:
+    make_model(tmp_path, 20)
+    settings = config(tmp_path, use_peft=True, quantization_config={"quant_method": "gptq"})
+    with pytest.raises(ConfigError, match=r"quantization_config: .*bits"):
+        load_model(settings, arguments())
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -129,6 +138,35 @@ def test_8_bits_are_passed_to_transformers(tmp_path: Path, make_model: Callable[
         (
             "--rope_scaling={factor: 2}",
             "rope_scaling needs rope_type; write rope_scaling={rope_type: yarn, factor: 4.0}",
+        ),
+        ("--rope_scaling={rope_type: yarn, factor: x}", "rope_scaling: factor must be a number, not 'x'"),
+        ("--rope_scaling={rope_type: linear, factor: 0.5}", "rope_scaling: factor must be 1 or more, not 0.5"),
+        ("--rope_scaling={rope_type: linear, factor: true}", "rope_scaling: factor must be a number, not True"),
+        ("--rope_scaling={rope_type: yarn, factor: 2, foo: 3}", "rope_scaling: yarn has no foo; remove it"),
+        (
+            "--rope_scaling={rope_type: yarn, factor: 2, beta_fats: 3}",
+            "rope_scaling: yarn has no beta_fats (did you mean 'beta_fast'?); remove it",
+        ),
+        (
+            "--rope_scaling={rope_type: yarn, factor: 2, original_max_position_embeddings: 0.5}",
+            "rope_scaling: original_max_position_embeddings must be a whole number above 0, not 0.5",
+        ),
+        ("--rope_scaling={rope_type: [yarn]}", "rope_scaling: rope_type must be a name such as yarn, not ['yarn']"),
+        (
+            "--rope_scaling={rope_type: llama3, factor: 2, low_freq_factor: 4, high_freq_factor: 1}",
+            "rope_scaling: high_freq_factor must be more than low_freq_factor (4), not 1",
+        ),
+        (
+            "--rope_scaling={rope_type: longrope, short_factor: 1}",
+            "rope_scaling: short_factor must be a list of numbers, not 1",
+        ),
+        (
+            "--quantization_config={quant_method: foo}",
+            "quantization_config: quant_method 'foo' is unknown; use one of ",
+        ),
+        (
+            "--quantization_config={quant_method: bitsandbytes}",
+            "quant_method=bitsandbytes needs a number of bits; add load_in_8bit: true, or load_in_4bit: true",
         ),
     ],
 )

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from sftkit.errors import ConfigError
+from sftkit.training.arguments.checks.muon_settings import muon_settings
 from sftkit.training.arguments.checks.optimizer_checks import optimizer_problems
-from sftkit.training.optimization.muon import MuonWithAdamW, hidden_matrices, muon_settings
+from sftkit.training.optimization.muon import MuonWithAdamW, hidden_matrices
 
 from .material import logged
 from .test_run import prepared, run
@@ -66,19 +67,29 @@ def test_a_run_learns_and_a_resumed_run_is_the_same(tmp_path: Path, model_dir: P
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("given", "message"),
     [
-        (("--optim_args=speed=2",), "optim=muon, or its optim_args, cannot be used: muon has no 'speed'; use momentum"),
-        (("--optim_args=ns_steps=few",), "optim=muon, or its optim_args, cannot be used: .*few"),
-        (("--optim_args=adjust_lr_fn=fast",), "optim=muon, or its optim_args, cannot be used: Adjust learning rate"),
-        (("--freeze=layers",), "optim=muon is for hidden matrices, and none is trained; use optim=adamw_torch"),
+        ("speed=2", "optim_args: muon has no 'speed'; use momentum, nesterov, ns_steps, adjust_lr_fn"),
+        ("momentum=x", "optim_args: momentum must be a number, not 'x'"),
+        ("momentum=5", "optim_args: momentum must be at least 0 and less than 1, not 5"),
+        ("momentum=-0.1", "optim_args: momentum must be at least 0 and less than 1, not -0.1"),
+        ("nesterov=perhaps", "optim_args: nesterov must be true or false, not 'perhaps'"),
+        ("ns_steps=few", "optim_args: ns_steps must be a whole number from 1 to 99, not 'few'"),
+        ("ns_steps=0", "optim_args: ns_steps must be a whole number from 1 to 99, not '0'"),
+        ("adjust_lr_fn=fast", "optim_args: adjust_lr_fn must be match_rms_adamw or original, not 'fast'"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused(
-    tmp_path: Path, model_dir: Path, shard_dir: Path, argv: tuple[str, ...], message: str
+def test_settings_that_cannot_be_used_are_refused_before_anything_is_loaded(
+    tmp_path: Path, given: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
-        run(model_dir, shard_dir, tmp_path / "out", "--optim=muon", "--max_steps=1", *argv)
+    with pytest.raises(ConfigError) as raised:
+        prepared(tmp_path / "no_model", tmp_path / "out", "--optim=muon", f"--optim_args={given}")
+    assert str(raised.value) == message
+
+
+def test_a_run_that_trains_no_matrix_is_refused(tmp_path: Path, model_dir: Path, shard_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="optim=muon is for hidden matrices, and none is trained; use optim=adamw_"):
+        run(model_dir, shard_dir, tmp_path / "out", "--optim=muon", "--max_steps=1", "--freeze=layers")
 
 
 def test_divided_matrices_are_refused(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

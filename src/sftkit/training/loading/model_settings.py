@@ -85,7 +85,10 @@ def quantization_arguments(
         if given.get("load_in_4bit"):
             given.setdefault("bnb_4bit_compute_dtype", _compute_dtype(config, arguments))
         on_device = {} if given.get("dequantize") else {"device_map": {"": arguments.device}}
-        return {"quantization_config": read(given), **on_device}
+        try:
+            return {"quantization_config": read(given), **on_device}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"quantization_config: {single_line(error)}") from error
     if config.load_in_4bit:
         return {
             "quantization_config": read(_four_bits(config, arguments)),

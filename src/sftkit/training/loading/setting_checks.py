@@ -1,10 +1,14 @@
-"""Find settings about loading a model that cannot be used, from the configuration alone."""
+"""Find settings about loading a model that cannot be used, before anything is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sftkit.config.commands import TrainConfig
+from sftkit.training.loading.rope_scaling_checks import rope_scaling_problems
+
+_BITSANDBYTES = "bitsandbytes"
 
 _OWN_KEYS = {
     "dtype": "torch_dtype",
@@ -25,12 +29,9 @@ _OWN_KEYS = {
 _FIXED = frozenset({"config", "state_dict", "output_loading_info", "device_map", "max_memory", "tp_plan", "gguf_file"})
 """Arguments of `from_pretrained` that a run decides itself."""
 
-_SCALED_BY_FACTOR = frozenset({"linear", "dynamic", "yarn", "llama3"})
-"""Kinds of RoPE scaling that need a factor."""
-
 
 def loading_problems(config: TrainConfig) -> Iterator[str]:
-    """Yield a sentence for each setting about loading that cannot be used; nothing is imported or loaded."""
+    """Yield a sentence for each setting about loading that cannot be used; nothing is loaded."""
     adapters = config.use_peft or config.load_in_4bit
     for key in config.model_kwargs:
         if key in _OWN_KEYS:
@@ -56,8 +57,32 @@ def loading_problems(config: TrainConfig) -> Iterator[str]:
             "quantization_config: a quantized model is frozen, and only adapters to it can be trained; set"
             " use_peft=true"
         )
-    kind = config.rope_scaling.get("rope_type", config.rope_scaling.get("type"))
-    if config.rope_scaling and kind is None:
-        yield "rope_scaling needs rope_type; write rope_scaling={rope_type: yarn, factor: 4.0}"
-    elif kind in _SCALED_BY_FACTOR and "factor" not in config.rope_scaling:
-        yield f"rope_scaling: {kind} needs a factor; write rope_scaling={{rope_type: {kind}, factor: 4.0}}"
+    yield from _method_problems(quantization)
+    yield from rope_scaling_problems(config.rope_scaling)
+
+
+def _method_problems(quantization: Mapping[str, Any]) -> Iterator[str]:
+    """The method of quantization; its names come from transformers, which is only imported if one is given."""
+    method = quantization.get("quant_method")
+    if method is None:
+        return
+    in_bits = next((key for key in ("load_in_4bit", "load_in_8bit") if quantization.get(key)), None)
+    if method == _BITSANDBYTES and in_bits is not None:
+        return
+    if in_bits is not None:
+        yield f"quantization_config: quant_method is {_BITSANDBYTES} for {in_bits}, not {method}; remove quant_method"
+        return
+    if method == _BITSANDBYTES:
+        yield (
+            f"quantization_config: quant_method={_BITSANDBYTES} needs a number of bits; add load_in_8bit: true, or"
+            " load_in_4bit: true"
+        )
+        return
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    known = sorted(name for name in AUTO_QUANTIZATION_CONFIG_MAPPING if not name.startswith(_BITSANDBYTES))
+    if method not in known:
+        yield (
+            f"quantization_config: quant_method {method!r} is unknown; use one of {', '.join(known)}, or"
+            " load_in_8bit: true"
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
-from sftkit.errors import TrainingError
+from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.arguments.checks.optimizer_checks import is_expression
 from sftkit.training.models.freezing import names_like, similar_names
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+
+_EMBEDDINGS = "embedding_lr"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def rate_rules(config: TrainConfig, model: torch.nn.Module) -> list[RateRule]:
 
     Raises:
         TrainingError: a pattern matches no parameter, none that is trained, or only those of earlier patterns.
+        ConfigError: patterns match all parameters that `embedding_lr` is for.
     """
     trained = {name: values.requires_grad for name, values in model.named_parameters()}
     rules: list[RateRule] = []
@@ -53,7 +56,7 @@ def rate_rules(config: TrainConfig, model: torch.nn.Module) -> list[RateRule]:
         rules.append(RateRule(pattern, rate, _remaining(key, found, trained, rules)))
     if config.embedding_lr is not None:
         found = _embedding_names(model)
-        rules.append(RateRule("embedding_lr", config.embedding_lr, _remaining("embedding_lr", found, trained, rules)))
+        rules.append(RateRule(_EMBEDDINGS, config.embedding_lr, _remaining(_EMBEDDINGS, found, trained, rules)))
     return rules
 
 
@@ -94,6 +97,11 @@ def _remaining(
     left = unfrozen.difference(*(rule.parameters for rule in rules))
     if not left:
         names = ", ".join(rule.name for rule in rules if rule.parameters & unfrozen)
+        if key == _EMBEDDINGS:  # patterns always come first
+            raise ConfigError(
+                f"{key}: all its parameters belong to {names} of learning_rates, which comes first; remove {key}, or"
+                f" the pattern {names} from learning_rates"
+            )
         raise TrainingError(f"{key}: all its parameters belong to {names}, which is given before; set it first")
     return frozenset(left)
 

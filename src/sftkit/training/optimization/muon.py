@@ -6,20 +6,15 @@ updates with which learning rate and weight decay of AdamW can be used).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-
-from sftkit.config.words import parse_boolean
 
 if TYPE_CHECKING:
     from sftkit.training.optimization.parameter_groups import ParameterGroup
 
 _IS_MUON = "muon"
-_SETTINGS: Mapping[str, Callable[[str], Any]] = {
-    "momentum": float, "nesterov": parse_boolean, "ns_steps": int, "adjust_lr_fn": str,
-}  # fmt: skip
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -86,28 +81,6 @@ def hidden_matrices(model: Any) -> frozenset[int]:
         for values in model.parameters()
         if values.requires_grad and values.dim() == 2 and id(values) not in excluded
     )
-
-
-def muon_settings(optim_args: str | None) -> dict[str, Any]:
-    """The settings of Muon in `optim_args`, and the defaults of others.
-
-    Raises:
-        ValueError: a key is unknown, or a value is of the wrong type.
-
-    Example:
-        >>> muon_settings("momentum=0.9, nesterov=false")
-        {'adjust_lr_fn': 'match_rms_adamw', 'momentum': 0.9, 'nesterov': False}
-    """
-    found: dict[str, Any] = {"adjust_lr_fn": "match_rms_adamw"}
-    for pair in filter(None, (optim_args or "").split(",")):
-        key, _, text = (part.strip() for part in pair.partition("="))
-        if key not in _SETTINGS:
-            raise ValueError(f"muon has no {key!r}; use {', '.join(_SETTINGS)}")
-        value = _SETTINGS[key](text)
-        if value is None:
-            raise ValueError(f"{key} must be true or false, not {text!r}")
-        found[key] = value
-    return found
 
 
 def _parts(group: ParameterGroup, matrices: frozenset[int]) -> list[ParameterGroup]:

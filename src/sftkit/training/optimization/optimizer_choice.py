@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from sftkit.errors import ConfigError
+from sftkit.training.arguments.checks.muon_settings import muon_settings
 from sftkit.training.arguments.checks.optimizer_checks import MUON
 from sftkit.training.optimization.learning_rates import RateRule
-from sftkit.training.optimization.muon import MuonWithAdamW, hidden_matrices, muon_settings
+from sftkit.training.optimization.muon import MuonWithAdamW, hidden_matrices
 from sftkit.training.optimization.parameter_groups import parameter_groups
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.commands import TrainConfig
+from sftkit.training.arguments.checks.muon_settings import muon_settings
 from sftkit.training.distributed import weights_are_sharded
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ def optimizer_problems(config: TrainConfig, arguments: TrainingArguments) -> Ite
         yield f"{given[0]}: optim={optimizer} has one learning rate for all parameters; use another optim"
     if optimizer == MUON and weights_are_sharded(arguments):
         yield f"optim={MUON} computes with whole matrices, which FSDP and DeepSpeed divide; use optim=adamw_torch"
+    if optimizer == MUON:
+        try:
+            muon_settings(arguments.optim_args)
+        except ValueError as error:
+            yield f"optim_args: {error}"
     if given and _is_made_by_deepspeed(arguments):
         yield f"{given[0]}: the DeepSpeed config names an optimizer, which has one learning rate; remove it there"
 
