@@ -35,7 +35,7 @@ _PEAKS: tuple[tuple[str, PeakFlops], ...] = (
     (r"H[18]00 PCIe", PeakFlops(756, 378, 51)),
     (r"H[128]00", PeakFlops(989.4, 494.7, 66.9)),
     (r"H20\b", PeakFlops(148, 74, 44)),
-    (r"A[18]00", PeakFlops(312, 156, 19.5)),
+    (r"A[18]00\b", PeakFlops(312, 156, 19.5)),
     (r"A30\b", PeakFlops(165, 82, 10.3)),
     (r"A40\b", PeakFlops(149.7, 74.8, 37.4)),
     (r"A10G", PeakFlops(70, 35, 35)),
