@@ -181,11 +181,45 @@ def test_values_of_the_config_can_be_changed(tmp_path: Path, make_model: Callabl
     make_model(tmp_path, 20)
     model: Any = load_model(config(tmp_path, model_kwargs={"rms_norm_eps": 0.5, "use_safetensors": True}), arguments())
     assert model.model.norm.variance_epsilon == 0.5
-    with pytest.raises(TrainingError, match=r"cannot be loaded: .*no_such_value"):
-        load_model(config(tmp_path, model_kwargs={"no_such_value": 1}), arguments())
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match="model_kwargs: the config of this model has no no_such_value; remove it"):
-        load_model(config(tmp_path, init_from_config=True, model_kwargs={"no_such_value": 1}), arguments())
+    with pytest.raises(ConfigError, match="model_kwargs: the config of this model has no use_safetensors; remove it"):
+        load_model(config(tmp_path, init_from_config=True, model_kwargs={"use_safetensors": True}), arguments())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"no_such_value": 1}, "the config of MODEL has no no_such_value; remove it"),
+        ({"rms_norm_epz": 1}, "the config of MODEL has no rms_norm_epz (did you mean 'rms_norm_eps'?); remove it"),
+        ({"save_pretrained": 1}, "the config of MODEL has no save_pretrained"),
+        ({"variant": "fp16"}, "the model cannot be loaded with variant='fp16': "),
+        ({"vocab_size": "x"}, "vocab_size cannot be 'x': Field 'vocab_size' expected int, got str (value: 'x')"),
+        (
+            {"rms_norm_eps": 0.5, "hidden_act": "foo"},
+            "the model cannot be made with hidden_act='foo': 'foo' is unknown",
+        ),
+        (
+            {"rms_norm_eps": 0.5, "intermediate_size": 12},
+            "the weights in MODEL do not fit with intermediate_size=12 (they have intermediate_size=",
+        ),
+        ({"num_hidden_layers": 5}, "the weights in MODEL do not fit with num_hidden_layers=5 (they have num_hidden_"),
+    ],
+)
+def test_entries_of_model_kwargs_that_cannot_be_used_are_named(
+    model_dir: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_model(config(model_dir, model_kwargs=given), arguments())
+    assert str(raised.value).startswith(f"model_kwargs: {message.replace('MODEL', str(model_dir))}")
+
+
+def test_weights_that_are_damaged_are_not_blamed_on_model_kwargs(
+    tmp_path: Path, make_model: Callable[..., None]
+) -> None:
+    make_model(tmp_path, 20)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match="cannot be loaded"):
+        load_model(config(tmp_path, model_kwargs={"rms_norm_eps": 0.5}), arguments())
 
 
 @pytest.mark.parametrize("kind", ["yarn", "linear", "llama3"])

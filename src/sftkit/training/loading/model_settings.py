@@ -13,6 +13,7 @@ from sftkit.core.error_text import single_line
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.storage.model_location import model_location
 from sftkit.training.distributed import warn_on_main_process
+from sftkit.training.loading.model_kwargs import read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, TrainingArguments
@@ -56,20 +57,15 @@ def model_settings(location: str, config: TrainConfig) -> tuple[PreTrainedConfig
 
     Raises:
         TrainingError: the model cannot be trained as it is quantized.
-        ConfigError: the RoPE scaling is not valid.
+        ConfigError: the RoPE scaling, or an entry of `model_kwargs`, is not valid.
     """
-    from transformers import AutoConfig
-
-    found: Any = AutoConfig.from_pretrained(
-        location, trust_remote_code=config.trust_remote_code, return_unused_kwargs=True, **config.model_kwargs
-    )
-    settings, remaining = found
+    settings, remaining = read_config(location, config)
     problem = _stored_problem(config, getattr(settings, "quantization_config", None))
     if problem is not None:
         raise TrainingError(problem)
     if config.rope_scaling:
         _scale_rope(settings.get_text_config(decoder=True), config.rope_scaling)
-    return settings, {key: value for key, value in remaining.items() if key in config.model_kwargs}
+    return settings, remaining
 
 
 def quantization_arguments(

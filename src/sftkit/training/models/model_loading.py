@@ -14,6 +14,7 @@ from sftkit.storage.hub_revision import split_revision
 from sftkit.storage.model_location import adapter_base, hub_problem, model_location
 from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.distributed import is_main_process, warn_on_main_process
+from sftkit.training.loading.model_kwargs import failure_by_kwargs, weights_misfit
 from sftkit.training.loading.model_settings import model_settings, quantization_arguments
 from sftkit.training.models.attention import choose_attention
 from sftkit.training.models.generation_defaults import repair_generation_config
@@ -35,6 +36,7 @@ def load_model(config: TrainConfig, arguments: TrainingArguments) -> PreTrainedM
 
     Raises:
         TrainingError: the model does not exist, has no weights, or transformers cannot load it.
+        ConfigError: `model_kwargs` are the reason why it cannot be loaded.
     """
     if config.model_name_or_path is None:
         raise TrainingError("model_name_or_path is missing; set it to the model to train")
@@ -86,7 +88,11 @@ def _make(
     except (ConfigError, TrainingError):
         raise
     except Exception as error:  # the files of a model can make transformers raise anything
-        reason = hub_problem(config.model_name_or_path, error) or first_line(error)
+        unavailable = hub_problem(config.model_name_or_path, error)
+        reason = unavailable or first_line(error)
+        problem = None if unavailable else _kwargs_problem(location, config, arguments, error)
+        if problem is not None:
+            raise ConfigError(problem) from error
         raise TrainingError(f"model {config.model_name_or_path!r} cannot be loaded: {reason}") from error
     name = PublicValues.of(config).text(config.model_name_or_path)
     if name != config.model_name_or_path:
@@ -94,6 +100,21 @@ def _make(
     answer_as_text_model(model)
     repair_generation_config(model)
     return model
+
+
+def _kwargs_problem(location: str, config: TrainConfig, arguments: TrainingArguments, error: Exception) -> str | None:
+    """What in `model_kwargs` made an error of transformers; None if it has another reason."""
+
+    def outline(changed: TrainConfig) -> PreTrainedModel:
+        return _outline(location, changed, arguments)
+
+    if "mismatched" in str(error):  # transformers lists sizes that differ in a log message only
+        return weights_misfit(config, outline)
+    return failure_by_kwargs(config, outline, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return f"{first_line(error)} is unknown" if isinstance(error, KeyError) and error.args else first_line(error)
 
 
 def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int, multiple_of: int = 1) -> None:
@@ -178,6 +199,9 @@ def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> P
     report: Mapping[str, Any] = loaded[1]
     missing = sorted(report["missing_keys"])
     if missing and is_main_process():  # under FSDP the other processes receive theirs later
+        problem = weights_misfit(config, lambda changed: _outline(location, changed, arguments))
+        if problem is not None:
+            raise ConfigError(problem)
         raise TrainingError(
             f"the weights in {location} are not a complete {type(model).__name__}:"
             f" {len(missing)} tensors are missing, including {missing[0]}"
