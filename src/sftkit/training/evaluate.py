@@ -16,7 +16,7 @@ from sftkit.storage.training_files import EVALUATION_NAME
 from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.callbacks.logs import finite_or_null, log_event
 from sftkit.training.callbacks.user_callbacks import errors_of_user_callbacks, make_user_callbacks
-from sftkit.training.distributed import is_main_process
+from sftkit.training.distributed import is_main_process, leave_process_group
 from sftkit.training.setup.data_setup import make_feed
 from sftkit.training.setup.model_setup import prepare_model
 from sftkit.training.setup.trainer_setup import errors_of_a_run, make_trainer
@@ -70,4 +70,6 @@ def evaluate(
             with atomic_replace(folder / EVALUATION_NAME) as temporary:
                 temporary.write_text(json.dumps(finite_or_null(metrics), indent=2) + "\n", encoding="utf-8")
             listener.on_log(log_event(trainer.state, metrics))
-    return make_report(trainer, time.perf_counter() - started)
+    report = make_report(trainer, time.perf_counter() - started)
+    leave_process_group()
+    return report
