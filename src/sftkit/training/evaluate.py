@@ -17,7 +17,7 @@ from sftkit.training.callbacks.listener import RunListener
 from sftkit.training.callbacks.logs import finite_or_null, log_event
 from sftkit.training.callbacks.user_callbacks import errors_of_user_callbacks, make_user_callbacks
 from sftkit.training.distributed import is_main_process, leave_process_group
-from sftkit.training.setup.data_setup import make_feed
+from sftkit.training.setup.data_setup import feed_for
 from sftkit.training.setup.model_setup import prepare_model
 from sftkit.training.setup.trainer_setup import errors_of_a_run, make_trainer
 from sftkit.training.training_report import TrainingReport, make_report
@@ -49,15 +49,7 @@ def evaluate(
         OutputError: `output_dir` cannot be written.
     """
     prepared = prepare_model(config, arguments, shards, listener, evaluation_sets.values())
-    feed = make_feed(
-        config,
-        arguments,
-        shards,
-        prepared.model,
-        prepared.capabilities,
-        prepared.tokenizer.pad_token_id,
-        evaluation_sets,
-    )
+    feed = feed_for(prepared, config, arguments, shards, evaluation_sets)
     own = make_user_callbacks(config.user_callbacks)
     trainer = make_trainer(arguments, prepared, feed, own)
     started = time.perf_counter()

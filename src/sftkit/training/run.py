@@ -35,7 +35,7 @@ from sftkit.training.evaluate import evaluate
 from sftkit.training.metrics.loss_curve import CURVE_NAME, draw_curve
 from sftkit.training.saving.final_model import AdapterBaseCallback, save_final_model
 from sftkit.training.saving.merged_model import save_merged
-from sftkit.training.setup.data_setup import make_feed, rows_per_step
+from sftkit.training.setup.data_setup import feed_for, rows_per_step
 from sftkit.training.setup.model_setup import prepare_model
 from sftkit.training.setup.trainer_setup import errors_of_a_run, make_trainer
 from sftkit.training.trainer import SftTrainer
@@ -75,15 +75,7 @@ def train(
     if not arguments.do_train:
         return evaluate(config, arguments, shards, listener, evaluation_sets)
     prepared = prepare_model(config, arguments, shards, listener, evaluation_sets.values())
-    feed = make_feed(
-        config,
-        arguments,
-        shards,
-        prepared.model,
-        prepared.capabilities,
-        prepared.tokenizer.pad_token_id,
-        evaluation_sets,
-    )
+    feed = feed_for(prepared, config, arguments, shards, evaluation_sets)
     identity = run_identity(config, arguments, shards, rows_per_step(config, arguments), padded=feed.padded)
     resume_point = find_resume_point(arguments, identity)
     # The Trainer would delete older checkpoints before the new one is sealed; CheckpointCallback does so afterwards.
@@ -100,14 +92,12 @@ def train(
         stopping,
         StepReporter(listener),
         LostUpdatesCallback(),
+        AdapterBaseCallback(config),
         *(extra for extra in (aim, samples) if extra is not None),
         *(own := make_user_callbacks(config.user_callbacks)),
     ]
     trainer = make_trainer(arguments, prepared, feed, callbacks)
-    if config.watchdog:
-        trainer.add_callback(WatchdogCallback(trainer, logger))
-    trainer.add_callback(DivergenceCallback(trainer, config.stop_on_nonfinite))
-    trainer.add_callback(AdapterBaseCallback(config))
+    _watch(trainer, config, logger)
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))
     try:
         with public.command_line(), errors_of_a_run(config.output_dir), errors_of_user_callbacks(own):
@@ -120,12 +110,23 @@ def train(
     if is_main_process():
         if config.merge_lora:
             save_merged(config, arguments, prepared.tokenizer.tokenizer, prepared.tokenizer.known_tokens)
-        try:
-            draw_curve(log, Path(config.output_dir) / CURVE_NAME)
-        except ModuleNotFoundError:
-            listener.on_note(f"{CURVE_NAME} was not drawn: it needs matplotlib; pip install 'sftkit[plot]'")
+        _draw_curve(log, listener)
     leave_process_group()
     return report
+
+
+def _watch(trainer: SftTrainer, config: TrainConfig, logger: JsonLinesLogger) -> None:
+    """Add the callbacks that watch the losses of a trainer."""
+    if config.watchdog:
+        trainer.add_callback(WatchdogCallback(trainer, logger))
+    trainer.add_callback(DivergenceCallback(trainer, config.stop_on_nonfinite))
+
+
+def _draw_curve(log: Path, listener: RunListener) -> None:
+    try:
+        draw_curve(log, log.parent / CURVE_NAME)
+    except ModuleNotFoundError:
+        listener.on_note(f"{CURVE_NAME} was not drawn: it needs matplotlib; pip install 'sftkit[plot]'")
 
 
 def _template_date(config: TrainConfig, shards: ShardSet) -> str | None:

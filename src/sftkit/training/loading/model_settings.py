@@ -14,6 +14,7 @@ from sftkit.errors import ConfigError, TrainingError
 from sftkit.storage.model_location import model_location
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.loading.model_kwargs import read_config
+from sftkit.training.mixed_precision import mixed_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, TrainingArguments
@@ -185,6 +186,6 @@ def _four_bits(config: TrainConfig, arguments: TrainingArguments) -> dict[str, A
 def _compute_dtype(config: TrainConfig, arguments: TrainingArguments) -> Any:
     import torch
 
-    mixed = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    mixed = mixed_precision(arguments)
     name = config.torch_dtype or "float32"
     return mixed or getattr(torch, "bfloat16" if name == "auto" else name)

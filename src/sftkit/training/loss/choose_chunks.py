@@ -16,6 +16,7 @@ from sftkit.training.data.collation import SHIFT_LABELS, FlatCollator
 from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.distributed import weights_are_sharded
 from sftkit.training.loss.chunked_model import ChunkedForward, decoder_candidates, use_chunked_loss
+from sftkit.training.mixed_precision import mixed_precision
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.trials.runs import evaluation_mode, probe
 
@@ -80,7 +81,7 @@ def _decoder(model: PreTrainedModel, arguments: TrainingArguments) -> Any:
     candidates = decoder_candidates(model)
     if weights_are_sharded(arguments):
         return next(iter(candidates), None)  # compared with the model's own logits in the first step
-    precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    precision = mixed_precision(arguments)
     with evaluation_mode(model, precision):
         for decoder in candidates:
             if probe("the loss in chunks", partial(_chunks_give_the_loss, model, decoder)):

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from sftkit.core.rows import IGNORE_INDEX
+from sftkit.training.autograd_graph import graph_leaves
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 """Hidden states, shape (rows, positions, width), to logits, shape (rows, positions, vocabulary)."""
@@ -166,29 +167,9 @@ def _is_plain_leaf(weight: torch.Tensor) -> bool:
     return weight.is_leaf and weight.requires_grad and type(weight.data) is torch.Tensor
 
 
-def _leaves(loss: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors that a result was computed from and that get a gradient.
-
-    They are the ends of its graph, so that every parameter of a head is found, whatever the head consists of.
-    """
-    found: dict[torch.Tensor, None] = {}
-    seen: set[Any] = set()
-    pending = [loss.grad_fn]
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            found[leaf] = None
-        pending += [following for following, _ in node.next_functions]
-    return list(found)
-
-
 def _gradients(loss: torch.Tensor) -> dict[torch.Tensor, torch.Tensor]:
     """The gradients of everything that a result was computed from."""
-    leaves = _leaves(loss)
+    leaves = graph_leaves(loss)
     if not leaves:
         return {}
     with torch.autocast(loss.device.type, enabled=False):  # as in a backward pass, which runs outside of it

@@ -26,6 +26,7 @@ from sftkit.core.rows import ATTENTION_MASK, LABELS
 from sftkit.errors import ConfigError, TrainingError
 from sftkit.training.data.collation import LOGITS_TO_KEEP, SHIFT_LABELS, CollatedBatch
 from sftkit.training.distributed import weights_are_sharded
+from sftkit.training.mixed_precision import mixed_precision
 from sftkit.training.trials.runs import evaluation_mode
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def make_router_loss(model: Any, coefficient: float | None, arguments: TrainingA
         )
     loss = RouterLoss(base, coefficient)
     if not weights_are_sharded(arguments):
-        with evaluation_mode(base, torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None):
+        with evaluation_mode(base, mixed_precision(arguments)):
             loss.try_out()
     return loss
 

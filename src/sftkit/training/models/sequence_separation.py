@@ -14,6 +14,7 @@ from sftkit.training.data.boundaries import (
     sequence_boundaries,
 )
 from sftkit.training.distributed import weights_are_sharded
+from sftkit.training.mixed_precision import mixed_precision
 from sftkit.training.models.capabilities import Capabilities, capabilities_by_class, probe_capabilities
 from sftkit.training.models.sequence_attention import (
     SEQUENCE_ATTENTION,
@@ -41,7 +42,7 @@ def determine_capabilities(model: PreTrainedModel, config: TrainConfig, argument
         return capabilities_by_class(model)
     if getattr(model, "quantization_method", None) is None:
         model.to(arguments.device)  # type: ignore[arg-type]  # transformers' type stub takes no device
-    precision = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
+    precision = mixed_precision(arguments)
     may_switch = config.attn_implementation is None and config.padding_free != "false" and not arguments.torch_compile
     if may_switch and supports_sequence_attention(model) and _passes_sliding_window(model, precision):
         use_sequence_attention(model)

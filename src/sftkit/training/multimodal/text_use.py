@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,10 @@ import torch
 
 from sftkit.core.error_text import first_line
 from sftkit.errors import TrainingError
+from sftkit.training.autograd_graph import graph_leaves
 from sftkit.training.distributed import weights_are_sharded
+from sftkit.training.mixed_precision import mixed_precision
+from sftkit.training.trials.runs import training_mode
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -47,7 +49,7 @@ def find_text_use(model: Any, arguments: TrainingArguments) -> TextUse:
     """
     if weights_are_sharded(arguments):
         return text_use_by_class(model)
-    return trace_text_use(model, torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None)
+    return trace_text_use(model, mixed_precision(arguments))
 
 
 def trace_text_use(model: Any, precision: torch.dtype | None = None) -> TextUse:
@@ -67,7 +69,7 @@ def trace_text_use(model: Any, precision: torch.dtype | None = None) -> TextUse:
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        with _training_mode(model, precision):
+        with training_mode(model, precision):
             logits = model(input_ids=_token_ids(model), use_cache=False).logits
     except torch.OutOfMemoryError:
         raise
@@ -80,7 +82,7 @@ def trace_text_use(model: Any, precision: torch.dtype | None = None) -> TextUse:
     finally:
         for hook in hooks:
             hook.remove()
-    used = _leaves(logits.grad_fn)
+    used = {id(values) for values in graph_leaves(logits)}
     # Parameters in 4 bits have no gradient, and so are in no graph.
     used |= {id(values) for module in called for values in module.parameters(recurse=False) if not values.requires_grad}
     return TextUse(
@@ -155,31 +157,3 @@ def _special_ids(config: Any) -> Iterator[int]:
             yield value
         elif hasattr(value, "to_dict"):
             yield from _special_ids(value)
-
-
-def _leaves(node: Any) -> set[int]:
-    """The ids of the parameters at the ends of a graph of autograd."""
-    seen, todo, found = set(), [node], set()
-    while todo:
-        each = todo.pop()
-        if each is None or each in seen:
-            continue
-        seen.add(each)
-        values = getattr(each, "variable", None)
-        if values is not None:
-            found.add(id(values))
-        todo += (following for following, _ in each.next_functions)
-    return found
-
-
-@contextmanager
-def _training_mode(model: Any, precision: torch.dtype | None) -> Iterator[None]:
-    """Run as in training, with gradients; restore model and random state afterwards."""
-    mixed = torch.autocast(model.device.type, precision) if precision is not None else nullcontext()
-    training = model.training
-    model.train()
-    try:
-        with torch.enable_grad(), torch.random.fork_rng(), mixed:
-            yield
-    finally:
-        model.train(training)

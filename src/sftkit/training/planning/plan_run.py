@@ -15,6 +15,7 @@ from sftkit.shards.reading import ShardSet
 from sftkit.training.arguments.checks.setting_conflicts import use_one_gpu
 from sftkit.training.data.feed import rows_per_micro_batch
 from sftkit.training.metrics.hardware import peak_flops
+from sftkit.training.mixed_precision import mixed_precision
 from sftkit.training.models.run_tokenizer import load_run_tokenizer
 from sftkit.training.planning.learning_rate import RateSchedule, rate_schedule
 from sftkit.training.planning.outline import OutlinedModel, outline
@@ -216,7 +217,7 @@ def _flops(outlined: OutlinedModel, work: EpochWork, steps: StepCounts) -> float
 def _time(config: TrainConfig, arguments: TrainingArguments, dtype: torch.dtype, flops: float) -> TimePlan | None:
     if config.gpu is None:
         return None
-    used = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else dtype
+    used = mixed_precision(arguments) or dtype
     peak = peak_flops(config.gpu, used, tf32=bool(arguments.tf32))
     if peak is None:
         return None

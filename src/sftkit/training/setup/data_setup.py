@@ -29,6 +29,8 @@ from sftkit.training.trials.sequence_rope import depends_on_length
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
 
+    from sftkit.training.setup.model_setup import PreparedModel
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +39,25 @@ def rows_per_step(config: TrainConfig, arguments: TrainingArguments) -> int:
     parts: int = arguments.gradient_accumulation_steps * arguments.world_size
     return parts * (
         rows_per_micro_batch(arguments, arguments.train_batch_size) if config.tokens_per_device_batch is None else 1
+    )
+
+
+def feed_for(
+    prepared: PreparedModel,
+    config: TrainConfig,
+    arguments: TrainingArguments,
+    shards: ShardSet,
+    evaluation_sets: Mapping[str, ShardSet],
+) -> Feed:
+    """The feed of a run whose model is ready; see `make_feed`."""
+    return make_feed(
+        config,
+        arguments,
+        shards,
+        prepared.model,
+        prepared.capabilities,
+        prepared.tokenizer.pad_token_id,
+        evaluation_sets,
     )
 
 
@@ -77,10 +98,7 @@ def make_feed(
     evaluation = {
         name: open_split(found, split, vocabulary_size, limit, window) for name, (found, split) in evaluated.items()
     }
-    best = arguments.metric_for_best_model
-    chosen = None if best is None else set_of_metric(f"eval_{best.removeprefix('eval_')}")
-    if evaluation and chosen is not None and chosen not in evaluation:
-        raise ConfigError(f"metric_for_best_model={best}: there is no {chosen} split in {shards.root}")
+    _check_best_metric(arguments.metric_for_best_model, evaluation, shards)
     if train is not None:
         check_positions(model, train, longest_row(shards, TRAIN), config.max_seq_length)
     for name, rows in evaluation.items():
@@ -126,6 +144,13 @@ def _evaluated(shards: ShardSet, sets: Mapping[str, ShardSet]) -> dict[str, tupl
             )
         found[VALIDATION] = (shards, VALIDATION)
     return found
+
+
+def _check_best_metric(metric: str | None, evaluation: Mapping[str, SplitRows], shards: ShardSet) -> None:
+    """Refuse to choose the best model by a set that is not evaluated."""
+    chosen = None if metric is None else set_of_metric(f"eval_{metric.removeprefix('eval_')}")
+    if evaluation and chosen is not None and chosen not in evaluation:
+        raise ConfigError(f"metric_for_best_model={metric}: there is no {chosen} split in {shards.root}")
 
 
 def _is_flat(config: TrainConfig, capabilities: Capabilities) -> bool:

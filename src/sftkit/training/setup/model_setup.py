@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from sftkit.config.commands import TrainConfig
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
@@ -27,6 +25,7 @@ from sftkit.training.loss.router_loss import RouterLoss, make_router_loss
 from sftkit.training.metrics.flops import training_cost
 from sftkit.training.metrics.hardware import device_peak_flops
 from sftkit.training.metrics.throughput import ThroughputMeter
+from sftkit.training.mixed_precision import mixed_precision
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.models.freezing import count_parameters, freeze, freeze_unused
 from sftkit.training.models.model_loading import fit_embeddings, load_model
@@ -158,6 +157,6 @@ def _refuse_new_tokens(tokenizer: RunTokenizer, adapter: str) -> None:
 
 
 def _meter(model: Any, arguments: TrainingArguments, unused: frozenset[int]) -> ThroughputMeter:
-    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else model.dtype
+    dtype = mixed_precision(arguments) or model.dtype
     peak = device_peak_flops(arguments.device, dtype)
     return ThroughputMeter(training_cost(model, unused), None if peak is None else peak * arguments.world_size)

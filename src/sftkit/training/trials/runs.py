@@ -74,11 +74,25 @@ def probe(what: str, check: Callable[[], bool]) -> bool:
 @contextmanager
 def evaluation_mode(model: PreTrainedModel, precision: torch.dtype | None) -> Iterator[None]:
     """Run without dropout and gradients, optionally in mixed precision; restore model and random state afterwards."""
+    with _restored(model, precision), torch.no_grad():
+        model.train(False)
+        yield
+
+
+@contextmanager
+def training_mode(model: PreTrainedModel, precision: torch.dtype | None) -> Iterator[None]:
+    """Run as in training, with gradients; restore model and random state afterwards."""
+    with _restored(model, precision), torch.enable_grad():
+        model.train()
+        yield
+
+
+@contextmanager
+def _restored(model: PreTrainedModel, precision: torch.dtype | None) -> Iterator[None]:
     mixed = torch.autocast(model.device.type, precision) if precision is not None else nullcontext()
     training = model.training
-    model.train(False)
     try:
-        with torch.no_grad(), torch.random.fork_rng(), mixed:
+        with torch.random.fork_rng(), mixed:
             yield
     finally:
         model.train(training)
