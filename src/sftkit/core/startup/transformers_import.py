@@ -99,5 +99,5 @@ class _ScanLater:
                 execute(module)
                 put_off_scan(module)
 
-            spec.loader.exec_module = execute_and_replace  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_replace  # type: ignore[method-assign]  # of this module only
         return spec
