@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -16,6 +17,7 @@ from typer.core import TyperGroup
 from sftkit import __version__
 from sftkit.cli.console.option import Option
 from sftkit.cli.options import HELP, HELP_ALL, ExtraOptions, config_command, shown_default
+from sftkit.cli.process_exit import exit_before_finalization
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig, to_processing_only
 from sftkit.core.startup.garbage_collection import paused_garbage_collection
 from sftkit.core.startup.transformers_import import leave_out_torch, quiet_libraries
@@ -36,6 +38,12 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    is_one_of_several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+    with exit_before_finalization() if is_one_of_several else nullcontext():
+        _run_command()
+
+
+def _run_command() -> None:
     try:
         group = typer.main.get_command(app)
         name, arguments = next(iter(sys.argv[1:]), ""), sys.argv[2:]

@@ -25,6 +25,8 @@ _WAIT_TIMEOUT = timedelta(days=30)
 # Launchers end the other processes within a second of the first failure.
 _FAILURE_GRACE = 5.0  # seconds
 
+_GLOO_PAUSE = 0.2  # seconds
+
 _USE_FSDP = "ACCELERATE_USE_FSDP"
 _USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 
@@ -132,17 +134,21 @@ def _share_outcome(failed: bool, group: object) -> bool:
 def leave_process_group() -> None:
     """Shut down communication once all processes are done; every process must call it.
 
-    With torch 2.13, gloo's own thread needs the GIL to release a tensor that Python has sent, and holds the lock of the
-    group meanwhile. A process that frees its DDP model or exits within those milliseconds deadlocks or is aborted, in
-    about one run of five. The barrier waits without the GIL and sends no tensor, so gloo's thread can finish. The gloo
-    group is then left to the end of the process; NCCL requires that its group is destroyed.
+    With torch 2.13, gloo's own threads need the GIL to release a tensor that Python has sent, and hold the lock of the
+    group meanwhile. A process that frees its DDP model within those milliseconds deadlocks, and one that ends is
+    aborted, in about one run of five. The barrier and the pause wait without the GIL, so gloo's threads can finish. The
+    gloo group is then left to the end of the process; NCCL requires that its group is destroyed. A busy machine may
+    stop a thread of gloo for longer than the pause: `sftkit.cli.process_exit` keeps the command from being aborted
+    then.
     """
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
         return
     dist.barrier()
-    if dist.get_backend() != dist.Backend.GLOO:
+    if dist.get_backend() == dist.Backend.GLOO:
+        time.sleep(_GLOO_PAUSE)
+    else:
         dist.destroy_process_group()
 
 
