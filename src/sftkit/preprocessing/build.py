@@ -170,9 +170,9 @@ def _mix_sources(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
 
 
 def _usable_rows(staged: Sequence[StagedUnit]) -> Indices:
-    """Return the rows that were not removed for being longer than a pack, as indices into all staged rows."""
+    """Return the rows that no step after staging removed, as indices into all staged rows."""
     bases = np.cumsum([0, *(unit.rows for unit in staged)])
-    removed = [base + unit.overflow_rows for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
+    removed = [base + unit.rows_removed_later for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
     return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *removed]))
 
 

@@ -6,7 +6,7 @@ that another pack length needs no new tokenization.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import pairwise
@@ -21,13 +21,12 @@ from sftkit.core.accounting.cuts import (
     find_long_rows,
     find_long_rows_at_end,
 )
-from sftkit.core.row_log import UNREADABLE, RemovedRow, RowLog
-from sftkit.core.rows import LABELS, Offsets, Ragged, Row
+from sftkit.core.rows import LABELS, Offsets, Ragged
 from sftkit.execution.runner import Runner
 from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
+from sftkit.shards.staging.later_removal import LaterRemoval
 from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
 from sftkit.shards.writing.row_gatherer import open_unit_reader
-from sftkit.sources.work_units import WorkUnit, read_unit
 from sftkit.storage.paths import AnyPath
 
 _TOKENS_AT_ONCE = 4 << 20
@@ -61,54 +60,22 @@ def apply_pack_overflow(staged: Sequence[StagedUnit], config: PreprocessConfig, 
         elif cut_by is not None:
             cut = long_rows[each.number]
             lost = cut.rows[cut.trained_left == 0]
-            result.append(_drop_rows(replace(each, overflow_cuts=cut), lost, cut_by[1](length)))
+            result.append(_remove(replace(each, overflow_cuts=cut), LaterRemoval(PACKING, lost, cut_by[1](length))))
         elif config.overflow == "drop":
-            result.append(_drop_rows(each, long, f"longer than pack_length={length}"))
+            result.append(_remove(each, LaterRemoval(PACKING, long, f"longer than pack_length={length}")))
         else:
-            result.append(
-                replace(
-                    each, overflow_rows=long, overflow_reasons={f"more tokens than pack_length={length}": len(long)}
-                )
-            )
+            why = f"more tokens than pack_length={length}"
+            detailed = partial(_with_size, each.sizes[long], f"more than pack_length={length}")
+            result.append(_remove(each, LaterRemoval(PACKING, long, why, is_quarantine=True, detailed_reason=detailed)))
     return result
 
 
-def overflowing_rows(staged: StagedUnit, unit: WorkUnit, reason: str) -> Iterator[RemovedRow]:
-    """Yield the rows of a unit that are removed because they are longer than a pack, in order.
-
-    The source is read again to show the rows as they were, because staged rows are tokens.
-
-    Args:
-        staged: the staged unit.
-        unit: its source.
-        reason: why the rows are removed; `{size}` in it stands for the tokens of a row.
-
-    Raises:
-        SourceError: the source can no longer be read.
-    """
-    numbers = staged.row_numbers(staged.overflow_rows.tolist())
-    contents = _source_rows(unit, frozenset(numbers))
-    found, content = next(contents, (0, None))
-    for number, size in zip(numbers, staged.sizes[staged.overflow_rows].tolist(), strict=True):
-        log = RowLog()
-        log.quarantine(number, reason.format(size=size), content if found == number else None)
-        yield from log.bad
-        if found == number:
-            found, content = next(contents, (0, None))
+def _with_size(sizes: Int32Array, reason: str, index: int) -> str:
+    return f"{sizes[index]} tokens, {reason}"
 
 
-def _drop_rows(staged: StagedUnit, rows: Offsets, reason: str) -> StagedUnit:
-    if not len(rows):
-        return staged
-    return replace(staged, overflow_rows=rows, drops={**staged.drops, PACKING: {reason: len(rows)}})
-
-
-def _source_rows(unit: WorkUnit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
-    """Yield rows of a source, given by their numbers, in order."""
-    for batch in read_unit(unit, RowLog(kind=UNREADABLE, on_bad_rows=lambda *_: None)):
-        for number, row in zip(batch.numbers.tolist(), batch.rows, strict=True):
-            if number in numbers:
-                yield number, row
+def _remove(staged: StagedUnit, removal: LaterRemoval) -> StagedUnit:
+    return replace(staged, later_removals=(*staged.later_removals, removal)) if len(removal.rows) else staged
 
 
 @dataclass(frozen=True)

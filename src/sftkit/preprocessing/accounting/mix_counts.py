@@ -51,7 +51,7 @@ def count_sources(
     passed = np.ones(len(sizes), np.bool_)
     base = 0
     for unit in staged:
-        passed[base + unit.overflow_rows] = False
+        passed[base + unit.rows_removed_later] = False
         base += unit.rows
     are_tokens = all(unit.text_column is None for unit in staged if unit.rows)
 

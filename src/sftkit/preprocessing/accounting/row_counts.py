@@ -11,8 +11,8 @@ import numpy as np
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.accounting.unused_columns import add_counts
 from sftkit.ordering.packing import keeps_rows_whole
-from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.shards.manifest import Manifest
+from sftkit.shards.staging.later_removal import LaterRemoval
 from sftkit.shards.staging.removed_rows import count_reason
 from sftkit.shards.staging.staged_unit import StagedUnit
 
@@ -47,8 +47,9 @@ class RowCounts:
             cls(
                 unit.rows_read,
                 unit.rows_kept,
-                unit.drops,
-                Counter(unit.bad_rows.reasons) + Counter(unit.overflow_reasons),
+                *_with_later_removals(
+                    unit.drops, unit.bad_rows.reasons, [(each, len(each.rows)) for each in unit.later_removals]
+                ),
                 unit.cuts_of(0, unit.rows, unit.cuts),
                 unit.not_rendered,
                 unit.rows_added,
@@ -63,18 +64,18 @@ class RowCounts:
         if not unit.files:
             return [cls.of([unit])]
         ends = np.cumsum([file.rows for file in unit.files])
-        overflowing = np.bincount(np.searchsorted(ends, unit.overflow_rows, side="right"), minlength=len(ends))
+        removed_by_file = [
+            np.bincount(np.searchsorted(ends, each.rows, side="right"), minlength=len(ends)).tolist()
+            for each in unit.later_removals
+        ]
         counts = []
-        for file, stop, overflow in zip(unit.files, ends.tolist(), overflowing.tolist(), strict=True):
-            drops, reasons = dict(file.drops), Counter(file.reasons)
-            if overflow and unit.overflow_reasons:
-                reasons.update(dict.fromkeys(unit.overflow_reasons, overflow))
-            elif overflow:
-                drops[PACKING] = dict.fromkeys(unit.drops[PACKING], overflow)
+        for index, (file, stop) in enumerate(zip(unit.files, ends.tolist(), strict=True)):
+            later = [(each, by_file[index]) for each, by_file in zip(unit.later_removals, removed_by_file, strict=True)]
+            drops, reasons = _with_later_removals(file.drops, file.reasons, later)
             cuts = unit.cuts_of(stop - file.rows, stop, file.cuts)
             counts.append(
                 cls(
-                    *(file.read, file.rows - overflow, drops, reasons, cuts),
+                    *(file.read, file.rows - sum(count for _, count in later), drops, reasons, cuts),
                     *(file.not_rendered, file.added, file.unused_columns),
                 )
             )
@@ -114,6 +115,19 @@ class RowCounts:
     def quarantined(self) -> int:
         """The number of quarantined rows."""
         return sum(self.reasons.values())
+
+
+def _with_later_removals(
+    drops: Mapping[str, Mapping[str, int]], reasons: Mapping[str, int], later: Iterable[tuple[LaterRemoval, int]]
+) -> tuple[Mapping[str, Mapping[str, int]], Mapping[str, int]]:
+    """Add what was removed after staging, with the number of rows, to dropped rows and to quarantined ones."""
+    all_drops, all_reasons = dict(drops), Counter(reasons)
+    for removal, count in later:
+        if removal.is_quarantine:
+            all_reasons[removal.reason] += count
+        elif count:
+            all_drops[removal.step] = {**all_drops.get(removal.step, {}), removal.reason: count}
+    return all_drops, +all_reasons
 
 
 def check_row_accounting(manifest: Manifest) -> None:

@@ -7,18 +7,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import ClassVar
 
 from sftkit.config.reading.interpolated import interpolated_values, replace_values
-from sftkit.core.row_log import RemovedRow
-from sftkit.ordering.packing import pack_length_of
+from sftkit.core.row_log import UNREADABLE, RemovedRow, RowLog
+from sftkit.core.rows import Row
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError
-from sftkit.preprocessing.pack_overflow import PACKING, overflowing_rows
 from sftkit.preprocessing.plan.plan import Plan
+from sftkit.shards.staging.later_removal import LaterRemoval
 from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.sources.work_units import WorkUnit, read_unit
 
 
 class RemovedRows(Collection[tuple[str, RemovedRow]], ABC):
     """Removed rows as (path, row), in the order of the sources and their rows."""
+
+    _is_quarantine: ClassVar[bool]
 
     def __init__(self, plan: Plan, staged: Sequence[StagedUnit], limit: int | None = None) -> None:
         """Describe the rows; they are read when iterated over.
@@ -31,7 +35,6 @@ class RemovedRows(Collection[tuple[str, RemovedRow]], ABC):
         self._units = plan.units
         self._values = interpolated_values(plan.config)
         self._staged = staged
-        self._pack_length = pack_length_of(plan.config)
         self._limit = limit
 
     def __len__(self) -> int:
@@ -42,7 +45,7 @@ class RemovedRows(Collection[tuple[str, RemovedRow]], ABC):
         """Read the rows.
 
         Raises:
-            SourceError: a row that is longer than a pack can no longer be read from its source.
+            SourceError: a row that was removed after it was staged can no longer be read from its source.
             RowAccountingError: there are fewer or more rows than were counted.
         """
         found = 0
@@ -63,16 +66,12 @@ class RemovedRows(Collection[tuple[str, RemovedRow]], ABC):
     def _stored(self, staged: StagedUnit) -> Iterable[RemovedRow]:
         """Return those of them that were removed before the unit was staged."""
 
-    @abstractmethod
-    def _overflow_reason(self, staged: StagedUnit, length: int) -> str | None:
-        """Return why those were removed that are longer than a pack, with `{size}` for their tokens; None: not so."""
-
     def _all(self) -> Iterator[tuple[str, RemovedRow]]:
         for staged in self._staged:
             unit = self._units[staged.number]
-            reason = None if self._pack_length is None else self._overflow_reason(staged, self._pack_length)
-            too_long = iter(()) if reason is None else overflowing_rows(staged, unit, reason)
-            for row in heapq.merge(self._stored(staged), too_long, key=lambda row: row.number):
+            later = [each for each in staged.later_removals if each.is_quarantine == self._is_quarantine]
+            removed = _rows_removed_later(staged, unit, later) if later else iter(())
+            for row in heapq.merge(self._stored(staged), removed, key=lambda row: row.number):
                 path, number = unit.locate(row.number, staged.rows_before)
                 yield replace_values(path, self._values), replace(row, number=number)
 
@@ -80,18 +79,19 @@ class RemovedRows(Collection[tuple[str, RemovedRow]], ABC):
 class Quarantine(RemovedRows):
     """The quarantined rows."""
 
+    _is_quarantine = True
+
     def _count(self, staged: StagedUnit) -> int:
         return staged.quarantined
 
     def _stored(self, staged: StagedUnit) -> Iterable[RemovedRow]:
         return staged.bad_rows
 
-    def _overflow_reason(self, staged: StagedUnit, length: int) -> str | None:
-        return f"{{size}} tokens, more than pack_length={length}" if staged.overflow_reasons else None
-
 
 class DroppedRows(RemovedRows):
     """The dropped rows."""
+
+    _is_quarantine = False
 
     def _count(self, staged: StagedUnit) -> int:
         return staged.dropped
@@ -99,5 +99,31 @@ class DroppedRows(RemovedRows):
     def _stored(self, staged: StagedUnit) -> Iterable[RemovedRow]:
         return staged.dropped_rows
 
-    def _overflow_reason(self, staged: StagedUnit, length: int) -> str | None:
-        return next(iter(staged.drops.get(PACKING, ())), None)
+
+def _rows_removed_later(staged: StagedUnit, unit: WorkUnit, removals: Sequence[LaterRemoval]) -> Iterator[RemovedRow]:
+    """Yield the rows of a unit that steps after staging have removed, in order.
+
+    The source is read again to show the rows as they were, because staged rows are tokens.
+
+    Raises:
+        SourceError: the source can no longer be read.
+    """
+    places = sorted((row, each, index) for each in removals for index, row in enumerate(each.rows.tolist()))
+    numbers = staged.row_numbers([row for row, _, _ in places])
+    contents = _source_rows(unit, frozenset(numbers))
+    found: int = 0
+    content: Row | None = None
+    for number, (_, removal, index) in zip(numbers, places, strict=True):
+        while found < number:  # rows that one row was split into have its number
+            found, content = next(contents, (number, None))
+        log = RowLog()
+        log.quarantine(number, removal.reason_of(index), content)
+        yield from log.bad
+
+
+def _source_rows(unit: WorkUnit, numbers: Collection[int]) -> Iterator[tuple[int, Row | None]]:
+    """Yield rows of a source, given by their numbers, in order."""
+    for batch in read_unit(unit, RowLog(kind=UNREADABLE, on_bad_rows=lambda *_: None)):
+        for number, row in zip(batch.numbers.tolist(), batch.rows, strict=True):
+            if number in numbers:
+                yield number, row

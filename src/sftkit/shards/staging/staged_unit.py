@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from sftkit.core.accounting.cuts import Cuts, LongRows
 from sftkit.core.rows import Mask, Offsets
+from sftkit.shards.staging.later_removal import LaterRemoval, removed_rows
 from sftkit.shards.staging.removed_rows import RemovedRowsFile
 from sftkit.shards.staging.row_index import RowIndex, build_row_index
 from sftkit.storage.files import sha256_of_file
@@ -93,11 +94,11 @@ class StagedUnit:
     rows_added: int
     """Rows that rows were split into, beyond the first of each."""
     drops: Mapping[str, Mapping[str, int]]
-    """Dropped rows: handler -> reason -> count."""
+    """Rows that were dropped before they were staged: handler -> reason -> count."""
     bad_rows: RemovedRowsFile
-    """The quarantined rows."""
+    """The rows that were quarantined before."""
     dropped_rows: RemovedRowsFile
-    """The dropped rows, without those that are longer than a pack."""
+    """The rows that were dropped before."""
     cuts: Cuts
     """What was cut off rows before they were staged."""
     unused_columns: Mapping[str, int]
@@ -116,12 +117,10 @@ class StagedUnit:
     """None when the rows were not checked."""
     reused: bool = False
     """Staged by an earlier run, or identical to another unit of this run."""
-    overflow_rows: Offsets = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Indices of rows in the file that fit no pack and are not used, ascending."""
+    later_removals: tuple[LaterRemoval, ...] = ()
+    """Rows in the file that are not used: steps after staging have removed them."""
     overflow_cuts: LongRows | None = None
-    """The rows that are longer than a pack, if they are cut when they are written; `overflow_rows` are among them."""
-    overflow_reasons: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> count, where `overflow_rows` are quarantined rather than dropped."""
+    """The rows that are longer than a pack, if they are cut when they are written. Some may be removed."""
     first_number: int = 1
     """Number of the unit's first row within the source when it was staged."""
     files: tuple[FileCounts, ...] = ()
@@ -142,7 +141,12 @@ class StagedUnit:
     @property
     def rows_kept(self) -> int:
         """Rows that can be written to shards."""
-        return self.rows - len(self.overflow_rows)
+        return self.rows - sum(len(each.rows) for each in self.later_removals)
+
+    @property
+    def rows_removed_later(self) -> Offsets:
+        """Indices of the rows in the file that steps after staging have removed, ascending."""
+        return removed_rows(self.later_removals)
 
     def cuts_of(self, start: int, stop: int, staged: Cuts) -> Cuts:
         """Count what is cut off rows `start` to `stop` of the file in all, given what was cut before they were staged.
@@ -163,12 +167,13 @@ class StagedUnit:
     @property
     def dropped(self) -> int:
         """Number of dropped rows."""
-        return sum(sum(reasons.values()) for reasons in self.drops.values())
+        later = sum(len(each.rows) for each in self.later_removals if not each.is_quarantine)
+        return sum(sum(reasons.values()) for reasons in self.drops.values()) + later
 
     @property
     def quarantined(self) -> int:
         """Number of quarantined rows."""
-        return self.bad_rows.count + sum(self.overflow_reasons.values())
+        return self.bad_rows.count + sum(len(each.rows) for each in self.later_removals if each.is_quarantine)
 
     def renumbered(self, number: int, first_number: int, *, reused: bool) -> StagedUnit:
         """Return the same rows as unit `number` of a plan, where the first row has the number `first_number`."""
