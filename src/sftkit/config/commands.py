@@ -10,7 +10,8 @@ from sftkit.config.fields import option
 from sftkit.config.schema.adapter_options import AdapterOptions
 from sftkit.config.schema.model_options import ModelOptions
 from sftkit.config.schema.plan_options import PlanOptions
-from sftkit.config.schema.shared_options import RUN_PANEL, DataOptions
+from sftkit.config.schema.shared_options import DataOptions
+from sftkit.config.schema.source_options import RUN_PANEL
 from sftkit.config.schema.training_options import TrainingOptions
 from sftkit.config.words import boolean_spellings
 
