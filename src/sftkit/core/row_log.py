@@ -105,6 +105,8 @@ class RowLog:
 
     read: int = 0
     """Rows read, including quarantined ones."""
+    source_bytes: int = 0
+    """Bytes of source that were read, as far as they are known (`Batch.source_bytes`)."""
     added: int = 0
     """Rows that rows were split into, beyond the first of each; all have the number of the row that was read."""
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)

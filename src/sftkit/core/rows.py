@@ -207,6 +207,8 @@ class Batch:
     """The row number of each row in its source, from 1, int64, shape (rows,)."""
     tokens: Mapping[str, Ragged] = field(default_factory=dict)
     """The token columns, by name, each with one entry per row."""
+    source_bytes: int = 0
+    """Bytes that a reader took from the source for these rows, as far as it knows; shown as progress, no more."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -18,7 +18,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from sftkit import __version__
 from sftkit.core.error_text import single_line
 from sftkit.core.plugins import plugin_packages
+from sftkit.core.progress import Done, Report, no_report
 from sftkit.errors import ConfigError, SftkitError, SourceError
 from sftkit.execution.runner import WorkerError
 
@@ -139,6 +140,12 @@ class RayCluster:
             for reference in running:
                 ray.cancel(reference)
 
+    def run_reporting(
+        self, function: Callable[[T, Report], R], tasks: Sequence[T], on_report: Callable[[T, Done], None]
+    ) -> Iterator[tuple[T, R]]:
+        """As `Runner.run_reporting`, without any reports: a cluster has so many tasks that whole ones show enough."""
+        return self.run(partial(_unreported, function), tasks)
+
     def _most_at_once(self) -> int:
         now = time.monotonic()
         if now - self._looked > _SIZE_LIFETIME:
@@ -158,6 +165,10 @@ class RayCluster:
         if not is_done:
             raise content
         return content
+
+
+def _unreported(function: Callable[[T, Report], R], task: T) -> R:
+    return function(task, no_report)
 
 
 def _check_address(ray: Any, address: str | None) -> None:

@@ -26,8 +26,10 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
+from sftkit.core.progress import Done, Report
 from sftkit.execution.processes import START_METHOD, deferred_interrupts
-from sftkit.execution.runner import WorkerError
+from sftkit.execution.runner import WorkerError, without_report
+from sftkit.execution.task_reports import ReportFiles, limited
 from sftkit.sandbox.watchdog import watchdog
 
 T = TypeVar("T")
@@ -35,7 +37,7 @@ R = TypeVar("R")
 
 _QUEUED_PER_WORKER = 2
 _ENDED = ".ended"  # suffix of a note: why the watchdog has ended a worker
-_LOOK_EVERY = 1.0  # seconds
+_LOOK_EVERY = 0.5  # seconds
 _TERMINATED = (None, 0, -signal.SIGTERM)
 _COLLECT_EVERY = 50_000  # allocations; rows are many small objects without cycles
 
@@ -107,6 +109,7 @@ class WorkerPool:
         self._pool: ProcessPoolExecutor | None = None
         self._context = _Context()
         self._notes = tempfile.TemporaryDirectory(prefix="sftkit-workers-")
+        self._reports = ReportFiles(Path(self._notes.name))
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -132,11 +135,22 @@ class WorkerPool:
             WorkerError: a worker died; the message names its task.
             Exception: whatever `function` raises; running tasks are then ended, and no others are started.
         """
+        return self.run_reporting(partial(without_report, function), tasks, lambda task, done: None)
+
+    def run_reporting(
+        self, function: Callable[[T, Report], R], tasks: Sequence[T], on_report: Callable[[T, Done], None]
+    ) -> Iterator[tuple[T, R]]:
+        """As `run`, with reports as in `Runner.run_reporting`.
+
+        Raises:
+            WorkerError, Exception: as `run`.
+        """
         if self._count <= 1 or (len(tasks) <= 1 and self._pool is None):
             with rare_garbage_collection():
                 for task in tasks:
-                    yield task, function(task)
+                    yield task, function(task, limited(partial(on_report, task)))
             return
+        self._reports.clear()
         waiting = list(reversed(list(enumerate(tasks))))
         running: dict[Future[R], T] = {}
         finished = False
@@ -144,6 +158,8 @@ class WorkerPool:
             while waiting or running:
                 pool = self._submit(function, waiting, running)
                 done, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+                for number, report in self._reports.read():
+                    on_report(tasks[number], report)
                 if not done and self._has_dead_worker():
                     pool.submit(int)  # the pool overlooks a worker that dies while others start, until a task comes
                 for future in done:
@@ -164,7 +180,7 @@ class WorkerPool:
                 self._end_workers()
 
     def _submit(
-        self, function: Callable[[T], R], waiting: list[tuple[int, T]], running: dict[Future[R], T]
+        self, function: Callable[[T, Report], R], waiting: list[tuple[int, T]], running: dict[Future[R], T]
     ) -> ProcessPoolExecutor:
         """Give tasks that wait to the workers, which start with the first ones."""
         with deferred_interrupts():
@@ -213,11 +229,11 @@ class WorkerPool:
         return None
 
 
-def _run_noted(notes: str, number: int, function: Callable[[T], R], task: T) -> R:
+def _run_noted(notes: str, number: int, function: Callable[[T, Report], R], task: T) -> R:
     """Run a task after writing its number to a file, so that it can be named if this process dies."""
     note = Path(notes, str(os.getpid()))
     note.write_text(str(number))
-    result = function(task)
+    result = function(task, limited(partial(ReportFiles(Path(notes)).write, number)))
     note.unlink()
     return result
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.option_values import FMS
-from sftkit.core.progress import Progress, Stopwatch, progress_stage
+from sftkit.core.progress import Done, Progress, Stopwatch, TaskProgress, progress_stage
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import DataError
@@ -235,10 +235,15 @@ def _write_splits(
     }
     all_tasks = [task for split in tasks.values() for task in split]
     written = {}
+    shown = TaskProgress(progress)
+
+    def show(task: ShardTask, done: Done) -> None:
+        shown.report(task.path, done, len(task.sequences))
+
     with progress_stage(progress, "writing shards", sum(len(task.sequences) for task in all_tasks)):
-        for task, shard in workers.run(ShardWriter(layout), all_tasks):
+        for task, shard in workers.run_reporting(ShardWriter(layout), all_tasks, show):
             written[task.path] = shard
-            progress.advance(len(task.sequences), rows=shard.rows, tokens=shard.tokens)
+            shown.finish(task.path, Done(len(task.sequences), shard.rows, shard.tokens))
     return {
         split: split_info(each, [written[task.path] for task in tasks[split]], layout, pack_length_of(plan.config))
         for split, each in sequences.items()

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from sftkit.core.progress import Progress, progress_stage
+from sftkit.core.progress import Done, Progress, Report, TaskProgress, progress_stage
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.errors import DataError
 from sftkit.execution.runner import Runner
@@ -83,14 +83,19 @@ def _stage_missing(
     tasks = [StagingTask(unit, key) for key, unit in missing.items()]
     tasks.sort(key=lambda task: (-task.unit.size, task.unit.number))
     counter = _RemovedRowCounter(plan, staged)
+    shown = TaskProgress(progress)
+
+    def show(task: StagingTask, done: Done) -> None:
+        shown.report(task.key, done, task.unit.size)
+
     with progress_stage(progress, "tokenizing", sum(task.unit.size for task in tasks)):
-        for task, result in workers.run(_stage_function(plan, store, workers), tasks):
+        for task, result in workers.run_reporting(_stage_function(plan, store, workers), tasks, show):
             _check_packable(plan, task.unit, result)
             seconds = sum(result.seconds.values())
             _log.info("%s: %d of %d rows tokenized in %.1f s", task, result.rows, result.rows_read, seconds)
             staged[task.key] = result
             counter.add(task.key, result)
-            progress.advance(task.unit.size, rows=result.rows, tokens=int(result.sizes.sum(dtype=np.int64)))
+            shown.finish(task.key, Done(task.unit.size, result.rows, int(result.sizes.sum(dtype=np.int64))))
             if counter.is_hopeless():
                 break
     return [
@@ -153,8 +158,10 @@ def _pipeline(pickled: bytes, identity: TokenizerIdentity | None) -> Pipeline:
     return Pipeline(recipe, matching_chat_tokenizer(recipe.chat_tokenizer, identity))
 
 
-def _stage_unit(pickled: bytes, identity: TokenizerIdentity | None, store: UnitStore, task: StagingTask) -> StagedUnit:
-    return _pipeline(pickled, identity).stage(store, task)
+def _stage_unit(
+    pickled: bytes, identity: TokenizerIdentity | None, store: UnitStore, task: StagingTask, report: Report
+) -> StagedUnit:
+    return _pipeline(pickled, identity).stage(store, task, report)
 
 
 def _stage_function(plan: Plan, store: UnitStore, workers: Runner) -> partial[StagedUnit]:

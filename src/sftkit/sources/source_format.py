@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -55,11 +55,14 @@ class SourceFormat(ABC):
         """
 
 
-def group_into_batches(rows: Iterable[tuple[int, Row, int]]) -> Iterator[Batch]:
+def group_into_batches(
+    rows: Iterable[tuple[int, Row, int]], position: Callable[[], int] | None = None
+) -> Iterator[Batch]:
     """Group rows into batches of limited size.
 
     Args:
         rows: Row number, row, and its size in bytes of source.
+        position: Returns how many bytes of the file have been read, for rows whose sizes are not those in the file.
 
     Example:
         >>> [batch.rows for batch in group_into_batches([(1, {"text": "a"}, 9), (2, {"text": "b"}, 9)])]
@@ -67,13 +70,19 @@ def group_into_batches(rows: Iterable[tuple[int, Row, int]]) -> Iterator[Batch]:
     """
     pending: list[Row] = []
     numbers: list[int] = []
-    size = 0
+    size = before = 0
+
+    def batch() -> Batch:
+        nonlocal before
+        start, before = before, before + size if position is None else position()
+        return Batch(pending, np.array(numbers, np.int64), source_bytes=before - start)
+
     for number, row, length in rows:
         pending.append(row)
         numbers.append(number)
         size += length
         if len(pending) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield Batch(pending, np.array(numbers, np.int64))
+            yield batch()
             pending, numbers, size = [], [], 0
     if pending:
-        yield Batch(pending, np.array(numbers, np.int64))
+        yield batch()

@@ -17,6 +17,7 @@ _NOTE = Style(color="yellow")
 _LEVELS = {ERROR: Style(color="red")}
 _OTHER_LEVEL = Style(color="yellow")
 _TAB = 8
+_SECOND_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def print_text(console: Console, *parts: Text, indent: int = 0) -> None:
@@ -48,6 +49,21 @@ def level_style(level: str) -> Style:
 def percent(part: int | None, whole: int | None) -> str:
     """Format a share to follow a count, as in ` (44.2%)`; an empty text if either is unknown or the whole is 0."""
     return f" ({part / whole:.1%})" if part is not None and whole else ""
+
+
+def duration(seconds: float) -> str:
+    """Format a time with its two largest units.
+
+    Example:
+        >>> duration(4320), duration(59.96)
+        ('1 h 12 min', '60 s')
+    """
+    for position, (size, unit) in enumerate(_SECOND_UNITS):
+        if seconds >= size:
+            whole, rest = divmod(seconds, size)
+            below, name = _SECOND_UNITS[position + 1] if position + 1 < len(_SECOND_UNITS) else (1, "s")
+            return f"{whole:,.0f} {unit} {rest // below:.0f} {name}"
+    return f"{seconds:.3g} s"
 
 
 def new_table(*left: str, right: Sequence[str] = ()) -> Table:

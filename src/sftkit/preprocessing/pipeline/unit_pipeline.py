@@ -12,7 +12,7 @@ from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.core.panics import panics_as_errors
-from sftkit.core.progress import Stopwatch
+from sftkit.core.progress import Done, Report, Stopwatch, no_report
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import EngineDifferenceError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, Batch
@@ -104,8 +104,8 @@ class Pipeline:
         return sample_columns(parts.column_use(self.chat_tokenizer), parts.row_kind, batch)
 
     @panics_as_errors()
-    def stage(self, store: UnitStore, task: StagingTask) -> StagedUnit:
-        """Process one work unit and store its rows.
+    def stage(self, store: UnitStore, task: StagingTask, report: Report = no_report) -> StagedUnit:
+        """Process one work unit and store its rows, and report after each batch; a step is a byte of source.
 
         Raises:
             SourceError: its file cannot be read.
@@ -115,6 +115,7 @@ class Pipeline:
         unit, watch = task.unit, Stopwatch()
         by_programs = self.chat_tokenizer.rows_by_programs
         checked: AuditCollector | None = None
+        rows = tokens = 0
         with store.writer(task.key) as writer:
             log = RowLog(on_bad_rows=writer.write_bad_rows, on_dropped_rows=writer.write_dropped_rows)
             for batch, text_field in self.process(unit, log, watch):
@@ -124,6 +125,9 @@ class Pipeline:
                 if len(batch) and text_field is None:
                     checked = checked or AuditCollector(self._expectations_of(unit.file.dataset))
                     checked.add(batch.tokens[INPUT_IDS], batch.tokens[LABELS], batch.numbers)
+                rows += len(batch)
+                tokens += len(batch.tokens[INPUT_IDS].values) if text_field is None and len(batch) else 0
+                report(Done(log.source_bytes, rows, tokens))
                 watch.lap("audit")
             self._check_functions()
         audit = UnitAudit(checked.rows, checked.faulty(log.flagged), checked.digests) if checked is not None else None
@@ -164,6 +168,7 @@ class Pipeline:
             for batch in read_unit(unit, unreadable):
                 watch.lap("read")
                 log.read += len(batch)
+                log.source_bytes += batch.source_bytes
                 columns.count(batch, log)
                 for name, step in steps:
                     log.handler = name

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftkit.core.error_text import first_line
+from sftkit.core.progress import Done, Report, no_report
 from sftkit.core.rows import Offsets
 from sftkit.errors import DataError
 from sftkit.shards.manifest import ShardInfo
@@ -93,7 +94,7 @@ def shard_name(split: str, number: int, count: int) -> str:
 
 
 class ShardWriter:
-    """Writes shards of one layout. A callable, to be run as the function of `Runner.run`.
+    """Writes shards of one layout. A callable, to be run as the function of `Runner.run_reporting`.
 
     Unpickling returns the same writer for all shards that a process writes, so that each process indexes a staged unit
     only once.
@@ -108,8 +109,8 @@ class ShardWriter:
         self._pickled = self._pickled or pickle.dumps(self._layout)
         return _process_writer, (self._pickled,)
 
-    def __call__(self, task: ShardTask) -> ShardInfo:
-        """Write one Parquet file.
+    def __call__(self, task: ShardTask, report: Report = no_report) -> ShardInfo:
+        """Write one Parquet file, and report after each row group; a step is a row.
 
         Raises:
             OSError: a staged unit cannot be read, or the file cannot be written.
@@ -130,6 +131,7 @@ class ShardWriter:
                     writer.write_table(part.table, row_group_size=part.table.num_rows)
                     rows, tokens = rows + part.table.num_rows, tokens + part.tokens
                     trained += part.trained_tokens
+                    report(Done(rows, rows, tokens))
             _check_readable(temporary, task, rows, layout)
             size, sha256 = temporary.stat().st_size, sha256_of_file(temporary)
         return ShardInfo(task.path.name, rows, tokens, trained, size, sha256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -118,7 +119,8 @@ def _decode_pieces(pieces: list[pa.RecordBatch], first_number: int, log: RowLog)
 def _decode(pieces: list[pa.RecordBatch], first_number: int) -> Batch:
     size = sum(piece.nbytes for piece in pieces)
     table = pa.Table.from_batches(pieces)
-    return run_with_memory_limit(_MEMORY + _MEMORY_PER_BYTE * size, partial(_to_batch, table, first_number))
+    batch = run_with_memory_limit(_MEMORY + _MEMORY_PER_BYTE * size, partial(_to_batch, table, first_number))
+    return replace(batch, source_bytes=size)
 
 
 def _to_batch(table: pa.Table, first_number: int) -> Batch:

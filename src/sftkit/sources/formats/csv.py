@@ -14,7 +14,7 @@ from sftkit.core.rows import Batch, Row
 from sftkit.errors import SourceError
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
-from sftkit.sources.streams.byte_streams import source_sha256
+from sftkit.sources.streams.byte_streams import source_sha256, stored_position
 from sftkit.sources.streams.decompression import DamagedDataError
 from sftkit.sources.streams.text_streams import open_utf8
 
@@ -37,7 +37,7 @@ class _DelimitedText(SourceFormat):
         with open_utf8(file) as stream:
             # newline="" keeps the line ends within quoted fields unchanged.
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            yield from group_into_batches(self._rows(text, file, log))
+            yield from group_into_batches(self._rows(text, file, log), stored_position(stream))
 
     def _rows(self, text: TextIO, file: SourceFile, log: RowLog) -> Iterator[tuple[int, Row, int]]:
         csv.field_size_limit(sys.maxsize)  # _RecordLines limits whole records instead

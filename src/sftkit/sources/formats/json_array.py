@@ -11,7 +11,7 @@ from sftkit.sources.formats.json_array_scanner import scan_elements
 from sftkit.sources.formats.jsonl import parse_row
 from sftkit.sources.source_file import Range, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
-from sftkit.sources.streams.byte_streams import source_sha256
+from sftkit.sources.streams.byte_streams import source_sha256, stored_position
 from sftkit.sources.streams.decompression import DamagedDataError
 from sftkit.sources.streams.text_streams import open_utf8
 
@@ -28,7 +28,7 @@ class JsonArray(SourceFormat):
     def read(self, file: SourceFile, part: Range, log: RowLog) -> Iterator[Batch]:
         """Yield the elements in order; the row number is the index in the array, counted from 1."""
         with open_utf8(file) as stream:
-            yield from group_into_batches(_objects(stream, file, log))
+            yield from group_into_batches(_objects(stream, file, log), stored_position(stream))
 
 
 def _objects(stream: IO[bytes], file: SourceFile, log: RowLog) -> Iterator[tuple[int, Row, int]]:

@@ -17,7 +17,13 @@ from sftkit.sandbox.memory import run_with_memory_limit
 from sftkit.sources.reader_options import foreign_encoding
 from sftkit.sources.source_file import Range, ReadLimits, ScanResult, SourceFile
 from sftkit.sources.source_format import SourceFormat, group_into_batches
-from sftkit.sources.streams.byte_streams import bounded_line_reader, open_bytes, open_raw, source_sha256
+from sftkit.sources.streams.byte_streams import (
+    bounded_line_reader,
+    open_bytes,
+    open_raw,
+    source_sha256,
+    stored_position,
+)
 from sftkit.sources.streams.content_digests import hashed_chunks, verified_range
 from sftkit.sources.streams.decompression import DamagedDataError
 from sftkit.sources.streams.text_streams import encoding_of_mark, holds_array, open_utf8, read_head
@@ -139,7 +145,8 @@ class JsonLines(SourceFormat):
         """Yield the rows of the lines that start in the range."""
         if part.sha256 is None:
             with open_utf8(file) as stream:
-                yield from group_into_batches(_rows(stream, part.first_number, file.limits, log))
+                rows = _rows(stream, part.first_number, file.limits, log)
+                yield from group_into_batches(rows, stored_position(stream))
             return
         with open_bytes(file) as stream:
             if part.start:

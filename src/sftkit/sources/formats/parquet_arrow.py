@@ -6,7 +6,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -69,7 +69,9 @@ class Parquet(SourceFormat):
             batches = limit_memory_per_batch(file, opened.iter_batches(at_once, row_groups=groups, use_threads=False))
             rows = slice_rows(batches, part.skip, part.rows)
             pieces = (piece for batch in rows for piece in split_batch(batch, file.limits.row_bytes))
-            yield from to_batches(pieces, part.first_number, file.limits, log)
+            total = part.rows or sum(opened.metadata.row_group(index).num_rows for index in groups)
+            for batch in to_batches(pieces, part.first_number, file.limits, log):
+                yield replace(batch, source_bytes=part.size * len(batch) // max(1, total))
 
 
 class Arrow(SourceFormat):

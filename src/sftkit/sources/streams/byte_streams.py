@@ -77,6 +77,16 @@ class _RawReader(io.RawIOBase):
         return len(data)
 
 
+def stored_position(stream: IO[bytes]) -> Callable[[], int] | None:
+    """Return a function that tells how many bytes of a source file, as stored, a stream has taken; None if none can.
+
+    Args:
+        stream: From `open_bytes` or `open_utf8`, for a file that is read from its beginning.
+    """
+    tell: Callable[[], int] | None = getattr(getattr(stream, "raw", None), "stored_position", None)
+    return tell
+
+
 def source_sha256(file: SourceFile) -> str:
     """Return the sha256 of a source file's bytes as stored.
 

@@ -174,6 +174,8 @@ class _VerifiedStream(io.RawIOBase):
         """Return the position of the next read, in bytes."""
         return self._position
 
+    stored_position = tell
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Change the position; nothing is read."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._content.size}[whence]

@@ -66,6 +66,10 @@ class _DecompressedStream(io.RawIOBase):
         """Return the number of decompressed bytes before the next read."""
         return self._position
 
+    def stored_position(self) -> int:
+        """Return the number of compressed bytes that were read."""
+        return min(self._raw.tell(), self._file.size)
+
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer with decompressed bytes and return how many; fewer before the end or damage, 0 at the end."""
         filled = 0

@@ -13,7 +13,7 @@ import msgspec
 
 from sftkit.sources.reader_options import foreign_encoding
 from sftkit.sources.source_file import SourceFile
-from sftkit.sources.streams.byte_streams import open_bytes, read_available
+from sftkit.sources.streams.byte_streams import open_bytes, read_available, stored_position
 from sftkit.sources.streams.decompression import DamagedDataError
 
 _CHUNK = 1 << 16
@@ -119,6 +119,11 @@ class _Utf8Stream(io.RawIOBase):
     def readable(self) -> bool:
         """Return True."""
         return True
+
+    def stored_position(self) -> int:
+        """Return the number of bytes of the file that were read."""
+        position = stored_position(self._stream) or self._stream.tell
+        return position()
 
     def readinto(self, buffer: Any) -> int:
         """Read UTF-8 into the buffer and return the number of bytes; 0 at the end."""

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sftkit.cli.console.text_lines import duration
 from sftkit.core.escape import escape_to_one_line
 from sftkit.redaction import redact_url
 from sftkit.training.planning.plan_run import TimePlan, TrainingPlan
 
 _BARS = "▁▂▃▄▅▆▇█"
-_SECOND_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def print_training_plan(plan: TrainingPlan, console: Console) -> None:
@@ -108,17 +108,7 @@ def _disk(plan: TrainingPlan) -> str:
 def _time(time: TimePlan, devices: int) -> str:
     hardware = f"{devices:,} x {time.gpu}" if devices > 1 else time.gpu
     peak = f"{time.mfu:.4g} of {time.peak_flops / 1e12:,.4g} TFLOPS in {time.dtype}"
-    return f"{_duration(time.seconds)} on {hardware} (at {peak}), without evaluation and saving"
-
-
-def _duration(seconds: float) -> str:
-    """Format a time with its two largest units."""
-    for position, (size, unit) in enumerate(_SECOND_UNITS):
-        if seconds >= size:
-            whole, rest = divmod(seconds, size)
-            below, name = _SECOND_UNITS[position + 1] if position + 1 < len(_SECOND_UNITS) else (1, "s")
-            return f"{whole:,.0f} {unit} {rest // below:.0f} {name}"
-    return f"{seconds:.3g} s"
+    return f"{duration(time.seconds)} on {hardware} (at {peak}), without evaluation and saving"
 
 
 def _size(size: int) -> str:
