@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.errors import SftkitError
 from sftkit.inspection.compare import matching
 from sftkit.inspection.compare.comparison import Comparison, KindCounts
+from sftkit.inspection.compare.pieces import Pieces, match_pieces
 from support import dataset, examples, handler, preprocess, write_jsonl
 
 from .conftest import ASK, END, Writer, byte_ids
@@ -303,8 +305,54 @@ def test_keys_are_matched_in_parts(tmp_path: Path, write: Writer, monkeypatch: p
     monkeypatch.setattr(matching, "_SORTED_AT_ONCE", 8)
     rows = random_rows(40, 1) + random_rows(20, 1)
     others = rows[::-1][:50]
+    others[3:6] = [with_token(row, 25, 201) for row in others[3:6]]
     a, b = write_rows(write, tmp_path / "a.parquet", rows), write_rows(write, tmp_path / "b.parquet", others)
-    assert compare(a, b).counts == KindCounts(identical=50, only_in_a=10)
+    assert compare(a, b).counts == KindCounts(identical=47, ids_differ=3, only_in_a=10)
+
+
+def test_short_rows_are_paired_with_their_own_counterpart(tmp_path: Path, write: Writer) -> None:
+    rows = random_rows(600, 1, length=(13, 20))
+    order = random.Random(2).sample(range(600), 600)
+    others = [with_token(rows[n], random.Random(n).randrange(len(rows[n][0])), 201) for n in order]
+    a, b = write_rows(write, tmp_path / "a.parquet", rows, 100), write_rows(write, tmp_path / "b.parquet", others, 100)
+    found = compare(a, b, rows=600)
+    assert found.counts == KindCounts(ids_differ=600)
+    pairs = [(example.a.row, example.b.row) for example in found.examples if example.a and example.b]
+    assert sorted(pairs) == sorted((n, at) for at, n in enumerate(order))
+
+
+def test_both_hashes_identify_a_sequence() -> None:
+    first = np.array([5, 5, 5, 9], np.uint64), np.array([1, 2, 1, 1], np.uint64)
+    second = np.array([5, 9, 5, 5], np.uint64), np.array([2, 7, 1, 3], np.uint64)
+    pairs = matching.join_pairs(matching.match_equal(first, second))
+    assert sorted(zip(*(side.tolist() for side in pairs), strict=True)) == [(0, 2), (1, 0)]
+
+
+def test_a_frequent_phrase_alone_does_not_pair_sequences() -> None:
+    one, other = np.arange(0, 40, dtype=np.uint64), np.arange(39, 79, dtype=np.uint64)
+    owners = np.zeros(40, np.int64)
+    assert len(match_pieces(Pieces(one, owners), Pieces(other, owners))[0]) == 0
+    assert len(match_pieces(Pieces(one, owners), Pieces(other - np.uint64(4), owners))[0]) == 1
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(data=st.data())
+def test_sequences_that_share_a_piece_of_their_own_are_paired(data: st.DataObject) -> None:
+    sides = [data.draw(st.lists(st.sets(st.integers(0, 12), max_size=5), max_size=6)) for _ in range(2)]
+    flat = [[(piece, owner) for owner, own in enumerate(side) for piece in sorted(own)] for side in sides]
+    a, b = (
+        Pieces(np.array([piece for piece, _ in part], np.uint64), np.array([owner for _, owner in part], np.int64))
+        for part in flat
+    )
+    pairs = list(zip(*(side.tolist() for side in match_pieces(a, b)), strict=True))
+    assert all(len(set(side)) == len(pairs) for side in zip(*pairs, strict=True))
+    assert all(sides[0][one] & sides[1][other] for one, other in pairs)
+    rest = [
+        [own for owner, own in enumerate(side) if owner not in {pair[at] for pair in pairs}]
+        for at, side in enumerate(sides)
+    ]
+    counts = [Counter(piece for own in part for piece in own) for part in rest]
+    assert not [piece for piece in range(13) if counts[0][piece] == counts[1][piece] == 1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,40 +12,108 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sftkit.core.error_text import first_line
-from sftkit.core.rows import SEQ_LENGTHS, Mask, Offsets
+from sftkit.core.progress import Progress
+from sftkit.core.rows import SEQ_LENGTHS, Mask, Offsets, Ragged
 from sftkit.errors import SourceError
-from sftkit.inspection.compare.anchors import ANCHORS, sequence_anchors
+from sftkit.inspection.compare.anchors import sequence_anchors, sequence_pieces
 from sftkit.inspection.compare.keys import Keys, sequence_keys
-from sftkit.inspection.compare.scan import ScannedGroup, ScannedSplit
+from sftkit.inspection.compare.pieces import Pieces
+from sftkit.inspection.compare.scan import ScannedGroup, ScannedSplit, map_in_threads
 from sftkit.inspection.compare.sequences import sequence_batches, text_bytes
 from sftkit.inspection.parquet_columns import iter_row_groups
 from sftkit.shards.reading import open_parquet
 
+MOST_PIECES = 1 << 24
+"""Pieces of each side that are kept in memory, 16 bytes each."""
 
-def anchors_of(split: ScannedSplit, wanted: Offsets) -> Keys:
-    """Compute the anchors of some sequences, uint64, shape (ANCHORS, wanted). They are kept in a temporary file.
+
+class Anchors:
+    """The anchors of some sequences, in a temporary file: they take more memory than all keys."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._file = tempfile.TemporaryFile(prefix="sftkit-compare-")  # noqa: SIM115 - `close` closes it
+        self._lock = threading.Lock()
+
+    def write(self, start: int, anchors: Keys) -> None:
+        """Write the anchors, shape (ANCHORS, n), of the sequences from `start` on. Threads may do so at once."""
+        with self._lock:
+            for number, row in enumerate(anchors):
+                self._file.seek((number * self._count + start) * 8)
+                self._file.write(np.ascontiguousarray(row).data)
+
+    def read(self, number: int) -> Keys:
+        """Return an anchor of all sequences, shape (sequences,)."""
+        with self._lock:
+            self._file.seek(number * self._count * 8)
+            found: Keys = np.fromfile(self._file, np.uint64, self._count)
+        return found
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+
+
+def find_anchors(split: ScannedSplit, wanted: Offsets, progress: Progress) -> Anchors:
+    """Compute the anchors of some sequences.
 
     Args:
         split: the split.
         wanted: indices of sequences, ascending.
+        progress: receives sequences.
 
     Raises:
         SourceError: a file cannot be read.
     """
-    if not len(wanted):
-        return np.zeros((ANCHORS, 0), np.uint64)
-    with tempfile.TemporaryFile(prefix="sftkit-compare-") as file:  # the map outlives it
-        anchors: Keys = np.memmap(file, np.uint64, "w+", shape=(ANCHORS, len(wanted)))
-    for group, start, stop in _groups_of(split, wanted):
-        layout = replace(group.layout, supervision=(), kinds=False)
-        first, at = group.first, start
-        for batch in sequence_batches(next(iter_row_groups(layout, group.number)), layout, split.packing):
-            chosen = np.zeros(len(batch.ids), np.bool_)
-            until = at + int(np.searchsorted(wanted[at:stop], first + len(batch.ids)))
-            chosen[wanted[at:until] - first] = True
-            anchors[:, at:until] = sequence_anchors(batch.ids.filter(chosen))
-            first, at = first + len(batch.ids), until
+    anchors = Anchors(len(wanted))
+
+    def read(part: tuple[ScannedGroup, int, int]) -> None:
+        start = part[1]
+        for ids in _read_again(split, wanted, *part):
+            anchors.write(start, sequence_anchors(ids))
+            start += len(ids)
+        progress.advance(part[2] - part[1], rows=part[2] - part[1])
+
+    try:
+        for _ in map_in_threads(read, _groups_of(split, wanted)):
+            pass
+    except BaseException:
+        anchors.close()
+        raise
     return anchors
+
+
+def find_pieces(split: ScannedSplit, wanted: Offsets) -> Pieces | None:
+    """Hash all pieces of some sequences; None if they are too many. Owners are indices into `wanted`, ascending.
+
+    Raises:
+        SourceError: a file cannot be read.
+    """
+    if len(wanted) * (split.tokens / max(1, len(split))) > MOST_PIECES:
+        return None
+    found = [Pieces(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
+    count = 0
+    for group, start, stop in _groups_of(split, wanted):
+        for ids in _read_again(split, wanted, group, start, stop):
+            hashes, owners = sequence_pieces(ids)
+            found.append(Pieces(hashes, owners + start))
+            start += len(ids)
+            count += len(hashes)
+            if count > MOST_PIECES:
+                return None
+    return Pieces(np.concatenate([each.hashes for each in found]), np.concatenate([each.owners for each in found]))
+
+
+def _read_again(split: ScannedSplit, wanted: Offsets, group: ScannedGroup, start: int, stop: int) -> Iterator[Ragged]:
+    """Yield the ids of wanted[start:stop], which are in one row group, batch by batch."""
+    layout = replace(group.layout, supervision=(), kinds=False)
+    first, at = group.first, start
+    for batch in sequence_batches(next(iter_row_groups(layout, group.number)), layout, split.packing):
+        chosen = np.zeros(len(batch.ids), np.bool_)
+        until = at + int(np.searchsorted(wanted[at:stop], first + len(batch.ids)))
+        chosen[wanted[at:until] - first] = True
+        yield batch.ids.filter(chosen)
+        first, at = first + len(batch.ids), until
 
 
 def column_keys_of(split: ScannedSplit, wanted: Offsets, column: str) -> tuple[Keys, Mask]:

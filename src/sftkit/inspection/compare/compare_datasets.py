@@ -97,7 +97,7 @@ def compare_datasets(config: InspectConfig, progress: Progress | None = None) ->
         split.pair_identical()
     moved = pair_moved(splits)
     for split in splits:
-        split.pair_others(config.compare_by)
+        split.pair_others(config.compare_by, progress)
     counted = [_count(number, split, moved) for number, split in enumerate(splits)]
     total = sum((split.counts for split in counted), KindCounts())
     examples, notes = _examples(config, a, b, splits, moved)

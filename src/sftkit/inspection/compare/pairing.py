@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from sftkit.core.progress import Progress, progress_stage
 from sftkit.core.rows import Mask, Offsets
 from sftkit.inspection.compare.anchors import ANCHORS, NO_ANCHOR
-from sftkit.inspection.compare.closer_look import anchors_of, column_keys_of
+from sftkit.inspection.compare.closer_look import column_keys_of, find_anchors, find_pieces
 from sftkit.inspection.compare.comparison import BY_COLUMN, BY_CONTENT, BY_POSITION
 from sftkit.inspection.compare.keys import Keys
-from sftkit.inspection.compare.matching import Pairs, match_equal, match_positions, match_unique
+from sftkit.inspection.compare.matching import Pairs, join_pairs, match_equal, match_positions, match_unique
+from sftkit.inspection.compare.pieces import match_pieces
 from sftkit.inspection.compare.scan import ScannedSplit
 
 
@@ -42,26 +45,29 @@ class PairedSplit:
         self.free_a[:both] = ~same
         self.free_b[:both] = ~same
         self.same_position = int(np.count_nonzero(same))
-        free_a, free_b = self.free
-        keys_a = self.a.by_all[free_a], self.a.by_ids[free_a]
-        pairs = match_equal(keys_a, (self.b.by_all[free_b], self.b.by_ids[free_b]))
-        self.identical = self.same_position + len(self._take(free_a[pairs[0]], free_b[pairs[1]])[0])
+        keys_a, keys_b = (self.a.by_all, self.a.by_ids), (self.b.by_all, self.b.by_ids)
+        self.identical = self.same_position
+        for pairs in match_equal(keys_a, keys_b, self.free_a, self.free_b):
+            self.identical += len(self._take(*pairs)[0])
 
-    def pair_others(self, column: str | None) -> None:
+    def pair_others(self, column: str | None, progress: Progress) -> None:
         """Pair what is free: by equal ids, then by a column if one is given, else by position and content.
+
+        Args:
+            column: the column.
+            progress: receives sequences that are read again.
 
         Raises:
             SourceError: a file cannot be read, or has no such column.
         """
-        free_a, free_b = self.free
-        pairs = match_equal((self.a.by_ids[free_a],), (self.b.by_ids[free_b],))
-        self.labels_differ = self._take(free_a[pairs[0]], free_b[pairs[1]])
+        pairs = match_equal((self.a.by_ids,), (self.b.by_ids,), self.free_a, self.free_b)
+        self.labels_differ = self._take(*join_pairs(pairs))
         if column is not None:
             self._pair(BY_COLUMN, lambda: self._by_column(column))
             return
         if self._is_in_order(needs_evidence=True):
             self._pair(BY_POSITION, self._by_position)
-        self._pair(BY_CONTENT, self._by_content)
+        self._pair(BY_CONTENT, lambda: self._by_content(progress))
         if BY_POSITION not in self.ids_differ and self._is_in_order(needs_evidence=False):
             self._pair(BY_POSITION, self._by_position)
 
@@ -94,25 +100,42 @@ class PairedSplit:
             column_keys_of(self.a, free_a, column),
             column_keys_of(self.b, free_b, column),
         )
-        pairs = match_equal((keys_a[filled_a],), (keys_b[filled_b],))
-        return free_a[filled_a][pairs[0]], free_b[filled_b][pairs[1]]
+        pairs = join_pairs(match_equal((keys_a,), (keys_b,), filled_a, filled_b))
+        return free_a[pairs[0]], free_b[pairs[1]]
 
     def _by_position(self) -> Pairs:
         return match_positions(self.free_a, self.free_b)
 
-    def _by_content(self) -> Pairs:
-        """Pair sequences by anchors that only one free sequence of each side has, anchor by anchor."""
-        free_a, free_b = self.free
-        anchors_a, anchors_b = anchors_of(self.a, free_a), anchors_of(self.b, free_b)
-        rest_a, rest_b = np.arange(len(free_a)), np.arange(len(free_b))
+    def _by_content(self, progress: Progress) -> Pairs:
+        """Pair sequences by anchors that only one free sequence of each side has, anchor by anchor, then by pieces."""
+        wanted_a, wanted_b = self.free
+        rest_a, rest_b = np.ones(len(wanted_a), np.bool_), np.ones(len(wanted_b), np.bool_)
         found: list[Pairs] = []
-        for anchor in range(ANCHORS):
-            first, second = match_unique(anchors_a[anchor][rest_a], anchors_b[anchor][rest_b], NO_ANCHOR)
-            found.append((rest_a[first], rest_b[second]))
-            rest_a, rest_b = np.delete(rest_a, first), np.delete(rest_b, second)
-        pairs = np.concatenate([part for part, _ in found]), np.concatenate([part for _, part in found])
-        order = np.argsort(pairs[0])
-        return free_a[pairs[0][order]], free_b[pairs[1][order]]
+
+        def add(first: Offsets, second: Offsets) -> None:
+            rest_a[first] = False
+            rest_b[second] = False
+            found.append((wanted_a[first], wanted_b[second]))
+
+        with progress_stage(progress, "pairing by content", len(wanted_a) + len(wanted_b)):
+            with (
+                closing(find_anchors(self.a, wanted_a, progress)) as anchors_a,
+                closing(find_anchors(self.b, wanted_b, progress)) as anchors_b,
+            ):
+                for number in range(ANCHORS):
+                    keys = anchors_a.read(number), anchors_b.read(number)
+                    for pairs in match_unique(*keys, NO_ANCHOR, rest_a, rest_b):
+                        add(*pairs)
+            found.append(self._by_pieces(wanted_a[rest_a], wanted_b[rest_b]))
+        return join_pairs(iter(found))
+
+    def _by_pieces(self, rest_a: Offsets, rest_b: Offsets) -> Pairs:
+        pieces_a = find_pieces(self.a, rest_a)
+        pieces_b = find_pieces(self.b, rest_b) if pieces_a is not None else None
+        if pieces_a is None or pieces_b is None:
+            return rest_a[:0], rest_b[:0]
+        first, second = match_pieces(pieces_a, pieces_b)
+        return rest_a[first], rest_b[second]
 
 
 def pair_moved(splits: list[PairedSplit]) -> dict[tuple[int, int], Pairs]:
@@ -121,9 +144,11 @@ def pair_moved(splits: list[PairedSplit]) -> dict[tuple[int, int], Pairs]:
     Returns:
         Indices of the splits of A and of B -> pairs.
     """
+    if len(splits) < 2:
+        return {}
     split_a, rows_a, keys_a = _free_keys([(split.a, split.free[0]) for split in splits])
     split_b, rows_b, keys_b = _free_keys([(split.b, split.free[1]) for split in splits])
-    first, second = match_equal(keys_a, keys_b)
+    first, second = join_pairs(match_equal(keys_a, keys_b))
     moved: dict[tuple[int, int], Pairs] = {}
     for one, other in sorted(set(zip(split_a[first].tolist(), split_b[second].tolist(), strict=True))):
         chosen = (split_a[first] == one) & (split_b[second] == other)

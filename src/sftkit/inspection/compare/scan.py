@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from sftkit.inspection.compare.sequences import sequence_batches
 from sftkit.inspection.parquet_columns import ColumnLayout, iter_row_groups, read_layout, split_packing
 from sftkit.shards.reading import ShardSet, open_parquet
 from sftkit.storage.paths import relative_name
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -112,9 +116,7 @@ def scan_split(
                 progress.advance(table.num_rows, rows=table.num_rows, tokens=0)
         return groups, by_ids, by_all, tokens, misfits
 
-    # Arrow and numpy release the GIL; each thread holds one row group.
-    with ThreadPoolExecutor(_THREADS) as pool:
-        scanned = list(pool.map(scan, layouts))
+    scanned = list(map_in_threads(scan, layouts))
     groups, first = [], 0
     for part in scanned:
         for group in part[0]:
@@ -130,6 +132,12 @@ def scan_split(
         tokens=sum(part[3] for part in scanned),
         misfit_rows=sum(part[4] for part in scanned),
     )
+
+
+def map_in_threads(function: Callable[[T], U], parts: Iterable[T]) -> Iterator[U]:
+    """Apply a function to parts of data in a few threads; Arrow and numpy run in parallel there."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(function, parts)
 
 
 def row_count(layouts: Sequence[ColumnLayout]) -> int:
