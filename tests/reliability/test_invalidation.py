@@ -107,6 +107,11 @@ def touch(world: World) -> None:
         os.utime(path, (1, 1))
 
 
+def named_sources(world: World) -> None:
+    world.config["source_column"] = True
+    world.data["name"] = "other"
+
+
 def one_byte(world: World) -> None:
     world.edit("b.jsonl", "answer 12", "answer 92")
 
@@ -445,7 +450,11 @@ AFTER_STAGING = [
     data("sampling", 1.0, NONE, same=True),
     Case("the weights", lambda world: [each.update(sampling=0.5) for each in world.config["datasets"]], NONE,
          kind="mixed"),
+    data("loss_weight", 0.5, NONE),
+    data("loss_weight", 1, NONE, done=True, same=True, name="the usual loss weight"),
+    option("source_column", True, NONE),
     data("name", "other", NONE, done=True, same=True),
+    Case("a name with a column of sources", named_sources, NONE, keys=("source_column", "datasets.name")),
     data("builder", "json", NONE, done=True, same=True),
     data("dataset_split_name", "train", NONE, done=True, same=True),
     data("subset", "default", NONE, done=True, same=True),

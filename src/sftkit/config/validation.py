@@ -18,6 +18,7 @@ from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
 from sftkit.config.schema.row_amounts import amount_problem
 from sftkit.config.schema.shared_options import DataOptions
+from sftkit.core.loss_weights import loss_weight
 from sftkit.core.message_fields import RESERVED_VARIABLES
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.redaction import HIDDEN, is_redacted
@@ -232,6 +233,11 @@ def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
                 f"datasets[{index}].dataset_split_name must be the name of one split, not "
                 f"{dataset.dataset_split_name!r}; to read a part of it, set split or sampling, and for several splits "
                 "add an entry for each to datasets"
+            )
+        if dataset.loss_weight is not None and not loss_weight(dataset.loss_weight):
+            yield (
+                f"datasets[{index}].loss_weight must be a number above 0, not {dataset.loss_weight:g}; to leave a data "
+                "set out, remove its entry"
             )
         if dataset.reader is not None:
             yield from _reader_problems(f"datasets[{index}].reader", dataset.reader)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Row = dict[str, Any]
 Ids = npt.NDArray[np.int32]
+Weights = npt.NDArray[np.float32]
 Offsets = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -21,6 +22,8 @@ POSITION_IDS = "position_ids"
 """Positions of the tokens in their sequence, which other tools write; sftkit computes them."""
 SEQ_LENGTHS = "seq_lengths"
 """Tokens of each sequence in a pack, in order; they sum to the tokens of the row."""
+SOURCE = "source"
+"""The data set that a row comes from, as an index into `Manifest.source_names`; in packs a list, one per sequence."""
 
 TOKEN_COLUMNS = (INPUT_IDS, LABELS, ATTENTION_MASK)
 
@@ -40,7 +43,7 @@ SHIFTED_LABELS = (
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of integers of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`.
+    """Rows of numbers of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`.
 
     Example:
         >>> rows = Ragged.from_lists([[1, 2, 3], [], [4]])
@@ -48,15 +51,15 @@ class Ragged:
         (3, [3, 0, 1], [1, 2, 3])
     """
 
-    values: Ids
-    """All rows, concatenated, int32, shape (total,)."""
+    values: npt.NDArray[Any]
+    """All rows, concatenated, shape (total,): int32, or float32 for loss weights."""
     offsets: Offsets
     """Start of each row and the end of the last one, int64, shape (rows + 1,), starting at 0."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> Ids:
+    def __getitem__(self, row: int) -> npt.NDArray[Any]:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     @property
@@ -65,17 +68,17 @@ class Ragged:
         return np.diff(self.offsets)
 
     @classmethod
-    def from_lists(cls, rows: Sequence[Sequence[int] | Ids]) -> Ragged:
-        """Flatten lists or arrays of ids."""
+    def from_lists(cls, rows: Sequence[Sequence[float] | Ids], dtype: npt.DTypeLike = np.int32) -> Ragged:
+        """Flatten lists or arrays of ids, or of numbers of another type."""
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
         offsets = lengths_to_offsets(lengths)
-        values = np.empty(int(offsets[-1]), np.int32)
+        values = np.empty(int(offsets[-1]), dtype)
         for row, start in zip(rows, offsets, strict=False):
             values[start : start + len(row)] = row
         return cls(values, offsets)
 
     @classmethod
-    def from_lengths(cls, values: Ids, lengths: Offsets) -> Ragged:
+    def from_lengths(cls, values: npt.NDArray[Any], lengths: Offsets) -> Ragged:
         """Build rows from concatenated values and the length of each row, int64, shape (rows,)."""
         return cls(values, lengths_to_offsets(lengths))
 
@@ -184,17 +187,20 @@ def ragged_where(first: Mask, ones: Ragged, others: Ragged) -> Ragged:
 
 @dataclass(frozen=True)
 class LabeledTokens:
-    """Ids of rows, their labels and their kinds, of the same shape."""
+    """Ids of rows, their labels, kinds and loss weights, of the same shape."""
 
     input_ids: Ragged
     labels: Ragged
     kinds: Ragged | None = None
     """The kind of each token, a `TokenKind`; None if the config does not ask for them."""
+    weights: Ragged | None = None
+    """The loss weight of each token, float32; None if all are 1."""
 
     def truncate(self, limits: Offsets) -> LabeledTokens:
         """Keep the first `limits[i]` tokens of each row i."""
         kinds = None if self.kinds is None else self.kinds.truncate(limits)
-        return LabeledTokens(self.input_ids.truncate(limits), self.labels.truncate(limits), kinds)
+        weights = None if self.weights is None else self.weights.truncate(limits)
+        return LabeledTokens(self.input_ids.truncate(limits), self.labels.truncate(limits), kinds, weights)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sftkit.config.fields import option
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row
 from sftkit.core.token_kinds import TOKEN_KINDS
@@ -141,7 +142,7 @@ class RetainColumns(NamedColumnHandler):
 
     @property
     def _kept(self) -> frozenset[str]:
-        return frozenset({*self.columns, *TOKEN_COLUMNS, *LOSS_MASKS})
+        return frozenset({*self.columns, *TOKEN_COLUMNS, *LOSS_MASKS, LOSS_WEIGHTS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,8 +246,8 @@ def require_columns(batch: Batch, log: RowLog, columns: Collection[str]) -> Batc
 
 
 def keep_columns(batch: Batch, columns: Collection[str]) -> Batch:
-    """Return the same rows with these columns only; the kinds of tokens stay if their labels do."""
-    kept = {*columns, TOKEN_KINDS} if LABELS in columns else columns
+    """Return the same rows with these columns only; the kinds and weights of tokens stay if their labels do."""
+    kept = {*columns, TOKEN_KINDS, LOSS_WEIGHTS} if LABELS in columns else columns
     rows: list[Row] = [{name: value for name, value in row.items() if name in columns} for row in batch.rows]
     return Batch(rows, batch.numbers, {name: column for name, column in batch.tokens.items() if name in kept})
 

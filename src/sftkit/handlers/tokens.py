@@ -13,6 +13,7 @@ from sftkit.config.fields import option
 from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
 from sftkit.core.accounting.cuts import cut_before_answer, find_long_rows
 from sftkit.core.accounting.row_notes import BOUNDARY_MERGED, EMPTY_ANSWER
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import (
@@ -246,10 +247,12 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
 
 
 def add_token_columns(batch: Batch, encoded: LabeledTokens) -> Batch:
-    """Return the batch with `input_ids`, `labels`, an `attention_mask` of ones, and `token_kinds` if they are known."""
+    """Return the batch with `input_ids`, `labels`, an `attention_mask` of ones, and any kinds and weights."""
     columns = {INPUT_IDS: encoded.input_ids, LABELS: encoded.labels, ATTENTION_MASK: _ones(encoded.input_ids)}
     if encoded.kinds is not None:
         columns[TOKEN_KINDS] = encoded.kinds
+    if encoded.weights is not None:
+        columns[LOSS_WEIGHTS] = encoded.weights
     return batch.with_tokens(**columns)
 
 

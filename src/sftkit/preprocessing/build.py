@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
@@ -13,7 +12,6 @@ import numpy as np
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.option_values import FMS
 from sftkit.core.progress import Done, Progress, Stopwatch, TaskProgress, progress_stage
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import DataError
 from sftkit.execution.ray_cluster import RayCluster
@@ -31,12 +29,12 @@ from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.plan.template_date import record_template_date
+from sftkit.preprocessing.shard_columns import shard_columns_of, with_sources
 from sftkit.preprocessing.stage_units import stage_units
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput
 from sftkit.shards.output.remote_output import RemoteOutput
-from sftkit.shards.retained_columns import unify_schemas
 from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
 from sftkit.shards.staging.unit_record import are_unchanged
 from sftkit.shards.writing.row_gatherer import SequenceSelection
@@ -44,8 +42,6 @@ from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
 from sftkit.storage.dataset_files import DROPPED_NAME, QUARANTINE_NAME
 from sftkit.storage.paths import RemotePath, parse_path
-
-_log = logging.getLogger(__name__)
 
 
 def find_finished(plan: Plan) -> Manifest | None:
@@ -120,7 +116,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         orders = order_splits(_mix_sources(plan, staged), processor.seed, processor.sampling_stopping_strategy)
         usable = _usable_rows(staged)
         orders = {split: usable[rows] for split, rows in orders.items()}
-        layout = shard_columns_of(staged, is_packed=is_packed(config))
+        layout = with_sources(plan, staged, shard_columns_of(staged, is_packed=is_packed(config)))
         watch.lap("order")
         sequences = _sequences_of_splits(plan, staged, orders)
         splits = _write_splits(plan, sequences, layout, workers, output, progress)
@@ -174,35 +170,6 @@ def _usable_rows(staged: Sequence[StagedUnit]) -> Indices:
     bases = np.cumsum([0, *(unit.rows for unit in staged)])
     removed = [base + unit.rows_removed_later for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
     return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *removed]))
-
-
-def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardLayout:
-    """Describe the shards: the staged units with their rows, and the columns that all units have.
-
-    Raises:
-        DataError: some data sets became tokens and others text.
-    """
-    filled = [unit for unit in staged if unit.rows]
-    kinds = {unit.text_column for unit in filled}
-    if len(kinds) > 1:
-        texts = ", ".join(sorted(kind for kind in kinds if kind))
-        raise DataError(
-            f"some data sets become tokens and others text ({texts}); use handlers that tokenize in all of `datasets`, "
-            "or in none"
-        )
-    shared = set.intersection(*(set(unit.token_columns) for unit in filled))
-    if is_packed and ATTENTION_MASK in shared:
-        _log.warning("packs have no attention_mask; %s tells where sequences begin", SEQ_LENGTHS)
-        shared -= {ATTENTION_MASK}
-    order = [name for name in (INPUT_IDS, LABELS) if name in shared]
-    return ShardLayout(
-        unit_paths=tuple(unit.path for unit in staged),
-        unit_rows=tuple(unit.rows for unit in staged),
-        token_columns=(*order, *sorted(shared - set(order))),
-        text_column=next(iter(kinds)),
-        retained=unify_schemas([unit.retained for unit in filled]),
-        is_packed=is_packed,
-    )
 
 
 def _sequences_of_splits(

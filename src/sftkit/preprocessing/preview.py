@@ -18,9 +18,9 @@ from sftkit.core.splits import TRAIN
 from sftkit.core.startup.transformers_import import import_transformers
 from sftkit.errors import DataError
 from sftkit.ordering.packing import is_packed
-from sftkit.preprocessing.build import shard_columns_of
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.planning import plan
+from sftkit.preprocessing.shard_columns import shard_columns_of
 from sftkit.shards.reading import ShardSet
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_writer import UnitWriter

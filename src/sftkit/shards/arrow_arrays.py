@@ -23,7 +23,7 @@ def number_array(values: npt.NDArray[Any]) -> pa.Array:
 
 
 def list_array(column: Ragged) -> pa.Array:
-    """Convert a ragged column (at most 2^31 values) to an Arrow list<int32> array."""
+    """Convert a ragged column (at most 2^31 values) to an Arrow list array of its type."""
     return pa.ListArray.from_arrays(number_array(column.offsets.astype(np.int32)), number_array(column.values))
 
 

@@ -224,6 +224,8 @@ class Manifest:
     """Name -> sha256 of the other files of the data set: README.md, quarantine.jsonl."""
     token_kinds: Mapping[str, int] = field(default_factory=dict)
     """The numbers in the column `token_kinds`, by name; empty if the shards have no such column."""
+    source_names: tuple[str, ...] = ()
+    """The names of the data sets, in the order of their numbers in the column `source`; empty if there is none."""
     sources_left_out: tuple[str, ...] = ()
     """Data files that lay next to the sources and were not read, because they belong to another split."""
     digest: str = field(default="", compare=False)
@@ -237,8 +239,9 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON, with keys in the order of the fields."""
         stored = {key: value for key, value in to_plain_data(self).items() if key not in _NOT_STORED}
-        if not self.token_kinds:
-            del stored["token_kinds"]
+        for key in ("token_kinds", "source_names"):
+            if not stored[key]:
+                del stored[key]
         return json.dumps({**stored, "digest": manifest_digest(stored)}, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -60,6 +60,11 @@ class DatasetConfig:
     sampling: float | None = option(
         None, minimum=0, maximum=1, help="Weight of this data set in the mix. The weights of all data sets sum to 1."
     )
+    loss_weight: float | None = option(
+        None,
+        help="Weight of this data set's tokens in the loss, above 0: the shards get a column `loss_weights`. "
+        "Default: 1.",
+    )
     split: SplitConfig | None = option(None, help="Fractions for `train` and `validation`.")
     validation_rows: int | None = option(
         None, minimum=1, help="Number of rows for validation, instead of `split`. The others are for training."

@@ -84,6 +84,12 @@ class DataOptions(SourceOptions):
         help="Add a column `token_kinds` to the shards: whether each token is content, reasoning, part of a tool "
         "call, a stop token, or not trained.",
     )
+    source_column: bool = option(
+        False,
+        panel=_ROWS,
+        help="Add a column `source` to the shards: the data set of each row, or of each sequence of a pack, as an "
+        "index into `source_names` of the manifest.",
+    )
     compat: str = option(
         NO_COMPAT,
         choices=(NO_COMPAT, FMS),

@@ -108,6 +108,9 @@ def make_manifest(
         not_rendered=counts.not_rendered,
         rows_added=counts.added,
         token_kinds=KIND_NUMBERS if TOKEN_KINDS in layout.token_columns else {},
+        source_names=tuple(replace_values(each.name, values) for each in plan.recipe.datasets)
+        if layout.unit_sources
+        else (),
         sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
     )

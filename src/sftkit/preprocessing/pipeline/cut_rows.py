@@ -7,12 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from sftkit.core.accounting.cuts import cut_after_answer, cut_before_answer, find_long_rows, find_long_rows_at_end
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import IGNORE_INDEX, LABELS, TOKEN_COLUMNS, Batch, Offsets, Ragged
 from sftkit.core.token_kinds import TOKEN_KINDS, TokenKind
 
-_CUT = frozenset({*TOKEN_COLUMNS, TOKEN_KINDS})
-_UNTRAINED = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED)}
+_CUT = frozenset({*TOKEN_COLUMNS, TOKEN_KINDS, LOSS_WEIGHTS})
+_UNTRAINED = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED), LOSS_WEIGHTS: 0}
 
 
 def keep_start(batch: Batch, limit: int, log: RowLog) -> Batch:

@@ -11,9 +11,10 @@ from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.config.schema.shared_options import DataOptions
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
-from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, SEQ_LENGTHS, TOKEN_COLUMNS, Batch
+from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, SEQ_LENGTHS, SOURCE, TOKEN_COLUMNS, Batch
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step
@@ -134,13 +135,18 @@ class DatasetPipeline:
     @property
     def _reserved(self) -> dict[str, str]:
         """Names that retained columns cannot have, and what they mean in shards."""
-        kinds = {TOKEN_KINDS: "the kinds of the tokens"} if self.options.token_kinds else {}
-        return {SEQ_LENGTHS: "the lengths of the sequences in a pack", **kinds}
+        reserved = {SEQ_LENGTHS: "the lengths of the sequences in a pack"}
+        if self.options.token_kinds:
+            reserved[TOKEN_KINDS] = "the kinds of the tokens"
+        if self.options.source_column:
+            reserved[SOURCE] = "the data set of a row"
+        return reserved
 
     @property
     def _token_columns(self) -> tuple[str, ...]:
         """The columns of rows that come with their tokens."""
-        return (*TOKEN_COLUMNS, *LOSS_MASKS, *((TOKEN_KINDS,) if self.options.token_kinds else ()))
+        weights = (LOSS_WEIGHTS,) if self.finalizer.reads_masks else ()
+        return (*TOKEN_COLUMNS, *LOSS_MASKS, *weights, *((TOKEN_KINDS,) if self.options.token_kinds else ()))
 
     def check_columns(self, columns: Collection[str], tokenizer: ChatTokenizer) -> None:
         """See `Pipeline.check_columns`."""

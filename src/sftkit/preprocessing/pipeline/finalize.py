@@ -10,8 +10,10 @@ import numpy as np
 
 from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.core.accounting.row_notes import EMPTY_ANSWER
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import RowDroppedError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, Batch, Row, trained_mask
+from sftkit.core.weighted_tokens import with_agreeing_labels
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns
@@ -84,6 +86,7 @@ class RowFinalizer:
         if INPUT_IDS not in batch.tokens:
             assert text_field is not None
             return keep_columns(batch, {text_field} | self.retained), text_field
+        batch = with_agreeing_labels(_quarantine_other_lengths(batch, log))
         if tokenizer.kind_marker is not None:
             is_given = self.reads_masks or INPUT_IDS not in part.tokens
             batch = with_kinds(batch, tokenizer.kind_marker.kinds_of, reads_rows=is_given)
@@ -168,6 +171,17 @@ class RowFinalizer:
                 reason = f"{lengths[index]} tokens, more than max_seq_length={self.max_seq_length}"
                 log.quarantine(int(batch.numbers[index]), reason, batch.rows[index])
         return batch.filter(~too_long)
+
+
+def _quarantine_other_lengths(batch: Batch, log: RowLog) -> Batch:
+    """Quarantine rows with weights of other tokens: their text was tokenized although they came with tokens."""
+    if LOSS_WEIGHTS not in batch.tokens:
+        return batch
+    kept = batch.tokens[LOSS_WEIGHTS].lengths == batch.tokens[LABELS].lengths
+    for index in np.flatnonzero(~kept):
+        reason = f"{LOSS_WEIGHTS} are not those of the tokens that response_template makes of the text"
+        log.quarantine(int(batch.numbers[index]), reason, batch.rows[index])
+    return batch.filter(kept)
 
 
 def _quarantine_unknown_ids(batch: Batch, log: RowLog, vocabulary_size: int | None) -> Batch:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from sftkit.core.loss_weights import LOSS_WEIGHTS, loss_weight
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import (
     ATTENTION_MASK,
@@ -28,13 +30,13 @@ from sftkit.core.rows import (
 )
 from sftkit.handlers.base import map_rows
 
-_OPTIONAL = (ATTENTION_MASK, *LOSS_MASKS)
+_OPTIONAL = (ATTENTION_MASK, *LOSS_MASKS, LOSS_WEIGHTS)
 """Columns that may be null in some rows."""
 
 
 def token_columns_of(row: Row, batch: Batch) -> tuple[bool, ...]:
     """Return which token columns a row has; rows with different ones must not be read together."""
-    columns = (*TOKEN_COLUMNS, *LOSS_MASKS)
+    columns = (*TOKEN_COLUMNS, *LOSS_MASKS, LOSS_WEIGHTS)
     return tuple(
         name in batch.tokens or (name in row and (name not in _OPTIONAL or row[name] is not None)) for name in columns
     )
@@ -43,22 +45,28 @@ def token_columns_of(row: Row, batch: Batch) -> tuple[bool, ...]:
 def read_token_columns(batch: Batch, log: RowLog, *, reads_masks: bool) -> Batch:
     """Convert token columns that are Python lists to flat arrays, remove padding, and turn masks into labels.
 
-    Rows are quarantined if a column does not hold ids (or 0 and 1), the columns differ in length, or masks and labels
-    contradict each other.
+    Rows are quarantined if a column does not hold ids (or 0 and 1, or weights), the columns differ in length, or masks
+    and labels contradict each other.
 
     Args:
         batch: rows that have the same token columns (`token_columns_of`).
         log: records the quarantined rows.
-        reads_masks: read the columns `LOSS_MASKS`, which say what carries a loss: what all of them say. Rows whose
-            labels are shifted, or whose `position_ids` tell several sequences, are quarantined.
+        reads_masks: read the columns `LOSS_MASKS`, which say what carries a loss: what all of them say; and
+            `loss_weights`, which says how much. Rows whose labels are shifted, or whose `position_ids` tell several
+            sequences, are quarantined.
     """
-    columns = (*TOKEN_COLUMNS, *LOSS_MASKS) if reads_masks else TOKEN_COLUMNS
+    columns: tuple[str, ...] = (*TOKEN_COLUMNS, *LOSS_MASKS) if reads_masks else TOKEN_COLUMNS
+    if reads_masks and (INPUT_IDS in batch.tokens or _has(batch, INPUT_IDS)):
+        columns = (*columns, LOSS_WEIGHTS)
     names = [name for name in columns if name not in batch.tokens and _has(batch, name)]
     for name in names:
-        batch, lists = map_rows(batch, log, partial(_flags_in if name in _OPTIONAL else _ids_in, name))
-        rows = [{key: value for key, value in row.items() if key != name} for row in batch.rows]
-        batch = batch.with_rows(rows if name in TOKEN_COLUMNS else batch.rows)
-        batch = batch.with_tokens(**{name: Ragged.from_lists(lists)})
+        batch, lists = map_rows(batch, log, partial(_READERS.get(name, _flags_in), name))
+        if name not in LOSS_MASKS:
+            batch = batch.with_rows(_without(batch, name))
+        dtype = np.float32 if name == LOSS_WEIGHTS else np.int32
+        batch = batch.with_tokens(**{name: Ragged.from_lists(lists, dtype)})
+    if LOSS_WEIGHTS in columns and LOSS_WEIGHTS not in batch.tokens:
+        batch = batch.with_rows(_without(batch, LOSS_WEIGHTS))  # null in all rows
     if INPUT_IDS not in batch.tokens or not len(batch):
         return batch
     unequal = _unequal(batch, columns)
@@ -89,6 +97,26 @@ def _flags_in(name: str, row: Row) -> list[int]:
     if flags is None or not all(isinstance(value, (bool, int)) and value in (0, 1) for value in flags):
         raise RowError(f"column {name!r} must be a list of zeros and ones")
     return [int(value) for value in flags]
+
+
+def _weights_in(name: str, row: Row) -> list[float]:
+    values = _list_in(name, row)
+    weights = [weight for weight in map(loss_weight, values or ()) if weight is not None]
+    if values is None or len(weights) < len(values):
+        raise RowError(f"column {name!r} must be a list of numbers, each 0 or more")
+    return weights
+
+
+_READERS: Mapping[str, Callable[[str, Row], Sequence[float]]] = MappingProxyType(
+    {INPUT_IDS: _ids_in, LABELS: _ids_in, LOSS_WEIGHTS: _weights_in}
+)
+"""What reads a column; the others hold zeros and ones."""
+
+
+def _without(batch: Batch, name: str) -> list[Row]:
+    if not any(name in row for row in batch.rows):
+        return batch.rows
+    return [{key: value for key, value in row.items() if key != name} for row in batch.rows]
 
 
 def _list_in(name: str, row: Row) -> list[Any] | None:

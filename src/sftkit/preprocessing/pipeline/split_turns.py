@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from sftkit.core.accounting.row_notes import RowNotes
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import INPUT_IDS, Batch, Row, ragged_where
+from sftkit.core.weighted_tokens import with_weights
 from sftkit.handlers.base import Step, map_rows
 from sftkit.handlers.registry import ConfiguredHandler
 from sftkit.handlers.tokens import TokenizeAndApplyChatTemplateWithMasking
@@ -167,6 +169,8 @@ def _role(message: Message) -> str:
 
 def _merged(some: Batch, others: Batch) -> Batch:
     """Merge the rows of two batches in the order of their numbers."""
+    if LOSS_WEIGHTS in {*some.tokens, *others.tokens}:
+        some, others = with_weights(some), with_weights(others)
     order = np.argsort(np.concatenate([some.numbers, others.numbers]), kind="stable")
     is_other = order >= len(some)
     rows = [*some.rows, *others.rows]

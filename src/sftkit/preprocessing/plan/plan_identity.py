@@ -71,6 +71,10 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
     for key in ("max_samples", "validation_rows"):
         if any(getattr(dataset, key) is not None for dataset in datasets):
             content[key] = [getattr(dataset, key) for dataset in datasets]
+    if any(dataset.loss_weight not in (None, 1) for dataset in datasets):
+        content["loss_weight"] = [dataset.loss_weight for dataset in datasets]
+    if config.source_column:
+        content["source_column"] = list(numbers)  # the manifest has their names
     packing = packing_identity(config)
     if packing:
         content["packing"] = packing

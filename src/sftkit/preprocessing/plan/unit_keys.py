@@ -14,8 +14,8 @@ A key covers
   template and the model's stop tokens; `ROW_SEMANTICS`; and the versions of the libraries that rows depend on.
 
 A key does not cover the path of the file, the offset of a range of bytes, the name of the data set, or anything that
-happens after rows are staged: seed, sampling, split, shuffling, packing, shards. Nor does it cover engines and their
-verification, the number of workers, or limits on bad rows, because they change no row.
+happens after rows are staged: seed, sampling, loss weight of the data set, split, shuffling, packing, shards. Nor
+does it cover engines and their verification, the number of workers, or limits on bad rows, because they change no row.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pyarrow as pa
 from sftkit.core.rows import Offsets
 from sftkit.shards.arrow_arrays import numpy_view
 
-_TOKEN_BYTES = 4
+_TOKEN_BYTES = 4  # of ids, and of loss weights
 
 RowLengths = npt.NDArray[Any]
 """Values of each row in one column: tokens (int32) or bytes of text (int64), shape (rows,)."""
@@ -44,7 +44,7 @@ def build_row_index(path: Path, columns: Sequence[str]) -> RowIndex:
 
     Args:
         path: the Arrow file.
-        columns: names of columns of tokens (list<int32>) or text (large_string).
+        columns: names of columns of tokens (list<int32>, list<float>) or text (large_string).
 
     Raises:
         OSError, pa.ArrowException: the file cannot be read.

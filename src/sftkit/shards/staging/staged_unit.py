@@ -85,6 +85,7 @@ class StagedUnit:
     lost_answer: Mask
     """Whether each row lost a whole answer then, shape (rows,)."""
     token_columns: tuple[str, ...]
+    """The token columns; `loss_weights` is among them if a row has any, and its other rows have none in the file."""
     text_column: str | None
     """The text column, for rows without tokens."""
     retained: pa.Schema

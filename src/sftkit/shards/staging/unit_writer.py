@@ -11,8 +11,10 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import UNUSABLE, RemovedRow, RowLog
-from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch, Mask
+from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch, Mask, Ragged
+from sftkit.core.weighted_tokens import weighted_rows
 from sftkit.errors import DataError
 from sftkit.shards.arrow_arrays import list_array, number_array, text_array
 from sftkit.shards.retained_columns import RETAINED, encode_retained, infer_schema, unify_schemas
@@ -63,6 +65,7 @@ class UnitWriter:
         self._was_cut: list[Mask] = []
         self._lost_answer: list[Mask] = []
         self._token_columns: tuple[str, ...] = ()
+        self._has_weights = False
         self._text_column: str | None = None
         self._retained = pa.schema([])
         self._bad_rows = RemovedRowsWriter(bad_rows_path(path), run)
@@ -99,8 +102,11 @@ class UnitWriter:
         """
         names = sorted({name for row in batch.rows for name in row} - {text_column})
         columns: dict[str, pa.Array] = {ROW_NUMBER: number_array(batch.numbers)}
-        for name in sorted(batch.tokens):
+        tokens = tuple(sorted(batch.tokens.keys() - {LOSS_WEIGHTS}))
+        for name in tokens:
             columns[name] = list_array(batch.tokens[name])
+        if LABELS in batch.tokens:
+            columns[LOSS_WEIGHTS] = list_array(self._staged_weights(batch))
         if text_column is not None:
             columns[STAGED_TEXT] = text_array([row[text_column] for row in batch.rows])
         retained = [encode_retained(row, names) for row in batch.rows] if names else ["{}"] * len(batch)
@@ -108,12 +114,12 @@ class UnitWriter:
         columns[RETAINED] = text_array(retained)
         record = pa.RecordBatch.from_pydict(columns)
         if self._writer is None:
-            self._token_columns = tuple(sorted(batch.tokens))
+            self._token_columns = tokens
             self._text_column = text_column
             self._temporary = self._open_files.enter_context(atomic_replace(self._path, self._run))
             self._sink = self._open_files.enter_context(pa.OSFile(os.fsencode(self._temporary), "w"))
             self._writer = pa.ipc.new_file(self._sink, record.schema)
-        elif (tuple(sorted(batch.tokens)), text_column) != (self._token_columns, self._text_column):
+        elif (tokens, text_column) != (self._token_columns, self._text_column):
             raise DataError("some rows end as tokens and others as text; all rows of a data set must end the same way")
         self._writer.write_batch(record)
         self._count(batch, text_column)
@@ -163,7 +169,7 @@ class UnitWriter:
             lost_answer=np.concatenate(self._lost_answer or none),
             cuts=log.cuts,
             unused_columns=dict(log.unused_columns),
-            token_columns=self._token_columns,
+            token_columns=self._all_token_columns,
             text_column=self._text_column,
             retained=self._retained,
             rows_read=log.read,
@@ -196,7 +202,22 @@ class UnitWriter:
     def _shard_columns(self) -> tuple[str, ...]:
         """The columns that shards are made from."""
         text = () if self._text_column is None else (STAGED_TEXT,)
-        return (*self._token_columns, *text, *((RETAINED,) if len(self._retained) else ()))
+        return (*self._all_token_columns, *text, *((RETAINED,) if len(self._retained) else ()))
+
+    @property
+    def _all_token_columns(self) -> tuple[str, ...]:
+        """The token columns, with loss weights if there are any."""
+        return tuple(sorted((*self._token_columns, *((LOSS_WEIGHTS,) if self._has_weights else ()))))
+
+    def _staged_weights(self, batch: Batch) -> Ragged:
+        """Return the loss weights of rows; nothing for rows in which every trained token has the weight 1."""
+        labels = batch.tokens[LABELS]
+        weights = batch.tokens.get(LOSS_WEIGHTS)
+        if weights is None:
+            return Ragged.from_lengths(np.zeros(0, np.float32), np.zeros(len(batch), np.int64))
+        weighted = weighted_rows(weights, labels)
+        self._has_weights |= bool(weighted.any())
+        return Ragged.from_lengths(weights.filter(weighted).values, np.where(weighted, weights.lengths, 0))
 
     def _count(self, batch: Batch, text_column: str | None) -> None:
         if text_column is not None:

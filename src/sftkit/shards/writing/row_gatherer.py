@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, lengths_to_offsets
+from sftkit.core.loss_weights import LOSS_WEIGHTS
+from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, lengths_to_offsets, ragged_where
 from sftkit.core.token_kinds import TOKEN_KINDS, TokenKind
+from sftkit.core.weighted_tokens import default_weights, scaled
 from sftkit.shards.arrow_arrays import list_array, number_array
 from sftkit.shards.retained_columns import RETAINED, retained_array
 from sftkit.shards.staging.row_index import build_row_index
@@ -24,7 +26,7 @@ from sftkit.shards.staging.unit_record import read_row_index
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.storage.paths import AnyPath, RemotePath
 
-_UNTRAINED = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED)}
+_UNTRAINED = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED), LOSS_WEIGHTS: 0}
 """What token columns hold where there is no loss."""
 
 _REQUESTS = 16  # concurrent, per process
@@ -56,6 +58,11 @@ class SequenceSelection:
         if self.pack_offsets is None:
             return self.sizes
         return np.diff(lengths_to_offsets(self.sizes.astype(np.int64))[self.pack_offsets])
+
+    @property
+    def parts(self) -> tuple[Int32Array | None, Int32Array | None]:
+        """The tokens of each sequence, and its first one within its row; None where these are those of the row."""
+        return None if self.pack_offsets is None else self.sizes, self.starts
 
     def slice(self, start: int, stop: int) -> SequenceSelection:
         """Return the sequences of the shard rows (packs, if packed) from start to stop, exclusive."""
@@ -98,17 +105,26 @@ class RowGatherer:
         rows = sequences.rows - self._first_rows[units]
         columns: list[pa.Array] = []
         tokens = trained = 0
+        labels: Ragged | None = None
         for name in layout.token_columns:
-            column = self._tokens(name, units, rows, sequences)
+            if name == LOSS_WEIGHTS:
+                assert labels is not None
+                column = self._loss_weights(units, rows, sequences, labels)
+            else:
+                column = self._tokens(name, units, rows, *sequences.parts)
             if name in _UNTRAINED and packs is not None:
                 # The first token of a sequence cannot be predicted from the unrelated sequence before it in the pack.
                 column.values[column.offsets[:-1][column.lengths > 0]] = _UNTRAINED[name]
             if name == LABELS:
+                labels = column
                 tokens, trained = len(column.values), int(np.count_nonzero(column.values != IGNORE_INDEX))
             lists = list_array(column if packs is None else Ragged(column.values, column.offsets[packs]))
             columns.append(lists.cast(layout.schema.field(name).type) if name == TOKEN_KINDS else lists)
         if packs is not None:
             columns.append(list_array(Ragged(sequences.sizes.astype(np.int32), packs)))
+        if layout.unit_sources:
+            sources = np.array(layout.unit_sources, np.int32)[units]
+            columns.append(number_array(sources) if packs is None else list_array(Ragged(sources, packs)))
         if layout.text_column is not None:
             columns.append(pa.array(self._texts(STAGED_TEXT, units, rows)))
         if len(layout.retained):
@@ -120,18 +136,41 @@ class RowGatherer:
 
     def _reader(self, unit: int) -> UnitReader:
         if unit not in self._readers:
-            self._readers[unit] = open_unit_reader(self._layout.unit_paths[unit], self._layout.staged_columns)
+            self._readers[unit] = open_unit_reader(self._layout.unit_paths[unit], self._layout.staged_columns(unit))
         return self._readers[unit]
 
-    def _tokens(self, name: str, units: Offsets, rows: Offsets, sequences: SequenceSelection) -> Ragged:
-        """Read a token column of sequences, given the unit of each and its row within the unit."""
+    def _tokens(
+        self,
+        name: str,
+        units: Offsets,
+        rows: Offsets,
+        sizes: Int32Array | None,
+        starts: Int32Array | None,
+        dtype: type[np.int32 | np.float32] = np.int32,
+    ) -> Ragged:
+        """Read a token column of sequences, given the unit of each, its row within the unit, and the part of the row.
+
+        The part has `sizes` tokens (None: all) from `starts` (None: 0) on.
+        """
         positions, lengths = self._locate(name, units, rows)
-        if sequences.pack_offsets is not None:
-            lengths = sequences.sizes.astype(np.int64)
-        if sequences.starts is not None:
-            positions += sequences.starts.astype(np.int64) * np.dtype(np.int32).itemsize
-        values = np.empty(int(lengths.sum()), np.int32)
+        if sizes is not None:
+            lengths = sizes.astype(np.int64)
+        if starts is not None:
+            positions += starts.astype(np.int64) * np.dtype(dtype).itemsize
+        values = np.empty(int(lengths.sum()), dtype)
         return Ragged(values, self._fill(values, units, positions, lengths))
+
+    def _loss_weights(self, units: Offsets, rows: Offsets, sequences: SequenceSelection, labels: Ragged) -> Ragged:
+        """Return the loss weights of sequences: those that are staged, or else 1 where there is a loss."""
+        staged = np.isin(units, list(self._layout.weighted_units))
+        if staged.any():
+            staged[staged] = self._locate(LOSS_WEIGHTS, units[staged], rows[staged])[1] > 0
+        weights = default_weights(labels)
+        if staged.any():
+            sizes, starts = (None if each is None else each[staged] for each in sequences.parts)
+            own = self._tokens(LOSS_WEIGHTS, units[staged], rows[staged], sizes, starts, np.float32)
+            weights = ragged_where(staged, own, weights.filter(~staged))
+        return scaled(weights, np.array(self._layout.unit_loss_weights, np.float32)[units])
 
     def _texts(self, name: str, units: Offsets, rows: Offsets) -> list[str]:
         """Read a text column, given the unit of each row and its index within the unit."""

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sftkit.core.rows import SEQ_LENGTHS
+from sftkit.core.loss_weights import LOSS_WEIGHTS
+from sftkit.core.rows import SEQ_LENGTHS, SOURCE
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.shards.retained_columns import RETAINED, writable_field
 from sftkit.shards.staging.staged_unit import STAGED_TEXT
 from sftkit.storage.paths import AnyPath
 
 _TOKENS = pa.list_(pa.int32())
-_KINDS = pa.list_(pa.int8())
+_TYPES = {TOKEN_KINDS: pa.list_(pa.int8()), LOSS_WEIGHTS: pa.list_(pa.float32())}
+"""Types of token columns that are not lists of ids."""
 
 KINDS_METADATA = f"sftkit.{TOKEN_KINDS}"
 """Key of the metadata of shards with token kinds: their numbers by name, as JSON."""
@@ -34,20 +36,28 @@ class ShardLayout:
     """Names and types of the retained columns of one row."""
     is_packed: bool = False
     """Whether a row of the shards is a pack of several sequences."""
+    unit_loss_weights: tuple[float, ...] = ()
+    """What the loss weights of each unit's rows are multiplied by; () if the shards have no loss weights."""
+    weighted_units: frozenset[int] = frozenset()
+    """The units that have loss weights of their own, by their index."""
+    unit_sources: tuple[int, ...] = ()
+    """The number of each unit's data set; () if the shards have no column `source`."""
 
     @property
     def schema(self) -> pa.Schema:
-        """The Parquet schema: token columns, `seq_lengths` for packs, the text column, then the retained columns.
+        """The Parquet schema: token columns, `seq_lengths` for packs, `source`, the text column, then retained columns.
 
-        In packs a retained column is a list with one entry per sequence. If there are token kinds, the metadata has
-        their names.
+        In packs `source` and a retained column are lists with one entry per sequence. If there are token
+        kinds, the metadata has their names.
 
         Raises:
             DataError: Parquet has no type for a retained column.
         """
-        fields = [pa.field(name, _KINDS if name == TOKEN_KINDS else _TOKENS) for name in self.token_columns]
+        fields = [pa.field(name, _TYPES.get(name, _TOKENS)) for name in self.token_columns]
         if self.is_packed:
             fields.append(pa.field(SEQ_LENGTHS, _TOKENS))
+        if self.unit_sources:
+            fields.append(pa.field(SOURCE, pa.list_(pa.int32()) if self.is_packed else pa.int32()))
         if self.text_column is not None:
             fields.append(pa.field(self.text_column, pa.string()))
         retained = self.retained_fields
@@ -56,11 +66,11 @@ class ShardLayout:
         metadata = {KINDS_METADATA: json.dumps(KIND_NUMBERS)} if TOKEN_KINDS in self.token_columns else None
         return pa.schema([*fields, *retained], metadata)
 
-    @property
-    def staged_columns(self) -> tuple[str, ...]:
-        """The columns to read from the staged units."""
+    def staged_columns(self, unit: int) -> tuple[str, ...]:
+        """The columns to read from a staged unit, given its index."""
+        tokens = [name for name in self.token_columns if name != LOSS_WEIGHTS or unit in self.weighted_units]
         text = () if self.text_column is None else (STAGED_TEXT,)
-        return (*self.token_columns, *text, *((RETAINED,) if len(self.retained) else ()))
+        return (*tokens, *text, *((RETAINED,) if len(self.retained) else ()))
 
     @property
     def retained_fields(self) -> list[pa.Field]:
@@ -70,5 +80,6 @@ class ShardLayout:
     @property
     def dictionary_columns(self) -> list[str]:
         """Parquet paths of the columns whose values may repeat, and so are worth a dictionary."""
-        kinds = [f"{TOKEN_KINDS}.list.element"] if TOKEN_KINDS in self.token_columns else []
-        return [f"{name}.list.element" if self.is_packed else name for name in self.retained.names] + kinds
+        tokens = [f"{name}.list.element" for name in self.token_columns if name in _TYPES]
+        rows = [*self.retained.names, *((SOURCE,) if self.unit_sources else ())]
+        return [f"{name}.list.element" if self.is_packed else name for name in rows] + tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
@@ -72,5 +73,10 @@ def _check_columns(shards: ShardSet, split: str) -> list[str]:
         raise TrainingError(
             f"{shards.splits[split][0]}: no column {' and no column '.join(missing)} (columns: {', '.join(names)});"
             " use `sftkit preprocess` to make shards with both"
+        )
+    if LOSS_WEIGHTS in names:
+        raise TrainingError(
+            f"{shards.splits[split][0]}: has {LOSS_WEIGHTS}, which train does not apply; make shards without them: no "
+            "loss_weight in the data config, and no weights of messages other than 0 and 1"
         )
     return names

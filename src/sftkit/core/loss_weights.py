@@ -1,0 +1,26 @@
+"""Weights of tokens in the loss, which is then the mean of the weighted losses of tokens."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+LOSS_WEIGHTS = "loss_weights"
+"""Column with the weight of every token, float32: above 0 for tokens that carry a loss, 0 for all others. Data without
+it weigh every trained token 1."""
+
+
+def loss_weight(value: object) -> float | None:
+    """Return a weight in the precision of the column; None if it is not a number from 0 to the largest float32.
+
+    Example:
+        >>> loss_weight(0.5), loss_weight(2), loss_weight(-1), loss_weight(float("nan")), loss_weight("0.5")
+        (0.5, 2.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        [weight] = struct.unpack("<f", struct.pack("<f", value))
+    except OverflowError:
+        return None
+    return float(weight) if 0 <= weight < math.inf else None

@@ -1,0 +1,81 @@
+"""Decides which columns the shards of a run have, from the staged units and the config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sftkit.core.loss_weights import LOSS_WEIGHTS
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
+from sftkit.errors import DataError
+from sftkit.preprocessing.plan.plan import Plan
+from sftkit.shards.retained_columns import unify_schemas
+from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.shards.writing.shard_layout import ShardLayout
+
+_log = logging.getLogger(__name__)
+
+
+def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -> ShardLayout:
+    """Describe the shards: the staged units with their rows, and the columns that all units have.
+
+    Loss weights are a column if any unit has them.
+
+    Raises:
+        DataError: some data sets became tokens and others text.
+    """
+    filled = [unit for unit in staged if unit.rows]
+    kinds = {unit.text_column for unit in filled}
+    if len(kinds) > 1:
+        texts = ", ".join(sorted(kind for kind in kinds if kind))
+        raise DataError(
+            f"some data sets become tokens and others text ({texts}); use handlers that tokenize in all of `datasets`, "
+            "or in none"
+        )
+    shared = set.intersection(*(set(unit.token_columns) - {LOSS_WEIGHTS} for unit in filled))
+    weighted = frozenset(index for index, unit in enumerate(staged) if LOSS_WEIGHTS in unit.token_columns)
+    if weighted:
+        shared.add(LOSS_WEIGHTS)
+    if is_packed and ATTENTION_MASK in shared:
+        _log.warning("packs have no attention_mask; %s tells where sequences begin", SEQ_LENGTHS)
+        shared -= {ATTENTION_MASK}
+    order = [name for name in (INPUT_IDS, LABELS) if name in shared]
+    return ShardLayout(
+        unit_paths=tuple(unit.path for unit in staged),
+        unit_rows=tuple(unit.rows for unit in staged),
+        token_columns=(*order, *sorted(shared - set(order))),
+        text_column=next(iter(kinds)),
+        retained=unify_schemas([unit.retained for unit in filled]),
+        is_packed=is_packed,
+        unit_loss_weights=(1.0,) * len(staged) if weighted else (),
+        weighted_units=weighted,
+    )
+
+
+def with_sources(plan: Plan, staged: Sequence[StagedUnit], layout: ShardLayout) -> ShardLayout:
+    """Add what the config says of data sets: their loss weights, and the column `source` if it asks for one.
+
+    Raises:
+        DataError: rows of text would need a loss weight, or a retained column has the name of one of these columns.
+    """
+    numbers = {dataset.name: number for number, dataset in enumerate(plan.recipe.datasets)}
+    sources = tuple(numbers[plan.units[unit.number].file.dataset] for unit in staged)
+    weights = [1.0 if each.loss_weight is None else each.loss_weight for each in plan.recipe.datasets]
+    if any(weight != 1 for weight in weights):
+        if layout.text_column is not None:
+            raise DataError(
+                f"rows are text ({layout.text_column!r}), which cannot have a loss_weight; set response_template, or "
+                "set train_on=all to train on every token"
+            )
+        columns = layout.token_columns
+        if LOSS_WEIGHTS not in columns:
+            columns = (*columns[:2], *sorted((*columns[2:], LOSS_WEIGHTS)))
+        factors = tuple(weights[source] for source in sources)
+        layout = replace(layout, token_columns=columns, unit_loss_weights=factors)
+    if LOSS_WEIGHTS in layout.token_columns and LOSS_WEIGHTS in layout.retained.names:
+        raise DataError(
+            f"column {LOSS_WEIGHTS!r} cannot be in the shards, where it would mean the loss weights of the tokens; "
+            "rename it with rename_columns"
+        )
+    return replace(layout, unit_sources=sources) if plan.config.source_column else layout
