@@ -25,7 +25,7 @@ def tokens(first: int, length: int = 4) -> Row:
 
 @pytest.fixture
 def sets(tmp_path: Path) -> list[DatasetConfig]:
-    """Two data sets of several files; tells of each token which it belongs to."""
+    """Two data sets of several files: the thousands of an id are the number of its data set."""
     files = [
         write_jsonl(tmp_path / f"{n}.jsonl", [tokens(1000 * (n // 2) + 100 * (n % 2) + 5 * i) for i in range(6)])
         for n in range(4)
@@ -70,7 +70,7 @@ def test_validation_and_mixed_rows_have_it(tmp_path: Path, sets: list[DatasetCon
         assert all(row["source"] == row["input_ids"][0] // 1000 for row in rows)
 
 
-def test_equal_files_of_two_data_sets_are_told_apart(tmp_path: Path) -> None:
+def test_equal_files_of_two_data_sets_differ(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", [tokens(1)])
     preprocess(tmp_path / "out", dataset(path, name="a"), dataset(path, name="b", loss_weight=3), source_column=True)
     assert [(row["source"], row["loss_weights"][1]) for row in written(tmp_path / "out")] == [(0, 1), (1, 3)]
