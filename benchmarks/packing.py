@@ -19,6 +19,8 @@ import numpy as np
 
 from sftkit.core.rows import Ids
 from sftkit.ordering.best_fit import pack_bfd
+from sftkit.ordering.best_fit_split import pack_bfd_split
+from sftkit.ordering.next_fit import pack_next_fit
 from sftkit.ordering.packing_strategy import Packs
 from sftkit.ordering.wrapped import pack_wrapped
 
@@ -31,6 +33,12 @@ _CASES = (
     ("log-normal", 32_768),
     ("log-normal", 131_072),
     ("even", 131_072),
+)
+_STRATEGIES = (
+    ("bfd", pack_bfd),
+    ("bfd_split", pack_bfd_split),
+    ("next_fit", pack_next_fit),
+    ("wrapped", pack_wrapped),
 )
 _MEDIAN, _SPREAD = 450, 0.9
 _SEED = 7
@@ -45,10 +53,10 @@ def main() -> None:
     for kind, capacity in _CASES:
         lengths = _lengths(kind, rows, capacity)
         floor, _ = _timed(lambda column: np.argsort(column, kind="stable"), lengths)
-        for name, pack in (("bfd", pack_bfd), ("wrapped", pack_wrapped)):
+        for name, pack in _STRATEGIES:
             seconds, packs = _timed(partial(_packed, pack, capacity), lengths)
             sys.stdout.write(
-                f"{name:8}{capacity:8,} {kind:11}{seconds:7.2f} s {rows / seconds / 1e6:6.1f} M rows/s "
+                f"{name:10}{capacity:8,} {kind:11}{seconds:7.2f} s {rows / seconds / 1e6:6.1f} M rows/s "
                 f"{_fill(packs, lengths, capacity):8.2%} full, floor {floor:.2f} s ({seconds / floor:.1f} times)\n"
             )
     sys.stdout.write(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB\n")

@@ -105,6 +105,22 @@ def test_clean_packs_give_no_finding(tmp_path: Path, how: str) -> None:
     assert any("may be cut" in note for note in made.notes) == (how == "wrapped")
 
 
+def test_pieces_of_long_rows_inside_packs_are_not_findings(tmp_path: Path) -> None:
+    long = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "one two three four " * 20}]
+    source = write_jsonl(tmp_path / "a.jsonl", [*chats(), *({"messages": long[:1] * n + long} for n in (1, 2, 3))])
+    preprocess(
+        tmp_path / "out",
+        dataset(source, data_handlers=[MASKED_CHAT]),
+        model_name_or_path=MODEL,
+        packing="bfd_split",
+        pack_length=CAPACITY,
+    )
+    made = audit(tmp_path / "out")
+    assert made.sequences > 27
+    assert made.findings == ()
+    assert "rows longer than a pack are cut: cuts there are not reported, nor are duplicates" in made.notes
+
+
 def test_rows_that_are_not_packed_have_no_sequences(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", chats(3))
     preprocess(tmp_path / "out", dataset(source, data_handlers=[MASKED_CHAT]), model_name_or_path=MODEL)

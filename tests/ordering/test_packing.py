@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.ordering.best_fit import pack_bfd
-from sftkit.ordering.packing_strategy import Packs
+from sftkit.ordering.best_fit_split import pack_bfd_split
+from sftkit.ordering.next_fit import pack_next_fit
+from sftkit.ordering.packing import make_packs
+from sftkit.ordering.packing_strategy import Packs, join_packs
 from sftkit.ordering.wrapped import pack_wrapped
 
 
@@ -86,6 +91,50 @@ def test_wrapped_rows_are_cut_where_a_pack_is_full_and_no_token_is_lost(lengths:
         assert len(set(rows)) == len(rows), "a row is cut by the end of a pack only"
 
 
+@settings(max_examples=200)
+@given(rows_and_capacity())
+def test_next_fit_keeps_the_order_and_ends_a_pack_only_where_the_next_row_does_not_fit(
+    given_rows: tuple[list[int], int],
+) -> None:
+    lengths, capacity = given_rows
+    made = pieces(pack_next_fit(np.array(lengths, np.int64), capacity))
+    expected: list[list[tuple[int, int, int]]] = []
+    for row, size in enumerate(lengths):
+        if not expected or sum(each for _, _, each in expected[-1]) + size > capacity:
+            expected.append([])
+        expected[-1].append((row, 0, size))
+    assert made == expected
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 25))
+def test_rows_longer_than_a_pack_are_cut_into_full_packs_and_a_rest(lengths: list[int], capacity: int) -> None:
+    packs = pack_bfd_split(np.array(lengths, np.int64), capacity)
+    found = sorted(piece for pack in pieces(packs) for piece in pack)
+    expected = [
+        (row, start, min(capacity, length - start))
+        for row, length in enumerate(lengths)
+        for start in range(0, length, capacity)
+    ]
+    assert found == expected
+    assert sorted(capacity - packs.sizes) == naive_free_space([size for _, _, size in expected], capacity)
+
+
+@settings(max_examples=150)
+@given(rows_and_capacity(), st.integers(1, 50), st.sampled_from(["bfd", "bfd_split", "next_fit"]))
+def test_windows_are_packed_alone_and_keep_their_order(
+    given_rows: tuple[list[int], int], window: int, packing: str
+) -> None:
+    lengths, capacity = given_rows
+    options = DataOptions(packing=packing, pack_length=capacity, pack_window=window)
+    made = pieces(make_packs(np.array(lengths, np.int32), options))
+    assert sorted(piece for pack in made for piece in pack) == [(row, 0, size) for row, size in enumerate(lengths)]
+    windows = [{row // window for row, _, _ in pack} for pack in made]
+    assert all(len(each) == 1 for each in windows), "no pack has rows of two windows"
+    firsts = [min(row for row, _, _ in pack) for pack in made]
+    assert firsts == sorted(firsts)
+
+
 def test_a_worked_example() -> None:
     # 7 opens a pack, 5 another one; 4 fits the second only, 3 fills the first, a 1 the second; the other 1 is left
     assert pieces(pack_bfd(np.array([1, 3, 5, 4, 7, 1]), 10)) == [
@@ -102,14 +151,16 @@ def test_packs_can_be_taken_in_any_order() -> None:
     assert packs.take(np.array([1])).sizes.tolist() == [packs.sizes[1]]
 
 
+@pytest.mark.parametrize("pack", [pack_bfd, pack_next_fit])
 @pytest.mark.parametrize("lengths", [[0], [11], [-1, 3]])
-def test_lengths_that_fit_no_pack_are_refused(lengths: list[int]) -> None:
+def test_lengths_that_fit_no_pack_are_refused(pack: Callable[..., Packs], lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="between 1 and 10"):
-        pack_bfd(np.array(lengths), 10)
+        pack(np.array(lengths), 10)
 
 
-def test_no_rows_give_no_packs() -> None:
-    for packs in (pack_bfd(np.array([], np.int64), 8), pack_wrapped(np.array([], np.int64), 8)):
+@pytest.mark.parametrize("pack", [pack_bfd, pack_bfd_split, pack_next_fit, pack_wrapped])
+def test_no_rows_give_no_packs(pack: Callable[..., Packs]) -> None:
+    for packs in (pack(np.array([], np.int64), 8), join_packs([])):
         assert (len(packs), packs.offsets.tolist(), packs.sizes.tolist()) == (0, [0], [])
 
 

@@ -81,7 +81,7 @@ def test_a_plugin_packs_the_rows_of_a_run_with_workers(tmp_path: Path) -> None:
             NEIGHBOURS,
             "neighbours",
             "neighbors",
-            "packing must be one of none, bfd, wrapped, neighbours, not 'neighbors'",
+            "packing must be one of none, bfd, bfd_split, next_fit, wrapped, neighbours, not 'neighbors'",
         ),
         (NEIGHBOURS, "bfd", "bfd", "registers 'bfd' as sftkit.packing, which is the name of a built-in"),
         (

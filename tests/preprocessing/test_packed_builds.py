@@ -160,6 +160,38 @@ def test_packs_to_train_on_are_shuffled_by_the_seed_and_others_are_not(tmp_path:
     assert longest == sorted(longest, reverse=True), "packs are in the order in which they were opened"
 
 
+@pytest.mark.parametrize("options", [{"packing": "next_fit"}, {"packing": "bfd", "pack_window": 40}])
+def test_packs_that_keep_the_order_of_rows_are_not_shuffled(tmp_path: Path, options: dict[str, Any]) -> None:
+    rows = tokenized(some_lengths(200, 40))
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    manifest = preprocess(tmp_path / "out", dataset(source), pack_length=50, **options)
+    packs = written(tmp_path / "out")
+    assert by_ids(sequences(packs)) == by_ids([unpredicted(row) for row in rows])
+    firsts = [pack["input_ids"][0] for pack in packs]
+    assert firsts == sorted(firsts)
+    check_account(manifest, {"train": packs})
+    preprocess(tmp_path / "again", dataset(source), processor={"seed": 7}, pack_length=50, **options)
+    assert written(tmp_path / "again") == packs
+
+
+def test_rows_longer_than_a_pack_are_split_and_nothing_is_lost(tmp_path: Path) -> None:
+    rows = [{**row, "id": number} for number, row in enumerate(tokenized(some_lengths(120, 90)))]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    manifest = preprocess(
+        tmp_path / "out", dataset(source, retain_columns=("id",)), packing="bfd_split", pack_length=32
+    )
+    packs = written(tmp_path / "out")
+    label_of = {token: label for row in rows for token, label in zip(row["input_ids"], row["labels"], strict=True)}
+    found = sorted(sequences(packs), key=lambda part: part["input_ids"])
+    assert [token for part in found for token in part["input_ids"]] == [t for row in rows for t in row["input_ids"]]
+    for part in found:
+        assert {token // 1000 - 1 for token in part["input_ids"]} == {part["id"]}
+        assert part["labels"] == [-100, *(label_of[token] for token in part["input_ids"][1:])]
+    assert len(found) > len(rows)
+    assert manifest.splits["train"].fill_rate > 0.9
+    check_account(manifest, {"train": packs})
+
+
 def pack_lengths(pack: Row) -> list[int]:
     lengths: list[int] = pack["seq_lengths"]
     return lengths
@@ -276,6 +308,7 @@ def test_an_error_says_why_no_row_fits(tmp_path: Path) -> None:
         ({"packing": "bfd"}, "packing=bfd needs a length; set pack_length or max_seq_length"),
         ({"packing": "wrapped"}, "packing=wrapped needs a length; set pack_length or max_seq_length"),
         ({"pack_length": 5}, "pack_length is given without packing; set packing=bfd or packing=wrapped"),
+        ({"pack_window": 5}, "pack_window is given without packing; set packing=bfd"),
         ({"packing": "bfd", "pack_length": 0}, "pack_length must be 1 or more, not 0"),
     ],
 )

@@ -438,6 +438,7 @@ AFTER_STAGING = [
     option("packing", "bfd", NONE, name="packing", kind="packed"),
     option("pack_length", 300, NONE, name="the length of packs", kind="packed"),
     Case("packs where there were none", lambda world: world.config.update(packing="bfd", pack_length=64), NONE),
+    option("pack_window", 4, NONE, kind="packed"),
     Case("packs and what becomes of longer rows",
          lambda world: world.config.update(packing="bfd", pack_length=20, overflow="drop"), NONE, kind="packed"),
     option("num_dataset_shards", 3, NONE),

@@ -210,6 +210,8 @@ def _is_day(text: str) -> bool:
 def _packing_problems(config: DataOptions) -> Iterator[str]:
     if config.packing == NO_PACKING and config.pack_length is not None:
         yield "pack_length is given without packing; set packing=bfd or packing=wrapped"
+    if config.packing == NO_PACKING and config.pack_window is not None:
+        yield "pack_window is given without packing; set packing=bfd"
     if config.packing != NO_PACKING and config.pack_length is None and config.max_seq_length is None:
         yield f"packing={config.packing} needs a length; set pack_length or max_seq_length"
 

@@ -29,7 +29,7 @@ from sftkit.core.rows import (
 )
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.errors import SourceError
-from sftkit.ordering.packing import keeps_rows_whole
+from sftkit.ordering.packing import cuts_inside_packs, keeps_rows_whole
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
@@ -232,7 +232,8 @@ def split_packing(manifest: Manifest | None, split: str) -> Packing:
     """Return how a split was packed; for shards without a manifest this is unknown."""
     if manifest is None or split not in manifest.splits:
         return Packing()
-    return Packing(manifest.splits[split].pack_length, not keeps_rows_whole(manifest.config.get("packing")))
+    packing = manifest.config.get("packing")
+    return Packing(manifest.splits[split].pack_length, not keeps_rows_whole(packing), cuts_inside_packs(packing))
 
 
 def row_reference(shard: str, row: int, sequence: int | None = None) -> str:

@@ -80,11 +80,11 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
     if locations and origin is not None and decoder is not None:
         expectations = origin.learn_expectations()
         notes += origin.template_notes()
-    if any(split_packing(shards.manifest, scope.split).may_cut_rows for scope in scopes):
-        notes.append(
-            "rows may be cut at the edges of packs: "
-            "the first and the last sequence of a pack may be parts of longer ones"
-        )
+    packings = [split_packing(shards.manifest, scope.split) for scope in scopes]
+    cutting = next((packing for packing in packings if packing.may_cut_rows), None)
+    if cutting is not None:
+        parts = "any sequence" if cutting.cuts_inside_packs else "the first and the last sequence of a pack"
+        notes.append(f"{cutting.which_rows_are_cut}: {parts} may be part of a longer one")
     rows = zip(read_rows(locations, shards, decoder, expectations, fields), locations, strict=True)
     shown = (with_page_sequences(row, location, is_requested=config.row is not None) for row, location in rows)
     return Report(summary, tuple(shown), tuple(notes))

@@ -14,7 +14,7 @@ from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.rows import Ids, Offsets
 from sftkit.errors import DataError
-from sftkit.ordering.packing_strategy import PackingStrategy, Packs
+from sftkit.ordering.packing_strategy import PackingStrategy, Packs, join_packs
 
 PACKING_STRATEGIES: Registry[type[PackingStrategy]] = Registry(
     "packing", find_built_in(sftkit.ordering, PackingStrategy), partial(subclass_problem, base=PackingStrategy)
@@ -46,6 +46,22 @@ def keeps_rows_whole(packing: object) -> bool:
     return name in PACKING_STRATEGIES and PACKING_STRATEGIES[name]().keeps_rows_whole
 
 
+def cuts_inside_packs(packing: object) -> bool:
+    """Whether a kind of packing may put pieces of rows anywhere in a pack; False for one that is not installed here.
+
+    Example:
+        >>> cuts_inside_packs("bfd_split"), cuts_inside_packs("wrapped")
+        (True, False)
+    """
+    name = str(packing)
+    return name in PACKING_STRATEGIES and PACKING_STRATEGIES[name].cuts_inside_packs
+
+
+def keeps_order(options: DataOptions) -> bool:
+    """Whether packs are in the order of their rows, so that they must not be shuffled."""
+    return options.pack_window is not None or PACKING_STRATEGIES[options.packing].keeps_order
+
+
 def check_packing(options: DataOptions) -> None:
     """Raise `ConfigError` if the packing strategy cannot be used."""
     if is_packed(options):
@@ -58,7 +74,8 @@ def packing_identity(options: DataOptions) -> list[Any]:
         return []
     identity = [options.packing, pack_length_of(options), options.overflow]
     plugin = PACKING_STRATEGIES.identity(options.packing)
-    return identity if plugin is None else [*identity, plugin]
+    window = [] if options.pack_window is None else [options.pack_window]
+    return [*identity, *window, *([] if plugin is None else [plugin])]
 
 
 def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
@@ -77,9 +94,9 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
     full = lengths
     if strategy.keeps_rows_whole:
         lengths = np.minimum(lengths, capacity)  # longer rows were dropped, or are cut when they are written
-    packs = strategy.pack(lengths, capacity)
+    packs = _packs_of_windows(strategy, lengths, capacity, options.pack_window)
     if PACKING_STRATEGIES.identity(options.packing) is not None:
-        problem = _problem_with(packs, np.asarray(lengths, np.int64), capacity, whole=strategy.keeps_rows_whole)
+        problem = _problem_with(packs, np.asarray(lengths, np.int64), capacity, strategy)
         if problem is not None:
             raise DataError(f"packing={options.packing}: {problem}; this must be fixed in the package that provides it")
     if strategy.keeps_rows_whole and options.overflow == "truncate_left":
@@ -88,7 +105,19 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
     return packs
 
 
-def _problem_with(packs: Packs, lengths: Offsets, capacity: int, *, whole: bool) -> str | None:
+def _packs_of_windows(strategy: PackingStrategy, lengths: Offsets | Ids, capacity: int, window: int | None) -> Packs:
+    """Pack the rows of each window by themselves, and put the packs of a window in the order of their first rows."""
+    if window is None:
+        return strategy.pack(lengths, capacity)
+    parts = []
+    for start in range(0, len(lengths), window):
+        packs = strategy.pack(lengths[start : start + window], capacity)
+        packs = packs.take(np.argsort(np.minimum.reduceat(packs.rows, packs.offsets[:-1]), kind="stable"))
+        parts.append(replace(packs, rows=packs.rows + np.int32(start)))
+    return join_packs(parts)
+
+
+def _problem_with(packs: Packs, lengths: Offsets, capacity: int, strategy: PackingStrategy) -> str | None:
     """Say what is wrong with packs; None if they hold every token once and are not too long."""
     offsets, pieces = packs.offsets, len(packs.rows)
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != pieces or (np.diff(offsets) < 1).any():
@@ -104,9 +133,11 @@ def _problem_with(packs: Packs, lengths: Offsets, capacity: int, *, whole: bool)
     tokens = np.bincount(packs.rows, weights=packs.lengths, minlength=len(lengths))
     if (sizes < 1).any() or (starts != expected).any() or not np.array_equal(tokens, lengths):
         return "a token of some row is in no pack or in several"
-    if whole and not begins_row.all():
+    if strategy.keeps_rows_whole and not begins_row.all():
         return "a row is cut, although the strategy keeps rows whole"
     cut_start = packs.starts > 0
     cut_end = packs.starts + packs.lengths < lengths[packs.rows]
     cut_start[packs.offsets[:-1]] = cut_end[packs.offsets[1:] - 1] = False
-    return "a row is cut in the middle of a pack" if (cut_start | cut_end).any() else None
+    if (cut_start | cut_end).any() and not strategy.cuts_inside_packs:
+        return "a row is cut in the middle of a pack"
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +42,16 @@ class Packs:
         return Packs(self.rows[pieces], self.starts[pieces], self.lengths[pieces], offsets)
 
 
+def join_packs(parts: Sequence[Packs]) -> Packs:
+    """Put packs of the same rows behind one another."""
+    nothing = np.zeros(0, np.int32)
+    rows, starts, lengths = (
+        np.concatenate([nothing, *(getattr(part, name) for part in parts)]) for name in ("rows", "starts", "lengths")
+    )
+    pieces = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.offsets) for part in parts)])
+    return Packs(rows, starts, lengths, lengths_to_offsets(pieces))
+
+
 class PackingStrategy(ABC):
     """Base class of the packing strategies, which the option `packing` names.
 
@@ -52,13 +63,20 @@ class PackingStrategy(ABC):
     registered_as: ClassVar[str] = ""
     """The name of a built-in strategy; "" for strategies of other packages."""
 
+    cuts_inside_packs: ClassVar[bool] = False
+    """Whether pieces of rows may lie anywhere in a pack. Only for strategies that do not keep rows whole."""
+
+    keeps_order: ClassVar[bool] = False
+    """Whether a row of an earlier pack never comes after one of a later pack. Such packs are not shuffled."""
+
     @property
     @abstractmethod
     def keeps_rows_whole(self) -> bool:
         """Whether each row is in one pack, uncut. Usually a class attribute: `keeps_rows_whole = True`.
 
         If so, a row longer than a pack is cut, dropped or quarantined before packing, as `overflow` says. If not, a
-        pack may begin with the end of a row and end with the beginning of one; between those, rows must be whole.
+        pack may begin with the end of a row and end with the beginning of one; between those, rows must be whole,
+        unless `cuts_inside_packs`.
         """
 
     @abstractmethod

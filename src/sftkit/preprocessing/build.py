@@ -18,7 +18,7 @@ from sftkit.execution.ray_cluster import RayCluster
 from sftkit.execution.runner import Runner
 from sftkit.execution.worker_pool import WorkerPool
 from sftkit.ordering.mixing import Indices, MixSource, order_splits
-from sftkit.ordering.packing import is_packed, make_packs, pack_length_of
+from sftkit.ordering.packing import is_packed, keeps_order, make_packs, pack_length_of
 from sftkit.ordering.split_sizes import split_of
 from sftkit.preprocessing.accounting.budget_checks import check_budgets, check_finished
 from sftkit.preprocessing.accounting.column_report import check_staged
@@ -220,12 +220,12 @@ def _write_splits(
 def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32Array) -> SequenceSelection:
     """Return the rows, or packs, of a split in order.
 
-    Packs to train on are shuffled, because packing sorts them by the lengths of their rows.
+    Packs to train on are shuffled where packing has sorted them by the lengths of their rows.
     """
     if not is_packed(config):
         return SequenceSelection(rows, sizes[rows])
     packs = make_packs(sizes[rows], config)
-    if split == TRAIN:
+    if split == TRAIN and not keeps_order(config):
         packs = packs.take(np.random.default_rng(config.dataprocessor.seed).permutation(len(packs)))
     return SequenceSelection(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
 

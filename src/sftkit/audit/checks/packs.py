@@ -1,4 +1,4 @@
-"""The boundaries of sequences in packed rows, and which sequences may be cut at the edge of a pack."""
+"""The boundaries of sequences in packed rows, and which sequences may be cut at the edges of packs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ class Packing:
     """Maximum number of tokens in a pack; None if unknown."""
     may_cut_rows: bool = False
     """Rows may have been cut at the edges of packs: the first sequence may lack its start, the last one its end."""
+    cuts_inside_packs: bool = False
+    """Any sequence may lack its start, and one that fills a pack its end."""
+
+    @property
+    def which_rows_are_cut(self) -> str:
+        """Name the rows that may be cut, for messages."""
+        return "rows longer than a pack are cut" if self.cuts_inside_packs else "rows may be cut at the edges of packs"
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ def pack_boundaries(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBound
         )
         lengths = ragged_where(as_one, whole_packs, lengths.filter(~as_one))
     counts = lengths.lengths
+    is_full = lengths.values == packing.length if packing.length is not None else np.ones(len(lengths.values), np.bool_)
     rows = np.repeat(np.arange(len(counts)), counts)
     numbers = np.arange(len(rows)) - lengths.offsets[rows]
     return PackBoundaries(
@@ -69,6 +77,6 @@ def pack_boundaries(ids: Ragged, lengths: Ragged, packing: Packing) -> PackBound
         numbers=numbers,
         mismatched=mismatched,
         too_long=ids.lengths > packing.length if packing.length is not None else np.zeros(len(ids), np.bool_),
-        cut_start=(numbers == 0) & packing.may_cut_rows,
-        cut_end=(numbers == counts[rows] - 1) & packing.may_cut_rows,
+        cut_start=np.full(len(rows), True) if packing.cuts_inside_packs else (numbers == 0) & packing.may_cut_rows,
+        cut_end=is_full if packing.cuts_inside_packs else (numbers == counts[rows] - 1) & packing.may_cut_rows,
     )

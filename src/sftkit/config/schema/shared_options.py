@@ -100,18 +100,26 @@ class DataOptions(SourceOptions):
     )
     packing: str = option(
         NO_PACKING,
-        choices=(NO_PACKING, "bfd", "wrapped"),
+        choices=(NO_PACKING, "bfd", "bfd_split", "next_fit", "wrapped"),
         plugins="packing",
         words=boolean_spellings(true="bfd", false=NO_PACKING),
         panel=_ROWS,
-        help="How rows share a sequence. bfd: fill packs with whole rows (best-fit decreasing); wrapped: concatenate "
-        "rows and cut them at pack_length. `false` means none, `true` means bfd.",
+        help="How rows share a sequence. bfd: fill packs with whole rows (best-fit decreasing); bfd_split: the same, "
+        "and cut rows that are longer than a pack; next_fit: fill packs with whole rows in their order; wrapped: "
+        "concatenate rows and cut them at pack_length. `false` means none, `true` means bfd.",
     )
     pack_length: int | None = option(
         None,
         minimum=1,
         panel=_ROWS,
         help="Maximum length of a pack in tokens. Default: max_seq_length. `overflow` applies to longer rows.",
+    )
+    pack_window: int | None = option(
+        None,
+        minimum=1,
+        panel=_ROWS,
+        help="Pack each run of this many rows by itself, and keep the order of the runs. Default: pack all rows of a "
+        "split together, and shuffle the packs of the train split.",
     )
     max_bad_rows: float = option(
         0,

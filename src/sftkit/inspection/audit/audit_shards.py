@@ -108,8 +108,9 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
     if origin.tokenizer is None:
         notes.append("without a tokenizer, special tokens, prompts, ids and stop tokens could not be checked")
     packings = {split: split_packing(shards.manifest, split) for split in shards.splits}
-    if any(packings[split].may_cut_rows for split, _ in tokens):
-        notes.append("rows may be cut at the edges of packs: cuts there are not reported, nor are duplicates")
+    cutting = next((packings[split] for split, _ in tokens if packings[split].may_cut_rows), None)
+    if cutting is not None:
+        notes.append(f"{cutting.which_rows_are_cut}: cuts there are not reported, nor are duplicates")
     repeated = shards.manifest.rows_repeated if shards.manifest is not None else 0
     if repeated:
         notes.append(f"the mix repeats {repeated:,} rows on purpose: that many duplicates are not reported")

@@ -192,8 +192,10 @@ def _notes(a: _Side, b: _Side, splits: Sequence[PairedSplit]) -> Iterator[str]:
             if scanned.misfit_rows:
                 rows = f"{scanned.misfit_rows:,} row{'s' if scanned.misfit_rows > 1 else ''} of {name}"
                 yield f"{scanned.name}: in {rows}, labels or seq_lengths do not match the ids"
-    if any(side.packing.may_cut_rows for split in splits for side in (split.a, split.b)):
-        yield "rows may be cut at the edges of packs: their parts are compared as they are"
+    packings = [side.packing for split in splits for side in (split.a, split.b)]
+    cutting = next((packing for packing in packings if packing.may_cut_rows), None)
+    if cutting is not None:
+        yield f"{cutting.which_rows_are_cut}: their parts are compared as they are"
 
 
 def _examples(
