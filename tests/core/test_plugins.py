@@ -95,7 +95,8 @@ def test_a_config_accepts_the_names_of_plugins_and_lists_them(tmp_path: Path, mo
     assert config is not None
     assert (config.packing, problems) == ("pairs", [])
     assert bind_config(DataOptions, {"packing": "triples"}, problems) is None
-    assert [each.message for each in problems] == ["packing must be one of none, bfd, bfd_split, next_fit, wrapped, pairs, not 'triples'"]
+    message = "packing must be one of none, bfd, bfd_split, next_fit, wrapped, pairs, not 'triples'"
+    assert [each.message for each in problems] == [message]
 
 
 def test_help_imports_no_plugin(tmp_path: Path) -> None:
