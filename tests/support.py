@@ -75,8 +75,8 @@ def wait_until(question: Callable[[], bool], process: subprocess.Popen[Any] | No
 
 
 def without_progress(stderr: str) -> str:
-    """What a command printed, without the lines that show progress when it takes longer than ten seconds."""
-    return re.sub(r"^[\w ]+: +\d+%,.*\n", "", stderr, flags=re.MULTILINE)
+    """What a command printed, without the lines that show progress, or what it does, when that takes seconds."""
+    return re.sub(r"^([\w ]+: +\d+%,.*|[a-z].* \.\.\.)\n", "", stderr, flags=re.MULTILINE)
 
 
 def handler(name: str, **fn_kwargs: Any) -> HandlerConfig:

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 import sftkit
 from reliability.material import sftkit as command
+from sftkit.training.callbacks.listener import SilentListener
 from support import shard_bytes
 
 SAMPLE: dict[str, Any] = {"data_config_path": "sample:data_config.yaml", "model_name_or_path": "sample:model"}
@@ -228,6 +229,35 @@ def test_train_returns_a_report_and_tells_the_listener(sample_shards: Path, tmp_
     assert report.steps == 2
     assert listener.steps == [0, 1, 2]
     assert listener.losses == [report.first_loss, report.last_loss]
+
+
+def test_a_listener_with_on_phase_learns_what_happens_before_the_first_step(
+    sample_shards: Path, tmp_path: Path
+) -> None:
+    class Listener(SilentListener):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def on_phase(self, phase: str) -> None:
+            self.heard.append(phase)
+
+        def on_step(self, step: int, max_steps: int) -> None:
+            self.heard.append(f"step {step}")
+
+    listener = Listener()
+    sftkit.train(**TINY, training_data_path=sample_shards, output_dir=tmp_path / "model", listener=listener)
+    assert listener.heard == [
+        "loading torch and transformers",
+        "looking for the data",
+        "loading the Trainer",
+        "loading the model from sample:model",
+        "trying the model on short sequences",
+        "preparing the model",
+        "reading the first rows",
+        "looking for checkpoints",
+        "preparing the first step",
+        *(f"step {step}" for step in range(3)),
+    ]
 
 
 def test_train_builds_shards_from_a_data_config(tmp_path: Path) -> None:

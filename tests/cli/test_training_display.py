@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from sftkit.cli.console.reports.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
+from sftkit.cli.console.show_phases import NoPhases
 from sftkit.training.callbacks.listener import Sample
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.training_report import TrainingReport
@@ -51,7 +52,7 @@ def test_an_event_is_a_line(event: dict[str, Any], line: str) -> None:
 
 def test_without_a_terminal_every_event_is_a_line_and_the_last_one_of_all_is_none() -> None:
     console = Console(file=io.StringIO(), width=200)
-    lines = TrainingLines(console)
+    lines = TrainingLines(console, NoPhases())
     lines.on_note("trains 1.0 k of 1.0 k parameters (100.00%)")
     lines.on_step(30, 60)
     for event in (TRAINED, EVALUATED, {"step": 60, "epoch": 1.0, "train_runtime": 3.0, "train_loss": 1.0}):
@@ -65,7 +66,7 @@ def test_without_a_terminal_every_event_is_a_line_and_the_last_one_of_all_is_non
 
 def test_on_a_terminal_a_bar_has_the_numbers_and_evaluations_pass_by() -> None:
     console = terminal()
-    bar = TrainingBar(console)
+    bar = TrainingBar(console, NoPhases())
     bar.on_step(20, 60)
     bar.on_step(30, 60)
     bar.on_log(TRAINED)
@@ -81,7 +82,7 @@ def test_on_a_terminal_a_bar_has_the_numbers_and_evaluations_pass_by() -> None:
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_bar() -> None:
     console = terminal()
-    TrainingBar(console).close()
+    TrainingBar(console, NoPhases()).close()
     assert "0/" not in written(console)
 
 
@@ -93,7 +94,7 @@ def test_nothing_in_a_sample_reaches_the_terminal_as_a_command() -> None:
         "  answer: red \\x1b[31m \\u202e back\\x07 [bold]no markup[/bold]"
     )
     console = terminal()
-    TrainingLines(console).on_sample(Sample(4, "a", "\x1b[2J"))
+    TrainingLines(console, NoPhases()).on_sample(Sample(4, "a", "\x1b[2J"))
     assert "\x1b[2J" not in written(console)
 
 

@@ -149,6 +149,9 @@ def run_train(
     settings: TrainConfig, progress: Progress | None = None, listener: RunListener | None = None
 ) -> TrainingReport:
     """Do what `train` does with a config that is complete."""
+    from sftkit.training.callbacks.listener import tell_phase
+
+    tell_phase(listener, "loading torch and transformers")
     from sftkit.preprocessing.training_shards import find_or_build_data
     from sftkit.training.arguments.build_arguments import make_training_arguments
     from sftkit.training.distributed import main_process_first, report_lost_processes
@@ -167,8 +170,10 @@ def run_train(
         from sftkit.training.callbacks.user_callbacks import find_user_callbacks
 
         find_user_callbacks(settings.user_callbacks)  # errors are found before data are built
+    tell_phase(listener, "looking for the data")
     with main_process_first() as is_main:
         data = find_or_build_data(settings, progress if is_main and progress is not None else SilentProgress())
+    tell_phase(listener, "loading the Trainer")
     from sftkit.training.run import train as run_training
 
     with report_lost_processes(), restored_transformers_logging():

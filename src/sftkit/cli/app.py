@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -23,6 +23,11 @@ from sftkit.core.startup.garbage_collection import paused_garbage_collection
 from sftkit.core.startup.transformers_import import leave_out_torch, quiet_libraries
 from sftkit.errors import EXIT_BUG, EXIT_INTERRUPTED, SftkitError, TrainingError
 from sftkit.training.arguments.usual_arguments import OWN_DEFAULTS, USUAL_ARGUMENTS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sftkit.cli.console.show_phases import Phases
 
 T = TypeVar("T")
 
@@ -172,45 +177,68 @@ def train(context: typer.Context) -> None:
     sftkit train ... --dry_run true --processes 8 --gpu H100 --mfu 0.4 --price_per_hour 3
     """
     with _exit_codes():
-        from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
-
-        config = _load(TrainConfig, context, extra_keys=extra_keys(), check_extra=argument_problems)
-        quiet_libraries(config.log_level)
+        from sftkit.cli.console.output import messages
+        from sftkit.cli.console.show_phases import NoPhases, show_phases
         from sftkit.training.distributed import is_main_process
 
-        if config.do_dataprocessing_only:
-            if is_main_process():
-                _preprocess(to_processing_only(config))
-            return
-        from sftkit.api.adapter_merging import run_merge
-        from sftkit.api.use_cases import run_train
-        from sftkit.cli.console.output import results, start_logging
-        from sftkit.cli.console.reports.show_training import print_merge, print_training, show_training
-        from sftkit.cli.console.show_progress import make_progress
+        console = messages()
+        with show_phases(console) if is_main_process() else nullcontext(NoPhases()) as phases:
+            phases.show("reading the config")
+            from sftkit.training.arguments.build_arguments import argument_problems, extra_keys
 
-        start_logging(config.log_level)
-        if config.merge_only:
-            if is_main_process():
-                print_merge(run_merge(config), results())
-            return
-        if config.dry_run:
-            from sftkit.api.training_plan import run_plan
+            config = _load(TrainConfig, context, extra_keys=extra_keys(), check_extra=argument_problems)
+            quiet_libraries(config.log_level)
+            if config.do_dataprocessing_only:
+                phases.hide()
+                if is_main_process():
+                    _preprocess(to_processing_only(config))
+                return
+            _train(config, console, phases)
 
-            planned = run_plan(config)
-            if is_main_process():
-                from sftkit.cli.console.reports.show_training_plan import print_training_plan
 
-                print_training_plan(planned, results())
-            return
-        with show_training() as listener:
-            report = run_train(config, make_progress(), listener)
+def _train(config: TrainConfig, console: Console, phases: Phases) -> None:
+    """Train, or do what a config of `train` asks for instead, and print the results.
+
+    Raises:
+        TrainingError: the run diverged. Other errors are those of the Python API.
+    """
+    phases.show("loading torch and transformers")
+    from sftkit.api.adapter_merging import run_merge
+    from sftkit.api.use_cases import run_train
+    from sftkit.cli.console.output import results, start_logging
+    from sftkit.cli.console.reports.show_training import print_merge, print_training, show_training
+    from sftkit.cli.console.show_phases import ProgressAmongPhases
+    from sftkit.cli.console.show_progress import make_progress
+    from sftkit.training.distributed import is_main_process
+
+    start_logging(config.log_level)
+    if config.merge_only:
         if is_main_process():
-            print_training(report, results())
-        if report.diverged_at is not None:
-            raise TrainingError(
-                f"the run diverged: its loss is not finite since step {report.diverged_at}, and the weights that it "
-                "saved are of no use; lower learning_rate, or set max_grad_norm"
-            )
+            folder = run_merge(config)
+            phases.hide()
+            print_merge(folder, results())
+        return
+    if config.dry_run:
+        from sftkit.api.training_plan import run_plan
+
+        planned = run_plan(config)
+        phases.hide()
+        if is_main_process():
+            from sftkit.cli.console.reports.show_training_plan import print_training_plan
+
+            print_training_plan(planned, results())
+        return
+    with show_training(console, phases) as listener:
+        progress = ProgressAmongPhases(make_progress(), phases, "preparing the data")
+        report = run_train(config, progress, listener)
+    phases.hide()
+    if is_main_process():
+        print_training(report, results())
+    if report.diverged_at is not None:
+        raise TrainingError(
+            f"the run diverged: its loss is not finite since step {report.diverged_at}, and the weights that it "
+            "saved are of no use; lower learning_rate, or set max_grad_norm"
+        )
 
 
 def _load(

@@ -13,7 +13,7 @@ from sftkit.config.commands import TrainConfig
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.files import atomic_replace
 from sftkit.storage.training_files import EVALUATION_NAME
-from sftkit.training.callbacks.listener import RunListener
+from sftkit.training.callbacks.listener import RunListener, tell_phase
 from sftkit.training.callbacks.logs import finite_or_null, log_event
 from sftkit.training.callbacks.user_callbacks import errors_of_user_callbacks, make_user_callbacks
 from sftkit.training.distributed import is_main_process, leave_process_group
@@ -49,9 +49,11 @@ def evaluate(
         OutputError: `output_dir` cannot be written.
     """
     prepared = prepare_model(config, arguments, shards, listener, evaluation_sets.values())
+    tell_phase(listener, "reading the first rows")
     feed = feed_for(prepared, config, arguments, shards, evaluation_sets)
     own = make_user_callbacks(config.user_callbacks)
     trainer = make_trainer(arguments, prepared, feed, own)
+    tell_phase(listener, "evaluating")
     started = time.perf_counter()
     with errors_of_a_run(config.output_dir), errors_of_user_callbacks(own):
         trainer.prepare_for_evaluation()

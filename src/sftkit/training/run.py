@@ -22,7 +22,7 @@ from sftkit.training.arguments.public_values import PublicValues
 from sftkit.training.callbacks.checkpoint_callback import CheckpointCallback
 from sftkit.training.callbacks.divergence import DivergenceCallback
 from sftkit.training.callbacks.early_stopping import EarlyStopping
-from sftkit.training.callbacks.listener import RunListener, SilentListener
+from sftkit.training.callbacks.listener import RunListener, SilentListener, tell_phase
 from sftkit.training.callbacks.logs import JsonLinesLogger, StepReporter, make_aim_logger
 from sftkit.training.callbacks.lost_updates import LostUpdatesCallback
 from sftkit.training.callbacks.samples import make_sample_callback
@@ -75,8 +75,10 @@ def train(
     if not arguments.do_train:
         return evaluate(config, arguments, shards, listener, evaluation_sets)
     prepared = prepare_model(config, arguments, shards, listener, evaluation_sets.values())
+    tell_phase(listener, "reading the first rows")
     feed = feed_for(prepared, config, arguments, shards, evaluation_sets)
     identity = run_identity(config, arguments, shards, rows_per_step(config, arguments), padded=feed.padded)
+    tell_phase(listener, "looking for checkpoints")
     resume_point = find_resume_point(arguments, identity)
     # The Trainer would delete older checkpoints before the new one is sealed; CheckpointCallback does so afterwards.
     limit, arguments.save_total_limit = arguments.save_total_limit, None
@@ -96,6 +98,7 @@ def train(
         *(extra for extra in (aim, samples) if extra is not None),
         *(own := make_user_callbacks(config.user_callbacks)),
     ]
+    tell_phase(listener, "preparing the first step")
     trainer = make_trainer(arguments, prepared, feed, callbacks)
     _watch(trainer, config, logger)
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from sftkit.training.distributed import is_main_process
 
 LogEvent = Mapping[str, Any]
 """`step`, `epoch` and measured values: `loss`, `grad_norm`, `learning_rate`, `eval_loss`, ..."""
@@ -33,6 +35,20 @@ class RunListener(Protocol):
 
     def on_sample(self, sample: Sample) -> None:
         """Receive an answer to a sample prompt."""
+
+
+@runtime_checkable
+class PhaseListener(Protocol):
+    """What a listener has, too, if it is to receive what the run does before the first step, which may take minutes."""
+
+    def on_phase(self, phase: str) -> None:
+        """Receive what the run begins to do, such as `loading the model`, instead of what it did before."""
+
+
+def tell_phase(listener: RunListener | None, phase: str) -> None:
+    """Tell a listener what the run begins to do, if it has `on_phase`; in the main process only."""
+    if isinstance(listener, PhaseListener) and is_main_process():
+        listener.on_phase(phase)
 
 
 class SilentListener:

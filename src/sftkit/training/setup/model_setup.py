@@ -18,7 +18,7 @@ from sftkit.training.adapters.converted_adapters import InitialWeights, initial_
 from sftkit.training.adapters.new_adapters import add_adapters
 from sftkit.training.adapters.trained_adapters import fit_to_adapter, go_on_from, merge_into
 from sftkit.training.adapters.variant_checks import changes_base
-from sftkit.training.callbacks.listener import RunListener
+from sftkit.training.callbacks.listener import RunListener, tell_phase
 from sftkit.training.distributed import is_main_process
 from sftkit.training.loss.choose_chunks import chunk_loss
 from sftkit.training.loss.router_loss import RouterLoss, make_router_loss
@@ -85,6 +85,7 @@ def prepare_model(
         TokenizerError: the tokenizer cannot be loaded.
         ConfigError: its auxiliary loss cannot be trained with these settings.
     """
+    tell_phase(listener, f"loading the model from {config.model_name_or_path}")
     tokenizer = load_run_tokenizer(config, shards, evaluation_sets)
     model: Any = merge_into(load_model(config, arguments), adapters_to_merge(config))
     tokens = len(tokenizer.tokenizer)
@@ -93,6 +94,7 @@ def prepare_model(
         fit_to_adapter(model, adapter)
         _refuse_new_tokens(tokenizer, adapter)
     fit_embeddings(model, tokens, tokenizer.known_tokens, config.embedding_size_multiple_of if adapter is None else 1)
+    tell_phase(listener, "trying the model on short sequences")
     capabilities = determine_capabilities(
         model, config, arguments
     )  # before adapters are added, which hide the arguments of the model
@@ -101,6 +103,7 @@ def prepare_model(
     frozen = freeze_unused(model, use.unused) if has_other_parts(model) else None
     if frozen is not None and arguments.do_train and is_main_process():
         listener.on_note(frozen)
+    tell_phase(listener, "preparing the model")
     chunks_loss = chunk_loss(model, config, arguments, capabilities)
     if adapter is not None:
         model = go_on_from(model, config, adapter, is_trainable=arguments.do_train)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sftkit.cli.console.output import messages
+from sftkit.cli.console.show_phases import Phases
 from sftkit.core.escape import visible_parts
 from sftkit.training.callbacks.listener import LogEvent, RunListener, Sample
 from sftkit.training.metrics.evaluation_metrics import set_of_metric
@@ -30,18 +30,24 @@ _SHOWN = {
     "tokens_per_second": "{:,.0f} tokens/s",
     "mfu": "MFU {:.1%}",
 }
+_FIRST_STEP = "first step"
 _ON_BAR = ("loss", "tokens_per_second")
 _SPEED_WINDOW = 600.0
 """Seconds over which the bar averages the speed: steps may take minutes, and evaluations interrupt them."""
 
 
 @contextmanager
-def show_training() -> Iterator[RunListener]:
-    """Provide the listener that suits standard error, and remove its bar at the end."""
+def show_training(console: Console, phases: Phases) -> Iterator[RunListener]:
+    """Provide the listener that suits a console on standard error, and remove its bar at the end.
+
+    Args:
+        console: prints the messages of the run.
+        phases: shows on the same console what happens before the first step.
+    """
     if not sys.stderr.isatty():
-        yield TrainingLines(messages())
+        yield TrainingLines(console, phases)
         return
-    bar = TrainingBar(messages())
+    bar = TrainingBar(console, phases)
     try:
         yield bar
     finally:
@@ -51,15 +57,25 @@ def show_training() -> Iterator[RunListener]:
 class TrainingLines:
     """Prints a line per log event and a block per sample."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, phases: Phases) -> None:
+        self._console, self._phases = console, phases
+        self._has_begun = False
+
+    def on_phase(self, phase: str) -> None:
+        """Show what happens before the first step."""
+        self._phases.show(phase)
 
     def on_note(self, sentence: str) -> None:
         """Print a note."""
         self._console.print(_safe(sentence))
 
     def on_step(self, step: int, max_steps: int) -> None:
-        """Do nothing: log events show the progress."""
+        """Show that the first step takes long if it does; later, log events show the progress."""
+        if self._has_begun:
+            self._phases.hide()
+        else:
+            self._phases.show(_FIRST_STEP)
+            self._has_begun = True
 
     def on_log(self, event: LogEvent) -> None:
         """Print a line if the event has a loss."""
@@ -74,8 +90,8 @@ class TrainingLines:
 class TrainingBar(TrainingLines):
     """A progress bar with the last loss, tokens per second and the time left; the rest is printed above it."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, phases: Phases) -> None:
+        super().__init__(console, phases)
         columns = (
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -88,9 +104,13 @@ class TrainingBar(TrainingLines):
     def on_step(self, step: int, max_steps: int) -> None:
         """Move the bar; the first call shows it, at the step from which the run starts or resumes."""
         if not self._progress.task_ids:
-            self._progress.add_task("", total=max_steps, completed=step, numbers="")
+            self._phases.hide()
+            self._progress.add_task("", total=max_steps, completed=step, numbers=_FIRST_STEP)
             self._progress.start()
-        self._progress.update(self._progress.task_ids[0], completed=step)
+            return
+        task = self._progress.tasks[0]
+        numbers = "" if task.fields["numbers"] == _FIRST_STEP else task.fields["numbers"]
+        self._progress.update(task.id, completed=step, numbers=numbers)
 
     def on_log(self, event: LogEvent) -> None:
         """Show the numbers of training on the bar, and those of an evaluation as a line."""
