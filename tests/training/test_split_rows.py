@@ -11,7 +11,8 @@ import pytest
 from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.shards.reading import open_shards
 from sftkit.training.data.rows.open_split import open_split
-from sftkit.training.data.rows.split_rows import RowLimit, SplitRows
+from sftkit.training.data.rows.row_limits import RowLimit
+from sftkit.training.data.rows.split_rows import SplitRows
 
 from .material import write_manifest
 

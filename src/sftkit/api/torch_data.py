@@ -21,7 +21,7 @@ from sftkit.shards.reading import open_shards
 from sftkit.training.data.collation import FlatCollator, PaddingCollator
 from sftkit.training.data.rows.open_split import open_split
 from sftkit.training.data.rows.row_groups import TokenSequences
-from sftkit.training.data.rows.split_rows import RowLimit
+from sftkit.training.data.rows.row_limits import RowLimit
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.models.capabilities import probe_capabilities
 from sftkit.training.models.sequence_separation import boundary_encoder_for

@@ -5,31 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 from transformers.trainer_callback import PrinterCallback
 
-from sftkit.core.rows import IGNORE_INDEX, LABELS
 from sftkit.training.checkpoints.checkpointing_trainer import CheckpointingTrainer
 from sftkit.training.checkpoints.seal import RunState
-from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
+from sftkit.training.data.collation import CollatedBatch
 from sftkit.training.data.data_loader import MicroBatchLoader
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.distributed import keep_float32_losses
-from sftkit.training.loss.chunked_model import LABEL_SMOOTHING
+from sftkit.training.loss.batch_loss import BatchLoss, ComputedLoss
 from sftkit.training.loss.router_loss import RouterLoss, router_arguments
 from sftkit.training.metrics.evaluation_metrics import evaluation_metrics
 from sftkit.training.metrics.evaluation_sums import sum_losses
+from sftkit.training.metrics.loss_parts import PartSums
+from sftkit.training.metrics.loss_totals import part_entries
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
 from sftkit.training.metrics.step_measures import MeasuringTrainer
 from sftkit.training.metrics.throughput import ThroughputMeter
-from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.embedding_noise import EmbeddingNoise
 from sftkit.training.multimodal.processor_files import copy_processor_files
 from sftkit.training.optimization.learning_rates import RateRule
@@ -44,11 +43,11 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
     """A transformers Trainer that trains on the micro-batches of a `Feed`.
 
     The loss of a step is the mean over its trained tokens: the sum of their cross entropies divided by N, the number of
-    trained tokens in all micro-batches of all processes in the step.
+    trained tokens in all micro-batches of all processes in the step. If the tokens have weights, it is the weighted
+    mean: each cross entropy is multiplied by its weight, and N is the sum of the weights.
 
     1. Before a step, `_get_num_items_in_batch` adds up the trained tokens of the step over all processes: N.
-    2. `compute_loss` gives the sum of the cross entropies of one micro-batch, divided by N. The model computes it
-       itself if it can (`sums_loss`), possibly with a fused kernel; otherwise `summed_cross_entropy` does.
+    2. `compute_loss` gives the sum of the cross entropies of one micro-batch, divided by N (`BatchLoss`).
     3. The Trainer adds up the gradients of the micro-batches of a process. DDP and FSDP average the gradients of the P
        processes, which divides their sum by P, so `compute_loss` multiplies by P.
 
@@ -68,8 +67,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         model: PreTrainedModel,
         arguments: TrainingArguments,
         feed: Feed,
-        sums_loss: bool,
-        smooths_loss: bool,
+        loss: BatchLoss,
         router_loss: RouterLoss | None,
         tokenizer: PreTrainedTokenizerBase,
         callbacks: list[TrainerCallback],
@@ -83,8 +81,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
             model: the model, possibly with adapters.
             arguments: training arguments of the run.
             feed: its micro-batches.
-            sums_loss: whether the model's own loss can be used, see `Capabilities`.
-            smooths_loss: whether that loss takes label smoothing.
+            loss: computes the loss of a micro-batch.
             router_loss: the auxiliary loss of a mixture of experts, added to the loss in training.
             tokenizer: is saved with the model.
             callbacks: are added to those of the Trainer.
@@ -107,8 +104,10 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         self.meter = meter
         self._processor_files = processor_files
         self.nonfinite = NonfiniteLosses()  # of this process
-        self._sums_loss = sums_loss
-        self._smooths_loss = smooths_loss
+        self._loss = loss
+        parts = feed.train.parts if feed.train is not None else None
+        self._parts = None if parts is None else PartSums(parts, arguments.device)  # since the last log event
+        self._weighted = feed.train is not None and feed.train.weighted
         self.rates = rates
         alpha, self.neftune_noise_alpha = self.neftune_noise_alpha, None  # the hook of transformers is not used
         self._noise = EmbeddingNoise(alpha, model) if alpha is not None and arguments.do_train else None
@@ -149,16 +148,20 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The share of a micro-batch in the mean over the trained tokens of the step, times the number of processes."""
-        items = torch.as_tensor(1 if num_items_in_batch is None else num_items_in_batch)
+        items = torch.as_tensor(1 if num_items_in_batch is None else num_items_in_batch, device=self.args.device)
+        assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
         processes = self.accelerator.num_processes
         if self._router_loss is not None:
             self._router_loss.count(model, self._prepare_inputs)
             inputs = self._prepare_inputs(inputs)
-        loss, outputs = self._loss(model, inputs, items, self.args.label_smoothing_factor, self._router_loss)
+        computed = self._compute(model, inputs, items, self.args.label_smoothing_factor, self._router_loss)
+        if self._parts is not None and computed.of_tokens is not None and inputs.details is not None:
+            self._parts.add(computed.of_tokens, inputs.details, items)
+        loss = computed.total
         if self.args.average_tokens_across_devices:
             loss = loss * processes
         if self._router_loss is not None:
-            loss = loss + self._router_loss.of_batch(outputs, inputs).to(loss.device) * processes
+            loss = loss + self._router_loss.of_batch(computed.outputs, inputs).to(loss.device) * processes
         return (loss, None) if return_outputs else loss
 
     def _prepare_inputs(self, inputs: Any) -> CollatedBatch:
@@ -166,7 +169,8 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
         if self._noise is not None:
             self._noise.prepare(inputs)
-        return CollatedBatch(super()._prepare_inputs(inputs), inputs.counts)
+        details = None if inputs.details is None else inputs.details.to(self.args.device)
+        return CollatedBatch(super()._prepare_inputs(inputs), inputs.counts, details)
 
     def prepare_for_evaluation(self) -> None:
         """Prepare the model for `evaluate` without training; mixed precision and sharding are set up here."""
@@ -178,23 +182,28 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Compute the mean loss over the trained tokens of what is evaluated, together and of each data set."""
+        """Compute the mean loss over the trained tokens of what is evaluated, together and of each data set.
+
+        If the tokens have weights, it is the weighted mean, as in training.
+        """
         start = time.perf_counter()
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         assert isinstance(model, torch.nn.Module)
         training = model.training
         model.eval()
-        one = torch.ones((), device=self.args.device)
         rows = rows_per_micro_batch(self.args, self.args.eval_batch_size)
         loaders = {name: self._feed.evaluation_loader(name, rows) for name in self._feed.evaluation}
+        parts = {name: rows.parts for name, rows in self._feed.evaluation.items() if rows.parts is not None}
+        one = torch.ones((), device=self.args.device)
+
+        def loss_of(batch: CollatedBatch) -> tuple[CollatedBatch, ComputedLoss]:
+            prepared = self._prepare_inputs(batch)
+            return prepared, self._compute(model, prepared, one, 0.0)
+
         with torch.no_grad():
-            sums = sum_losses(
-                loaders.values(), lambda batch: self._loss(model, self._prepare_inputs(batch), one, 0.0)[0]
-            ).to(self.args.device)
+            sums = sum_losses(loaders, parts, loss_of, partial(self.accelerator.reduce, reduction="sum"), one.device)
         model.train(training)
-        sums = self.accelerator.reduce(sums, "sum")
-        seconds = time.perf_counter() - start
-        metrics = evaluation_metrics(dict(zip(loaders, sums.tolist(), strict=True)), seconds, metric_key_prefix)
+        metrics = evaluation_metrics(sums, time.perf_counter() - start, metric_key_prefix)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -207,6 +216,9 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
             self._last_work, self._last_log = work, now
         if "loss" in logs and self._router_loss is not None:
             logs |= self._router_loss.log_entries(self.state.global_step)
+        if "loss" in logs and self._parts is not None:
+            logs |= part_entries(self._parts.totals(self.accelerator.reduce(self._parts.values, "sum")))
+            self._parts.values.zero_()
         if "loss" in logs and self.nonfinite_losses().since_log:
             # The Trainer leaves out such losses (logging_nan_inf_filter): its sums would never be finite again.
             logs["loss"], self.nonfinite.since_log = math.nan, False
@@ -243,6 +255,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         """The state to save with a checkpoint; every process must call it."""
         loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
         total = self._total_loss_before + self._total_loss_scalar
+        parts = None if self._parts is None else self.accelerator.reduce(self._parts.values, "sum").tolist()
         return RunState(
             loss_since_log=float(loss),
             last_logged_step=self._globalstep_last_logged,
@@ -250,6 +263,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
             work=self._work_before + self.work(),
             nonfinite=self.nonfinite_losses(),
             aux_loss=self._router_loss.since_log() if self._router_loss is not None else 0.0,
+            parts=parts or (),
         )
 
     def restore_state(self, state: RunState) -> None:
@@ -258,46 +272,39 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         self._globalstep_last_logged = state.last_logged_step
         if self._router_loss is not None:
             self._router_loss.restore(state.aux_loss, state.last_logged_step, self.args.world_size)
+        if self._parts is not None and state.parts and self.is_world_process_zero():
+            self._parts.values.copy_(torch.tensor(state.parts, dtype=torch.float64))
         self._total_loss_before = state.total_loss
         self._work_before = state.work
         self.nonfinite = replace(state.nonfinite)
 
-    def _loss(
+    def _compute(
         self,
         model: torch.nn.Module,
-        inputs: Mapping[str, Any],
+        batch: CollatedBatch,
         items: torch.Tensor,
         smoothing: float,
         router_loss: RouterLoss | None = None,
-    ) -> tuple[torch.Tensor, Any]:
-        """Sum of the cross entropies of a batch, divided by `items`; and the outputs of the model."""
-        items = items.to(self.args.device)
-        routers = router_arguments(self.model, router_loss is not None)
-        if self._sums_loss and (not smoothing or self._smooths_loss):
-            smoothed = {LABEL_SMOOTHING: smoothing} if smoothing else {}
-            with nullcontext() if router_loss is None else router_loss.without_own_loss():
-                outputs = model(**inputs, **smoothed, **routers, num_items_in_batch=items)
-            return outputs["loss"] if isinstance(outputs, dict) else outputs[0], outputs
-        without_labels = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
-        labels = inputs.get(SHIFT_LABELS)
-        if labels is None:
-            labels = functional.pad(inputs[LABELS], (0, 1), value=IGNORE_INDEX)[..., 1:]
-        outputs = model(**without_labels, **routers)
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        return summed_cross_entropy(logits, labels, items, smoothing), outputs
+    ) -> ComputedLoss:
+        return self._loss(
+            model, batch, items, smoothing, router_arguments(self.model, router_loss is not None), router_loss
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         copy_processor_files(self._processor_files, output_dir or str(self.args.output_dir))
 
     def _get_num_items_in_batch(self, batch_samples: list[CollatedBatch], device: torch.device) -> torch.Tensor:
-        """Trained tokens of the step; called by the Trainer before each step.
+        """Trained tokens of the step, or the sum of their weights; called by the Trainer before each step.
 
-        At least 1: a step can consist of unusable rows only, and then has a loss of 0.
+        1 instead of 0: a step can consist of unusable rows only, and then has a loss of 0.
         """
         if self._router_loss is not None:
             self._router_loss.begin_step(batch_samples)
-        items = torch.tensor(sum(batch.counts.trained_tokens for batch in batch_samples), device=device)
+        if self._weighted:
+            items = torch.tensor(sum(batch.loss_weight for batch in batch_samples), dtype=torch.float32, device=device)
+        else:
+            items = torch.tensor(sum(batch.counts.trained_tokens for batch in batch_samples), device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             items = self.accelerator.reduce(items, "sum")
-        return items.clamp(min=1)
+        return torch.where(items > 0, items, 1)

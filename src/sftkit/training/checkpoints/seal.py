@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,9 @@ class RunState:
 
     aux_loss: float = 0.0
     """Sum of the auxiliary losses of the steps since the last log event."""
+
+    parts: Sequence[Sequence[float]] = ()
+    """Sums of the sources and kinds since the last log event, as in `PartSums`; empty if there are none."""
 
 
 @dataclass(frozen=True)
@@ -215,11 +218,13 @@ def _state_to_json(state: RunState) -> dict[str, Any]:
         "work": asdict(state.work),
         "nonfinite": asdict(state.nonfinite),
         "auxiliary": state.aux_loss,
+        "parts": state.parts,
     }
 
 
 def _state_from_json(content: Mapping[str, Any]) -> RunState:
     nonfinite = NonfiniteLosses(**content.get("nonfinite", {}))  # checkpoints of earlier versions have neither this
     auxiliary = float(content.get("auxiliary", 0.0))  # nor this
+    parts = tuple(map(tuple, content.get("parts", ())))  # nor this
     work = WorkCounts(**content["work"])
-    return RunState(content["loss"], content["logged"], content["total"], work, nonfinite, auxiliary)
+    return RunState(content["loss"], content["logged"], content["total"], work, nonfinite, auxiliary, parts)

@@ -17,6 +17,7 @@ import torch
 
 from sftkit.core.rows import ATTENTION_MASK, IGNORE_INDEX, INPUT_IDS, LABELS, Offsets, Ragged, lengths_to_offsets
 from sftkit.training.data.boundaries import BoundaryEncoder, position_boundaries
+from sftkit.training.data.loss_details import LossDetails, details_of, loss_details
 from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.data.work_counts import WorkCounts
 
@@ -31,16 +32,29 @@ _Integers = npt.NDArray[np.int64]
 
 
 class CollatedBatch(dict[str, Any]):
-    """One micro-batch: the keyword arguments of the model, and how much work it is (`counts`)."""
+    """One micro-batch: the keyword arguments of the model, and what is known of it beside them.
 
-    def __init__(self, inputs: Mapping[str, Any], counts: WorkCounts = _NO_WORK) -> None:
+    Attributes:
+        counts: how much work it is.
+        details: of the labels that it predicts; None if the data say nothing of them, or without labels.
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, Any], counts: WorkCounts = _NO_WORK, details: LossDetails | None = None
+    ) -> None:
         super().__init__(inputs)
         self.counts = counts
+        self.details = details
+
+    @property
+    def loss_weight(self) -> float:
+        """The sum of the weights of its labels: without weights, the number of trained tokens."""
+        return self.counts.trained_tokens if self.details is None else self.details.total_weight
 
     def to(self, device: torch.device | str) -> CollatedBatch:
         """Copy the batch to a device."""
         moved = {name: value.to(device) if torch.is_tensor(value) else value for name, value in self.items()}
-        return CollatedBatch(moved, self.counts)
+        return CollatedBatch(moved, self.counts, None if self.details is None else self.details.to(device))
 
 
 class Collator(Protocol):
@@ -99,7 +113,9 @@ class FlatCollator:
             shifted[1:] = next_labels[:-1]
             inputs[LABELS] = _as_row(shifted)
         inputs |= self.boundaries(input_ids.offsets)
-        return CollatedBatch(inputs, _counts(sequences, trained, tokens, self.trim_head))
+        everywhere = np.ones((1, tokens), np.bool_)
+        details = loss_details(details_of(sequences), everywhere, trained[None], _loss_columns(inputs))
+        return CollatedBatch(inputs, _counts(sequences, trained, tokens, self.trim_head), details)
 
 
 @dataclass(frozen=True)
@@ -151,7 +167,8 @@ class PaddingCollator:
             inputs |= _head_arguments(trained.any(axis=0), next_labels)
         else:
             inputs[LABELS] = torch.from_numpy(labels)
-        return CollatedBatch(inputs, _counts(sequences, trained, input_ids.size, self.trim_head))
+        details = loss_details(details_of(sequences), mask, trained, _loss_columns(inputs))
+        return CollatedBatch(inputs, _counts(sequences, trained, input_ids.size, self.trim_head), details)
 
 
 def _concatenated(sequences: Sequence[TokenSequences]) -> tuple[Ragged, Ragged]:
@@ -174,6 +191,12 @@ def _head_arguments(positions: npt.NDArray[np.bool_], next_labels: _Integers) ->
         chosen = np.zeros(1, np.int64)  # the head must get gradients too, or other processes would wait for them
     labels = torch.from_numpy(np.ascontiguousarray(next_labels[:, chosen]))
     return {LOGITS_TO_KEEP: torch.from_numpy(chosen), LABELS: labels, SHIFT_LABELS: labels}
+
+
+def _loss_columns(inputs: Mapping[str, Any]) -> _Integers | slice:
+    """The columns that the loss is computed from."""
+    chosen: _Integers | slice = inputs[LOGITS_TO_KEEP].numpy() if LOGITS_TO_KEEP in inputs else slice(None)
+    return chosen
 
 
 def _counts(

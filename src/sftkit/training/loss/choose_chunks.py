@@ -34,7 +34,7 @@ _TOLERANCE_16_BITS = 1e-2
 
 def chunk_loss(
     model: PreTrainedModel, config: TrainConfig, arguments: TrainingArguments, capabilities: Capabilities
-) -> bool:
+) -> int | None:
     """Let the model compute its loss in chunks if the run asks for it, or if nothing is in the way.
 
     Args:
@@ -44,31 +44,33 @@ def chunk_loss(
         capabilities: of the model.
 
     Returns:
-        Whether it does.
+        Positions of a chunk; None if it does not.
 
     Raises:
         TrainingError: the run asks for chunks, and the model cannot compute them.
     """
     size = config.loss_chunk_size
     if size == 0 or (size is None and _has_own_way(arguments)):
-        return False
+        return None
     decoder = _decoder(model, arguments) if capabilities.supports_logits_to_keep else None
     if decoder is not None:
+        size = size or _default_size(model)
         use_chunked_loss(
             model,
-            size or _default_size(model),
+            size,
             sums_loss=capabilities.sums_loss,
             decoder=decoder,
             compare=weights_are_sharded(arguments),
         )
-    elif size is not None:
+        return size
+    if size is not None:
         obstacle = (
             "does not compute the logits of a position from its hidden state alone"
             if capabilities.supports_logits_to_keep
             else "cannot run its head at chosen positions (logits_to_keep)"
         )
         raise TrainingError(f"loss_chunk_size: {type(model).__name__} {obstacle}; remove loss_chunk_size")
-    return decoder is not None
+    return None
 
 
 def _has_own_way(arguments: TrainingArguments) -> bool:

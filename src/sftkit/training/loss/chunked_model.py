@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 LABEL_SMOOTHING = "label_smoothing"
 """Argument of the model for the share of the target that is spread over the vocabulary."""
 
+LABEL_WEIGHTS = "label_weights"
+"""Argument of the model for the weight of each label in the loss, float32, of the shape of `shift_labels`."""
+
+TOKEN_LOSSES = "token_losses"
+"""Output of the model if it is given weights: the cross entropy of each label, without its weight and gradients."""
+
 _ITEMS = "num_items_in_batch"
 _TOLERANCE = 2e-2  # of the largest logit, in 16 bits
 _ROUTERS = "router_logits"
@@ -74,11 +80,11 @@ class ChunkedForward:
         Raises:
             TrainingError: the model computes logits in a way that cannot be divided into chunks.
         """
-        smoothing = inputs.pop(LABEL_SMOOTHING, 0.0)
+        smoothing, weights = inputs.pop(LABEL_SMOOTHING, 0.0), inputs.pop(LABEL_WEIGHTS, None)
         labels, positions = inputs.get(SHIFT_LABELS), inputs.get(LOGITS_TO_KEEP)
         if labels is None or not torch.is_tensor(positions):
             return self._forward(**inputs)
-        if labels.numel() <= self._chunk_size and self._sums_loss and not smoothing:
+        if labels.numel() <= self._chunk_size and self._sums_loss and not smoothing and weights is None:
             return self._forward(**inputs)
         items = inputs[_ITEMS]
         rest = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS, _ITEMS)}
@@ -97,8 +103,10 @@ class ChunkedForward:
             self._compare = False
         columns = max(1, self._chunk_size // len(labels))
         linear = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        total = chunked_cross_entropy(head, hidden, labels, columns, smoothing, linear)
+        total, of_tokens = chunked_cross_entropy(head, hidden, labels, columns, smoothing, linear, weights)
         outputs.loss = total / items.to(total.device)
+        if of_tokens is not None:
+            outputs[TOKEN_LOSSES] = of_tokens
         return outputs
 
     def _decoded(self, inputs: dict[str, Any]) -> tuple[Any, Any]:

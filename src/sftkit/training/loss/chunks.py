@@ -8,16 +8,17 @@ hidden states and of the head, and are scaled in the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from sftkit.core.rows import IGNORE_INDEX
 from sftkit.training.autograd_graph import graph_leaves
+from sftkit.training.models.cross_entropy import summed_cross_entropy, token_cross_entropy
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 """Hidden states, shape (rows, positions, width), to logits, shape (rows, positions, vocabulary)."""
@@ -30,8 +31,9 @@ def chunked_cross_entropy(
     columns: int,
     smoothing: float = 0.0,
     linear: torch.nn.Module | None = None,
-) -> torch.Tensor:
-    """Sum of the cross entropies of all trained tokens, in float32.
+    weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Sum of the cross entropies of all trained tokens, in float32; with weights, also that of each token.
 
     Args:
         head: computes the logits of each position from its hidden state alone.
@@ -41,17 +43,36 @@ def chunked_cross_entropy(
         smoothing: share of the target that is spread over the vocabulary (label smoothing).
         linear: the module in `head` that multiplies by the largest matrix. If it is an `nn.Linear`, the gradient of its
             weight is summed in place, without a copy for each chunk.
+        weights: of each label in the sum, float32, shape (rows, positions); None if all are 1.
+
+    Returns:
+        The sum, and with weights also the cross entropies themselves, without weights and gradients, of the shape of
+        the labels.
     """
+    of_tokens: list[torch.Tensor] = []
+    loss_of_chunk = partial(_chunk_loss, head, smoothing, of_tokens)
     if not torch.is_grad_enabled():
-        return _sum(_chunk_loss(head, *pair, smoothing) for pair in _chunks(hidden, labels, columns))
+        total = torch.stack([loss_of_chunk(*chunk) for chunk in _chunks(columns, hidden, labels, weights)]).sum()
+    else:
+        total = _differentiated(loss_of_chunk, _chunks(columns, hidden, labels, weights), hidden, linear)
+    return total, torch.cat(of_tokens, dim=1) if of_tokens else None
+
+
+def _differentiated(
+    loss_of_chunk: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor],
+    chunks: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
+    hidden: torch.Tensor,
+    linear: torch.nn.Module | None,
+) -> torch.Tensor:
+    """The sum of the losses of chunks, each differentiated at once."""
     total: torch.Tensor | None = None
     hidden_gradients: list[torch.Tensor] = []
     sums = _GradientSums()
     # What a chunk saves is used at once, and need not leave the device.
     with torch.autograd.graph.saved_tensors_hooks(_same, _same), _weight_gradient_in_place(linear, hidden, sums):
-        for part, wanted in _chunks(hidden, labels, columns):
+        for part, wanted, weights in chunks:
             states = part.detach().requires_grad_()  # else autograd would not come to the weight of a plain head
-            loss = _chunk_loss(head, states, wanted, smoothing)
+            loss = loss_of_chunk(states, wanted, weights)
             gradients = _gradients(loss)
             own = gradients.pop(states, None)
             if hidden.requires_grad:
@@ -176,23 +197,28 @@ def _gradients(loss: torch.Tensor) -> dict[torch.Tensor, torch.Tensor]:
         return dict(zip(leaves, torch.autograd.grad(loss, leaves), strict=True))
 
 
-def _chunks(hidden: torch.Tensor, labels: torch.Tensor, columns: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(torch.split(hidden, columns, 1), torch.split(labels, columns, 1), strict=True)
+def _chunks(
+    columns: int, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    states, wanted = torch.split(hidden, columns, 1), torch.split(labels, columns, 1)
+    return zip(states, wanted, repeat(None) if weights is None else torch.split(weights, columns, 1), strict=False)
 
 
-def _chunk_loss(head: Head, states: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
-    logits = head(states).float().flatten(0, 1)
-    return functional.cross_entropy(
-        logits,
-        labels.flatten().to(logits.device),
-        ignore_index=IGNORE_INDEX,
-        reduction="sum",
-        label_smoothing=smoothing,
-    )
-
-
-def _sum(losses: Iterator[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(list(losses)).sum()
+def _chunk_loss(
+    head: Head,
+    smoothing: float,
+    of_tokens: list[torch.Tensor],
+    states: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> torch.Tensor:
+    """The sum of the losses of a chunk; with weights, the loss of each token is added to `of_tokens`."""
+    logits = head(states)
+    if weights is None:
+        return summed_cross_entropy(logits, labels, torch.ones((), device=logits.device), smoothing)
+    losses = token_cross_entropy(logits, labels, smoothing)
+    of_tokens.append(losses.detach())
+    return (losses * weights.to(losses.device)).sum()
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:

@@ -27,3 +27,21 @@ def summed_cross_entropy(
         label_smoothing=smoothing,
     )
     return summed / items.to(summed.device)
+
+
+def token_cross_entropy(logits: torch.Tensor, next_labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Cross entropy of each token, in float32, and 0 where there is no loss; shape (rows, positions).
+
+    Args:
+        logits: as for `summed_cross_entropy`.
+        next_labels: as for `summed_cross_entropy`.
+        smoothing: as for `summed_cross_entropy`.
+    """
+    losses = functional.cross_entropy(
+        logits.float().flatten(0, 1),
+        next_labels.flatten().to(logits.device),
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    return losses.view(next_labels.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,14 @@ from sftkit.training.data.collation import Collator, FlatCollator, PaddingCollat
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
 from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.rows.open_split import open_split
-from sftkit.training.data.rows.split_rows import RowLimit, SplitRows
+from sftkit.training.data.rows.row_limits import RowLimit
+from sftkit.training.data.rows.split_rows import SplitRows
 from sftkit.training.distributed import warn_on_main_process
 from sftkit.training.metrics.evaluation_metrics import set_of_metric
 from sftkit.training.models.capabilities import Capabilities
 from sftkit.training.models.model_loading import embedding_rows
 from sftkit.training.models.sequence_separation import boundary_encoder_for
+from sftkit.training.setup.detail_columns import used_details
 from sftkit.training.setup.position_check import check_positions, longest_row
 from sftkit.training.trials.positions import last_learned_position
 from sftkit.training.trials.sequence_rope import depends_on_length
@@ -82,7 +85,8 @@ def make_feed(
         evaluation_sets: the data sets of `eval_data`.
 
     Raises:
-        ConfigError: a set of `eval_data` has the name of the validation split, which is there, too.
+        ConfigError: a set of `eval_data` has the name of the validation split, which is there, too; or the loss of the
+            model cannot have the weights of the data.
         TrainingError: no row has a trained token, or `padding_free=true` and the model cannot separate sequences, or it
             has too few positions.
         DataError: a row is invalid; it is named as `path:row`.
@@ -91,13 +95,13 @@ def make_feed(
     vocabulary_size = embedding_rows(model)
     limit = None if config.max_seq_length is None else RowLimit(config.max_seq_length, config.overflow)
     window = config.shuffle_window
-    train = (
-        open_split(shards, TRAIN, vocabulary_size, limit, window, streaming=streaming) if arguments.do_train else None
-    )
     evaluated = _evaluated(shards, evaluation_sets) if arguments.do_eval else {}
-    evaluation = {
-        name: open_split(found, split, vocabulary_size, limit, window) for name, (found, split) in evaluated.items()
-    }
+    details = used_details(config, arguments, [*evaluated.values(), *([(shards, TRAIN)] if arguments.do_train else [])])
+    open_one = partial(
+        open_split, vocabulary_size=vocabulary_size, limit=limit, max_cached_tokens=window, details=details
+    )
+    train = open_one(shards, TRAIN, streaming=streaming) if arguments.do_train else None
+    evaluation = {name: open_one(found, split) for name, (found, split) in evaluated.items()}
     _check_best_metric(arguments.metric_for_best_model, evaluation, shards)
     if train is not None:
         check_positions(model, train, longest_row(shards, TRAIN), config.max_seq_length)

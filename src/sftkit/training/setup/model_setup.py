@@ -58,8 +58,8 @@ class PreparedModel:
     rates: Sequence[RateRule] = ()
     """Parameters with learning rates of their own."""
 
-    chunks_loss: bool = False
-    """Whether the model computes its loss in chunks, and then with label smoothing, too."""
+    loss_chunk_size: int | None = None
+    """Positions of a chunk if the model computes its loss in chunks, and then with label smoothing, too."""
 
     router_loss: RouterLoss | None = None
     """The auxiliary loss of a mixture of experts, if it is trained with one."""
@@ -104,7 +104,7 @@ def prepare_model(
     if frozen is not None and arguments.do_train and is_main_process():
         listener.on_note(frozen)
     tell_phase(listener, "preparing the model")
-    chunks_loss = chunk_loss(model, config, arguments, capabilities)
+    loss_chunk_size = chunk_loss(model, config, arguments, capabilities)
     if adapter is not None:
         model = go_on_from(model, config, adapter, is_trainable=arguments.do_train)
     elif uses_adapters(config):
@@ -131,7 +131,7 @@ def prepare_model(
         capabilities,
         meter,
         rates,
-        chunks_loss,
+        loss_chunk_size,
         router_loss,
         files,
         initial_weights=initial_weights(model) if begins_in_base else None,

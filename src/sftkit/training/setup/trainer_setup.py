@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainingArguments
 from sftkit.core.error_text import single_line
 from sftkit.errors import ConfigError, OutputError, RequirementError, SftkitError, TrainingError
 from sftkit.training.arguments.trackers import tracker_failure
+from sftkit.training.loss.batch_loss import BatchLoss
 from sftkit.training.trainer import SftTrainer
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def make_trainer(
             model=prepared.model,
             arguments=arguments,
             feed=feed,
-            sums_loss=prepared.capabilities.sums_loss or prepared.chunks_loss,
-            smooths_loss=prepared.chunks_loss,
+            loss=BatchLoss(prepared.capabilities.sums_loss, prepared.loss_chunk_size),
             router_loss=prepared.router_loss,
             tokenizer=prepared.tokenizer.tokenizer,
             callbacks=callbacks,

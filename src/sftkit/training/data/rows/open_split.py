@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sftkit.core.loss_weights import LOSS_WEIGHTS
-from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS
+from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, SOURCE
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
-from sftkit.training.data.rows.split_rows import RowLimit, SplitRows
+from sftkit.training.data.rows.row_limits import RowLimit
+from sftkit.training.data.rows.split_rows import SplitRows
 from sftkit.training.data.rows.token_layouts import LAYOUT_COLUMNS
 
 
@@ -18,6 +21,7 @@ def open_split(
     max_cached_tokens: int,
     *,
     streaming: bool = False,
+    details: Collection[str] = (),
 ) -> SplitRows:
     """Locate the rows of one split; no row is read before it is needed.
 
@@ -28,15 +32,20 @@ def open_split(
         limit: the longest sequence; None for any length.
         max_cached_tokens: how many tokens of row groups stay in memory.
         streaming: read the footer of a file only when the file is reached, if a manifest records how many rows it has.
+        details: those of `DETAIL_COLUMNS` that are used if the files have them; the numbers in `source` need a manifest
+            that names them.
 
     Raises:
-        TrainingError: the split has no token columns, or no rows.
+        TrainingError: the split has no token columns, or no rows, or weights of tokens that are not used.
         SourceError: a file cannot be read, or is not Parquet.
     """
     known: tuple[str, ...] = (INPUT_IDS, LABELS, SEQ_LENGTHS)
     if shards.manifest is None:
         known = (*known, *LAYOUT_COLUMNS)  # other tools write padding and packs that these columns tell
-    columns = tuple(name for name in known if name in _check_columns(shards, split))
+    sources = shards.manifest.source_names if shards.manifest is not None and SOURCE in details else ()
+    known = (*known, *(name for name in details if name != SOURCE or sources))
+    existing = _check_columns(shards, split, details)
+    columns = tuple(name for name in known if name in existing)
     manifest_rows = _manifest_rows(shards, split) if streaming else None
     rows = SplitRows(
         f"{shards.root} ({split})",
@@ -46,6 +55,7 @@ def open_split(
         max_cached_tokens,
         columns=columns,
         manifest_rows=manifest_rows,
+        source_names=sources,
     )
     if manifest_rows is None:
         rows.locate_all()
@@ -62,7 +72,7 @@ def _manifest_rows(shards: ShardSet, split: str) -> list[int] | None:
     return [rows[path.name] for path in shards.splits[split]]
 
 
-def _check_columns(shards: ShardSet, split: str) -> list[str]:
+def _check_columns(shards: ShardSet, split: str, details: Collection[str]) -> list[str]:
     """The columns of a split, which must include token columns."""
     if not shards.splits.get(split):
         existing = ", ".join(shards.splits) or "none"
@@ -74,9 +84,9 @@ def _check_columns(shards: ShardSet, split: str) -> list[str]:
             f"{shards.splits[split][0]}: no column {' and no column '.join(missing)} (columns: {', '.join(names)});"
             " use `sftkit preprocess` to make shards with both"
         )
-    if LOSS_WEIGHTS in names:
+    if LOSS_WEIGHTS in names and LOSS_WEIGHTS not in details:
         raise TrainingError(
-            f"{shards.splits[split][0]}: has {LOSS_WEIGHTS}, which train does not apply; make shards without them: no "
-            "loss_weight in the data config, and no weights of messages other than 0 and 1"
+            f"{shards.splits[split][0]}: has {LOSS_WEIGHTS}, which only `sftkit train` applies; make shards without "
+            "them: no loss_weight in the data config, and no weights of messages other than 0 and 1"
         )
     return names

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.rows import (
+    ATTENTION_MASK,
     IGNORE_INDEX,
     INPUT_IDS,
     LABELS,
@@ -23,6 +24,7 @@ from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
 from sftkit.training.data.rows.token_columns import check_ids, read_token_lists
+from sftkit.training.data.rows.token_details import NO_DETAILS, DetailReader, TokenDetails
 from sftkit.training.data.rows.token_layouts import LAYOUT_COLUMNS, LayoutReader
 
 
@@ -52,10 +54,13 @@ class TokenSequences:
     labels: Ragged
     """Not shifted: the label of token i itself, -100 for no loss."""
 
+    details: TokenDetails = NO_DETAILS
+    """Of the tokens of all sequences."""
+
     def copy(self) -> TokenSequences:
         """A copy that does not keep the row group in memory that the sequences are a view of."""
-        columns = (self.input_ids, self.labels)
-        return TokenSequences(*(Ragged(column.values.copy(), column.offsets) for column in columns))
+        ids, labels = (Ragged(column.values.copy(), column.offsets) for column in (self.input_ids, self.labels))
+        return TokenSequences(ids, labels, self.details.copy())
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,9 @@ class RowGroup:
     row_offsets: Offsets
     """Row i has the sequences `row_offsets[i]` to `row_offsets[i + 1]`; int64, shape (rows + 1,)."""
 
+    details: TokenDetails = NO_DETAILS
+    """Of the tokens of all sequences."""
+
     @property
     def sizes(self) -> Offsets:
         """Tokens of each row, shape (rows,)."""
@@ -82,7 +90,9 @@ class RowGroup:
     def row(self, number: int) -> TokenSequences:
         """The sequences of one row, as views."""
         first, stop = self.row_offsets[number], self.row_offsets[number + 1]
-        return TokenSequences(_sequences(self.input_ids, first, stop), _sequences(self.labels, first, stop))
+        tokens = slice(self.input_ids.offsets[first], self.input_ids.offsets[stop])
+        ids, labels = (_sequences(column, first, stop) for column in (self.input_ids, self.labels))
+        return TokenSequences(ids, labels, self.details.at(tokens))
 
 
 def locate_row_groups(path: AnyPath) -> list[RowGroupLocation]:
@@ -108,13 +118,15 @@ def locate_row_groups(path: AnyPath) -> list[RowGroupLocation]:
     return locations
 
 
-def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_size: int) -> RowGroup:
+def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_size: int, sources: int = 0) -> RowGroup:
     """Check the rows of a row group and divide them into sequences.
 
     Args:
         location: of the row group.
-        table: its columns `input_ids`, `labels`, for packs `seq_lengths`, and those of `LAYOUT_COLUMNS` that it has.
+        table: its columns `input_ids`, `labels`, for packs `seq_lengths`, those of `LAYOUT_COLUMNS` that it has, and
+            those of `DETAIL_COLUMNS` that are used.
         vocabulary_size: every token id is below it.
+        sources: every number of a source is below it.
 
     Raises:
         DataError: a row is invalid; it is named as `path:row`.
@@ -135,6 +147,7 @@ def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_siz
     layout = {
         name: read_token_lists(path, table, name, first_row) for name in LAYOUT_COLUMNS if name in table.column_names
     }
+    details = DetailReader(path, first_row, table, input_ids)
     input_ids, labels, lengths = LayoutReader(path, first_row, input_ids, labels).read(layout)
     check_ids(path, input_ids, first_row, vocabulary_size, ignored=None)
     check_ids(path, labels, first_row, vocabulary_size, ignored=IGNORE_INDEX)
@@ -144,8 +157,12 @@ def decode_row_group(location: RowGroupLocation, table: pa.Table, vocabulary_siz
     if SEQ_LENGTHS in table.column_names:
         lengths = _given_lengths(location, table, input_ids)
     sequence_offsets = lengths_to_offsets(lengths.values.astype(np.int64))
+    kept = layout[ATTENTION_MASK].values != 0 if ATTENTION_MASK in layout else None
     return RowGroup(
-        Ragged(input_ids.values, sequence_offsets), Ragged(labels.values, sequence_offsets), lengths.offsets
+        Ragged(input_ids.values, sequence_offsets),
+        Ragged(labels.values, sequence_offsets),
+        lengths.offsets,
+        details.read(kept, lengths, sources),
     )
 
 
@@ -170,7 +187,8 @@ def keep_sequences(group: RowGroup, keep: Mask) -> RowGroup:
     if keep.all():
         return group
     row_offsets = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))[group.row_offsets]
-    return RowGroup(group.input_ids.filter(keep), group.labels.filter(keep), row_offsets)
+    details = group.details.at(np.repeat(keep, group.input_ids.lengths))
+    return RowGroup(group.input_ids.filter(keep), group.labels.filter(keep), row_offsets, details)
 
 
 def _sequences(column: Ragged, first: int, stop: int) -> Ragged:

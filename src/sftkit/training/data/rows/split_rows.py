@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.core.error_text import single_line
-from sftkit.core.rows import SEQ_LENGTHS, Offsets, Ragged, trained_mask
+from sftkit.core.loss_weights import LOSS_WEIGHTS
+from sftkit.core.rows import SEQ_LENGTHS, SOURCE, Offsets, trained_mask
+from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
@@ -27,6 +28,8 @@ from sftkit.training.data.rows.row_groups import (
     keep_sequences,
     locate_row_groups,
 )
+from sftkit.training.data.rows.row_limits import RowLimit, apply_limit
+from sftkit.training.data.rows.token_details import DETAIL_COLUMNS, PartNames
 from sftkit.training.distributed import warn_on_main_process
 
 _log = logging.getLogger(__name__)
@@ -36,16 +39,6 @@ RowRefs = npt.NDArray[np.int64]
 
 _FOOTERS_AT_ONCE = 8  # files
 _LEAST_GROUPS_CACHED = 4  # whatever their size: the end of one window and the start of the next
-
-
-@dataclass(frozen=True)
-class RowLimit:
-    """The longest sequence, and what happens to longer ones."""
-
-    tokens: int
-
-    overflow: str
-    """`truncate`, `truncate_left`, `drop` or `error`; tokens cannot be split into turns, so this is an error."""
 
 
 @dataclass
@@ -70,7 +63,7 @@ class SplitRows:
        streaming, `groups_of` reads one when its file is reached, and `manifest_rows` tells the rows of the others.
     2. `group` reads a row group, checks its rows, applies the limit on sequences, and removes sequences without a
        trained token. Groups stay in a cache, and the least recently used leave it when it holds more than
-       `max_cached_tokens` (8 bytes each: id and label as int32).
+       `max_cached_tokens` (8 bytes each: id and label as int32; 16 with the columns of `DETAIL_COLUMNS`).
     3. `row` gives the sequences of a row.
 
     A row of which no sequence is used stays as a row of size 0: the number of rows must be known before they are read,
@@ -88,6 +81,7 @@ class SplitRows:
         *,
         columns: Sequence[str],
         manifest_rows: Sequence[int] | None = None,
+        source_names: tuple[str, ...] = (),
     ) -> None:
         """Set up the split without reading anything.
 
@@ -99,9 +93,16 @@ class SplitRows:
             max_cached_tokens: how many tokens the cache of row groups holds.
             columns: those to read of each file: `input_ids`, `labels` and others of `decode_row_group`.
             manifest_rows: rows of each file as recorded in the manifest, if footers are to be read lazily.
+            source_names: names of the sources, by their numbers in the column `source`.
         """
         self.name = name
         self.packed = SEQ_LENGTHS in columns
+        self.weighted = LOSS_WEIGHTS in columns
+        self.parts: PartNames | None = None
+        """Parts that the loss can be divided into."""
+        if SOURCE in columns or TOKEN_KINDS in columns:
+            self.parts = PartNames(source_names if SOURCE in columns else (), TOKEN_KINDS in columns)
+        self._source_count = len(source_names)
         self.locations: list[RowGroupLocation] = []
         self.counts = SequenceCounts()
         self._paths, self._columns = paths, columns
@@ -263,10 +264,13 @@ class SplitRows:
                 table = file.read_row_group(location.index, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{location.path}: cannot be read: {single_line(error)}") from None
-        group = decode_row_group(location, table, self._vocabulary_size)
+        missing = [name for name in DETAIL_COLUMNS if name in self._columns and name not in names]
+        if missing:
+            raise DataError(f"{location.path}: no column {missing[0]}, which the first file of this split has")
+        group = decode_row_group(location, table, self._vocabulary_size, self._source_count)
         counts = SequenceCounts(seen=len(group.input_ids))
         if self._limit is not None:
-            group = self._apply_limit(self._limit, group, location, counts)
+            group, counts.too_long = apply_limit(self._limit, group, location)
         has_loss = group.labels.count_per_row(trained_mask(group.labels)) > 0
         counts.without_loss = int((~has_loss).sum())
         if number not in self._counted:  # a group can be read again after it left the cache
@@ -279,23 +283,3 @@ class SplitRows:
         if len(usable) < location.rows:
             self._found_usable[number] = usable
         return group
-
-    def _apply_limit(
-        self, limit: RowLimit, group: RowGroup, location: RowGroupLocation, counts: SequenceCounts
-    ) -> RowGroup:
-        fits = group.input_ids.lengths <= limit.tokens
-        if fits.all():
-            return group
-        counts.too_long = int((~fits).sum())
-        if limit.overflow in ("error", SPLIT_TURNS):
-            sequence = int(fits.argmin())
-            row = location.first_row + int(np.searchsorted(group.row_offsets, sequence, side="right")) - 1
-            raise DataError(
-                f"{location.path}:{row}: {group.input_ids.lengths[sequence]} tokens, more than"
-                f" max_seq_length={limit.tokens}; set overflow=truncate or overflow=drop to train on the rest"
-            )
-        if limit.overflow == "drop":
-            return keep_sequences(group, fits)
-        cut = Ragged.keep_last if limit.overflow == "truncate_left" else Ragged.truncate
-        ids, labels = (cut(column, np.full(len(fits), limit.tokens)) for column in (group.input_ids, group.labels))
-        return RowGroup(ids, labels, group.row_offsets)
