@@ -62,6 +62,8 @@ def tokenizer(template: str) -> ChatTokenizer:
          {"s", "tools", "functions"}),
         ("rename_columns", {"columns": {"a": "b"}}, PLAIN, set()),
         ("skip_large_text", {"column_name": "a", "max_length": 3}, PLAIN, set()),
+        ("filter", {"condition": "a > 1 and (b is undefined or b > element.c)"}, PLAIN, {"b", "c"}),
+        ("filter_length", {"min_turns": 3, "conversation_column": "a"}, PLAIN, set()),
     ],
 )  # fmt: skip
 def test_a_handler_says_which_other_columns_it_may_use(
@@ -83,6 +85,7 @@ def test_a_handler_says_which_other_columns_it_may_use(
          {"input_ids", "labels", "attention_mask"}),
         ("tokenize_and_apply_input_masking", {"input_field_name": "a", "output_field_name": "b"}, "c", set()),
         ("skip_large_text", {"column_name": "a", "max_length": 3}, "a", set()),
+        ("filter", {"condition": "a > 1"}, "a", set()),
     ],
 )  # fmt: skip
 def test_a_handler_says_where_the_content_of_a_column_goes(

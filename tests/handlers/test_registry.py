@@ -90,6 +90,8 @@ def test_every_handler_of_the_package_is_registered_under_its_name() -> None:
         "convert_to_messages",
         "convert_to_pair",
         "duplicate_columns",
+        "filter",
+        "filter_length",
         "remove_columns",
         "rename_columns",
         "retain_columns",

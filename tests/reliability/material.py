@@ -55,6 +55,14 @@ def keep(row, mark=""):
 
 def other(row, mark=""):
     return {**row, "own": mark}
+
+
+def is_odd(row, rest=1):
+    return row["id"] % 2 == rest
+
+
+def is_even(row):
+    return row["id"] % 2 == 0
 '''
 
 
@@ -137,6 +145,12 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
             "name": "tokenize_and_apply_chat_template_with_masking",
             "arguments": {"remove_columns": ["topic"], "fn_kwargs": {"conversation_column": "messages"}},
         },
+    ),
+    "filtered": _with_handlers(
+        {"name": "filter", "arguments": {"fn_kwargs": {"condition": "len(input) > 0"}}},
+        {"name": "filter", "arguments": {"fn_kwargs": {"function": f"{OWN_MODULE}:is_odd"}}},
+        _PAIR,
+        {"name": "filter_length", "arguments": {"fn_kwargs": {"min_tokens": 1}}},
     ),
     "texts": {
         **_with_handlers(),

@@ -330,6 +330,16 @@ CUT = [
 HANDLERS = [
     Case("a handler that drops nothing", handlers({"name": "skip_large_text", "arguments":
          {"column_name": "input", "max_length": 999}}), ALL, same=True, keys=("datasets.data_handlers",)),
+    Case("a filter that drops nothing", handlers({"name": "filter", "arguments": {"condition": "input != ''"}}), ALL,
+         same=True),
+    Case("a filter by a function", handlers({"name": "filter", "arguments": {"function": f"{OWN_MODULE}:is_odd"}}),
+         ALL),
+    argument("function_kwargs", {"rest": 0}, ALL, handler=1, kind="filtered"),
+    argument("condition", "len(input) >= 0", ALL, handler=0, kind="filtered", same=True),
+    argument("reason", "another", ALL, handler=0, kind="filtered", same=True, name="the reason of a filter"),
+    argument("function", f"{OWN_MODULE}:is_even", ALL, handler=1, kind="filtered"),
+    argument("min_tokens", 2, ALL, handler=3, kind="filtered", same=True),
+    Case("a filter's source", own_source("% 2 == rest", "% 3 == rest"), ALL, kind="filtered"),
     argument("add_eos_token", False, ALL),
     argument("input_field_name", "text", ALL),
     argument("output_field_name", "text", ALL),
@@ -568,15 +578,30 @@ def values_of(field: dataclasses.Field[Any]) -> list[Any]:
     }[str(field.type)]  # fmt: skip
 
 
-ARGUMENTS = [(name, field) for name, kind in sorted(EVERY_HANDLER.items()) for field in dataclasses.fields(kind)]
+ALSO_NEEDED: dict[str, dict[str, dict[str, Any]]] = {
+    "filter": {name: {"condition": "turns > 1"} for name in ("reason", "conversation_column")},
+    "filter_length": {"conversation_column": {"min_turns": 1}},
+}
+"""What an argument of a handler needs beside it, where handlers need one of several arguments."""
+
+FUNCTIONS = {("filter", "function"), ("filter", "function_kwargs")}
+"""Arguments with functions of the user, which have cases above."""
+
+ARGUMENTS = [
+    (name, field)
+    for name, kind in sorted(EVERY_HANDLER.items())
+    for field in dataclasses.fields(kind)
+    if (name, field.name) not in FUNCTIONS
+]
 
 
 @pytest.mark.parametrize(("name", "field"), ARGUMENTS, ids=[f"{name}.{field.name}" for name, field in ARGUMENTS])
 def test_every_argument_of_every_handler_changes_the_recipe_key(name: str, field: dataclasses.Field[Any]) -> None:
     needed = {each.name: values_of(each)[0] for each in dataclasses.fields(EVERY_HANDLER[name]) if is_required(each)}
+    needed |= ALSO_NEEDED.get(name, {}).get(field.name, {})
     config = PreprocessConfig(output_dir="out")
     recipes = []
-    for value in values_of(field):
+    for value in [each for each in values_of(field) if each is not None or name not in ALSO_NEEDED]:
         arguments = {"fn_kwargs": {**needed, field.name: value}}
         handler = HandlerConfig(name=name, arguments=arguments)
         data = DatasetConfig(name="data", data_paths=("x",), data_handlers=(handler,))

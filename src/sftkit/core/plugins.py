@@ -104,9 +104,11 @@ def plugin_packages() -> dict[str, str]:
 
 
 def find_built_in(package: ModuleType, base: type[Any]) -> dict[str, Any]:
-    """Find the subclasses of `base` in the modules of a package, by their class attribute `registered_as`."""
+    """Find the subclasses of `base` in the modules of a package and its sub-packages, by their class attribute
+    `registered_as`.
+    """
     found: dict[str, Any] = {}
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         for member in vars(importlib.import_module(module.name)).values():
             name = getattr(member, "registered_as", "") if inspect.isclass(member) and issubclass(member, base) else ""
             if name:

@@ -115,6 +115,22 @@ class Handler(ABC):
         """Those of a row's columns that this handler keeps."""
         return set(columns)
 
+    def check_arguments(self) -> None:
+        """Check what can be known of the arguments without data or tokenizer.
+
+        Raises:
+            ConfigError: one is wrong; the message begins with its name.
+        """
+        return
+
+    def functions(self) -> tuple[str, ...]:
+        """Functions of the user that this handler calls, each `package.module:function`."""
+        return ()
+
+    def needs_token_columns(self) -> tuple[str, ...]:
+        """Token columns among those that it `reads`, which rows or an earlier handler must have made."""
+        return ()
+
     def removes(self) -> tuple[str, ...]:
         """Columns that the arguments ask to remove, by name."""
         return ()

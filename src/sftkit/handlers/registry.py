@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig
 from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
-from sftkit.core.rows import Batch
+from sftkit.core.rows import INPUT_IDS, LABELS, Batch
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step
 from sftkit.handlers.columns import keep_columns
@@ -99,9 +99,18 @@ def build_handlers(dataset: DatasetConfig, position: int) -> tuple[ConfiguredHan
         _build(config, f"datasets[{position}].data_handlers[{index}]", problems)
         for index, config in enumerate(dataset.data_handlers)
     ]
+    built = tuple(handler for handler in handlers if handler is not None)
+    if not problems:
+        problems += _token_problems(built, position)
     if problems:
         raise ConfigError([problem.message for problem in problems])
-    return tuple(handler for handler in handlers if handler is not None)
+    return built
+
+
+def function_paths(datasets: Iterable[DatasetConfig]) -> list[str]:
+    """Return the functions of the user that handlers of data sets call, each once and in alphabetical order."""
+    built = [_build(config, config.name, []) for dataset in datasets for config in dataset.data_handlers]
+    return sorted({path for each in built if each is not None for path in each.handler.functions()})
 
 
 def recorded_handlers(dataset: Mapping[str, Any]) -> list[Handler | None]:
@@ -165,8 +174,34 @@ def _build(config: HandlerConfig, where: str, problems: list[Problem]) -> Config
         if argument in arguments:
             problems.append(Problem(where, f"{where}.{config.name}: {argument!r} is given twice, once as {key!r}"))
         arguments[argument] = value
-    handler = bind_config(cls, arguments, problems, section=f"{where}.{config.name}")
+    section = f"{where}.{config.name}"
+    handler = bind_config(cls, arguments, problems, section=section)
+    if handler is not None:
+        try:
+            handler.check_arguments()
+        except ConfigError as error:
+            problems += [Problem(section, f"{section}: {problem}") for problem in error.problems]
     return ConfiguredHandler(name, handler, removed, plugin) if handler is not None else None
+
+
+def _token_problems(handlers: Sequence[ConfiguredHandler], position: int) -> Iterator[Problem]:
+    """Find handlers that need tokens and stand before the handler that makes them, or after one that does not."""
+    written: set[str] = set()
+    for index, each in enumerate(handlers):
+        if each.handler.makes_new_rows:
+            return  # their columns are not known
+        where = f"datasets[{position}].data_handlers[{index}]"
+        missing = [name for name in each.handler.needs_token_columns() if name not in written]
+        later = next((other.name for other in handlers[index:] if INPUT_IDS in other.handler.writes()), None)
+        if missing and later is not None:
+            yield Problem(where, f"{where}.{each.name} counts tokens, so it must come after the handler {later}")
+        elif missing and INPUT_IDS in written:
+            yield Problem(
+                where,
+                f"{where}.{each.name} counts trained tokens, which need {LABELS}, but no handler before it makes "
+                f"{LABELS}; limit all tokens, or use a handler that masks",
+            )
+        written |= set(each.handler.writes())
 
 
 def _find(name: str, given: str, where: str) -> type[Handler]:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sftkit.config.fields import option
-from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.error_text import single_line
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import RowLog
+from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step
@@ -40,12 +39,6 @@ def is_function_path(name: str) -> bool:
     return ":" in name
 
 
-def function_paths(datasets: Iterable[DatasetConfig]) -> list[str]:
-    """Return the paths of the functions among the handlers of data sets, each once and in alphabetical order."""
-    names = {handler.name for dataset in datasets for handler in dataset.data_handlers}
-    return sorted(filter(is_function_path, names))
-
-
 @dataclass(frozen=True, kw_only=True)
 class UserFunction(Handler):
     """Calls `function(row, **fn_kwargs)`; a parameter named `tokenizer` gets the tokenizer."""
@@ -63,40 +56,28 @@ class UserFunction(Handler):
         """True: the function can ask for the tokenizer."""
         return True
 
+    def functions(self) -> tuple[str, ...]:
+        """The function."""
+        return (self.path,)
+
     def identity(self) -> Any:
         """The arguments as Python writes them, and the files of the user's own that the function depends on."""
-        arguments = sorted((str(name), repr(value)) for name, value in self.fn_kwargs.items())
-        return [arguments, code_digests(self.path)]
+        return code_identity(self.path, self.fn_kwargs)
 
     def bind(self, tokenizer: ChatTokenizer) -> Step:
-        """Import the function and call it on each row; the row includes token columns as lists."""
-        function = import_function(self.path)
-        module, keywords = _parts(self.path)[0], dict(self.fn_kwargs)
-        signature = _signature(self.path, function)
-        if "tokenizer" in signature.parameters:
-            keywords.setdefault("tokenizer", tokenizer.tokenizer)
-        try:
-            signature.bind({}, **keywords)
-        except TypeError as error:
-            raise ConfigError(f"handler {self.path!r} takes {signature}: {error}") from None
+        """Import the function and call it on each row."""
+        call = bound_function(self.path, self.fn_kwargs, tokenizer)
 
         def step(batch: Batch, log: RowLog) -> Batch:
-            with recorded_calls(module):
-                result = call(batch, log)
-            log.inputs.update(read_by_functions(module))
-            return result
-
-        def call(batch: Batch, log: RowLog) -> Batch:
             results: list[Row] = []
             kept = np.ones(len(batch), np.bool_)
             for index, row in enumerate(batch.rows):
-                tokens = {name: column[index].tolist() for name, column in batch.tokens.items()}
                 number = int(batch.numbers[index])
                 try:
-                    result = function({**_copy(row), **tokens}, **keywords)
-                except (Exception, SystemExit, GeneratorExit) as error:  # user code may raise anything
+                    result = call(batch, index)
+                except RowError as error:
                     kept[index] = False
-                    log.quarantine(number, f"{self.path} raised {type(error).__name__}: {error}", row)
+                    log.quarantine(number, str(error), row)
                     continue
                 if isinstance(result, Mapping):
                     results.append(dict(result))
@@ -108,7 +89,52 @@ class UserFunction(Handler):
                     log.quarantine(number, f"{self.path} must return a dict or None, not {type(result).__name__}", row)
             return Batch(results, batch.numbers[kept])
 
-        return step
+        return recording_files(self.path, step)
+
+
+def bound_function(path: str, arguments: Mapping[str, Any], tokenizer: ChatTokenizer) -> Callable[[Batch, int], Any]:
+    """Import a function of the user, and return a function that calls it on one row of a batch, given its index.
+
+    The row includes token columns as lists. What is returned raises `RowError` if the function raises anything.
+
+    Args:
+        path: the function, `package.module:function`.
+        arguments: its further keyword arguments; a parameter named `tokenizer` gets the tokenizer.
+        tokenizer: of the run.
+
+    Raises:
+        ConfigError: there is no such function, or it does not take these arguments.
+    """
+    function, keywords = import_function(path), dict(arguments)
+    signature = _signature(path, function)
+    if "tokenizer" in signature.parameters:
+        keywords.setdefault("tokenizer", tokenizer.tokenizer)
+    try:
+        signature.bind({}, **keywords)
+    except TypeError as error:
+        raise ConfigError(f"handler {path!r} takes {signature}: {error}") from None
+
+    def call(batch: Batch, index: int) -> Any:
+        tokens = {name: column[index].tolist() for name, column in batch.tokens.items()}
+        try:
+            return function({**_copy(batch.rows[index]), **tokens}, **keywords)
+        except (Exception, SystemExit, GeneratorExit) as error:  # user code may raise anything
+            raise RowError(f"{path} raised {type(error).__name__}: {error}") from None
+
+    return call
+
+
+def recording_files(path: str, step: Step) -> Step:
+    """Return a step that calls a function of the user, and records the files that the function reads while it runs."""
+    module = _parts(path)[0]
+
+    def recorded(batch: Batch, log: RowLog) -> Batch:
+        with recorded_calls(module):
+            result = step(batch, log)
+        log.inputs.update(read_by_functions(module))
+        return result
+
+    return recorded
 
 
 def import_function(path: str) -> Callable[..., Any]:
@@ -142,6 +168,11 @@ def code_files(path: str) -> list[CodeFile]:
         ConfigError: there is no such module or function.
     """
     return function_code(_parts(path)[0], import_function(path))
+
+
+def code_identity(path: str, arguments: Mapping[str, Any]) -> list[Any]:
+    """Return what decides what a function does: its arguments as Python writes them, and its `code_digests`."""
+    return [sorted((str(name), repr(value)) for name, value in arguments.items()), code_digests(path)]
 
 
 def code_digests(path: str) -> list[Any]:

@@ -18,8 +18,8 @@ from sftkit.core.row_log import UNREADABLE, RemovedRow, RowLog
 from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS, Batch
 from sftkit.errors import ConfigError, DataError
 from sftkit.execution.runner import Runner
-from sftkit.handlers.registry import build_handlers
-from sftkit.handlers.user_function import check_trusted, code_digests, function_paths
+from sftkit.handlers.registry import build_handlers, function_paths
+from sftkit.handlers.user_function import check_trusted, code_digests
 from sftkit.ordering.packing import check_packing
 from sftkit.preprocessing.accounting.column_report import check_sample
 from sftkit.preprocessing.pipeline.column_use import ColumnSample

@@ -19,7 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from sftkit.errors import TokenizerError
-from sftkit.handlers.user_function import code_files, function_paths
+from sftkit.handlers.registry import function_paths
+from sftkit.handlers.user_function import code_files
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.storage.files import atomic_replace, file_size
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer

@@ -45,6 +45,23 @@ def variables_of(source: str) -> frozenset[str]:
     return frozenset(generator.undeclared_identifiers)
 
 
+def optional_variables_of(source: str) -> frozenset[str]:
+    """Return the variables that a template tests with `is defined` or `is undefined`, or gives a default.
+
+    Example:
+        >>> sorted(optional_variables_of("{{ a is defined and a > b and c | default(1) > 0 }}"))
+        ['a', 'c']
+    """
+    from jinja2 import nodes
+
+    tree = parse_template(source)
+    if tree is None:
+        return frozenset()
+    tests = [test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined")]
+    defaults = [each.node for each in tree.find_all(nodes.Filter) if each.name in ("default", "d")]
+    return frozenset(str(node.name) for node in (*tests, *defaults) if isinstance(node, nodes.Name))
+
+
 def keys_of_variable(source: str, variable: str) -> frozenset[str] | None:
     """Return the keys of a variable that a template uses; None if it uses the variable in another way than by keys.
 

@@ -30,7 +30,7 @@ def read_messages(value: Any, column: str, reader: TurnReader, forms: Callable[[
         RowError: the value or one of its turns is not understood.
     """
     messages: list[Message] = []
-    for index, turn in enumerate(_turns(value, column)):
+    for index, turn in enumerate(turns_of(value, column)):
         try:
             read = reader.read(turn, forms)
         except RowError as error:
@@ -42,7 +42,12 @@ def read_messages(value: Any, column: str, reader: TurnReader, forms: Callable[[
     return messages
 
 
-def _turns(value: Any, column: str) -> list[Any]:
+def turns_of(value: Any, column: str) -> list[Any]:
+    """Return the turns of a conversation, as they are.
+
+    Raises:
+        RowError: the value is not understood.
+    """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         value = parse_json(value, f"column {column!r}")
     if isinstance(value, dict) and any(value.get(key) is not None for key in ROLE_KEYS):

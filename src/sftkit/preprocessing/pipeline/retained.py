@@ -9,6 +9,7 @@ from sftkit.core.row_log import RowLog
 from sftkit.core.rows import TOKEN_COLUMNS, Batch, Row
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.handlers.base import Step
+from sftkit.handlers.filters.row_filter import RowFilter
 from sftkit.handlers.registry import ConfiguredHandler
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
@@ -42,6 +43,10 @@ def retained_columns(
         used |= {*each.handler.writes(), *(name for name in names if each.handler.content_goes_to(name, tokenizer))}
         if not each.handler.reads() and optional and not set(optional) & {*names, *written}:
             at_load = False  # a template without one of its columns
+        if isinstance(each.handler, RowFilter) and (
+            each.handler.sees_whole_row() or not set(optional or ()) <= {*names, *written}
+        ):
+            at_load = False  # it would decide without a column that rows have
         written |= set(each.handler.writes())
     at_load = at_load and needed <= set(names) and not (written - {*TOKEN_COLUMNS, TOKEN_KINDS}) & set(names)
     return Retained(frozenset(names), at_load, frozenset(names) - used - {*TOKEN_COLUMNS, TOKEN_KINDS})
