@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sftkit.cli.console import time_left
 from sftkit.cli.console.reports.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
 from sftkit.cli.console.show_phases import NoPhases
 from sftkit.training.callbacks.listener import Sample
@@ -59,8 +60,8 @@ def test_without_a_terminal_every_event_is_a_line_and_the_last_one_of_all_is_non
         lines.on_log(event)
     assert [line.split(":")[0] for line in written(console).splitlines()] == [
         "trains 1.0 k of 1.0 k parameters (100.00%)",
-        "step 30, epoch 0.79",
-        "step 30, epoch 0.79",
+        "step 30 of 60, epoch 0.79",
+        "step 30 of 60, epoch 0.79",
     ]
 
 
@@ -73,11 +74,65 @@ def test_on_a_terminal_a_bar_has_the_numbers_and_evaluations_pass_by() -> None:
     bar.on_log(EVALUATED)
     bar.close()
     shown = written(console)
-    assert "step 30, epoch 0.79: eval loss 2.5000, perplexity 12.18\n" in shown
+    assert "step 30 of 60, epoch 0.79: eval loss 2.5000, perplexity 12.18\n" in shown
     assert "learning rate" not in shown  # training's numbers are on the bar alone
     last = shown[shown.rindex("step") :]
     assert "30/60" in last
     assert "loss 3.1416, 12,346 tokens/s" in last
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(time_left.time, "monotonic", lambda: now[0])
+    return now
+
+
+def run_steps(display: TrainingLines, clock: list[float]) -> None:
+    """A run of 1,000 steps that resumes at 10: a slow first step, then steps of 4 seconds, and evaluations."""
+    display.on_step(10, 1000)
+    for step, seconds in ((11, 500.0), (12, 4.0), (13, 4.0)):
+        clock[0] += seconds
+        display.on_step(step, 1000)
+        display.on_log({"step": step, "epoch": 1.0, "loss": 2.0})
+        clock[0] += 3000.0
+        display.on_log({"step": step, "epoch": 1.0, "eval_loss": 2.0})
+        clock[0] += 70.0
+        display.on_sample(Sample(step, "a", "b"))
+
+
+def test_lines_have_the_time_left_from_the_second_step_on(clock: list[float]) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    run_steps(TrainingLines(console, NoPhases()), clock)
+    assert [line for line in written(console).splitlines() if ": loss" in line] == [
+        "step 11 of 1,000, epoch 1.00: loss 2.0000",
+        "step 12 of 1,000, epoch 1.00: loss 2.0000, time left 1 h 5 min",
+        "step 13 of 1,000, epoch 1.00: loss 2.0000, time left 1 h 5 min",
+    ]
+    assert "eval loss 2.0000, time left" not in written(console)
+
+
+def test_the_last_line_has_no_time_left(clock: list[float]) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    lines = TrainingLines(console, NoPhases())
+    for step in range(4):
+        clock[0] += 1
+        lines.on_step(step, 3)
+        lines.on_log({"step": step, "epoch": 1.0, "loss": 2.0})
+    assert written(console).splitlines()[-2:] == [
+        "step 2 of 3, epoch 1.00: loss 2.0000, time left 1 s",
+        "step 3 of 3, epoch 1.00: loss 2.0000",
+    ]
+
+
+def test_the_bar_has_the_same_time_left(clock: list[float]) -> None:
+    console = terminal()
+    bar = TrainingBar(console, NoPhases())
+    run_steps(bar, clock)
+    bar.close()
+    shown = written(console)
+    assert "13/1000" in shown
+    assert "1 h 5 min left" in shown[shown.rindex("step") :]
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_bar() -> None:

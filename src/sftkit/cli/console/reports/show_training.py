@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from sftkit.cli.console.show_phases import Phases
+from sftkit.cli.console.text_lines import duration
+from sftkit.cli.console.time_left import TimeLeft
 from sftkit.core.escape import visible_parts
 from sftkit.training.callbacks.listener import LogEvent, RunListener, Sample
 from sftkit.training.metrics.evaluation_metrics import set_of_metric
@@ -32,8 +34,6 @@ _SHOWN = {
 }
 _FIRST_STEP = "first step"
 _ON_BAR = ("loss", "tokens_per_second")
-_SPEED_WINDOW = 600.0
-"""Seconds over which the bar averages the speed: steps may take minutes, and evaluations interrupt them."""
 
 
 @contextmanager
@@ -60,6 +60,7 @@ class TrainingLines:
     def __init__(self, console: Console, phases: Phases) -> None:
         self._console, self._phases = console, phases
         self._has_begun = False
+        self._time = TimeLeft()
 
     def on_phase(self, phase: str) -> None:
         """Show what happens before the first step."""
@@ -71,6 +72,7 @@ class TrainingLines:
 
     def on_step(self, step: int, max_steps: int) -> None:
         """Show that the first step takes long if it does; later, log events show the progress."""
+        self._time.step(step, max_steps)
         if self._has_begun:
             self._phases.hide()
         else:
@@ -79,11 +81,15 @@ class TrainingLines:
 
     def on_log(self, event: LogEvent) -> None:
         """Print a line if the event has a loss."""
-        if "loss" in event or "eval_loss" in event:
-            self._console.print(event_line(event))
+        if "eval_loss" in event:
+            self._time.skip()
+            self._console.print(event_line(event, self._time.max_steps))
+        elif "loss" in event:
+            self._console.print(event_line(event, self._time.max_steps, self._time.estimate()))
 
     def on_sample(self, sample: Sample) -> None:
         """Print a prompt and the model's answer."""
+        self._time.skip()
         self._console.print(sample_text(sample))
 
 
@@ -97,20 +103,23 @@ class TrainingBar(TrainingLines):
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
         )
-        self._progress = Progress(*columns, console=console, speed_estimate_period=_SPEED_WINDOW)
+        self._progress = Progress(*columns, console=console)
 
     def on_step(self, step: int, max_steps: int) -> None:
         """Move the bar; the first call shows it, at the step from which the run starts or resumes."""
+        self._time.step(step, max_steps)
         if not self._progress.task_ids:
             self._phases.hide()
-            self._progress.add_task("", total=max_steps, completed=step, numbers=_FIRST_STEP)
+            self._progress.add_task("", total=max_steps, completed=step, numbers=_FIRST_STEP, left="")
             self._progress.start()
             return
         task = self._progress.tasks[0]
         numbers = "" if task.fields["numbers"] == _FIRST_STEP else task.fields["numbers"]
-        self._progress.update(task.id, completed=step, numbers=numbers)
+        left = self._time.estimate()
+        shown_left = f"{duration(round(left))} left" if left is not None else ""
+        self._progress.update(task.id, completed=step, numbers=numbers, left=shown_left)
 
     def on_log(self, event: LogEvent) -> None:
         """Show the numbers of training on the bar, and those of an evaluation as a line."""
@@ -124,12 +133,19 @@ class TrainingBar(TrainingLines):
         self._progress.stop()
 
 
-def event_line(event: Mapping[str, Any]) -> Text:
-    """Format a log event as one line."""
+def event_line(event: Mapping[str, Any], max_steps: int = 0, left: float | None = None) -> Text:
+    """Format a log event as one line.
+
+    Args:
+        event: the event.
+        max_steps: all steps of the run; 0 if it has none.
+        left: seconds that are left, if they are known.
+    """
     sets = {name: event[key] for key in event if (name := set_of_metric(key)) is not None}
     shown = [*_numbers(event, tuple(_SHOWN)), *(f"{name} {_loss(loss)}" for name, loss in sets.items())]
-    numbers = ", ".join(shown)
-    return Text(f"step {event.get('step', 0)}, epoch {event.get('epoch') or 0:.2f}: {numbers}")
+    numbers = ", ".join([*shown, f"time left {duration(round(left))}"] if left is not None else shown)
+    of = f" of {max_steps:,}" if max_steps else ""
+    return Text(f"step {event.get('step', 0):,}{of}, epoch {event.get('epoch') or 0:.2f}: {numbers}")
 
 
 def sample_text(sample: Sample) -> Text:
