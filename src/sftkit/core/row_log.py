@@ -130,6 +130,8 @@ class RowLog:
     """Kind of the rows this log quarantines: UNREADABLE or UNUSABLE."""
     handler: str = ""
     """Name of the handler that is processing rows."""
+    too_long: Counter[str] = field(default_factory=Counter)
+    """Rows that were dropped or quarantined for their length, by length as `length_histogram` counts it."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Files besides the source that decided rows, and their sha256: those that user functions read while they ran."""
     files: list[FileLog] = field(default_factory=list)

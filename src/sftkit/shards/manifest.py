@@ -224,6 +224,9 @@ class Manifest:
     """Name -> sha256 of the other files of the data set: README.md, quarantine.jsonl."""
     token_kinds: Mapping[str, int] = field(default_factory=dict)
     """The numbers in the column `token_kinds`, by name; empty if the shards have no such column."""
+    too_long_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were dropped or quarantined because they are longer than `max_seq_length` or a pack, by length as in
+    `SplitInfo.length_histogram`. Rows of units that earlier versions staged are missing."""
     source_names: tuple[str, ...] = ()
     """The names of the data sets, in the order of their numbers in the column `source`; empty if there is none."""
     sources_left_out: tuple[str, ...] = ()
@@ -239,7 +242,7 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON, with keys in the order of the fields."""
         stored = {key: value for key, value in to_plain_data(self).items() if key not in _NOT_STORED}
-        for key in ("token_kinds", "source_names"):
+        for key in ("token_kinds", "source_names", "too_long_rows"):
             if not stored[key]:
                 del stored[key]
         return json.dumps({**stored, "digest": manifest_digest(stored)}, indent=2, ensure_ascii=False) + "\n"

@@ -18,6 +18,7 @@ from sftkit.api.inspection import run_inspect
 from sftkit.config.commands import InspectConfig
 from sftkit.core.escape import visible_parts
 from sftkit.inspection.report import Report
+from support import dataset, preprocess, write_jsonl
 
 from .conftest import write_report
 
@@ -245,6 +246,21 @@ def test_pictures_show_numbers_below_the_pointer(browser: Browser, page_file: Pa
         opened.page.locator("#picture-train-lengths label").nth(1).click()
         assert opened.page.locator("#picture-train-lengths .drawing").nth(1).is_visible()
         assert not opened.page.locator("#picture-train-lengths .drawing").nth(0).is_visible()
+
+
+def test_rows_that_were_removed_as_too_long_are_in_the_picture_of_lengths(browser: Browser, tmp_path: Path) -> None:
+    rows = [{"input_ids": [3] * length, "labels": [3] * length} for length in (5, 6, 40, 50, 100)]
+    preprocess(tmp_path / "out", dataset(write_jsonl(tmp_path / "in.jsonl", rows)), max_seq_length=8, overflow="drop")
+    write_report(tmp_path / "out", tmp_path / "report.html")
+    with Opened(browser, tmp_path / "report.html") as opened:
+        picture = opened.page.locator("#picture-train-lengths .drawing").first
+        longest = picture.locator(".col", has=opened.page.locator(".removed")).last
+        longest.scroll_into_view_if_needed()
+        longest.hover()
+        tip = opened.page.locator("#tip").text_content()
+        assert tip == "64 to 127 tokens: 0 rows (0.0%); 1 removed as too long"
+        dashes = longest.locator(".removed").evaluate("bar => getComputedStyle(bar).strokeDasharray")
+        assert dashes != "none"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

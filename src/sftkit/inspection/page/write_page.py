@@ -35,6 +35,7 @@ from sftkit.inspection.page.render import render_page
 from sftkit.inspection.page.row_candidates import DRAWN
 from sftkit.inspection.page.sampled_rows import choose_rows, read_sample
 from sftkit.inspection.page.token_data import token_data
+from sftkit.inspection.page.too_long import too_long_rows
 from sftkit.inspection.parquet_columns import row_reference
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.consistency import manifest_notes
@@ -151,12 +152,13 @@ def _fewer(views: Sequence[RowView]) -> list[RowView]:
 
 def _pictures(report: Report, measurements: Measurements, limit: int | None) -> list[tuple[str, list[Picture]]]:
     """Return the pictures of each split that has rows, and of the sources."""
-    found = [
-        (split.name, split_pictures(split, measurements.splits[split.name], limit))
-        for split in report.summary.splits
-        if split.rows
-    ]
     manifest = report.summary.origin
+    too_long = too_long_rows(manifest)
+    found = [
+        # The first one stands for all: rows that are too long were removed before there were splits.
+        (split.name, split_pictures(split, measurements.splits[split.name], limit, None if number else too_long))
+        for number, split in enumerate(each for each in report.summary.splits if each.rows)
+    ]
     sources = source_picture(manifest) if manifest is not None else None
     if sources is not None and found:
         found[0] = (found[0][0], [*found[0][1], sources])

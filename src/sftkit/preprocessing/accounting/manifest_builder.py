@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from sftkit.ordering.mixing import Indices
 from sftkit.preprocessing.accounting.column_report import reported_columns
 from sftkit.preprocessing.accounting.mix_counts import MixCounts
 from sftkit.preprocessing.accounting.row_counts import RowCounts
+from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
 from sftkit.shards.manifest import (
@@ -107,6 +109,7 @@ def make_manifest(
         cuts=counts.cuts,
         not_rendered=counts.not_rendered,
         rows_added=counts.added,
+        too_long_rows=_too_long_rows(staged),
         token_kinds=KIND_NUMBERS if TOKEN_KINDS in layout.token_columns else {},
         source_names=tuple(replace_values(each.name, values) for each in plan.recipe.datasets)
         if layout.unit_sources
@@ -114,6 +117,18 @@ def make_manifest(
         sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
     )
+
+
+def _too_long_rows(staged: Sequence[StagedUnit]) -> dict[str, int]:
+    """Count rows that were removed for their length, when they were staged or because they are longer than a pack."""
+    rows: Counter[str] = Counter()
+    for unit in staged:
+        rows.update(unit.too_long)
+        if unit.overflow_cuts is None:  # otherwise, long rows were removed for what a cut leaves of them
+            for removal in unit.later_removals:
+                if removal.step == PACKING:
+                    rows.update(length_histogram(unit.sizes[removal.rows].astype(np.int64)))
+    return {low: rows[low] for low in sorted(rows, key=int)}
 
 
 def _public_config(plan: Plan) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sftkit.handlers.tokens import add_token_columns
 from sftkit.preprocessing.pipeline.cut_rows import keep_end, keep_start
 from sftkit.preprocessing.pipeline.given_kinds import with_kinds
 from sftkit.preprocessing.pipeline.given_tokens import read_token_columns, token_columns_of
+from sftkit.shards.manifest import length_histogram
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.encoding.spans import Span
 
@@ -162,6 +163,7 @@ class RowFinalizer:
             return keep_start(batch, self.max_seq_length, log)
         if self.overflow == "truncate_left":
             return keep_end(batch, self.max_seq_length, log)
+        log.too_long.update(length_histogram(lengths[too_long]))
         if self.overflow in ("drop", SPLIT_TURNS):
             dropped = batch.filter(too_long)
             why = ", and no conversation to split" if self.overflow == SPLIT_TURNS else ""

@@ -114,6 +114,9 @@ class StagedUnit:
     """Files that user functions read while they ran: path -> sha256."""
     not_rendered: Mapping[str, int] = field(default_factory=dict)
     """Rows by keys that the chat template did not render (`core.row_log.RowNotes`)."""
+    too_long: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were dropped or quarantined for their length before they were staged, as `length_histogram`. Empty in
+    units of earlier versions."""
     audit: UnitAudit | None = None
     """None when the rows were not checked."""
     reused: bool = False

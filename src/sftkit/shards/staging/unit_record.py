@@ -90,6 +90,7 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "not_rendered": unit.not_rendered,
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.violations if unit.audit is not None else None,
+        **({"too_long": unit.too_long} if unit.too_long else {}),
     }
     table = table.replace_schema_metadata(
         {RECORD_METADATA: json.dumps({**values, "digest": _digest(key, values, table)})}
@@ -248,6 +249,7 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         rows_by_programs=values["rows_by_programs"],
         inputs=values["inputs"],
         not_rendered=values["not_rendered"],
+        too_long=values.get("too_long", {}),
         audit=audit,
         reused=True,
     )

@@ -181,6 +181,7 @@ class UnitWriter:
             seconds=seconds,
             rows_by_programs=rows_by_programs,
             inputs=log.inputs,
+            too_long=dict(log.too_long),
             not_rendered=dict(log.not_rendered),
             audit=audit,
             files=tuple(

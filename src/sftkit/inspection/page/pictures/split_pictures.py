@@ -12,22 +12,26 @@ from sftkit.inspection.page.pictures.picture import Drawing, Picture
 from sftkit.inspection.page.pictures.scales import nice_step, short_count
 from sftkit.inspection.page.pictures.svg_bars import Bar, Mark, column_chart, row_chart
 from sftkit.inspection.page.row_candidates import order_name
+from sftkit.inspection.page.too_long import TooLongRows
 from sftkit.inspection.summary.dataset_summary import SplitSummary
 
 _LINEAR_BINS = 32
 _MOST_MESSAGES = 16
 
 
-def split_pictures(split: SplitSummary, measures: SplitMeasures, limit: int | None) -> list[Picture]:
+def split_pictures(
+    split: SplitSummary, measures: SplitMeasures, limit: int | None, too_long: TooLongRows | None
+) -> list[Picture]:
     """Draw what is known about the rows of a split.
 
     Args:
         split: its summary.
         measures: distributions over its rows.
         limit: `max_seq_length` of the config, if it has one.
+        too_long: rows that are in no split because of their length; None for all splits but one.
     """
     unit = "rows" if split.packs is None else "sequences"
-    found = [_lengths(split, measures, limit, unit)] if split.lengths is not None else []
+    found = [_lengths(split, measures, limit, unit, too_long)] if split.lengths is not None else []
     if measures.has_labels:
         found.append(_shares(split, measures, unit))
     if split.trained_by_kind is not None:
@@ -40,7 +44,9 @@ def split_pictures(split: SplitSummary, measures: SplitMeasures, limit: int | No
     return found
 
 
-def _lengths(split: SplitSummary, measures: SplitMeasures, limit: int | None, unit: str) -> Picture:
+def _lengths(
+    split: SplitSummary, measures: SplitMeasures, limit: int | None, unit: str, too_long: TooLongRows | None
+) -> Picture:
     assert split.lengths is not None
     of = "tokens" if split.tokens is not None else "characters"
     title = f"Length of {unit}"
@@ -50,29 +56,54 @@ def _lengths(split: SplitSummary, measures: SplitMeasures, limit: int | None, un
         f"longest {split.lengths.max:,}"
     )
     drawings = []
-    for name, bins in (
-        ("doubling bins", _doubling(split.lengths.histogram)),
-        ("equal bins", _linear(measures.lengths, split.lengths.max)),
+    removed = too_long.by_length if too_long is not None else {}
+    for name, bins, removed_of in (
+        ("doubling bins", _doubling({**dict.fromkeys(removed, 0), **split.lengths.histogram}), removed),
+        ("equal bins", _linear(measures.lengths, split.lengths.max), {}),
     ):
         total = sum(bins.values())
         bars = [
             Bar(
                 label=short_count(low),
                 value=rows,
-                tip=f"{_span(low, high)} {of}: {_of_total(rows, total, unit)}",
+                tip=f"{_span(low, high)} {of}: {_of_total(rows, total, unit)}{_removed(removed_of.get(str(low), 0))}",
                 marked=at_limit if limit is not None and low <= limit <= high else 0,
+                removed=removed_of.get(str(low), 0),
             )
             for (low, high), rows in bins.items()
         ]
+        names = [_span(low, high) for low, high in bins]
+        rest = too_long.rows - sum(removed_of.values()) if too_long is not None else 0
+        if rest:  # their bins are not known
+            bars.append(Bar("longer", 0, f"longer than allowed: 0 {unit}{_removed(rest)}", removed=rest))
+            names.append("longer")
         mark = _limit_mark(list(bins), limit) if limit is not None else None
-        svg = column_chart(f"{title}, {name}", description, bars, axis=of, unit=unit, mark=mark)
-        table = [(_span(low, high), rows) for (low, high), rows in bins.items()]
-        drawings.append(Drawing(name, svg, (of, unit), table))
-    note = ""
+        legend = (("bar", unit), ("removed", "removed as too long")) if too_long is not None else ()
+        svg = column_chart(f"{title}, {name}", description, bars, axis=of, unit=unit, mark=mark, legend=legend)
+        if too_long is None:
+            drawings.append(Drawing(name, svg, (of, unit), list(zip(names, bins.values(), strict=True))))
+        else:
+            table = [(each, bar.value, bar.removed) for each, bar in zip(names, bars, strict=True)]
+            drawings.append(Drawing(name, svg, (of, unit, "removed as too long"), table))
+    return Picture("lengths", title, tuple(drawings), _length_note(limit, at_limit, unit, too_long))
+
+
+def _length_note(limit: int | None, at_limit: int, unit: str, too_long: TooLongRows | None) -> str:
+    notes = []
     if limit is not None:
-        which = f"{at_limit:,} {unit} are exactly as long, and may have been cut." if at_limit else ""
-        note = f"The line is max_seq_length {limit:,}. {which}".strip()
-    return Picture("lengths", title, tuple(drawings), note)
+        notes.append(f"The line is max_seq_length {limit:,}.")
+    if at_limit:
+        notes.append(f"{at_limit:,} {unit} are exactly as long, and may have been cut.")
+    if too_long is not None:
+        longer = "max_seq_length or a pack" if limit is not None else "allowed"
+        notes.append(f"{too_long.rows:,} rows of the sources are longer than {longer} and were dropped or quarantined.")
+        if too_long.of_unknown_length:
+            notes.append(f"The lengths of {too_long.of_unknown_length:,} of them are not known.")
+    return " ".join(notes)
+
+
+def _removed(rows: int) -> str:
+    return f"; {rows:,} removed as too long" if rows else ""
 
 
 def _limit_mark(bins: Sequence[tuple[int, int]], limit: int) -> Mark | None:

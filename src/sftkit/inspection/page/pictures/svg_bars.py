@@ -34,6 +34,8 @@ class Bar:
     """What it shows, in words."""
     marked: int = 0
     """How much of the value is drawn hatched."""
+    removed: int = 0
+    """What is drawn above the value as an outline: rows that are not there."""
     style: str = ""
     """Last part of its class."""
 
@@ -48,7 +50,14 @@ class Mark:
 
 
 def column_chart(
-    title: str, description: str, bars: Sequence[Bar], *, axis: str, unit: str, mark: Mark | None = None
+    title: str,
+    description: str,
+    bars: Sequence[Bar],
+    *,
+    axis: str,
+    unit: str,
+    mark: Mark | None = None,
+    legend: Sequence[tuple[str, str]] = (),
 ) -> Markup:
     """Draw vertical bars side by side.
 
@@ -59,8 +68,9 @@ def column_chart(
         axis: name of the horizontal axis.
         unit: what the bars count.
         mark: a line across the bars.
+        legend: classes of bars, and what they are.
     """
-    ticks = axis_ticks(max((bar.value for bar in bars), default=0))
+    ticks = axis_ticks(max((bar.value + bar.removed for bar in bars), default=0))
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     step = width / max(1, len(bars))
     scale = height / ticks[-1]
@@ -82,7 +92,12 @@ def column_chart(
         if bar.marked:
             part = _drawn(bar.marked, scale)
             parts.append(_tag("rect", "hatched", x=left + gap, y=floor - part, width=step - 2 * gap, height=part, rx=2))
+        if bar.removed:
+            part = _drawn(bar.removed, scale)
+            y = floor - drawn - part
+            parts.append(_tag("rect", "removed", x=left + gap, y=y, width=step - 2 * gap, height=part, rx=2))
         parts.append(Markup("</g>"))
+    parts += _legend(legend)
     parts += _column_labels(bars, step, floor)
     parts.append(_text(axis, "axis end", _WIDTH - _RIGHT, _HEIGHT - 6))
     if mark is not None:
@@ -109,6 +124,16 @@ def row_chart(title: str, description: str, bars: Sequence[Bar]) -> Markup:
         parts.append(_tag("rect", f"bar {bar.style}", x=1, y=y + 7, width=drawn, height=12, rx=3))
         parts.append(Markup("</g>"))
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> list[Markup]:
+    """Draw a small bar of each class with its name, below the axis."""
+    parts, x = [], 2.0
+    for style, name in entries:
+        parts += [_tag("rect", style, x=x, y=_HEIGHT - 15, width=10, height=10, rx=2)]
+        parts += [_text(name, "tick", x + 15, _HEIGHT - 6)]
+        x += 15 + len(name) * _LABEL_WIDTH + 14
+    return parts
 
 
 def _column_labels(bars: Sequence[Bar], step: float, floor: float) -> list[Markup]:
