@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from sftkit.config.schema.data_config import STOPPING_STRATEGIES, SplitConfig
 from sftkit.errors import DataError
-from sftkit.ordering.mixing import MixSource, interleave, order_splits
+from sftkit.ordering.interleaving import interleave
+from sftkit.ordering.mixing import order_splits
+from sftkit.ordering.splitting import MixSource
 from sftkit.shards.writing.shard_writer import shard_bounds
 
 

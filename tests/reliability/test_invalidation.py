@@ -202,6 +202,13 @@ def validation_set(world: World) -> None:
     world.config.update(training_data_path=["a.jsonl", "b.jsonl"], validation_data_path=["c.jsonl"])
 
 
+def relative(world: World, weights: tuple[float | None, ...], **keys: Any) -> None:
+    """Set the weights of the data sets instead of `sampling`, and keys of `dataprocessor`."""
+    for dataset, weight in zip(world.config["datasets"], weights, strict=True):
+        dataset.update(sampling=None, weight=weight)
+    world.config["dataprocessor"] = keys
+
+
 def handlers(*change: dict[str, Any]) -> Change:
     def add(world: World) -> None:
         world.data["data_handlers"] = [*change, *world.data["data_handlers"]]
@@ -456,6 +463,20 @@ AFTER_STAGING = [
     processor("seed", 7, NONE, kind="mixed"),
     processor("sampling_stopping_strategy", "first_exhausted", NONE, kind="mixed"),
     processor("type", "default", NONE, done=True, same=True),
+    Case("repeat and what it counts", lambda world: (world.data.update(repeat=1.5), world.config.update(
+         dataprocessor={"mix_by": "tokens"})), NONE, keys=("datasets.repeat", "dataprocessor.mix_by")),
+    data("repeat", 2, NONE),
+    data("max_rows", 9, NONE),
+    data("max_tokens", 90, NONE),
+    data("target_tokens", 900, NONE),
+    Case("weights instead of sampling", lambda world: relative(world, (3, 1)), NONE, kind="mixed",
+         keys=("datasets.weight",)),
+    Case("a total of rows", lambda world: relative(world, (3, 1), total_rows=50), NONE, kind="mixed",
+         keys=("dataprocessor.total_rows",)),
+    Case("a total of tokens", lambda world: relative(world, (3, 1), total_tokens=500), NONE, kind="mixed",
+         keys=("dataprocessor.total_tokens",)),
+    Case("stages", lambda world: relative(world, (None, None), stages=[{"until": 0.5, "weights": {"*": 1}},
+         {"weights": {"most": 1}}]), NONE, kind="mixed", keys=("dataprocessor.stages",)),
     data("shuffle", True, NONE),
     data("split", {"validation": 0.25}, NONE),
     data("sampling", 1.0, NONE, same=True),

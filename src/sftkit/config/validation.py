@@ -14,6 +14,7 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
+from sftkit.config.mix_validation import WEIGHT_TOLERANCE, mix_problems
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
 from sftkit.config.schema.row_amounts import amount_problem
@@ -25,9 +26,6 @@ from sftkit.redaction import HIDDEN, is_redacted
 
 _SPLIT_NAME = re.compile(r"[^\s\[\]+()%:]+")
 """Excludes what `datasets` reads as an instruction, such as `train[:50%]` and `train+validation`."""
-
-WEIGHT_TOLERANCE = 1e-6
-"""How much sampling weights and split fractions may differ from a sum of 1."""
 
 _LARGEST = 2**63 - 1
 _NEVER_EMPTY = (
@@ -87,6 +85,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
             )
     yield from _text_problems(config)
     yield from _dataset_problems(config.datasets)
+    yield from mix_problems(config.datasets, config.dataprocessor)
 
 
 def _split_turns_problems(config: DataOptions) -> Iterator[str]:
@@ -244,25 +243,6 @@ def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:
         if dataset.reader is not None:
             yield from _reader_problems(f"datasets[{index}].reader", dataset.reader)
         yield from _split_problems(f"datasets[{index}].split", dataset)
-    training = [d for d in datasets if not (d.split and (d.split.validation == 1 or d.split.train == 0))]
-    weights = [dataset.sampling for dataset in training]
-    if any(weight is not None for weight in weights):
-        without = [dataset.name for dataset in training if dataset.sampling is None]
-        if without:
-            yield (
-                f"datasets: sampling is missing for {', '.join(without)}; set it for all data sets or for none"
-                f"{_hint_at_compat(training)}"
-            )
-        elif abs(sum(weight or 0 for weight in weights) - 1) > WEIGHT_TOLERANCE:
-            total = sum(weight or 0 for weight in weights)
-            yield f"datasets: the sampling weights must sum to 1, not {total:g}"
-
-
-def _hint_at_compat(training: list[DatasetConfig]) -> str:
-    """Explain a data set that only fms-hf-tuning takes as one for validation."""
-    if not any(dataset.split and dataset.split.validation and dataset.split.train is None for dataset in training):
-        return ""
-    return "; with split: {validation: ...} alone, the rest of the rows is for training, unless you set compat: fms"
 
 
 def _split_problems(where: str, dataset: DatasetConfig) -> Iterator[str]:

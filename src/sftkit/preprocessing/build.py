@@ -10,22 +10,20 @@ from typing import Any
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.config.schema.option_values import FMS
 from sftkit.core.progress import Done, Progress, Stopwatch, TaskProgress, progress_stage
 from sftkit.core.splits import TRAIN, VALIDATION
-from sftkit.errors import DataError
 from sftkit.execution.ray_cluster import RayCluster
 from sftkit.execution.runner import Runner
 from sftkit.execution.worker_pool import WorkerPool
-from sftkit.ordering.mixing import Indices, MixSource, order_splits
 from sftkit.ordering.packing import is_packed, keeps_order, make_packs, pack_length_of
-from sftkit.ordering.split_sizes import split_of
+from sftkit.ordering.splitting import Indices
 from sftkit.preprocessing.accounting.budget_checks import check_budgets, check_finished
 from sftkit.preprocessing.accounting.column_report import check_staged
-from sftkit.preprocessing.accounting.manifest_builder import make_manifest, no_rows_message, split_info
+from sftkit.preprocessing.accounting.manifest_builder import make_manifest, split_info
 from sftkit.preprocessing.accounting.mix_counts import count_sources
 from sftkit.preprocessing.accounting.row_counts import check_row_accounting
 from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
+from sftkit.preprocessing.order_rows import OrderedRows, order_rows
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.plan.template_date import record_template_date
@@ -37,7 +35,7 @@ from sftkit.shards.output.local_output import LocalOutput
 from sftkit.shards.output.remote_output import RemoteOutput
 from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
 from sftkit.shards.staging.unit_record import are_unchanged
-from sftkit.shards.writing.row_gatherer import SequenceSelection
+from sftkit.shards.writing.row_gatherer import SequenceSelection, concatenate_sequences
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
 from sftkit.storage.dataset_files import DROPPED_NAME, QUARANTINE_NAME
@@ -112,17 +110,14 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         staged = apply_pack_overflow(staged, config, workers)
         check_budgets(plan, staged, output)
         watch.lap("stage")
-        processor = config.dataprocessor
-        orders = order_splits(_mix_sources(plan, staged), processor.seed, processor.sampling_stopping_strategy)
-        usable = _usable_rows(staged)
-        orders = {split: usable[rows] for split, rows in orders.items()}
+        ordered = order_rows(plan, staged)
         layout = with_sources(plan, staged, shard_columns_of(staged, is_packed=is_packed(config)))
         watch.lap("order")
-        sequences = _sequences_of_splits(plan, staged, orders)
+        sequences = _sequences_of_splits(plan, staged, ordered)
         splits = _write_splits(plan, sequences, layout, workers, output, progress)
         watch.lap("write")
-        mix = count_sources(plan, staged, orders, sequences)
-        manifest = make_manifest(plan, staged, orders, mix, layout, splits, watch.seconds)
+        mix = count_sources(plan, staged, ordered, sequences)
+        manifest = make_manifest(plan, staged, ordered.splits, mix, layout, splits, watch.seconds)
         check_row_accounting(manifest)
         dropped = DroppedRows(plan, staged, config.keep_dropped)
         return output.publish(manifest, {QUARANTINE_NAME: Quarantine(plan, staged), DROPPED_NAME: dropped}, plan.keys)
@@ -147,37 +142,19 @@ def output_for(config: PreprocessConfig) -> Output[Any]:
     return LocalOutput(path, staging, keep_staging=config.keep_staging)
 
 
-def _mix_sources(plan: Plan, staged: Sequence[StagedUnit]) -> list[MixSource]:
-    """Describe the data sets for mixing.
-
-    Raises:
-        DataError: a data set has no rows left.
-    """
-    by_number = {unit.number: unit for unit in staged}
-    sources = []
-    for dataset in plan.recipe.datasets:
-        units = [by_number[unit.number] for unit in plan.units if unit.file.dataset == dataset.name]
-        rows = sum(unit.rows_kept for unit in units)
-        if not rows:
-            raise DataError(no_rows_message(units, dataset.data_paths[0]))
-        as_fms, split = plan.config.compat == FMS, split_of(dataset, rows)
-        sources.append(MixSource(dataset.name, rows, dataset.sampling, split, dataset.shuffle, as_fms))
-    return sources
-
-
-def _usable_rows(staged: Sequence[StagedUnit]) -> Indices:
-    """Return the rows that no step after staging removed, as indices into all staged rows."""
-    bases = np.cumsum([0, *(unit.rows for unit in staged)])
-    removed = [base + unit.rows_removed_later for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
-    return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *removed]))
-
-
 def _sequences_of_splits(
-    plan: Plan, staged: Sequence[StagedUnit], orders: Mapping[str, Indices]
+    plan: Plan, staged: Sequence[StagedUnit], ordered: OrderedRows
 ) -> dict[str, SequenceSelection]:
     """Pack the rows of each split if asked for. Splits without rows are left out."""
     sizes = np.concatenate([unit.sizes for unit in staged])
-    return {split: _sequences(plan.config, split, rows, sizes) for split, rows in orders.items() if len(rows)}
+    found = {}
+    for split, rows in ordered.splits.items():
+        if len(rows):
+            ends = ordered.stage_ends if split == TRAIN and ordered.stage_ends else (len(rows),)
+            stages = [rows[start:stop] for start, stop in pairwise((0, *ends)) if stop > start]
+            parts = [_sequences(plan.config, split, each, sizes, number) for number, each in enumerate(stages)]
+            found[split] = concatenate_sequences(parts)
+    return found
 
 
 def _write_splits(
@@ -217,8 +194,8 @@ def _write_splits(
     }
 
 
-def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32Array) -> SequenceSelection:
-    """Return the rows, or packs, of a split in order.
+def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32Array, stage: int) -> SequenceSelection:
+    """Return the rows, or packs, of a split, or of one of its stages, in order.
 
     Packs to train on are shuffled where packing has sorted them by the lengths of their rows.
     """
@@ -226,7 +203,8 @@ def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32
         return SequenceSelection(rows, sizes[rows])
     packs = make_packs(sizes[rows], config)
     if split == TRAIN and not keeps_order(config):
-        packs = packs.take(np.random.default_rng(config.dataprocessor.seed).permutation(len(packs)))
+        seed = config.dataprocessor.seed
+        packs = packs.take(np.random.default_rng([seed, stage] if stage else seed).permutation(len(packs)))
     return SequenceSelection(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.reading.merging import config_folders
 from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.mix_choices import with_stopping_strategy
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_kinds import RowKind
@@ -83,7 +84,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     """
     watch = Stopwatch()
     check_config(config)
-    config = options_for_text_shards(config)
+    config = with_stopping_strategy(options_for_text_shards(config))
     limits = ReadLimits(config.max_row_bytes, config.max_expansion)
     found: dict[str, list[ScannedFile]] = {}
     left_out: dict[str, list[str]] = {}

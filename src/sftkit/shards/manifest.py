@@ -80,6 +80,21 @@ class WrittenRows:
 
 
 @dataclass(frozen=True)
+class MixInfo:
+    """What the mix made of a source in the train split. Shares are fractions of that split, in the unit of `mix_by`;
+    those of the files of a data set add up to its share."""
+
+    wanted_share: float
+    """What the config asks for. Of a data set with several files, each has a part in proportion to its rows."""
+    reached_share: float
+    copies_min: int
+    """How often the row that was used least is in the train split; rows for validation do not count."""
+    copies_max: int
+    trained_tokens: int
+    """In the train split, before packing, which takes the loss off the first token of a row; 0 for text."""
+
+
+@dataclass(frozen=True)
 class SourceInfo:
     """One source file and its row counts: rows_read + rows_added = rows_kept + the sum of `dropped` + quarantined."""
 
@@ -109,6 +124,8 @@ class SourceInfo:
     """Tokens of the rows that were kept, before splitting, mixing and packing; 0 for text and in older manifests."""
     written: Mapping[str, WrittenRows] = field(default_factory=dict)
     """By split: what splitting and mixing took. Empty in older manifests."""
+    mix: MixInfo | None = None
+    """None without a mix, and in older manifests."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +262,9 @@ class Manifest:
         for key in ("token_kinds", "source_names", "too_long_rows"):
             if not stored[key]:
                 del stored[key]
+        for source in stored["sources"]:
+            if source["mix"] is None:
+                del source["mix"]
         return json.dumps({**stored, "digest": manifest_digest(stored)}, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -9,7 +9,15 @@ from typing import Any
 from sftkit.config.aliases import NO_ONLINE_MIXING
 from sftkit.config.fields import option
 
-STOPPING_STRATEGIES = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
+FIRST_EXHAUSTED, ALL_EXHAUSTED = "first_exhausted", "all_exhausted"
+STOPPING_STRATEGIES = (FIRST_EXHAUSTED, ALL_EXHAUSTED, "all_exhausted_without_replacement")
+
+ROWS, TOKENS, TRAINED_TOKENS = "rows", "tokens", "trained_tokens"
+"""The values of `mix_by`: what shares of a mix count."""
+
+WEIGHT, REPEAT, MAX_ROWS, MAX_TOKENS, TARGET_TOKENS = "weight", "repeat", "max_rows", "max_tokens", "target_tokens"
+AMOUNT_KEYS = (WEIGHT, REPEAT, MAX_ROWS, MAX_TOKENS, TARGET_TOKENS)
+"""Keys of a data set that say how much of it the train split gets, besides `sampling`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,21 @@ class DatasetConfig:
         help="Weight of this data set's tokens in the loss, above 0: the shards get a column `loss_weights`. "
         "Default: 1.",
     )
+    weight: float | None = option(
+        None, help="Share of this data set in the mix, relative to the weights of the others: any positive number."
+    )
+    repeat: float | None = option(
+        None,
+        help="How often to use the rows for training: 1 for each row once, 0.25 for a quarter, 2.5 for each row twice "
+        "and half of them a third time.",
+    )
+    max_rows: int | None = option(None, minimum=1, help="Use at most this many rows for training, chosen by the seed.")
+    max_tokens: int | None = option(
+        None, minimum=1, help="Use at most this many tokens for training, in whole rows chosen by the seed."
+    )
+    target_tokens: int | None = option(
+        None, minimum=1, help="Use this many tokens for training; rows are repeated or left out as needed."
+    )
     split: SplitConfig | None = option(None, help="Fractions for `train` and `validation`.")
     validation_rows: int | None = option(
         None, minimum=1, help="Number of rows for validation, instead of `split`. The others are for training."
@@ -93,6 +116,19 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One entry of `stages`: a part of the train split with a mix of its own."""
+
+    until: float | None = option(
+        None, help="Where the stage ends, as a fraction of the whole. The last stage has none: it takes the rest."
+    )
+    weights: Mapping[str, float] = option(
+        help="Name of a data set, or a pattern such as code-*: weight. Data sets that are not named are not in the "
+        "stage."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProcessorConfig:
     """The `dataprocessor` section."""
 
@@ -103,8 +139,26 @@ class ProcessorConfig:
         help="Kind of processor. There is only one.",
     )
     seed: int = option(42, minimum=0, help="Seed for splitting, shuffling and mixing.")
-    sampling_stopping_strategy: str = option(
-        "all_exhausted", choices=STOPPING_STRATEGIES, help="When a weighted mix ends, as in `interleave_datasets`."
+    sampling_stopping_strategy: str | None = option(
+        None,
+        choices=STOPPING_STRATEGIES,
+        help="When a mix without a total ends. With `sampling` as in `interleave_datasets`; default: all_exhausted. "
+        "With `weight` or `stages`, first_exhausted repeats no row, and all_exhausted uses each at least once; "
+        "default: first_exhausted.",
+    )
+    mix_by: str = option(
+        ROWS,
+        choices=(ROWS, TOKENS, TRAINED_TOKENS),
+        help="What `weight`, `repeat` and `stages` count. `sampling` always counts rows.",
+    )
+    total_rows: int | None = option(
+        None, minimum=1, help="Rows of the train split, if data sets have a `weight` or there are `stages`."
+    )
+    total_tokens: int | None = option(
+        None, minimum=1, help="Tokens of the train split, to within a row, instead of `total_rows`."
+    )
+    stages: tuple[StageConfig, ...] = option(
+        (), help="Mixes that follow each other in the train split, in the order of the shards."
     )
     streaming: bool = option(
         False,

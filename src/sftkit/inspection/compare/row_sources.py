@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sftkit.config.binding import bind_config
 from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.mix_choices import amount_of
 from sftkit.config.schema.option_values import FMS
 from sftkit.core.rows import Offsets
 from sftkit.errors import DataError
@@ -27,8 +28,9 @@ from sftkit.inspection.compare.comparison import (
 )
 from sftkit.inspection.compare.matching import Pairs
 from sftkit.inspection.compare.pairing import PairedSplit
-from sftkit.ordering.mixing import MixSource, order_splits
+from sftkit.ordering.mixing import order_splits
 from sftkit.ordering.split_sizes import split_of
+from sftkit.ordering.splitting import MixSource
 from sftkit.shards.manifest import Manifest
 
 Numbers = npt.NDArray[np.int32]
@@ -47,14 +49,15 @@ class RowSources:
 def find_row_sources(manifest: Manifest | None) -> RowSources | None:
     """Return the source of each row of a data set; None where this is unknown: without a manifest, and in packs.
 
-    The rows are put into order again as `preprocess` does, from the row counts of the sources and the config.
+    The rows are put into order again as `preprocess` does, from the row counts of the sources and the config. A mix by
+    other keys than `sampling` may depend on the lengths of rows, so nothing is known about it.
     """
     if manifest is None or any(split.pack_length is not None for split in manifest.splits.values()):
         return None
     parts = []
     for keys in manifest.config.get("datasets") or ():
         dataset = bind_config(DatasetConfig, keys, []) if isinstance(keys, Mapping) else None
-        if dataset is None:
+        if dataset is None or amount_of(dataset) is not None:
             return None
         rows = sum(source.rows_kept for source in manifest.sources if source.dataset == dataset.name)
         try:
@@ -64,7 +67,7 @@ def find_row_sources(manifest: Manifest | None) -> RowSources | None:
         is_fms = manifest.config.get("compat") == FMS
         parts.append(MixSource(dataset.name, rows, dataset.sampling, split, dataset.shuffle, is_fms))
     processor = manifest.config.get("dataprocessor")
-    if not parts or not isinstance(processor, Mapping):
+    if not parts or not isinstance(processor, Mapping) or processor.get("stages"):
         return None
     try:
         orders = order_splits(parts, int(processor["seed"]), str(processor["sampling_stopping_strategy"]))

@@ -19,7 +19,7 @@ from sftkit.config.reading.interpolated import interpolated_values, replace_valu
 from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.core.progress import sum_seconds
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
-from sftkit.ordering.mixing import Indices
+from sftkit.ordering.splitting import Indices
 from sftkit.preprocessing.accounting.column_report import reported_columns
 from sftkit.preprocessing.accounting.mix_counts import MixCounts
 from sftkit.preprocessing.accounting.row_counts import RowCounts
@@ -141,16 +141,6 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in SECRET_KEYS}
 
 
-def no_rows_message(staged: Sequence[StagedUnit], where: str) -> str:
-    """The error message for a data set without rows."""
-    counts = RowCounts.of(staged)
-    if not counts.read:
-        return f"{where}: holds no rows; name files that have rows"
-    lost = [f"{count} dropped ({reason})" for reason, count in counts.dropped.items()]
-    lost += [f"{count} quarantined ({reason})" for reason, count in counts.reasons.items()]
-    return f"{where}: no rows left of {counts.read} read: {', '.join(lost)}; check the handlers and limits named here"
-
-
 def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
     """Combine the audits of all units; None if rows are text."""
     checked = [(unit, unit.audit) for unit in staged if unit.audit is not None and unit.audit.rows]
@@ -220,6 +210,7 @@ def _sources(plan: Plan, staged: Sequence[StagedUnit], mix: Sequence[MixCounts])
             columns_not_used=reported_columns(plan, file.file.dataset, counts.unused_columns),
             tokens_kept=mixed.tokens_kept,
             written=mixed.written,
+            mix=mixed.mix,
         )
         sources.append(source)
     return tuple(sources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -128,6 +128,16 @@ def _with_later_removals(
         elif count:
             all_drops[removal.step] = {**all_drops.get(removal.step, {}), removal.reason: count}
     return all_drops, +all_reasons
+
+
+def no_rows_message(staged: Sequence[StagedUnit], where: str) -> str:
+    """The error message for a data set without rows."""
+    counts = RowCounts.of(staged)
+    if not counts.read:
+        return f"{where}: holds no rows; name files that have rows"
+    lost = [f"{count} dropped ({reason})" for reason, count in counts.dropped.items()]
+    lost += [f"{count} quarantined ({reason})" for reason, count in counts.reasons.items()]
+    return f"{where}: no rows left of {counts.read} read: {', '.join(lost)}; check the handlers and limits named here"
 
 
 def check_row_accounting(manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sftkit.config.fields import to_plain_data
+from sftkit.config.schema.mix_choices import amount_of, is_mixed_by_amounts, stage_weights
 from sftkit.ordering.packing import packing_identity
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.plan.unit_keys import TOKENIZER_LIMITS, recipe_key
@@ -75,7 +76,25 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
         content["loss_weight"] = [dataset.loss_weight for dataset in datasets]
     if config.source_column:
         content["source_column"] = list(numbers)  # the manifest has their names
+    content |= _mix_identity(recipe)
     packing = packing_identity(config)
     if packing:
         content["packing"] = packing
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _mix_identity(recipe: Recipe) -> dict[str, Any]:
+    """What decides the mix besides `sampling`; {} if there is nothing, as in older data sets."""
+    datasets, processor = recipe.datasets, recipe.options.dataprocessor
+    if not is_mixed_by_amounts(datasets, processor):
+        return {}
+    names = [dataset.name for dataset in datasets]
+    weights = [stage_weights(stage.weights, names) for stage in processor.stages]
+    return {
+        "amounts": [amount_of(dataset) for dataset in datasets],
+        "stages": [
+            (stage.until, [of_stage.get(name) for name in names])
+            for stage, of_stage in zip(processor.stages, weights, strict=True)
+        ],
+        "mix": [processor.mix_by, processor.total_rows, processor.total_tokens],
+    }

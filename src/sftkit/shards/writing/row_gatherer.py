@@ -75,6 +75,26 @@ class SequenceSelection:
         return SequenceSelection(self.rows[first:last], self.sizes[first:last], starts, pack_offsets)
 
 
+def concatenate_sequences(parts: Sequence[SequenceSelection]) -> SequenceSelection:
+    """Return the rows, or packs, of several selections in succession; all are packed, or none is.
+
+    Example:
+        >>> one = SequenceSelection(np.array([0, 1]), np.array([5, 6], np.int32))
+        >>> concatenate_sequences([one, one]).rows.tolist()
+        [0, 1, 0, 1]
+    """
+    if len(parts) == 1:
+        return parts[0]
+    starts = [each.starts for each in parts if each.starts is not None]
+    packs = [each.pack_offsets for each in parts if each.pack_offsets is not None]
+    return SequenceSelection(
+        np.concatenate([each.rows for each in parts]),
+        np.concatenate([each.sizes for each in parts]),
+        np.concatenate(starts) if starts else None,
+        lengths_to_offsets(np.concatenate([np.diff(each) for each in packs])) if packs else None,
+    )
+
+
 @dataclass(frozen=True)
 class GatheredRows:
     """Some rows of a shard."""

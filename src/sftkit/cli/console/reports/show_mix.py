@@ -8,17 +8,24 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.cli.console.text_lines import new_table, percent
+from sftkit.config.schema.data_config import ROWS
 from sftkit.core.escape import escape_to_one_line
 from sftkit.shards.manifest import Manifest, SourceInfo, WrittenRows
 
 _MAX_LISTED = 50
 _NOTHING = WrittenRows(0, 0)
+_TRAINED, _COPIES = "trained", "copies"
 
 
 def sampling_weights(manifest: Manifest) -> dict[str, float | None]:
     """Return the sampling weight of each data set, as its config says; None for one without a weight."""
     datasets = manifest.config.get("datasets") or ()
     return {str(each.get("name")): each.get("sampling") for each in datasets if isinstance(each, Mapping)}
+
+
+def is_mixed(manifest: Manifest) -> bool:
+    """Whether the train split is a mix, with a share or an amount of each data set."""
+    return any(source.mix is not None for source in manifest.sources)
 
 
 def mix_table(manifest: Manifest, by: str) -> Table:
@@ -34,21 +41,23 @@ def mix_table(manifest: Manifest, by: str) -> Table:
         key: tuple[str, ...] = (source.dataset,) if by == "dataset" else (str(number), source.path, source.dataset)
         groups.setdefault(key, []).append(source)
     is_weighted = any(weight is not None for weight in weights.values())
+    shares = _share_headings(manifest, is_weighted)
     splits = list(manifest.splits)
     names: tuple[str, ...] = ("dataset",) if by == "dataset" else ("source", "dataset")
     headings = ["rows kept", "tokens kept"]
     for split in splits:
         headings += [f"{split} rows", f"{split} tokens"]
-    table = new_table(*names, right=(*(("weight",) if is_weighted else ()), *headings))
+    table = new_table(*names, right=(*(("weight",) if is_weighted else ()), *headings, *shares))
     for key, sources in list(groups.items())[:_MAX_LISTED]:
         weight = weights.get(sources[0].dataset)
         shown = [] if not is_weighted else ["-" if weight is None else f"{weight:g}"]
         cells = [Text(escape_to_one_line(name)) for name in key[-len(names) :]]
-        table.add_row(*cells, *shown, *_counts(sources, manifest, splits))
+        table.add_row(*cells, *shown, *_counts(sources, manifest, splits), *_shares(sources, shares))
     if len(groups) > _MAX_LISTED:
         table.add_row(f"... {len(groups) - _MAX_LISTED:,} more")
     blank = [""] * (len(names) - 1 + is_weighted)
-    table.add_row("all", *blank, *_counts(manifest.sources, manifest, splits), style="bold")
+    counts = [*_counts(manifest.sources, manifest, splits), *_shares(manifest.sources, shares)]
+    table.add_row("all", *blank, *counts, style="bold")
     return table
 
 
@@ -62,3 +71,28 @@ def _counts(sources: Sequence[SourceInfo], manifest: Manifest, splits: Sequence[
                 for every in (sources, manifest.sources)
             )
             yield f"{part:,}{percent(part, whole)}"
+
+
+def _share_headings(manifest: Manifest, is_weighted: bool) -> list[str]:
+    """The headings of what the mix made of each source. The shares of a mix by `sampling` are shown as weights."""
+    if not is_mixed(manifest):
+        return []
+    if is_weighted:
+        return [_TRAINED, _COPIES]
+    processor = manifest.config.get("dataprocessor")
+    mix_by = processor.get("mix_by", ROWS) if isinstance(processor, Mapping) else ROWS
+    return [_TRAINED, _COPIES, f"wanted {mix_by}".replace("_", " "), "reached"]
+
+
+def _shares(sources: Sequence[SourceInfo], headings: Sequence[str]) -> Iterator[str]:
+    mixes = [source.mix for source in sources if source.mix is not None]
+    for heading in headings:
+        if heading == _TRAINED:
+            yield f"{sum(each.trained_tokens for each in mixes):,}"
+        elif heading == _COPIES:
+            used = [each for each in mixes if each.copies_max] or mixes
+            least, most = (min((each.copies_min for each in used), default=0), max(each.copies_max for each in mixes))
+            yield f"{least}" if least == most else f"{least}-{most}"
+        else:
+            key = "reached_share" if heading == "reached" else "wanted_share"
+            yield f"{sum(getattr(each, key) for each in mixes):.2%}"

@@ -15,8 +15,8 @@ from sftkit.config.fields import to_plain_data, to_public_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.core.escape import escape_to_one_line
 from sftkit.core.splits import TRAIN, VALIDATION
-from sftkit.ordering.mixing import split_fractions
 from sftkit.ordering.packing import pack_length_of
+from sftkit.ordering.splitting import split_fractions
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
 from sftkit.shards.writing.shard_writer import shard_name

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sftkit.api.use_cases import PreprocessResult
 from sftkit.cli.console.reports.show_findings import print_findings
-from sftkit.cli.console.reports.show_mix import mix_table, sampling_weights
+from sftkit.cli.console.reports.show_mix import is_mixed, mix_table
 from sftkit.cli.console.reports.show_plan import print_plan
 from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
 from sftkit.cli.console.text_lines import new_table, print_text
@@ -128,7 +128,7 @@ def print_row_counts(manifest: Manifest, console: Console) -> None:
             others = len(manifest.sources) - _MAX_SOURCES
             note = f"and {others:,} more sources that lost less; the manifest lists all of them"
             print_text(console, Text(note), indent=2)
-    if any(weight is not None for weight in sampling_weights(manifest).values()):
+    if is_mixed(manifest):
         console.print(mix_table(manifest, "dataset"), highlight=False)
     for line in _reasons(manifest):
         print_text(console, Text(line), indent=2)

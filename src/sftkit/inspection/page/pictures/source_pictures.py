@@ -20,7 +20,11 @@ class DatasetShare:
     name: str
     files: int
     weight: float | None
-    """Its `sampling` in the config; None without a mix."""
+    """Its `sampling` in the config, or the share of the train split that the config asks for; None without a mix."""
+    reached: float | None
+    """Its share of the train split in the unit of the mix; None without a mix, and in older manifests."""
+    copies: tuple[int, int] | None
+    """How often the rows that are used least and most are in the train split."""
     rows_read: int
     kept: tuple[int, int]
     """Rows and tokens that were kept, before splitting and mixing."""
@@ -44,10 +48,14 @@ def datasets_of(manifest: Manifest) -> list[DatasetShare]:
 
 def _share_of(name: str, sources: Sequence[SourceInfo], weight: object, is_recorded: bool) -> DatasetShare:
     written = [each for source in sources for each in source.written.values()]
+    mixes = [source.mix for source in sources if source.mix is not None]
+    wanted = sum(each.wanted_share for each in mixes) if mixes else None
     return DatasetShare(
         name=name,
         files=len(sources),
-        weight=weight if isinstance(weight, int | float) else None,
+        weight=weight if isinstance(weight, int | float) else wanted,
+        reached=sum(each.reached_share for each in mixes) if mixes else None,
+        copies=(min(each.copies_min for each in mixes), max(each.copies_max for each in mixes)) if mixes else None,
         rows_read=sum(source.rows_read for source in sources),
         kept=(sum(source.rows_kept for source in sources), sum(source.tokens_kept for source in sources)),
         written=(sum(each.rows for each in written), sum(each.tokens for each in written)) if is_recorded else None,
@@ -65,6 +73,8 @@ def source_picture(manifest: Manifest) -> Picture | None:
     note = "Kept: before splitting and mixing. In the shards: what splitting and mixing took, all splits together."
     if manifest.rows_repeated or manifest.rows_left_out:
         note += f" The mix repeats {manifest.rows_repeated:,} rows; {manifest.rows_left_out:,} are not used."
+    if any(each.reached is not None for each in datasets):
+        note += " Wanted and reached: shares of the train split, in the unit that the mix counts."
     return Picture("sources", "Data sets, before and after the mix", tuple(drawings), note)
 
 
@@ -90,6 +100,8 @@ def _drawing(datasets: Sequence[DatasetShare], index: int, unit: str) -> Drawing
             each.written[index] if each.written is not None else None,
             _share(each.written[index], written) if each.written is not None else "–",
             _share(each.weight, weights) if each.weight is not None else "not mixed",
+            _share(each.reached, 1) if each.reached is not None else "–",
+            "–".join(map(str, dict.fromkeys(each.copies))) if each.copies is not None else "–",
         )
         table.append(line)
     columns = (
@@ -100,7 +112,9 @@ def _drawing(datasets: Sequence[DatasetShare], index: int, unit: str) -> Drawing
         "share",
         f"{unit} in shards",
         "share",
-        "weight in the mix",
+        "wanted in the mix",
+        "reached",
+        "copies",
     )
     description = f"{unit} of each data set before and after splitting and mixing"
     return Drawing(unit, row_chart(f"{unit} by data set", description, bars), columns, table)

@@ -1,0 +1,104 @@
+"""Orders staged rows: finds out which can be used and how large they are, and has `ordering` split and mix them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sftkit.config.mix_validation import keys_about_tokens
+from sftkit.config.schema.data_config import TOKENS, TRAINED_TOKENS
+from sftkit.config.schema.mix_choices import amount_of
+from sftkit.config.schema.option_values import FMS
+from sftkit.core.rows import Offsets
+from sftkit.core.splits import TRAIN, VALIDATION
+from sftkit.errors import DataError
+from sftkit.ordering.mixing import MixedRows, mix_rows
+from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
+from sftkit.ordering.split_sizes import split_of
+from sftkit.ordering.splitting import Indices, MixSource
+from sftkit.preprocessing.accounting.row_counts import no_rows_message
+from sftkit.preprocessing.plan.plan import Plan
+from sftkit.shards.staging.staged_unit import StagedUnit
+
+
+@dataclass(frozen=True)
+class OrderedRows:
+    """The staged rows of each split in order, as indices into the rows of all units."""
+
+    splits: Mapping[str, Indices]
+    candidates: Indices
+    """The rows that splitting gave to training, each once."""
+    stage_ends: tuple[int, ...]
+    """Where the stages of the train split end; () without stages."""
+    wanted: Mapping[str, float]
+    """Name of a data set -> its share of the train split as the config asks for it; empty without a mix."""
+
+
+def order_rows(plan: Plan, staged: Sequence[StagedUnit]) -> OrderedRows:
+    """Decide which staged rows go to which split, in which order.
+
+    Raises:
+        DataError: a data set, or a split of one, has no rows; or the mix counts tokens of rows that are text.
+    """
+    processor = plan.config.dataprocessor
+    usable = usable_rows(staged)
+    needs_tokens = keys_about_tokens(plan.recipe.datasets, processor)
+    if needs_tokens and any(unit.text_column is not None for unit in staged if unit.rows):
+        raise DataError(
+            f"{needs_tokens[0]} counts tokens, and the rows are text, which has none yet; use handlers that tokenize, "
+            "or count rows (mix_by: rows, max_rows, total_rows)"
+        )
+    sizes = {measure: each[usable] for measure, each in row_sizes(plan, staged).items()}
+    mixed = mix_rows(_mix_sources(plan, staged, usable), processor, sizes)
+    return _of_staged(mixed, usable)
+
+
+def _of_staged(mixed: MixedRows, usable: Indices) -> OrderedRows:
+    splits = {TRAIN: usable[mixed.train], VALIDATION: usable[mixed.validation]}
+    return OrderedRows(splits, usable[mixed.candidates], mixed.stage_ends, mixed.wanted)
+
+
+def usable_rows(staged: Sequence[StagedUnit]) -> Indices:
+    """Return the rows that no step after staging removed, as indices into all staged rows, ascending."""
+    bases = np.cumsum([0, *(unit.rows for unit in staged)])
+    removed = [base + unit.rows_removed_later for base, unit in zip(bases[:-1].tolist(), staged, strict=True)]
+    return np.delete(np.arange(bases[-1]), np.concatenate([np.zeros(0, np.int64), *removed]))
+
+
+def row_sizes(plan: Plan, staged: Sequence[StagedUnit]) -> dict[str, Offsets]:
+    """Return tokens and trained tokens of each staged row, as they are written: measure -> shape (rows,)."""
+    tokens = np.concatenate([unit.sizes for unit in staged]).astype(np.int64)
+    trained = np.concatenate([unit.trained for unit in staged]).astype(np.int64)
+    length = pack_length_of(plan.config)
+    if length is not None and keeps_rows_whole(plan.config.packing):
+        np.minimum(tokens, length, out=tokens)
+    base = 0
+    for unit in staged:
+        if unit.overflow_cuts is not None:
+            trained[base + unit.overflow_cuts.rows] -= unit.overflow_cuts.trained_tokens
+        base += unit.rows
+    return {TOKENS: tokens, TRAINED_TOKENS: trained}
+
+
+def _mix_sources(plan: Plan, staged: Sequence[StagedUnit], usable: Indices) -> list[MixSource]:
+    """Describe the data sets for mixing.
+
+    Raises:
+        DataError: a data set has no rows left.
+    """
+    numbers = {dataset.name: number for number, dataset in enumerate(plan.recipe.datasets)}
+    dataset_of = np.array([numbers[plan.units[unit.number].file.dataset] for unit in staged])
+    unit_of = np.searchsorted(np.cumsum([unit.rows for unit in staged]), usable, side="right")
+    counts = np.bincount(dataset_of[unit_of], minlength=len(numbers)).tolist()
+    sources = []
+    for number, (dataset, rows) in enumerate(zip(plan.recipe.datasets, counts, strict=True)):
+        if not rows:
+            units = [unit for unit, its in zip(staged, dataset_of.tolist(), strict=True) if its == number]
+            raise DataError(no_rows_message(units, dataset.data_paths[0]))
+        as_fms, split = plan.config.compat == FMS, split_of(dataset, rows)
+        sources.append(
+            MixSource(dataset.name, rows, dataset.sampling, split, dataset.shuffle, as_fms, amount_of(dataset))
+        )
+    return sources
