@@ -14,7 +14,14 @@ from typing import Any
 from sftkit.cli.options import Option, options_of
 from sftkit.config import aliases
 from sftkit.config.commands import InspectConfig, PreprocessConfig, TrainConfig
-from sftkit.config.schema.data_config import DatasetConfig, HandlerConfig, ProcessorConfig, ReaderConfig, SplitConfig
+from sftkit.config.schema.data_config import (
+    DatasetConfig,
+    HandlerConfig,
+    ProcessorConfig,
+    ReaderConfig,
+    SplitConfig,
+    StageConfig,
+)
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.handlers.registry import HANDLERS
 
@@ -58,6 +65,7 @@ def _lines() -> Iterator[str]:
         yield from _table([option for option in options_of(schema) if option.name not in shared])
     for title, section in (
         ("`dataprocessor`", ProcessorConfig),
+        ("an entry of `stages`", StageConfig),
         ("an entry of `datasets`", DatasetConfig),
         ("`reader`", ReaderConfig),
         ("`split`", SplitConfig),

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from sftkit.cli.app import app
-from sftkit.errors import DataError
+from sftkit.errors import ConfigError, DataError
 from sftkit.shards.manifest import Manifest
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
@@ -176,3 +176,67 @@ def test_a_config_file_mixes_and_its_manifest_repeats_the_run(tmp_path: Path) ->
     )
     assert bad.exit_code == 2
     assert "datasets[0].weight must be more than 0, not -3" in " ".join(bad.output.split())
+
+
+def curriculum(
+    folder: Path, order: Any, rows: list[dict[str, Any]], retained: tuple[str, ...] = ("id", "rank"), **options: Any
+) -> Manifest:
+    path = write_jsonl(folder / "rows.jsonl", rows)
+    data = dataset(path, name="rows", data_handlers=[PAIRS], retain_columns=retained, ignore_columns=("rank", "id"))
+    options = {"staging_dir": str(folder / "units"), "unit_size": 500} | options
+    return preprocess(
+        folder / "out", data, model_name_or_path="sample:model", processor={"order": order}, overwrite=True, **options
+    )
+
+
+def ranked(*ranks: Any) -> list[dict[str, Any]]:
+    return [
+        {"id": at, "input": f"q {at}", "output": "word " * (at % 5 + 1), "rank": rank} for at, rank in enumerate(ranks)
+    ]
+
+
+def test_a_curriculum_sorts_by_a_retained_column(tmp_path: Path) -> None:
+    ranks = [number * 37 % 41 / 4 for number in range(40)]
+    first = curriculum(tmp_path, "curriculum: rank", ranked(*ranks))
+    assert first.units > 1
+    assert [row["rank"] for row in written(tmp_path / "out")] == sorted(ranks)
+    down = curriculum(tmp_path, {"curriculum": "-rank"}, ranked(*ranks), num_workers=2)
+    assert down.units_found == down.units
+    assert [row["rank"] for row in written(tmp_path / "out")] == sorted(ranks, reverse=True)
+    curriculum(tmp_path, "curriculum: rank", ranked(*ranks), packing="next_fit", pack_length=64)
+    assert [rank for row in written(tmp_path / "out") for rank in row["rank"]] == sorted(ranks)
+    curriculum(tmp_path, "by_length", ranked(*ranks))
+    lengths = [len(row["input_ids"]) for row in written(tmp_path / "out")]
+    assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        (
+            [*range(30), None, 3, None],
+            r"2 rows have no number in the column 'rank', the first at .*rows\.jsonl:31; give",
+        ),
+        ([1, None], r"a row has no number in the column 'rank', the first at .*rows\.jsonl:2; give each row for"),
+        (["7", "8"], r"2 rows have no number in the column 'rank', the first at .*rows\.jsonl:1; give each row for"),
+        ([True, False], r"2 rows have no number in the column 'rank', the first at .*rows\.jsonl:1; give each row for"),
+    ],
+)
+def test_a_row_without_a_number_is_named(tmp_path: Path, ranks: list[Any], expected: str) -> None:
+    with pytest.raises(DataError, match=f"order=curriculum: {expected}"):
+        curriculum(tmp_path, "curriculum: rank", ranked(*ranks))
+
+
+def test_a_column_that_is_not_retained_is_refused_before_tokenizing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sorts by 'rank', which is not retained of rows; add it to retain_columns"):
+        curriculum(tmp_path, "curriculum: rank", ranked(1, 2), retained=("id",))
+    assert not (tmp_path / "units").exists()
+
+
+@pytest.mark.parametrize("packing", ["bfd", "wrapped"])
+def test_an_order_is_refused_where_packs_are_shuffled(tmp_path: Path, packing: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"order=by_length is lost in packs of packing={packing}, which are shuffled; "
+    ):
+        curriculum(tmp_path, "by_length", ranked(1, 2), packing=packing, pack_length=64)
+    curriculum(tmp_path, "shuffled", ranked(1, 2), packing=packing, pack_length=64)

@@ -466,6 +466,9 @@ AFTER_STAGING = [
     Case("repeat and what it counts", lambda world: (world.data.update(repeat=1.5), world.config.update(
          dataprocessor={"mix_by": "tokens"})), NONE, keys=("datasets.repeat", "dataprocessor.mix_by")),
     data("repeat", 2, NONE),
+    processor("order", "by_length", NONE),
+    processor("order", "as_is", NONE, same=True, name="the order that rows have anyway"),
+    processor("order", {"curriculum": "-id"}, NONE, name="a curriculum"),
     data("max_rows", 9, NONE),
     data("max_tokens", 90, NONE),
     data("target_tokens", 900, NONE),

@@ -19,6 +19,8 @@ from sftkit.config.schema.data_config import (
     StageConfig,
 )
 from sftkit.config.schema.mix_choices import amount_of, matching_names, stage_weights
+from sftkit.config.schema.order_choice import read_row_order
+from sftkit.errors import ConfigError
 
 WEIGHT_TOLERANCE = 1e-6
 """How much sampling weights and split fractions may differ from a sum of 1."""
@@ -35,6 +37,10 @@ def mix_problems(datasets: Sequence[DatasetConfig], processor: ProcessorConfig) 
         ['datasets[0] (a): weight and repeat exclude each other; set one of them']
     """
     yield from _key_problems(datasets)
+    try:
+        read_row_order(processor.order)
+    except ConfigError as error:
+        yield from error.problems
     training = [dataset for dataset in datasets if not _is_for_validation(dataset)]
     mix = _Mix(training, processor)
     yield from _sampling_problems(mix)

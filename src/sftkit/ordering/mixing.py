@@ -7,22 +7,23 @@ stage (`sftkit.ordering.row_order`). Validation rows are always concatenated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
-from sftkit.config.schema.data_config import ProcessorConfig
+from sftkit.config.schema.data_config import TOKENS, ProcessorConfig
+from sftkit.config.schema.order_choice import BY_LENGTH, LENGTH_GROUPED, SHUFFLED, RowOrder, read_row_order
 from sftkit.core.rows import Offsets
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import DataError
 from sftkit.ordering.copies import RowCopies
 from sftkit.ordering.interleaving import interleave
+from sftkit.ordering.row_order import arrange
 from sftkit.ordering.splitting import Indices, MixSource, split_rows
 from sftkit.ordering.weights import MixPart, find_amounts
-
-_STAGES = 2
-"""Keeps the random numbers of stages apart from others of the same seed."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,19 @@ def order_splits(parts: Sequence[MixSource], seed: int, stopping_strategy: str) 
     return {TRAIN: train, VALIDATION: _joined([split.validation for split in splits])}
 
 
-def mix_rows(parts: Sequence[MixSource], processor: ProcessorConfig, sizes: Mapping[str, Offsets]) -> MixedRows:
+def mix_rows(
+    parts: Sequence[MixSource],
+    processor: ProcessorConfig,
+    sizes: Mapping[str, Offsets],
+    numbers: npt.NDArray[np.float64] | None = None,
+) -> MixedRows:
     """Split and mix data sets as a config asks for it.
 
     Args:
         parts: the data sets.
         processor: seed and keys of the mix.
         sizes: measure (`tokens`, `trained_tokens`) -> the size of each row of all data sets, shape (rows,).
+        numbers: what `order: curriculum` sorts by, of each row of all data sets, shape (rows,).
 
     Raises:
         DataError: a split, or a data set in the mix, would have no rows.
@@ -71,9 +78,14 @@ def mix_rows(parts: Sequence[MixSource], processor: ProcessorConfig, sizes: Mapp
     validation = _joined([split.validation for split in splits])
     trains = [(split.source, split.train) for split in splits if split.train is not None]
     candidates = _joined([rows for _, rows in trains])
+    order = read_row_order(processor.order)
+    keys = sizes[TOKENS] if order is not None and order.kind in (BY_LENGTH, LENGTH_GROUPED) else numbers
     if processor.stages or any(part.amount is not None for part, _ in trains):
-        return _mix_amounts(trains, processor, sizes, MixedRows(candidates[:0], validation, candidates))
+        arranged = partial(arrange, order=order or RowOrder(SHUFFLED), keys=keys, seed=processor.seed)
+        return _mix_amounts(trains, processor, sizes, arranged, MixedRows(candidates[:0], validation, candidates))
     train = _sample(trains, processor.seed, str(processor.sampling_stopping_strategy))
+    if order is not None:
+        train = arrange(train, order, keys, processor.seed, stage=0)
     wanted = {part.name: part.sampling for part, _ in trains if part.sampling is not None}
     return MixedRows(train, validation, candidates, wanted=wanted)
 
@@ -82,8 +94,10 @@ def _mix_amounts(
     trains: Sequence[tuple[MixSource, Indices]],
     processor: ProcessorConfig,
     sizes: Mapping[str, Offsets],
+    arranged: Callable[..., Indices],
     split: MixedRows,
 ) -> MixedRows:
+    """Take the amount of each data set, and have the rows of each stage arranged."""
     parts = [
         MixPart(
             part.name,
@@ -99,10 +113,9 @@ def _mix_amounts(
         taken = [
             rows
             for part, start, stop in zip(parts, starts.tolist(), ends.tolist(), strict=True)
-            for rows in part.copies.take(start, stop)
+            for rows in part.copies.take_in_order(start, stop)
         ]
-        rows = np.concatenate([*taken, np.arange(0)])
-        stages.append(rows[np.random.default_rng([processor.seed, _STAGES, number]).permutation(len(rows))])
+        stages.append(arranged(np.concatenate([*taken, np.arange(0)]), stage=number))
         starts = ends
     ends_of_stages = np.cumsum([len(rows) for rows in stages]).tolist() if processor.stages else ()
     wanted = {part.name: share for part, share in zip(parts, amounts.wanted.tolist(), strict=True)}

@@ -10,10 +10,11 @@ import numpy as np
 
 import sftkit.ordering
 from sftkit.config.schema.option_values import NO_PACKING
+from sftkit.config.schema.order_choice import SHUFFLED, read_row_order
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.rows import Ids, Offsets
-from sftkit.errors import DataError
+from sftkit.errors import ConfigError, DataError
 from sftkit.ordering.packing_strategy import PackingStrategy, Packs, join_packs
 
 PACKING_STRATEGIES: Registry[type[PackingStrategy]] = Registry(
@@ -63,9 +64,16 @@ def keeps_order(options: DataOptions) -> bool:
 
 
 def check_packing(options: DataOptions) -> None:
-    """Raise `ConfigError` if the packing strategy cannot be used."""
-    if is_packed(options):
-        _ = PACKING_STRATEGIES[options.packing]
+    """Raise `ConfigError` if the packing strategy cannot be used, or would undo the order of rows that is asked for."""
+    if not is_packed(options):
+        return
+    _ = PACKING_STRATEGIES[options.packing]
+    order = read_row_order(options.dataprocessor.order)
+    if order is not None and order.kind != SHUFFLED and not keeps_order(options):
+        raise ConfigError(
+            f"order={order} is lost in packs of packing={options.packing}, which are shuffled; set packing=next_fit, "
+            "which keeps the order of rows, or pack_window to pack some rows after the other"
+        )
 
 
 def packing_identity(options: DataOptions) -> list[Any]:

@@ -36,7 +36,7 @@ class MixSource:
 
 
 @dataclass(frozen=True)
-class SplitRows:
+class DatasetSplit:
     """The rows of a data set by split, as indices into the concatenated rows of all data sets."""
 
     source: MixSource
@@ -45,7 +45,7 @@ class SplitRows:
     validation: Indices
 
 
-def split_rows(sources: Sequence[MixSource], seed: int) -> Iterator[SplitRows]:
+def split_rows(sources: Sequence[MixSource], seed: int) -> Iterator[DatasetSplit]:
     """Split each data set.
 
     Args:
@@ -67,7 +67,7 @@ def split_rows(sources: Sequence[MixSource], seed: int) -> Iterator[SplitRows]:
         rows += base
         base += source.rows
         train, validation = _split(rows, source, seed)
-        yield SplitRows(source, None if _is_validation_only(source.split) else train, validation)
+        yield DatasetSplit(source, None if _is_validation_only(source.split) else train, validation)
 
 
 def split_fractions(split: SplitConfig | None) -> tuple[float, float]:

@@ -194,8 +194,8 @@ def _fit(
             low, at_low = middle, at_middle
         else:
             high, at_high = middle, at_middle
-    ends = at_low.copy()
-    ends[-1] = _nearest(parts, at_low[-1], at_high[-1], (measure, rest))
+    # A stage without a share of a data set begins and ends at the same position, here as in `at_high`.
+    ends = np.minimum(at_high, _nearest(parts, at_low[-1], at_high[-1], (measure, rest)))
     return own + ends, rest if measure == processor.mix_by else (low + high) / 2
 
 

@@ -21,7 +21,7 @@ from sftkit.preprocessing.accounting.budget_checks import check_budgets, check_f
 from sftkit.preprocessing.accounting.column_report import check_staged
 from sftkit.preprocessing.accounting.manifest_builder import make_manifest, split_info
 from sftkit.preprocessing.accounting.mix_counts import count_sources
-from sftkit.preprocessing.accounting.row_counts import check_row_accounting
+from sftkit.preprocessing.accounting.row_counts import check_row_accounting, check_rows_left
 from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
 from sftkit.preprocessing.order_rows import OrderedRows, order_rows
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
@@ -110,7 +110,8 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         staged = apply_pack_overflow(staged, config, workers)
         check_budgets(plan, staged, output)
         watch.lap("stage")
-        ordered = order_rows(plan, staged)
+        check_rows_left(plan, staged)
+        ordered = order_rows(plan, staged, workers)
         layout = with_sources(plan, staged, shard_columns_of(staged, is_packed=is_packed(config)))
         watch.lap("order")
         sequences = _sequences_of_splits(plan, staged, ordered)

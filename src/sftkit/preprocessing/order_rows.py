@@ -11,14 +11,16 @@ from sftkit.config.mix_validation import keys_about_tokens
 from sftkit.config.schema.data_config import TOKENS, TRAINED_TOKENS
 from sftkit.config.schema.mix_choices import amount_of
 from sftkit.config.schema.option_values import FMS
+from sftkit.config.schema.order_choice import read_row_order
 from sftkit.core.rows import Offsets
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import DataError
-from sftkit.ordering.mixing import MixedRows, mix_rows
+from sftkit.execution.runner import Runner
+from sftkit.ordering.mixing import mix_rows
 from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
 from sftkit.ordering.split_sizes import split_of
 from sftkit.ordering.splitting import Indices, MixSource
-from sftkit.preprocessing.accounting.row_counts import no_rows_message
+from sftkit.preprocessing.curriculum import check_numbers, read_numbers
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
 
@@ -36,11 +38,17 @@ class OrderedRows:
     """Name of a data set -> its share of the train split as the config asks for it; empty without a mix."""
 
 
-def order_rows(plan: Plan, staged: Sequence[StagedUnit]) -> OrderedRows:
+def order_rows(plan: Plan, staged: Sequence[StagedUnit], runner: Runner) -> OrderedRows:
     """Decide which staged rows go to which split, in which order.
 
+    Args:
+        plan: the plan.
+        staged: the staged units, in the order of the rows.
+        runner: reads the column that rows are sorted by, if there is one.
+
     Raises:
-        DataError: a data set, or a split of one, has no rows; or the mix counts tokens of rows that are text.
+        DataError: a split of a data set has no rows; the mix counts tokens of rows that are text; or a row
+            has no number to sort it by.
     """
     processor = plan.config.dataprocessor
     usable = usable_rows(staged)
@@ -51,11 +59,13 @@ def order_rows(plan: Plan, staged: Sequence[StagedUnit]) -> OrderedRows:
             "or count rows (mix_by: rows, max_rows, total_rows)"
         )
     sizes = {measure: each[usable] for measure, each in row_sizes(plan, staged).items()}
-    mixed = mix_rows(_mix_sources(plan, staged, usable), processor, sizes)
-    return _of_staged(mixed, usable)
-
-
-def _of_staged(mixed: MixedRows, usable: Indices) -> OrderedRows:
+    order = read_row_order(processor.order)
+    column = order.column if order is not None else ""
+    numbers = read_numbers(staged, column, runner) if column else None
+    sources = _mix_sources(plan, staged, usable)
+    mixed = mix_rows(sources, processor, sizes, numbers[usable] if numbers is not None else None)
+    if numbers is not None:
+        check_numbers(plan, staged, column, numbers, usable[mixed.candidates])
     splits = {TRAIN: usable[mixed.train], VALIDATION: usable[mixed.validation]}
     return OrderedRows(splits, usable[mixed.candidates], mixed.stage_ends, mixed.wanted)
 
@@ -83,22 +93,21 @@ def row_sizes(plan: Plan, staged: Sequence[StagedUnit]) -> dict[str, Offsets]:
 
 
 def _mix_sources(plan: Plan, staged: Sequence[StagedUnit], usable: Indices) -> list[MixSource]:
-    """Describe the data sets for mixing.
-
-    Raises:
-        DataError: a data set has no rows left.
-    """
+    """Describe the data sets for mixing."""
     numbers = {dataset.name: number for number, dataset in enumerate(plan.recipe.datasets)}
     dataset_of = np.array([numbers[plan.units[unit.number].file.dataset] for unit in staged])
     unit_of = np.searchsorted(np.cumsum([unit.rows for unit in staged]), usable, side="right")
     counts = np.bincount(dataset_of[unit_of], minlength=len(numbers)).tolist()
-    sources = []
-    for number, (dataset, rows) in enumerate(zip(plan.recipe.datasets, counts, strict=True)):
-        if not rows:
-            units = [unit for unit, its in zip(staged, dataset_of.tolist(), strict=True) if its == number]
-            raise DataError(no_rows_message(units, dataset.data_paths[0]))
-        as_fms, split = plan.config.compat == FMS, split_of(dataset, rows)
-        sources.append(
-            MixSource(dataset.name, rows, dataset.sampling, split, dataset.shuffle, as_fms, amount_of(dataset))
+    as_fms = plan.config.compat == FMS
+    return [
+        MixSource(
+            dataset.name,
+            rows,
+            dataset.sampling,
+            split_of(dataset, rows),
+            dataset.shuffle,
+            as_fms,
+            amount_of(dataset),
         )
-    return sources
+        for dataset, rows in zip(plan.recipe.datasets, counts, strict=True)
+    ]

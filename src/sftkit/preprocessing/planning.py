@@ -12,6 +12,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.reading.merging import config_folders
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.mix_choices import with_stopping_strategy
+from sftkit.config.schema.order_choice import read_row_order
 from sftkit.config.validation import validate_config
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_kinds import RowKind
@@ -22,6 +23,7 @@ from sftkit.execution.runner import Runner
 from sftkit.handlers.registry import build_handlers, function_paths
 from sftkit.handlers.user_function import check_trusted, code_digests
 from sftkit.ordering.packing import check_packing
+from sftkit.ordering.splitting import split_fractions
 from sftkit.preprocessing.accounting.column_report import check_sample
 from sftkit.preprocessing.pipeline.column_use import ColumnSample
 from sftkit.preprocessing.pipeline.recipe import Recipe
@@ -113,6 +115,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     recipe = Recipe(config, datasets, spec, functions)
     pipeline = Pipeline(recipe, chat_tokenizer)
     pipeline.check()
+    _check_curriculum(pipeline, recipe)
     samples: dict[str, ColumnSample] = {}
     for dataset in datasets:
         rows = first[dataset.name][0]
@@ -128,6 +131,20 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
     watch.lap("plan")
     _log.info("%d source files, %d work units, %d worker processes", len(files), len(planned.units), planned.workers)
     return replace(planned, seconds=watch.seconds["plan"])
+
+
+def _check_curriculum(pipeline: Pipeline, recipe: Recipe) -> None:
+    """Raise `ConfigError` if rows are to be sorted by a column that data sets do not retain."""
+    order = read_row_order(recipe.options.dataprocessor.order)
+    if order is None or not order.column:
+        return
+    training = [dataset.name for dataset in recipe.datasets if split_fractions(dataset.split)[0] > 0]
+    without = [name for name in training if order.column not in pipeline.retained_columns(name)]
+    if without:
+        raise ConfigError(
+            f"order=curriculum sorts by {order.column!r}, which is not retained of {', '.join(without)}; add it to "
+            "retain_columns of each data set"
+        )
 
 
 def _left_out_by_all(left_out: Mapping[str, Sequence[str]], files: Sequence[ScannedFile]) -> tuple[str, ...]:

@@ -160,6 +160,13 @@ class ProcessorConfig:
     stages: tuple[StageConfig, ...] = option(
         (), help="Mixes that follow each other in the train split, in the order of the shards."
     )
+    order: Any = option(
+        None,
+        help="Order of the rows of the train split, or of each stage: `shuffled`, `as_is` (data set after data set), "
+        "`by_length` (shortest first), `length_grouped` (rows of similar length near each other), or `curriculum: "
+        "COLUMN` (lowest number first; `-COLUMN`: highest first). Default: `shuffled` with a mix, as in "
+        "`interleave_datasets` with `sampling`, else `as_is`.",
+    )
     streaming: bool = option(
         False,
         help="Used only by `train`: each process reads only its own part of the shards, file by file, and "

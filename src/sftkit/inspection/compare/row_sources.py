@@ -50,7 +50,7 @@ def find_row_sources(manifest: Manifest | None) -> RowSources | None:
     """Return the source of each row of a data set; None where this is unknown: without a manifest, and in packs.
 
     The rows are put into order again as `preprocess` does, from the row counts of the sources and the config. A mix by
-    other keys than `sampling` may depend on the lengths of rows, so nothing is known about it.
+    other keys than `sampling`, or an `order`, may depend on the rows themselves, so nothing is known about it.
     """
     if manifest is None or any(split.pack_length is not None for split in manifest.splits.values()):
         return None
@@ -67,7 +67,7 @@ def find_row_sources(manifest: Manifest | None) -> RowSources | None:
         is_fms = manifest.config.get("compat") == FMS
         parts.append(MixSource(dataset.name, rows, dataset.sampling, split, dataset.shuffle, is_fms))
     processor = manifest.config.get("dataprocessor")
-    if not parts or not isinstance(processor, Mapping) or processor.get("stages"):
+    if not parts or not isinstance(processor, Mapping) or processor.get("stages") or processor.get("order"):
         return None
     try:
         orders = order_splits(parts, int(processor["seed"]), str(processor["sampling_stopping_strategy"]))

@@ -10,7 +10,9 @@ import numpy as np
 
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.core.accounting.unused_columns import add_counts
+from sftkit.errors import DataError
 from sftkit.ordering.packing import keeps_rows_whole
+from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.staging.later_removal import LaterRemoval
 from sftkit.shards.staging.removed_rows import count_reason
@@ -130,7 +132,15 @@ def _with_later_removals(
     return all_drops, +all_reasons
 
 
-def no_rows_message(staged: Sequence[StagedUnit], where: str) -> str:
+def check_rows_left(plan: Plan, staged: Sequence[StagedUnit]) -> None:
+    """Raise `DataError` if a data set has no rows left."""
+    for dataset in plan.recipe.datasets:
+        units = [unit for unit in staged if plan.units[unit.number].file.dataset == dataset.name]
+        if not any(unit.rows_kept for unit in units):
+            raise DataError(_no_rows_message(units, dataset.data_paths[0]))
+
+
+def _no_rows_message(staged: Sequence[StagedUnit], where: str) -> str:
     """The error message for a data set without rows."""
     counts = RowCounts.of(staged)
     if not counts.read:

@@ -89,6 +89,10 @@ class Pipeline:
         """What the handlers of each data set make of rows."""
         return {each.row_kind for each in self._datasets.values()}
 
+    def retained_columns(self, dataset: str) -> frozenset[str]:
+        """The columns that the config or a handler of a data set retains."""
+        return self._datasets[dataset].finalizer.retained
+
     def check_columns(self, dataset: str, columns: Collection[str]) -> None:
         """Check, from the columns of a data set's first rows, that every handler finds the columns it reads.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.mix_choices import amount_of, is_mixed_by_amounts, stage_weights
+from sftkit.config.schema.order_choice import read_row_order
 from sftkit.ordering.packing import packing_identity
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.plan.unit_keys import TOKENIZER_LIMITS, recipe_key
@@ -77,6 +78,9 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
     if config.source_column:
         content["source_column"] = list(numbers)  # the manifest has their names
     content |= _mix_identity(recipe)
+    order = read_row_order(config.dataprocessor.order)
+    if order is not None:
+        content["row_order"] = str(order)
     packing = packing_identity(config)
     if packing:
         content["packing"] = packing
