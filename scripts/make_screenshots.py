@@ -1,4 +1,4 @@
-"""Makes the screenshots of docs/images, of a report of the bundled sample with a few faults.
+"""Makes the screenshots of docs/images, of reports of the bundled sample with a few faults or changes.
 
 Needs Chromium (`apt-get install chromium`) and Playwright (extra: dev).
 
@@ -62,6 +62,25 @@ def make_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
+def make_comparison(folder: Path) -> Path:
+    """Compare the first conversations of the sample with a few changes: other answers, and a turn without a loss."""
+    lines = (SAMPLE / "conversations.jsonl").read_text(encoding="utf-8").splitlines()[:120]
+    for name in ("before", "after"):
+        rows = [json.loads(line) for line in lines]
+        if name == "after":
+            for row in rows[:8]:
+                answer = row["messages"][-1]
+                answer["content"] = f"Sure! {answer['content']}"
+            rows[20]["messages"][-1]["train"] = False
+        source = folder / f"{name}.jsonl"
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        sftkit.preprocess(
+            training_data_path=[str(source)], model_name_or_path="sample:model", output_dir=str(folder / name)
+        )
+    sftkit.inspect_shards(folder / "before", compare=folder / "after", report=str(folder / "diff.html"))
+    return folder / "diff.html"
+
+
 @contextmanager
 def opened(browser: Browser, report: Path, width: int, height: int, scheme: str) -> Iterator[Page]:
     """Open the report in a window of a size, in CSS pixels."""
@@ -109,6 +128,9 @@ def main() -> int:
         with opened(browser, report, 320, 640, "light") as page:
             scroll_to(page, "#pictures")
             page.screenshot(path=IMAGES / "report-phone.png")
+        with opened(browser, make_comparison(Path(folder)), 1280, 860, "light") as page:
+            scroll_to(page, "#rows")
+            page.screenshot(path=IMAGES / "report-comparison.png")
         browser.close()
     sizes = {path.name: path.stat().st_size for path in sorted(IMAGES.glob("report-*.png"))}
     print(*(f"{name}: {size:,} bytes" for name, size in sizes.items()), sep="\n")

@@ -201,7 +201,7 @@ def test_exactly_these_blocks_are_skipped() -> None:
         "# needs several machines": 2,
         "# needs network access": 6,
         "# needs a Kubernetes cluster": 1,
-        "# takes several minutes": 5,
+        "# takes several minutes": 6,
     }
 
 

@@ -112,11 +112,15 @@ def run_inspect(settings: InspectConfig, progress: Progress | None = None) -> Re
     check_tokenizer_name(settings)
     check_compare_options(settings)
     if settings.report is not None:
-        from sftkit.inspection.page.write_page import check_page_path
+        from sftkit.inspection.page.page_file import check_page_path
 
         check_page_path(settings)
     if settings.compare is not None:
-        return compare_datasets(settings, progress)
+        if settings.report is None:
+            return compare_datasets(settings, progress)
+        from sftkit.inspection.page.comparison.write_comparison import compare_with_page
+
+        return compare_with_page(settings, progress)
     if settings.verify:
         return verify(settings, progress)
     is_raw = bool(settings.datasets or settings.training_data_path or settings.validation_data_path)

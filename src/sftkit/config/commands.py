@@ -112,14 +112,16 @@ class InspectConfig(DataOptions):
         location=True,
         trusted_only=True,
         panel=_PREVIEW,
-        help="Audit, and write a report with pictures and sampled rows to this HTML file. It is replaced if it exists.",
+        help="Audit, and write a report with pictures and sampled rows to this HTML file. It is replaced if it exists. "
+        "With compare, a report of the comparison.",
     )
     report_rows: int = option(
         48,
         minimum=0,
         maximum=500,
         panel=_PREVIEW,
-        help="Maximum number of rows in that report, drawn with `seed`. 0: no text from the data.",
+        help="Maximum number of rows in that report, drawn with `seed` (with compare: the first differences of each "
+        "kind). 0: no text from the data.",
     )
     by: str | None = option(
         None,

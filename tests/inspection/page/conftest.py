@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +15,11 @@ from sftkit.api.inspection import run_inspect
 from sftkit.config.commands import InspectConfig
 from sftkit.inspection.report import Report
 from support import dataset, handler, preprocess, write_jsonl
+
+from .browsing import FLAGS, find_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 HOSTILE = (
     "<script>document.title = 'run'</script></script><img src=x onerror=\"document.title='run'\"> "
@@ -77,3 +84,39 @@ def altered_shards(mixed_shards: Path, tmp_path_factory: pytest.TempPathFactory)
 def altered_page(altered_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
     """Their page, with some of these rows only."""
     return write_report(altered_shards, tmp_path_factory.mktemp("page") / "report.html", report_rows=14)
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two data sets of 40 conversations: B has another answer (2), no loss in an answer (1), hostile text (1), a longer
+    answer (1), a row less, and a row more.
+    """
+    folder = tmp_path_factory.mktemp("compared")
+    before = [conversation(f"What do you know about the number {n}?", f"It comes after {n - 1}.") for n in range(40)]
+    after = [dict(row) for row in before]
+    after[4] = conversation("What do you know about the number 4?", "It goes after 3.")
+    after[5] = conversation("What do you know about the number 5?", "It goes after 4.")
+    after[6] = conversation("What do you know about the number 6?", f"It comes after 5. {HOSTILE}")
+    question, answer = after[8]["messages"]
+    after[8] = {"messages": [question, {**answer, "train": False}, question, answer]}
+    before[8] = {"messages": [question, answer, question, answer]}
+    after[20] = conversation("Is it raining in Paris today, my dear friend?", "No, not before the evening, I think.")
+    masking = handler("tokenize_and_apply_chat_template_with_masking", conversation_column="messages")
+    for name, rows, limit in (("a", before, 400), ("b", after, 300)):
+        source = write_jsonl(folder / f"{name}.jsonl", rows)
+        preprocess(
+            folder / name,
+            dataset(source, name="talk", data_handlers=[masking]),
+            model_name_or_path="sample:model",
+            max_seq_length=limit,
+        )
+    return folder / "a", folder / "b"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra: dev)")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=find_chromium(), args=list(FLAGS))
+        yield opened
+        opened.close()

@@ -16,7 +16,7 @@ from sftkit.inspection.compare.comparison import (
     RowDifference,
     SplitComparison,
 )
-from sftkit.inspection.compare.examples import ExampleReader, choose_examples
+from sftkit.inspection.compare.examples import NARROW, ChosenExample, ExampleReader, Window, choose_examples
 from sftkit.inspection.compare.matching import Pairs
 from sftkit.inspection.compare.pairing import PairedSplit, pair_moved
 from sftkit.inspection.compare.row_sources import compare_sources
@@ -30,7 +30,7 @@ from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet, open_shards
 from sftkit.tokenization.loading.tokenizer_loading import tokenizer_spec
 
-_EXCLUDED_OPTIONS = ("verify", "audit", "fail_on", "report", "by", "shard", "row", "seed", "search")
+_EXCLUDED_OPTIONS = ("verify", "audit", "fail_on", "by", "shard", "row", "seed", "search")
 _NEEDS_COMPARE = ("compare_by", "fail_on_difference")
 
 
@@ -52,6 +52,17 @@ class _Side:
         return all(layout.supervision for layout in self.files)
 
 
+@dataclass(frozen=True)
+class PairedDatasets:
+    """Two data sets, and which of their rows belong together."""
+
+    a: _Side
+    b: _Side
+    splits: list[PairedSplit]
+    moved: dict[tuple[int, int], Pairs]
+    """Pairs in different splits, by the indices of the splits of A and of B."""
+
+
 def check_compare_options(config: InspectConfig) -> None:
     """Raise `UsageError` for options that have no meaning with `compare`, or without it."""
     if config.compare is None:
@@ -68,17 +79,21 @@ def check_compare_options(config: InspectConfig) -> None:
 
 
 def compare_datasets(config: InspectConfig, progress: Progress | None = None) -> Comparison:
-    """Compare the data sets in `config.directory` (A) and `config.compare` (B).
+    """Compare the data sets in `config.directory` (A) and `config.compare` (B). Raises as `pair_datasets`."""
+    return describe(config, pair_datasets(config, progress))
+
+
+def pair_datasets(config: InspectConfig, progress: Progress | None = None) -> PairedDatasets:
+    """Find the rows of the data sets in `config.directory` (A) and `config.compare` (B) that belong together.
 
     Every file is read once to hash its sequences; those that have no equal on the other side are read again. The order
-    of rows and packing make no difference. Memory grows by about 16 bytes a sequence.
+    of rows and packing make no difference. Memory grows by about 50 bytes a sequence.
 
     Raises:
         UsageError: options exclude each other.
         SourceError: a file or directory cannot be read, one holds tokens and the other text, they have no split in
             common, or lack the column that rows are to be paired by.
         DataError: shards that a manifest lists are missing.
-        TokenizerError, ConfigError: the config names a tokenizer or a template that cannot be loaded.
     """
     check_compare_options(config)
     a, b = (_open(location or "", config) for location in (config.directory, config.compare))
@@ -98,9 +113,20 @@ def compare_datasets(config: InspectConfig, progress: Progress | None = None) ->
     moved = pair_moved(splits)
     for split in splits:
         split.pair_others(config.compare_by, progress)
+    return PairedDatasets(a, b, splits, moved)
+
+
+def describe(config: InspectConfig, paired: PairedDatasets) -> Comparison:
+    """Count what differs, and read the first `config.rows` examples of each kind.
+
+    Raises:
+        SourceError: a file cannot be read.
+        TokenizerError, ConfigError: the config names a tokenizer or a template that cannot be loaded.
+    """
+    a, b, splits, moved = paired.a, paired.b, paired.splits, paired.moved
     counted = [_count(number, split, moved) for number, split in enumerate(splits)]
     total = sum((split.counts for split in counted), KindCounts())
-    examples, notes = _examples(config, a, b, splits, moved)
+    examples, notes = read_examples(config, paired, choose_examples(splits, moved, config.rows))
     first, second = a.shards.manifest, b.shards.manifest
     return Comparison(
         a=_describe(a, [split.a for split in splits]),
@@ -113,6 +139,18 @@ def compare_datasets(config: InspectConfig, progress: Progress | None = None) ->
         examples=tuple(examples),
         notes=(*_notes(a, b, splits), *notes),
     )
+
+
+def read_examples(
+    config: InspectConfig, paired: PairedDatasets, chosen: Sequence[ChosenExample], window: Window = NARROW
+) -> tuple[list[RowDifference], list[str]]:
+    """Read examples, each side with its own tokenizer, and return notes about the tokenizers. Raises as `describe`."""
+    if not chosen:
+        return [], []
+    a, b = paired.a, paired.b
+    decoders, notes = _decoders(config, a.shards.manifest, b.shards.manifest) if a.holds_tokens else ((None, None), [])
+    reader = ExampleReader(*decoders, window)
+    return [reader.read(example) for example in chosen], notes
 
 
 def _open(location: str, config: InspectConfig) -> _Side:
@@ -160,9 +198,15 @@ def _describe(side: _Side, splits: Sequence[ScannedSplit]) -> ComparedSide:
         location=side.shards.name or str(side.shards.root),
         splits={split.name: len(split) for split in splits if split.name in side.layouts},
         tokens=sum(split.tokens for split in splits),
+        trained_tokens=_sum_known([split.trained_tokens for split in splits if split.name in side.layouts]),
         packed=any(split.is_packed for split in splits),
         has_manifest=side.shards.manifest is not None,
     )
+
+
+def _sum_known(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _notes(a: _Side, b: _Side, splits: Sequence[PairedSplit]) -> Iterator[str]:
@@ -196,18 +240,6 @@ def _notes(a: _Side, b: _Side, splits: Sequence[PairedSplit]) -> Iterator[str]:
     cutting = next((packing for packing in packings if packing.may_cut_rows), None)
     if cutting is not None:
         yield f"{cutting.which_rows_are_cut}: their parts are compared as they are"
-
-
-def _examples(
-    config: InspectConfig, a: _Side, b: _Side, splits: Sequence[PairedSplit], moved: dict[tuple[int, int], Pairs]
-) -> tuple[list[RowDifference], list[str]]:
-    """Read the first `rows` differences of each kind, and return notes about the tokenizers."""
-    chosen = choose_examples(splits, moved, config.rows)
-    if not chosen:
-        return [], []
-    decoders, notes = _decoders(config, a.shards.manifest, b.shards.manifest) if a.holds_tokens else ((None, None), [])
-    reader = ExampleReader(*decoders)
-    return [reader.read(example) for example in chosen], notes
 
 
 def _decoders(

@@ -19,6 +19,23 @@ DIFFERENCE_KINDS = (MOVED, LABELS_DIFFER, IDS_DIFFER, ONLY_IN_A, ONLY_IN_B)
 BY_IDS, BY_COLUMN, BY_POSITION, BY_CONTENT = "ids", "column", "position", "content"
 """How two sequences that differ were found to belong together."""
 
+KIND_NAMES = {
+    "identical": "identical",
+    MOVED: "in another split",
+    LABELS_DIFFER: "labels differ",
+    IDS_DIFFER: "ids differ",
+    ONLY_IN_A: "only in A",
+    ONLY_IN_B: "only in B",
+}
+"""The fields of `KindCounts` -> what they are called in text."""
+
+PAIRED_NAMES = {
+    BY_IDS: "same ids",
+    BY_POSITION: "paired by position",
+    BY_CONTENT: "paired by content",
+    BY_COLUMN: "paired by",
+}
+
 
 @dataclass(frozen=True)
 class KindCounts:
@@ -57,6 +74,8 @@ class ComparedSide:
     """Sequences of each split."""
     tokens: int
     """Tokens (bytes of text) of these splits."""
+    trained_tokens: int | None
+    """Those that carry a loss; None for text, and where a side has no labels."""
     packed: bool
     has_manifest: bool
 

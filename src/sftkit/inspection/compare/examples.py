@@ -26,14 +26,24 @@ from sftkit.inspection.parquet_columns import iter_row_groups
 from sftkit.inspection.view.decoding import TokenDecoder, TokenText
 from sftkit.inspection.view.shown_row import ShownToken
 
-_BEFORE, _AFTER = 6, 10
-"""Tokens that are shown before the first difference and from it on."""
-
 _CHARACTERS = 8
 """Characters of text that are shown where there would be one token."""
 
-_OF_ONE_SIDE = 32
-"""Tokens that are shown of a sequence without a counterpart."""
+
+@dataclass(frozen=True)
+class Window:
+    """How much of a sequence is shown, in tokens."""
+
+    before: int
+    """Before the first difference."""
+    after: int
+    """From the first difference on."""
+    alone: int
+    """Of a sequence without a counterpart, from its start."""
+
+
+NARROW = Window(6, 10, 32)
+"""For a terminal."""
 
 Located = tuple[ScannedSplit, int]
 """A sequence: its split and its index there."""
@@ -91,8 +101,9 @@ def _smallest(values: Offsets, count: int) -> list[int]:
 class ExampleReader:
     """Reads examples; decoders are None where tokens are shown as ids."""
 
-    def __init__(self, decoder_a: TokenDecoder | None, decoder_b: TokenDecoder | None) -> None:
+    def __init__(self, decoder_a: TokenDecoder | None, decoder_b: TokenDecoder | None, window: Window = NARROW) -> None:
         self._decoders = decoder_a, decoder_b
+        self._window = window
         self._last: tuple[ScannedGroup, Sequences] | None = None
 
     def read(self, example: ChosenExample) -> RowDifference:
@@ -106,7 +117,7 @@ class ExampleReader:
         first, second = sides
         position = _first_difference(first, second) if first is not None and second is not None else None
         shown = [
-            side.place(position, decoder) if side is not None else None
+            side.place(position, decoder, self._window) if side is not None else None
             for side, decoder in zip(sides, self._decoders, strict=True)
         ]
         return RowDifference(example.kind, example.paired_by, position, shown[0], shown[1])
@@ -143,11 +154,11 @@ class _Sequence:
         row = group.first_row + int(sequences.rows[at])
         return cls(split.name, group.shard, row, number, values, labels, text)
 
-    def place(self, position: int | None, decoder: TokenDecoder | None) -> SequencePlace:
+    def place(self, position: int | None, decoder: TokenDecoder | None, window: Window) -> SequencePlace:
         """Return the sequence with the tokens around a position, or without one with its first tokens."""
         scale = 1 if self.text is None else _CHARACTERS
-        first = 0 if position is None else max(0, position - _BEFORE * scale)
-        stop = (_OF_ONE_SIDE if position is None else position + _AFTER) * scale
+        first = 0 if position is None else max(0, position - window.before * scale)
+        stop = position + window.after * scale if position is not None else window.alone * scale
         stop = min(len(self.values), stop)
         first = min(first, stop)
         shown = self.text[first:stop] if self.text is not None else None

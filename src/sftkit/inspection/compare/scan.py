@@ -14,6 +14,7 @@ import numpy as np
 
 from sftkit.audit.checks.packs import Packing
 from sftkit.core.progress import Progress
+from sftkit.core.rows import IGNORE_INDEX
 from sftkit.inspection.compare.keys import Keys, sequence_keys
 from sftkit.inspection.compare.sequences import sequence_batches
 from sftkit.inspection.parquet_columns import ColumnLayout, iter_row_groups, read_layout, split_packing
@@ -54,6 +55,8 @@ class ScannedSplit:
     by_all: Keys
     """A hash of its ids and labels, shape (sequences,)."""
     tokens: int
+    trained_tokens: int | None
+    """Tokens that carry a loss; None where labels are not compared."""
     misfit_rows: int
     """Rows whose labels (or masks) or `seq_lengths` do not match their ids."""
 
@@ -93,11 +96,11 @@ def scan_split(
     packing = split_packing(shards.manifest, split)
     lock = threading.Lock()
 
-    def scan(layout: ColumnLayout) -> tuple[list[ScannedGroup], list[Keys], list[Keys], int, int]:
+    def scan(layout: ColumnLayout) -> tuple[list[ScannedGroup], list[Keys], list[Keys], int, int, int]:
         groups: list[ScannedGroup] = []
         by_ids: list[Keys] = []
         by_all: list[Keys] = []
-        tokens = row = misfits = 0
+        tokens = trained = row = misfits = 0
         if not labels:
             layout = replace(layout, supervision=())
         name = relative_name(layout.path, shards.root)
@@ -110,11 +113,13 @@ def scan_split(
                 count += len(first)
                 tokens += len(batch.ids.values)
                 misfits += batch.misfit_rows
+                if batch.labels is not None:
+                    trained += int(np.count_nonzero(batch.labels != IGNORE_INDEX))
             groups.append(ScannedGroup(layout, name, number, row, 0, count))
             row += table.num_rows
             with lock:
                 progress.advance(table.num_rows, rows=table.num_rows, tokens=0)
-        return groups, by_ids, by_all, tokens, misfits
+        return groups, by_ids, by_all, tokens, misfits, trained
 
     scanned = list(map_in_threads(scan, layouts))
     groups, first = [], 0
@@ -130,6 +135,7 @@ def scan_split(
         by_ids=np.concatenate([none, *(keys for part in scanned for keys in part[1])]),
         by_all=np.concatenate([none, *(keys for part in scanned for keys in part[2])]),
         tokens=sum(part[3] for part in scanned),
+        trained_tokens=sum(part[5] for part in scanned) if labels else None,
         misfit_rows=sum(part[4] for part in scanned),
     )
 

@@ -78,6 +78,11 @@ class RowView:
     """The text of a row of text."""
 
     @property
+    def bubbles(self) -> tuple[Bubble, ...]:
+        """The blocks that have tokens."""
+        return tuple(block for block in self.blocks if isinstance(block, Bubble))
+
+    @property
     def chips(self) -> tuple[str, ...]:
         """The reasons for which the row was chosen, and the rules of all its findings."""
         return tuple(dict.fromkeys((*self.reasons, *(found.rule for found in self.row.findings))))
@@ -171,7 +176,15 @@ def _bubble(
     findings: tuple[RowFinding, ...],
 ) -> Bubble:
     tokens = row.tokens[shown[0] : shown[1]]
-    styles = tuple(map(_style, tokens, marked[shown[0] : shown[1]]))
+    styles = tuple(map(token_style, tokens, marked[shown[0] : shown[1]]))
+    runs = token_runs(tokens, styles)
+    return Bubble(
+        number, turn.role, turn.stop - turn.start, turn.trained_tokens, runs, findings, shown[0], tokens, styles
+    )
+
+
+def token_runs(tokens: Sequence[ShownToken], styles: Sequence[str]) -> tuple[Run, ...]:
+    """Group adjacent tokens of the same classes."""
     runs = []
     for style, group in groupby(zip(tokens, styles, strict=True), key=lambda item: item[1]):
         members = [token for token, _ in group]
@@ -180,12 +193,10 @@ def _bubble(
         else:
             parts = (TextPart(" ".join(token_text(token) for token in members), False),)
         runs.append(Run(style, parts))
-    return Bubble(
-        number, turn.role, turn.stop - turn.start, turn.trained_tokens, tuple(runs), findings, shown[0], tokens, styles
-    )
+    return tuple(runs)
 
 
-def _style(token: ShownToken, is_marked: bool) -> str:
+def token_style(token: ShownToken, is_marked: bool) -> str:
     """Return the classes of a token: trained or not, its kind, special, mislabelled, in a finding."""
     names = ["t" if token.trained else "u" if token.trained is not None else "n"]
     names += [f"k-{token.kind}"] if token.kind is not None else []

@@ -1,6 +1,6 @@
-"""Renders the page from its template. All text is escaped by the engine, and invisible characters become visible.
+"""Renders pages from their templates. All text is escaped by the engine, and invisible characters become visible.
 
-The page needs no network and runs one script and one style sheet, which its content security policy names by their
+A page needs no network and runs one script and one style sheet, which its content security policy names by their
 hashes. Nothing else can run, whatever the data holds.
 """
 
@@ -19,11 +19,12 @@ from sftkit.core.escape import visible_parts
 _FOLDER = "template"
 
 
-def render_page(**values: Any) -> str:
+def render_page(file: str, /, **values: Any) -> str:
     """Return the HTML of a page.
 
     Args:
-        **values: what `template/report.html.jinja` names.
+        file: a name in `template/`, of a template that extends `base.html.jinja`.
+        **values: what it names.
     """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
@@ -34,14 +35,14 @@ def render_page(**values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_number, percent=_percent)
-    script, style = _file("report.js"), _file("report.css")
+    script, style = _file("page.js"), _file("page.css")
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "
         "form-action 'none'; require-trusted-types-for 'script'"
     )
     # These three are files of this package.
     own = {"script": Markup(script), "style": Markup(style), "policy": Markup(policy)}
-    return environment.get_template("report.html.jinja").render(**values, **own)
+    return environment.get_template(file).render(**values, **own)
 
 
 def _file(name: str) -> str:

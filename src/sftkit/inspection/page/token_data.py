@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from sftkit.inspection.page.bubbles import Bubble, RowView, token_text
+from sftkit.inspection.page.bubbles import Bubble, token_text
 
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
-def token_data(rows: Iterable[RowView]) -> Markup:
+def token_data(rows: Mapping[str, Sequence[Bubble]]) -> Markup:
     """Return the JSON of the tokens of rows: row id -> bubbles, each `{s, t, i, c, l}`.
 
     `s` is the position of the first token, `t` are the texts, `i` the ids, `c` the index of each token's classes in
     `styles`, and `l` the labels of tokens whose label is another token, by index.
     """
     styles: dict[str, int] = {}
-    data = {view.key: [_bubble(block, styles) for block in view.blocks if isinstance(block, Bubble)] for view in rows}
+    data = {key: [_bubble(bubble, styles) for bubble in bubbles] for key, bubbles in rows.items()}
     return script_json({"styles": list(styles), "rows": data})
 
 

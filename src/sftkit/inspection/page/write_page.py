@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,7 +14,6 @@ from sftkit.audit.findings import RULES
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_public_data
 from sftkit.config.schema.shared_options import SECRET_KEYS
-from sftkit.errors import OutputError, UsageError
 from sftkit.inspection.audit.shard_origin import find_origin
 from sftkit.inspection.page.bubbles import Bubble, RowView, row_view
 from sftkit.inspection.page.facts import (
@@ -27,6 +25,7 @@ from sftkit.inspection.page.facts import (
     step_table,
 )
 from sftkit.inspection.page.measurements import Measurements, measure
+from sftkit.inspection.page.page_file import MAX_BYTES, save_page
 from sftkit.inspection.page.pictures.picture import Picture
 from sftkit.inspection.page.pictures.source_pictures import source_picture
 from sftkit.inspection.page.pictures.split_pictures import split_pictures
@@ -43,19 +42,10 @@ from sftkit.inspection.summary.summarize import text_column_names
 from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.inspection.view.selection import filter_shards
 from sftkit.shards.reading import ShardSet
-from sftkit.storage.files import file_size, write_text
-from sftkit.storage.paths import AnyPath, parse_path
-from sftkit.storage.retry import error_reason
-
-MAX_BYTES = 5_000_000
-"""No page is larger."""
-
-MOST_ROWS = 500
-"""No page shows more."""
+from sftkit.storage.files import file_size
 
 _MAX_TEMPLATE, _MAX_CONFIG, _MAX_SHARDS, _MAX_NOTES = 200_000, 100_000, 200, 30
 _ROWS_AT_ONCE = 4  # of up to 2^18 tokens each
-_SUFFIXES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
@@ -64,27 +54,6 @@ class _Sources:
 
     template: str | None
     config: str
-
-
-def check_page_path(config: InspectConfig) -> None:
-    """Check where a page is to be written, before anything is read.
-
-    Raises:
-        UsageError: `report` is no HTML file, `report_rows` is out of range, or another option excludes them.
-        OutputError: its folder does not exist.
-    """
-    assert config.report is not None
-    if config.verify:
-        raise UsageError("report and verify exclude each other: verify prints what differs from the manifest")
-    if not 0 <= config.report_rows <= MOST_ROWS:
-        raise UsageError(f"report_rows must be between 0 and {MOST_ROWS}, not {config.report_rows}")
-    path = parse_path(config.report, config.storage_options)
-    if not path.name.lower().endswith(_SUFFIXES):
-        raise UsageError(f"report={config.report}: must be the name of an HTML file, such as report.html")
-    if isinstance(path, Path) and path.is_dir():
-        raise OutputError(f"{path}: is a directory; name a file, such as {path / 'report.html'}")
-    if isinstance(path, Path) and not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no directory {path.parent}; create it first")
 
 
 def write_page(config: InspectConfig, shards: ShardSet, report: Report) -> int:
@@ -99,14 +68,7 @@ def write_page(config: InspectConfig, shards: ShardSet, report: Report) -> int:
         SourceError: a file cannot be read.
         OutputError: the page cannot be written.
     """
-    assert config.report is not None
-    page = make_page(config, shards, report)
-    path: AnyPath = parse_path(config.report, config.storage_options)
-    try:
-        write_text(path, page)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error_reason(error)}") from None
-    return file_size(path)
+    return save_page(config, make_page(config, shards, report))
 
 
 def make_page(config: InspectConfig, shards: ShardSet, report: Report) -> str:
@@ -180,6 +142,7 @@ def _render(
     notes = [note for note in dict.fromkeys((*summary.notes, *report.notes, *audit.notes)) if note not in mismatches]
     first = next(split for split in summary.splits if split.rows)
     return render_page(
+        "report.html.jinja",
         name=summary.location,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         summary=summary,
@@ -204,7 +167,7 @@ def _render(
         reasons=_reasons(views),
         found_rows={finding.rule: finding.rows for finding in audit.findings},
         looks=_looks(views),
-        tokens=token_data(views),
+        tokens=token_data({view.key: view.bubbles for view in views}),
         seed=config.seed or 0,
         wants_rows=bool(config.report_rows),
         template=sources.template[:_MAX_TEMPLATE] if sources.template is not None else None,

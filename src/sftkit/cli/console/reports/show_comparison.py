@@ -17,15 +17,11 @@ from sftkit.config.commands import InspectConfig
 from sftkit.core.escape import escape_to_one_line, visible_parts
 from sftkit.inspection.compare.comparison import (
     BY_COLUMN,
-    BY_CONTENT,
-    BY_IDS,
-    BY_POSITION,
     DIFFERENCE_KINDS,
     IDS_DIFFER,
-    LABELS_DIFFER,
+    KIND_NAMES,
     MOVED,
-    ONLY_IN_A,
-    ONLY_IN_B,
+    PAIRED_NAMES,
     Comparison,
     KindCounts,
     RowDifference,
@@ -41,20 +37,6 @@ _MAX_SOURCES = 20
 _LONGEST_VALUE = 60
 _SHA256 = re.compile("[0-9a-f]{64}")
 
-_HEADINGS = {
-    "identical": "identical",
-    MOVED: "in another split",
-    LABELS_DIFFER: "labels differ",
-    IDS_DIFFER: "ids differ",
-    ONLY_IN_A: "only in A",
-    ONLY_IN_B: "only in B",
-}
-_PAIRED = {
-    BY_IDS: "same ids",
-    BY_POSITION: "paired by position",
-    BY_CONTENT: "paired by content",
-    BY_COLUMN: "paired by",
-}
 _MARK = "≠"
 
 
@@ -95,7 +77,7 @@ def _print_settings(found: Comparison, console: Console) -> None:
 
 
 def _print_counts(found: Comparison, config: InspectConfig, console: Console) -> None:
-    table = new_table("split", right=tuple(_HEADINGS.values()))
+    table = new_table("split", right=tuple(KIND_NAMES.values()))
     for split in found.splits:
         table.add_row(Text(_one_line(split.name)), *_numbers(split.counts))
     if len(found.splits) > 1:
@@ -108,7 +90,7 @@ def _print_counts(found: Comparison, config: InspectConfig, console: Console) ->
             print_text(console, Text(escape_to_one_line(line)))
     if not found.sources:
         return
-    table = new_table("source", "dataset", right=tuple(_HEADINGS.values()))
+    table = new_table("source", "dataset", right=tuple(KIND_NAMES.values()))
     for source in found.sources[:_MAX_SOURCES]:
         table.add_row(Text(_one_line(source.source)), Text(_one_line(source.dataset)), *_numbers(source.counts))
     console.print(table, highlight=False)
@@ -121,13 +103,13 @@ def _numbers(counts: KindCounts) -> list[str]:
 
 
 def _how(how: str, config: InspectConfig) -> str:
-    return f"{_PAIRED[how]} {config.compare_by}" if how == BY_COLUMN else _PAIRED[how]
+    return f"{PAIRED_NAMES[how]} {config.compare_by}" if how == BY_COLUMN else PAIRED_NAMES[how]
 
 
 def _print_example(example: RowDifference, config: InspectConfig, console: Console) -> None:
     console.print()
     places = [(name, side) for name, side in (("A", example.a), ("B", example.b)) if side is not None]
-    title = _HEADINGS[example.kind]
+    title = KIND_NAMES[example.kind]
     if example.position is not None:
         title += f" from {'token' if not _is_text(places[0][1]) else 'character'} {example.position:,} on"
     if example.kind == IDS_DIFFER and example.paired_by is not None:

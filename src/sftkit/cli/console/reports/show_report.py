@@ -67,8 +67,8 @@ def print_inspection(found: Inspection, config: InspectConfig, console: Console)
         print_comparison(found, config, console)
     else:
         print_report(found, config, console)
-        if config.report is not None:
-            print_text(console, Text(f"report written to {escape_to_one_line(config.report)}"))
+    if config.format != "json" and config.report is not None:
+        print_text(console, Text(f"report written to {escape_to_one_line(config.report)}"))
 
 
 def has_failed(found: Inspection, config: InspectConfig) -> bool:

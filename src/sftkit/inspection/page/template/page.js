@@ -27,13 +27,15 @@
 
   // Steps per epoch.
   const batch = $("batch");
-  const showSteps = () => {
-    const size = Math.max(1, Math.floor(Number(batch.value) || 1));
-    $("steps").textContent = `${Math.ceil(Number(batch.dataset.rows) / size).toLocaleString("en")} steps per epoch`;
-  };
-  $("calculator").hidden = false;
-  batch.addEventListener("input", showSteps);
-  showSteps();
+  if (batch) {
+    const showSteps = () => {
+      const size = Math.max(1, Math.floor(Number(batch.value) || 1));
+      $("steps").textContent = `${Math.ceil(Number(batch.dataset.rows) / size).toLocaleString("en")} steps per epoch`;
+    };
+    $("calculator").hidden = false;
+    batch.addEventListener("input", showSteps);
+    showSteps();
+  }
 
   // Numbers of pictures, below the pointer.
   const tip = $("tip");
@@ -244,13 +246,13 @@
   const keys = {
     j: () => go(1, () => true),
     k: () => go(-1, () => true),
-    n: nextFinding,
     t: () => toggle("tokens"),
     i: () => toggle("ids"),
     w: () => toggle("space"),
     s: () => toggle("special"),
     "/": () => search.focus(),
   };
+  if (reason.querySelector('[value="*"]')) keys.n = nextFinding;
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Enter" && event.target === search) return reveal(filter());
