@@ -116,7 +116,9 @@ def _measure(case: Case, rows: int, folder: Path) -> bool:
     }
     megabytes, each = used.main / 1e6, used.main / (2 * rows)
     numbers = f"{used.seconds:.0f} | {processor:.0f} | {megabytes:,.0f} MB | {each:.0f}"
-    sys.stdout.write(f"| {rows:,} | {case.name} | {numbers} | {counts['ids_differ']:,} of {planted_counts[CHANGED]:,} |\n")
+    sys.stdout.write(
+        f"| {rows:,} | {case.name} | {numbers} | {counts['ids_differ']:,} of {planted_counts[CHANGED]:,} |\n"
+    )
     sys.stdout.flush()
     if counts != expected:
         sys.stderr.write(f"counted {counts}, planted {expected}\n")

@@ -88,8 +88,8 @@ def altered_page(altered_shards: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two data sets of 40 conversations: B has another answer (2), no loss in an answer (1), hostile text (1), a longer
-    answer (1), a row less, and a row more.
+    """Two data sets of 40 and 41 conversations: B has other answers (2), hostile text in another one (1), no loss in an
+    answer (1), a row less, and two rows more.
     """
     folder = tmp_path_factory.mktemp("compared")
     before = [conversation(f"What do you know about the number {n}?", f"It comes after {n - 1}.") for n in range(40)]
@@ -100,7 +100,11 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     question, answer = after[8]["messages"]
     after[8] = {"messages": [question, {**answer, "train": False}, question, answer]}
     before[8] = {"messages": [question, answer, question, answer]}
-    after[20] = conversation("Is it raining in Paris today, my dear friend?", "No, not before the evening, I think.")
+    del after[20]
+    after += [
+        conversation("Is it raining in Paris today, my dear friend?", "No, not before the evening, I think."),
+        conversation("Is it snowing in Oslo today, my dear friend?", "Not before Monday morning, I am afraid."),
+    ]
     masking = handler("tokenize_and_apply_chat_template_with_masking", conversation_column="messages")
     for name, rows, limit in (("a", before, 400), ("b", after, 300)):
         source = write_jsonl(folder / f"{name}.jsonl", rows)

@@ -56,6 +56,7 @@ def test_tokens_with_other_labels_are_marked(browser: Browser, page_file: Path) 
         assert "".join(first) == "".join(second)
         assert "".join(first).startswith("It comes after 7.")
         opened.page.keyboard.press("i")
+        opened.page.locator("#difference-4").scroll_into_view_if_needed()
         opened.page.locator("#difference-4 .tok").first.wait_for()
         first, second = texts(opened, 4, ".tok.f")
         assert len(first) == len(second) > 4
@@ -100,7 +101,7 @@ def test_keys_search_and_filters_find_rows(browser: Browser, page_file: Path) ->
     with Opened(browser, page_file) as opened:
         page = opened.page
         every = opened.visible_rows()
-        assert every == [f"difference-{number}" for number in range(1, 7)]
+        assert every == [f"difference-{number}" for number in range(1, 8)]
         page.keyboard.press("j")
         page.keyboard.press("j")
         page.keyboard.press("k")
@@ -109,7 +110,7 @@ def test_keys_search_and_filters_find_rows(browser: Browser, page_file: Path) ->
         assert page.evaluate("document.activeElement.id") == every[0]
         page.keyboard.press("/")
         page.keyboard.type("raining")
-        page.locator("#matches", has_text="1 of 6 rows").wait_for()
+        page.locator("#matches", has_text="1 of 7 rows").wait_for()
         assert opened.visible_rows() == ["difference-6"]
         page.keyboard.press("Escape")
         page.select_option("#reason", "ids differ")

@@ -63,13 +63,13 @@ def test_numbers_are_those_of_the_json(written: tuple[Comparison, str]) -> None:
 
 def test_differences_are_those_that_were_made(written: tuple[Comparison, str]) -> None:
     found, html = written
-    assert found.counts == KindCounts(identical=35, labels_differ=1, ids_differ=3, only_in_a=1, only_in_b=1)
+    assert found.counts == KindCounts(identical=35, labels_differ=1, ids_differ=3, only_in_a=1, only_in_b=2)
     titles = re.findall(r"<h3><a href=\"#difference-\d+\">([^<]+)</a>", html)
     assert [title.split(" from")[0] for title in titles] == [
         *["ids differ"] * 3,
         "labels differ",
         "only in A",
-        "only in B",
+        *["only in B"] * 2,
     ]
     settings = part(html, 'class="settings"', "</table>")
     for setting in found.settings:
