@@ -22,7 +22,7 @@ from sftkit.api.inspection import run_inspect
 from sftkit.cli.console.reports.show_report import has_failed, print_inspection, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.errors import SftkitError
-from sftkit.inspection.compare import matching
+from sftkit.inspection.compare import closer_look, matching
 from sftkit.inspection.compare.comparison import Comparison, KindCounts
 from sftkit.inspection.compare.pieces import Pieces, match_pieces
 from support import dataset, examples, handler, preprocess, write_jsonl
@@ -319,6 +319,17 @@ def test_short_rows_are_paired_with_their_own_counterpart(tmp_path: Path, write:
     assert found.counts == KindCounts(ids_differ=600)
     pairs = [(example.a.row, example.b.row) for example in found.examples if example.a and example.b]
     assert sorted(pairs) == sorted((n, at) for at, n in enumerate(order))
+
+
+def test_too_many_pieces_are_not_tried(tmp_path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = random_rows(300, 1, length=(13, 16))
+    others = [with_token(row, 7, 201) for row in rows[::-1]] + random_rows(1, 2)
+    a, b = write_rows(write, tmp_path / "a.parquet", rows, 100), write_rows(write, tmp_path / "b.parquet", others, 100)
+    assert compare(a, b).counts == KindCounts(ids_differ=300, only_in_b=1)
+    monkeypatch.setattr(closer_look, "MOST_PIECES", 2)
+    fewer = compare(a, b).counts
+    assert 0 < fewer.ids_differ < 300
+    assert fewer.ids_differ + fewer.only_in_a == 300
 
 
 def test_both_hashes_identify_a_sequence() -> None:

@@ -83,8 +83,13 @@ def find_anchors(split: ScannedSplit, wanted: Offsets, progress: Progress) -> An
     return anchors
 
 
-def find_pieces(split: ScannedSplit, wanted: Offsets) -> Pieces | None:
+def find_pieces(split: ScannedSplit, wanted: Offsets, progress: Progress) -> Pieces | None:
     """Hash all pieces of some sequences; None if they are too many. Owners are indices into `wanted`, ascending.
+
+    Args:
+        split: the split.
+        wanted: indices of sequences, ascending.
+        progress: receives sequences.
 
     Raises:
         SourceError: a file cannot be read.
@@ -94,6 +99,7 @@ def find_pieces(split: ScannedSplit, wanted: Offsets) -> Pieces | None:
     found = [Pieces(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
     count = 0
     for group, start, stop in _groups_of(split, wanted):
+        progress.advance(stop - start, rows=stop - start)
         for ids in _read_again(split, wanted, group, start, stop):
             hashes, owners = sequence_pieces(ids)
             found.append(Pieces(hashes, owners + start))

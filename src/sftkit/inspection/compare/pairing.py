@@ -117,23 +117,28 @@ class PairedSplit:
             rest_b[second] = False
             found.append((wanted_a[first], wanted_b[second]))
 
-        with progress_stage(progress, "pairing by content", len(wanted_a) + len(wanted_b)):
-            with (
-                closing(find_anchors(self.a, wanted_a, progress)) as anchors_a,
-                closing(find_anchors(self.b, wanted_b, progress)) as anchors_b,
-            ):
-                for number in range(ANCHORS):
-                    keys = anchors_a.read(number), anchors_b.read(number)
-                    for pairs in match_unique(*keys, NO_ANCHOR, rest_a, rest_b):
-                        add(*pairs)
-            found.append(self._by_pieces(wanted_a[rest_a], wanted_b[rest_b]))
+        with (
+            progress_stage(progress, "pairing by content", len(wanted_a) + len(wanted_b)),
+            closing(find_anchors(self.a, wanted_a, progress)) as anchors_a,
+            closing(find_anchors(self.b, wanted_b, progress)) as anchors_b,
+        ):
+            for number in range(ANCHORS):
+                keys = anchors_a.read(number), anchors_b.read(number)
+                for pairs in match_unique(*keys, NO_ANCHOR, rest_a, rest_b):
+                    add(*pairs)
+        found.append(self._by_pieces(wanted_a[rest_a], wanted_b[rest_b], progress))
         return join_pairs(iter(found))
 
-    def _by_pieces(self, rest_a: Offsets, rest_b: Offsets) -> Pairs:
-        pieces_a = find_pieces(self.a, rest_a)
-        pieces_b = find_pieces(self.b, rest_b) if pieces_a is not None else None
+    def _by_pieces(self, rest_a: Offsets, rest_b: Offsets, progress: Progress) -> Pairs:
+        """Pair sequences by all of their pieces, if these are not too many; indices are ascending."""
+        none = rest_a[:0], rest_b[:0]
+        if not (len(rest_a) and len(rest_b)):
+            return none
+        with progress_stage(progress, "pairing the rest", len(rest_a) + len(rest_b)):
+            pieces_a = find_pieces(self.a, rest_a, progress)
+            pieces_b = find_pieces(self.b, rest_b, progress) if pieces_a is not None else None
         if pieces_a is None or pieces_b is None:
-            return rest_a[:0], rest_b[:0]
+            return none
         first, second = match_pieces(pieces_a, pieces_b)
         return rest_a[first], rest_b[second]
 
