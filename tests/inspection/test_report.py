@@ -118,6 +118,7 @@ def test_json_report_is_one_valid_document(shard_dir: Path, tokenizer_dir: Path)
         "special": True,
         "label": None,
         "kind": None,
+        "weight": None,
     }
     assert [token["label"] for token in document["rows"][0]["tokens"]] == [None] * 4 + [*byte_ids("yes 0"), END]
 

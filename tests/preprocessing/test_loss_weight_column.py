@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from itertools import accumulate, pairwise
+from collections.abc import Callable
+from itertools import accumulate, chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import chat_templates as templates
+from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema.data_config import ProcessorConfig
+from sftkit.core.progress import SilentProgress
+from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError
+from sftkit.preprocessing.build import find_finished, run
+from sftkit.preprocessing.planning import plan
 from sftkit.shards.manifest import read_manifest
-from support import dataset, examples, preprocess, shard_bytes, write_jsonl, written
+from sftkit.shards.staging import unit_record
+from sftkit.shards.staging.removed_rows import generic_reason
+from sftkit.tokenization import conversation_preparer
+from support import dataset, examples, handler, preprocess, shard_bytes, write_jsonl, written
+from template_zoo.conversations import assistant, user
 
+MASKED_CHAT = handler("tokenize_and_apply_chat_template_with_masking")
 WEIGHTS = (0.0, 0.25, 1.0, 3.0)
 
 
@@ -184,6 +197,8 @@ WAYS = st.sampled_from(
         {"packing": "bfd", "pack_length": 6},
         {"packing": "bfd", "pack_length": 6, "overflow": "truncate_left"},
         {"packing": "wrapped", "pack_length": 9},
+        {"packing": "bfd_split", "pack_length": 6},
+        {"packing": "next_fit", "pack_length": 16},
     ]
 )
 
@@ -212,3 +227,155 @@ def test_weights_and_sources_stay_with_their_tokens(
                 assert {token // 1000 for token in ids} == {source}
                 piece = {name: row[name][part] for name in ("input_ids", "labels", "loss_weights")}
                 check(piece, factor or 1 if source else 1, frozenset(weighted))
+
+
+# --- Weights of messages ----------------------------------------------------------------------------------------------
+
+
+def talk(*weights: float | None, name: str = "") -> Row:
+    turns: list[Row] = []
+    for index, weight in enumerate(weights):
+        turns += [user(f"{name}question {index}"), {**assistant(f"answer {index}"), "weight": weight}]
+    return {"messages": turns}
+
+
+@pytest.fixture
+def chats(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> Callable[..., list[Row]]:
+    """Makes shards of conversations, and returns their rows."""
+
+    def make(rows: list[Row], name: str = "out", handlers: Any = (MASKED_CHAT,), **options: Any) -> list[Row]:
+        source = write_jsonl(tmp_path / "in.jsonl", rows)
+        preprocess(
+            tmp_path / name, dataset(source, data_handlers=handlers), processor={"chat_template": templates.CHATML},
+            **{"model_name_or_path": tokenizer_path("bpe"), "overwrite": True, **options},
+        )  # fmt: skip
+        return written(tmp_path / name)
+
+    return make
+
+
+TALKS = [
+    talk(*weights, name=f"{number} ")
+    for number, weights in enumerate(3 * [(0.5, None, 3), (None, None), (0, 0.25, 1, 2), (1,), (2,)])
+]
+
+
+def by_answer(rows: list[Row], tokenizer: Any) -> list[list[tuple[str, float]]]:
+    """The trained texts and their weights, for each sequence."""
+    found = []
+    for row in rows:
+        for part in sequences(row):
+            check_alignment(row)
+            pairs = zip(row["loss_weights"][part], row["input_ids"][part], strict=True)
+            runs = [(weight, [token for _, token in run]) for weight, run in groupby(pairs, key=lambda pair: pair[0])]
+            found.append([(tokenizer.decode(ids), weight) for weight, ids in runs if weight])
+    return found
+
+
+def check_alignment(row: Row) -> None:
+    assert [weight > 0 for weight in row["loss_weights"]] == [label != -100 for label in row["labels"]]
+    assert len(row["loss_weights"]) == len(row["input_ids"])
+
+
+def expected_of(rows: list[Row]) -> list[list[tuple[str, float]]]:
+    answers = [
+        [turn for turn in row["messages"] if turn["role"] == "assistant" and turn["weight"] != 0] for row in rows
+    ]
+    return [
+        [(turn["content"] + "<|im_end|>", 1.0 if turn["weight"] is None else float(turn["weight"])) for turn in row]
+        for row in answers
+    ]
+
+
+def test_weights_of_messages_are_in_shards(chats: Any, reference: Any, tmp_path: Path) -> None:
+    assert by_answer(chats(TALKS), reference("bpe")) == expected_of(TALKS)
+    whole = shard_bytes(tmp_path / "out")
+    chats(TALKS, "units", unit_size=300, num_workers=2)
+    assert shard_bytes(tmp_path / "units") == whole
+    flags = [{"messages": [{**turn, "weight": turn.get("weight") != 0} for turn in row["messages"]]} for row in TALKS]
+    plain = chats(flags, "flags")
+    assert plain == [{name: row[name] for name in ("input_ids", "labels")} for row in chats(TALKS)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"packing": "bfd", "pack_length": 200}, {"packing": "wrapped", "pack_length": 4000}]
+)
+def test_packs_have_weights_of_messages(chats: Any, reference: Any, options: Row) -> None:
+    found = by_answer(chats(TALKS, **options), reference("bpe"))
+    assert sorted(found) == sorted(expected_of(TALKS))
+
+
+def test_split_conversations_have_weights_of_messages(chats: Any, reference: Any) -> None:
+    found = by_answer(chats(TALKS, overflow="split_turns", max_seq_length=30), reference("bpe"))
+    assert list(chain(*found)) == list(chain(*expected_of(TALKS)))
+    assert len(found) > len(TALKS)
+
+
+@pytest.mark.parametrize("length", [20, 33])
+def test_truncated_conversations_have_weights_of_messages(chats: Any, reference: Any, length: int) -> None:
+    whole = {tuple(row["input_ids"][:length]): row["loss_weights"][:length] for row in chats(TALKS)}
+    cut = handler("tokenize_and_apply_chat_template_with_masking", max_seq_length=length)
+    for options in ({"max_seq_length": length}, {"handlers": (cut,)}):
+        for row in chats(TALKS, **options):
+            assert row["loss_weights"] == whole[tuple(row["input_ids"])]
+
+
+def test_weights_of_messages_and_of_a_data_set_are_multiplied(chats: Any, tmp_path: Path, tokenizer_path: Any) -> None:
+    rows = chats(TALKS, staging_dir=str(tmp_path / "staging"))
+    manifest = preprocess(
+        tmp_path / "out", dataset(tmp_path / "in.jsonl", data_handlers=[MASKED_CHAT], loss_weight=0.5),
+        processor={"chat_template": templates.CHATML}, model_name_or_path=tokenizer_path("bpe"), overwrite=True,
+        staging_dir=str(tmp_path / "staging"),
+    )  # fmt: skip
+    assert manifest.units_found == manifest.units
+    assert written(tmp_path / "out") == [
+        {**row, "loss_weights": [weight / 2 for weight in row["loss_weights"]]} for row in rows
+    ]
+
+
+def test_a_weight_that_is_no_number_makes_a_bad_row(chats: Any, tmp_path: Path) -> None:
+    bad = {"messages": [user("a"), {**assistant("b"), "weight": -1}]}
+    chats([bad, talk(None)], max_bad_rows=1)
+    (listed,) = (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
+    assert json.loads(listed)["reason"] == "'weight' of message 1 must be a number, 0 or more, not -1"
+
+
+def test_rows_whose_weights_were_refused_are_made_again(
+    tmp_path: Path, tokenizer_path: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions quarantined rows with a weight of 0.5. Their staged units and shards are not used again."""
+    source = write_jsonl(tmp_path / "in.jsonl", [talk(0.5), talk(None)])
+    config = PreprocessConfig(
+        datasets=(dataset(source, data_handlers=[MASKED_CHAT]),), model_name_or_path=tokenizer_path("bpe"),
+        dataprocessor=ProcessorConfig(chat_template=templates.CHATML), output_dir=str(tmp_path / "out"), max_bad_rows=1,
+        staging_dir=str(tmp_path / "staging"), num_workers=1,
+    )  # fmt: skip
+    reason = "'weight' of message 1 must be 0 or 1, not 0.5"
+
+    def refuse(messages: Any) -> bool:
+        if any(turn.get("weight") == 0.5 for turn in messages):
+            raise RowError(reason)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_record, "_REVISION", 0)
+        patch.setattr(conversation_preparer, "have_weights", refuse)
+        manifest = run(plan(config), SilentProgress())
+    assert list(manifest.quarantined_by_reason) == [generic_reason(reason)]
+    assert find_finished(plan(config)) is None
+    assert run(plan(config), SilentProgress()).quarantined == 0
+    assert [max(row["loss_weights"]) for row in written(tmp_path / "out")] == [0.5, 1]
+    assert find_finished(plan(config)) is not None
+
+
+def test_units_without_weights_stay_from_earlier_versions(
+    chats: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging: dict[str, Any] = {"staging_dir": str(tmp_path / "staging")}
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_record, "_REVISION", 0)
+        chats([talk(None), talk(1)], **staging)
+    (unit,) = (tmp_path / "staging").glob("unit-*[0-9a-f].arrow")
+    before = unit.stat().st_mtime_ns
+    chats([talk(None), talk(1)], "again", **staging)
+    assert unit.stat().st_mtime_ns == before

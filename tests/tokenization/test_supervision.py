@@ -6,6 +6,7 @@ The reference verifies the fast engines on each row.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -139,8 +140,14 @@ def test_a_flag_of_a_user_message_changes_nothing(chat_tokenizer: MakeChatTokeni
         ),
         ({"train": 2}, "'train' of message {} must be true or false, not 2"),
         ({"train": []}, "'train' of message {} must be true or false, not []"),
-        ({"weight": 0.5}, "'weight' of message {} must be 0 or 1, not 0.5"),
-        ({"weight": "2"}, "'weight' of message {} must be 0 or 1, not '2'"),
+        ({"weight": -0.5}, "'weight' of message {} must be a number, 0 or more, not -0.5"),
+        ({"weight": "0.5"}, "'weight' of message {} must be a number, 0 or more, not '0.5'"),
+        ({"loss_scale": math.nan}, "'loss_scale' of message {} must be a number, 0 or more, not nan"),
+        ({"loss_weight": math.inf}, "'loss_weight' of message {} must be a number, 0 or more, not inf"),
+        ({"weight": 1e39}, "'weight' of message {} must be a number, 0 or more, not 1e+39"),
+        ({"weight": [0.5]}, "'weight' of message {} must be a number, 0 or more, not [0.5]"),
+        ({"train": False, "weight": 0.5}, "message {} has 'train': False and 'weight': 0.5, which contradict"),
+        ({"weight": 0.5, "loss_scale": 2}, "message {} has 'weight': 0.5 and 'loss_scale': 2, which contradict"),
     ],
 )
 def test_an_invalid_flag_is_refused_in_any_message(

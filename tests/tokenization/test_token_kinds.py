@@ -39,8 +39,8 @@ def divided(turn: str, message: Row) -> Found:
     span = (7, 7 + len(turn))
     stop = text.rindex(END) if END in turn else span[1]
     parts = fill_spans([span], list(turn_parts(text, span, stop, message)))
-    assert "".join(text[start:end] for start, end, _ in parts) == turn
-    return [(text[start:end], kind.label) for start, end, kind in parts]
+    assert "".join(text[start:end] for start, end, *_ in parts) == turn
+    return [(text[start:end], kind.label) for start, end, kind, _ in parts]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_not_certain_is_content(message: Row) -> None:
     ],
 )  # fmt: skip
 def test_parts_fill_the_trained_spans(spans: list[Span], parts: list[Part], expected: list[Part]) -> None:
-    assert fill_spans(spans, parts) == expected
+    assert fill_spans(spans, parts) == [Part(*part) for part in expected]
 
 
 # --- Tokens -------------------------------------------------------------------------------------------
@@ -233,8 +233,9 @@ CALLED: Found = [("d", "content"), ('<tool_call>{"id": "c1"', "tool_call"), (END
 
 
 def parts_of(tokenizer: ChatTokenizer, messages: list[Row]) -> Found:
-    _, text, parts, _ = tokenizer.conversations.prepare({"messages": messages}, "messages")
-    return [(text[start:end][:22] if kind == TOOL_CALL else text[start:end], kind.label) for start, end, kind in parts]
+    prepared = tokenizer.conversations.prepare({"messages": messages}, "messages")
+    parts = [(prepared.text[start:end], kind) for start, end, kind, _ in prepared.trained]
+    return [(text[:22] if kind == TOOL_CALL else text, kind.label) for text, kind in parts]
 
 
 @pytest.mark.parametrize(

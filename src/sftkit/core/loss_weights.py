@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
+from collections.abc import Iterable
 
 LOSS_WEIGHTS = "loss_weights"
 """Column with the weight of every token, float32: above 0 for tokens that carry a loss, 0 for all others. Data without
 it weigh every trained token 1."""
+
+_REFUSED = re.compile(r"'(weight|loss_weight|loss_scale)' of message N must be N or N, not ")
 
 
 def loss_weight(value: object) -> float | None:
@@ -24,3 +28,13 @@ def loss_weight(value: object) -> float | None:
     except OverflowError:
         return None
     return float(weight) if 0 <= weight < math.inf else None
+
+
+def refuses_weights(reasons: Iterable[str]) -> bool:
+    """Return whether rows are quarantined for weights of messages that are valid now, by the generic reasons.
+
+    Example:
+        >>> refuses_weights(["'weight' of message N must be N or N, not N.N"])
+        True
+    """
+    return any(_REFUSED.match(reason) for reason in reasons)

@@ -47,7 +47,7 @@ TRAIN_FLAGS = ("train", "training", "trainable", "loss")
 """Message fields that say whether a message carries a loss, true or false, in the names of several tools."""
 
 WEIGHT_FLAGS = ("weight", "loss_weight", "loss_scale")
-"""Message fields that do so as the weight of its loss, 0 or 1."""
+"""Message fields that do so as the weight of its loss: 0, or more."""
 
 LOSS_FLAGS = (*TRAIN_FLAGS, *WEIGHT_FLAGS)
 """All message fields that exclude a message from the loss (`train: false`, `weight: 0`)."""

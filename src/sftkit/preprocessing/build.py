@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
+from sftkit.core.loss_weights import refuses_weights
 from sftkit.core.progress import Done, Progress, Stopwatch, TaskProgress, progress_stage
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.execution.ray_cluster import RayCluster
@@ -52,7 +53,7 @@ def find_finished(plan: Plan) -> Manifest | None:
     manifest = _manifest_of_plan(plan, directory)
     if manifest is None or not directory.contains(manifest) or not are_unchanged(manifest.function_inputs):
         return None
-    if not _has_list_of(plan.config, manifest):
+    if not _has_list_of(plan.config, manifest) or refuses_weights(manifest.quarantined_by_reason):
         return None
     check_finished(plan.config, manifest, directory)
     return manifest

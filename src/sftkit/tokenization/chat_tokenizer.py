@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from sftkit.tokenization.masking.responses import response_spans
 from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.train_on import ALL
+from sftkit.tokenization.masking.turn_parts import fill_spans
 from sftkit.tokenization.probing.written_forms import WrittenForms
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 
@@ -253,9 +255,16 @@ class ChatTokenizer:
         return LabeledTokens(ids, labels_from_mask(ids, inside))
 
     def encode_prepared(self, prepared: Sequence[PreparedConversation]) -> LabeledTokens:
-        """Encode conversations, train the tokens in their spans, and tell the kinds of these if the config asks."""
-        encode = self.encode_conversations if self.kind_marker is None else self.kind_marker.encode_parts
-        return encode([each.text for each in prepared], [each.trained for each in prepared])
+        """Encode conversations, train the tokens in their spans, and tell their kinds and weights if these are wanted.
+
+        There are weights if a message has one, and kinds if the config asks for them.
+        """
+        texts = [each.text for each in prepared]
+        if self.kind_marker is None and not any(each.in_parts for each in prepared):
+            return self.encode_conversations(texts, [each.trained for each in prepared])
+        parts = [each.trained if each.in_parts else fill_spans(each.trained, ()) for each in prepared]
+        encoded = self.conversations.parts.encode_parts(texts, parts)
+        return encoded if self.kind_marker is not None else replace(encoded, kinds=None)
 
     def encode_pairs(
         self, inputs: Sequence[str], texts: Sequence[str], *, add_special_tokens: bool = True

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 from sftkit.core.accounting.row_notes import (
     EMPTY_ANSWER,
@@ -25,7 +24,7 @@ from sftkit.tokenization.loading.special_tokens import special_tokens, stop_toke
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
 from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
-from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text
+from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text, have_weights
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.omissions.omission_finder import OmissionFinder
@@ -111,7 +110,8 @@ class ConversationPreparer:
         if screened is not row:
             row, conversation = screened, self._reader.read(screened, column)
         conversation = self._reader.for_template(conversation, row, column)
-        recording, trained = self._find(conversation)
+        in_parts = self._spec.token_kinds or (conversation.plain is None and have_weights(messages_of(conversation)))
+        recording, trained = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
         notes = self._omissions.find(conversation, recording)
         rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
         if self.empty_answers.check(conversation):
@@ -122,22 +122,23 @@ class ConversationPreparer:
             rules.append(PROMPT_MISMATCH)
         if rules:
             notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
-        return PreparedConversation(row, recording.text, trained, notes)
+        return PreparedConversation(row, recording.text, trained, notes, in_parts)
 
     @cached_property
+    def parts(self) -> KindMarker:
+        """Finds and encodes the parts of trained spans, where their kinds are wanted or their weights differ."""
+        return KindMarker(self._engines, self._supervision, self.stop_tokens)
+
+    @property
     def kind_marker(self) -> KindMarker | None:
         """Finds the kinds of trained tokens; None if the config does not ask for them."""
-        return KindMarker(self._engines, self._supervision, self.stop_tokens) if self._spec.token_kinds else None
+        return self.parts if self._spec.token_kinds else None
 
     @cached_property
     def stop_tokens(self) -> tuple[str, ...]:
         """The stop tokens that the model's files name, as text."""
         tokenizer = self._spec.tokenizer
         return () if tokenizer is None else stop_tokens(self._engines.tokenizer, tokenizer.name)
-
-    @cached_property
-    def _find(self) -> Callable[[Conversation], tuple[Recording, Sequence[Any]]]:
-        return self._find_spans if self.kind_marker is None else self.kind_marker.find_parts
 
     @cached_property
     def _find_spans(self) -> Callable[[Conversation], tuple[Recording, list[Span]]]:

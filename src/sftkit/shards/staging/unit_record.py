@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.accounting.cuts import Cuts
+from sftkit.core.loss_weights import LOSS_WEIGHTS, refuses_weights
 from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.staging.removed_rows import RemovedRowsFile, bad_rows_path, dropped_rows_path
 from sftkit.shards.staging.row_index import RowIndex
@@ -28,6 +29,8 @@ from sftkit.storage.files import atomic_replace, file_size, known_sha256, read_b
 from sftkit.storage.paths import AnyPath, RemotePath
 
 _VERSION = 9
+_REVISION = 1
+"""Since revision 1, messages and tokens can have any loss weight. Other units of revision 0 stay as they are."""
 RECORD_METADATA = b"sftkit"
 """Key of the metadata of a record's file."""
 _SIZES = "sizes"
@@ -62,6 +65,7 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
     table = pa.table({**columns, **lengths})
     values = {
         "version": _VERSION,
+        "revision": _REVISION,
         "bytes": file.bytes if file is not None else 0,
         "sha256": file.sha256 if file is not None else None,
         "index": index,
@@ -119,11 +123,18 @@ def read_record(key: str, rows: AnyPath) -> StagedUnit | None:
         removed = (bad_rows_path(rows), values["bad"]), (dropped_rows_path(rows), values["dropped"])
         if not all(_is_intact(path, recorded) for path, recorded in ((rows, values), *removed)):
             return None
-        if not are_unchanged(values["inputs"]):
+        if not are_unchanged(values["inputs"]) or _ignores_weights(values):
             return None
         return _decode_unit(table, values, rows)
     except _UNREADABLE:
         return None
+
+
+def _ignores_weights(values: Mapping[str, Any]) -> bool:
+    """Return whether rows of a unit may have loss weights that the version which staged it refused, or did not use."""
+    if values.get("revision", 0) >= _REVISION:
+        return False
+    return LOSS_WEIGHTS in values["unused_columns"] or refuses_weights(values["bad"]["reasons"])
 
 
 def are_unchanged(inputs: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Finds and encodes conversations with the kind of every trained token: what a `ChatTokenizer` adds if asked for it."""
+"""Finds and encodes conversations with the kind and loss weight of every trained token, where these are wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftkit.tokenization.loading.special_tokens import special_tokens
 from sftkit.tokenization.masking.part_finder import PartFinder
 from sftkit.tokenization.masking.part_tokens import encode_parts
 from sftkit.tokenization.masking.supervision import Supervision
-from sftkit.tokenization.masking.turn_parts import Part, fill_spans
+from sftkit.tokenization.masking.turn_parts import Part, fill_spans, weigh_parts
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
@@ -50,16 +50,17 @@ class KindMarker:
         text = recording.text
         encoder = self._engines.reference_encoder
         encodable.check_text(encoder, text)
-        spans = [(start, end) for start, end, _ in parts]
+        spans = [(part.start, part.end) for part in parts]
         try:
             encodable.check_spans(encoder, text, spans)
-        except RowError:
-            parts = fill_spans(spans, ())
-            encodable.check_spans(encoder, text, [(start, end) for start, end, _ in parts])
+        except RowError:  # without kinds
+            weights = [(part.start, part.end, part.weight) for part in parts if part.weight != 1]
+            parts = weigh_parts(fill_spans(spans, ()), weights)
+            encodable.check_spans(encoder, text, [(part.start, part.end) for part in parts])
         return recording, parts
 
     def encode_parts(self, texts: Sequence[str], parts: Sequence[Sequence[Part]]) -> LabeledTokens:
-        """Encode rendered conversations, train the tokens in their parts, and tell the kind of each."""
+        """Encode rendered conversations, train the tokens in their parts, and tell the kind and weight of each."""
         return encode_parts(self._engines.encoder, texts, parts)
 
     def kinds_of(self, ids: Ragged, labels: Ragged) -> Ragged:

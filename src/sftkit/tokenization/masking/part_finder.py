@@ -1,15 +1,15 @@
-"""Finds the trained parts of rendered conversations: the trained spans, divided by kind."""
+"""Finds the trained parts of rendered conversations: the trained spans, divided by kind and loss weight."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, is_assistant
-from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision
+from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision, message_weights
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turn_parts import Part, fill_spans, turn_parts
+from sftkit.tokenization.masking.turn_parts import Part, fill_spans, turn_parts, weigh_parts
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.templates.recording import Recording
 
@@ -50,7 +50,20 @@ class PartFinder:
         text = recording.text
         for (_, start, end), message in zip(turns, _owners(turns, messages), strict=True):
             parts += turn_parts(text, (start, end), turn_end.start_of_stop(text, start, end), message)
-        return recording, fill_spans(spans, parts)
+        filled = fill_spans(spans, parts)
+        weights = message_weights(messages)
+        if weights:
+            filled = weigh_parts(filled, self._weighted_spans(conversation, turns, weights))
+        return recording, filled
+
+    def _weighted_spans(
+        self, conversation: Conversation, turns: Sequence[AssistantTurn], weights: Mapping[int, float]
+    ) -> list[tuple[int, int, float]]:
+        """Return where messages with weights are in the text: whole messages if all text is trained, else turns."""
+        if self._supervision.train_on == ALL:
+            spans = self._turn_finder.find_messages(conversation, list(weights))
+            return sorted((start, end, weights[index]) for index, (start, end) in spans.items() if index in weights)
+        return [(start, end, weights[index]) for index, start, end in turns if index in weights]
 
 
 def _owners(turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> list[Message]:

@@ -16,5 +16,7 @@ class PreparedConversation(NamedTuple):
     """The row, with special tokens in its contents escaped if the config asks for it."""
     text: str
     trained: Sequence[Any]
-    """Spans of the text that carry a loss, or the parts of these spans by kind: what `encode_prepared` takes."""
+    """Spans of the text that carry a loss, or the parts of these spans by kind and weight."""
     notes: RowNotes
+    in_parts: bool = False
+    """Whether `trained` has parts."""

@@ -17,11 +17,12 @@ _CALL_ROLES = frozenset({"function_call", "assistant_tool_call"})
 
 
 class Part(NamedTuple):
-    """Trained characters [start, end) of one kind."""
+    """Trained characters [start, end) of one kind and loss weight."""
 
     start: int
     end: int
     kind: TokenKind
+    weight: float = 1.0
 
 
 def turn_parts(text: str, turn: Span, stop: int, message: Message) -> Iterator[Part]:
@@ -38,7 +39,7 @@ def turn_parts(text: str, turn: Span, stop: int, message: Message) -> Iterator[P
 
     Example:
         >>> text = "<think>hm</think>yes</s>"
-        >>> [(text[start:end], kind.label) for start, end, kind in turn_parts(text, (0, 24), 20, {"content": "yes"})]
+        >>> [(text[start:end], kind.label) for start, end, kind, _ in turn_parts(text, (0, 24), 20, {"content": "yes"})]
         [('<think>hm</think>', 'reasoning'), ('</s>', 'stop')]
     """
     start, end = turn
@@ -63,12 +64,12 @@ def fill_spans(spans: Sequence[Span], parts: Sequence[Part]) -> list[Part]:
 
     Example:
         >>> [tuple(part) for part in fill_spans([(2, 9)], [Part(0, 4, TokenKind.REASONING)])]
-        [(2, 4, <TokenKind.REASONING: 2>), (4, 9, <TokenKind.CONTENT: 1>)]
+        [(2, 4, <TokenKind.REASONING: 2>, 1.0), (4, 9, <TokenKind.CONTENT: 1>, 1.0)]
     """
     filled: list[Part] = []
 
     def add(start: int, end: int, kind: TokenKind) -> None:
-        if start < end and filled and filled[-1][1:] == (start, kind):
+        if start < end and filled and filled[-1][1:3] == (start, kind):
             filled[-1] = Part(filled[-1].start, end, kind)
         elif start < end:
             filled.append(Part(start, end, kind))
@@ -86,6 +87,33 @@ def fill_spans(spans: Sequence[Span], parts: Sequence[Part]) -> list[Part]:
             position = max(position, min(part.end, end))
         add(position, end, TokenKind.CONTENT)
     return filled
+
+
+def weigh_parts(parts: Sequence[Part], weights: Sequence[tuple[int, int, float]]) -> list[Part]:
+    """Give the parts inside of spans (start, end, weight) the weights of these; parts are cut at the ends of spans.
+
+    Args:
+        parts: ordered and disjoint.
+        weights: ordered and disjoint.
+
+    Example:
+        >>> [tuple(part) for part in weigh_parts([Part(0, 9, TokenKind.CONTENT)], [(0, 4, 0.5)])]
+        [(0, 4, <TokenKind.CONTENT: 1>, 0.5), (4, 9, <TokenKind.CONTENT: 1>, 1.0)]
+    """
+    weighed: list[Part] = []
+    first = 0
+    for part in parts:
+        while first < len(weights) and weights[first][1] <= part.start:
+            first += 1
+        position = part.start
+        for start, end, weight in weights[first:]:
+            if start >= part.end:
+                break
+            inside = max(start, position), min(end, part.end)
+            weighed += [part._replace(start=position, end=inside[0]), Part(*inside, part.kind, weight)]
+            position = inside[1]
+        weighed.append(part._replace(start=position))
+    return [part for part in weighed if part.start < part.end]
 
 
 def _tool_calls(text: str, answer: int, stop: int, message: Message) -> Span | None:

@@ -126,6 +126,14 @@ class TurnFinder:
         edges = self._turn_edges.learn(source, conversation)
         return recording, self._find_recorded_turns(recording, conversation, *edges)
 
+    def find_messages(self, conversation: Conversation, indices: Sequence[int]) -> MessageSpans:
+        """Return where at least the messages at some indices are in the text; those that it lacks are left out.
+
+        Raises:
+            RowError: it is ambiguous which message was rendered where.
+        """
+        return _message_spans(self._renderer.record(conversation), conversation.message_list, indices)
+
     def turn_end(self, conversation: Conversation) -> TurnEnd:
         """Return what is known about the stop tokens of a conversation; raises as `find`."""
         return self._turn_edges.learn(self._renderer.source(with_tools=conversation.tools is not None), conversation)[1]
