@@ -410,6 +410,8 @@ ROWS = [
     option("special_tokens_in_content", "escape", ALL, kind="chats"),
     option("special_tokens_in_content", "drop", ALL, kind="chats"),
     option("compat", "fms", ALL, same=True),
+    option("check_tools", "warn", ALL, kind="chats", same=True),
+    option("check_tools", "off", NONE, kind="chats", done=True, same=True, name="tool calls that are not checked"),
     option("drop_empty_answers", True, ALL, same=True),
     option("token_kinds", True, ALL),
     option("chat_template_kwargs", {"shout": True}, ALL, kind="chats"),

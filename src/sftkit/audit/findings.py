@@ -29,6 +29,12 @@ LOSS_FLAG_UNUSED = "loss_flag_unused"
 EMPTY_ANSWER = "empty_answer"
 MESSAGE_NOT_RENDERED = "message_not_rendered"
 FIELD_NOT_RENDERED = "field_not_rendered"
+TOOL_JSON_INVALID = "tool_json_invalid"
+TOOL_NOT_OFFERED = "tool_not_offered"
+TOOL_ARGUMENTS_INVALID = "tool_arguments_invalid"
+TOOL_RESULT_UNPAIRED = "tool_result_unpaired"
+TOOL_ORDER = "tool_order"
+TOOL_SCHEMA_UNUSABLE = "tool_schema_unusable"
 DUPLICATE_ROW = "duplicate_row"
 
 
@@ -172,6 +178,43 @@ _TABLE = (
         "use a chat template that renders them (dataprocessor.chat_template), or remove them from the data",
     ),
     Rule(
+        TOOL_JSON_INVALID,
+        WARNING,
+        "the JSON of a tool call, of its arguments or of the tools does not parse, or has no name or no object where "
+        "one belongs",
+        "correct the data, or set check_tools to drop",
+    ),
+    Rule(
+        TOOL_NOT_OFFERED,
+        WARNING,
+        "a call names a tool that the row does not offer, so the model learns to invent tools",
+        "correct the data (its `tools`, or the name in the call), or set check_tools to drop",
+    ),
+    Rule(
+        TOOL_ARGUMENTS_INVALID,
+        WARNING,
+        "the arguments of a call are not valid against the JSON schema of the tool",
+        "correct the data, or set check_tools to drop",
+    ),
+    Rule(
+        TOOL_RESULT_UNPAIRED,
+        WARNING,
+        "a result belongs to no call before it: its id or name is of none, or all of them have a result",
+        "correct the data, or set check_tools to drop",
+    ),
+    Rule(
+        TOOL_ORDER,
+        WARNING,
+        "the order is not call, result, answer: a message comes before the result of a call, or a result has no answer",
+        "correct the data, or set check_tools to drop",
+    ),
+    Rule(
+        TOOL_SCHEMA_UNUSABLE,
+        WARNING,
+        "the schema of a tool that is called is not a JSON schema or exceeds a limit, so arguments cannot be checked",
+        "correct the schema in `tools`, or set check_tools to drop",
+    ),
+    Rule(
         DUPLICATE_ROW,
         WARNING,
         "the row has the same tokens as an earlier row",
@@ -182,7 +225,13 @@ _TABLE = (
 RULES = {rule.name: rule for rule in _TABLE}
 """All rules by name, in the order of reports."""
 
-RECORDED_RULES = frozenset(
+TOOL_RULES = frozenset(
+    {TOOL_JSON_INVALID, TOOL_NOT_OFFERED, TOOL_ARGUMENTS_INVALID, TOOL_RESULT_UNPAIRED, TOOL_ORDER}
+    | {TOOL_SCHEMA_UNUSABLE}
+)
+"""Rules about tool calls, which `check_tools` asks for."""
+
+RECORDED_RULES = TOOL_RULES | frozenset(
     {PROMPT_MISMATCH, BOUNDARY_MERGED, LOSS_FLAG_UNUSED, EMPTY_ANSWER, MESSAGE_NOT_RENDERED, FIELD_NOT_RENDERED}
 )
 """Rules about more than the tokens of a row: of shards, an audit also gives the findings in the manifest."""

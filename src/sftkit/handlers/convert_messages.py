@@ -22,6 +22,7 @@ from sftkit.handlers.messages.conversion_need import needs_conversion
 from sftkit.handlers.messages.roles import DEVELOPER, ROLES, SYSTEM
 from sftkit.handlers.messages.system_prompts import SYSTEM_COLUMNS, parse_system
 from sftkit.handlers.messages.template_forms import NoTemplate, TemplateForms, WholeRowTemplate
+from sftkit.handlers.messages.tool_use import ToolUse, read_tool_use
 from sftkit.handlers.messages.tools import are_openai_tools, parse_tools
 from sftkit.handlers.messages.turn_reader import TurnReader
 
@@ -152,6 +153,18 @@ class ConvertToMessages(FormatHandler):
             and bool(self._system_prompt(row, row[column]))
             and not isinstance(forms(), WholeRowTemplate)
         )
+
+    def tool_use(self, row: Row) -> ToolUse | None:
+        """Read the tool calls of a row before it is converted.
+
+        Raises:
+            MalformedCallError: as `read_tool_use`.
+        """
+        column = self.conversation_column or (None if self._names_format else conversation_column(row))
+        if column is None:
+            return None
+        reader = TurnReader(self.role_key, self.content_key, self.roles, keeps_written=False)
+        return read_tool_use(row, column, reader, self._tools_columns)
 
     def _convert(self, row: Row, column: str, reader: TurnReader, forms: _Forms) -> Row:
         messages = read_messages(row[column], column, reader, forms)

@@ -71,6 +71,16 @@ class DataOptions(SourceOptions):
         help="What to do when a message contains the text of a special token: keep it and report the row, escape it "
         "so that it stays text, drop the row, or quarantine the row (error).",
     )
+    check_tools: str = option(
+        "off",
+        choices=("off", "warn", "drop", "error"),
+        words=boolean_spellings(true="warn", false="off"),
+        panel=_ROWS,
+        changes_rows=True,
+        help="Check the tool calls of conversations: each names a tool of the row, its arguments are valid against the "
+        "JSON schema of the tool, it has a result, and an answer follows. Report rows where this is not so in the "
+        "audit (warn), drop them, or quarantine them (error).",
+    )
     drop_empty_answers: bool = option(
         False,
         panel=_ROWS,

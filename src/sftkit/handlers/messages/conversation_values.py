@@ -29,17 +29,24 @@ def read_messages(value: Any, column: str, reader: TurnReader, forms: Callable[[
     Raises:
         RowError: the value or one of its turns is not understood.
     """
-    messages: list[Message] = []
+    return [message for turn in read_turns(value, column, reader, forms) for message in turn]
+
+
+def read_turns(value: Any, column: str, reader: TurnReader, forms: Callable[[], TemplateForms]) -> list[list[Message]]:
+    """Read a conversation as `read_messages`; return the messages of each turn. A call that continues an answer is
+    part of the message of the turn before.
+    """
+    turns: list[list[Message]] = []
     for index, turn in enumerate(turns_of(value, column)):
         try:
             read = reader.read(turn, forms)
         except RowError as error:
-            raise RowError(f"message {index} of column {column!r}: {error}") from None
-        if messages and _continues(messages[-1], read):
-            messages[-1] = _merged(messages[-1], read.messages[0])
+            raise type(error)(f"message {index} of column {column!r}: {error}") from None
+        if turns and turns[-1] and _continues(turns[-1][-1], read):
+            turns[-1][-1] = _merged(turns[-1][-1], read.messages[0])
         else:
-            messages += read.messages
-    return messages
+            turns.append(read.messages)
+    return turns
 
 
 def turns_of(value: Any, column: str) -> list[Any]:

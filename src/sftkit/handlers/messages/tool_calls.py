@@ -16,6 +16,10 @@ Call = dict[str, Any]
 _CALL_START = re.compile(r"\[\s*\{|\{\s*\"")
 
 
+class MalformedCallError(RowError):
+    """JSON does not parse, or a tool call or a tool is no object with a name."""
+
+
 def parse_calls(value: Any) -> tuple[Call, ...]:
     """Read one call or a list of calls, each with `name` and `arguments`, at the top or under `function`.
 
@@ -39,7 +43,7 @@ def split_text_and_calls(text: str) -> tuple[str, tuple[Call, ...]]:
     """
     try:
         return "", parse_calls(parse_json(text, "its call"))
-    except RowError as error:
+    except MalformedCallError as error:
         for start in _CALL_START.finditer(text):
             calls, end = _calls_from(text, start.start())
             if calls and end == len(text):
@@ -77,7 +81,7 @@ def parse_json(text: Any, what: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise RowError(f"{what} is not JSON: {reason}") from None
+        raise MalformedCallError(f"{what} is not JSON: {reason}") from None
 
 
 def is_object_text(text: str) -> bool:
@@ -97,7 +101,7 @@ def type_name(value: Any) -> str:
 
 def _call(value: Any) -> Call:
     if not isinstance(value, dict):
-        raise RowError(f"a call must be an object with a name, not {type_name(value)}")
+        raise MalformedCallError(f"a call must be an object with a name, not {type_name(value)}")
     function = value.get("function")
     if isinstance(function, dict):
         around = {key: each for key, each in value.items() if key != "function"}
@@ -106,15 +110,15 @@ def _call(value: Any) -> Call:
         around = {"id": value["id"]} if value.get("id") is not None else {}
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        raise RowError(f"a call has no name (keys: {', '.join(function) or 'none'})")
+        raise MalformedCallError(f"a call has no name (keys: {', '.join(function) or 'none'})")
     key = "parameters" if "arguments" not in function and "parameters" in function else "arguments"
     if key not in function and len(function) > 1:
-        raise RowError(f"the call of {name!r} has no arguments (keys: {', '.join(function)})")
+        raise MalformedCallError(f"the call of {name!r} has no arguments (keys: {', '.join(function)})")
     arguments = function.get(key)
     if isinstance(arguments, str):
         arguments = parse_json(arguments, f"the arguments of {name!r}") if arguments.strip() else None
     if arguments is not None and not isinstance(arguments, dict):
-        raise RowError(f"the arguments of {name!r} must be an object, not {type_name(arguments)}")
+        raise MalformedCallError(f"the arguments of {name!r} must be an object, not {type_name(arguments)}")
     if "type" in value and isinstance(value.get("function"), dict) and key == "arguments" and key in function:
         return {**value, "function": {**function, key: arguments or {}}}  # in the order of the data
     others = {other: each for other, each in function.items() if other not in ("name", key)}

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sftkit.core.row_log import RowError
-from sftkit.handlers.messages.tool_calls import parse_json, type_name
+from sftkit.handlers.messages.tool_calls import MalformedCallError, parse_json, type_name
 
 Tool = dict[str, Any]
 """`{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}`, as OpenAI has it."""
@@ -40,7 +39,7 @@ def parse_tools(value: Any) -> list[Any] | None:
         Tools in the form of OpenAI, and those built into a model unchanged; None if there are none.
 
     Raises:
-        RowError: the value is not a list of tools.
+        MalformedCallError: the value is not a list of tools.
 
     Example:
         >>> parse_tools([{"name": "now", "input_schema": {"type": "object"}}])
@@ -52,7 +51,7 @@ def parse_tools(value: Any) -> list[Any] | None:
         return None
     tools = [value] if isinstance(value, dict) else value
     if not isinstance(tools, list):
-        raise RowError(f"it must be a list of tools, not {type_name(tools)}")
+        raise MalformedCallError(f"it must be a list of tools, not {type_name(tools)}")
     return [made for index, tool in enumerate(tools) for made in _functions(tool, index)]
 
 
@@ -61,14 +60,14 @@ def _functions(tool: Any, index: int) -> Iterator[Any]:
     if isinstance(tool, str) and tool.lstrip().startswith("{"):
         tool = parse_json(tool, f"tool {index}")
     if not isinstance(tool, dict):
-        raise RowError(f"tool {index} must be an object, not {type_name(tool)}")
+        raise MalformedCallError(f"tool {index} must be an object, not {type_name(tool)}")
     declarations = next((tool[key] for key in _DECLARATIONS if tool.get(key)), None)
     if declarations is None:
         yield _tool(tool, index)
         return
     for function in declarations if isinstance(declarations, list) else [declarations]:
         if not isinstance(function, dict):
-            raise RowError(f"tool {index}: a function must be an object, not {type_name(function)}")
+            raise MalformedCallError(f"tool {index}: a function must be an object, not {type_name(function)}")
         yield _tool(function, index)
 
 
@@ -79,7 +78,7 @@ def _tool(tool: Tool, index: int) -> Tool:
     if tool.get("type") not in _FUNCTION_TYPES and schema is None:
         return tool  # one that is built into the model, such as a search
     if not isinstance(tool.get("name"), str):
-        raise RowError(f"tool {index} has no name (keys: {', '.join(tool) or 'none'})")
+        raise MalformedCallError(f"tool {index} has no name (keys: {', '.join(tool) or 'none'})")
     function = {
         "parameters" if key == schema else key: value
         for key, value in tool.items()

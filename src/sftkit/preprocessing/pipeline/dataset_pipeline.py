@@ -25,6 +25,8 @@ from sftkit.preprocessing.pipeline.column_use import ColumnUse, Destinations
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
 from sftkit.preprocessing.pipeline.retained import Retained, RidingColumns, retained_columns
 from sftkit.preprocessing.pipeline.split_turns import bind_with_split_turns, splits_turns
+from sftkit.preprocessing.pipeline.tool_checking import OFF as CHECKS_NO_TOOLS
+from sftkit.preprocessing.pipeline.tool_checking import reads_conversations, with_tool_check
 from sftkit.sources.reading_hints import hint_for_columns
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
@@ -72,6 +74,11 @@ class DatasetPipeline:
         )
 
     @property
+    def reads_conversations(self) -> bool:
+        """Whether a handler reads conversations, whose tool calls `check_tools` can check."""
+        return any(reads_conversations(each.handler) for each in self.handlers)
+
+    @property
     def splits_turns(self) -> bool:
         """Whether a handler tokenizes conversations, which `overflow: split_turns` can split."""
         return any(map(splits_turns, self.handlers))
@@ -83,15 +90,15 @@ class DatasetPipeline:
             ConfigError, TokenizerError: as `Handler.bind`.
         """
         limit = self.options.max_seq_length if self.options.overflow == SPLIT_TURNS else None
-        return [
-            (
-                each.name,
-                each.bind(tokenizer)
-                if limit is None or not splits_turns(each)
-                else bind_with_split_turns(each, tokenizer, limit),
-            )
-            for each in self.handlers
-        ]
+        checks_tools = self.options.check_tools != CHECKS_NO_TOOLS
+        bound: list[tuple[str, Step]] = []
+        for each in self.handlers:
+            splits = limit is not None and splits_turns(each)
+            step = bind_with_split_turns(each, tokenizer, limit) if splits and limit else each.bind(tokenizer)
+            if checks_tools and reads_conversations(each.handler):
+                step, checks_tools = with_tool_check(step, each.handler, self.options.check_tools), False
+            bound.append((each.name, step))
+        return bound
 
     def column_use(self, tokenizer: ChatTokenizer) -> ColumnUse:
         """Return what finds the columns that are not used."""

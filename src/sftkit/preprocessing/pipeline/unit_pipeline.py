@@ -23,6 +23,7 @@ from sftkit.handlers.user_function import code_digests
 from sftkit.preprocessing.pipeline.column_use import ColumnSample, ColumnUse, sample_columns
 from sftkit.preprocessing.pipeline.dataset_pipeline import DatasetPipeline
 from sftkit.preprocessing.pipeline.recipe import Recipe
+from sftkit.preprocessing.pipeline.tool_checking import OFF
 from sftkit.sandbox.render_limits import TemplateLimitError
 from sftkit.sandbox.watchdog import watchdog
 from sftkit.shards.staging.staged_unit import StagedUnit, UnitAudit
@@ -62,6 +63,7 @@ class Pipeline:
         self.chat_tokenizer = chat_tokenizer
         self._functions, self._modules = recipe.functions, 0
         self._splits_turns = recipe.options.overflow == SPLIT_TURNS
+        self._check_tools = recipe.options.check_tools
         self._datasets = {
             dataset.name: DatasetPipeline(dataset, build_handlers(dataset, index), recipe.options)
             for index, dataset in enumerate(recipe.datasets)
@@ -82,6 +84,13 @@ class Pipeline:
             raise ConfigError(
                 "overflow=split_turns splits conversations, but no data set has the handler "
                 "tokenize_and_apply_chat_template_with_masking; use it, or another value of overflow"
+            )
+
+        if self._check_tools != OFF and not any(each.reads_conversations for each in self._datasets.values()):
+            raise ConfigError(
+                f"check_tools={self._check_tools} checks conversations, but no data set has a handler that reads them, "
+                "such as convert_to_messages or tokenize_and_apply_chat_template_with_masking; use one, or "
+                "check_tools=off"
             )
 
     @property

@@ -45,11 +45,15 @@ TOKENIZER_LIMITS = "limits"
 
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
+_CHECK_TOOLS = "check_tools"
+
 ROW_OPTIONS = tuple(
-    key for key in keys_where(DataOptions, lambda info: info.changes_rows) if key not in ("overflow", TOKEN_KINDS)
+    key
+    for key in keys_where(DataOptions, lambda info: info.changes_rows)
+    if key not in ("overflow", TOKEN_KINDS, _CHECK_TOOLS)
 )
-"""Options that change rows. `overflow` is one of them only if there is a `max_seq_length`, and `token_kinds` only if it
-is set: it is younger than data sets without it, which stay as they are."""
+"""Options that change rows. `overflow` is one of them only if there is a `max_seq_length`, and `token_kinds` and
+`check_tools` only if they are set: they are younger than data sets without them, which stay as they are."""
 
 
 def unit_keys(
@@ -106,6 +110,7 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
             "overflow": options.overflow if options.max_seq_length is not None else None,
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
             **({TOKEN_KINDS: True} if options.token_kinds else {}),
+            **({_CHECK_TOOLS: [options.check_tools, version("jsonschema-rs")]} if options.check_tools != "off" else {}),
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),
         }
     )
