@@ -196,10 +196,14 @@ def uses_deepspeed(arguments: TrainingArguments) -> bool:
     )
 
 
+def uses_fsdp(arguments: TrainingArguments) -> bool:
+    """Whether FSDP shards the model, as a training argument or the launcher says."""
+    return os.environ.get(_USE_FSDP, "false").lower() in ("true", "1") or bool(getattr(arguments, "fsdp", None))
+
+
 def weights_are_sharded(arguments: TrainingArguments) -> bool:
     """Whether each process holds only a part of the model (FSDP, DeepSpeed)."""
-    launched = (os.environ.get(name, "false").lower() in ("true", "1") for name in (_USE_FSDP, _USE_DEEPSPEED))
-    return any(launched) or bool(getattr(arguments, "fsdp", None)) or bool(getattr(arguments, "deepspeed", None))
+    return uses_fsdp(arguments) or uses_deepspeed(arguments)
 
 
 def keep_float32_losses(plugin: Any) -> None:

@@ -10,11 +10,11 @@ _PLAN = "Plan"
 
 GPUS = (
     *("GB200", "B200", "B100", "GH200", "H200", "H100", "H100 NVL", "H100 PCIe", "H800", "H20"),
-    *("A100", "A800", "A40", "A30", "A10G", "A10", "L40S", "L40", "L4"),
+    *("A100", "A100 40GB", "A800", "A40", "A30", "A10G", "A10", "L40S", "L40", "L4"),
     *("RTX 6000 Ada", "RTX A6000", "RTX 5090", "RTX 4090", "RTX 3090"),
     *("MI355X", "MI350X", "MI325X", "MI300X", "MI300A", "MI250"),
 )
-"""Devices whose peak is known, see `sftkit.training.metrics.hardware`."""
+"""Devices whose peak and memory are known, see `sftkit.training.metrics.hardware`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class PlanOptions:
         per_run=True,
         panel=_PLAN,
         trusted_only=True,
-        help="Print the steps, the learning rates and the cost of the run. No weights are loaded, and nothing is "
-        "written.",
+        help="Print the steps, the learning rates, the memory and the cost of the run. No weights are loaded, and "
+        "nothing is written.",
     )
     processes: int | None = option(
         None,
@@ -41,7 +41,7 @@ class PlanOptions:
         choices=GPUS,
         words={name.lower(): name for name in GPUS},
         panel=_PLAN,
-        help="With dry_run: estimate the time on devices of this kind.",
+        help="With dry_run: estimate the time on devices of this kind, and whether the run fits into their memory.",
     )
     mfu: float = option(
         0.4,

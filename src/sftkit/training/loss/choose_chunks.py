@@ -73,6 +73,27 @@ def chunk_loss(
     return None
 
 
+def planned_chunk_size(
+    model: PreTrainedModel,
+    config: TrainConfig,
+    arguments: TrainingArguments,
+    capabilities: Capabilities,
+    *,
+    shards_weights: bool,
+) -> int | None:
+    """How many positions a chunk is expected to have, for a model that cannot be run; None for no chunks.
+
+    Liger's fused kernel computes in chunks, too.
+    """
+    size = config.loss_chunk_size
+    if arguments.use_liger_kernel:
+        return _default_size(model)
+    if size == 0 or (size is None and (arguments.torch_compile or shards_weights)):
+        return None
+    possible = capabilities.supports_logits_to_keep and decoder_candidates(model)
+    return (size or _default_size(model)) if possible else None
+
+
 def _has_own_way(arguments: TrainingArguments) -> bool:
     """Whether the loss is left to a compiler or to fused kernels, or the weights are not all on this process."""
     return bool(arguments.torch_compile or arguments.use_liger_kernel or weights_are_sharded(arguments))

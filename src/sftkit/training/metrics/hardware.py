@@ -1,4 +1,4 @@
-"""Peak performance of the hardware of a run, and the memory that the run used."""
+"""Peak performance and memory of the hardware of a run, and the memory that the run used."""
 
 from __future__ import annotations
 
@@ -54,6 +54,49 @@ _PEAKS: tuple[tuple[str, PeakFlops], ...] = (
     (r"MI350X", PeakFlops(2309.6, 0, 144.2)),
     (r"MI250", PeakFlops(191.5, 0, 23.9)),  # one of the two dies of a card; torch sees each as a device
 )
+
+# GiB as the driver reports them (`nvidia-smi`, `rocm-smi`), which is less than on the label where error correction or
+# the driver itself takes a part. The first pattern found in the name of the device applies. Boards that are sold with
+# several sizes: the larger one, unless the name says otherwise.
+_MEMORY: tuple[tuple[str, float], ...] = (
+    (r"GB200", 185.0),
+    (r"B[12]00", 179.1),
+    (r"GH200", 95.6),
+    (r"H200", 140.4),
+    (r"H100 NVL", 93.6),
+    (r"H[18]00", 79.6),
+    (r"H20\b", 95.6),
+    (r"A100.*40 ?GB", 40.0),
+    (r"A[18]00\b", 80.0),
+    (r"A40\b", 45.0),
+    (r"A30\b", 24.0),
+    (r"A10G?\b", 22.5),
+    (r"RTX A6000", 48.0),
+    (r"RTX 6000 Ada", 48.0),
+    (r"L40S?\b", 45.0),
+    (r"L4\b", 22.5),
+    (r"RTX 5090(?! D| Laptop)", 31.8),
+    (r"RTX [34]090(?! D| Ti| Laptop)", 24.0),
+    (r"MI300A", 128.0),
+    (r"MI300X", 192.0),
+    (r"MI325X", 256.0),
+    (r"MI35[05]X", 288.0),
+    (r"MI250", 64.0),
+)
+
+
+def memory_size(name: str) -> int | None:
+    """The memory of a device in bytes; None if it is not known.
+
+    Args:
+        name: name of the device, as returned by `torch.cuda.get_device_name`.
+
+    Example:
+        >>> memory_size("NVIDIA A100-SXM4-40GB") / 2**30
+        40.0
+    """
+    size = next((size for pattern, size in _MEMORY if re.search(pattern, name)), None)
+    return None if size is None else round(size * 2**30)
 
 
 def peak_flops(name: str, dtype: torch.dtype, *, tf32: bool = False) -> float | None:

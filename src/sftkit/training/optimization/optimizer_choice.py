@@ -35,7 +35,7 @@ def optimizer_for(trainer: Trainer, model: Any, rules: Sequence[RateRule]) -> tu
     arguments = trainer.args
     if arguments.optim == MUON:
         kind: Any = MuonWithAdamW
-        settings = _muon_arguments(arguments, model)
+        settings = muon_arguments(arguments, model)
     else:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     if any(name in settings for name in _OWN_GROUPS):
@@ -50,7 +50,12 @@ def optimizer_for(trainer: Trainer, model: Any, rules: Sequence[RateRule]) -> tu
     return kind, {**settings, "params": groups}
 
 
-def _muon_arguments(arguments: TrainingArguments, model: Any) -> dict[str, Any]:
+def muon_arguments(arguments: TrainingArguments, model: Any) -> dict[str, Any]:
+    """The arguments of Muon except the groups of parameters.
+
+    Raises:
+        ConfigError: there is no matrix for it.
+    """
     matrices = hidden_matrices(model)
     if not matrices:
         raise ConfigError(f"optim={MUON} is for hidden matrices, and none is trained; use optim=adamw_torch")

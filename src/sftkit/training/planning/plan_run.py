@@ -18,6 +18,8 @@ from sftkit.training.metrics.hardware import peak_flops
 from sftkit.training.mixed_precision import mixed_precision
 from sftkit.training.models.run_tokenizer import load_run_tokenizer
 from sftkit.training.planning.learning_rate import RateSchedule, rate_schedule
+from sftkit.training.planning.memory.memory_use import MemoryPlan
+from sftkit.training.planning.memory.plan_memory import plan_memory
 from sftkit.training.planning.outline import OutlinedModel, outline
 from sftkit.training.planning.steps import Points, checkpoint_points, evaluation_points
 from sftkit.training.planning.work import EpochWork, measure_epoch
@@ -103,6 +105,12 @@ class TrainingPlan:
     state_bytes: int | None
     """Size of the optimizer's state in a checkpoint; None if it is not known."""
 
+    gpu: str | None
+    """The planned kind of device; None if none was named."""
+
+    memory: MemoryPlan
+    """What a device needs."""
+
     flops: float | None
     """Floating-point operations of training; None if they are not known."""
 
@@ -158,7 +166,7 @@ def plan_run(
     rows = rows_per_micro_batch(arguments, arguments.train_batch_size)
     batches = feed.train_batches(rows)
     steps = count_steps(batches.batches_per_epoch, arguments)
-    work = measure_epoch(feed, batches)
+    work, largest = measure_epoch(feed, batches)
     flops = _flops(outlined, work, steps)
     checkpoints = checkpoint_points(arguments, steps)
     return TrainingPlan(
@@ -185,6 +193,8 @@ def plan_run(
         kept_checkpoints=_kept(arguments, checkpoints.count),
         weight_bytes=outlined.weight_bytes,
         state_bytes=outlined.state_bytes,
+        gpu=config.gpu,
+        memory=plan_memory(config, arguments, tokenizer, feed, largest),
         flops=flops,
         time=None if flops is None else _time(config, arguments, outlined.model.dtype, flops),
         ends_early=config.early_stopping_patience is not None or config.stop_on_nonfinite is not None,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sftkit.cli.console.reports.show_memory import memory_lines, size_text
 from sftkit.cli.console.text_lines import duration
 from sftkit.core.escape import escape_to_one_line
 from sftkit.redaction import redact_url
@@ -59,6 +60,7 @@ def _lines(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
         yield "evaluations", f"{plan.evaluations.count:,}: {plan.evaluations.every} ({batches.evaluation_rows:,} rows)"
     if plan.checkpoints.count:
         yield "checkpoints", f"{plan.checkpoints.count:,}: {plan.checkpoints.every}"
+    yield from memory_lines(plan.memory, "packs" if batches.packed else "rows", plan.gpu)
     yield "disk", _disk(plan)
     if plan.flops is None:
         yield "FLOPs", "unknown for this model"
@@ -92,27 +94,20 @@ def picture(shares: Sequence[float]) -> str:
 
 
 def _disk(plan: TrainingPlan) -> str:
-    weights = f"{_size(plan.weight_bytes)} of weights at the end"
+    weights = f"{size_text(plan.weight_bytes)} of weights at the end"
     if not plan.kept_checkpoints:
         return weights
     if plan.state_bytes is None:
         return (
-            f"{weights}, and at most {plan.kept_checkpoints:,} checkpoints of {_size(plan.weight_bytes)} of weights "
-            "and the state of the optimizer, whose size is not known"
+            f"{weights}, and at most {plan.kept_checkpoints:,} checkpoints of {size_text(plan.weight_bytes)} of"
+            " weights and the state of the optimizer, whose size is not known"
         )
     each = plan.weight_bytes + plan.state_bytes
     number = f"{plan.kept_checkpoints:,} checkpoints" if plan.kept_checkpoints > 1 else "1 checkpoint"
-    return f"{_size(plan.disk_bytes or 0)}: at most {number} of {_size(each)}, and {weights}"
+    return f"{size_text(plan.disk_bytes or 0)}: at most {number} of {size_text(each)}, and {weights}"
 
 
 def _time(time: TimePlan, devices: int) -> str:
     hardware = f"{devices:,} x {time.gpu}" if devices > 1 else time.gpu
     peak = f"{time.mfu:.4g} of {time.peak_flops / 1e12:,.4g} TFLOPS in {time.dtype}"
     return f"{duration(time.seconds)} on {hardware} (at {peak}), without evaluation and saving"
-
-
-def _size(size: int) -> str:
-    for unit, one in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
-        if size >= one:
-            return f"{size / one:,.1f} {unit}"
-    return f"{size / 1024:,.1f} KiB"
