@@ -132,7 +132,13 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     rows = [generator.integers(10, 1000, length, np.int32) for length in case.lengths]
     rows_of_two_steps = rows * 2
     pq.write_table(pa.table({"input_ids": rows_of_two_steps, "labels": rows_of_two_steps}), folder / "rows.parquet")
-    usual = {"per_device_train_batch_size": len(rows), "max_steps": 2, "save_strategy": "no", "use_cpu": True}
+    usual = {
+        "per_device_train_batch_size": len(rows),
+        "max_steps": 2,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "train_sampling_strategy": "sequential",
+    }
     return {
         "training_data_path": str(folder / "rows.parquet"), "model_name_or_path": str(model), "allow_mismatch": True,
         "output_dir": str(folder / "out"), "init_from_config": "use_peft" not in case.keys, **usual, **case.keys,

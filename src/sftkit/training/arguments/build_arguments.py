@@ -92,14 +92,15 @@ def argument_problems(given: Mapping[str, Any]) -> list[str]:
 def check_packages(config: TrainConfig) -> None:
     """Check, without importing anything heavy, that the packages that a run needs are installed.
 
-    What only matters on a GPU is left to `make_training_arguments`.
+    What only matters on a GPU is left to `make_training_arguments`. The plan of a run (`dry_run`) does not need the
+    package of its optimizer.
 
     Raises:
         RequirementError: with a sentence for each package that is missing.
     """
     values = _translated(config.training_arguments).values
     missing = [
-        *missing_packages(values),
+        *missing_packages({**values, "optim": None} if config.dry_run else values),
         *missing_trackers(values.get("report_to")),
         *missing_adapter_packages(config),
     ]

@@ -41,12 +41,11 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
         *checkpointing_problems(config, arguments),
         *optimizer_problems(config, arguments),
     ]
-    lacking = [
-        *missing_adapter_packages(config),
-        *_lacking_hardware(config, arguments),
-        *lacking_accelerator(config, arguments),
-        *_lacking_kernels(arguments),
-    ]
+    lacking = [*missing_adapter_packages(config)]
+    if not config.dry_run:  # a plan is made on any machine
+        lacking += _lacking_hardware(config, arguments)
+        lacking += lacking_accelerator(config, arguments)
+        lacking += _lacking_kernels(arguments)
     if problems:
         raise ConfigError([*problems, *lacking])
     if lacking:
@@ -111,10 +110,15 @@ def _adapter_problems(config: TrainConfig) -> Iterator[str]:
 
 
 def missing_adapter_packages(config: TrainConfig) -> Iterator[str]:
-    """Yield a sentence for each package that adapters need and that is missing; nothing is imported."""
+    """Yield a sentence for each package that adapters need and that is missing; nothing is imported.
+
+    The plan of a run (`dry_run`) does not quantize, so it needs no bitsandbytes.
+    """
     named = next((key for key in ("use_peft", "adapter_name_or_path", "merge_only") if getattr(config, key)), None)
     if named is not None and importlib.util.find_spec("peft") is None:
         yield f"{named}: peft is not installed; pip install 'sftkit[peft]'"
+    if config.dry_run:
+        return
     if config.load_in_4bit and not all(map(importlib.util.find_spec, ("peft", "bitsandbytes"))):
         yield "load_in_4bit needs peft and bitsandbytes; pip install 'sftkit[qlora]'"
     given = config.quantization_config

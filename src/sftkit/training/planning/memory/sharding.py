@@ -85,7 +85,9 @@ def gathered_bytes(model: torch.nn.Module) -> int:
 def _fsdp(settings: Mapping[str, Any], processes: int) -> Sharding:
     """FSDP by `fsdp_config`, or by the launcher's variables; without either, everything is sharded."""
     reshard = _setting(settings, "reshard_after_forward", "RESHARD_AFTER_FORWARD")
-    strategy = str(reshard or os.environ.get(f"{_FSDP}SHARDING_STRATEGY") or "full_shard").lower()
+    if reshard is None:
+        reshard = os.environ.get(f"{_FSDP}SHARDING_STRATEGY", "full_shard")
+    strategy = str(reshard).lower()
     if strategy in ("no_shard", "3"):
         return Sharding(copies_gradients=processes > 1)
     inside = int(os.environ.get("LOCAL_WORLD_SIZE") or processes)  # hybrid strategies shard within a machine

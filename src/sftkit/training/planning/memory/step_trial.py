@@ -144,6 +144,7 @@ class StepTrial:
         finally:
             with _without_future_warnings():
                 self.model.gradient_checkpointing_disable()
+            self.model.disable_input_require_grads()  # of embeddings, which checkpointing needs
 
     def _loss(self, inputs: dict[str, Any], items: torch.Tensor) -> torch.Tensor:
         """The loss as `SftTrainer` computes it."""
