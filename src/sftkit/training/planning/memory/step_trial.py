@@ -18,6 +18,7 @@ from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.model_loading import embedding_rows
 from sftkit.training.planning.memory.byte_timeline import ByteRecorder, ByteTimeline
 from sftkit.training.planning.memory.fused_attention import fused_attention
+from sftkit.training.planning.memory.grouped_experts import grouped_experts
 from sftkit.training.planning.memory.valueless_model import tensors_of, without_values
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class StepTrial:
             recorder = ByteRecorder(tensors_of(self.model), self._vocabulary)
             if accumulates:
                 self._make_gradients(recorder)
-            with fused_attention(), recorder:
+            with fused_attention(), grouped_experts(), recorder:
                 self._loss(inputs, items).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             timeline = recorder.timeline(values.grad for values in self.trained if values.grad is not None)
             self._forget_gradients()
