@@ -28,7 +28,7 @@ from sftkit.training.planning.memory import memory_use
 from sftkit.training.planning.memory.byte_timeline import ByteRecorder, ByteTimeline, Kind, LiveBytes
 from sftkit.training.planning.memory.memory_use import MemoryPlan, MemoryUse, Remedy
 from sftkit.training.planning.memory.sharding import Sharding, fully_sharded, gathered_bytes, sharding_of
-from sftkit.training.planning.memory.weights import weight_bytes
+from sftkit.training.planning.memory.stored_weights import weight_bytes
 from sftkit.training.setup.data_setup import feed_for
 from sftkit.training.setup.model_setup import prepare_model
 from sftkit.training.setup.trainer_setup import make_trainer

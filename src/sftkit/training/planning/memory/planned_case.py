@@ -26,7 +26,7 @@ from sftkit.training.planning.memory.planned_attention import set_planned_attent
 from sftkit.training.planning.memory.rough_activations import rough_activations
 from sftkit.training.planning.memory.sharding import Sharding, gathered_bytes
 from sftkit.training.planning.memory.step_trial import StepTrial
-from sftkit.training.planning.memory.weights import quantized_bits, quantized_weights, weight_bytes
+from sftkit.training.planning.memory.stored_weights import quantized_bits, quantized_weights, weight_bytes
 from sftkit.training.planning.outline import outline
 
 if TYPE_CHECKING:
