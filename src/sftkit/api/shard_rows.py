@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from sftkit.core.rows import IGNORE_INDEX, Ids
+from sftkit.core.rows import IGNORE_INDEX, Ids, Weights
 from sftkit.errors import DataError
 from sftkit.inspection.parquet_columns import ColumnLayout, TokenColumns, iter_row_groups, read_layout, token_columns
 from sftkit.shards import reading
@@ -68,6 +68,13 @@ class ShardRow:
     token_kinds: Ids | None = None
     """The kind of each token by its number in `manifest.token_kinds`, int32, shape (tokens,); None when there is no
     column `token_kinds`."""
+
+    loss_weights: Weights | None = None
+    """The weight of each token in the loss, float32, shape (tokens,); None when there is no column `loss_weights`."""
+
+    source: Ids | None = None
+    """The data set of each sequence, as an index into `manifest.source_names`, int32, shape (sequences,); a row that is
+    no pack is one sequence. None when there is no column `source`."""
 
 
 class ShardSplit(Sequence[ShardRow]):
@@ -130,6 +137,8 @@ class ShardSplit(Sequence[ShardRow]):
             labels=_labels(tokens, part),
             seq_lengths=None if tokens.seq_lengths is None else tokens.seq_lengths[number],
             token_kinds=None if tokens.kinds is None else tokens.kinds[part],
+            loss_weights=None if tokens.weights is None else tokens.weights[part],
+            source=None if tokens.sources is None else tokens.sources[number],
         )
 
     def _tokens(self, group: int) -> TokenColumns:

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sftkit.audit.checks.packs import PackBoundaries, Packing, pack_boundaries
 from sftkit.core.error_text import first_line
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import (
     IGNORE_INDEX,
     INPUT_IDS,
     LABELS,
     LOSS_MASKS,
     SEQ_LENGTHS,
+    SOURCE,
     Ids,
     Mask,
     Offsets,
     Ragged,
+    Weights,
     lengths_to_offsets,
 )
 from sftkit.core.token_kinds import TOKEN_KINDS
@@ -54,13 +59,20 @@ class ColumnLayout:
     """The text column, for files without `input_ids`."""
     kinds: bool = False
     """Whether it has the column `token_kinds`."""
+    weights: bool = False
+    """Whether it has the column `loss_weights`."""
+    sources: bool = False
+    """Whether it has the column `source`, with a number for each sequence."""
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
         if not self.tokens:
             return [self.text] if self.text is not None else []
-        others = ((SEQ_LENGTHS, self.packed), (TOKEN_KINDS, self.kinds))
+        others = (
+            *((SEQ_LENGTHS, self.packed), (TOKEN_KINDS, self.kinds)),
+            *((LOSS_WEIGHTS, self.weights), (SOURCE, self.sources)),
+        )
         return [INPUT_IDS, *self.supervision, *(name for name, is_there in others if is_there)]
 
 
@@ -79,6 +91,11 @@ class TokenColumns:
     """Tokens of the sequences in each pack; None where rows are not packed."""
     kinds: Ids | None = None
     """The kind of each token (`TokenKind`), int32, shape (tokens,); None when there is no column `token_kinds`."""
+
+    weights: Weights | None = None
+    """The loss weight of each token, float32, shape (tokens,); None when there is no column `loss_weights`."""
+    sources: Ragged | None = None
+    """The number of the data set of each row, or of each sequence of a pack; None when there is no column `source`."""
 
     @property
     def wrong_labels(self) -> Mask:
@@ -109,8 +126,18 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
     if INPUT_IDS in names:
         masks = tuple(name for name in LOSS_MASKS if name in names)
         supervision = (LABELS,) if LABELS in names else masks
-        has_kinds = TOKEN_KINDS in names and _holds_integers(schema.field(TOKEN_KINDS).type)
-        return ColumnLayout(path, names, True, supervision, SEQ_LENGTHS in names, None, has_kinds)
+        packed = SEQ_LENGTHS in names
+        return ColumnLayout(
+            path,
+            names,
+            True,
+            supervision,
+            packed,
+            None,
+            kinds=TOKEN_KINDS in names and _holds_integers(schema.field(TOKEN_KINDS).type),
+            weights=LOSS_WEIGHTS in names and _holds_floats(schema.field(LOSS_WEIGHTS).type),
+            sources=SOURCE in names and _is_source(schema.field(SOURCE).type, packed=packed),
+        )
     text = next((name for name in text_fields if name in names and _is_text(schema.field(name).type)), None)
     if text is None:
         or_text = f" and no text column {' or '.join(map(repr, text_fields))} (set dataset_text_field to use another)"
@@ -155,7 +182,13 @@ def token_columns(table: pa.Table, layout: ColumnLayout) -> TokenColumns:
         trained = np.logical_and.reduce([_aligned(column, ids, 0) != 0 for column in columns])
     seq_lengths = _ragged(table.column(SEQ_LENGTHS), SEQ_LENGTHS, layout.path) if layout.packed else None
     kinds = _aligned(_ragged(table.column(TOKEN_KINDS), TOKEN_KINDS, layout.path), ids, 0) if layout.kinds else None
-    return TokenColumns(ids, labels, trained, length_mismatch, seq_lengths, kinds)
+    weights: Weights | None = None
+    if layout.weights:
+        column = _ragged_of(table.column(LOSS_WEIGHTS), LOSS_WEIGHTS, layout.path, pa.float32())
+        length_mismatch |= column.lengths != ids.lengths
+        weights = _aligned(column, ids, 0)
+    sources = _sources(table.column(SOURCE), layout) if layout.sources else None
+    return TokenColumns(ids, labels, trained, length_mismatch, seq_lengths, kinds, weights, sources)
 
 
 def row_lengths(table: pa.Table, layout: ColumnLayout) -> Offsets:
@@ -189,41 +222,64 @@ def _holds_integers(kind: pa.DataType) -> bool:
     return is_list and bool(pa.types.is_integer(kind.value_type) or pa.types.is_boolean(kind.value_type))
 
 
+def _holds_floats(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and bool(pa.types.is_floating(kind.value_type))
+
+
+def _is_source(kind: pa.DataType, *, packed: bool) -> bool:
+    return _holds_integers(kind) if packed else bool(pa.types.is_integer(kind))
+
+
+def _sources(column: pa.ChunkedArray, layout: ColumnLayout) -> Ragged:
+    """Read the column `source`; -1 for null."""
+    if layout.packed:
+        return _ragged(column, SOURCE, layout.path)
+    numbers = _values(pc.fill_null(column, -1).combine_chunks(), SOURCE, layout.path)
+    return Ragged.from_lengths(numbers, np.ones(len(numbers), np.int64))
+
+
 def _ragged(column: pa.ChunkedArray, name: str, path: AnyPath) -> Ragged:
     """Convert a column of any list and integer type; null rows become empty."""
     if not _holds_integers(column.type):
         raise SourceError(f"{path}: column {name!r} must hold lists of integers, not {column.type}")
+    return _ragged_of(column, name, path, pa.int32())
+
+
+def _ragged_of(column: pa.ChunkedArray, name: str, path: AnyPath, kind: pa.DataType) -> Ragged:
+    """Convert a column of any list type to values of a type; null rows become empty."""
     lengths = [np.asarray(pc.fill_null(pc.list_value_length(chunk), 0)) for chunk in column.chunks]
-    values = [_values(chunk, name, path) for chunk in column.chunks]
+    values = [_values(chunk.flatten(), name, path, kind) for chunk in column.chunks]  # skips what null rows may hide
     if len(values) == 1:
         return Ragged(values[0], lengths_to_offsets(lengths[0].astype(np.int64)))
-    empty = np.zeros(0, np.int32)
-    joined = np.concatenate([empty, *lengths]).astype(np.int64)
+    empty = np.zeros(0, kind.to_pandas_dtype())
+    joined = np.concatenate([np.zeros(0, np.int64), *lengths]).astype(np.int64)
     return Ragged(np.concatenate([empty, *values]), lengths_to_offsets(joined))
 
 
-def _values(chunk: pa.Array, name: str, path: AnyPath) -> Ids:
-    values = chunk.flatten()  # skips values that null rows may hide
-    if values.type != pa.int32():
+def _values(values: pa.Array, name: str, path: AnyPath, kind: pa.DataType | None = None) -> npt.NDArray[Any]:
+    """Convert numbers to an array of a type, int32 by default."""
+    kind = kind or pa.int32()
+    if values.type != kind:
         try:
-            values = values.cast(pa.int32())
+            values = values.cast(kind)
         except pa.ArrowInvalid as error:
             reason = first_line(error)
             raise SourceError(f"{path}: column {name!r} holds numbers that cannot be token ids: {reason}") from None
     if values.null_count:
         values = pc.fill_null(values, IGNORE_INDEX if name == LABELS else 0)
-    flat: Ids = values.to_numpy()
+    flat: npt.NDArray[Any] = values.to_numpy()
     return flat
 
 
-def _aligned(column: Ragged, ids: Ragged, missing: int) -> Ids:
+def _aligned(column: Ragged, ids: Ragged, missing: int) -> npt.NDArray[Any]:
     """Return a column at the positions of `ids`, shape (tokens,); `missing` where its row is too short."""
     if np.array_equal(column.offsets, ids.offsets):
         return column.values
     kept = np.minimum(column.lengths, ids.lengths)
     lengths = ids.lengths
     position = np.arange(len(ids.values)) - np.repeat(ids.offsets[:-1], lengths)
-    values = np.full(len(ids.values), missing, np.int32)
+    values = np.full(len(ids.values), missing, column.values.dtype)
     values[position < np.repeat(kept, lengths)] = column.truncate(kept).values
     return values
 

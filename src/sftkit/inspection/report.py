@@ -91,8 +91,11 @@ def inspect_shards(config: InspectConfig, shards: ShardSet, progress: Progress |
 
 
 def _check_by(config: InspectConfig, shards: ShardSet) -> None:
-    """Raise `SourceError` if rows are to be counted by source, and no manifest has these counts."""
+    """Raise `SourceError` if rows are to be counted by source, and neither a manifest nor a column tells them."""
     if config.by is None or (shards.manifest is not None and any(each.written for each in shards.manifest.sources)):
+        return
+    fields = text_column_names(shards, config.dataset_text_field)
+    if all(read_layout(path, fields).sources for paths in shards.splits.values() for path in paths):
         return
     lacks = "has no manifest" if shards.manifest is None else "its manifest, of an older version, has no such counts"
     raise SourceError(f"{shards.name or shards.root}: {lacks}: by {config.by} needs a data set of `sftkit preprocess`")

@@ -112,7 +112,7 @@ def find_pieces(split: ScannedSplit, wanted: Offsets, progress: Progress) -> Pie
 
 def _read_again(split: ScannedSplit, wanted: Offsets, group: ScannedGroup, start: int, stop: int) -> Iterator[Ragged]:
     """Yield the ids of wanted[start:stop], which are in one row group, batch by batch."""
-    layout = replace(group.layout, supervision=(), kinds=False)
+    layout = replace(group.layout, supervision=(), kinds=False, weights=False, sources=False)
     first, at = group.first, start
     for batch in sequence_batches(next(iter_row_groups(layout, group.number)), layout, split.packing):
         chosen = np.zeros(len(batch.ids), np.bool_)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sftkit.config.commands import InspectConfig
+from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.progress import Progress, SilentProgress, progress_stage
 from sftkit.core.splits import SPLITS
 from sftkit.errors import SourceError, UsageError
@@ -218,11 +219,7 @@ def _notes(a: _Side, b: _Side, splits: Sequence[PairedSplit]) -> Iterator[str]:
     if a.holds_tokens and not (a.has_labels and b.has_labels):
         unlabelled = [name for name, side in both if not side.has_labels]
         yield f"{' and '.join(unlabelled)} without labels: only ids were compared"
-    columns = [list(dict.fromkeys(name for layout in side.files for name in layout.names)) for _, side in both]
-    for (name, _), own, other in zip(both, columns, reversed(columns), strict=True):
-        extra = [column for column in own if column not in other and column != "seq_lengths"]
-        if extra:
-            yield f"columns only in {name}: {', '.join(extra)}"
+    yield from _column_notes(both)
     for name, side in both:
         missing = [split.a.name for split in splits if split.a.name not in side.layouts]
         if missing:
@@ -240,6 +237,18 @@ def _notes(a: _Side, b: _Side, splits: Sequence[PairedSplit]) -> Iterator[str]:
     cutting = next((packing for packing in packings if packing.may_cut_rows), None)
     if cutting is not None:
         yield f"{cutting.which_rows_are_cut}: their parts are compared as they are"
+
+
+def _column_notes(both: Sequence[tuple[str, _Side]]) -> Iterator[str]:
+    """Yield which columns only one of the two sides has."""
+    columns = [list(dict.fromkeys(name for layout in side.files for name in layout.names)) for _, side in both]
+    for (name, _), own, other in zip(both, columns, reversed(columns), strict=True):
+        extra = [column for column in own if column not in other and column != "seq_lengths"]
+        if LOSS_WEIGHTS in extra:
+            yield f"loss_weights are only in {name}: other weights than 1 count as labels that differ"
+            extra.remove(LOSS_WEIGHTS)
+        if extra:
+            yield f"columns only in {name}: {', '.join(extra)}"
 
 
 def _decoders(

@@ -49,7 +49,7 @@ class KindCounts:
     moved: int = 0
     """Pairs with the same ids and labels in different splits; they count in the split of A."""
     labels_differ: int = 0
-    """Pairs with the same ids and different labels."""
+    """Pairs with the same ids and different labels, or loss weights."""
     ids_differ: int = 0
     """Pairs that belong together and have different ids (or texts)."""
     only_in_a: int = 0

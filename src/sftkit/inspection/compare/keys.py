@@ -14,9 +14,10 @@ Keys = npt.NDArray[np.uint64]
 _SEED = 0x53C0DE
 _SHORTEST_TABLE = 1 << 12
 _ID_FACTOR, _LABEL_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+_WEIGHT_FACTOR = np.uint64(0x165667B19E3779F9)
 
 
-def sequence_keys(ids: Ragged, labels: Ids | None) -> tuple[Keys, Keys]:
+def sequence_keys(ids: Ragged, labels: Ids | None, weights: Ids | None = None) -> tuple[Keys, Keys]:
     """Hash sequences, each hash uint64 of shape (sequences,).
 
     Multilinear hashes (Lemire and Kaser, "Strongly universal string hashing is fast", 2014) with a random weight per
@@ -25,9 +26,10 @@ def sequence_keys(ids: Ragged, labels: Ids | None) -> tuple[Keys, Keys]:
     Args:
         ids: the sequences.
         labels: the label of each token, shape (tokens,); None to hash ids only.
+        weights: a number for the loss weight of each token, 0 for the usual one, shape (tokens,); None if all are 0.
 
     Returns:
-        A hash of the ids, and one of ids and labels. Together they identify a sequence by 128 bits.
+        A hash of the ids, and one of ids, labels and weights. Together they identify a sequence by 128 bits.
 
     Example:
         >>> ids = Ragged.from_lists([[1, 2], [1, 2]])
@@ -50,6 +52,8 @@ def sequence_keys(ids: Ragged, labels: Ids | None) -> tuple[Keys, Keys]:
     values *= _ID_FACTOR
     if labels is not None:
         values += (labels.astype(np.uint64) + np.uint64(1)) * _LABEL_FACTOR
+    if weights is not None:
+        values += weights.astype(np.uint64) * _WEIGHT_FACTOR
     np.take(second, position, out=terms)
     terms *= values
     by_all[filled] += np.add.reduceat(terms, starts)

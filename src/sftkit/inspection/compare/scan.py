@@ -53,7 +53,7 @@ class ScannedSplit:
     by_ids: Keys
     """A hash of the ids of each sequence, shape (sequences,)."""
     by_all: Keys
-    """A hash of its ids and labels, shape (sequences,)."""
+    """A hash of its ids, labels and loss weights, shape (sequences,)."""
     tokens: int
     trained_tokens: int | None
     """Tokens that carry a loss; None where labels are not compared."""
@@ -102,12 +102,12 @@ def scan_split(
         by_all: list[Keys] = []
         tokens = trained = row = misfits = 0
         if not labels:
-            layout = replace(layout, supervision=())
+            layout = replace(layout, supervision=(), weights=False)
         name = relative_name(layout.path, shards.root)
         for number, table in enumerate(iter_row_groups(layout)):
             count = 0
             for batch in sequence_batches(table, layout, packing):
-                first, second = sequence_keys(batch.ids, batch.labels)
+                first, second = sequence_keys(batch.ids, batch.labels, batch.weights)
                 by_ids.append(first)
                 by_all.append(second)
                 count += len(first)

@@ -27,6 +27,9 @@ class Sequences:
     """The row of each sequence, shape (sequences,)."""
     numbers: Offsets | None
     """Index of each sequence in its pack, from 0, shape (sequences,); None where rows are not packed."""
+    weights: Ids | None = None
+    """The bits of the loss weight of each token; 0 for 1 where it carries a loss, and for 0 elsewhere; shape (tokens,).
+    None where there is no column `loss_weights`."""
     misfit_rows: int = 0
     """Rows whose labels (or masks) or `seq_lengths` do not match their ids."""
 
@@ -50,10 +53,15 @@ def read_sequences(table: pa.Table, layout: ColumnLayout, packing: Packing) -> S
         own = tokens.labels if tokens.labels is not None else ids.values
         labels = np.where(tokens.trained, own, np.int32(IGNORE_INDEX))
         labels[ids.offsets[:-1][ids.lengths > 0]] = IGNORE_INDEX
+    weights = None
+    if labels is not None and tokens.weights is not None:
+        trained = labels != IGNORE_INDEX
+        weights = np.where(trained & (tokens.weights != 1), tokens.weights.view(np.int32), np.int32(0))
     if packs is None:
-        return Sequences(ids, labels, np.arange(len(ids)), None, int(np.count_nonzero(tokens.length_mismatch)))
+        misfits = int(np.count_nonzero(tokens.length_mismatch))
+        return Sequences(ids, labels, np.arange(len(ids)), None, weights, misfits)
     misfits = int(np.count_nonzero(tokens.length_mismatch | packs.mismatched))
-    return Sequences(ids, labels, packs.rows, packs.numbers, misfits)
+    return Sequences(ids, labels, packs.rows, packs.numbers, weights, misfits)
 
 
 def sequence_batches(table: pa.Table, layout: ColumnLayout, packing: Packing) -> Iterator[Sequences]:

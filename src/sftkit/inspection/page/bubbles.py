@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
 from sftkit.audit.findings import ANSWER_CUT, RULES
-from sftkit.core.escape import TextPart, visible_parts
+from sftkit.core.escape import TextPart, escape_to_one_line, visible_parts
 from sftkit.inspection.page.sampled_rows import SampledRow
 from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding
 from sftkit.inspection.view.shown_row import ShownRow, ShownToken
@@ -124,10 +124,10 @@ def _blocks(row: ShownRow) -> Iterator[Bubble | Divider]:
             yield Divider(f"{start - done:,} tokens not shown", is_gap=True)
         if row.seq_lengths and start in bounds:
             number = bounds.index(start)
-            yield Divider(
-                f"sequence {number + 1:,} of {len(row.seq_lengths):,} · {row.seq_lengths[number]:,} tokens",
-                is_gap=False,
-            )
+            text = f"sequence {number + 1:,} of {len(row.seq_lengths):,} · {row.seq_lengths[number]:,} tokens"
+            if number < len(row.sources):
+                text += f" · source {escape_to_one_line(row.sources[number])}"
+            yield Divider(text, is_gap=False)
         yield from _bubbles(row, start, stop, marked)
         done = stop
     if done < row.length and row.text is None:

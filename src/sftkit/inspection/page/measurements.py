@@ -187,7 +187,7 @@ def _add_tokens(
                 candidates.add_order(place, order, found)
             else:
                 candidates.add_order(place, order, packs.rows[found], packs.numbers[found])
-    candidates.add(place, ids.lengths, trained)
+    candidates.add(place, ids.lengths, trained, tokens.sources)
 
 
 def _count(counts: Counter[int], values: Offsets) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from sftkit.core.escape import visible_parts
+from sftkit.core.escape import escape_to_one_line, visible_parts
 
 _FOLDER = "template"
 
@@ -34,7 +34,7 @@ def render_page(file: str, /, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, percent=_percent)
+    environment.filters.update(number=_number, percent=_percent, one_line=escape_to_one_line)
     script, style = _file("page.js"), _file("page.css")
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from sftkit.core.rows import Offsets
+from sftkit.core.rows import Offsets, Ragged
 from sftkit.storage.paths import AnyPath
 
 LONGEST, SHORTEST = "longest", "shortest"
@@ -21,6 +22,9 @@ EXTREMES = (LONGEST, SHORTEST, MOST_TRAINED, LEAST_TRAINED)
 _PER_EXTREME = 3
 _PER_STRATUM = 24
 _FIRST_MESSAGES = 20
+_BUCKETS = 64
+_MOST_SOURCES = 64
+"""Sources of the rows of a row group that are distinguished."""
 
 
 def order_name(order: tuple[str, str]) -> str:
@@ -64,22 +68,23 @@ class Candidate:
 class CandidateCollector:
     """Keeps for each category the rows of the lowest ranks.
 
-    Categories are (split, extreme), (split, order of roles), and (split, DRAWN, bucket of lengths): rows of all lengths
-    have the same chance to be seen. The rank of a drawn row is a hash of the seed and its place, so that it does not
-    matter in which order the files are read.
+    Categories are (split, extreme), (split, order of roles), and (split, DRAWN, source and bucket of lengths): rows of
+    all sources and lengths have the same chance to be seen. The rank of a drawn row is a hash of the seed and its
+    place, so that it does not matter in which order the files are read.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._kept: dict[tuple[str, str, int], list[Candidate]] = {}
 
-    def add(self, place: RowPlace, lengths: Offsets, trained: Offsets | None) -> None:
+    def add(self, place: RowPlace, lengths: Offsets, trained: Offsets | None, sources: Ragged | None = None) -> None:
         """Add the rows of a row group.
 
         Args:
             place: the row group.
             lengths: tokens of its rows, shape (rows,).
             trained: trained tokens of its rows, shape (rows,); None if unknown.
+            sources: the data set of each row, or of each sequence of each pack, as a number; None if unknown.
         """
         if not len(lengths):
             return
@@ -93,9 +98,11 @@ class CandidateCollector:
             self._keep(place, LEAST_TRAINED, 0, filled, share)
         ranks = _hashes(self._seed, place, len(lengths))
         buckets = np.frexp(lengths.astype(np.float64))[1]
-        for bucket in np.unique(buckets).tolist():
-            inside = np.flatnonzero(buckets == bucket)
-            self._keep(place, DRAWN, bucket, inside, ranks[inside])
+        for source, of_source, sequences in _by_source(sources, len(lengths)):
+            for bucket in np.unique(buckets[of_source]).tolist():
+                inside = buckets[of_source] == bucket
+                found = of_source[inside]
+                self._keep(place, DRAWN, source * _BUCKETS + bucket, found, ranks[found], sequences[inside])
 
     def add_order(
         self, place: RowPlace, order: tuple[str, str], rows: Offsets, sequences: Offsets | None = None
@@ -130,22 +137,60 @@ class CandidateCollector:
         return self._kept.get((split, kind, 0), [])
 
     def drawn(self, split: str) -> Iterator[Candidate]:
-        """Yield the drawn rows of a split, taking one of each bucket of lengths in turn."""
-        buckets = [self._kept[key] for key in sorted(self._kept) if key[:2] == (split, DRAWN)]
-        for turn in range(_PER_STRATUM):
-            yield from (bucket[turn] for bucket in buckets if turn < len(bucket))
+        """Yield the drawn rows of a split: one of each source in turn, and of each one of each bucket of lengths."""
+        sources: dict[int, list[list[Candidate]]] = {}
+        for key in sorted(self._kept):
+            if key[:2] == (split, DRAWN):
+                sources.setdefault(key[2] // _BUCKETS, []).append(self._kept[key])
+        for every in zip_longest(*map(_in_turn, sources.values())):
+            yield from (row for row in every if row is not None)
 
-    def _keep(self, place: RowPlace, kind: str, bucket: int, rows: Offsets, ranks: npt.NDArray[np.float64]) -> None:
+    def _keep(
+        self,
+        place: RowPlace,
+        kind: str,
+        bucket: int,
+        rows: Offsets,
+        ranks: npt.NDArray[np.float64],
+        sequences: Offsets | None = None,
+    ) -> None:
+        if sequences is None:
+            sequences = np.full(len(rows), -1)
         limit = _limit(kind)
         if len(ranks) > limit:
             best = np.lexsort((rows, ranks))[:limit] if len(ranks) < 4 * limit else _lowest(ranks, limit)
-            rows, ranks = rows[best], ranks[best]
+            rows, ranks, sequences = rows[best], ranks[best], sequences[best]
         key = (place.split, kind, bucket)
         found = [
-            Candidate(rank, place.file, place.first + row, place.split, place.group, row)
-            for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True)
+            Candidate(rank, place.file, place.first + row, place.split, place.group, row, sequence)
+            for row, rank, sequence in zip(rows.tolist(), ranks.tolist(), sequences.tolist(), strict=True)
         ]
         self._kept[key] = heapq.nsmallest(limit, [*self._kept.get(key, []), *found])
+
+
+def _in_turn(buckets: Sequence[Sequence[Candidate]]) -> Iterator[Candidate]:
+    """Yield one row of each bucket in turn."""
+    for turn in range(_PER_STRATUM):
+        yield from (bucket[turn] for bucket in buckets if turn < len(bucket))
+
+
+def _by_source(sources: Ragged | None, rows: int) -> Iterator[tuple[int, Offsets, Offsets]]:
+    """Yield each source with its rows, and the first sequence of each row that is of this source; -1 without packs."""
+    everything = 0, np.arange(rows), np.full(rows, -1)
+    if sources is None or len(sources) != rows:
+        yield everything
+        return
+    numbers = np.unique(sources.values)
+    if len(numbers) > _MOST_SOURCES:
+        yield everything
+        return
+    owners = np.repeat(np.arange(rows), sources.lengths)
+    places = np.arange(len(owners)) - np.repeat(sources.offsets[:-1], sources.lengths)
+    has_packs = bool((sources.lengths != 1).any())
+    for number in numbers.tolist():
+        found = np.flatnonzero(sources.values == number)
+        of_source, first = np.unique(owners[found], return_index=True)
+        yield number, of_source, places[found[first]] if has_packs else np.full(len(first), -1)
 
 
 def _limit(kind: str) -> int:

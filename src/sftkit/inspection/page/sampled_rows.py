@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.audit.findings import Finding
 from sftkit.inspection.page.measurements import Measurements
-from sftkit.inspection.page.row_candidates import DRAWN, EXTREMES, Candidate, order_name
+from sftkit.inspection.page.row_candidates import DRAWN, EXTREMES, Candidate, CandidateCollector, order_name
 from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.inspection.view.read_rows import read_rows
 from sftkit.inspection.view.selection import RowLocation
@@ -36,7 +36,8 @@ def choose_rows(
 ) -> list[tuple[RowLocation, tuple[str, ...]]]:
     """Choose at most `limit` rows.
 
-    They are examples of findings and of rare orders of roles, the extremes, then rows of all lengths, drawn at random.
+    They are examples of findings and of rare orders of roles, the extremes, then rows of all sources and lengths, drawn
+    at random.
 
     Returns:
         Their locations in the order of splits and rows, each with the reasons for it. `hits` are the sequences of a
@@ -104,9 +105,15 @@ def _wanted(
             for kind in EXTREMES:
                 for candidate in candidates.extremes(split, kind)[turn : turn + 1]:
                     yield kind, _key(candidate), None
+    yield from _drawn(places, candidates)
+
+
+def _drawn(places: _Places, candidates: CandidateCollector) -> Iterable[tuple[str, tuple[str, int, int], int | None]]:
+    """Yield the rows that are drawn at random, one of each split in turn."""
     drawn = [list(candidates.drawn(split)) for split in places.splits]
     for turn in range(max(map(len, drawn), default=0)):
-        yield from ((DRAWN, _key(rows[turn]), None) for rows in drawn if turn < len(rows))
+        for candidate in (rows[turn] for rows in drawn if turn < len(rows)):
+            yield DRAWN, _key(candidate), candidate.sequence if candidate.sequence >= 0 else None
 
 
 def _key(candidate: Candidate) -> tuple[str, int, int]:

@@ -42,6 +42,18 @@ class PackSummary:
 
 
 @dataclass(frozen=True)
+class SourceCounts:
+    """What of a split is from one data set, by the column `source`."""
+
+    sequences: int
+    """Rows, or sequences of packs."""
+    tokens: int
+    trained_tokens: int
+    loss_weight: float
+    """The sum of the loss weights of its tokens: `trained_tokens` without a column `loss_weights`."""
+
+
+@dataclass(frozen=True)
 class SplitSummary:
     """The shards of one split."""
 
@@ -63,6 +75,8 @@ class SplitSummary:
     shards: tuple[ShardSummary, ...]
     trained_by_kind: Mapping[str, int] | None = None
     """Trained tokens by kind; None without a column `token_kinds`."""
+    by_source: Mapping[str, SourceCounts] | None = None
+    """Counts by the name of the data set; None without a column `source`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,12 @@ class Summary:
     """The manifest of the shards. JSON reports include only how the shards were made (`report_json`)."""
     notes: tuple[str, ...]
     """Warnings for the reader, one sentence each."""
+
+
+def source_name(number: int, manifest: Manifest | None) -> str:
+    """Return the name of a data set by its number in the column `source`; `number 3` if the manifest has no name."""
+    names = manifest.source_names if manifest is not None else ()
+    return names[number] if 0 <= number < len(names) else f"number {number}"
 
 
 def fraction(part: int | None, whole: int | None) -> float | None:

@@ -12,12 +12,13 @@ from functools import partial
 import numpy as np
 
 from sftkit.audit.checks.packs import PackBoundaries, Packing
-from sftkit.core.rows import Ids, Mask, Ragged
+from sftkit.core.rows import Ids, Mask, Offsets, Ragged
 from sftkit.core.token_kinds import TRAINED_KINDS, TokenKind
 from sftkit.errors import SourceError
 from sftkit.inspection.parquet_columns import (
     TEXT,
     ColumnLayout,
+    TokenColumns,
     iter_row_groups,
     read_layout,
     split_packing,
@@ -25,8 +26,17 @@ from sftkit.inspection.parquet_columns import (
     token_columns,
 )
 from sftkit.inspection.summary.consistency import count_notes, manifest_notes
-from sftkit.inspection.summary.dataset_summary import PackSummary, ShardSummary, SplitSummary, Summary, fraction
+from sftkit.inspection.summary.dataset_summary import (
+    PackSummary,
+    ShardSummary,
+    SourceCounts,
+    SplitSummary,
+    Summary,
+    fraction,
+    source_name,
+)
 from sftkit.inspection.summary.lengths import LengthCounter
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import AnyPath, relative_name
 
@@ -52,10 +62,7 @@ def summarize(shards: ShardSet, text_field: str | None = None) -> Summary:
     names = text_column_names(shards, text_field)
     layouts = {split: [read_layout(path, names) for path in paths] for split, paths in shards.splits.items()}
     every = [layout for files in layouts.values() for layout in files]
-    splits = tuple(
-        _summarize_split(name, files, shards.root, split_packing(shards.manifest, name))
-        for name, files in layouts.items()
-    )
+    splits = tuple(_summarize_split(name, files, shards.root, shards.manifest) for name, files in layouts.items())
     if not any(split.rows for split in splits):
         raise SourceError(f"{shards.root}: holds no rows; columns there: {', '.join(every[0].names) or 'none'}")
     return Summary(
@@ -76,6 +83,10 @@ class ShardCounts:
     lengths: LengthCounter = field(default_factory=LengthCounter)
     trained_by_kind: Counter[TokenKind] = field(default_factory=Counter)
     """Trained tokens by kind; empty without a column `token_kinds`."""
+    by_source: dict[int, SourceCounts] = field(default_factory=dict)
+    """Counts by the number of the data set; empty without a column `source`."""
+    wrong_weights: int = 0
+    """Tokens that carry a loss and have no weight, or the other way round."""
     wrong_labels: int = 0
     """Trained tokens whose label differs from their id."""
     mismatched_rows: int = 0
@@ -105,10 +116,39 @@ class ShardCounts:
         numbers = kinds[trained]
         self.trained_by_kind.update({kind: int(np.count_nonzero(numbers == kind)) for kind in TRAINED_KINDS})
 
+    def add_sources(self, tokens: TokenColumns, offsets: Offsets) -> None:
+        """Count sequences, which begin and end at some offsets, by their data sets."""
+        if tokens.sources is None or len(tokens.sources.values) != len(offsets) - 1:
+            return
+        trained = np.zeros(len(tokens.ids.values), np.bool_) if tokens.trained is None else tokens.trained
+        weights = trained if tokens.weights is None else tokens.weights
+        for number in np.unique(tokens.sources.values).tolist():
+            chosen = tokens.sources.values == number
+            inside = np.repeat(chosen, np.diff(offsets))
+            found = SourceCounts(
+                int(np.count_nonzero(chosen)),
+                int(np.count_nonzero(inside)),
+                int(np.count_nonzero(trained & inside)),
+                float(weights.sum(where=inside, dtype=np.float64)),
+            )
+            self._add_source(number, found)
+
+    def _add_source(self, number: int, found: SourceCounts) -> None:
+        known = self.by_source.get(number, SourceCounts(0, 0, 0, 0.0))
+        self.by_source[number] = SourceCounts(
+            known.sequences + found.sequences,
+            known.tokens + found.tokens,
+            known.trained_tokens + found.trained_tokens,
+            known.loss_weight + found.loss_weight,
+        )
+
     def merge(self, other: ShardCounts) -> None:
         """Add the counts of another shard."""
         self.lengths.merge(other.lengths)
         self.trained_by_kind.update(other.trained_by_kind)
+        for number, found in other.by_source.items():
+            self._add_source(number, found)
+        self.wrong_weights += other.wrong_weights
         self.wrong_labels += other.wrong_labels
         self.mismatched_rows += other.mismatched_rows
         self.packed_rows += other.packed_rows
@@ -119,7 +159,10 @@ class ShardCounts:
         self.mismatched_packs += other.mismatched_packs
 
 
-def _summarize_split(name: str, files: Sequence[ColumnLayout], root: AnyPath, packing: Packing) -> SplitSummary:
+def _summarize_split(
+    name: str, files: Sequence[ColumnLayout], root: AnyPath, manifest: Manifest | None
+) -> SplitSummary:
+    packing = split_packing(manifest, name)
     # Arrow and numpy release the GIL; each thread holds one row group.
     with ThreadPoolExecutor(_THREADS) as pool:
         counted = list(pool.map(partial(count_shard, root=root, packing=packing), files))
@@ -141,6 +184,8 @@ def _summarize_split(name: str, files: Sequence[ColumnLayout], root: AnyPath, pa
         misfit_rows=counts.mismatched_rows,
         shards=shards,
         trained_by_kind={kind.label: count for kind, count in counts.trained_by_kind.items()} or None,
+        by_source={source_name(number, manifest): counts.by_source[number] for number in sorted(counts.by_source)}
+        or None,
     )
 
 
@@ -186,7 +231,9 @@ def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[
             continue
         tokens = token_columns(table, layout)
         packs = tokens.packs(packing)
-        counts.lengths.add(tokens.ids.lengths if packs is None else np.diff(packs.offsets))
+        offsets = tokens.ids.offsets if packs is None else packs.offsets
+        counts.lengths.add(np.diff(offsets))
+        counts.add_sources(tokens, offsets)
         counts.mismatched_rows += int(np.count_nonzero(tokens.length_mismatch))
         counts.wrong_labels += int(np.count_nonzero(tokens.wrong_labels))
         if packs is not None:
@@ -194,6 +241,8 @@ def count_shard(layout: ColumnLayout, root: AnyPath, packing: Packing) -> tuple[
         total = replace(total, tokens=(total.tokens or 0) + len(tokens.ids.values))
         if tokens.trained is not None:
             total = replace(total, trained_tokens=(total.trained_tokens or 0) + int(np.count_nonzero(tokens.trained)))
+            if tokens.weights is not None:
+                counts.wrong_weights += int(np.count_nonzero((tokens.weights > 0) != tokens.trained))
             if tokens.kinds is not None:
                 counts.add_kinds(tokens.kinds, tokens.trained)
     return total, counts

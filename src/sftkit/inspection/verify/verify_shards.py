@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from sftkit.core.progress import Progress, progress_stage
 from sftkit.errors import SourceError
 from sftkit.inspection.parquet_columns import TEXT, read_layout, split_packing
-from sftkit.inspection.summary.dataset_summary import ShardSummary
+from sftkit.inspection.summary.dataset_summary import ShardSummary, source_name
 from sftkit.inspection.summary.summarize import ShardCounts, count_shard
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
@@ -70,7 +71,7 @@ def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> Chec
     for split, info in manifest.splits.items():
         counts = [shard.counts for shard in shards if shard.split == split and shard.counts is not None]
         if len(counts) == len(info.shards):
-            differences += _compare_split(split, info, counts)
+            differences += _compare_split(split, info, counts, manifest)
     good = [shard.info for shard in shards if shard.difference is None]
     size = format_value(sum(info.bytes for info in good))
     verified = []
@@ -131,6 +132,8 @@ def _compare_counts(root: AnyPath, manifest: Manifest, split: str, info: ShardIn
         for what, found, recorded in _counts(summary, info)
         if found != recorded
     ]
+    if counts.wrong_weights:
+        wrong.append(f"{format_value(counts.wrong_weights)} tokens whose loss weight does not agree with their label")
     difference = Difference(info.file, f"has {', '.join(wrong)}") if wrong else None
     return _CheckedShard(split, info, difference, counts)
 
@@ -143,8 +146,8 @@ def _counts(found: ShardSummary, recorded: ShardInfo) -> list[tuple[str, int, in
     ]
 
 
-def _compare_split(split: str, info: SplitInfo, parts: Sequence[ShardCounts]) -> list[Difference]:
-    """Return how the lengths and packs of a split differ from the manifest."""
+def _compare_split(split: str, info: SplitInfo, parts: Sequence[ShardCounts], manifest: Manifest) -> list[Difference]:
+    """Return how the lengths, packs and sources of a split differ from the manifest."""
     counts = ShardCounts()
     for part in parts:
         counts.merge(part)
@@ -161,10 +164,27 @@ def _compare_split(split: str, info: SplitInfo, parts: Sequence[ShardCounts]) ->
         pairs.append(("fill rate", fill_rate, info.fill_rate))
         if counts.longest_pack > info.pack_length:
             pairs.append(("tokens of a pack", counts.longest_pack, info.pack_length))
+    pairs += _source_tokens(split, counts, manifest)
     return [
         Difference(f"split {split}", f"{what} {format_value(found)}, the manifest says {format_value(recorded)}")
         for what, found, recorded in pairs
         if found != recorded
+    ]
+
+
+def _source_tokens(split: str, counts: ShardCounts, manifest: Manifest) -> list[tuple[str, object, object]]:
+    """Return the tokens of each data set by the column `source`, and by the manifest."""
+    if not counts.by_source:
+        return []
+    numbers = {name: number for number, name in enumerate(manifest.source_names)}
+    recorded: Counter[int] = Counter()
+    for source in manifest.sources:
+        if split in source.written and source.dataset in numbers:
+            recorded[numbers[source.dataset]] += source.written[split].tokens
+    found = {number: each.tokens for number, each in counts.by_source.items()}
+    return [
+        (f"tokens of source {source_name(number, manifest)}", found.get(number, 0), recorded[number])
+        for number in sorted({*found, *recorded})
     ]
 
 

@@ -22,12 +22,13 @@ from sftkit.inspection.parquet_columns import (
     text_values,
     token_columns,
 )
-from sftkit.inspection.summary.dataset_summary import fraction
+from sftkit.inspection.summary.dataset_summary import fraction, source_name
 from sftkit.inspection.view.decoding import TokenDecoder, TokenText
 from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding, assign_turns, find_in_row
 from sftkit.inspection.view.selection import RowLocation
 from sftkit.inspection.view.shown_row import ShownRow, ShownToken
 from sftkit.inspection.view.turns import RowTokens, Turn, split_turns
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import relative_name
 
@@ -108,7 +109,13 @@ def _read_row(
         tokens=tokens,
         turns=turns,
         findings=findings,
+        sources=_source_names(head, shards.manifest),
     )
+
+
+def _source_names(row: TokenColumns, manifest: Manifest | None) -> tuple[str, ...]:
+    """Return the data set of each sequence of a row; its number where the manifest has no name for it."""
+    return () if row.sources is None else tuple(source_name(number, manifest) for number in row.sources.values.tolist())
 
 
 def _head(row: TokenColumns) -> TokenColumns:
@@ -128,6 +135,8 @@ def _head(row: TokenColumns) -> TokenColumns:
         length_mismatch=row.length_mismatch,
         seq_lengths=seq_lengths,
         kinds=None if row.kinds is None else row.kinds[:MAX_TOKENS],
+        weights=None if row.weights is None else row.weights[:MAX_TOKENS],
+        sources=row.sources,
     )
 
 
@@ -181,9 +190,14 @@ def _tokens(
     kinds: Sequence[str | None] = [None] * len(ids)
     if row.kinds is not None and row.trained is not None:
         kinds = [_KIND_LABELS.get(kind) for kind in (row.kinds * row.trained).tolist()]
+    weights: Sequence[float | None] = [None] * len(ids)
+    if row.weights is not None and row.trained is not None:
+        weights = [weight if known else None for weight, known in zip(row.weights.tolist(), trained, strict=True)]
     return tuple(
-        ShownToken(value, text.text, is_trained, text.special, label if is_trained else None, kind)
-        for value, text, is_trained, label, kind in zip(ids.tolist(), texts, trained, labels, kinds, strict=True)
+        ShownToken(value, text.text, is_trained, text.special, label if is_trained else None, kind, weight)
+        for value, text, is_trained, label, kind, weight in zip(
+            ids.tolist(), texts, trained, labels, kinds, weights, strict=True
+        )
     )
 
 

@@ -29,6 +29,8 @@ class ShownToken:
     """Its label where it carries a loss, which should be its id; None elsewhere."""
     kind: str | None = None
     """What of a turn it is (`TokenKind`), only where it carries a loss; None when unknown."""
+    weight: float | None = None
+    """Its loss weight, only where it carries a loss; None when there is no column `loss_weights`."""
 
     @property
     def is_mislabelled(self) -> bool:
@@ -63,6 +65,8 @@ class ShownRow:
     """() without a tokenizer."""
     on_page: tuple[int, ...] = ()
     """Indices of the sequences of a pack that are printed; JSON contains all tokens."""
+    sources: tuple[str, ...] = ()
+    """The data set of the row, or of each sequence of a pack; () when there is no column `source`."""
 
 
 @dataclass(frozen=True)

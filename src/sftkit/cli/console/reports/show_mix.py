@@ -10,6 +10,7 @@ from rich.text import Text
 from sftkit.cli.console.text_lines import new_table, percent
 from sftkit.config.schema.data_config import ROWS
 from sftkit.core.escape import escape_to_one_line
+from sftkit.inspection.summary.dataset_summary import SplitSummary
 from sftkit.shards.manifest import Manifest, SourceInfo, WrittenRows
 
 _MAX_LISTED = 50
@@ -58,6 +59,22 @@ def mix_table(manifest: Manifest, by: str) -> Table:
     blank = [""] * (len(names) - 1 + is_weighted)
     counts = [*_counts(manifest.sources, manifest, splits), *_shares(manifest.sources, shares)]
     table.add_row("all", *blank, *counts, style="bold")
+    return table
+
+
+def source_table(split: SplitSummary) -> Table:
+    """Return a table of what a split has of each data set, counted in its column `source`."""
+    table = new_table(split.name, right=("sequences", "tokens", "trained", "share of the loss"))
+    sources = split.by_source or {}
+    weight = sum(each.loss_weight for each in sources.values())
+    for name, each in list(sources.items())[:_MAX_LISTED]:
+        table.add_row(
+            Text(escape_to_one_line(name)),
+            *(f"{count:,}" for count in (each.sequences, each.tokens, each.trained_tokens)),
+            f"{each.loss_weight / weight:.1%}" if weight else "-",
+        )
+    if len(sources) > _MAX_LISTED:
+        table.add_row(f"... {len(sources) - _MAX_LISTED:,} more")
     return table
 
 

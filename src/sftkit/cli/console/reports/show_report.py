@@ -13,7 +13,7 @@ from rich.text import Text
 from sftkit.audit.findings import reaches
 from sftkit.cli.console.reports.show_comparison import print_comparison
 from sftkit.cli.console.reports.show_findings import print_findings
-from sftkit.cli.console.reports.show_mix import mix_table
+from sftkit.cli.console.reports.show_mix import mix_table, source_table
 from sftkit.cli.console.reports.show_rows import print_rows
 from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
 from sftkit.cli.console.reports.show_verification import print_verification
@@ -127,15 +127,23 @@ def _print_summary(summary: Summary, config: InspectConfig, console: Console) ->
     if summary.text_column is not None:
         facts.append(("text", f"column {summary.text_column}, not tokenized"))
     _print_facts(console, [*facts, *(_origin_facts(summary.origin) if summary.origin is not None else [])])
+    _print_origin(summary, config, console)
+    for note in summary.notes:
+        print_text(console, note_of(note))
+
+
+def _print_origin(summary: Summary, config: InspectConfig, console: Console) -> None:
+    """Print where rows come from: the files, or tables by source if the config asks for them."""
     if summary.origin is not None:
         if config.by is None:
             _print_sources(summary.origin, console)
-        else:
+        elif any(each.written for each in summary.origin.sources):
             console.print(mix_table(summary.origin, config.by), highlight=False)
         for line in unused_columns_of(summary.origin):
             print_text(console, note_of(line))
-    for note in summary.notes:
-        print_text(console, note_of(note))
+    for split in summary.splits if config.by is not None else ():
+        if split.by_source is not None:
+            console.print(source_table(split), highlight=False)
 
 
 def _split_table(summary: Summary) -> Table:

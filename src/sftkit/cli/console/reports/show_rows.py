@@ -88,11 +88,14 @@ def _print_part(row: ShownRow, start: int, stop: int, console: Console, *, marks
     """Print tokens [start, stop) of a row, turn by turn if the turns are known, numbered from 1."""
     if not row.turns:
         print_text(console, running_text(row, start, stop, marks=marks, whitespace=whitespace))
+        weights = _weights_in(row, start, stop)
+        if weights:
+            print_text(console, Text(weights.removeprefix(", "), style=UNTRAINED))
         return
     inside = (number for number, turn in enumerate(row.turns) if start <= turn.start < stop)
     for shown, number in enumerate(inside, start=1):
         turn = row.turns[number]
-        print_text(console, _turn_line(shown, turn))
+        print_text(console, _turn_line(shown, turn, row))
         print_text(console, turn_text(row, turn, marks=marks, whitespace=whitespace), indent=_TEXT)
         _print_findings([found for found in row.findings if found.turn == number], row, console)
 
@@ -130,6 +133,8 @@ def _title(row: ShownRow) -> Text:
     if row.seq_lengths:
         count = len(row.seq_lengths)
         title.append(f", {count:,} sequence{'' if count == 1 else 's'}", style=_PLAIN)
+    elif row.sources:
+        title.append(f", source {escape_to_one_line(row.sources[0])}", style=_PLAIN)
     return title
 
 
@@ -140,6 +145,8 @@ def _sequence_line(row: ShownRow, number: int, bounds: Sequence[int]) -> Text:
     line.append(f" {_tokens(size)}", style=_PLAIN)
     if row.trained_tokens is not None:
         line.append(f", {sum(bool(token.trained) for token in tokens):,} trained", style=_PLAIN)
+    if number < len(row.sources):
+        line.append(f", source {escape_to_one_line(row.sources[number])}", style=_PLAIN)
     return line
 
 
@@ -156,12 +163,21 @@ def _tokens(count: int) -> str:
     return f"{count:,} token{'' if count == 1 else 's'}"
 
 
-def _turn_line(number: int, turn: Turn) -> Text:
+def _turn_line(number: int, turn: Turn, row: ShownRow) -> Text:
     line = Text(f"[{number}]", style=_HEADING)
     line.append(f" {escape_to_one_line(turn.role)}:" if turn.role is not None else "", style=_HEADING)
     line.append(f" {_tokens(turn.stop - turn.start)}", style=_PLAIN)
     line.append(f", {turn.trained_tokens:,} trained" if turn.trained_tokens else "", style=_PLAIN)
+    line.append(_weights_in(row, turn.start, turn.stop), style=_PLAIN)
     return line
+
+
+def _weights_in(row: ShownRow, start: int, stop: int) -> str:
+    """Return the loss weights of some tokens of a row in words; "" if all are 1."""
+    weights = {token.weight for token in row.tokens[start:stop] if token.weight is not None}
+    if weights <= {1.0}:
+        return ""
+    return f", weight {min(weights):g}" if len(weights) == 1 else f", weights {min(weights):g} to {max(weights):g}"
 
 
 def _print_findings(findings: Sequence[RowFinding], row: ShownRow, console: Console) -> None:
