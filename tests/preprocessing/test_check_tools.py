@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
+from sftkit import inspect_shards
 from sftkit.audit.findings import (
     TOOL_ARGUMENTS_INVALID,
     TOOL_JSON_INVALID,
@@ -358,6 +359,24 @@ def test_without_the_option_the_bytes_are_the_same_and_nothing_is_reported(tmp_p
     assert findings(off) == {}
     assert len(findings(warn)) == 4
     assert shard_bytes(tmp_path / "out") == shard_bytes(tmp_path / "warned")
+
+
+@pytest.mark.parametrize("form", [openai, sharegpt, anthropic], ids=lambda form: form.__name__)
+def test_an_audit_of_shards_checks_retained_conversations_and_tools(
+    form: Callable[[list[Turn]], Row], tmp_path: Path
+) -> None:
+    rows = seeded(form)[:5]
+    manifest = preprocess(tmp_path, rows, data={"retain_columns": ("messages", "tools")})
+    assert findings(manifest) == {}
+    report = inspect_shards(tmp_path / "out", audit=True)
+    assert report.audit is not None
+    shard = "train-00000-of-00001.parquet"
+    assert {each.rule: each.examples for each in report.audit.findings if each.rule in TOOL_RULES} == {
+        TOOL_NOT_OFFERED: (f"{shard}:1",),
+        TOOL_ARGUMENTS_INVALID: (f"{shard}:2",),
+        TOOL_RESULT_UNPAIRED: (f"{shard}:3", f"{shard}:4"),
+        TOOL_ORDER: (f"{shard}:4",),
+    }
 
 
 def test_data_without_conversations_cannot_be_checked(tmp_path: Path) -> None:

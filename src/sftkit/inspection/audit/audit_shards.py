@@ -29,6 +29,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, progress_stage
 from sftkit.core.rows import Offsets
 from sftkit.inspection.audit.cross_shard_duplicates import DigestCollector, RowDigests, find_duplicates
+from sftkit.inspection.audit.retained_tools import check_retained_tools
 from sftkit.inspection.audit.shard_origin import find_origin
 from sftkit.inspection.parquet_columns import (
     ColumnLayout,
@@ -149,7 +150,7 @@ def _check_shard(
     progress: Progress,
     lock: threading.Lock,
 ) -> _CheckedShard:
-    parts: list[dict[str, RuleCount]] = []
+    parts: list[dict[str, RuleCount]] = [check_retained_tools(layout, name)]
     digests = DigestCollector(name)
     done, sequences = 0, 0
     for group in iter_row_groups(layout):
