@@ -464,6 +464,11 @@ AFTER_STAGING = [
     option("num_eval_dataset_shards", 2, NONE, same=True),
     processor("seed", 7, NONE, kind="mixed"),
     processor("sampling_stopping_strategy", "first_exhausted", NONE, kind="mixed"),
+    processor("deduplicate", "exact", NONE, same=True),
+    processor("deduplicate", {"compare": "trained", "ignore_case": True}, NONE, same=True,
+              name="duplicates of what is trained"),
+    processor("deduplicate", {"method": "near", "ngram": 1, "threshold": 0.5}, NONE, name="near duplicates"),
+    processor("deduplicate", {"columns": ["topic"]}, NONE, name="duplicates of a column"),
     processor("type", "default", NONE, done=True, same=True),
     Case("repeat and what it counts", lambda world: (world.data.update(repeat=1.5), world.config.update(
          dataprocessor={"mix_by": "tokens"})), NONE, keys=("datasets.repeat", "dataprocessor.mix_by")),

@@ -218,7 +218,7 @@ _TABLE = (
         DUPLICATE_ROW,
         WARNING,
         "the row has the same tokens as an earlier row",
-        "deduplicate the sources, unless the repetition is intended as a weight",
+        "set dataprocessor.deduplicate, unless the repetition is intended as a weight",
     ),
 )
 

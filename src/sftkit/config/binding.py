@@ -108,11 +108,13 @@ def describe_value(value: Any) -> str:
 
 
 def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Problem]) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if isinstance(data, str):
+        data = next(({name: data} for name, field in fields.items() if option_info(field).short_form), data)
     if not isinstance(data, Mapping):
         hint = FOREIGN_VALUES.get(_without_indices(section), "")
         place = section or "the config"
         _fail(problems, section, f"{place} must hold keys and values, not {describe_value(data)}{hint}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = field_types(cls)
     aliases = section_aliases(section)
     count_before = len(problems)

@@ -16,6 +16,7 @@ from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
 from sftkit.config.mix_validation import WEIGHT_TOLERANCE, mix_problems
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
+from sftkit.config.schema.deduplicate_options import deduplicate_problems
 from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
 from sftkit.config.schema.row_amounts import amount_problem
 from sftkit.config.schema.shared_options import DataOptions
@@ -220,6 +221,9 @@ def _processor_problems(config: DataOptions) -> Iterator[str]:
     given = [key for key in keys if getattr(config.dataprocessor, key) is not None]
     if len(given) > 1:
         yield f"dataprocessor has {' and '.join(given)}; give one chat template"
+    if config.dataprocessor.deduplicate is not None:
+        names = [dataset.name for dataset in config.datasets]
+        yield from deduplicate_problems(config.dataprocessor.deduplicate, names)
 
 
 def _dataset_problems(datasets: tuple[DatasetConfig, ...]) -> Iterator[str]:

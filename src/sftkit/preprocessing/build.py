@@ -28,6 +28,7 @@ from sftkit.preprocessing.order_rows import OrderedRows, order_rows
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.plan.template_date import record_template_date
+from sftkit.preprocessing.remove_duplicates import remove_duplicates
 from sftkit.preprocessing.shard_columns import shard_columns_of, with_sources
 from sftkit.preprocessing.stage_units import stage_units
 from sftkit.shards.manifest import Manifest, SplitInfo
@@ -75,10 +76,12 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
 
     1. Tokenize: each work unit runs through the `Pipeline`, in parallel, and its rows become a staged unit on disk.
        Staged units of earlier runs are reused.
-    2. Order: from the row counts alone, decide which rows go to which split, in which order.
-    3. Write: pack the rows of each split if asked for, cut them into shards of equal size, and copy them from the
+    2. Deduplicate, if the config asks for it: compute a key of every staged row, in parallel, and mark rows that repeat
+       another one as dropped.
+    3. Order: from the row counts alone, decide which rows go to which split, in which order.
+    4. Write: pack the rows of each split if asked for, cut them into shards of equal size, and copy them from the
        staged units, in parallel.
-    4. Publish: check that every row is accounted for, then write the lists of quarantined and dropped rows and, last,
+    5. Publish: check that every row is accounted for, then write the lists of quarantined and dropped rows and, last,
        the manifest.
 
     An interrupted run can be repeated: it reuses the staged units and produces the same bytes.
@@ -111,6 +114,10 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         staged = apply_pack_overflow(staged, config, workers)
         check_budgets(plan, staged, output)
         watch.lap("stage")
+        if config.dataprocessor.deduplicate is not None:
+            staged = remove_duplicates(plan, staged, config.dataprocessor.deduplicate, workers, progress)
+            check_budgets(plan, staged, output)
+            watch.lap("deduplicate")
         check_rows_left(plan, staged)
         ordered = order_rows(plan, staged, workers)
         layout = with_sources(plan, staged, shard_columns_of(staged, is_packed=is_packed(config)))

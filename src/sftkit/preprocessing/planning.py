@@ -30,6 +30,7 @@ from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.preprocessing.plan.infer_datasets import list_datasets, options_for_text_shards, with_inferred_handlers
 from sftkit.preprocessing.plan.plan import Plan, make_plan
+from sftkit.preprocessing.remove_duplicates import check_deduplication
 from sftkit.sources.discovery.source_files import find_sources
 from sftkit.sources.first_rows import first_rows
 from sftkit.sources.reading_hints import hint_for_reasons
@@ -125,6 +126,8 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
         check_sample(dataset, config, samples[dataset.name])
     files = tuple(file for dataset in datasets for file in found[dataset.name])
     planned = make_plan(config, recipe, pipeline, files, _left_out_by_all(left_out, files), samples)
+    if config.dataprocessor.deduplicate is not None:
+        check_deduplication(planned, config.dataprocessor.deduplicate)
     if planned.tokenizer is not None:
         _warn_about_limits(pipeline, config)
         _warn_about_split_markers(pipeline, recipe)

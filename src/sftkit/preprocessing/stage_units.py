@@ -6,7 +6,7 @@ import logging
 import math
 import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
 import numpy as np
@@ -28,6 +28,8 @@ from sftkit.tokenization.loading.tokenizer_identity import TokenizerIdentity
 _log = logging.getLogger(__name__)
 
 _UNITS_PER_CHECK = 64
+
+PipelineMaker = Callable[[], Pipeline]
 
 
 def stage_units(plan: Plan, workers: Runner, progress: Progress, store: UnitStore) -> list[StagedUnit]:
@@ -83,13 +85,14 @@ def _stage_missing(
     tasks = [StagingTask(unit, key) for key, unit in missing.items()]
     tasks.sort(key=lambda task: (-task.unit.size, task.unit.number))
     counter = _RemovedRowCounter(plan, staged)
+    stage = partial(_stage_unit, pipeline_maker(plan, workers), store)
     shown = TaskProgress(progress)
 
     def show(task: StagingTask, done: Done) -> None:
         shown.report(task.key, done, task.unit.size)
 
     with progress_stage(progress, "tokenizing", sum(task.unit.size for task in tasks)):
-        for task, result in workers.run_reporting(_stage_function(plan, store, workers), tasks, show):
+        for task, result in workers.run_reporting(stage, tasks, show):
             _check_packable(plan, task.unit, result)
             seconds = sum(result.seconds.values())
             _log.info("%s: %d of %d rows tokenized in %.1f s", task, result.rows, result.rows_read, seconds)
@@ -158,16 +161,14 @@ def _pipeline(pickled: bytes, identity: TokenizerIdentity | None) -> Pipeline:
     return Pipeline(recipe, matching_chat_tokenizer(recipe.chat_tokenizer, identity))
 
 
-def _stage_unit(
-    pickled: bytes, identity: TokenizerIdentity | None, store: UnitStore, task: StagingTask, report: Report
-) -> StagedUnit:
-    return _pipeline(pickled, identity).stage(store, task, report)
+def _stage_unit(pipeline: PipelineMaker, store: UnitStore, task: StagingTask, report: Report) -> StagedUnit:
+    return pipeline().stage(store, task, report)
 
 
-def _stage_function(plan: Plan, store: UnitStore, workers: Runner) -> partial[StagedUnit]:
-    """Return the function that runs a unit: by the pipeline of the plan, or by that of a worker process."""
+def pipeline_maker(plan: Plan, workers: Runner) -> PipelineMaker:
+    """Return what gives tasks their pipeline: that of the plan, or the one of a worker process."""
     if workers.runs_in_process:
-        return partial(plan.pipeline.stage, store)
+        return lambda: plan.pipeline
     identity = plan.pipeline.chat_tokenizer.identity if plan.tokenizer is not None else None
     bundle = RecipeBundle(plan.recipe, {}) if workers.shares_local_files else bundle_recipe(plan.recipe)
-    return partial(_stage_unit, pickle.dumps(bundle), identity, store)
+    return partial(_pipeline, pickle.dumps(bundle), identity)

@@ -40,6 +40,17 @@ def open_arrow_file(place: AnyPath) -> Any:
     return pa.memory_map(os.fsencode(place))  # as bytes: a name may not be valid UTF-8
 
 
+def open_unmapped_arrow_file(place: AnyPath) -> Any:
+    """Open a file for Arrow without a memory map, whose pages would count as memory of this process.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    import pyarrow as pa
+
+    return open_arrow_file(place) if isinstance(place, RemotePath) else pa.OSFile(os.fsencode(place))
+
+
 def _opened(place: RemotePath) -> Any:
     system, path = filesystem_for(place)
     return system.open(path, "rb", block_size=_BLOCK)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sftkit.config.schema.option_values import FMS
-from sftkit.core.rows import LabeledTokens, Mask, Ragged, Row
+from sftkit.core.rows import Ids, LabeledTokens, Mask, Ragged, Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversation_preparer import ConversationPreparer
 from sftkit.tokenization.conversation_reader import ConversationReader
@@ -243,6 +243,12 @@ class ChatTokenizer:
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
         """Encode texts as the tokenizer's own call does, truncated to `limit` tokens."""
         return self._engines.encoder.encode(texts, add_special_tokens=add_special_tokens, limit=limit)
+
+    def decode(self, ids: Ids) -> str:
+        """Return the text of tokens, without special tokens."""
+        text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
 
     def encode_spans(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
         """Encode texts as the tokenizer's own call does, and train the tokens in their spans."""

@@ -21,7 +21,7 @@ _LOSS_ON_ANSWERS = "`true` is the default (train_on=assistant); `false` is train
 _STOP_TOKENS = "the stop token of every trained turn carries a loss, as with `turn`; `all` is train_on=all"
 _NOTHING_CACHED = "staged rows are used again by what they are made of; leave it out"
 _ORDER = "training draws an order for every epoch; in a data config, `shuffle` is a key of each data set"
-_DUPLICATES = "the audit reports duplicates; remove them from the data"
+_DUPLICATES = "`true` is exact; the default is to keep duplicates"
 _NO_BATCHES = "the batches of workers do not change rows; leave it out"
 _INSTEAD_OF_CACHE = "tokenize with `sftkit preprocess`, and give `train` its output_dir as training_data_path"
 _SFT_ONLY = "sftkit does supervised fine-tuning only"
@@ -55,7 +55,7 @@ DATA_KEYS: tuple[ForeignKey, ...] = (
         ("dataset_prepared_path", "cache_dir", "or staging_dir of `sftkit preprocess`"),
         ("skip_prepare_dataset", "", _INSTEAD_OF_CACHE),
         ("dataset_processes", "num_workers"),
-        ("dataset_exact_deduplication", "", _DUPLICATES),
+        ("dataset_exact_deduplication", "dataprocessor.deduplicate", _DUPLICATES),
         ("shuffle_merged_datasets", "", _ORDER),
         (
             "curriculum_sampling",

@@ -8,6 +8,7 @@ from typing import Any
 
 from sftkit.config.aliases import NO_ONLINE_MIXING
 from sftkit.config.fields import option
+from sftkit.config.schema.deduplicate_options import DeduplicateConfig
 
 FIRST_EXHAUSTED, ALL_EXHAUSTED = "first_exhausted", "all_exhausted"
 STOPPING_STRATEGIES = (FIRST_EXHAUSTED, ALL_EXHAUSTED, "all_exhausted_without_replacement")
@@ -166,6 +167,11 @@ class ProcessorConfig:
         "`by_length` (shortest first), `length_grouped` (rows of similar length near each other), or `curriculum: "
         "COLUMN` (lowest number first; `-COLUMN`: highest first). Default: `shuffled` with a mix, as in "
         "`interleave_datasets` with `sampling`, else `as_is`.",
+    )
+    deduplicate: DeduplicateConfig | None = option(
+        None,
+        help="Remove rows that repeat another row of any data set, before rows are split and mixed. `exact` is short "
+        "for `{method: exact}`.",
     )
     streaming: bool = option(
         False,

@@ -159,8 +159,12 @@ def _audit(plan: Plan, staged: Sequence[StagedUnit]) -> AuditInfo | None:
         }
         for unit, audit in checked
     ]
-    copies = repeated_rows(np.concatenate([audit.digests for _, audit in checked]))
     ends = np.cumsum([audit.rows for _, audit in checked])
+    used = np.arange(ends[-1])
+    if plan.config.dataprocessor.deduplicate is not None:
+        removed = [end - audit.rows + unit.rows_removed_later for end, (unit, audit) in zip(ends, checked, strict=True)]
+        used = np.delete(used, np.concatenate(removed))
+    copies = used[repeated_rows(np.concatenate([audit.digests for _, audit in checked])[used])]
     examples = []
     for row in copies[:EXAMPLES].tolist():
         index = int(np.searchsorted(ends, row, side="right"))

@@ -24,6 +24,7 @@ from sftkit.handlers.text import DEFAULT_TEXT_FIELD
 from sftkit.preprocessing.pipeline.column_use import ColumnUse, Destinations
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
 from sftkit.preprocessing.pipeline.retained import Retained, RidingColumns, retained_columns
+from sftkit.preprocessing.pipeline.row_texts import TurnTextReader, find_turn_handler, turn_reader
 from sftkit.preprocessing.pipeline.split_turns import bind_with_split_turns, splits_turns
 from sftkit.preprocessing.pipeline.tool_checking import OFF as CHECKS_NO_TOOLS
 from sftkit.preprocessing.pipeline.tool_checking import reads_conversations, with_tool_check
@@ -122,6 +123,17 @@ class DatasetPipeline:
         handlers = self._bound_handlers(tokenizer)
         riding = RidingColumns(self._retained(tokenizer).riding)
         return riding.around(READ, load, handlers)
+
+    def turn_steps(self, tokenizer: ChatTokenizer) -> tuple[list[Step], TurnTextReader] | None:
+        """Return the steps before rows become text or tokens, and what then reads their turns.
+
+        None if no handler takes conversations or pairs.
+        """
+        index = find_turn_handler(self.handlers)
+        if index is None:
+            return None
+        before = [each.bind(tokenizer) for each in self.handlers[:index]]
+        return [*self._load_steps(tokenizer), *before], turn_reader(self.handlers[index], tokenizer)
 
     def _load_steps(self, tokenizer: ChatTokenizer) -> list[Step]:
         """Steps that rename and remove columns before any handler runs."""

@@ -14,15 +14,16 @@ from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Done, Report, Stopwatch, no_report
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import EngineDifferenceError, RowLog
-from sftkit.core.rows import INPUT_IDS, LABELS, Batch
+from sftkit.core.row_log import UNREADABLE, EngineDifferenceError, RowLog
+from sftkit.core.rows import INPUT_IDS, LABELS, Batch, Offsets
 from sftkit.errors import ConfigError
-from sftkit.handlers.base import Step
+from sftkit.handlers.base import Step, map_rows
 from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import code_digests
 from sftkit.preprocessing.pipeline.column_use import ColumnSample, ColumnUse, sample_columns
 from sftkit.preprocessing.pipeline.dataset_pipeline import DatasetPipeline
 from sftkit.preprocessing.pipeline.recipe import Recipe
+from sftkit.preprocessing.pipeline.row_texts import TurnText
 from sftkit.preprocessing.pipeline.tool_checking import OFF
 from sftkit.sandbox.render_limits import TemplateLimitError
 from sftkit.sandbox.watchdog import watchdog
@@ -198,6 +199,28 @@ class Pipeline:
         finally:
             watchdog().work_on("")
         log.merge(unreadable)
+
+    def has_turns(self, dataset: str) -> bool:
+        """Whether a handler of a data set takes conversations or pairs, so that `turns` can read its rows."""
+        return self._datasets[dataset].turn_steps(self.chat_tokenizer) is not None
+
+    def turns(self, unit: WorkUnit) -> Iterator[tuple[Offsets, list[list[TurnText]]]]:
+        """Yield the numbers of the rows of a work unit and the turns of each, batch by batch.
+
+        The handlers before the one that takes conversations or pairs run again. Rows without turns are left out.
+
+        Raises:
+            SourceError: as `stage`.
+        """
+        found = self._datasets[unit.file.dataset].turn_steps(self.chat_tokenizer)
+        assert found is not None
+        steps, read = found
+        for batch in read_unit(unit, RowLog(kind=UNREADABLE, on_bad_rows=lambda *_: None)):
+            log = RowLog()
+            for step in steps:
+                batch = step(batch, log)
+            batch, turns = map_rows(batch, log, read)
+            yield batch.numbers, turns
 
     def _expectations_of(self, dataset: str) -> Expectations:
         """Learn what correct rows of a data set look like, once per kind of rows."""

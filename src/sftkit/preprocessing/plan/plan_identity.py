@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sftkit.config.fields import to_plain_data
+from sftkit.config.schema.deduplicate_options import deduplicate_identity
 from sftkit.config.schema.mix_choices import amount_of, is_mixed_by_amounts, stage_weights
 from sftkit.config.schema.order_choice import read_row_order
 from sftkit.ordering.packing import packing_identity
@@ -81,6 +82,10 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
     order = read_row_order(config.dataprocessor.order)
     if order is not None:
         content["row_order"] = str(order)
+    if config.dataprocessor.deduplicate is not None:
+        content["deduplicate"] = deduplicate_identity(
+            config.dataprocessor.deduplicate, [dataset.name for dataset in datasets]
+        )
     packing = packing_identity(config)
     if packing:
         content["packing"] = packing

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +24,8 @@ import pyarrow as pa
 from sftkit.core.row_log import UNREADABLE, UNUSABLE, RemovedRow
 from sftkit.shards.arrow_arrays import number_array, text_array
 from sftkit.storage.files import atomic_replace, sha256_of_file
-from sftkit.storage.paths import AnyPath, RemotePath
-from sftkit.storage.streams import open_arrow_file
+from sftkit.storage.paths import AnyPath
+from sftkit.storage.streams import open_unmapped_arrow_file
 
 OTHER_REASONS = "other reasons"
 
@@ -64,7 +63,7 @@ class RemovedRowsFile:
             yield from heapq.merge(*(self._of_kind(kind) for kind in range(len(_KINDS))), key=lambda row: row.number)
 
     def _of_kind(self, kind: int) -> Iterator[RemovedRow]:
-        with _open_unmapped(self.path) as source:
+        with open_unmapped_arrow_file(self.path) as source:
             file = pa.ipc.open_file(source)
             for index in range(file.num_record_batches):
                 batch = file.get_batch(index)
@@ -72,11 +71,6 @@ class RemovedRowsFile:
                     columns = (batch.column(name).to_pylist() for name in ("number", "reason", "content"))
                     for number, reason, content in zip(*columns, strict=True):
                         yield RemovedRow(number + self.number_shift, reason, json.loads(content))
-
-
-def _open_unmapped(path: AnyPath) -> Any:
-    """Open a file for Arrow without a memory map, whose pages would count as memory of this process."""
-    return open_arrow_file(path) if isinstance(path, RemotePath) else pa.OSFile(os.fsencode(path))
 
 
 def bad_rows_path(rows: AnyPath) -> AnyPath:
