@@ -56,10 +56,8 @@ def text_keys(rows: Sequence[Sequence[str]]) -> Keys:
             digests += bytes(_KEY_BYTES)
             continue
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        digest = blake2b(b"".join(len(text).to_bytes(8, "little") for text in encoded), digest_size=_KEY_BYTES)
-        for text in encoded:
-            digest.update(text)
-        digests += digest.digest()
+        lengths = [len(text).to_bytes(8, "little") for text in encoded]
+        digests += blake2b(b"".join([*lengths, *encoded]), digest_size=_KEY_BYTES).digest()
     return _as_keys(digests)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sftkit.config.schema.deduplicate_options import ANSWERS, BOTH, NEAR, PROMPTS, WHOLE_ROW, DeduplicateConfig
+from sftkit.config.schema.deduplicate_options import ANSWERS, NEAR, PROMPTS, WHOLE_ROW, DeduplicateConfig
 from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Mask, Offsets, Row
 from sftkit.deduplication.banding import Banding
@@ -88,14 +89,14 @@ class RowKeyMaker:
     def _keys_of_staged(self, batch: StagedBatch) -> RowKeys:
         texts = batch.texts
         if texts is not None:
-            return self._keys_of_texts([[self._form.of(text)] for text in texts])
+            return self._keys_of_texts([[text] for text in texts])
         ids, labels = batch.tokens(INPUT_IDS), batch.tokens(LABELS)
         is_whole = self.config.compared == WHOLE_ROW
         if not is_whole:
             ids = ids.select(labels.values != IGNORE_INDEX)
         if self.config.method == NEAR or not self._form.is_exact:
             decode = self.pipeline().chat_tokenizer.decode
-            return self._keys_of_texts([[self._form.of(decode(ids[row]))] for row in range(len(ids))])
+            return self._keys_of_texts([[decode(ids[row])] for row in range(len(ids))])
         return RowKeys.of(token_keys([ids, labels] if is_whole else [ids]))
 
     def _texts_by_number(self, unit: WorkUnit) -> Iterator[tuple[Offsets, list[Texts]]]:
@@ -113,19 +114,24 @@ class RowKeyMaker:
             row = {renamed.get(name, name): value for name, value in row.items()}
         return [_text_of_value(row.get(name), self._form) for name in self.config.columns]
 
-    def _texts_of_turns(self, turns: Iterable[TurnText]) -> Texts:
+    def _texts_of_turns(self, turns: Sequence[TurnText]) -> Texts:
         compared = self.config.compared
-        if compared != BOTH:
-            wanted = {PROMPTS: False, ANSWERS: True}[compared]
-            return [self._form.of(text) for is_answer, text in turns if is_answer == wanted]
-        texts = [(is_answer, self._form.of(text)) for is_answer, text in turns]
-        kinds = "".join("a" if is_answer else "p" for is_answer, _ in texts)
-        return [text for _, text in texts] if self.config.method == NEAR else _with_kinds(kinds, texts)
+        if compared == ANSWERS:
+            return [text for is_answer, text in turns if is_answer]
+        if compared == PROMPTS:
+            return [text for is_answer, text in turns if not is_answer]
+        texts = [text for _, text in turns]
+        if self.config.method == NEAR or not any(texts):
+            return texts
+        return ["".join(["a" if is_answer else "p" for is_answer, _ in turns]), *texts]
 
     def _keys_of_texts(self, rows: Sequence[Texts]) -> RowKeys:
-        if self.config.method != NEAR:
-            return RowKeys.of(text_keys(rows))
-        return RowKeys(*self._hasher.signatures(["\n".join(texts) for texts in rows]))
+        form = self._form
+        if self.config.method == NEAR:
+            return RowKeys(*self._hasher.signatures([form.of("\n".join(texts)) for texts in rows]))
+        if not form.is_exact:
+            rows = [[form.of(text) for text in texts] for texts in rows]
+        return RowKeys.of(text_keys(rows))
 
     def _joined(self, parts: Sequence[RowKeys]) -> RowKeys:
         is_near = self.config.method == NEAR
@@ -133,18 +139,13 @@ class RowKeyMaker:
         keys, compared = [each.keys for each in parts], [each.compared for each in parts]
         return RowKeys(np.concatenate([none, *keys]), np.concatenate([np.zeros(0, np.bool_), *compared]))
 
-    @property
+    @cached_property
     def _hasher(self) -> MinHasher:
         return MinHasher(Banding.for_threshold(self.config.similarity).hashes, self.config.run_length)
 
-    @property
+    @cached_property
     def _form(self) -> TextForm:
         return TextForm(self.config.folds_case, self.config.ignore_white_space and self.config.method != NEAR)
-
-
-def _with_kinds(kinds: str, texts: Sequence[tuple[bool, str]]) -> Texts:
-    """Return the texts, and first which of them are answers; nothing if all texts are empty."""
-    return [kinds, *(text for _, text in texts)] if any(text for _, text in texts) else []
 
 
 def _text_of_value(value: Any, form: TextForm) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from sftkit.core.rows import Row
 from sftkit.handlers.base import text_in
@@ -24,11 +23,9 @@ from sftkit.tokenization.conversations import (
 _USER_ROLES = frozenset({"user", "human"})
 
 
-class TurnText(NamedTuple):
-    """A turn of a conversation, or a half of a pair. System turns, tools and their results are none."""
-
-    is_answer: bool
-    text: str
+TurnText = tuple[bool, str]
+"""A turn of a conversation, or a half of a pair: whether it is an answer, and its text. System turns, tools and their
+results are none."""
 
 
 TurnTextReader = Callable[[Row], list[TurnText]]
@@ -46,8 +43,8 @@ def turn_reader(configured: ConfiguredHandler, tokenizer: ChatTokenizer) -> Turn
     handler = configured.handler
     if isinstance(handler, TokenizeAndApplyInputMasking):
         return lambda row: [
-            TurnText(False, text_in(row, handler.input_field_name)),
-            TurnText(True, text_in(row, handler.output_field_name)),
+            (False, text_in(row, handler.input_field_name)),
+            (True, text_in(row, handler.output_field_name)),
         ]
     if isinstance(handler, ApplyTokenizerChatTemplate):
         named = handler.conversation_column
@@ -68,19 +65,19 @@ def turns_of(row: Row, column: str | None) -> list[TurnText]:
     Example:
         >>> messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]
         >>> turns_of({"messages": [*messages, {"role": "assistant", "content": "4"}]}, "messages")
-        [TurnText(is_answer=False, text='2+2?'), TurnText(is_answer=True, text='4')]
+        [(False, '2+2?'), (True, '4')]
     """
     conversation = read_conversation(row, column)
     if conversation.plain is not None and {"user", "assistant", "system"}.issuperset(conversation.plain.roles):
         plain = zip(conversation.plain.roles, conversation.plain.contents, strict=True)
-        return [TurnText(role == "assistant", content) for role, content in plain if role != "system"]
-    turns = []
+        return [(role == "assistant", content) for role, content in plain if role != "system"]
+    turns: list[TurnText] = []
     for message in conversation.message_list:
         role = role_of(message)
         if is_assistant(message):
-            turns.append(TurnText(True, _answer_of(message)))
+            turns.append((True, _answer_of(message)))
         elif isinstance(role, str) and role.lower() in _USER_ROLES:
-            turns.append(TurnText(False, text_of(message)))
+            turns.append((False, text_of(message)))
     return turns
 
 
