@@ -3,7 +3,8 @@
     python -m benchmarks.duplicates --work DIR                              # 88,000 conversations; 20,000 texts
     python -m benchmarks.duplicates --work DIR --datatrove VENV/bin/python  # an environment with datatrove
 
-The cost is the ratio of the median times of whole processes with and without the option, run in turn. The texts for
+The cost is the time of the step as a share of the rest of the same process, so that other load on the machine concerns
+both; the median of several runs. The texts for
 near duplicates are random words; every fifth has a copy in which some words are changed. Both programs get the same
 runs of words, bands and bytes (or hashes) of a band, and the same number of processes.
 """
@@ -39,7 +40,7 @@ CHANGES = {
 }
 
 
-def preprocess(work: Path, source: Path, workers: int, deduplicate: dict[str, Any] | None) -> tuple[float, Path]:
+def preprocess(work: Path, source: Path, workers: int, deduplicate: dict[str, Any]) -> tuple[float, Path]:
     """Run `sftkit preprocess` on conversations; returns seconds of the process, and the output."""
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
@@ -54,20 +55,19 @@ def preprocess(work: Path, source: Path, workers: int, deduplicate: dict[str, An
 
 
 def costs(work: Path, rows: int, workers: int, repeats: int) -> None:
-    """Print the time with each option, as a ratio to that without."""
+    """Print the time that each kind of deduplication adds to the rest of a run."""
     source = conversations(work, rows).path
-    times: dict[str, list[float]] = {"none": [], **{name: [] for name in CHANGES}}
+    shares: dict[str, list[float]] = {name: [] for name in CHANGES}
     for _ in range(repeats):
-        for name, found in times.items():
-            seconds, out = preprocess(work, source, workers, CHANGES.get(name))
-            found.append(seconds)
+        for name, found in shares.items():
+            seconds, out = preprocess(work, source, workers, CHANGES[name])
             manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-            stage = manifest["seconds"].get("deduplicate", 0.0)
+            stage = manifest["seconds"]["deduplicate"]
+            found.append(stage / (seconds - stage))
             left = manifest["rows_written"]
             echo(f"  {name}: {seconds:.2f} s, of which {stage:.2f} s to deduplicate; {left} rows left")
-    base = statistics.median(times["none"])
-    for name in CHANGES:
-        echo(f"{name}: {statistics.median(times[name]) / base - 1:+.1%} of {base:.2f} s")
+    for name, found in shares.items():
+        echo(f"{name}: {statistics.median(found):+.1%}")
 
 
 def planted_texts(count: int) -> tuple[list[str], dict[tuple[int, int], float]]:

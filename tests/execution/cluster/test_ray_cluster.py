@@ -139,6 +139,19 @@ def test_three_nodes_make_the_bytes_of_a_local_run(job: Job, nodes: Any) -> None
     check_made(job, job.begun("three", output_dir=str(out), **on(nodes)), out)
 
 
+@pytest.mark.parametrize("deduplicate", [{"compare": "trained"}, {"method": "near", "ngram": 1}], ids=str)
+def test_duplicates_are_removed_as_by_a_local_run(job: Job, nodes: Any, deduplicate: dict[str, Any]) -> None:
+    outputs = []
+    for name, how in (("here", {}), ("there", on(nodes))):
+        out = job.place / f"{deduplicate.get('method')}-{name}"
+        changes = {"dataprocessor": {"deduplicate": deduplicate}, "output_dir": str(out), **how}
+        _, stderr = (child := job.begun(out.name, **changes)).communicate()
+        assert child.returncode == 0, stderr
+        outputs.append((shard_bytes(out), (out / "dropped.jsonl").read_bytes()))
+    assert outputs[0] == outputs[1]
+    assert b"duplicate of " in outputs[0][1]
+
+
 def test_the_bytes_are_those_of_a_local_run_when_a_node_is_lost_and_another_joins(job: Job, nodes: Any) -> None:
     out = job.place / "lost"
     with job.holding_at(out, UNITS // 6):
