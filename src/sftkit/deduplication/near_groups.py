@@ -25,7 +25,7 @@ def first_of_near(signatures: Signatures, compared: Mask, banding: Banding) -> O
     similar to that row are compared among each other again, so every row that is removed is similar to one that is
     kept.
 
-    Takes about 50 bytes a row besides the signatures.
+    Takes about 100 bytes a row besides the signatures.
 
     Args:
         signatures: uint8, shape (rows, banding.hashes).
@@ -67,9 +67,13 @@ def _similar_pairs(signatures: Signatures, rows: Offsets, keys: npt.NDArray[np.u
     so on, up to 64 times. So buckets of any size take time in proportion to their rows.
     """
     order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    bucket = np.cumsum(np.append(False, ordered[1:] != ordered[:-1]))[: len(order)]
-    members = rows[order]
+    bucket = keys[order]
+    follows = bucket[1:] == bucket[:-1]
+    is_shared = np.zeros(len(keys), np.bool_)
+    is_shared[1:] |= follows
+    is_shared[:-1] |= follows
+    members, bucket = rows[order[is_shared]], bucket[is_shared]
+    del order
     ones, others = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for _ in range(_ROUNDS):
         begins = np.append(True, bucket[1:] != bucket[:-1])[: len(bucket)]
