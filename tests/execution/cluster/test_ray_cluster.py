@@ -25,6 +25,7 @@ from buckets import new_bucket, server
 from execution.cluster.conftest import add_node
 from execution.cluster.tasks import square, staged_in
 from sftkit.config.commands import PreprocessConfig
+from sftkit.config.schema.data_config import ProcessorConfig
 from sftkit.core.progress import SilentProgress
 from sftkit.errors import ConfigError, DataError, SourceError
 from sftkit.execution import ray_cluster
@@ -210,6 +211,29 @@ def test_an_interrupted_run_ends_its_tasks_and_can_be_resumed(job: Job, nodes: A
     with RayCluster(nodes.address, None):
         wait_until(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])
     assert staged_in(out / ".staging") == kept < UNITS
+
+
+def test_a_mix_and_a_curriculum_are_those_of_a_local_run(runner: Runner, tmp_path: Path) -> None:
+    pairs = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
+    sets = tuple(
+        dataset(
+            write_jsonl(
+                tmp_path / f"{name}.jsonl",
+                [{"input": f"{name} {n}", "output": "word " * (n % 5 + 1), "rank": n * 7 % 11} for n in range(rows)],
+            ),
+            name=name, weight=weight, data_handlers=[pairs], retain_columns=("rank",),
+        )
+        for name, rows, weight in (("large", 60, 1), ("small", 20, 2))
+    )  # fmt: skip
+    processor = ProcessorConfig(mix_by="tokens", total_tokens=900, order="curriculum:-rank")
+    config = PreprocessConfig(
+        output_dir=str(tmp_path / "local"), datasets=sets, model_name_or_path="sample:model", dataprocessor=processor,
+        unit_size=300, num_workers=1,
+    )  # fmt: skip
+    local = run(plan(config), SilentProgress())
+    on_ray = run(plan(replace(config, output_dir=str(tmp_path / "ray"))), SilentProgress(), runner)
+    assert shard_bytes(tmp_path / "ray") == shard_bytes(tmp_path / "local")
+    assert [source.mix for source in on_ray.sources] == [source.mix for source in local.sources]
 
 
 def test_a_thread_may_connect_and_signal_handlers_stay(nodes: Any) -> None:

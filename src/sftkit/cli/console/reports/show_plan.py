@@ -13,6 +13,7 @@ from sftkit.cli.console.reports.show_unused_columns import unused_columns_of_pla
 from sftkit.cli.console.text_lines import new_table, print_text
 from sftkit.config.fields import to_plain_data, to_public_data
 from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.mix_choices import amount_of
 from sftkit.core.escape import escape_to_one_line
 from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.ordering.packing import pack_length_of
@@ -62,16 +63,21 @@ def _source_table(plan: Plan) -> Table:
 
 
 def _handler_table(plan: Plan) -> Table:
-    table = new_table("dataset", "handlers", "sampling", "train", "validation")
+    table = new_table("dataset", "handlers", "mix", "train", "validation")
     for dataset in plan.recipe.datasets:
         train, validation = _shown_split(dataset)
         steps = "\n".join(
             f"{handler.name} {json.dumps(to_plain_data(handler.arguments), ensure_ascii=False)}"
             for handler in dataset.data_handlers
         )
-        weight = "-" if dataset.sampling is None else f"{dataset.sampling:g}"
-        table.add_row(dataset.name, Text(steps or "(none)"), weight, train, validation)
+        table.add_row(dataset.name, Text(steps or "(none)"), _shown_amount(dataset), train, validation)
     return table
+
+
+def _shown_amount(dataset: DatasetConfig) -> str:
+    """The key that says how much of a data set is used."""
+    key, value = ("sampling", dataset.sampling) if dataset.sampling is not None else amount_of(dataset) or ("-", None)
+    return key if value is None else f"{key} {value:,}"
 
 
 def _shown_split(dataset: DatasetConfig) -> tuple[str, str]:
