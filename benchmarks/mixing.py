@@ -26,7 +26,7 @@ _SEED = 7
 
 
 def main() -> None:
-    """Print a line per mix: seconds of the command, seconds for the order, tokens, and the largest error of a share."""
+    """Print a line per mix: seconds of the command, the run and the order; tokens; the largest error of a share."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tokens", nargs="?", type=int, default=_TOKENS)
     tokens = parser.parse_args().tokens
@@ -98,10 +98,10 @@ def _run(
     manifest = json.loads((output / "manifest.json").read_text())
     mixes = [source["mix"] for source in manifest["sources"] if "mix" in source]
     error = max((abs(mix["wanted_share"] - mix["reached_share"]) for mix in mixes), default=0)
-    train = manifest["splits"]["train"]
+    train, spent = manifest["splits"]["train"], manifest["seconds"]
     return (
-        f"{title:36}{seconds:7.1f} s, order {manifest['seconds']['order']:.2f} s, {train['tokens']:,} tokens, "
-        f"{manifest['rows_written']:,} rows, largest error of a share {error:.4%}\n"
+        f"{title:36}{seconds:7.1f} s, the run {sum(spent.values()):.1f} s, order {spent['order']:.2f} s, "
+        f"{train['tokens']:,} tokens, {manifest['rows_written']:,} rows, largest error of a share {error:.4%}\n"
     )
 
 

@@ -180,6 +180,25 @@ def test_data_sets_show_their_share_before_and_after_the_mix(tmp_path: Path) -> 
     assert f'<data value="{manifest.sources[1].written["train"].tokens}">' in page
 
 
+def test_data_sets_show_the_share_that_was_wanted_and_reached(tmp_path: Path) -> None:
+    masking = handler("tokenize_and_apply_chat_template_with_masking", conversation_column="messages")
+    sets = [
+        dataset(
+            write_jsonl(tmp_path / f"{name}.jsonl", [conversation(f"{name} {n}?", "Yes.") for n in range(rows)]),
+            name=name,
+            data_handlers=[masking],
+            weight=weight,
+        )
+        for name, rows, weight in (("large", 60, 2), ("small", 20, 3))
+    ]
+    preprocess(tmp_path / "shards", *sets, processor={"total_rows": 100}, model_name_or_path="sample:model")
+    _, page = write_report(tmp_path / "shards", tmp_path / "report.html", report_rows=0)
+    assert "small, wanted · 60.00%" in page
+    assert "small, reached · 60.00%" in page
+    assert re.search(r"fewest copies.*small.*60\.00%.*60\.00%.*3.*3", page, re.DOTALL)
+    assert "Wanted and reached: shares of the train split, in the unit that the mix counts." in page
+
+
 def test_the_same_seed_gives_the_same_rows(mixed_shards: Path, tmp_path: Path) -> None:
     pages = [write_report(mixed_shards, tmp_path / "a.html", seed=seed, report_rows=12)[1] for seed in (3, 3, 4)]
     rows = [set(embedded(page)) for page in pages]

@@ -25,6 +25,8 @@ class DatasetShare:
     """Its share of the train split in the unit of the mix; None without a mix, and in older manifests."""
     copies: tuple[int, int] | None
     """How often the rows that are used least and most are in the train split."""
+    trained_tokens: int
+    """In the train split; 0 without a mix."""
     rows_read: int
     kept: tuple[int, int]
     """Rows and tokens that were kept, before splitting and mixing."""
@@ -56,6 +58,7 @@ def _share_of(name: str, sources: Sequence[SourceInfo], weight: object, is_recor
         weight=weight if isinstance(weight, int | float) else wanted,
         reached=sum(each.reached_share for each in mixes) if mixes else None,
         copies=(min(each.copies_min for each in mixes), max(each.copies_max for each in mixes)) if mixes else None,
+        trained_tokens=sum(each.trained_tokens for each in mixes),
         rows_read=sum(source.rows_read for source in sources),
         kept=(sum(source.rows_kept for source in sources), sum(source.tokens_kept for source in sources)),
         written=(sum(each.rows for each in written), sum(each.tokens for each in written)) if is_recorded else None,
@@ -70,10 +73,13 @@ def source_picture(manifest: Manifest) -> Picture | None:
     drawings = [_drawing(datasets, 0, "rows")]
     if any(each.kept[1] for each in datasets):
         drawings.append(_drawing(datasets, 1, "tokens"))
+    mixed = [each for each in datasets if each.reached is not None]
+    if mixed:
+        drawings.append(_mix_drawing(mixed))
     note = "Kept: before splitting and mixing. In the shards: what splitting and mixing took, all splits together."
     if manifest.rows_repeated or manifest.rows_left_out:
         note += f" The mix repeats {manifest.rows_repeated:,} rows; {manifest.rows_left_out:,} are not used."
-    if any(each.reached is not None for each in datasets):
+    if mixed:
         note += " Wanted and reached: shares of the train split, in the unit that the mix counts."
     return Picture("sources", "Data sets, before and after the mix", tuple(drawings), note)
 
@@ -100,8 +106,6 @@ def _drawing(datasets: Sequence[DatasetShare], index: int, unit: str) -> Drawing
             each.written[index] if each.written is not None else None,
             _share(each.written[index], written) if each.written is not None else "–",
             _share(each.weight, weights) if each.weight is not None else "not mixed",
-            _share(each.reached, 1) if each.reached is not None else "–",
-            "–".join(map(str, dict.fromkeys(each.copies))) if each.copies is not None else "–",
         )
         table.append(line)
     columns = (
@@ -112,12 +116,29 @@ def _drawing(datasets: Sequence[DatasetShare], index: int, unit: str) -> Drawing
         "share",
         f"{unit} in shards",
         "share",
-        "wanted in the mix",
-        "reached",
-        "copies",
+        "weight in the mix",
     )
     description = f"{unit} of each data set before and after splitting and mixing"
     return Drawing(unit, row_chart(f"{unit} by data set", description, bars), columns, table)
+
+
+def _mix_drawing(datasets: Sequence[DatasetShare]) -> Drawing:
+    """Draw the shares of the train split that the config asks for, and those that came out."""
+    weights = sum(each.weight or 0 for each in datasets)
+    bars: list[Bar] = []
+    table = []
+    for each in datasets[:_MAX_LISTED]:
+        wanted, reached = (each.weight or 0) / (weights or 1), each.reached or 0
+        shown = f"{wanted:.2%}", f"{reached:.2%}"
+        if len(bars) < 2 * _MAX_DRAWN:
+            labels = f"{each.name}, wanted · {shown[0]}", f"{each.name}, reached · {shown[1]}"
+            bars.append(Bar(labels[0], round(wanted * 100), labels[0]))
+            bars.append(Bar(labels[1], round(reached * 100), labels[1], style="after"))
+        line: tuple[Cell, ...] = (each.name, *shown, *(each.copies or (None, None)), each.trained_tokens)
+        table.append(line)
+    columns = ("data set", "wanted", "reached", "fewest copies", "most copies", "trained tokens")
+    chart = row_chart("percent by data set", "wanted and reached share of each data set in the train split", bars)
+    return Drawing("shares", chart, columns, table)
 
 
 def _share(part: float, whole: float) -> str:
