@@ -15,13 +15,21 @@ from sftkit.cli.console.reports.show_training import TrainingBar, TrainingLines,
 from sftkit.cli.console.show_phases import NoPhases
 from sftkit.training.callbacks.listener import Sample
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses
-from sftkit.training.training_report import TrainingReport
+from sftkit.training.training_report import PartReport, TrainingReport
 
 TRAINED = {
     "step": 30, "epoch": 0.789, "loss": 3.14159, "grad_norm": 1.234, "learning_rate": 1.5e-3,
     "tokens_per_second": 12345.6, "trained_tokens_per_second": 99.0, "padding_share": 0.5, "mfu": 0.412,
 }  # fmt: skip
 EVALUATED = {"step": 30, "epoch": 0.789, "eval_loss": 2.5, "eval_perplexity": math.exp(2.5), "eval_runtime": 1.0}
+
+
+REPORT: dict[str, Any] = {
+    "steps": 60, "epochs": 1.579, "first_loss": 5.9509, "last_loss": 2.16989, "eval_loss": 2.5,
+    "eval_perplexity": math.exp(2.5), "seconds": 10.0,
+    "tokens": 63_258, "trained_tokens": 28_122, "padding_share": 0.125, "mfu": 0.4121, "peak_memory": 3 << 29,
+    "on_gpu": True, "output_dir": Path("out"), "nonfinite": NonfiniteLosses(),
+}  # fmt: skip
 
 
 def terminal() -> Console:
@@ -155,14 +163,8 @@ def test_nothing_in_a_sample_reaches_the_terminal_as_a_command() -> None:
 
 def summary(**changes: Any) -> dict[str, str]:
     """The summary of a run with something in every place, but for the changes."""
-    report = {
-        "steps": 60, "epochs": 1.579, "first_loss": 5.9509, "last_loss": 2.16989, "eval_loss": 2.5,
-        "eval_perplexity": math.exp(2.5), "seconds": 10.0,
-        "tokens": 63_258, "trained_tokens": 28_122, "padding_share": 0.125, "mfu": 0.4121, "peak_memory": 3 << 29,
-        "on_gpu": True, "output_dir": Path("out"), "nonfinite": NonfiniteLosses(),
-    }  # fmt: skip
     console = Console(file=io.StringIO(), width=160)
-    print_training(TrainingReport(**{**report, **changes}), console)
+    print_training(TrainingReport(**{**REPORT, **changes}), console)
     rows = [line.split("  ", 1) for line in written(console).splitlines()]
     return {name: value.strip() for name, value in rows}
 
@@ -186,6 +188,47 @@ def test_the_summary_says_which_losses_were_not_finite() -> None:
     shown = summary(last_loss=math.nan, nonfinite=NonfiniteLosses(first_step=7, last_step=60, in_a_row=2))
     assert shown["training loss"] == "5.9509 -> not finite"
     assert shown["not finite"] == "the loss of some steps between 7 and 60"
+
+
+def test_an_evaluation_with_sources_and_kinds_has_a_table() -> None:
+    event = EVALUATED | {
+        "eval_loss/source/math": 2.0, "eval_perplexity/source/math": math.exp(2.0),
+        "eval_weight_share/source/math": 0.25, "eval_trained_tokens/source/math": 12_345,
+        "eval_loss/source/\x1b[31mcode": None, "eval_perplexity/source/\x1b[31mcode": None,
+        "eval_weight_share/source/\x1b[31mcode": 0.75, "eval_trained_tokens/source/\x1b[31mcode": 9,
+        "eval_loss/stop": 900.0, "eval_perplexity/stop": None,
+        "eval_weight_share/stop": 0.01, "eval_trained_tokens/stop": 3,
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=80)
+    TrainingLines(console, NoPhases()).on_log(event)
+    first, *table = written(console).splitlines()
+    assert first == "step 30, epoch 0.79: eval loss 2.5000, perplexity 12.18"
+    assert [line.split() for line in table] == [
+        ["eval", "loss", "perplexity", "trained", "tokens"],
+        ["source/math", "2.0000", "7.389", "12,345", "(25.0%)"],
+        ["source/\\x1b[31mcode", "not", "finite", "not", "finite", "9", "(75.0%)"],
+        ["stop", "900.0000", "not", "finite", "3", "(1.0%)"],
+    ]
+
+
+def test_many_sources_do_not_fill_the_screen() -> None:
+    parts = {f"source/{number}": PartReport(1.0, None, None, 5) for number in range(50)}
+    console = Console(file=io.StringIO(), width=80)
+    print_training(TrainingReport(**REPORT, parts=parts), console)
+    shown = written(console).splitlines()
+    assert shown[-1].strip() == "and 30 more in the log"
+    assert shown[-22].split() == ["training", "loss", "trained", "tokens"]  # nothing was evaluated
+
+
+def test_the_summary_ends_with_the_losses_of_sources_and_kinds() -> None:
+    parts = {"source/math": PartReport(2.0, 2.5, 12.1825, 1234), "stop": PartReport(math.nan, 0.1, 1.1052, 60)}
+    console = Console(file=io.StringIO(), width=80)
+    print_training(TrainingReport(**REPORT, parts=parts), console)
+    assert [line.split() for line in written(console).splitlines()[-3:]] == [
+        ["training", "loss", "validation", "loss", "perplexity", "trained", "tokens"],
+        ["source/math", "2.0000", "2.5000", "12.18", "1,234"],
+        ["stop", "not", "finite", "0.1000", "1.105", "60"],
+    ]
 
 
 def test_the_summary_of_an_evaluation_has_no_steps() -> None:

@@ -21,7 +21,7 @@ from sftkit.training.data.feed import Feed, rows_per_micro_batch
 from sftkit.training.data.work_counts import WorkCounts
 from sftkit.training.distributed import keep_float32_losses
 from sftkit.training.loss.batch_loss import BatchLoss, ComputedLoss
-from sftkit.training.loss.router_loss import RouterLoss, router_arguments
+from sftkit.training.loss.router_loss import RouterLoss
 from sftkit.training.metrics.evaluation_metrics import evaluation_metrics
 from sftkit.training.metrics.evaluation_sums import sum_losses
 from sftkit.training.metrics.loss_parts import PartSums
@@ -154,7 +154,8 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         if self._router_loss is not None:
             self._router_loss.count(model, self._prepare_inputs)
             inputs = self._prepare_inputs(inputs)
-        computed = self._compute(model, inputs, items, self.args.label_smoothing_factor, self._router_loss)
+        smoothing = self.args.label_smoothing_factor
+        computed = self._loss(model, self.model, inputs, items, smoothing, self._router_loss)
         if self._parts is not None and computed.of_tokens is not None and inputs.details is not None:
             self._parts.add(computed.of_tokens, inputs.details, items)
         loss = computed.total
@@ -198,7 +199,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
 
         def loss_of(batch: CollatedBatch) -> tuple[CollatedBatch, ComputedLoss]:
             prepared = self._prepare_inputs(batch)
-            return prepared, self._compute(model, prepared, one, 0.0)
+            return prepared, self._loss(model, self.model, prepared, one)
 
         with torch.no_grad():
             sums = sum_losses(loaders, parts, loss_of, partial(self.accelerator.reduce, reduction="sum"), one.device)
@@ -218,7 +219,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
             logs |= self._router_loss.log_entries(self.state.global_step)
         if "loss" in logs and self._parts is not None:
             logs |= part_entries(self._parts.totals(self.accelerator.reduce(self._parts.values, "sum")))
-            self._parts.values.zero_()
+            self._parts.clear()
         if "loss" in logs and self.nonfinite_losses().since_log:
             # The Trainer leaves out such losses (logging_nan_inf_filter): its sums would never be finite again.
             logs["loss"], self.nonfinite.since_log = math.nan, False
@@ -240,6 +241,11 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         """Work of all processes in this run; every process must call it."""
         counts = torch.tensor(astuple(self._work), dtype=torch.int64, device=self.args.device)
         return WorkCounts(*self.accelerator.reduce(counts, "sum").tolist())
+
+    def trained_tokens_of_parts(self) -> dict[str, int]:
+        """Trained tokens of each source and kind, of all processes in this run; every process must call it."""
+        reduce = partial(self.accelerator.reduce, reduction="sum")
+        return {} if self._parts is None else self._parts.trained_tokens(reduce)
 
     def nonfinite_losses(self) -> NonfiniteLosses:
         """Losses of all processes that are not finite; every process must call it, and then knows of all of them."""
@@ -273,22 +279,10 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         if self._router_loss is not None:
             self._router_loss.restore(state.aux_loss, state.last_logged_step, self.args.world_size)
         if self._parts is not None and state.parts and self.is_world_process_zero():
-            self._parts.values.copy_(torch.tensor(state.parts, dtype=torch.float64))
+            self._parts.restore(state.parts)
         self._total_loss_before = state.total_loss
         self._work_before = state.work
         self.nonfinite = replace(state.nonfinite)
-
-    def _compute(
-        self,
-        model: torch.nn.Module,
-        batch: CollatedBatch,
-        items: torch.Tensor,
-        smoothing: float,
-        router_loss: RouterLoss | None = None,
-    ) -> ComputedLoss:
-        return self._loss(
-            model, batch, items, smoothing, router_arguments(self.model, router_loss is not None), router_loss
-        )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from sftkit.core.rows import IGNORE_INDEX, LABELS
 from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
 from sftkit.training.data.loss_details import LossDetails
 from sftkit.training.loss.chunked_model import LABEL_SMOOTHING, LABEL_WEIGHTS, TOKEN_LOSSES
-from sftkit.training.loss.router_loss import RouterLoss
+from sftkit.training.loss.router_loss import RouterLoss, router_arguments
 from sftkit.training.models.cross_entropy import summed_cross_entropy, token_cross_entropy
 
 _ITEMS = "num_items_in_batch"
@@ -52,22 +51,23 @@ class BatchLoss:
     def __call__(
         self,
         model: torch.nn.Module,
+        base: Any,
         batch: CollatedBatch,
         items: torch.Tensor,
-        smoothing: float,
-        routers: Mapping[str, bool],
-        router_loss: RouterLoss | None,
+        smoothing: float = 0.0,
+        router_loss: RouterLoss | None = None,
     ) -> ComputedLoss:
         """Run the model.
 
         Args:
             model: possibly with adapters, and wrapped for several processes.
+            base: the same, not wrapped.
             batch: on the device of the model.
             items: the divisor, the weight of the global batch.
             smoothing: share of the target that is spread over the vocabulary (label smoothing).
-            routers: argument of the model, see `router_arguments`.
             router_loss: the auxiliary loss, if the model is trained with one; it is not part of the result.
         """
+        routers = router_arguments(base, router_loss is not None)
         details = batch.details
         if details is None:
             own = (self.sums_loss or self.chunk_size is not None) and (not smoothing or self.chunk_size is not None)

@@ -8,6 +8,8 @@ each times its share, add up to the logged loss, however many steps are between 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from sftkit.training.data.loss_details import LossDetails
@@ -30,6 +32,7 @@ class PartSums:
         self.names = names
         dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         self.values = torch.zeros(_MEASURES, len(names), dtype=dtype, device=device)
+        self._counted = torch.zeros_like(self.values[-1])  # trained tokens that were cleared
 
     def add(self, losses: torch.Tensor, details: LossDetails, items: torch.Tensor) -> None:
         """Add a micro-batch; nothing waits for the device.
@@ -43,6 +46,25 @@ class PartSums:
         weights = details.weights.to(device, dtype) / items.to(device, dtype)
         added = torch.stack([losses.to(device, dtype) * weights, weights, details.trained.to(device, dtype)])
         self.values.index_add_(1, details.parts.to(device).flatten(), added.flatten(1))
+
+    def clear(self) -> None:
+        """Begin with zeros again."""
+        self._counted += self.values[-1]
+        self.values.zero_()
+
+    def restore(self, values: Sequence[Sequence[float]]) -> None:
+        """Begin with such sums of an earlier run, shape (3, parts)."""
+        self.values.copy_(torch.tensor(values, dtype=torch.float64))
+        self._counted -= self.values[-1]
+
+    def trained_tokens(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, int]:
+        """Trained tokens of each source and kind so far, without those of an earlier run; waits for the device.
+
+        Args:
+            reduce: adds up a tensor over all processes.
+        """
+        counts = reduce(self._counted + self.values[-1]).tolist()
+        return {name: round(sum(counts[number] for number in numbers)) for name, numbers in self.names.groups().items()}
 
     def totals(self, values: torch.Tensor) -> LossTotals:
         """What such sums, of all processes, say; waits for the device.

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from sftkit.cli.console.reports.show_loss_parts import evaluation_parts, report_parts
 from sftkit.cli.console.show_phases import Phases
 from sftkit.cli.console.text_lines import duration
 from sftkit.cli.console.time_left import TimeLeft
@@ -84,6 +85,9 @@ class TrainingLines:
         if "eval_loss" in event:
             self._time.skip()
             self._console.print(event_line(event, self._time.max_steps))
+            parts = evaluation_parts(event)
+            if parts is not None:
+                self._console.print(parts)
         elif "loss" in event:
             self._console.print(event_line(event, self._time.max_steps, self._time.estimate()))
 
@@ -165,6 +169,10 @@ def print_training(report: TrainingReport, console: Console) -> None:
     for name, value in _summary(report):
         table.add_row(name, Text(value))
     console.print(table)
+    parts = report_parts(report.parts)
+    if parts is not None:
+        console.print()
+        console.print(parts)
 
 
 def print_merge(folder: Path, console: Console) -> None:
