@@ -14,7 +14,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "sftkit"
-STAGES = frozenset({"sources", "handlers", "tokenization", "audit", "deduplication", "ordering", "shards", "execution"})
+STAGES = frozenset(
+    {
+        *("sources", "handlers", "tokenization", "audit", "decontamination", "deduplication", "ordering"),
+        *("shards", "execution"),
+    }
+)
 """Each does one part of the work and knows none of the others."""
 
 SHARED = frozenset({"config", "core", "errors", "redaction", "sample", "sandbox", "storage"})

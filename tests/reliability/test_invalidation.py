@@ -469,6 +469,7 @@ AFTER_STAGING = [
               name="duplicates of what is trained"),
     processor("deduplicate", {"method": "near", "ngram": 1, "threshold": 0.5}, NONE, name="near duplicates"),
     processor("deduplicate", {"columns": ["topic"]}, NONE, name="duplicates of a column"),
+    processor("decontaminate", ["a.jsonl"], ALL, kind="questions"),
     processor("type", "default", NONE, done=True, same=True),
     Case("repeat and what it counts", lambda world: (world.data.update(repeat=1.5), world.config.update(
          dataprocessor={"mix_by": "tokens"})), NONE, keys=("datasets.repeat", "dataprocessor.mix_by")),

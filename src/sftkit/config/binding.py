@@ -109,7 +109,7 @@ def describe_value(value: Any) -> str:
 
 def _bind_dataclass(cls: type[Any], data: Any, section: str, problems: list[Problem]) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    if isinstance(data, str):
+    if isinstance(data, (str, list, tuple)):
         data = next(({name: data} for name, field in fields.items() if option_info(field).short_form), data)
     if not isinstance(data, Mapping):
         hint = FOREIGN_VALUES.get(_without_indices(section), "")

@@ -47,7 +47,8 @@ class OptionInfo:
     changes_rows: bool = False
     """The key changes how rows are tokenized, so it is part of the keys of staged units."""
     short_form: bool = False
-    """A text in place of the section sets this key of it: `deduplicate: exact` for `deduplicate: {method: exact}`."""
+    """A text or a list in place of the section sets this key of it: `deduplicate: exact` for `deduplicate: {method:
+    exact}`."""
     run_identity: bool = False
     """The key changes the losses of a training run, so it is part of the run's identity in checkpoints."""
 

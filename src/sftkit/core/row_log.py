@@ -152,13 +152,27 @@ class RowLog:
             dropped[reason] += count
         return dropped
 
-    def drop(self, reason: str, numbers: Sequence[int] | Offsets, rows: Sequence[object] = ()) -> None:
-        """Count rows that a rule of the config drops, given by their numbers, and list them with what they hold."""
+    def drop(
+        self,
+        reason: str,
+        numbers: Sequence[int] | Offsets,
+        rows: Sequence[object] = (),
+        details: Sequence[str] = (),
+    ) -> None:
+        """Count rows that a rule of the config drops, given by their numbers, and list them with what they hold.
+
+        Args:
+            reason: under which the rows are counted.
+            numbers: of the rows.
+            rows: what they hold.
+            details: what is added to the reason of each row in the list.
+        """
         if len(numbers):
             self.drops[self.handler, reason] += len(numbers)
         if self.on_dropped_rows is not None:
             self.dropped_rows += [
-                _removed_row(int(number), reason, row) for number, row in zip_longest(numbers, rows, fillvalue="")
+                _removed_row(int(number), f"{reason}{detail}", row)
+                for number, row, detail in zip_longest(numbers, rows, details, fillvalue="")
             ]
         if self.files:
             for number in numbers:

@@ -28,6 +28,7 @@ from sftkit.preprocessing.accounting.column_report import check_sample
 from sftkit.preprocessing.pipeline.column_use import ColumnSample
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
+from sftkit.preprocessing.plan.evaluation_questions import check_texts, read_questions
 from sftkit.preprocessing.plan.infer_datasets import list_datasets, options_for_text_shards, with_inferred_handlers
 from sftkit.preprocessing.plan.plan import Plan, make_plan
 from sftkit.preprocessing.remove_duplicates import check_deduplication
@@ -113,7 +114,7 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
         )
     functions = {name: code_digests(name) for name in function_paths(datasets)}
     config = _within_model(config, chat_tokenizer)
-    recipe = Recipe(config, datasets, spec, functions)
+    recipe = Recipe(config, datasets, spec, read_questions(config), functions)
     pipeline = Pipeline(recipe, chat_tokenizer)
     pipeline.check()
     _check_curriculum(pipeline, recipe)
@@ -122,6 +123,8 @@ def plan(config: PreprocessConfig, runner: Runner | None = None) -> Plan:
         rows = first[dataset.name][0]
         _check_unpacked(dataset, rows.columns())
         pipeline.check_columns(dataset.name, rows.columns())
+        if recipe.questions is not None:
+            check_texts(dataset, rows)
         samples[dataset.name] = pipeline.sample_columns(dataset.name, rows)
         check_sample(dataset, config, samples[dataset.name])
     files = tuple(file for dataset in datasets for file in found[dataset.name])

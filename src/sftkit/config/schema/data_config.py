@@ -8,6 +8,7 @@ from typing import Any
 
 from sftkit.config.aliases import NO_ONLINE_MIXING
 from sftkit.config.fields import option
+from sftkit.config.schema.decontaminate_options import DecontaminateConfig
 from sftkit.config.schema.deduplicate_options import DeduplicateConfig
 
 FIRST_EXHAUSTED, ALL_EXHAUSTED = "first_exhausted", "all_exhausted"
@@ -172,6 +173,11 @@ class ProcessorConfig:
         None,
         help="Remove rows that repeat another row of any data set, before rows are split and mixed. `exact` is short "
         "for `{method: exact}`.",
+    )
+    decontaminate: DecontaminateConfig | None = option(
+        None,
+        help="Drop rows that have words of evaluation questions in common. A list of paths is short for `{paths: "
+        "[...]}`.",
     )
     streaming: bool = option(
         False,

@@ -16,12 +16,14 @@ from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, SEQ_LENGTHS, SOURCE, TOKEN_COLUMNS, Batch
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.decontamination.question_index import QuestionIndex
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step
 from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, require_columns
 from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
 from sftkit.handlers.text import DEFAULT_TEXT_FIELD
 from sftkit.preprocessing.pipeline.column_use import ColumnUse, Destinations
+from sftkit.preprocessing.pipeline.decontaminate import DECONTAMINATE, drop_overlapping
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
 from sftkit.preprocessing.pipeline.retained import Retained, RidingColumns, retained_columns
 from sftkit.preprocessing.pipeline.row_texts import TurnTextReader, find_turn_handler, turn_reader
@@ -44,6 +46,8 @@ class DatasetPipeline:
     config: DatasetConfig
     handlers: tuple[ConfiguredHandler, ...]
     options: DataOptions
+    questions: QuestionIndex | None = None
+    """Evaluation questions that rows must not overlap with."""
 
     @property
     def row_kind(self) -> RowKind | None:
@@ -120,6 +124,8 @@ class DatasetPipeline:
     def steps(self, tokenizer: ChatTokenizer) -> list[tuple[str, Step]]:
         """Return all steps before rows are finalized, each with the name under which its work is counted."""
         load = [(READ, step) for step in self._load_steps(tokenizer)]
+        if self.questions is not None:
+            load.insert(0, (DECONTAMINATE, drop_overlapping(self.questions)))
         handlers = self._bound_handlers(tokenizer)
         riding = RidingColumns(self._retained(tokenizer).riding)
         return riding.around(READ, load, handlers)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
+from sftkit.decontamination.question_index import QuestionIndex
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 
 
@@ -25,5 +26,7 @@ class Recipe:
     """The data sets with their handlers. Work units refer to them by name."""
     chat_tokenizer: ChatTokenizerSpec
     """The tokenizer and how it is used."""
+    questions: QuestionIndex | None = None
+    """The evaluation questions that rows must not overlap with."""
     functions: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """The user's own functions, and `code_digests` of each when the run was planned."""

@@ -66,7 +66,7 @@ class Pipeline:
         self._splits_turns = recipe.options.overflow == SPLIT_TURNS
         self._check_tools = recipe.options.check_tools
         self._datasets = {
-            dataset.name: DatasetPipeline(dataset, build_handlers(dataset, index), recipe.options)
+            dataset.name: DatasetPipeline(dataset, build_handlers(dataset, index), recipe.options, recipe.questions)
             for index, dataset in enumerate(recipe.datasets)
         }
         self._steps: dict[str, list[tuple[str, Step]]] = {}

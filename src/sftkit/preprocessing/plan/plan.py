@@ -106,7 +106,7 @@ def make_plan(
     if tokenizer is not None and tells_date(pipeline.chat_tokenizer.tokenizer):
         dated, config = {**identity, "template_date": day}, replace(config, template_date=day)
     units = group_small_files(files, config.unit_size)
-    keys = unit_keys(files, units, recipe.datasets, recipe.options, dated)
+    keys = unit_keys(files, units, recipe.datasets, recipe.options, dated, recipe.questions)
     fingerprint = plan_fingerprint(recipe, files, dated)
     is_chosen = dated is identity or recipe.options.template_date is not None
     undated = fingerprint if is_chosen else plan_fingerprint(recipe, files, identity)

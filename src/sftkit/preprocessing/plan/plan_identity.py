@@ -66,7 +66,7 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
             (numbers[f.file.dataset], f.file.format, f.file.compression, f.sha256, *reader_identity(f.file.reader))
             for f in files
         ],
-        "recipes": [recipe_key(dataset, config, identity) for dataset in datasets],
+        "recipes": [recipe_key(dataset, config, identity, recipe.questions) for dataset in datasets],
         "mixing": [[to_plain_data(dataset.split), dataset.sampling, dataset.shuffle] for dataset in datasets],
         "order": [config.dataprocessor.seed, config.dataprocessor.sampling_stopping_strategy],
         "shards": [getattr(config, key, None) for key in ("num_dataset_shards", "num_eval_dataset_shards")],

@@ -9,9 +9,10 @@ A key covers
   format (for formats of other packages, also their version and source file) and compression;
 - the recipe of a row: the renamed, retained and removed columns of the data set; its handlers, by what they do (other
   names for the same handler or argument make no difference; for user functions, the sha256 of their module, of all that
-  it imports of the user's own, and of the files that these open when they are imported; for handlers of
-  other packages, their version and source file); the options that change rows; the tokenizer's fingerprint and chat
-  template and the model's stop tokens; `ROW_SEMANTICS`; and the versions of the libraries that rows depend on.
+  it imports of the user's own, and of the files that these open when they are imported; for handlers of other packages,
+  their version and source file); the options that change rows; the tokenizer's fingerprint and chat template and the
+  model's stop tokens; the evaluation questions of `decontaminate`; `ROW_SEMANTICS`; and the versions of the libraries
+  that rows depend on.
 
 A key does not cover the path of the file, the offset of a range of bytes, the name of the data set, or anything that
 happens after rows are staged: seed, sampling, loss weight of the data set, split, shuffling, packing, shards. Nor
@@ -30,6 +31,7 @@ from sftkit.config.fields import keys_where, to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.decontamination.question_index import QuestionIndex
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
 from sftkit.sources.format_registry import FORMATS
 from sftkit.sources.reader_options import reader_identity
@@ -62,6 +64,7 @@ def unit_keys(
     datasets: Sequence[DatasetConfig],
     options: DataOptions,
     tokenizer: Mapping[str, Any],
+    questions: QuestionIndex | None = None,
 ) -> tuple[str, ...]:
     """Return the key of every unit, in order.
 
@@ -71,9 +74,10 @@ def unit_keys(
         datasets: the data sets that the files belong to.
         options: of the run.
         tokenizer: everything about the tokenizer that rows depend on, as JSON can hold it.
+        questions: the evaluation questions that rows must not overlap with.
     """
     versions = {name: version(name) for name in _REFERENCES}
-    recipes = {dataset.name: [versions, recipe_key(dataset, options, tokenizer)] for dataset in datasets}
+    recipes = {dataset.name: [versions, recipe_key(dataset, options, tokenizer, questions)] for dataset in datasets}
     formats = {name: _format_identity(name) for name in {file.file.format for file in files}}
     hashes = {(file.file.dataset, file.file.path): file.sha256 for file in files}
 
@@ -94,7 +98,9 @@ def _bytes(sha256: str, part: Range) -> list[Any]:
     return [sha256, part.start, part.stop, part.skip, part.rows, *limit]
 
 
-def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[str, Any]) -> str:
+def recipe_key(
+    dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[str, Any], questions: QuestionIndex | None = None
+) -> str:
     """Hash everything that decides what rows of a data set become: the part of a unit key that is not their bytes."""
     handlers = build_handlers(dataset, 0)
     sees_limits = any(each.sees_tokenizer_limits() for each in handlers)
@@ -111,6 +117,7 @@ def recipe_key(dataset: DatasetConfig, options: DataOptions, tokenizer: Mapping[
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
             **({TOKEN_KINDS: True} if options.token_kinds else {}),
             **({_CHECK_TOOLS: [options.check_tools, version("jsonschema-rs")]} if options.check_tools != "off" else {}),
+            **({} if questions is None else {"decontaminate": questions.digest}),
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),
         }
     )

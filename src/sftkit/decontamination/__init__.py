@@ -1,0 +1,1 @@
+"""Finds texts that share words with the questions of evaluation sets."""

@@ -1,0 +1,220 @@
+"""Looks up which texts share runs of words with the questions of evaluation sets.
+
+A run of n words is an n-gram. Those of all questions are kept as hashes in a sorted array, so a batch of texts is
+looked up with a few operations on arrays; every hit is then compared word by word. Overlaps of 13 words are those of
+Brown et al., "Language Models are Few-Shot Learners" (2020, appendix C), overlaps of 8 words that cover half of a
+question those of Lambert et al., "Tulu 3" (2024).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sftkit.core.rows import Ids, Offsets, lengths_to_offsets
+from sftkit.decontamination.words import words_of
+
+_Hashes = npt.NDArray[np.uint64]
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_FILTER_BITS = 24
+_MIN_CONTAINED_WORDS = 5
+_MOST_QUESTIONS = 10
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of an evaluation set."""
+
+    place: str
+    """Where it is, as `path:row`."""
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A run of words that a text and a question have in common."""
+
+    question: Question
+    words: tuple[str, ...]
+
+
+class QuestionIndex:
+    """The questions of evaluation sets, by their words.
+
+    A text overlaps with a question in one of these cases:
+
+    - They share a run of as many words as the largest of `sizes`.
+    - They share runs of one of the other sizes, and these are at least `min_share` of all runs of this size in the
+      question, or all of those in the text.
+    - The question has fewer words than the smallest of `sizes`, and the text consists of it, or contains it if it has
+      at least 5 words.
+
+    Runs that more than 10 questions have, such as an instruction that all of them begin with, do not count.
+
+    Memory: about 50 bytes for each word of the questions and each size, and 16 MiB for each size. Pickling keeps the
+    questions only.
+
+    Example:
+        >>> index = QuestionIndex([Question("test.jsonl:1", tuple(words_of("What is the capital of France?")))])
+        >>> found = index.find(["Tell me: what is the CAPITAL of France", "What is a capital?"])
+        >>> [overlap and overlap.question.place for overlap in found]
+        ['test.jsonl:1', None]
+    """
+
+    def __init__(self, questions: Sequence[Question], sizes: Sequence[int] = (8, 13), min_share: float = 0.5) -> None:
+        """Index questions.
+
+        Args:
+            questions: with at least one word each. Of questions with the same words, the first is named.
+            sizes: lengths of the runs, in words.
+            min_share: share of a question that runs of the smaller sizes have to make up, 0 to 1.
+        """
+        self.questions = list({question.words: question for question in reversed(questions)}.values())[::-1]
+        self._sizes, self._min_share = sorted(set(sizes)), min_share
+
+    def __reduce__(self) -> tuple[type[QuestionIndex], tuple[list[Question], list[int], float]]:
+        return QuestionIndex, (self.questions, self._sizes, self._min_share)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash everything that decides which texts are found; the places of the questions do not."""
+        content = [sorted({question.words for question in self.questions}), self._sizes, self._min_share]
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
+    def find(self, texts: Sequence[str]) -> list[Overlap | None]:
+        """Find a question for each text that it overlaps with: the one that shares the most runs, or comes first."""
+        numbers = self._numbers
+        rows = [[numbers.get(word, _UNKNOWN) for word in words_of(text)] for text in texts]
+        offsets = lengths_to_offsets(np.array([len(row) + 1 for row in rows], np.int64))
+        # An unknown word at the end of each text keeps runs from crossing into the next one.
+        words = np.fromiter((word for row in rows for word in (*row, _UNKNOWN)), np.int32, int(offsets[-1]))
+        found: list[Overlap | None] = [None] * len(texts)
+        for grams in self._grams:
+            for text, question, start in self._overlaps(grams, words, offsets):
+                if found[text] is None:
+                    run = tuple(self._vocabulary[word] for word in words[start : start + grams.size])
+                    found[text] = Overlap(self.questions[question], run)
+        return found
+
+    @cached_property
+    def _vocabulary(self) -> list[str]:
+        return list(dict.fromkeys(word for question in self.questions for word in question.words))
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self._vocabulary)}
+
+    @cached_property
+    def _grams(self) -> list[_Grams]:
+        """The runs of all questions: the longest first, those of short questions last."""
+        counts = np.array([len(question.words) for question in self.questions], np.int64)
+        offsets = lengths_to_offsets(counts)
+        known = self._numbers
+        words = np.fromiter((known[w] for q in self.questions for w in q.words), np.int32, int(offsets[-1]))
+        short = sorted({*counts[counts < self._sizes[0]].tolist()}, reverse=True)
+        sizes = [*reversed(self._sizes), *short]
+        return [_Grams(words, offsets, size, is_short=size < self._sizes[0]) for size in sizes]
+
+    def _overlaps(self, grams: _Grams, words: Ids, offsets: Offsets) -> Iterator[tuple[int, int, int]]:
+        """Yield overlaps of one size as (text, question, first word of a shared run), the largest ones first."""
+        starts = grams.candidates(words)
+        if not len(starts):
+            return
+        texts = np.searchsorted(offsets, starts, side="right") - 1
+        runs_of_text = offsets[1:] - offsets[:-1] - grams.size  # the separator is not a word
+        for text in np.unique(texts).tolist():
+            places = starts[texts == text].tolist()
+            hits = [(question, start) for start in places for question in grams.questions_at(words, start)]
+            shared_of_text = Counter(question for question, _ in hits)
+            for question, shared in shared_of_text.most_common():
+                first = next(start for each, start in hits if each == question)
+                if self._is_overlap(grams, question, shared, int(runs_of_text[text])):
+                    yield text, question, first
+
+    def _is_overlap(self, grams: _Grams, question: int, shared: int, runs_of_text: int) -> bool:
+        if grams.is_short:
+            return grams.size >= _MIN_CONTAINED_WORDS or runs_of_text == 1
+        if grams.size == self._sizes[-1]:
+            return True
+        return shared >= min(self._min_share * int(grams.runs_of_question[question]), runs_of_text)
+
+
+class _Grams:
+    """The runs of one size of all questions."""
+
+    def __init__(self, words: Ids, offsets: Offsets, size: int, *, is_short: bool) -> None:
+        """Index runs.
+
+        Args:
+            words: the numbers of the words of all questions, concatenated.
+            offsets: where each question starts in them, shape (questions + 1,).
+            size: words of a run.
+            is_short: only questions of exactly this many words count.
+        """
+        self.size, self.is_short = size, is_short
+        self._words = words
+        lengths = np.diff(offsets)
+        owners = np.repeat(np.arange(len(lengths)), lengths)
+        places = np.arange(len(words))
+        inside = places + size <= offsets[owners + 1]
+        if is_short:
+            inside &= lengths[owners] == size
+        starts = places[inside]
+        hashes = _hashes(words, size)[starts] if len(starts) else np.zeros(0, np.uint64)
+        order = np.argsort(hashes, kind="stable")
+        _, number, counts = np.unique(hashes[order], return_inverse=True, return_counts=True)
+        order = order[counts[number] <= _MOST_QUESTIONS]
+        self._hashes, self._starts, self._owners = hashes[order], starts[order], owners[starts][order]
+        self.runs_of_question = np.bincount(self._owners, minlength=len(lengths))
+        self._filter = np.zeros(1 << _FILTER_BITS, np.bool_)
+        self._filter[_slots(self._hashes)] = True
+
+    def candidates(self, words: Ids) -> Offsets:
+        """Return where runs begin whose hash is that of a run of a question, ascending.
+
+        Args:
+            words: the numbers of the words of some texts, concatenated.
+        """
+        if len(words) < self.size or not len(self._hashes):
+            return np.zeros(0, np.int64)
+        hashes = _hashes(words, self.size)
+        starts = np.flatnonzero(self._filter[_slots(hashes)])
+        at = np.searchsorted(self._hashes, hashes[starts])
+        at[at == len(self._hashes)] = 0
+        found: Offsets = starts[self._hashes[at] == hashes[starts]]
+        return found
+
+    def questions_at(self, words: Ids, start: int) -> list[int]:
+        """Return the questions that have the run of words that begins at a place."""
+        run = words[start : start + self.size]
+        value = _hashes(run, self.size)[0]
+        first, last = np.searchsorted(self._hashes, value), np.searchsorted(self._hashes, value, side="right")
+        same = [
+            int(self._owners[each])
+            for each in range(int(first), int(last))
+            if np.array_equal(self._words[self._starts[each] : self._starts[each] + self.size], run)
+        ]
+        return list(dict.fromkeys(same))
+
+
+def _hashes(words: Ids, size: int) -> _Hashes:
+    """Hash every run of `size` words, shape (words - size + 1,)."""
+    count = len(words) - size + 1
+    values = words.astype(np.int64).astype(np.uint64) + np.uint64(1)
+    hashes = np.zeros(count, np.uint64)
+    for place in range(size):
+        hashes = hashes * _MULTIPLIER + values[place : place + count]
+    return hashes ^ (hashes >> np.uint64(32))
+
+
+def _slots(hashes: _Hashes) -> _Hashes:
+    slots: _Hashes = (hashes * _MULTIPLIER) >> np.uint64(64 - _FILTER_BITS)
+    return slots

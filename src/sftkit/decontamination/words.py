@@ -1,0 +1,29 @@
+"""Texts as words that can be compared: letter case, punctuation, white space and forms of characters do not count."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Scripts that write no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text: runs of letters and digits, case-folded, in Unicode's normal form NFKC.
+
+    In scripts without spaces between words, every character is a word.
+
+    Example:
+        >>> words_of("What's 7×8?"), words_of("ＡＢＣ 首都")
+        (['what', 's', '7', '8'], ['abc', '首', '都'])
+    """
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
