@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftkit.decontamination.comparable_words import words_of
 from sftkit.decontamination.question_index import Question, QuestionIndex
-from sftkit.decontamination.words import words_of
 
 QUESTION = (
     "A baker sells 14 loaves in the morning and twice as many in the afternoon. If every loaf costs 3 dollars, how "

@@ -112,6 +112,11 @@ def named_sources(world: World) -> None:
     world.data["name"] = "other"
 
 
+def evaluation_questions(world: World, text: str) -> None:
+    (world.folder / "test.txt").write_text(text)
+    world.config["dataprocessor"] = {"decontaminate": {"paths": ["test.txt"]}}
+
+
 def one_byte(world: World) -> None:
     world.edit("b.jsonl", "answer 12", "answer 92")
 
@@ -469,7 +474,8 @@ AFTER_STAGING = [
               name="duplicates of what is trained"),
     processor("deduplicate", {"method": "near", "ngram": 1, "threshold": 0.5}, NONE, name="near duplicates"),
     processor("deduplicate", {"columns": ["topic"]}, NONE, name="duplicates of a column"),
-    processor("decontaminate", ["a.jsonl"], ALL, kind="questions"),
+    Case("evaluation questions", lambda world: evaluation_questions(world, "is the question asked"), ALL,
+         keys=("dataprocessor.decontaminate",)),
     processor("type", "default", NONE, done=True, same=True),
     Case("repeat and what it counts", lambda world: (world.data.update(repeat=1.5), world.config.update(
          dataprocessor={"mix_by": "tokens"})), NONE, keys=("datasets.repeat", "dataprocessor.mix_by")),

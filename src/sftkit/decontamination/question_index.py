@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.core.rows import Ids, Offsets, lengths_to_offsets
-from sftkit.decontamination.words import words_of
+from sftkit.decontamination.comparable_words import words_of
 
 _Hashes = npt.NDArray[np.uint64]
 

@@ -12,8 +12,8 @@ from sftkit.config.schema.decontaminate_options import DecontaminateConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import Batch, Row
+from sftkit.decontamination.comparable_words import words_of
 from sftkit.decontamination.question_index import Question, QuestionIndex
-from sftkit.decontamination.words import words_of
 from sftkit.errors import ConfigError, DataError, SourceError
 from sftkit.preprocessing.pipeline.all_texts import texts_in
 from sftkit.sources.discovery.source_files import find_sources
