@@ -474,7 +474,7 @@ AFTER_STAGING = [
               name="duplicates of what is trained"),
     processor("deduplicate", {"method": "near", "ngram": 1, "threshold": 0.5}, NONE, name="near duplicates"),
     processor("deduplicate", {"columns": ["topic"]}, NONE, name="duplicates of a column"),
-    Case("evaluation questions", lambda world: evaluation_questions(world, "is the question asked"), ALL,
+    Case("evaluation questions", lambda world: evaluation_questions(world, "answer 8 and more and more and more"), ALL,
          keys=("dataprocessor.decontaminate",)),
     processor("type", "default", NONE, done=True, same=True),
     Case("repeat and what it counts", lambda world: (world.data.update(repeat=1.5), world.config.update(
