@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.decontamination.comparable_words import words_of
+from sftkit.decontamination.comparable_words import comparable_words
 from sftkit.decontamination.question_index import Question, QuestionIndex
 
 QUESTION = (
@@ -21,7 +21,7 @@ VOCABULARY = ["".join(CHANCE.choices("abcdefghijklmnopqrstuvwxyz", k=CHANCE.rand
 
 
 def question(text: str, row: int = 1) -> Question:
-    return Question(f"test.jsonl:{row}", tuple(words_of(text)))
+    return Question(f"test.jsonl:{row}", tuple(comparable_words(text)))
 
 
 def places(index: QuestionIndex, *texts: str) -> list[str | None]:
@@ -84,7 +84,7 @@ def test_an_instruction_that_all_questions_begin_with_does_not_count() -> None:
 def test_the_shared_words_are_named() -> None:
     (found,) = QuestionIndex([question(QUESTION)]).find([f"Look: {QUESTION}"])
     assert found is not None
-    assert found.words == tuple(words_of(QUESTION)[:13])
+    assert found.words == tuple(comparable_words(QUESTION)[:13])
 
 
 def test_an_index_can_be_sent_to_other_processes() -> None:

@@ -15,13 +15,13 @@ _UNSPACED = (
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
-def words_of(text: str) -> list[str]:
+def comparable_words(text: str) -> list[str]:
     """Return the words of a text: runs of letters and digits, case-folded, in Unicode's normal form NFKC.
 
     In scripts without spaces between words, every character is a word.
 
     Example:
-        >>> words_of("What's 7×8?"), words_of("ＡＢＣ 首都")
+        >>> comparable_words("What's 7×8?"), comparable_words("ＡＢＣ 首都")
         (['what', 's', '7', '8'], ['abc', '首', '都'])
     """
     if text.isascii():

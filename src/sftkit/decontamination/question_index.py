@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sftkit.core.rows import Ids, Offsets, lengths_to_offsets
-from sftkit.decontamination.comparable_words import words_of
+from sftkit.decontamination.comparable_words import comparable_words
 
 _Hashes = npt.NDArray[np.uint64]
 
@@ -63,7 +63,7 @@ class QuestionIndex:
     questions only.
 
     Example:
-        >>> index = QuestionIndex([Question("test.jsonl:1", tuple(words_of("What is the capital of France?")))])
+        >>> index = QuestionIndex([Question("test.jsonl:1", tuple(comparable_words("What is the capital of France?")))])
         >>> found = index.find(["Tell me: what is the CAPITAL of France", "What is a capital?"])
         >>> [overlap and overlap.question.place for overlap in found]
         ['test.jsonl:1', None]
@@ -92,7 +92,7 @@ class QuestionIndex:
     def find(self, texts: Sequence[str]) -> list[Overlap | None]:
         """Find a question for each text that it overlaps with: the one that shares the most runs, or comes first."""
         numbers = self._numbers
-        rows = [[numbers.get(word, _UNKNOWN) for word in words_of(text)] for text in texts]
+        rows = [[numbers.get(word, _UNKNOWN) for word in comparable_words(text)] for text in texts]
         offsets = lengths_to_offsets(np.array([len(row) + 1 for row in rows], np.int64))
         # An unknown word at the end of each text keeps runs from crossing into the next one.
         words = np.fromiter((word for row in rows for word in (*row, _UNKNOWN)), np.int32, int(offsets[-1]))

@@ -23,10 +23,10 @@ from sftkit.handlers.columns import RemoveColumns, RenameColumns, keep_columns, 
 from sftkit.handlers.registry import ConfiguredHandler, last_text_column, produced_rows
 from sftkit.handlers.text import DEFAULT_TEXT_FIELD
 from sftkit.preprocessing.pipeline.column_use import ColumnUse, Destinations
-from sftkit.preprocessing.pipeline.decontaminate import DECONTAMINATE, drop_overlapping
+from sftkit.preprocessing.pipeline.comparison.decontaminate import DECONTAMINATE, drop_overlapping
+from sftkit.preprocessing.pipeline.comparison.row_texts import TurnTextReader, find_turn_handler, turn_reader
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
 from sftkit.preprocessing.pipeline.retained import Retained, RidingColumns, retained_columns
-from sftkit.preprocessing.pipeline.row_texts import TurnTextReader, find_turn_handler, turn_reader
 from sftkit.preprocessing.pipeline.split_turns import bind_with_split_turns, splits_turns
 from sftkit.preprocessing.pipeline.tool_checking import OFF as CHECKS_NO_TOOLS
 from sftkit.preprocessing.pipeline.tool_checking import reads_conversations, with_tool_check

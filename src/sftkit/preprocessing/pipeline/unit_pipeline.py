@@ -21,9 +21,9 @@ from sftkit.handlers.base import Step, map_rows
 from sftkit.handlers.registry import build_handlers
 from sftkit.handlers.user_function import code_digests
 from sftkit.preprocessing.pipeline.column_use import ColumnSample, ColumnUse, sample_columns
+from sftkit.preprocessing.pipeline.comparison.row_texts import TurnText
 from sftkit.preprocessing.pipeline.dataset_pipeline import DatasetPipeline
 from sftkit.preprocessing.pipeline.recipe import Recipe
-from sftkit.preprocessing.pipeline.row_texts import TurnText
 from sftkit.preprocessing.pipeline.tool_checking import OFF
 from sftkit.sandbox.render_limits import TemplateLimitError
 from sftkit.sandbox.watchdog import watchdog

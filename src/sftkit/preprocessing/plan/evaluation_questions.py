@@ -12,10 +12,10 @@ from sftkit.config.schema.decontaminate_options import DecontaminateConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import Batch, Row
-from sftkit.decontamination.comparable_words import words_of
+from sftkit.decontamination.comparable_words import comparable_words
 from sftkit.decontamination.question_index import Question, QuestionIndex
 from sftkit.errors import ConfigError, DataError, SourceError
-from sftkit.preprocessing.pipeline.all_texts import texts_in
+from sftkit.preprocessing.pipeline.comparison.all_texts import texts_in
 from sftkit.sources.discovery.source_files import find_sources
 from sftkit.sources.source_file import ReadLimits
 from sftkit.sources.work_units import read_unit, scan_files
@@ -70,7 +70,7 @@ def _questions_in(
     found = 0
     texts = _lines(path) if path.endswith(".txt") else _texts_of_rows(path, config, options)
     for place, text in texts:
-        words = words_of(text)
+        words = comparable_words(text)
         if len(words) >= _MIN_WORDS:
             found += 1
             yield place, tuple(words)

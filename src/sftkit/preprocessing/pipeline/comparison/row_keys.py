@@ -18,7 +18,7 @@ from sftkit.deduplication.banding import Banding
 from sftkit.deduplication.exact_keys import Keys, text_keys, token_keys
 from sftkit.deduplication.minhash import MinHasher
 from sftkit.deduplication.text_form import TextForm
-from sftkit.preprocessing.pipeline.row_texts import TurnText
+from sftkit.preprocessing.pipeline.comparison.row_texts import TurnText
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.shards.staging.staged_rows import StagedBatch, read_staged_rows
 from sftkit.sources.work_units import WorkUnit, read_unit

@@ -8,7 +8,7 @@ from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch
 from sftkit.decontamination.question_index import Overlap, QuestionIndex
 from sftkit.handlers.base import Step
-from sftkit.preprocessing.pipeline.all_texts import texts_in
+from sftkit.preprocessing.pipeline.comparison.all_texts import texts_in
 
 DECONTAMINATE = "decontaminate"
 """Name of this step in row counts and times."""
