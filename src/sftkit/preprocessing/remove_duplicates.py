@@ -25,7 +25,7 @@ from sftkit.deduplication.exact_keys import first_of_equal
 from sftkit.deduplication.near_groups import first_of_near
 from sftkit.errors import ConfigError
 from sftkit.execution.runner import Runner
-from sftkit.preprocessing.pipeline.comparison.row_keys import KeyTask, RowKeyMaker, RowKeys
+from sftkit.preprocessing.pipeline.row_keys import KeyTask, RowKeyMaker, RowKeys
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.stage_units import pipeline_maker
 from sftkit.shards.staging.later_removal import LaterRemoval

@@ -1,1 +1,1 @@
-"""Texts and keys by which rows are compared: with one another, and with evaluation questions."""
+"""The texts of rows that are compared: with one another, and with evaluation questions."""
