@@ -364,7 +364,7 @@ def test_the_command_lists_and_counts(tmp_path: Path) -> None:
     ("deduplicate", "message"),
     [
         ("exactly", "dataprocessor.deduplicate.method must be one of exact, near, not 'exactly'"),
-        (["exact"], "dataprocessor.deduplicate must hold keys and values, not a list"),
+        (["exact"], "dataprocessor.deduplicate.method must be text, not a list"),
         ({"method": "near", "threshold": 0.3}, "deduplicate.threshold must be between 0.5 and 1, not 0.3"),
         ({"method": "near", "ngram": 0}, "deduplicate.ngram must be 1 or more, not 0"),
         ({"threshold": 0.9}, "deduplicate.threshold is for method=near; leave it out, or set method=near"),
