@@ -151,11 +151,11 @@ def test_masked_reasoning_is_clean(tmp_path: Path, tokenizer_path: Callable[[str
     path = tokenizer_path(name)
     made = built(tmp_path, rows, MASKED_CHAT, tokenizer_name_or_path=path, reasoning="mask")
     origin = {"kind": RowKind.CONVERSATIONS, "trains_all": False, "variables": {}}
-    assert named(made, expectations(path, **origin, reasoning_masked=True)) == {}
+    assert named(made, expectations(path, **origin, parts_masked=True)) == {}
     assert named(made, expectations(path, **origin)) == {"prompt_mismatch": list(range(20))}
     question = row_of(made[4].ids, [IGNORED, IGNORED, IGNORED, IGNORED, made[4].ids[4], *made[4].labels[5:]])
     made[4] = question
-    assert named(made, expectations(path, **origin, reasoning_masked=True)) == {"prompt_mismatch": [4]}
+    assert named(made, expectations(path, **origin, parts_masked=True)) == {"prompt_mismatch": [4]}
 
 
 def test_an_answer_whose_tokens_merge_with_the_prompt_is_found(

@@ -405,6 +405,24 @@ def test_a_row_whose_prompt_the_template_cannot_render_does_not_end_the_run(tmp_
     assert trained[0][0] == "b<|im_end|>"
 
 
+@FORMATS
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("all", ["hello<|im_end|>", "see you<|im_end|>"]),
+        ("last", ["hello", "see you<|im_end|>"]),
+        ("none", ["hello", "see you"]),
+    ],
+)
+def test_the_loss_of_stop_tokens_is_chosen_and_the_audit_knows(
+    tmp_path: Path, make: Make, write: Any, choice: str, expected: list[str]
+) -> None:
+    source = write(tmp_path, [{"messages": TALK}])
+    manifest, trained = make(source, train_on_stop=choice)
+    assert trained == [expected]
+    assert found(manifest) == {}
+
+
 # --- The command line ---------------------------------------------------------------------------------
 
 
@@ -419,9 +437,13 @@ RESERVED = "an argument of apply_chat_template"
 
 def test_the_error_for_an_invalid_choice_is_one_sentence(tmp_path: Path) -> None:
     cases = [
-        (["--reasoning", "maybe"], 2, "reasoning must be one of keep, mask, not 'maybe'"),
+        (["--reasoning", "maybe"], 2, "reasoning must be one of keep, mask, last_only, not 'maybe'"),
+        (["--tool_calls", "last"], 2, "tool_calls must be one of keep, mask, not 'last'"),
+        (["--train_on_stop", "turn"], 2, "train_on_stop must be one of all, last, none, not 'turn'"),
+        (["--train_on_stop=-1"], 2, "train_on_stop must be one of all, last, none, not '-1'"),
         (["--reasoning"], 2, "--reasoning needs a value"),
-        (["--train_on", "user"], 2, "train_on must be one of assistant, last_assistant, all, not 'user'"),
+        (["--train_on", "user"], 2,
+         "train_on must be one of assistant, last_assistant, first_assistant, all, not 'user'"),
         (["--special_tokens_in_content", "true"], 2,
          "special_tokens_in_content must be one of keep, escape, drop, error, not 'true'"),
         (["--overflow", "cut"], 2,
@@ -442,7 +464,7 @@ def test_the_error_for_an_invalid_choice_is_one_sentence(tmp_path: Path) -> None
 def test_the_error_for_a_choice_of_the_wrong_type_in_a_file_is_one_sentence(tmp_path: Path) -> None:
     cases = [
         ("reasoning: [mask]", "reasoning must be text, not a list"),
-        ("reasoning: true", "reasoning must be one of keep, mask, not True"),
+        ("reasoning: true", "reasoning must be one of keep, mask, last_only, not True"),
         ("chat_template_kwargs: [1]", "chat_template_kwargs must hold keys and values, not a list"),
         ("chat_template_kwargs: {tokenize: true}", f"chat_template_kwargs must not contain 'tokenize', {RESERVED}"),
         ("special_tokens_in_content: {a: 1}", "special_tokens_in_content must be text, not keys and values"),

@@ -23,6 +23,7 @@ from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision
 from sftkit.tokenization.masking.train_on import TRAIN_ON
+from sftkit.tokenization.masking.turn_masks import TurnMasks
 from support import WATCHED, write_jsonl, written
 
 REGISTERED = {"sftkit.train_on": {"toy": "toy"}}
@@ -46,7 +47,7 @@ def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.delitem(__import__("sys").modules, "toys", raising=False)
         monkeypatch.syspath_prepend(str(install_plugin(tmp_path / "site", source, REGISTERED)))
         find_plugins.cache_clear()
-        return Supervision("toy", reasoning_masked)
+        return Supervision("toy", TurnMasks("mask" if reasoning_masked else "keep"))
 
     return make
 
@@ -61,6 +62,7 @@ def test_the_config_lists_the_built_in_values() -> None:
     [
         ("assistant", [2, 4, 6], [(10, 12), (20, 22), (30, 32)]),
         ("last_assistant", [6], [(30, 32)]),
+        ("first_assistant", [2], [(10, 12)]),
         ("all", [2, 4, 6], [(10, 12), (20, 22), (30, 32)]),
     ],
 )
@@ -68,7 +70,9 @@ def test_built_in_values_choose_turns(train_on: str, indices: list[int], spans: 
     supervision = Supervision(train_on)
     assert supervision.trained_turns(MESSAGES) == indices
     assert supervision.spans("", TURNS, MESSAGES) == spans
-    assert supervision.trained_responses("0123456789", [(1, 2), (4, 6)]) == [(1, 2), (4, 6)][-len(spans) :]
+    assert supervision.trained_responses("0123456789", [(1, 2), (4, 6)]) == (
+        [(1, 2)] if train_on == "first_assistant" else [(1, 2), (4, 6)][-len(spans) :]
+    )
 
 
 def test_a_plugin_chooses_among_turns_by_messages_and_flags_still_exclude_messages(supervise: Any) -> None:
@@ -170,5 +174,7 @@ def test_an_unknown_value_is_refused_with_the_known_ones_and_no_plugin_is_import
     site = install_plugin(tmp_path / "site", f"open({str(tmp_path / 'imported')!r}, 'w').close()", REGISTERED)
     done = preprocess(site, source, tmp_path / "out", train_on="first")
     assert done.returncode == 2
-    assert "train_on must be one of assistant, last_assistant, all, toy, not 'first'" in " ".join(done.stderr.split())
+    assert "train_on must be one of assistant, last_assistant, first_assistant, all, toy, not 'first'" in " ".join(
+        done.stderr.split()
+    )
     assert not (tmp_path / "imported").exists()

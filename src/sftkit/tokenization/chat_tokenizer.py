@@ -23,19 +23,17 @@ from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
 from sftkit.tokenization.masking.pairs import encode_pairs, truncate_pairs
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
-from sftkit.tokenization.masking.reasoning import without_reasoning
-from sftkit.tokenization.masking.responses import response_spans
+from sftkit.tokenization.masking.responses import mask_responses, response_spans
 from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.train_on import ALL
+from sftkit.tokenization.masking.turn_masks import TurnMasks
 from sftkit.tokenization.masking.turn_parts import fill_spans
 from sftkit.tokenization.probing.written_forms import WrittenForms
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-MASK_REASONING = "mask"
 
 
 class ChatTokenizer:
@@ -63,7 +61,8 @@ class ChatTokenizer:
             ConfigError: `train_on` names a plugin that cannot be loaded.
         """
         self._spec = spec.tokenizer
-        self._supervision = Supervision(spec.train_on, spec.reasoning == MASK_REASONING)
+        masks = TurnMasks(spec.reasoning, spec.tool_calls, spec.train_on_stop)
+        self._supervision = Supervision(spec.train_on, masks)
         self._trains_all = spec.train_on == ALL
         self.follows_fms = spec.compat == FMS
         self._engines = TokenizerEngines(
@@ -233,12 +232,10 @@ class ChatTokenizer:
         Raises:
             RowError: `train_on` refused, or the tokens of the responses cannot be found.
         """
-        eos = self.tokenizer.eos_token
-        spans = response_spans(text, response_template, instruction_template, eos if isinstance(eos, str) else None)
+        eos = self.tokenizer.eos_token if isinstance(self.tokenizer.eos_token, str) else None
+        spans = response_spans(text, response_template, instruction_template, eos)
         spans = self._supervision.trained_responses(text, spans)
-        if self._supervision.reasoning_masked:
-            spans = list(without_reasoning(text, spans))
-        return self.check_spans(text, spans)
+        return self.check_spans(text, mask_responses(text, spans, eos, self._supervision.masks))
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
         """Encode texts as the tokenizer's own call does, truncated to `limit` tokens."""

@@ -27,7 +27,7 @@ class ChatTokenizerSpec:
     """Which turns carry a loss: a key of `TRAIN_ON`."""
     engines: EnginePolicy
     reasoning: str = "keep"
-    """`keep`, or `mask` to exclude reasoning from the loss."""
+    """`keep`, `mask` or `last_only`: the turns whose reasoning carries a loss."""
     chat_template_kwargs: str = ""
     """Extra variables for the chat template, as JSON text, so that specs can be hashed; "" for none."""
     special_tokens_in_content: str = KEEP
@@ -40,6 +40,10 @@ class ChatTokenizerSpec:
     """Whether the kind of every trained token is found."""
     template_date: str | None = None
     """The day that chat templates are given, as YYYY-MM-DD; None for today."""
+    tool_calls: str = "keep"
+    """`keep`, or `mask` to exclude tool calls from the loss."""
+    train_on_stop: str = "all"
+    """`all`, `last` or `none`: the turns whose stop token carries a loss."""
 
     def without_engine(self, task: str) -> ChatTokenizerSpec:
         """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
@@ -58,6 +62,8 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         train_on=config.train_on,
         engines=EnginePolicy(reference, config.engine_verify),
         reasoning=config.reasoning,
+        tool_calls=config.tool_calls,
+        train_on_stop=config.train_on_stop,
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,
         drop_empty_answers=config.drop_empty_answers,

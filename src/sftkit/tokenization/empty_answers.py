@@ -43,8 +43,15 @@ class EmptyAnswers:
             RowDroppedError: all of them are empty, and such rows are dropped.
             RowError: a loss flag is invalid, or `train_on` refused.
         """
-        empty = {index for index, message in enumerate(messages) if self._is_empty(message)}
-        return bool(empty) and self._check([index in empty for index in self._supervision.trained_turns(messages)])
+        if not any(map(_is_wordless, messages)):
+            return False
+        trained, masks = self._supervision.trained_turns(messages), self._supervision.masks
+        return self._check(
+            [
+                _is_empty(messages[index], hides_reasoning=masks.hides_reasoning(is_last=index == trained[-1]))
+                for index in trained
+            ]
+        )
 
     def check_texts(self, answers: Sequence[str], stop_tokens: Sequence[str] = ()) -> bool:
         """Return whether one of the answers is empty, apart from a stop token at its end.
@@ -59,17 +66,25 @@ class EmptyAnswers:
             raise RowDroppedError(DROP_REASON)
         return any(empty)
 
-    def _is_empty(self, message: Message) -> bool:
-        """Return whether a message is an assistant's without text, calls, other content, or trained reasoning."""
-        content = content_of(message)
-        if not is_assistant(message) or any(message.get(key) for key in _CALLS):
-            return False
-        if isinstance(content, list) and any(isinstance(part, Mapping) and "text" not in part for part in content):
-            return False
-        text = text_of(message)
-        if self._supervision.reasoning_masked:
-            return not text_after_reasoning(text)
-        return not text.strip() and not reasoning_texts(message)
+
+def _is_empty(message: Message, *, hides_reasoning: bool) -> bool:
+    """Return whether a message is an assistant's without text, calls, other content, or trained reasoning."""
+    if not _is_wordless(message):
+        return False
+    text = text_of(message)
+    if hides_reasoning:
+        return not text_after_reasoning(text)
+    return not text.strip() and not reasoning_texts(message)
+
+
+def _is_wordless(message: Message) -> bool:
+    """Return whether a message is an assistant's without calls, other content, or text beside its reasoning."""
+    content = content_of(message)
+    if not is_assistant(message) or any(message.get(key) for key in _CALLS):
+        return False
+    if isinstance(content, list) and any(isinstance(part, Mapping) and "text" not in part for part in content):
+        return False
+    return not text_after_reasoning(text_of(message))
 
 
 def _end_with_words(contents: Sequence[str]) -> bool:

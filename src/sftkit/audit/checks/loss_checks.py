@@ -20,6 +20,8 @@ def untrained_rows(batch: TokenBatch, runs: TokenRuns) -> Offsets:
 def untrained_stops(batch: TokenBatch, runs: TokenRuns) -> Offsets:
     """Untrained stop tokens that directly follow a trained run without a stop token at its end."""
     tokens, flags = batch.tokens, batch.flags
+    if batch.expectations.origin.stops_masked:
+        return np.zeros(0, np.int64)
     ends = runs.ends[runs.ends < tokens.last[runs.rows]]
     untrained = ((flags[ends] & STOP) > 0) & ((flags[ends] & OPENER) == 0) & ((flags[ends - 1] & STOP) == 0)
     unended: Offsets = ends[untrained]
@@ -93,7 +95,7 @@ def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, header_t
     same_row = (earlier >= 0) & (runs.rows[earlier] == runs.rows[suspects])
     between = np.searchsorted(stops, starts) - np.searchsorted(stops, runs.ends[earlier] - 1)
     correct = same_row & (between == 0)
-    if expectations.origin.reasoning_masked:
+    if expectations.origin.parts_masked:
         ends = np.unique(np.concatenate([tokens.ends_of(prompt) for prompt in expectations.prompts]))
         if len(ends):
             place = np.searchsorted(ends, starts, side="right") - 1

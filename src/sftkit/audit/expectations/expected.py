@@ -23,8 +23,10 @@ class RowOrigin:
     found in it), RENDERED (the same for text that the chat template rendered) or UNKNOWN."""
     trains_all: bool | None = None
     """Every token carries a loss; None if unknown."""
-    reasoning_masked: bool = False
-    """The reasoning of answers carries no loss."""
+    parts_masked: bool = False
+    """Some answers carry a loss only in part: without their reasoning or their tool calls."""
+    stops_masked: bool = False
+    """Some stop tokens of trained answers carry no loss."""
     ends: bool = True
     """Rows that are not conversations end with a stop token."""
     response_template: str | None = None

@@ -25,7 +25,9 @@ def row_origin(options: Mapping[str, Any], kind: RowKind | None, *, ends_with_st
     return RowOrigin(
         kind=kind,
         trains_all=options.get("train_on") == "all",
-        reasoning_masked=kind is RowKind.CONVERSATIONS and options.get("reasoning") == "mask",
+        parts_masked=kind is RowKind.CONVERSATIONS
+        and (options.get("reasoning", "keep") != "keep" or options.get("tool_calls", "keep") != "keep"),
+        stops_masked=kind is not RowKind.PAIRS and options.get("train_on_stop", "all") != "all",
         ends=kind is not RowKind.PAIRS or ends_with_stop_token,
         response_template=response_template if kind is RowKind.TEXT else None,
         variables=dict(options.get("chat_template_kwargs") or {}),
@@ -42,7 +44,8 @@ def common_origin(origins: Sequence[RowOrigin]) -> RowOrigin:
         return first
     return RowOrigin(
         trains_all=first.trains_all if len({origin.trains_all for origin in origins}) == 1 else None,
-        reasoning_masked=any(origin.reasoning_masked for origin in origins),
+        parts_masked=any(origin.parts_masked for origin in origins),
+        stops_masked=any(origin.stops_masked for origin in origins),
         ends=all(origin.ends for origin in origins),
         variables=first.variables if all(origin.variables == first.variables for origin in origins) else None,
         template_date=first.template_date,

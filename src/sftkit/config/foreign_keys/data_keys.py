@@ -18,7 +18,7 @@ _SAME_PACKING = "validation rows are packed as the training rows are"
 _BEST_FIT = "best-fit packing looks at all rows; leave it out"
 _LOSS_ON_PROMPTS = "`true` is train_on=all; `false` is the default"
 _LOSS_ON_ANSWERS = "`true` is the default (train_on=assistant); `false` is train_on=all"
-_STOP_TOKENS = "the stop token of every trained turn carries a loss, as with `turn`; `all` is train_on=all"
+_STOP_TOKENS = "`turn` is the default (all), `last` and `none` are its values; for `all`, see train_on=all"
 _NOTHING_CACHED = "staged rows are used again by what they are made of; leave it out"
 _ORDER = "training draws an order for every epoch; in a data config, `shuffle` is a key of each data set"
 _DUPLICATES = "`true` is exact; the default is to keep duplicates"
@@ -48,8 +48,8 @@ DATA_KEYS: tuple[ForeignKey, ...] = (
         ("val_set_size", "val_size"),
         ("test_datasets", "validation_data_path", "or eval_data of `train`, where each has a loss of its own"),
         ("train_on_inputs", "train_on", _LOSS_ON_PROMPTS),
-        ("train_on_eos", "train_on", _STOP_TOKENS),
-        ("train_on_eot", "train_on", _STOP_TOKENS),
+        ("train_on_eos", "train_on_stop", _STOP_TOKENS),
+        ("train_on_eot", "train_on_stop", _STOP_TOKENS),
         ("eot_tokens", "", "how the template ends turns is found in the template; leave it out"),
         ("roles_to_train", "train_on", "[assistant] is the default; all turns are train_on=all"),
         ("dataset_prepared_path", "cache_dir", "or staging_dir of `sftkit preprocess`"),

@@ -12,7 +12,7 @@ _REVISION = "download that revision, and name its directory"
 _REASONING = "the chat template reads `reasoning_content`; rename the key in the messages"
 _PARTS = "parts of a message cannot be trained; split it, or mark the whole message by `training`"
 _FLAG = "a message with `training: false` (or `train`, `trainable`, `loss`) carries no loss; use one of these names"
-_STOP_TOKENS = "the stop token of every trained turn carries a loss, as with `turn`"
+_STOP_TOKENS = "one value for all data sets: `turn` is the default (all), `last` and `none` are its values"
 _SHARD = "list the files to read in data_paths"
 
 DATASET_KEYS: tuple[ForeignKey, ...] = (
@@ -40,8 +40,8 @@ DATASET_KEYS: tuple[ForeignKey, ...] = (
             "train_on",
             "[assistant] is the default, all turns are train_on=all",
         ),
-        ("train_on_eos", "train_on", _STOP_TOKENS),
-        ("train_on_eot", "train_on", _STOP_TOKENS),
+        ("train_on_eos", "train_on_stop", _STOP_TOKENS),
+        ("train_on_eot", "train_on_stop", _STOP_TOKENS),
         ("chat_template", "dataprocessor.chat_template", _TEMPLATE),
         ("chat_template_jinja", "dataprocessor.chat_template", "it takes the Jinja text; a file is chat_template_path"),
         ("drop_system_message", "", "remove the system messages from the data"),

@@ -38,18 +38,33 @@ class DataOptions(SourceOptions):
     )
     train_on: str = option(
         "assistant",
-        choices=("assistant", "last_assistant", "all"),
+        choices=("assistant", "last_assistant", "first_assistant", "all"),
         plugins="train_on",
         panel=_ROWS,
         changes_rows=True,
-        help="Tokens to train: those of every assistant turn, of the last assistant turn, or all tokens.",
+        help="Tokens to train: those of every assistant turn, of the last or the first assistant turn, or all tokens.",
     )
     reasoning: str = option(
+        "keep",
+        choices=("keep", "mask", "last_only"),
+        panel=_ROWS,
+        changes_rows=True,
+        help="keep: train the reasoning of assistant turns; mask: train only from the start of the answer; last_only: "
+        "train the reasoning of the last trained turn.",
+    )
+    tool_calls: str = option(
         "keep",
         choices=("keep", "mask"),
         panel=_ROWS,
         changes_rows=True,
-        help="keep: train the reasoning of assistant turns; mask: train only from the start of the answer.",
+        help="keep: train the tool calls of assistant turns; mask: train everything but them.",
+    )
+    train_on_stop: str = option(
+        "all",
+        choices=("all", "last", "none"),
+        panel=_ROWS,
+        changes_rows=True,
+        help="Trained turns whose stop token carries a loss: all, the last one, or none.",
     )
     chat_template_kwargs: Mapping[str, Any] = option(
         factory=dict,

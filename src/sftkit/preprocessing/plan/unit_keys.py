@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
@@ -48,14 +49,17 @@ TOKENIZER_LIMITS = "limits"
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
 _CHECK_TOOLS = "check_tools"
+_YOUNG_OPTIONS = (TOKEN_KINDS, "tool_calls", "train_on_stop")
+"""Options that are in a key only if they are not at their defaults: they are younger than data sets without them, which
+stay as they are."""
 
 ROW_OPTIONS = tuple(
     key
     for key in keys_where(DataOptions, lambda info: info.changes_rows)
-    if key not in ("overflow", TOKEN_KINDS, _CHECK_TOOLS)
+    if key not in ("overflow", _CHECK_TOOLS, *_YOUNG_OPTIONS)
 )
-"""Options that change rows. `overflow` is one of them only if there is a `max_seq_length`, and `token_kinds` and
-`check_tools` only if they are set: they are younger than data sets without them, which stay as they are."""
+"""Options that change rows and are in every key. `overflow` is one of them only if there is a `max_seq_length`, and
+`check_tools` is treated as a young option."""
 
 
 def unit_keys(
@@ -105,6 +109,7 @@ def recipe_key(
     handlers = build_handlers(dataset, 0)
     sees_limits = any(each.sees_tokenizer_limits() for each in handlers)
     train_on_plugin = TRAIN_ON.identity(options.train_on)
+    defaults = {field.name: field.default for field in fields(DataOptions)}
     return _sha256(
         {
             "row_semantics": ROW_SEMANTICS,
@@ -115,7 +120,7 @@ def recipe_key(
             "options": {key: to_plain_data(getattr(options, key)) for key in ROW_OPTIONS},
             "overflow": options.overflow if options.max_seq_length is not None else None,
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
-            **({TOKEN_KINDS: True} if options.token_kinds else {}),
+            **{key: value for key in _YOUNG_OPTIONS if (value := getattr(options, key)) != defaults[key]},
             **({_CHECK_TOOLS: [options.check_tools, version("jsonschema-rs")]} if options.check_tools != "off" else {}),
             **({} if questions is None else {"decontaminate": questions.digest}),
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),

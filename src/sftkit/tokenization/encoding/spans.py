@@ -41,13 +41,23 @@ def complement(spans: Iterable[Span], length: int) -> list[Span]:
         >>> complement([(5, 7), (0, 2)], 9)
         [(2, 5), (7, 9)]
     """
+    return outside(spans, 0, length)
+
+
+def outside(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+    """Return the parts of [start, end) that lie outside of the given spans, ordered.
+
+    Example:
+        >>> outside([(5, 7), (0, 2), (8, 12)], 1, 9)
+        [(2, 5), (7, 8)]
+    """
     gaps: list[Span] = []
-    edge = 0
-    for start, end in sorted(spans):
-        if edge < start:
-            gaps.append((edge, start))
-        edge = max(edge, end)
-    return [*gaps, (edge, length)] if edge < length else gaps
+    edge = start
+    for first, after in sorted(spans):
+        if edge < min(first, end):
+            gaps.append((edge, min(first, end)))
+        edge = max(edge, after)
+    return [*gaps, (edge, end)] if edge < end else gaps
 
 
 def tokens_in_spans_by_count(ids: Ragged, counts: CharacterCounts, spans: Sequence[Sequence[Span]]) -> Mask:

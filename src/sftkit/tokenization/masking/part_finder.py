@@ -44,7 +44,7 @@ class PartFinder:
                 _, turns = self._turn_finder.find_turns(conversation)
         else:
             recording, turns = self._turn_finder.find_turns(conversation)
-            spans = self._supervision.spans(recording.text, turns, messages)
+            spans = self._turn_finder.trained_spans(recording, turns, conversation)
         turn_end = self._turn_finder.turn_end(conversation)
         parts: list[Part] = []
         text = recording.text

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
 from sftkit.core.message_fields import REASONING_TAG_WORDS
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, content_of, reasoning_texts
-from sftkit.tokenization.encoding.spans import Span
 
 _TAG = rf"(?:</?[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[/?(?:THINK|REASONING)\])"
 
@@ -67,13 +65,6 @@ def answer_start(text: str, start: int, end: int, message: Message) -> int:
         return start
     closed = _CLOSES.match(text, _skip_space(text, reasoning_end, end), end)
     return closed.end() if closed is not None else _find_answer(text, reasoning_end, end, _answer_of(message))
-
-
-def without_reasoning(text: str, spans: Sequence[Span]) -> Iterator[Span]:
-    """Yield the answer in each response; skip those whose reasoning is not closed, which may hold anything."""
-    for start, end in spans:
-        with suppress(RowError):
-            yield answer_start(text, start, end, {}), end
 
 
 def _end_of_reasoning_field(text: str, start: int, end: int, message: Message) -> int | None:

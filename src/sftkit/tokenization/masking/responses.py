@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sftkit.core.row_log import RowError
 from sftkit.tokenization.encoding.spans import Span
+from sftkit.tokenization.masking.reasoning import answer_start
+from sftkit.tokenization.masking.turn_masks import TurnMasks
 
 
 def response_spans(
@@ -39,3 +44,27 @@ def response_spans(
             spans.append((start, limit))
         found = next_response
     return [(start, end) for start, end in spans if end > start]
+
+
+def mask_responses(text: str, spans: Sequence[Span], eos_token: str | None, masks: TurnMasks) -> list[Span]:
+    """Remove the reasoning and the eos tokens that carry no loss from responses; tool calls in texts are not known.
+
+    A response whose reasoning is not closed may hold anything; it is left out if its reasoning carries no loss.
+
+    Example:
+        >>> text = "A: 1</s> A: 2</s>"
+        >>> [text[start:end] for start, end in mask_responses(text, [(2, 8), (11, 17)], "</s>", TurnMasks(stop="last"))]
+        [' 1', ' 2</s>']
+    """
+    masked = []
+    for number, (start, end) in enumerate(spans, 1):
+        is_last = number == len(spans)
+        if masks.hides_reasoning(is_last=is_last):
+            try:
+                start = answer_start(text, start, end, {})
+            except RowError:
+                continue
+        if masks.hides_stop(is_last=is_last) and eos_token and text.endswith(eos_token, start, end):
+            end -= len(eos_token)
+        masked.append((start, end))
+    return masked

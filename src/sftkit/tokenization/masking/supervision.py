@@ -1,8 +1,8 @@
-"""Selects what of the assistant turns carries a loss, by the config (`train_on`, `reasoning`) and by message flags."""
+"""Selects what of the assistant turns carries a loss, by the config and by flags of messages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -13,11 +13,14 @@ from sftkit.core.loss_weights import loss_weight
 from sftkit.core.message_fields import LOSS_FLAGS, PARTIAL_LOSS_FLAGS, WEIGHT_FLAGS
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, assistant_indices
-from sftkit.tokenization.encoding.spans import Span
-from sftkit.tokenization.masking.reasoning import answer_start
+from sftkit.tokenization.encoding.spans import Span, outside
 from sftkit.tokenization.masking.train_on import ALL, ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
+from sftkit.tokenization.masking.turn_masks import NO_MASKS, TurnMasks
 
 _FLAGS = frozenset({*LOSS_FLAGS, *PARTIAL_LOSS_FLAGS})
+
+StartOfStop = Callable[[str, int, int], int]
+"""Returns where the stop token of the turn at [start, end) of a text starts: `TurnEnd.start_of_stop`."""
 
 _FLAG_IN_TEXT = (
     "a message is excluded from the loss (by a flag), which a text column cannot express; "
@@ -47,8 +50,8 @@ class Supervision:
 
     train_on: str = ASSISTANT
     """A key of `TRAIN_ON`. `all` is left to the callers, since it also trains text outside of turns."""
-    reasoning_masked: bool = False
-    """Whether the reasoning of turns carries no loss."""
+    masks: TurnMasks = NO_MASKS
+    """What of trained turns carries no loss."""
 
     def __post_init__(self) -> None:
         """Load the plugin, if `train_on` names one."""
@@ -61,17 +64,23 @@ class Supervision:
     @property
     def needs_turn_owners(self) -> bool:
         """Whether the result depends on which message a span belongs to."""
-        return self.train_on != ASSISTANT or self.reasoning_masked
+        return self.train_on != ASSISTANT or self.masks.hide_something
 
     def trains_all_turns(self, keys: frozenset[str]) -> bool:
         """Return whether all turns of a conversation carry a loss, given the keys of all its messages."""
         return not self.needs_turn_owners and _FLAGS.isdisjoint(keys)
 
-    def spans(self, text: str, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> list[Span]:
-        """Return the trained spans of the turns found in a rendered text.
+    def spans(
+        self,
+        text: str,
+        turns: Sequence[AssistantTurn],
+        messages: Sequence[Message],
+        start_of_stop: StartOfStop | None = None,
+    ) -> list[Span]:
+        """Return the trained spans of the turns found in a rendered text; `start_of_stop` as for `hidden_spans`.
 
         Raises:
-            RowError: a loss flag is invalid, the end of the reasoning of a turn is unknown, or `train_on` refused.
+            RowError: a loss flag is invalid, `train_on` refused, or as `hidden_spans`.
         """
         if not self.needs_turn_owners and not have_train_flags(messages):
             return [(turn.start, turn.end) for turn in turns]
@@ -80,9 +89,42 @@ class Supervision:
         else:
             trained = set(self.trained_turns(messages))
         chosen = [turn for turn in turns if turn.message in trained]
-        if self.reasoning_masked:
-            return [(reasoning_span(text, turn, messages)[1], turn.end) for turn in chosen]
-        return [(turn.start, turn.end) for turn in chosen]
+        if not self.masks.hide_something:
+            return [(turn.start, turn.end) for turn in chosen]
+        hidden = self.hidden_spans(text, chosen, messages, start_of_stop)
+        return [span for turn, cut in zip(chosen, hidden, strict=True) for span in outside(cut, turn.start, turn.end)]
+
+    def hidden_spans(
+        self,
+        text: str,
+        turns: Sequence[AssistantTurn],
+        messages: Sequence[Message],
+        start_of_stop: StartOfStop | None = None,
+        last: int | None = None,
+    ) -> list[list[Span]]:
+        """Return what of each trained turn carries no loss by `masks`.
+
+        Args:
+            text: the rendered conversation.
+            turns: its trained turns.
+            messages: all messages.
+            start_of_stop: not needed unless `masks.need_stops`.
+            last: index of the message of the last trained turn; by default that of the last of `turns`.
+
+        Raises:
+            RowError: the end of the reasoning of a turn, or its tool calls, cannot be found.
+        """
+        if last is None:
+            last = turns[-1].message if turns else -1
+        found = []
+        for index, start, end in turns:
+            stop = end if start_of_stop is None else start_of_stop(text, start, end)
+            try:
+                hidden = self.masks.hidden(text, (start, end), stop, messages[index], is_last=index == last)
+                found.append(list(hidden))
+            except RowError as error:
+                raise RowError(f"message {index}: {error}") from None
+        return found
 
     def trained_turns(self, messages: Sequence[Message]) -> list[int]:
         """Return the indices of the assistant messages that carry a loss.
@@ -119,18 +161,6 @@ class Supervision:
 
     def _choose(self, messages: Sequence[Message], turns: Sequence[int]) -> frozenset[int]:
         return choose_turns(self.train_on, self._strategy, messages, turns)
-
-
-def reasoning_span(text: str, turn: AssistantTurn, messages: Sequence[Message]) -> Span:
-    """Return the reasoning at the start of a turn with its closing tag; an empty span if the turn has none.
-
-    Raises:
-        RowError: the end of the reasoning is unknown.
-    """
-    try:
-        return turn.start, answer_start(text, turn.start, turn.end, messages[turn.message])
-    except RowError as error:
-        raise RowError(f"message {turn.message}: {error}") from None
 
 
 def have_train_flags(messages: Sequence[Message]) -> bool:

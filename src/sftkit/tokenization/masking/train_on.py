@@ -3,7 +3,7 @@
 Adding a value takes one function of the type `TrainOn`. An installed package registers its own in `pyproject.toml`:
 
     [project.entry-points."sftkit.train_on"]
-    first_assistant = "my_package.turns:first_assistant"
+    longest_answer = "my_package.turns:longest_answer"
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Returns:
 May raise `RowError` to quarantine the row; any other exception does the same.
 """
 
-ASSISTANT, LAST_ASSISTANT, ALL = "assistant", "last_assistant", "all"
+ASSISTANT, LAST_ASSISTANT, FIRST_ASSISTANT, ALL = "assistant", "last_assistant", "first_assistant", "all"
 
 
 def every_turn(messages: Sequence[Message], turns: Sequence[int]) -> Sequence[int]:
@@ -52,10 +52,21 @@ def last_turn(messages: Sequence[Message], turns: Sequence[int]) -> Sequence[int
     return turns[-1:]
 
 
+def first_turn(messages: Sequence[Message], turns: Sequence[int]) -> Sequence[int]:
+    """Train the first assistant turn only.
+
+    Example:
+        >>> messages = [{"role": "user"}, {"role": "assistant"}, {"role": "user"}, {"role": "assistant"}]
+        >>> first_turn(messages, [1, 3])
+        [1]
+    """
+    return turns[:1]
+
+
 TRAIN_ON: Registry[TrainOn] = Registry(
     "train_on",
     # `all` also trains what no turn contains: `Supervision` and the callers of `ALL` handle that.
-    {ASSISTANT: every_turn, LAST_ASSISTANT: last_turn, ALL: every_turn},
+    {ASSISTANT: every_turn, LAST_ASSISTANT: last_turn, FIRST_ASSISTANT: first_turn, ALL: every_turn},
     lambda extension: None if callable(extension) else "is not a function",
 )
 """All values of `train_on`: the built-in ones and those of installed packages."""

@@ -118,8 +118,7 @@ def weigh_parts(parts: Sequence[Part], weights: Sequence[tuple[int, int, float]]
 
 def _tool_calls(text: str, answer: int, stop: int, message: Message) -> Span | None:
     """Return what a template wrote for the calls of a message in [answer, stop); None if that is not certain."""
-    role = role_of(message)
-    if isinstance(role, str) and role.lower() in _CALL_ROLES:
+    if is_call(message):
         return answer, stop
     calls = call_names(message)
     if not calls:
@@ -145,6 +144,12 @@ def _beside_content(written: str, content: str) -> Span:
     lines = [line.strip() for line in content.splitlines() if line.strip()]
     is_dropped = not any(line in written or json.dumps(line)[1:-1] in written for line in lines)
     return (0, len(written)) if is_dropped else (0, 0)
+
+
+def is_call(message: Message) -> bool:
+    """Return whether a message is nothing but a call, by its role."""
+    role = role_of(message)
+    return isinstance(role, str) and role.lower() in _CALL_ROLES
 
 
 def call_names(message: Message) -> list[list[str]]:

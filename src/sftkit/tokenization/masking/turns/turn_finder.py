@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from weakref import WeakKeyDictionary
 
 from sftkit.core.row_log import RowError
@@ -11,9 +12,9 @@ from sftkit.tokenization.conversations import Conversation, Message, assistant_i
 from sftkit.tokenization.encoding.spans import Span, complement
 from sftkit.tokenization.masking.supervision import (
     AssistantTurn,
+    StartOfStop,
     Supervision,
     have_train_flags,
-    reasoning_span,
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
@@ -106,7 +107,14 @@ class TurnFinder:
         recording, turns = self.find_turns(conversation)
         if self._supervision.trains_all_turns(conversation.shape.keys):
             return recording, [(start, end) for _, start, end in turns]
-        return recording, self._supervision.spans(recording.text, turns, messages)
+        return recording, self.trained_spans(recording, turns, conversation)
+
+    def trained_spans(
+        self, recording: Recording, turns: Sequence[AssistantTurn], conversation: Conversation
+    ) -> list[Span]:
+        """Return what of the turns of a conversation carries a loss; raises as `Supervision.spans`."""
+        stops = self._start_of_stop(conversation)
+        return self._supervision.spans(recording.text, turns, conversation.message_list, stops)
 
     def find_turns(self, conversation: Conversation) -> tuple[Recording, list[AssistantTurn]]:
         """Return the recorded text of a conversation and the produced parts of its turns; raises as `find`."""
@@ -138,17 +146,24 @@ class TurnFinder:
         """Return what is known about the stop tokens of a conversation; raises as `find`."""
         return self._turn_edges.learn(self._renderer.source(with_tools=conversation.tools is not None), conversation)[1]
 
+    def _start_of_stop(self, conversation: Conversation) -> StartOfStop | None:
+        return self.turn_end(conversation).start_of_stop if self._supervision.masks.need_stops else None
+
     def _find_everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[Recording, list[Span]]:
-        """Train all text but excluded messages and masked reasoning (`train_on: all`)."""
+        """Train all text but excluded messages and masked parts of turns (`train_on: all`)."""
         recording, untrained = None, []
         indices = sorted(untrained_messages(messages)) if have_train_flags(messages) else ()
         if indices:
             recording = self._renderer.record(conversation)
             spans = _message_spans(recording, messages, indices)
             untrained += [spans[index] for index in indices if index in spans]
-        if self._supervision.reasoning_masked and any(map(is_assistant, messages)):
+        if self._supervision.masks.hide_something and any(map(is_assistant, messages)):
             recording, turns = self.find_turns(conversation)
-            untrained += [reasoning_span(recording.text, turn, messages) for turn in turns]
+            stops = self._start_of_stop(conversation)
+            last = next((turn.message for turn in reversed(turns) if turn.message not in indices), -1)
+            untrained += chain.from_iterable(
+                self._supervision.hidden_spans(recording.text, turns, messages, stops, last)
+            )
         if recording is None:
             recording = record_if_possible(self._renderer, conversation)
         return recording, complement(untrained, len(recording.text))
