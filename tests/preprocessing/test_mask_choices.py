@@ -131,12 +131,12 @@ def test_flags_with_train_on_all(tmp_path: Path, make: Make, write: Any) -> None
 
 @FORMATS
 def test_an_ambiguous_flag_is_quarantined(tmp_path: Path, make: Make, write: Any) -> None:
-    rows = [{"messages": [{**turn, "weight": weight} for turn in TALK]} for weight in (1.0, 0.5)]
+    rows = [{"messages": [{**turn, "weight": weight} for turn in TALK]} for weight in (1.0, -0.5)]
     manifest, trained = make(write(tmp_path, rows), max_bad_rows=1)
     assert trained == [[FIRST, LAST]]
     assert manifest.quarantined == 1
-    assert quarantined(tmp_path / "out") == ["'weight' of message 0 must be 0 or 1, not 0.5"]
-    with pytest.raises(DataError, match=r":2: 'weight' of message 0 must be 0 or 1, not 0\.5"):
+    assert quarantined(tmp_path / "out") == ["'weight' of message 0 must be a number, 0 or more, not -0.5"]
+    with pytest.raises(DataError, match=r":2: 'weight' of message 0 must be a number, 0 or more, not -0\.5"):
         make(write(tmp_path, rows))
 
 

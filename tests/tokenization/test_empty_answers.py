@@ -14,6 +14,7 @@ from sftkit.core.row_log import RowDroppedError
 from sftkit.core.rows import Row
 from sftkit.tokenization.empty_answers import EmptyAnswers
 from sftkit.tokenization.masking.supervision import Supervision
+from sftkit.tokenization.masking.turn_masks import TurnMasks
 from support import dataset, handler, preprocess, write_jsonl, written
 
 CALL = {"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}
@@ -44,6 +45,9 @@ def talk(*answers: Any) -> Row:
         (talk({"reasoning_content": "hm"}), {"reasoning": "mask"}, "all"),
         (talk("<think>hm</think>\n"), {}, ""),
         (talk("<think>hm</think>\n"), {"reasoning": "mask"}, "all"),
+        (talk({"reasoning_content": "hm"}), {"reasoning": "last_only"}, ""),
+        (talk({"reasoning_content": "hm"}, "a"), {"reasoning": "last_only"}, "some"),
+        (talk({"reasoning_content": "hm"}, {"content": "a", "train": False}), {"reasoning": "last_only"}, ""),
         (talk("a", ""), {}, "some"),
         (talk("", "a"), {}, "some"),
         (talk("", "a"), {"train_on": "last_assistant"}, ""),
@@ -55,7 +59,7 @@ def talk(*answers: Any) -> Row:
     ],
 )
 def test_empty_answers_of_conversations_are_found(row: Row, options: dict[str, Any], found: str) -> None:
-    supervision = Supervision(options.get("train_on", "assistant"), options.get("reasoning") == "mask")
+    supervision = Supervision(options.get("train_on", "assistant"), TurnMasks(options.get("reasoning", "keep")))
     keeping, dropping = (EmptyAnswers(supervision, drops=drops) for drops in (False, True))
     assert keeping.check_messages(row["messages"]) is bool(found)
     if found == "all":
