@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from sftkit.core.rows import IGNORE_INDEX, Ids, Offsets, Ragged
 from sftkit.ordering.mixing import MixSource, order_splits
 from sftkit.shards.arrow_arrays import list_array
-from sftkit.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, WrittenRows
+from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo
+from sftkit.shards.source_info import SourceInfo, WrittenRows
 from sftkit.shards.writing.shard_writer import shard_name
 
 from .watching import watched

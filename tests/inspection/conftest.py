@@ -12,7 +12,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sftkit.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, TokenizerInfo
+from sftkit.shards.manifest import Manifest, ShardInfo, SplitInfo, TokenizerInfo
+from sftkit.shards.source_info import SourceInfo
 
 ASK, END = 256, 257
 """Ids of the special tokens `<|ask|>` and `<|end|>`; every other id is one byte."""

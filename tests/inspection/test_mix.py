@@ -17,8 +17,9 @@ from sftkit.config.commands import InspectConfig
 from sftkit.config.schema.data_config import SplitConfig
 from sftkit.errors import SourceError
 from sftkit.inspection.report import inspect_shards
-from sftkit.shards.manifest import Manifest, WrittenRows
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_shards
+from sftkit.shards.source_info import WrittenRows
 from support import dataset, handler, preprocess, write_jsonl, written
 
 

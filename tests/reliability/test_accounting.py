@@ -30,7 +30,8 @@ from rich.console import Console
 
 from sftkit.cli.console.reports.show_preprocess import print_result
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.row_log import RemovedRow, RowLog
+from sftkit.core.accounting.removed_row import RemovedRow
+from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Row
 from sftkit.errors import DataError, SftkitError
 from sftkit.preprocessing.accounting.row_budget import RowBudget, max_rows_per_unit

@@ -26,7 +26,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftkit.core.row_log import MAX_CONTENT_CHARACTERS, RowLog
+from sftkit.core.accounting.removed_row import MAX_CONTENT_CHARACTERS
+from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Row
 from sftkit.errors import SourceError
 from sftkit.sandbox.memory import run_with_cached_memory_limit, run_with_memory_limit

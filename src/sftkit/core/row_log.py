@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,16 +12,13 @@ import numpy as np
 
 from sftkit.core.accounting.cuts import Cuts, LongRows, RowCut
 from sftkit.core.accounting.file_log import FileLog
+from sftkit.core.accounting.removed_row import RemovedRow, removed_row
 from sftkit.core.accounting.row_notes import RowNotes
 from sftkit.core.accounting.unused_columns import count_column
-from sftkit.core.escape import escape_unprintable
 from sftkit.core.rows import Mask, Offsets
 
 LONE_SURROGATE = "text with a lone surrogate, which UTF-8 cannot encode"
 """Why a row is quarantined whose text holds one half of a surrogate pair."""
-
-MAX_CONTENT_CHARACTERS, MAX_REASON_CHARACTERS = 2000, 500
-"""Characters kept of a removed row's content and of its reason."""
 
 UNREADABLE, UNUSABLE = "unread", "unusable"
 """Kinds of quarantined rows: those the source reader rejects, and those a later step rejects."""
@@ -78,17 +74,6 @@ def require_valid_text(text: str) -> str:
         except UnicodeEncodeError:
             raise RowError(LONE_SURROGATE) from None
     return text
-
-
-@dataclass(frozen=True)
-class RemovedRow:
-    """A row that is not kept: it was quarantined or dropped."""
-
-    number: int
-    """Row number within its source, starting at 1."""
-    reason: str
-    content: str
-    """The beginning of the row, as text."""
 
 
 @dataclass
@@ -171,7 +156,7 @@ class RowLog:
             self.drops[self.handler, reason] += len(numbers)
         if self.on_dropped_rows is not None:
             self.dropped_rows += [
-                _removed_row(int(number), f"{reason}{detail}", row)
+                removed_row(int(number), f"{reason}{detail}", row)
                 for number, row, detail in zip_longest(numbers, rows, details, fillvalue="")
             ]
         if self.files:
@@ -251,7 +236,7 @@ class RowLog:
 
     def quarantine(self, number: int, reason: str, content: object) -> None:
         """Quarantine a row. Reason and content are truncated, and the reason is put on one line."""
-        self.bad.append(_removed_row(number, reason, content))
+        self.bad.append(removed_row(number, reason, content))
         self.quarantined += 1
         if self.files:
             self._file_of(number).bad.append(self.bad[-1].reason)
@@ -292,13 +277,6 @@ class RowLog:
         return self.files[bisect_left(self.files, number, key=lambda file: file.rows_before) - 1]
 
 
-def _removed_row(number: int, reason: str, content: object) -> RemovedRow:
-    """Describe a row. Reasons quote untrusted data and are printed to terminals."""
-    return RemovedRow(
-        number, escape_unprintable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS]
-    )
-
-
 def _count_keys(counts: Counter[str], keys: Sequence[str]) -> None:
     """Count keys; of many different ones, those that come late together."""
     counts.update({key if key in counts or len(counts) < _MOST_KEYS else _OTHER_KEYS for key in keys})
@@ -306,12 +284,3 @@ def _count_keys(counts: Counter[str], keys: Sequence[str]) -> None:
 
 def _number(row: RemovedRow) -> int:
     return row.number
-
-
-def _to_text(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    try:
-        return json.dumps(content, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):  # objects that user functions put into rows
-        return f"({type(content).__name__} that JSON cannot hold)"

@@ -14,9 +14,10 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.mix_choices import with_stopping_strategy
 from sftkit.config.schema.order_choice import read_row_order
 from sftkit.config.validation import validate_config
+from sftkit.core.accounting.removed_row import RemovedRow
 from sftkit.core.progress import Stopwatch
 from sftkit.core.row_kinds import RowKind
-from sftkit.core.row_log import UNREADABLE, RemovedRow, RowLog
+from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import INPUT_IDS, SEQ_LENGTHS, Batch
 from sftkit.errors import ConfigError, DataError
 from sftkit.execution.runner import Runner

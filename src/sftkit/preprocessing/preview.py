@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from sftkit.config.commands import InspectConfig, to_preprocess_config
+from sftkit.core.accounting.removed_row import RemovedRow
 from sftkit.core.progress import Stopwatch
-from sftkit.core.row_log import RemovedRow, RowLog
+from sftkit.core.row_log import RowLog
 from sftkit.core.splits import TRAIN
 from sftkit.core.startup.transformers_import import import_transformers
 from sftkit.errors import DataError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -102,18 +103,14 @@ def train(
     trainer = make_trainer(arguments, prepared, feed, callbacks)
     _watch(trainer, config, logger)
     trainer.add_callback(CheckpointCallback(trainer, identity, limit, resume_point, public))
-    try:
-        with public.command_line(), errors_of_a_run(config.output_dir), errors_of_user_callbacks(own):
-            checkpoint = str(resume_point.checkpoint) if resume_point else None
-            seconds = _run(trainer, checkpoint, config, prepared.initial_weights)
-    finally:
-        if aim is not None:
-            aim.close()
+    checkpoint = str(resume_point.checkpoint) if resume_point else None
+    closing_aim = closing(aim) if aim is not None else nullcontext()
+    with closing_aim, public.command_line(), errors_of_a_run(config.output_dir), errors_of_user_callbacks(own):
+        seconds = _run(trainer, checkpoint, config, prepared.initial_weights)
     report = make_report(trainer, seconds, stopping.reason)
-    if is_main_process():
-        if config.merge_lora:
-            save_merged(config, arguments, prepared.tokenizer.tokenizer, prepared.tokenizer.known_tokens)
-        _draw_curve(log, listener)
+    if is_main_process() and config.merge_lora:
+        save_merged(config, arguments, prepared.tokenizer.tokenizer, prepared.tokenizer.known_tokens)
+    _draw_curve(log, listener)
     leave_process_group()
     return report
 
@@ -126,6 +123,8 @@ def _watch(trainer: SftTrainer, config: TrainConfig, logger: JsonLinesLogger) ->
 
 
 def _draw_curve(log: Path, listener: RunListener) -> None:
+    if not is_main_process():
+        return
     try:
         draw_curve(log, log.parent / CURVE_NAME)
     except ModuleNotFoundError:

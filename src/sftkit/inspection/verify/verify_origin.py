@@ -13,7 +13,8 @@ from sftkit.core.progress import Progress, progress_stage
 from sftkit.errors import ConfigError
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value
 from sftkit.inspection.view.decoding import open_tokenizer
-from sftkit.shards.manifest import Manifest, SourceInfo, TokenizerInfo
+from sftkit.shards.manifest import Manifest, TokenizerInfo
+from sftkit.shards.source_info import SourceInfo
 from sftkit.storage.files import file_size, sha256_of_file
 from sftkit.storage.paths import is_url
 from sftkit.tokenization.loading.tokenizer_files import tokenizer_file_hashes

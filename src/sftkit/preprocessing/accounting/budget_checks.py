@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.row_log import RemovedRow
+from sftkit.core.accounting.removed_row import RemovedRow
 from sftkit.errors import DataError
 from sftkit.preprocessing.accounting.row_budget import EXCESS_ROWS, RowBudget, budgets_of
 from sftkit.preprocessing.accounting.row_counts import RowCounts

@@ -26,15 +26,8 @@ from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
-from sftkit.shards.manifest import (
-    AuditInfo,
-    FindingInfo,
-    Manifest,
-    ShardInfo,
-    SourceInfo,
-    SplitInfo,
-    length_histogram,
-)
+from sftkit.shards.manifest import AuditInfo, FindingInfo, Manifest, ShardInfo, SplitInfo, length_histogram
+from sftkit.shards.source_info import SourceInfo
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.writing.shard_layout import ShardLayout

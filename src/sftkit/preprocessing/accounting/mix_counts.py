@@ -13,7 +13,7 @@ from sftkit.core.rows import Offsets
 from sftkit.core.splits import TRAIN
 from sftkit.preprocessing.order_rows import OrderedRows, row_sizes
 from sftkit.preprocessing.plan.plan import Plan
-from sftkit.shards.manifest import MixInfo, WrittenRows
+from sftkit.shards.source_info import MixInfo, WrittenRows
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.row_gatherer import SequenceSelection
 

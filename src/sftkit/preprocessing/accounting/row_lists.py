@@ -10,7 +10,8 @@ from itertools import islice
 from typing import ClassVar
 
 from sftkit.config.reading.interpolated import interpolated_values, replace_values
-from sftkit.core.row_log import UNREADABLE, RemovedRow, RowLog
+from sftkit.core.accounting.removed_row import RemovedRow
+from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import Row
 from sftkit.preprocessing.accounting.row_counts import RowAccountingError
 from sftkit.preprocessing.plan.plan import Plan

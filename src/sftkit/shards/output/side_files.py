@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Collection, Mapping
 
+from sftkit.core.accounting.removed_row import RemovedRow
 from sftkit.core.escape import escape_unprintable
-from sftkit.core.row_log import RemovedRow
 from sftkit.shards.manifest import Manifest
 from sftkit.storage.dataset_files import CARD_NAME, ROW_LIST_KEYS
 from sftkit.storage.files import atomic_replace, remove, sha256_of_file, write_text

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sftkit.core.row_log import UNREADABLE, UNUSABLE, RemovedRow
+from sftkit.core.accounting.removed_row import RemovedRow
+from sftkit.core.row_log import UNREADABLE, UNUSABLE
 from sftkit.shards.arrow_arrays import number_array, text_array
 from sftkit.storage.files import atomic_replace, sha256_of_file
 from sftkit.storage.paths import AnyPath

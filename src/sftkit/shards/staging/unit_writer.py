@@ -11,8 +11,9 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
+from sftkit.core.accounting.removed_row import RemovedRow
 from sftkit.core.loss_weights import LOSS_WEIGHTS
-from sftkit.core.row_log import UNUSABLE, RemovedRow, RowLog
+from sftkit.core.row_log import UNUSABLE, RowLog
 from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch, Mask, Ragged
 from sftkit.core.weighted_tokens import weighted_rows
 from sftkit.errors import DataError

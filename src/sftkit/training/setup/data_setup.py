@@ -94,9 +94,9 @@ def make_feed(
     streaming = config.dataprocessor.streaming
     vocabulary_size = embedding_rows(model)
     limit = None if config.max_seq_length is None else RowLimit(config.max_seq_length, config.overflow)
-    window = config.shuffle_window
     evaluated = _evaluated(shards, evaluation_sets) if arguments.do_eval else {}
     details = used_details(config, arguments, [*evaluated.values(), *([(shards, TRAIN)] if arguments.do_train else [])])
+    window = config.shuffle_window
     open_one = partial(
         open_split, vocabulary_size=vocabulary_size, limit=limit, max_cached_tokens=window, details=details
     )
@@ -110,13 +110,7 @@ def make_feed(
     flat = _is_flat(config, capabilities)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     shuffled = arguments.train_sampling_strategy != "sequential"
-    if train is not None and streaming:
-        _read_ahead(train, ([group] for file in range(train.files) for group in train.groups_of(file)), TRAIN)
-    elif train is not None:
-        _read_ahead(train, EpochOrder(train, Shuffling(window, seed, shuffled), 0).windows, TRAIN)
-        train.skip_unusable_rows()
-    for name, rows in evaluation.items():
-        _read_ahead(rows, ([group] for group in range(len(rows.locations))), name)
+    _read_first_rows(train, evaluation, Shuffling(window, seed, shuffled), streaming=streaming)
     return Feed(
         train=train,
         evaluation=evaluation,
@@ -135,6 +129,19 @@ def make_feed(
         workers=arguments.dataloader_num_workers,
         prefetch=arguments.dataloader_prefetch_factor,
     )
+
+
+def _read_first_rows(
+    train: SplitRows | None, evaluation: Mapping[str, SplitRows], shuffling: Shuffling, *, streaming: bool
+) -> None:
+    """Read the rows that the run begins with, so that errors in them appear now."""
+    if train is not None and streaming:
+        _read_ahead(train, ([group] for file in range(train.files) for group in train.groups_of(file)), TRAIN)
+    elif train is not None:
+        _read_ahead(train, EpochOrder(train, shuffling, 0).windows, TRAIN)
+        train.skip_unusable_rows()
+    for name, rows in evaluation.items():
+        _read_ahead(rows, ([group] for group in range(len(rows.locations))), name)
 
 
 def _evaluated(shards: ShardSet, sets: Mapping[str, ShardSet]) -> dict[str, tuple[ShardSet, str]]:

@@ -11,7 +11,8 @@ from sftkit.cli.console.text_lines import new_table, percent
 from sftkit.config.schema.data_config import ROWS
 from sftkit.core.escape import escape_to_one_line
 from sftkit.inspection.summary.dataset_summary import SplitSummary
-from sftkit.shards.manifest import Manifest, SourceInfo, WrittenRows
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.source_info import SourceInfo, WrittenRows
 
 _MAX_LISTED = 50
 _NOTHING = WrittenRows(0, 0)

@@ -20,7 +20,8 @@ from sftkit.core.accounting.row_notes import ROLE_PREFIX
 from sftkit.core.escape import escape_to_one_line
 from sftkit.core.splits import TRAIN
 from sftkit.redaction import redact_url
-from sftkit.shards.manifest import Manifest, SourceInfo
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.source_info import SourceInfo
 from sftkit.storage.dataset_files import DROPPED_NAME
 
 _MAX_SOURCES = 10

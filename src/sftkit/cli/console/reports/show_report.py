@@ -26,7 +26,8 @@ from sftkit.inspection.compare.comparison import Comparison
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.dataset_summary import PackSummary, SplitSummary, Summary
 from sftkit.inspection.verify.outcome import Verification
-from sftkit.shards.manifest import Manifest, SourceInfo
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.source_info import SourceInfo
 
 _HEADING = Style(bold=True)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sftkit.inspection.page.pictures.picture import Cell, Drawing, Picture
 from sftkit.inspection.page.pictures.svg_bars import Bar, row_chart
-from sftkit.shards.manifest import Manifest, SourceInfo
+from sftkit.shards.manifest import Manifest
+from sftkit.shards.source_info import SourceInfo
 
 _MAX_DRAWN = 8
 _MAX_LISTED = 200

@@ -17,9 +17,8 @@ from sftkit.training.loss.chunked_model import LABEL_SMOOTHING
 from sftkit.training.models.cross_entropy import summed_cross_entropy
 from sftkit.training.models.model_loading import embedding_rows
 from sftkit.training.planning.memory.byte_timeline import ByteRecorder, ByteTimeline
-from sftkit.training.planning.memory.fused_attention import fused_attention
-from sftkit.training.planning.memory.grouped_experts import grouped_experts
 from sftkit.training.planning.memory.valueless_model import tensors_of, without_values
+from sftkit.training.planning.memory.valueless_operations import fused_attention, grouped_experts
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

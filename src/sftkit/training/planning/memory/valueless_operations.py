@@ -1,4 +1,4 @@
-"""What fused attention keeps: SDPA of a GPU does not store the scores of pairs of tokens, whatever the kernel."""
+"""Operations on tensors without values that take the memory which those of a GPU would take."""
 
 from __future__ import annotations
 
@@ -27,6 +27,27 @@ def fused_attention() -> Iterator[None]:
         yield
     finally:
         functional.scaled_dot_product_attention = before
+
+
+@contextmanager
+def grouped_experts() -> Iterator[None]:
+    """Within the block, transformers multiplies grouped matrices by its own operation.
+
+    That of torch allocates the same, but without values it takes bfloat16 only.
+    """
+    from transformers.integrations import moe
+
+    library: Any = moe
+    name = "_can_use_grouped_mm"
+    before = getattr(library, name, None)
+    if before is None:  # in older and newer versions of transformers
+        yield
+        return
+    setattr(library, name, lambda *_arguments: False)
+    try:
+        yield
+    finally:
+        setattr(library, name, before)
 
 
 def _attention(
