@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from conftest import SHARED
 from sftkit import inspect_shards
 from sftkit.audit.findings import (
     TOOL_ARGUMENTS_INVALID,
@@ -392,10 +391,9 @@ def test_data_without_conversations_cannot_be_checked(tmp_path: Path) -> None:
         plan(config)
 
 
-@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the shared data")
-def test_no_fault_is_reported_in_real_data_that_reading_does_not_confirm() -> None:
-    glaive = json.loads((SHARED / "data" / "glaive_toolcall_en_demo.json").read_text(encoding="utf-8"))
-    lines = (SHARED / "data" / "reason_tool_use_demo_50.jsonl").read_text(encoding="utf-8").splitlines()
+def test_no_fault_is_reported_in_real_data_that_reading_does_not_confirm(shared_data: Callable[[str], Path]) -> None:
+    glaive = json.loads(shared_data("glaive_toolcall_en_demo.json").read_text(encoding="utf-8"))
+    lines = shared_data("reason_tool_use_demo_50.jsonl").read_text(encoding="utf-8").splitlines()
     reasoning = [json.loads(line) for line in lines]
     faulty = [(name, number, rules(row)) for name, rows in (("glaive", glaive), ("reasoning", reasoning))
               for number, row in enumerate(rows, 1) if rules(row)]  # fmt: skip
