@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_ASCII_WORDS = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in range(128)) + bytes(128)
+"""A table for `bytes.translate` that leaves letters and digits."""
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -25,5 +26,10 @@ def comparable_words(text: str) -> list[str]:
         (['what', 's', '7', '8'], ['abc', '首', '都'])
     """
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
+        return [word.decode() for word in ascii_words(text)]
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def ascii_words(text: str) -> list[bytes]:
+    """Return the words of a text that is ASCII, as ASCII. This is several times as fast as a regular expression."""
+    return text.encode().lower().translate(_ASCII_WORDS).split()

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
 
 from sftkit.core.rows import Ids, Offsets, lengths_to_offsets
-from sftkit.decontamination.comparable_words import comparable_words
+from sftkit.decontamination.comparable_words import ascii_words, comparable_words
 
 _Hashes = npt.NDArray[np.uint64]
 
@@ -91,11 +92,9 @@ class QuestionIndex:
 
     def find(self, texts: Sequence[str]) -> list[Overlap | None]:
         """Find a question for each text that it overlaps with: the one that shares the most runs, or comes first."""
-        numbers = self._numbers
-        rows = [[numbers.get(word, _UNKNOWN) for word in comparable_words(text)] for text in texts]
-        offsets = lengths_to_offsets(np.array([len(row) + 1 for row in rows], np.int64))
-        # An unknown word at the end of each text keeps runs from crossing into the next one.
-        words = np.fromiter((word for row in rows for word in (*row, _UNKNOWN)), np.int32, int(offsets[-1]))
+        rows = [self._numbers_in(text) for text in texts]
+        offsets = lengths_to_offsets(np.array([len(row) for row in rows], np.int64))
+        words = np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1]))
         found: list[Overlap | None] = [None] * len(texts)
         for grams in self._grams:
             for text, question, start in self._overlaps(grams, words, offsets):
@@ -104,6 +103,12 @@ class QuestionIndex:
                     found[text] = Overlap(self.questions[question], run)
         return found
 
+    def _numbers_in(self, text: str) -> list[int]:
+        """Return the number of each word of a text, and an unknown word that keeps runs from crossing its end."""
+        if text.isascii():
+            return [*map(self._ascii_numbers.get, ascii_words(text), repeat(_UNKNOWN)), _UNKNOWN]
+        return [*map(self._numbers.get, comparable_words(text), repeat(_UNKNOWN)), _UNKNOWN]
+
     @cached_property
     def _vocabulary(self) -> list[str]:
         return list(dict.fromkeys(word for question in self.questions for word in question.words))
@@ -111,6 +116,10 @@ class QuestionIndex:
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {word: number for number, word in enumerate(self._vocabulary)}
+
+    @cached_property
+    def _ascii_numbers(self) -> dict[bytes, int]:
+        return {word.encode(): number for word, number in self._numbers.items() if word.isascii()}
 
     @cached_property
     def _grams(self) -> list[_Grams]:
