@@ -141,7 +141,7 @@ def test_the_key_is_suggested_in_other_sections() -> None:
             "message_field_training",
             "a message with `training: false` (or `train`, `trainable`, `loss`) carries no loss",
         ),
-        ("message_field_training_detail", "parts of a message cannot be trained"),
+        ("message_field_training_detail", "messages with `train_detail` or `training_detail` need no key"),
     ],
 )
 def test_values_that_differ_and_keys_without_a_counterpart_are_explained(name: str, says: str) -> None:

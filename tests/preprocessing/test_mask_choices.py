@@ -129,6 +129,34 @@ def test_flags_with_train_on_all(tmp_path: Path, make: Make, write: Any) -> None
     assert trained == [[whole], [turns[0], turns[2] + turns[3]], ["".join(turns[:3])], [whole]]
 
 
+RANGED: list[Row] = [
+    {"messages": [*TALK[:3], {**TALK[3], "train_ranges": [{"begin": 4, "end": 7, "train": True}]}]},
+    {"messages": [*TALK[:3], {**TALK[3], "train_ranges": [{"begin": 0, "end": 8, "train": True}]}]},
+    {"messages": [*TALK[:3], {**TALK[3], "train_detail": [{"begin_offset": 0, "end_offset": 2, "train": True}]}]},
+]
+
+
+@FORMATS
+def test_ranges_in_the_data_train_characters(tmp_path: Path, make: Make, write: Any) -> None:
+    manifest, trained = make(write(tmp_path, RANGED), max_bad_rows=1)
+    assert trained == [[FIRST, "you<|im_end|>"], [FIRST, "see", "<|im_end|>"]]
+    reason = "train_ranges[0] of message 3 (begin 0, end 8) ends after the content, which has 7 characters"
+    assert quarantined(tmp_path / "out") == [reason]
+    assert manifest.quarantined == 1
+
+
+@FORMATS
+def test_parts_in_the_data_carry_no_loss(tmp_path: Path, make: Make, write: Any) -> None:
+    def flagged(*texts: tuple[str, bool | None]) -> list[Row]:
+        return [{"type": "text", "text": text, "train": flag} for text, flag in texts]
+
+    messages = [
+        {**user(""), "content": flagged(("q", None))},
+        {**assistant(""), "content": flagged(("see ", False), ("you", None))},
+    ]
+    assert make(write(tmp_path, [{"messages": messages}]))[1] == [["you<|im_end|>"]]
+
+
 @FORMATS
 def test_an_ambiguous_flag_is_quarantined(tmp_path: Path, make: Make, write: Any) -> None:
     rows = [{"messages": [{**turn, "weight": weight} for turn in TALK]} for weight in (1.0, -0.5)]

@@ -136,7 +136,7 @@ def test_a_flag_of_a_user_message_changes_nothing(chat_tokenizer: MakeChatTokeni
         ),
         (
             {"train_detail": [{"train": True}]},
-            "'train_detail' of message {} trains parts of it, which sftkit cannot do",
+            "train_detail[0] of message {} must have begin_offset, end_offset and train",
         ),
         ({"train": 2}, "'train' of message {} must be true or false, not 2"),
         ({"train": []}, "'train' of message {} must be true or false, not []"),

@@ -11,7 +11,9 @@ LOSS_WEIGHTS = "loss_weights"
 """Column with the weight of every token, float32: above 0 for tokens that carry a loss, 0 for all others. Data without
 it weigh every trained token 1."""
 
-_REFUSED = re.compile(r"'(weight|loss_weight|loss_scale)' of message N must be N or N, not ")
+_REFUSED = re.compile(
+    r"'(weight|loss_weight|loss_scale)' of message N must be N or N, not |'train(ing)?_detail' of message N trains"
+)
 
 
 def loss_weight(value: object) -> float | None:
@@ -31,10 +33,14 @@ def loss_weight(value: object) -> float | None:
 
 
 def refuses_weights(reasons: Iterable[str]) -> bool:
-    """Return whether rows are quarantined for weights of messages that are valid now, by the generic reasons.
+    """Return whether rows are quarantined for weights or ranges of messages that are valid now, by generic reasons.
 
     Example:
         >>> refuses_weights(["'weight' of message N must be N or N, not N.N"])
         True
+        >>> refuses_weights(["'train_detail' of message N trains parts of it, which sftkit cannot do"])
+        True
+        >>> refuses_weights(["'weight' of message N must be a number, N or more, not -N"])
+        False
     """
     return any(_REFUSED.match(reason) for reason in reasons)

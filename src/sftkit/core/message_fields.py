@@ -52,8 +52,11 @@ WEIGHT_FLAGS = ("weight", "loss_weight", "loss_scale")
 LOSS_FLAGS = (*TRAIN_FLAGS, *WEIGHT_FLAGS)
 """All message fields that exclude a message from the loss (`train: false`, `weight: 0`)."""
 
-PARTIAL_LOSS_FLAGS = ("train_detail", "training_detail")
-"""Message fields of axolotl that train parts of a message, which sftkit cannot do."""
+TRAIN_RANGES = "train_ranges"
+"""Message field that says which characters of the content carry a loss."""
+
+PARTIAL_LOSS_FLAGS = (TRAIN_RANGES, "train_detail", "training_detail")
+"""All message fields that do; the others are those of axolotl."""
 
 RESERVED_VARIABLES = frozenset(
     {"messages", "conversation", "conversations", "tools", "documents", "chat_template", "add_generation_prompt"}

@@ -24,6 +24,7 @@ from sftkit.tokenization.loading.special_tokens import special_tokens, stop_toke
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
 from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
+from sftkit.tokenization.masking.ranges.train_ranges import check_same_contents, with_ranges_of_parts
 from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text, have_weights
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
@@ -93,7 +94,7 @@ class ConversationPreparer:
         if self._spec.special_tokens_in_content != KEEP:
             row, _ = self.screen.screen_row(row, column)
         conversation = self._reader.read(row, column)
-        check_flags_for_text(messages_of(conversation))
+        check_flags_for_text(messages_of(with_ranges_of_parts(conversation)))
         conversation = self._reader.adapt(conversation)
         recording = self._render(conversation)
         return recording.text, self._omissions.find(conversation, recording)
@@ -108,7 +109,8 @@ class ConversationPreparer:
         conversation = self._reader.read(row, column)
         screened, has_special = self.screen.screen_conversation(row, column, conversation)
         if screened is not row:
-            row, conversation = screened, self._reader.read(screened, column)
+            given, row, conversation = conversation, screened, self._reader.read(screened, column)
+            check_same_contents(given, conversation)
         conversation = self._reader.for_template(conversation, row, column)
         in_parts = self._spec.token_kinds or (conversation.plain is None and have_weights(messages_of(conversation)))
         recording, trained = (self.parts.find_parts if in_parts else self._find_spans)(conversation)

@@ -11,6 +11,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.sandbox.template_variables import keys_of_variable, variables_of
 from sftkit.tokenization.conversations import Conversation, Message, read_conversation
+from sftkit.tokenization.masking.ranges.train_ranges import with_ranges_of_parts
 from sftkit.tokenization.probing.content_format import ContentFormatAdapter
 from sftkit.tokenization.probing.message_forms import MessageFormAdapter
 from sftkit.tokenization.probing.written_forms import WrittenForms
@@ -92,7 +93,7 @@ class ConversationReader:
 
     def adapt(self, conversation: Conversation) -> Conversation:
         """Give messages the form that the template takes: their contents (text or parts), roles and tool calls."""
-        return self._message_forms.adapt(self._content_format.adapt(conversation))
+        return self._message_forms.adapt(self._content_format.adapt(with_ranges_of_parts(conversation)))
 
     def written_forms(self, *, with_tools: bool) -> WrittenForms | None:
         """Return what is known of the forms that the template writes; None if it takes whole rows.

@@ -10,7 +10,9 @@ _TEMPLATE = "one template for all data sets; its names are chatml, llama3, mistr
 _COLUMNS = "old name: new name; the columns of a known format are found without it"
 _REVISION = "download that revision, and name its directory"
 _REASONING = "the chat template reads `reasoning_content`; rename the key in the messages"
-_PARTS = "parts of a message cannot be trained; split it, or mark the whole message by `training`"
+_PARTS = (
+    "messages with `train_detail` or `training_detail` need no key; for another name, rename the key in the messages"
+)
 _FLAG = "a message with `training: false` (or `train`, `trainable`, `loss`) carries no loss; use one of these names"
 _STOP_TOKENS = "one value for all data sets: `turn` is the default (all), `last` and `none` are its values"
 _SHARD = "list the files to read in data_paths"

@@ -132,9 +132,8 @@ def read_record(key: str, rows: AnyPath) -> StagedUnit | None:
 
 def _ignores_weights(values: Mapping[str, Any]) -> bool:
     """Return whether rows of a unit may have loss weights that the version which staged it refused, or did not use."""
-    if values.get("revision", 0) >= _REVISION:
-        return False
-    return LOSS_WEIGHTS in values["unused_columns"] or refuses_weights(values["bad"]["reasons"])
+    ignores_column = values.get("revision", 0) < _REVISION and LOSS_WEIGHTS in values["unused_columns"]
+    return ignores_column or refuses_weights(values["bad"]["reasons"])
 
 
 def are_unchanged(inputs: Mapping[str, str]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -12,8 +13,10 @@ from sftkit.config.words import is_null_word, parse_boolean
 from sftkit.core.loss_weights import loss_weight
 from sftkit.core.message_fields import LOSS_FLAGS, PARTIAL_LOSS_FLAGS, WEIGHT_FLAGS
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import Message, assistant_indices
+from sftkit.tokenization.conversations import Message, assistant_indices, text_of
 from sftkit.tokenization.encoding.spans import Span, outside
+from sftkit.tokenization.masking.ranges.content_spans import carry_to_text, content_places
+from sftkit.tokenization.masking.ranges.train_ranges import have_ranges, train_ranges
 from sftkit.tokenization.masking.train_on import ALL, ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
 from sftkit.tokenization.masking.turn_masks import NO_MASKS, TurnMasks
 
@@ -24,6 +27,10 @@ StartOfStop = Callable[[str, int, int], int]
 
 _FLAG_IN_TEXT = (
     "a message is excluded from the loss (by a flag), which a text column cannot express; "
+    "use tokenize_and_apply_chat_template_with_masking"
+)
+_RANGES_IN_TEXT = (
+    "a message trains ranges of its content, which a text column cannot express; "
     "use tokenize_and_apply_chat_template_with_masking"
 )
 _WEIGHT_IN_TEXT = (
@@ -66,6 +73,14 @@ class Supervision:
         """Whether the result depends on which message a span belongs to."""
         return self.train_on != ASSISTANT or self.masks.hide_something
 
+    def hides_something(self, messages: Sequence[Message]) -> bool:
+        """Return whether trained turns may have parts that carry no loss, by the config or by ranges of messages."""
+        return self.masks.hide_something or have_ranges(messages)
+
+    def needs_stops(self, messages: Sequence[Message]) -> bool:
+        """Return whether it matters where the stop tokens of turns start."""
+        return self.masks.need_stops or have_ranges(messages)
+
     def trains_all_turns(self, keys: frozenset[str]) -> bool:
         """Return whether all turns of a conversation carry a loss, given the keys of all its messages."""
         return not self.needs_turn_owners and _FLAGS.isdisjoint(keys)
@@ -89,7 +104,7 @@ class Supervision:
         else:
             trained = set(self.trained_turns(messages))
         chosen = [turn for turn in turns if turn.message in trained]
-        if not self.masks.hide_something:
+        if not self.hides_something(messages):
             return [(turn.start, turn.end) for turn in chosen]
         hidden = self.hidden_spans(text, chosen, messages, start_of_stop)
         return [span for turn, cut in zip(chosen, hidden, strict=True) for span in outside(cut, turn.start, turn.end)]
@@ -102,29 +117,32 @@ class Supervision:
         start_of_stop: StartOfStop | None = None,
         last: int | None = None,
     ) -> list[list[Span]]:
-        """Return what of each trained turn carries no loss by `masks`.
+        """Return what of each trained turn carries no loss by `masks`, and by the ranges of its message.
 
         Args:
             text: the rendered conversation.
             turns: its trained turns.
             messages: all messages.
-            start_of_stop: not needed unless `masks.need_stops`.
+            start_of_stop: not needed unless `needs_stops`.
             last: index of the message of the last trained turn; by default that of the last of `turns`.
 
         Raises:
-            RowError: the end of the reasoning of a turn, or its tool calls, cannot be found.
+            RowError: the end of the reasoning of a turn, its tool calls, or the content with ranges cannot be found.
         """
         if last is None:
             last = turns[-1].message if turns else -1
-        found = []
+        found: list[list[Span]] = []
+        places: dict[int, list[Span]] = {index: [] for index in {turn.message for turn in turns}}
+        ranged = [index for index in places if have_ranges([messages[index]])]
+        ranged = [index for index in ranged if train_flag(messages[index], index) is not False]
         for index, start, end in turns:
-            stop = end if start_of_stop is None else start_of_stop(text, start, end)
-            try:
-                hidden = self.masks.hidden(text, (start, end), stop, messages[index], is_last=index == last)
-                found.append(list(hidden))
-            except RowError as error:
-                raise RowError(f"message {index}: {error}") from None
-        return found
+            message, stop = messages[index], end if start_of_stop is None else start_of_stop(text, start, end)
+            with _naming(index):
+                found.append(list(self.masks.hidden(text, (start, end), stop, message, is_last=index == last)))
+                if index in ranged:
+                    places[index] += content_places(text, (start, end), stop, message)
+        cut = {index: hidden_in_content(text, places[index], messages[index], index) for index in ranged}
+        return [[*hidden, *cut.get(turn.message, ())] for turn, hidden in zip(turns, found, strict=True)]
 
     def trained_turns(self, messages: Sequence[Message]) -> list[int]:
         """Return the indices of the assistant messages that carry a loss.
@@ -161,6 +179,29 @@ class Supervision:
 
     def _choose(self, messages: Sequence[Message], turns: Sequence[int]) -> frozenset[int]:
         return choose_turns(self.train_on, self._strategy, messages, turns)
+
+
+def hidden_in_content(text: str, places: Sequence[Span], message: Message, index: int) -> list[Span]:
+    """Return the characters of a text that carry no loss by the ranges of a message, which is at `places`.
+
+    Raises:
+        RowError: the ranges are invalid, or the content cannot be found.
+    """
+    ranges = train_ranges(message, index)
+    if ranges is None:
+        return []
+    content = text_of(message)
+    with _naming(index):
+        return carry_to_text(ranges.untrained(len(content)), text, places, content)
+
+
+@contextmanager
+def _naming(index: int) -> Iterator[None]:
+    """Add the index of a message to errors."""
+    try:
+        yield
+    except RowError as error:
+        raise RowError(f"message {index}: {error}") from None
 
 
 def have_train_flags(messages: Sequence[Message]) -> bool:
@@ -209,6 +250,8 @@ def check_flags_for_text(messages: Sequence[Message]) -> None:
     """
     if have_train_flags(messages) and untrained_messages(messages):
         raise RowError(_FLAG_IN_TEXT)
+    if have_ranges(messages):
+        raise RowError(_RANGES_IN_TEXT)
     if message_weights(messages):
         raise RowError(_WEIGHT_IN_TEXT)
 
@@ -216,24 +259,25 @@ def check_flags_for_text(messages: Sequence[Message]) -> None:
 def train_flag(message: Message, index: int) -> bool | None:
     """Return whether the flags of a message ask for a loss (`train: false`, `weight: 0.5`); None if it has no flag.
 
-    A flag that is null is ignored.
+    A flag that is null is ignored. Ranges ask for a loss if one of them does.
 
     Raises:
-        RowError: a flag is not true or false, a weight is no number of 0 or more, or two flags contradict each other.
+        RowError: a flag is not true or false, a weight is no number of 0 or more, two flags contradict each other, or
+            ranges are invalid.
 
     Example:
         >>> train_flag({"role": "assistant", "content": "yes", "weight": 0}, 1)
         False
     """
     flags = _flags(message, index)
-    return any(value > 0 for value in flags.values()) if flags else None
+    ranges = train_ranges(message, index)
+    if flags:
+        return any(value > 0 for value in flags.values())
+    return True if ranges is not None and any(each.is_trained for each in ranges.ranges) else None
 
 
 def _flags(message: Message, index: int) -> dict[str, float]:
     """Return the flags of a message as weights, by their keys: 0 and 1 for false and true; raises as `train_flag`."""
-    partial = next((key for key in PARTIAL_LOSS_FLAGS if message.get(key)), None)
-    if partial is not None:
-        raise RowError(f"{partial!r} of message {index} trains parts of it, which sftkit cannot do; use 'train'")
     flags = {key: _flag_value(key, message[key], index) for key in LOSS_FLAGS if not _is_null(message.get(key))}
     weights = {value for key, value in flags.items() if key in WEIGHT_FLAGS}
     if len({value > 0 for value in flags.values()}) > 1 or len(weights) > 1:

@@ -10,11 +10,13 @@ from weakref import WeakKeyDictionary
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
 from sftkit.tokenization.encoding.spans import Span, complement
+from sftkit.tokenization.masking.ranges.train_ranges import have_ranges
 from sftkit.tokenization.masking.supervision import (
     AssistantTurn,
     StartOfStop,
     Supervision,
     have_train_flags,
+    hidden_in_content,
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
@@ -147,17 +149,24 @@ class TurnFinder:
         return self._turn_edges.learn(self._renderer.source(with_tools=conversation.tools is not None), conversation)[1]
 
     def _start_of_stop(self, conversation: Conversation) -> StartOfStop | None:
-        return self.turn_end(conversation).start_of_stop if self._supervision.masks.need_stops else None
+        needed = self._supervision.needs_stops(conversation.message_list)
+        return self.turn_end(conversation).start_of_stop if needed else None
 
     def _find_everything(self, conversation: Conversation, messages: Sequence[Message]) -> tuple[Recording, list[Span]]:
         """Train all text but excluded messages and masked parts of turns (`train_on: all`)."""
         recording, untrained = None, []
-        indices = sorted(untrained_messages(messages)) if have_train_flags(messages) else ()
-        if indices:
+        indices = sorted(untrained_messages(messages)) if have_train_flags(messages) else []
+        others = [
+            index for index, message in enumerate(messages) if have_ranges([message]) and not is_assistant(message)
+        ]
+        if indices or others:
             recording = self._renderer.record(conversation)
-            spans = _message_spans(recording, messages, indices)
+            spans = _message_spans(recording, messages, sorted({*indices, *others}))
             untrained += [spans[index] for index in indices if index in spans]
-        if self._supervision.masks.hide_something and any(map(is_assistant, messages)):
+            for index in (index for index in others if index not in indices):
+                place = [spans[index]] if index in spans else []
+                untrained += hidden_in_content(recording.text, place, messages[index], index)
+        if self._supervision.hides_something(messages) and any(map(is_assistant, messages)):
             recording, turns = self.find_turns(conversation)
             stops = self._start_of_stop(conversation)
             last = next((turn.message for turn in reversed(turns) if turn.message not in indices), -1)
