@@ -86,7 +86,8 @@ def inspect_shards(
         SourceError: a file cannot be read, has no columns that are known, or what is asked for does not exist.
         DataError: shards that the manifest names are missing.
         TokenizerError: the tokenizer cannot be loaded, or a search needs one and there is none.
-        OutputError: the manifest cannot be read.
+        OutputError: the manifest cannot be read, or the page of `report` cannot be written; in the latter case, the
+            error has the result as `found`.
 
     Example:
         >>> import sftkit

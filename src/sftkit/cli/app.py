@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -157,10 +158,15 @@ def inspect_shards(context: typer.Context) -> None:
         from sftkit.cli.console.output import results, start_logging
         from sftkit.cli.console.reports.show_report import has_failed, print_inspection
         from sftkit.cli.console.show_progress import make_progress
+        from sftkit.inspection.page.page_file import PageError
 
         start_logging(config.log_level)
         leave_out_torch()
-        found = run_inspect(config, make_progress())
+        try:
+            found = run_inspect(config, make_progress())
+        except PageError as error:
+            print_inspection(error.found, replace(config, report=None), results())
+            raise
         print_inspection(found, config, results())
         if has_failed(found, config):
             raise typer.Exit(SftkitError.exit_code)

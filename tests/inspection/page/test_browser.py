@@ -14,7 +14,7 @@ from sftkit.api.inspection import run_inspect
 from sftkit.config.commands import InspectConfig
 from sftkit.core.escape import visible_parts
 from sftkit.inspection.report import Report
-from support import dataset, preprocess, write_jsonl
+from support import dataset, handler, preprocess, write_jsonl
 
 from .browsing import CONTRASTS, Opened
 from .conftest import write_report
@@ -229,3 +229,21 @@ def test_a_million_rows_make_a_small_page(browser: Browser, mixed_shards: Path, 
         assert opened.problems == []
         value = opened.page.locator("#numbers-table data").nth(1).get_attribute("value")
         assert json.loads(value or "") == written
+
+
+def test_a_picture_shows_the_drawing_that_is_chosen(browser: Browser, tmp_path: Path) -> None:
+    """The picture of a mix has the most drawings."""
+    sources = [write_jsonl(tmp_path / f"{name}.jsonl", [{"input": "a", "output": name}] * 9) for name in ("b", "c")]
+    masking = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
+    datasets = [dataset(source, name=source.stem, sampling=0.5, data_handlers=[masking]) for source in sources]
+    preprocess(tmp_path / "shards", *datasets, model_name_or_path="sample:model")
+    write_report(tmp_path / "shards", tmp_path / "report.html")
+    with Opened(browser, tmp_path / "report.html") as opened:
+        names = opened.page.locator("figure[id$=sources] .choice + label")
+        drawings = opened.page.locator("figure[id$=sources] .drawing")
+        assert names.all_text_contents() == ["rows", "tokens", "shares"]
+        for chosen in range(3):
+            names.nth(chosen).click()
+            assert [drawings.nth(number).is_visible() for number in range(3)] == [
+                number == chosen for number in range(3)
+            ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from sftkit.api.inspection import run_inspect
+from sftkit.cli.app import app
 from sftkit.cli.console.reports.show_report import has_failed, print_inspection, report_json
 from sftkit.config.commands import InspectConfig
 from sftkit.errors import OutputError, UsageError
 from sftkit.inspection.compare.comparison import Comparison, KindCounts
+from sftkit.inspection.page import page_file
 from sftkit.inspection.page.comparison import write_comparison
 
 from .conftest import write_report
@@ -101,6 +106,29 @@ def test_a_large_page_leaves_out_rows(
     monkeypatch.setattr(write_comparison, "MAX_BYTES", len(every.encode()) - 1)
     _, fewer = write_comparison_report(compared, tmp_path / "fewer.html")
     assert 0 < fewer.count("<article") < every.count("<article")
+    left_out = every.count("<article") - fewer.count("<article")
+    assert f'<data value="{left_out}">{left_out}</data> examples that would be shown are left out' in fewer
+    assert "left out" not in every
+    monkeypatch.setattr(write_comparison, "MAX_BYTES", 1)
+    _, none = write_comparison_report(compared, tmp_path / "none.html")
+    assert "<article" not in none
+    assert f"{every.count('<article')}</data> examples that would be shown are left out" in none
+
+
+@pytest.mark.parametrize("options", [("--compare={other}",), ()])
+def test_what_was_found_is_printed_if_the_page_cannot_be_written(
+    options: tuple[str, ...], compared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(page_file, "write_text", fail)
+    line = [str(compared[0]), *(option.format(other=compared[1]) for option in options)]
+    done = CliRunner().invoke(app, ["inspect-shards", *line, f"--report={tmp_path / 'diff.html'}"])
+    assert done.exit_code == 1
+    assert "diff.html: cannot be written: No space left on device" in done.output
+    assert ("7 rows differ" if options else "nothing found") in done.output
+    assert "report written" not in done.output
 
 
 def test_text_and_equal_data_sets_have_pages(compared: tuple[Path, Path], tmp_path: Path) -> None:
@@ -142,6 +170,12 @@ def test_options_that_make_no_page_are_refused_at_once(
     with pytest.raises(error, match=words):
         run_inspect(InspectConfig(directory="a", compare="b", **options))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_permission_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="no permission to write to"):
+        run_inspect(InspectConfig(directory="a", compare="b", report=str(tmp_path / "diff.html")))
 
 
 def test_the_command_says_where_the_page_is_and_fails_on_differences(written: tuple[Comparison, str]) -> None:

@@ -219,7 +219,13 @@ def test_a_page_that_would_be_too_large_shows_fewer_rows(
     monkeypatch.setattr(write_page, "MAX_BYTES", 90_000)
     _, page = write_report(mixed_shards, tmp_path / "report.html")
     assert len(page.encode()) <= 90_000
-    assert 0 < len(embedded(page)) < 20
+    shown = len(embedded(page))
+    assert 0 < shown < 20
+    [left_out] = re.findall(r'<data value="(\d+)">[^<]*</data> rows that would be shown are left out', page)
+    monkeypatch.undo()
+    _, whole = write_report(mixed_shards, tmp_path / "whole.html")
+    assert shown + int(left_out) == len(embedded(whole))
+    assert "left out" not in whole
 
 
 def test_shards_that_differ_from_the_manifest_are_the_first_error(

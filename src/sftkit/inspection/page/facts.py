@@ -112,10 +112,12 @@ def _sentence(text: str) -> str:
 
 def step_table(split: SplitSummary) -> list[tuple[Cell, ...]]:
     """Return rows per step, steps per epoch, and the mean number of tokens per step, for some batch sizes."""
-    return [
-        (batch, -(-split.rows // batch), round((split.tokens or 0) * min(batch, split.rows) / max(1, split.rows)))
-        for batch in BATCHES
-    ]
+    return [(batch, -(-split.rows // batch), _tokens_of_rows(split, batch)) for batch in BATCHES]
+
+
+def _tokens_of_rows(split: SplitSummary, rows: int) -> int | None:
+    """Return the mean number of tokens of so many rows; None for texts."""
+    return None if split.tokens is None else round(split.tokens * min(rows, split.rows) / max(1, split.rows))
 
 
 def identity_facts(summary: Summary) -> list[tuple[str, str]]:

@@ -66,9 +66,9 @@ def write_page(config: InspectConfig, shards: ShardSet, report: Report) -> int:
 
     Raises:
         SourceError: a file cannot be read.
-        OutputError: the page cannot be written.
+        PageError: the page cannot be written.
     """
-    return save_page(config, make_page(config, shards, report))
+    return save_page(config, make_page(config, shards, report), report)
 
 
 def make_page(config: InspectConfig, shards: ShardSet, report: Report) -> str:
@@ -98,8 +98,9 @@ def make_page(config: InspectConfig, shards: ShardSet, report: Report) -> str:
         folder = shards.root.parent if file_size(shards.root) >= 0 else shards.root
         removals = removals_of(shards.manifest, folder, with_examples=bool(config.report_rows))
     pictures = _pictures(report, measurements, length_limit(made_by))
+    wanted = len(views)
     while True:
-        page = _render(config, report, pictures, views, removals, sources)
+        page = _render(config, report, pictures, views, wanted - len(views), removals, sources)
         if len(page.encode()) <= MAX_BYTES or not views:
             return page
         views = _fewer(views)
@@ -132,6 +133,7 @@ def _render(
     report: Report,
     pictures: Sequence[tuple[str, list[Picture]]],
     views: Sequence[RowView],
+    left_out: int,
     removals: Removals,
     sources: _Sources,
 ) -> str:
@@ -164,6 +166,7 @@ def _render(
         balance=row_balance(summary.origin) if summary.origin is not None else [],
         removals=removals,
         rows=views,
+        left_out=left_out,
         reasons=_reasons(views),
         found_rows={finding.rule: finding.rows for finding in audit.findings},
         looks=_looks(views),

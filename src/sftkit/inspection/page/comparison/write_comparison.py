@@ -54,11 +54,11 @@ def compare_with_page(config: InspectConfig, progress: Progress | None = None) -
 
     Raises:
         UsageError, SourceError, DataError, TokenizerError, ConfigError: as `compare_datasets`.
-        OutputError: the page cannot be written.
+        PageError: the page cannot be written.
     """
     paired = pair_datasets(config, progress)
     found = describe(config, paired)
-    save_page(config, make_comparison_page(config, paired, found))
+    save_page(config, make_comparison_page(config, paired, found), found)
     return found
 
 
@@ -68,11 +68,12 @@ def make_comparison_page(config: InspectConfig, paired: PairedDatasets, found: C
     examples, notes = read_examples(config, paired, chosen, _WIDE)
     views = [example_view(number, example, config.compare_by) for number, example in enumerate(examples, 1)]
     notes = list(dict.fromkeys((*found.notes, *notes)))
+    wanted = len(views)
     while True:
-        page = _render(config, found, views, notes)
+        page = _render(config, found, views, wanted - len(views), notes)
         if len(page.encode()) <= MAX_BYTES or not views:
             return page
-        views = views[::2]
+        views = views[::2] if len(views) > 1 else []
 
 
 def _choose(paired: PairedDatasets, most: int) -> list[ChosenExample]:
@@ -91,7 +92,9 @@ def _choose(paired: PairedDatasets, most: int) -> list[ChosenExample]:
     return kept
 
 
-def _render(config: InspectConfig, found: Comparison, views: Sequence[ExampleView], notes: Sequence[str]) -> str:
+def _render(
+    config: InspectConfig, found: Comparison, views: Sequence[ExampleView], left_out: int, notes: Sequence[str]
+) -> str:
     shown = Counter(view.kind for view in views)
     paired = [
         (split.name, paired_name(how, config.compare_by), pairs)
@@ -116,7 +119,9 @@ def _render(config: InspectConfig, found: Comparison, views: Sequence[ExampleVie
         more_settings=len(found.settings[_MAX_SETTINGS:]),
         both_have_manifests=found.a.has_manifest and found.b.has_manifest,
         notes=notes[:_MAX_NOTES],
+        more_notes=len(notes[_MAX_NOTES:]),
         rows=views,
+        left_out=left_out,
         wants_rows=bool(config.report_rows),
         reasons={
             KIND_NAMES[kind]: (shown[KIND_NAMES[kind]], getattr(found.counts, kind))
