@@ -132,6 +132,8 @@ def test_the_steps_are_those_of_runs_with_several_processes(
         "--eval_strategy=steps --eval_steps=0.25 --eval_delay=4 --save_steps=5 --max_steps=10 --save_total_limit=1",
         "--eval_strategy=epoch --save_strategy=epoch --num_train_epochs=2.5",
         "--do_eval=true --eval_on_start=true --save_strategy=no --max_steps=2 --use_peft=true --lora_r=64",
+        "--save_steps=2 --max_steps=2 --optim=sgd --optim_args=momentum=0.9",
+        "--save_steps=2 --max_steps=2 --optim=muon",
     ],
 )
 def test_evaluations_and_checkpoints_are_those_of_the_run(

@@ -10,7 +10,6 @@ from sftkit.storage.adapter_files import open_adapter
 from sftkit.training.adapters.adapter_choice import continued_adapter, uses_adapters
 from sftkit.training.adapters.new_adapters import add_adapters, without_future_warnings
 from sftkit.training.adapters.trained_adapters import fit_to_adapter
-from sftkit.training.distributed import uses_deepspeed
 from sftkit.training.metrics.flops import TrainingCost, training_cost
 from sftkit.training.models.capabilities import Capabilities, capabilities_by_class
 from sftkit.training.models.freezing import ParameterCounts, count_parameters, freeze, freeze_unused
@@ -20,9 +19,6 @@ from sftkit.training.multimodal.text_use import has_other_parts, text_use_by_cla
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
-
-_STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, "sgd": 0}
-"""Values that an optimizer keeps for each trained parameter, in the data type of the parameter."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +40,6 @@ class OutlinedModel:
 
     weight_bytes: int
     """Weights that are saved: of the model, or of the adapters."""
-
-    state_bytes: int | None
-    """State of the optimizer in a checkpoint; None if it is not known for this optimizer."""
 
 
 def outline(config: TrainConfig, arguments: TrainingArguments, tokenizer: RunTokenizer) -> OutlinedModel:
@@ -75,18 +68,14 @@ def outline(config: TrainConfig, arguments: TrainingArguments, tokenizer: RunTok
         plain = replace(config, init_lora_weights=None)
         model = add_adapters(model, plain, range(tokenizer.known_tokens, tokens), use)
     freeze(model, config.freeze)
-    trained = [values for values in model.parameters() if values.requires_grad]
-    saved = trained if adapts else list(model.parameters())
-    states = 0 if arguments.save_only_model else _STATES.get(str(getattr(arguments.optim, "value", arguments.optim)))
-    known = states is not None and not uses_deepspeed(arguments)
+    saved = [values for values in model.parameters() if values.requires_grad or not adapts]
     return OutlinedModel(
         model=model,
         capabilities=capabilities,
         parameters=count_parameters(model),
         adapters=adapts,
         cost=training_cost(model, unused),
-        weight_bytes=_bytes(saved),
-        state_bytes=_bytes(trained) * (states or 0) if known else None,
+        weight_bytes=sum(values.numel() * values.element_size() for values in saved),
     )
 
 
@@ -99,7 +88,3 @@ def _with_settings_of(model: Any, name: str) -> Any:
     make: Any = get_peft_model
     with without_future_warnings():
         return make(model, settings)
-
-
-def _bytes(parameters: list[Any]) -> int:
-    return sum(values.numel() * values.element_size() for values in parameters)

@@ -14,6 +14,7 @@ from sftkit.errors import ConfigError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.arguments.checks.setting_conflicts import use_one_gpu
 from sftkit.training.data.feed import rows_per_micro_batch
+from sftkit.training.distributed import uses_deepspeed
 from sftkit.training.metrics.hardware import peak_flops
 from sftkit.training.mixed_precision import mixed_precision
 from sftkit.training.models.run_tokenizer import load_run_tokenizer
@@ -40,7 +41,9 @@ class BatchPlan:
     packed: bool
 
     evaluation_rows: int
-    """Rows of an evaluation."""
+    """Rows of an evaluation; packs, if they are packed."""
+
+    evaluation_packed: bool
 
     processes: int
     accumulation_steps: int
@@ -103,7 +106,7 @@ class TrainingPlan:
     """Size of the trained model, or of its adapters."""
 
     state_bytes: int | None
-    """Size of the optimizer's state in a checkpoint; None if it is not known."""
+    """Size of the optimizer's state in a checkpoint; None if it is not known, as with DeepSpeed."""
 
     gpu: str | None
     """The planned kind of device; None if none was named."""
@@ -169,6 +172,7 @@ def plan_run(
     work, largest = measure_epoch(feed, batches)
     flops = _flops(outlined, work, steps)
     checkpoints = checkpoint_points(arguments, steps)
+    memory = plan_memory(config, arguments, tokenizer, feed, largest)
     return TrainingPlan(
         model=config.model_name_or_path or "",
         parameters=outlined.parameters.total,
@@ -178,6 +182,7 @@ def plan_run(
             rows=len(feed.train),
             packed=feed.train.packed,
             evaluation_rows=sum(len(each) for each in feed.evaluation.values()),
+            evaluation_packed=all(each.packed for each in feed.evaluation.values()),
             processes=feed.processes,
             accumulation_steps=feed.accumulation_steps,
             rows_per_batch=None if feed.tokens_per_batch is not None else rows,
@@ -192,9 +197,9 @@ def plan_run(
         checkpoints=checkpoints,
         kept_checkpoints=_kept(arguments, checkpoints.count),
         weight_bytes=outlined.weight_bytes,
-        state_bytes=outlined.state_bytes,
+        state_bytes=_saved_states(arguments, memory),
         gpu=config.gpu,
-        memory=plan_memory(config, arguments, tokenizer, feed, largest),
+        memory=memory,
         flops=flops,
         time=None if flops is None else _time(config, arguments, outlined.model.dtype, flops),
         ends_early=config.early_stopping_patience is not None or config.stop_on_nonfinite is not None,
@@ -215,6 +220,12 @@ def _kept(arguments: TrainingArguments, count: int) -> int:
         return count
     best = int(arguments.metric_for_best_model is not None)  # the best checkpoint stays beside the newest ones
     return min(count, limit + 1 + best)
+
+
+def _saved_states(arguments: TrainingArguments, memory: MemoryPlan) -> int | None:
+    if arguments.save_only_model:
+        return 0
+    return None if uses_deepspeed(arguments) else memory.all_states
 
 
 def _flops(outlined: OutlinedModel, work: EpochWork, steps: StepCounts) -> float | None:

@@ -29,7 +29,7 @@ def memory_lines(memory: MemoryPlan, unit: str, gpu: str | None) -> Iterator[tup
         yield "", f"{_with_or_without(not memory.checkpointing)}: {size_text(other.total)} ({activations})"
     if memory.rough:
         yield "", f"activations by formula, as the model cannot be run without weights ({memory.rough})"
-    if not memory.states_known:
+    if memory.all_states is None:
         yield "", "without the state of the optimizer, whose size is not known"
     if memory.capacity is not None and gpu is not None:
         yield from _fit(memory, memory.capacity, gpu)

@@ -57,7 +57,8 @@ def _lines(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
     if schedule.shares:
         yield "", picture(schedule.shares)
     if plan.evaluations.count:
-        yield "evaluations", f"{plan.evaluations.count:,}: {plan.evaluations.every} ({batches.evaluation_rows:,} rows)"
+        evaluated = f"{batches.evaluation_rows:,} {'packs' if batches.evaluation_packed else 'rows'}"
+        yield "evaluations", f"{plan.evaluations.count:,}: {plan.evaluations.every} ({evaluated})"
     if plan.checkpoints.count:
         yield "checkpoints", f"{plan.checkpoints.count:,}: {plan.checkpoints.every}"
     yield from memory_lines(plan.memory, "packs" if batches.packed else "rows", plan.gpu)
@@ -70,6 +71,9 @@ def _lines(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
         yield "time", _time(plan.time, batches.processes)
         if plan.time.price is not None:
             yield "price", f"{plan.time.price:,.2f}"
+    elif plan.gpu is not None:
+        unknown = "the FLOPs" if plan.flops is None else f"the peak of {plan.gpu} in the data type of the run"
+        yield "time", f"not known without {unknown}"
 
 
 def _data(plan: TrainingPlan) -> Iterator[tuple[str, str]]:
@@ -97,13 +101,13 @@ def _disk(plan: TrainingPlan) -> str:
     weights = f"{size_text(plan.weight_bytes)} of weights at the end"
     if not plan.kept_checkpoints:
         return weights
+    number = f"{plan.kept_checkpoints:,} checkpoints" if plan.kept_checkpoints > 1 else "1 checkpoint"
     if plan.state_bytes is None:
         return (
-            f"{weights}, and at most {plan.kept_checkpoints:,} checkpoints of {size_text(plan.weight_bytes)} of"
-            " weights and the state of the optimizer, whose size is not known"
+            f"{weights}, and at most {number} of {size_text(plan.weight_bytes)} of weights and the state of the"
+            " optimizer, whose size is not known"
         )
     each = plan.weight_bytes + plan.state_bytes
-    number = f"{plan.kept_checkpoints:,} checkpoints" if plan.kept_checkpoints > 1 else "1 checkpoint"
     return f"{size_text(plan.disk_bytes or 0)}: at most {number} of {size_text(each)}, and {weights}"
 
 

@@ -76,8 +76,10 @@ class MemoryPlan:
     rough: str
     """Why activations are only roughly known; empty if they were counted."""
 
-    states_known: bool
-    """Whether the size of optimizer states is known; they are 0 otherwise."""
+    all_states: int | None
+    """Optimizer states of all processes together, also those in main memory, in bytes; None if their size is not known,
+    and `use` counts none.
+    """
 
     capacity: int | None
     """Memory of the planned GPU in bytes; None without `gpu`."""

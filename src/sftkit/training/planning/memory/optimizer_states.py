@@ -40,9 +40,6 @@ class StateSize:
     block: int = 0
     """Numbers that share a scale in 32 bits; 0 for no scales."""
 
-    paged: bool = False
-    """Whether states are in main memory unless they are used."""
-
     def of(self, values: torch.Tensor, *, whole: bool = False) -> float:
         """Bytes for a parameter; `whole`: its states have 32 bits in any case."""
         number = values.numel() * self.count
@@ -67,21 +64,24 @@ _TABLE: Mapping[str, StateSize] = MappingProxyType(
 
 
 def table_bytes(optimizer: str, model: torch.nn.Module, trained: Iterable[torch.Tensor]) -> float | None:
-    """States of an optimizer of the table on the device; None for another one.
+    """States of an optimizer of the table, of paged ones in main memory; None for another one.
 
     Embeddings keep states in 32 bits under an optimizer of bitsandbytes with 8 bits: transformers asks for that.
     """
     size = _TABLE.get(optimizer)
     if size is None:
         return None
-    if optimizer.startswith("paged"):
-        return 0.0
     embeddings = {
         id(values) for module in model.modules() if isinstance(module, torch.nn.Embedding)
         for values in module.parameters()
     }  # fmt: skip
     in_full = embeddings if "torch" not in optimizer else set()
     return sum(size.of(values, whole=id(values) in in_full) for values in trained)
+
+
+def is_paged(optimizer: str) -> bool:
+    """Whether an optimizer keeps its states in main memory, unless they are used."""
+    return optimizer.startswith("paged")
 
 
 def optimizer_maker(arguments: TrainingArguments, model: Any) -> Callable[[Sequence[torch.nn.Parameter]], Any]:

@@ -85,7 +85,7 @@ def plan_memory(
         attention=case.attention,
         sharding=sharding.name,
         rough=case.rough,
-        states_known=case.states_known,
+        all_states=case.all_states,
         capacity=capacity,
         remedies=remedies,
     )

@@ -21,7 +21,7 @@ from sftkit.training.models.run_tokenizer import RunTokenizer
 from sftkit.training.models.sequence_separation import boundary_encoder_for
 from sftkit.training.planning.memory.byte_timeline import ByteTimeline, Kind
 from sftkit.training.planning.memory.memory_use import MemoryUse
-from sftkit.training.planning.memory.optimizer_states import optimizer_maker, table_bytes
+from sftkit.training.planning.memory.optimizer_states import is_paged, optimizer_maker, table_bytes
 from sftkit.training.planning.memory.planned_attention import set_planned_attention, simplified
 from sftkit.training.planning.memory.rough_activations import rough_activations
 from sftkit.training.planning.memory.sharding import Sharding, gathered_bytes
@@ -37,13 +37,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _States:
-    """The step of an optimizer, in bytes of all parameters, if they are not sharded."""
+    """The states of an optimizer, in bytes of all parameters, if they are not sharded."""
 
     kept: float
     most: float
     """While it computes."""
 
-    known: bool = True
+    saved: float | None
+    """In a checkpoint: also those that are in main memory meanwhile; None if their size is not known."""
 
 
 class PlannedCase:
@@ -113,9 +114,9 @@ class PlannedCase:
         return bool(getattr(self._base, "supports_gradient_checkpointing", False))
 
     @property
-    def states_known(self) -> bool:
-        """Whether the size of optimizer states is known."""
-        return self._states.known
+    def all_states(self) -> int | None:
+        """Bytes of the optimizer states of all processes, also in main memory; None if their size is not known."""
+        return None if self._states.saved is None else round(self._states.saved)
 
     @property
     def all_gradients(self) -> int:
@@ -206,18 +207,19 @@ class PlannedCase:
         """The states of the optimizer; with DeepSpeed in mixed precision, with a copy of the weights in float32."""
         trial, model = self._trial, self._trial.model
         copies = 4.0 * sum(values.numel() for values in trial.trained) if self._deepspeed else 0.0
-        of_table = table_bytes(
-            str(getattr(self._arguments.optim, "value", self._arguments.optim)), model, trial.trained
-        )
+        name = str(getattr(self._arguments.optim, "value", self._arguments.optim))
+        of_table = table_bytes(name, model, trial.trained)
         if of_table is not None:
-            return _States(of_table + copies, of_table + copies)
+            on_device = copies + (0.0 if is_paged(name) else of_table)
+            return _States(on_device, on_device, copies + of_table)
         make: Callable[..., Any] = optimizer_maker(self._arguments, model)
         try:
             timeline = trial.optimizer_step(make)
         except Exception as error:  # optimizers can read values, or need a package or a GPU
             _log.info("the optimizer cannot be run without values: %s", single_line(error))
-            return _States(copies, copies, known=False)
-        return _States(timeline.left + copies, timeline.peak().total + copies)
+            return _States(copies, copies, saved=None)
+        kept = timeline.left + copies
+        return _States(kept, timeline.peak().total + copies, saved=kept)
 
     def _largest_dequantized(self) -> int:
         """The largest quantized weight as it is multiplied."""
