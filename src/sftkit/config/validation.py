@@ -15,6 +15,7 @@ from typing import Any
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
 from sftkit.config.mix_validation import WEIGHT_TOLERANCE, mix_problems
+from sftkit.config.render_validation import render_problems
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.config.schema.deduplicate_options import deduplicate_problems
 from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
@@ -73,6 +74,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from _storage_problems(config)
     yield from _packing_problems(config)
     yield from _split_turns_problems(config)
+    yield from render_problems(config)
     if config.datasets and config.training_data_path:
         yield "give either a data config (`datasets`) or training_data_path, not both"
     if isinstance(config, PreprocessConfig):

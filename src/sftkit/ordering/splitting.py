@@ -33,6 +33,9 @@ class MixSource:
     `shuffle: true` shuffles only for splitting."""
     amount: tuple[str, float] | None = None
     """The key that says how much of the rows for training is used, besides `sampling`, and its value."""
+    conversations: Indices | None = None
+    """The conversation that each row is a sample of, from 0, ascending, int64, shape (rows,): those of one conversation
+    go to the same split. None if each row is one of its own."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,11 @@ def split_rows(sources: Sequence[MixSource], seed: int) -> Iterator[DatasetSplit
         rows = np.random.default_rng(seed).permutation(source.rows) if shuffled else np.arange(source.rows)
         rows += base
         base += source.rows
-        train, validation = _split(rows, source, seed)
+        if source.conversations is None or split_fractions(source.split) in ((1, 0), (0, 1)):
+            train, validation = _split(rows, source, seed)
+        else:
+            first = base - source.rows
+            train, validation = (first + part for part in _split_conversations(source, source.conversations, seed))
         yield DatasetSplit(source, None if _is_validation_only(source.split) else train, validation)
 
 
@@ -106,6 +113,22 @@ def _split(rows: Indices, part: MixSource, seed: int) -> tuple[Indices, Indices]
     if not part.as_fms:
         return parts
     return parts[0] if train else nothing, parts[1] if validation else nothing
+
+
+def _split_conversations(source: MixSource, conversations: Indices, seed: int) -> tuple[Indices, Indices]:
+    """Split whole conversations as `_split` does rows, and return their rows; shuffled, unless `shuffle` forbids it."""
+    counts = np.bincount(conversations)
+    starts = np.cumsum(counts) - counts
+    shuffled = source.shuffle is True and not source.as_fms
+    order = np.random.default_rng(seed).permutation(len(counts)) if shuffled else np.arange(len(counts))
+    train, validation = _split(order, source, seed)
+
+    def rows_of(part: Indices) -> Indices:
+        ends = np.cumsum(counts[part])
+        rows = np.repeat(starts[part] - (ends - counts[part]), counts[part]) + np.arange(counts[part].sum())
+        return rows if source.shuffle is False else np.random.default_rng(seed).permutation(rows)
+
+    return rows_of(train), rows_of(validation)
 
 
 def _split_sizes(part: MixSource, count: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from sftkit.config.mix_validation import keys_about_tokens
 from sftkit.config.schema.data_config import TOKENS, TRAINED_TOKENS
 from sftkit.config.schema.mix_choices import amount_of
-from sftkit.config.schema.option_values import FMS
+from sftkit.config.schema.option_values import FMS, PER_TURN
 from sftkit.config.schema.order_choice import read_row_order
 from sftkit.core.rows import Offsets
 from sftkit.core.splits import TRAIN, VALIDATION
@@ -20,6 +20,7 @@ from sftkit.ordering.mixing import mix_rows
 from sftkit.ordering.packing import keeps_rows_whole, pack_length_of
 from sftkit.ordering.split_sizes import split_of
 from sftkit.ordering.splitting import Indices, MixSource
+from sftkit.preprocessing.conversation_rows import conversations_of
 from sftkit.preprocessing.curriculum import check_numbers, read_numbers
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.staging.staged_unit import StagedUnit
@@ -99,15 +100,13 @@ def _mix_sources(plan: Plan, staged: Sequence[StagedUnit], usable: Indices) -> l
     unit_of = np.searchsorted(np.cumsum([unit.rows for unit in staged]), usable, side="right")
     counts = np.bincount(dataset_of[unit_of], minlength=len(numbers)).tolist()
     as_fms = plan.config.compat == FMS
-    return [
-        MixSource(
-            dataset.name,
-            rows,
-            dataset.sampling,
-            split_of(dataset, rows),
-            dataset.shuffle,
-            as_fms,
-            amount_of(dataset),
-        )
-        for dataset, rows in zip(plan.recipe.datasets, counts, strict=True)
-    ]
+    conversations = conversations_of(staged) if plan.config.render == PER_TURN else None
+    sources = []
+    for number, (dataset, rows) in enumerate(zip(plan.recipe.datasets, counts, strict=True)):
+        own = None
+        if conversations is not None and rows:
+            own = np.unique(conversations[usable[dataset_of[unit_of] == number]], return_inverse=True)[1]
+        split_units = rows if own is None else int(own[-1]) + 1
+        split, amount = split_of(dataset, split_units), amount_of(dataset)
+        sources.append(MixSource(dataset.name, rows, dataset.sampling, split, dataset.shuffle, as_fms, amount, own))
+    return sources

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sftkit.config.binding import Problem, bind_config
 from sftkit.config.fields import to_plain_data
+from sftkit.config.schema.option_values import PER_TURN, SPLIT_TURNS
 from sftkit.core.accounting.cuts import Cuts
 from sftkit.errors import OutputError
 from sftkit.shards.recorded_config import recorded_config_problem
@@ -178,7 +179,7 @@ class Manifest:
     """What of conversations the chat template did not render: the number of rows by key, of messages (`name`) or of the
     row (`tools`); `role: tool` stands for whole messages of a role."""
     rows_added: int = 0
-    """Rows that rows were split into (`overflow: split_turns`), beyond the first of each."""
+    """Rows that rows were split into (`overflow: split_turns`, `render: per_turn`), beyond the first of each."""
     function_inputs: Mapping[str, str] = field(default_factory=dict)
     """Path -> sha256 of the files that user functions read while they ran."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -199,6 +200,11 @@ class Manifest:
     def shards(self) -> list[ShardInfo]:
         """The shards of all splits."""
         return [shard for split in self.splits.values() for shard in split.shards]
+
+    @property
+    def adds_rows(self) -> str:
+        """The value of the option that made several rows of one: `split_turns` or `per_turn`."""
+        return PER_TURN if self.config.get("render") == PER_TURN else SPLIT_TURNS
 
     def to_json(self) -> str:
         """Return the manifest as indented JSON, with keys in the order of the fields."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
+from sftkit.config.schema.option_values import PER_TURN
 from sftkit.core.accounting.row_notes import (
     EMPTY_ANSWER,
     LOSS_FLAG_UNUSED,
@@ -30,6 +31,9 @@ from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.omissions.omission_finder import OmissionFinder
 from sftkit.tokenization.rendering.reference_renderer import record_if_possible
+from sftkit.tokenization.samples.row_samples import RowSamples, samples_as_rows
+from sftkit.tokenization.samples.sample_finder import SampleFinder
+from sftkit.tokenization.samples.sample_flags import history_length
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
@@ -106,15 +110,10 @@ class ConversationPreparer:
             RowDroppedError: as `screen`; or all answers are empty, and the config drops such rows.
             RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
         """
-        conversation = self._reader.read(row, column)
-        screened, has_special = self.screen.screen_conversation(row, column, conversation)
-        if screened is not row:
-            given, row, conversation = conversation, screened, self._reader.read(screened, column)
-            check_same_contents(given, conversation)
-        conversation = self._reader.for_template(conversation, row, column)
+        row, conversation, has_special = self._read_screened(row, column)
         in_parts = self._spec.token_kinds or (conversation.plain is None and have_weights(messages_of(conversation)))
         recording, trained = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
-        notes = self._omissions.find(conversation, recording)
+        notes = self._omissions.find(conversation, recording, self._history(conversation))
         rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
         if self.empty_answers.check(conversation):
             rules.append(EMPTY_ANSWER)
@@ -125,6 +124,43 @@ class ConversationPreparer:
         if rules:
             notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
         return PreparedConversation(row, recording.text, trained, notes, in_parts)
+
+    def _history(self, conversation: Conversation) -> int:
+        """Return how many messages are only the history of what is trained; with `render: once`, none."""
+        if self._spec.render != PER_TURN or not conversation.has_messages:
+            return 0
+        return history_length(conversation.message_list, self._supervision)
+
+    def samples(self, row: Row, column: str | None, most: int | None) -> RowSamples:
+        """Return the rows that the conversation of a row becomes with `render: per_turn`.
+
+        Raises:
+            RowDroppedError: as `screen`; or there are more than `most` of them.
+            RowError: as `screen` and `SampleFinder.find`.
+        """
+        _, conversation, _ = self._read_screened(row, column)
+        found, differs = self._sample_finder.find(conversation, most)
+        return samples_as_rows(row, column, conversation, found, self._supervision, differs_from_prompts=differs)
+
+    def _read_screened(self, row: Row, column: str | None) -> tuple[Row, Conversation, bool]:
+        """Apply `special_tokens_in_content`, and read the conversation of a row for the template.
+
+        Returns:
+            The row, the conversation, and whether it contains special tokens.
+
+        Raises:
+            RowDroppedError, RowError: as `screen`, or the row has no conversation.
+        """
+        conversation = self._reader.read(row, column)
+        screened, has_special = self.screen.screen_conversation(row, column, conversation)
+        if screened is not row:
+            given, row, conversation = conversation, screened, self._reader.read(screened, column)
+            check_same_contents(given, conversation)
+        return row, self._reader.for_template(conversation, row, column), has_special
+
+    @cached_property
+    def _sample_finder(self) -> SampleFinder:
+        return SampleFinder(self._engines, self._supervision, self.stop_tokens)
 
     @cached_property
     def parts(self) -> KindMarker:

@@ -10,5 +10,8 @@ NO_COMPAT, FMS = "none", "fms"
 SPLIT_TURNS = "split_turns"
 """The value of `overflow` for conversations that are split into several rows."""
 
+ONCE, PER_TURN = "once", "per_turn"
+"""The values of `render`: a conversation is rendered once, or as the model sees it at each of its trained turns."""
+
 NO_PACKING = "none"
 """The value of `packing` for rows that are not packed."""

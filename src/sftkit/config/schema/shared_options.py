@@ -8,7 +8,7 @@ from typing import Any
 
 from sftkit.config.fields import keys_where, option
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.option_values import FMS, LOG_LEVELS, NO_COMPAT, NO_PACKING, SPLIT_TURNS
+from sftkit.config.schema.option_values import FMS, LOG_LEVELS, NO_COMPAT, NO_PACKING, ONCE, PER_TURN, SPLIT_TURNS
 from sftkit.config.schema.source_options import RUN_PANEL, SourceOptions
 from sftkit.config.words import boolean_spellings
 
@@ -43,6 +43,22 @@ class DataOptions(SourceOptions):
         panel=_ROWS,
         changes_rows=True,
         help="Tokens to train: those of every assistant turn, of the last or the first assistant turn, or all tokens.",
+    )
+    render: str = option(
+        ONCE,
+        choices=(ONCE, PER_TURN),
+        panel=_ROWS,
+        changes_rows=True,
+        help="once: render each conversation once; per_turn: train each assistant turn after the prompt that the model "
+        "gets for it at inference, with as few samples of a conversation as its chat template allows. For templates "
+        "that remove reasoning or messages from earlier turns.",
+    )
+    max_samples_per_row: int | None = option(
+        None,
+        minimum=1,
+        panel=_ROWS,
+        changes_rows=True,
+        help="With `render: per_turn`, drop conversations that need more samples. Default: no limit.",
     )
     reasoning: str = option(
         "keep",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sftkit.config.binding import bind_config
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.mix_choices import amount_of
-from sftkit.config.schema.option_values import FMS
+from sftkit.config.schema.option_values import FMS, PER_TURN
 from sftkit.core.rows import Offsets
 from sftkit.errors import DataError
 from sftkit.inspection.compare.comparison import (
@@ -54,6 +54,8 @@ def find_row_sources(manifest: Manifest | None) -> RowSources | None:
     """
     if manifest is None or any(split.pack_length is not None for split in manifest.splits.values()):
         return None
+    if manifest.rows_added and manifest.config.get("render") == PER_TURN:
+        return None  # which rows are split off depends on how many each conversation became
     parts = []
     for keys in manifest.config.get("datasets") or ():
         dataset = bind_config(DatasetConfig, keys, []) if isinstance(keys, Mapping) else None

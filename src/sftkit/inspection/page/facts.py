@@ -155,7 +155,7 @@ def row_balance(origin: Manifest) -> list[tuple[Cell, ...]]:
     """Return what became of the rows of the sources: they add up to the rows that were written."""
     lines: list[tuple[Cell, ...]] = [("read from the sources", origin.rows_read)]
     for name, count in (
-        ("added by split_turns", origin.rows_added),
+        (f"added by {origin.adds_rows}", origin.rows_added),
         ("dropped by rules of the config", -sum(origin.dropped.values())),
         ("quarantined: could not be used", -origin.quarantined),
         ("left out by split or mix", -origin.rows_left_out),

@@ -9,7 +9,7 @@ from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.audit.expectations.row_origin import row_origin
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.option_values import SPLIT_TURNS
+from sftkit.config.schema.option_values import PER_TURN, SPLIT_TURNS
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_kinds import RowKind
@@ -26,6 +26,7 @@ from sftkit.preprocessing.pipeline.column_use import ColumnUse, Destinations
 from sftkit.preprocessing.pipeline.comparison.decontaminate import DECONTAMINATE, drop_overlapping
 from sftkit.preprocessing.pipeline.comparison.row_texts import TurnTextReader, find_turn_handler, turn_reader
 from sftkit.preprocessing.pipeline.finalize import RowFinalizer
+from sftkit.preprocessing.pipeline.render_per_turn import bind_per_turn
 from sftkit.preprocessing.pipeline.retained import Retained, RidingColumns, retained_columns
 from sftkit.preprocessing.pipeline.split_turns import bind_with_split_turns, splits_turns
 from sftkit.preprocessing.pipeline.tool_checking import OFF as CHECKS_NO_TOOLS
@@ -85,7 +86,7 @@ class DatasetPipeline:
 
     @property
     def splits_turns(self) -> bool:
-        """Whether a handler tokenizes conversations, which `overflow: split_turns` can split."""
+        """Whether a handler tokenizes conversations, of which `split_turns` and `per_turn` can make several rows."""
         return any(map(splits_turns, self.handlers))
 
     def _bound_handlers(self, tokenizer: ChatTokenizer) -> list[tuple[str, Step]]:
@@ -94,16 +95,23 @@ class DatasetPipeline:
         Raises:
             ConfigError, TokenizerError: as `Handler.bind`.
         """
-        limit = self.options.max_seq_length if self.options.overflow == SPLIT_TURNS else None
         checks_tools = self.options.check_tools != CHECKS_NO_TOOLS
         bound: list[tuple[str, Step]] = []
         for each in self.handlers:
-            splits = limit is not None and splits_turns(each)
-            step = bind_with_split_turns(each, tokenizer, limit) if splits and limit else each.bind(tokenizer)
+            step = self._bind(each, tokenizer)
             if checks_tools and reads_conversations(each.handler):
                 step, checks_tools = with_tool_check(step, each.handler, self.options.check_tools), False
             bound.append((each.name, step))
         return bound
+
+    def _bind(self, handler: ConfiguredHandler, tokenizer: ChatTokenizer) -> Step:
+        options = self.options
+        if splits_turns(handler):
+            if options.overflow == SPLIT_TURNS and options.max_seq_length is not None:
+                return bind_with_split_turns(handler, tokenizer, options.max_seq_length)
+            if options.render == PER_TURN:
+                return bind_per_turn(handler, tokenizer, options.max_samples_per_row)
+        return handler.bind(tokenizer)
 
     def column_use(self, tokenizer: ChatTokenizer) -> ColumnUse:
         """Return what finds the columns that are not used."""

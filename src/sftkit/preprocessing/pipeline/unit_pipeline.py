@@ -10,7 +10,7 @@ from functools import partial
 from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
-from sftkit.config.schema.option_values import SPLIT_TURNS
+from sftkit.config.schema.option_values import PER_TURN, SPLIT_TURNS
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Done, Report, Stopwatch, no_report
 from sftkit.core.row_kinds import RowKind
@@ -63,7 +63,7 @@ class Pipeline:
     def __init__(self, recipe: Recipe, chat_tokenizer: ChatTokenizer) -> None:
         self.chat_tokenizer = chat_tokenizer
         self._functions, self._modules = recipe.functions, 0
-        self._splits_turns = recipe.options.overflow == SPLIT_TURNS
+        self._options = recipe.options
         self._check_tools = recipe.options.check_tools
         self._datasets = {
             dataset.name: DatasetPipeline(dataset, build_handlers(dataset, index), recipe.options, recipe.questions)
@@ -81,18 +81,21 @@ class Pipeline:
         """
         for name in self._datasets:
             self._bound_steps(name)
-        if self._splits_turns and not any(each.splits_turns for each in self._datasets.values()):
-            raise ConfigError(
-                "overflow=split_turns splits conversations, but no data set has the handler "
-                "tokenize_and_apply_chat_template_with_masking; use it, or another value of overflow"
-            )
-
+        if not any(each.splits_turns for each in self._datasets.values()):
+            self._check_makes_no_pieces()
         if self._check_tools != OFF and not any(each.reads_conversations for each in self._datasets.values()):
             raise ConfigError(
                 f"check_tools={self._check_tools} checks conversations, but no data set has a handler that reads them, "
                 "such as convert_to_messages or tokenize_and_apply_chat_template_with_masking; use one, or "
                 "check_tools=off"
             )
+
+    def _check_makes_no_pieces(self) -> None:
+        handler = "but no data set has the handler tokenize_and_apply_chat_template_with_masking; use it, or"
+        if self._options.overflow == SPLIT_TURNS:
+            raise ConfigError(f"overflow=split_turns splits conversations, {handler} another value of overflow")
+        if self._options.render == PER_TURN:
+            raise ConfigError(f"render=per_turn renders conversations, {handler} leave render out")
 
     @property
     def row_kinds(self) -> set[RowKind | None]:

@@ -56,8 +56,13 @@ class OmissionFinder:
         """Forget kinds of conversations: what is found in a unit must not depend on other units."""
         self._kinds.clear()
 
-    def find(self, conversation: Conversation, recording: Recording) -> RowNotes:
+    def find(self, conversation: Conversation, recording: Recording, first: int = 0) -> RowNotes:
         """Return what the rendering of a conversation leaves out.
+
+        Args:
+            conversation: the conversation.
+            recording: its rendering.
+            first: index of the first message that is looked at.
 
         Raises:
             RowError: a message of an unknown role is left out.
@@ -67,20 +72,21 @@ class OmissionFinder:
             return NOTHING
         text = recording.text
         if program is not None:
-            doubtful = [(index, "content") for index in program.unwritten if not is_empty(messages[index]["content"])]
+            doubtful = [(index, "content") for index in program.unwritten if index >= first]
+            doubtful = [(index, key) for index, key in doubtful if not is_empty(messages[index][key])]
             return _of_messages(messages, self._judge.omitted(conversation, text, doubtful))
         written = texts_of_messages(recording)
-        doubtful = list(_doubtful(messages, text, written))
+        doubtful = [place for place in _doubtful(messages, text, written) if place[0] >= first]
         found = _of_messages(messages, self._judge.omitted(conversation, text, doubtful))
         if _is_plain(conversation):
             return found
-        others = [*self._reasoning(conversation, text, written), *self._other_keys(conversation, text)]
+        others = [*self._reasoning(conversation, text, written, first), *self._other_keys(conversation, text, first)]
         warned = [key for key, is_warned in others if is_warned]
         rules = found.rules if not warned else tuple(dict.fromkeys((*found.rules, FIELD_NOT_RENDERED)))
         return RowNotes(rules, tuple(dict.fromkeys((*found.not_rendered, *(key for key, _ in others)))))
 
     def _reasoning(
-        self, conversation: Conversation, text: str, written: Mapping[int, str]
+        self, conversation: Conversation, text: str, written: Mapping[int, str], first: int
     ) -> Iterator[tuple[str, bool]]:
         """Yield the reasoning keys of a row if none of its reasoning is written, and whether the last turn has any.
 
@@ -90,6 +96,7 @@ class OmissionFinder:
             return
         messages = conversation.message_list
         having = {index: texts for index, message in enumerate(messages) if (texts := reasoning_texts(message))}
+        having = {index: texts for index, texts in having.items() if index >= first}
         if not having or any(reasoning_stands_in(texts, written.get(index, text)) for index, texts in having.items()):
             return
         places = [
@@ -106,7 +113,7 @@ class OmissionFinder:
         if verdicts[kind, ""]:
             yield from dict.fromkeys((key, last in having) for _, key in places)
 
-    def _other_keys(self, conversation: Conversation, text: str) -> Iterator[tuple[str, bool]]:
+    def _other_keys(self, conversation: Conversation, text: str, first: int) -> Iterator[tuple[str, bool]]:
         """Yield other keys that are not written, and whether the audit should say so."""
         verdicts = self._verdicts(conversation)
         without = {}
@@ -121,7 +128,7 @@ class OmissionFinder:
                 yield column, True
         places: dict[tuple[str, str], list[Place]] = {}
         for index, message in enumerate(conversation.message_list):
-            for key in _keys_to_count(message):
+            for key in _keys_to_count(message) if index >= first else ():
                 places.setdefault((str(role_of(message)), key), []).append((index, key))
         unknown = [place for name in places if name not in verdicts for place in places[name]]
         if unknown:

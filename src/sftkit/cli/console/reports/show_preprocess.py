@@ -138,7 +138,7 @@ def print_row_counts(manifest: Manifest, console: Console) -> None:
 def _totals(manifest: Manifest) -> Iterator[str]:
     yield f"{manifest.rows_read:,} row{'' if manifest.rows_read == 1 else 's'} read"
     if manifest.rows_added:
-        yield f"{manifest.rows_added:,} added by split_turns"
+        yield f"{manifest.rows_added:,} added by {manifest.adds_rows}"
     dropped = sum(manifest.dropped.values())
     if dropped:
         yield f"{dropped:,} dropped{_place_of_dropped(manifest, dropped)}"

@@ -215,7 +215,7 @@ def _origin_facts(origin: Manifest) -> list[tuple[str, str]]:
     facts.append(("engine", ", ".join(f"{part} {name}" for part, name in origin.engine.items())))
     counts = f"{origin.rows_read:,} read, {origin.rows_written:,} written"
     for count, what in (
-        (origin.rows_added, "added by split_turns"),
+        (origin.rows_added, f"added by {origin.adds_rows}"),
         (sum(origin.dropped.values()), "dropped"),
         (origin.quarantined, "quarantined"),
         (origin.rows_left_out, "left out by split or mix"),

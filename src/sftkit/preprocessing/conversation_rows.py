@@ -1,0 +1,37 @@
+"""Which staged rows are samples of the same conversation (`render: per_turn`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from sftkit.core.rows import Offsets
+from sftkit.shards.arrow_arrays import numpy_view
+from sftkit.shards.staging.staged_unit import ROW_NUMBER, StagedUnit
+from sftkit.storage.streams import open_arrow_file
+
+
+def conversations_of(staged: Sequence[StagedUnit]) -> Offsets | None:
+    """Return the conversation of each staged row, int64, shape (rows,), ascending.
+
+    Samples of a conversation follow each other in the file of its unit, and have the same row number.
+
+    Returns:
+        None if each row is a conversation of its own.
+    """
+    if not any(unit.rows_added for unit in staged):
+        return None
+    begins = [_begins(unit) if unit.rows_added else np.ones(unit.rows, np.int64) for unit in staged if unit.rows]
+    return np.cumsum(np.concatenate(begins)) - 1 if begins else None
+
+
+def _begins(unit: StagedUnit) -> Offsets:
+    """Return 1 for the first row of each conversation of a unit, and 0 for the others."""
+    with open_arrow_file(unit.path) as source:
+        file = pa.ipc.open_file(source)
+        batches = [file.get_batch(batch).column(ROW_NUMBER) for batch in range(file.num_record_batches)]
+        numbers = np.concatenate([numpy_view(batch, np.int64) for batch in batches])
+    begins: Offsets = np.concatenate([[1], np.diff(numbers) != 0]).astype(np.int64)
+    return begins

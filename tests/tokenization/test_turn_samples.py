@@ -1,0 +1,206 @@
+"""`render: per_turn`: the samples of conversations, checked against transformers for every template of the tests.
+
+The oracle knows nothing of how samples are found: it renders the prompt of each turn, and the conversation up to it,
+with `apply_chat_template`, and compares tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from test_template_zoo import FAST, adapted_messages, template_variables
+
+from sftkit.core.row_log import RowError
+from sftkit.core.rows import IGNORE_INDEX, Row
+from sftkit.tokenization.chat_tokenizer import ChatTokenizer
+from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
+from sftkit.tokenization.conversations import is_assistant
+from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
+from template_zoo import CASES
+from template_zoo.conversations import ADD, CONVERSATIONS, ONE_CALL, Conversation, assistant, result, system, user
+from template_zoo.model import Case, Style
+
+MakeTokenizer = Callable[[Style], ChatTokenizer]
+Message = dict[str, Any]
+
+MORE = {
+    "three thoughts": Conversation(
+        [
+            system("Be kind."),
+            user("What is 1+2?"),
+            assistant("It is 3.", reasoning_content="They ask for a sum."),
+            user("And 2+2?"),
+            assistant("It is 4."),
+            user("Thank you!"),
+            assistant("You are welcome.", reasoning_content="They are polite."),
+        ]
+    ),
+    "tools twice": Conversation(
+        [
+            user("1+2?"),
+            assistant("", tool_calls=ONE_CALL, reasoning_content="I add."),
+            result(1, "3"),
+            assistant("It is 3.", reasoning_content="The tool says so."),
+            user("1+2 again?"),
+            assistant("", tool_calls=ONE_CALL, reasoning_content="I add again."),
+            result(1, "3"),
+            assistant("Still 3.", reasoning_content="It says so again."),
+        ],
+        [ADD],
+    ),
+    "thoughts in contents": Conversation(
+        [
+            user("One?"),
+            assistant("<think>\nFirst thought\n</think>\n\nFirst answer"),
+            user("Two?"),
+            assistant("<think>\nSecond thought\n</think>\n\nSecond answer"),
+            user("Three?"),
+        ]
+    ),
+    "five questions": Conversation(
+        [message for k in range(5) for message in (user(f"Question {k}?"), assistant(f"Answer {k}."))]
+    ),
+}
+STYLES = list({case.style.name: case.style for case in CASES}.values())
+NOT_RENDERED = ("parts", "tool null")
+"""Conversations that Qwen3's template cannot render before sftkit adapts them."""
+REAL = Style("real qwen3", None, tokenizer="qwen3")
+EVERY = [
+    *CASES,
+    *(Case(style, name, talk, []) for style in STYLES for name, talk in MORE.items()),
+    *(Case(REAL, name, talk, []) for name, talk in {**CONVERSATIONS, **MORE}.items() if name not in NOT_RENDERED),
+]
+
+
+class Sample(NamedTuple):
+    """Tokens of a row, and those of them that carry a loss."""
+
+    ids: list[int]
+    trained: list[int]
+    """Indices."""
+
+
+@pytest.fixture(scope="module")
+def make_tokenizer(tokenizer_path: Callable[[str], str]) -> MakeTokenizer:
+    @lru_cache(maxsize=4)
+    def make(style: Style) -> ChatTokenizer:
+        spec = TokenizerSpec(tokenizer_path(style.tokenizer), style.source, style.special)
+        return ChatTokenizer(ChatTokenizerSpec(spec, "assistant", FAST))
+
+    return make
+
+
+def made(tokenizer: ChatTokenizer, row: Row) -> Sample:
+    prepared = tokenizer.conversations.prepare(row, "messages")
+    encoded = tokenizer.encode_prepared([prepared])
+    return Sample(encoded.input_ids.values.tolist(), np.flatnonzero(encoded.labels.values != IGNORE_INDEX).tolist())
+
+
+def sample_of(tokenizer: ChatTokenizer, row: Row, turn: int, last: int) -> Sample:
+    """The conversation up to the turn `last`, of which only one turn is trained, as `render: once` makes it."""
+    messages = [
+        {**message, "train": index == turn} if is_assistant(message) else message
+        for index, message in enumerate(row["messages"][: last + 1])
+    ]
+    return made(tokenizer, {**row, "messages": messages})
+
+
+def text_of(tokenizer: ChatTokenizer, case: Case, count: int, prompt: bool) -> str:
+    """What transformers writes for the first messages of a case."""
+    source = case.style.source
+    if case.style.reads_row and source is not None:
+        source = source.replace("messages['messages']", "messages")
+    text = tokenizer.tokenizer.apply_chat_template(
+        adapted_messages(case)[:count],
+        chat_template=source,
+        tokenize=False,
+        add_generation_prompt=prompt,
+        **template_variables(case),
+    )
+    return str(text)
+
+
+def rendered(tokenizer: ChatTokenizer, case: Case, count: int, *, prompt: bool) -> list[int]:
+    """The tokens of what transformers writes for the first messages of a case."""
+    text = text_of(tokenizer, case, count, prompt)
+    return list(tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def turns_of(messages: Sequence[Message]) -> list[int]:
+    return [index for index, each in enumerate(messages) if is_assistant(each) and each.get("train", True)]
+
+
+def begins_with(longer: Sequence[int], shorter: Sequence[int]) -> bool:
+    return list(longer[: len(shorter)]) == list(shorter)
+
+
+def maximal(tokenizer: ChatTokenizer, row: Row, samples: dict[int, Sample]) -> int:
+    """How many samples no later one begins with, by brute force. A later one must show the turn as one of its own."""
+
+    def holds(other: int, turn: int) -> bool:
+        mine = samples[turn]
+        return begins_with(samples[other].ids, mine.ids[: mine.trained[-1] + 1]) and begins_with(
+            sample_of(tokenizer, row, turn, other).trained, mine.trained
+        )
+
+    return sum(not any(other > turn and holds(other, turn) for other in samples) for turn in samples)
+
+
+def differing(tokenizer: ChatTokenizer, case: Case, samples: dict[int, Sample]) -> Iterator[int]:
+    """The turns whose trained tokens do not follow the tokens of their prompt."""
+    for turn, sample in samples.items():
+        if not turn:
+            continue
+        try:
+            prompt = rendered(tokenizer, case, turn, prompt=True)
+        except Exception:  # the template refuses to write a prompt there
+            continue
+        texts = [text_of(tokenizer, case, *each) for each in ((turn + 1, False), (turn, True), (turn, False))]
+        has_prompt = texts[1] != texts[2] or not texts[0].startswith(texts[1])
+        if has_prompt and not (begins_with(sample.ids, prompt) and sample.trained[0] >= len(prompt)):
+            yield turn
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("case", EVERY, ids=str)
+def test_every_trained_token_follows_what_inference_sees(make_tokenizer: MakeTokenizer, case: Case) -> None:
+    tokenizer, row = make_tokenizer(case.style), case.conversation.row
+    try:
+        once: Sample | None = made(tokenizer, row)
+    except RowError:
+        once = None
+    try:
+        found = tokenizer.conversations.samples(row, "messages", None)
+        rows = [made(tokenizer, each) for each in found.rows]
+        own = {turn: sample_of(tokenizer, row, turn, turn) for turn in turns_of(row["messages"])}
+    except RowError:
+        assert once is None or len(turns_of(row["messages"])) > 1, "refused, although it is rendered once"
+        return
+    ends = {turn: sample.trained[-1] + 1 if sample.trained else len(sample.ids) for turn, sample in own.items()}
+    own = {turn: sample for turn, sample in own.items() if sample.trained}
+    where = {turn: number for number, each in enumerate(found.rows) for turn in turns_of(each["messages"])}
+    for turn, sample in own.items():
+        mine = sample.ids[: ends[turn]]
+        assert begins_with(rows[where[turn]].ids, mine), "another history or form than at inference"
+        assert begins_with(rendered(tokenizer, case, turn + 1, prompt=False), mine)
+    for number, each in enumerate(rows):
+        expected = {k for turn, sample in own.items() if where[turn] == number for k in sample.trained}
+        assert expected <= {*each.trained}
+        # Some templates write the stop token of a turn only if a message follows.
+        starts = {ends[turn] for turn in ends if where.get(turn) == number}
+        for k in each.trained:
+            if k not in expected:
+                assert k in starts, "trains other tokens than those of its turns"
+                starts.add(k + 1)
+    if own:
+        assert len(rows) == maximal(tokenizer, row, own)
+        assert found.differs_from_prompts is any(True for _ in differing(tokenizer, case, own))
+    if once is not None and all(
+        begins_with(once.ids, sample.ids[: ends[turn]]) and {*sample.trained} <= {*once.trained}
+        for turn, sample in own.items()
+    ):
+        assert found.rows == [row], "an ordinary conversation became something else"
