@@ -418,6 +418,8 @@ ROWS = [
     option("reasoning", "mask", ALL, kind="chats"),
     option("reasoning", "last_only", ALL, kind="chats"),
     option("tool_calls", "mask", ALL, kind="chats", same=True),
+    option("mask_pattern", "[a-z]+", ALL, kind="chats"),
+    option("mask_pattern", None, NONE, kind="chats", done=True, same=True),
     option("train_on_stop", "none", ALL, kind="chats"),
     option("train_on_stop", "last", ALL, kind="chats"),
     option("train_on_stop", "all", NONE, kind="chats", done=True, same=True),

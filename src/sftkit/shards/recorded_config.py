@@ -71,6 +71,7 @@ _KEYS: Mapping[str, str] = MappingProxyType(
         "train_on_stop": _TEXT,
         "reasoning": _TEXT,
         "tool_calls": _TEXT,
+        "mask_pattern": _TEXT,
         "template_date": _DAY,
         "chat_template_kwargs": _MAPPING,
         "dataprocessor": _MAPPING,

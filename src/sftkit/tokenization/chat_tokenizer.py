@@ -62,7 +62,7 @@ class ChatTokenizer:
         """
         self._spec = spec.tokenizer
         masks = TurnMasks(spec.reasoning, spec.tool_calls, spec.train_on_stop)
-        self._supervision = Supervision(spec.train_on, masks)
+        self._supervision = Supervision(spec.train_on, masks, spec.mask_pattern)
         self._trains_all = spec.train_on == ALL
         self.follows_fms = spec.compat == FMS
         self._engines = TokenizerEngines(

@@ -46,6 +46,8 @@ class ChatTokenizerSpec:
     """`keep`, or `mask` to exclude tool calls from the loss."""
     train_on_stop: str = "all"
     """`all`, `last` or `none`: the turns whose stop token carries a loss."""
+    mask_pattern: str | None = None
+    """A regular expression (RE2) whose matches in contents of assistant turns carry no loss."""
 
     def without_engine(self, task: str) -> ChatTokenizerSpec:
         """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
@@ -66,6 +68,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         reasoning=config.reasoning,
         tool_calls=config.tool_calls,
         train_on_stop=config.train_on_stop,
+        mask_pattern=config.mask_pattern,
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,
         drop_empty_answers=config.drop_empty_answers,

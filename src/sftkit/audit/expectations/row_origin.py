@@ -26,7 +26,11 @@ def row_origin(options: Mapping[str, Any], kind: RowKind | None, *, ends_with_st
         kind=kind,
         trains_all=options.get("train_on") == "all",
         parts_masked=kind is RowKind.CONVERSATIONS
-        and (options.get("reasoning", "keep") != "keep" or options.get("tool_calls", "keep") != "keep"),
+        and (
+            options.get("reasoning", "keep") != "keep"
+            or options.get("tool_calls", "keep") != "keep"
+            or options.get("mask_pattern") is not None
+        ),
         stops_masked=kind is not RowKind.PAIRS and options.get("train_on_stop", "all") != "all",
         ends=kind is not RowKind.PAIRS or ends_with_stop_token,
         response_template=response_template if kind is RowKind.TEXT else None,

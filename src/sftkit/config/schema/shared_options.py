@@ -82,6 +82,13 @@ class DataOptions(SourceOptions):
         changes_rows=True,
         help="Trained turns whose stop token carries a loss: all, the last one, or none.",
     )
+    mask_pattern: str | None = option(
+        None,
+        panel=_ROWS,
+        changes_rows=True,
+        help="Regular expression (RE2) whose matches in the contents of assistant turns carry no loss. Needs "
+        "`pip install 'sftkit[patterns]'`.",
+    )
     chat_template_kwargs: Mapping[str, Any] = option(
         factory=dict,
         panel=_ROWS,

@@ -37,7 +37,10 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 READ = "read"
 """Name, in row counts and times, of reading rows and of the steps before all handlers."""
 
-_ORIGIN_OPTIONS = ("train_on", "train_on_stop", "reasoning", "tool_calls", "response_template", "chat_template_kwargs")
+_ORIGIN_OPTIONS = (
+    *("train_on", "train_on_stop", "reasoning", "tool_calls", "mask_pattern", "response_template"),
+    "chat_template_kwargs",
+)
 
 
 @dataclass(frozen=True)

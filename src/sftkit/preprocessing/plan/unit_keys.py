@@ -49,7 +49,7 @@ TOKENIZER_LIMITS = "limits"
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
 _CHECK_TOOLS = "check_tools"
-_YOUNG_OPTIONS = (TOKEN_KINDS, "tool_calls", "train_on_stop", "render", "max_samples_per_row")
+_YOUNG_OPTIONS = (TOKEN_KINDS, "tool_calls", "train_on_stop", "mask_pattern", "render", "max_samples_per_row")
 """Options that are in a key only if they are not at their defaults: they are younger than data sets without them, which
 stay as they are."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -13,10 +12,11 @@ from sftkit.config.words import is_null_word, parse_boolean
 from sftkit.core.loss_weights import loss_weight
 from sftkit.core.message_fields import LOSS_FLAGS, PARTIAL_LOSS_FLAGS, WEIGHT_FLAGS
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import Message, assistant_indices, text_of
+from sftkit.tokenization.conversations import Message, assistant_indices
 from sftkit.tokenization.encoding.spans import Span, outside
-from sftkit.tokenization.masking.ranges.content_spans import carry_to_text, content_places
+from sftkit.tokenization.masking.ranges.content_spans import content_places
 from sftkit.tokenization.masking.ranges.train_ranges import have_ranges, train_ranges
+from sftkit.tokenization.masking.ranges.untrained_content import hidden_in_content, naming_message, untrained_content
 from sftkit.tokenization.masking.train_on import ALL, ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
 from sftkit.tokenization.masking.turn_masks import NO_MASKS, TurnMasks
 
@@ -59,6 +59,8 @@ class Supervision:
     """A key of `TRAIN_ON`. `all` is left to the callers, since it also trains text outside of turns."""
     masks: TurnMasks = NO_MASKS
     """What of trained turns carries no loss."""
+    mask_pattern: str | None = None
+    """A regular expression (RE2) whose matches in the contents of trained turns carry no loss."""
 
     def __post_init__(self) -> None:
         """Load the plugin, if `train_on` names one."""
@@ -71,15 +73,15 @@ class Supervision:
     @property
     def needs_turn_owners(self) -> bool:
         """Whether the result depends on which message a span belongs to."""
-        return self.train_on != ASSISTANT or self.masks.hide_something
+        return self.train_on != ASSISTANT or self.hides_something(())
 
     def hides_something(self, messages: Sequence[Message]) -> bool:
         """Return whether trained turns may have parts that carry no loss, by the config or by ranges of messages."""
-        return self.masks.hide_something or have_ranges(messages)
+        return self.masks.hide_something or self.mask_pattern is not None or have_ranges(messages)
 
     def needs_stops(self, messages: Sequence[Message]) -> bool:
         """Return whether it matters where the stop tokens of turns start."""
-        return self.masks.need_stops or have_ranges(messages)
+        return self.masks.need_stops or self.mask_pattern is not None or have_ranges(messages)
 
     def trains_all_turns(self, keys: frozenset[str]) -> bool:
         """Return whether all turns of a conversation carry a loss, given the keys of all its messages."""
@@ -117,7 +119,7 @@ class Supervision:
         start_of_stop: StartOfStop | None = None,
         last: int | None = None,
     ) -> list[list[Span]]:
-        """Return what of each trained turn carries no loss by `masks`, and by the ranges of its message.
+        """Return what of each trained turn carries no loss by `masks`, `mask_pattern` and the ranges of its message.
 
         Args:
             text: the rendered conversation.
@@ -133,16 +135,23 @@ class Supervision:
             last = turns[-1].message if turns else -1
         found: list[list[Span]] = []
         places: dict[int, list[Span]] = {index: [] for index in {turn.message for turn in turns}}
-        ranged = [index for index in places if have_ranges([messages[index]])]
-        ranged = [index for index in ranged if train_flag(messages[index], index) is not False]
+        wanted = {index: self._untrained_content(messages[index], index) for index in places}
         for index, start, end in turns:
             message, stop = messages[index], end if start_of_stop is None else start_of_stop(text, start, end)
-            with _naming(index):
+            with naming_message(index):
                 found.append(list(self.masks.hidden(text, (start, end), stop, message, is_last=index == last)))
-                if index in ranged:
+                if wanted[index]:
                     places[index] += content_places(text, (start, end), stop, message)
-        cut = {index: hidden_in_content(text, places[index], messages[index], index) for index in ranged}
-        return [[*hidden, *cut.get(turn.message, ())] for turn, hidden in zip(turns, found, strict=True)]
+        cut = {
+            index: hidden_in_content(text, places[index], messages[index], index, spans)
+            for index, spans in wanted.items()
+        }
+        return [[*hidden, *cut[turn.message]] for turn, hidden in zip(turns, found, strict=True)]
+
+    def _untrained_content(self, message: Message, index: int) -> list[Span]:
+        if not self.hides_something([message]) or train_flag(message, index) is False:
+            return []
+        return untrained_content(message, index, self.mask_pattern)
 
     def trained_turns(self, messages: Sequence[Message]) -> list[int]:
         """Return the indices of the assistant messages that carry a loss.
@@ -179,29 +188,6 @@ class Supervision:
 
     def _choose(self, messages: Sequence[Message], turns: Sequence[int]) -> frozenset[int]:
         return choose_turns(self.train_on, self._strategy, messages, turns)
-
-
-def hidden_in_content(text: str, places: Sequence[Span], message: Message, index: int) -> list[Span]:
-    """Return the characters of a text that carry no loss by the ranges of a message, which is at `places`.
-
-    Raises:
-        RowError: the ranges are invalid, or the content cannot be found.
-    """
-    ranges = train_ranges(message, index)
-    if ranges is None:
-        return []
-    content = text_of(message)
-    with _naming(index):
-        return carry_to_text(ranges.untrained(len(content)), text, places, content)
-
-
-@contextmanager
-def _naming(index: int) -> Iterator[None]:
-    """Add the index of a message to errors."""
-    try:
-        yield
-    except RowError as error:
-        raise RowError(f"message {index}: {error}") from None
 
 
 def have_train_flags(messages: Sequence[Message]) -> bool:

@@ -11,12 +11,12 @@ from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
 from sftkit.tokenization.encoding.spans import Span, complement
 from sftkit.tokenization.masking.ranges.train_ranges import have_ranges
+from sftkit.tokenization.masking.ranges.untrained_content import hidden_in_content, untrained_content
 from sftkit.tokenization.masking.supervision import (
     AssistantTurn,
     StartOfStop,
     Supervision,
     have_train_flags,
-    hidden_in_content,
     untrained_messages,
 )
 from sftkit.tokenization.masking.train_on import ALL
@@ -165,7 +165,9 @@ class TurnFinder:
             untrained += [spans[index] for index in indices if index in spans]
             for index in (index for index in others if index not in indices):
                 place = [spans[index]] if index in spans else []
-                untrained += hidden_in_content(recording.text, place, messages[index], index)
+                untrained += hidden_in_content(
+                    recording.text, place, messages[index], index, untrained_content(messages[index], index)
+                )
         if self._supervision.hides_something(messages) and any(map(is_assistant, messages)):
             recording, turns = self.find_turns(conversation)
             stops = self._start_of_stop(conversation)
