@@ -79,6 +79,23 @@ def test_an_instruction_that_all_questions_begin_with_does_not_count() -> None:
     index = QuestionIndex([question(f"{instruction} {random_text(30)}", row) for row in range(50)])
     assert places(index, f"{instruction} {random_text(30)}") == [None]
     assert places(index, " ".join(index.questions[7].words)) == ["test.jsonl:7"]
+    first_words = " ".join(index.questions[7].words[18:22])
+    assert places(index, f"{instruction} {first_words} {random_text(30)}") == [None]
+
+
+def test_a_short_question_after_an_instruction_that_all_have_is_found() -> None:
+    instruction = "Solve the following problem and write your final answer in a box at the end of the text."
+    index = QuestionIndex([question(f"{instruction} {random_text(5)}", row) for row in range(50)])
+    assert places(index, " ".join(index.questions[7].words)) == ["test.jsonl:7"]
+    assert places(index, f"{instruction} {' '.join(index.questions[7].words[18:21])} {random_text(2)}") == [None]
+
+
+def test_a_run_that_a_question_or_a_text_repeats_counts_once() -> None:
+    chorus = " ".join(["row your boat gently down the stream and"] * 12)
+    words = random_text(60)
+    index = QuestionIndex([question(chorus), question(words, 2)], [8, 300])
+    assert places(index, chorus) == ["test.jsonl:1"]
+    assert places(index, f"{' '.join(words.split()[:9])} and so on. " * 40) == [None]
 
 
 def test_the_shared_words_are_named() -> None:
@@ -121,10 +138,10 @@ def test_the_result_is_that_of_a_brute_force_search(
     def overlaps(asked: tuple[str, ...]) -> bool:
         if len(asked) < sizes[0]:
             same = [each for each in runs(text, len(asked)) if each == asked]
-            return bool(same) and (len(asked) >= 5 or asked == text)
+            return bool(same) and (len(asked) >= 5 or {*runs(text, len(asked))} == {asked})
         for size in sizes:
-            shared = [each for each in runs(text, size) if each in runs(asked, size)]
-            least = min(share * len(runs(asked, size)), len(runs(text, size)))
+            shared = {*runs(text, size)} & {*runs(asked, size)}
+            least = min(share * len({*runs(asked, size)}), len({*runs(text, size)}))
             if shared and (size == sizes[-1] or len(shared) >= least):
                 return True
         return False

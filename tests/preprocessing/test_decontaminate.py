@@ -115,7 +115,7 @@ def test_the_result_is_the_same_with_workers_and_without_the_option_it_is_as_bef
         ({"paths": ["PATH"], "min_share": 2}, ConfigError, "dataprocessor.decontaminate.min_share"),
         ({"path": "PATH"}, ConfigError, "unknown key 'dataprocessor.decontaminate.path' (did you mean 'paths'?)"),
         (["PATH/none.jsonl"], SourceError, "none.jsonl"),
-        (["PATH/none.txt"], SourceError, "none.txt: cannot be read: No such file or directory"),
+        (["PATH/none.txt"], SourceError, "none.txt: no such file or directory"),
         (["PATH/empty.txt"], DataError, "empty.txt: holds no question of 3 words"),
         (["PATH/broken.jsonl"], DataError, "broken.jsonl:2: "),
         (["PATH/odd.jsonl"], DataError, "odd.jsonl:1: no column 'question' or"),
@@ -143,3 +143,61 @@ def test_rows_of_tokens_cannot_be_compared(tmp_path: Path) -> None:
     path = str(evaluation_set(tmp_path, "jsonl"))
     with pytest.raises(DataError, match="its rows have no text to compare with evaluation questions"):
         build(tmp_path, [path], [{"input_ids": [1, 2], "labels": [1, 2]}])
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.jsonl", "/*.txt"])
+def test_of_a_directory_all_files_but_those_for_training_are_read(tmp_path: Path, pattern: str) -> None:
+    folder = tmp_path / "train_and_test"
+    folder.mkdir()
+    if pattern == "/*.txt":
+        for name, text in (("train", "Who painted this?"), ("test", PLANTED), ("more", SHORT)):
+            (folder / f"{name}.txt").write_text(text, encoding="utf-16")
+    else:
+        for name, text in (("train", "Who painted this?"), ("test", PLANTED), ("more", SHORT)):
+            write_jsonl(folder / f"{name}.jsonl", [{"question": text}])
+    assert build(tmp_path, [f"{folder}{pattern}"]).rows_written == 2
+    assert [row for row, _ in dropped(tmp_path)] == [2, 3, 4]
+
+
+def test_files_for_training_are_read_if_there_are_no_others(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    write_jsonl(tmp_path / "set" / "train.jsonl", [{"question": PLANTED}])
+    assert build(tmp_path, [str(tmp_path / "set")]).rows_written == 3
+
+
+def test_of_a_folder_in_hub_layout_the_test_split_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", [{"question": "Who painted this?"}])
+    write_jsonl(folder / "b.jsonl", [{"question": PLANTED}])
+    files = "".join(
+        f"  - split: {name}\n    path: {file}\n" for name, file in (("train", "a.jsonl"), ("test", "b.jsonl"))
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+    assert build(tmp_path, [str(folder)]).rows_written == 3
+
+
+def test_a_column_that_many_rows_have_in_common_is_no_question(tmp_path: Path) -> None:
+    instruction = "Decide whether the review is positive or negative, and write one word as your answer to it."
+    reviews = [
+        {"instruction": instruction, "input": f"The menu had {number} soups and too much salt"} for number in range(11)
+    ]
+    path = str(write_jsonl(tmp_path / "test.jsonl", [*reviews, {"instruction": PLANTED, "input": None}]))
+    rows = [conversation(f"{instruction} It was fine."), conversation(reviews[4]["input"]), conversation(PLANTED)]
+    assert build(tmp_path, [path], rows).rows_written == 1
+    same = write_jsonl(tmp_path / "same.jsonl", [{"id": number, **reviews[0]} for number in range(20)])
+    (tmp_path / "b").mkdir()
+    assert build(tmp_path / "b", [str(same)], rows).rows_written == 2  # one row that is there 20 times
+    odd = write_jsonl(tmp_path / "odd.jsonl", [{"instruction": instruction, "input": f"{n}"} for n in range(12)])
+    (tmp_path / "c").mkdir()
+    with pytest.raises(DataError, match=r"odd\.jsonl: holds no question of 3 words or more that"):
+        build(tmp_path / "c", [str(odd)], rows)
+
+
+def test_conversations_as_json_text_are_compared_without_their_escapes(tmp_path: Path) -> None:
+    question = "首都是哪里？请用一个词回答这个问题"
+    rows = [{"messages": json.dumps(conversation(question)["messages"])}, conversation("Who is there?")]
+    handlers = [{"name": name} for name in ("convert_to_messages", "tokenize_and_apply_chat_template_with_masking")]
+    datasets = [{"name": "x", "data_paths": [str(tmp_path / "in.jsonl")], "data_handlers": handlers}]
+    path = str(write_jsonl(tmp_path / "test.jsonl", rows[:1]))
+    assert build(tmp_path, [path], rows, training_data_path=None, datasets=datasets).rows_written == 1

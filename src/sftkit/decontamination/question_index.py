@@ -26,7 +26,11 @@ _Hashes = npt.NDArray[np.uint64]
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FILTER_BITS = 24
 _MIN_CONTAINED_WORDS = 5
-_MOST_QUESTIONS = 10
+MOST_QUESTIONS = 10
+"""What more questions have in common identifies none of them."""
+_COMMON_WORDS = 8
+"""Words in a run that questions have in common."""
+
 _UNKNOWN = -1
 
 
@@ -58,7 +62,8 @@ class QuestionIndex:
     - The question has fewer words than the smallest of `sizes`, and the text consists of it, or contains it if it has
       at least 5 words.
 
-    Runs that more than 10 questions have, such as an instruction that all of them begin with, do not count.
+    Words in runs of 8 that more than 10 questions have, such as an instruction that all of them begin with, are not a
+    question's own. Runs count if 8 of their words are, or if no run of the question has more. Repeated runs count once.
 
     Memory: about 50 bytes for each word of the questions and each size, and 16 MiB for each size. Pickling keeps the
     questions only.
@@ -97,10 +102,10 @@ class QuestionIndex:
         words = np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1]))
         found: list[Overlap | None] = [None] * len(texts)
         for grams in self._grams:
-            for text, question, start in self._overlaps(grams, words, offsets):
-                if found[text] is None:
-                    run = tuple(self._vocabulary[word] for word in words[start : start + grams.size])
-                    found[text] = Overlap(self.questions[question], run)
+            missing = np.array([each is None for each in found], np.bool_)
+            for text, question, start in self._overlaps(grams, words, offsets, missing):
+                run = tuple(self._vocabulary[word] for word in words[start : start + grams.size])
+                found[text] = Overlap(self.questions[question], run)
         return found
 
     def _numbers_in(self, text: str) -> list[int]:
@@ -128,61 +133,80 @@ class QuestionIndex:
         offsets = lengths_to_offsets(counts)
         known = self._numbers
         words = np.fromiter((known[w] for q in self.questions for w in q.words), np.int32, int(offsets[-1]))
+        own = _own_words(words, offsets, min(_COMMON_WORDS, self._sizes[0]))
         short = sorted({*counts[counts < self._sizes[0]].tolist()}, reverse=True)
         sizes = [*reversed(self._sizes), *short]
-        return [_Grams(words, offsets, size, is_short=size < self._sizes[0]) for size in sizes]
+        return [_Grams(words, offsets, own, size, is_short=size < self._sizes[0]) for size in sizes]
 
-    def _overlaps(self, grams: _Grams, words: Ids, offsets: Offsets) -> Iterator[tuple[int, int, int]]:
-        """Yield overlaps of one size as (text, question, first word of a shared run), the largest ones first."""
+    def _overlaps(
+        self, grams: _Grams, words: Ids, offsets: Offsets, wanted: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield the largest overlap of one size of each wanted text: (text, question, first word of a shared run)."""
         starts = grams.candidates(words)
-        if not len(starts):
-            return
         texts = np.searchsorted(offsets, starts, side="right") - 1
+        starts, texts = starts[wanted[texts]], texts[wanted[texts]]
         runs_of_text = offsets[1:] - offsets[:-1] - grams.size  # the separator is not a word
-        for text in np.unique(texts).tolist():
-            places = starts[texts == text].tolist()
-            hits = [(question, start) for start in places for question in grams.questions_at(words, start)]
-            shared_of_text = Counter(question for question, _ in hits)
-            for question, shared in shared_of_text.most_common():
-                first = next(start for each, start in hits if each == question)
-                if self._is_overlap(grams, question, shared, int(runs_of_text[text])):
-                    yield text, question, first
+        for places in np.split(starts, np.flatnonzero(np.diff(texts)) + 1) if len(starts) else ():
+            text = int(np.searchsorted(offsets, places[0], side="right")) - 1
+            # A run that a text repeats counts once.
+            different = {words[start : start + grams.size].tobytes(): start for start in reversed(places.tolist())}
+            first: dict[int, int] = {}
+            shared: Counter[int] = Counter()
+            for start in sorted(different.values()):
+                for question in grams.questions_at(words, start):
+                    first.setdefault(question, start)
+                    shared[question] += 1
+            is_covered = len(places) == runs_of_text[text]
+            for question, runs in shared.most_common():
+                if self._is_overlap(grams, question, runs, len(different) if is_covered else None):
+                    yield text, question, first[question]
+                    break
 
-    def _is_overlap(self, grams: _Grams, question: int, shared: int, runs_of_text: int) -> bool:
+    def _is_overlap(self, grams: _Grams, question: int, shared: int, runs_of_text: int | None) -> bool:
+        """Return whether a text overlaps with a question.
+
+        Args:
+            grams: the runs of one size.
+            question: index of the question.
+            shared: runs that both have.
+            runs_of_text: all runs of the text; None if it has some that no question has.
+        """
+        if shared == runs_of_text:
+            return True
         if grams.is_short:
-            return grams.size >= _MIN_CONTAINED_WORDS or runs_of_text == 1
+            return grams.size >= _MIN_CONTAINED_WORDS
         if grams.size == self._sizes[-1]:
             return True
-        return shared >= min(self._min_share * int(grams.runs_of_question[question]), runs_of_text)
+        return shared >= self._min_share * int(grams.runs_of_question[question])
 
 
 class _Grams:
     """The runs of one size of all questions."""
 
-    def __init__(self, words: Ids, offsets: Offsets, size: int, *, is_short: bool) -> None:
+    def __init__(self, words: Ids, offsets: Offsets, own: npt.NDArray[np.bool_], size: int, *, is_short: bool) -> None:
         """Index runs.
 
         Args:
             words: the numbers of the words of all questions, concatenated.
             offsets: where each question starts in them, shape (questions + 1,).
+            own: which words are not in a run that many questions have, shape (words,).
             size: words of a run.
             is_short: only questions of exactly this many words count.
         """
         self.size, self.is_short = size, is_short
         self._words = words
-        lengths = np.diff(offsets)
-        owners = np.repeat(np.arange(len(lengths)), lengths)
-        places = np.arange(len(words))
-        inside = places + size <= offsets[owners + 1]
+        starts, owners = _starts_of_runs(offsets, size)
         if is_short:
-            inside &= lengths[owners] == size
-        starts = places[inside]
-        hashes = _hashes(words, size)[starts] if len(starts) else np.zeros(0, np.uint64)
-        order = np.argsort(hashes, kind="stable")
-        _, number, counts = np.unique(hashes[order], return_inverse=True, return_counts=True)
-        order = order[counts[number] <= _MOST_QUESTIONS]
-        self._hashes, self._starts, self._owners = hashes[order], starts[order], owners[starts][order]
-        self.runs_of_question = np.bincount(self._owners, minlength=len(lengths))
+            counts = np.diff(offsets)[owners] == size
+        else:
+            own_in_run = np.concatenate([[0], np.cumsum(own)])
+            own_in_run = own_in_run[starts + size] - own_in_run[starts]
+            most = np.zeros(len(offsets) - 1, np.int64)
+            np.maximum.at(most, owners, own_in_run)
+            counts = own_in_run >= np.clip(most, 1, _COMMON_WORDS)[owners]
+        starts, owners = starts[counts], owners[counts]
+        self._hashes, self._starts, self._owners = _different_runs(words, starts, owners, size)
+        self.runs_of_question = np.bincount(self._owners, minlength=len(offsets) - 1)
         self._filter = np.zeros(1 << _FILTER_BITS, np.bool_)
         self._filter[_slots(self._hashes)] = True
 
@@ -212,6 +236,39 @@ class _Grams:
             if np.array_equal(self._words[self._starts[each] : self._starts[each] + self.size], run)
         ]
         return list(dict.fromkeys(same))
+
+
+def _own_words(words: Ids, offsets: Offsets, size: int) -> npt.NDArray[np.bool_]:
+    """Return which words of all questions are in no run of `size` words that more than `MOST_QUESTIONS` have."""
+    starts, owners = _starts_of_runs(offsets, size)
+    if not len(starts):
+        return np.ones(len(words), np.bool_)
+    hashes, _, _ = _different_runs(words, starts, owners, size)
+    values, counts = np.unique(hashes, return_counts=True)
+    common = starts[np.isin(_hashes(words, size)[starts], values[counts > MOST_QUESTIONS])]
+    changes = np.zeros(len(words) + 1, np.int64)
+    np.add.at(changes, common, 1)
+    np.add.at(changes, common + size, -1)
+    own: npt.NDArray[np.bool_] = np.cumsum(changes)[:-1] == 0
+    return own
+
+
+def _starts_of_runs(offsets: Offsets, size: int) -> tuple[Offsets, Offsets]:
+    """Return where the runs of `size` words of all questions start, and the questions that they are in."""
+    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    starts = np.flatnonzero(np.arange(len(owners)) + size <= offsets[owners + 1])
+    return starts, owners[starts]
+
+
+def _different_runs(words: Ids, starts: Offsets, owners: Offsets, size: int) -> tuple[_Hashes, Offsets, Offsets]:
+    """Return the hashes, starts and questions of runs by their hashes; of those that a question repeats, the first."""
+    if not len(starts):
+        return np.zeros(0, np.uint64), starts, owners
+    hashes = _hashes(words, size)[starts]
+    order = np.argsort(hashes, kind="stable")
+    hashes, starts, owners = hashes[order], starts[order], owners[order]
+    first = np.concatenate([[True], (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])])
+    return hashes[first], starts[first], owners[first]
 
 
 def _hashes(words: Ids, size: int) -> _Hashes:

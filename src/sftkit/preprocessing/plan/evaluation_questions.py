@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from sftkit.config.reading.interpolated import interpolated_values, replace_values
@@ -13,11 +14,12 @@ from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.decontamination.comparable_words import comparable_words
-from sftkit.decontamination.question_index import Question, QuestionIndex
+from sftkit.decontamination.question_index import MOST_QUESTIONS, Question, QuestionIndex
 from sftkit.errors import ConfigError, DataError, SourceError
-from sftkit.preprocessing.pipeline.comparison.all_texts import texts_in
-from sftkit.sources.discovery.source_files import find_sources
+from sftkit.preprocessing.pipeline.comparison.all_texts import parsed_json, texts_in
+from sftkit.preprocessing.plan.evaluation_files import find_evaluation_files, is_text
 from sftkit.sources.source_file import ReadLimits
+from sftkit.sources.streams.text_streams import open_utf8
 from sftkit.sources.work_units import read_unit, scan_files
 
 _KEY = "dataprocessor.decontaminate"
@@ -47,9 +49,9 @@ def read_questions(options: DataOptions) -> QuestionIndex | None:
         raise ConfigError(f"{_KEY}.ngrams must be lengths of runs, in words, of 1 or more, such as [8, 13]")
     values = interpolated_values(options)
     questions = [
-        Question(replace_values(place, values), words)
+        replace(question, place=replace_values(question.place, values))
         for path in config.paths
-        for place, words in _questions_in(path, config, options)
+        for question in _questions_in(path, config, options)
     ]
     return QuestionIndex(questions, config.ngrams, config.min_share)
 
@@ -63,46 +65,50 @@ def check_texts(dataset: DatasetConfig, rows: Batch) -> None:
         )
 
 
-def _questions_in(
-    path: str, config: DecontaminateConfig, options: DataOptions
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield (place, words) of the questions of an evaluation set."""
-    found = 0
-    texts = _lines(path) if path.endswith(".txt") else _texts_of_rows(path, config, options)
-    for place, text in texts:
-        words = comparable_words(text)
-        if len(words) >= _MIN_WORDS:
-            found += 1
-            yield place, tuple(words)
-    if not found:
+def _questions_in(path: str, config: DecontaminateConfig, options: DataOptions) -> Iterator[Question]:
+    """Yield the questions of an evaluation set, without those that many of its rows have in common."""
+    place_of: dict[tuple[tuple[str, ...], ...], str] = {}  # of different rows
+    for place, texts in _lines(path, options) if is_text(path) else _texts_of_rows(path, config, options):
+        place_of.setdefault(tuple(tuple(comparable_words(text)) for text in texts), place)
+    rows = Counter(words for row in place_of for words in set(row))
+    questions = [
+        Question(place, words)
+        for row, place in place_of.items()
+        for words in row
+        if len(words) >= _MIN_WORDS and rows[words] <= MOST_QUESTIONS
+    ]
+    if not questions:
         raise DataError(
-            f"{path}: holds no question of {_MIN_WORDS} words or more; name an evaluation set in {_KEY}.paths"
+            f"{path}: holds no question of {_MIN_WORDS} words or more that is not the same in more than "
+            f"{MOST_QUESTIONS} rows; name an evaluation set in {_KEY}.paths, or its questions in {_KEY}.columns"
         )
+    yield from questions
 
 
-def _lines(path: str) -> Iterator[tuple[str, str]]:
-    try:
-        with Path(path).expanduser().open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                yield f"{path}:{number}", line
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror or error}; check {_KEY}.paths") from None
-    except UnicodeDecodeError:
-        raise SourceError(f"{path}: is not UTF-8; convert it, or name another file in {_KEY}.paths") from None
-
-
-def _texts_of_rows(path: str, config: DecontaminateConfig, options: DataOptions) -> Iterator[tuple[str, str]]:
-    """Yield (place, text) of the questions of all rows."""
+def _lines(path: str, options: DataOptions) -> Iterator[tuple[str, list[str]]]:
+    """Yield (place, questions) of the lines of text files."""
     limits = ReadLimits(options.max_row_bytes, options.max_expansion)
-    sources = find_sources(DatasetConfig(name=path, data_paths=(path,)), limits, options.storage_options)
-    for file in scan_files(sources.files, _UNIT_SIZE):
+    for file in find_evaluation_files(path, limits, options.storage_options):
+        with open_utf8(file) as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield f"{file.name}:{number}", [line.decode()]
+                except UnicodeDecodeError:
+                    raise SourceError(
+                        f"{file.name}:{number}: is not UTF-8; convert the file, or name another one in {_KEY}.paths"
+                    ) from None
+
+
+def _texts_of_rows(path: str, config: DecontaminateConfig, options: DataOptions) -> Iterator[tuple[str, list[str]]]:
+    """Yield (place, questions) of all rows."""
+    limits = ReadLimits(options.max_row_bytes, options.max_expansion)
+    for file in scan_files(find_evaluation_files(path, limits, options.storage_options), _UNIT_SIZE):
         for unit in file.units:
             log = RowLog(kind=UNREADABLE)
             for batch in read_unit(unit, log):
                 for number, row in zip(batch.numbers.tolist(), batch.rows, strict=True):
                     place = f"{file.file.name}:{number}"
-                    for text in _question_texts(row, config.columns, place):
-                        yield place, text
+                    yield place, list(_question_texts(row, config.columns, place))
             if log.bad:
                 bad = log.bad[0]
                 raise DataError(
@@ -111,13 +117,14 @@ def _texts_of_rows(path: str, config: DecontaminateConfig, options: DataOptions)
 
 
 def _question_texts(row: Row, columns: tuple[str, ...], place: str) -> Iterator[str]:
-    names = columns or tuple(name for name in (*_QUESTION_COLUMNS, *_CONVERSATION_COLUMNS) if row.get(name))
-    present = [name for name in names if name in row]
+    present = [name for name in columns or (*_QUESTION_COLUMNS, *_CONVERSATION_COLUMNS) if name in row]
     if not present:
         wanted = " or ".join(map(repr, columns or (*_QUESTION_COLUMNS, *_CONVERSATION_COLUMNS)))
         raise DataError(f"{place}: no column {wanted}; columns there: {', '.join(row)}; set {_KEY}.columns")
     for name in present:
         value = row[name]
+        if isinstance(value, str) and name in _CONVERSATION_COLUMNS:
+            value = parsed_json(value) or value
         is_conversation = isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
         yield from texts_in([item for item in value if _is_asked(item)] if is_conversation else value)
 
