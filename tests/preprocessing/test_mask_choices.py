@@ -145,6 +145,11 @@ def test_ranges_in_the_data_train_characters(tmp_path: Path, make: Make, write: 
     assert manifest.quarantined == 1
 
 
+def test_ranges_hold_in_the_samples_of_turns(tmp_path: Path, make: Make) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", RANGED[:1])
+    assert make(source, render="per_turn")[1] == [[FIRST, "you<|im_end|>"]]
+
+
 @FORMATS
 def test_parts_in_the_data_carry_no_loss(tmp_path: Path, make: Make, write: Any) -> None:
     def flagged(*texts: tuple[str, bool | None]) -> list[Row]:
