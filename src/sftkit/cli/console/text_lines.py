@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftkit.audit.findings import ERROR
+from sftkit.cli.console.fitted_table import FittedTable
 from sftkit.core.escape import escape_to_one_line
 
 _NOTE = Style(color="yellow")
@@ -68,7 +69,7 @@ def duration(seconds: float) -> str:
 
 def new_table(*left: str, right: Sequence[str] = ()) -> Table:
     """Return an empty table with headings, aligned to the left or to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = FittedTable(box=None, pad_edge=False, header_style="bold")
     for heading in (*left, *right):
         table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     return table
