@@ -15,6 +15,7 @@ from sftkit.tokenization.templates.named_templates import NAMES
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "160"}
+PAGE_FILES = sorted((ROOT / "src/sftkit/inspection/page/template").iterdir())
 EXAMPLES = sorted((ROOT / "configs").glob("*.yaml"))
 RESPONSE_TEMPLATES = (
     "--response_template", "<|start_of_role|>assistant<|end_of_role|>",
@@ -58,7 +59,7 @@ def test_the_wheel_contains_the_sample_all_templates_and_the_type_marker(wheel: 
         "sftkit/sample/data_config.yaml",
         "sftkit/sample/model/config.json",
         "sftkit/sample/model/tokenizer.json",
-        *(f"sftkit/inspection/page/template/report.{name}" for name in ("html.jinja", "css", "js")),
+        *(f"sftkit/inspection/page/template/{path.name}" for path in PAGE_FILES),
         *(f"sftkit/tokenization/templates/named/{name}.jinja" for name in NAMES),
     } <= names
     assert not any(name.startswith(("tests/", "scripts/")) for name in names)
