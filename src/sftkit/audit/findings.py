@@ -148,7 +148,8 @@ _TABLE = (
         "the tokens before an answer differ from the prompt that the model gets at inference (preprocess checks this "
         "for a sample of rows, so there may be more)",
         "compare with add_generation_prompt=True: strip white space from the content, use the chat_template_kwargs "
-        "of inference, or train on the last answer only (train_on: last_assistant)",
+        "of inference, train each turn after its own prompt (render: per_turn), or the last answer only "
+        "(train_on: last_assistant)",
     ),
     Rule(
         BOUNDARY_MERGED,
