@@ -148,6 +148,9 @@ def test_a_data_config_cannot_name_protocols_that_write_or_lead_elsewhere(path: 
         assert "datasets[0].data_paths uses the protocol '" in refused(dataset)
     assert "datasets[0].data_paths uses" in refused({"name": path, "data_paths": ["${datasets[0].name}"]})
     assert "training_data_path uses" in refused({}, training_data_path=path)
+    for section in ([path], path, {"paths": ["a.jsonl", path]}):
+        message = refused({}, dataprocessor={"decontaminate": section})
+        assert "dataprocessor.decontaminate uses the protocol '" in message
     assert loaded({"data_paths": [path]}, "--datasets[0].data_paths", path).datasets[0].data_paths == (path,)
 
 

@@ -189,7 +189,11 @@ def test_weights_divide_a_total_to_within_a_row(
     for total_of in ("rows", "tokens"):
         everything = sum(map(len, sets)) if total_of == "rows" else int(sizes_of(sets)["tokens"].sum())
         total = max(1, int(everything * factor))
-        mixed = mix(sets, amounts, seed, mix_by=measure, **{f"total_{total_of}": total})
+        try:
+            mixed = mix(sets, amounts, seed, mix_by=measure, **{f"total_{total_of}": total})
+        except DataError:
+            assert total <= largest(sets, total_of) / 2  # a row would be further from it than none
+            continue
         assert abs(sum(amount(sets, mixed.train, total_of)) - total) <= largest(sets, total_of)
         for used in copies(sets, mixed.train):
             assert max(used) - min(used) <= 1
@@ -239,6 +243,13 @@ def test_data_sets_with_an_amount_of_their_own_are_taken_off_a_total() -> None:
 def test_amounts_that_are_too_small_or_too_large_are_refused(amount_of_one: tuple[str, float], message: str) -> None:
     with pytest.raises(DataError, match=message):
         mix([[(10, 5)] * 4], [amount_of_one])
+
+
+def test_a_total_that_no_row_comes_near_is_refused() -> None:
+    sets: Sets = [[(10, 5)] * 4, [(10, 5)] * 4]
+    assert len(mix(sets, [("weight", 1), ("weight", 1)], total_tokens=6).train) == 1
+    with pytest.raises(DataError, match="total_tokens=5 takes no row of the data sets with a weight: one row more"):
+        mix(sets, [("weight", 1), ("weight", 1)], total_tokens=5)
 
 
 def test_a_total_that_is_too_large_is_refused() -> None:

@@ -102,6 +102,11 @@ def source_problems(
                 yield f"{file.path}: {key} is {text!r}, and a manifest reads no environment; give the value as --{key}"
     for key in ("training_data_path", "validation_data_path"):
         yield from _path_problems(file, key, part.get(key))
+    processor = part.get("dataprocessor")
+    if isinstance(processor, Mapping):
+        evaluation = processor.get("decontaminate")
+        paths = evaluation.get("paths") if isinstance(evaluation, Mapping) else evaluation
+        yield from _path_problems(file, "dataprocessor.decontaminate", paths)
     datasets = part.get("datasets")
     for index, dataset in enumerate(datasets if isinstance(datasets, list) else ()):
         if isinstance(dataset, Mapping):

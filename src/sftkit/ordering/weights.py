@@ -196,6 +196,11 @@ def _fit(
             high, at_high = middle, at_middle
     # A stage without a share of a data set begins and ends at the same position, here as in `at_high`.
     ends = np.minimum(at_high, _nearest(parts, at_low[-1], at_high[-1], (measure, rest)))
+    if not ends.any():
+        raise DataError(
+            f"total_{measure}={asked:,} takes no row of the data sets with a weight: one row more is further from it; "
+            "raise it"
+        )
     return own + ends, rest if measure == processor.mix_by else (low + high) / 2
 
 
