@@ -26,8 +26,8 @@ def removed_row(number: int, reason: str, content: object) -> RemovedRow:
     """Describe a row: its reason on one line, for reasons quote untrusted data and are printed, and the start of it.
 
     Example:
-        >>> removed_row(7, "no\nanswer", {"text": "a"})
-        RemovedRow(number=7, reason='no\\nanswer', content='{"text": "a"}')
+        >>> removed_row(7, "no answer", {"text": "a"})
+        RemovedRow(number=7, reason='no answer', content='{"text": "a"}')
     """
     return RemovedRow(
         number, escape_unprintable(reason[:MAX_REASON_CHARACTERS]), _to_text(content)[:MAX_CONTENT_CHARACTERS]
