@@ -121,6 +121,22 @@ def test_roles_are_found_by_the_headers_of_the_template(
         assert bool(turn.trained_tokens) == (turn.role == "assistant")
 
 
+def test_a_long_default_system_prompt_is_a_turn_of_its_own(
+    tmp_path: Path, tokenizer_path: Callable[[str], str]
+) -> None:
+    written = "A chat between a curious user and a helpful assistant, who gives detailed and polite answers to all."
+    template = (
+        "{% if messages[0].role != 'system' %}{{ '<|system|>\n" + written + "\n' }}{% endif %}"
+        "{% for message in messages %}{{ '<|' + message.role + '|>\n' + message.content }}"
+        "{% if message.role == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+    )
+    path = shards(tmp_path, TALK[1:], model_name_or_path=tokenizer_path("bpe"), processor={"chat_template": template})
+    [row] = look(path).rows
+    assert [turn.role for turn in row.turns] == ["system", "user", "assistant", "user", "assistant"]
+    assert text_of(row, row.turns[0].start, row.turns[0].stop).strip() == f"<|system|>\n{written}"
+
+
 def test_unknown_role_is_read_from_the_row(tmp_path: Path, tokenizer_path: Callable[[str], str]) -> None:
     talk = [{"role": "critic", "content": "Hm."}, *TALK[1:3], {"role": "two words", "content": "x"}, *TALK[3:]]
     path = shards(

@@ -31,7 +31,8 @@ _REASONING_TAGS = re.compile(  # at the end of the text before an answer, with t
     rf"(?:(?:<[^<>\s]*(?:{REASONING_TAG_WORDS})[^<>\s]*>|\[/?(?:THINK|REASONING)\])\s*)+\Z", re.IGNORECASE
 )
 _LEAST_PLAIN = 3  # tokens of a prompt or header without a special token: shorter ones may occur anywhere
-_LONGEST = 24  # tokens of a prompt or header that are compared
+LONGEST = 24
+"""Tokens of a prompt or header that are compared: the last ones of a longer one, which has a default system prompt."""
 
 
 class MessageHeaders:
@@ -148,7 +149,7 @@ def trimmed_header(prober: Prober, sequence: TokenIds) -> TokenIds:
     blank = takewhile(lambda value: value not in prober.specials and prober.is_blank((value,)), sequence)
     sequence = sequence[len(list(blank)) :]
     enough = any(value in prober.specials for value in sequence) or len(sequence) >= _LEAST_PLAIN
-    return sequence[-_LONGEST:] if enough else ()
+    return sequence[-LONGEST:] if enough else ()
 
 
 def _plainness(role: str) -> tuple[int, int, str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.audit.expectations.expected import Expectations
+from sftkit.audit.expectations.id_sequences import ends_with
+from sftkit.audit.expectations.message_headers import LONGEST
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.rows import Mask
 
@@ -93,13 +95,23 @@ def _message_starts(
     if expectations.origin.kind == RowKind.TEXT:
         return []  # its prompts are response templates; the text before them is no message
     prompts = [(prompt, _ASSISTANT) for prompt in expectations.prompts]
-    headers = list(zip(expectations.headers, expectations.roles, strict=True))
+    headers = _whole_headers(list(zip(expectations.headers, expectations.roles, strict=True)))
     special = frozenset(expectations.special)
     marked = [*prompts, *((header, role) for header, role in headers if special.intersection(header))]
     found = list(_find_headers(row, start, stop, marked, expectations, in_content))
     if any(role != _ASSISTANT for _, role in found):
         return found
     return list(_find_headers(row, start, stop, [*prompts, *headers], expectations, in_content))
+
+
+def _whole_headers(headers: Sequence[_Header]) -> list[_Header]:
+    """Leave out headers that were cut, and begin amid a default system prompt, if their end is a header as well."""
+    return [
+        (header, role)
+        for header, role in headers
+        if len(header) < LONGEST
+        or not any(other != header and own == role and ends_with(header, other) for other, own in headers)
+    ]
 
 
 def _find_headers(
