@@ -335,6 +335,8 @@ def test_faulty_rows_are_reported_or_dropped_or_quarantined(form: Callable[[list
         "check_tools: an order that is not call, result, answer": 1,
         "check_tools: invalid JSON of a tool call, or of the tools": 1,
     }
+    removed = [json.loads(line)["reason"] for line in (tmp_path / "dropped" / "dropped.jsonl").read_text().splitlines()]
+    assert removed[0].endswith("row does not offer (message 1 calls 'wether', which is no tool of the row (weather))")
     preprocess(tmp_path, rows, check_tools="error", out="bad", max_bad_rows=5)
     listed = [json.loads(line) for line in (tmp_path / "bad" / "quarantine.jsonl").read_text().splitlines()]
     assert [each["row"] for each in listed] == [2, 3, 4, 5, 6]

@@ -34,6 +34,16 @@ class RowError(Exception):
 class RowDroppedError(Exception):
     """A rule of the config drops a row. The pipeline counts the row under the message."""
 
+    def __init__(self, reason: str, details: str = "") -> None:
+        """Say why.
+
+        Args:
+            reason: under which the row is counted.
+            details: what is added to it in the list of dropped rows.
+        """
+        super().__init__(reason)
+        self.details = details
+
 
 class EngineDifferenceError(Exception):
     """A fast engine and the reference engine disagree on a row. The run falls back to the reference engine."""

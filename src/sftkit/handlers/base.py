@@ -172,7 +172,7 @@ def map_rows(batch: Batch, log: RowLog, function: Callable[[Row], T]) -> tuple[B
             log.quarantine(int(batch.numbers[index]), str(error), row)
         except RowDroppedError as reason:
             kept[index] = False
-            log.drop(str(reason), [number], [row])
+            log.drop(str(reason), [number], [row], [reason.details])
         except (EngineDifferenceError, TemplateLimitError) as error:
             raise error.at(str(batch.numbers[index])) from None
     watched.at_row(0)

@@ -39,10 +39,10 @@ def with_tool_check(step: Step, handler: Handler, policy: str) -> Step:
 
     def check(row: Row) -> list[ToolFault]:
         faults = faults_of_row(row, read, schemas)
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         if faults and policy == DROP:
-            raise RowDroppedError(f"check_tools: {REASONS[faults[0].rule]}")
+            raise RowDroppedError(f"check_tools: {REASONS[faults[0].rule]}", f" ({faults[0].message}{more})")
         if faults and policy != WARN:
-            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
             raise RowError(f"{faults[0].message}{more}, which check_tools={policy} refuses")
         return faults
 
