@@ -111,6 +111,10 @@ def test_search_filters_and_keys(browser: Browser, page_file: Path) -> None:
         assert page.evaluate("document.activeElement.id") in with_findings
         page.fill("#batch", "10")
         assert page.locator("#steps").text_content() == "4 steps per epoch"
+        page.fill("#batch", "1000")
+        assert page.locator("#steps").text_content() == "1 step per epoch"
+        page.fill("#batch", "0")
+        assert page.locator("#steps").text_content() == "enter 1 or more"
         assert opened.problems == []
 
 

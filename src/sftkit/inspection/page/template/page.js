@@ -29,8 +29,10 @@
   const batch = $("batch");
   if (batch) {
     const showSteps = () => {
-      const size = Math.max(1, Math.floor(Number(batch.value) || 1));
-      $("steps").textContent = `${Math.ceil(Number(batch.dataset.rows) / size).toLocaleString("en")} steps per epoch`;
+      const size = Math.floor(Number(batch.value));
+      const steps = Math.ceil(Number(batch.dataset.rows) / size);
+      $("steps").textContent =
+        size < 1 ? "enter 1 or more" : `${steps.toLocaleString("en")} ${steps === 1 ? "step" : "steps"} per epoch`;
     };
     $("calculator").hidden = false;
     batch.addEventListener("input", showSteps);
