@@ -213,29 +213,6 @@ def test_an_interrupted_run_ends_its_tasks_and_can_be_resumed(job: Job, nodes: A
     assert staged_in(out / ".staging") == kept < UNITS
 
 
-def test_a_mix_and_a_curriculum_are_those_of_a_local_run(runner: Runner, tmp_path: Path) -> None:
-    pairs = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
-    sets = tuple(
-        dataset(
-            write_jsonl(
-                tmp_path / f"{name}.jsonl",
-                [{"input": f"{name} {n}", "output": "word " * (n % 5 + 1), "rank": n * 7 % 11} for n in range(rows)],
-            ),
-            name=name, weight=weight, data_handlers=[pairs], retain_columns=("rank",),
-        )
-        for name, rows, weight in (("large", 60, 1), ("small", 20, 2))
-    )  # fmt: skip
-    processor = ProcessorConfig(mix_by="tokens", total_tokens=900, order="curriculum:-rank")
-    config = PreprocessConfig(
-        output_dir=str(tmp_path / "local"), datasets=sets, model_name_or_path="sample:model", dataprocessor=processor,
-        unit_size=300, num_workers=1,
-    )  # fmt: skip
-    local = run(plan(config), SilentProgress())
-    on_ray = run(plan(replace(config, output_dir=str(tmp_path / "ray"))), SilentProgress(), runner)
-    assert shard_bytes(tmp_path / "ray") == shard_bytes(tmp_path / "local")
-    assert [source.mix for source in on_ray.sources] == [source.mix for source in local.sources]
-
-
 def test_a_thread_may_connect_and_signal_handlers_stay(nodes: Any) -> None:
     def connect() -> Any:
         with RayCluster(nodes.address, None) as cluster:
@@ -251,7 +228,7 @@ def test_a_thread_may_connect_and_signal_handlers_stay(nodes: Any) -> None:
 # --- Tasks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def runner(nodes: Any) -> Iterator[Runner]:
     with RayCluster(nodes.address, None) as cluster:
         yield cluster
@@ -370,6 +347,29 @@ def test_relative_paths_refer_to_the_directory_of_the_driver(
     write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
     run(plan(PreprocessConfig(output_dir="out", datasets=(dataset("in.jsonl"),)), runner), SilentProgress(), runner)
     assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_a_mix_and_a_curriculum_are_those_of_a_local_run(runner: Runner, tmp_path: Path) -> None:
+    pairs = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
+    sets = tuple(
+        dataset(
+            write_jsonl(
+                tmp_path / f"{name}.jsonl",
+                [{"input": f"{name} {n}", "output": "word " * (n % 5 + 1), "rank": n * 7 % 11} for n in range(rows)],
+            ),
+            name=name, weight=weight, data_handlers=[pairs], retain_columns=("rank",),
+        )
+        for name, rows, weight in (("large", 60, 1), ("small", 20, 2))
+    )  # fmt: skip
+    processor = ProcessorConfig(mix_by="tokens", total_tokens=900, order="curriculum:-rank")
+    config = PreprocessConfig(
+        output_dir=str(tmp_path / "local"), datasets=sets, model_name_or_path="sample:model", dataprocessor=processor,
+        unit_size=300, num_workers=1,
+    )  # fmt: skip
+    local = run(plan(config), SilentProgress())
+    on_ray = run(plan(replace(config, output_dir=str(tmp_path / "ray"))), SilentProgress(), runner)
+    assert shard_bytes(tmp_path / "ray") == shard_bytes(tmp_path / "local")
+    assert [source.mix for source in on_ray.sources] == [source.mix for source in local.sources]
 
 
 def test_errors_on_a_node_are_reported_as_local_errors(runner: Runner, tmp_path: Path) -> None:
