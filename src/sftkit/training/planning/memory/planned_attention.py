@@ -72,7 +72,7 @@ def simplified(batch: CollatedBatch, model: PreTrainedModel, attention: str) -> 
     settings: Any = model.config.get_text_config()
     if lengths is not None and len(lengths) > 1 and getattr(settings, "sliding_window", None) is None:
         changed[SEQUENCE_LENGTHS] = (max(lengths), sum(lengths) - max(lengths))
-    return CollatedBatch(changed, batch.counts)
+    return CollatedBatch(changed, batch.counts, batch.details)
 
 
 def _in_16_bits(config: TrainConfig, arguments: TrainingArguments) -> bool:

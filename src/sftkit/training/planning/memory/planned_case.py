@@ -14,6 +14,7 @@ from sftkit.core.error_text import single_line
 from sftkit.training.data.collation import CollatedBatch, Collator, FlatCollator
 from sftkit.training.data.rows.row_groups import TokenSequences
 from sftkit.training.distributed import uses_deepspeed
+from sftkit.training.loss.batch_loss import BatchLoss
 from sftkit.training.loss.choose_chunks import planned_chunk_size
 from sftkit.training.loss.chunked_model import use_chunked_loss
 from sftkit.training.mixed_precision import mixed_precision
@@ -91,8 +92,7 @@ class PlannedCase:
         self._trial = StepTrial(
             outlined.model,
             arguments,
-            sums_loss=chunk is not None or outlined.capabilities.sums_loss,
-            smooths_loss=chunk is not None,
+            BatchLoss(outlined.capabilities.sums_loss, chunk),
             autocast=None if sharded else precision,
         )
         # In mixed precision, accelerate keeps what FSDP trains in float32, and DeepSpeed everything in 16 bits.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sftkit.core.rows import LABELS
-from sftkit.training.data.collation import SHIFT_LABELS, CollatedBatch
-from sftkit.training.loss.chunked_model import LABEL_SMOOTHING
-from sftkit.training.models.cross_entropy import summed_cross_entropy
+from sftkit.training.data.collation import CollatedBatch
+from sftkit.training.loss.batch_loss import BatchLoss
 from sftkit.training.models.model_loading import embedding_rows
 from sftkit.training.planning.memory.byte_timeline import ByteRecorder, ByteTimeline
 from sftkit.training.planning.memory.valueless_model import tensors_of, without_values
@@ -38,9 +37,8 @@ class StepTrial:
         self,
         model: Any,
         arguments: TrainingArguments,
+        loss: BatchLoss,
         *,
-        sums_loss: bool,
-        smooths_loss: bool,
         autocast: torch.dtype | None,
     ) -> None:
         """Prepare the model for trials.
@@ -48,14 +46,12 @@ class StepTrial:
         Args:
             model: of the run, on torch's device `meta`; its tensors are replaced.
             arguments: of the run.
-            sums_loss: whether the model's own loss is used, see `Capabilities`.
-            smooths_loss: whether that loss takes label smoothing.
+            loss: computes the loss of the run.
             autocast: data type of mixed precision; None if everything is computed in the data type of the weights.
         """
         self.model = model
         self._arguments = arguments
-        self._sums_loss = sums_loss
-        self._smooths_loss = smooths_loss
+        self._loss = loss
         self._autocast = autocast
         self._vocabulary = embedding_rows(model)
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -82,14 +78,12 @@ class StepTrial:
             What exists beside the weights.
         """
         with self._set_up(), self._checkpointing(checkpointing):
-            inputs = {name: torch.empty(value.shape, dtype=value.dtype) if torch.is_tensor(value) else value
-                      for name, value in batch.items()}  # fmt: skip
-            items = torch.empty((), dtype=torch.int64)
+            inputs, items = _batch_without_values(batch), torch.empty((), dtype=torch.int64)
             recorder = ByteRecorder(tensors_of(self.model), self._vocabulary)
             if accumulates:
                 self._make_gradients(recorder)
             with fused_attention(), grouped_experts(), recorder:
-                self._loss(inputs, items).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                self._loss_of(inputs, items).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             timeline = recorder.timeline(values.grad for values in self.trained if values.grad is not None)
             self._forget_gradients()
         return timeline
@@ -146,26 +140,17 @@ class StepTrial:
                 self.model.gradient_checkpointing_disable()
             self.model.disable_input_require_grads()  # of embeddings, which checkpointing needs
 
-    def _loss(self, inputs: dict[str, Any], items: torch.Tensor) -> torch.Tensor:
-        """The loss as `SftTrainer` computes it."""
+    def _loss_of(self, inputs: CollatedBatch, items: torch.Tensor) -> torch.Tensor:
+        """The loss of a micro-batch in the precision of the run."""
         from accelerate.utils.operations import convert_outputs_to_fp32
 
-        smoothing = self._arguments.label_smoothing_factor
         run: Any = self.model
         mixed: Any = nullcontext()
         if self._autocast is not None:
             mixed = torch.autocast("cpu", self._autocast)
             run = convert_outputs_to_fp32(self.model)
-        if self._sums_loss and (not smoothing or self._smooths_loss):
-            smoothed = {LABEL_SMOOTHING: smoothing} if smoothing else {}
-            with mixed:
-                loss: torch.Tensor = run(**inputs, **smoothed, num_items_in_batch=items)["loss"]
-            return loss
-        unlabeled = {name: value for name, value in inputs.items() if name not in (LABELS, SHIFT_LABELS)}
         with mixed:
-            logits = run(**unlabeled)["logits"]
-        labels = inputs.get(SHIFT_LABELS, inputs[LABELS])
-        return summed_cross_entropy(logits, labels, items, smoothing)
+            return self._loss(run, self.model, inputs, items, self._arguments.label_smoothing_factor).total
 
     def _make_gradients(self, recorder: ByteRecorder | None) -> None:
         for values in self.trained:
@@ -176,6 +161,16 @@ class StepTrial:
     def _forget_gradients(self) -> None:
         for values in self.model.parameters():
             values.grad = None
+
+
+def _batch_without_values(batch: CollatedBatch) -> CollatedBatch:
+    def new(values: torch.Tensor) -> torch.Tensor:
+        return torch.empty(values.shape, dtype=values.dtype)
+
+    inputs = {name: new(value) if torch.is_tensor(value) else value for name, value in batch.items()}
+    known = batch.details
+    details = known and replace(known, parts=new(known.parts), weights=new(known.weights), trained=new(known.trained))
+    return CollatedBatch(inputs, batch.counts, details)
 
 
 @contextmanager
