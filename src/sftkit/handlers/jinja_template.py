@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sftkit.config.fields import option
-from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Step, row_step
 from sftkit.handlers.text import TextHandler
-from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
+from sftkit.sandbox.render_limits import render_within_limits
+from sftkit.sandbox.row_evaluation import evaluate_on_row
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.sandbox.template_variables import keys_of_variable, variables_of
 
@@ -56,8 +56,6 @@ class ApplyCustomJinjaTemplate(TextHandler):
             TokenizerError: compiling it exceeds the limits of time or memory. (For a row, the step raises
                 `TemplateLimitError`.)
         """
-        from jinja2 import UndefinedError
-
         source = _with_spaced_names(self.template)
         names = variables_of(source)
         eos = tokenizer.eos_token if self.add_eos_token else ""
@@ -70,16 +68,7 @@ class ApplyCustomJinjaTemplate(TextHandler):
 
         def render(row: Row) -> Row:
             values: dict[str, Any] = {**special, _ROW: row, **row}
-            try:
-                text = render_within_limits(lambda: template.render(values), row)
-            except TemplateLimitError:
-                raise
-            except UndefinedError as error:
-                raise RowError(
-                    f"the template uses a missing value: {error}; columns here: {', '.join(row) or 'none'}"
-                ) from None
-            except Exception as error:  # a template may raise anything on data it was not written for
-                raise RowError(f"the template cannot render this row: {error}") from None
+            text = evaluate_on_row(lambda: template.render(values), row, "template", "cannot render this row")
             is_ended = ends_itself and text.rstrip().endswith(eos)
             return {**row, self.dataset_text_field: text if is_ended else text + eos}
 

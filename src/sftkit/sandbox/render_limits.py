@@ -70,6 +70,10 @@ class TemplateLimitError(TokenizerError):
         """The same error with its place."""
         return type(self)(self.problem, place)
 
+    def about(self, subject: str) -> TemplateLimitError:
+        """The same error about something else in the language of templates, such as a condition."""
+        return type(self)(self.problem.replace("the template", f"the {subject}"), self.place)
+
 
 class TemplateChanceError(TemplateLimitError):
     """A template uses something that differs between runs, such as a random choice. Ends the run, too."""

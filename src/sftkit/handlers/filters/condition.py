@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError, TokenizerError
 from sftkit.handlers.filters.measures import OF_CONVERSATIONS, OF_TOKENS
-from sftkit.sandbox.render_limits import TemplateLimitError, render_within_limits
+from sftkit.sandbox.render_limits import render_within_limits
+from sftkit.sandbox.row_evaluation import evaluate_on_row
 from sftkit.sandbox.template_check import check_template_operations
 from sftkit.sandbox.template_variables import keys_of_variable, optional_variables_of, variables_of
 
@@ -84,19 +84,8 @@ class Condition:
             RowError: the condition uses a value that the row lacks, or of another type.
             TemplateLimitError: evaluating it exceeds a limit on time or memory.
         """
-        from jinja2 import UndefinedError
-
         values = {WHOLE_ROW: row, **row, **measures}
-        try:
-            return bool(render_within_limits(lambda: self._expression(values), row))
-        except TemplateLimitError as error:
-            raise TemplateLimitError(error.problem.replace("the template", "the condition")) from None
-        except UndefinedError as error:
-            raise RowError(
-                f"the condition uses a missing value: {error}; columns here: {', '.join(row) or 'none'}"
-            ) from None
-        except Exception as error:  # an expression may raise anything on data it was not written for
-            raise RowError(f"the condition cannot be evaluated: {error}") from None
+        return evaluate_on_row(lambda: bool(self._expression(values)), row, "condition", "cannot be evaluated")
 
 
 def _compile(source: str) -> TemplateExpression:
