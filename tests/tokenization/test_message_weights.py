@@ -16,7 +16,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import LabeledTokens, Row
 from sftkit.core.token_kinds import TokenKind
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
-from sftkit.tokenization.masking.part_tokens import encode_parts
+from sftkit.tokenization.masking.parts.part_tokens import encode_parts
 from sftkit.tokenization.masking.turn_parts import Part
 from support import examples
 from template_zoo.conversations import assistant, system, user

@@ -18,7 +18,7 @@ from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.encoding.spans import Span, TokensWithOffsets, tokens_in_spans
 from sftkit.tokenization.engines import EnginePolicy
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
-from sftkit.tokenization.masking.part_tokens import encode_parts
+from sftkit.tokenization.masking.parts.part_tokens import encode_parts
 from sftkit.tokenization.masking.turn_parts import Part, fill_spans, turn_parts
 from template_zoo import CASES
 from template_zoo.conversations import assistant, user

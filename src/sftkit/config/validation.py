@@ -21,9 +21,9 @@ from sftkit.config.schema.deduplicate_options import deduplicate_problems
 from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
 from sftkit.config.schema.row_amounts import amount_problem
 from sftkit.config.schema.shared_options import DataOptions
-from sftkit.core.loss_weights import loss_weight
 from sftkit.core.message_fields import RESERVED_VARIABLES
 from sftkit.core.patterns import PatternError, finder
+from sftkit.core.weights.loss_weight_column import loss_weight
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.redaction import HIDDEN, is_redacted
 

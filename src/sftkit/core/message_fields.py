@@ -7,13 +7,17 @@ ASSISTANT_ROLES = frozenset(
 )
 """Names of the assistant role, in lower case."""
 
+USER_ROLES = frozenset({"user", "human"})
+"""Names of the user role, in lower case."""
+
 USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 KNOWN_ROLES = (
     USUAL_ROLES
     | ASSISTANT_ROLES
     | {
-        *("developer", "human", "function", "function_response", "observation", "ipython", "context", "documents"),
+        *USER_ROLES,
+        *("developer", "function", "function_response", "observation", "ipython", "context", "documents"),
         *("tool_call", "tool_calls", "tool_response", "tool_responses", "tool_result", "tool_results", "tools"),
     }
 )

@@ -24,7 +24,7 @@ from sftkit.decontamination.comparable_words import ascii_words, comparable_word
 _Hashes = npt.NDArray[np.uint64]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_FILTER_BITS = 24
+_SLOTS_PER_RUN, _MOST_FILTER_BITS = 16, 24
 _MIN_CONTAINED_WORDS = 5
 MOST_QUESTIONS = 10
 """What more questions have in common identifies none of them."""
@@ -65,8 +65,7 @@ class QuestionIndex:
     Words in runs of 8 that more than 10 questions have, such as an instruction that all of them begin with, are not a
     question's own. Runs count if 8 of their words are, or if no run of the question has more. Repeated runs count once.
 
-    Memory: about 50 bytes for each word of the questions and each size, and 16 MiB for each size. Pickling keeps the
-    questions only.
+    Memory: about 80 bytes for each word of the questions and each size. Pickling keeps the questions only.
 
     Example:
         >>> index = QuestionIndex([Question("test.jsonl:1", tuple(comparable_words("What is the capital of France?")))])
@@ -207,8 +206,9 @@ class _Grams:
         starts, owners = starts[counts], owners[counts]
         self._hashes, self._starts, self._owners = _different_runs(words, starts, owners, size)
         self.runs_of_question = np.bincount(self._owners, minlength=len(offsets) - 1)
-        self._filter = np.zeros(1 << _FILTER_BITS, np.bool_)
-        self._filter[_slots(self._hashes)] = True
+        self._bits = min((_SLOTS_PER_RUN * len(self._hashes)).bit_length() + 1, _MOST_FILTER_BITS)
+        self._filter = np.zeros(1 << self._bits, np.bool_)
+        self._filter[_slots(self._hashes, self._bits)] = True
 
     def candidates(self, words: Ids) -> Offsets:
         """Return where runs begin whose hash is that of a run of a question, ascending.
@@ -219,7 +219,7 @@ class _Grams:
         if len(words) < self.size or not len(self._hashes):
             return np.zeros(0, np.int64)
         hashes = _hashes(words, self.size)
-        starts = np.flatnonzero(self._filter[_slots(hashes)])
+        starts = np.flatnonzero(self._filter[_slots(hashes, self._bits)])
         at = np.searchsorted(self._hashes, hashes[starts])
         at[at == len(self._hashes)] = 0
         found: Offsets = starts[self._hashes[at] == hashes[starts]]
@@ -281,6 +281,7 @@ def _hashes(words: Ids, size: int) -> _Hashes:
     return hashes ^ (hashes >> np.uint64(32))
 
 
-def _slots(hashes: _Hashes) -> _Hashes:
-    slots: _Hashes = (hashes * _MULTIPLIER) >> np.uint64(64 - _FILTER_BITS)
+def _slots(hashes: _Hashes, bits: int) -> _Hashes:
+    """Return a number of so many bits for each hash."""
+    slots: _Hashes = (hashes * _MULTIPLIER) >> np.uint64(64 - bits)
     return slots

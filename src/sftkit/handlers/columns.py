@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftkit.config.fields import option
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import LABELS, LOSS_MASKS, TOKEN_COLUMNS, Batch, Row
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.handlers.base import Handler, Step, map_rows, missing_column_message
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from sftkit.config.fields import option
 from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
 from sftkit.core.accounting.cuts import cut_before_answer, find_long_rows
 from sftkit.core.accounting.row_notes import BOUNDARY_MERGED, EMPTY_ANSWER
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import (
@@ -28,6 +27,7 @@ from sftkit.core.rows import (
     ragged_where,
 )
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import ConfigError
 from sftkit.handlers.base import Handler, Step, check_positive, locate_engine_differences, map_rows, text_in
 from sftkit.handlers.formats.exchanges import after_space

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from sftkit.audit.checks.packs import PackBoundaries, Packing, pack_boundaries
 from sftkit.core.error_text import first_line
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import (
     IGNORE_INDEX,
     INPUT_IDS,
@@ -33,6 +32,7 @@ from sftkit.core.rows import (
     lengths_to_offsets,
 )
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import SourceError
 from sftkit.ordering.packing import cuts_inside_packs, keeps_rows_whole
 from sftkit.shards.manifest import Manifest

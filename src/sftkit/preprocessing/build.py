@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
-from sftkit.core.loss_weights import refuses_weights
 from sftkit.core.progress import Done, Progress, Stopwatch, TaskProgress, progress_stage
 from sftkit.core.splits import TRAIN, VALIDATION
+from sftkit.core.weights.loss_weight_column import refuses_weights
 from sftkit.execution.ray_cluster import RayCluster
 from sftkit.execution.runner import Runner
 from sftkit.execution.worker_pool import WorkerPool

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from sftkit.core.rows import Offsets
-from sftkit.shards.arrow_arrays import numpy_view
-from sftkit.shards.staging.staged_unit import ROW_NUMBER, StagedUnit
-from sftkit.storage.streams import open_arrow_file
+from sftkit.shards.staging.staged_rows import read_staged_rows
+from sftkit.shards.staging.staged_unit import StagedUnit
 
 
 def conversations_of(staged: Sequence[StagedUnit]) -> Offsets | None:
@@ -29,9 +27,6 @@ def conversations_of(staged: Sequence[StagedUnit]) -> Offsets | None:
 
 def _begins(unit: StagedUnit) -> Offsets:
     """Return 1 for the first row of each conversation of a unit, and 0 for the others."""
-    with open_arrow_file(unit.path) as source:
-        file = pa.ipc.open_file(source)
-        batches = [file.get_batch(batch).column(ROW_NUMBER) for batch in range(file.num_record_batches)]
-        numbers = np.concatenate([numpy_view(batch, np.int64) for batch in batches])
+    numbers = np.concatenate([batch.numbers for batch in read_staged_rows(unit.path)])
     begins: Offsets = np.concatenate([[1], np.diff(numbers) != 0]).astype(np.int64)
     return begins

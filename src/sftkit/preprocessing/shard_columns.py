@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.retained_columns import unify_schemas

@@ -19,9 +19,9 @@ from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.loading.special_tokens import eos_token, length_limit
 from sftkit.tokenization.loading.tokenizer_identity import TokenizerIdentity, chat_template_sha256, fingerprint
-from sftkit.tokenization.masking.kind_marker import KindMarker
 from sftkit.tokenization.masking.labels import labels_everywhere, labels_from_mask
 from sftkit.tokenization.masking.pairs import encode_pairs, truncate_pairs
+from sftkit.tokenization.masking.parts.kind_marker import KindMarker
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
 from sftkit.tokenization.masking.responses import mask_responses, response_spans
 from sftkit.tokenization.masking.segment_labels import Segment, encode_segments

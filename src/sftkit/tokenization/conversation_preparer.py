@@ -23,7 +23,7 @@ from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.loading.special_tokens import special_tokens, stop_tokens
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
-from sftkit.tokenization.masking.kind_marker import KindMarker
+from sftkit.tokenization.masking.parts.kind_marker import KindMarker
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
 from sftkit.tokenization.masking.ranges.train_ranges import check_same_contents, with_ranges_of_parts
 from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text, have_weights

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Batch, Mask, Ragged, Weights
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 
 
 def default_weights(labels: Ragged) -> Ragged:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sftkit.config.commands import InspectConfig
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.progress import Progress, SilentProgress, progress_stage
 from sftkit.core.splits import SPLITS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import SourceError, UsageError
 from sftkit.inspection.compare.comparison import (
     ComparedSide,

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from sftkit.core.accounting.cuts import cut_after_answer, cut_before_answer, find_long_rows, find_long_rows_at_end
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import IGNORE_INDEX, LABELS, TOKEN_COLUMNS, Batch, Offsets, Ragged
 from sftkit.core.token_kinds import TOKEN_KINDS, TokenKind
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 
 _CUT = frozenset({*TOKEN_COLUMNS, TOKEN_KINDS, LOSS_WEIGHTS})
 _UNTRAINED = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED), LOSS_WEIGHTS: 0}

@@ -11,11 +11,11 @@ from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.option_values import PER_TURN, SPLIT_TURNS
 from sftkit.config.schema.shared_options import DataOptions
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, SEQ_LENGTHS, SOURCE, TOKEN_COLUMNS, Batch
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.decontamination.question_index import QuestionIndex
 from sftkit.errors import DataError
 from sftkit.handlers.base import Step

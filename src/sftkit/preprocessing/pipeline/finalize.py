@@ -10,10 +10,10 @@ import numpy as np
 
 from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.core.accounting.row_notes import EMPTY_ANSWER
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import RowDroppedError, RowLog
 from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, Batch, Row, trained_mask
-from sftkit.core.weighted_tokens import with_agreeing_labels
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
+from sftkit.core.weights.weighted_tokens import with_agreeing_labels
 from sftkit.handlers.base import locate_engine_differences, map_rows, text_in
 from sftkit.handlers.columns import keep_columns
 from sftkit.handlers.tokens import add_token_columns

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from sftkit.core.loss_weights import LOSS_WEIGHTS, loss_weight
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import (
     ATTENTION_MASK,
@@ -28,6 +27,7 @@ from sftkit.core.rows import (
     masked_labels,
     trained_mask,
 )
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS, loss_weight
 from sftkit.handlers.base import map_rows
 
 _OPTIONAL = (ATTENTION_MASK, *LOSS_MASKS, LOSS_WEIGHTS)

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from sftkit.core.accounting.row_notes import RowNotes
-from sftkit.core.loss_weights import LOSS_WEIGHTS
+from sftkit.core.message_fields import USER_ROLES
 from sftkit.core.row_log import RowError, RowLog
 from sftkit.core.rows import INPUT_IDS, Batch, Row, ragged_where
-from sftkit.core.weighted_tokens import with_weights
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
+from sftkit.core.weights.weighted_tokens import with_weights
 from sftkit.handlers.base import Step, map_rows
 from sftkit.handlers.registry import ConfiguredHandler
 from sftkit.handlers.tokens import TokenizeAndApplyChatTemplateWithMasking
@@ -26,7 +27,6 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.conversations import Message, is_assistant, read_conversation, role_of
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
-_USER_ROLES = frozenset({"user", "human"})
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _exchange_starts(messages: Sequence[Message]) -> list[int]:
     first = next((index for index, role in enumerate(roles) if role not in _SYSTEM_ROLES), 0)
     starts = [first]
     for index in range(first + 1, len(messages)):
-        begins = roles[index] in _USER_ROLES and roles[index - 1] not in _USER_ROLES
+        begins = roles[index] in USER_ROLES and roles[index - 1] not in USER_ROLES
         if begins and any(starts[-1] <= answer < index for answer in answers) and answers[-1] > index:
             starts.append(index)
     return starts

@@ -11,6 +11,7 @@ from sftkit.config.reading.interpolated import interpolated_values, replace_valu
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.decontaminate_options import DecontaminateConfig
 from sftkit.config.schema.shared_options import DataOptions
+from sftkit.core.message_fields import USER_ROLES
 from sftkit.core.row_log import UNREADABLE, RowLog
 from sftkit.core.rows import Batch, Row
 from sftkit.decontamination.comparable_words import comparable_words
@@ -25,7 +26,6 @@ from sftkit.sources.work_units import read_unit, scan_files
 _KEY = "dataprocessor.decontaminate"
 _QUESTION_COLUMNS = ("question", "problem", "prompt", "instruction", "input", "query", "text")
 _CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
-_USER_ROLES = frozenset({"user", "human"})
 _MIN_WORDS = 3
 """Shorter texts, such as `yes`, would be found everywhere."""
 
@@ -134,4 +134,4 @@ def _is_asked(message: Any) -> bool:
     if not isinstance(message, Mapping):
         return True
     role = message.get("role", message.get("from"))
-    return not isinstance(role, str) or role.lower() in _USER_ROLES
+    return not isinstance(role, str) or role.lower() in USER_ROLES

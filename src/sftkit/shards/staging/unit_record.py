@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.accounting.cuts import Cuts
-from sftkit.core.loss_weights import LOSS_WEIGHTS, refuses_weights
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS, refuses_weights
 from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.staging.removed_rows import RemovedRowsFile, bad_rows_path, dropped_rows_path
 from sftkit.shards.staging.row_index import RowIndex

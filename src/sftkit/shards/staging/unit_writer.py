@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.accounting.removed_row import RemovedRow
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.row_log import UNUSABLE, RowLog
 from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, Batch, Mask, Ragged
-from sftkit.core.weighted_tokens import weighted_rows
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
+from sftkit.core.weights.weighted_tokens import weighted_rows
 from sftkit.errors import DataError
 from sftkit.shards.arrow_arrays import list_array, number_array, text_array
 from sftkit.shards.retained_columns import RETAINED, encode_retained, infer_schema, unify_schemas

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import IGNORE_INDEX, LABELS, Offsets, Ragged, lengths_to_offsets, ragged_where
 from sftkit.core.token_kinds import TOKEN_KINDS, TokenKind
-from sftkit.core.weighted_tokens import default_weights, scaled
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
+from sftkit.core.weights.weighted_tokens import default_weights, scaled
 from sftkit.shards.arrow_arrays import list_array, number_array
 from sftkit.shards.retained_columns import RETAINED, retained_array
 from sftkit.shards.staging.row_index import build_row_index

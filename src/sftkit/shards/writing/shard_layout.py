@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import SEQ_LENGTHS, SOURCE
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.shards.retained_columns import RETAINED, writable_field
 from sftkit.shards.staging.staged_unit import STAGED_TEXT
 from sftkit.storage.paths import AnyPath

@@ -44,6 +44,22 @@ def complement(spans: Iterable[Span], length: int) -> list[Span]:
     return outside(spans, 0, length)
 
 
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Return the characters that are in any of the spans, as spans that are ordered and disjoint.
+
+    Example:
+        >>> merged([(5, 7), (0, 2), (6, 9), (3, 3)])
+        [(0, 2), (5, 9)]
+    """
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        elif start < end:
+            joined.append((start, end))
+    return joined
+
+
 def outside(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     """Return the parts of [start, end) that lie outside of the given spans, ordered.
 

@@ -9,9 +9,9 @@ from itertools import chain
 from typing import NamedTuple
 
 from sftkit.config.words import is_null_word, parse_boolean
-from sftkit.core.loss_weights import loss_weight
 from sftkit.core.message_fields import LOSS_FLAGS, PARTIAL_LOSS_FLAGS, WEIGHT_FLAGS
 from sftkit.core.row_log import RowError
+from sftkit.core.weights.loss_weight_column import loss_weight
 from sftkit.tokenization.conversations import Message, assistant_indices
 from sftkit.tokenization.encoding.spans import Span, outside
 from sftkit.tokenization.masking.ranges.content_spans import content_places

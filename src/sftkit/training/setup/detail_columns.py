@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sftkit.config.commands import TrainConfig
-from sftkit.core.loss_weights import LOSS_WEIGHTS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import ConfigError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.data.rows.token_details import DETAIL_COLUMNS

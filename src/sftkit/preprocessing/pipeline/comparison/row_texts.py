@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from sftkit.core.message_fields import USER_ROLES
 from sftkit.core.rows import Row
 from sftkit.handlers.base import text_in
 from sftkit.handlers.registry import ConfiguredHandler
@@ -19,9 +20,6 @@ from sftkit.tokenization.conversations import (
     role_of,
     text_of,
 )
-
-_USER_ROLES = frozenset({"user", "human"})
-
 
 TurnText = tuple[bool, str]
 """A turn of a conversation, or a half of a pair: whether it is an answer, and its text. System turns, tools and their
@@ -76,7 +74,7 @@ def turns_of(row: Row, column: str | None) -> list[TurnText]:
         role = role_of(message)
         if is_assistant(message):
             turns.append((True, _answer_of(message)))
-        elif isinstance(role, str) and role.lower() in _USER_ROLES:
+        elif isinstance(role, str) and role.lower() in USER_ROLES:
             turns.append((False, text_of(message)))
     return turns
 

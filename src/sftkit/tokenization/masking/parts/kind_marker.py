@@ -11,8 +11,8 @@ from sftkit.core.token_kinds import kinds_by_stop_ids
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.loading.special_tokens import special_tokens
-from sftkit.tokenization.masking.part_finder import PartFinder
-from sftkit.tokenization.masking.part_tokens import encode_parts
+from sftkit.tokenization.masking.parts.part_finder import PartFinder
+from sftkit.tokenization.masking.parts.part_tokens import encode_parts
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.turn_parts import Part, fill_spans, weigh_parts
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder

@@ -10,7 +10,7 @@ from sftkit.config.words import is_null_word, parse_boolean
 from sftkit.core.message_fields import PARTIAL_LOSS_FLAGS, TRAIN_FLAGS, TRAIN_RANGES
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, content_of, text_of
-from sftkit.tokenization.encoding.spans import Span, outside
+from sftkit.tokenization.encoding.spans import Span, merged, outside
 
 _EDGES = {TRAIN_RANGES: ("begin", "end")}
 _AXOLOTL_EDGES = ("begin_offset", "end_offset")
@@ -40,7 +40,7 @@ class TrainRanges(NamedTuple):
         if not self.trains_rest:
             return outside(trained, 0, length)
         excluded = [(each.begin, each.end) for each in self.ranges if not each.is_trained]
-        return outside(outside(excluded, 0, length), 0, length)
+        return merged(excluded)
 
 
 def train_ranges(message: Message, index: int) -> TrainRanges | None:
@@ -142,8 +142,7 @@ def _train(value: Any, place: str) -> bool:
 def _check_agreement(ranges: Sequence[TrainRange], key: str, index: int) -> None:
     """Check that no character is both in a range with and in a range without a loss."""
     trained, untrained = (
-        outside(outside([(each.begin, each.end) for each in ranges if each.is_trained is flag], 0, _END), 0, _END)
-        for flag in (True, False)
+        merged((each.begin, each.end) for each in ranges if each.is_trained is flag) for flag in (True, False)
     )
     tagged = sorted([*((*span, True) for span in trained), *((*span, False) for span in untrained)])
     for (_, end, _), (next_begin, next_end, _) in pairwise(tagged):
@@ -153,10 +152,6 @@ def _check_agreement(ranges: Sequence[TrainRange], key: str, index: int) -> None
                 f"ranges of {key!r} of message {index} contradict each other about the characters "
                 f"{shared[0]} to {shared[1]} of its content"
             )
-
-
-_END = 1 << 62
-"""A position after all contents."""
 
 
 def _flagged_parts(message: Message) -> bool:

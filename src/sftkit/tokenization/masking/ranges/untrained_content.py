@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sftkit.core.patterns import finder
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, text_of
-from sftkit.tokenization.encoding.spans import Span, outside
+from sftkit.tokenization.encoding.spans import Span, merged
 from sftkit.tokenization.masking.ranges.content_spans import carry_to_text
 from sftkit.tokenization.masking.ranges.train_ranges import train_ranges
 
@@ -33,7 +33,7 @@ def untrained_content(message: Message, index: int, pattern: str | None = None) 
     spans = [] if ranges is None else ranges.untrained(len(content))
     if pattern is not None:
         spans = [*spans, *finder(pattern)(content)]
-    return outside(outside(spans, 0, len(content)), 0, len(content))
+    return merged(spans)
 
 
 def hidden_in_content(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, SOURCE
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
 from sftkit.training.data.rows.row_limits import RowLimit

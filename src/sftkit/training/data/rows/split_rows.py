@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.core.error_text import single_line
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import SEQ_LENGTHS, SOURCE, Offsets, trained_mask
 from sftkit.core.token_kinds import TOKEN_KINDS
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath

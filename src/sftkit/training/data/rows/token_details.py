@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sftkit.core.loss_weights import LOSS_WEIGHTS
 from sftkit.core.rows import SOURCE, Ids, Mask, Ragged, Weights, lengths_to_offsets
 from sftkit.core.token_kinds import TOKEN_KINDS, TRAINED_KINDS, TokenKind
+from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
 from sftkit.storage.paths import AnyPath
 from sftkit.training.data.rows.token_columns import read_token_lists

@@ -1,0 +1,1 @@
+"""The parts of trained spans: reasoning, tool calls, content, stop tokens, and loss weights."""
