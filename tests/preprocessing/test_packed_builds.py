@@ -7,6 +7,7 @@ import json
 import logging
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ from sftkit.config.validation import validate_config
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError
+from sftkit.inspection.compare.compare_datasets import compare_datasets
+from sftkit.inspection.verify.verify_dataset import verify
 from sftkit.preprocessing.planning import plan
 from sftkit.preprocessing.preview import preview_shards
 from sftkit.preprocessing.training_shards import check_training_data, find_or_build_shards
 from sftkit.shards.manifest import Manifest, length_histogram
 from sftkit.shards.reading import open_shards
+from sftkit.training.data.rows.open_split import open_split
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl, written
 
 
@@ -310,6 +314,11 @@ def test_an_error_says_why_no_row_fits(tmp_path: Path) -> None:
         ({"pack_length": 5}, "pack_length is given without packing; set packing=bfd or packing=wrapped"),
         ({"pack_window": 5}, "pack_window is given without packing; set packing=bfd"),
         ({"packing": "bfd", "pack_length": 0}, "pack_length must be 1 or more, not 0"),
+        ({"pad_pack_to_multiple_of": 8}, "pad_pack_to_multiple_of is given without packing; set packing=bfd"),
+        (
+            {"packing": "bfd", "pack_length": 100, "pad_pack_to_multiple_of": 64},
+            "a full pack of 100 tokens is no multiple of pad_pack_to_multiple_of=64; set pack_length=128",
+        ),
     ],
 )
 def test_packing_without_a_length_and_a_length_without_packing_are_errors(
@@ -454,3 +463,61 @@ def test_train_concatenates_text_for_continued_pretraining(tmp_path: Path) -> No
 def test_train_reports_packing_without_a_length_before_it_reads_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set pack_length or max_seq_length"):
         check_training_data(training(tmp_path, tmp_path / "nowhere", packing="bfd"))
+
+
+# --- Packs for several processes ----------------------------------------------------------------------
+
+
+def test_padding_is_a_last_sequence_without_a_loss_that_readers_leave_out(tmp_path: Path) -> None:
+    rows = [{**row, "id": number} for number, row in enumerate(tokenized(some_lengths(90, 40)))]
+    data = dataset(write_jsonl(tmp_path / "in.jsonl", rows), retain_columns=("id",))
+    options: dict[str, Any] = {"packing": "bfd", "pack_length": 48, "source_column": True}
+    plain = preprocess(tmp_path / "plain", data, **options)
+    padded = preprocess(tmp_path / "padded", data, pad_pack_to_multiple_of=16, **options)
+    preprocess(tmp_path / "more", data, pad_pack_to_multiple_of=16, num_workers=2, unit_size=4096, **options)
+    assert shard_bytes(tmp_path / "padded") == shard_bytes(tmp_path / "more")
+    total = 0
+    for pack, before in zip(written(tmp_path / "padded"), written(tmp_path / "plain"), strict=True):
+        padding = pack.pop("padding")
+        assert padding == -len(before["input_ids"]) % 16
+        total += padding
+        if padding:
+            assert [pack.pop(name)[-padding:] for name in ("input_ids", "labels")] == [[0] * padding, [-100] * padding]
+            assert [pack.pop(name)[-1] for name in ("seq_lengths", "id", "source")] == [padding, None, None]
+        assert pack.items() <= before.items()
+    assert total > 16
+    split = padded.splits["train"]
+    assert split.padding_tokens == total
+    assert replace(split, padding_tokens=None, shards=()) == replace(plain.splits["train"], shards=())
+    assert verify(InspectConfig(directory=str(tmp_path / "padded"))).differences == ()
+    compared = compare_datasets(
+        InspectConfig(directory=str(tmp_path / "plain"), compare=str(tmp_path / "padded"), compare_by="id")
+    )
+    assert not compared.differs, compared
+    sides = [
+        open_split(open_shards(str(tmp_path / name)), "train", 100_000, None, 1 << 20) for name in ("plain", "padded")
+    ]
+    groups = [side.group(0) for side in sides]
+    for column in ("input_ids", "labels"):
+        first, second = (getattr(group, column) for group in groups)
+        assert np.array_equal(first.values, second.values)
+        assert np.array_equal(first.offsets, second.offsets)
+    assert sides[1].counts.without_loss == 0
+
+
+@pytest.mark.parametrize("packing", ["bfd", "next_fit", "wrapped"])
+def test_packs_are_divided_until_their_number_is_a_multiple(tmp_path: Path, packing: str) -> None:
+    rows = tokenized(some_lengths(60, 30))
+    source = dataset(write_jsonl(tmp_path / "in.jsonl", rows), split=SplitConfig(validation=0.2))
+    options: dict[str, Any] = {"packing": packing, "pack_length": 64}
+    plain = preprocess(tmp_path / "plain", source, **options)
+    manifest = preprocess(tmp_path / "out", source, pack_count_multiple_of=9, **options)
+    packs = {split: written(tmp_path / "out", split) for split in ("train", "validation")}
+    for split, found in packs.items():
+        assert len(found) == -(-plain.splits[split].rows // 9) * 9 > plain.splits[split].rows
+        assert by_ids(sequences(found)) == by_ids(sequences(written(tmp_path / "plain", split)))
+    check_account(manifest, packs)
+    with pytest.raises(
+        DataError, match=r"pack_count_multiple_of=90: \d+ sequences cannot fill 90 packs; set pack_count"
+    ):
+        preprocess(tmp_path / "many", source, pack_count_multiple_of=90, **options)

@@ -474,6 +474,8 @@ AFTER_STAGING = [
     option("pack_length", 300, NONE, name="the length of packs", kind="packed"),
     Case("packs where there were none", lambda world: world.config.update(packing="bfd", pack_length=64), NONE),
     option("pack_window", 4, NONE, kind="packed"),
+    option("pad_pack_to_multiple_of", 4, NONE, kind="packed"),
+    option("pack_count_multiple_of", 5, NONE, kind="packed"),
     Case("packs and what becomes of longer rows",
          lambda world: world.config.update(packing="bfd", pack_length=20, overflow="drop"), NONE, kind="packed"),
     option("num_dataset_shards", 3, NONE),

@@ -231,8 +231,17 @@ def _packing_problems(config: DataOptions) -> Iterator[str]:
         yield "pack_length is given without packing; set packing=bfd or packing=wrapped"
     if config.packing == NO_PACKING and config.pack_window is not None:
         yield "pack_window is given without packing; set packing=bfd"
+    for key in ("pad_pack_to_multiple_of", "pack_count_multiple_of"):
+        if config.packing == NO_PACKING and getattr(config, key) != 1:
+            yield f"{key} is given without packing; set packing=bfd"
     if config.packing != NO_PACKING and config.pack_length is None and config.max_seq_length is None:
         yield f"packing={config.packing} needs a length; set pack_length or max_seq_length"
+    length, multiple = config.pack_length or config.max_seq_length or 0, config.pad_pack_to_multiple_of
+    if config.packing != NO_PACKING and length % multiple:
+        yield (
+            f"a full pack of {length} tokens is no multiple of pad_pack_to_multiple_of={multiple}; set "
+            f"pack_length={-(-length // multiple) * multiple}"
+        )
 
 
 def _processor_problems(config: DataOptions) -> Iterator[str]:

@@ -22,6 +22,8 @@ POSITION_IDS = "position_ids"
 """Positions of the tokens in their sequence, which other tools write; sftkit computes them."""
 SEQ_LENGTHS = "seq_lengths"
 """Tokens of each sequence in a pack, in order; they sum to the tokens of the row."""
+PADDING = "padding"
+"""Tokens of padding at the end of a pack, the last of its `seq_lengths`; 0 for none. Packs without padding lack it."""
 SOURCE = "source"
 """The data set that a row comes from, as an index into `Manifest.source_names`; in packs a list, one per sequence."""
 

@@ -22,6 +22,7 @@ from sftkit.core.rows import (
     INPUT_IDS,
     LABELS,
     LOSS_MASKS,
+    PADDING,
     SEQ_LENGTHS,
     SOURCE,
     Ids,
@@ -36,6 +37,7 @@ from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import SourceError
 from sftkit.ordering.packing import cuts_inside_packs, keeps_rows_whole
 from sftkit.shards.manifest import Manifest
+from sftkit.shards.pack_padding import remove_padding
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
 
@@ -63,6 +65,8 @@ class ColumnLayout:
     """Whether it has the column `loss_weights`."""
     sources: bool = False
     """Whether it has the column `source`, with a number for each sequence."""
+    padded: bool = False
+    """Whether it has the column `padding`, for packs."""
 
     @property
     def columns(self) -> list[str]:
@@ -71,7 +75,7 @@ class ColumnLayout:
             return [self.text] if self.text is not None else []
         others = (
             *((SEQ_LENGTHS, self.packed), (TOKEN_KINDS, self.kinds)),
-            *((LOSS_WEIGHTS, self.weights), (SOURCE, self.sources)),
+            *((LOSS_WEIGHTS, self.weights), (SOURCE, self.sources), (PADDING, self.padded)),
         )
         return [INPUT_IDS, *self.supervision, *(name for name, is_there in others if is_there)]
 
@@ -137,6 +141,7 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
             kinds=TOKEN_KINDS in names and _holds_integers(schema.field(TOKEN_KINDS).type),
             weights=LOSS_WEIGHTS in names and _holds_floats(schema.field(LOSS_WEIGHTS).type),
             sources=SOURCE in names and _is_source(schema.field(SOURCE).type, packed=packed),
+            padded=packed and PADDING in names and bool(pa.types.is_integer(schema.field(PADDING).type)),
         )
     text = next((name for name in text_fields if name in names and _is_text(schema.field(name).type)), None)
     if text is None:
@@ -151,8 +156,11 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
 def iter_row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
     """Yield the row groups of a file from index `first` on, with the layout's columns, one in memory at a time.
 
+    Packs come without their padding.
+
     Raises:
         SourceError: the file cannot be read.
+        DataError: the padding of a pack is not its last sequence.
     """
     with open_parquet(layout.path) as file:
         for group in range(first, file.num_row_groups):
@@ -160,7 +168,7 @@ def iter_row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
                 table = file.read_row_group(group, columns=layout.columns, use_threads=False)
             except (OSError, pa.ArrowException) as error:
                 raise SourceError(f"{layout.path}: row group {group} cannot be read: {first_line(error)}") from None
-            yield table
+            yield remove_padding(table, layout.path)
 
 
 def token_columns(table: pa.Table, layout: ColumnLayout) -> TokenColumns:

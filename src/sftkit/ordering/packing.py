@@ -15,11 +15,14 @@ from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.rows import Ids, Offsets
 from sftkit.errors import ConfigError, DataError
+from sftkit.ordering.pack_count import divide_packs
 from sftkit.ordering.packing_strategy import PackingStrategy, Packs, join_packs
 
 PACKING_STRATEGIES: Registry[type[PackingStrategy]] = Registry(
     "packing", find_built_in(sftkit.ordering, PackingStrategy), partial(subclass_problem, base=PackingStrategy)
 )
+
+_MULTIPLES = ("pad_pack_to_multiple_of", "pack_count_multiple_of")
 
 
 def is_packed(options: DataOptions) -> bool:
@@ -83,7 +86,8 @@ def packing_identity(options: DataOptions) -> list[Any]:
     identity = [options.packing, pack_length_of(options), options.overflow]
     plugin = PACKING_STRATEGIES.identity(options.packing)
     window = [] if options.pack_window is None else [options.pack_window]
-    return [*identity, *window, *([] if plugin is None else [plugin])]
+    multiples = [{key: value} for key in _MULTIPLES if (value := getattr(options, key)) != 1]
+    return [*identity, *window, *([] if plugin is None else [plugin]), *multiples]
 
 
 def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
@@ -94,7 +98,8 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
         options: with a `packing` that is not `none`.
 
     Raises:
-        DataError: a strategy of another package lost or repeated tokens, or exceeded the pack length.
+        DataError: a strategy of another package lost or repeated tokens, or exceeded the pack length; or there are too
+            few sequences for a multiple of `pack_count_multiple_of` packs.
     """
     capacity = pack_length_of(options)
     assert capacity is not None
@@ -107,6 +112,7 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
         problem = _problem_with(packs, np.asarray(lengths, np.int64), capacity, strategy)
         if problem is not None:
             raise DataError(f"packing={options.packing}: {problem}; this must be fixed in the package that provides it")
+    packs = divide_packs(packs, options.pack_count_multiple_of)
     if strategy.keeps_rows_whole and options.overflow == "truncate_left":
         starts = np.asarray(full, np.int64)[packs.rows] - packs.lengths
         return replace(packs, starts=starts.astype(np.int32))

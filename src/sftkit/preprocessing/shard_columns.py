@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, SEQ_LENGTHS
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, PADDING, SEQ_LENGTHS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
 from sftkit.preprocessing.plan.plan import Plan
+from sftkit.shards.pack_padding import PackPadding
 from sftkit.shards.retained_columns import unify_schemas
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.shard_layout import ShardLayout
@@ -54,7 +55,7 @@ def shard_columns_of(staged: Sequence[StagedUnit], *, is_packed: bool = False) -
 
 
 def with_sources(plan: Plan, staged: Sequence[StagedUnit], layout: ShardLayout) -> ShardLayout:
-    """Add what the config says of data sets: their loss weights, and the column `source` if it asks for one.
+    """Add what the config says: loss weights of data sets, padding, and the column `source` if it asks for one.
 
     Raises:
         DataError: rows of text would need a loss weight, or a retained column has the name of one of these columns.
@@ -78,4 +79,18 @@ def with_sources(plan: Plan, staged: Sequence[StagedUnit], layout: ShardLayout) 
             f"column {LOSS_WEIGHTS!r} cannot be in the shards, where it would mean the loss weights of the tokens; "
             "rename it with rename_columns"
         )
+    layout = replace(layout, padding=_padding_of(plan))
+    if layout.padding is not None and PADDING in layout.retained.names:
+        raise DataError(
+            f"column {PADDING!r} cannot be in the shards, where it would mean the padding of packs; rename it with "
+            "rename_columns"
+        )
     return replace(layout, unit_sources=sources) if plan.config.source_column else layout
+
+
+def _padding_of(plan: Plan) -> PackPadding | None:
+    """How packs are padded: with the pad token, or else the eos token, which is as good where there is no loss."""
+    if plan.config.pad_pack_to_multiple_of == 1:
+        return None
+    ids = () if plan.tokenizer is None else (plan.tokenizer.pad_token_id, plan.tokenizer.eos_token_id)
+    return PackPadding(plan.config.pad_pack_to_multiple_of, next((token for token in ids if token is not None), 0))

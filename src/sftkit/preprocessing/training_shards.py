@@ -170,6 +170,12 @@ def _check_packs(config: TrainConfig, given: ShardSet) -> None:
             f"and cannot be packed again (packing={wanted[0]}, pack_length={wanted[1]}); leave packing out, or use the "
             "data that they were made from"
         )
+    packs, multiple = given.manifest.splits[TRAIN].rows, config.pack_count_multiple_of
+    if packs % multiple:
+        raise ConfigError(
+            f"{given.name or given.root}: has {packs} packs, no multiple of pack_count_multiple_of={multiple}, and "
+            "cannot be packed again; leave it out, or use the data that they were made from"
+        )
 
 
 def _build(config: TrainConfig, progress: Progress) -> ShardSet:

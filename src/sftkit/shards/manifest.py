@@ -71,6 +71,8 @@ class SplitInfo:
     """The most tokens that a pack may have; None where rows are not packed."""
     fill_rate: float | None = None
     """tokens / (rows * pack_length), 0 to 1; None where rows are not packed."""
+    padding_tokens: int | None = None
+    """Tokens of padding, which `tokens` and `sequences` do not count; None where packs are not padded."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,9 @@ class Manifest:
         for key in ("token_kinds", "source_names", "too_long_rows"):
             if not stored[key]:
                 del stored[key]
+        for split in stored["splits"].values():
+            if split["padding_tokens"] is None:
+                del split["padding_tokens"]
         for source in stored["sources"]:
             if source["mix"] is None:
                 del source["mix"]

@@ -42,7 +42,10 @@ class ShardSet:
     """What to call the data set in output, if not by its path."""
 
     def tables(self, split: str, columns: list[str] | None = None) -> Iterator[tuple[AnyPath, pa.Table]]:
-        """Yield the row groups of a split, each with the path of its file, holding one in memory at a time."""
+        """Yield the row groups of a split, each with the path of its file, holding one in memory at a time.
+
+        Packs come with their padding, in the columns that are read.
+        """
         for path in self.splits.get(split, ()):
             with open_parquet(path) as file:
                 for group in range(file.num_row_groups):

@@ -169,6 +169,20 @@ class DataOptions(SourceOptions):
         help="Pack each run of this many rows by itself, and keep the order of the runs. Default: pack all rows of a "
         "split together, and shuffle the packs of the train split.",
     )
+    pad_pack_to_multiple_of: int = option(
+        1,
+        minimum=1,
+        panel=_ROWS,
+        help="Fill up each pack to a multiple of this many tokens, with a last sequence that carries no loss. Default: "
+        "no padding.",
+    )
+    pack_count_multiple_of: int = option(
+        1,
+        minimum=1,
+        panel=_ROWS,
+        help="Make a multiple of this many packs of each split, such as the number of processes that train, by "
+        "dividing packs.",
+    )
     max_bad_rows: float = option(
         0,
         minimum=0,

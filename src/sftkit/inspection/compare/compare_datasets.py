@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, SilentProgress, progress_stage
+from sftkit.core.rows import PADDING, SEQ_LENGTHS
 from sftkit.core.splits import SPLITS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import SourceError, UsageError
@@ -243,7 +244,7 @@ def _column_notes(both: Sequence[tuple[str, _Side]]) -> Iterator[str]:
     """Yield which columns only one of the two sides has."""
     columns = [list(dict.fromkeys(name for layout in side.files for name in layout.names)) for _, side in both]
     for (name, _), own, other in zip(both, columns, reversed(columns), strict=True):
-        extra = [column for column in own if column not in other and column != "seq_lengths"]
+        extra = [column for column in own if column not in other and column not in (SEQ_LENGTHS, PADDING)]
         if LOSS_WEIGHTS in extra:
             yield f"loss_weights are only in {name}: other weights than 1 count as labels that differ"
             extra.remove(LOSS_WEIGHTS)

@@ -52,7 +52,10 @@ def split_info(
     if pack_length is None:
         return info
     fill_rate = round(info.tokens / (info.rows * pack_length), 4)
-    return replace(info, sequences=len(sequences), pack_length=pack_length, fill_rate=fill_rate)
+    info = replace(info, sequences=len(sequences), pack_length=pack_length, fill_rate=fill_rate)
+    if layout.padding is None:
+        return info
+    return replace(info, padding_tokens=int(layout.padding.tokens(np.asarray(sequences.row_sizes, np.int64)).sum()))
 
 
 def make_manifest(

@@ -37,6 +37,12 @@ def dataset_card(manifest: Manifest) -> str:
             "ones before it, and its positions begin at 0.",
             "",
         ]
+    if any(split.padding_tokens is not None for split in manifest.splits.values()):
+        lines += [
+            "The last `padding` tokens of a pack are padding: a sequence of `seq_lengths` without a loss, which the "
+            "counts below leave out.",
+            "",
+        ]
     lines += ["| split | shards | rows | tokens | trained tokens |", "| --- | ---: | ---: | ---: | ---: |"]
     for name, split in manifest.splits.items():
         rows = f"{split.rows:,}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from sftkit.core.token_kinds import TOKEN_KINDS, TokenKind
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.core.weights.weighted_tokens import default_weights, scaled
 from sftkit.shards.arrow_arrays import list_array, number_array
+from sftkit.shards.pack_padding import add_padding
 from sftkit.shards.retained_columns import RETAINED, retained_array
 from sftkit.shards.staging.row_index import build_row_index
 from sftkit.shards.staging.staged_unit import STAGED_TEXT, Int32Array
@@ -101,7 +102,7 @@ class GatheredRows:
 
     table: pa.Table
     tokens: int
-    """0 for text."""
+    """Without padding; 0 for text."""
     trained_tokens: int
 
 
@@ -152,7 +153,10 @@ class RowGatherer:
             for field in layout.retained_fields:
                 values = retained_array([row.get(field.name) for row in retained], field)
                 columns.append(values if packs is None else _lists(values, packs))
-        return GatheredRows(pa.Table.from_arrays(columns, schema=layout.schema), tokens, trained)
+        table = pa.Table.from_arrays(columns, schema=replace(layout, padding=None).schema)
+        if layout.padding is not None:
+            table = add_padding(table, layout.padding).cast(layout.schema)
+        return GatheredRows(table, tokens, trained)
 
     def _reader(self, unit: int) -> UnitReader:
         if unit not in self._readers:

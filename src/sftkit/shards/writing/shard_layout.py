@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sftkit.core.rows import SEQ_LENGTHS, SOURCE
+from sftkit.core.rows import PADDING, SEQ_LENGTHS, SOURCE
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
+from sftkit.shards.pack_padding import PackPadding
 from sftkit.shards.retained_columns import RETAINED, writable_field
 from sftkit.shards.staging.staged_unit import STAGED_TEXT
 from sftkit.storage.paths import AnyPath
@@ -42,10 +43,13 @@ class ShardLayout:
     """The units that have loss weights of their own, by their index."""
     unit_sources: tuple[int, ...] = ()
     """The number of each unit's data set; () if the shards have no column `source`."""
+    padding: PackPadding | None = None
+    """How packs are padded; None if they are not."""
 
     @property
     def schema(self) -> pa.Schema:
-        """The Parquet schema: token columns, `seq_lengths` for packs, `source`, the text column, then retained columns.
+        """The Parquet schema: token columns, `seq_lengths` and `padding` of packs, `source`, the text column, then
+        retained columns.
 
         In packs `source` and a retained column are lists with one entry per sequence. If there are token
         kinds, the metadata has their names.
@@ -56,6 +60,8 @@ class ShardLayout:
         fields = [pa.field(name, _TYPES.get(name, _TOKENS)) for name in self.token_columns]
         if self.is_packed:
             fields.append(pa.field(SEQ_LENGTHS, _TOKENS))
+        if self.padding is not None:
+            fields.append(pa.field(PADDING, pa.int32()))
         if self.unit_sources:
             fields.append(pa.field(SOURCE, pa.list_(pa.int32()) if self.is_packed else pa.int32()))
         if self.text_column is not None:

@@ -58,10 +58,11 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
     console.print(table)
     for name, split in manifest.splits.items():
         if split.pack_length is not None and split.sequences is not None and split.fill_rate is not None:
+            padding = "" if split.padding_tokens is None else f", {split.padding_tokens:,} tokens of padding"
             console.print(
                 Text(
                     f"{name}: {split.rows:,} packs of {split.pack_length:,} tokens, {split.fill_rate:.1%} full, "
-                    f"{split.sequences:,} sequences ({split.sequences / split.rows:.1f} per pack)"
+                    f"{split.sequences:,} sequences ({split.sequences / split.rows:.1f} per pack){padding}"
                 )
             )
             if name == TRAIN and split.pack_length is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sftkit.core.rows import INPUT_IDS, LABELS, SEQ_LENGTHS, SOURCE
+from sftkit.core.rows import INPUT_IDS, LABELS, PADDING, SEQ_LENGTHS, SOURCE
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import TrainingError
 from sftkit.shards.reading import ShardSet
@@ -39,7 +39,7 @@ def open_split(
         TrainingError: the split has no token columns, or no rows, or weights of tokens that are not used.
         SourceError: a file cannot be read, or is not Parquet.
     """
-    known: tuple[str, ...] = (INPUT_IDS, LABELS, SEQ_LENGTHS)
+    known: tuple[str, ...] = (INPUT_IDS, LABELS, SEQ_LENGTHS, PADDING)
     if shards.manifest is None:
         known = (*known, *LAYOUT_COLUMNS)  # other tools write padding and packs that these columns tell
     sources = shards.manifest.source_names if shards.manifest is not None and SOURCE in details else ()

@@ -18,6 +18,7 @@ from sftkit.core.rows import SEQ_LENGTHS, SOURCE, Offsets, trained_mask
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
+from sftkit.shards.pack_padding import remove_padding
 from sftkit.shards.reading import open_parquet
 from sftkit.storage.paths import AnyPath
 from sftkit.training.data.rows.row_groups import (
@@ -61,8 +62,8 @@ class SplitRows:
 
     1. The footer of a file tells its row groups and their rows and tokens. `locate_all` reads all footers; with
        streaming, `groups_of` reads one when its file is reached, and `manifest_rows` tells the rows of the others.
-    2. `group` reads a row group, checks its rows, applies the limit on sequences, and removes sequences without a
-       trained token. Groups stay in a cache, and the least recently used leave it when it holds more than
+    2. `group` reads a row group, checks its rows, applies the limit on sequences, and removes padding and sequences
+       without a trained token. Groups stay in a cache, and the least recently used leave it when it holds more than
        `max_cached_tokens` (8 bytes each: id and label as int32; 16 with the columns of `DETAIL_COLUMNS`).
     3. `row` gives the sequences of a row.
 
@@ -267,6 +268,7 @@ class SplitRows:
         missing = [name for name in DETAIL_COLUMNS if name in self._columns and name not in names]
         if missing:
             raise DataError(f"{location.path}: no column {missing[0]}, which the first file of this split has")
+        table = remove_padding(table, location.path)
         group = decode_row_group(location, table, self._vocabulary_size, self._source_count)
         counts = SequenceCounts(seen=len(group.input_ids))
         if self._limit is not None:
