@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftkit.training.data.balancing import balance_by_size, divide_step, split_by_length
 from sftkit.training.data.batching import (
     Batcher,
     RowBatcher,
     StepLayout,
     TokenBatcher,
-    balance_by_size,
-    split_by_length,
 )
 from sftkit.training.data.epoch_order import EpochOrder, Shuffling
 from sftkit.training.data.rows.split_rows import SplitRows
@@ -124,8 +123,21 @@ def test_token_batches_hold_every_row_once_and_no_more_tokens_than_allowed(
         for part in (part for parts in made for part in parts if len(part) > 1):
             sizes = [lengths[row] for row in part]
             assert (max(sizes) * len(sizes) if padded else sum(sizes)) <= tokens
-    shared = [sorted(sorted(part) for parts in made for part in parts if part) for made in epochs]
-    assert shared[0] == shared[1]  # which rows share a batch is fixed, the order of batches is not
+    if processes == 1 or padded:  # otherwise, the rows of a step are divided again
+        shared = [sorted(sorted(part) for parts in made for part in parts if part) for made in epochs]
+        assert shared[0] == shared[1]  # which rows share a batch is fixed, the order of batches is not
+
+
+def test_processes_get_the_same_number_of_tokens_with_a_limit_of_tokens(tmp_path: Path) -> None:
+    lengths = np.clip(np.random.default_rng(5).lognormal(3, 0.9, 2000), 2, 120).astype(int).tolist()
+    rows = open_rows(tmp_path, lengths)
+    batches = TokenBatcher(rows, SHUFFLED, StepLayout(2, 4, False), 400, drop_last=True)
+    made = epoch_of(batches, rows, 4, 0)
+    steps = [
+        [made[number][process] + made[number + 1][process] for process in range(4)] for number in range(0, len(made), 2)
+    ]
+    totals = np.array([[sum(lengths[row] for row in of_process) for of_process in step] for step in steps])
+    assert (totals.max(axis=1) / totals.mean(axis=1)).mean() < 1.02
 
 
 def test_token_batches_are_the_same_for_any_number_of_processes(fifty: SplitRows) -> None:
@@ -146,6 +158,19 @@ def test_rows_are_divided_evenly(sizes: list[int], parts: int) -> None:
         assert max(len(part) for part in divided) <= most
     assert balance_by_size(np.array([9, 1, 1, 9]), 2, 2) == [[0, 1], [2, 3]]
     assert split_by_length(np.array([9, 1, 1, 9]), 2) == [[0, 3], [1, 2]]
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+@pytest.mark.parametrize(("batches", "most"), [(1, 8), (4, 4), (8, 1)])
+def test_processes_get_the_same_number_of_tokens_within_two_percent(processes: int, batches: int, most: int) -> None:
+    chance = np.random.default_rng(5)
+    for _ in range(10):
+        sizes = np.clip(chance.lognormal(np.log(450), 0.9, processes * batches * most), 8, 2048).astype(np.int64)
+        divided = divide_step(sizes, processes, batches, most, padded=False)
+        assert sorted(row for part in divided for row in part) == list(range(len(sizes)))
+        assert max(map(len, divided)) <= most
+        totals = [sum(int(sizes[part].sum()) for part in divided[process::processes]) for process in range(processes)]
+        assert max(totals) <= 1.02 * max(np.mean(totals), sizes.max())
 
 
 def test_rows_of_similar_length_can_share_a_step(fifty: SplitRows) -> None:

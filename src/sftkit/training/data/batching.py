@@ -6,7 +6,6 @@ micro-batches only affects speed, because the loss is the mean over the trained 
 
 from __future__ import annotations
 
-import heapq
 import logging
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from sftkit.core.rows import Offsets
+from sftkit.training.data.balancing import divide_step
 from sftkit.training.data.epoch_order import NO_ROWS, EpochOrder, Shuffling
 from sftkit.training.data.rows.split_rows import RowRefs, SplitRows
 from sftkit.training.distributed import warn_on_main_process
@@ -95,11 +95,8 @@ class RowBatcher:
 
     1. Step s takes the next `rows_per_step` rows of the epoch's order. The last step of an epoch takes the remaining
        rows, or is dropped.
-    2. They are divided into one part for each micro-batch of each process: parts of nearly equal tokens, or of similar
-       lengths if they are padded.
-    3. Parts are sorted, largest first, and dealt to the processes in turn: micro-batch m of process p is part
-       m * processes + p. Processes wait for each other after every micro-batch, and so compute parts of similar size at
-       the same time.
+    2. They are divided over processes and micro-batches so that all processes get nearly the same number of tokens
+       (`divide_step`).
     """
 
     def __init__(
@@ -131,11 +128,11 @@ class RowBatcher:
             self._order = epoch, EpochOrder(self._rows, self._shuffling, epoch)
         start = step * self._plan.rows_per_step
         refs = self._order[1].rows(start, start + self._plan.rows_in(step))
-        parts = self._plan.batches_in(step) * self._layout.processes
-        if parts == 1:
+        batches, processes, most = self._plan.batches_in(step), self._layout.processes, self._plan.rows_per_micro_batch
+        if batches * processes == 1:
             return [refs]
-        most = self._plan.rows_per_micro_batch
-        return split_into_micro_batches(refs, self._rows.sizes(refs), parts, most, padded=self._layout.padded)
+        divided = divide_step(self._rows.sizes(refs), processes, batches, most, padded=self._layout.padded)
+        return [refs[part] for part in divided]
 
 
 class TokenBatcher:
@@ -144,17 +141,21 @@ class TokenBatcher:
     1. The rows of each window of the first epoch's order are cut into micro-batches: one ends where the next row would
        exceed the limit. A row longer than the limit forms a micro-batch by itself.
     2. Every epoch permutes the windows, and the micro-batches within each window.
-    3. They are dealt to the processes in turn: micro-batch m of process p is number m * processes + p.
+    3. A step takes the next micro-batches, as many as all processes compute in it, whatever their number. Of several
+       processes, each gets nearly the same number of tokens: the rows of the step are divided again (`divide_step`).
+       If a micro-batch would exceed the limit then, or if rows are padded, they stay as they were cut, and are dealt to
+       the processes in turn: micro-batch m of process p is number m * processes + p of the step.
 
-    Which rows share a micro-batch is thus the same in all epochs and for any number of processes. It depends on the
-    lengths of all rows, so all rows are read once at the start.
+    Which rows share a step depends on the lengths of all rows, so all rows are read once at the start.
     """
 
     def __init__(
         self, rows: SplitRows, shuffling: Shuffling, layout: StepLayout, tokens: int, *, drop_last: bool
     ) -> None:
+        self._rows = rows
         self._shuffling = shuffling
         self._layout = layout
+        self._tokens = tokens
         self._order = EpochOrder(rows, shuffling, 0)
         # Start and stop of the micro-batches of each window, as positions in the order of the first epoch.
         self._windows: list[list[tuple[int, int]]] = []
@@ -165,6 +166,7 @@ class TokenBatcher:
         count = sum(map(len, self._windows))
         self._count = _whole_steps(count, layout.micro_batches) if drop_last else count
         self._epoch_batches: tuple[int, list[tuple[int, int]]] | None = None
+        self._parts: tuple[tuple[int, int], list[RowRefs]] | None = None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -173,11 +175,24 @@ class TokenBatcher:
 
     def rows(self, epoch: int, number: int, process: int) -> RowRefs:
         """The rows of micro-batch `number` of an epoch for one process."""
+        step, in_step = divmod(number, self._layout.accumulation_steps)
+        if self._parts is None or self._parts[0] != (epoch, step):
+            self._parts = (epoch, step), self._divide(epoch, step)
+        index, parts = in_step * self._layout.processes + process, self._parts[1]
+        return parts[index] if index < len(parts) else NO_ROWS
+
+    def _divide(self, epoch: int, step: int) -> list[RowRefs]:
         if self._epoch_batches is None or self._epoch_batches[0] != epoch:
             self._epoch_batches = epoch, self._permute(epoch)[: self._count]
-        index = number * self._layout.processes + process
-        batches = self._epoch_batches[1]
-        return self._order.rows(*batches[index]) if index < len(batches) else NO_ROWS
+        first = step * self._layout.micro_batches
+        cut = [self._order.rows(*each) for each in self._epoch_batches[1][first : first + self._layout.micro_batches]]
+        if self._layout.padded or self._layout.processes == 1:
+            return cut
+        refs = np.concatenate(cut)
+        sizes, batches = self._rows.sizes(refs), -(-len(cut) // self._layout.processes)
+        divided = divide_step(sizes, self._layout.processes, batches, len(refs), padded=False)
+        fits = all(len(part) < 2 or sizes[part].sum() <= self._tokens for part in divided)
+        return [refs[part] for part in divided] if fits else cut
 
     def _permute(self, epoch: int) -> list[tuple[int, int]]:
         if not self._shuffling.shuffled:
@@ -205,58 +220,6 @@ def _whole_steps(count: int, step: int) -> int:
 def rows_per_epoch(rows: SplitRows, layout: StepLayout, rows_per_micro_batch: int, *, drop_last: bool) -> int:
     """Rows of an epoch: all of them, or those of whole steps."""
     return _whole_steps(len(rows), rows_per_micro_batch * layout.micro_batches) if drop_last else len(rows)
-
-
-def split_into_micro_batches(refs: RowRefs, sizes: Offsets, parts: int, most: int, *, padded: bool) -> list[RowRefs]:
-    """Divide the rows of a step into micro-batches, largest first.
-
-    Args:
-        refs: the rows.
-        sizes: their tokens, shape (rows,).
-        parts: how many micro-batches.
-        most: the most rows of one.
-        padded: prefer rows of similar length over micro-batches of equal size.
-    """
-    divided = split_by_length(sizes, parts) if padded else balance_by_size(sizes, parts, most)
-    divided.sort(key=lambda part: -int(sizes[part].sum()))
-    return [refs[part] for part in divided]
-
-
-def balance_by_size(sizes: Offsets, parts: int, most: int) -> list[list[int]]:
-    """Divide rows into parts of nearly equal size: largest row first, each to the smallest part.
-
-    This is Graham's LPT rule (1969): the largest part is at most 4/3 of the best possible, unless `most` interferes.
-
-    Args:
-        sizes: tokens of each row, shape (rows,), at most parts * most rows.
-        parts: how many parts.
-        most: the most rows of a part.
-
-    Returns:
-        The indices of the rows of each part, in order.
-
-    Example:
-        >>> balance_by_size(np.array([9, 1, 1, 9]), parts=2, most=2)
-        [[0, 1], [2, 3]]
-    """
-    heap = [(0, part) for part in range(parts)]
-    divided: list[list[int]] = [[] for _ in range(parts)]
-    for row in np.argsort(-sizes, kind="stable").tolist():
-        size, part = heapq.heappop(heap)
-        divided[part].append(row)
-        if len(divided[part]) < most:
-            heapq.heappush(heap, (size + int(sizes[row]), part))
-    return [sorted(part) for part in divided]
-
-
-def split_by_length(sizes: Offsets, parts: int) -> list[list[int]]:
-    """Divide rows into parts of nearly equally many rows, each of similar lengths.
-
-    Example:
-        >>> split_by_length(np.array([9, 1, 1, 9]), parts=2)
-        [[0, 3], [1, 2]]
-    """
-    return [sorted(part.tolist()) for part in np.array_split(np.argsort(-sizes, kind="stable"), parts)]
 
 
 def _cuts(sizes: Offsets, tokens: int, *, padded: bool) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from sftkit.training.data.batching import StepLayout, StepPlan, rows_per_epoch, split_into_micro_batches
+from sftkit.training.data.balancing import divide_step
+from sftkit.training.data.batching import StepLayout, StepPlan, rows_per_epoch
 from sftkit.training.data.epoch_order import Shuffling
 from sftkit.training.data.rows.split_rows import RowRefs, SplitRows
 from sftkit.training.data.stream_lanes import LaneSet, even_share
@@ -18,8 +19,8 @@ class LaneBatcher:
 
     1. A process takes its share of the slots of a step, and so the same lanes in every step.
     2. It copies these rows out of their row groups, and keeps in memory only the groups that later steps need.
-    3. It divides its rows into its own micro-batches, as `RowBatcher` does with the rows of all processes. It does not
-       know the lengths of the other processes' rows, so sizes are balanced only within the process.
+    3. It divides its rows into its own micro-batches. It does not know the lengths of the other processes' rows, so
+       sizes are balanced only within the process.
 
     There are as many lanes as row groups fit into `window_tokens`, but at most one for each row of a step. A process
     holds the unused part of the windows of its lanes (its share of `window_tokens`), one more row group, and
@@ -53,8 +54,8 @@ class LaneBatcher:
             refs = lanes.rows(step, *slots)
             sizes = self._rows.fetch(refs, lanes.groups_needed_after(step, *slots))
             parts, most = self._plan.batches_in(step), self._plan.rows_per_micro_batch
-            divided = split_into_micro_batches(refs, sizes, parts, most, padded=self._layout.padded)
-            self._parts = (epoch, step, process), divided
+            divided = divide_step(sizes, 1, parts, most, padded=self._layout.padded)
+            self._parts = (epoch, step, process), [refs[part] for part in divided]
         return self._parts[1][in_step]
 
     def _lanes_of(self, epoch: int) -> LaneSet:
