@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.training_memory import CASES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import sftkit
@@ -409,8 +408,9 @@ def test_the_recorder_counts_storages_once_and_notices_when_they_are_freed() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", ["llama-20m", "llama-20m-checkpointing", "llama-20m-adafactor", "qwen3-60m-lora"])
 def test_the_estimate_is_within_20_percent_of_the_real_peak(name: str) -> None:
+    """Four of the sixteen cases of `python -m benchmarks.training_memory`, which measures all of them."""
     from benchmarks.processes import run_module
 
     found = run_module("training_memory", "--cases", name, "--measure", "tensors")
